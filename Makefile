@@ -1,0 +1,58 @@
+# Everything needs only `make` and a Python of at least 3.11; each target makes the environment that it needs.
+
+PYTHON ?= python3
+JOBS ?= 2
+ARGS ?=
+
+# Relative, so that the path of the clone may hold spaces.
+VENV_PYTHON := .venv/bin/python
+
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test deep coverage check format bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), ARGS (passed on)"
+
+env: ## Make or refresh .venv (done by the other targets as well)
+	@sh scripts/env.sh "$(PYTHON)"
+
+demo: env ## Run a network of real nodes on this machine, step by step
+	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
+
+test: env ## Run the tests
+	$(VENV_PYTHON) -m pytest -n $(JOBS) -m "not deep" $(ARGS)
+
+deep: env ## Run the large enumerations and long runs
+	$(VENV_PYTHON) -m pytest -n $(JOBS) -m deep --timeout 1200 $(ARGS)
+
+coverage: env ## Run the tests and report branch coverage, child processes included
+	$(VENV_PYTHON) -m coverage erase
+	$(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) -m "not deep" $(ARGS)
+	$(VENV_PYTHON) -m coverage combine --quiet
+	$(VENV_PYTHON) -m coverage report
+
+check: env ## Check format, lint, types, layers, lock and documents
+	$(VENV_PYTHON) -m ruff format --check
+	$(VENV_PYTHON) -m ruff check
+	$(VENV_PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(VENV_PYTHON) scripts/lock.py --check
+	$(VENV_PYTHON) scripts/check_docs.py
+
+format: env ## Format the code and apply safe fixes
+	$(VENV_PYTHON) -m ruff check --fix-only
+	$(VENV_PYTHON) -m ruff format
+
+bench: env ## Measure throughput and command start
+	$(VENV_PYTHON) -m bench $(ARGS)
+
+lock: env ## Lock the dependencies anew (ARGS=--upgrade takes newer versions)
+	$(VENV_PYTHON) scripts/lock.py $(ARGS)
+
+clean: ## Remove everything that make has made, .venv too
+	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist htmlcov .coverage .coverage.* .demo bench/results
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
