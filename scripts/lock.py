@@ -1,0 +1,148 @@
+"""Writes the locked dependencies of requirements/, or checks them without a network (``--check``).
+
+The lock names every package, direct or not, with its version and the hashes of its files, and no
+address of a registry: each user's own registry serves, and the hashes tell whether it serves the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {"runtime.txt": (), "dev.txt": ("dev",)}
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+UV_COMPILE = (
+    *("-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal", "--python-version", "3.11"),
+    *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One locked package: its version, and the marker of the environments it is meant for."""
+
+    name: str
+    version: str
+    marker: str
+
+
+def parse_lock(text: str) -> tuple[list[Pin], list[str]]:
+    """Read a lock file. Returns its pins and one sentence for each fault."""
+    pins: list[Pin] = []
+    faults: list[str] = []
+    for line in text.replace("\\\n", " ").splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if "://" in line or " @ " in line:
+            faults.append(f"names an address: {line.split()[0]}")
+            continue
+        words = HASH.sub("", line).strip()
+        try:
+            requirement = Requirement(words)
+        except InvalidRequirement:
+            faults.append(f"not a locked package: {words}")
+            continue
+        specifiers = list(requirement.specifier)
+        if len(specifiers) != 1 or specifiers[0].operator != "==" or specifiers[0].version.endswith(".*"):
+            faults.append(f"not locked to one version: {words}")
+            continue
+        if not HASH.search(line):
+            faults.append(f"without a hash: {words}")
+        name = canonicalize_name(requirement.name)
+        pins.append(Pin(name, specifiers[0].version, str(requirement.marker or "")))
+    return pins, faults
+
+
+def unmet(requirements: list[str], pins: list[Pin]) -> list[str]:
+    """Return one sentence for each of ``requirements`` that ``pins`` do not satisfy."""
+    faults = []
+    for requirement in map(Requirement, requirements):
+        versions = [pin.version for pin in pins if pin.name == canonicalize_name(requirement.name)]
+        if not versions:
+            faults.append(f"lacks {requirement}")
+        faults += [
+            f"has {requirement.name} {version}, but pyproject.toml asks for {requirement}"
+            for version in versions
+            if not requirement.specifier.contains(version, prereleases=True)
+        ]
+    return faults
+
+
+def required(pyproject: dict[str, Any], extras: tuple[str, ...]) -> list[str]:
+    """Return the requirements of the project with these extras; with ``dev`` also what builds it."""
+    project = pyproject["project"]
+    requirements = list(project["dependencies"])
+    for extra in extras:
+        requirements += project["optional-dependencies"][extra]
+    if "dev" in extras:
+        requirements += pyproject["build-system"]["requires"]
+    return requirements
+
+
+def check(root: Path) -> list[str]:
+    """Compare the locks under ``root`` with its pyproject.toml. Returns one sentence for each fault."""
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    faults: list[str] = []
+    pins_by_lock: dict[str, list[Pin]] = {}
+    for lock, extras in EXTRAS_BY_LOCK.items():
+        path = root / "requirements" / lock
+        if not path.is_file():
+            faults.append(f"requirements/{lock} is missing")
+            continue
+        pins, found = parse_lock(path.read_text(encoding="utf-8"))
+        pins_by_lock[lock] = pins
+        faults += [f"requirements/{lock} {fault}" for fault in found + unmet(required(pyproject, extras), pins)]
+    development = {(pin.name, pin.version) for pin in pins_by_lock.get("dev.txt", [])}
+    faults += [
+        f"requirements/dev.txt lacks {pin.name} {pin.version} of requirements/runtime.txt"
+        for pin in pins_by_lock.get("runtime.txt", [])
+        if (pin.name, pin.version) not in development
+    ]
+    return faults
+
+
+def write(root: Path, *, upgrade: bool) -> int:
+    """Resolve the dependencies anew with uv. Returns the exit code."""
+    # The larger set first: the smaller one is then held to its versions.
+    constraints: list[str] = []
+    for lock, extras in reversed(EXTRAS_BY_LOCK.items()):
+        arguments = [word for extra in extras for word in ("--extra", extra)]
+        output = f"requirements/{lock}"
+        command = [sys.executable, *UV_COMPILE, *arguments, *constraints, "--output-file", output]
+        code = subprocess.run([*command, *(["--upgrade"] if upgrade else [])], cwd=root, check=False).returncode
+        if code != 0:
+            return code
+        constraints += ["--constraint", output]
+    return 0
+
+
+def main() -> int:
+    """Run the command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, need no network")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that pyproject.toml allows")
+    options = parser.parse_args()
+    if not options.check:
+        code = write(ROOT, upgrade=options.upgrade)
+        if code != 0:
+            return code
+    faults = check(ROOT)
+    for fault in faults:
+        print(f"error: {fault}; `make lock` writes the locks anew", file=sys.stderr)
+    if not faults:
+        print("lock: satisfies pyproject.toml, every package has hashes")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Settings shared by all tests: how many examples Hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are the same on every run of `make test`, new ones on every run of `make deep`. Slow machines
+# must not fail a property, hence no deadlines: the timeout of the test guards against hanging.
+settings.register_profile(
+    "ci", derandomize=True, max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=2_000, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the profile: `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`."""
+    by_marker = "deep" if config.option.markexpr == "deep" else "ci"
+    settings.load_profile(os.environ.get("CRABNET_HYPOTHESIS_PROFILE", by_marker))
