@@ -1,0 +1,12 @@
+"""Configuration: one table of knobs, resolved from flags, environment, TOML and defaults.
+
+Imports only the standard library: every command needs it at once.
+"""
+
+from __future__ import annotations
+
+from crabnet.settings.kinds import split_address
+from crabnet.settings.knobs import KNOBS, Knob, Settings
+from crabnet.settings.resolve import RESERVED_ENV, FlagValue, Resolved, resolve
+
+__all__ = ["KNOBS", "RESERVED_ENV", "FlagValue", "Knob", "Resolved", "Settings", "resolve", "split_address"]

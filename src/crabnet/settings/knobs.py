@@ -1,0 +1,260 @@
+"""The one table of knobs: the fields of ``Settings``.
+
+Flags, environment names, TOML keys, ``crabnet config show`` and docs/CONFIGURATION.md derive from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Final, TypeVar
+
+from crabnet import limits
+from crabnet.errors import Reason, UsageError
+from crabnet.settings.kinds import (
+    AddressKind,
+    BoolKind,
+    ChoiceKind,
+    IntKind,
+    Kind,
+    ListKind,
+    PathKind,
+    TextKind,
+    Wrong,
+    expand_home,
+)
+
+T = TypeVar("T")
+
+MIB: Final = 1024 * 1024
+DAY_S: Final = 24 * 3600
+TARGETS_MAX: Final = 256
+"""Most configured targets of one node."""
+SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of one
+
+
+class Knob:
+    """One row of the table. ``env``, ``toml`` and ``flag`` are None where it cannot be set from there.
+
+    A secret has no flag: arguments can be read by every user of the machine.
+    """
+
+    __slots__ = ("default", "doc", "env", "flag", "group", "kind", "name", "secret", "toml", "unit")
+
+    def __init__(self, name: str, default: object, row: _Row) -> None:
+        self.name, self.default = name, default
+        self.kind, self.group, self.doc = row.kind, row.group, row.doc
+        self.unit, self.secret = row.unit, row.secret
+        self.flag = None if row.secret else row.flag or "--" + name.replace("_", "-")
+        self.toml = None if row.flag_only else name
+        self.env = None if row.flag_only else row.env or "CRABNET_" + name.upper()
+
+    def shown(self, value: object) -> str:
+        """The value for messages and documents; of a secret, never the value."""
+        if self.secret:
+            return SECRET_SHOWN
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, tuple):
+            return ",".join(str(item) for item in value)
+        return str(value)
+
+
+class _Row:
+    __slots__ = ("doc", "env", "flag", "flag_only", "group", "kind", "secret", "unit")
+
+    def __init__(
+        self,
+        kind: Kind,
+        group: str,
+        doc: str,
+        *,
+        unit: str = "",
+        env: str | None = None,
+        flag: str | None = None,
+        secret: bool = False,
+        flag_only: bool = False,
+    ) -> None:
+        self.kind, self.group, self.doc, self.unit = kind, group, doc, unit
+        self.env, self.flag, self.secret, self.flag_only = env, flag, secret, flag_only
+
+
+def _knob(default: T, row: _Row) -> T:
+    made: T = field(default=default, metadata={"row": row})
+    return made
+
+
+_ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
+_COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than blanks and commas"), 256)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Effective configuration of a node. Checked when made: UsageError (INVALID_CONFIG or UNAVAILABLE).
+
+    A relative path of ``monitor_events``, ``runner_workdir`` or ``runner_workdir_root`` is relative to ``data_dir``.
+    """
+
+    # fmt: off
+    data_dir: Path = _knob(Path("~/.crabnet"), _Row(  # noqa: RUF009 - a Path is immutable
+        PathKind(), "node", "Directory of the node: key, journal, state, events, control socket."))
+    alias: str = _knob("node", _Row(
+        TextKind(64), "node", "Name of this node for people. It proves nothing to others."))
+    namespace: str = _knob("default", _Row(
+        TextKind(limits.NAMESPACE_CHARS_MAX, r"[A-Za-z0-9][A-Za-z0-9._-]*",
+                 "letters, digits, `.`, `_`, `-`, beginning with a letter or digit"),
+        "node", "Nodes talk only to nodes of the same namespace."))
+    accept_feed_risk: bool = _knob(False, _Row(
+        BoolKind(), "node", "The operator's word that this data dir is not an older copy of one that was used since, "
+        "when there is no peer to ask after a recovery.", flag_only=True))
+    lock_wait_ms: int = _knob(30_000, _Row(
+        IntKind(0, 3_600_000), "node", "How long one-shot commands wait for one another for the data dir.", unit="ms"))
+    control_timeout_ms: int = _knob(10_000, _Row(
+        IntKind(1, 3_600_000), "node", "How long a command waits for the running node's answer; `seed run` waits "
+        "for the task.", unit="ms"))
+
+    network: str = _knob("udp", _Row(
+        ChoiceKind("udp", "dht"), "network", "Transport. `dht` is not available in this version."))
+    listen_addr: str = _knob("0.0.0.0:9012", _Row(
+        AddressKind(port_min=0), "network", "UDP address to receive on; port 0 takes a free one."))
+    announce_addrs: tuple[str, ...] = _knob(("255.255.255.255:9012",), _Row(
+        _ADDRESSES, "network", "Where envelopes are sent: broadcast addresses or peers.",
+        flag="--announce-addr"))
+    bootstrap_peers: tuple[str, ...] = _knob((), _Row(
+        _ADDRESSES, "network", "Further peers to send to and to ask for what was missed."))
+    udp_receive_buffer_bytes: int = _knob(4 * MIB, _Row(
+        IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer asked of the kernel (SO_RCVBUF).", unit="bytes"))
+    udp_broadcasts_per_sec: int = _knob(500, _Row(
+        IntKind(0, 1_000_000), "network", "Most datagrams sent in a second; 0 means no limit.", unit="1/s"))
+    udp_source_fast_fail_threshold_per_sec: int = _knob(2_000, _Row(
+        IntKind(0, 10_000_000), "network", "Datagrams in a second from one source address after which it is blocked; "
+        "0 means no limit.", unit="1/s"))
+    udp_source_block_ms: int = _knob(3_000, _Row(
+        IntKind(0, DAY_S * 1000), "network", "How long such a source is blocked.", unit="ms"))
+    sync_interval_ms: int = _knob(1_000, _Row(
+        IntKind(10, 3_600_000), "network", "Time between two announcements of what this node holds.", unit="ms"))
+
+    require_signatures: bool = _knob(True, _Row(
+        BoolKind(), "protocol", "Refuse envelopes without a signature. With false, envelopes of the old "
+        "protocol are taken, marked unauthenticated."))
+    legacy_peers: bool = _knob(False, _Row(
+        BoolKind(), "protocol", "Send only what peers of the old protocol can read: five kinds, each whole in one "
+        "datagram."))
+    message_ttl_s: int = _knob(43_200, _Row(
+        IntKind(1, 365 * DAY_S), "protocol", "Age up to which a live envelope is taken.", unit="s",
+        env="CRABNET_MESSAGE_TTL_SECONDS"))
+    future_skew_s: int = _knob(300, _Row(
+        IntKind(0, DAY_S), "protocol", "How far ahead of this node's clock an envelope's time may be.", unit="s",
+        env="CRABNET_FUTURE_SKEW_SECONDS"))
+    seen_messages_ttl_s: int = _knob(86_400, _Row(
+        IntKind(1, 730 * DAY_S), "protocol", "How long the id of an envelope is remembered; at least "
+        "`message_ttl_s` plus `future_skew_s`, or a replay could pass.", unit="s",
+        env="CRABNET_SEEN_MESSAGES_TTL_SECONDS"))
+    seen_messages_capacity: int = _knob(10_000, _Row(
+        IntKind(1, limits.SEEN_CAPACITY_MAX), "protocol", "Most envelope ids remembered.", unit="ids"))
+    parked_ttl_s: int = _knob(60, _Row(
+        IntKind(1, DAY_S), "protocol", "How long an envelope waits for the one that it needs.", unit="s",
+        env="CRABNET_PARKED_TTL_SECONDS"))
+    execution_grace_s: int = _knob(30, _Row(
+        IntKind(0, DAY_S), "protocol", "Time after the execution deadline before the creator forfeits a claim.",
+        unit="s", env="CRABNET_EXECUTION_GRACE_SECONDS"))
+
+    runner_allowed_commands: tuple[str, ...] = _knob(
+        ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), _Row(
+            _COMMANDS, "runner", "Commands that tasks may run; an empty list allows none."))
+    runner_max_command_len: int = _knob(4_096, _Row(
+        IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that is run.", unit="bytes"))
+    runner_allow_shell_operators: bool = _knob(False, _Row(
+        BoolKind(), "runner", "Allow pipes, redirections, substitutions and the like in commands. They defeat "
+        "the list of allowed commands."))
+    runner_workdir: Path = _knob(Path("work"), _Row(  # noqa: RUF009 - a Path is immutable
+        PathKind(), "runner", "Working directory of tasks; default `work` in the data dir."))
+    runner_workdir_root: Path = _knob(Path("work"), _Row(  # noqa: RUF009 - a Path is immutable
+        PathKind(), "runner", "Directory that `runner_workdir` must lie in; default: `runner_workdir` itself."))
+    runner_max_output_bytes: int = _knob(131_072, _Row(
+        IntKind(0, limits.OUTPUT_CHARS_MAX), "runner", "Bytes of stdout, and of stderr, that a result keeps.",
+        unit="bytes"))
+    runner_timeout_kill_wait_ms: int = _knob(1_000, _Row(
+        IntKind(0, 600_000), "runner", "Time between SIGTERM and SIGKILL after a timeout.", unit="ms"))
+
+    checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
+        IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",
+        unit="bytes"))
+    checkpoint_interval_s: int = _knob(600, _Row(
+        IntKind(1, 7 * DAY_S), "storage", "Longest time between checkpoints while something changes.", unit="s",
+        env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
+
+    monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
+        PathKind(), "monitor", "File of the monitor events; default `events.ndjson` in the data dir."))
+    events_rotate_bytes: int = _knob(64 * MIB, _Row(
+        IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
+    events_rotate_age_s: int = _knob(7 * DAY_S, _Row(
+        IntKind(1, 3_650 * DAY_S), "monitor", "Age at which the events file is rotated.", unit="s",
+        env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
+    events_keep_files: int = _knob(8, _Row(
+        IntKind(1, 10_000), "monitor", "Rotated events files that are kept.", unit="files"))
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        for knob in KNOBS:
+            value: object = getattr(self, knob.name)
+            if value is not knob.default:
+                try:
+                    knob.kind.check(value)
+                except Wrong as wrong:
+                    raise UsageError(f"{knob.name} = {knob.shown(value)} {wrong}", Reason.INVALID_CONFIG) from None
+        self._settle_paths()
+        self._check_together()
+
+    def _settle_paths(self) -> None:
+        try:
+            data_dir = Path.cwd() / expand_home(self.data_dir) if not self.data_dir.is_absolute() else self.data_dir
+            paths = {"data_dir": data_dir}
+            for name in ("monitor_events", "runner_workdir", "runner_workdir_root"):
+                path: Path = getattr(self, name)
+                paths[name] = data_dir / expand_home(path)
+        except Wrong as wrong:
+            raise UsageError(f"a path {wrong}; give --data-dir", Reason.INVALID_CONFIG) from None
+        except FileNotFoundError:
+            raise UsageError(
+                "the current directory does not exist any more; give an absolute --data-dir", Reason.INVALID_CONFIG
+            ) from None
+        for name, path in paths.items():
+            object.__setattr__(self, name, path)
+
+    def _check_together(self) -> None:
+        if self.network == "dht":
+            raise UsageError(
+                "network = dht is not available in this version of crabnet; use network = udp", Reason.UNAVAILABLE
+            )
+        needed_s = self.message_ttl_s + self.future_skew_s
+        if self.seen_messages_ttl_s < needed_s:
+            raise ConflictError(
+                f"seen_messages_ttl_s = {self.seen_messages_ttl_s} is less than message_ttl_s + future_skew_s = "
+                f"{needed_s}: envelopes could be replayed",
+                ("seen_messages_ttl_s", "message_ttl_s", "future_skew_s"),
+            )
+        workdir, root = self.runner_workdir, self.runner_workdir_root
+        if not workdir.is_relative_to(root) or ".." in workdir.relative_to(root).parts:
+            raise ConflictError(
+                f"runner_workdir = {workdir} is not inside runner_workdir_root = {root}",
+                ("runner_workdir", "runner_workdir_root"),
+            )
+
+
+class ConflictError(UsageError):
+    """Values that are fine alone do not go together; ``knobs`` names them."""
+
+    default_reason = Reason.INVALID_CONFIG
+
+    def __init__(self, message: str, knobs: tuple[str, ...]) -> None:
+        self.knobs = knobs
+        super().__init__(message)
+
+
+def _table() -> tuple[Knob, ...]:
+    return tuple(Knob(item.name, item.default, item.metadata["row"]) for item in fields(Settings))
+
+
+KNOBS: Final[tuple[Knob, ...]] = _table()
+"""The table, in the order of docs/CONFIGURATION.md."""
