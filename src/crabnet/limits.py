@@ -1,0 +1,111 @@
+"""Every bound of Crabnet, with its unit. Protocol bounds are constants; operators' bounds are ``Limits``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- Protocol bounds: the same in every node, part of docs/PROTOCOL.md -----------------------------------
+
+DATAGRAM_BYTES_MAX: Final = 1_200
+"""Largest UDP datagram sent; RFC 9000 section 14.1 argues that 1200 bytes pass almost everywhere."""
+ENVELOPE_BYTES_MAX: Final = 512 * 1024
+"""Largest envelope, in canonical bytes."""
+DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
+"""Largest UDP payload over IPv4: baseline peers send an envelope whole."""
+JSON_DEPTH_MAX: Final = 16
+INTEGER_MAX: Final = 2**53 - 1
+"""Integers in signed envelopes lie within plus or minus this (RFC 7493 section 2.2)."""
+LEGACY_INTEGER_MAX: Final = 2**64 - 1
+NAMESPACE_CHARS_MAX: Final = 64
+NODE_ID_CHARS_MAX: Final = 128
+TITLE_CHARS_MAX: Final = 512
+DESCRIPTION_CHARS_MAX: Final = 64 * 1024
+COMMAND_CHARS_MAX: Final = 64 * 1024
+RULES_CHARS_MAX: Final = 64 * 1024
+NOTES_CHARS_MAX: Final = 4 * 1024
+OUTPUT_CHARS_MAX: Final = 128 * 1024
+"""Characters of captured stdout, and of stderr, that a result may carry."""
+TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
+CLAIM_WINDOW_S_DEFAULT: Final = 3_600
+"""A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
+ATTEMPTS_MAX: Final = 100
+
+# --- Memory bounds of one node ---------------------------------------------------------------------------
+
+SEEN_CAPACITY_MAX: Final = 10_000_000
+PARKED_ENVELOPES_MAX: Final = 4_096
+PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
+PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
+ORPHAN_FACTS_MAX: Final = 100_000
+ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
+FORK_PROOFS_PER_FEED_MAX: Final = 8
+REASSEMBLY_BYTES_MAX: Final = 32 * 1024 * 1024
+REASSEMBLY_BYTES_PER_SOURCE_MAX: Final = 2 * 1024 * 1024
+REASSEMBLY_MESSAGES_PER_SOURCE_MAX: Final = 32
+REASSEMBLY_TTL_MS: Final = 10_000
+SENT_FRAGMENTS_CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
+PEERS_MAX: Final = 1_024
+EVENT_QUEUE_MAX: Final = 10_000
+CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
+CONTROL_CONNECTIONS_MAX: Final = 64
+
+# --- Monitor events --------------------------------------------------------------------------------------
+
+EVENT_STRING_CHARS_MAX: Final = 512
+"""Longest string in the payload of an event; longer ones are cut."""
+EVENT_LINE_BYTES_MAX: Final = 256 * 1024
+"""Longest line of an event file that is read; a longer one counts as damaged."""
+EVENT_FILE_BYTES_MAX_DEFAULT: Final = 32 * 1024 * 1024
+EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 24 * 3600 * 1000
+EVENT_FILES_KEPT_DEFAULT: Final = 8
+"""Rotated event files kept beside the current one."""
+
+# --- Sync (gap requests and heads) -----------------------------------------------------------------------
+
+SYNC_HEADS_PER_MESSAGE_MAX: Final = 64
+SYNC_ENTRIES_PER_MESSAGE_MAX: Final = 64
+SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
+SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
+SYNC_REQUEST_RETRY_MS: Final = 500
+
+# --- Runner ----------------------------------------------------------------------------------------------
+
+RUNNER_COMMAND_CHARS_MAX_DEFAULT: Final = 4_096
+RUNNER_OUTPUT_BYTES_MAX_DEFAULT: Final = 128 * 1024
+"""Bytes of each output stream kept as text."""
+RUNNER_OUTPUT_TOTAL_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
+"""Bytes of both output streams together, after which the command is terminated."""
+RUNNER_OUTPUT_JSON_BYTES_MAX: Final = 240 * 1024
+"""Bytes of one stream's text as a JSON string: two of them and the rest of a result fit in an envelope."""
+RUNNER_OUTPUT_TOTAL_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""The most an operator may set: stderr is held in memory."""
+RUNNER_KILL_WAIT_MS_DEFAULT: Final = 1_000
+RUNNER_KILL_WAIT_MS_MAX: Final = 60_000
+RUNNER_SPAWN_WAIT_MS: Final = 10_000
+"""Until a command has started, or was found not to."""
+RUNNER_REAP_WAIT_MS: Final = 5_000
+"""Until all processes of a run are gone after SIGKILL."""
+RUNNER_DRAIN_WAIT_MS: Final = 1_000
+"""Until the output pipes close after the last process is gone."""
+RUNNER_NAME_CHARS_SHOWN: Final = 64
+"""Characters of a publisher's word repeated in a refusal."""
+
+# --- Storage ---------------------------------------------------------------------------------------------
+
+FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Payload of one journal frame, which is one commit batch."""
+CHECKPOINT_HEADER_BYTES_MAX: Final = 64 * 1024
+CHECKPOINT_ROW_BYTES_MAX: Final = 8 * 1024 * 1024
+BASELINE_STATE_BYTES_MAX: Final = 1024 * 1024 * 1024
+"""Largest ``state.json`` of the Rust baseline that is imported."""
+STORAGE_CHUNK_BYTES: Final = 1024 * 1024
+"""Files are read, hashed and written in pieces of this size."""
+RESERVE_BYTES: Final = 1024 * 1024
+"""Disk space held back, so that a full disk still takes the last messages of a node."""
+DISK_FREE_LOW_BYTES: Final = 64 * 1024 * 1024
+"""Below this much free space the operator is warned that the disk will be full."""
+LOCK_HINT_BYTES: Final = 512
+LOCK_WAIT_STEP_MS: Final = 20
+LOCK_NODE_GRACE_MS: Final = 250
+"""A lock whose hint names a node for this long is held by a node: waiting for it is useless."""
+FEED_INDEX_ROWS_PER_QUERY_MAX: Final = 10_000
