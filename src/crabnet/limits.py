@@ -47,7 +47,16 @@ SENT_FRAGMENTS_CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
 PEERS_MAX: Final = 1_024
 EVENT_QUEUE_MAX: Final = 10_000
 CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
+"""One request on the control socket, with its newline."""
+CONTROL_RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CONTROL_CONNECTIONS_MAX: Final = 64
+"""Further connections wait until one of these ends."""
+CONTROL_IDLE_MS: Final = 10_000
+"""A control connection that has not sent a whole request for this long is closed."""
+CONTROL_SEND_MS: Final = 30_000
+"""A control client that has not taken its answer for this long is dropped."""
+SOCKET_PATH_BYTES_MAX: Final = 107
+"""Longest path in a Unix socket address, without its final NUL (unix(7))."""
 
 # --- Monitor events --------------------------------------------------------------------------------------
 

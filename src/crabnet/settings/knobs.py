@@ -53,6 +53,8 @@ class Knob:
         """The value for messages and documents; of a secret, never the value."""
         if self.secret:
             return SECRET_SHOWN
+        if value is None:
+            return "(unset)"
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, tuple):
@@ -92,7 +94,7 @@ _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than bla
 class Settings:
     """Effective configuration of a node. Checked when made: UsageError (INVALID_CONFIG or UNAVAILABLE).
 
-    A relative path of ``monitor_events``, ``runner_workdir`` or ``runner_workdir_root`` is relative to ``data_dir``.
+    Paths become absolute: a relative ``data_dir`` is relative to the current directory, the others to ``data_dir``.
     """
 
     # fmt: off
@@ -161,21 +163,23 @@ class Settings:
 
     runner_allowed_commands: tuple[str, ...] = _knob(
         ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), _Row(
-            _COMMANDS, "runner", "Commands that tasks may run; an empty list allows none."))
+            _COMMANDS, "runner", "Commands that tasks may run; an empty list allows none, `*` all."))
     runner_max_command_len: int = _knob(4_096, _Row(
-        IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that is run.", unit="bytes"))
+        IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that is run.", unit="characters"))
     runner_allow_shell_operators: bool = _knob(False, _Row(
         BoolKind(), "runner", "Allow pipes, redirections, substitutions and the like in commands. They defeat "
         "the list of allowed commands."))
-    runner_workdir: Path = _knob(Path("work"), _Row(  # noqa: RUF009 - a Path is immutable
-        PathKind(), "runner", "Working directory of tasks; default `work` in the data dir."))
-    runner_workdir_root: Path = _knob(Path("work"), _Row(  # noqa: RUF009 - a Path is immutable
-        PathKind(), "runner", "Directory that `runner_workdir` must lie in; default: `runner_workdir` itself."))
+    runner_workdir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "runner", "Working directory of tasks. Unset: the root when there is one, else a fresh directory "
+        "for each run, removed afterwards."))
+    runner_workdir_root: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "runner", "Directory that `runner_workdir` must lie in, symbolic links followed."))
     runner_max_output_bytes: int = _knob(131_072, _Row(
         IntKind(0, limits.OUTPUT_CHARS_MAX), "runner", "Bytes of stdout, and of stderr, that a result keeps.",
         unit="bytes"))
     runner_timeout_kill_wait_ms: int = _knob(1_000, _Row(
-        IntKind(0, 600_000), "runner", "Time between SIGTERM and SIGKILL after a timeout.", unit="ms"))
+        IntKind(0, limits.RUNNER_KILL_WAIT_MS_MAX), "runner", "Time between SIGTERM and SIGKILL after a timeout.",
+        unit="ms"))
 
     checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",
@@ -211,8 +215,9 @@ class Settings:
             data_dir = Path.cwd() / expand_home(self.data_dir) if not self.data_dir.is_absolute() else self.data_dir
             paths = {"data_dir": data_dir}
             for name in ("monitor_events", "runner_workdir", "runner_workdir_root"):
-                path: Path = getattr(self, name)
-                paths[name] = data_dir / expand_home(path)
+                path: Path | None = getattr(self, name)
+                if path is not None:
+                    paths[name] = data_dir / expand_home(path)
         except Wrong as wrong:
             raise UsageError(f"a path {wrong}; give --data-dir", Reason.INVALID_CONFIG) from None
         except FileNotFoundError:
@@ -235,7 +240,11 @@ class Settings:
                 ("seen_messages_ttl_s", "message_ttl_s", "future_skew_s"),
             )
         workdir, root = self.runner_workdir, self.runner_workdir_root
-        if not workdir.is_relative_to(root) or ".." in workdir.relative_to(root).parts:
+        if (
+            workdir is not None
+            and root is not None
+            and (not workdir.is_relative_to(root) or ".." in workdir.relative_to(root).parts)
+        ):
             raise ConflictError(
                 f"runner_workdir = {workdir} is not inside runner_workdir_root = {root}",
                 ("runner_workdir", "runner_workdir_root"),

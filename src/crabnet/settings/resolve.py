@@ -64,8 +64,6 @@ def resolve(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_pat
     config_path, in_data_dir = _config_path(values, environ, toml_path)
     if config_path is not None:
         _take_toml(_load_toml(config_path), config_path, in_data_dir, values, origins)
-    if "runner_workdir" in values and "runner_workdir_root" not in values:
-        values["runner_workdir_root"] = values["runner_workdir"]
     return Resolved(_build(values, origins), origins, config_path)
 
 

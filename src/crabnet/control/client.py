@@ -1,0 +1,160 @@
+"""One call to a running node over its control socket (docs/CONTROL.md).
+
+Synchronous and of the standard library only: this is what every command runs first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from crabnet import limits
+from crabnet.errors import ERRORS_BY_EXIT_CODE, CrabnetError, NetworkError, NodeTimeoutError, Reason, UsageError
+
+JsonValue = None | bool | int | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+SOCKET_NAME: Final = "control.sock"
+PROTOCOL_VERSION: Final = 1
+_CONNECT_RETRY_S: Final = 0.02
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+class NodeNotRunningError(NetworkError):
+    """No node serves the data dir: there is no socket, or nobody listens on it any more."""
+
+    default_reason = Reason.NODE_UNREACHABLE
+
+
+def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_ms: int | None) -> JsonValue:
+    """Ask the node that owns ``data_dir`` and return its result; ``timeout_ms`` None waits without end.
+
+    Raises NodeNotRunningError when there is no node, NodeTimeoutError when no answer comes (whether the operation took
+    effect is then unknown), UsageError for a request beyond the bound, and whatever CrabnetError the node answers.
+    """
+    request = {"v": PROTOCOL_VERSION, "id": 1, "method": method, "params": dict(params)}
+    line = json.dumps(request, separators=(",", ":")).encode("utf-8") + b"\n"
+    if len(line) > limits.CONTROL_LINE_BYTES_MAX:
+        raise UsageError(
+            f"the request has {len(line)} bytes, more than {limits.CONTROL_LINE_BYTES_MAX}", Reason.TOO_LARGE
+        )
+    deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            _connect(sock, data_dir, deadline)
+            sock.settimeout(_left_s(deadline))
+            sock.sendall(line)
+            answer = _read_line(sock, deadline)
+        except TimeoutError:
+            raise NodeTimeoutError(
+                f"the node did not answer {method} within {timeout_ms} ms; whether it took effect is not known"
+            ) from None
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+    if not answer:
+        raise NodeTimeoutError(
+            f"the node closed the connection before it answered {method}; whether it took effect is not known",
+            Reason.NODE_STOPPING,
+        )
+    return _unwrap(answer)
+
+
+def _connect(sock: socket.socket, data_dir: Path, deadline: float | None) -> None:
+    path = data_dir / SOCKET_NAME
+    try:
+        with short_socket_path(path) as address:
+            while True:
+                sock.settimeout(_left_s(deadline))
+                try:
+                    sock.connect(address)
+                    return
+                except BlockingIOError:
+                    # The queue of waiting connections is full (unix(7), EAGAIN).
+                    time.sleep(_CONNECT_RETRY_S)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        raise NodeNotRunningError(f"no node runs on {data_dir}; start one with `crabnet listen`") from None
+    except TimeoutError:
+        raise
+    except OSError as error:
+        if error.errno in {errno.ENOTSOCK, errno.EPROTOTYPE}:
+            raise NodeNotRunningError(f"{path} is not a socket of a node") from None
+        raise NetworkError(f"the node at {path} cannot be reached: {error.strerror}", Reason.NODE_UNREACHABLE) from None
+
+
+@contextmanager
+def short_socket_path(path: Path) -> Iterator[str]:
+    """A name for ``path`` that fits a socket address, whatever its length (Linux).
+
+    ``sun_path`` holds 107 bytes (unix(7)); longer paths go through a descriptor of their directory. Raises OSError when
+    the directory cannot be opened.
+    """
+    if len(os.fsencode(path)) <= limits.SOCKET_PATH_BYTES_MAX:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def _left_s(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
+
+
+def _read_line(sock: socket.socket, deadline: float | None) -> bytes:
+    """Read up to the newline; empty when the connection ends before it."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        sock.settimeout(_left_s(deadline))
+        chunk = sock.recv(_CHUNK_BYTES)
+        if not chunk:
+            return b""
+        chunks.append(chunk)
+        size += len(chunk)
+        if b"\n" in chunk:
+            return b"".join(chunks)
+        if size > limits.CONTROL_RESPONSE_BYTES_MAX:
+            raise CrabnetError(f"the node's answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes")
+
+
+def _unwrap(line: bytes) -> JsonValue:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
+        raise CrabnetError("the node's answer is not of the control protocol; is it of another version?")
+    if "result" in answer:
+        result: JsonValue = answer["result"]
+        return result
+    raise error_from_json(answer["error"])
+
+
+def error_from_json(value: JsonValue) -> CrabnetError:
+    """The exception that an error object stands for."""
+    if not isinstance(value, dict):
+        return CrabnetError("the node answered with a malformed error")
+    reasons = {reason.value: reason for reason in Reason}
+    reason = reasons.get(str(value.get("reason")), Reason.INTERNAL)
+    classes = {int(code): error for code, error in ERRORS_BY_EXIT_CODE.items()}
+    exit_code = value.get("exit_code")
+    error = classes.get(exit_code, CrabnetError) if isinstance(exit_code, int) else CrabnetError
+    return error(str(value.get("message")), reason)
+
+
+def error_to_json(error: CrabnetError) -> dict[str, JsonValue]:
+    """The error object of the control protocol and of ``--json``."""
+    return {"reason": error.reason.value, "message": error.message, "exit_code": int(error.exit_code)}

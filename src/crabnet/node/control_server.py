@@ -1,0 +1,246 @@
+"""The node's end of the control socket (docs/CONTROL.md): newline-delimited JSON requests over a Unix socket.
+
+Whoever connects is checked and bounded: same user or root, a bounded line, a bounded number of connections, and no
+input that ends the node.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib_socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from crabnet import limits
+from crabnet.errors import (
+    CrabnetError,
+    DataDirDamagedError,
+    ExitCode,
+    Reason,
+    RefusedError,
+    StorageFailedError,
+    UsageError,
+)
+from crabnet.protocol.canonical import JsonObject, JsonRefusedError, JsonValue, parse_object
+
+Dispatch = Callable[[str, JsonObject], Awaitable[JsonValue]]
+"""Does ``method`` with ``params``; raises CrabnetError to refuse."""
+
+PROTOCOL_VERSION: Final = 1
+_BACKLOG: Final = 256
+_CHUNK_BYTES: Final = 64 * 1024
+_ACCEPT_RETRY_S: Final = 0.1
+_UCRED: Final = struct.Struct("3i")
+_REQUEST_KEYS: Final = frozenset({"v", "id", "method", "params"})
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+async def serve_control(
+    path: Path,
+    dispatch: Dispatch,
+    *,
+    on_internal_error: Callable[[str, Exception], None] | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve requests at ``path`` until cancelled; the socket file is removed at the end.
+
+    The caller holds the data dir's lock, so a socket file that lies there is stale and is replaced. A request that is
+    under way when its client leaves is finished. An unexpected exception of ``dispatch`` is answered with ``internal``
+    and passed to ``on_internal_error(method, error)``. Raises StorageFailedError when the socket cannot be made, and
+    DataDirDamagedError when something other than a socket lies at ``path``.
+    """
+    with _listening(path) as listener:
+        limiter = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                await limiter.acquire()
+                connection = await _accept(listener)
+                nursery.start_soon(_serve_connection, connection, dispatch, on_internal_error, limiter)
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as listener:
+        inode = _bind(listener, path)
+        listener.setblocking(False)
+        try:
+            yield trio.socket.from_stdlib_socket(listener)
+        finally:
+            _remove(path, inode)
+
+
+def _bind(listener: stdlib_socket.socket, path: Path) -> int:
+    """Bind, close to others, then listen: until the last step every connection is refused."""
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        else:
+            raise DataDirDamagedError(f"{path} is not a socket; move it away, the node needs the place")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _socket_failed(path, error) from error
+    try:
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # sun_path holds 107 bytes; through the directory's descriptor every path fits.
+            short = f"/proc/self/fd/{directory}/{path.name}"
+            address = str(path) if len(os.fsencode(path)) <= limits.SOCKET_PATH_BYTES_MAX else short
+            listener.bind(address)
+        finally:
+            os.close(directory)
+        path.chmod(0o600)
+        listener.listen(_BACKLOG)
+        return path.lstat().st_ino
+    except OSError as error:
+        raise _socket_failed(path, error) from error
+
+
+def _socket_failed(path: Path, error: OSError) -> StorageFailedError:
+    return StorageFailedError(f"the control socket {path} cannot be made: {error.strerror}")
+
+
+def _remove(path: Path, inode: int) -> None:
+    try:
+        if path.lstat().st_ino == inode:
+            path.unlink()
+    except OSError:
+        return  # A stale socket file is harmless: the next node replaces it.
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.SocketStream:
+    while True:
+        try:
+            connection, _ = await listener.accept()
+            return trio.SocketStream(connection)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+            if error.errno in _OUT_OF_RESOURCES:
+                await trio.sleep(_ACCEPT_RETRY_S)
+
+
+async def _serve_connection(
+    stream: trio.SocketStream,
+    dispatch: Dispatch,
+    on_internal_error: Callable[[str, Exception], None] | None,
+    limiter: trio.Semaphore,
+) -> None:
+    try:
+        if _peer_allowed(stream.socket):
+            await _serve_requests(stream, dispatch, on_internal_error)
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        pass  # The client went away, or does not read or write: only its own connection ends.
+    finally:
+        limiter.release()
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+def _peer_allowed(sock: trio.socket.SocketType) -> bool:
+    """Same user or root (unix(7), SO_PEERCRED): holds even when the modes of socket and data dir were opened up."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _UCRED.size))
+    return uid in {0, os.geteuid()}
+
+
+async def _serve_requests(
+    stream: trio.SocketStream, dispatch: Dispatch, on_internal_error: Callable[[str, Exception], None] | None
+) -> None:
+    buffer = bytearray()
+    while True:
+        line = await _next_line(stream, buffer)
+        if line is None:
+            return
+        answer = await _answer(line, dispatch, on_internal_error)
+        with trio.fail_after(limits.CONTROL_SEND_MS / 1000):
+            await stream.send_all(answer + b"\n")
+        if len(line) > limits.CONTROL_LINE_BYTES_MAX:
+            return
+
+
+async def _next_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | None:
+    """The next line; None at the end. A line beyond the bound is returned cut, one byte too long."""
+    searched = 0
+    with trio.fail_after(limits.CONTROL_IDLE_MS / 1000):
+        while True:
+            end = buffer.find(b"\n", searched)
+            if end >= 0:
+                line = bytes(buffer[:end])
+                del buffer[: end + 1]
+                return line
+            if len(buffer) >= limits.CONTROL_LINE_BYTES_MAX:
+                return bytes(buffer).ljust(limits.CONTROL_LINE_BYTES_MAX + 1)
+            searched = len(buffer)
+            chunk = await stream.receive_some(_CHUNK_BYTES)
+            if not chunk:
+                return None
+            buffer += chunk
+
+
+async def _answer(line: bytes, dispatch: Dispatch, on_internal_error: Callable[[str, Exception], None] | None) -> bytes:
+    request_id: JsonValue = None
+    method = ""
+    try:
+        request = _parse(line)
+        request_id = request.get("id")
+        method, params = _checked(request)
+        answer = msgspec.json.encode({"id": request_id, "result": await dispatch(method, params)})
+        if len(answer) <= limits.CONTROL_RESPONSE_BYTES_MAX:
+            return answer
+        raise RefusedError(
+            f"the answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes; ask for fewer", Reason.LIMIT_EXCEEDED
+        )
+    except Exception as error:  # noqa: BLE001 - no request may end the node, whatever it provokes
+        known = _known(error)
+        if known is None and on_internal_error is not None:
+            on_internal_error(method, error)
+        return msgspec.json.encode({"id": request_id, "error": _error_object(known)})
+
+
+def _known(error: BaseException) -> CrabnetError | None:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, CrabnetError) else None
+
+
+def _error_object(error: CrabnetError | None) -> dict[str, str | int]:
+    if error is None:
+        message = "an unexpected error in the node; its events tell more"
+        return {"reason": Reason.INTERNAL.value, "message": message, "exit_code": int(ExitCode.INTERNAL)}
+    return {"reason": error.reason.value, "message": error.message, "exit_code": int(error.exit_code)}
+
+
+def _parse(line: bytes) -> JsonObject:
+    if len(line) > limits.CONTROL_LINE_BYTES_MAX:
+        raise UsageError(
+            f"the request has more than {limits.CONTROL_LINE_BYTES_MAX} bytes; the connection ends", Reason.TOO_LARGE
+        )
+    try:
+        request, _ = parse_object(line)
+    except JsonRefusedError as error:
+        raise UsageError(f"the request is not a JSON object: {error}", Reason.MALFORMED) from None
+    return request
+
+
+def _checked(request: JsonObject) -> tuple[str, JsonObject]:
+    version = request.get("v")
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        raise UsageError(
+            f'this node speaks version {PROTOCOL_VERSION} of the control protocol: set "v" to it',
+            Reason.UNSUPPORTED_VERSION,
+        )
+    if not request.keys() <= _REQUEST_KEYS:
+        raise UsageError("a request has the keys v, id, method, params and no others", Reason.MALFORMED)
+    method, params = request.get("method"), request.get("params", {})
+    if not isinstance(method, str) or not isinstance(params, dict):
+        raise UsageError('a request needs a string "method" and an object "params"', Reason.MALFORMED)
+    return method, params
