@@ -72,7 +72,8 @@ EVENT_FILES_KEPT_DEFAULT: Final = 8
 # --- Sync (gap requests and heads) -----------------------------------------------------------------------
 
 SYNC_HEADS_PER_MESSAGE_MAX: Final = 64
-SYNC_ENTRIES_PER_MESSAGE_MAX: Final = 64
+SYNC_WANTS_PER_MESSAGE_MAX: Final = 16
+SYNC_WANT_ENTRIES_MAX: Final = 64
 SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
 SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
 SYNC_REQUEST_RETRY_MS: Final = 500

@@ -1,0 +1,242 @@
+"""What the network talks about: seeds, bids, claims, runs, results, settlements.
+
+Field names and types of ``Seed``, ``Bid``, ``Claim`` and ``TaskResult`` are those of the baseline's wire format, with
+optional fields of ours behind them. Times named ``*_at`` and ``*_ts`` are whole seconds since the epoch, ``*_ms`` are
+milliseconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from crabnet import limits
+from crabnet.errors import Reason
+
+Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
+NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class SeedStatus(StrEnum):
+    """Where a seed stands. The text is the baseline's."""
+
+    OPEN = "Open"
+    EXPIRED = "Expired"
+    CLAIMED = "Claimed"
+    RUNNING = "Running"
+    DONE = "Done"
+    ACCEPTED = "Accepted"
+    REJECTED = "Rejected"
+    FORFEITED = "Forfeited"
+
+
+RANK: Final[dict[SeedStatus, int]] = {
+    SeedStatus.OPEN: 0,
+    SeedStatus.EXPIRED: 1,
+    SeedStatus.CLAIMED: 2,
+    SeedStatus.RUNNING: 3,
+    SeedStatus.DONE: 4,
+    SeedStatus.ACCEPTED: 5,
+    SeedStatus.REJECTED: 5,
+    SeedStatus.FORFEITED: 5,
+}
+"""Order of progress within one attempt (design, lifecycle)."""
+
+FINAL: Final = frozenset({SeedStatus.EXPIRED, SeedStatus.ACCEPTED, SeedStatus.REJECTED})
+"""What is never left again. Forfeited ends an attempt, not the seed."""
+
+
+class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The definition of a task, fixed by its creator once and for all."""
+
+    id: Id
+    title: Annotated[str, Meta(max_length=limits.TITLE_CHARS_MAX)]
+    description: Annotated[str, Meta(max_length=limits.DESCRIPTION_CHARS_MAX)] = ""
+    command: Annotated[str, Meta(min_length=1, max_length=limits.COMMAND_CHARS_MAX)]
+    timeout_ms: Natural
+    bid_deadline_ts: Natural
+    exec_deadline_ms: Natural
+    min_price: Natural = 0
+    max_bids: Natural = 0
+    reward: Natural = 0
+    rules: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
+    created_by: NodeId
+    created_at: Natural
+    claim_deadline_ts: Natural | None = None
+
+    @property
+    def claim_deadline_s(self) -> int:
+        """Last second at which a claim may be made."""
+        if self.claim_deadline_ts is not None:
+            return self.claim_deadline_ts
+        return self.bid_deadline_ts + limits.CLAIM_WINDOW_S_DEFAULT
+
+
+class Bid(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """An offer of a worker to run a seed for a price."""
+
+    id: Id
+    seed_id: Id
+    bidder: NodeId
+    price: Natural
+    notes: Annotated[str, Meta(max_length=limits.NOTES_CHARS_MAX)] = ""
+    created_at: Natural
+
+
+class Claim(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The creator's choice of a bid. ``attempt`` counts from 1 and grows after a forfeit."""
+
+    id: Id
+    seed_id: Id
+    bid_id: Id
+    worker: NodeId
+    created_at: Natural
+    attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
+
+
+class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The worker's word that it has begun to run the command of a claim."""
+
+    id: Id
+    seed_id: Id
+    claim_id: Id
+    worker: NodeId
+    created_at: Natural
+
+
+class TerminationCause(StrEnum):
+    """Why a run ended."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMEOUT = "timeout"
+    OUTPUT_LIMIT = "output_limit"
+    CANCELLED = "cancelled"
+    SPAWN_FAILED = "spawn_failed"
+    REFUSED = "refused"
+    INTERRUPTED = "interrupted"
+
+
+class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """How a run ended: the cause, the last signal sent or received, and what it cost."""
+
+    cause: TerminationCause
+    signal: Annotated[str, Meta(max_length=32)] | None = None
+    escalated: bool = False
+    wall_ms: Natural = 0
+    cpu_ms: Natural = 0
+    grace_ms: Natural = 0
+
+
+class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr."""
+
+    id: Id
+    seed_id: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
+    worker: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+    timed_out: bool
+    stdout: Annotated[str, Meta(max_length=limits.OUTPUT_CHARS_MAX)] = ""
+    stderr: Annotated[str, Meta(max_length=limits.OUTPUT_CHARS_MAX)] = ""
+    output_hash: Annotated[str, Meta(max_length=128)]
+    duration_ms: Natural
+    claim_id: Id | None = None
+    created_at: Natural | None = None
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    termination: Termination | None = None
+    refusal: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The creator's last word on a seed, or on one attempt at it."""
+
+    id: Id
+    seed_id: Id
+    outcome: SeedStatus
+    claim_id: Id | None = None
+    result_id: Id | None = None
+    attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
+    note: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
+    created_at: Natural
+
+
+Body = Seed | Bid | Claim | Run | TaskResult | Settlement
+
+
+class FactKind(StrEnum):
+    """What an envelope states. Settlements are told apart, because their rules differ."""
+
+    SEED = "seed"
+    BID = "bid"
+    CLAIM = "claim"
+    STARTED = "started"
+    RESULT = "result"
+    SETTLE = "settle"
+    FORFEIT = "forfeit"
+    CLOSE = "close"
+
+
+class Verdict(StrEnum):
+    """What became of a fact."""
+
+    EFFECTIVE = "effective"
+    WAITING = "waiting"
+    VOID = "void"
+
+
+class Judgement(Struct, frozen=True, gc=False):
+    """A verdict, and the Reason unless the fact is effective."""
+
+    verdict: Verdict
+    reason: Reason | None = None
+
+
+EFFECTIVE: Final = Judgement(Verdict.EFFECTIVE)
+
+
+class Fact(Struct, frozen=True, gc=False, kw_only=True):
+    """One statement of one author about one seed.
+
+    ``seq`` is the author's position in its feed, which orders its facts; ``signed`` is False for baseline envelopes,
+    whose ``seq`` is the order of their arrival here.
+    """
+
+    kind: FactKind
+    author: NodeId
+    seq: int
+    ts: int
+    body: Body
+    signed: bool = True
+
+    @property
+    def key(self) -> str:
+        """The object's id, unique within a seed."""
+        return self.body.id
+
+    @property
+    def seed_id(self) -> str:
+        """The seed that the fact is about."""
+        return self.body.id if isinstance(self.body, Seed) else self.body.seed_id
+
+
+class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The outcome of all effective facts of a seed."""
+
+    status: SeedStatus = SeedStatus.OPEN
+    attempt: int = 1
+    claim_id: str | None = None
+    claimed_by: str | None = None
+    claimed_at: int | None = None
+    run_id: str | None = None
+    result_id: str | None = None
+    settled_at: int | None = None
+    note: str = ""
+
+    @property
+    def version(self) -> int:
+        """``attempt`` and rank in one number; it only grows while no fork is found."""
+        return self.attempt * 10 + RANK[self.status]

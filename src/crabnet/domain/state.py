@@ -1,0 +1,341 @@
+"""The seeds a node knows, and how they change: ``decide`` reads, ``apply`` writes, both without clock or I/O.
+
+``decide(state, command, now_s)`` judges a command and returns a ``Decision`` with the event that makes it so;
+``apply(state, event)`` is total and does what the event says without judging again, so that a replay of journalled
+events yields the same state under any later version of the rules.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.domain.accumulator import Accumulator
+from crabnet.domain.lifecycle import (
+    EMPTY,
+    RULES,
+    Case,
+    Entry,
+    Record,
+    bid_order,
+    check_local,
+    counting_bids,
+    judge_bid,
+    other_order,
+    rebuild,
+    refold,
+)
+from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, Seed, SeedStatus, Verdict
+from crabnet.errors import Reason
+
+
+class Outcome(StrEnum):
+    """What became of an input, in the three words of gossipsub."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    REJECTED = "rejected"
+
+
+class Observe(Struct, frozen=True):
+    """A verified fact of another node, or one's own on its way into the ledger."""
+
+    fact: Fact
+
+
+class Propose(Struct, frozen=True):
+    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must take effect at once."""
+
+    fact: Fact
+
+
+class Retract(Struct, frozen=True):
+    """All facts of ``author`` from ``from_seq`` on are void: its feed was found forked there."""
+
+    author: str
+    from_seq: int
+    seed_ids: frozenset[str]
+
+
+Command = Observe | Propose | Retract
+
+
+class SeedEvent(Struct, frozen=True, gc=False):
+    """A decided change of one seed: a fact added or facts removed, new judgements by fact id, and the progress."""
+
+    seed_id: str
+    fact: Fact | None
+    removed: tuple[str, ...]
+    judgements: tuple[tuple[str, Judgement], ...]
+    progress: Progress
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """The answer to a command. ``events`` is empty when nothing is to be changed."""
+
+    outcome: Outcome
+    reason: Reason | None
+    events: tuple[SeedEvent, ...] = ()
+    detail: str = ""
+
+
+_HARMLESS: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
+_encode_leaf = msgspec.json.Encoder(order="deterministic").encode
+
+
+class State:
+    """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.counts: Counter[SeedStatus] = Counter()
+        self.totals: Counter[FactKind] = Counter()
+        self.orphans: Counter[str] = Counter()
+        self.orphans_total = 0
+        self._accumulator = Accumulator()
+        self._dirty: dict[str, Record | None] = {}
+
+    def replace(self, seed_id: str, record: Record | None) -> None:
+        """Put a record in the place of the present one; None removes it."""
+        before = self.records.get(seed_id)
+        self._dirty.setdefault(seed_id, before)
+        if before is not None:
+            self._count(before, -1)
+        if record is None:
+            self.records.pop(seed_id, None)
+        else:
+            self.records[seed_id] = record
+            self._count(record, 1)
+
+    def _count(self, record: Record, sign: int) -> None:
+        if record.seed is None:
+            for fact in record.facts():
+                self.orphans[fact.author] += sign
+                self.orphans_total += sign
+                if not self.orphans[fact.author]:
+                    del self.orphans[fact.author]
+        else:
+            self.counts[record.progress.status] += sign
+            self.totals[FactKind.BID] += sign * len(record.bids)
+            for entry in record.others:
+                self.totals[entry.fact.kind] += sign
+
+    def hash_pending(self) -> int:
+        """How many seeds have changed since their last hashing."""
+        return len(self._dirty)
+
+    def hash_some(self, seeds_max: int) -> None:
+        """Bring the hash of at most ``seeds_max`` changed seeds up to date: some 20 µs each."""
+        for _ in range(min(seeds_max, len(self._dirty))):
+            seed_id, before = self._dirty.popitem()
+            after = self.records.get(seed_id)
+            if before is after:
+                continue
+            if before is not None:
+                self._accumulator.remove(leaf(seed_id, before))
+            if after is not None:
+                self._accumulator.add(leaf(seed_id, after))
+
+    def digest(self) -> bytes:
+        """SHA-256 over all facts of all seeds and what became of them, 32 bytes. Brings all hashes up to date first."""
+        self.hash_some(len(self._dirty))
+        return self._accumulator.digest()
+
+    def load(self, records: dict[str, Record], accumulated: int | None) -> None:
+        """Become the given records. ``accumulated`` is the accumulator's number from a verified checkpoint."""
+        self.records = records
+        self.counts.clear()
+        self.totals.clear()
+        self.orphans.clear()
+        self.orphans_total = 0
+        for record in records.values():
+            self._count(record, 1)
+        self._dirty = {}
+        self._accumulator = Accumulator(1 if accumulated is None else accumulated)
+        if accumulated is None:
+            self._dirty = dict.fromkeys(records)
+
+    def accumulated(self) -> int:
+        """The accumulator's number, for a checkpoint."""
+        self.hash_some(len(self._dirty))
+        return self._accumulator.value()
+
+
+def leaf(seed_id: str, record: Record) -> bytes:
+    """What the state hash covers of one seed."""
+    return seed_id.encode() + b"\0" + _encode_leaf(record)
+
+
+def decide(state: State, command: Command, now_s: int) -> Decision:
+    """Judge a command. Reads ``state`` only; ``now_s`` matters to ``Propose`` alone."""
+    if isinstance(command, Retract):
+        return _decide_retract(state, command)
+    fact = command.fact
+    before = state.records.get(fact.seed_id, EMPTY)
+    if _known(before, fact):
+        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
+    if fact.kind is FactKind.SEED:
+        refused = _check_definition(fact)
+        if refused is not None:
+            return refused
+    if isinstance(command, Propose):
+        if before.seed is None and fact.kind is not FactKind.SEED:
+            return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
+        rule = check_local(before, fact, now_s)
+        if rule is not None:
+            return Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
+    elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):
+        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
+    after = _with(before, fact)
+    return _decision(fact, before, after, proposed=isinstance(command, Propose))
+
+
+def _known(record: Record, fact: Fact) -> bool:
+    if fact.kind is FactKind.SEED:
+        return record.seed is not None
+    if fact.kind is FactKind.BID and fact.signed:
+        at = bisect.bisect_left(record.bids, bid_order(fact), key=lambda entry: bid_order(entry.fact))
+        return at < len(record.bids) and record.bids[at].fact.key == fact.key
+    entries = record.bids if fact.kind is FactKind.BID else record.others
+    return any(entry.fact.key == fact.key for entry in entries)
+
+
+def _orphans_full(state: State, author: str) -> bool:
+    return state.orphans_total >= limits.ORPHAN_FACTS_MAX or state.orphans[author] >= limits.ORPHAN_FACTS_PER_AUTHOR_MAX
+
+
+def _check_definition(fact: Fact) -> Decision | None:
+    if not isinstance(fact.body, Seed):
+        raise TypeError(f"{fact.kind} without a seed")
+    for rule in RULES[FactKind.SEED]:
+        if not rule.holds(Case(fact, fact.body, Progress())):
+            return Decision(Outcome.REJECTED, rule.reason, detail=rule.text)
+    return None
+
+
+def _with(before: Record, fact: Fact) -> Record:
+    """The record with one more fact, judged."""
+    if fact.kind is FactKind.SEED:
+        if not before.bids and not before.others:
+            return Record(fact)
+        return rebuild((fact, *before.facts()))
+    if fact.kind is FactKind.BID:
+        record = Record(
+            before.seed,
+            _insert_bid(before.bids, Entry(fact, judge_bid(before.definition, fact))),
+            before.others,
+            before.progress,
+        )
+        waiting = any(entry.judgement.verdict is Verdict.WAITING for entry in before.others)
+        return refold(record) if waiting else record
+    unjudged = Entry(fact, Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT))
+    return refold(Record(before.seed, before.bids, _insert_other(before.others, unjudged), before.progress))
+
+
+def _insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    at = bisect.bisect(entries, bid_order(entry.fact), key=lambda known: bid_order(known.fact))
+    return (*entries[:at], entry, *entries[at:])
+
+
+def _insert_other(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    at = bisect.bisect(entries, other_order(entry.fact), key=lambda known: other_order(known.fact))
+    return (*entries[:at], entry, *entries[at:])
+
+
+def _changed(before: Record, after: Record) -> tuple[tuple[str, Judgement], ...]:
+    if before.bids is after.bids and len(before.others) == len(after.others):
+        old: dict[str, Judgement] = {entry.fact.key: entry.judgement for entry in before.others}
+        entries: tuple[Entry, ...] = after.others
+    else:
+        old = {entry.fact.key: entry.judgement for entry in (*before.bids, *before.others)}
+        entries = (*after.bids, *after.others)
+    return tuple((entry.fact.key, entry.judgement) for entry in entries if old.get(entry.fact.key) != entry.judgement)
+
+
+def _decision(fact: Fact, before: Record, after: Record, *, proposed: bool) -> Decision:
+    judgement = EFFECTIVE
+    if fact.kind is not FactKind.SEED:
+        entries = after.bids if fact.kind is FactKind.BID else after.others
+        judgement = next(entry.judgement for entry in entries if entry.fact.key == fact.key)
+    if proposed and judgement.verdict is not Verdict.EFFECTIVE:
+        status = after.progress.status
+        return Decision(Outcome.REJECTED, judgement.reason, detail=_why(fact, judgement, status))
+    event = SeedEvent(fact.seed_id, fact, (), _changed(before, after), after.progress)
+    if judgement.verdict is Verdict.WAITING:
+        return Decision(Outcome.IGNORED, judgement.reason, (event,))
+    if judgement.verdict is Verdict.VOID:
+        late = fact.kind in _HARMLESS and judgement.reason is not Reason.UNAUTHORISED
+        return Decision(Outcome.IGNORED if late else Outcome.REJECTED, judgement.reason, (event,))
+    if fact.kind is FactKind.BID and not _counts(fact, after):
+        return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS, (event,))
+    return Decision(Outcome.ACCEPTED, None, (event,))
+
+
+def _counts(bid: Fact, record: Record) -> bool:
+    seed = record.definition
+    if seed is None or seed.max_bids == 0 or len(record.bids) <= seed.max_bids:
+        return True
+    return any(known.key == bid.key for known in counting_bids(record))
+
+
+def _why(fact: Fact, judgement: Judgement, status: SeedStatus) -> str:
+    rule = next((rule for rule in RULES[fact.kind] if rule.reason is judgement.reason), None)
+    if judgement.reason is Reason.WRONG_STATE:
+        return f"seed {fact.seed_id} is {status.value}"
+    return "" if rule is None else f"refused unless {rule.text}"
+
+
+def _decide_retract(state: State, command: Retract) -> Decision:
+    events = []
+    for seed_id in sorted(command.seed_ids):
+        before = state.records.get(seed_id)
+        if before is None:
+            continue
+        kept: list[Fact] = []
+        removed: list[Fact] = []
+        for fact in before.facts():
+            gone = fact.signed and fact.author == command.author and fact.seq >= command.from_seq
+            (removed if gone else kept).append(fact)
+        if removed:
+            after = rebuild(kept)
+            keys = tuple(fact.key for fact in removed)
+            events.append(SeedEvent(seed_id, None, keys, _changed(before, after), after.progress))
+    return Decision(Outcome.ACCEPTED, None, tuple(events))
+
+
+def apply(state: State, event: SeedEvent) -> None:
+    """Make an event so. Total: an event that does not fit the state changes what fits and raises nothing."""
+    before = state.records.get(event.seed_id, EMPTY)
+    judgements = dict(event.judgements)
+    seed, bids, others = before.seed, before.bids, before.others
+    if event.removed:
+        removed = frozenset(event.removed)
+        seed = None if seed is not None and seed.key in removed else seed
+        bids = tuple(entry for entry in bids if entry.fact.key not in removed)
+        others = tuple(entry for entry in others if entry.fact.key not in removed)
+    fact = event.fact
+    if fact is not None:
+        judgement = judgements.pop(fact.key, EFFECTIVE)
+        if fact.kind is FactKind.SEED:
+            seed = fact
+        elif fact.kind is FactKind.BID:
+            bids = _insert_bid(bids, Entry(fact, judgement))
+        else:
+            others = _insert_other(others, Entry(fact, judgement))
+    if judgements:
+        bids = _judged(bids, judgements)
+        others = _judged(others, judgements)
+    empty = seed is None and not bids and not others
+    state.replace(event.seed_id, None if empty else Record(seed, bids, others, event.progress))
+
+
+def _judged(entries: tuple[Entry, ...], judgements: dict[str, Judgement]) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(entry.fact, judgements[entry.fact.key]) if entry.fact.key in judgements else entry for entry in entries
+    )

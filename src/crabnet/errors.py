@@ -1,0 +1,194 @@
+"""Every way in which Crabnet says no: one ``Reason`` enum, one tree of exceptions.
+
+```
+CrabnetError                 exit code
+├── UsageError               2   the caller's words are wrong: flag, environment, TOML, argument
+├── RefusedError             3   a rule says no: lifecycle, authority, verification, runner policy
+├── DataDirBusyError         4   another process owns the data dir
+├── DataDirDamagedError      5   stored bytes are damaged, newer, or unsafe; nothing was changed
+├── StorageFailedError       6   a write, fsync or rename failed: the ledger is poisoned
+├── NetworkError             7   an address cannot be bound, resolved or sent to
+└── NodeTimeoutError         8   an answer did not come in time
+```
+
+Functions that judge input from peers do not raise these for a refusal: they return an outcome
+that carries the ``Reason``. Exceptions are for the person or program that made the call.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the ``crabnet`` command. Documented in docs/OPERATIONS.md; never renumbered."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    REFUSED = 3
+    BUSY = 4
+    DAMAGED = 5
+    STORAGE_FAILED = 6
+    NETWORK = 7
+    TIMEOUT = 8
+    INTERRUPTED = 130
+
+
+class Reason(StrEnum):
+    """The name of a refusal, the same in the core, events, metrics, the API and the CLI."""
+
+    # the source of a datagram
+    SOURCE_BLOCKED = "source_blocked"
+    RATE_LIMITED = "rate_limited"
+    # bytes and shape
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    MALFORMED_FRAGMENT = "malformed_fragment"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    WRONG_NAMESPACE = "wrong_namespace"
+    UNKNOWN_KIND = "unknown_kind"
+    # time
+    EXPIRED = "expired"
+    FROM_THE_FUTURE = "from_the_future"
+    # seen before, and position in a feed
+    DUPLICATE = "duplicate"
+    GAP = "gap"
+    FORK = "fork"
+    BROKEN_CHAIN = "broken_chain"
+    UNKNOWN_PARENT = "unknown_parent"
+    PARKING_FULL = "parking_full"
+    # identity
+    WRONG_ID = "wrong_id"
+    UNKNOWN_ALGORITHM = "unknown_algorithm"
+    UNKNOWN_KEY = "unknown_key"
+    MISSING_SIGNATURE = "missing_signature"
+    BAD_SIGNATURE = "bad_signature"
+    # authority and lifecycle
+    UNAUTHORISED = "unauthorised"
+    WRONG_STATE = "wrong_state"
+    UNKNOWN_SEED = "unknown_seed"
+    UNKNOWN_BID = "unknown_bid"
+    UNKNOWN_CLAIM = "unknown_claim"
+    UNKNOWN_RESULT = "unknown_result"
+    AMBIGUOUS = "ambiguous"
+    PRICE_TOO_LOW = "price_too_low"
+    DEADLINE_PASSED = "deadline_passed"
+    TOO_MANY_BIDS = "too_many_bids"
+    NOT_DUE = "not_due"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    UNSOLICITED = "unsolicited"
+    # running commands
+    COMMAND_NOT_ALLOWED = "command_not_allowed"
+    COMMAND_TOO_LONG = "command_too_long"
+    SHELL_OPERATOR = "shell_operator"
+    WORKDIR_OUTSIDE_ROOT = "workdir_outside_root"
+    WORKDIR_MISSING = "workdir_missing"
+    SPAWN_FAILED = "spawn_failed"
+    RUN_INTERRUPTED = "run_interrupted"
+    RUN_IN_PROGRESS = "run_in_progress"
+    # the caller's words
+    INVALID_ARGUMENT = "invalid_argument"
+    INVALID_CONFIG = "invalid_config"
+    UNKNOWN_OPERATION = "unknown_operation"
+    # the data dir
+    DATA_DIR_BUSY = "data_dir_busy"
+    DATA_DIR_UNWRITABLE = "data_dir_unwritable"
+    DATA_DIR_DAMAGED = "data_dir_damaged"
+    DATA_DIR_NEWER = "data_dir_newer"
+    UNSAFE_PERMISSIONS = "unsafe_permissions"
+    LOCKS_UNSUPPORTED = "locks_unsupported"
+    FEED_RISK = "feed_risk"
+    STORAGE_FAILED = "storage_failed"
+    DISK_FULL = "disk_full"
+    # network and process
+    ADDRESS_IN_USE = "address_in_use"
+    ADDRESS_INVALID = "address_invalid"
+    SEND_FAILED = "send_failed"
+    NODE_UNREACHABLE = "node_unreachable"
+    NODE_STOPPING = "node_stopping"
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class CrabnetError(Exception):
+    """Base of all errors that Crabnet raises on purpose.
+
+    ``reason`` names the refusal for programs; ``message`` says what happened, to what, and what to do.
+    """
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+    default_reason: Reason = Reason.INTERNAL
+
+    def __init__(self, message: str, reason: Reason | None = None) -> None:
+        self.message = message
+        self.reason = self.default_reason if reason is None else reason
+        super().__init__(message)
+
+
+class UsageError(CrabnetError):
+    """A flag, environment variable, configuration file or argument is wrong. Nothing was done."""
+
+    exit_code = ExitCode.USAGE
+    default_reason = Reason.INVALID_ARGUMENT
+
+
+class RefusedError(CrabnetError):
+    """A rule refused the operation. Nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+    default_reason = Reason.WRONG_STATE
+
+
+class DataDirBusyError(CrabnetError):
+    """Another process owns the data dir; the message names it."""
+
+    exit_code = ExitCode.BUSY
+    default_reason = Reason.DATA_DIR_BUSY
+
+
+class DataDirDamagedError(CrabnetError):
+    """Stored bytes cannot be trusted: damaged, written by a newer version, or with unsafe permissions.
+
+    The message names file and offset. Nothing was changed; ``crabnet fsck`` shows what can be saved.
+    """
+
+    exit_code = ExitCode.DAMAGED
+    default_reason = Reason.DATA_DIR_DAMAGED
+
+
+class StorageFailedError(CrabnetError):
+    """A write, fsync, rename or lock failed. The ledger is poisoned: nothing more is acknowledged."""
+
+    exit_code = ExitCode.STORAGE_FAILED
+    default_reason = Reason.STORAGE_FAILED
+
+
+class NetworkError(CrabnetError):
+    """An address cannot be bound, resolved or sent to. What was durable stays durable."""
+
+    exit_code = ExitCode.NETWORK
+    default_reason = Reason.SEND_FAILED
+
+
+class NodeTimeoutError(CrabnetError):
+    """An answer did not come in time. Whether the operation took effect is not known; ask ``status``."""
+
+    exit_code = ExitCode.TIMEOUT
+    default_reason = Reason.TIMEOUT
+
+
+ERRORS_BY_EXIT_CODE: dict[ExitCode, type[CrabnetError]] = {
+    error.exit_code: error
+    for error in (
+        UsageError,
+        RefusedError,
+        DataDirBusyError,
+        DataDirDamagedError,
+        StorageFailedError,
+        NetworkError,
+        NodeTimeoutError,
+    )
+}

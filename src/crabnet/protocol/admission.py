@@ -1,0 +1,197 @@
+"""Verification of an incoming envelope, steps 2 to 12 of docs/PROTOCOL.md: cheap first, each with its own Reason.
+
+Step 1 (is the source allowed?) belongs to the node, steps 13 to 15 (feed position, role, lifecycle) to the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.domain.state import Outcome
+from crabnet.errors import Reason
+from crabnet.protocol.canonical import JsonRefusedError, integers_fit, parse_object
+from crabnet.protocol.envelope import (
+    BASELINE_KINDS,
+    FEED_KINDS,
+    VERSION,
+    Envelope,
+    EnvelopeMeta,
+    Kind,
+    envelope_id,
+    shape,
+    signature_bytes,
+)
+from crabnet.protocol.identity import ALGORITHM, KeyRing, verify
+from crabnet.protocol.replay import SeenWindow
+
+IGNORED: Final = frozenset(
+    {
+        Reason.SOURCE_BLOCKED,
+        Reason.RATE_LIMITED,
+        Reason.UNSUPPORTED_VERSION,
+        Reason.WRONG_NAMESPACE,
+        Reason.UNKNOWN_KIND,
+        Reason.EXPIRED,
+        Reason.FROM_THE_FUTURE,
+        Reason.DUPLICATE,
+        Reason.GAP,
+        Reason.BROKEN_CHAIN,
+        Reason.UNKNOWN_PARENT,
+        Reason.PARKING_FULL,
+        Reason.UNSOLICITED,
+    }
+)
+"""Harmless refusals. Every other Reason counts against the source."""
+
+_HEX: Final = frozenset("0123456789abcdef")
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+class AdmissionPolicy(Struct, frozen=True):
+    """What a node lets in. Times in seconds."""
+
+    namespace: str = "default"
+    require_signatures: bool = True
+    message_ttl_s: int = 43_200
+    future_skew_s: int = 300
+
+
+class Refusal(Struct, frozen=True, gc=False):
+    """Why an input was not taken, and whether that speaks against its source. ``meta`` is there if it was readable."""
+
+    outcome: Outcome
+    reason: Reason
+    detail: str = ""
+    meta: EnvelopeMeta | None = None
+
+
+class Admitted(Struct, frozen=True, gc=False):
+    """An envelope that passed steps 2 to 12."""
+
+    envelope: Envelope
+    kind: Kind
+
+
+Wanted = Callable[[EnvelopeMeta], bool]
+
+
+def _nothing_wanted(_: EnvelopeMeta) -> bool:
+    return False
+
+
+def refusal(reason: Reason, detail: str = "", meta: EnvelopeMeta | None = None) -> Refusal:
+    """A refusal with the outcome that belongs to its reason."""
+    return Refusal(Outcome.IGNORED if reason in IGNORED else Outcome.REJECTED, reason, detail, meta)
+
+
+def seen_key(envelope: EnvelopeMeta) -> str:
+    """The key of an envelope in the seen window. Unsigned ids are kept apart, or anybody could block a signed one."""
+    return envelope.id if envelope.v is not None else f"unsigned:{envelope.id}"
+
+
+class Admission:
+    """The verification steps, with what they need to know."""
+
+    def __init__(self, policy: AdmissionPolicy, seen: SeenWindow, keys: KeyRing | None = None) -> None:
+        self.policy = policy
+        self.seen = seen
+        self._keys = KeyRing() if keys is None else keys
+
+    def admit(self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted) -> Admitted | Refusal:
+        """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it."""
+        envelope = self._parse(raw)
+        if isinstance(envelope, Refusal):
+            return envelope
+        meta = envelope.meta
+        refused = self._check_version(meta)
+        if refused is not None:
+            return refused
+        if meta.ns != self.policy.namespace:
+            return refusal(Reason.WRONG_NAMESPACE, f"namespace {meta.ns}, ours is {self.policy.namespace}", meta)
+        kind = _KINDS.get(meta.kind)
+        if kind is None or kind is Kind.UNKNOWN or (meta.v is None and kind not in BASELINE_KINDS):
+            refused = refusal(Reason.UNKNOWN_KIND, f"kind {meta.kind}", meta)
+            if meta.v is None or meta.seq == 0 or self._check_identity(envelope, Kind.UNKNOWN) is not None:
+                return refused
+            kind = Kind.UNKNOWN
+        refused = self._check_time(meta, now_s, wanted)
+        if refused is not None:
+            return refused
+        if seen_key(meta) in self.seen:
+            return refusal(Reason.DUPLICATE, "seen before", meta)
+        if meta.v is not None and kind is not Kind.UNKNOWN:
+            refused = self._check_identity(envelope, kind)
+        return Admitted(envelope, kind) if refused is None else refused
+
+    def _parse(self, raw: bytes) -> Envelope | Refusal:
+        if not raw:
+            return refusal(Reason.EMPTY, "no bytes")
+        if len(raw) > limits.ENVELOPE_BYTES_MAX:
+            return refusal(Reason.TOO_LARGE, f"{len(raw)} bytes, at most {limits.ENVELOPE_BYTES_MAX}")
+        try:
+            value, canonical = parse_object(raw)
+            envelope = shape(value, canonical)
+        except JsonRefusedError as error:
+            return refusal(Reason.MALFORMED, str(error))
+        except msgspec.ValidationError as error:
+            return refusal(Reason.MALFORMED, f"envelope: {error}")
+        if envelope.signed:
+            if not integers_fit(canonical, value):
+                return refusal(Reason.MALFORMED, "an integer is beyond 2^53-1", envelope.meta)
+        elif max(envelope.meta.ts, envelope.meta.nonce) > limits.LEGACY_INTEGER_MAX:
+            return refusal(Reason.MALFORMED, "ts or nonce is beyond 2^64-1", envelope.meta)
+        return envelope
+
+    def _check_version(self, meta: EnvelopeMeta) -> Refusal | None:
+        if meta.v is None:
+            if self.policy.require_signatures:
+                return refusal(Reason.MISSING_SIGNATURE, "unsigned envelope of a baseline peer", meta)
+            if meta.signature:
+                return refusal(Reason.UNSUPPORTED_VERSION, "a signature without a version", meta)
+            return None
+        if meta.v != VERSION:
+            return refusal(Reason.UNSUPPORTED_VERSION, f"version {meta.v}, ours is {VERSION}", meta)
+        if not meta.signature:
+            return refusal(Reason.MISSING_SIGNATURE, "version 2 envelope without a signature", meta)
+        return None
+
+    def _check_time(self, meta: EnvelopeMeta, now_s: int, wanted: Wanted) -> Refusal | None:
+        if meta.ts < now_s - self.policy.message_ttl_s and not wanted(meta):
+            return refusal(Reason.EXPIRED, f"{now_s - meta.ts} s old, at most {self.policy.message_ttl_s}", meta)
+        if meta.ts > now_s + self.policy.future_skew_s:
+            return refusal(Reason.FROM_THE_FUTURE, f"{meta.ts - now_s} s ahead of our clock", meta)
+        return None
+
+    def _check_identity(self, envelope: Envelope, kind: Kind) -> Refusal | None:
+        meta = envelope.meta
+        if not _feed_fields_fit(meta, kind):
+            return refusal(Reason.MALFORMED, f"seq {meta.seq} and prev do not fit kind {kind}", meta)
+        if meta.id != envelope_id(envelope.content):
+            return refusal(Reason.WRONG_ID, "meta.id is not the SHA-256 of the content", meta)
+        if meta.alg != ALGORITHM:
+            return refusal(Reason.UNKNOWN_ALGORITHM, f"algorithm {meta.alg!r}", meta)
+        known = self._keys.find(meta.from_)
+        if known is None:
+            return refusal(Reason.UNKNOWN_KEY, "meta.from is not the peer id of an Ed25519 key", meta)
+        public_key, key_id = known
+        if meta.key_id != key_id:
+            return refusal(Reason.UNKNOWN_KEY, "meta.key_id is not the key of meta.from", meta)
+        signature = signature_bytes(meta.signature or "")
+        if signature is None or not verify(public_key, envelope.content, signature):
+            return refusal(Reason.BAD_SIGNATURE, "the signature is not that of meta.from over this content", meta)
+        return None
+
+
+def _feed_fields_fit(meta: EnvelopeMeta, kind: Kind) -> bool:
+    if kind not in FEED_KINDS and kind is not Kind.UNKNOWN:
+        return meta.seq == 0 and meta.prev == ""
+    if meta.seq == 0:
+        return False
+    if meta.seq == 1:
+        return meta.prev == ""
+    return len(meta.prev) == 64 and _HEX.issuperset(meta.prev)

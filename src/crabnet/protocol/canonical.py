@@ -1,0 +1,121 @@
+"""Strict JSON in, RFC 8785 bytes out.
+
+Incoming JSON is I-JSON (RFC 7493) narrowed further: one object, no duplicate keys, integers only and within plus or
+minus 2^53-1 in signed envelopes, bounded depth. Within those bounds ``msgspec``'s sorted output is the RFC 8785 form,
+unless a key holds characters beyond U+D7FF, whose UTF-16 order differs: then the ``rfc8785`` package does it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import msgspec
+import rfc8785
+
+from crabnet import limits
+
+JsonValue = None | bool | int | str | list["JsonValue"] | dict[str, "JsonValue"]
+JsonObject = dict[str, JsonValue]
+
+_DIGITS_ONLY: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+_LONG_NUMBER: Final = b"0" * 16
+_PLAIN_KEY_MAX: Final = "\ud7ff"
+
+
+class JsonRefusedError(ValueError):
+    """The bytes are not the JSON that the protocol allows; the text says why."""
+
+
+def _refuse_float(text: str) -> float:
+    raise JsonRefusedError(f"number {text[:32]} is not an integer")
+
+
+def _refuse_constant(text: str) -> float:
+    raise JsonRefusedError(f"{text} is not JSON")
+
+
+_values: Final = msgspec.json.Decoder(float_hook=_refuse_float)
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+def parse_object(raw: bytes) -> tuple[JsonObject, bytes]:
+    """One strict JSON object, and its canonical bytes. Raises ``JsonRefusedError``."""
+    if raw.count(b"{") + raw.count(b"[") > limits.JSON_DEPTH_MAX:
+        _check_depth(raw)
+    try:
+        value = _values.decode(raw)
+        if not isinstance(value, dict):
+            raise JsonRefusedError("the top level is not an object")
+        canonical = canonical_bytes(value)
+    except RecursionError as error:
+        raise JsonRefusedError("nested too deeply") from error
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise JsonRefusedError(str(error)[:200]) from error
+    if canonical != raw:
+        _check_duplicates(raw)
+    return value, canonical
+
+
+def canonical_bytes(value: JsonValue) -> bytes:
+    """The RFC 8785 form of a value that holds no floats. Integers are written in full, whatever their size."""
+    encoded = _encode(value)
+    if not encoded.isascii() and not _plain_keys(value):
+        return rfc8785.dumps(value)
+    return encoded
+
+
+def integers_fit(raw: bytes, value: JsonValue) -> bool:
+    """True if every integer in ``value``, whose JSON is ``raw``, lies within plus or minus 2^53-1."""
+    return _LONG_NUMBER not in raw.translate(_DIGITS_ONLY) or _integers_fit(value)
+
+
+def _integers_fit(value: JsonValue) -> bool:
+    if isinstance(value, int):
+        return -limits.INTEGER_MAX <= value <= limits.INTEGER_MAX
+    if isinstance(value, dict):
+        return all(_integers_fit(item) for item in value.values())
+    return all(_integers_fit(item) for item in value) if isinstance(value, list) else True
+
+
+def _plain_keys(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return all(max(key, default="") <= _PLAIN_KEY_MAX and _plain_keys(item) for key, item in value.items())
+    return all(map(_plain_keys, value)) if isinstance(value, list) else True
+
+
+def _check_depth(raw: bytes) -> None:
+    depth = 0
+    in_string = escaped = False
+    for byte in raw:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > limits.JSON_DEPTH_MAX:
+                raise JsonRefusedError(f"nested more than {limits.JSON_DEPTH_MAX} deep")
+        elif byte in b"}]":
+            depth -= 1
+
+
+def _check_duplicates(raw: bytes) -> None:
+    try:
+        json.loads(raw.decode(), object_pairs_hook=_unique, parse_float=_refuse_float, parse_constant=_refuse_constant)
+    except JsonRefusedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise JsonRefusedError(str(error)[:200]) from error
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise JsonRefusedError("an object holds a key twice")
+    return value

@@ -1,0 +1,161 @@
+"""The envelope: what is signed, its id, and its shape on the wire (docs/PROTOCOL.md, design section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from crabnet import limits
+from crabnet.protocol.canonical import JsonObject, canonical_bytes
+from crabnet.protocol.identity import ALGORITHM, SIGNATURE_BYTES, Signer
+
+VERSION: Final = 2
+OBJECT_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "crabnet/v2/object")
+_UUID_SEED: Final = hashlib.sha1(OBJECT_NAMESPACE.bytes, usedforsecurity=False)
+_SIGNATURE_CHARS: Final = 86
+
+
+class Kind(StrEnum):
+    """What an envelope is about."""
+
+    SEED_CREATED = "SeedCreated"
+    BID_SUBMITTED = "BidSubmitted"
+    CLAIM_CREATED = "ClaimCreated"
+    TASK_STARTED = "TaskStarted"
+    TASK_RESULT = "TaskResult"
+    TASK_SETTLE = "TaskSettle"
+    NODE_HELLO = "NodeHello"
+    FEED_HEADS = "FeedHeads"
+    FEED_REQUEST = "FeedRequest"
+    UNKNOWN = ""
+    """A kind of a later version: it keeps its place in its author's feed and has no effect here."""
+
+
+FEED_KINDS: Final = frozenset(
+    {
+        Kind.SEED_CREATED,
+        Kind.BID_SUBMITTED,
+        Kind.CLAIM_CREATED,
+        Kind.TASK_STARTED,
+        Kind.TASK_RESULT,
+        Kind.TASK_SETTLE,
+    }
+)
+"""Kinds that belong to their author's feed; the others are talk between neighbours (``seq`` 0, ``prev`` empty)."""
+BASELINE_KINDS: Final = FEED_KINDS - {Kind.TASK_STARTED}
+
+
+class EnvelopeMeta(Struct, frozen=True, gc=False, kw_only=True):
+    """The head of an envelope. Baseline envelopes have the first six fields only."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    from_: Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)] = field(name="from")
+    kind: Annotated[str, Meta(max_length=64)]
+    ts: Annotated[int, Meta(ge=0)]
+    nonce: Annotated[int, Meta(ge=0)]
+    signature: Annotated[str, Meta(max_length=8192)] | None = ""
+    v: int | None = None
+    ns: Annotated[str, Meta(max_length=limits.NAMESPACE_CHARS_MAX)] = "default"
+    alg: Annotated[str, Meta(max_length=32)] = ""
+    key_id: Annotated[str, Meta(max_length=128)] = ""
+    seq: Annotated[int, Meta(ge=0)] = 0
+    prev: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Envelope(Struct, frozen=True, gc=False):
+    """A parsed envelope. ``raw`` is its canonical form, ``content`` the part that id and signature cover."""
+
+    meta: EnvelopeMeta
+    payload: JsonObject
+    raw: bytes
+    content: bytes
+
+    @property
+    def signed(self) -> bool:
+        """False for baseline envelopes, which nobody can vouch for."""
+        return self.meta.v is not None
+
+
+def content_of(value: JsonObject) -> bytes:
+    """Canonical bytes of an envelope without ``meta.id`` and ``meta.signature``. Leaves ``value`` as it was."""
+    meta = value["meta"]
+    if not isinstance(meta, dict):
+        raise TypeError("meta is not an object")
+    bare = dict(meta)
+    bare.pop("id", None)
+    bare.pop("signature", None)
+    return canonical_bytes({**value, "meta": bare})
+
+
+def shape(value: JsonObject, raw: bytes) -> Envelope:
+    """Check the shape of a parsed envelope. Raises ``msgspec.ValidationError``."""
+    head = msgspec.convert(value.get("meta"), EnvelopeMeta)
+    payload = value.get("payload")
+    if not isinstance(payload, dict):
+        raise msgspec.ValidationError("payload is not an object")
+    content = b"" if head.v is None else content_of(value)
+    return Envelope(head, payload, raw, content)
+
+
+def envelope_id(content: bytes) -> str:
+    """Hex SHA-256 of the content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def signature_bytes(text: str) -> bytes | None:
+    """The 64 bytes of a base64url signature without padding, in its one valid spelling; None if it is none."""
+    if len(text) != _SIGNATURE_CHARS:
+        return None
+    try:
+        decoded = urlsafe_b64decode(text + "==")
+    except ValueError:
+        return None
+    if len(decoded) != SIGNATURE_BYTES or urlsafe_b64encode(decoded)[:_SIGNATURE_CHARS] != text.encode():
+        return None
+    return decoded
+
+
+def object_id(namespace: str, author: str, seq: int) -> str:
+    """The id of the object that an author's envelope number ``seq`` creates: a UUID of version 5 (RFC 9562)."""
+    digest = _UUID_SEED.copy()
+    digest.update(f"{namespace}/{author}/{seq}".encode())
+    text = digest.hexdigest()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+
+
+def seal(
+    signer: Signer,
+    *,
+    kind: Kind,
+    namespace: str,
+    ts: int,
+    nonce: int,
+    payload: JsonObject,
+    seq: int = 0,
+    prev: str = "",
+) -> Envelope:
+    """Make and sign an envelope. ``ts`` in seconds; ``nonce`` a random integer up to 2^53-1."""
+    meta: JsonObject = {
+        "from": signer.node_id,
+        "kind": kind.value,
+        "ts": ts,
+        "nonce": nonce,
+        "v": VERSION,
+        "ns": namespace,
+        "alg": ALGORITHM,
+        "key_id": signer.key_id,
+        "seq": seq,
+        "prev": prev,
+    }
+    content = canonical_bytes({"meta": meta, "payload": payload})
+    meta["id"] = envelope_id(content)
+    meta["signature"] = urlsafe_b64encode(signer.sign(content)).decode().rstrip("=")
+    raw = canonical_bytes({"meta": meta, "payload": payload})
+    return Envelope(msgspec.convert(meta, EnvelopeMeta), payload, raw, content)

@@ -1,0 +1,107 @@
+"""Envelopes of the baseline: unsigned, without feeds, with gaps in what they say (design sections 4, 8 and 10).
+
+They are taken only with ``require_signatures = false``. Their facts count in the order of arrival here, so nodes that
+accept them agree on signed seeds but not necessarily on unsigned ones.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+import msgspec
+
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import Claim, Fact, Progress, SeedStatus, TaskResult
+from crabnet.errors import Reason
+from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.identity import looks_self_certifying
+from crabnet.protocol.payloads import BODIES, PayloadRefusedError, SettledSeed, settlement_fact, speaker
+
+_AWAITING = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
+
+
+def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], arrival: int) -> Fact:
+    """The fact that a baseline envelope states; ``arrival`` serves as ``seq``. Raises ``PayloadRefusedError``."""
+    author = envelope.meta.from_
+    if looks_self_certifying(author):
+        raise PayloadRefusedError(Reason.UNAUTHORISED, f"an unsigned envelope cannot speak for {author}")
+    try:
+        if kind is Kind.TASK_SETTLE:
+            return _settlement(envelope, records, arrival)
+        key, fact_kind, body_type = BODIES[kind]
+        body = msgspec.convert(envelope.payload.get(key), body_type)
+    except msgspec.ValidationError as error:
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
+    if _reserved(body.id):
+        raise PayloadRefusedError(Reason.WRONG_ID, f"{body.id} has the form of ids that only a signed envelope creates")
+    if isinstance(body, TaskResult):
+        body = _linked(body, author, records)
+    named = speaker(body)
+    if named is not None and named != author:
+        raise PayloadRefusedError(Reason.UNAUTHORISED, f"{kind} of {author} speaks for {named}")
+    if isinstance(body, Claim):
+        progress = _progress(records, body.seed_id)
+        body = msgspec.structs.replace(body, attempt=progress.attempt + (progress.status is SeedStatus.FORFEITED))
+    return Fact(kind=fact_kind, author=author, seq=arrival, ts=envelope.meta.ts, body=body, signed=False)
+
+
+def _reserved(object_id: str) -> bool:
+    try:
+        return uuid.UUID(object_id).version == 5
+    except ValueError:
+        return False
+
+
+def _progress(records: Mapping[str, Record], seed_id: str) -> Progress:
+    record = records.get(seed_id)
+    return Progress() if record is None else record.progress
+
+
+def _linked(result: TaskResult, author: str, records: Mapping[str, Record]) -> TaskResult:
+    """Baseline results name no claim, and often neither seed nor worker: link them where that is unambiguous."""
+    seed_id = result.seed_id
+    if not seed_id:
+        awaiting = [
+            known
+            for known, record in records.items()
+            if record.progress.claimed_by == author and record.progress.status in _AWAITING
+        ]
+        if len(awaiting) != 1:
+            raise PayloadRefusedError(
+                Reason.AMBIGUOUS, f"result names no seed, and {len(awaiting)} seeds await one from {author}"
+            )
+        seed_id = awaiting[0]
+    record = records.get(seed_id)
+    if record is None:
+        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"result of an unknown seed {seed_id}")
+    if record.progress.claim_id is None:
+        raise PayloadRefusedError(Reason.WRONG_STATE, f"nobody has claimed seed {seed_id}")
+    return msgspec.structs.replace(
+        result, seed_id=seed_id, worker=result.worker or author, claim_id=record.progress.claim_id
+    )
+
+
+def _settlement(envelope: Envelope, records: Mapping[str, Record], arrival: int) -> Fact:
+    settled = msgspec.convert(envelope.payload.get("seed"), SettledSeed)
+    if settled.status not in {SeedStatus.ACCEPTED, SeedStatus.REJECTED}:
+        raise PayloadRefusedError(Reason.MALFORMED, f"baseline peers do not settle as {settled.status.value}")
+    record = records.get(settled.id)
+    if record is None or record.definition is None:
+        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"settles an unknown seed {settled.id}")
+    progress = record.progress
+    settled = msgspec.structs.replace(
+        settled,
+        claim_id=progress.claim_id,
+        result_id=progress.result_id,
+        attempt=progress.attempt,
+        note="" if settled.rules == record.definition.rules else settled.rules,
+    )
+    return settlement_fact(
+        settled,
+        f"settle:{envelope.meta.id}",
+        author=envelope.meta.from_,
+        seq=arrival,
+        ts=envelope.meta.ts,
+        signed=False,
+    )

@@ -1,0 +1,152 @@
+"""Payloads of feed envelopes to facts, and back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from crabnet import limits
+from crabnet.domain.model import (
+    Bid,
+    Body,
+    Claim,
+    Fact,
+    FactKind,
+    Id,
+    Progress,
+    Run,
+    Seed,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+)
+from crabnet.errors import Reason
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Envelope, Kind, object_id
+
+SETTLE_KINDS: Final = {
+    SeedStatus.ACCEPTED: FactKind.SETTLE,
+    SeedStatus.REJECTED: FactKind.SETTLE,
+    SeedStatus.FORFEITED: FactKind.FORFEIT,
+    SeedStatus.EXPIRED: FactKind.CLOSE,
+}
+
+
+class SettledSeed(Struct, frozen=True, gc=False):
+    """The part of a ``TaskSettle``'s seed that settles; the rest repeats the definition for baseline readers."""
+
+    id: Id
+    status: SeedStatus
+    claim_id: Id | None = None
+    result_id: Id | None = None
+    attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
+    note: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
+    rules: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
+
+
+BODIES: Final[dict[Kind, tuple[str, FactKind, type[Seed | Bid | Claim | Run | TaskResult]]]] = {
+    Kind.SEED_CREATED: ("seed", FactKind.SEED, Seed),
+    Kind.BID_SUBMITTED: ("bid", FactKind.BID, Bid),
+    Kind.CLAIM_CREATED: ("claim", FactKind.CLAIM, Claim),
+    Kind.TASK_STARTED: ("run", FactKind.STARTED, Run),
+    Kind.TASK_RESULT: ("result", FactKind.RESULT, TaskResult),
+}
+"""Envelope kind -> payload key, kind of fact, and type of the object there."""
+
+
+class PayloadRefusedError(ValueError):
+    """The payload is not what its kind demands."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(detail)
+
+
+def speaker(body: Seed | Bid | Claim | Run | TaskResult) -> str | None:
+    """Who alone may make such an object, where the object says so itself."""
+    if isinstance(body, Seed):
+        return body.created_by
+    if isinstance(body, Bid):
+        return body.bidder
+    return None if isinstance(body, Claim) else body.worker
+
+
+def fact_of(envelope: Envelope, kind: Kind) -> Fact:
+    """The fact that a signed envelope states. Raises ``PayloadRefusedError``."""
+    meta = envelope.meta
+    expected = object_id(meta.ns, meta.from_, meta.seq)
+    try:
+        if kind is Kind.TASK_SETTLE:
+            settled = msgspec.convert(envelope.payload.get("seed"), SettledSeed)
+            return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts)
+        key, fact_kind, body_type = BODIES[kind]
+        body = msgspec.convert(envelope.payload.get(key), body_type)
+    except msgspec.ValidationError as error:
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
+    named = speaker(body)
+    if named is not None and named != meta.from_:
+        raise PayloadRefusedError(Reason.UNAUTHORISED, f"{kind} of {meta.from_} speaks for {named}")
+    if body.id != expected:
+        raise PayloadRefusedError(Reason.WRONG_ID, f"{key}.id is {body.id}, this envelope can only create {expected}")
+    if body.created_at != meta.ts:
+        raise PayloadRefusedError(Reason.MALFORMED, f"{key}.created_at differs from meta.ts")
+    if isinstance(body, TaskResult) and (body.claim_id is None or not body.seed_id):
+        raise PayloadRefusedError(Reason.MALFORMED, "result names no claim or no seed")
+    return Fact(kind=fact_kind, author=meta.from_, seq=meta.seq, ts=meta.ts, body=body)
+
+
+def settlement_fact(
+    settled: SettledSeed, settlement_id: str, *, author: str, seq: int, ts: int, signed: bool = True
+) -> Fact:
+    """The fact that a ``TaskSettle`` states. Raises ``PayloadRefusedError`` for a status that settles nothing."""
+    kind = SETTLE_KINDS.get(settled.status)
+    if kind is None:
+        raise PayloadRefusedError(Reason.MALFORMED, f"status {settled.status.value} settles nothing")
+    body = Settlement(
+        id=settlement_id,
+        seed_id=settled.id,
+        outcome=settled.status,
+        claim_id=settled.claim_id,
+        result_id=settled.result_id,
+        attempt=settled.attempt,
+        note=settled.note,
+        created_at=ts,
+    )
+    return Fact(kind=kind, author=author, seq=seq, ts=ts, body=body, signed=signed)
+
+
+def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
+    """A seed with all fields of the baseline and ours."""
+    wire: JsonObject = msgspec.structs.asdict(seed)
+    wire.update(
+        status=progress.status.value,
+        claimed_by=progress.claimed_by,
+        claimed_at=progress.claimed_at,
+        claim_id=progress.claim_id,
+        result_id=progress.result_id,
+    )
+    return wire
+
+
+def payload_of(body: Body, definition: Seed | None, progress: Progress) -> tuple[Kind, JsonObject]:
+    """The envelope kind and payload that state ``body``. A settlement needs the definition and the present progress."""
+    if isinstance(body, Settlement):
+        if definition is None:
+            raise ValueError("a settlement repeats the seed's definition")
+        seed = wire_seed(definition, progress)
+        seed.update(
+            status=body.outcome.value,
+            claim_id=body.claim_id,
+            result_id=body.result_id,
+            attempt=body.attempt,
+            note=body.note,
+        )
+        return Kind.TASK_SETTLE, {"seed": seed}
+    if isinstance(body, Seed):
+        return Kind.SEED_CREATED, {"seed": wire_seed(body, Progress())}
+    kind = next(kind for kind, (_, _, body_type) in BODIES.items() if isinstance(body, body_type))
+    wire: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
+    return kind, {BODIES[kind][0]: wire}

@@ -1,0 +1,53 @@
+"""The window of messages seen: bounded by age and by number, oldest out first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+
+class SeenWindow:
+    """Ids of verified messages with the second of their arrival.
+
+    Feeds protect for ever against replays of what belongs to them; this window serves messages outside feeds, and lets
+    duplicates be dropped before their signature is checked.
+    """
+
+    def __init__(self, *, ttl_s: int, capacity: int) -> None:
+        self._ttl_s = ttl_s
+        self._capacity = capacity
+        self._seen: OrderedDict[str, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._seen
+
+    def add(self, message_id: str, now_s: int) -> None:
+        """Remember an id; beyond the capacity the oldest is forgotten."""
+        self._seen[message_id] = now_s
+        self._seen.move_to_end(message_id)
+        if len(self._seen) > self._capacity:
+            self._seen.popitem(last=False)
+
+    def prune(self, now_s: int) -> int:
+        """Forget what is older than the TTL; returns how many."""
+        horizon = now_s - self._ttl_s
+        pruned = 0
+        while self._seen:
+            message_id, seen_at = next(iter(self._seen.items()))
+            if seen_at >= horizon:
+                break
+            del self._seen[message_id]
+            pruned += 1
+        return pruned
+
+    def entries(self) -> Iterable[tuple[str, int]]:
+        """(id, second of arrival), oldest first, for the checkpoint."""
+        return self._seen.items()
+
+    def load(self, entries: Iterable[tuple[str, int]]) -> None:
+        """Take entries from a checkpoint, oldest first."""
+        for message_id, seen_at in entries:
+            self.add(message_id, seen_at)
