@@ -27,8 +27,8 @@ RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_WEB_API_TOKEN": "kept for the monitor API; no effect in this version",
 }
 """Names that are no knobs and yet no mistakes."""
-RESERVED_ENV_PREFIX: Final = "CRABNET_TEST_"
-"""Names with this prefix belong to the test suite and are never read by crabnet."""
+RESERVED_ENV_PREFIXES: Final = ("CRABNET_TEST_", "CRABNET_HYPOTHESIS_")
+"""Names with these prefixes belong to the test suite and are never read by crabnet."""
 
 FlagValue = str | int | bool | Sequence[str] | None
 
@@ -186,7 +186,7 @@ def _take_toml(
 
 
 def _refuse_unknown_env(environ: Mapping[str, str]) -> None:
-    names = [name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(RESERVED_ENV_PREFIX)]
+    names = [name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(RESERVED_ENV_PREFIXES)]
     known = [knob.env for knob in KNOBS if knob.env is not None]
     _refuse_unknown(names, [*known, *RESERVED_ENV], "environment")
 

@@ -1,0 +1,83 @@
+"""docs/CONFIGURATION.md, written from the table of knobs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crabnet.settings.knobs import KNOBS, Knob
+from crabnet.settings.resolve import RESERVED_ENV, RESERVED_ENV_PREFIXES
+
+_GROUPS: Final = {
+    "node": "Node",
+    "network": "Network",
+    "protocol": "Protocol",
+    "runner": "Running commands",
+    "storage": "Storage",
+    "monitor": "Monitor events",
+}
+_HEAD: Final = """\
+# Configuration
+
+<!-- Written by scripts/write_reference.py from src/crabnet/settings/knobs.py. Change it there. -->
+
+Every setting can be given as a flag, as an environment variable or in a TOML file. The first of these that is
+there counts: **flag, environment, file, default**. `crabnet config show` prints the effective values and where each
+came from.
+
+- The file is the one of `--config FILE`, else of `CRABNET_CONFIG`, else `crabnet.toml` in the data dir when it exists.
+  Its keys are the names below, all at the top level. `data_dir` cannot be set in a file that was found in the data dir.
+- A relative path is relative to the current directory; in a file, to the directory of that file. `~` is the home
+  directory.
+- Lists are comma separated in flags and environment variables (flags may also be repeated) and arrays of strings in
+  TOML. An empty text is the empty list.
+- Booleans are `true`/`false` (also `1`/`0`, `yes`/`no`, `on`/`off`); flags have a `--no-` form.
+- Addresses are `host:port` or `[IPv6]:port`.
+- An unknown flag, key or `CRABNET_*` name, a value of the wrong type or out of range, and values that do not go
+  together end the command with exit code 2 and one line that names the value and where it came from.
+
+Example:
+
+```toml
+listen_addr = "0.0.0.0:9012"
+announce_addrs = ["192.0.2.255:9012"]
+bootstrap_peers = ["[2001:db8::7]:9012"]
+message_ttl_s = 3600
+seen_messages_ttl_s = 7200
+runner_allowed_commands = ["echo", "sha256sum"]
+```
+"""
+
+
+def configuration_markdown() -> str:
+    """The whole document."""
+    parts = [_HEAD]
+    for group, title in _GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        parts += [_entry(knob) for knob in KNOBS if knob.group == group]
+    parts.append("\n## Other environment variables\n\n")
+    parts += [f"- `{name}`: {doc}.\n" for name, doc in RESERVED_ENV.items()]
+    prefixes = ", ".join(f"`{prefix}*`" for prefix in RESERVED_ENV_PREFIXES)
+    parts.append(f"- {prefixes}: belong to the tests of crabnet, which itself never reads them.\n")
+    return "".join(parts)
+
+
+def _entry(knob: Knob) -> str:
+    flag = knob.flag
+    if flag is not None and isinstance(knob.default, bool):
+        flag = f"{flag}`, `--no-{flag.removeprefix('--')}"
+    rows = [
+        ("Default", _code(knob.shown(knob.default))),
+        ("Values", ", ".join(part for part in (knob.kind.name, knob.kind.range_text()) if part)),
+        ("Unit", knob.unit),
+        ("Flag", _code(flag)),
+        ("Environment", _code(knob.env)),
+        ("TOML key", _code(knob.toml)),
+    ]
+    lines = [f"- {label}: {text}\n" for label, text in rows if text]
+    return f"\n### {knob.name}\n\n{knob.doc}\n\n{''.join(lines)}"
+
+
+def _code(text: str | None) -> str:
+    if text is None:
+        return "none"
+    return f"`{text}`" if text else "empty"
