@@ -1,0 +1,535 @@
+"""Running real commands."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from crabnet import limits
+from crabnet.errors import Reason, RefusedError
+from crabnet.runner.execute import Launch, run_command
+from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
+from crabnet.runner.output import truncation_marker
+from crabnet.runner.policy import RunnerPolicy
+from tests.runner.conftest import Lifeline
+
+Script = Callable[[str], Path]
+ANY = RunnerPolicy(allowed_commands=frozenset({"*"}), kill_wait_ms=100)
+PATIENT_MS = 60_000
+HOLD = "exec 3>{lifeline}; echo up >&3; "
+
+
+async def run(command: object, policy: RunnerPolicy = ANY, *, timeout_ms: int = PATIENT_MS) -> RunOutcome:
+    return await run_command(RunRequest("run-1", str(command), timeout_ms), policy)
+
+
+def sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+# --- commands that end by themselves ---------------------------------------------------------------------
+
+
+async def test_a_command_ends_with_its_output_and_hash() -> None:
+    outcome = await run("printf '%s\\n' one 'two  words'", RunnerPolicy())
+
+    assert (outcome.run_id, outcome.exit_code, outcome.timed_out) == ("run-1", 0, False)
+    assert (outcome.stdout, outcome.stderr) == ("one\ntwo  words\n", "")
+    assert (outcome.stdout_bytes, outcome.stderr_bytes) == (15, 0)
+    assert not outcome.stdout_truncated
+    assert outcome.output_hash == sha256(b"one\ntwo  words\n")
+    assert outcome.termination.cause is Cause.EXITED
+    assert outcome.termination.signal is None
+    assert outcome.refusal is None
+    assert outcome.duration_ms >= outcome.termination.wall_ms
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 42, 255])
+async def test_exit_codes_come_through(script: Script, code: int) -> None:
+    outcome = await run(script(f"exit {code}"))
+
+    assert outcome.exit_code == code
+    assert outcome.termination.cause is Cause.EXITED
+
+
+@pytest.mark.parametrize(("name", "code"), [("KILL", 137), ("TERM", 143), ("SEGV", 139), ("PIPE", 141)])
+async def test_a_signal_gives_128_plus_its_number(script: Script, name: str, code: int) -> None:
+    outcome = await run(script(f"kill -{name} $$"))
+
+    assert outcome.exit_code == code
+    assert outcome.termination.cause is Cause.SIGNALED
+    assert outcome.termination.signal == f"SIG{name}"
+    assert not outcome.timed_out
+
+
+async def test_both_streams_are_kept_apart(script: Script) -> None:
+    outcome = await run(script("echo err >&2; echo out"))
+
+    assert (outcome.stdout, outcome.stderr) == ("out\n", "err\n")
+    assert outcome.output_hash == sha256(b"out\nerr\n")
+
+
+async def test_words_reach_the_command_literally(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    outcome = await run("printf '%s|' * '$HOME' ';' \"a b\" ''", replace(ANY, workdir=tmp_path))
+
+    assert outcome.stdout == "*|$HOME|;|a b||"
+
+
+async def test_standard_input_is_empty_and_no_descriptor_leaks(script: Script) -> None:
+    outcome = await run(script("cat; ls /proc/$$/fd"))
+
+    descriptors = set(outcome.stdout.split())
+    # A shell reads its script through a descriptor of 10 or more, or of 3 or 255.
+    assert descriptors - {"0", "1", "2"} <= {"3", "10", "255"}
+    assert outcome.exit_code == 0
+
+
+async def test_no_signal_is_blocked_or_ignored() -> None:
+    outcome = await run("cat /proc/self/status")
+
+    fields = dict(line.split(":\t", 1) for line in outcome.stdout.splitlines())
+    assert fields["SigIgn"] == fields["SigBlk"] == "0000000000000000"
+
+
+async def test_processor_time_of_all_descendants_is_counted(script: Script) -> None:
+    loop = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+
+    outcome = await run(script(f"({loop}) & wait"))
+
+    assert outcome.termination.cpu_ms > 0
+
+
+async def test_runs_side_by_side_do_not_mix(script: Script) -> None:
+    path = script("echo $1; exit $1")
+    outcomes: dict[int, RunOutcome] = {}
+
+    async def one(number: int) -> None:
+        outcomes[number] = await run(f"{path} {number}")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(one, number)
+
+    assert {number: (outcome.exit_code, outcome.stdout) for number, outcome in outcomes.items()} == {
+        number: (number, f"{number}\n") for number in range(8)
+    }
+
+
+# --- the environment -------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_the_nodes_environment_reaches_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script
+) -> None:
+    monkeypatch.setenv("CRABNET_WEB_API_TOKEN", "the-secret")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+
+    outcome = await run("env", replace(ANY, workdir=tmp_path))
+    of_parent = await run(script("cat /proc/$PPID/environ /proc/$PPID/cmdline"))
+
+    assert set(outcome.stdout.splitlines()) == {
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "LANG=C.UTF-8",
+        f"HOME={tmp_path.resolve()}",
+    }
+    assert of_parent.exit_code == 0
+    assert "the-secret" not in of_parent.stdout
+
+
+async def test_executables_are_found_by_the_policys_path_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script
+) -> None:
+    fake = script("echo fake")
+    fake.rename(tmp_path / "echo")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    assert (await run("echo real", replace(ANY, workdir=tmp_path))).stdout == "real\n"
+    assert (await run("echo x", replace(ANY, search_path=(str(tmp_path),)))).stdout == "fake\n"
+
+
+# --- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("rm -rf /", Reason.COMMAND_NOT_ALLOWED),
+        ("echo a; ls", Reason.SHELL_OPERATOR),
+        ("echo " + "a" * 5_000, Reason.COMMAND_TOO_LONG),
+        ("", Reason.EMPTY),
+        ("echo 'a", Reason.MALFORMED),
+    ],
+)
+async def test_a_refusal_is_a_result_the_publisher_can_read(command: str, reason: Reason) -> None:
+    outcome = await run(command, RunnerPolicy())
+
+    assert outcome.exit_code == 126
+    assert outcome.refusal is reason
+    assert outcome.termination.cause is Cause.REFUSED
+    assert outcome.stderr == f"refused: {reason.value}: {outcome.message}\n"
+    assert outcome.stdout == ""
+    assert outcome.output_hash == sha256(outcome.stderr.encode())
+    assert outcome.stderr_bytes == len(outcome.stderr.encode())
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -1, limits.TIMEOUT_MS_MAX + 1, 2**64])
+async def test_an_impossible_timeout_is_refused(timeout_ms: int) -> None:
+    outcome = await run("true", timeout_ms=timeout_ms)
+
+    assert outcome.refusal is Reason.INVALID_ARGUMENT
+    assert outcome.exit_code == 126
+
+
+@pytest.mark.parametrize("name", ["no-such-command", "n" * 300, "/no/such/file", "./" + "n" * 300, "''"])
+async def test_an_unknown_command_gives_127(name: str) -> None:
+    outcome = await run(name)
+
+    assert outcome.exit_code == 127
+    assert outcome.refusal is Reason.SPAWN_FAILED
+    assert outcome.termination.cause is Cause.SPAWN_FAILED
+    assert outcome.stderr.startswith("refused: spawn_failed: ")
+
+
+async def test_files_that_cannot_be_executed_give_an_outcome(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("no program")
+    (tmp_path / "binary").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "binary").chmod(0o755)
+    (tmp_path / "dangling").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "dangling").chmod(0o755)
+
+    codes = {name: (await run(tmp_path / name)).exit_code for name in ("plain", "binary", "dangling")}
+
+    assert codes == {"plain": 127, "binary": 126, "dangling": 127}
+
+
+async def test_an_argument_too_long_for_the_system_gives_an_outcome() -> None:
+    policy = replace(ANY, command_chars_max=limits.COMMAND_CHARS_MAX)
+
+    outcome = await run("true " + "🦀" * 40_000, policy)
+
+    assert outcome.refusal is Reason.SPAWN_FAILED
+    assert outcome.exit_code == 126
+
+
+# --- the working directory -------------------------------------------------------------------------------
+
+
+async def test_a_command_starts_in_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    policy = replace(ANY, workdir=tmp_path / "in", workdir_root=tmp_path)
+
+    assert (await run("pwd", policy)).stdout == f"{tmp_path.resolve()}/in\n"
+    assert (await run("pwd", replace(policy, workdir=Path("in")))).stdout == f"{tmp_path.resolve()}/in\n"
+    assert (await run("pwd", replace(policy, workdir=None))).stdout == f"{tmp_path.resolve()}\n"
+
+
+async def test_without_a_working_directory_each_run_gets_a_fresh_one(script: Script) -> None:
+    path = script("pwd; ls -A; ls -ld . >&2; touch left-behind; chmod 0 left-behind; mkdir d; ln -s / d/link")
+
+    first, second = await run(path), await run(path)
+
+    assert first.stdout != second.stdout
+    assert first.stderr.startswith("drwx------")
+    for outcome in (first, second):
+        (line,) = outcome.stdout.splitlines()
+        assert not Path(line).exists()
+    assert Path("/etc").exists()
+
+
+@pytest.mark.parametrize("where", ["../outside", "link", "in/../../outside", "loop", "missing", "file", "/"])
+async def test_a_working_directory_outside_its_root_is_refused(tmp_path: Path, where: str) -> None:
+    root = tmp_path / "root"
+    (root / "in").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "file").touch()
+
+    outcome = await run("pwd", replace(ANY, workdir=Path(where), workdir_root=root))
+
+    missing = where in {"loop", "missing", "file"}
+    assert outcome.refusal is (Reason.WORKDIR_MISSING if missing else Reason.WORKDIR_OUTSIDE_ROOT)
+    assert outcome.exit_code == 126
+    assert str(tmp_path) not in outcome.stderr
+
+
+async def test_links_that_stay_inside_the_root_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "root" / "in").mkdir(parents=True)
+    (tmp_path / "root" / "link").symlink_to("in")
+    (tmp_path / "alias").symlink_to("root")
+    policy = replace(ANY, workdir=tmp_path / "alias" / "link", workdir_root=tmp_path / "alias")
+
+    assert (await run("pwd", policy)).stdout == f"{tmp_path.resolve()}/root/in\n"
+
+
+async def test_a_sibling_with_the_roots_name_as_prefix_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root2").mkdir()
+
+    outcome = await run("pwd", replace(ANY, workdir=tmp_path / "root2", workdir_root=tmp_path / "root"))
+
+    assert outcome.refusal is Reason.WORKDIR_OUTSIDE_ROOT
+
+
+async def test_cd_is_a_probe_inside_the_root(tmp_path: Path) -> None:
+    (tmp_path / "root" / "in").mkdir(parents=True)
+    (tmp_path / "root" / "out").symlink_to("/")
+    policy = replace(RunnerPolicy(), workdir_root=tmp_path / "root")
+    probes = ["cd", "cd .", "cd in", "cd -- in", "cd in/..", "cd missing", "cd ..", "cd /", "cd out", "cd a b", "cd ''"]
+
+    codes = [(await run(probe, policy)).exit_code for probe in probes]
+
+    assert codes == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0]
+    assert (await run("cd missing", policy)).stderr == "cd: missing: no such directory\n"
+
+
+# --- output ----------------------------------------------------------------------------------------------
+
+
+async def test_long_output_is_cut_and_marked_but_hashed_whole(script: Script) -> None:
+    fill = "head -c {count} /dev/zero | tr '\\0' {char}"
+    path = script(f"{fill.format(count=300_000, char='x')}; {fill.format(count=200_000, char='y')} >&2")
+
+    outcome = await run(path, replace(ANY, output_bytes_max=1_000))
+
+    assert (outcome.stdout_bytes, outcome.stderr_bytes) == (300_000, 200_000)
+    assert outcome.stdout_truncated
+    assert outcome.stderr_truncated
+    assert outcome.output_hash == sha256(b"x" * 300_000 + b"y" * 200_000)
+    marker = truncation_marker(300_000)
+    assert outcome.stdout == "x" * (1_000 - len(marker)) + marker
+    assert outcome.exit_code == 0
+
+
+async def test_output_that_is_not_text_becomes_valid_text(script: Script) -> None:
+    outcome = await run(script("printf 'a\\377b\\000c'"))
+
+    assert outcome.stdout == "a\ufffdb\0c"
+    assert outcome.output_hash == sha256(b"a\xffb\0c")
+
+
+@pytest.mark.parametrize("redirect", ["", ">&2"])
+async def test_endless_output_is_ended_at_the_limit(script: Script, redirect: str) -> None:
+    policy = replace(ANY, output_bytes_max=100, output_total_bytes_max=1_000_000)
+
+    outcome = await run(script(f"exec cat /dev/zero {redirect}"), policy)
+
+    assert outcome.termination.cause is Cause.OUTPUT_LIMIT
+    assert outcome.termination.signal == "SIGTERM"
+    assert outcome.stdout_bytes + outcome.stderr_bytes == 1_000_000
+    assert outcome.output_hash == sha256(b"\0" * 1_000_000)
+    assert not outcome.timed_out
+    assert outcome.exit_code == 143
+
+
+# --- ending a run ----------------------------------------------------------------------------------------
+
+
+async def test_a_timeout_ends_the_command() -> None:
+    outcome = await run("sleep 1000", RunnerPolicy(), timeout_ms=200)
+
+    assert outcome.timed_out
+    assert outcome.exit_code == 143
+    assert outcome.termination.cause is Cause.TIMEOUT
+    assert outcome.termination.signal == "SIGTERM"
+    assert not outcome.termination.escalated
+    assert outcome.termination.wall_ms >= 199
+
+
+async def test_the_workers_own_ceiling_shortens_the_timeout() -> None:
+    outcome = await run("sleep 1000", RunnerPolicy(timeout_ms_max=200))
+
+    assert outcome.timed_out
+
+
+async def test_a_command_that_ignores_sigterm_is_killed(script: Script) -> None:
+    outcome = await run(script("trap '' TERM; while :; do sleep 1000; done"), timeout_ms=2_000)
+
+    assert outcome.timed_out
+    assert outcome.exit_code == 137
+    assert outcome.termination.signal == "SIGKILL"
+    assert outcome.termination.escalated
+    assert outcome.termination.grace_ms >= 99
+
+
+async def stopped(script: Script, lifeline: Lifeline, body: str, policy: RunnerPolicy = ANY) -> RunOutcome:
+    """Run a script that announces itself, stop it then, and check that nothing of it is left."""
+    stop = trio.Event()
+    outcomes: list[RunOutcome] = []
+    request = RunRequest("run-1", str(script(body.format(lifeline=lifeline.path))), PATIENT_MS)
+
+    async def background() -> None:
+        outcomes.append(await run_command(request, policy, stop=stop))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background)
+        assert await lifeline.wait_up()
+        stop.set()
+    assert lifeline.gone()
+    return outcomes[0]
+
+
+async def test_stop_ends_a_run(script: Script, lifeline: Lifeline) -> None:
+    outcome = await stopped(script, lifeline, HOLD + "exec sleep 1000")
+
+    assert outcome.termination.cause is Cause.CANCELLED
+    assert outcome.exit_code == 143
+    assert not outcome.timed_out
+
+
+async def test_a_command_may_clean_up_after_sigterm(script: Script, lifeline: Lifeline) -> None:
+    body = "trap 'echo bye; exit 7' TERM; " + HOLD + "sleep 1000 & wait"
+
+    outcome = await stopped(script, lifeline, body, replace(ANY, kill_wait_ms=20_000))
+
+    assert outcome.stdout == "bye\n"
+    assert outcome.exit_code == 7
+    assert outcome.termination.signal is None
+    assert not outcome.termination.escalated
+
+
+async def test_a_stopped_process_can_be_ended(script: Script, lifeline: Lifeline) -> None:
+    outcome = await stopped(script, lifeline, HOLD + "kill -STOP $$", replace(ANY, kill_wait_ms=20_000))
+
+    assert outcome.termination.signal == "SIGTERM"
+    assert not outcome.termination.escalated
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "exec 3>{lifeline}; sleep 1000 & sh -c 'sleep 1000 & sleep 1000' & echo up >&3; wait",
+        "exec 3>{lifeline}; setsid sh -c 'sleep 1000 & sleep 1000' & echo up >&3; wait",
+        "exec 3>{lifeline}; (setsid sh -c 'setsid sleep 1000 & sleep 1000' &) ; echo up >&3; sleep 1000",
+        "exec 3>{lifeline}; (trap '' TERM HUP; setsid sleep 1000 & sleep 1000) & echo up >&3; wait",
+    ],
+    ids=["children", "other sessions", "orphans", "ignoring signals"],
+)
+async def test_grandchildren_end_with_the_run(script: Script, lifeline: Lifeline, body: str) -> None:
+    outcome = await stopped(script, lifeline, body)
+
+    assert outcome.termination.cause is Cause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "how", ["sleep 1000 &", "setsid sleep 1000 &", "(sleep 1000 &) &", "(trap '' TERM; sleep 1000) &"]
+)
+async def test_what_is_left_in_the_background_does_not_hold_the_run_open(
+    script: Script, lifeline: Lifeline, how: str
+) -> None:
+    outcome = await run(script(f"exec 3>{lifeline.path}; echo up >&3; {how} echo done; exit 5"))
+
+    assert outcome.termination.cause is Cause.EXITED
+    assert (outcome.exit_code, outcome.stdout) == (5, "done\n")
+    assert lifeline.gone()
+
+
+async def test_cancellation_kills_everything_before_it_propagates(script: Script, lifeline: Lifeline) -> None:
+    path = script(f"exec 3>{lifeline.path}; trap '' TERM; setsid sleep 1000 & echo up >&3; sleep 1000; sleep 1000")
+    finished = False
+
+    async with trio.open_nursery() as nursery:
+
+        async def background() -> None:
+            nonlocal finished
+            await run(path)
+            finished = True
+
+        nursery.start_soon(background)
+        assert await lifeline.wait_up()
+        nursery.cancel_scope.cancel()
+
+    assert not finished
+    assert lifeline.gone()
+
+
+async def test_a_run_ends_when_the_node_is_killed(script: Script, lifeline: Lifeline) -> None:
+    path = script(f"exec 3>{lifeline.path}; setsid sleep 1000 & echo up >&3; exec sleep 1000")
+    node = (
+        "import sys, trio\n"
+        "from crabnet.runner.execute import run_command\n"
+        "from crabnet.runner.outcome import RunRequest\n"
+        "from crabnet.runner.policy import RunnerPolicy\n"
+        "policy = RunnerPolicy(allowed_commands=frozenset({'*'}))\n"
+        "trio.run(run_command, RunRequest('run-1', sys.argv[1], 600_000), policy)\n"
+    )
+    process = await trio.lowlevel.open_process([sys.executable, "-c", node, str(path)])
+
+    assert await lifeline.wait_up()
+    process.kill()
+    await process.wait()
+
+    await lifeline.wait_gone()
+
+
+async def test_a_run_whose_supervisor_is_killed_ends(script: Script, lifeline: Lifeline) -> None:
+    path = script(f"exec 3>{lifeline.path}; sleep 1000 & echo up >&3; kill -KILL $PPID; sleep 1000")
+
+    outcome = await run(path)
+
+    assert outcome.exit_code == 137
+    assert outcome.termination.cause is Cause.SIGNALED
+    assert await lifeline.wait_up()
+    await lifeline.wait_gone()
+
+
+async def test_no_process_and_no_descriptor_is_left() -> None:
+    await run("true")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for command in ("true", "no-such-command", "sh -c 'sleep 1000 &'", "cd /nope"):
+        await run(command)
+    await run("sleep 1000", timeout_ms=50)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert [path.read_text() for path in Path("/proc/self/task").glob("*/children") if path.read_text()] == []
+
+
+# --- shell mode and the seam for a sandbox ---------------------------------------------------------------
+
+
+async def test_shell_mode_runs_a_pipeline(tmp_path: Path) -> None:
+    policy = RunnerPolicy(allow_shell_operators=True, workdir=tmp_path)
+
+    outcome = await run("echo one > f && cat f | cat; cd /; pwd", policy)
+
+    assert outcome.stdout == "one\n/\n"
+    assert (tmp_path / "f").read_text() == "one\n"
+
+
+async def test_a_launch_can_be_wrapped(tmp_path: Path) -> None:
+    seen: list[Launch] = []
+
+    def wrap(launch: Launch) -> Launch:
+        seen.append(launch)
+        return replace(
+            launch,
+            executable=Path("/usr/bin/env"),
+            argv=("env", "INSIDE=1", *launch.argv),
+            env={"PATH": "/usr/bin:/bin"},
+        )
+
+    outcome = await run_command(RunRequest("run-1", "env", PATIENT_MS), replace(ANY, workdir=tmp_path), wrap=wrap)
+
+    assert set(outcome.stdout.splitlines()) == {"PATH=/usr/bin:/bin", "INSIDE=1"}
+    assert seen[0].argv == ("env",)
+    assert seen[0].workdir == tmp_path.resolve()
+
+
+async def test_a_wrap_may_refuse() -> None:
+    def wrap(launch: Launch) -> Launch:
+        raise RefusedError("no sandbox here", Reason.UNAVAILABLE)
+
+    outcome = await run_command(RunRequest("run-1", "true", PATIENT_MS), ANY, wrap=wrap)
+
+    assert outcome.refusal is Reason.UNAVAILABLE
+    assert outcome.exit_code == 126
