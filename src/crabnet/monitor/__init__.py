@@ -1,0 +1,1 @@
+"""What the operator can watch: events, written to ``events.ndjson`` and read back without locks."""

@@ -1,0 +1,116 @@
+"""Reading event lines out of bytes, without I/O: tolerant of a torn last line and of damaged lines."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from crabnet.limits import EVENT_LINE_BYTES_MAX
+from crabnet.monitor.events import Event
+
+CURRENT_NAME: Final = "events.ndjson"
+LOCK_NAME: Final = "events.lock"
+_ROTATED: Final = re.compile(r"events-([1-9][0-9]{0,18})\.ndjson")
+_ASIDE: Final = re.compile(r"events-aside-([0-9]+)\.ndjson")
+_EVENT_BYTES_MIN: Final = 64
+"""No event line is shorter; bounds how many events a stretch of damaged bytes can have held."""
+
+
+def rotated_name(first_id: int) -> str:
+    """Name of the rotated file whose first event is ``first_id``."""
+    return f"events-{first_id}.ndjson"
+
+
+def rotated_first_id(name: str) -> int | None:
+    """The first id in the file of that name, or ``None`` when it is not a rotated event file."""
+    match = _ROTATED.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def aside_name(moment_ms: int) -> str:
+    """Name for bytes that were no events, set aside at ``moment_ms``. Readers pass over such files."""
+    return f"events-aside-{moment_ms}.ndjson"
+
+
+def aside_moment_ms(name: str) -> int | None:
+    """When the file of that name was set aside, or ``None`` when it is no such file."""
+    match = _ASIDE.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+class LineScanner:
+    """Turns the bytes of one event file into events; feed it chunks in order, starting at a line boundary.
+
+    A line counts only with its newline. Ids must follow each other without gaps, except across damaged bytes; a
+    line whose id does not fit is damaged. The first event is held back until the second confirms its id, or until
+    ``finish`` is called; when the two disagree the later one is believed.
+    """
+
+    def __init__(self) -> None:
+        self.damaged_lines = 0
+        self.valid_end = 0
+        """Offset, in the bytes fed so far, of the end of the last valid line."""
+        self.last_id = 0
+        """Id of the last valid event; 0 before the first."""
+        self._fed = 0
+        self._held: Event | None = None
+        self._suspect_bytes = 0
+        self._rest = b""
+        self._skipping = False
+        self._decoder = msgspec.json.Decoder(Event)
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that ``chunk`` completes, in file order."""
+        self._fed += len(chunk)
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        position = self._fed - len(self._rest) - sum(map(len, lines)) - len(lines)
+        events: list[Event] = []
+        for line in lines:
+            position += len(line) + 1
+            if self._accept(line, events):
+                self.valid_end = position
+        if len(self._rest) > EVENT_LINE_BYTES_MAX:
+            self._suspect_bytes += len(self._rest)
+            self._rest = b""
+            self._skipping = True
+        return events
+
+    def finish(self) -> list[Event]:
+        """The event still held back, if any: at the end of a file nothing can contradict it."""
+        held, self._held = self._held, None
+        return [held] if held is not None else []
+
+    def _accept(self, line: bytes, events: list[Event]) -> bool:
+        event = None if self._skipping else self._decode(line)
+        self._skipping = False
+        follows = event is not None and self._follows(event.id)
+        if event is None or not (follows or self._held is not None or self.last_id == 0):
+            self.damaged_lines += 1
+            self._suspect_bytes += len(line) + 1
+            return False
+        self._suspect_bytes = 0
+        if follows:
+            events.extend(self.finish())
+            events.append(event)
+        else:
+            self.damaged_lines += len(self.finish())
+            self._held = event
+        self.last_id = event.id
+        return True
+
+    def _follows(self, event_id: int) -> bool:
+        if self.last_id == 0:
+            return False
+        return self.last_id < event_id <= self.last_id + 1 + self._suspect_bytes // _EVENT_BYTES_MIN
+
+    def _decode(self, line: bytes) -> Event | None:
+        if len(line) > EVENT_LINE_BYTES_MAX:
+            return None
+        try:
+            event = self._decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return event if event.id >= 1 else None

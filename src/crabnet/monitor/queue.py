@@ -1,0 +1,80 @@
+"""The bounded queue between the node's loop and the event writer: putting never waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from crabnet.limits import EVENT_QUEUE_MAX
+from crabnet.monitor.events import Event
+from crabnet.monitor.registry import Severity
+
+
+@dataclass(slots=True)
+class Batch:
+    """What ``EventQueue.take`` hands out: events in the order of their arrival and what was dropped before them."""
+
+    events: list[Event] = field(default_factory=list)
+    dropped: int = 0
+    dropped_alerts: int = 0
+
+
+class EventQueue:
+    """Holds at most ``capacity`` events. When full, the oldest event that is no alert goes, and is counted.
+
+    Only when the queue holds nothing but alerts, an alert goes: the oldest one, or the new event if that is none.
+    ``put`` may be called by one thread while ``take`` runs in another.
+    """
+
+    def __init__(self, capacity: int = EVENT_QUEUE_MAX) -> None:
+        if capacity < 1:
+            raise ValueError(f"event queue capacity must be at least 1, not {capacity}")
+        self.capacity = capacity
+        self._lock = threading.Lock()
+        self._events: deque[Event] = deque()
+        self._spared: deque[Event] = deque()
+        """Alerts that were the oldest when an event had to go; all of them are older than ``_events``."""
+        self._alerts = 0
+        self._dropped = 0
+        self._dropped_alerts = 0
+
+    def __len__(self) -> int:
+        return len(self._events) + len(self._spared)
+
+    @property
+    def urgent(self) -> bool:
+        """True when an alert is waiting."""
+        return self._alerts > 0
+
+    def put(self, event: Event) -> bool:
+        """Add ``event``. False when an event, this one or an older one, was dropped for it."""
+        with self._lock:
+            self._events.append(event)
+            if event.severity is Severity.ALERT:
+                self._alerts += 1
+            if len(self._events) + len(self._spared) <= self.capacity:
+                return True
+            self._drop_one()
+            return False
+
+    def take(self) -> Batch:
+        """Remove and return everything, with the counts of drops since the last call."""
+        with self._lock:
+            events, self._events = self._events, deque()
+            spared, self._spared = self._spared, deque()
+            batch = Batch(dropped=self._dropped, dropped_alerts=self._dropped_alerts)
+            self._alerts = self._dropped = self._dropped_alerts = 0
+        batch.events = [*spared, *events]
+        return batch
+
+    def _drop_one(self) -> None:
+        self._dropped += 1
+        while self._events:
+            oldest = self._events.popleft()
+            if oldest.severity is not Severity.ALERT:
+                return
+            self._spared.append(oldest)
+        self._spared.popleft()
+        self._alerts -= 1
+        self._dropped_alerts += 1

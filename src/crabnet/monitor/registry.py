@@ -1,0 +1,405 @@
+"""The registry of event kinds: every accept, ignore, reject, drop, state change and failure has its name here.
+
+``docs/EVENTS.md`` is generated from this table (``python -m crabnet.monitor.document``). A field that is not
+declared for a kind never reaches a file: that keeps secrets, commands and their output out of the events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Severity(StrEnum):
+    """How much an event matters to the operator, from least to most."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    NOTICE = "notice"
+    WARNING = "warning"
+    ALERT = "alert"
+
+
+class Component(StrEnum):
+    """The part of the node an event comes from: the ``source`` of an event."""
+
+    NODE = "node"
+    CORE = "core"
+    LEDGER = "ledger"
+    NETWORK = "network"
+    RUNNER = "runner"
+    CONTROL = "control"
+    MONITOR = "monitor"
+
+
+class EventKind(StrEnum):
+    """Names of all events. A name, once released, keeps its meaning."""
+
+    NODE_STARTED = "node_started"
+    NODE_STOPPED = "node_stopped"
+    CONFIG_EFFECTIVE = "config_effective"
+    IDENTITY_CREATED = "identity_created"
+    JOB_FAILED = "job_failed"
+
+    ENVELOPE_CREATED = "envelope_created"
+    ENVELOPE_ACCEPTED = "envelope_accepted"
+    ENVELOPE_IGNORED = "envelope_ignored"
+    ENVELOPE_REJECTED = "envelope_rejected"
+    ENVELOPE_PARKED = "envelope_parked"
+    ENVELOPE_DROPPED = "envelope_dropped"
+    SEED_CHANGED = "seed_changed"
+    FORK_DETECTED = "fork_detected"
+    SEEN_PRUNED = "seen_pruned"
+    GAP_DETECTED = "gap_detected"
+    GAP_REQUESTED = "gap_requested"
+    GAP_FILLED = "gap_filled"
+    SYNC_SERVED = "sync_served"
+    FEED_ADOPTED = "feed_adopted"
+    FEED_RISK_ACCEPTED = "feed_risk_accepted"
+
+    LISTENER_STARTED = "listener_started"
+    LISTENER_FAILED = "listener_failed"
+    DATAGRAM_RECEIVED_BAD = "datagram_received_bad"
+    DATAGRAM_DROPPED = "datagram_dropped"
+    FRAGMENT_DROPPED = "fragment_dropped"
+    SOURCE_BLOCKED = "source_blocked"
+    ANNOUNCE_SENT = "announce_sent"
+    SEND_FAILED = "send_failed"
+    SEND_RECOVERED = "send_recovered"
+    PEER_CONFIRMED = "peer_confirmed"
+    PEER_LOST = "peer_lost"
+
+    RUN_STARTED = "run_started"
+    RUN_FINISHED = "run_finished"
+    RUN_REFUSED = "run_refused"
+    RUN_INTERRUPTED = "run_interrupted"
+    RUN_TIMED_OUT = "run_timed_out"
+
+    LEDGER_RECOVERED = "ledger_recovered"
+    LEDGER_POISONED = "ledger_poisoned"
+    CHECKPOINT_WRITTEN = "checkpoint_written"
+    CHECKPOINT_FAILED = "checkpoint_failed"
+    DISK_LOW = "disk_low"
+
+    CONTROL_REFUSED = "control_refused"
+    COMMAND_REFUSED = "command_refused"
+
+    EVENTS_DROPPED = "events_dropped"
+    EVENTS_REPAIRED = "events_repaired"
+    EVENTS_WRITE_FAILED = "events_write_failed"
+
+
+FIELDS: Final = MappingProxyType(
+    {
+        "action": "what was done: for a repair `cut`, `kept_aside` or `started_anew`",
+        "address": "network address of the peer or source, `host:port`",
+        "addresses": "number of addresses tried",
+        "attempt": "attempt number of the seed, from 1; 0 before the first claim",
+        "author": "node id of the author of the envelope or feed",
+        "bytes": "number of bytes concerned",
+        "claim_id": "id of the claim",
+        "clean": "true when the last run was shut down cleanly and nothing was repaired",
+        "count": "how many things the event stands for",
+        "cpu_ms": "processor time used by the command, milliseconds",
+        "data_dir": "path of the data dir",
+        "detail": "one short sentence for people; not meant for programs",
+        "direction": "`in` for received, `out` for sent",
+        "duration_ms": "wall time, milliseconds",
+        "entries": "number of envelopes in a sync message",
+        "envelope_id": "id of the envelope, 64 hexadecimal digits",
+        "escalated": "true when SIGKILL was needed after SIGTERM",
+        "evicted": "number of entries removed because the capacity was reached",
+        "exit_code": "exit code of the command; null when it was ended by a signal",
+        "expired": "number of entries removed because their time to live was over",
+        "failures": "number of failures since the last success",
+        "file": "name of the file concerned, inside the data dir",
+        "first_seq": "first sequence number of the range",
+        "free_bytes": "bytes still free on the file system of the data dir",
+        "future_skew_ms": "how far in the future a message may be dated, milliseconds",
+        "job": "name of the background job",
+        "key_id": "id of the signing key",
+        "kind": "kind of the envelope, such as `SeedCreated`",
+        "last_seq": "last sequence number of the range",
+        "lost": "number of alerts among the dropped events",
+        "lsn": "log sequence number in the journal",
+        "message_ttl_ms": "how old a live message may be, milliseconds",
+        "namespace": "namespace of the envelope or node",
+        "network": "transport of the node: `udp` or `dht`",
+        "offset": "byte offset in the file",
+        "operation": "name of the requested operation",
+        "origin": "where the value comes from: `flag`, `environment`, `file` or `default`",
+        "other_id": "id of the second envelope with the same feed position",
+        "outcome": "how recovery decided, by the names of docs/STORAGE.md",
+        "peer": "node id of the peer",
+        "pid": "process id of the node",
+        "reason": "the Reason, as in errors and metrics",
+        "replayed": "number of journal frames replayed",
+        "require_signatures": "whether envelopes without signature are refused",
+        "reserve_bytes": "the reserve below which writing stops",
+        "result_id": "id of the task result",
+        "run_id": "id of the run",
+        "seed_id": "id of the seed",
+        "seen_capacity": "capacity of the window of seen messages, entries",
+        "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
+        "seq": "sequence number in the author's feed",
+        "setting": "name of the setting",
+        "signal": "number of the signal that ended the command; null when it exited",
+        "state_hash": "hash of the replicated state",
+        "status": "status of the seed after the change",
+        "status_before": "status of the seed before the change",
+        "targets": "number of addresses sent to",
+        "timed_out": "whether the command was ended by its timeout",
+        "timeout_ms": "timeout of the command, milliseconds",
+        "transport": "transport: `udp` or `dht`",
+        "truncated": "whether captured output was cut at its bound",
+        "value": "effective value of the setting as text; `<set>` in place of a secret",
+        "version": "version of Crabnet",
+        "worker": "node id of the worker",
+    }
+)
+"""Vocabulary of payload fields: a name means the same in every kind of event."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindSpec:
+    """What an event kind means: default severity, source component, payload fields, names in the baseline."""
+
+    severity: Severity
+    source: Component
+    description: str
+    fields: frozenset[str]
+    baseline: tuple[str, ...] = ()
+
+
+_ENVELOPE = "envelope_id author kind seq namespace seed_id address transport"
+_SEVERITY = {"D": Severity.DEBUG, "I": Severity.INFO, "N": Severity.NOTICE, "W": Severity.WARNING, "A": Severity.ALERT}
+
+
+def _spec(severity: str, source: Component, fields: str, description: str, baseline: str = "") -> KindSpec:
+    return KindSpec(_SEVERITY[severity], source, description, frozenset(fields.split()), tuple(baseline.split()))
+
+
+_NODE, _CORE, _LEDGER, _NETWORK = Component.NODE, Component.CORE, Component.LEDGER, Component.NETWORK
+_RUNNER, _CONTROL, _MONITOR = Component.RUNNER, Component.CONTROL, Component.MONITOR
+
+EVENTS: Final = MappingProxyType(
+    {
+        EventKind.NODE_STARTED: _spec(
+            "N",
+            _NODE,
+            "version network namespace data_dir pid message_ttl_ms future_skew_ms seen_ttl_ms seen_capacity"
+            " require_signatures state_hash",
+            "The node has opened its data dir and is ready; carries the effective bounds of message acceptance.",
+            "node_start",
+        ),
+        EventKind.NODE_STOPPED: _spec(
+            "N",
+            _NODE,
+            "reason detail clean duration_ms state_hash",
+            "The node is stopping; `reason` is absent when it was asked to.",
+        ),
+        EventKind.CONFIG_EFFECTIVE: _spec(
+            "I",
+            _NODE,
+            "setting value origin",
+            "A setting that differs from its default, with its effective value and where it came from.",
+        ),
+        EventKind.IDENTITY_CREATED: _spec(
+            "N", _NODE, "key_id file", "The data dir had no identity; a new key was made."
+        ),
+        EventKind.JOB_FAILED: _spec(
+            "A", _NODE, "job reason detail failures", "A background job ended with an error it should not have."
+        ),
+        EventKind.ENVELOPE_CREATED: _spec(
+            "I",
+            _CORE,
+            "envelope_id kind seq namespace seed_id",
+            "This node wrote an envelope into its own feed; it is durable.",
+            "seed_published bid_submitted claim_created",
+        ),
+        EventKind.ENVELOPE_ACCEPTED: _spec(
+            "I", _CORE, _ENVELOPE, "An envelope of a peer was verified, is durable and was applied.", "store_sync"
+        ),
+        EventKind.ENVELOPE_IGNORED: _spec(
+            "D", _CORE, _ENVELOPE + " reason", "An envelope had no effect and does no harm: duplicate, expired, …"
+        ),
+        EventKind.ENVELOPE_REJECTED: _spec(
+            "W",
+            _CORE,
+            _ENVELOPE + " reason detail",
+            "An envelope is hostile or broken; it counts against the address it came from.",
+        ),
+        EventKind.ENVELOPE_PARKED: _spec(
+            "D", _CORE, _ENVELOPE + " reason", "An envelope waits for a part of its feed or for its parent."
+        ),
+        EventKind.ENVELOPE_DROPPED: _spec(
+            "N",
+            _CORE,
+            _ENVELOPE + " reason count",
+            "A parked envelope was given up: its wait was over or the place was full.",
+        ),
+        EventKind.SEED_CHANGED: _spec(
+            "N",
+            _CORE,
+            "seed_id status status_before attempt author worker claim_id result_id envelope_id reason",
+            "The status or the attempt of a seed changed.",
+        ),
+        EventKind.FORK_DETECTED: _spec(
+            "A",
+            _CORE,
+            "author namespace seq envelope_id other_id address",
+            "An author signed two envelopes for one position of its feed; both are kept as proof.",
+        ),
+        EventKind.SEEN_PRUNED: _spec(
+            "D", _CORE, "expired evicted count", "The window of seen messages was pruned; `count` entries remain."
+        ),
+        EventKind.GAP_DETECTED: _spec(
+            "I", _CORE, "author namespace first_seq last_seq address", "Envelopes of a feed are missing."
+        ),
+        EventKind.GAP_REQUESTED: _spec(
+            "D", _CORE, "author namespace first_seq last_seq address attempt", "Missing envelopes were asked for."
+        ),
+        EventKind.GAP_FILLED: _spec(
+            "I", _CORE, "author namespace first_seq last_seq duration_ms", "A gap in a feed is closed."
+        ),
+        EventKind.SYNC_SERVED: _spec(
+            "D", _CORE, "author namespace first_seq entries bytes address", "A peer was sent envelopes it lacked."
+        ),
+        EventKind.FEED_ADOPTED: _spec(
+            "N",
+            _CORE,
+            "namespace first_seq last_seq address",
+            "After a recovery, this node took the end of its own feed from a peer before writing to it.",
+        ),
+        EventKind.FEED_RISK_ACCEPTED: _spec(
+            "A",
+            _CORE,
+            "namespace last_seq detail",
+            "The operator let the node write to its feed after a recovery with no peer to ask.",
+        ),
+        EventKind.LISTENER_STARTED: _spec(
+            "N",
+            _NETWORK,
+            "transport address bytes",
+            "A listening address is bound; `bytes` is the receive buffer the system granted.",
+            "udp_listener_init udp_sender_init",
+        ),
+        EventKind.LISTENER_FAILED: _spec(
+            "A", _NETWORK, "transport address reason detail", "A listening address cannot be bound or was lost."
+        ),
+        EventKind.DATAGRAM_RECEIVED_BAD: _spec(
+            "W",
+            _NETWORK,
+            "transport address bytes reason detail count",
+            "A datagram could not be read: empty, oversized, malformed.",
+        ),
+        EventKind.DATAGRAM_DROPPED: _spec(
+            "W",
+            _NETWORK,
+            "transport address bytes reason direction count",
+            "Datagrams were dropped unread or unsent: rate limit, blocked source, full queue.",
+        ),
+        EventKind.FRAGMENT_DROPPED: _spec(
+            "N",
+            _NETWORK,
+            "address bytes reason count",
+            "Fragments were dropped: malformed, over a bound, or the rest did not come in time.",
+        ),
+        EventKind.SOURCE_BLOCKED: _spec(
+            "W", _NETWORK, "address reason duration_ms count", "An address is ignored for a while after misuse."
+        ),
+        EventKind.ANNOUNCE_SENT: _spec(
+            "D",
+            _NETWORK,
+            "transport envelope_id kind seed_id bytes targets",
+            "An envelope of this node was sent.",
+            "udp_broadcast",
+        ),
+        EventKind.SEND_FAILED: _spec(
+            "W",
+            _NETWORK,
+            "transport address envelope_id bytes reason detail failures",
+            "Sending failed; what is durable stays and is sent again.",
+        ),
+        EventKind.SEND_RECOVERED: _spec(
+            "N", _NETWORK, "transport address failures duration_ms", "Sending works again after failures."
+        ),
+        EventKind.PEER_CONFIRMED: _spec(
+            "I", _NETWORK, "transport address peer", "A peer proved that it owns its node id and address."
+        ),
+        EventKind.PEER_LOST: _spec(
+            "I", _NETWORK, "transport address peer reason", "A peer has been silent too long or was replaced."
+        ),
+        EventKind.RUN_STARTED: _spec(
+            "N", _RUNNER, "seed_id claim_id run_id attempt timeout_ms", "A command is about to run; that is durable."
+        ),
+        EventKind.RUN_FINISHED: _spec(
+            "N",
+            _RUNNER,
+            "seed_id claim_id run_id result_id exit_code signal timed_out duration_ms cpu_ms bytes truncated",
+            "A command ended; its result is durable. `bytes` counts its whole output, which is not kept here.",
+            "task_result_generated",
+        ),
+        EventKind.RUN_REFUSED: _spec(
+            "W", _RUNNER, "seed_id claim_id run_id result_id reason detail", "The runner's policy refused a command."
+        ),
+        EventKind.RUN_INTERRUPTED: _spec(
+            "A",
+            _RUNNER,
+            "seed_id claim_id run_id reason",
+            "A run had begun when the node ended; it is not repeated.",
+        ),
+        EventKind.RUN_TIMED_OUT: _spec(
+            "A",
+            _RUNNER,
+            "seed_id claim_id run_id timeout_ms duration_ms signal escalated",
+            "A command was ended because its time was over.",
+        ),
+        EventKind.LEDGER_RECOVERED: _spec(
+            "I",
+            _LEDGER,
+            "clean outcome file offset bytes lsn replayed state_hash duration_ms detail",
+            "The ledger was opened. The severity is `alert` when anything but the clean path was taken.",
+        ),
+        EventKind.LEDGER_POISONED: _spec(
+            "A",
+            _LEDGER,
+            "reason operation file detail",
+            "A write, fsync or rename failed: nothing more is acknowledged and the node stops.",
+        ),
+        EventKind.CHECKPOINT_WRITTEN: _spec(
+            "I", _LEDGER, "lsn bytes duration_ms state_hash", "A checkpoint was written and read back."
+        ),
+        EventKind.CHECKPOINT_FAILED: _spec("A", _LEDGER, "lsn reason detail", "A checkpoint could not be written."),
+        EventKind.DISK_LOW: _spec(
+            "W", _LEDGER, "free_bytes reserve_bytes", "The disk is nearly full; below the reserve the node stops."
+        ),
+        EventKind.CONTROL_REFUSED: _spec(
+            "W", _CONTROL, "operation reason detail", "A request on the control socket was refused before its work."
+        ),
+        EventKind.COMMAND_REFUSED: _spec(
+            "N", _CONTROL, "operation reason seed_id detail", "A rule refused a command of the operator."
+        ),
+        EventKind.EVENTS_DROPPED: _spec(
+            "W",
+            _MONITOR,
+            "count lost",
+            "Events were dropped because their queue was full: `count` in all, `lost` of them alerts.",
+        ),
+        EventKind.EVENTS_REPAIRED: _spec(
+            "W",
+            _MONITOR,
+            "file offset bytes action detail",
+            "The event file ended in bytes that are no event: they were cut, or kept aside under another name.",
+        ),
+        EventKind.EVENTS_WRITE_FAILED: _spec(
+            "A",
+            _MONITOR,
+            "failures detail",
+            "Events could not be written for a while; written when it works again. Nothing in the node waits for it.",
+        ),
+    }
+)
+"""The registry: every kind of event there is."""

@@ -1,0 +1,230 @@
+"""The event files on disk: appending, repair of a torn end, rotation. Errors are plain ``OSError``.
+
+``events.ndjson`` is written; when it is large or old enough it becomes ``events-<first id>.ndjson``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crabnet.limits import (
+    EVENT_FILE_AGE_MS_MAX_DEFAULT,
+    EVENT_FILE_BYTES_MAX_DEFAULT,
+    EVENT_FILES_KEPT_DEFAULT,
+    EVENT_LINE_BYTES_MAX,
+    EVENT_QUEUE_MAX,
+)
+from crabnet.monitor.events import Event
+from crabnet.monitor.lines import (
+    CURRENT_NAME,
+    LineScanner,
+    aside_moment_ms,
+    aside_name,
+    rotated_first_id,
+    rotated_name,
+)
+from crabnet.storage.files import Files, OpenMode, opened, read_chunks, write_all
+
+_FIRST_CHUNK_BYTES: Final = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EventLogOptions:
+    """When a file is full, how many full ones stay, how many events may wait in the queue.
+
+    At least one full file always stays: ids continue from it.
+    """
+
+    file_bytes_max: int = EVENT_FILE_BYTES_MAX_DEFAULT
+    file_age_ms_max: int = EVENT_FILE_AGE_MS_MAX_DEFAULT
+    files_kept: int = EVENT_FILES_KEPT_DEFAULT
+    queue_max: int = EVENT_QUEUE_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Bytes at the end of a file that were no events: ``action`` is ``cut`` or ``kept_aside``."""
+
+    file: str
+    offset: int
+    bytes: int
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The readable end of an event file."""
+
+    last_id: int
+    valid_end: int
+    size: int
+
+
+class EventFile:
+    """The one file that is being written. The caller holds the lock of the event log and calls from one thread."""
+
+    def __init__(self, files: Files, directory: Path, options: EventLogOptions) -> None:
+        self._files = files
+        self._directory = directory
+        self._path = directory / CURRENT_NAME
+        self._options = options
+        self._fd: int | None = None
+        self._size = 0
+        self._first: Event | None = None
+        self.last_id = 0
+        """Id of the last event on disk; 0 when there is none."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the file is open for appending."""
+        return self._fd is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes in the current file."""
+        return self._size
+
+    def attach(self, now_ms: int) -> Repair | None:
+        """Open the file, find the last event, and repair what a crash or a disk left behind it."""
+        self.detach()
+        before = self._last_rotated_id()
+        size = self._files.size(self._path)
+        self._fd = self._files.open(self._path, OpenMode.CREATE if size is None else OpenMode.WRITE)
+        if size is None:
+            self._files.fsync_dir(self._directory)
+        try:
+            return self._inspect(before, now_ms)
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        """Close the file; what happens to its last bytes is found out by the next ``attach``."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            self._files.close(fd)
+
+    def append(self, data: bytes, events: Sequence[Event]) -> None:
+        """Append the lines ``data`` of ``events``, which follow ``last_id``."""
+        self._size = write_all(self._files, self._open_fd(), data, self._size)
+        self.last_id = events[-1].id
+        if self._first is None:
+            self._first = events[0]
+
+    def sync(self) -> None:
+        """Make all appended events durable."""
+        self._files.fdatasync(self._open_fd())
+
+    def rotate_if_due(self, next_bytes: int, now_ms: int) -> None:
+        """Start a new file when ``next_bytes`` would not fit any more or the first event is too old."""
+        first = self._first
+        if first is None:
+            return
+        fits = self._size + next_bytes <= self._options.file_bytes_max
+        if fits and now_ms - first.ts_ms < self._options.file_age_ms_max:
+            return
+        self.sync()
+        self.detach()
+        self._files.rename(self._path, self._directory / rotated_name(first.id))
+        self._fd = self._files.open(self._path, OpenMode.CREATE)
+        self._size, self._first = 0, None
+        self._files.fsync_dir(self._directory)
+        self._prune()
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise OSError(f"{self._path.name} is not open")
+        return self._fd
+
+    def _inspect(self, before: int, now_ms: int) -> Repair | None:
+        fd = self._open_fd()
+        tail = self._tail(fd, self._path)
+        self._first = self._first_event(fd) if tail.last_id else None
+        if tail.size and (self._first is None or self._first.id <= before):
+            return self._set_aside(tail, before, now_ms)
+        self.last_id = max(before, tail.last_id)
+        self._size = tail.valid_end
+        if tail.size == tail.valid_end:
+            return None
+        action = self._cut(fd, tail, now_ms)
+        return Repair(CURRENT_NAME, tail.valid_end, tail.size - tail.valid_end, action)
+
+    def _set_aside(self, tail: _Tail, before: int, now_ms: int) -> Repair:
+        """Rename a file that holds no event, or ids that older files already hold, and start a new one."""
+        self.detach()
+        self._files.rename(self._path, self._free_aside_path(now_ms))
+        self._fd = self._files.open(self._path, OpenMode.CREATE)
+        self._size, self._first, self.last_id = 0, None, before
+        self._files.fsync_dir(self._directory)
+        return Repair(CURRENT_NAME, 0, tail.size, "kept_aside")
+
+    def _cut(self, fd: int, tail: _Tail, now_ms: int) -> str:
+        """Cut what follows the last event. A single torn line goes; anything more is copied aside first."""
+        junk = self._files.pread(fd, EVENT_LINE_BYTES_MAX + 1, tail.valid_end)
+        torn_line_only = len(junk) <= EVENT_LINE_BYTES_MAX and b"\n" not in junk and not junk.startswith(b"\0")
+        if not torn_line_only:
+            with opened(self._files, self._free_aside_path(now_ms), OpenMode.CREATE) as copy:
+                offset = 0
+                for chunk in read_chunks(self._files, fd, tail.valid_end):
+                    offset = write_all(self._files, copy, chunk, offset)
+                self._files.fsync(copy)
+        self._files.truncate(fd, tail.valid_end)
+        self._files.fsync(fd)
+        self._files.fsync_dir(self._directory)
+        return "cut" if torn_line_only else "kept_aside"
+
+    def _tail(self, fd: int, path: Path) -> _Tail:
+        """Find the last event: in the last part of the file, or else in the whole of it."""
+        size = self._files.size(path) or 0
+        start = max(0, size - 2 * EVENT_LINE_BYTES_MAX)
+        if start:
+            newline = self._files.pread(fd, EVENT_LINE_BYTES_MAX, start).find(b"\n")
+            start = start + newline + 1 if newline >= 0 else 0
+        while True:
+            scanner = LineScanner()
+            for chunk in read_chunks(self._files, fd, start):
+                scanner.feed(chunk)
+            if scanner.last_id:
+                return _Tail(scanner.last_id, start + scanner.valid_end, size)
+            if start == 0:
+                return _Tail(0, 0, size)
+            start = 0
+
+    def _first_event(self, fd: int) -> Event | None:
+        scanner = LineScanner()
+        offset = 0
+        while chunk := self._files.pread(fd, _FIRST_CHUNK_BYTES, offset):
+            offset += len(chunk)
+            if events := scanner.feed(chunk):
+                return events[0]
+        return next(iter(scanner.finish()), None)
+
+    def _last_rotated_id(self) -> int:
+        """The last id in the newest rotated file; at least the first one, which its name tells."""
+        rotated = [first for name in self._files.listdir(self._directory) if (first := rotated_first_id(name))]
+        if not rotated:
+            return 0
+        newest = max(rotated)
+        path = self._directory / rotated_name(newest)
+        with opened(self._files, path, OpenMode.READ) as fd:
+            return max(newest, self._tail(fd, path).last_id)
+
+    def _free_aside_path(self, now_ms: int) -> Path:
+        moment_ms = now_ms
+        while self._files.size(self._directory / aside_name(moment_ms)) is not None:
+            moment_ms += 1
+        return self._directory / aside_name(moment_ms)
+
+    def _prune(self) -> None:
+        """Delete the oldest rotated files, and the oldest files set aside, beyond the number to keep."""
+        names = self._files.listdir(self._directory)
+        kept = max(1, self._options.files_kept)
+        rotated = sorted(first for name in names if (first := rotated_first_id(name)))
+        aside = sorted(moment for name in names if (moment := aside_moment_ms(name)) is not None)
+        for first_id in rotated[:-kept]:
+            self._files.unlink(self._directory / rotated_name(first_id))
+        for moment_ms in aside[:-kept]:
+            self._files.unlink(self._directory / aside_name(moment_ms))

@@ -1,0 +1,253 @@
+"""The event log: takes events without ever blocking, writes them in batches, survives a disk that fails."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from crabnet.monitor.events import Event, EventEncoder, PayloadValue, make_event
+from crabnet.monitor.lines import CURRENT_NAME, LOCK_NAME
+from crabnet.monitor.queue import EventQueue
+from crabnet.monitor.registry import EventKind, Severity
+from crabnet.monitor.segment import EventFile, EventLogOptions, Repair
+from crabnet.storage.files import Files
+from crabnet.storage.lock import DirLock, LockRole
+
+_CHUNK_EVENTS: Final = 512
+"""Events encoded at a time: encoding holds the interpreter, so it is kept to a fraction of a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventLogStatus:
+    """What ``status`` and the metrics tell about the event log. Counts are since the log was opened."""
+
+    last_id: int
+    queued: int
+    written: int
+    dropped: int
+    dropped_alerts: int
+    write_failures: int
+    failing: bool
+    last_error: str | None
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushReport:
+    """What one ``flush`` did: the events now in the file, and the failure that stopped it, if one did."""
+
+    written: int
+    last_id: int
+    error: str | None
+
+
+class EventLog:
+    """Writer of ``events.ndjson``; one per data dir, guarded by ``events.lock``.
+
+    ``put`` is called by the node's loop and never waits. ``flush`` does the file work and may be called in a worker
+    thread. A failed write never raises: it is counted, reported and tried again by the next ``flush``.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        directory: Path,
+        node_id: str,
+        lock: DirLock,
+        *,
+        options: EventLogOptions,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._node_id = node_id
+        self._path = directory / CURRENT_NAME
+        self._lock = lock
+        self._warn = warn
+        self._queue = EventQueue(options.queue_max)
+        self._wake_at = max(1, options.queue_max // 4)
+        self._file = EventFile(files, directory, options)
+        self._encoder = EventEncoder()
+        self._flushing = threading.Lock()
+        self._pending: list[Event] = []
+        self._sync_due = False
+        self._written = self._dropped = self._dropped_alerts = 0
+        self._write_failures = self._failures_in_a_row = 0
+        self._last_error: str | None = None
+        self.wake: Callable[[], None] | None = None
+        """Called by ``put``, in its thread, when a flush should happen soon."""
+
+    @classmethod
+    def open(
+        cls,
+        files: Files,
+        directory: Path,
+        node_id: str,
+        *,
+        now_ms: int,
+        role: LockRole = LockRole.NODE,
+        program: str = "crabnet",
+        options: EventLogOptions | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Take ``events.lock`` and find the end of the log; a torn end is repaired and told by an event.
+
+        Raises ``DataDirBusyError`` naming the holder when another process writes, ``StorageFailedError`` when locks
+        do not work. A file that cannot be written is no error: events wait in the queue, see ``flush``.
+        """
+        lock = DirLock.acquire(files, directory / LOCK_NAME, role, program=program, now_ms=now_ms)
+        log = cls(
+            files,
+            directory,
+            node_id,
+            lock,
+            options=EventLogOptions() if options is None else options,
+            warn=_warn_on_stderr if warn is None else warn,
+        )
+        log.flush(now_ms)
+        return log
+
+    def put(self, event: Event) -> None:
+        """Hand over ``event``: it is queued, and dropped and counted when the queue is full."""
+        self._queue.put(event)
+        if self.wake is not None and (event.severity is Severity.ALERT or len(self._queue) >= self._wake_at):
+            self.wake()
+
+    def emit(
+        self, kind: EventKind, now_ms: int, /, *, severity: Severity | None = None, **fields: PayloadValue
+    ) -> None:
+        """``put(make_event(...))`` with the node id of this log."""
+        self.put(make_event(kind, now_ms, self._node_id, severity=severity, **fields))
+
+    @property
+    def flush_due(self) -> bool:
+        """True when an alert waits or the queue fills: ``flush`` should be called without delay."""
+        return self._queue.urgent or len(self._queue) >= self._wake_at
+
+    def flush(self, now_ms: int) -> FlushReport:
+        """Write what is queued; with an alert among it, make it durable. Never raises ``OSError``."""
+        with self._flushing:
+            before = self._written
+            error: str | None = None
+            try:
+                self._flush(now_ms)
+            except OSError as failure:
+                error = self._failed(failure)
+            else:
+                self._succeeded(now_ms)
+            return FlushReport(self._written - before, self._file.last_id, error)
+
+    def status(self) -> EventLogStatus:
+        """The present counts; may be called at any time."""
+        return EventLogStatus(
+            last_id=self._file.last_id,
+            queued=len(self._queue) + len(self._pending),
+            written=self._written,
+            dropped=self._dropped,
+            dropped_alerts=self._dropped_alerts,
+            write_failures=self._write_failures,
+            failing=self._failures_in_a_row > 0,
+            last_error=self._last_error,
+            file_bytes=self._file.size,
+        )
+
+    def close(self, now_ms: int) -> FlushReport:
+        """Write and make durable what is queued, then give up the lock. The log cannot be used after that."""
+        self._sync_due = True
+        report = self.flush(now_ms)
+        with self._flushing:
+            try:
+                self._file.detach()
+            except OSError as failure:
+                self._failed(failure)
+            self._lock.release()
+        return report
+
+    def _flush(self, now_ms: int) -> None:
+        if not self._file.attached:
+            self._attach(now_ms)
+        while True:
+            if not self._pending:
+                self._refill(now_ms)
+            if not self._pending:
+                break
+            chunk = self._pending[:_CHUNK_EVENTS]
+            for event_id, event in enumerate(chunk, self._file.last_id + 1):
+                event.id = event_id
+            data = self._encoder.lines(chunk)
+            self._file.rotate_if_due(len(data), now_ms)
+            self._file.append(data, chunk)
+            self._sync_due = self._sync_due or any(event.severity is Severity.ALERT for event in chunk)
+            self._acknowledge(len(chunk))
+        if self._sync_due:
+            self._file.sync()
+            self._sync_due = False
+
+    def _attach(self, now_ms: int) -> None:
+        """Open the file. Events whose lines were written before a failure was reported are not written again."""
+        repair = self._file.attach(now_ms)
+        last_id = self._file.last_id
+        self._acknowledge(sum(1 for event in self._pending if 0 < event.id <= last_id))
+        for event in self._pending:
+            event.id = 0
+        if repair is not None:
+            self._pending.insert(0, self._repaired(repair, now_ms))
+
+    def _acknowledge(self, count: int) -> None:
+        del self._pending[:count]
+        self._written += count
+
+    def _refill(self, now_ms: int) -> None:
+        batch = self._queue.take()
+        self._dropped += batch.dropped
+        self._dropped_alerts += batch.dropped_alerts
+        self._pending = batch.events
+        if batch.dropped:
+            self._pending.insert(
+                0,
+                make_event(
+                    EventKind.EVENTS_DROPPED, now_ms, self._node_id, count=batch.dropped, lost=batch.dropped_alerts
+                ),
+            )
+
+    def _repaired(self, repair: Repair, now_ms: int) -> Event:
+        return make_event(
+            EventKind.EVENTS_REPAIRED,
+            now_ms,
+            self._node_id,
+            file=repair.file,
+            offset=repair.offset,
+            bytes=repair.bytes,
+            action=repair.action,
+        )
+
+    def _failed(self, failure: OSError) -> str:
+        self._write_failures += 1
+        self._failures_in_a_row += 1
+        self._last_error = failure.strerror or str(failure)
+        try:
+            self._file.detach()
+        except OSError as second:
+            self._last_error = f"{self._last_error}; closing: {second.strerror or second}"
+        if self._failures_in_a_row == 1:
+            self._warn(
+                f"events cannot be written to {self._path}: {self._last_error}; "
+                f"the node goes on and tries again, check the disk"
+            )
+        return self._last_error
+
+    def _succeeded(self, now_ms: int) -> None:
+        if not self._failures_in_a_row:
+            return
+        failures, self._failures_in_a_row = self._failures_in_a_row, 0
+        self._warn(f"events are written to {self._path} again after {failures} failures")
+        self._queue.put(
+            make_event(EventKind.EVENTS_WRITE_FAILED, now_ms, self._node_id, failures=failures, detail=self._last_error)
+        )
+
+
+def _warn_on_stderr(message: str) -> None:
+    sys.stderr.write(f"crabnet: {message}\n")
+    sys.stderr.flush()
