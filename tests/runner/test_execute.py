@@ -33,6 +33,11 @@ def sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
+def own_children() -> list[str]:
+    """The processes whose parent is this one."""
+    return [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+
+
 # --- commands that end by themselves ---------------------------------------------------------------------
 
 
@@ -326,6 +331,7 @@ async def test_endless_output_is_ended_at_the_limit(script: Script, redirect: st
     assert outcome.termination.cause is Cause.OUTPUT_LIMIT
     assert outcome.termination.signal == "SIGTERM"
     assert outcome.stdout_bytes + outcome.stderr_bytes == 1_000_000
+    assert outcome.stdout_truncated or outcome.stderr_truncated
     assert outcome.output_hash == sha256(b"\0" * 1_000_000)
     assert not outcome.timed_out
     assert outcome.exit_code == 143
@@ -387,7 +393,7 @@ async def test_stop_ends_a_run(script: Script, lifeline: Lifeline) -> None:
 
 
 async def test_a_command_may_clean_up_after_sigterm(script: Script, lifeline: Lifeline) -> None:
-    body = "trap 'echo bye; exit 7' TERM; " + HOLD + "sleep 1000 & wait"
+    body = "trap 'echo bye; exit 7' TERM; mkfifo block; exec 4<>block; " + HOLD + "read line <&4"
 
     outcome = await stopped(script, lifeline, body, replace(ANY, kill_wait_ms=20_000))
 
@@ -452,14 +458,23 @@ async def test_cancellation_kills_everything_before_it_propagates(script: Script
     assert lifeline.gone()
 
 
+async def test_cancellation_at_any_moment_leaves_nothing(script: Script) -> None:
+    path = script("setsid sleep 1000 & sleep 1000")
+
+    for delay_ms in range(0, 60, 4):
+        with trio.move_on_after(delay_ms / 1000):
+            await run(path)
+        assert own_children() == []
+
+
 async def test_a_run_ends_when_the_node_is_killed(script: Script, lifeline: Lifeline) -> None:
     path = script(f"exec 3>{lifeline.path}; setsid sleep 1000 & echo up >&3; exec sleep 1000")
     node = (
-        "import sys, trio\n"
+        "import pathlib, sys, trio\n"
         "from crabnet.runner.execute import run_command\n"
         "from crabnet.runner.outcome import RunRequest\n"
         "from crabnet.runner.policy import RunnerPolicy\n"
-        "policy = RunnerPolicy(allowed_commands=frozenset({'*'}))\n"
+        "policy = RunnerPolicy(allowed_commands=frozenset({'*'}), workdir=pathlib.Path('/'))\n"
         "trio.run(run_command, RunRequest('run-1', sys.argv[1], 600_000), policy)\n"
     )
     process = await trio.lowlevel.open_process([sys.executable, "-c", node, str(path)])
@@ -491,7 +506,7 @@ async def test_no_process_and_no_descriptor_is_left() -> None:
     await run("sleep 1000", timeout_ms=50)
 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    assert [path.read_text() for path in Path("/proc/self/task").glob("*/children") if path.read_text()] == []
+    assert own_children() == []
 
 
 # --- shell mode and the seam for a sandbox ---------------------------------------------------------------

@@ -49,13 +49,13 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     workdir: Path
-    """Absolute; the command starts there."""
+    """Where ``executable`` is started: an absolute path, for a ``Wrap`` to read and not to change."""
     pass_fds: tuple[int, ...] = ()
     """Descriptors of the node that the command inherits."""
 
 
 Wrap = Callable[[Launch], Launch]
-"""Puts something around a launch, such as a sandbox program in front of ``argv``."""
+"""Puts something around a launch, such as a sandbox program in front of ``argv``. It may raise ``RefusedError``."""
 
 
 class _Event(msgspec.Struct, frozen=True):

@@ -47,7 +47,8 @@ class Termination:
     signal: str | None = None
     """The signal that ended the command itself, such as ``SIGTERM``."""
     escalated: bool = False
-    """Some process of the run outlived SIGTERM by the grace and had to be sent SIGKILL."""
+    """Some process of the run outlived SIGTERM by the grace and had to be sent SIGKILL. Processes that left the
+    command's process group get no SIGTERM, so they count here."""
     wall_ms: int = 0
     """From the start of the command to the end of its main process."""
     cpu_ms: int = 0

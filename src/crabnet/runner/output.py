@@ -39,19 +39,20 @@ class CapturedOutput:
 
 def truncation_marker(raw_bytes: int) -> str:
     """The last line of a text that was cut."""
-    return f"\n[crabnet: output truncated, {raw_bytes} bytes in all]\n"
+    return f"\n[crabnet: output truncated, {raw_bytes} bytes received]\n"
 
 
-def decode_text(head: bytes, raw_bytes: int, text_bytes_max: int) -> CapturedText:
+def decode_text(head: bytes, raw_bytes: int, text_bytes_max: int, *, more_followed: bool = False) -> CapturedText:
     """Turn the first bytes of a stream into text that fits into a result, marked when it was cut.
 
-    ``head`` is the beginning of ``raw_bytes`` bytes. The text has at most ``text_bytes_max`` and at most
+    ``head`` is the beginning of ``raw_bytes`` bytes; ``more_followed`` says that others came but were not taken.
+    The text has at most ``text_bytes_max`` and at most
     ``limits.OUTPUT_CHARS_MAX`` characters, the marker included, and as a JSON string at most
     ``limits.RUNNER_OUTPUT_JSON_BYTES_MAX`` bytes: escapes can make it six times as long. Only a
     ``text_bytes_max`` shorter than the marker is exceeded, by the marker alone. A character is never cut.
     """
     chars_max = min(text_bytes_max, limits.OUTPUT_CHARS_MAX)
-    if len(head) == raw_bytes <= chars_max:
+    if len(head) == raw_bytes <= chars_max and not more_followed:
         text = head.decode("utf-8", errors="replace")
         if _json_bytes(text) <= limits.RUNNER_OUTPUT_JSON_BYTES_MAX:
             return CapturedText(text, False, raw_bytes)
@@ -95,6 +96,7 @@ class OutputCapture:
         self._stdout_bytes = 0
         self._stdout_head = bytearray()
         self._stderr = bytearray()
+        self._cut: set[Stream] = set()
 
     def feed(self, stream: Stream, chunk: bytes) -> bool:
         """Take ``chunk``; False when not all of it could be taken, because the bound is reached.
@@ -109,14 +111,21 @@ class OutputCapture:
             self._stdout_head += taken[: self._head_bytes_max - len(self._stdout_head)]
         else:
             self._stderr += taken
-        return len(taken) == len(chunk)
+        if len(taken) < len(chunk):
+            self._cut.add(stream)
+            return False
+        return True
 
     def finish(self) -> CapturedOutput:
         """The result, once. Hashes stderr, which takes tenths of a second for 64 MiB: call it in a thread."""
         self._hash.update(self._stderr)
-        stderr_head = bytes(self._stderr[: self._head_bytes_max])
-        return CapturedOutput(
-            decode_text(bytes(self._stdout_head), self._stdout_bytes, self._text_bytes_max),
-            decode_text(stderr_head, len(self._stderr), self._text_bytes_max),
-            self._hash.hexdigest(),
+        stdout, stderr = (
+            decode_text(
+                bytes(raw[: self._head_bytes_max]), raw_bytes, self._text_bytes_max, more_followed=stream in self._cut
+            )
+            for stream, raw, raw_bytes in (
+                (Stream.STDOUT, self._stdout_head, self._stdout_bytes),
+                (Stream.STDERR, self._stderr, len(self._stderr)),
+            )
         )
+        return CapturedOutput(stdout, stderr, self._hash.hexdigest())

@@ -32,7 +32,8 @@ async def open_workdir(policy: RunnerPolicy) -> AsyncIterator[Workdir]:
     """Open the policy's working directory for one run.
 
     It is opened first and its real path compared with the root's afterwards, so that no symbolic link can be
-    swapped in between. Raises ``RefusedError`` (``workdir_missing``, ``workdir_outside_root``).
+    swapped in between. A fresh directory is removed afterwards; only a killed node leaves it behind. Raises
+    ``RefusedError`` (``workdir_missing``, ``workdir_outside_root``).
     """
     if policy.workdir is None and policy.workdir_root is None:
         async with _fresh_directory() as path:
