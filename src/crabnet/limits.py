@@ -12,6 +12,10 @@ ENVELOPE_BYTES_MAX: Final = 512 * 1024
 """Largest envelope, in canonical bytes."""
 DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
 """Largest UDP payload over IPv4: baseline peers send an envelope whole."""
+FRAGMENTED_MESSAGE_BYTES_MAX: Final = 1024 * 1024
+"""Largest message that is sent in fragments: the largest envelope, and room for what carries it."""
+FRAGMENT_REQUEST_INDEXES_MAX: Final = 512
+"""Fragments that one request may name."""
 JSON_DEPTH_MAX: Final = 16
 INTEGER_MAX: Final = 2**53 - 1
 """Integers in signed envelopes lie within plus or minus this (RFC 7493 section 2.2)."""
@@ -42,8 +46,31 @@ FORK_PROOFS_PER_FEED_MAX: Final = 8
 REASSEMBLY_BYTES_MAX: Final = 32 * 1024 * 1024
 REASSEMBLY_BYTES_PER_SOURCE_MAX: Final = 2 * 1024 * 1024
 REASSEMBLY_MESSAGES_PER_SOURCE_MAX: Final = 32
+REASSEMBLY_MESSAGES_MAX: Final = 1_024
 REASSEMBLY_TTL_MS: Final = 10_000
+"""An incomplete message is given up this long after its last new fragment."""
+REASSEMBLY_LIFETIME_MS: Final = 60_000
+"""An incomplete message is given up this long after its first fragment, however slowly it still grows."""
+REASSEMBLY_QUIET_MS: Final = 200
+"""Without a new fragment for this long, missing ones are asked for; then twice as long, and so on."""
+REASSEMBLY_REQUEST_WAIT_MS_MAX: Final = 2_000
+REASSEMBLY_REQUESTS_MAX: Final = 6
+"""Rounds of requests for one message that bring no new fragment."""
+REASSEMBLY_REQUESTS_PER_ROUND_MAX: Final = 4
+"""Request datagrams for one message at once."""
+REASSEMBLY_REQUESTS_PER_CALL_MAX: Final = 64
+"""Request datagrams for all messages at once."""
+REASSEMBLY_COMPLETED_MAX: Final = 4_096
+REASSEMBLY_COMPLETED_TTL_MS: Final = 2_000
+"""How long late duplicates of a completed message are recognised."""
 SENT_FRAGMENTS_CACHE_BYTES_MAX: Final = 16 * 1024 * 1024
+SENT_FRAGMENTS_TTL_MS: Final = 60_000
+SENT_FRAGMENTS_ANSWER_BYTES_MAX: Final = 16 * 1024
+"""Bytes sent in answer to one request for missing fragments."""
+SENT_FRAGMENTS_RESENDS_MAX: Final = 6
+"""How often one source may have the same fragment again."""
+SENT_FRAGMENTS_SOURCES_PER_MESSAGE_MAX: Final = 256
+"""Sources that may ask for fragments of the same message."""
 PEERS_MAX: Final = 1_024
 EVENT_QUEUE_MAX: Final = 10_000
 CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
@@ -119,3 +146,16 @@ LOCK_WAIT_STEP_MS: Final = 20
 LOCK_NODE_GRACE_MS: Final = 250
 """A lock whose hint names a node for this long is held by a node: waiting for it is useless."""
 FEED_INDEX_ROWS_PER_QUERY_MAX: Final = 10_000
+SYNC_REQUEST_RETRY_MS_MAX: Final = 8_000
+SYNC_MISSING_FEEDS_MAX: Final = 4_096
+SYNC_MISSING_TTL_MS: Final = 300_000
+SYNC_SOURCES_PER_FEED_MAX: Final = 4
+SYNC_HEADS_PER_DATAGRAM: Final = 4
+"""Heads in a periodic announcement: as many as fit in one datagram beside the envelope."""
+PEER_CHALLENGE_INTERVAL_MS: Final = 1_000
+PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
+SOURCES_MAX: Final = 16_384
+EVENT_DETAIL_CHARS: Final = 200
+EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
+"""What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
+EXIT_CODE_INTERRUPTED: Final = 137

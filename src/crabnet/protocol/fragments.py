@@ -1,0 +1,426 @@
+"""Messages larger than a datagram: putting received fragments together, and answering requests for lost ones.
+
+Sans-IO: datagrams and ``now_ms`` (any monotonic clock, in milliseconds) come in, datagrams and outcomes come out.
+The format is in ``fragment_wire``. Nothing here authenticates anybody: a completed message is only known to match
+the digest that its fragments carried, and goes through the verification of envelopes like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from crabnet import limits
+from crabnet.errors import Reason
+from crabnet.protocol.fragment_wire import (
+    CHUNK_BYTES,
+    Fragment,
+    FragmentRequest,
+    Shape,
+    check_message,
+    classify,
+    fragment_count,
+    fragment_datagram,
+    is_whole,
+    parse_fragment,
+    parse_request,
+    request_datagram,
+    split,
+)
+
+__all__ = [
+    "CHUNK_BYTES",
+    "Complete",
+    "Dropped",
+    "Fragment",
+    "FragmentRequest",
+    "Pending",
+    "Reassembler",
+    "ReassemblyLimits",
+    "SentCache",
+    "SentLimits",
+    "Shape",
+    "classify",
+    "fragment_count",
+    "parse_fragment",
+    "parse_request",
+    "request_datagram",
+    "source_group",
+    "split",
+]
+
+_MESSAGE_OVERHEAD_BYTES: Final = 1_024
+"""Counted for the bookkeeping of one message, so that many tiny ones weigh what they cost."""
+_CHUNK_OVERHEAD_BYTES: Final = 160
+_ASKER_OVERHEAD_BYTES: Final = 256
+_IPV6_GROUP_BITS: Final = 64
+_FRAGMENTS_PER_ANSWER: Final = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX // limits.DATAGRAM_BYTES_MAX
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """The last missing fragment came and the SHA-256 is right."""
+
+    message: bytes
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """The fragment was kept; ``held`` of ``count`` fragments are there."""
+
+    digest: bytes
+    held: int
+    count: int
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """The fragment was not kept.
+
+    MALFORMED_FRAGMENT: inconsistent, contradicting what is held, or the completed message has another digest;
+    DUPLICATE: held already, or the message was completed just now; LIMIT_EXCEEDED: no room for this source.
+    """
+
+    reason: Reason
+
+
+class ReassemblyLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a Reassembler. Bytes are chunks held plus bookkeeping."""
+
+    bytes_max: int = limits.REASSEMBLY_BYTES_MAX
+    messages_max: int = limits.REASSEMBLY_MESSAGES_MAX
+    bytes_per_source_max: int = limits.REASSEMBLY_BYTES_PER_SOURCE_MAX
+    messages_per_source_max: int = limits.REASSEMBLY_MESSAGES_PER_SOURCE_MAX
+    ttl_ms: int = limits.REASSEMBLY_TTL_MS
+    lifetime_ms: int = limits.REASSEMBLY_LIFETIME_MS
+    quiet_ms: int = limits.REASSEMBLY_QUIET_MS
+    completed_max: int = limits.REASSEMBLY_COMPLETED_MAX
+    completed_ttl_ms: int = limits.REASSEMBLY_COMPLETED_TTL_MS
+
+
+class SentLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a SentCache."""
+
+    bytes_max: int = limits.SENT_FRAGMENTS_CACHE_BYTES_MAX
+    ttl_ms: int = limits.SENT_FRAGMENTS_TTL_MS
+    answer_bytes_max: int = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX
+    resends_max: int = limits.SENT_FRAGMENTS_RESENDS_MAX
+    sources_per_message_max: int = limits.SENT_FRAGMENTS_SOURCES_PER_MESSAGE_MAX
+
+
+def source_group(source: str) -> str:
+    """What one party can easily own many of: all ports of an IPv4 address, all addresses of an IPv6 /64 prefix.
+
+    ``source`` is ``1.2.3.4:9012`` or ``[::1]:9012``; other texts are a group of their own.
+    """
+    host = source.rpartition(":")[0]
+    if not host.startswith("["):
+        return host or source
+    try:
+        address = ipaddress.IPv6Address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host
+    return f"{int(address) >> (128 - _IPV6_GROUP_BITS):x}::/64"
+
+
+class _Assembly:
+    """An incomplete message from one source."""
+
+    __slots__ = (
+        "bytes_held", "chunks", "count", "digest", "first_ms", "group", "key", "progress_ms", "request_due_ms",
+        "requests_sent", "source",
+    )  # fmt: skip
+
+    def __init__(self, source: str, group: str, fragment: Fragment, now_ms: int) -> None:
+        self.source = source
+        self.group = group
+        self.digest = fragment.digest
+        self.count = fragment.count
+        self.key = (source, fragment.digest, fragment.total_bytes)
+        self.chunks: dict[int, bytes] = {}
+        self.bytes_held = 0
+        self.first_ms = now_ms
+        self.progress_ms = now_ms
+        self.requests_sent = 0
+        self.request_due_ms = now_ms
+
+    def missing(self, number_max: int) -> list[int]:
+        return list(islice((index for index in range(self.count) if index not in self.chunks), number_max))
+
+
+class _Share:
+    """What one source, or one group of sources, holds."""
+
+    __slots__ = ("assemblies", "bytes_held")
+
+    def __init__(self) -> None:
+        self.assemblies: dict[tuple[str, bytes, int], _Assembly] = {}
+        self.bytes_held = 0
+
+    def quietest(self, keep: _Assembly) -> _Assembly | None:
+        """The message without a new fragment for the longest time, other than ``keep``."""
+        others = (assembly for assembly in self.assemblies.values() if assembly is not keep)
+        return min(others, key=lambda assembly: assembly.progress_ms, default=None)
+
+
+class Reassembler:
+    """Puts fragments together. Memory is bounded per source and in total, and grows only by bytes received.
+
+    Who may push out whom: a source at its own bound gives up its own message that has been quiet the longest, if
+    it was quiet for ``quiet_ms``; else the new fragment is dropped. At the total bound the heaviest group of
+    sources (``source_group``) gives way, but only to a lighter one: a source never loses a message to one that
+    already holds more.
+    """
+
+    def __init__(self, bounds: ReassemblyLimits | None = None) -> None:
+        self._bounds = bounds if bounds is not None else ReassemblyLimits()
+        self._all = _Share()
+        self._sources: dict[str, _Share] = {}
+        self._groups: dict[str, _Share] = {}
+        self._completed: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+        self._evicted = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of incomplete messages, with their bookkeeping."""
+        return self._all.bytes_held
+
+    @property
+    def messages_held(self) -> int:
+        """Number of incomplete messages."""
+        return len(self._all.assemblies)
+
+    @property
+    def evicted(self) -> int:
+        """Incomplete messages given up for want of room since the start."""
+        return self._evicted
+
+    def add(self, source: str, datagram: bytes, now_ms: int) -> Complete | Pending | Dropped:
+        """Take one fragment from ``source``. Any bytes are fine."""
+        fragment = parse_fragment(datagram)
+        if fragment is None:
+            return Dropped(Reason.MALFORMED_FRAGMENT)
+        if self._completed.get((source, fragment.digest), now_ms) > now_ms:
+            return Dropped(Reason.DUPLICATE)
+        assembly = self._all.assemblies.get((source, fragment.digest, fragment.total_bytes))
+        held = None if assembly is None else assembly.chunks.get(fragment.index)
+        if held is not None:
+            return Dropped(Reason.DUPLICATE if held == fragment.chunk else Reason.MALFORMED_FRAGMENT)
+        if assembly is None:
+            assembly = _Assembly(source, source_group(source), fragment, now_ms)
+        if not self._store(assembly, fragment, now_ms):
+            return Dropped(Reason.LIMIT_EXCEEDED)
+        if len(assembly.chunks) < assembly.count:
+            return Pending(assembly.digest, len(assembly.chunks), assembly.count)
+        return self._finish(assembly, now_ms)
+
+    def requests(self, now_ms: int) -> list[tuple[str, bytes]]:
+        """Requests to send now, as (source, datagram), for messages without a new fragment for a while.
+
+        Each message is asked for REASSEMBLY_REQUESTS_MAX times without progress, at growing intervals. What one
+        answer can bring is named by one request; a message that has brought little is asked for little.
+        """
+        due = [assembly for assembly in self._all.assemblies.values() if self._is_due(assembly, now_ms)]
+        due.sort(key=lambda assembly: assembly.request_due_ms)
+        found: list[tuple[str, bytes]] = []
+        for assembly in due:
+            room = limits.REASSEMBLY_REQUESTS_PER_CALL_MAX - len(found)
+            if room <= 0:
+                break
+            earned = 1 + len(assembly.chunks) // _FRAGMENTS_PER_ANSWER
+            number = min(room, earned, limits.REASSEMBLY_REQUESTS_PER_ROUND_MAX)
+            missing = assembly.missing(number * _FRAGMENTS_PER_ANSWER)
+            for start in range(0, len(missing), _FRAGMENTS_PER_ANSWER):
+                indexes = missing[start : start + _FRAGMENTS_PER_ANSWER]
+                found.append((assembly.source, request_datagram(assembly.digest, indexes)))
+            assembly.requests_sent += 1
+            wait_ms = self._bounds.quiet_ms << assembly.requests_sent
+            assembly.request_due_ms = now_ms + min(wait_ms, limits.REASSEMBLY_REQUEST_WAIT_MS_MAX)
+        return found
+
+    def expire(self, now_ms: int) -> list[tuple[str, bytes]]:
+        """Give up incomplete messages whose time is over; returns them as (source, digest)."""
+        bounds = self._bounds
+        expired = [
+            assembly
+            for assembly in self._all.assemblies.values()
+            if now_ms - assembly.progress_ms >= bounds.ttl_ms or now_ms - assembly.first_ms >= bounds.lifetime_ms
+        ]
+        for assembly in expired:
+            self._forget(assembly)
+        while self._completed and next(iter(self._completed.values())) <= now_ms:
+            self._completed.popitem(last=False)
+        return [(assembly.source, assembly.digest) for assembly in expired]
+
+    def _is_due(self, assembly: _Assembly, now_ms: int) -> bool:
+        return assembly.request_due_ms <= now_ms and assembly.requests_sent < limits.REASSEMBLY_REQUESTS_MAX
+
+    def _store(self, assembly: _Assembly, fragment: Fragment, now_ms: int) -> bool:
+        """Keep the chunk, making room first; False when there is none for this source."""
+        is_new = not assembly.chunks
+        cost = len(fragment.chunk) + _CHUNK_OVERHEAD_BYTES + (_MESSAGE_OVERHEAD_BYTES if is_new else 0)
+        if not self._room_in_source(assembly, cost, is_new, now_ms):
+            return False
+        if not self._room_in_total(assembly, cost, is_new, now_ms):
+            return False
+        shares = (
+            self._all,
+            self._sources.setdefault(assembly.source, _Share()),
+            self._groups.setdefault(assembly.group, _Share()),
+        )
+        for share in shares:
+            share.assemblies[assembly.key] = assembly
+            share.bytes_held += cost
+        assembly.bytes_held += cost
+        assembly.chunks[fragment.index] = fragment.chunk
+        assembly.progress_ms = now_ms
+        assembly.requests_sent = 0
+        assembly.request_due_ms = now_ms + self._bounds.quiet_ms
+        return True
+
+    def _room_in_source(self, newcomer: _Assembly, cost: int, is_new: bool, now_ms: int) -> bool:
+        bounds = self._bounds
+        if cost > bounds.bytes_per_source_max:
+            return False
+        while (share := self._sources.get(newcomer.source)) is not None and (
+            share.bytes_held + cost > bounds.bytes_per_source_max
+            or len(share.assemblies) + is_new > bounds.messages_per_source_max
+        ):
+            victim = share.quietest(newcomer)
+            if victim is None or now_ms - victim.progress_ms < bounds.quiet_ms:
+                return False
+            self._evict(victim)
+        return True
+
+    def _room_in_total(self, newcomer: _Assembly, cost: int, is_new: bool, now_ms: int) -> bool:
+        bounds = self._bounds
+        while self._all.bytes_held + cost > bounds.bytes_max:
+            if not self._push_out(newcomer, cost, lambda share: share.bytes_held, now_ms):
+                return False
+        while len(self._all.assemblies) + is_new > bounds.messages_max:
+            if not self._push_out(newcomer, 1, lambda share: len(share.assemblies), now_ms):
+                return False
+        return True
+
+    def _push_out(self, newcomer: _Assembly, extra: int, weigh: Callable[[_Share], int], now_ms: int) -> bool:
+        """Evict one message of the heaviest group for the newcomer; False when the newcomer has no better claim."""
+        own = self._groups.get(newcomer.group)
+        weight = extra + (weigh(own) if own is not None else 0)
+        heaviest = max(self._groups.values(), key=weigh, default=None)
+        loser = heaviest if heaviest is not None and weigh(heaviest) >= weight else own
+        victim = loser.quietest(newcomer) if loser is not None else None
+        if loser is None or victim is None:
+            return False
+        if weigh(loser) <= weight and now_ms - victim.progress_ms < self._bounds.quiet_ms:
+            return False
+        self._evict(victim)
+        return True
+
+    def _finish(self, assembly: _Assembly, now_ms: int) -> Complete | Dropped:
+        self._forget(assembly)
+        message = b"".join(assembly.chunks[index] for index in range(assembly.count))
+        if hashlib.sha256(message).digest() != assembly.digest:
+            return Dropped(Reason.MALFORMED_FRAGMENT)
+        self._completed[assembly.source, assembly.digest] = now_ms + self._bounds.completed_ttl_ms
+        self._completed.move_to_end((assembly.source, assembly.digest))
+        while len(self._completed) > self._bounds.completed_max:
+            self._completed.popitem(last=False)
+        return Complete(message)
+
+    def _evict(self, assembly: _Assembly) -> None:
+        self._evicted += 1
+        self._forget(assembly)
+
+    def _forget(self, assembly: _Assembly) -> None:
+        for share in (self._all, self._sources[assembly.source], self._groups[assembly.group]):
+            del share.assemblies[assembly.key]
+            share.bytes_held -= assembly.bytes_held
+        if not self._sources[assembly.source].assemblies:
+            del self._sources[assembly.source]
+        if not self._groups[assembly.group].assemblies:
+            del self._groups[assembly.group]
+
+
+class _Sent:
+    """A fragmented message sent lately, and what was sent again to whom."""
+
+    __slots__ = ("bytes_held", "expires_ms", "message", "resent")
+
+    def __init__(self, message: bytes, expires_ms: int) -> None:
+        self.message = message
+        self.expires_ms = expires_ms
+        self.bytes_held = len(message) + _MESSAGE_OVERHEAD_BYTES
+        self.resent: dict[str, bytearray] = {}
+
+
+class SentCache:
+    """Fragmented messages sent lately, bounded in bytes and time, to answer requests for lost fragments.
+
+    One request brings at most ``answer_bytes_max`` bytes, and one source the same fragment at most ``resends_max``
+    times and, of one message, no more than twice its size: a forged source address gains little.
+    """
+
+    def __init__(self, bounds: SentLimits | None = None) -> None:
+        self._bounds = bounds if bounds is not None else SentLimits()
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._bytes_held = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of messages held, with their bookkeeping."""
+        return self._bytes_held
+
+    def split(self, message: bytes, now_ms: int) -> list[bytes]:
+        """The datagrams of a message that is about to be sent; one of several fragments is remembered.
+
+        Raises RefusedError as ``split`` of the format does.
+        """
+        check_message(message)
+        if is_whole(message):
+            return [message]
+        digest = hashlib.sha256(message).digest()
+        self._remove(digest)
+        self._sent[digest] = _Sent(message, now_ms + self._bounds.ttl_ms)
+        self._bytes_held += self._sent[digest].bytes_held
+        self._shrink(now_ms)
+        return [fragment_datagram(message, digest, index) for index in range(fragment_count(len(message)))]
+
+    def answer(self, source: str, datagram: bytes, now_ms: int) -> list[bytes]:
+        """The fragments to send to ``source`` for its request: none when malformed, unknown or over its budget."""
+        self._shrink(now_ms)
+        request = parse_request(datagram)
+        sent = None if request is None else self._sent.get(request.digest)
+        if request is None or sent is None:
+            return []
+        count = fragment_count(len(sent.message))
+        if request.indexes[-1] >= count:
+            return []
+        resent = sent.resent.get(source)
+        if resent is None:
+            if len(sent.resent) >= self._bounds.sources_per_message_max:
+                return []
+            resent = sent.resent[source] = bytearray(count)
+            sent.bytes_held += count + _ASKER_OVERHEAD_BYTES
+            self._bytes_held += count + _ASKER_OVERHEAD_BYTES
+        budget = min(2 * count - sum(resent), self._bounds.answer_bytes_max // limits.DATAGRAM_BYTES_MAX)
+        allowed = [index for index in request.indexes if resent[index] < self._bounds.resends_max][: max(budget, 0)]
+        for index in allowed:
+            resent[index] += 1
+        found = [fragment_datagram(sent.message, request.digest, index) for index in allowed]
+        self._shrink(now_ms)
+        return found
+
+    def _remove(self, digest: bytes) -> None:
+        sent = self._sent.pop(digest, None)
+        if sent is not None:
+            self._bytes_held -= sent.bytes_held
+
+    def _shrink(self, now_ms: int) -> None:
+        while self._sent:
+            digest, oldest = next(iter(self._sent.items()))
+            if oldest.expires_ms > now_ms and self._bytes_held <= self._bounds.bytes_max:
+                break
+            self._remove(digest)
