@@ -1,0 +1,179 @@
+r"""The journal's format: segments of frames, each frame one commit batch and one line.
+
+A segment ``journal/<first lsn, 20 digits>.log`` starts with a header line and goes on with frame lines::
+
+    crabnet-journal VVVV LLLLLLLLLLLLLLLLLLLL <hash of the frame before, 64 hex> <crc, 8 hex>\n
+    <crc, 8 hex> <payload length, 8 hex> <lsn, 16 hex> <hash of the frame before, 64 hex> <payload>\n
+
+The CRC-32C of a frame covers everything after it, the line feed included; the hash of a frame is the SHA-256 of its
+whole line. Payloads are opaque, not empty and without line feed. docs/STORAGE.md has the rules of recovery.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import google_crc32c
+
+from crabnet.errors import Reason, RefusedError
+from crabnet.limits import FRAME_BYTES_MAX, STORAGE_CHUNK_BYTES
+from crabnet.storage.files import Files, OpenMode, opened, write_all
+
+JOURNAL_VERSION: Final = 1
+GENESIS_HASH: Final = "0" * 64
+"""Stands before frame 1 of a data dir that began empty."""
+HEADER_BYTES: Final = 16 + 5 + 21 + 65 + 8 + 1
+FRAME_PREFIX_BYTES: Final = 9 + 9 + 17 + 65
+FRAME_OVERHEAD_BYTES: Final = FRAME_PREFIX_BYTES + 1
+LSN_MAX: Final = 2**63 - 1
+
+HEADER_LINE: Final = re.compile(rb"crabnet-journal (\d{4}) (\d{20}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
+FRAME_PREFIX: Final = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) ([0-9a-f]{64}) ")
+_SEGMENT_NAME: Final = re.compile(r"(\d{20})\.log")
+
+
+class FramePosition(NamedTuple):
+    """Where a frame lies: ``offset`` of its line in the segment, ``length`` of its payload, both in bytes."""
+
+    lsn: int
+    segment_first_lsn: int
+    offset: int
+    length: int
+
+
+class Frame(NamedTuple):
+    """One commit batch as it was read back; ``hash`` is that of its line."""
+
+    position: FramePosition
+    payload: bytes
+    previous_hash: str
+    hash: str
+
+    @property
+    def lsn(self) -> int:
+        return self.position.lsn
+
+    @property
+    def end(self) -> int:
+        """Offset after the line."""
+        return self.position.offset + FRAME_OVERHEAD_BYTES + self.position.length
+
+
+def segment_name(first_lsn: int) -> str:
+    """The file name of a segment."""
+    return f"{first_lsn:020d}.log"
+
+
+def segment_first_lsn(name: str) -> int | None:
+    """The first lsn that a file name tells, or ``None`` when it is not the name of a segment."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    first = int(match[1]) if match else 0
+    return first if 1 <= first <= LSN_MAX else None
+
+
+def encode_header(first_lsn: int, previous_hash: str) -> bytes:
+    """The first line of a segment."""
+    return seal_header(b"crabnet-journal %04d %020d %s " % (JOURNAL_VERSION, first_lsn, previous_hash.encode()))
+
+
+def seal_header(start: bytes) -> bytes:
+    """Add the CRC to the beginning of a header line."""
+    return start + b"%08x\n" % google_crc32c.value(start)
+
+
+def encode_frame(lsn: int, previous_hash: str, payload: bytes) -> bytes:
+    """The line of a frame. Raises ``RefusedError`` for a payload that is empty, too large or has a line feed."""
+    if not payload or b"\n" in payload:
+        raise RefusedError("the payload of a journal frame must not be empty or contain a line feed", Reason.MALFORMED)
+    if len(payload) > FRAME_BYTES_MAX:
+        raise RefusedError(
+            f"a journal frame of {len(payload)} bytes is over the bound of {FRAME_BYTES_MAX}", Reason.TOO_LARGE
+        )
+    rest = b"%08x %016x %s %s\n" % (len(payload), lsn, previous_hash.encode(), payload)
+    return b"%08x %s" % (google_crc32c.value(rest), rest)
+
+
+def hash_line(line: bytes) -> str:
+    """The hash of a frame, over its whole line."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def parse_frame(data: bytes, at: int, segment_lsn: int, base: int = 0) -> Frame | None:
+    """The frame whose line starts at ``data[at]``, or ``None`` when there is no sound one.
+
+    ``base`` is the offset of ``data`` in the segment.
+    """
+    match = FRAME_PREFIX.match(data, at)
+    if match is None:
+        return None
+    length = int(match[2], 16)
+    end = at + FRAME_OVERHEAD_BYTES + length
+    if not 0 < length <= FRAME_BYTES_MAX or end > len(data) or data[end - 1] != 0x0A:
+        return None
+    line = data[at:end]
+    if google_crc32c.value(line[9:]) != int(match[1], 16):
+        return None
+    position = FramePosition(int(match[3], 16), segment_lsn, base + at, length)
+    return Frame(position, line[FRAME_PREFIX_BYTES:-1], match[4].decode(), hash_line(line))
+
+
+class SegmentWriter:
+    """The segment that is appended to. Not safe for concurrent use; every method may raise ``OSError``."""
+
+    def __init__(self, files: Files, path: Path, fd: int, first_lsn: int, end: int) -> None:
+        self._files = files
+        self._fd = fd
+        self.path = path
+        self.first_lsn = first_lsn
+        self.end = end
+
+    @classmethod
+    def create(cls, files: Files, directory: Path, first_lsn: int, previous_hash: str) -> SegmentWriter:
+        """Start a segment: its header and its directory entry are durable on return."""
+        path = directory / segment_name(first_lsn)
+        fd = files.open(path, OpenMode.CREATE)
+        writer = cls(files, path, fd, first_lsn, 0)
+        try:
+            writer.end = write_all(files, fd, encode_header(first_lsn, previous_hash), 0)
+            files.fsync(fd)
+            files.fsync_dir(directory)
+        except BaseException:
+            files.close(fd)
+            raise
+        return writer
+
+    @classmethod
+    def reopen(cls, files: Files, path: Path, first_lsn: int, end: int, *, renew: bool) -> SegmentWriter:
+        """Go on with a segment of which the first ``end`` bytes are sound.
+
+        ``renew`` first puts a copy of these bytes in its place, without whatever follows them. After a failed fsync
+        the kernel may hold bytes as clean that the medium never got; only writing them again makes them durable, and
+        to a new file, since overwriting in place risks what is durable already.
+        """
+        if renew:
+            temporary = path.with_name(path.name + ".tmp")
+            with opened(files, path, OpenMode.READ) as source, opened(files, temporary, OpenMode.REPLACE) as target:
+                offset = 0
+                while offset < end:
+                    chunk = files.pread(source, min(STORAGE_CHUNK_BYTES, end - offset), offset)
+                    if not chunk:
+                        raise OSError(errno.EIO, "the file became shorter while it was read")
+                    offset = write_all(files, target, chunk, offset)
+                files.fsync(target)
+            files.rename(temporary, path)
+            files.fsync_dir(path.parent)
+        return cls(files, path, files.open(path, OpenMode.WRITE), first_lsn, end)
+
+    def append(self, line: bytes) -> int:
+        """Write one line and make it durable; return its offset."""
+        offset = self.end
+        self.end = write_all(self._files, self._fd, line, offset)
+        self._files.fdatasync(self._fd)
+        return offset
+
+    def close(self) -> None:
+        self._files.close(self._fd)

@@ -1,0 +1,107 @@
+"""Where the ledger's files lie in a data dir, and the seal that tells how far the journal had got."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import google_crc32c
+
+from crabnet.storage.files import Files, read_whole
+from crabnet.storage.journal import segment_first_lsn
+
+_SEAL: Final = re.compile(rb"crabnet-sealed 0001 ([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
+_SEAL_BYTES_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths inside a data dir that belong to the ledger."""
+
+    data_dir: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "lock"
+
+    @property
+    def state(self) -> Path:
+        return self.data_dir / "state.json"
+
+    @property
+    def bak(self) -> Path:
+        return self.data_dir / "state.json.bak"
+
+    @property
+    def temporary(self) -> Path:
+        return self.data_dir / "state.json.tmp"
+
+    @property
+    def journal(self) -> Path:
+        return self.data_dir / "journal"
+
+    @property
+    def history(self) -> Path:
+        return self.data_dir / "history"
+
+    def places(self, name: str) -> tuple[Path, Path]:
+        """Where a segment is, in the order in which it moves."""
+        return self.journal / name, self.history / name
+
+    def is_leftover(self, name: str) -> bool:
+        """Whether a file name is that of a temporary file of the ledger, never put in place."""
+        if not name.endswith(".tmp"):
+            return False
+        stem = name.removesuffix(".tmp")
+        return stem in {self.state.name, self.seal.name, self.baseline.name} or segment_first_lsn(stem) is not None
+
+    @property
+    def baseline(self) -> Path:
+        """The baseline's ``state.json`` that this data dir was begun from, if it was."""
+        return self.history / "baseline-state.json"
+
+    @property
+    def seal(self) -> Path:
+        """How far the journal had got when it was last closed in order."""
+        return self.data_dir / "sealed"
+
+    @property
+    def reserve(self) -> Path:
+        return self.data_dir / "reserve"
+
+    @property
+    def damaged(self) -> Path:
+        return self.data_dir / "damaged"
+
+
+def encode_seal(lsn: int, head_hash: str) -> bytes:
+    """The content of ``sealed``: the last lsn and the hash of its frame."""
+    start = b"crabnet-sealed 0001 %016x %s " % (lsn, head_hash.encode())
+    return start + b"%08x\n" % google_crc32c.value(start)
+
+
+def read_seal(files: Files, path: Path) -> tuple[int, str] | None:
+    """The last lsn and its hash at the last orderly close, ``None`` when there was none.
+
+    Raises ``ValueError`` for damaged content, ``OSError`` when reading fails.
+    """
+    content = read_whole(files, path, _SEAL_BYTES_MAX)
+    if content is None:
+        return None
+    match = _SEAL.fullmatch(content)
+    if match is None or int(match[3], 16) != google_crc32c.value(content[:-9]):
+        raise ValueError("it is not a seal, or has damaged bytes")
+    return int(match[1], 16), match[2].decode()
+
+
+def list_segments(files: Files, layout: Layout) -> list[tuple[int, Path]]:
+    """All segments (first lsn, path) in order, those in ``history/`` too. Raises ``OSError``."""
+    found: dict[int, Path] = {}
+    for directory in (layout.history, layout.journal):
+        for name in files.listdir(directory):
+            first = segment_first_lsn(name)
+            if first is not None:
+                found[first] = directory / name
+    return sorted(found.items())

@@ -1,0 +1,163 @@
+"""Who owns a data dir: an exclusive ``flock`` on a lock file that is never deleted.
+
+The kernel drops the lock with the process, so ``kill -9`` leaves nothing stale. The JSON inside the file only
+tells people who holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from crabnet.errors import DataDirBusyError, Reason, StorageFailedError
+from crabnet.limits import LOCK_HINT_BYTES, LOCK_NODE_GRACE_MS, LOCK_WAIT_STEP_MS
+from crabnet.storage.files import Files, OpenMode, guarded, make_dir, read_whole, storage_failed, write_all
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+_PROGRAM_CHARS_MAX: Final = 64
+
+
+class LockRole(StrEnum):
+    """What the holder of a lock does with it."""
+
+    NODE = "node"
+    """Holds it until it is stopped."""
+    COMMAND = "command"
+    """Holds it for moments: others may wait."""
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """The hint inside a lock file."""
+
+    pid: int
+    started_at_ms: int
+    role: LockRole
+    program: str
+
+    def __str__(self) -> str:
+        try:
+            since = datetime.fromtimestamp(self.started_at_ms / 1000, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError, OSError):
+            since = "an unknown time"
+        return f"{self.role.value} {self.program} with pid {self.pid}, since {since}"
+
+
+def read_holder(files: Files, path: Path) -> LockHolder | None:
+    """Read who last took the lock at ``path``, without taking it; ``None`` when the file does not tell.
+
+    The holder may be gone: only the lock itself tells. Raises nothing: a hint that cannot be read is no hint.
+    """
+    try:
+        content = read_whole(files, path, LOCK_HINT_BYTES)
+        return None if content is None else msgspec.json.decode(content, type=LockHolder)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class DirLock:
+    """A lock that is held. Closing it, or the end of the process, releases it."""
+
+    def __init__(self, files: Files, path: Path, fd: int) -> None:
+        self._files = files
+        self._fd: int | None = fd
+        self.path = path
+
+    @classmethod
+    def acquire(cls, files: Files, path: Path, role: LockRole, *, program: str, now_ms: int) -> Self:
+        """Take the lock file ``path`` at once or fail; missing directories are made.
+
+        Raises ``DataDirBusyError`` naming the holder, or ``StorageFailedError`` (``LOCKS_UNSUPPORTED`` when a
+        second open file could take the same lock, as on some network file systems).
+        """
+        with guarded("open the lock", path):
+            make_dir(files, path.parent)
+            fd = files.open(path, OpenMode.LOCK)
+        try:
+            if not _locked(files, fd, path):
+                holder = read_holder(files, path)
+                raise DataDirBusyError(
+                    f"{path.parent} is in use by {holder if holder is not None else 'another process'}; "
+                    f"stop it, or use another data dir"
+                )
+            _probe(files, path)
+            hint = LockHolder(os.getpid(), now_ms, role, program[:_PROGRAM_CHARS_MAX])
+            with guarded("write the lock", path):
+                write_all(files, fd, msgspec.json.encode(hint).ljust(LOCK_HINT_BYTES), 0)
+        except BaseException:
+            files.close(fd)
+            raise
+        return cls(files, path, fd)
+
+    def release(self) -> None:
+        """Give the lock back. Releasing twice is harmless."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            with guarded("release the lock", self.path):
+                self._files.close(fd)
+
+
+def _locked(files: Files, fd: int, path: Path) -> bool:
+    try:
+        return files.try_lock(fd)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise _unsupported(path) from error
+        raise storage_failed(error, "take the lock", path) from error
+
+
+def _probe(files: Files, path: Path) -> None:
+    with guarded("open the lock", path):
+        second = files.open(path, OpenMode.LOCK)
+    try:
+        if _locked(files, second, path):
+            raise _unsupported(path)
+    finally:
+        files.close(second)
+
+
+def _unsupported(path: Path) -> StorageFailedError:
+    return StorageFailedError(
+        f"the file system of {path.parent} has no working file locks (flock); put the data dir on a local disk",
+        Reason.LOCKS_UNSUPPORTED,
+    )
+
+
+def acquire_with_wait(
+    files: Files,
+    path: Path,
+    role: LockRole,
+    *,
+    program: str,
+    clock_ms: Callable[[], int],
+    wait_ms: int,
+    sleep_ms: Callable[[int], None],
+) -> DirLock:
+    """Take the lock, waiting up to ``wait_ms`` while another one-shot command holds it.
+
+    A node is not waited for: ``DataDirBusyError`` as soon as the hint has named one for ``LOCK_NODE_GRACE_MS``
+    (a shorter time may be the hint of a killed node, not yet overwritten). ``clock_ms`` is wall-clock time.
+    """
+    start_ms = clock_ms()
+    node_since_ms: int | None = None
+    while True:
+        now_ms = clock_ms()
+        try:
+            return DirLock.acquire(files, path, role, program=program, now_ms=now_ms)
+        except DataDirBusyError:
+            holder = read_holder(files, path)
+            if holder is None or holder.role is not LockRole.NODE:
+                node_since_ms = None
+            elif node_since_ms is None:
+                node_since_ms = now_ms
+            elif now_ms - node_since_ms >= LOCK_NODE_GRACE_MS:
+                raise
+            if not 0 <= now_ms - start_ms < wait_ms:
+                raise
+        sleep_ms(LOCK_WAIT_STEP_MS)

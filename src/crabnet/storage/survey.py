@@ -1,0 +1,120 @@
+"""A look at a data dir that changes nothing: what is there, in which condition, and what recovery would do.
+
+Needs no lock; beside a running node the answer may be about a moment that has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint
+from crabnet.storage.files import Files, guarded
+from crabnet.storage.journal import GENESIS_HASH
+from crabnet.storage.journal_survey import Base, Damage, JournalSurvey, survey_journal
+from crabnet.storage.layout import Layout, list_segments, read_seal
+from crabnet.storage.recovery import Action, Notice, NoticeCode, Rule, decide
+from crabnet.storage.segments import TailKind
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that recovery needs to know."""
+
+    layout: Layout
+    state: CheckpointFinding
+    bak: CheckpointFinding
+    base: Base
+    journal: JournalSurvey
+    segments: list[tuple[int, Path]]
+    seal_lsn: int | None
+    rule: Rule
+    notices: tuple[Notice, ...]
+
+    def damages(self) -> list[Damage]:
+        """All damage that was found, for the operator."""
+        found = [
+            Damage(each.path, each.offset, each.detail)
+            for each in (self.state, self.bak)
+            if each.condition in {Condition.DAMAGED, Condition.NEWER}
+        ]
+        found += [] if self.journal.damage is None else [self.journal.damage]
+        return found + self.journal.covered
+
+
+def survey(files: Files, data_dir: Path) -> Survey:
+    """Examine a data dir. Raises ``StorageFailedError`` when it cannot be read."""
+    layout = Layout(data_dir)
+    state = examine_checkpoint(files, layout.state)
+    bak = examine_checkpoint(files, layout.bak)
+    notices: list[Notice] = []
+    with guarded("read the data dir", data_dir):
+        segments = list_segments(files, layout)
+        seal: tuple[int, str] | None = None
+        try:
+            seal = read_seal(files, layout.seal)
+        except ValueError as error:
+            notices.append(Notice(NoticeCode.SEAL_DAMAGED, f"{layout.seal}: {error}; it is written anew", layout.seal))
+    base = _choose_base(files, layout, state, bak, segments)
+    with guarded("read the journal", layout.journal):
+        journal = survey_journal(files, layout, base, segments, seal)
+    rule = decide(state.condition, bak.condition, journal.condition)
+    seal_lsn = None if seal is None else seal[0]
+    notices += _notices(state, bak, journal, segments, seal_lsn)
+    if rule.action is Action.IMPORT_BASELINE:
+        message = f"{layout.state}: a state of the Rust program; its content is imported"
+        notices.append(Notice(NoticeCode.BASELINE_IMPORTED, message, layout.state))
+    return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices))
+
+
+def _base_of(finding: CheckpointFinding) -> Base:
+    if finding.header is None:
+        return Base(finding, 0, finding.digest)
+    return Base(finding, finding.header.lsn, finding.header.journal_head)
+
+
+def _choose_base(
+    files: Files, layout: Layout, state: CheckpointFinding, bak: CheckpointFinding, segments: list[tuple[int, Path]]
+) -> Base:
+    """The newest usable checkpoint; without one the beginning, empty or an imported baseline."""
+    for finding in (state, bak):
+        if finding.condition in {Condition.OK, Condition.OLDER}:
+            return _base_of(finding)
+    if segments:
+        baseline = examine_checkpoint(files, layout.baseline)
+        if baseline.condition is Condition.OLDER:
+            return _base_of(baseline)
+    return Base(None, 0, GENESIS_HASH)
+
+
+def _notices(
+    state: CheckpointFinding,
+    bak: CheckpointFinding,
+    journal: JournalSurvey,
+    segments: list[tuple[int, Path]],
+    seal_lsn: int | None,
+) -> list[Notice]:
+    notices: list[Notice] = []
+
+    def add(code: NoticeCode, path: Path, offset: int, message: str) -> None:
+        notices.append(Notice(code, f"{path}: {message}", path, offset))
+
+    if state.condition is Condition.DAMAGED:
+        add(NoticeCode.STATE_DAMAGED, state.path, state.offset, state.detail)
+    elif state.condition is Condition.ABSENT and segments:
+        if bak.condition is not Condition.ABSENT or segments[-1][0] > 1:
+            add(NoticeCode.STATE_ABSENT, state.path, 0, "there is no checkpoint, although there has been one")
+        else:
+            add(NoticeCode.NO_CHECKPOINT_YET, state.path, 0, "no checkpoint was made yet")
+    if bak.condition is Condition.DAMAGED:
+        add(NoticeCode.BAK_DAMAGED, bak.path, bak.offset, bak.detail)
+    if journal.last is not None and journal.last.tail is TailKind.TORN:
+        last = journal.last
+        add(NoticeCode.JOURNAL_TORN, last.path, last.end, f"{last.detail}, never acknowledged; they are cut off")
+    if journal.torn_segment is not None:
+        add(NoticeCode.JOURNAL_SEGMENT_TORN, journal.torn_segment[1], 0, "it has no frames and no sound header")
+    for damage in journal.covered:
+        add(NoticeCode.JOURNAL_DAMAGE_COVERED, damage.path, damage.offset, f"{damage.detail}; make a checkpoint")
+    if journal.condition is Condition.OK and journal.last_lsn != (seal_lsn or 0):
+        add(NoticeCode.UNCLEAN_SHUTDOWN, journal.last.path if journal.last else state.path, 0, "it was not closed")
+    return notices
