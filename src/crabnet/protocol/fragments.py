@@ -306,15 +306,17 @@ class Reassembler:
         return True
 
     def _push_out(self, newcomer: _Assembly, extra: int, weigh: Callable[[_Share], int], now_ms: int) -> bool:
-        """Evict one message of the heaviest group for the newcomer; False when the newcomer has no better claim."""
+        """Evict one message of a heaviest group for the newcomer; False when the newcomer has no better claim."""
         own = self._groups.get(newcomer.group)
         weight = extra + (weigh(own) if own is not None else 0)
-        heaviest = max(self._groups.values(), key=weigh, default=None)
-        loser = heaviest if heaviest is not None and weigh(heaviest) >= weight else own
-        victim = loser.quietest(newcomer) if loser is not None else None
-        if loser is None or victim is None:
-            return False
-        if weigh(loser) <= weight and now_ms - victim.progress_ms < self._bounds.quiet_ms:
+        heaviest = max(map(weigh, self._groups.values()), default=0)
+        if heaviest >= weight:
+            losers = [share for share in self._groups.values() if weigh(share) == heaviest]
+        else:
+            losers = [] if own is None else [own]
+        victims = (victim for share in losers if (victim := share.quietest(newcomer)) is not None)
+        victim = min(victims, key=lambda assembly: assembly.progress_ms, default=None)
+        if victim is None or (heaviest <= weight and now_ms - victim.progress_ms < self._bounds.quiet_ms):
             return False
         self._evict(victim)
         return True
