@@ -45,7 +45,7 @@ class EventFieldWarning(UserWarning):
 
 
 def make_event(
-    kind: EventKind, now_ms: int, node_id: str, /, *, severity: Severity | None = None, **fields: PayloadValue
+    kind: EventKind, now_ms: int, node_id: str, severity: Severity | None = None, /, **fields: PayloadValue
 ) -> Event:
     """Build an event of ``kind`` at ``now_ms`` (milliseconds since the epoch); raises nothing.
 

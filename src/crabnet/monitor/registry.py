@@ -93,9 +93,8 @@ class EventKind(StrEnum):
 
 FIELDS: Final = MappingProxyType(
     {
-        "action": "what was done: for a repair `cut`, `kept_aside` or `started_anew`",
+        "action": "what was done: for a repair `cut` or `kept_aside`",
         "address": "network address of the peer or source, `host:port`",
-        "addresses": "number of addresses tried",
         "attempt": "attempt number of the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
         "bytes": "number of bytes concerned",

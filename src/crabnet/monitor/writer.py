@@ -115,11 +115,9 @@ class EventLog:
         if self.wake is not None and (event.severity is Severity.ALERT or len(self._queue) >= self._wake_at):
             self.wake()
 
-    def emit(
-        self, kind: EventKind, now_ms: int, /, *, severity: Severity | None = None, **fields: PayloadValue
-    ) -> None:
+    def emit(self, kind: EventKind, now_ms: int, severity: Severity | None = None, /, **fields: PayloadValue) -> None:
         """``put(make_event(...))`` with the node id of this log."""
-        self.put(make_event(kind, now_ms, self._node_id, severity=severity, **fields))
+        self.put(make_event(kind, now_ms, self._node_id, severity, **fields))
 
     @property
     def flush_due(self) -> bool:

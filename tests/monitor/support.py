@@ -1,0 +1,107 @@
+"""Helpers of the monitor tests: fill an event log, read its directory, make file calls fail."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+from crabnet.monitor.events import Event, make_event
+from crabnet.monitor.registry import EventKind
+from crabnet.monitor.segment import EventLogOptions
+from crabnet.monitor.writer import EventLog
+from crabnet.storage.files import OpenMode, RealFiles
+from crabnet.storage.lock import LockRole
+
+NOW_MS = 1_795_429_130_123
+NODE = "12D3KooWExample"
+
+
+def open_log(
+    directory: Path,
+    *,
+    now_ms: int = NOW_MS,
+    options: EventLogOptions | None = None,
+    files: RealFiles | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> EventLog:
+    """An event log in ``directory``."""
+    return EventLog.open(
+        RealFiles() if files is None else files,
+        directory,
+        NODE,
+        now_ms=now_ms,
+        role=LockRole.NODE,
+        program="test",
+        options=options,
+        warn=warn,
+    )
+
+
+def accepted(seq: int, now_ms: int = NOW_MS) -> Event:
+    """An event that can be told from others by ``seq``."""
+    return make_event(EventKind.ENVELOPE_ACCEPTED, now_ms, NODE, seq=seq, kind="SeedCreated", seed_id=f"seed-{seq % 3}")
+
+
+def poisoned(lsn: int, now_ms: int = NOW_MS) -> Event:
+    """An alert that can be told from others by ``lsn``."""
+    return make_event(EventKind.JOB_FAILED, now_ms, NODE, failures=lsn)
+
+
+def sequence_of(events: list[Event]) -> list[int]:
+    """The numbers that ``accepted`` put into the events; others are left out."""
+    return [value for event in events if isinstance(value := event.payload.get("seq"), int)]
+
+
+class FailingFiles(RealFiles):
+    """Lets the call number ``fail_at`` (from 1, of those that change something) fail, and ``failures`` in all."""
+
+    def __init__(self, fail_at: int = 0, failures: int = 1, short: bool = False) -> None:
+        self.fail_at = fail_at
+        self.failures = failures
+        self.short = short
+        self.calls = 0
+
+    def _fails(self) -> bool:
+        self.calls += 1
+        return self.fail_at > 0 and self.fail_at <= self.calls < self.fail_at + self.failures
+
+    def _may_fail(self) -> None:
+        if self._fails():
+            raise OSError(errno.EIO, "injected failure")
+
+    def open(self, path: Path, mode: OpenMode) -> int:
+        if path.suffix == ".ndjson" and mode is not OpenMode.READ:
+            self._may_fail()
+        return super().open(path, mode)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        if self._fails():
+            if self.short:
+                return super().pwrite(fd, data[: len(data) // 2], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().pwrite(fd, data, offset)
+
+    def fdatasync(self, fd: int) -> None:
+        self._may_fail()
+        super().fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        self._may_fail()
+        super().fsync(fd)
+
+    def fsync_dir(self, path: Path) -> None:
+        self._may_fail()
+        super().fsync_dir(path)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._may_fail()
+        super().truncate(fd, size)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._may_fail()
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._may_fail()
+        super().unlink(path)
