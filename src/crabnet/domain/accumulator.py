@@ -1,8 +1,8 @@
 """A hash of a set of byte strings that can be updated element by element, in any order.
 
 MuHash (Bellare and Micciancio 1997; ``MuHash3072`` in Bitcoin Core's ``crypto/muhash``): every element is hashed to a
-number modulo a 3072-bit prime, adding multiplies, removing divides. So a node with a million seeds updates its state hash
-at the cost of what changed, and seeds that have left memory stay covered.
+number modulo a 3072-bit prime, adding multiplies, removing divides. So a node with a million seeds updates its state
+hash at the cost of what changed, and seeds that have left memory stay covered.
 """
 
 from __future__ import annotations

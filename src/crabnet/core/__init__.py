@@ -1,0 +1,1 @@
+"""``handle(input, now) -> effects``: pure, drives everything; the node does what the effects say."""

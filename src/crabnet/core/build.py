@@ -1,0 +1,158 @@
+"""From the operator's wishes to the objects that state them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from crabnet import limits
+from crabnet.core.commands import CreateClaim, FinishRun, Publish, Settle, StartRun, SubmitBid
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import (
+    Bid,
+    Body,
+    Claim,
+    FactKind,
+    Run,
+    Seed,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+)
+from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.protocol.payloads import SETTLE_KINDS
+
+T = TypeVar("T", bound=Body)
+
+
+def _checked(body: T) -> T:
+    """The same object, if it keeps the bounds that receivers will demand."""
+    try:
+        msgspec.convert(msgspec.to_builtins(body), type(body))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{type(body).__name__.lower()}: {error}") from error
+    for name, value in msgspec.structs.asdict(body).items():
+        if isinstance(value, int) and not -limits.INTEGER_MAX <= value <= limits.INTEGER_MAX:
+            raise UsageError(f"{name} is {value}: integers go up to 2^53-1")
+    return body
+
+
+def _seconds(milliseconds: int) -> int:
+    return -(-milliseconds // 1000)
+
+
+def build_seed(wish: Publish, object_id: str, author: str, now_s: int) -> tuple[FactKind, Seed]:
+    """A seed. Raises UsageError."""
+    for name in ("timeout_ms", "bid_window_ms", "claim_window_ms", "exec_deadline_ms"):
+        value = getattr(wish, name)
+        if value is not None and not 0 < value <= limits.TIMEOUT_MS_MAX:
+            raise UsageError(f"{name} is {value}: it goes from 1 to {limits.TIMEOUT_MS_MAX}")
+    bid_deadline_s = now_s + _seconds(wish.bid_window_ms)
+    claim_window_s = limits.CLAIM_WINDOW_S_DEFAULT if wish.claim_window_ms is None else _seconds(wish.claim_window_ms)
+    pick_up_ms = limits.EXECUTION_PICK_UP_MS_DEFAULT
+    seed = Seed(
+        id=object_id,
+        title=wish.title,
+        description=wish.description,
+        command=wish.command,
+        timeout_ms=wish.timeout_ms,
+        bid_deadline_ts=bid_deadline_s,
+        exec_deadline_ms=wish.timeout_ms + pick_up_ms if wish.exec_deadline_ms is None else wish.exec_deadline_ms,
+        min_price=wish.min_price,
+        max_bids=wish.max_bids,
+        reward=wish.reward,
+        rules=wish.rules,
+        created_by=author,
+        created_at=now_s,
+        claim_deadline_ts=bid_deadline_s + claim_window_s,
+    )
+    return FactKind.SEED, _checked(seed)
+
+
+def build_bid(wish: SubmitBid, object_id: str, author: str, now_s: int) -> tuple[FactKind, Bid]:
+    """A bid. Raises UsageError."""
+    bid = Bid(id=object_id, seed_id=wish.seed_id, bidder=author, price=wish.price, notes=wish.notes, created_at=now_s)
+    return FactKind.BID, _checked(bid)
+
+
+def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Claim]:
+    """A claim of a bid that is known here. Raises RefusedError, UsageError."""
+    bid = next((entry.fact.body for entry in record.bids if entry.fact.key == wish.bid_id), None)
+    if not isinstance(bid, Bid):
+        raise RefusedError(f"seed {wish.seed_id} has no bid {wish.bid_id}", Reason.UNKNOWN_BID)
+    progress = record.progress
+    claim = Claim(
+        id=object_id,
+        seed_id=wish.seed_id,
+        bid_id=bid.id,
+        worker=bid.bidder,
+        created_at=now_s,
+        attempt=progress.attempt + (progress.status is SeedStatus.FORFEITED),
+    )
+    return FactKind.CLAIM, _checked(claim)
+
+
+def own_claim(record: Record, seed_id: str, node_id: str) -> str:
+    """The id of the current claim if it is this node's to work on. Raises RefusedError."""
+    progress = record.progress
+    if progress.claim_id is None:
+        raise RefusedError(
+            f"seed {seed_id} is {progress.status.value}: nobody has claimed it for anyone", Reason.WRONG_STATE
+        )
+    if progress.claimed_by != node_id:
+        raise RefusedError(f"seed {seed_id} was claimed for {progress.claimed_by}, not for us", Reason.UNAUTHORISED)
+    return progress.claim_id
+
+
+def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Run]:
+    """The statement that a run begins. Raises RefusedError."""
+    claim_id = own_claim(record, wish.seed_id, author)
+    if record.progress.status is SeedStatus.RUNNING:
+        raise RefusedError(f"seed {wish.seed_id} is running already", Reason.RUN_IN_PROGRESS)
+    run = Run(id=object_id, seed_id=wish.seed_id, claim_id=claim_id, worker=author, created_at=now_s)
+    return FactKind.STARTED, _checked(run)
+
+
+def build_result(
+    wish: FinishRun, record: Record, object_id: str, author: str, now_s: int
+) -> tuple[FactKind, TaskResult]:
+    """The result of a run. Raises RefusedError."""
+    result = TaskResult(
+        id=object_id,
+        seed_id=wish.seed_id,
+        worker=author,
+        exit_code=wish.exit_code,
+        timed_out=wish.timed_out,
+        stdout=wish.stdout,
+        stderr=wish.stderr,
+        output_hash=wish.output_hash,
+        duration_ms=wish.duration_ms,
+        claim_id=own_claim(record, wish.seed_id, author),
+        created_at=now_s,
+        stdout_truncated=wish.stdout_truncated,
+        stderr_truncated=wish.stderr_truncated,
+        termination=wish.termination,
+        refusal=None if wish.refusal is None else wish.refusal.value,
+    )
+    return FactKind.RESULT, _checked(result)
+
+
+def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Settlement]:
+    """The creator's last word. Raises UsageError."""
+    kind = SETTLE_KINDS.get(wish.outcome)
+    if kind is None:
+        raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
+    progress = record.progress
+    named = kind is not FactKind.CLOSE
+    settlement = Settlement(
+        id=object_id,
+        seed_id=wish.seed_id,
+        outcome=wish.outcome,
+        claim_id=progress.claim_id if named else None,
+        result_id=progress.result_id if kind is FactKind.SETTLE else None,
+        attempt=progress.attempt,
+        note=wish.note,
+        created_at=now_s,
+    )
+    return kind, _checked(settlement)

@@ -1,0 +1,92 @@
+"""Inputs of the core: what came from the network, what the operator wants, and the passing of time."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from crabnet.core.records import Via
+from crabnet.domain.model import SeedStatus, Termination
+from crabnet.errors import Reason
+
+
+class Received(Struct, frozen=True):
+    """A whole message from an address."""
+
+    source: str
+    data: bytes
+    via: Via = Via.LIVE
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed; to be given several times a second."""
+
+
+class Publish(Struct, frozen=True, kw_only=True):
+    """Offer a task. Windows are counted from now and rounded up to whole seconds."""
+
+    title: str
+    command: str
+    description: str = ""
+    timeout_ms: int = 120_000
+    bid_window_ms: int = 60_000
+    claim_window_ms: int | None = None
+    exec_deadline_ms: int | None = None
+    min_price: int = 0
+    max_bids: int = 0
+    reward: int = 0
+    rules: str = ""
+    announce: bool = True
+
+
+class SubmitBid(Struct, frozen=True, kw_only=True):
+    """Offer to run a seed."""
+
+    seed_id: str
+    price: int
+    notes: str = ""
+    announce: bool = True
+
+
+class CreateClaim(Struct, frozen=True, kw_only=True):
+    """Choose a bid."""
+
+    seed_id: str
+    bid_id: str
+    announce: bool = True
+
+
+class StartRun(Struct, frozen=True, kw_only=True):
+    """Begin to run a claimed seed; the reply is the order to run."""
+
+    seed_id: str
+    announce: bool = True
+
+
+class FinishRun(Struct, frozen=True, kw_only=True):
+    """What a run gave. ``refusal`` is set for a command that the runner's policy refused and that was never started."""
+
+    seed_id: str
+    exit_code: int
+    timed_out: bool
+    stdout: str
+    stderr: str
+    output_hash: str
+    duration_ms: int
+    termination: Termination
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    refusal: Reason | None = None
+    announce: bool = True
+
+
+class Settle(Struct, frozen=True, kw_only=True):
+    """Accept or reject a result, forfeit an attempt that is overdue, or close (Expired) a seed that nobody runs."""
+
+    seed_id: str
+    outcome: SeedStatus
+    note: str = ""
+    announce: bool = True
+
+
+Operation = Publish | SubmitBid | CreateClaim | StartRun | FinishRun | Settle
+Input = Received | Tick | Operation

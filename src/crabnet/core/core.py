@@ -1,0 +1,337 @@
+"""The core: ``handle(input, now_ms, effects)`` judges an input, changes the replica, and says what to do.
+
+The caller makes ``effects.records`` durable before it does anything else that they ask for, and takes the core as lost
+if that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.core import build
+from crabnet.core.commands import (
+    CreateClaim,
+    FinishRun,
+    Input,
+    Operation,
+    Publish,
+    Received,
+    Settle,
+    StartRun,
+    SubmitBid,
+    Tick,
+)
+from crabnet.core.deadlines import Deadlines
+from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
+from crabnet.core.neighbours import Neighbours
+from crabnet.core.records import Via
+from crabnet.core.replica import Applied, Change, Replica
+from crabnet.core.sources import SourceGate
+from crabnet.domain.lifecycle import EMPTY, Record
+from crabnet.domain.model import Body, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
+from crabnet.domain.state import Outcome
+from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.identity import Signer
+
+_EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+class CoreConfig(Struct, frozen=True, kw_only=True):
+    """What the core needs of the settings. Units are in the names."""
+
+    policy: AdmissionPolicy = AdmissionPolicy()
+    seen_ttl_s: int = 86_400
+    seen_capacity: int = 10_000
+    parked_ttl_s: int = 60
+    source_threshold_per_s: int = 0
+    source_block_ms: int = 3_000
+    sync_interval_ms: int = 1_000
+    execution_grace_ms: int = 30_000
+    talk: bool = True
+    alias: str = ""
+    agent: str = ""
+
+
+class Core:
+    """One node's brain. ``entropy`` returns random integers up to 2^53-1."""
+
+    def __init__(self, config: CoreConfig, signer: Signer, entropy: Callable[[], int]) -> None:
+        self.config = config
+        self.signer = signer
+        self.replica = Replica(
+            config.policy,
+            seen_ttl_s=config.seen_ttl_s,
+            seen_capacity=config.seen_capacity,
+            parked_ttl_s=config.parked_ttl_s,
+        )
+        self.neighbours = Neighbours(config, signer, self.replica, entropy)
+        self.feed_risk = False
+        self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
+        self._deadlines = Deadlines(config.execution_grace_ms)
+        self._entropy = entropy
+        self._interrupted: list[str] = []
+
+    def handle(self, given: Input, now_ms: int, effects: Effects) -> None:
+        """Do what an input asks for; adds to ``effects``. Raises RefusedError or UsageError for operations only."""
+        if isinstance(given, Received):
+            self._received(given, now_ms, effects)
+        elif isinstance(given, Tick):
+            self._tick(now_ms, effects)
+        else:
+            self._operate(given, now_ms, effects)
+
+    def begin(self, now_ms: int, effects: Effects) -> None:
+        """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted."""
+        me = self.signer.node_id
+        for seed_id, record in self.replica.state.records.items():
+            progress = record.progress
+            if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
+                self._interrupted.append(seed_id)
+            definition = record.definition
+            if definition is not None and definition.created_by == me:
+                self._deadlines.watch(seed_id, record)
+        self._record_interrupted(now_ms, effects)
+
+    def record(self, seed_id: str) -> Record:
+        """What is known about a seed. Raises RefusedError for an unknown one."""
+        record = self.replica.state.records.get(seed_id)
+        if record is None or record.seed is None:
+            raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
+        return record
+
+    def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
+        source = received.source
+        refused = self._gate.check(source.rpartition(":")[0], now_ms) if received.via is Via.LIVE else None
+        if refused is not None:
+            if refused is Reason.RATE_LIMITED:
+                blocked: dict[str, FieldValue] = {
+                    "address": source,
+                    "reason": refused.value,
+                    "duration_ms": self.config.source_block_ms,
+                }
+                effects.notices.append(Notice("source_blocked", blocked))
+            return
+        now_s = now_ms // 1000
+        planner = self.neighbours.planner
+        imported = received.via is Via.IMPORT
+        applied = self.replica.receive(
+            received.data,
+            now_s,
+            via=received.via,
+            source=source,
+            wanted=lambda meta: imported or planner.wanted(meta.from_, meta.seq),
+        )
+        first = applied[0]
+        if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
+            self.neighbours.talk(first.admitted, source, now_ms, effects)
+            return
+        for item in applied:
+            self._report(item, source, now_ms, effects)
+        meta = first.meta
+        if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
+            return
+        if first.reason in {Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL}:
+            self.neighbours.gap(meta, source, now_ms, effects)
+        if first.record is not None or first.parked:
+            self.neighbours.heard(source, now_ms, effects)
+
+    def _report(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """Journal record, notices and consequences of one applied envelope."""
+        if item.record is not None:
+            if item.place is not None:
+                effects.places.append(item.place._replace(record_no=len(effects.records)))
+            effects.records.append(item.record)
+        meta = item.meta
+        fields: dict[str, FieldValue] = {"address": source, "seed_id": item.seed_id or None}
+        if meta is not None:
+            fields |= {"envelope_id": meta.id, "author": meta.from_, "kind": meta.kind, "seq": meta.seq}
+        kind = "envelope_accepted"
+        if item.outcome is not Outcome.ACCEPTED:
+            fields["reason"] = item.reason.value if item.reason is not None else None
+            waits = item.parked or (item.outcome is Outcome.IGNORED and item.record is not None)
+            kind = "envelope_parked" if waits else f"envelope_{item.outcome.value}"
+            if item.outcome is Outcome.REJECTED:
+                fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
+        effects.notices.append(Notice(kind, fields))
+        if item.proof is not None and meta is not None:
+            effects.notices.append(
+                Notice(
+                    "fork_detected",
+                    {
+                        "author": meta.from_,
+                        "seq": item.proof.seq,
+                        "envelope_id": item.proof.id,
+                        "other_id": item.proof.loser,
+                        "address": source,
+                    },
+                )
+            )
+        for change in item.changes:
+            self._changed(change, meta.id if meta is not None else "", effects)
+        if meta is not None and meta.v is not None and item.record is not None:
+            self.neighbours.progressed(meta.from_, now_ms, effects)
+
+    def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
+        record = self.replica.state.records.get(change.seed_id, EMPTY)
+        before, after = change.before, change.after
+        if record.definition is not None and record.definition.created_by == self.signer.node_id:
+            self._deadlines.watch(change.seed_id, record)
+        if before is not None and before.claim_id is not None and before.claimed_by == self.signer.node_id:
+            over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
+            if over:
+                effects.cancelled_claims.append(before.claim_id)
+        effects.notices.append(
+            Notice(
+                "seed_changed",
+                {
+                    "seed_id": change.seed_id,
+                    "status": after.status.value,
+                    "status_before": None if before is None else before.status.value,
+                    "attempt": after.attempt,
+                    "worker": after.claimed_by,
+                    "claim_id": after.claim_id,
+                    "result_id": after.result_id,
+                    "envelope_id": envelope_id,
+                },
+            )
+        )
+
+    def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+        if self.feed_risk:
+            raise RefusedError(
+                "the data dir was repaired and may lack envelopes that this node has sent; wait until a peer is reached"
+                " that holds our feed, or accept the risk of forking it with --accept-feed-risk",
+                Reason.FEED_RISK,
+            )
+        now_s = now_ms // 1000
+        record = EMPTY if isinstance(wish, Publish) else self.record(wish.seed_id)
+        me = self.signer.node_id
+
+        def made(object_id: str) -> tuple[FactKind, Body]:
+            match wish:
+                case Publish():
+                    return build.build_seed(wish, object_id, me, now_s)
+                case SubmitBid():
+                    return build.build_bid(wish, object_id, me, now_s)
+                case CreateClaim():
+                    return build.build_claim(wish, record, object_id, now_s)
+                case StartRun():
+                    return build.build_run(wish, record, object_id, me, now_s)
+                case FinishRun():
+                    return build.build_result(wish, record, object_id, me, now_s)
+                case Settle():
+                    return build.build_settlement(wish, record, object_id, now_s)
+
+        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy())
+        self._stated(applied, raw, wish.announce, effects)
+        effects.reply_seed_id = applied.seed_id
+        definition = self.replica.definition(applied.seed_id)
+        if isinstance(wish, StartRun) and definition is not None:
+            progress = self.replica.state.records[applied.seed_id].progress
+            effects.reply = RunOrder(
+                applied.seed_id,
+                progress.claim_id or "",
+                body.id,
+                definition.command,
+                definition.timeout_ms,
+                progress.attempt,
+            )
+        else:
+            effects.reply = None if isinstance(body, Run | Settlement) else body
+
+    def _stated(self, applied: Applied, raw: bytes, announce: bool, effects: Effects) -> None:
+        meta = applied.meta
+        if applied.record is None or applied.place is None or meta is None:
+            raise RefusedError("nothing was stated", Reason.INTERNAL)
+        effects.places.append(applied.place._replace(record_no=len(effects.records)))
+        effects.records.append(applied.record)
+        fields: dict[str, FieldValue] = {
+            "envelope_id": meta.id,
+            "kind": meta.kind,
+            "seq": meta.seq,
+            "seed_id": applied.seed_id,
+        }
+        effects.notices.append(Notice("envelope_created", fields))
+        for change in applied.changes:
+            self._changed(change, meta.id, effects)
+        if announce:
+            effects.sends.append(Send(raw, meta.kind, meta.id))
+        self.neighbours.planner.changed(meta.from_)
+
+    def _tick(self, now_ms: int, effects: Effects) -> None:
+        now_s = now_ms // 1000
+        pruned = self.replica.seen.prune(now_s)
+        if pruned:
+            fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}
+            effects.notices.append(Notice("seen_pruned", fields))
+        for parked in self.replica.parking.expire(now_s):
+            meta = parked.admitted.envelope.meta
+            gone: dict[str, FieldValue] = {
+                "envelope_id": meta.id,
+                "author": meta.from_,
+                "kind": meta.kind,
+                "seq": meta.seq,
+                "address": parked.source,
+                "reason": Reason.GAP.value,
+            }
+            effects.notices.append(Notice("envelope_dropped", gone))
+        self.neighbours.tick(now_ms, effects)
+        if not self.feed_risk:
+            self._record_interrupted(now_ms, effects)
+            self._sweep(now_ms, effects)
+
+    def _sweep(self, now_ms: int, effects: Effects) -> None:
+        for seed_id in self._deadlines.due(now_ms):
+            record = self.replica.state.records.get(seed_id, EMPTY)
+            action = self._deadlines.action(record, now_ms)
+            if action is None:
+                continue
+            overdue = action is FactKind.FORFEIT
+            outcome = SeedStatus.FORFEITED if overdue else SeedStatus.EXPIRED
+            note = "no result in time" if overdue else "nobody was chosen in time"
+            self._try(Settle(seed_id=seed_id, outcome=outcome, note=note), now_ms, effects)
+
+    def _record_interrupted(self, now_ms: int, effects: Effects) -> None:
+        if self.feed_risk:
+            return
+        for seed_id in self._interrupted:
+            progress = self.replica.state.records.get(seed_id, EMPTY).progress
+            if progress.status is not SeedStatus.RUNNING:
+                continue
+            fields: dict[str, FieldValue] = {
+                "seed_id": seed_id,
+                "claim_id": progress.claim_id,
+                "run_id": progress.run_id,
+                "reason": Reason.RUN_INTERRUPTED.value,
+            }
+            effects.notices.append(Notice("run_interrupted", fields))
+            interrupted = FinishRun(
+                seed_id=seed_id,
+                exit_code=limits.EXIT_CODE_INTERRUPTED,
+                timed_out=False,
+                stdout="",
+                stderr="run interrupted: the worker's node stopped while the command ran; it was not run again",
+                output_hash=_EMPTY_OUTPUT_HASH,
+                duration_ms=0,
+                termination=Termination(cause=TerminationCause.INTERRUPTED),
+            )
+            self._try(interrupted, now_ms, effects)
+        self._interrupted = []
+
+    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+        """Do by itself what an operator could ask for; a refusal becomes a notice."""
+        try:
+            self._operate(wish, now_ms, effects)
+        except CrabnetError as error:
+            fields: dict[str, FieldValue] = {
+                "operation": type(wish).__name__,
+                "reason": error.reason.value,
+                "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+            }
+            effects.notices.append(Notice("command_refused", fields))
+        effects.reply = None

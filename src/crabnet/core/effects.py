@@ -1,0 +1,73 @@
+"""What the core asks the node to do. Nothing else may happen before all ``records`` are durable (design section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from crabnet.domain.model import Bid, Claim, Seed, TaskResult
+
+FieldValue = str | int | bool | None
+
+
+class Notice(NamedTuple):
+    """Something worth an event; ``kind`` is a name of the event registry."""
+
+    kind: str
+    fields: Mapping[str, FieldValue]
+
+
+class Send(NamedTuple):
+    """An envelope to send: to one address, or to all configured targets and confirmed peers when ``to`` is None."""
+
+    data: bytes
+    kind: str
+    envelope_id: str
+    to: str | None = None
+
+
+class Serve(NamedTuple):
+    """Stored envelopes to send again, both ends included."""
+
+    author: str
+    from_seq: int
+    to_seq: int
+    to: str
+
+
+class FeedPlace(NamedTuple):
+    """Where a journalled envelope stands in its feed, for the index; ``record_no`` counts within the batch."""
+
+    author: str
+    seq: int
+    envelope_id: str
+    record_no: int
+
+
+class RunOrder(NamedTuple):
+    """A command that may be run, once the records are durable."""
+
+    seed_id: str
+    claim_id: str
+    run_id: str
+    command: str
+    timeout_ms: int
+    attempt: int
+
+
+Reply = Seed | Bid | Claim | RunOrder | TaskResult | None
+
+
+@dataclass(slots=True)
+class Effects:
+    """The outputs of one or more inputs, in order."""
+
+    records: list[bytes] = field(default_factory=list)
+    places: list[FeedPlace] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
+    serves: list[Serve] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    cancelled_claims: list[str] = field(default_factory=list)
+    reply: Reply = None
+    reply_seed_id: str = ""

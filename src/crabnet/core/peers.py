@@ -1,0 +1,84 @@
+"""Neighbours: which addresses have proved that they receive what is sent to them.
+
+Whoever sends us a verified envelope is challenged once in a while; whoever echoes the challenge from the same address
+is a confirmed peer, gets announcements and is served. So a forged source address earns its victim one small hello, no
+more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from crabnet import limits
+
+
+class _Peer(Struct):
+    heard_ms: int
+    challenge: str = ""
+    challenged_ms: int = -limits.PEER_CHALLENGE_INTERVAL_MS
+    confirmed: bool = False
+    node_id: str = ""
+
+
+class Peers:
+    """Addresses heard of lately, least recently heard first."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+
+    def heard(self, address: str, now_ms: int) -> None:
+        """A verified envelope came from this address."""
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = _Peer(now_ms)
+            self._make_room()
+        peer.heard_ms = now_ms
+        self._peers.move_to_end(address)
+
+    def _make_room(self) -> None:
+        if len(self._peers) <= limits.PEERS_MAX:
+            return
+        stranger = next((address for address, peer in self._peers.items() if not peer.confirmed), None)
+        self._peers.pop(next(iter(self._peers)) if stranger is None else stranger)
+
+    def due_challenge(self, address: str, token: str, now_ms: int) -> bool:
+        """True if this address should be challenged with ``token`` now."""
+        peer = self._peers.get(address)
+        if peer is None or peer.confirmed or now_ms - peer.challenged_ms < limits.PEER_CHALLENGE_INTERVAL_MS:
+            return False
+        peer.challenge = token
+        peer.challenged_ms = now_ms
+        return True
+
+    def confirm(self, address: str, node_id: str, echo: str) -> bool:
+        """An echo came back; True if it proves the address for the first time."""
+        peer = self._peers.get(address)
+        if peer is None or not echo or echo != peer.challenge:
+            return False
+        new = not peer.confirmed
+        peer.confirmed = True
+        peer.node_id = node_id
+        return new
+
+    def is_confirmed(self, address: str) -> bool:
+        """True if the address has proved itself."""
+        peer = self._peers.get(address)
+        return peer is not None and peer.confirmed
+
+    def confirmed(self) -> list[str]:
+        """All addresses that have proved themselves."""
+        return [address for address, peer in self._peers.items() if peer.confirmed]
+
+    def expire(self, now_ms: int) -> list[tuple[str, str]]:
+        """Forget addresses that have been silent too long; returns (address, node id) of the confirmed ones."""
+        lost = []
+        while self._peers:
+            address, peer = next(iter(self._peers.items()))
+            if peer.heard_ms >= now_ms - limits.PEER_SILENCE_MS_MAX:
+                break
+            del self._peers[address]
+            if peer.confirmed:
+                lost.append((address, peer.node_id))
+        return lost

@@ -1,0 +1,163 @@
+"""The journal's records: an envelope, and what was decided about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from crabnet.domain.model import (
+    EFFECTIVE,
+    Bid,
+    Body,
+    Claim,
+    Fact,
+    FactKind,
+    Judgement,
+    Progress,
+    Run,
+    Seed,
+    Settlement,
+    TaskResult,
+    Verdict,
+)
+from crabnet.domain.state import Outcome, SeedEvent
+from crabnet.errors import DataDirDamagedError, Reason
+from crabnet.protocol.envelope import Envelope, Kind, shape
+from crabnet.protocol.feed import ForkProof
+from crabnet.protocol.payloads import PayloadRefusedError, fact_of
+
+
+class Via(StrEnum):
+    """How an envelope came here."""
+
+    LOCAL = "local"
+    LIVE = "live"
+    SYNC = "sync"
+    IMPORT = "import"
+
+
+BODY_TYPES: Final[dict[FactKind, type[Seed | Bid | Claim | Run | TaskResult | Settlement]]] = {
+    FactKind.SEED: Seed,
+    FactKind.BID: Bid,
+    FactKind.CLAIM: Claim,
+    FactKind.STARTED: Run,
+    FactKind.RESULT: TaskResult,
+    FactKind.SETTLE: Settlement,
+    FactKind.FORFEIT: Settlement,
+    FactKind.CLOSE: Settlement,
+}
+
+
+class FactRow(Struct, frozen=True, array_like=True, gc=False):
+    """A fact as stored where its envelope is not at hand, or does not say everything."""
+
+    kind: FactKind
+    author: str
+    seq: int
+    ts: int
+    signed: bool
+    body: Raw
+
+
+class EventRow(Struct, frozen=True, array_like=True, gc=False):
+    """A ``SeedEvent`` as stored. The added fact is that of the record's envelope."""
+
+    seed_id: str
+    adds: bool
+    removed: tuple[str, ...]
+    judgements: tuple[tuple[str, Judgement], ...]
+    progress: Progress
+
+
+class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=False):
+    """One journalled envelope: ``at_s`` is when it was decided, ``cut`` the fork that it resolved in its favour."""
+
+    raw: Raw
+    at_s: int
+    via: Via
+    outcome: Outcome
+    reason: Reason | None
+    events: tuple[EventRow, ...]
+    cut: ForkProof | None = None
+    arrival: int = 0
+    fact: FactRow | None = None
+
+
+class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
+    """Proof that an author signed two envelopes for one place: the one that does not stand."""
+
+    raw: Raw
+    at_s: int
+    proof: ForkProof
+
+
+Record = EnvelopeRecord | ForkRecord
+_encode: Final = msgspec.json.Encoder().encode
+_records: Final = msgspec.json.Decoder(list[Record])
+_values: Final = msgspec.json.Decoder(dict)
+_BODIES: Final = {kind: msgspec.json.Decoder(body_type) for kind, body_type in BODY_TYPES.items()}
+
+
+def encode_record(record: Record) -> bytes:
+    """One line of JSON."""
+    return _encode(record)
+
+
+def frame_of(records: list[bytes]) -> bytes:
+    """The payload of one frame."""
+    return b"[" + b",".join(records) + b"]"
+
+
+def decode_frame(payload: bytes) -> list[Record]:
+    """The records of a frame. Raises DataDirDamagedError for bytes that the CRC vouches for but no version wrote."""
+    try:
+        return _records.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise DataDirDamagedError(
+            f"a journal frame holds what this version cannot read: {error}; it was written by another version"
+        ) from error
+
+
+def fact_row(fact: Fact) -> FactRow:
+    """A fact ready to be stored."""
+    return FactRow(fact.kind, fact.author, fact.seq, fact.ts, fact.signed, Raw(_encode(fact.body)))
+
+
+def fact_of_row(row: FactRow) -> Fact:
+    """A stored fact."""
+    body: Body = _BODIES[row.kind].decode(row.body)
+    return Fact(kind=row.kind, author=row.author, seq=row.seq, ts=row.ts, body=body, signed=row.signed)
+
+
+def envelope_of(record: Record) -> Envelope:
+    """The envelope of a record; its id and signature are not verified here."""
+    raw = bytes(record.raw)
+    return shape(_values.decode(raw), raw)
+
+
+def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
+    """The fact that a record adds, None if it adds none."""
+    if record.fact is not None:
+        return fact_of_row(record.fact)
+    if not any(event.adds for event in record.events):
+        return None
+    try:
+        return fact_of(envelope, Kind(envelope.meta.kind))
+    except PayloadRefusedError as error:
+        raise DataDirDamagedError(f"journalled envelope {envelope.meta.id} states no fact: {error.detail}") from error
+
+
+def event_row(event: SeedEvent) -> EventRow:
+    """A decided change ready to be stored."""
+    return EventRow(event.seed_id, event.fact is not None, event.removed, event.judgements, event.progress)
+
+
+def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:
+    """A stored change."""
+    judgements = tuple(
+        (key, EFFECTIVE if judgement.verdict is Verdict.EFFECTIVE else judgement) for key, judgement in row.judgements
+    )
+    return SeedEvent(row.seed_id, fact if row.adds else None, row.removed, judgements, row.progress)

@@ -1,0 +1,303 @@
+"""The replicated state of one namespace: what happens to an envelope, from raw bytes to journal record.
+
+``receive`` is the road of remote envelopes, ``propose`` that of the operator's own statements; both end in ``_commit``.
+``replay`` does again what was decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from msgspec import Raw, Struct
+
+from crabnet.core.effects import FeedPlace
+from crabnet.core.parking import Parking
+from crabnet.core.records import (
+    EnvelopeRecord,
+    ForkRecord,
+    Record,
+    Via,
+    encode_record,
+    envelope_of,
+    event_of_row,
+    event_row,
+    fact_row,
+    record_fact,
+)
+from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.state import Decision, Observe, Outcome, Propose, Retract, SeedEvent, State, apply, decide
+from crabnet.errors import Reason, RefusedError
+from crabnet.protocol.admission import (
+    Admission,
+    AdmissionPolicy,
+    Admitted,
+    Refusal,
+    Wanted,
+    refusal,
+    seen_key,
+)
+from crabnet.protocol.envelope import FEED_KINDS, Envelope, EnvelopeMeta, Kind, object_id, seal
+from crabnet.protocol.feed import Feeds, ForkProof, Place
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.legacy import legacy_fact
+from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
+from crabnet.protocol.replay import SeenWindow
+
+
+class Change(Struct, frozen=True, gc=False):
+    """How a seed moved."""
+
+    seed_id: str
+    before: Progress | None
+    after: Progress
+
+
+class Applied(Struct, frozen=True, gc=False):
+    """What became of one envelope. ``record`` is there if it is to be journalled."""
+
+    outcome: Outcome
+    reason: Reason | None = None
+    detail: str = ""
+    meta: EnvelopeMeta | None = None
+    admitted: Admitted | None = None
+    record: bytes | None = None
+    seed_id: str = ""
+    changes: tuple[Change, ...] = ()
+    proof: ForkProof | None = None
+    parked: bool = False
+    place: FeedPlace | None = None
+
+
+def _nothing_wanted(_: EnvelopeMeta) -> bool:
+    return False
+
+
+class Replica:
+    """Seeds, feeds, the seen window and the parking place of one namespace."""
+
+    def __init__(self, policy: AdmissionPolicy, *, seen_ttl_s: int, seen_capacity: int, parked_ttl_s: int) -> None:
+        self.namespace = policy.namespace
+        self.state = State()
+        self.feeds = Feeds()
+        self.seen = SeenWindow(ttl_s=seen_ttl_s, capacity=seen_capacity)
+        self.parking = Parking(parked_ttl_s)
+        self.arrivals = 0
+        self._admission = Admission(policy, self.seen)
+
+    def state_hash(self) -> str:
+        """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""
+        digest = hashlib.sha256(b"crabnet-state\0" + self.namespace.encode() + b"\0")
+        digest.update(self.state.digest())
+        digest.update(self.feeds.digest())
+        return digest.hexdigest()
+
+    def apply_remote(
+        self, raw: bytes, now_s: int, *, via: Via = Via.LIVE, source: str = "", wanted: Wanted = _nothing_wanted
+    ) -> Applied:
+        """What became of one envelope: accepted, ignored(reason) or rejected(reason)."""
+        return self.receive(raw, now_s, via=via, source=source, wanted=wanted)[0]
+
+    def receive(
+        self, raw: bytes, now_s: int, *, via: Via = Via.LIVE, source: str = "", wanted: Wanted = _nothing_wanted
+    ) -> list[Applied]:
+        """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
+        admitted = self._admission.admit(raw, now_s, wanted)
+        if isinstance(admitted, Refusal):
+            return [_refused(admitted)]
+        meta = admitted.envelope.meta
+        if admitted.kind not in FEED_KINDS and admitted.kind is not Kind.UNKNOWN:
+            self.seen.add(meta.id, now_s)
+            return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
+        if not admitted.envelope.signed:
+            return [self._unsigned(admitted, now_s, via)]
+        applied = [self._signed(admitted, now_s, via, source)]
+        while applied[-1].record is not None:
+            parked = self.parking.take(meta.from_, self.feeds.get(meta.from_).head_id)
+            if parked is None:
+                break
+            applied.append(self._signed(parked.admitted, now_s, via, parked.source))
+        return applied
+
+    def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str) -> Applied:
+        """Step 13: the place in the author's feed."""
+        meta = admitted.envelope.meta
+        feed = self.feeds.get(meta.from_)
+        place = feed.place(meta.seq, meta.id, meta.prev)
+        if place is Place.NEXT:
+            return self._observe(admitted, now_s, via, None)
+        if place is Place.DUPLICATE:
+            return _refused(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))
+        if place is Place.FORK_WINS or place is Place.FORK_LOSES:
+            held = feed.entry(meta.seq)
+            held_id = "" if held is None else held.id
+            if place is Place.FORK_WINS:
+                return self._observe(admitted, now_s, via, ForkProof(meta.seq, meta.id, held_id))
+            proof = ForkProof(meta.seq, held_id, meta.id)
+            new = self.feeds.prove(meta.from_, proof)
+            return Applied(
+                Outcome.REJECTED,
+                Reason.FORK,
+                f"another envelope stands at seq {meta.seq}",
+                meta,
+                record=encode_record(ForkRecord(Raw(admitted.envelope.raw), now_s, proof)) if new else None,
+                proof=proof if new else None,
+            )
+        if self.parking.holds(meta.id):
+            return _refused(refusal(Reason.DUPLICATE, "waits already", meta))
+        reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
+        if not self.parking.put(admitted, now_s, source):
+            reason = Reason.PARKING_FULL
+        detail = f"seq {meta.seq}, the feed is held up to {feed.head_seq}"
+        return Applied(Outcome.IGNORED, reason, detail, meta, parked=reason is not Reason.PARKING_FULL)
+
+    def _observe(self, admitted: Admitted, now_s: int, via: Via, cut: ForkProof | None) -> Applied:
+        """Steps 14 and 15 for an envelope that stands in its feed: role and lifecycle."""
+        envelope = admitted.envelope
+        meta = envelope.meta
+        cut_events: tuple[SeedEvent, ...] = ()
+        if cut is not None:
+            touched = self.feeds.touched_from(meta.from_, meta.seq)
+            cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
+            before = self._progress_of(cut_events)
+            for event in cut_events:
+                apply(self.state, event)
+            self.feeds.cut(meta.from_, meta.seq, cut)
+        else:
+            before = {}
+        fact: Fact | None = None
+        if admitted.kind is Kind.UNKNOWN:
+            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {meta.kind}")
+        else:
+            try:
+                fact = fact_of(envelope, admitted.kind)
+                decision = decide(self.state, Observe(fact), now_s)
+            except PayloadRefusedError as error:
+                decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        if decision.reason is Reason.PARKING_FULL and cut is None:
+            return Applied(decision.outcome, decision.reason, decision.detail, meta)
+        return self._commit(envelope, fact, decision, now_s, via, cut, (cut_events, before))
+
+    def _unsigned(self, admitted: Admitted, now_s: int, via: Via) -> Applied:
+        meta = admitted.envelope.meta
+        try:
+            fact = legacy_fact(admitted.envelope, admitted.kind, self.state.records, self.arrivals + 1)
+        except PayloadRefusedError as error:
+            return _refused(refusal(error.reason, error.detail, meta))
+        decision = decide(self.state, Observe(fact), now_s)
+        if not decision.events:
+            return Applied(decision.outcome, decision.reason, decision.detail, meta)
+        return self._commit(admitted.envelope, fact, decision, now_s, via, None, ((), {}))
+
+    def propose(
+        self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
+    ) -> tuple[Applied, Body, bytes]:
+        """State something oneself. ``build`` is given the id of the new object. Raises RefusedError.
+
+        Returns what became of it, the object, and the envelope to send.
+        """
+        feed = self.feeds.get(signer.node_id)
+        seq = feed.head_seq + 1
+        kind, body = build(object_id(self.namespace, signer.node_id, seq))
+        fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
+        decision = decide(self.state, Propose(fact), now_s)
+        if decision.outcome is not Outcome.ACCEPTED:
+            raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        envelope_kind, payload = payload_of(body, record.definition, record.progress)
+        envelope = seal(
+            signer,
+            kind=envelope_kind,
+            namespace=self.namespace,
+            ts=now_s,
+            nonce=nonce,
+            payload=payload,
+            seq=seq,
+            prev=feed.head_id,
+        )
+        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, None, ((), {})), body, envelope.raw
+
+    def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
+        records = self.state.records
+        return {
+            event.seed_id: record.progress if (record := records.get(event.seed_id)) is not None else None
+            for event in events
+        }
+
+    def _commit(
+        self,
+        envelope: Envelope,
+        fact: Fact | None,
+        decision: Decision,
+        now_s: int,
+        via: Via,
+        cut: ForkProof | None,
+        earlier: tuple[tuple[SeedEvent, ...], dict[str, Progress | None]],
+    ) -> Applied:
+        meta = envelope.meta
+        cut_events, before = earlier
+        before = {**self._progress_of(decision.events), **before}
+        for event in decision.events:
+            apply(self.state, event)
+        self._enter(meta, "" if fact is None else fact.seed_id, now_s)
+        unsigned = fact is not None and not fact.signed
+        record = EnvelopeRecord(
+            Raw(envelope.raw),
+            now_s,
+            via,
+            decision.outcome,
+            decision.reason,
+            tuple(event_row(event) for event in (*cut_events, *decision.events)),
+            cut,
+            self.arrivals if unsigned else 0,
+            fact_row(fact) if fact is not None and unsigned else None,
+        )
+        changes = tuple(
+            Change(seed_id, progress, after.progress)
+            for seed_id, progress in before.items()
+            if (after := self.state.records.get(seed_id)) is not None and after.progress != progress
+        )
+        return Applied(
+            decision.outcome,
+            decision.reason,
+            decision.detail,
+            meta,
+            record=encode_record(record),
+            seed_id="" if fact is None else fact.seed_id,
+            changes=changes,
+            proof=cut,
+            place=FeedPlace(meta.from_, meta.seq, meta.id, 0) if meta.v is not None else None,
+        )
+
+    def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:
+        if meta.v is None:
+            self.arrivals += 1
+        else:
+            self.feeds.advance(meta.from_, meta.seq, meta.id, seed_id)
+        self.seen.add(seen_key(meta), now_s)
+
+    def replay(self, record: Record) -> EnvelopeMeta:
+        """Do again what a journalled record says, without judging. Raises DataDirDamagedError."""
+        envelope = envelope_of(record)
+        if isinstance(record, ForkRecord):
+            self.feeds.prove(envelope.meta.from_, record.proof)
+            return envelope.meta
+        fact = record_fact(record, envelope)
+        meta = envelope.meta
+        if record.cut is not None:
+            self.feeds.cut(meta.from_, meta.seq, record.cut)
+        for row in record.events:
+            apply(self.state, event_of_row(row, fact))
+        seed_id = fact.seed_id if fact is not None else ""
+        self._enter(meta, seed_id, record.at_s)
+        return meta
+
+    def definition(self, seed_id: str) -> Seed | None:
+        """The definition of a seed, if it is known."""
+        record = self.state.records.get(seed_id)
+        return None if record is None else record.definition
+
+
+def _refused(refused: Refusal) -> Applied:
+    return Applied(refused.outcome, refused.reason, refused.detail, refused.meta)

@@ -1,0 +1,162 @@
+"""The replica as rows of a checkpoint, and back.
+
+A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each; a reader skips none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from crabnet.core.records import FactRow, fact_of_row, fact_row
+from crabnet.core.replica import Replica
+from crabnet.domain.lifecycle import Entry, Record
+from crabnet.domain.model import EFFECTIVE, FactKind, Judgement, Progress, Verdict
+from crabnet.errors import DataDirDamagedError
+from crabnet.protocol.feed import Feed, FeedEntry, ForkProof
+
+_SEEN_PER_ROW: Final = 1_000
+
+
+class EntryRow(Struct, frozen=True, array_like=True, gc=False):
+    """A fact and its judgement."""
+
+    fact: FactRow
+    judgement: Judgement
+
+
+class SeedRow(Struct, frozen=True, array_like=True, tag="seed", gc=False):
+    """One seed."""
+
+    seed_id: str
+    progress: Progress
+    entries: tuple[EntryRow, ...]
+
+
+class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
+    """One feed: its head and its window."""
+
+    author: str
+    head_seq: int
+    head_id: str
+    window: tuple[tuple[str, str], ...]
+    forks: tuple[ForkProof, ...]
+
+
+class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
+    """A part of the seen window, oldest first."""
+
+    entries: tuple[tuple[str, int], ...]
+
+
+class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
+    """The accumulators behind the state hash (hex), the namespace, and the count of unsigned facts."""
+
+    namespace: str
+    seeds: str
+    feeds: str
+    arrivals: int
+
+
+Row = SeedRow | FeedRow | SeenRow | TotalsRow
+_encode: Final = msgspec.json.Encoder().encode
+_rows: Final = msgspec.json.Decoder(Row)
+
+
+class Snapshot:
+    """A consistent view of a replica at one moment, to be written in slices while the replica moves on.
+
+    Making it costs a shallow copy of the map of seeds; records are immutable.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        state = replica.state
+        self._totals = TotalsRow(
+            replica.namespace, f"{state.accumulated():x}", f"{replica.feeds.accumulated():x}", replica.arrivals
+        )
+        self.state_hash = replica.state_hash()
+        self._records = state.records.copy()
+        self._feeds = [
+            FeedRow(
+                feed.author,
+                feed.head_seq,
+                feed.head_id,
+                tuple((entry.id, entry.seed_id) for entry in feed.window),
+                tuple(feed.forks),
+            )
+            for feed in replica.feeds.all()
+        ]
+        self._seen = list(replica.seen.entries())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def rows(self) -> Iterator[bytes]:
+        """All rows, lazily."""
+        yield _encode(self._totals)
+        for feed in self._feeds:
+            yield _encode(feed)
+        for at in range(0, len(self._seen), _SEEN_PER_ROW):
+            yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
+        for seed_id, record in self._records.items():
+            yield seed_row(seed_id, record)
+
+
+def seed_row(seed_id: str, record: Record) -> bytes:
+    """The row of one seed."""
+    entries = [] if record.seed is None else [EntryRow(fact_row(record.seed), EFFECTIVE)]
+    entries += [EntryRow(fact_row(entry.fact), entry.judgement) for entry in (*record.bids, *record.others)]
+    return _encode(SeedRow(seed_id, record.progress, tuple(entries)))
+
+
+def record_of_row(row: SeedRow) -> Record:
+    """The record of a row, as it was judged then."""
+    seed = None
+    bids: list[Entry] = []
+    others: list[Entry] = []
+    for item in row.entries:
+        fact = fact_of_row(item.fact)
+        effective = item.judgement.verdict is Verdict.EFFECTIVE
+        entry = Entry(fact, EFFECTIVE if effective else item.judgement)
+        if fact.kind is FactKind.SEED:
+            seed = fact
+        elif fact.kind is FactKind.BID:
+            bids.append(entry)
+        else:
+            others.append(entry)
+    return Record(seed, tuple(bids), tuple(others), row.progress)
+
+
+def restore(replica: Replica, rows: Iterable[bytes]) -> None:
+    """Become what the rows say. Raises DataDirDamagedError for rows that no version wrote, or another namespace's."""
+    records: dict[str, Record] = {}
+    feeds: list[Feed] = []
+    totals: TotalsRow | None = None
+    try:
+        for raw in rows:
+            row = _rows.decode(raw)
+            if isinstance(row, SeedRow):
+                records[row.seed_id] = record_of_row(row)
+            elif isinstance(row, FeedRow):
+                window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
+                feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))
+            elif isinstance(row, SeenRow):
+                replica.seen.load(row.entries)
+            else:
+                totals = row
+    except msgspec.MsgspecError as error:
+        raise DataDirDamagedError(f"state.json holds a row that this version cannot read: {error}") from error
+    if totals is None:
+        raise DataDirDamagedError("state.json lacks its row of totals")
+    if totals.namespace != replica.namespace:
+        raise DataDirDamagedError(
+            f"the data dir belongs to namespace {totals.namespace!r}, the settings say {replica.namespace!r}:"
+            " use one data dir per namespace"
+        )
+    replica.state.load(records, int(totals.seeds, 16))
+    replica.feeds.load(feeds, int(totals.feeds, 16))
+    replica.arrivals = totals.arrivals
