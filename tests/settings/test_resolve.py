@@ -117,9 +117,9 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path = toml_file(tmp_path, 'runner_workdir = "inside"\n', "c.toml")
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
-    settings = resolve({"data_dir": "d", "monitor_events": "e.ndjson"}, NONE, path).settings
+    settings = resolve({"data_dir": "d", "monitor_events": "e/events.ndjson"}, NONE, path).settings
     assert settings.data_dir == tmp_path / "sub" / "d"
-    assert settings.monitor_events == tmp_path / "sub" / "e.ndjson"
+    assert settings.monitor_events == tmp_path / "sub" / "e" / "events.ndjson"
     assert settings.runner_workdir == tmp_path / "inside"
 
 
@@ -273,6 +273,7 @@ def test_unknown_flags_are_refused() -> None:
     [
         ({"network": "dht"}, Reason.UNAVAILABLE, "not available"),
         ({"message_ttl_s": "86400"}, Reason.INVALID_CONFIG, "seen_messages_ttl_s: default, message_ttl_s: flag"),
+        ({"monitor_events": "/a/b.ndjson"}, Reason.INVALID_CONFIG, "not a file named events.ndjson"),
         ({"runner_workdir": "/a", "runner_workdir_root": "/b"}, Reason.INVALID_CONFIG, "not inside"),
         ({"runner_workdir": "/b/../a", "runner_workdir_root": "/b"}, Reason.INVALID_CONFIG, "not inside"),
     ],

@@ -30,6 +30,7 @@ MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
 TARGETS_MAX: Final = 256
 """Most configured targets of one node."""
+EVENTS_FILE_NAME: Final = "events.ndjson"
 SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of one
 
 
@@ -189,7 +190,8 @@ class Settings:
         env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
 
     monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
-        PathKind(), "monitor", "File of the monitor events; default `events.ndjson` in the data dir."))
+        PathKind(), "monitor", "File of the monitor events, always named `events.ndjson`; rotated files lie beside it. "
+        "Default: in the data dir."))
     events_rotate_bytes: int = _knob(64 * MIB, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
     events_rotate_age_s: int = _knob(7 * DAY_S, _Row(
@@ -232,6 +234,10 @@ class Settings:
             raise UsageError(
                 "network = dht is not available in this version of crabnet; use network = udp", Reason.UNAVAILABLE
             )
+        if self.monitor_events.name != EVENTS_FILE_NAME:
+            raise ConflictError(
+                f"monitor_events = {self.monitor_events} is not a file named {EVENTS_FILE_NAME}", ("monitor_events",)
+            )
         needed_s = self.message_ttl_s + self.future_skew_s
         if self.seen_messages_ttl_s < needed_s:
             raise ConflictError(
@@ -267,3 +273,17 @@ def _table() -> tuple[Knob, ...]:
 
 KNOBS: Final[tuple[Knob, ...]] = _table()
 """The table, in the order of docs/CONFIGURATION.md."""
+
+
+def shown(settings: Settings) -> dict[str, str | int | bool | list[str] | None]:
+    """The values for JSON and logs, in the order of the table; of a secret, never the value."""
+    values: dict[str, str | int | bool | list[str] | None] = {}
+    for knob in KNOBS:
+        value: object = getattr(settings, knob.name)
+        if value is None or (isinstance(value, bool | int) and not knob.secret):
+            values[knob.name] = value
+        elif isinstance(value, tuple):
+            values[knob.name] = [str(item) for item in value]
+        else:
+            values[knob.name] = knob.shown(value)
+    return values

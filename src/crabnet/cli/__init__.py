@@ -1,0 +1,1 @@
+"""The ``crabnet`` command. Modules import lazily: a command loads only what it needs."""

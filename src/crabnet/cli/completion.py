@@ -1,0 +1,40 @@
+"""``crabnet completion``: scripts that complete commands and options in a shell."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+from crabnet.cli.options import Command, state_of
+from crabnet.cli.output import json_line, write
+
+SHELLS: Final = ("bash", "zsh", "fish")
+_VARIABLE: Final = "_CRABNET_COMPLETE"
+
+
+@click.command("completion", cls=Command)
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for a shell.
+
+    For example, in ~/.bashrc: eval "$(crabnet completion bash)"
+    """
+    completer_class = get_completion_class(shell)
+    if completer_class is None:
+        raise click.UsageError(f"there is no completion for {shell}")
+    # The base class's source(): that of bash would start a shell only to ask for its version.
+    root = context.find_root().command
+    script = ShellComplete.source(completer_class(root, {}, "crabnet", _VARIABLE)) + "\n"
+    write(json_line({"shell": shell, "script": script}) if state_of(context).json else script)
+
+
+def complete(root: click.Command) -> None:
+    """Answer the completion script's question, which is in the environment. An unknown one gets no answer."""
+    shell, _, instruction = os.environ[_VARIABLE].partition("_")
+    completer_class = get_completion_class(shell)
+    if completer_class is not None and instruction == "complete":
+        write(completer_class(root, {}, "crabnet", _VARIABLE).complete() + "\n")

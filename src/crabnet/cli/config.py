@@ -1,0 +1,34 @@
+"""``crabnet config``."""
+
+from __future__ import annotations
+
+import click
+
+from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.output import json_line, plain, write
+from crabnet.control.client import JsonValue
+from crabnet.settings import KNOBS, shown
+
+config = LazyGroup("config", "See the configuration.", {"show": "crabnet.cli.config:show"})
+
+
+@click.command("show", cls=Command)
+@click.pass_context
+def show(context: click.Context) -> None:
+    """Show every setting: its effective value and where it came from. Values of secrets are not shown."""
+    state = state_of(context)
+    resolved = state.resolved
+    values = shown(resolved.settings)
+    if state.json:
+        rows: dict[str, JsonValue] = {}
+        for knob in KNOBS:
+            value = values[knob.name]
+            plain_value: JsonValue = list[JsonValue](value) if isinstance(value, list) else value
+            rows[knob.name] = {"value": plain_value, "origin": resolved.origins[knob.name], "unit": knob.unit or None}
+        path = None if resolved.config_path is None else str(resolved.config_path)
+        write(json_line({"config_file": path, "settings": rows}))
+        return
+    for knob in KNOBS:
+        value = knob.shown(getattr(resolved.settings, knob.name))
+        unit = f" {knob.unit}" if knob.unit else ""
+        write(f"{knob.name} = {plain(value)}{unit}  ({plain(resolved.origins[knob.name])})\n")

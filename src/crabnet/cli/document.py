@@ -1,0 +1,143 @@
+"""docs/CLI.md, written from the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from crabnet.cli.group import cli
+from crabnet.cli.options import LazyGroup, State, global_options
+from crabnet.errors import ExitCode
+from crabnet.settings import KNOBS
+
+_EXIT_CODES: Final = {
+    ExitCode.OK: "done",
+    ExitCode.INTERNAL: "an unexpected error of crabnet itself, or standard output cannot be written",
+    ExitCode.USAGE: "the words are wrong: flag, argument, environment variable, TOML file; nothing was done",
+    ExitCode.REFUSED: "a rule says no: lifecycle, authority, price, deadline, runner policy; nothing was changed",
+    ExitCode.BUSY: "another process owns the data dir and did not leave it in time",
+    ExitCode.DAMAGED: "stored bytes are damaged, of a newer version, or have unsafe permissions; nothing was changed",
+    ExitCode.STORAGE_FAILED: "a write, sync or rename failed: disk full, read-only, broken",
+    ExitCode.NETWORK: "an address cannot be bound, resolved or sent to; what was stored stays stored",
+    ExitCode.TIMEOUT: "no answer in time; whether the operation took effect is not known: ask `crabnet status`",
+    ExitCode.INTERRUPTED: "Ctrl-C",
+}
+
+_JSON: Final = {
+    "seed publish": '`{"seed": Seed}`',
+    "seed bid": '`{"bid": Bid}`',
+    "seed claim": '`{"claim": Claim}`',
+    "seed run": '`{"result": Result}`',
+    "seed settle": '`{"seed": Seed}`',
+    "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
+    "seed show": '`{"seed": Seed, "bids": […], "claims": […], "runs": […], "results": […], "settlements": […]}`',
+    "status": "the answer of the method `status`",
+    "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
+    "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
+    "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
+    "id": "the answer of the method `id`",
+    "completion": '`{"shell": name, "script": text}`',
+}
+
+_HEAD: Final = """\
+# The command line
+
+<!-- Written by scripts/write_reference.py from src/crabnet/cli. Change it there. -->
+
+`crabnet [OPTIONS] COMMAND …`. Data goes to stdout, messages and errors to stderr. When a node runs on the data dir,
+commands go through its control socket; when none runs, they open the data dir themselves, do their work, send, and
+close it.
+
+An error is one line on stderr, `error: REASON: MESSAGE`, and an exit code; with `--json` it is
+`{"error": {"reason", "message", "exit_code"}}`, also one line on stderr. Text that comes from other nodes is shown with
+control characters, escape sequences and bidirectional overrides written as escapes such as `\\x1b`; JSON is plain
+ASCII.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+"""
+
+_GLOBAL: Final = """
+## Options of every command
+
+They may stand before or behind the subcommand; the one behind wins. So may every setting of
+[CONFIGURATION.md](CONFIGURATION.md), as a flag. `-h`, `--help` shows help.
+
+| option | meaning |
+|---|---|
+"""
+
+_TAIL: Final = """
+## JSON
+
+With `--json` each command prints one JSON object on one line (`events`: one a line). The objects `Seed`, `Bid`,
+`Claim`, `Result` and the others, field by field, are those of the control socket: [CONTROL.md](CONTROL.md). Fields may
+be added in later versions; those that are there keep name, type and meaning.
+
+## Completion
+
+`eval "$(crabnet completion bash)"` in `~/.bashrc`, `eval "$(crabnet completion zsh)"` in `~/.zshrc`, or
+`crabnet completion fish > ~/.config/fish/completions/crabnet.fish`.
+"""
+
+
+def cli_markdown() -> str:
+    """The whole document."""
+    parts = [_HEAD]
+    parts += [f"| {int(code)} | {text} |\n" for code, text in _EXIT_CODES.items()]
+    parts.append("| 141 | nobody reads stdout any more, as in `crabnet … | head` |\n")
+    parts.append(_GLOBAL)
+    shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
+    parts += [_row(option) for option in shown if not option.hidden]
+    parts.append("| `--version`, `-V` | Print the version. |\n")
+    parts.append("\n## Commands\n")
+    for name, command in _commands(cli, ""):
+        parts += _command(name, command)
+    parts.append(_TAIL)
+    return "".join(parts)
+
+
+def _commands(group: LazyGroup, prefix: str) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group, obj=State([]))
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, LazyGroup):
+            yield from _commands(command, f"{prefix}{name} ")
+        elif command is not None:
+            yield f"{prefix}{name}", command
+
+
+def _command(name: str, command: click.Command) -> list[str]:
+    arguments = [
+        item.make_metavar(click.Context(command)) for item in command.params if isinstance(item, click.Argument)
+    ]
+    usage = " ".join(["crabnet", name, *arguments, "[OPTIONS]"])
+    paragraphs = (command.help or "").strip().split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\nJSON: {_JSON[name]}.\n"]
+    options = [item for item in command.params if isinstance(item, click.Option) and item.expose_value]
+    if options:
+        parts.append("\n| option | meaning |\n|---|---|\n")
+        parts += [_row(option) for option in options]
+    return parts
+
+
+def _row(option: click.Option) -> str:
+    settings = {knob.name for knob in KNOBS}
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    text = option.help or ""
+    if option.required:
+        text += " Required."
+    if option.multiple and option.name not in settings:
+        text = text.replace("; repeatable", "") + " Repeatable."
+    if isinstance(option.type, click.Choice):
+        text += f" One of: {', '.join(map(str, option.type.choices))}."
+    if option.show_default:
+        default = option.default
+        shown = ("yes" if default else "no") if isinstance(default, bool) else str(default)
+        text += f" Default: {shown}."
+    return f"| {names} | {text} |\n"

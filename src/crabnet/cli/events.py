@@ -1,0 +1,101 @@
+"""``crabnet events``: what happened in the node, from its files. Needs no running node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import msgspec
+
+from crabnet.cli.options import Command, state_of
+from crabnet.cli.output import json_line, write
+from crabnet.control.client import JsonValue
+from crabnet.errors import DataDirDamagedError, Reason, UsageError
+from crabnet.limits import INTEGER_MAX
+from crabnet.monitor.events import Event, describe
+from crabnet.monitor.reader import EventFilter, follow, read_events
+from crabnet.monitor.registry import EventKind, Severity
+
+_FOLLOW_PAUSE_S: Final = 0.2
+
+
+@click.command("events", cls=Command)
+@click.option("--follow", "-f", "following", is_flag=True, help="Go on with what happens from now on.")
+@click.option("--kind", "kinds", multiple=True, help="Only events of this kind; repeatable.")
+@click.option(
+    "--severity",
+    "severities",
+    multiple=True,
+    type=click.Choice([item.value for item in Severity]),
+    help="Only events that matter so much; repeatable.",
+)
+@click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
+@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
+@click.option("--since", "since_id", type=click.IntRange(0, INTEGER_MAX), help="Only events with an id above this.")
+@click.option(
+    "--limit", type=click.IntRange(0, INTEGER_MAX), help="Most events: the first behind --since, else the newest."
+)
+@click.pass_context
+def events(
+    context: click.Context,
+    following: bool,
+    kinds: tuple[str, ...],
+    severities: tuple[str, ...],
+    reasons: tuple[str, ...],
+    seed_id: str | None,
+    since_id: int | None,
+    limit: int | None,
+) -> None:
+    """Show the node's events, oldest first; with --json one object a line."""
+    state = state_of(context)
+    _check("kind", kinds, [item.value for item in EventKind])
+    _check("reason", reasons, [item.value for item in Reason])
+    directory = state.settings.monitor_events.parent
+    wanted = EventFilter(kinds or None, severities or None, reasons or None, seed_id)
+    try:
+        page = read_events(
+            directory,
+            since_id or 0,
+            kinds=wanted.kinds,
+            severities=wanted.severities,
+            reasons=wanted.reasons,
+            seed_id=wanted.seed_id,
+            limit=limit,
+            newest=since_id is None,
+        )
+        for event in page.events:
+            _print(event, as_json=state.json)
+        if following:
+            for event in _new_events(follow(directory, page.stats.last_id, wanted)):
+                _print(event, as_json=state.json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DataDirDamagedError(
+            f"the events in {directory} cannot be read: {error.strerror}", Reason.DATA_DIR_DAMAGED
+        ) from None
+
+
+def _new_events(stream: Iterator[Event | None]) -> Iterator[Event]:
+    for event in stream:
+        if event is None:
+            time.sleep(_FOLLOW_PAUSE_S)
+        else:
+            yield event
+
+
+def _print(event: Event, *, as_json: bool) -> None:
+    fields: JsonValue = msgspec.to_builtins(event) if as_json else None
+    write(json_line(fields) if as_json else describe(event) + "\n")
+
+
+def _check(name: str, given: tuple[str, ...], known: list[str]) -> None:
+    for word in given:
+        if word not in known:
+            import difflib
+
+            near = difflib.get_close_matches(word, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"there is no {name} {word!r}{hint}", Reason.INVALID_ARGUMENT)

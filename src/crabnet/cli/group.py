@@ -1,0 +1,42 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from crabnet._version import __version__
+from crabnet.cli.options import LazyGroup, state_of
+from crabnet.cli.output import json_line, write
+
+_TOP: Final = {
+    "seed": "crabnet.cli.seed:seed",
+    "status": "crabnet.cli.node:status",
+    "listen": "crabnet.cli.node:listen",
+    "events": "crabnet.cli.events:events",
+    "config": "crabnet.cli.config:config",
+    "id": "crabnet.cli.node:identity",
+    "completion": "crabnet.cli.completion:completion",
+}
+
+cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, run, settle.", _TOP)
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        json_wanted = "--json" in state_of(context).arguments
+        write(json_line({"version": __version__}) if json_wanted else f"crabnet {__version__}\n")
+        context.exit()
+
+
+cli.params.append(
+    click.Option(
+        ["--version", "-V"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the version.",
+    )
+)

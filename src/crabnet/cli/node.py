@@ -1,0 +1,59 @@
+"""``crabnet status``, ``crabnet id`` and ``crabnet listen``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+import click
+
+from crabnet.cli.options import Command, state_of
+from crabnet.cli.output import json_line, note, plain, table, write
+
+_LISTENING: Final = "listen started on "
+
+
+@click.command("status", cls=Command)
+@click.pass_context
+def status(context: click.Context) -> None:
+    """Show what the node is, holds and does, whether it runs or not."""
+    result = state_of(context).perform("status", {})
+    write(json_line(result) if state_of(context).json else table(result))
+
+
+@click.command("id", cls=Command)
+@click.pass_context
+def identity(context: click.Context) -> None:
+    """Show who this node is: node id and public key."""
+    result = state_of(context).perform("id", {})
+    write(json_line(result) if state_of(context).json else table(result))
+
+
+@click.command("listen", cls=Command, settings_shown=True)
+@click.pass_context
+def listen(context: click.Context) -> None:
+    """Run the node until it is stopped (Ctrl-C, SIGTERM). Prints: listen started on Udp:ADDR.
+
+    It owns the data dir and serves the other commands over the control socket in it.
+    """
+    state = state_of(context)
+    settings = state.settings
+    from crabnet.node.run import run_node
+
+    run_node(settings, _log(as_json=state.json))
+
+
+def _log(*, as_json: bool) -> Callable[[str], None]:
+    """The line that scripts wait for goes to stdout, the rest to stderr; a closed stream does not end the node."""
+
+    def log(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if not line.startswith(_LISTENING):
+                note(plain(line))
+            elif as_json:
+                write(json_line({"listening": line.removeprefix(_LISTENING)}))
+            else:
+                write(plain(line) + "\n")
+
+    return log

@@ -1,0 +1,163 @@
+"""Options that every command takes, before or after the subcommand, and the state that they fill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+
+from crabnet.control.client import JsonValue
+from crabnet.control.route import perform
+from crabnet.errors import Reason, UsageError
+from crabnet.settings import KNOBS, FlagValue, Knob, Resolved, Settings, resolve
+from crabnet.settings.kinds import BoolKind, ListKind
+
+_MAIN: Final = frozenset({"data_dir"})
+"""Settings shown in every command's help; the others are shown by ``crabnet listen --help``."""
+
+
+class State:
+    """What the global options said, for one run of ``crabnet``."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.flags: dict[str, FlagValue] = {}
+        self.config: Path | None = None
+        self.json = False
+        self._resolved: Resolved | None = None
+
+    @property
+    def resolved(self) -> Resolved:
+        """The effective settings. Raises UsageError."""
+        if self._resolved is None:
+            self._resolved = resolve(self.flags, os.environ, self.config)
+        return self._resolved
+
+    @property
+    def settings(self) -> Settings:
+        """The effective settings. Raises UsageError."""
+        return self.resolved.settings
+
+    def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
+        """Do one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
+        for name, value in params.items():
+            if isinstance(value, str) and not _is_unicode(value):
+                raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
+        return perform(self.settings, method, params)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def state_of(context: click.Context) -> State:
+    """The state of this run."""
+    state = context.find_root().obj
+    return state if isinstance(state, State) else State([])
+
+
+class Command(click.Command):
+    """A command that takes the global options too. ``settings_shown`` lists every setting in its help."""
+
+    def __init__(self, *args: object, settings_shown: bool = False, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.params += global_options(settings_shown=settings_shown)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``."""
+
+    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str]) -> None:
+        super().__init__(
+            name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False
+        )
+        self.lazy = lazy
+        self.params += global_options(settings_shown=False)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        from importlib import import_module
+
+        if cmd_name not in self.lazy:
+            return None
+        module, _, attribute = self.lazy[cmd_name].partition(":")
+        command: object = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+
+def global_options(*, settings_shown: bool) -> list[click.Parameter]:
+    """``--data-dir``, ``--config``, ``--json`` and one option per setting."""
+    options: list[click.Parameter] = [
+        _option(knob, hidden=knob.name not in _MAIN and not settings_shown) for knob in KNOBS if knob.flag is not None
+    ]
+    config = click.Option(
+        ["--config"], metavar="FILE", expose_value=False, callback=_store_config,
+        help="TOML file with settings; default: crabnet.toml in the data dir, when there.",
+    )  # fmt: skip
+    as_json = click.Option(
+        ["--json"], is_flag=True, default=False, expose_value=False, callback=_store_json,
+        help="Print one JSON object, also for errors.",
+    )  # fmt: skip
+    refused = [
+        click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,
+                     callback=_refuse)
+        for name, metavar in (("--web-addr", "ADDR"), ("--verify-config", ""), ("--dump-topology", ""))
+    ]  # fmt: skip
+    return [*options, config, as_json, *refused]
+
+
+def _option(knob: Knob, *, hidden: bool) -> click.Option:
+    flag = str(knob.flag)
+    default = "" if knob.default is None else f" [default: {knob.shown(knob.default)}]"
+    text = knob.doc.replace("`", "") + default
+    if isinstance(knob.kind, BoolKind):
+        declaration = flag if knob.env is None else f"{flag}/--no-{flag.removeprefix('--')}"
+        return click.Option(
+            [knob.name, declaration], is_flag=True, default=None, help=text, hidden=hidden, expose_value=False,
+            callback=_store,
+        )  # fmt: skip
+    return click.Option(
+        [knob.name, flag], metavar=_metavar(knob), multiple=isinstance(knob.kind, ListKind), help=text, hidden=hidden,
+        expose_value=False, callback=_store,
+    )  # fmt: skip
+
+
+def _metavar(knob: Knob) -> str:
+    names = {"integer": "N", "path": "PATH", "address": "ADDR", "string": "TEXT"}
+    kind = knob.kind.item if isinstance(knob.kind, ListKind) else knob.kind
+    return names[kind.name] + (",…" if isinstance(knob.kind, ListKind) else "")
+
+
+def _store(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is None or value == () or parameter.name is None:
+        return
+    if isinstance(value, bool | str):
+        state_of(context).flags[parameter.name] = value
+    elif isinstance(value, tuple):
+        state_of(context).flags[parameter.name] = [str(item) for item in value]
+
+
+def _store_config(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        if not value:
+            raise UsageError("--config needs the path of a file", Reason.INVALID_CONFIG)
+        state_of(context).config = Path(value)
+
+
+def _store_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        state_of(context).json = True
+
+
+def _refuse(_: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value:
+        raise UsageError(f"{parameter.opts[0]} is not available in this version of crabnet", Reason.UNAVAILABLE)

@@ -1,0 +1,113 @@
+"""What goes to stdout: text from strangers made harmless, JSON in one stable form, results read with care."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from crabnet.control.client import JsonValue
+from crabnet.errors import CrabnetError
+
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # controls, C1 controls (an 8-bit escape introducer is one)
+    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, bidirectional overrides
+    "\ud800-\udfff\U000e0000-\U000e0fff]"  # half characters, invisible tags
+)
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, with every character that could steer a terminal or hide text written as an escape."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def plain_block(text: str) -> str:
+    """Like ``plain``, but line feeds and tabs stay."""
+    return "\n".join("\t".join(plain(cell) for cell in line.split("\t")) for line in text.split("\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    code = ord(match[0])
+    if match[0] in short:
+        return short[match[0]]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def json_line(value: JsonValue | Mapping[str, JsonValue]) -> str:
+    """One line of JSON in ASCII, with its newline: harmless in every terminal and encoding."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
+def write(text: str) -> None:
+    """Write to stdout at once. Raises BrokenPipeError when nobody reads, CrabnetError when it cannot be written."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CrabnetError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def note(text: str) -> None:
+    """A message for people, on stderr."""
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _foreign(what: str) -> CrabnetError:
+    return CrabnetError(f"the node's answer has no {what}; is the node of another version?")
+
+
+def as_object(value: JsonValue, key: str | None = None) -> dict[str, JsonValue]:
+    """``value``, or its member ``key``, as an object. Raises CrabnetError when it is none."""
+    if key is not None:
+        value = as_object(value).get(key)
+    if not isinstance(value, dict):
+        raise _foreign(f"object {key or ''}".strip())
+    return value
+
+
+def as_list(value: JsonValue, key: str) -> Sequence[JsonValue]:
+    """The member ``key`` as a list. Raises CrabnetError when it is none."""
+    member = as_object(value).get(key)
+    if not isinstance(member, list):
+        raise _foreign(f"list {key}")
+    return member
+
+
+def as_text(value: JsonValue, key: str) -> str:
+    """The member ``key`` as harmless one-line text: strings as they are, the rest as JSON. Raises CrabnetError."""
+    members = as_object(value)
+    if key not in members:
+        raise _foreign(key)
+    member = members[key]
+    return plain(member) if isinstance(member, str) else json.dumps(member)
+
+
+def table(value: JsonValue, *, skip: frozenset[str] = frozenset()) -> str:
+    """An object as ``key: value`` lines, inner objects indented."""
+    return "".join(_rows(as_object(value), skip, ""))
+
+
+def _rows(members: Mapping[str, JsonValue], skip: frozenset[str], indent: str) -> list[str]:
+    rows: list[str] = []
+    for key, member in members.items():
+        name = indent + plain(key)
+        if key in skip or member is None or member == "":
+            continue
+        if isinstance(member, dict):
+            rows.append(f"{name}:\n" if member else f"{name}: none\n")
+            rows += _rows(member, frozenset(), indent + "  ")
+        elif isinstance(member, str) and "\n" in member:
+            rows.append(f"{name}:\n")
+            rows += [f"{indent}  | {line}\n" for line in plain_block(member.removesuffix("\n")).split("\n")]
+        else:
+            rows.append(f"{name}: {plain(member) if isinstance(member, str) else json.dumps(member)}\n")
+    return rows

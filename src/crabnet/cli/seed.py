@@ -1,0 +1,184 @@
+"""``crabnet seed``: the whole life of a task."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
+from crabnet.control.client import JsonValue
+from crabnet.errors import Reason, UsageError
+from crabnet.limits import INTEGER_MAX, TIMEOUT_MS_MAX
+
+PAGE_SEEDS: Final = 200
+TIMEOUT_MS_DEFAULT: Final = 30_000
+BID_WINDOW_MS_DEFAULT: Final = 60_000
+OUTCOMES: Final = {
+    "accepted": "Accepted",
+    "rejected": "Rejected",
+    "forfeited": "Forfeited",
+    "cancelled": "Expired",
+}
+STATUSES: Final = ("Open", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
+_NATURAL: Final = click.IntRange(0, INTEGER_MAX)
+
+seed = LazyGroup(
+    "seed",
+    "Publish tasks, bid for them, claim, run and settle them.",
+    {name: f"crabnet.cli.seed:{name}_" for name in ("publish", "bid", "claim", "run", "settle", "list", "show")},
+)
+_announce = click.option(
+    "--announce/--no-announce", default=True, show_default=True, help="Send at once, or leave it to the sync."
+)
+
+
+@click.command("publish", cls=Command)
+@click.option("--title", required=True, help="What the task is, in a line.")
+@click.option("--cmd", "command", required=True, help="The command that the worker runs.")
+@click.option("--desc", "description", default="", help="Description.")
+@click.option(
+    "--timeout-ms",
+    type=click.IntRange(1, TIMEOUT_MS_MAX),
+    default=TIMEOUT_MS_DEFAULT,
+    show_default=True,
+    help="How long the command may run.",
+)
+@click.option(
+    "--bid-window-ms",
+    type=_NATURAL,
+    default=BID_WINDOW_MS_DEFAULT,
+    show_default=True,
+    help="How long bids are taken; kept in whole seconds.",
+)
+@click.option("--claim-window-ms", type=_NATURAL, help="How long after that a bid may be claimed; default one hour.")
+@click.option("--exec-deadline-ms", type=_NATURAL, help="Time from the claim to the result; default: the timeout.")
+@click.option("--min-price", type=_NATURAL, default=0, show_default=True, help="Lowest price a bid may ask.")
+@click.option("--max-bids", type=_NATURAL, default=0, show_default=True, help="Most bids that count; 0: no limit.")
+@click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward offered.")
+@click.option("--rules", default="", help="Rules of acceptance, as text.")
+@_announce
+@click.pass_context
+def publish_(context: click.Context, /, **params: str | int | bool | None) -> None:
+    """Publish a task. Prints: seed published SEED_ID."""
+    result = state_of(context).perform("seed.publish", params)
+    _done(context, result, f"seed published {as_text(as_object(result, 'seed'), 'id')}")
+
+
+@click.command("bid", cls=Command)
+@click.argument("seed_id")
+@click.option("--price", type=_NATURAL, required=True, help="The price asked.")
+@click.option("--notes", default="", help="Notes for the publisher.")
+@_announce
+@click.pass_context
+def bid_(context: click.Context, /, **params: str | int | bool) -> None:
+    """Bid for a task. Prints: bid submitted BID_ID."""
+    result = state_of(context).perform("seed.bid", params)
+    _done(context, result, f"bid submitted {as_text(as_object(result, 'bid'), 'id')}")
+
+
+@click.command("claim", cls=Command)
+@click.argument("seed_id")
+@click.argument("bid_id")
+@_announce
+@click.pass_context
+def claim_(context: click.Context, /, **params: str | bool) -> None:
+    """Choose a bid of an own task. Prints: claim created CLAIM_ID."""
+    result = state_of(context).perform("seed.claim", params)
+    _done(context, result, f"claim created {as_text(as_object(result, 'claim'), 'id')}")
+
+
+@click.command("run", cls=Command)
+@click.argument("seed_id")
+@_announce
+@click.pass_context
+def run_(context: click.Context, /, **params: str | bool) -> None:
+    """Run a task that this node won. Prints: task result RESULT_ID hash=HASH.
+
+    Waits as long as the task takes. A task that fails, is refused by the runner or runs out of time has a result, too.
+    """
+    result = state_of(context).perform("seed.run", params)
+    task = as_object(result, "result")
+    _done(context, result, f"task result {as_text(task, 'id')} hash={as_text(task, 'output_hash')}")
+    if state_of(context).json:
+        return
+    if task.get("refusal"):
+        note(f"the command was not run: {as_text(task, 'refusal')}")
+    elif task.get("timed_out"):
+        note("the command ran out of time and was ended")
+
+
+@click.command("settle", cls=Command)
+@click.argument("seed_id")
+@click.option("--accepted", is_flag=True, help="The result is good.")
+@click.option("--rejected", is_flag=True, help="The result is not good.")
+@click.option("--forfeited", is_flag=True, help="No result came in time: the claim ends, another may follow.")
+@click.option("--cancelled", is_flag=True, help="Withdraw a task that nobody was claimed for.")
+@click.option("--note", default="", help="A note for the worker.")
+@_announce
+@click.pass_context
+def settle_(context: click.Context, /, seed_id: str, note: str, announce: bool, **outcomes: bool) -> None:
+    """Settle an own task, in exactly one way. Prints: seed SEED_ID settled as STATUS."""
+    chosen = [OUTCOMES[name] for name in OUTCOMES if outcomes[name]]
+    if len(chosen) != 1:
+        raise UsageError(
+            "give exactly one of --accepted, --rejected, --forfeited, --cancelled", Reason.INVALID_ARGUMENT
+        )
+    params: dict[str, JsonValue] = {"seed_id": seed_id, "outcome": chosen[0], "note": note, "announce": announce}
+    result = state_of(context).perform("seed.settle", params)
+    _done(context, result, f"seed {as_text(as_object(result, 'seed'), 'id')} settled as {chosen[0]}")
+
+
+@click.command("list", cls=Command)
+@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only tasks that stand so.")
+@click.option("--limit", type=click.IntRange(1, INTEGER_MAX), help="Most tasks; default: all.")
+@click.option("--after", metavar="SEED_ID", help="Only tasks behind this one: the next page.")
+@click.pass_context
+def list_(context: click.Context, status: str | None, limit: int | None, after: str | None) -> None:
+    """List tasks, one a line."""
+    state = state_of(context)
+    seeds: list[JsonValue] = []
+    following: JsonValue = after
+    while True:
+        wanted = PAGE_SEEDS if limit is None else min(PAGE_SEEDS, limit - len(seeds))
+        page = state.perform("seed.list", {"status": status, "limit": wanted, "after": following})
+        rows = as_list(page, "seeds")
+        following = as_object(page).get("next")
+        if not state.json:
+            write("".join(map(_row, rows)))
+        seeds += rows
+        if following is None or not rows or (limit is not None and len(seeds) >= limit):
+            break
+    if state.json:
+        write(json_line({"seeds": seeds, "next": following}))
+    elif following is not None:
+        note(f"more: crabnet seed list --after {plain(str(following))}")
+
+
+@click.command("show", cls=Command)
+@click.argument("seed_id")
+@click.pass_context
+def show_(context: click.Context, seed_id: str) -> None:
+    """Show a task with its bids, claims, runs, results and settlements."""
+    result = state_of(context).perform("seed.show", {"seed_id": seed_id})
+    if state_of(context).json:
+        write(json_line(result))
+        return
+    write(table(as_object(result, "seed")))
+    for name in ("bids", "claims", "runs", "results", "settlements"):
+        for item in as_list(result, name):
+            write(f"\n{name.removesuffix('s')} {as_text(item, 'id')}\n")
+            write("".join(f"  {row}\n" for row in table(item, skip=frozenset({"id", "seed_id"})).splitlines()))
+
+
+def _row(seed_view: JsonValue) -> str:
+    status = as_text(seed_view, "status").upper()
+    return (
+        f"{as_text(seed_view, 'id')} [{status}] cmd={as_text(seed_view, 'command')} "
+        f"timeout={as_text(seed_view, 'timeout_ms')}ms reward={as_text(seed_view, 'reward')}\n"
+    )
+
+
+def _done(context: click.Context, result: JsonValue, line: str) -> None:
+    write(json_line(result) if state_of(context).json else line + "\n")

@@ -1,0 +1,196 @@
+"""The command as a process: start-up, pipes, signals, completion, broken surroundings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crabnet.cli.document import cli_markdown
+from crabnet.monitor.events import EventEncoder, make_event
+from crabnet.monitor.registry import EventKind
+
+ROOT = Path(__file__).parents[2]
+CRABNET = [sys.executable, "-m", "crabnet"]
+
+
+def run(*words: str, env: dict[str, str] | None = None, check: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*CRABNET, *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    assert done.returncode == check, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def imported(*words: str) -> set[str]:
+    program = "import sys\nfrom crabnet.cli.main import main\nmain(sys.argv[1:])\nprint('\\n', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_document_is_up_to_date() -> None:
+    text = (ROOT / "docs" / "CLI.md").read_text(encoding="utf-8")
+    assert text == cli_markdown(), "run scripts/write_reference.py"
+
+
+def test_the_version_imports_next_to_nothing() -> None:
+    assert not {"click", "dataclasses", "json", "pathlib", "socket"} & imported("--version")
+
+
+def test_commands_beside_a_node_import_nothing_slow(node: object, tmp_path: Path) -> None:
+    getattr(node, "answers")["status"] = {"running": True}  # noqa: B009 - the fixture's class is in conftest
+    loaded = imported("status", "--data-dir", str(tmp_path / "data"))
+    assert "crabnet.control.client" in loaded
+    assert not {"trio", "msgspec", "nacl", "cryptography", "asyncio", "tomllib", "crabnet.node"} & loaded
+
+
+def test_the_console_script_and_the_module_are_the_same_command() -> None:
+    script = Path(sys.executable).with_name("crabnet")
+    if not script.exists():
+        pytest.skip("the console script is not installed beside the interpreter")
+    assert (
+        subprocess.run([script, "--version"], capture_output=True, check=True).stdout
+        == run("--version").stdout.encode()
+    )
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as closed:
+        done = subprocess.run([*CRABNET, "config", "show"], stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_no_stdout_and_no_stderr_at_all() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *CRABNET, "config", "show", "--network", "tcp"], check=False
+    )
+    assert done.returncode == 2
+    assert subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *CRABNET, "config", "show"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_an_error() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*CRABNET, "config", "show"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: internal: standard output cannot be written")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_any_locale_can_print_any_text(node: object, tmp_path: Path) -> None:
+    getattr(node, "answers")["id"] = {"alias": "漢字🦀"}  # noqa: B009 - the fixture's class is in conftest
+    for env in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "latin-1"}):
+        assert "alias: " in run("id", "--data-dir", str(tmp_path / "data"), env=env).stdout
+
+
+def test_events_are_followed_until_interrupted(tmp_path: Path) -> None:
+    events = [make_event(EventKind.NODE_STARTED, number, "n") for number in (1, 2)]
+    for number, event in enumerate(events, start=1):
+        event.id = number
+    log = tmp_path / "events.ndjson"
+    log.write_bytes(EventEncoder().lines(events[:1]))
+    follower = subprocess.Popen(
+        [*CRABNET, "events", "--follow", "--json", "--data-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["id"] == 1
+        with log.open("ab") as file:
+            file.write(EventEncoder().lines(events[1:]))
+        assert json.loads(follower.stdout.readline())["id"] == 2
+        follower.send_signal(signal.SIGINT)
+        out, err = follower.communicate(timeout=30)
+    finally:
+        follower.kill()
+        follower.communicate()
+    assert (follower.returncode, out, err) == (130, b"", b"")
+
+
+def test_events_are_filtered(tmp_path: Path) -> None:
+    kinds = [EventKind.NODE_STARTED, EventKind.ENVELOPE_REJECTED, EventKind.ENVELOPE_REJECTED, EventKind.NODE_STOPPED]
+    events = [make_event(kind, 1_000, "n") for kind in kinds]
+    events[1].payload |= {"reason": "fork", "seed_id": "s", "text": "\x9b\u202e"}
+    for number, event in enumerate(events, start=1):
+        event.id = number
+    (tmp_path / "events.ndjson").write_bytes(EventEncoder().lines(events))
+
+    def ids(*words: str) -> list[int]:
+        out = run("events", "--json", "--data-dir", str(tmp_path), *words).stdout
+        assert out.isascii()
+        return [json.loads(line)["id"] for line in out.splitlines()]
+
+    assert ids() == [1, 2, 3, 4]
+    assert ids("--limit", "2") == [3, 4]
+    assert ids("--since", "1") == [2, 3, 4]
+    assert ids("--since", "1", "--limit", "2") == [2, 3]
+    assert ids("--kind", "node_started", "--kind", "node_stopped") == [1, 4]
+    assert ids("--reason", "fork") == [2]
+    assert ids("--seed", "s") == [2]
+    assert ids("--severity", events[1].severity) == [2, 3]
+    assert ids("--seed", "other") == []
+    lines = run("events", "--data-dir", str(tmp_path)).stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.isprintable() for line in lines)
+    assert run("events", "--data-dir", str(tmp_path / "absent")).stdout == ""
+
+
+def test_an_unexpected_error_is_one_line_and_shows_its_traceback_only_when_asked(tmp_path: Path) -> None:
+    # A click that cannot be imported stands for any defect of the installation.
+    (tmp_path / "click.py").write_text("raise ValueError('two\\nlines')")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+    done = run("status", env=env, check=1)
+    assert done.stderr == "error: internal: unexpected ValueError: two\\nlines; CRABNET_DEBUG=1 shows where\n"
+    debug = subprocess.run(
+        [*CRABNET, "status"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env, "CRABNET_DEBUG": "1"},
+        check=False,
+    )
+    assert debug.returncode == 1
+    assert debug.stderr.startswith("error: internal: unexpected ValueError: two\\nlines\nTraceback")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "_CRABNET_COMPLETE" in script
+    assert json.loads(run("completion", shell, "--json").stdout) == {"shell": shell, "script": script}
+    program = shutil.which(shell)
+    if program is not None:
+        subprocess.run([program, "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("crabnet se", "plain,seed"),
+        ("crabnet seed pu", "plain,publish"),
+        ("crabnet seed settle x --ac", "plain,--accepted"),
+        ("crabnet completion f", "plain,fish"),
+    ],
+)
+def test_completion_answers(words: str, expected: str) -> None:
+    env = {
+        "_CRABNET_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert expected in run(env=env).stdout.splitlines()
+    assert run(env={**env, "_CRABNET_COMPLETE": "nonsense"}).stdout == ""
