@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from crabnet.monitor.events import Event, make_event
@@ -54,17 +54,16 @@ def sequence_of(events: list[Event]) -> list[int]:
 
 
 class FailingFiles(RealFiles):
-    """Lets the call number ``fail_at`` (from 1, of those that change something) fail, and ``failures`` in all."""
+    """Lets those calls fail, counted from 1 among the ones that change something, whose numbers are in ``failing``."""
 
-    def __init__(self, fail_at: int = 0, failures: int = 1, short: bool = False) -> None:
-        self.fail_at = fail_at
-        self.failures = failures
+    def __init__(self, failing: Container[int] = (), short: bool = False) -> None:
+        self.failing = failing
         self.short = short
         self.calls = 0
 
     def _fails(self) -> bool:
         self.calls += 1
-        return self.fail_at > 0 and self.fail_at <= self.calls < self.fail_at + self.failures
+        return self.calls in self.failing
 
     def _may_fail(self) -> None:
         if self._fails():

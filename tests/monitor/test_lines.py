@@ -75,6 +75,7 @@ def test_an_id_that_does_not_fit_hides_no_other_event(damaged: int, wrong_id: by
     found = ids(events)
     # when the very first line lies, nothing tells at once which of two neighbours is wrong
     assert set(expected) - set(found) <= ({10, 11} if damaged <= 1 else set())
+    assert len(found) + scanner.damaged_lines == 6
     assert scanner.last_id == (14 if damaged == 5 else 15)
 
 

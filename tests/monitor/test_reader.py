@@ -200,6 +200,33 @@ def test_follow_starts_after_an_id_and_filters(mixed: Path) -> None:
     assert drain(following) == list(range(32, 60, 3))
 
 
+def test_follow_sees_a_rotation_to_a_file_of_the_same_size(tmp_path: Path) -> None:
+    log = open_log(tmp_path, options=EventLogOptions(file_bytes_max=1))
+    following = follow(tmp_path)
+    seen: list[int] = []
+    for number in range(9):
+        log.put(accepted(number))
+        log.flush(NOW_MS)
+        seen += drain(following)
+    log.close(NOW_MS)
+    assert seen == list(range(9))
+    assert (tmp_path / "events-1.ndjson").stat().st_size == (tmp_path / CURRENT).stat().st_size
+
+
+def test_follow_sees_that_the_file_was_replaced_by_a_smaller_one(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(6):
+        log.put(accepted(number))
+    log.close(NOW_MS)
+    *before, last_line = (tmp_path / CURRENT).read_bytes().splitlines(keepends=True)
+    (tmp_path / CURRENT).write_bytes(b"".join(before))
+    following = follow(tmp_path)
+    assert drain(following) == [0, 1, 2, 3, 4]
+    (tmp_path / "other").write_bytes(last_line)
+    (tmp_path / "other").replace(tmp_path / CURRENT)
+    assert drain(following) == [5]
+
+
 def test_follow_beside_a_writer_that_rotates(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=SMALL)
     done = threading.Event()

@@ -120,7 +120,9 @@ def test_truncation_at_every_byte_keeps_all_whole_lines(tmp_path: Path) -> None:
             }
 
 
-@pytest.mark.parametrize("junk", [b"\0" * 5_000, b"junk\nmore junk", b"x\n", b'{"id":3}\n', b"y" * 300_000])
+@pytest.mark.parametrize(
+    "junk", [b"\0" * 5_000, b"junk\nmore junk", b"x\n", b'{"id":3}\n', b"y" * 600_000, b"z\n" * 300_000]
+)
 def test_what_is_more_than_a_torn_line_is_kept_aside(tmp_path: Path, junk: bytes) -> None:
     log = open_log(tmp_path)
     fill(log, range(2))
@@ -134,7 +136,7 @@ def test_what_is_more_than_a_torn_line_is_kept_aside(tmp_path: Path, junk: bytes
     assert_gap_free(page.events)
     assert sequence_of(page.events) == [0, 1, 2]
     assert page.events[2].payload["action"] == "kept_aside"
-    assert page.stats.damaged_lines == 0
+    assert (page.stats.damaged_lines, page.stats.torn_bytes) == (0, 0)
     (aside,) = tmp_path.glob("events-aside-*.ndjson")
     assert aside.read_bytes() == junk
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
@@ -171,6 +173,7 @@ def test_a_current_file_older_than_the_rotated_ones_is_kept_aside(tmp_path: Path
     log.close(NOW_MS)
     assert_gap_free(read_events(tmp_path).events)
     assert sequence_of(read_events(tmp_path).events) == [0, 1, 2, 3, 4, 5]
+    assert len(list(tmp_path.glob("events-aside-*.ndjson"))) == 1
 
 
 def test_rotation_by_size_keeps_the_newest_files(tmp_path: Path) -> None:
@@ -317,7 +320,7 @@ def test_any_failing_file_call_costs_no_event(tmp_path: Path, failures: int, sho
     told = 0
     for fail_at in range(1, clean.calls + 1):
         directory = tmp_path / str(fail_at)
-        files = FailingFiles(fail_at, failures, short)
+        files = FailingFiles(range(fail_at, fail_at + failures), short)
         try:
             said = _scenario(directory, files)
         except StorageFailedError:
@@ -330,11 +333,25 @@ def test_any_failing_file_call_costs_no_event(tmp_path: Path, failures: int, sho
     assert told > clean.calls // 2
 
 
+@pytest.mark.parametrize("distance", range(1, 6))
+def test_two_short_writes_in_a_large_batch_cost_no_event(tmp_path: Path, distance: int) -> None:
+    files = FailingFiles(short=True)
+    log = open_log(tmp_path, files=files, warn=lambda _: None)
+    fill(log, range(2_000))
+    files.failing = {files.calls + 1, files.calls + 1 + distance}
+    while log.status().queued:
+        log.flush(NOW_MS)
+    log.close(NOW_MS)
+    events = read_events(tmp_path).events
+    assert_gap_free(events)
+    assert sequence_of(events) == list(range(2_000))
+
+
 def test_a_disk_that_stays_full_stops_nothing_and_bounds_memory(tmp_path: Path) -> None:
     said: list[str] = []
     files = FailingFiles()
     log = open_log(tmp_path, files=files, options=EventLogOptions(queue_max=10), warn=said.append)
-    files.fail_at, files.failures = files.calls + 1, 1_000_000
+    files.failing = range(files.calls + 1, 10**9)
     for number in range(100):
         fill(log, [number])
         assert log.flush(NOW_MS).error is not None
@@ -345,7 +362,7 @@ def test_a_disk_that_stays_full_stops_nothing_and_bounds_memory(tmp_path: Path) 
     assert status.queued <= 20
     assert len(said) == 1
     assert CURRENT in said[0]
-    files.failures = 0
+    files.failing = ()
     while log.flush(NOW_MS).written:
         pass
     log.close(NOW_MS)

@@ -35,7 +35,7 @@ class EventQueue:
         self._events: deque[Event] = deque()
         self._spared: deque[Event] = deque()
         """Alerts that were the oldest when an event had to go; all of them are older than ``_events``."""
-        self._alerts = 0
+        self._urgent = False
         self._dropped = 0
         self._dropped_alerts = 0
 
@@ -45,14 +45,14 @@ class EventQueue:
     @property
     def urgent(self) -> bool:
         """True when an alert is waiting."""
-        return self._alerts > 0
+        return self._urgent
 
     def put(self, event: Event) -> bool:
         """Add ``event``. False when an event, this one or an older one, was dropped for it."""
         with self._lock:
             self._events.append(event)
             if event.severity is Severity.ALERT:
-                self._alerts += 1
+                self._urgent = True
             if len(self._events) + len(self._spared) <= self.capacity:
                 return True
             self._drop_one()
@@ -64,7 +64,8 @@ class EventQueue:
             events, self._events = self._events, deque()
             spared, self._spared = self._spared, deque()
             batch = Batch(dropped=self._dropped, dropped_alerts=self._dropped_alerts)
-            self._alerts = self._dropped = self._dropped_alerts = 0
+            self._urgent = False
+            self._dropped = self._dropped_alerts = 0
         batch.events = [*spared, *events]
         return batch
 
@@ -76,5 +77,4 @@ class EventQueue:
                 return
             self._spared.append(oldest)
         self._spared.popleft()
-        self._alerts -= 1
         self._dropped_alerts += 1

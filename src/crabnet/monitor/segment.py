@@ -180,9 +180,6 @@ class EventFile:
         """Find the last event: in the last part of the file, or else in the whole of it."""
         size = self._files.size(path) or 0
         start = max(0, size - 2 * EVENT_LINE_BYTES_MAX)
-        if start:
-            newline = self._files.pread(fd, EVENT_LINE_BYTES_MAX, start).find(b"\n")
-            start = start + newline + 1 if newline >= 0 else 0
         while True:
             scanner = LineScanner()
             for chunk in read_chunks(self._files, fd, start):

@@ -188,8 +188,6 @@ class EventLog:
         repair = self._file.attach(now_ms)
         last_id = self._file.last_id
         self._acknowledge(sum(1 for event in self._pending if 0 < event.id <= last_id))
-        for event in self._pending:
-            event.id = 0
         if repair is not None:
             self._pending.insert(0, self._repaired(repair, now_ms))
 
