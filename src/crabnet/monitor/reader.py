@@ -119,16 +119,17 @@ def follow(
             for event in _older_events(files, directory, tail, stats):
                 if wanted.matches(event):
                     yield event
-            replaced = False
+            replaced, first_look = False, True
             while not replaced:
                 # asked before the last read: what was written before a rotation is read in any case
                 replaced = tail.replaced()
                 for event in tail.read(stats):
                     if wanted.matches(event):
                         yield event
-                if stats.last_id == before:
+                # a file found replaced is opened anew before there is said to be nothing; but never in a tight loop
+                if stats.last_id == before and (first_look or not replaced):
                     yield None
-                before = stats.last_id
+                before, first_look = stats.last_id, False
 
 
 class _Tail:
