@@ -167,6 +167,27 @@ def test_an_unexpected_error_is_one_line_and_shows_its_traceback_only_when_asked
     assert debug.stderr.startswith("error: internal: unexpected ValueError: two\\nlines\nTraceback")
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        ("KeyboardInterrupt()", 130, ""),
+        ("BaseExceptionGroup('', [KeyboardInterrupt(), ValueError()])", 130, ""),
+        ("ExceptionGroup('', [ExceptionGroup('', [RefusedError('no')])])", 3, "error: wrong_state: no\n"),
+        ("ExceptionGroup('', [StorageFailedError('a'), StorageFailedError('b')])", 6, "error: storage_failed: a\n"),
+        (
+            "ExceptionGroup('', [ValueError('v'), RefusedError('no')])",
+            1,
+            "error: internal: unexpected ValueError: v; CRABNET_DEBUG=1 shows where\n",
+        ),
+    ],
+)
+def test_groups_of_errors_become_one_line(tmp_path: Path, raised: str, code: int, line: str) -> None:
+    text = f"from crabnet.errors import RefusedError, StorageFailedError\nraise {raised}\n"
+    (tmp_path / "click.py").write_text(text)
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
+    assert run("status", env=env, check=code).stderr == line
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
     script = run("completion", shell).stdout

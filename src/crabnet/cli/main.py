@@ -50,15 +50,15 @@ def _run(arguments: list[str]) -> int:
         raise
     except CrabnetError as error:
         return _report(error, arguments)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is becomes one line
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the outermost frame: all becomes one line
         known = _known(error)
-        if known is None:
-            code = _report(_unexpected(error), arguments)
-            _traceback()
-            return code
         if isinstance(known, CrabnetError):
             return _report(known, arguments)
-        raise known from None
+        if known is not None:
+            raise known from None
+        code = _report(_unexpected(error), arguments)
+        _traceback()
+        return code
     return 0
 
 
@@ -86,16 +86,21 @@ def _invoke(arguments: list[str]) -> None:
 
 
 def _known(error: BaseException) -> BaseException | None:
-    """The error inside groups of one that says by itself what it is."""
+    """The error, also in a group from concurrent tasks, that says by itself what happened; None: it is unexpected."""
     from crabnet.errors import CrabnetError
 
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        found = [_known(inner) for inner in error.exceptions]
+        interrupts = [inner for inner in found if isinstance(inner, KeyboardInterrupt)]
+        return interrupts[0] if interrupts else None if None in found else found[0]
     return error if isinstance(error, CrabnetError | KeyboardInterrupt | BrokenPipeError) else None
 
 
-def _unexpected(error: Exception) -> CrabnetError:
+def _unexpected(error: BaseException) -> CrabnetError:
     from crabnet.errors import CrabnetError
+
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
 
     hint = "" if _debug() else "; CRABNET_DEBUG=1 shows where"
     return CrabnetError(f"unexpected {type(error).__name__}: {error}{hint}")
