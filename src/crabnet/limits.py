@@ -105,6 +105,25 @@ SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
 SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
 SYNC_REQUEST_RETRY_MS: Final = 500
 
+# --- UDP transport ---------------------------------------------------------------------------------------
+
+UDP_RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024
+"""Receive buffer asked of the kernel; without privileges it grants less (net.core.rmem_max)."""
+UDP_DRAIN_DATAGRAMS_MAX: Final = 256
+"""Datagrams taken from one socket at once."""
+UDP_SEND_WAIT_MS: Final = 1_000
+"""Until a full send buffer counts as a failure."""
+UDP_ERROR_PAUSE_MS: Final = 10
+"""Pause after a receive that brought errors only, so that no error can keep a processor busy."""
+RESOLVE_TIMEOUT_MS: Final = 5_000
+RESOLVE_TTL_MS: Final = 300_000
+"""A host name is looked up again after this long."""
+RESOLVE_RETRY_MS: Final = 10_000
+"""After a failed lookup or send a host name is looked up again at most this often."""
+RESOLVE_LOOKUPS_MAX: Final = 4
+"""Lookups at once, each in a thread."""
+RESOLVE_CACHE_MAX: Final = 4_096
+
 # --- Runner ----------------------------------------------------------------------------------------------
 
 RUNNER_COMMAND_CHARS_MAX_DEFAULT: Final = 4_096
@@ -159,3 +178,22 @@ EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
 EXIT_CODE_INTERRUPTED: Final = 137
+COMMIT_RECORDS_MAX: Final = 2_048
+"""Records queued for the journal beyond which reading from the network waits."""
+RUNS_MAX: Final = 8
+"""Commands that a node runs at the same time."""
+UNSENT_PER_TARGET_MAX: Final = 256
+UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+SEND_RETRY_MS: Final = 1_000
+SEND_RETRY_MS_MAX: Final = 30_000
+OUTBOX_MESSAGES_MAX: Final = 16_384
+RECEIVE_SLICE: Final = 64
+"""Datagrams handled before other tasks of the node have their turn."""
+SEED_LIST_MAX: Final = 1_000
+TICK_MS: Final = 100
+SERVES_WAITING_MAX: Final = 1_024
+HASH_SLICE: Final = 64
+SHUTDOWN_SEND_S: Final = 2
+EVENTS_FLUSH_MS: Final = 100
+INDEX_FLUSH_MS: Final = 200
+DISK_CHECK_S: Final = 5

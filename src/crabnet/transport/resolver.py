@@ -1,0 +1,120 @@
+"""From addresses to what the kernel takes: literal addresses at once, host names in a thread, with a memory."""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import trio
+
+from crabnet import limits
+from crabnet.errors import NetworkError, Reason
+from crabnet.transport.base import Address
+
+
+class Endpoint(NamedTuple):
+    """An address as the socket API takes it: ``family`` is AF_INET or AF_INET6."""
+
+    family: int
+    sockaddr: tuple[str | int, ...] | tuple[int, bytes]
+
+
+Lookup = Callable[[str, int], list[Endpoint]]
+
+
+def look_up(host: str, port: int) -> list[Endpoint]:
+    """The endpoints of a host name, best first (RFC 6724). Blocks. Raises OSError or UnicodeError."""
+    return _endpoints(host, port, 0)
+
+
+def literal_endpoint(address: Address) -> Endpoint | None:
+    """The endpoint of an address that needs no look-up; None for a host name. Does not block."""
+    try:
+        return _endpoints(address.host, address.port, socket.AI_NUMERICHOST)[0]
+    except (OSError, UnicodeError, OverflowError, IndexError):
+        return None
+
+
+def _endpoints(host: str, port: int, flags: int) -> list[Endpoint]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICSERV)
+    return [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+class _Entry:
+    """What is known of one host name. Times are of ``trio.current_time``, in seconds."""
+
+    __slots__ = ("endpoints", "error", "lock", "looked_up_at", "refresh_at")
+
+    def __init__(self) -> None:
+        self.endpoints: list[Endpoint] = []
+        self.error = ""
+        self.looked_up_at = 0.0
+        self.refresh_at = float("-inf")
+        self.lock = trio.Lock()
+
+
+_Value = TypeVar("_Value")
+
+
+def _remember(cache: OrderedDict[Address, _Value], address: Address, value: _Value) -> None:
+    """Keep the addresses used last. Literal ones, which strangers can make many of, have a cache of their own."""
+    cache[address] = value
+    cache.move_to_end(address)
+    while len(cache) > limits.RESOLVE_CACHE_MAX:
+        cache.popitem(last=False)
+
+
+class Resolver:
+    """Remembers where host names lead: RESOLVE_TTL_MS long, or, after a failure, until RESOLVE_RETRY_MS later.
+
+    While a name cannot be looked up again, the endpoints it had stay in use.
+    """
+
+    def __init__(self, lookup: Lookup = look_up) -> None:
+        self._lookup = lookup
+        self._literals: OrderedDict[Address, Endpoint] = OrderedDict()
+        self._names: OrderedDict[Address, _Entry] = OrderedDict()
+        self._limiter = trio.CapacityLimiter(limits.RESOLVE_LOOKUPS_MAX)
+
+    async def resolve(self, address: Address, family: int | None = None) -> Endpoint:
+        """The endpoint to send to, one of ``family`` if there is a choice.
+
+        Raises NetworkError (ADDRESS_INVALID) when the name leads nowhere or the look-up takes too long.
+        """
+        literal = self._literals.get(address) or literal_endpoint(address)
+        if literal is not None:
+            _remember(self._literals, address, literal)
+            return literal
+        entry = self._names.get(address) or _Entry()
+        _remember(self._names, address, entry)
+        if trio.current_time() >= entry.refresh_at:
+            async with entry.lock:
+                if trio.current_time() >= entry.refresh_at:
+                    await self._refresh(entry, address)
+        if not entry.endpoints:
+            raise NetworkError(f"the host of {address} cannot be found: {entry.error}", Reason.ADDRESS_INVALID)
+        return next((found for found in entry.endpoints if found.family == family), entry.endpoints[0])
+
+    def failed(self, address: Address) -> None:
+        """Tell that sending failed, so that a host name is looked up again before its time."""
+        entry = self._names.get(address)
+        if entry is not None:
+            entry.refresh_at = min(entry.refresh_at, entry.looked_up_at + limits.RESOLVE_RETRY_MS / 1000)
+
+    async def _refresh(self, entry: _Entry, address: Address) -> None:
+        endpoints: list[Endpoint] = []
+        entry.error = f"no answer within {limits.RESOLVE_TIMEOUT_MS} ms"
+        with trio.move_on_after(limits.RESOLVE_TIMEOUT_MS / 1000):
+            try:
+                endpoints = await trio.to_thread.run_sync(
+                    self._lookup, address.host, address.port, abandon_on_cancel=True, limiter=self._limiter
+                )
+                entry.error = "the name has no address"
+            except (OSError, UnicodeError, OverflowError) as error:
+                entry.error = getattr(error, "strerror", None) or str(error)
+        entry.endpoints = endpoints or entry.endpoints
+        entry.looked_up_at = trio.current_time()
+        wait_ms = limits.RESOLVE_TTL_MS if endpoints else limits.RESOLVE_RETRY_MS
+        entry.refresh_at = entry.looked_up_at + wait_ms / 1000
