@@ -180,6 +180,18 @@ def test_a_long_list_is_read_page_by_page(node: Canned, capsys: pytest.CaptureFi
     assert [params["after"] for _, params in node.asked] == [None, "s0", "s1"]
 
 
+def test_a_list_of_very_long_seeds_is_read_in_smaller_pages(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
+    class TooLong(dict[str, JsonValue | CrabnetError]):
+        def __getitem__(self, method: str) -> JsonValue | CrabnetError:
+            limit = node.asked[-1][1]["limit"]
+            if isinstance(limit, int) and limit > 10:
+                return RefusedError("too long", Reason.LIMIT_EXCEEDED)
+            return {"seeds": [SEED], "next": None}
+
+    node.answers = TooLong()
+    assert run(capsys, "seed", "list", "--data-dir", str(node.data_dir))[0] == 0
+
+
 def test_a_limited_list_says_where_it_goes_on(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
     node.answers["seed.list"] = {"seeds": [SEED], "next": "seed-1"}
     code, out, err = run(capsys, "seed", "list", "--limit", "1", "--data-dir", str(node.data_dir))

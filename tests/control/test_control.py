@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.control.client import NodeNotRunningError, call
@@ -183,6 +186,20 @@ async def test_malformed_requests_are_refused_and_the_connection_goes_on(
     assert refused["error"]["exit_code"] == 2
     assert accepted == {"id": 7, "result": {"method": "echo", "params": {"x": 1}}}
     assert dispatch.calls == [("echo", {"x": 1})]
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60) | st.sampled_from([VALID, VALID[:-1], b"\n", b'{"v":1,"method":"m"}\n']), max_size=8
+    )
+)
+async def test_no_bytes_end_the_server(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        async with serving(Path(name), Dispatch()) as path:
+            for line in (await raw(path, b"".join(pieces))).splitlines():
+                answer = json.loads(line)
+                assert ("result" in answer) != ("error" in answer)
+            assert await raw(path, VALID) == b'{"id":7,"result":{"method":"echo","params":{"x":1}}}\n'
 
 
 async def test_an_endless_line_is_refused_at_the_bound(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import click
 from crabnet.cli.options import Command, LazyGroup, state_of
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
-from crabnet.errors import Reason, UsageError
+from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.limits import INTEGER_MAX, TIMEOUT_MS_MAX
 
-PAGE_SEEDS: Final = 200
+PAGE_SEEDS: Final = 1_000
+"""Seeds asked for at a time; fewer when their answer would be too long."""
 TIMEOUT_MS_DEFAULT: Final = 30_000
 BID_WINDOW_MS_DEFAULT: Final = 60_000
 OUTCOMES: Final = {
@@ -140,9 +141,16 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
     state = state_of(context)
     seeds: list[JsonValue] = []
     following: JsonValue = after
+    most = PAGE_SEEDS
     while True:
-        wanted = PAGE_SEEDS if limit is None else min(PAGE_SEEDS, limit - len(seeds))
-        page = state.perform("seed.list", {"status": status, "limit": wanted, "after": following})
+        wanted = most if limit is None else min(most, limit - len(seeds))
+        try:
+            page = state.perform("seed.list", {"status": status, "limit": wanted, "after": following})
+        except RefusedError as error:
+            if error.reason is not Reason.LIMIT_EXCEEDED or wanted == 1:
+                raise
+            most = wanted // 2
+            continue
         rows = as_list(page, "seeds")
         following = as_object(page).get("next")
         if not state.json:
