@@ -1,7 +1,53 @@
-"""Crabnet: a decentralised task network (publish, bid, claim, run, settle) without a server."""
+"""Crabnet, a decentralised task network: publish, bid, claim, run, settle. No server.
+
+``async with crabnet.Node(crabnet.Settings(data_dir=...)) as node`` takes part in the network from a Python program; see
+docs/PYTHON.md. Everything but the version is imported when first used.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from crabnet._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from crabnet.core.commands import Publish
+    from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
+    from crabnet.errors import CrabnetError, Reason
+    from crabnet.node.node import Node
+    from crabnet.settings import Settings
+
+_HOMES = {
+    "Node": "crabnet.node.node",
+    "Settings": "crabnet.settings",
+    "Publish": "crabnet.core.commands",
+    "Seed": "crabnet.domain.model",
+    "SeedStatus": "crabnet.domain.model",
+    "Bid": "crabnet.domain.model",
+    "Claim": "crabnet.domain.model",
+    "TaskResult": "crabnet.domain.model",
+    "CrabnetError": "crabnet.errors",
+    "Reason": "crabnet.errors",
+}
+
+__all__ = [
+    "Bid",
+    "Claim",
+    "CrabnetError",
+    "Node",
+    "Publish",
+    "Reason",
+    "Seed",
+    "SeedStatus",
+    "Settings",
+    "TaskResult",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crabnet' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -104,18 +104,20 @@ class Core:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
         return record
 
+    def allows(self, source: str, now_ms: int, effects: Effects) -> bool:
+        """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
+        refused = self._gate.check(source.rpartition(":")[0], now_ms)
+        if refused is Reason.RATE_LIMITED:
+            fields: dict[str, FieldValue] = {
+                "address": source,
+                "reason": refused.value,
+                "duration_ms": self.config.source_block_ms,
+            }
+            effects.notices.append(Notice("source_blocked", fields))
+        return refused is None
+
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
         source = received.source
-        refused = self._gate.check(source.rpartition(":")[0], now_ms) if received.via is Via.LIVE else None
-        if refused is not None:
-            if refused is Reason.RATE_LIMITED:
-                blocked: dict[str, FieldValue] = {
-                    "address": source,
-                    "reason": refused.value,
-                    "duration_ms": self.config.source_block_ms,
-                }
-                effects.notices.append(Notice("source_blocked", blocked))
-            return
         now_s = now_ms // 1000
         planner = self.neighbours.planner
         imported = received.via is Via.IMPORT

@@ -1,0 +1,152 @@
+"""Group commit: effects queue up while a frame is synced; the next frame takes them all.
+
+Nothing that effects ask for happens before their records are durable. The ledger's one writer is here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from crabnet import limits
+from crabnet.core.effects import Effects
+from crabnet.core.records import frame_of
+from crabnet.errors import Reason, StorageFailedError
+from crabnet.storage.journal import FramePosition
+from crabnet.storage.ledger import Ledger
+
+
+@dataclass(slots=True)
+class _Waiter:
+    done: trio.Event
+    failure: StorageFailedError | None = None
+
+
+@dataclass(slots=True)
+class Durable:
+    """Effects whose records are durable, and where: their first record has number ``record_base`` in the frame."""
+
+    effects: Effects
+    position: FramePosition | None
+    record_base: int
+
+
+class Committer:
+    """``release`` is called with everything that has become durable, in order."""
+
+    def __init__(self, ledger: Ledger, release: Callable[[list[Durable]], None]) -> None:
+        self._ledger = ledger
+        self._release = release
+        self._pending: deque[tuple[Effects, _Waiter | None]] = deque()
+        self._pending_records = 0
+        self._wake = trio.Event()
+        self._drained = trio.Event()
+        self._drained.set()
+        self._failure: StorageFailedError | None = None
+        self._at_boundary: Callable[[], None] | None = None
+        self.frames = 0
+        self.records = 0
+
+    def enqueue(self, effects: Effects) -> None:
+        """Have effects carried out once they are durable."""
+        self._put(effects, None)
+
+    async def submit(self, effects: Effects) -> None:
+        """The same, and wait for it. Raises StorageFailedError if they cannot be made durable."""
+        waiter = _Waiter(trio.Event())
+        self._put(effects, waiter)
+        await waiter.done.wait()
+        if waiter.failure is not None:
+            raise StorageFailedError(waiter.failure.message, waiter.failure.reason)
+
+    async def room(self) -> None:
+        """Wait while more records are queued than one frame should hold."""
+        while self._pending_records >= limits.COMMIT_RECORDS_MAX and self._failure is None:
+            await self._drained.wait()
+
+    async def boundary(self, at_boundary: Callable[[], None]) -> None:
+        """Call ``at_boundary`` when the next frame will hold all that memory holds; return when that frame is synced."""
+        self._at_boundary = at_boundary
+        await self.submit(Effects())
+
+    def _put(self, effects: Effects, waiter: _Waiter | None) -> None:
+        if self._failure is not None:
+            if waiter is not None:
+                waiter.failure = self._failure
+                waiter.done.set()
+            return
+        self._pending.append((effects, waiter))
+        self._pending_records += len(effects.records)
+        if self._pending_records >= limits.COMMIT_RECORDS_MAX:
+            self._drained = trio.Event() if self._drained.is_set() else self._drained
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit until cancelled. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._pending:
+                await self._commit(self._take())
+
+    async def flush(self) -> None:
+        """Commit all that is pending; for shutdown, when ``run`` is over."""
+        while self._pending and self._failure is None:
+            await self._commit(self._take())
+
+    def _take(self) -> list[tuple[Effects, _Waiter | None]]:
+        batch: list[tuple[Effects, _Waiter | None]] = []
+        size = 0
+        while self._pending:
+            records_bytes = sum(len(record) + 1 for record in self._pending[0][0].records)
+            if batch and size + records_bytes > limits.FRAME_BYTES_MAX // 2:
+                return batch
+            size += records_bytes
+            item = self._pending.popleft()
+            self._pending_records -= len(item[0].records)
+            batch.append(item)
+        if self._at_boundary is not None:
+            at_boundary, self._at_boundary = self._at_boundary, None
+            at_boundary()
+        return batch
+
+    async def _commit(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+        records = [record for effects, _ in batch for record in effects.records]
+        position: FramePosition | None = None
+        if records:
+            try:
+                with trio.CancelScope(shield=True):
+                    position = await trio.to_thread.run_sync(self._ledger.append, frame_of(records))
+            except StorageFailedError as error:
+                self._fail(error, batch)
+                raise
+            self.frames += 1
+            self.records += len(records)
+        if self._pending_records < limits.COMMIT_RECORDS_MAX:
+            self._drained.set()
+        durable = []
+        base = 0
+        for effects, _ in batch:
+            durable.append(Durable(effects, position, base))
+            base += len(effects.records)
+        self._release(durable)
+        for _, waiter in batch:
+            if waiter is not None:
+                waiter.done.set()
+
+    def _fail(self, error: StorageFailedError, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+        self._failure = error
+        for _, waiter in (*batch, *self._pending):
+            if waiter is not None:
+                waiter.failure = error
+                waiter.done.set()
+        self._pending.clear()
+        self._drained.set()
+
+    def stop(self) -> None:
+        """Refuse what comes from now on: the node stops."""
+        if self._failure is None and not self._pending:
+            self._failure = StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING)

@@ -1,0 +1,41 @@
+"""From settings to the configuration of the parts."""
+
+from __future__ import annotations
+
+from crabnet import __version__
+from crabnet.core.core import CoreConfig
+from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.runner.policy import RunnerPolicy
+from crabnet.settings import Settings
+
+
+def core_config(settings: Settings) -> CoreConfig:
+    """What the core needs."""
+    return CoreConfig(
+        policy=AdmissionPolicy(
+            settings.namespace, settings.require_signatures, settings.message_ttl_s, settings.future_skew_s
+        ),
+        seen_ttl_s=settings.seen_messages_ttl_s,
+        seen_capacity=settings.seen_messages_capacity,
+        parked_ttl_s=settings.parked_ttl_s,
+        source_threshold_per_s=settings.udp_source_fast_fail_threshold_per_sec,
+        source_block_ms=settings.udp_source_block_ms,
+        sync_interval_ms=settings.sync_interval_ms,
+        execution_grace_ms=settings.execution_grace_s * 1000,
+        talk=not settings.legacy_peers,
+        alias=settings.alias,
+        agent=f"crabnet/{__version__}",
+    )
+
+
+def runner_policy(settings: Settings) -> RunnerPolicy:
+    """What the runner needs. Raises UsageError."""
+    return RunnerPolicy(
+        allowed_commands=frozenset(settings.runner_allowed_commands),
+        command_chars_max=settings.runner_max_command_len,
+        allow_shell_operators=settings.runner_allow_shell_operators,
+        workdir=settings.runner_workdir,
+        workdir_root=settings.runner_workdir_root,
+        output_bytes_max=settings.runner_max_output_bytes,
+        kill_wait_ms=settings.runner_timeout_kill_wait_ms,
+    )

@@ -1,0 +1,141 @@
+"""From datagrams to the core, and answers to neighbours that lack something."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import trio
+
+from crabnet import limits
+from crabnet.core.commands import Received
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects, FieldValue, Serve
+from crabnet.errors import CrabnetError, Reason
+from crabnet.node.committer import Committer
+from crabnet.node.outbox import Outbox
+from crabnet.protocol.fragment_wire import Shape, classify
+from crabnet.protocol.fragments import Complete, Dropped, Reassembler
+from crabnet.transport.base import Address, Transport, parse_address
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+ReadHistory = Callable[[str, int, int], list[tuple[int, str, bytes]]]
+
+
+class Network:
+    """The receiving side of a transport. No datagram costs more than its parsing, and none ends the node."""
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Transport,
+        outbox: Outbox,
+        committer: Committer,
+        notify: Notify,
+        clock_ms: Callable[[], int],
+        read_history: ReadHistory,
+    ) -> None:
+        self._core = core
+        self._transport = transport
+        self._outbox = outbox
+        self._committer = committer
+        self._notify = notify
+        self._clock_ms = clock_ms
+        self._read_history = read_history
+        self._reassembler = Reassembler()
+        self._serves: OrderedDict[tuple[str, str], Serve] = OrderedDict()
+        self._answers: list[tuple[list[bytes], Address]] = []
+        self._wake = trio.Event()
+
+    async def receive(self) -> None:
+        """Receive and serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve_all)
+            while True:
+                datagrams = await self._transport.receive()
+                for at in range(0, len(datagrams), limits.RECEIVE_SLICE):
+                    effects = Effects()
+                    now_ms = self._clock_ms()
+                    for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
+                        self._take(data, address, now_ms, effects)
+                    self._committer.enqueue(effects)
+                    await trio.lowlevel.checkpoint()
+                    await self._committer.room()
+
+    def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects) -> None:
+        source = str(address)
+        if not self._core.allows(source, now_ms, effects):
+            return
+        shape = classify(data)
+        if shape is Shape.WHOLE:
+            self._core.handle(Received(source, data), now_ms, effects)
+        elif shape is Shape.FRAGMENT:
+            taken = self._reassembler.add(source, data, now_ms)
+            if isinstance(taken, Complete):
+                self._core.handle(Received(source, taken.message), now_ms, effects)
+            elif isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
+                fields: dict[str, FieldValue] = {
+                    "address": source,
+                    "bytes": len(data),
+                    "reason": taken.reason.value,
+                    "count": 1,
+                }
+                self._notify("fragment_dropped", fields)
+        elif shape is Shape.REQUEST:
+            answer = self._outbox.sent.answer(source, data, now_ms)
+            if answer and len(self._answers) < limits.PEERS_MAX:
+                self._answers.append((answer, address))
+                self._wake.set()
+        else:
+            self._notify(
+                "datagram_received_bad",
+                {"transport": "udp", "address": source, "bytes": len(data), "reason": shape.value},
+            )
+
+    def tick(self, now_ms: int) -> None:
+        """Ask again for lost fragments, give up old ones."""
+        for source, request in self._reassembler.requests(now_ms):
+            self._answers.append(([request], parse_address(source)))
+        if self._answers:
+            self._wake.set()
+        for source, _ in self._reassembler.expire(now_ms):
+            self._notify("fragment_dropped", {"address": source, "reason": Reason.EXPIRED.value, "count": 1})
+
+    def serve(self, serve: Serve) -> None:
+        """Queue an answer; a newer request of the same neighbour for the same feed replaces it."""
+        self._serves[(serve.to, serve.author)] = serve
+        if len(self._serves) > limits.SERVES_WAITING_MAX:
+            self._serves.popitem(last=False)
+        self._wake.set()
+
+    async def _serve_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            answers, self._answers = self._answers, []
+            for datagrams, address in answers:
+                await self._outbox.send_raw(datagrams, address)
+            while self._serves:
+                _, serve = self._serves.popitem(last=False)
+                await self._serve(serve)
+
+    async def _serve(self, serve: Serve) -> None:
+        try:
+            found = await trio.to_thread.run_sync(self._read_history, serve.author, serve.from_seq, serve.to_seq)
+        except CrabnetError as error:
+            fields: dict[str, FieldValue] = {"job": "serve", "reason": error.reason.value, "detail": error.message}
+            self._notify("job_failed", fields)
+            return
+        feed = self._core.replica.feeds.get(serve.author)
+        sent = 0
+        for seq, envelope_id, raw in found:
+            standing = feed.entry(seq)
+            if seq > feed.head_seq or (standing is not None and standing.id != envelope_id):
+                continue
+            await self._outbox.send_raw(self._outbox.sent.split(raw, self._clock_ms()), parse_address(serve.to))
+            sent += 1
+        if sent:
+            self._notify(
+                "sync_served",
+                {"author": serve.author, "first_seq": serve.from_seq, "entries": sent, "address": serve.to},
+            )

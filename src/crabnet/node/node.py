@@ -1,0 +1,423 @@
+"""The node: one data dir, one identity, one core, and the jobs around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from crabnet import __version__, limits
+from crabnet.core.commands import (
+    CreateClaim,
+    Operation,
+    Publish,
+    Settle,
+    SubmitBid,
+    Tick,
+)
+from crabnet.core.effects import Effects, FieldValue, Reply
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
+from crabnet.errors import CrabnetError, NetworkError, Reason, RefusedError, StorageFailedError
+from crabnet.monitor.registry import Severity
+from crabnet.monitor.segment import EventLogOptions
+from crabnet.monitor.writer import EventLog
+from crabnet.node.checkpoints import Checkpointer
+from crabnet.node.committer import Committer, Durable
+from crabnet.node.config import runner_policy
+from crabnet.node.network import Network
+from crabnet.node.outbox import Outbox
+from crabnet.node.reporting import Reporter
+from crabnet.node.store import History, Store, open_store, wall_ms
+from crabnet.node.work import Workshop
+from crabnet.settings import Settings
+from crabnet.storage.feed_index import FeedEntry
+from crabnet.storage.files import Files, RealFiles
+from crabnet.storage.lock import LockRole
+from crabnet.transport.base import parse_address
+from crabnet.transport.udp import UdpTransport
+
+
+class Node:
+    """A participant of the network, to be used as ``async with Node(settings) as node`` inside trio.
+
+    With ``listen`` it takes part for as long as the block lasts; without, it only does what it is told and sends it, as
+    the one-shot commands do. Everything that an operation returns is durable.
+
+    Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
+    A StorageFailedError of a background job cancels the block and is raised on leaving it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        listen: bool = True,
+        files: Files | None = None,
+        clock_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.settings = settings
+        self.listen = listen
+        self.files: Files = RealFiles() if files is None else files
+        self.clock_ms = clock_ms
+        self.started_ms = clock_ms()
+        self.listen_address: str | None = None
+        self._stack = AsyncExitStack()
+        self._index_queue: list[FeedEntry] = []
+        self._index_lsn = 0
+        self._stopping = False
+
+    # --- operations ------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> str:
+        """The id of this node, which is its public key."""
+        return self.core.signer.node_id
+
+    async def publish(self, wish: Publish) -> Seed:
+        """Offer a task. Raises UsageError, RefusedError."""
+        reply = await self.perform(wish)
+        if not isinstance(reply, Seed):
+            raise TypeError("Publish gives a seed")
+        return reply
+
+    async def bid(self, seed_id: str, price: int, *, notes: str = "", announce: bool = True) -> Bid:
+        """Offer to run a seed for ``price``. Raises UsageError, RefusedError."""
+        reply = await self.perform(SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce))
+        if not isinstance(reply, Bid):
+            raise TypeError("SubmitBid gives a bid")
+        return reply
+
+    async def claim(self, seed_id: str, bid_id: str, *, announce: bool = True) -> Claim:
+        """Choose a bid for one's own seed. Raises RefusedError."""
+        reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce))
+        if not isinstance(reply, Claim):
+            raise TypeError("CreateClaim gives a claim")
+        return reply
+
+    async def run(self, seed_id: str, *, announce: bool = True) -> TaskResult:
+        """Run a seed claimed for this node and state the result; returns when that is durable. Raises RefusedError."""
+        return await self._workshop.run(seed_id, announce)
+
+    async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> Record:
+        """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
+        await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
+        return self.core.record(seed_id)
+
+    async def perform(self, wish: Operation) -> Reply:
+        """Do any operation; returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
+        if self._stopping:
+            raise RefusedError("the node is stopping; try again when it runs", Reason.NODE_STOPPING)
+        effects = Effects()
+        try:
+            self.core.handle(wish, self.clock_ms(), effects)
+        except CrabnetError as error:
+            self.reporter.notify(
+                "command_refused",
+                {
+                    "operation": type(wish).__name__,
+                    "reason": error.reason.value,
+                    "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                    "seed_id": None if isinstance(wish, Publish) else wish.seed_id,
+                },
+            )
+            raise
+        with trio.CancelScope(shield=True):
+            await self.committer.submit(effects)
+        return effects.reply
+
+    async def durable(self) -> None:
+        """Wait until all that memory shows now is durable; to be awaited before showing it to anybody."""
+        await self.committer.submit(Effects())
+
+    async def state_hash(self) -> str:
+        """Hex hash of everything replicated, as in the design; brought up to date in slices."""
+        state = self.core.replica.state
+        while state.hash_pending() > limits.HASH_SLICE:
+            state.hash_some(limits.HASH_SLICE)
+            await trio.lowlevel.checkpoint()
+        return self.core.replica.state_hash()
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._stopping = True
+        try:
+            return bool(await self._stack.__aexit__(kind, error, traceback))
+        except BaseExceptionGroup as group:
+            storage, _ = group.split(StorageFailedError)
+            if storage is None:
+                raise
+            raise _first(storage) from group
+
+    async def _open(self) -> None:
+        settings = self.settings
+        role = LockRole.NODE if self.listen else LockRole.COMMAND
+        runner = runner_policy(settings)
+        store = await trio.to_thread.run_sync(
+            partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
+        )
+        self._stack.push_async_callback(self._close_store, store)
+        self.ledger, self.core, self._index = store.ledger, store.core, store.index
+        self.history = History(store.ledger, store.index, settings.namespace)
+        self._index_lsn = store.ledger.last_lsn
+        self.events = await trio.to_thread.run_sync(self._open_events)
+        self.reporter = Reporter(self.node_id, self.events, self.clock_ms)
+        self._stack.push_async_callback(self._close_events)
+        self.committer = Committer(store.ledger, self._release)
+        self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
+        self._workshop = Workshop(runner, self._task_of, self.perform, self.reporter.notify)
+        await self._open_network()
+        self._report_start(store)
+        await self._start_jobs()
+
+    async def _open_network(self) -> None:
+        settings = self.settings
+        listen = parse_address(settings.listen_addr) if self.listen else None
+        try:
+            transport = await UdpTransport.open(listen, receive_buffer_bytes=settings.udp_receive_buffer_bytes)
+        except NetworkError as error:
+            self.reporter.notify(
+                "listener_failed",
+                {"address": settings.listen_addr, "reason": error.reason.value, "detail": error.message},
+            )
+            raise
+        self._stack.push_async_callback(transport.aclose)
+        self.transport = transport
+        peers = self.core.neighbours.peers
+        self.outbox = Outbox(
+            transport,
+            [*settings.announce_addrs, *settings.bootstrap_peers],
+            neighbours=peers.confirmed,
+            legacy=settings.legacy_peers,
+            datagrams_per_s=settings.udp_broadcasts_per_sec,
+            clock_ms=self.clock_ms,
+            notify=self.reporter.notify,
+        )
+        self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
+        self.network = Network(
+            self.core, transport, self.outbox, self.committer, self.reporter.notify, self.clock_ms, self._serve_from
+        )
+        if transport.local_address is not None:
+            self.listen_address = str(transport.local_address)
+            self.reporter.notify(
+                "listener_started",
+                {"transport": "udp", "address": self.listen_address, "bytes": transport.receive_buffer_bytes},
+            )
+
+    async def _start_jobs(self) -> None:
+        nursery = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.push_async_callback(self._stop_jobs, nursery)
+        nursery.start_soon(self.committer.run)
+        effects = Effects()
+        self.core.begin(self.clock_ms(), effects)
+        await self.committer.submit(effects)
+        nursery.start_soon(self._write_events)
+        if not self.listen:
+            return
+        for job in (self.outbox.run, self.network.receive, self._tick, self._index_entries, self._watch_disk):
+            nursery.start_soon(job)
+        nursery.start_soon(
+            partial(
+                self.checkpointer.run,
+                journal_bytes=self.settings.checkpoint_journal_bytes,
+                interval_ms=self.settings.checkpoint_interval_s * 1000,
+            )
+        )
+
+    async def _stop_jobs(self, nursery: trio.Nursery) -> None:
+        """Let what is under way become durable and be sent, then end all jobs."""
+        nursery.cancel_scope.cancel()
+        if self.ledger.failure is not None:
+            return
+        with trio.CancelScope(shield=True):
+            await self.committer.flush()
+            self.committer.stop()
+            with trio.move_on_after(limits.SHUTDOWN_SEND_S):
+                await self.outbox.drain()
+            await trio.to_thread.run_sync(self._index_now)
+            if self.ledger.replay_bytes or self.ledger.checkpoint_lsn is None:
+                await trio.to_thread.run_sync(self.checkpointer.make_now)
+        self.reporter.notify(
+            "node_stopped",
+            {
+                "clean": True,
+                "duration_ms": self.clock_ms() - self.started_ms,
+                "state_hash": self.core.replica.state_hash(),
+            },
+            None if self.listen else Severity.DEBUG,
+        )
+
+    async def _close_store(self, store: Store) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(store.close)
+
+    async def _close_events(self) -> None:
+        failure = self.ledger.failure
+        if failure is not None:
+            self.reporter.notify(
+                "ledger_poisoned",
+                {"reason": failure.reason.value, "detail": failure.message[: limits.EVENT_DETAIL_CHARS]},
+            )
+        if self.events is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.events.close, self.clock_ms())
+
+    def _open_events(self) -> EventLog | None:
+        settings = self.settings
+        options = EventLogOptions(
+            file_bytes_max=settings.events_rotate_bytes,
+            file_age_ms_max=settings.events_rotate_age_s * 1000,
+            files_kept=settings.events_keep_files,
+        )
+        return EventLog.open(
+            self.files,
+            settings.monitor_events.parent,
+            self.node_id,
+            now_ms=self.clock_ms(),
+            role=LockRole.NODE if self.listen else LockRole.COMMAND,
+            options=options,
+        )
+
+    def _report_start(self, store: Store) -> None:
+        settings, notify = self.settings, self.reporter.notify
+        quiet = None if self.listen else Severity.DEBUG
+        if store.key_created:
+            notify("identity_created", {"key_id": self.core.signer.key_id, "file": "identity.key"})
+        recovery = store.ledger.recovery
+        for notice in recovery.notices:
+            notify(
+                "ledger_recovered",
+                {
+                    "clean": not notice.is_alert,
+                    "outcome": notice.code.value,
+                    "file": str(notice.path.name),
+                    "offset": notice.offset,
+                    "lsn": store.ledger.last_lsn,
+                    "replayed": store.replayed_frames,
+                    "duration_ms": store.duration_ms,
+                    "detail": notice.message[: limits.EVENT_DETAIL_CHARS],
+                },
+                Severity.ALERT if notice.is_alert else Severity.INFO,
+            )
+        if settings.accept_feed_risk and not recovery.is_clean:
+            last_seq = self.core.replica.feeds.get(self.node_id).head_seq
+            notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
+        notify(
+            "node_started",
+            {
+                "version": __version__,
+                "network": settings.network,
+                "namespace": settings.namespace,
+                "data_dir": str(settings.data_dir),
+                "message_ttl_ms": settings.message_ttl_s * 1000,
+                "future_skew_ms": settings.future_skew_s * 1000,
+                "seen_ttl_ms": settings.seen_messages_ttl_s * 1000,
+                "seen_capacity": settings.seen_messages_capacity,
+                "require_signatures": settings.require_signatures,
+                "state_hash": self.core.replica.state_hash(),
+            },
+            quiet,
+        )
+
+    # --- jobs ------------------------------------------------------------------------------------------
+
+    def _release(self, durable: list[Durable]) -> None:
+        """Everything here is durable: now it may be told, sent and served."""
+        for item in durable:
+            effects = item.effects
+            if item.position is not None:
+                self._index_lsn = item.position.lsn
+                self._index_queue.extend(
+                    FeedEntry(
+                        self.settings.namespace,
+                        place.author,
+                        place.seq,
+                        place.envelope_id,
+                        item.position,
+                        item.record_base + place.record_no,
+                    )
+                    for place in effects.places
+                )
+            for notice in effects.notices:
+                self.reporter.notify(notice.kind, notice.fields)
+            for send in effects.sends:
+                self.outbox.put(send)
+            for serve in effects.serves:
+                self.network.serve(serve)
+            for claim_id in effects.cancelled_claims:
+                self._workshop.stop(claim_id)
+
+    async def _tick(self) -> None:
+        while True:
+            effects = Effects()
+            now_ms = self.clock_ms()
+            self.core.handle(Tick(), now_ms, effects)
+            self.network.tick(now_ms)
+            self.committer.enqueue(effects)
+            await trio.sleep(limits.TICK_MS / 1000)
+
+    async def _write_events(self) -> None:
+        while True:
+            await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
+            if self.events is not None and self.events.status().queued:
+                await trio.to_thread.run_sync(self.events.flush, self.clock_ms())
+
+    async def _index_entries(self) -> None:
+        while True:
+            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
+            if self._index_queue:
+                await trio.to_thread.run_sync(self._index_now)
+
+    def _index_now(self) -> None:
+        entries, self._index_queue = self._index_queue, []
+        lsn = self._index_lsn
+        if entries:
+            self._index.add_many(entries, lsn)
+
+    def _serve_from(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
+        """Stored envelopes; blocks, for worker threads."""
+        if self._index_queue:
+            self._index_now()
+        return self.history.read(author, from_seq, to_seq)
+
+    async def _watch_disk(self) -> None:
+        warned = False
+        while True:
+            space = await trio.to_thread.run_sync(self.ledger.disk_space)
+            if space.is_low and not warned:
+                fields: dict[str, FieldValue] = {
+                    "free_bytes": space.free_bytes,
+                    "reserve_bytes": limits.RESERVE_BYTES,
+                }
+                self.reporter.notify("disk_low", fields)
+            warned = space.is_low
+            await trio.sleep(limits.DISK_CHECK_S)
+
+    def _task_of(self, seed_id: str) -> tuple[str, int]:
+        seed = self.core.record(seed_id).definition
+        if seed is None:
+            raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
+        return seed.command, seed.timeout_ms
+
+
+def _first(group: BaseExceptionGroup[StorageFailedError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,193 @@
+"""The methods of the control API (docs/CONTROL.md): JSON parameters in, JSON objects out."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from crabnet import __version__, limits
+from crabnet.core.commands import Publish
+from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.errors import Reason, UsageError
+from crabnet.node.node import Node
+from crabnet.node.views import body_view, seed_details, seed_page, seed_view
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.protocol.identity import ALGORITHM
+
+
+class _NoParams(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Bid(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+    price: int
+    notes: str = ""
+    announce: bool = True
+
+
+class _Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+    bid_id: str
+    announce: bool = True
+
+
+class _Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+    announce: bool = True
+
+
+class _Settle(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+    outcome: SeedStatus
+    note: str = ""
+    announce: bool = True
+
+
+class _List(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    status: SeedStatus | None = None
+    limit: Annotated[int, Meta(ge=1, le=limits.SEED_LIST_MAX)] = 100
+    after: str | None = None
+
+
+class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+
+
+class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+async def _publish(node: Node, params: _Publish) -> JsonObject:
+    seed = await node.publish(Publish(**msgspec.structs.asdict(params)))
+    return {"seed": seed_view(node.core.record(seed.id), node.clock_ms() // 1000)}
+
+
+async def _bid(node: Node, params: _Bid) -> JsonObject:
+    bid = await node.bid(params.seed_id, params.price, notes=params.notes, announce=params.announce)
+    return {"bid": body_view(bid)}
+
+
+async def _claim(node: Node, params: _Claim) -> JsonObject:
+    return {"claim": body_view(await node.claim(params.seed_id, params.bid_id, announce=params.announce))}
+
+
+async def _run(node: Node, params: _Run) -> JsonObject:
+    return {"result": body_view(await node.run(params.seed_id, announce=params.announce))}
+
+
+async def _settle(node: Node, params: _Settle) -> JsonObject:
+    record = await node.settle(params.seed_id, params.outcome, note=params.note, announce=params.announce)
+    return {"seed": seed_view(record, node.clock_ms() // 1000)}
+
+
+async def _list(node: Node, params: _List) -> JsonObject:
+    page = seed_page(
+        node.core.replica.state.records.items(),
+        node.clock_ms() // 1000,
+        status=params.status,
+        limit=params.limit,
+        after=params.after,
+    )
+    await node.durable()
+    return page
+
+
+async def _show(node: Node, params: _Show) -> JsonObject:
+    details = seed_details(node.core.record(params.seed_id), node.clock_ms() // 1000)
+    await node.durable()
+    return details
+
+
+async def _id(node: Node, _: _NoParams) -> JsonObject:
+    signer = node.core.signer
+    return {
+        "node_id": signer.node_id,
+        "key_id": signer.key_id,
+        "public_key": urlsafe_b64encode(signer.public_key).decode().rstrip("="),
+        "alg": ALGORITHM,
+        "alias": node.settings.alias,
+        "namespace": node.settings.namespace,
+    }
+
+
+async def _config(node: Node, _: _NoParams) -> JsonObject:
+    shown: JsonObject = {}
+    for name in node.settings.__dataclass_fields__:
+        value: object = getattr(node.settings, name)
+        if isinstance(value, tuple):
+            shown[name] = [str(item) for item in value]
+        else:
+            shown[name] = value if value is None or isinstance(value, bool | int) else str(value)
+    return {"settings": shown}
+
+
+async def _status(node: Node, _: _NoParams) -> JsonObject:
+    replica = node.core.replica
+    state = replica.state
+    now_ms = node.clock_ms()
+    state_hash = await node.state_hash()
+    events = None if node.events is None else node.events.status()
+    status: JsonObject = {
+        "version": __version__,
+        "node_id": node.node_id,
+        "key_id": node.core.signer.key_id,
+        "alias": node.settings.alias,
+        "namespace": node.settings.namespace,
+        "network": node.settings.network,
+        "listen_addr": node.listen_address,
+        "running": node.listen,
+        "uptime_ms": now_ms - node.started_ms,
+        "state_hash": state_hash,
+        "seeds": {each.value: state.counts[each] for each in SeedStatus},
+        "bids": state.totals[FactKind.BID],
+        "claims": state.totals[FactKind.CLAIM],
+        "results": state.totals[FactKind.RESULT],
+        "feeds": len(replica.feeds),
+        "parked": len(replica.parking),
+        "orphans": state.orphans_total,
+        "seen": len(replica.seen),
+        "peers": len(node.core.neighbours.peers.confirmed()),
+        "unsent": node.outbox.unsent,
+        "feed_risk": node.core.feed_risk,
+        "events": {
+            "written": 0 if events is None else events.written,
+            "dropped": 0 if events is None else events.dropped,
+            "failed": 0 if events is None else events.write_failures,
+        },
+        "counters": dict(sorted(node.reporter.counters.items())),
+    }
+    await node.durable()
+    status["lsn"] = node.ledger.last_lsn
+    return status
+
+
+_METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject]]]]] = {
+    "status": (_NoParams, _status),
+    "id": (_NoParams, _id),
+    "config": (_NoParams, _config),
+    "seed.publish": (_Publish, _publish),
+    "seed.bid": (_Bid, _bid),
+    "seed.claim": (_Claim, _claim),
+    "seed.run": (_Run, _run),
+    "seed.settle": (_Settle, _settle),
+    "seed.list": (_List, _list),
+    "seed.show": (_Show, _show),
+}
+
+
+async def dispatch(node: Node, method: str, params: JsonObject) -> JsonValue:
+    """Do one method. Raises UsageError for unknown methods and bad parameters, and what the operation raises."""
+    known = _METHODS.get(method)
+    if known is None:
+        raise UsageError(f"there is no method {method[:64]!r}", Reason.UNKNOWN_OPERATION)
+    params_type, perform = known
+    try:
+        typed = msgspec.convert(params, params_type)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{method}: {error}") from error
+    return await perform(node, typed)

@@ -1,0 +1,214 @@
+"""Sending: to whom, in which datagrams, how fast, and again after a failure. Only what is durable ever gets here."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from crabnet import limits
+from crabnet.core.effects import FieldValue, Send
+from crabnet.errors import NetworkError, Reason
+from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
+from crabnet.protocol.fragments import SentCache
+from crabnet.transport.base import Address, Transport, parse_address
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A target that could not be sent to: what waits, and when it is tried again."""
+
+    since_ms: int
+    next_ms: int
+    failures: int = 0
+    waiting: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+
+
+class Outbox:
+    """Queue of envelopes to send. A failed send is kept, retried with back-off, and told by events."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        targets: list[str],
+        *,
+        neighbours: Callable[[], list[str]],
+        legacy: bool,
+        datagrams_per_s: int,
+        clock_ms: Callable[[], int],
+        notify: Notify,
+    ) -> None:
+        self._transport = transport
+        self._targets = [parse_address(target) for target in dict.fromkeys(targets)]
+        self._neighbours = neighbours
+        self._legacy = legacy
+        self._datagrams_per_s = datagrams_per_s
+        self._clock_ms = clock_ms
+        self._notify = notify
+        self._queue: deque[Send] = deque()
+        self._wake = trio.Event()
+        self._trouble: dict[Address, _Trouble] = {}
+        self._tokens = float(datagrams_per_s)
+        self._tokens_ms = clock_ms()
+        self.sent = SentCache()
+        self.datagrams_sent = 0
+        self.dropped = 0
+
+    @property
+    def unsent(self) -> int:
+        """Envelopes that wait for a target that could not be sent to."""
+        return sum(len(trouble.waiting) for trouble in self._trouble.values())
+
+    def put(self, send: Send) -> None:
+        """Queue an envelope. When the queue is full the oldest goes: sync brings it later."""
+        if self._legacy and send.kind not in BASELINE_KINDS:
+            return
+        self._queue.append(send)
+        if len(self._queue) > limits.OUTBOX_MESSAGES_MAX:
+            self._queue.popleft()
+            self.dropped += 1
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            with trio.move_on_after(limits.SEND_RETRY_MS / 1000):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await self.drain()
+            await self._retry()
+
+    async def drain(self) -> None:
+        """Send all that is queued now."""
+        while self._queue:
+            send = self._queue.popleft()
+            if send.to is not None:
+                await self._send(send, parse_address(send.to))
+                continue
+            known = {str(target) for target in self._targets}
+            targets = self._targets + [parse_address(address) for address in self._neighbours() if address not in known]
+            failed = [target for target in targets if not await self._send(send, target)]
+            if send.kind in FEED_KINDS:
+                fields: dict[str, FieldValue] = {
+                    "envelope_id": send.envelope_id,
+                    "kind": send.kind,
+                    "bytes": len(send.data),
+                    "targets": len(targets) - len(failed),
+                }
+                self._notify("announce_sent", fields)
+
+    async def _send(self, send: Send, target: Address) -> bool:
+        trouble = self._trouble.get(target)
+        keep = send.kind in FEED_KINDS
+        if trouble is not None and self._clock_ms() < trouble.next_ms:
+            if keep:
+                self._wait(trouble, send.envelope_id, send.data)
+            return False
+        try:
+            await self._transmit(send.data, target)
+        except NetworkError as error:
+            self._failed(target, error, send.envelope_id, send.data if keep else None)
+            return False
+        if trouble is not None:
+            await self._recovered(target, trouble)
+        return True
+
+    async def _transmit(self, data: bytes, target: Address) -> None:
+        if self._legacy and len(data) > limits.DATAGRAM_RECEIVE_BYTES_MAX:
+            raise NetworkError(
+                f"{len(data)} bytes do not fit in the one datagram that a baseline peer reads", Reason.TOO_LARGE
+            )
+        datagrams = [data] if self._legacy else self.sent.split(data, self._clock_ms())
+        for datagram in datagrams:
+            await self._pace()
+            await self._transport.send(datagram, target)
+            self.datagrams_sent += 1
+
+    async def _pace(self) -> None:
+        """A token bucket of one second's worth."""
+        if not self._datagrams_per_s:
+            return
+        while True:
+            now_ms = self._clock_ms()
+            earned = max(0, now_ms - self._tokens_ms) * self._datagrams_per_s / 1000
+            self._tokens = min(float(self._datagrams_per_s), self._tokens + earned)
+            self._tokens_ms = now_ms
+            if self._tokens >= 1:
+                self._tokens -= 1
+                return
+            await trio.sleep((1 - self._tokens) / self._datagrams_per_s)
+
+    async def send_raw(self, datagrams: list[bytes], to: Address) -> None:
+        """Send datagrams that are answers: dropped on failure, for the other side asks again."""
+        for datagram in datagrams:
+            await self._pace()
+            try:
+                await self._transport.send(datagram, to)
+            except NetworkError:
+                self.dropped += 1
+                return
+            self.datagrams_sent += 1
+
+    def _wait(self, trouble: _Trouble, envelope_id: str, data: bytes) -> None:
+        trouble.waiting[envelope_id] = data
+        if len(trouble.waiting) > limits.UNSENT_PER_TARGET_MAX:
+            trouble.waiting.popitem(last=False)
+            self.dropped += 1
+
+    def _failed(self, target: Address, error: NetworkError, envelope_id: str, data: bytes | None) -> None:
+        now_ms = self._clock_ms()
+        trouble = self._trouble.get(target)
+        if trouble is None:
+            if len(self._trouble) >= limits.PEERS_MAX:
+                return
+            trouble = self._trouble[target] = _Trouble(now_ms, now_ms)
+        trouble.failures += 1
+        backoff = min(limits.SEND_RETRY_MS << min(trouble.failures - 1, 10), limits.SEND_RETRY_MS_MAX)
+        trouble.next_ms = now_ms + backoff
+        if data is not None and error.reason is not Reason.TOO_LARGE:
+            self._wait(trouble, envelope_id, data)
+        self._notify(
+            "send_failed",
+            {
+                "address": str(target),
+                "envelope_id": envelope_id,
+                "reason": error.reason.value,
+                "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                "failures": trouble.failures,
+            },
+        )
+
+    async def _recovered(self, target: Address, trouble: _Trouble) -> None:
+        del self._trouble[target]
+        fields: dict[str, FieldValue] = {
+            "address": str(target),
+            "failures": trouble.failures,
+            "duration_ms": self._clock_ms() - trouble.since_ms,
+        }
+        self._notify("send_recovered", fields)
+        for envelope_id, data in trouble.waiting.items():
+            try:
+                await self._transmit(data, target)
+            except NetworkError as error:
+                self._failed(target, error, envelope_id, data)
+
+    async def _retry(self) -> None:
+        now_ms = self._clock_ms()
+        for target, trouble in list(self._trouble.items()):
+            if now_ms < trouble.next_ms:
+                continue
+            if not trouble.waiting:
+                del self._trouble[target]
+                continue
+            envelope_id, data = next(iter(trouble.waiting.items()))
+            try:
+                await self._transmit(data, target)
+            except NetworkError as error:
+                self._failed(target, error, envelope_id, data)
+            else:
+                trouble.waiting.pop(envelope_id)
+                await self._recovered(target, trouble)

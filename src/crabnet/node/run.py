@@ -1,0 +1,60 @@
+"""``crabnet listen``: a node with its control socket, until a signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from crabnet.node.control_server import serve_control
+from crabnet.node.node import Node
+from crabnet.node.operations import dispatch
+from crabnet.settings import Settings
+
+CONTROL_SOCKET = "control.sock"
+
+
+def run_node(settings: Settings, log: Callable[[str], None]) -> None:
+    """Run a node until SIGTERM or SIGINT. ``log`` is given one line at a time. Raises what entering a Node raises."""
+    interrupted = trio.run(_run, settings, log)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with Node(settings) as node, trio.open_nursery() as nursery:
+
+            def failed(method: str, error: Exception) -> None:
+                detail = f"{method}: {type(error).__name__}"
+                node.reporter.notify("job_failed", {"job": "control", "reason": "internal", "detail": detail})
+
+            await nursery.start(
+                partial(
+                    serve_control,
+                    settings.data_dir / CONTROL_SOCKET,
+                    partial(dispatch, node),
+                    on_internal_error=failed,
+                )
+            )
+            for line in _greeting(node):
+                log(line)
+            async for number in signals:
+                nursery.cancel_scope.cancel()
+                return number == signal.SIGINT
+    return False
+
+
+def _greeting(node: Node) -> list[str]:
+    settings = node.settings
+    return [
+        f"node {node.node_id}",
+        (
+            f"message ttl {settings.message_ttl_s} s, future skew {settings.future_skew_s} s,"
+            f" seen window {settings.seen_messages_ttl_s} s / {settings.seen_messages_capacity} messages,"
+            f" signatures {'required' if settings.require_signatures else 'not required'}"
+        ),
+        f"listen started on Udp:{node.listen_address}",
+    ]

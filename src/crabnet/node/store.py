@@ -1,0 +1,181 @@
+"""Opening a data dir: lock, key, ledger, core, index. Everything that happens before the first input."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from crabnet import limits
+from crabnet.core.core import Core
+from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
+from crabnet.core.snapshot import restore
+from crabnet.errors import DataDirDamagedError
+from crabnet.node.config import core_config
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.keys import pem_of_seed, seed_of_pem
+from crabnet.settings import Settings
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.files import Files
+from crabnet.storage.journal import Frame, FramePosition
+from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole, acquire_with_wait
+
+LOCK_NAME = "lock"
+INDEX_NAME = "index.sqlite"
+_SEED_BYTES = 32
+_INDEX_BATCH = 10_000
+
+
+@dataclass
+class Store:
+    """An open data dir and the core that was restored from it."""
+
+    ledger: Ledger
+    core: Core
+    index: FeedIndex
+    key_created: bool
+    replayed_frames: int
+    duration_ms: int
+
+    def close(self) -> None:
+        """Close index and ledger; the ledger last, for it holds the lock."""
+        try:
+            self.index.close()
+        finally:
+            self.ledger.close()
+
+
+def entropy() -> int:
+    """A random integer up to 2^53-1, from the system."""
+    return int.from_bytes(os.urandom(8), "big") >> 11
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int) -> Store:
+    """Open the data dir of ``settings``. Blocks: use a worker thread.
+
+    A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
+    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError.
+    """
+    started_ms = wall_ms()
+    lock = acquire_with_wait(
+        files,
+        settings.data_dir / LOCK_NAME,
+        role,
+        program="crabnet",
+        clock_ms=wall_ms,
+        wait_ms=settings.lock_wait_ms if role is LockRole.COMMAND else 0,
+        sleep_ms=lambda ms: time.sleep(ms / 1000),
+    )
+    try:
+        signer, created = _signer(files, settings.data_dir)
+    except BaseException:
+        lock.release()
+        raise
+    ledger = Ledger.open(
+        settings.data_dir, files=files, now_ms=now_ms, role=role, expected_node_id=signer.node_id, lock=lock
+    )
+    try:
+        core = Core(core_config(settings), signer, entropy)
+        replayed = _restore(core, ledger)
+        core.feed_risk = not ledger.recovery.is_clean and not settings.accept_feed_risk
+        index = _open_index(files, settings, ledger)
+    except BaseException:
+        ledger.close()
+        raise
+    return Store(ledger, core, index, created, replayed, wall_ms() - started_ms)
+
+
+def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
+    pem = load_key_file(files, data_dir)
+    created = pem is None
+    if pem is None:
+        if files.size(data_dir / "state.json") is not None:
+            raise DataDirDamagedError(
+                f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
+            )
+        pem = create_key_file(files, data_dir, lambda: pem_of_seed(os.urandom(_SEED_BYTES)))
+    try:
+        return Signer(seed_of_pem(pem)), created
+    except ValueError as error:
+        raise DataDirDamagedError(f"{data_dir / KEY_FILE} is damaged: {error}; restore it from a backup") from error
+
+
+def _restore(core: Core, ledger: Ledger) -> int:
+    """Load the checkpoint and replay the journal after it; returns the number of frames replayed."""
+    recovery = ledger.recovery
+    replayed = 0
+    gc.disable()
+    try:
+        if recovery.checkpoint is not None:
+            restore(core.replica, recovery.rows())
+        for frame in recovery.frames():
+            for record in decode_frame(frame.payload):
+                core.replica.replay(record)
+            replayed += 1
+    except msgspec.MsgspecError as error:
+        raise DataDirDamagedError(f"the journal holds what this version cannot read: {error}") from error
+    finally:
+        gc.enable()
+    gc.freeze()
+    return replayed
+
+
+def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
+    index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
+    entries: list[FeedEntry] = []
+    for frame in ledger.frames_after(index.last_lsn):
+        entries.extend(index_entries(frame, settings.namespace))
+        if len(entries) >= _INDEX_BATCH:
+            index.add_many(entries, frame.lsn)
+            entries = []
+    if entries or index.last_lsn < ledger.last_lsn:
+        index.add_many(entries, ledger.last_lsn)
+    return index
+
+
+def index_entries(frame: Frame, namespace: str) -> Iterator[FeedEntry]:
+    """Where the feed envelopes of a frame lie."""
+    for record_no, record in enumerate(decode_frame(frame.payload)):
+        if isinstance(record, EnvelopeRecord) and record.fact is None:
+            meta = envelope_of(record).meta
+            yield FeedEntry(namespace, meta.from_, meta.seq, meta.id, frame.position, record_no)
+
+
+class History:
+    """Stored envelopes by feed position, for neighbours that lack them."""
+
+    def __init__(self, ledger: Ledger, index: FeedIndex, namespace: str) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._namespace = namespace
+
+    def read(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
+        """(seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one. Blocks on the disk."""
+        found: list[tuple[int, str, bytes]] = []
+        size = 0
+        frames: dict[FramePosition, list[bytes]] = {}
+        for entry in self._index.find(self._namespace, author, from_seq, 2 * (to_seq - from_seq + 1)):
+            if entry.seq > to_seq:
+                break
+            envelopes = frames.get(entry.position)
+            if envelopes is None:
+                records = decode_frame(self._ledger.read_frame(entry.position))
+                envelopes = frames[entry.position] = [bytes(record.raw) for record in records]
+            raw = envelopes[entry.record_no]
+            if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
+                break
+            size += len(raw)
+            found.append((entry.seq, entry.envelope_id, raw))
+        return found

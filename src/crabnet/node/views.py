@@ -1,0 +1,91 @@
+"""What the API and the CLI show, as JSON objects (docs/CONTROL.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from crabnet.domain.lifecycle import Record, counting_bids, status_at
+from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.protocol.payloads import wire_seed
+
+
+def body_view(body: Body) -> JsonObject:
+    """All fields of an object."""
+    view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
+    return view
+
+
+def seed_view(record: Record, now_s: int) -> JsonObject:
+    """A seed as it stands at ``now_s``."""
+    seed, progress = record.definition, record.progress
+    if seed is None:
+        raise ValueError("a seed without definition is not shown")
+    view = wire_seed(seed, progress)
+    view.update(
+        status=status_at(record, now_s).value,
+        claim_deadline_ts=seed.claim_deadline_s,
+        attempt=progress.attempt,
+        version=progress.version,
+        bid_count=len(record.bids),
+        note=progress.note,
+    )
+    return view
+
+
+def seed_details(record: Record, now_s: int) -> JsonObject:
+    """A seed with everything said about it."""
+    counting = {fact.key for fact in counting_bids(record)}
+    claimed = {
+        entry.fact.body.bid_id for entry in record.others if isinstance(entry.fact.body, Claim) and entry.effective
+    }
+    bids: list[JsonValue] = [
+        {**body_view(entry.fact.body), "counts": entry.fact.key in counting, "claimed": entry.fact.key in claimed}
+        for entry in record.bids
+    ]
+    return {
+        "seed": seed_view(record, now_s),
+        "bids": bids,
+        "claims": _bodies(record, Claim),
+        "runs": _bodies(record, Run),
+        "results": _bodies(record, TaskResult),
+        "settlements": _bodies(record, Settlement),
+    }
+
+
+def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
+    return [
+        {
+            **body_view(entry.fact.body),
+            "verdict": entry.judgement.verdict.value,
+            "reason": None if entry.judgement.reason is None else entry.judgement.reason.value,
+            "signed": entry.fact.signed,
+        }
+        for entry in record.others
+        if isinstance(entry.fact.body, body_type)
+    ]
+
+
+def seed_page(
+    records: Iterable[tuple[str, Record]], now_s: int, *, status: SeedStatus | None, limit: int, after: str | None
+) -> JsonObject:
+    """Seeds by (created_at, id), newest first, at most ``limit``, those after the seed ``after``."""
+    known = sorted(
+        (
+            (-seed.created_at, seed_id, record)
+            for seed_id, record in records
+            if (seed := record.definition) is not None and (status is None or status_at(record, now_s) is status)
+        ),
+        key=lambda item: item[:2],
+    )
+    start = 0
+    if after is not None:
+        start = next((at + 1 for at, item in enumerate(known) if item[1] == after), len(known))
+    page = known[start : start + limit]
+    more = start + limit < len(known)
+    return {
+        "seeds": [seed_view(record, now_s) for _, _, record in page],
+        "next": page[-1][1] if more and page else None,
+    }

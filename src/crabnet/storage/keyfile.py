@@ -1,0 +1,43 @@
+"""The node's key file: PEM PKCS#8, mode 0600, made once and never overwritten."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from crabnet.errors import DataDirDamagedError, Reason
+from crabnet.storage.files import Files, guarded, read_whole, replace_file
+
+KEY_FILE: Final = "identity.key"
+_KEY_FILE_BYTES_MAX: Final = 16 * 1024
+_WIDER_THAN_OWNER: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+def load_key_file(files: Files, data_dir: Path) -> bytes | None:
+    """The bytes of ``identity.key``, None if there is none.
+
+    Raises DataDirDamagedError (UNSAFE_PERMISSIONS) if anybody but the owner can read or write it.
+    """
+    path = data_dir / KEY_FILE
+    with guarded("read the key", path):
+        if files.size(path) is None:
+            return None
+        mode = path.stat().st_mode
+        if mode & _WIDER_THAN_OWNER:
+            raise DataDirDamagedError(
+                f"{path} has mode {stat.S_IMODE(mode):04o}: others can get at the node's key; run chmod 600 on it"
+                " if nobody has, else remove it to start with a new identity",
+                Reason.UNSAFE_PERMISSIONS,
+            )
+        return read_whole(files, path, _KEY_FILE_BYTES_MAX)
+
+
+def create_key_file(files: Files, data_dir: Path, make_pem: Callable[[], bytes]) -> bytes:
+    """Write a new key, durable before it is used. Raises StorageFailedError."""
+    pem = make_pem()
+    path = data_dir / KEY_FILE
+    with guarded("write the key", path):
+        replace_file(files, path, pem)
+    return pem
