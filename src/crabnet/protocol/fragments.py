@@ -12,6 +12,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -152,18 +153,33 @@ class _Assembly:
 
 
 class _Share:
-    """What one source, or one group of sources, holds."""
+    """What one source, or one group of sources, holds; the message without a new fragment for longest comes first."""
 
-    __slots__ = ("assemblies", "bytes_held")
+    __slots__ = ("assemblies", "bytes_held", "messages")
 
     def __init__(self) -> None:
-        self.assemblies: dict[tuple[str, bytes, int], _Assembly] = {}
+        self.assemblies: OrderedDict[tuple[str, bytes, int], _Assembly] = OrderedDict()
         self.bytes_held = 0
+        self.messages = 0
+
+    def grow(self, assembly: _Assembly, cost: int) -> None:
+        self.assemblies[assembly.key] = assembly
+        self.assemblies.move_to_end(assembly.key)
+        self.bytes_held += cost
+        self.messages = len(self.assemblies)
+
+    def remove(self, assembly: _Assembly) -> None:
+        del self.assemblies[assembly.key]
+        self.bytes_held -= assembly.bytes_held
+        self.messages = len(self.assemblies)
 
     def quietest(self, keep: _Assembly) -> _Assembly | None:
         """The message without a new fragment for the longest time, other than ``keep``."""
-        others = (assembly for assembly in self.assemblies.values() if assembly is not keep)
-        return min(others, key=lambda assembly: assembly.progress_ms, default=None)
+        return next((assembly for assembly in self.assemblies.values() if assembly is not keep), None)
+
+
+_BYTES_OF: Final[Callable[[_Share], int]] = attrgetter("bytes_held")
+_MESSAGES_OF: Final[Callable[[_Share], int]] = attrgetter("messages")
 
 
 class Reassembler:
@@ -191,7 +207,7 @@ class Reassembler:
     @property
     def messages_held(self) -> int:
         """Number of incomplete messages."""
-        return len(self._all.assemblies)
+        return self._all.messages
 
     @property
     def evicted(self) -> int:
@@ -272,8 +288,7 @@ class Reassembler:
             self._groups.setdefault(assembly.group, _Share()),
         )
         for share in shares:
-            share.assemblies[assembly.key] = assembly
-            share.bytes_held += cost
+            share.grow(assembly, cost)
         assembly.bytes_held += cost
         assembly.chunks[fragment.index] = fragment.chunk
         assembly.progress_ms = now_ms
@@ -287,7 +302,7 @@ class Reassembler:
             return False
         while (share := self._sources.get(newcomer.source)) is not None and (
             share.bytes_held + cost > bounds.bytes_per_source_max
-            or len(share.assemblies) + is_new > bounds.messages_per_source_max
+            or share.messages + is_new > bounds.messages_per_source_max
         ):
             victim = share.quietest(newcomer)
             if victim is None or now_ms - victim.progress_ms < bounds.quiet_ms:
@@ -298,10 +313,10 @@ class Reassembler:
     def _room_in_total(self, newcomer: _Assembly, cost: int, is_new: bool, now_ms: int) -> bool:
         bounds = self._bounds
         while self._all.bytes_held + cost > bounds.bytes_max:
-            if not self._push_out(newcomer, cost, lambda share: share.bytes_held, now_ms):
+            if not self._push_out(newcomer, cost, _BYTES_OF, now_ms):
                 return False
-        while len(self._all.assemblies) + is_new > bounds.messages_max:
-            if not self._push_out(newcomer, 1, lambda share: len(share.assemblies), now_ms):
+        while self._all.messages + is_new > bounds.messages_max:
+            if not self._push_out(newcomer, 1, _MESSAGES_OF, now_ms):
                 return False
         return True
 
@@ -311,11 +326,10 @@ class Reassembler:
         weight = extra + (weigh(own) if own is not None else 0)
         heaviest = max(map(weigh, self._groups.values()), default=0)
         if heaviest >= weight:
-            losers = [share for share in self._groups.values() if weigh(share) == heaviest]
+            oldest_first = (other for other in self._all.assemblies.values() if other is not newcomer)
+            victim = next((other for other in oldest_first if weigh(self._groups[other.group]) == heaviest), None)
         else:
-            losers = [] if own is None else [own]
-        victims = (victim for share in losers if (victim := share.quietest(newcomer)) is not None)
-        victim = min(victims, key=lambda assembly: assembly.progress_ms, default=None)
+            victim = own.quietest(newcomer) if own is not None else None
         if victim is None or (heaviest <= weight and now_ms - victim.progress_ms < self._bounds.quiet_ms):
             return False
         self._evict(victim)
@@ -338,11 +352,10 @@ class Reassembler:
 
     def _forget(self, assembly: _Assembly) -> None:
         for share in (self._all, self._sources[assembly.source], self._groups[assembly.group]):
-            del share.assemblies[assembly.key]
-            share.bytes_held -= assembly.bytes_held
-        if not self._sources[assembly.source].assemblies:
+            share.remove(assembly)
+        if not self._sources[assembly.source].messages:
             del self._sources[assembly.source]
-        if not self._groups[assembly.group].assemblies:
+        if not self._groups[assembly.group].messages:
             del self._groups[assembly.group]
 
 
