@@ -25,7 +25,7 @@ SEED: JsonObject = {
 EVIL = "a\x1b[2Jb\x9bc\u202ed\ne\r\u200bf\U000e0041"
 DEFAULTS: JsonObject = {
     "description": "",
-    "timeout_ms": 30_000,
+    "timeout_ms": 120_000,
     "bid_window_ms": 60_000,
     "claim_window_ms": None,
     "exec_deadline_ms": None,

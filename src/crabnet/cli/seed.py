@@ -10,11 +10,11 @@ from crabnet.cli.options import Command, LazyGroup, state_of
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
-from crabnet.limits import INTEGER_MAX, TIMEOUT_MS_MAX
+from crabnet.limits import EXECUTION_PICK_UP_MS_DEFAULT, INTEGER_MAX, SEED_LIST_MAX, TIMEOUT_MS_MAX
 
-PAGE_SEEDS: Final = 1_000
+PAGE_SEEDS: Final = SEED_LIST_MAX
 """Seeds asked for at a time; fewer when their answer would be too long."""
-TIMEOUT_MS_DEFAULT: Final = 30_000
+TIMEOUT_MS_DEFAULT: Final = 120_000
 BID_WINDOW_MS_DEFAULT: Final = 60_000
 OUTCOMES: Final = {
     "accepted": "Accepted",
@@ -24,6 +24,7 @@ OUTCOMES: Final = {
 }
 STATUSES: Final = ("Open", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
 _NATURAL: Final = click.IntRange(0, INTEGER_MAX)
+_WINDOW: Final = click.IntRange(1, TIMEOUT_MS_MAX)
 
 seed = LazyGroup(
     "seed",
@@ -41,20 +42,24 @@ _announce = click.option(
 @click.option("--desc", "description", default="", help="Description.")
 @click.option(
     "--timeout-ms",
-    type=click.IntRange(1, TIMEOUT_MS_MAX),
+    type=_WINDOW,
     default=TIMEOUT_MS_DEFAULT,
     show_default=True,
     help="How long the command may run.",
 )
 @click.option(
     "--bid-window-ms",
-    type=_NATURAL,
+    type=_WINDOW,
     default=BID_WINDOW_MS_DEFAULT,
     show_default=True,
-    help="How long bids are taken; kept in whole seconds.",
+    help="How long bids are taken, rounded up to whole seconds.",
 )
-@click.option("--claim-window-ms", type=_NATURAL, help="How long after that a bid may be claimed; default one hour.")
-@click.option("--exec-deadline-ms", type=_NATURAL, help="Time from the claim to the result; default: the timeout.")
+@click.option("--claim-window-ms", type=_WINDOW, help="How long after that a bid may be claimed; default: one hour.")
+@click.option(
+    "--exec-deadline-ms",
+    type=_WINDOW,
+    help=f"Time from the claim to the result; default: the timeout and {EXECUTION_PICK_UP_MS_DEFAULT} more.",
+)
 @click.option("--min-price", type=_NATURAL, default=0, show_default=True, help="Lowest price a bid may ask.")
 @click.option("--max-bids", type=_NATURAL, default=0, show_default=True, help="Most bids that count; 0: no limit.")
 @click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward offered.")
