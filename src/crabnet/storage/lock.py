@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ import msgspec
 
 from crabnet.errors import DataDirBusyError, Reason, StorageFailedError
 from crabnet.limits import LOCK_HINT_BYTES, LOCK_NODE_GRACE_MS, LOCK_WAIT_STEP_MS
-from crabnet.storage.files import Files, OpenMode, guarded, make_dir, read_whole, storage_failed, write_all
+from crabnet.storage.files import Files, OpenMode, guarded, make_dir, opened, read_whole, write_all
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 _PROGRAM_CHARS_MAX: Final = 64
@@ -76,23 +77,25 @@ class DirLock:
         Raises ``DataDirBusyError`` naming the holder, or ``StorageFailedError`` (``LOCKS_UNSUPPORTED`` when a
         second open file could take the same lock, as on some network file systems).
         """
-        with guarded("open the lock", path):
+        with guarded("take the lock", path):
             make_dir(files, path.parent)
             fd = files.open(path, OpenMode.LOCK)
-        try:
-            if not _locked(files, fd, path):
-                holder = read_holder(files, path)
-                raise DataDirBusyError(
-                    f"{path.parent} is in use by {holder if holder is not None else 'another process'}; "
-                    f"stop it, or use another data dir"
-                )
-            _probe(files, path)
-            hint = LockHolder(os.getpid(), now_ms, role, program[:_PROGRAM_CHARS_MAX])
-            with guarded("write the lock", path):
+            try:
+                if not _locked(files, fd, path):
+                    holder = read_holder(files, path)
+                    raise DataDirBusyError(
+                        f"{path.parent} is in use by {holder if holder is not None else 'another process'}; "
+                        f"stop it, or use another data dir"
+                    )
+                with opened(files, path, OpenMode.LOCK) as second:
+                    if _locked(files, second, path):
+                        raise _unsupported(path)
+                hint = LockHolder(os.getpid(), now_ms, role, program[:_PROGRAM_CHARS_MAX])
                 write_all(files, fd, msgspec.json.encode(hint).ljust(LOCK_HINT_BYTES), 0)
-        except BaseException:
-            files.close(fd)
-            raise
+            except BaseException:
+                with suppress(OSError):
+                    files.close(fd)
+                raise
         return cls(files, path, fd)
 
     def release(self) -> None:
@@ -109,17 +112,7 @@ def _locked(files: Files, fd: int, path: Path) -> bool:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise _unsupported(path) from error
-        raise storage_failed(error, "take the lock", path) from error
-
-
-def _probe(files: Files, path: Path) -> None:
-    with guarded("open the lock", path):
-        second = files.open(path, OpenMode.LOCK)
-    try:
-        if _locked(files, second, path):
-            raise _unsupported(path)
-    finally:
-        files.close(second)
+        raise
 
 
 def _unsupported(path: Path) -> StorageFailedError:
