@@ -98,6 +98,8 @@ class State:
         self.totals: Counter[FactKind] = Counter()
         self.orphans: Counter[str] = Counter()
         self.orphans_total = 0
+        self.archived: Counter[SeedStatus] = Counter()
+        self.erased: set[str] = set()
         self._accumulator = Accumulator()
         self._dirty: dict[str, Record | None] = {}
 
@@ -109,9 +111,29 @@ class State:
             self._count(before, -1)
         if record is None:
             self.records.pop(seed_id, None)
+            self.erased.add(seed_id)
         else:
             self.records[seed_id] = record
+            self.erased.discard(seed_id)
             self._count(record, 1)
+
+    def evict(self, seed_id: str) -> None:
+        """Let a seed leave memory for the archive. The state hash goes on covering it."""
+        record = self.records.get(seed_id)
+        if record is None:
+            return
+        if seed_id in self._dirty:
+            self._rehash(seed_id, self._dirty.pop(seed_id))
+        del self.records[seed_id]
+        self._count(record, -1)
+        self.archived[record.progress.status] += 1
+
+    def readmit(self, seed_id: str, record: Record) -> None:
+        """Take a seed back from the archive, as it left."""
+        if seed_id not in self.records:
+            self.records[seed_id] = record
+            self._count(record, 1)
+            self.archived[record.progress.status] -= 1
 
     def _count(self, record: Record, sign: int) -> None:
         if record.seed is None:
@@ -133,14 +155,16 @@ class State:
     def hash_some(self, seeds_max: int) -> None:
         """Bring the hash of at most ``seeds_max`` changed seeds up to date: some 20 µs each."""
         for _ in range(min(seeds_max, len(self._dirty))):
-            seed_id, before = self._dirty.popitem()
-            after = self.records.get(seed_id)
-            if before is after:
-                continue
-            if before is not None:
-                self._accumulator.remove(leaf(seed_id, before))
-            if after is not None:
-                self._accumulator.add(leaf(seed_id, after))
+            self._rehash(*self._dirty.popitem())
+
+    def _rehash(self, seed_id: str, before: Record | None) -> None:
+        after = self.records.get(seed_id)
+        if before is after:
+            return
+        if before is not None:
+            self._accumulator.remove(leaf(seed_id, before))
+        if after is not None:
+            self._accumulator.add(leaf(seed_id, after))
 
     def digest(self) -> bytes:
         """SHA-256 over all facts of all seeds and what became of them, 32 bytes. Brings all hashes up to date first."""
@@ -199,11 +223,13 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
 def _known(record: Record, fact: Fact) -> bool:
     if fact.kind is FactKind.SEED:
         return record.seed is not None
+    key = fact.key
+    if any(entry.fact.key == key for entry in record.others):
+        return True
     if fact.kind is FactKind.BID and fact.signed:
         at = bisect.bisect_left(record.bids, bid_order(fact), key=lambda entry: bid_order(entry.fact))
-        return at < len(record.bids) and record.bids[at].fact.key == fact.key
-    entries = record.bids if fact.kind is FactKind.BID else record.others
-    return any(entry.fact.key == fact.key for entry in entries)
+        return at < len(record.bids) and record.bids[at].fact.key == key
+    return any(entry.fact.key == key for entry in record.bids)
 
 
 def _orphans_full(state: State, author: str) -> bool:

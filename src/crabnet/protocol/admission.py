@@ -140,11 +140,9 @@ class Admission:
             return refusal(Reason.MALFORMED, str(error))
         except msgspec.ValidationError as error:
             return refusal(Reason.MALFORMED, f"envelope: {error}")
-        if envelope.signed:
-            if not integers_fit(canonical, value):
-                return refusal(Reason.MALFORMED, "an integer is beyond 2^53-1", envelope.meta)
-        elif max(envelope.meta.ts, envelope.meta.nonce) > limits.LEGACY_INTEGER_MAX:
-            return refusal(Reason.MALFORMED, "ts or nonce is beyond 2^64-1", envelope.meta)
+        integer_max = limits.INTEGER_MAX if envelope.signed else limits.LEGACY_INTEGER_MAX
+        if not integers_fit(canonical, value, integer_max):
+            return refusal(Reason.MALFORMED, f"an integer is beyond {integer_max}", envelope.meta)
         return envelope
 
     def _check_version(self, meta: EnvelopeMeta) -> Refusal | None:

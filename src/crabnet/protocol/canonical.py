@@ -58,24 +58,31 @@ def parse_object(raw: bytes) -> tuple[JsonObject, bytes]:
 
 
 def canonical_bytes(value: JsonValue) -> bytes:
-    """The RFC 8785 form of a value that holds no floats. Integers are written in full, whatever their size."""
+    """The RFC 8785 form of a value that holds no floats.
+
+    Integers are written in full, whatever their size; only beside keys with characters beyond U+D7FF does one beyond
+    plus or minus 2^53-1 raise ``JsonRefusedError``.
+    """
     encoded = _encode(value)
-    if not encoded.isascii() and not _plain_keys(value):
+    if encoded.isascii() or _plain_keys(value):
+        return encoded
+    try:
         return rfc8785.dumps(value)
-    return encoded
+    except rfc8785.CanonicalizationError as error:
+        raise JsonRefusedError(str(error)[:200]) from error
 
 
-def integers_fit(raw: bytes, value: JsonValue) -> bool:
-    """True if every integer in ``value``, whose JSON is ``raw``, lies within plus or minus 2^53-1."""
-    return _LONG_NUMBER not in raw.translate(_DIGITS_ONLY) or _integers_fit(value)
+def integers_fit(raw: bytes, value: JsonValue, integer_max: int = limits.INTEGER_MAX) -> bool:
+    """True if no integer in ``value``, whose JSON is ``raw``, is beyond ± ``integer_max``, which is 2^53-1 or more."""
+    return _LONG_NUMBER not in raw.translate(_DIGITS_ONLY) or _integers_fit(value, integer_max)
 
 
-def _integers_fit(value: JsonValue) -> bool:
+def _integers_fit(value: JsonValue, integer_max: int) -> bool:
     if isinstance(value, int):
-        return -limits.INTEGER_MAX <= value <= limits.INTEGER_MAX
+        return -integer_max <= value <= integer_max
     if isinstance(value, dict):
-        return all(_integers_fit(item) for item in value.values())
-    return all(_integers_fit(item) for item in value) if isinstance(value, list) else True
+        return all(_integers_fit(item, integer_max) for item in value.values())
+    return all(_integers_fit(item, integer_max) for item in value) if isinstance(value, list) else True
 
 
 def _plain_keys(value: JsonValue) -> bool:

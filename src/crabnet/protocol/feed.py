@@ -11,7 +11,7 @@ from collections import deque
 from enum import Enum, auto
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
@@ -52,7 +52,7 @@ class Feed(Struct):
     author: str
     head_seq: int = 0
     head_id: str = ""
-    window: deque[FeedEntry] = deque()
+    window: deque[FeedEntry] = field(default_factory=deque)
     forks: list[ForkProof] = []
 
     @property

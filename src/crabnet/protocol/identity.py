@@ -90,6 +90,9 @@ class KeyRing:
         self._keys: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
         self._keys_max = keys_max
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def find(self, node_id: str) -> tuple[bytes, str] | None:
         """(public key, key id) of a node id, or None if it is not an Ed25519 peer id."""
         known = self._keys.get(node_id)

@@ -16,7 +16,7 @@ from crabnet.domain.model import Claim, Fact, Progress, SeedStatus, TaskResult
 from crabnet.errors import Reason
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.identity import looks_self_certifying
-from crabnet.protocol.payloads import BODIES, PayloadRefusedError, SettledSeed, settlement_fact, speaker
+from crabnet.protocol.payloads import BODIES, PayloadRefusedError, SettledSeed, settlement_fact, speaker, stated
 
 _AWAITING = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
 
@@ -30,7 +30,7 @@ def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], a
         if kind is Kind.TASK_SETTLE:
             return _settlement(envelope, records, arrival)
         key, fact_kind, body_type = BODIES[kind]
-        body = msgspec.convert(envelope.payload.get(key), body_type)
+        body = msgspec.convert(stated(envelope, key), body_type)
     except msgspec.ValidationError as error:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
     if _reserved(body.id):
@@ -83,7 +83,7 @@ def _linked(result: TaskResult, author: str, records: Mapping[str, Record]) -> T
 
 
 def _settlement(envelope: Envelope, records: Mapping[str, Record], arrival: int) -> Fact:
-    settled = msgspec.convert(envelope.payload.get("seed"), SettledSeed)
+    settled = msgspec.convert(stated(envelope, "seed"), SettledSeed)
     if settled.status not in {SeedStatus.ACCEPTED, SeedStatus.REJECTED}:
         raise PayloadRefusedError(Reason.MALFORMED, f"baseline peers do not settle as {settled.status.value}")
     record = records.get(settled.id)

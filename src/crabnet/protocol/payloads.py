@@ -23,7 +23,7 @@ from crabnet.domain.model import (
     TaskResult,
 )
 from crabnet.errors import Reason
-from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Envelope, Kind, object_id
 
 SETTLE_KINDS: Final = {
@@ -65,6 +65,21 @@ class PayloadRefusedError(ValueError):
         super().__init__(detail)
 
 
+def stated(envelope: Envelope, key: str) -> JsonValue:
+    """The object in a payload, without fields that are null: null is the same as absent."""
+    return _without_nulls(envelope.payload.get(key))
+
+
+def _without_nulls(value: JsonValue) -> JsonValue:
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _without_nulls(item) if isinstance(item, dict) else item
+        for name, item in value.items()
+        if item is not None
+    }
+
+
 def speaker(body: Seed | Bid | Claim | Run | TaskResult) -> str | None:
     """Who alone may make such an object, where the object says so itself."""
     if isinstance(body, Seed):
@@ -80,10 +95,10 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
     expected = object_id(meta.ns, meta.from_, meta.seq)
     try:
         if kind is Kind.TASK_SETTLE:
-            settled = msgspec.convert(envelope.payload.get("seed"), SettledSeed)
+            settled = msgspec.convert(stated(envelope, "seed"), SettledSeed)
             return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts)
         key, fact_kind, body_type = BODIES[kind]
-        body = msgspec.convert(envelope.payload.get(key), body_type)
+        body = msgspec.convert(stated(envelope, key), body_type)
     except msgspec.ValidationError as error:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
     named = speaker(body)

@@ -19,7 +19,7 @@ from crabnet.protocol.payloads import PayloadRefusedError
 
 _Token = Annotated[str, Meta(max_length=64)]
 _Seq = Annotated[int, Meta(ge=1)]
-_EnvelopeId = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+_EnvelopeId = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class NodeIdentity(Struct, frozen=True):
