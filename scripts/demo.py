@@ -1,0 +1,443 @@
+"""`make demo`: three real nodes on this machine do a whole job over UDP, and refuse a forged settlement.
+
+Each node is a process of its own with its own data dir in a temporary directory, which is removed at the end. Commands
+shown behind `$` are run as shown, but for `--data-dir`. The exit code is 0 only if every step did what it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TextIO, TypeVar
+
+from crabnet import limits
+from crabnet.control.client import JsonValue, call
+from crabnet.errors import CrabnetError, Reason
+from crabnet.monitor.reader import read_events
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Kind, seal
+from crabnet.protocol.identity import Signer
+
+T = TypeVar("T")
+
+LOG_FILE = Path(".demo/demo.log")
+DEADLINE_S = 60
+"""How long any one step may take on a slow machine."""
+STOP_S = 10
+POLL_S = 0.02
+TASK = 'echo "6 x 7 = 42"'
+COLOURS = {"publisher": 36, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
+PR_SET_PDEATHSIG = 1
+
+
+class DemoError(Exception):
+    """A step did not do what it should."""
+
+
+class InterruptError(Exception):
+    """The demo was asked to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+
+class Teller:
+    """Prints what happens, at once, to the terminal and, without colours, to the log file."""
+
+    def __init__(self, log: TextIO | None) -> None:
+        self.started = time.monotonic()
+        self._log = log
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def heading(self, text: str) -> None:
+        """Begin a step."""
+        self._write(f"\n{text}", 1)
+
+    def say(self, who: str, text: str) -> None:
+        """One line of one actor; further lines are indented."""
+        for index, line in enumerate(text.splitlines() or [""]):
+            at = f"{time.monotonic() - self.started:5.1f}s  {who:<10}" if index == 0 else " " * 18
+            self._write(f"{at} {line}", COLOURS[who])
+
+    def _write(self, line: str, colour: int) -> None:
+        shown = f"\x1b[{colour}m{line}\x1b[0m" if self._colour else line
+        with suppress(BrokenPipeError):
+            print(shown, flush=True)
+        if self._log is not None:
+            print(line, file=self._log, flush=True)
+
+
+class Node:
+    """One `crabnet listen` process."""
+
+    def __init__(self, name: str, directory: Path, tell: Teller) -> None:
+        self.name = name
+        self.data_dir = directory / name
+        self.node_id = ""
+        self.address = ("", 0)
+        self._tell = tell
+        self._stderr_path = directory / f"{name}.stderr"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, peers: list[Node]) -> None:
+        """Start on a free port; returns when the node listens."""
+        targets = ",".join(f"{host}:{port}" for host, port in (peer.address for peer in peers))
+        words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--announce-addr", targets]
+        words += ["--sync-interval-ms", "200"]
+        with self._stderr_path.open("w", encoding="utf-8") as stderr:
+            self._process = subprocess.Popen(
+                self._command(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
+                start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509 - there are no threads here
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], DEADLINE_S)
+        line = self._process.stdout.readline() if ready else ""
+        match = re.fullmatch(r"listen started on Udp:(.+):(\d+)\n", line)
+        if match is None:
+            raise DemoError(f"{self.name} did not start: {self.last_words()}")
+        self.address = (match[1], int(match[2]))
+        self.node_id = str(self.ask("id")["node_id"])
+        self._tell.say(self.name, f"{line.strip()}  (pid {self._process.pid})\nnode id {self.node_id}")
+
+    def _command(self, words: list[str]) -> list[str]:
+        return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir)]
+
+    def run(self, *words: str) -> str:
+        """Run a command beside the node, show it and what it prints; returns its standard output."""
+        self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
+        done = subprocess.run(
+            self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
+            timeout=DEADLINE_S,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise DemoError(f"{self.name}: exit code {done.returncode}: {done.stderr.strip()}")
+        self._tell.say(self.name, done.stdout.rstrip("\n"))
+        return done.stdout
+
+    def ask(self, method: str, **params: JsonValue) -> dict[str, JsonValue]:
+        """Ask over the control socket, without showing it."""
+        answer = call(self.data_dir, method, params, DEADLINE_S * 1000)
+        if not isinstance(answer, dict):
+            raise DemoError(f"{self.name} answered {method} with {json.dumps(answer)}")
+        return answer
+
+    def seed(self, seed_id: str) -> dict[str, JsonValue]:
+        """What this node knows of a seed; nothing yet is an empty object."""
+        try:
+            details = self.ask("seed.show", seed_id=seed_id)
+        except CrabnetError as error:
+            if error.reason is Reason.UNKNOWN_SEED:
+                return {}
+            raise
+        seed = details["seed"]
+        return {**details, "status": seed["status"]} if isinstance(seed, dict) else {}
+
+    def bids(self, seed_id: str) -> list[dict[str, JsonValue]]:
+        """The bids this node knows, cheapest first."""
+        found = self.seed(seed_id).get("bids", [])
+        bids = [bid for bid in found if isinstance(bid, dict)] if isinstance(found, list) else []
+        return sorted(bids, key=price_of)
+
+    def last_words(self) -> str:
+        """The last line the process wrote to standard error."""
+        with suppress(OSError):
+            lines = self._stderr_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return lines[-1] if lines else "it wrote nothing"
+        return "it wrote nothing"
+
+    def stop(self, number: int = signal.SIGTERM) -> int | None:
+        """End the process and wait for it; returns its exit code, None if it never ran."""
+        process = self._process
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.send_signal(number)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        return process.returncode
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings of a node that the user may have."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CRABNET_")}
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process should the demo be killed (prctl(2))."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def price_of(bid: dict[str, JsonValue]) -> int:
+    """The price of a bid."""
+    price = bid["price"]
+    return price if isinstance(price, int) else limits.INTEGER_MAX
+
+
+def wait_for(what: str, probe: Callable[[], T | None]) -> T:
+    """Ask ``probe`` until it gives something true. Raises DemoError when that takes too long."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        found = probe()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise DemoError(f"waited {DEADLINE_S} s in vain: {what}")
+        time.sleep(POLL_S)
+
+
+class Demo:
+    """The story: publish, bid, claim, run, a forgery, settle, compare."""
+
+    def __init__(self, directory: Path, tell: Teller) -> None:
+        self.tell = tell
+        self.publisher = Node("publisher", directory, tell)
+        self.workers = [Node("worker-1", directory, tell), Node("worker-2", directory, tell)]
+        self.nodes = [self.publisher, *self.workers]
+
+    def play(self) -> None:
+        """All steps. Raises DemoError."""
+        self.start()
+        seed_id = self.publish()
+        cheapest = self.auction(seed_id)
+        winner = next(node for node in self.workers if node.node_id == cheapest["bidder"])
+        self.claim(seed_id, cheapest, winner)
+        self.work(seed_id, winner)
+        forged_id = self.forge(seed_id)
+        self.settle(seed_id)
+        self.compare(seed_id, forged_id)
+
+    def start(self) -> None:
+        """Three processes that find one another."""
+        self.tell.heading("1. Three nodes start: three processes, talking over UDP on loopback")
+        started: list[Node] = []
+        for node in self.nodes:
+            node.start(started)
+            started.append(node)
+        wanted = {self.publisher: 2, self.workers[0]: 1}
+        wait_for(
+            "the nodes find one another",
+            lambda: all(int(str(node.ask("status")["peers"])) >= count for node, count in wanted.items()),
+        )
+        self.tell.say("all", "the later nodes proved their addresses to the earlier ones: everybody knows everybody")
+
+    def publish(self) -> str:
+        """A seed that everybody hears of."""
+        self.tell.heading("2. The publisher offers a task")
+        words = ["--title", "the answer", "--cmd", TASK, "--min-price", "10", "--max-bids", "5", "--reward", "90"]
+        line = self.publisher.run("seed", "publish", *words)
+        seed_id = line.split()[2]
+        for worker in self.workers:
+            wait_for(f"{worker.name} hears of the seed", partial(worker.seed, seed_id))
+            self.tell.say(worker.name, f"has heard of it: seed {seed_id}")
+        return seed_id
+
+    def auction(self, seed_id: str) -> dict[str, JsonValue]:
+        """The workers underbid each other; returns the cheapest bid as the publisher knows it."""
+        self.tell.heading("3. The workers bid against each other")
+        one, two = self.workers
+        self.bid(one, seed_id, 80)
+        self.underbid(two, seed_id, one, 65)
+        self.underbid(one, seed_id, two, 50)
+        self.tell.say(two.name, "cannot do it for less: stays out")
+        wait_for("all bids reach the publisher", lambda: len(self.publisher.bids(seed_id)) == 3)
+        bids = self.publisher.bids(seed_id)
+        known = {str(node.node_id): node.name for node in self.workers}
+        for bid in bids:
+            self.tell.say("publisher", f"bid {bid['id']}  price {bid['price']}  by {known[str(bid['bidder'])]}")
+        return bids[0]
+
+    def bid(self, worker: Node, seed_id: str, price: int) -> None:
+        """One bid."""
+        worker.run("seed", "bid", seed_id, "--price", str(price))
+
+    def underbid(self, worker: Node, seed_id: str, rival: Node, price: int) -> None:
+        """A lower bid, after the rival's bid has arrived."""
+
+        def rivals() -> dict[str, JsonValue] | None:
+            best = next(iter(worker.bids(seed_id)), None)
+            return best if best is not None and best["bidder"] == rival.node_id else None
+
+        seen = wait_for(f"{worker.name} sees the bid of {rival.name}", rivals)
+        self.tell.say(worker.name, f"sees the bid of {rival.name}: price {seen['price']}")
+        self.bid(worker, seed_id, price)
+
+    def claim(self, seed_id: str, cheapest: dict[str, JsonValue], winner: Node) -> None:
+        """The publisher takes the cheapest bid."""
+        self.tell.heading("4. The publisher claims the cheaper bid")
+        self.publisher.run("seed", "claim", seed_id, str(cheapest["id"]))
+        wait_for(f"{winner.name} learns that it won", lambda: winner.seed(seed_id).get("status") == "Claimed")
+        self.tell.say(winner.name, f"has won with price {cheapest['price']}")
+
+    def work(self, seed_id: str, winner: Node) -> None:
+        """The winner runs the command; the publisher reads the result."""
+        self.tell.heading("5. The worker runs the command and returns the signed result")
+        printed = winner.run("seed", "run", seed_id).split()
+        wait_for("the result reaches the publisher", lambda: self.publisher.seed(seed_id).get("status") == "Done")
+        results = self.publisher.seed(seed_id)["results"]
+        result = results[0] if isinstance(results, list) else None
+        if not isinstance(result, dict) or [str(result["id"]), f"hash={result['output_hash']}"] != printed[2:4]:
+            raise DemoError(f"the publisher has another result than the worker printed: {result}")
+        self.tell.say(
+            "publisher",
+            f"has the result: exit code {result['exit_code']}, {result['duration_ms']} ms, "
+            f"stdout {json.dumps(result['stdout'])}\noutput hash {result['output_hash']}",
+        )
+
+    def forge(self, seed_id: str) -> str:
+        """A stranger with a key of its own signs a settlement of somebody else's seed; returns the envelope's id."""
+        self.tell.heading("6. A stranger forges a settlement")
+        details = self.publisher.seed(seed_id)
+        seed = details["seed"]
+        if not isinstance(seed, dict):
+            raise DemoError("the publisher lost its seed")
+        stranger = Signer(os.urandom(32))
+        names = ("id", "title", "command", "timeout_ms", "bid_deadline_ts", "exec_deadline_ms", "created_by",
+                 "created_at", "claim_id", "result_id", "attempt")  # fmt: skip
+        settled: JsonObject = {name: seed[name] for name in names}
+        envelope = seal(
+            stranger,
+            kind=Kind.TASK_SETTLE,
+            namespace="default",
+            ts=int(time.time()),
+            nonce=int.from_bytes(os.urandom(6), "big"),
+            payload={"seed": {**settled, "status": "Rejected"}},
+            seq=1,
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for node in self.nodes:
+                sock.sendto(envelope.raw, node.address)
+        self.tell.say(
+            "stranger",
+            f"node id {stranger.node_id}\nsends all nodes a validly signed TaskSettle: seed {seed_id} as Rejected",
+        )
+        for node in self.nodes:
+            reason = wait_for(f"{node.name} refuses the forgery", partial(refusal, node, envelope.meta.id))
+            self.tell.say(node.name, f"refused it: {reason}")
+            if reason != Reason.UNAUTHORISED.value:
+                raise DemoError(f"{node.name} refused the forgery as {reason}, not as unauthorised")
+        words = ("--kind", "envelope_rejected", "--reason", "unauthorised", "--limit", "1")
+        self.publisher.run("events", *words)
+        if self.publisher.seed(seed_id)["status"] != "Done":
+            raise DemoError("the forged settlement changed the seed")
+        return envelope.meta.id
+
+    def settle(self, seed_id: str) -> None:
+        """The publisher accepts the result."""
+        self.tell.heading("7. The publisher settles")
+        self.publisher.run("seed", "settle", seed_id, "--accepted", "--note", "well done")
+
+    def compare(self, seed_id: str, forged_id: str) -> None:
+        """Everybody ends in the same state."""
+        self.tell.heading("8. The end: what each node holds")
+
+        def hashes() -> dict[str, str] | None:
+            found = {node.name: str(node.ask("status")["state_hash"]) for node in self.nodes}
+            settled = all(node.seed(seed_id).get("status") == "Accepted" for node in self.nodes)
+            return found if settled and len(set(found.values())) == 1 else None
+
+        for name, state_hash in wait_for("all nodes hold the same state", hashes).items():
+            self.tell.say(name, f"seed Accepted, state hash {state_hash}")
+        self.tell.say("all", "same state hash on all nodes: yes")
+        reasons = {node.name: refusal(node, forged_id) for node in self.nodes}
+        self.tell.say("all", "forged settlement refused: " + ", ".join(f"{k}: {v}" for k, v in reasons.items()))
+
+    def stop(self) -> None:
+        """End all nodes as an operator would. Raises DemoError if one does not end cleanly."""
+        for node in self.nodes:
+            code = node.stop()
+            if code != 0:
+                raise DemoError(f"{node.name} ended with exit code {code}: {node.last_words()}")
+        self.tell.say("all", "stopped cleanly")
+
+    def abandon(self) -> None:
+        """End whatever still runs."""
+        for node in self.nodes:
+            node.stop()
+
+
+def refusal(node: Node, envelope_id: str) -> str | None:
+    """The reason for which the node's own events say that it refused an envelope."""
+    page = read_events(node.data_dir, kinds={"envelope_rejected"})
+    found = (event.payload.get("reason") for event in page.events if event.payload.get("envelope_id") == envelope_id)
+    return next((str(reason) for reason in found), None)
+
+
+def ignore_signals() -> None:
+    """From now on nothing interrupts the tidying up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def interrupt(number: int, _: FrameType | None) -> None:
+    """Turn the first signal into an exception; later ones must not stop the tidying up."""
+    ignore_signals()
+    raise InterruptError(number)
+
+
+def main() -> int:
+    """Play the demo and tidy up, whatever happens."""
+    parser = argparse.ArgumentParser(description="Three nodes, one task, one forgery.")
+    parser.add_argument("--log", type=Path, default=LOG_FILE, help=f"file for a copy of what is shown ({LOG_FILE})")
+    log_path: Path = parser.parse_args().log
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    with ExitStack() as stack:
+        log: TextIO | None = None
+        try:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context(log_path.open("w", encoding="utf-8"))
+        except OSError as error:
+            print(f"demo: no log file {log_path}: {error.strerror}", file=sys.stderr)
+        tell = Teller(log)
+        try:
+            play(tell)
+        except (DemoError, CrabnetError, OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
+            tell.say("demo", f"FAILED: {error}")
+            return 1
+        except InterruptError as stop:
+            tell.say("demo", f"interrupted by {stop}; everything was stopped and removed")
+            return 128 + stop.number
+        seconds = time.monotonic() - tell.started
+        tell.say("all", f"done in {seconds:.1f} s" + (f"; this is also in {log_path}" if log is not None else ""))
+    return 0
+
+
+def play(tell: Teller) -> None:
+    """The demo in a directory of its own, which is gone afterwards, as are the processes."""
+    directory = Path(tempfile.mkdtemp(prefix="crabnet-demo-"))
+    demo = Demo(directory, tell)
+    try:
+        demo.play()
+        demo.stop()
+    finally:
+        ignore_signals()
+        demo.abandon()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
