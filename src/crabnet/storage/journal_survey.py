@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -56,9 +58,19 @@ class JournalSurvey:
 
 
 def survey_journal(
-    files: Files, layout: Layout, base: Base, segments: list[tuple[int, Path]], seal: tuple[int, str] | None
+    files: Files,
+    layout: Layout,
+    base: Base,
+    segments: list[tuple[int, Path]],
+    seal: tuple[int, str] | None,
+    *,
+    known: Sequence[tuple[int, str]] = (),
+    visit: Callable[[Frame], None] | None = None,
 ) -> JournalSurvey:
-    """Scan every segment in journal/, and those in history/ that the base needs. Raises ``OSError``."""
+    """Scan every segment in journal/, and those in history/ that the base needs. Raises ``OSError``.
+
+    ``known`` are further pairs of lsn and frame hash that must agree; ``visit`` sees every sound frame, in order.
+    """
     if not segments:
         if seal is None:
             return JournalSurvey(Condition.ABSENT, head_hash=base.head_hash)
@@ -69,12 +81,13 @@ def survey_journal(
         first, path = segments[0]
         gap = Damage(path, 0, f"frames {base.lsn + 1} to {first - 1} before it are missing")
         return JournalSurvey(Condition.DAMAGED, damage=gap)
-    walk = _Walk(files, layout, base, seal)
-    for first, path in segments[: starts[-1]]:
+    walk = _Walk(files, layout, base, seal, known, visit)
+    for (first, path), (next_first, _) in pairwise(segments[: starts[-1] + 1]):
         if path.parent == layout.journal:
             scan = scan_segment(files, path, first)
-            if scan.tail is not TailKind.CLEAN:
-                walk.result.covered.append(Damage(path, scan.end, scan.detail))
+            if scan.tail is not TailKind.CLEAN or scan.last_lsn != next_first - 1:
+                detail = scan.detail or f"frames {scan.last_lsn + 1} to {next_first - 1} are missing"
+                walk.result.covered.append(Damage(path, scan.end, detail))
     walk.run(segments[starts[-1] :])
     return walk.result
 
@@ -82,12 +95,21 @@ def survey_journal(
 class _Walk:
     """The walk over the segments that replay needs: frame after frame, hash after hash."""
 
-    def __init__(self, files: Files, layout: Layout, base: Base, seal: tuple[int, str] | None) -> None:
+    def __init__(
+        self,
+        files: Files,
+        layout: Layout,
+        base: Base,
+        seal: tuple[int, str] | None,
+        known: Sequence[tuple[int, str]],
+        visit: Callable[[Frame], None] | None,
+    ) -> None:
         self._files = files
         self._layout = layout
         self._base = base
         self._sealed_lsn = 0 if seal is None else seal[0]
-        self._known = [(base.lsn, base.head_hash)] + ([] if seal is None else [seal])
+        self._known = [(base.lsn, base.head_hash), *known] + ([] if seal is None else [seal])
+        self._outer_visit = visit
         self._mismatch: Frame | None = None
         self._reached: tuple[int, str] | None = None
         self.result = JournalSurvey(Condition.OK)
@@ -95,6 +117,8 @@ class _Walk:
     def _visit(self, frame: Frame) -> None:
         if not (self._agrees(frame.lsn, frame.hash) and self._agrees(frame.lsn - 1, frame.previous_hash)):
             self._mismatch = self._mismatch or frame
+        if self._outer_visit is not None and self._mismatch is None:
+            self._outer_visit(frame)
         if frame.lsn > self._base.lsn:
             self.result.replay_bytes += frame.end - frame.position.offset
 
@@ -115,8 +139,8 @@ class _Walk:
     def _step(self, first: int, path: Path, *, is_last: bool) -> bool:
         """Walk one segment; false when the walk ends with it."""
         result, reached = self.result, self._reached
-        if reached is not None and first != reached[0] + 1:
-            self._fail(path, 0, f"frames {reached[0] + 1} to {first - 1} before it are missing")
+        if reached is not None and result.last is not None and first != reached[0] + 1:
+            self._fail(result.last.path, result.last.end, f"frames {reached[0] + 1} to {first - 1} are missing")
             return False
         resume_max_lsn = max(self._base.lsn + 1, first)
         scan = scan_segment(self._files, path, first, resume_max_lsn=resume_max_lsn, visit=self._visit)

@@ -5,12 +5,13 @@ Needs no lock; beside a running node the answer may be about a moment that has p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint
 from crabnet.storage.files import Files, guarded
-from crabnet.storage.journal import GENESIS_HASH
+from crabnet.storage.journal import GENESIS_HASH, Frame
 from crabnet.storage.journal_survey import Base, Damage, JournalSurvey, survey_journal
 from crabnet.storage.layout import Layout, list_segments, read_seal
 from crabnet.storage.recovery import Action, Notice, NoticeCode, Rule, decide
@@ -67,6 +68,40 @@ def survey(files: Files, data_dir: Path) -> Survey:
     return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices))
 
 
+def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None = None) -> list[Damage]:
+    """Read everything from the first frame on, history/ too, and return what is wrong, each with file and offset.
+
+    Every CRC and every hash link is checked, also those from the checkpoints and the seal to the journal. ``visit``
+    sees the frames in order, up to the first damage. Needs no lock. Raises ``StorageFailedError``.
+    """
+    layout = Layout(data_dir)
+    checkpoints = [examine_checkpoint(files, path) for path in (layout.state, layout.bak)]
+    found = [
+        Damage(each.path, each.offset, each.detail)
+        for each in checkpoints
+        if each.condition in {Condition.DAMAGED, Condition.NEWER}
+    ]
+    known = [(each.header.lsn, each.header.journal_head) for each in checkpoints if each.header is not None]
+    seal: tuple[int, str] | None = None
+    with guarded("read the data dir", data_dir):
+        segments = list_segments(files, layout)
+        try:
+            seal = read_seal(files, layout.seal)
+        except ValueError as error:
+            found.append(Damage(layout.seal, 0, str(error)))
+        base = _beginning(files, layout, segments)
+        journal = survey_journal(files, layout, base, segments, seal, known=known, visit=visit)
+    found += journal.covered + ([] if journal.damage is None else [journal.damage])
+    if journal.torn_segment is not None:
+        found.append(Damage(journal.torn_segment[1], 0, "it has no frames and no sound header"))
+    elif journal.condition is Condition.OK and journal.last is not None and journal.last.tail is TailKind.TORN:
+        found.append(Damage(journal.last.path, journal.last.end, journal.last.detail))
+    reached = max((lsn for lsn, _ in known), default=0)
+    if journal.condition in {Condition.OK, Condition.ABSENT} and journal.last_lsn < reached:
+        found.append(Damage(layout.journal, 0, f"it ends with frame {journal.last_lsn}, but had reached {reached}"))
+    return found
+
+
 def _base_of(finding: CheckpointFinding) -> Base:
     if finding.header is None:
         return Base(finding, 0, finding.digest)
@@ -80,6 +115,11 @@ def _choose_base(
     for finding in (state, bak):
         if finding.condition in {Condition.OK, Condition.OLDER}:
             return _base_of(finding)
+    return _beginning(files, layout, segments)
+
+
+def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -> Base:
+    """What frame 1 follows: nothing, or an imported baseline state."""
     if segments:
         baseline = examine_checkpoint(files, layout.baseline)
         if baseline.condition is Condition.OLDER:
