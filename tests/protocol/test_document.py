@@ -1,0 +1,266 @@
+"""docs/PROTOCOL.md says what the code does: its worked envelope, tables and numbers are read from the page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from base64 import urlsafe_b64encode
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from crabnet import limits
+from crabnet.domain.lifecycle import RULES, TRANSITIONS
+from crabnet.domain.model import (
+    RANK,
+    Bid,
+    Claim,
+    FactKind,
+    Run,
+    Seed,
+    SeedStatus,
+    TaskResult,
+    Termination,
+    TerminationCause,
+)
+from crabnet.domain.state import Outcome
+from crabnet.errors import Reason
+from crabnet.protocol.admission import IGNORED, AdmissionPolicy
+from crabnet.protocol.envelope import FEED_KINDS, EnvelopeMeta, Kind
+from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
+from crabnet.protocol.fragment_wire import CHUNK_BYTES
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of
+from tests.protocol.test_admission import DEFECTS
+from tests.support.envelopes import admitted
+
+PAGE = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
+
+
+@cache
+def vector() -> dict[str, str]:
+    """The worked envelope: every ``name = value`` in a block marked ``vector``."""
+    lines = "".join(re.findall(r"^```vector\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)).splitlines()
+    return dict(line.split(" = ", 1) for line in lines)
+
+
+def section(title: str) -> str:
+    """The text under a heading that begins with ``title``."""
+    level, rest = re.search(rf"^(#+) {re.escape(title)}[^\n]*\n(.*)", PAGE, re.DOTALL | re.MULTILINE).groups()  # type: ignore[union-attr]
+    end = re.search(rf"^#{{1,{len(level)}}} ", rest, re.MULTILINE)
+    return str(rest[: end.start()] if end else rest)
+
+
+def table(text: str, *header: str) -> list[list[str]]:
+    """The rows of the table that begins with these columns."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith("| " + " | ".join(header)):
+            rows = []
+            for row in lines[at + 2 :]:
+                if not row.startswith("|"):
+                    break
+                rows.append([cell.strip() for cell in row.strip("|").split("|")])
+            return rows
+    raise AssertionError(f"no table {header}")
+
+
+def test_the_worked_envelope_step_by_step_without_our_code() -> None:
+    v = vector()
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public_key = key.public_key().public_bytes_raw()
+    assert v["private_key"] == bytes(range(32)).hex()
+    assert v["public_key"] == public_key.hex()
+    assert v["peer_id_bytes"] == "002408011220" + public_key.hex()
+    number = int(v["peer_id_bytes"], 16)
+    alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+    digits = ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = alphabet[digit] + digits
+    assert v["node_id"] == "1" + digits
+    assert v["public_key_sha256"] == hashlib.sha256(public_key).hexdigest()
+    assert v["key_id"] == f"ed25519:{v['public_key_sha256'][:32]}"
+    assert v["object_namespace"] == str(uuid.uuid5(uuid.NAMESPACE_URL, "crabnet/v2/object"))
+    assert v["object_name"] == f"default/{v['node_id']}/1"
+    assert v["object_id"] == str(uuid.uuid5(uuid.UUID(v["object_namespace"]), v["object_name"]))
+    content = v["content"].encode()
+    assert rfc8785.dumps(json.loads(content)) == content
+    assert v["content_bytes"] == str(len(content))
+    assert v["id"] == hashlib.sha256(content).hexdigest()
+    head = v["pae_head"].encode() + b" "
+    assert v["pae_head_hex"] == head.hex()
+    assert f"the {len(head)} bytes before the content" in PAGE
+    assert v["pae_sha256"] == hashlib.sha256(head + content).hexdigest()
+    signature = key.sign(head + content)
+    assert v["signature_hex"] == signature.hex()
+    assert v["signature"] == urlsafe_b64encode(signature).decode().rstrip("=")
+    envelope = json.loads(v["envelope"])
+    assert envelope["meta"].pop("id") == v["id"]
+    assert envelope["meta"].pop("signature") == v["signature"]
+    assert rfc8785.dumps(envelope) == content
+    assert rfc8785.dumps(json.loads(v["envelope"])) == v["envelope"].encode()
+    assert v["envelope_bytes"] == str(len(v["envelope"].encode()))
+    assert v["envelope_sha256"] == hashlib.sha256(v["envelope"].encode()).hexdigest()
+    assert f"`prev` =\n`{v['id']}`" in PAGE
+
+
+def test_the_worked_envelope_is_admitted() -> None:
+    v = vector()
+    outcome = admitted(v["envelope"].encode(), json.loads(v["envelope"])["meta"]["ts"])
+    fact = fact_of(outcome.envelope, outcome.kind)
+    assert fact.key == v["object_id"]
+    signer = Signer(bytes.fromhex(v["private_key"]))
+    assert (signer.node_id, signer.key_id) == (v["node_id"], v["key_id"])
+
+
+def test_the_transitions_are_those_of_the_code() -> None:
+    rows = table(section("10 Lifecycle"), "status", "fact", "status then")
+    page = {(SeedStatus(row[0]), FactKind(row[1])): {SeedStatus(name) for name in row[2].split(" or ")} for row in rows}
+    assert page == TRANSITIONS
+
+
+def test_the_rules_are_those_of_the_code() -> None:
+    rows = table(section("10 Lifecycle"), "fact", "#", "rule", "Reason")
+    code = [
+        [kind.value, str(number), rule.text, f"`{rule.reason.value}`"]
+        for kind, rules in RULES.items()
+        for number, rule in enumerate(rules, 1)
+    ]
+    assert rows == code
+
+
+def test_the_ranks_are_those_of_the_code() -> None:
+    text = " ".join(section("10 Lifecycle").split())
+    assert "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5" in text
+    assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5]
+
+
+def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
+    """field -> (required, bound) as the page has it."""
+    return {row[0].strip("`"): (row[2] == "yes", row[3]) for row in rows}
+
+
+def bound(schema: dict[str, Any]) -> str:
+    """The bound of a field as the page writes it."""
+    schema = schema.get("anyOf", [schema])[0]
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if (low, high) == (1, limits.NODE_ID_CHARS_MAX):
+        return ""
+    if high is not None:
+        return f"{low}–{high}" if low else f"≤ {high}"
+    low, high = schema.get("minimum", 0), schema.get("maximum")
+    if high is None or low == 0:
+        return ""
+    return "±2^31" if low == -(2**31) else f"{low}–{high}"
+
+
+REQUIRED_ON_RECEIPT = {"claim_id", "created_at"}
+"""What the baseline leaves out of results, and a signed result must have."""
+
+
+@pytest.mark.parametrize("body", [Seed, Bid, Claim, Run, TaskResult, Termination, SettledSeed])
+def test_the_fields_are_those_of_the_code(body: type[msgspec.Struct]) -> None:
+    schema = msgspec.json.schema(body)["$defs"][body.__name__]
+    rows = described(table(section(body.__name__), "field", "type", "required", "bound"))
+    assert list(rows) == list(schema["properties"])
+    for name, (required, stated) in rows.items():
+        is_result = body is TaskResult and name in REQUIRED_ON_RECEIPT
+        assert required is (name in schema["required"] or is_result), name
+        if not (body is TaskResult and name in {"seed_id", "worker"}):
+            assert stated == bound(schema["properties"][name]), name
+
+
+def test_the_head_of_an_envelope_has_the_fields_of_the_code() -> None:
+    rows = table(section("4 Envelope"), "`meta` field", "type", "bound")
+    names = {field.encode_name for field in msgspec.structs.fields(EnvelopeMeta)}
+    assert {row[0].strip("`") for row in rows} == names
+
+
+def test_the_kinds_are_those_of_the_code() -> None:
+    rows = table(section("8 Kinds and payloads"), "kind", "payload", "feed")
+    assert {row[0].strip("`") for row in rows} == set(Kind) - {Kind.UNKNOWN}
+    for row in rows:
+        kind = Kind(row[0].strip("`"))
+        assert (row[2] == "yes") == (kind in FEED_KINDS)
+        if kind in BODIES:
+            key, _, body = BODIES[kind]
+            assert row[1] == f'`{{"{key}": {body.__name__}}}`'
+
+
+def test_the_steps_of_verification_are_those_of_the_code() -> None:
+    rows = table(section("9 Verification"), "step", "checks", "Reason", "outcome")
+    page = {(int(row[0]), Reason(reason)): row[3] for row in rows for reason in re.findall(r"`(\w+)`", row[2])}
+    for defect in DEFECTS.values():
+        outcome = {"reject": Outcome.REJECTED, "ignore": Outcome.IGNORED}[page[defect.step, defect.reason]]
+        assert outcome is defect.outcome
+    covered = {(defect.step, defect.reason) for defect in DEFECTS.values()} | {(9, Reason.DUPLICATE)}
+    assert {(step, reason) for step, reason in page if 2 <= step <= 12} == covered
+    for (_, reason), word in page.items():
+        assert (word == "ignore") == (reason in IGNORED)
+
+
+NUMBERS = {
+    "11 UDP": [
+        limits.DATAGRAM_BYTES_MAX,
+        limits.DATAGRAM_RECEIVE_BYTES_MAX,
+        CHUNK_BYTES,
+        limits.FRAGMENTED_MESSAGE_BYTES_MAX,
+        limits.FRAGMENT_REQUEST_INDEXES_MAX,
+        limits.REASSEMBLY_REQUESTS_MAX,
+        limits.REASSEMBLY_TTL_MS // 1000,
+        limits.REASSEMBLY_LIFETIME_MS // 1000,
+        limits.REASSEMBLY_QUIET_MS,
+        limits.SENT_FRAGMENTS_TTL_MS // 1000,
+        limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX // 1024,
+    ],
+    "12 Neighbours": [
+        limits.SYNC_WANT_ENTRIES_MAX,
+        limits.SYNC_RESPONSE_BYTES_MAX // 1024,
+        limits.SYNC_REQUEST_RETRY_MS,
+        limits.SYNC_REQUEST_RETRY_MS_MAX // 1000,
+        limits.PEER_SILENCE_MS_MAX // 60_000,
+    ],
+    "NodeHello": [limits.SYNC_HEADS_PER_MESSAGE_MAX, limits.SYNC_WANTS_PER_MESSAGE_MAX],
+    "7 Feeds": [
+        FEED_WINDOW_ENTRIES,
+        limits.PARKED_ENVELOPES_PER_FEED_MAX,
+        limits.PARKED_ENVELOPES_MAX,
+        limits.PARKED_BYTES_MAX // 2**20,
+    ],
+    "9 Verification": [limits.ENVELOPE_BYTES_MAX, AdmissionPolicy().message_ttl_s, AdmissionPolicy().future_skew_s],
+    "10 Lifecycle": [limits.ORPHAN_FACTS_MAX, limits.ORPHAN_FACTS_PER_AUTHOR_MAX],
+    "3 JSON": [limits.JSON_DEPTH_MAX, limits.INTEGER_MAX],
+    "Seed": [limits.CLAIM_WINDOW_S_DEFAULT],
+    "13 Baseline": [limits.LEGACY_INTEGER_MAX, limits.DATAGRAM_RECEIVE_BYTES_MAX],
+}
+
+
+@pytest.mark.parametrize(("title", "numbers"), NUMBERS.items(), ids=NUMBERS.keys())
+def test_the_numbers_are_those_of_the_code(title: str, numbers: list[int]) -> None:
+    text = section(title)
+    for number in numbers:
+        assert re.search(rf"(?<!\d){number}(?!\d)", text), number
+
+
+def test_every_reason_on_the_page_exists() -> None:
+    known = {reason.value for reason in Reason}
+    named = {
+        word
+        for row in table(section("9 Verification"), "step") + table(section("7 Feeds"), "`seq`", "and")
+        for word in re.findall(r"`(\w+_\w+|fork|gap|empty|malformed|expired|duplicate)`", row[2] + row[3])
+    }
+    assert named
+    assert named <= known
+
+
+def test_the_causes_of_termination_are_listed() -> None:
+    (row,) = [row for row in table(section("Termination"), "field") if row[0] == "`cause`"]
+    assert set(re.findall(r"`(\w+)`", row[4])) == {cause.value for cause in TerminationCause}
