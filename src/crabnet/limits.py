@@ -197,3 +197,6 @@ SHUTDOWN_SEND_S: Final = 2
 EVENTS_FLUSH_MS: Final = 100
 INDEX_FLUSH_MS: Final = 200
 DISK_CHECK_S: Final = 5
+ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
+"""Seeds that leave memory for one archive segment."""
+ARCHIVE_CHECK_S: Final = 1

@@ -25,11 +25,12 @@ from crabnet.core.commands import (
     SubmitBid,
     Tick,
 )
-from crabnet.core.deadlines import Deadlines
+from crabnet.core.deadlines import Agenda, at_rest_since_ms, due_at_ms
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
-from crabnet.core.records import Via
+from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
+from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
@@ -52,6 +53,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     source_block_ms: int = 3_000
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
+    archive_after_ms: int = 0
     talk: bool = True
     alias: str = ""
     agent: str = ""
@@ -72,7 +74,8 @@ class Core:
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
         self.feed_risk = False
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
-        self._deadlines = Deadlines(config.execution_grace_ms)
+        self._deadlines = Agenda()
+        self._resting = Agenda()
         self._entropy = entropy
         self._interrupted: list[str] = []
 
@@ -92,14 +95,47 @@ class Core:
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
-            definition = record.definition
-            if definition is not None and definition.created_by == me:
-                self._deadlines.watch(seed_id, record)
+            self._watch(seed_id, record)
         self._record_interrupted(now_ms, effects)
 
+    def _watch(self, seed_id: str, record: Record) -> None:
+        """Note when time will matter to a seed that has changed."""
+        definition = record.definition
+        if definition is not None and definition.created_by == self.signer.node_id:
+            due = due_at_ms(record, self.config.execution_grace_ms)
+            if due is not None:
+                self._deadlines.add(due[0], seed_id)
+        if self.config.archive_after_ms:
+            since_ms = at_rest_since_ms(record)
+            if since_ms is not None:
+                self._resting.add(since_ms + self.config.archive_after_ms, seed_id)
+
+    def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
+        """Seeds that have been at rest for the retention time. Give those that were written to ``archived``."""
+        found: list[tuple[str, Record]] = []
+        for seed_id in self._resting.due(now_ms, limits.ARCHIVE_SEGMENT_SEEDS_MAX):
+            record = self.replica.state.records.get(seed_id)
+            since_ms = None if record is None else at_rest_since_ms(record)
+            if record is not None and since_ms is not None and since_ms + self.config.archive_after_ms <= now_ms:
+                found.append((seed_id, record))
+        return found
+
+    def archived(self, segment: SegmentRow, written: list[tuple[str, Record]], now_ms: int, effects: Effects) -> None:
+        """A durable segment holds ``written``; those that have not changed meanwhile leave memory."""
+        records = self.replica.state.records
+        ids = tuple(seed_id for seed_id, record in written if records.get(seed_id) is record)
+        effects.records.append(self.replica.archive(segment, ids, now_ms // 1000))
+        for seed_id, _ in written:
+            changed = records.get(seed_id)
+            if changed is not None:
+                self._watch(seed_id, changed)
+
     def record(self, seed_id: str) -> Record:
-        """What is known about a seed. Raises RefusedError for an unknown one."""
+        """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
         record = self.replica.state.records.get(seed_id)
+        if record is None and seed_id not in self.replica.state.erased:
+            row = self.replica.thaw(seed_id)
+            record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
         return record
@@ -181,8 +217,7 @@ class Core:
     def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
         record = self.replica.state.records.get(change.seed_id, EMPTY)
         before, after = change.before, change.after
-        if record.definition is not None and record.definition.created_by == self.signer.node_id:
-            self._deadlines.watch(change.seed_id, record)
+        self._watch(change.seed_id, record)
         if before is not None and before.claim_id is not None and before.claimed_by == self.signer.node_id:
             over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
             if over:
@@ -212,6 +247,10 @@ class Core:
             )
         now_s = now_ms // 1000
         record = EMPTY if isinstance(wish, Publish) else self.record(wish.seed_id)
+        if not isinstance(wish, Publish) and wish.seed_id not in self.replica.state.records:
+            raise RefusedError(
+                f"seed {wish.seed_id} is {record.progress.status.value} and archived", Reason.WRONG_STATE
+            )
         me = self.signer.node_id
 
         def made(object_id: str) -> tuple[FactKind, Body]:
@@ -290,10 +329,10 @@ class Core:
     def _sweep(self, now_ms: int, effects: Effects) -> None:
         for seed_id in self._deadlines.due(now_ms):
             record = self.replica.state.records.get(seed_id, EMPTY)
-            action = self._deadlines.action(record, now_ms)
-            if action is None:
+            due = due_at_ms(record, self.config.execution_grace_ms)
+            if due is None or due[0] > now_ms:
                 continue
-            overdue = action is FactKind.FORFEIT
+            overdue = due[1] is FactKind.FORFEIT
             outcome = SeedStatus.FORFEITED if overdue else SeedStatus.EXPIRED
             note = "no result in time" if overdue else "nobody was chosen in time"
             self._try(Settle(seed_id=seed_id, outcome=outcome, note=note), now_ms, effects)

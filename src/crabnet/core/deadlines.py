@@ -1,11 +1,11 @@
-"""The one sweeper: which of the operator's own seeds have passed a deadline (design section 5)."""
+"""Time: which of the operator's seeds have passed a deadline (design section 5), and which seeds are at rest."""
 
 from __future__ import annotations
 
 import heapq
 
 from crabnet.domain.lifecycle import Record, execution_deadline_ms
-from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.domain.model import FINAL, FactKind, SeedStatus
 
 
 def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
@@ -20,27 +20,32 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
     return None
 
 
-class Deadlines:
-    """Own seeds by their next deadline. Stale entries are skipped when they come up."""
+def at_rest_since_ms(record: Record) -> int | None:
+    """Since when nothing more is expected of a seed: settled or closed, or open past its claim deadline."""
+    seed, progress = record.definition, record.progress
+    if seed is None:
+        return None
+    if progress.status in FINAL and progress.settled_at is not None:
+        return progress.settled_at * 1000
+    return seed.claim_deadline_s * 1000 if progress.status is SeedStatus.OPEN else None
 
-    def __init__(self, grace_ms: int) -> None:
-        self._grace_ms = grace_ms
+
+class Agenda:
+    """Seeds by the time at which to look at them again. Stale entries are harmless: whoever looks decides anew."""
+
+    def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
 
-    def watch(self, seed_id: str, record: Record) -> None:
-        """Note the next deadline of a seed that has changed."""
-        due = due_at_ms(record, self._grace_ms)
-        if due is not None:
-            heapq.heappush(self._heap, (due[0], seed_id))
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, at_ms: int, seed_id: str) -> None:
+        """Look at a seed at ``at_ms`` or later."""
+        heapq.heappush(self._heap, (at_ms, seed_id))
 
     def due(self, now_ms: int, seeds_max: int = 64) -> list[str]:
-        """Seeds whose noted deadline has passed; look at them again with ``due_at_ms``."""
+        """Seeds whose time has come; they are off the agenda."""
         ids: list[str] = []
         while self._heap and self._heap[0][0] <= now_ms and len(ids) < seeds_max:
             ids.append(heapq.heappop(self._heap)[1])
         return ids
-
-    def action(self, record: Record, now_ms: int) -> FactKind | None:
-        """What is to be done with a seed now."""
-        due = due_at_ms(record, self._grace_ms)
-        return due[1] if due is not None and due[0] <= now_ms else None

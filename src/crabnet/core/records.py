@@ -84,6 +84,8 @@ class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=Fa
     cut: ForkProof | None = None
     arrival: int = 0
     fact: FactRow | None = None
+    thawed: tuple[Raw, ...] = ()
+    """Rows of archived seeds that came back into memory for this decision."""
 
 
 class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
@@ -94,7 +96,23 @@ class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
     proof: ForkProof
 
 
-Record = EnvelopeRecord | ForkRecord
+class SegmentRow(Struct, frozen=True, array_like=True, gc=False):
+    """A segment of the archive that the journal vouches for."""
+
+    number: int
+    sha256: str
+    rows: int
+
+
+class ArchiveRecord(Struct, frozen=True, array_like=True, tag="archive", gc=False):
+    """Seeds that left memory for a segment of the archive."""
+
+    segment: SegmentRow
+    at_s: int
+    seed_ids: tuple[str, ...]
+
+
+Record = EnvelopeRecord | ForkRecord | ArchiveRecord
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
 _values: Final = msgspec.json.Decoder(dict)
@@ -132,7 +150,7 @@ def fact_of_row(row: FactRow) -> Fact:
     return Fact(kind=row.kind, author=row.author, seq=row.seq, ts=row.ts, body=body, signed=row.signed)
 
 
-def envelope_of(record: Record) -> Envelope:
+def envelope_of(record: EnvelopeRecord | ForkRecord) -> Envelope:
     """The envelope of a record; its id and signature are not verified here."""
     raw = bytes(record.raw)
     return shape(_values.decode(raw), raw)

@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
 from crabnet.core.effects import FeedPlace
 from crabnet.core.parking import Parking
 from crabnet.core.records import (
+    ArchiveRecord,
     EnvelopeRecord,
     ForkRecord,
     Record,
+    SegmentRow,
     Via,
     encode_record,
     envelope_of,
@@ -25,6 +29,7 @@ from crabnet.core.records import (
     fact_row,
     record_fact,
 )
+from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import Decision, Observe, Outcome, Propose, Retract, SeedEvent, State, apply, decide
@@ -70,8 +75,25 @@ class Applied(Struct, frozen=True, gc=False):
     place: FeedPlace | None = None
 
 
+Thaw = Callable[[str], bytes | None]
+"""Gives the archived row of a seed that is not in memory, None if there is none."""
+
+
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
     return False
+
+
+def _nothing_archived(_: str) -> bytes | None:
+    return None
+
+
+class _Earlier(NamedTuple):
+    """What was done before a decision that belongs into the same record."""
+
+    cut: ForkProof | None = None
+    events: tuple[SeedEvent, ...] = ()
+    before: Mapping[str, Progress | None] = MappingProxyType({})
+    thawed: tuple[Raw, ...] = ()
 
 
 class Replica:
@@ -84,6 +106,8 @@ class Replica:
         self.seen = SeenWindow(ttl_s=seen_ttl_s, capacity=seen_capacity)
         self.parking = Parking(parked_ttl_s)
         self.arrivals = 0
+        self.segments: list[SegmentRow] = []
+        self.thaw: Thaw = _nothing_archived
         self._admission = Admission(policy, self.seen)
 
     def state_hash(self) -> str:
@@ -157,8 +181,10 @@ class Replica:
         envelope = admitted.envelope
         meta = envelope.meta
         cut_events: tuple[SeedEvent, ...] = ()
+        thawed: tuple[Raw, ...] = ()
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
+            thawed = self._thawed(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
             before = self._progress_of(cut_events)
             for event in cut_events:
@@ -172,12 +198,36 @@ class Replica:
         else:
             try:
                 fact = fact_of(envelope, admitted.kind)
+                if fact.kind is not FactKind.SEED and fact.seed_id not in self.state.records:
+                    thawed += self._thawed((fact.seed_id,))
                 decision = decide(self.state, Observe(fact), now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
         if decision.reason is Reason.PARKING_FULL and cut is None:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
-        return self._commit(envelope, fact, decision, now_s, via, cut, (cut_events, before))
+        return self._commit(envelope, fact, decision, now_s, via, _Earlier(cut, cut_events, before, thawed))
+
+    def _thawed(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
+        """Take archived seeds back into memory, because something late concerns them; returns their rows."""
+        rows = []
+        for seed_id in seed_ids:
+            if seed_id in self.state.records or seed_id in self.state.erased or not seed_id:
+                continue
+            row = self.thaw(seed_id)
+            if row is not None:
+                self.state.readmit(seed_id, record_of_row(decode_seed_row(row)))
+                rows.append(Raw(row))
+        return tuple(rows)
+
+    def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
+        """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
+        self._evict(segment, seed_ids)
+        return encode_record(ArchiveRecord(segment, now_s, seed_ids))
+
+    def _evict(self, segment: SegmentRow, seed_ids: tuple[str, ...]) -> None:
+        self.segments.append(segment)
+        for seed_id in seed_ids:
+            self.state.evict(seed_id)
 
     def _unsigned(self, admitted: Admitted, now_s: int, via: Via) -> Applied:
         meta = admitted.envelope.meta
@@ -185,10 +235,12 @@ class Replica:
             fact = legacy_fact(admitted.envelope, admitted.kind, self.state.records, self.arrivals + 1)
         except PayloadRefusedError as error:
             return _refused(refusal(error.reason, error.detail, meta))
+        if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
+            return _refused(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived", meta))
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
-        return self._commit(admitted.envelope, fact, decision, now_s, via, None, ((), {}))
+        return self._commit(admitted.envelope, fact, decision, now_s, via, _Earlier())
 
     def propose(
         self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
@@ -216,7 +268,7 @@ class Replica:
             seq=seq,
             prev=feed.head_id,
         )
-        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, None, ((), {})), body, envelope.raw
+        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _Earlier()), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
         records = self.state.records
@@ -232,12 +284,10 @@ class Replica:
         decision: Decision,
         now_s: int,
         via: Via,
-        cut: ForkProof | None,
-        earlier: tuple[tuple[SeedEvent, ...], dict[str, Progress | None]],
+        earlier: _Earlier,
     ) -> Applied:
         meta = envelope.meta
-        cut_events, before = earlier
-        before = {**self._progress_of(decision.events), **before}
+        before = {**self._progress_of(decision.events), **earlier.before}
         for event in decision.events:
             apply(self.state, event)
         self._enter(meta, "" if fact is None else fact.seed_id, now_s)
@@ -248,10 +298,11 @@ class Replica:
             via,
             decision.outcome,
             decision.reason,
-            tuple(event_row(event) for event in (*cut_events, *decision.events)),
-            cut,
+            tuple(event_row(event) for event in (*earlier.events, *decision.events)),
+            earlier.cut,
             self.arrivals if unsigned else 0,
             fact_row(fact) if fact is not None and unsigned else None,
+            earlier.thawed,
         )
         changes = tuple(
             Change(seed_id, progress, after.progress)
@@ -266,7 +317,7 @@ class Replica:
             record=encode_record(record),
             seed_id="" if fact is None else fact.seed_id,
             changes=changes,
-            proof=cut,
+            proof=earlier.cut,
             place=FeedPlace(meta.from_, meta.seq, meta.id, 0) if meta.v is not None else None,
         )
 
@@ -277,14 +328,23 @@ class Replica:
             self.feeds.advance(meta.from_, meta.seq, meta.id, seed_id)
         self.seen.add(seen_key(meta), now_s)
 
-    def replay(self, record: Record) -> EnvelopeMeta:
-        """Do again what a journalled record says, without judging. Raises DataDirDamagedError."""
+    def replay(self, record: Record) -> EnvelopeMeta | None:
+        """Do again what a journalled record says, without judging; returns the head of its envelope if it has one.
+
+        Raises DataDirDamagedError.
+        """
+        if isinstance(record, ArchiveRecord):
+            self._evict(record.segment, record.seed_ids)
+            return None
         envelope = envelope_of(record)
         if isinstance(record, ForkRecord):
             self.feeds.prove(envelope.meta.from_, record.proof)
             return envelope.meta
         fact = record_fact(record, envelope)
         meta = envelope.meta
+        for raw in record.thawed:
+            thawed = decode_seed_row(bytes(raw))
+            self.state.readmit(thawed.seed_id, record_of_row(thawed))
         if record.cut is not None:
             self.feeds.cut(meta.from_, meta.seq, record.cut)
         for row in record.events:

@@ -12,29 +12,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import FactRow, fact_of_row, fact_row
+from crabnet.core.records import SegmentRow
 from crabnet.core.replica import Replica
-from crabnet.domain.lifecycle import Entry, Record
-from crabnet.domain.model import EFFECTIVE, FactKind, Judgement, Progress, Verdict
+from crabnet.core.rows import SeedRow, record_of_row, seed_row
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import SeedStatus
 from crabnet.errors import DataDirDamagedError
 from crabnet.protocol.feed import Feed, FeedEntry, ForkProof
 
 _SEEN_PER_ROW: Final = 1_000
-
-
-class EntryRow(Struct, frozen=True, array_like=True, gc=False):
-    """A fact and its judgement."""
-
-    fact: FactRow
-    judgement: Judgement
-
-
-class SeedRow(Struct, frozen=True, array_like=True, tag="seed", gc=False):
-    """One seed."""
-
-    seed_id: str
-    progress: Progress
-    entries: tuple[EntryRow, ...]
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
@@ -54,12 +40,15 @@ class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
 
 
 class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
-    """The accumulators behind the state hash (hex), the namespace, and the count of unsigned facts."""
+    """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive."""
 
     namespace: str
     seeds: str
     feeds: str
     arrivals: int
+    archived: dict[SeedStatus, int] = {}
+    segments: tuple[SegmentRow, ...] = ()
+    erased: tuple[str, ...] = ()
 
 
 Row = SeedRow | FeedRow | SeenRow | TotalsRow
@@ -76,7 +65,13 @@ class Snapshot:
     def __init__(self, replica: Replica) -> None:
         state = replica.state
         self._totals = TotalsRow(
-            replica.namespace, f"{state.accumulated():x}", f"{replica.feeds.accumulated():x}", replica.arrivals
+            replica.namespace,
+            f"{state.accumulated():x}",
+            f"{replica.feeds.accumulated():x}",
+            replica.arrivals,
+            dict(state.archived),
+            tuple(replica.segments),
+            tuple(state.erased),
         )
         self.state_hash = replica.state_hash()
         self._records = state.records.copy()
@@ -104,31 +99,6 @@ class Snapshot:
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
             yield seed_row(seed_id, record)
-
-
-def seed_row(seed_id: str, record: Record) -> bytes:
-    """The row of one seed."""
-    entries = [] if record.seed is None else [EntryRow(fact_row(record.seed), EFFECTIVE)]
-    entries += [EntryRow(fact_row(entry.fact), entry.judgement) for entry in (*record.bids, *record.others)]
-    return _encode(SeedRow(seed_id, record.progress, tuple(entries)))
-
-
-def record_of_row(row: SeedRow) -> Record:
-    """The record of a row, as it was judged then."""
-    seed = None
-    bids: list[Entry] = []
-    others: list[Entry] = []
-    for item in row.entries:
-        fact = fact_of_row(item.fact)
-        effective = item.judgement.verdict is Verdict.EFFECTIVE
-        entry = Entry(fact, EFFECTIVE if effective else item.judgement)
-        if fact.kind is FactKind.SEED:
-            seed = fact
-        elif fact.kind is FactKind.BID:
-            bids.append(entry)
-        else:
-            others.append(entry)
-    return Record(seed, tuple(bids), tuple(others), row.progress)
 
 
 def restore(replica: Replica, rows: Iterable[bytes]) -> None:
@@ -160,3 +130,6 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     replica.state.load(records, int(totals.seeds, 16))
     replica.feeds.load(feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
+    replica.segments = list(totals.segments)
+    replica.state.archived.update(totals.archived)
+    replica.state.erased.update(totals.erased)

@@ -68,7 +68,7 @@ class Committer:
             await self._drained.wait()
 
     async def boundary(self, at_boundary: Callable[[], None]) -> None:
-        """Call ``at_boundary`` when the next frame will hold all that memory holds; return when that frame is synced."""
+        """Call ``at_boundary`` when the next frame will hold all that memory holds; return once it is synced."""
         self._at_boundary = at_boundary
         await self.submit(Effects())
 

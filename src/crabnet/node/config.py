@@ -22,6 +22,7 @@ def core_config(settings: Settings) -> CoreConfig:
         source_block_ms=settings.udp_source_block_ms,
         sync_interval_ms=settings.sync_interval_ms,
         execution_grace_ms=settings.execution_grace_s * 1000,
+        archive_after_ms=settings.archive_after_s * 1000,
         talk=not settings.legacy_peers,
         alias=settings.alias,
         agent=f"crabnet/{__version__}",

@@ -13,7 +13,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue, Serve
 from crabnet.errors import CrabnetError, Reason
 from crabnet.node.committer import Committer
-from crabnet.node.outbox import Outbox
+from crabnet.node.outbox import Outbox, steady_ms
 from crabnet.protocol.fragment_wire import Shape, classify
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler
 from crabnet.transport.base import Address, Transport, parse_address
@@ -70,7 +70,7 @@ class Network:
         if shape is Shape.WHOLE:
             self._core.handle(Received(source, data), now_ms, effects)
         elif shape is Shape.FRAGMENT:
-            taken = self._reassembler.add(source, data, now_ms)
+            taken = self._reassembler.add(source, data, steady_ms())
             if isinstance(taken, Complete):
                 self._core.handle(Received(source, taken.message), now_ms, effects)
             elif isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
@@ -82,7 +82,7 @@ class Network:
                 }
                 self._notify("fragment_dropped", fields)
         elif shape is Shape.REQUEST:
-            answer = self._outbox.sent.answer(source, data, now_ms)
+            answer = self._outbox.sent.answer(source, data, steady_ms())
             if answer and len(self._answers) < limits.PEERS_MAX:
                 self._answers.append((answer, address))
                 self._wake.set()
@@ -92,8 +92,9 @@ class Network:
                 {"transport": "udp", "address": source, "bytes": len(data), "reason": shape.value},
             )
 
-    def tick(self, now_ms: int) -> None:
+    def tick(self) -> None:
         """Ask again for lost fragments, give up old ones."""
+        now_ms = steady_ms()
         for source, request in self._reassembler.requests(now_ms):
             self._answers.append(([request], parse_address(source)))
         if self._answers:
@@ -132,7 +133,7 @@ class Network:
             standing = feed.entry(seq)
             if seq > feed.head_seq or (standing is not None and standing.id != envelope_id):
                 continue
-            await self._outbox.send_raw(self._outbox.sent.split(raw, self._clock_ms()), parse_address(serve.to))
+            await self._outbox.send_raw(self._outbox.sent.split(raw, steady_ms()), parse_address(serve.to))
             sent += 1
         if sent:
             self._notify(

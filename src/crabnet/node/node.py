@@ -10,7 +10,7 @@ from typing import Self
 
 import trio
 
-from crabnet import __version__, limits
+from crabnet import limits
 from crabnet.core.commands import (
     CreateClaim,
     Operation,
@@ -29,13 +29,13 @@ from crabnet.monitor.writer import EventLog
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.committer import Committer, Durable
 from crabnet.node.config import runner_policy
+from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
-from crabnet.node.reporting import Reporter
-from crabnet.node.store import History, Store, open_store, wall_ms
+from crabnet.node.reporting import Reporter, report_start
+from crabnet.node.store import Store, open_store, wall_ms
 from crabnet.node.work import Workshop
 from crabnet.settings import Settings
-from crabnet.storage.feed_index import FeedEntry
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
 from crabnet.transport.base import parse_address
@@ -67,8 +67,6 @@ class Node:
         self.started_ms = clock_ms()
         self.listen_address: str | None = None
         self._stack = AsyncExitStack()
-        self._index_queue: list[FeedEntry] = []
-        self._index_lsn = 0
         self._stopping = False
 
     # --- operations ------------------------------------------------------------------------------------
@@ -173,9 +171,8 @@ class Node:
             partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
         )
         self._stack.push_async_callback(self._close_store, store)
-        self.ledger, self.core, self._index = store.ledger, store.core, store.index
+        self.ledger, self.core = store.ledger, store.core
         self.history = History(store.ledger, store.index, settings.namespace)
-        self._index_lsn = store.ledger.last_lsn
         self.events = await trio.to_thread.run_sync(self._open_events)
         self.reporter = Reporter(self.node_id, self.events, self.clock_ms)
         self._stack.push_async_callback(self._close_events)
@@ -183,7 +180,9 @@ class Node:
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self._workshop = Workshop(runner, self._task_of, self.perform, self.reporter.notify)
         await self._open_network()
-        self._report_start(store)
+        report_start(
+            self.reporter.notify, settings, self.core, store, quiet=not self.listen, state_hash=await self.state_hash()
+        )
         await self._start_jobs()
 
     async def _open_network(self) -> None:
@@ -206,12 +205,11 @@ class Node:
             neighbours=peers.confirmed,
             legacy=settings.legacy_peers,
             datagrams_per_s=settings.udp_broadcasts_per_sec,
-            clock_ms=self.clock_ms,
             notify=self.reporter.notify,
         )
         self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
         self.network = Network(
-            self.core, transport, self.outbox, self.committer, self.reporter.notify, self.clock_ms, self._serve_from
+            self.core, transport, self.outbox, self.committer, self.reporter.notify, self.clock_ms, self.history.read
         )
         if transport.local_address is not None:
             self.listen_address = str(transport.local_address)
@@ -230,7 +228,7 @@ class Node:
         nursery.start_soon(self._write_events)
         if not self.listen:
             return
-        for job in (self.outbox.run, self.network.receive, self._tick, self._index_entries, self._watch_disk):
+        for job in (self.outbox.run, self.network.receive, self._tick, self.history.run, self._watch_disk):
             nursery.start_soon(job)
         nursery.start_soon(
             partial(
@@ -250,7 +248,7 @@ class Node:
             self.committer.stop()
             with trio.move_on_after(limits.SHUTDOWN_SEND_S):
                 await self.outbox.drain()
-            await trio.to_thread.run_sync(self._index_now)
+            await trio.to_thread.run_sync(self.history.flush)
             if self.ledger.replay_bytes or self.ledger.checkpoint_lsn is None:
                 await trio.to_thread.run_sync(self.checkpointer.make_now)
         self.reporter.notify(
@@ -294,66 +292,13 @@ class Node:
             options=options,
         )
 
-    def _report_start(self, store: Store) -> None:
-        settings, notify = self.settings, self.reporter.notify
-        quiet = None if self.listen else Severity.DEBUG
-        if store.key_created:
-            notify("identity_created", {"key_id": self.core.signer.key_id, "file": "identity.key"})
-        recovery = store.ledger.recovery
-        for notice in recovery.notices:
-            notify(
-                "ledger_recovered",
-                {
-                    "clean": not notice.is_alert,
-                    "outcome": notice.code.value,
-                    "file": str(notice.path.name),
-                    "offset": notice.offset,
-                    "lsn": store.ledger.last_lsn,
-                    "replayed": store.replayed_frames,
-                    "duration_ms": store.duration_ms,
-                    "detail": notice.message[: limits.EVENT_DETAIL_CHARS],
-                },
-                Severity.ALERT if notice.is_alert else Severity.INFO,
-            )
-        if settings.accept_feed_risk and not recovery.is_clean:
-            last_seq = self.core.replica.feeds.get(self.node_id).head_seq
-            notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
-        notify(
-            "node_started",
-            {
-                "version": __version__,
-                "network": settings.network,
-                "namespace": settings.namespace,
-                "data_dir": str(settings.data_dir),
-                "message_ttl_ms": settings.message_ttl_s * 1000,
-                "future_skew_ms": settings.future_skew_s * 1000,
-                "seen_ttl_ms": settings.seen_messages_ttl_s * 1000,
-                "seen_capacity": settings.seen_messages_capacity,
-                "require_signatures": settings.require_signatures,
-                "state_hash": self.core.replica.state_hash(),
-            },
-            quiet,
-        )
-
     # --- jobs ------------------------------------------------------------------------------------------
 
     def _release(self, durable: list[Durable]) -> None:
         """Everything here is durable: now it may be told, sent and served."""
         for item in durable:
             effects = item.effects
-            if item.position is not None:
-                self._index_lsn = item.position.lsn
-                self._index_queue.extend(
-                    FeedEntry(
-                        self.settings.namespace,
-                        place.author,
-                        place.seq,
-                        place.envelope_id,
-                        item.position,
-                        item.record_base + place.record_no,
-                    )
-                    for place in effects.places
-                )
+            self.history.note(item)
             for notice in effects.notices:
                 self.reporter.notify(notice.kind, notice.fields)
             for send in effects.sends:
@@ -368,7 +313,7 @@ class Node:
             effects = Effects()
             now_ms = self.clock_ms()
             self.core.handle(Tick(), now_ms, effects)
-            self.network.tick(now_ms)
+            self.network.tick()
             self.committer.enqueue(effects)
             await trio.sleep(limits.TICK_MS / 1000)
 
@@ -377,24 +322,6 @@ class Node:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
             if self.events is not None and self.events.status().queued:
                 await trio.to_thread.run_sync(self.events.flush, self.clock_ms())
-
-    async def _index_entries(self) -> None:
-        while True:
-            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
-            if self._index_queue:
-                await trio.to_thread.run_sync(self._index_now)
-
-    def _index_now(self) -> None:
-        entries, self._index_queue = self._index_queue, []
-        lsn = self._index_lsn
-        if entries:
-            self._index.add_many(entries, lsn)
-
-    def _serve_from(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
-        """Stored envelopes; blocks, for worker threads."""
-        if self._index_queue:
-            self._index_now()
-        return self.history.read(author, from_seq, to_seq)
 
     async def _watch_disk(self) -> None:
         warned = False

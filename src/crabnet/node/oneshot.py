@@ -13,10 +13,11 @@ from crabnet.settings import Settings
 def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonValue:
     """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir."""
 
-    async def once() -> JsonValue:
-        answer: JsonValue = None
-        async with Node(settings, listen=False) as node:
-            answer = await dispatch(node, method, params)
-        return answer
+    async def once() -> None:
+        node = Node(settings, listen=False)
+        async with node:
+            answers.append(await dispatch(node, method, params))
 
-    return trio.run(once)
+    answers: list[JsonValue] = []
+    trio.run(once)
+    return answers[0]

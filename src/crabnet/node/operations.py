@@ -17,6 +17,7 @@ from crabnet.node.node import Node
 from crabnet.node.views import body_view, seed_details, seed_page, seed_view
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
+from crabnet.settings import shown
 
 
 class _NoParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,14 +117,8 @@ async def _id(node: Node, _: _NoParams) -> JsonObject:
 
 
 async def _config(node: Node, _: _NoParams) -> JsonObject:
-    shown: JsonObject = {}
-    for name in node.settings.__dataclass_fields__:
-        value: object = getattr(node.settings, name)
-        if isinstance(value, tuple):
-            shown[name] = [str(item) for item in value]
-        else:
-            shown[name] = value if value is None or isinstance(value, bool | int) else str(value)
-    return {"settings": shown}
+    settings: JsonObject = dict(shown(node.settings).items())  # type: ignore[arg-type]
+    return {"settings": settings}
 
 
 async def _status(node: Node, _: _NoParams) -> JsonObject:

@@ -18,6 +18,11 @@ from crabnet.transport.base import Address, Transport, parse_address
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
+def steady_ms() -> int:
+    """Milliseconds of trio's clock, which never goes back."""
+    return int(trio.current_time() * 1000)
+
+
 @dataclass(slots=True)
 class _Trouble:
     """A target that could not be sent to: what waits, and when it is tried again."""
@@ -39,7 +44,6 @@ class Outbox:
         neighbours: Callable[[], list[str]],
         legacy: bool,
         datagrams_per_s: int,
-        clock_ms: Callable[[], int],
         notify: Notify,
     ) -> None:
         self._transport = transport
@@ -47,13 +51,12 @@ class Outbox:
         self._neighbours = neighbours
         self._legacy = legacy
         self._datagrams_per_s = datagrams_per_s
-        self._clock_ms = clock_ms
         self._notify = notify
         self._queue: deque[Send] = deque()
         self._wake = trio.Event()
         self._trouble: dict[Address, _Trouble] = {}
         self._tokens = float(datagrams_per_s)
-        self._tokens_ms = clock_ms()
+        self._tokens_ms = steady_ms()
         self.sent = SentCache()
         self.datagrams_sent = 0
         self.dropped = 0
@@ -104,7 +107,7 @@ class Outbox:
     async def _send(self, send: Send, target: Address) -> bool:
         trouble = self._trouble.get(target)
         keep = send.kind in FEED_KINDS
-        if trouble is not None and self._clock_ms() < trouble.next_ms:
+        if trouble is not None and steady_ms() < trouble.next_ms:
             if keep:
                 self._wait(trouble, send.envelope_id, send.data)
             return False
@@ -122,7 +125,7 @@ class Outbox:
             raise NetworkError(
                 f"{len(data)} bytes do not fit in the one datagram that a baseline peer reads", Reason.TOO_LARGE
             )
-        datagrams = [data] if self._legacy else self.sent.split(data, self._clock_ms())
+        datagrams = [data] if self._legacy else self.sent.split(data, steady_ms())
         for datagram in datagrams:
             await self._pace()
             await self._transport.send(datagram, target)
@@ -133,7 +136,7 @@ class Outbox:
         if not self._datagrams_per_s:
             return
         while True:
-            now_ms = self._clock_ms()
+            now_ms = steady_ms()
             earned = max(0, now_ms - self._tokens_ms) * self._datagrams_per_s / 1000
             self._tokens = min(float(self._datagrams_per_s), self._tokens + earned)
             self._tokens_ms = now_ms
@@ -160,7 +163,7 @@ class Outbox:
             self.dropped += 1
 
     def _failed(self, target: Address, error: NetworkError, envelope_id: str, data: bytes | None) -> None:
-        now_ms = self._clock_ms()
+        now_ms = steady_ms()
         trouble = self._trouble.get(target)
         if trouble is None:
             if len(self._trouble) >= limits.PEERS_MAX:
@@ -187,7 +190,7 @@ class Outbox:
         fields: dict[str, FieldValue] = {
             "address": str(target),
             "failures": trouble.failures,
-            "duration_ms": self._clock_ms() - trouble.since_ms,
+            "duration_ms": steady_ms() - trouble.since_ms,
         }
         self._notify("send_recovered", fields)
         for envelope_id, data in trouble.waiting.items():
@@ -197,7 +200,7 @@ class Outbox:
                 self._failed(target, error, envelope_id, data)
 
     async def _retry(self) -> None:
-        now_ms = self._clock_ms()
+        now_ms = steady_ms()
         for target, trouble in list(self._trouble.items()):
             if now_ms < trouble.next_ms:
                 continue

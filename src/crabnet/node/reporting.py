@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from crabnet import __version__, limits
+from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.monitor.events import make_event
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
+from crabnet.node.store import Store
+from crabnet.settings import Settings
 
 _KINDS = {kind.value: kind for kind in EventKind}
 
@@ -30,3 +35,50 @@ class Reporter:
             event_kind = _KINDS[kind]
             present = {name: value for name, value in fields.items() if value is not None}
             self._log.put(make_event(event_kind, self._clock_ms(), self._node_id, severity, **present))
+
+
+class Notify(Protocol):
+    """``Reporter.notify``."""
+
+    def __call__(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None: ...
+
+
+def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *, quiet: bool, state_hash: str) -> None:
+    """The events of a start: key, recovery, effective bounds. ``quiet`` for one-shot commands."""
+    if store.key_created:
+        notify("identity_created", {"key_id": core.signer.key_id, "file": "identity.key"})
+    recovery = store.ledger.recovery
+    for notice in recovery.notices:
+        notify(
+            "ledger_recovered",
+            {
+                "clean": not notice.is_alert,
+                "outcome": notice.code.value,
+                "file": notice.path.name,
+                "offset": notice.offset,
+                "lsn": store.ledger.last_lsn,
+                "replayed": store.replayed_frames,
+                "duration_ms": store.duration_ms,
+                "detail": notice.message[: limits.EVENT_DETAIL_CHARS],
+            },
+            Severity.ALERT if notice.is_alert else Severity.INFO,
+        )
+    if settings.accept_feed_risk and not recovery.is_clean:
+        last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
+        notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
+    notify(
+        "node_started",
+        {
+            "version": __version__,
+            "network": settings.network,
+            "namespace": settings.namespace,
+            "data_dir": str(settings.data_dir),
+            "message_ttl_ms": settings.message_ttl_s * 1000,
+            "future_skew_ms": settings.future_skew_s * 1000,
+            "seen_ttl_ms": settings.seen_messages_ttl_s * 1000,
+            "seen_capacity": settings.seen_messages_capacity,
+            "require_signatures": settings.require_signatures,
+            "state_hash": state_hash,
+        },
+        Severity.DEBUG if quiet else None,
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.core.snapshot import restore
@@ -22,7 +21,7 @@ from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.files import Files
-from crabnet.storage.journal import Frame, FramePosition
+from crabnet.storage.journal import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait
@@ -151,31 +150,3 @@ def index_entries(frame: Frame, namespace: str) -> Iterator[FeedEntry]:
         if isinstance(record, EnvelopeRecord) and record.fact is None:
             meta = envelope_of(record).meta
             yield FeedEntry(namespace, meta.from_, meta.seq, meta.id, frame.position, record_no)
-
-
-class History:
-    """Stored envelopes by feed position, for neighbours that lack them."""
-
-    def __init__(self, ledger: Ledger, index: FeedIndex, namespace: str) -> None:
-        self._ledger = ledger
-        self._index = index
-        self._namespace = namespace
-
-    def read(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
-        """(seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one. Blocks on the disk."""
-        found: list[tuple[int, str, bytes]] = []
-        size = 0
-        frames: dict[FramePosition, list[bytes]] = {}
-        for entry in self._index.find(self._namespace, author, from_seq, 2 * (to_seq - from_seq + 1)):
-            if entry.seq > to_seq:
-                break
-            envelopes = frames.get(entry.position)
-            if envelopes is None:
-                records = decode_frame(self._ledger.read_frame(entry.position))
-                envelopes = frames[entry.position] = [bytes(record.raw) for record in records]
-            raw = envelopes[entry.record_no]
-            if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
-                break
-            size += len(raw)
-            found.append((entry.seq, entry.envelope_id, raw))
-        return found

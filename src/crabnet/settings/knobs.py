@@ -189,6 +189,10 @@ class Settings:
         IntKind(1, 7 * DAY_S), "storage", "Longest time between checkpoints while something changes.", unit="s",
         env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
 
+    archive_after_s: int = _knob(7 * DAY_S, _Row(
+        IntKind(0, 3_650 * DAY_S), "storage", "Time after which seeds that are settled, or were never claimed, leave "
+        "memory for the archive; 0 keeps all in memory.", unit="s", env="CRABNET_ARCHIVE_AFTER_SECONDS"))
+
     monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "monitor", "File of the monitor events, always named `events.ndjson`; rotated files lie beside it. "
         "Default: in the data dir."))

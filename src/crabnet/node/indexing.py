@@ -1,0 +1,82 @@
+"""The disposable index behind the journal: kept up a little behind it, read to serve neighbours."""
+
+from __future__ import annotations
+
+import threading
+
+import trio
+
+from crabnet import limits
+from crabnet.core.records import ArchiveRecord, decode_frame
+from crabnet.node.committer import Durable
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.journal import FramePosition
+from crabnet.storage.ledger import Ledger
+
+
+class History:
+    """Stored envelopes by feed position. ``flush`` and ``read`` block on the disk and are safe in worker threads."""
+
+    def __init__(self, ledger: Ledger, index: FeedIndex, namespace: str) -> None:
+        self._ledger = ledger
+        self._index = index
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._queue: list[FeedEntry] = []
+        self._lsn = ledger.last_lsn
+
+    def note(self, durable: Durable) -> None:
+        """Remember where the feed envelopes of durable effects lie."""
+        if durable.position is None:
+            return
+        entries = [
+            FeedEntry(
+                self._namespace,
+                place.author,
+                place.seq,
+                place.envelope_id,
+                durable.position,
+                durable.record_base + place.record_no,
+            )
+            for place in durable.effects.places
+        ]
+        with self._lock:
+            self._queue.extend(entries)
+            self._lsn = durable.position.lsn
+
+    def flush(self) -> None:
+        """Write what was noted to the index. Raises RefusedError, StorageFailedError of the index alone."""
+        with self._lock:
+            entries, self._queue = self._queue, []
+            lsn = self._lsn
+        if entries:
+            self._index.add_many(entries, lsn)
+
+    async def run(self) -> None:
+        """Flush a few times a second until cancelled."""
+        while True:
+            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
+            if self._queue:
+                await trio.to_thread.run_sync(self.flush)
+
+    def read(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
+        """(seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
+        self.flush()
+        found: list[tuple[int, str, bytes]] = []
+        size = 0
+        frames: dict[FramePosition, list[bytes]] = {}
+        for entry in self._index.find(self._namespace, author, from_seq, 2 * (to_seq - from_seq + 1)):
+            if entry.seq > to_seq:
+                break
+            envelopes = frames.get(entry.position)
+            if envelopes is None:
+                records = decode_frame(self._ledger.read_frame(entry.position))
+                envelopes = frames[entry.position] = [
+                    b"" if isinstance(record, ArchiveRecord) else bytes(record.raw) for record in records
+                ]
+            raw = envelopes[entry.record_no]
+            if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
+                break
+            size += len(raw)
+            found.append((entry.seq, entry.envelope_id, raw))
+        return found
