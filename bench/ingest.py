@@ -1,0 +1,250 @@
+"""Envelope ingest: verify, decide, journal, apply; as a ratio to bare Ed25519 verification of the same envelopes.
+
+Each number of held seeds has a process of its own. They take turns, and in each turn a process ingests some envelopes
+and then verifies the signatures of the same ones, so that whatever else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import multiprocessing
+import statistics
+import tempfile
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import trio
+from msgspec import Struct
+from nacl.bindings import crypto_sign_open
+
+from bench.report import Measure, at_least, at_most, spread
+from bench.workload import Message, Population
+from crabnet.core.core import Core, CoreConfig
+from crabnet.monitor.writer import EventLog
+from crabnet.node.checkpoints import Checkpointer
+from crabnet.node.committer import Committer, Durable
+from crabnet.node.network import Network
+from crabnet.node.outbox import Outbox
+from crabnet.node.reporting import Reporter
+from crabnet.node.store import entropy, wall_ms
+from crabnet.protocol.identity import Signer, pre_authentication_encoding
+from crabnet.storage.files import RealFiles
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole
+from crabnet.transport.base import Address, parse_address
+
+GROUP: Final = "Envelope ingest"
+SEEDS: Final = (1_000, 10_000, 100_000)
+_DRAIN: Final = 256
+"""Datagrams that the transport hands over at once, as the UDP transport does."""
+
+
+class Turn(Struct, frozen=True):
+    """Seconds per envelope in one turn."""
+
+    ingest_s: float
+    verify_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Ingest rate divided by verification rate."""
+        return self.verify_s / self.ingest_s
+
+
+class MemoryTransport:
+    """Hands over datagrams from memory and swallows what is sent."""
+
+    def __init__(self) -> None:
+        self._put, self._take = trio.open_memory_channel[list[tuple[bytes, Address]]](math.inf)
+
+    def deliver(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        """Have datagrams received."""
+        for at in range(0, len(datagrams), _DRAIN):
+            self._put.send_nowait(datagrams[at : at + _DRAIN])
+
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        """The next datagrams."""
+        return await self._take.receive()
+
+    async def send(self, data: bytes, to: Address) -> None:
+        """Swallow a datagram."""
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+
+class Rig:
+    """The receiving half of a node on a real disk, holding ``seeds``: network, core, committer, ledger, events."""
+
+    def __init__(self, directory: Path, seeds: int) -> None:
+        now_ms = wall_ms()
+        files = RealFiles()
+        self.population = Population(now_ms // 1000)
+        self.core = Core(CoreConfig(), Signer(b"\1" * 32), entropy)
+        self.core.replica.state.load(self.population.hold(seeds), 1)
+        self.core.replica.feeds.load(self.population.feeds(), 1)
+        gc.collect()
+        gc.freeze()
+        self.ledger = Ledger.open(directory / "node", files=files, now_ms=now_ms, role=LockRole.NODE)
+        self.events = EventLog.open(files, directory / "node", self.core.signer.node_id, now_ms=now_ms)
+        self.reporter = Reporter(self.core.signer.node_id, self.events, wall_ms)
+        self.committer = Committer(self.ledger, self.release)
+        self.checkpointer = Checkpointer(self.core, self.ledger, self.committer, self.reporter.notify, wall_ms)
+        self._transport = MemoryTransport()
+        outbox = Outbox(
+            self._transport,
+            [],
+            neighbours=self.core.neighbours.peers.confirmed,
+            legacy=False,
+            datagrams_per_s=0,
+            notify=self.reporter.notify,
+        )
+        self.network = Network(
+            self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, lambda *_: []
+        )
+        self._arrived = trio.Event()
+        self._durable = self._expected = 0
+
+    def release(self, durable: list[Durable]) -> None:
+        """What the node does with durable effects, but for the sending."""
+        for item in durable:
+            self._durable += len(item.effects.records)
+            for notice in item.effects.notices:
+                self.reporter.notify(notice.kind, notice.fields)
+        if self._durable >= self._expected:
+            self._arrived.set()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.events.close(wall_ms())
+        self.ledger.close()
+
+    async def ingest(self, datagrams: list[tuple[bytes, Address]]) -> float:
+        """Seconds until all of them are durable."""
+        self._expected = self._durable + len(datagrams)
+        self._arrived = trio.Event()
+        begun = time.perf_counter()
+        self._transport.deliver(datagrams)
+        await self._arrived.wait()
+        return time.perf_counter() - begun
+
+    async def turn(self, count: int) -> Turn:
+        """Ingest ``count`` new envelopes and verify the signatures of the same ones."""
+        messages = self.population.messages(count)
+        datagrams = addressed(messages)
+        verify = bare_verification(messages)
+        self.events.flush(wall_ms())
+        ingest_s = await self.ingest(datagrams)
+        begun = time.perf_counter()
+        verify()
+        return Turn(ingest_s / count, (time.perf_counter() - begun) / count)
+
+
+def addressed(messages: list[Message]) -> list[tuple[bytes, Address]]:
+    """Messages as a transport hands them over."""
+    addresses = {message.source: parse_address(message.source) for message in messages}
+    return [(message.raw, addresses[message.source]) for message in messages]
+
+
+def bare_verification(messages: list[Message]) -> Callable[[], None]:
+    """A function that does nothing but open the signed bytes of all messages."""
+    keys = {author.id: author.signer.public_key for author in Population(0).authors}
+    signed = [
+        (
+            urlsafe_b64decode((message.envelope.meta.signature or "") + "==")
+            + pre_authentication_encoding(message.envelope.content),
+            keys[message.envelope.meta.from_],
+        )
+        for message in messages
+    ]
+
+    def verify() -> None:
+        for data, key in signed:
+            crypto_sign_open(data, key)
+
+    return verify
+
+
+def _serve(connection: Connection, seeds: int, count: int) -> None:
+    """A process of its own: one turn for every request, until None comes."""
+
+    async def serve() -> None:
+        with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
+            rig = Rig(Path(directory), seeds)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.network.receive)
+                nursery.start_soon(rig.committer.run)
+                await rig.turn(count)
+                connection.send(None)
+                while await trio.to_thread.run_sync(connection.recv):
+                    connection.send(await rig.turn(count))
+                nursery.cancel_scope.cancel()
+            refused = {name: number for name, number in rig.reporter.counters.items() if "reject" in name}
+            rig.close()
+            connection.send(refused)
+
+    trio.run(serve)
+
+
+def measure(*, quick: bool) -> list[Measure]:
+    """Turns of all sizes, interleaved."""
+    rounds, count = (12, 640) if quick else (40, 1_280)
+    context = multiprocessing.get_context("spawn")
+    turns: dict[int, list[Turn]] = {seeds: [] for seeds in SEEDS}
+    processes = []
+    for seeds in SEEDS:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, seeds, count), daemon=True)
+        process.start()
+        theirs.close()
+        processes.append((seeds, ours, process))
+    for _, connection, _ in processes:
+        connection.recv()
+    for _ in range(rounds):
+        for seeds, connection, _ in processes:
+            connection.send(True)
+            turns[seeds].append(connection.recv())
+    for _, connection, process in processes:
+        connection.send(False)
+        refused = connection.recv()
+        if refused:
+            raise RuntimeError(f"the workload was refused: {refused}")
+        process.join()
+    return _rows(turns)
+
+
+def _rows(turns: dict[int, list[Turn]]) -> list[Measure]:
+    rows = []
+    for seeds, taken in turns.items():
+        ratios = [turn.ratio for turn in taken]
+        rate = 1 / statistics.median(turn.ingest_s for turn in taken)
+        rows.append(Measure(GROUP, f"ingest, {seeds:,} seeds held", rate, "1/s"))
+        rows.append(
+            Measure(
+                GROUP,
+                f"ratio to bare verification, {seeds:,} seeds",
+                statistics.median(ratios),
+                "",
+                at_least(0.6),
+                spread(ratios),
+            )
+        )
+    verified = statistics.median(turn.verify_s for taken in turns.values() for turn in taken)
+    rows.append(Measure(GROUP, "bare Ed25519 verification", 1 / verified, "1/s"))
+    losses = [100 * (1 - many.ratio / few.ratio) for few, many in zip(turns[SEEDS[0]], turns[SEEDS[-1]], strict=True)]
+    rows.append(
+        Measure(
+            GROUP,
+            f"loss from {SEEDS[0]:,} to {SEEDS[-1]:,} seeds",
+            statistics.median(losses),
+            "%",
+            at_most(10),
+            spread(losses),
+        )
+    )
+    return rows

@@ -1,0 +1,248 @@
+"""A realistic stream of signed envelopes: whole lifecycles of many seeds, interleaved, from several authors."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Struct
+
+from crabnet.domain.lifecycle import Record, rebuild
+from crabnet.domain.model import (
+    Bid,
+    Body,
+    Claim,
+    Fact,
+    FactKind,
+    Progress,
+    Run,
+    Seed,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+    Termination,
+    TerminationCause,
+)
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Envelope, Kind, object_id, seal
+from crabnet.protocol.feed import Feed
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.payloads import payload_of
+
+NAMESPACE: Final = "default"
+PUBLISHERS: Final = 8
+WORKERS: Final = 8
+BIDS_PER_SEED: Final = 3
+_AT_ONCE: Final = 64
+"""Lifecycles under way at the same time."""
+_OUTPUT: Final = "line of output from a command that somebody ran\n" * 6
+
+
+class Message(Struct, frozen=True):
+    """An envelope on its way, and the signed bytes that a bare verification would open."""
+
+    raw: bytes
+    source: str
+    envelope: Envelope
+
+
+class Author:
+    """One node that says things."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.signer = Signer(hashlib.sha256(name.encode()).digest())
+        self.source = f"10.0.0.{number}:9012"
+        self.seq = 0
+        self.head_id = ""
+
+    @property
+    def id(self) -> str:
+        """The node id."""
+        return self.signer.node_id
+
+    def next_id(self) -> str:
+        """The id of the object that the next envelope creates."""
+        return object_id(NAMESPACE, self.id, self.seq + 1)
+
+    def skip(self) -> int:
+        """Take the next place in the feed without an envelope; returns its seq."""
+        self.seq += 1
+        self.head_id = hashlib.sha256(f"{self.id}/{self.seq}".encode()).hexdigest()
+        return self.seq
+
+    def say(self, kind: Kind, payload: JsonObject, now_s: int, nonce: int) -> Message:
+        """The next envelope of the feed."""
+        envelope = seal(
+            self.signer,
+            kind=kind,
+            namespace=NAMESPACE,
+            ts=now_s,
+            nonce=nonce,
+            payload=payload,
+            seq=self.seq + 1,
+            prev=self.head_id,
+        )
+        self.seq += 1
+        self.head_id = envelope.meta.id
+        return Message(envelope.raw, self.source, envelope)
+
+
+class Population:
+    """Publishers and workers, the seeds that are held already, and what they go on to say."""
+
+    def __init__(self, now_s: int, seed: int = 1) -> None:
+        self.now_s = now_s
+        self.publishers = [Author(f"publisher {number}", number) for number in range(PUBLISHERS)]
+        self.workers = [Author(f"worker {number}", 100 + number) for number in range(WORKERS)]
+        self._random = random.Random(seed)
+        self._open: list[tuple[Author, Seed]] = []
+        self._under_way: deque[Iterator[Message]] = deque()
+
+    @property
+    def authors(self) -> list[Author]:
+        """Everybody."""
+        return [*self.publishers, *self.workers]
+
+    def hold(self, seeds: int) -> dict[str, Record]:
+        """Records of seeds that a node holds: most of them settled, the others at every stage. Nothing is signed."""
+        records: dict[str, Record] = {}
+        for number in range(seeds):
+            facts = self._facts(number % 10)
+            records[facts[0].seed_id] = rebuild(facts)
+        self._random.shuffle(self._open)
+        return records
+
+    def feeds(self) -> list[Feed]:
+        """The feeds that the held seeds leave behind."""
+        return [Feed(author.id, author.seq, author.head_id) for author in self.authors if author.seq]
+
+    def messages(self, count: int) -> list[Message]:
+        """The next ``count`` envelopes; half of the lifecycles go on with seeds that are held."""
+        messages: list[Message] = []
+        while len(messages) < count:
+            while len(self._under_way) < _AT_ONCE:
+                self._under_way.append(self._lifecycle())
+            lifecycle = self._under_way.popleft()
+            message = next(lifecycle, None)
+            if message is not None:
+                messages.append(message)
+                self._under_way.append(lifecycle)
+        return messages
+
+    def _fact(self, author: Author, kind: FactKind, body: Body) -> Fact:
+        return Fact(kind=kind, author=author.id, seq=author.skip(), ts=self.now_s, body=body)
+
+    def _facts(self, stage: int) -> list[Fact]:
+        """Stage 0 and 1: open, 2: claimed, 3: running, above: accepted."""
+        publisher = self._random.choice(self.publishers)
+        seed = self._seed(publisher)
+        facts = [self._fact(publisher, FactKind.SEED, seed)]
+        if stage < 2:
+            self._open.append((publisher, seed))
+            return facts
+        bidders = self._random.sample(self.workers, BIDS_PER_SEED)
+        bids = [self._bid(bidder, seed) for bidder in bidders]
+        facts += [self._fact(bidder, FactKind.BID, bid) for bidder, bid in zip(bidders, bids, strict=True)]
+        claim = self._claim(publisher, bids[0])
+        facts.append(self._fact(publisher, FactKind.CLAIM, claim))
+        if stage == 2:
+            return facts
+        run = self._run(bidders[0], claim)
+        facts.append(self._fact(bidders[0], FactKind.STARTED, run))
+        if stage == 3:
+            return facts
+        result = self._result(bidders[0], claim)
+        facts.append(self._fact(bidders[0], FactKind.RESULT, result))
+        facts.append(self._fact(publisher, FactKind.SETTLE, self._settlement(publisher, claim, result)))
+        return facts
+
+    def _lifecycle(self) -> Iterator[Message]:
+        if self._open and self._random.random() < 0.5:
+            publisher, seed = self._open.pop()
+        else:
+            publisher = self._random.choice(self.publishers)
+            seed = self._seed(publisher)
+            yield self._say(publisher, seed)
+        bidders = self._random.sample(self.workers, BIDS_PER_SEED)
+        bids = []
+        for bidder in bidders:
+            bid = self._bid(bidder, seed)
+            bids.append(bid)
+            yield self._say(bidder, bid)
+        claim = self._claim(publisher, bids[0])
+        yield self._say(publisher, claim)
+        yield self._say(bidders[0], self._run(bidders[0], claim))
+        result = self._result(bidders[0], claim)
+        yield self._say(bidders[0], result)
+        progress = Progress(
+            status=SeedStatus.DONE,
+            claim_id=claim.id,
+            claimed_by=claim.worker,
+            claimed_at=claim.created_at,
+            result_id=result.id,
+        )
+        yield self._say(publisher, self._settlement(publisher, claim, result), seed, progress)
+
+    def _say(
+        self, author: Author, body: Body, definition: Seed | None = None, progress: Progress | None = None
+    ) -> Message:
+        kind, payload = payload_of(body, definition, Progress() if progress is None else progress)
+        return author.say(kind, payload, self.now_s, self._random.getrandbits(53))
+
+    def _seed(self, publisher: Author) -> Seed:
+        return Seed(
+            id=publisher.next_id(),
+            title=f"Count the lines of part {publisher.seq}",
+            description="Fetch the part, count its lines, print one number. Parts are numbered from 1.",
+            command=f"printf %s part-{publisher.seq}",
+            timeout_ms=60_000,
+            bid_deadline_ts=self.now_s + 3_600,
+            exec_deadline_ms=660_000,
+            min_price=5,
+            reward=20,
+            created_by=publisher.id,
+            created_at=self.now_s,
+            claim_deadline_ts=self.now_s + 7_200,
+        )
+
+    def _bid(self, worker: Author, seed: Seed) -> Bid:
+        price = self._random.randint(5, 20)
+        return Bid(id=worker.next_id(), seed_id=seed.id, bidder=worker.id, price=price, created_at=self.now_s)
+
+    def _claim(self, publisher: Author, bid: Bid) -> Claim:
+        return Claim(
+            id=publisher.next_id(), seed_id=bid.seed_id, bid_id=bid.id, worker=bid.bidder, created_at=self.now_s
+        )
+
+    def _run(self, worker: Author, claim: Claim) -> Run:
+        return Run(
+            id=worker.next_id(), seed_id=claim.seed_id, claim_id=claim.id, worker=worker.id, created_at=self.now_s
+        )
+
+    def _result(self, worker: Author, claim: Claim) -> TaskResult:
+        return TaskResult(
+            id=worker.next_id(),
+            seed_id=claim.seed_id,
+            worker=worker.id,
+            exit_code=0,
+            timed_out=False,
+            stdout=_OUTPUT,
+            output_hash=hashlib.sha256(_OUTPUT.encode()).hexdigest(),
+            duration_ms=12,
+            claim_id=claim.id,
+            created_at=self.now_s,
+            termination=Termination(cause=TerminationCause.EXITED, wall_ms=12, cpu_ms=3),
+        )
+
+    def _settlement(self, publisher: Author, claim: Claim, result: TaskResult) -> Settlement:
+        return Settlement(
+            id=publisher.next_id(),
+            seed_id=claim.seed_id,
+            outcome=SeedStatus.ACCEPTED,
+            claim_id=claim.id,
+            result_id=result.id,
+            created_at=self.now_s,
+        )
