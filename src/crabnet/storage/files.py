@@ -95,7 +95,8 @@ class RealFiles:
     """``Files`` on the operating system."""
 
     def open(self, path: Path, mode: OpenMode) -> int:
-        return os.open(path, mode.value | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        # O_NONBLOCK: a named pipe in the place of a file must not hang the node; files take no notice of it.
+        return os.open(path, mode.value | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -162,8 +163,12 @@ class RealFiles:
 
 
 def storage_failed(error: OSError, what: str, path: Path) -> StorageFailedError:
-    """Name a failed file call. ``what`` is the work that failed, as "append to the journal"."""
+    """Name a failed file call. ``what`` is the work that failed, as "append to the journal"; ``path`` is told when the
+    error itself has none.
+    """
     detail = error.strerror or str(error)
+    if isinstance(error.filename, (str, Path)):
+        path = Path(error.filename)
     if error.errno in _DISK_FULL:
         return StorageFailedError(
             f"cannot {what}: no space left for {path} ({detail}); free some space and start again", Reason.DISK_FULL

@@ -51,7 +51,8 @@ def survey(files: Files, data_dir: Path) -> Survey:
     notices: list[Notice] = []
     with guarded("read the data dir", data_dir):
         segments = list_segments(files, layout)
-        seal: tuple[int, str] | None = None
+    seal: tuple[int, str] | None = None
+    with guarded("read the seal", layout.seal):
         try:
             seal = read_seal(files, layout.seal)
         except ValueError as error:

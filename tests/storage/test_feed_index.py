@@ -1,0 +1,153 @@
+"""The index finds what was added, survives nothing it does not need to, and is emptied rather than believed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from crabnet.errors import Reason, RefusedError, StorageFailedError
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.journal import FramePosition
+from tests.storage.support import FILES
+
+
+def entry(seq: int, author: str = "alice", envelope_id: str = "", namespace: str = "default") -> FeedEntry:
+    return FeedEntry(
+        namespace, author, seq, envelope_id or f"id-{author}-{seq}", FramePosition(seq, 1, seq * 100, 50), 3
+    )
+
+
+def open_index(directory: Path, journal_last_lsn: int = 1_000) -> FeedIndex:
+    return FeedIndex.open(FILES, directory / "index.sqlite", journal_last_lsn=journal_last_lsn)
+
+
+def test_entries_are_found_in_the_order_of_their_feed(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(seq) for seq in (3, 1, 2)] + [entry(1, "bob"), entry(1, namespace="other")], 7)
+    assert index.find("default", "alice", 1, 10) == [entry(1), entry(2), entry(3)]
+    assert index.find("default", "alice", 2, 1) == [entry(2)]
+    assert index.find("default", "alice", 4, 10) == []
+    assert index.find("default", "nobody", 1, 10) == []
+    assert index.find("other", "alice", 1, 10) == [entry(1, namespace="other")]
+    index.add_many([entry(1)], 7)
+    assert len(index.find("default", "alice", 1, 10)) == 3
+    index.close()
+    index.close()
+    again = open_index(tmp_path)
+    assert again.last_lsn == 7
+    assert again.find("default", "bob", 1, 10) == [entry(1, "bob")]
+    again.close()
+    assert (tmp_path / "index.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_fork_shows_as_two_entries(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(1, envelope_id="b"), entry(1, envelope_id="a")], 2)
+    assert [each.envelope_id for each in index.find("default", "alice", 1, 10)] == ["a", "b"]
+    index.close()
+
+
+def test_the_marker_never_goes_back(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([], 9)
+    index.add_many([entry(1)], 5)
+    assert index.last_lsn == 9
+    index.clear()
+    assert (index.last_lsn, index.find("default", "alice", 1, 10)) == (0, [])
+    index.close()
+
+
+def test_an_index_ahead_of_the_journal_is_emptied(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(1)], 9)
+    index.close()
+    index = open_index(tmp_path, journal_last_lsn=8)
+    assert (index.last_lsn, index.find("default", "alice", 1, 10)) == (0, [])
+    index.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 500, b"SQLite format 3\0" + b"\xff" * 4_000])
+def test_a_file_of_another_kind_is_replaced(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "index.sqlite").write_bytes(content)
+    index = open_index(tmp_path)
+    assert index.last_lsn == 0
+    index.add_many([entry(1)], 1)
+    assert index.find("default", "alice", 1, 10) == [entry(1)]
+    index.close()
+
+
+def test_a_database_of_another_program_or_version_is_replaced(tmp_path: Path) -> None:
+    for statement in ("CREATE TABLE other (x)", "PRAGMA user_version = 99"):
+        connection = sqlite3.connect(tmp_path / "index.sqlite")
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
+        index = open_index(tmp_path)
+        index.add_many([entry(1)], 1)
+        assert index.find("default", "alice", 1, 10) == [entry(1)]
+        index.close()
+
+
+def test_damage_found_while_working_empties_the_index(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(seq) for seq in range(1, 500)], 500)
+    other = sqlite3.connect(tmp_path / "index.sqlite")
+    other.execute("DROP TABLE entry")
+    other.commit()
+    other.close()
+    with pytest.raises(RefusedError, match="built again") as refusal:
+        index.find("default", "alice", 1, 10)
+    assert refusal.value.reason is Reason.UNAVAILABLE
+    assert index.last_lsn == 0
+    index.add_many([entry(1)], 1)
+    assert index.find("default", "alice", 1, 10) == [entry(1)]
+    index.close()
+
+
+@pytest.mark.parametrize("byte", range(0, 16_384, 1_021))
+def test_a_changed_byte_gives_the_truth_or_is_noticed(byte: int, tmp_path: Path) -> None:
+    """What still may be wrong is a pointer: the ledger checks that against the frame."""
+    index = open_index(tmp_path)
+    index.add_many([entry(seq) for seq in range(1, 200)], 500)
+    index.close()
+    path = tmp_path / "index.sqlite"
+    content = bytearray(path.read_bytes())
+    content[byte % len(content)] ^= 0xFF
+    path.write_bytes(content)
+    try:
+        index = open_index(tmp_path)
+        found = index.find("default", "alice", 1, 1_000)
+        index.add_many([entry(1_000)], 501)
+        index.close()
+    except (RefusedError, StorageFailedError):
+        return
+    assert all(isinstance(each.position.lsn, int) for each in found)
+
+
+def test_use_from_several_threads(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    finished: list[str] = []
+
+    def work(author: str) -> None:
+        for seq in range(1, 40):
+            index.add_many([entry(seq, author)], seq)
+            index.find("default", author, 1, 100)
+        finished.append(author)
+
+    threads = [threading.Thread(target=work, args=(f"author-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(finished) == 4
+    assert all(len(index.find("default", f"author-{number}", 1, 100)) == 39 for number in range(4))
+    index.close()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "index.sqlite").mkdir()
+    with pytest.raises(StorageFailedError, match="index"):
+        open_index(tmp_path)
