@@ -33,6 +33,8 @@ TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
 ATTEMPTS_MAX: Final = 100
+SETTLEMENT_BYTES: Final = 8 * 1024
+"""A node's own seed envelopes stay this far below the largest, so that the settlement, which repeats the seed, fits."""
 
 # --- Memory bounds of one node ---------------------------------------------------------------------------
 
@@ -165,6 +167,17 @@ LOCK_WAIT_STEP_MS: Final = 20
 LOCK_NODE_GRACE_MS: Final = 250
 """A lock whose hint names a node for this long is held by a node: waiting for it is useless."""
 FEED_INDEX_ROWS_PER_QUERY_MAX: Final = 10_000
+ARCHIVE_ROW_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Data of one archived row."""
+ARCHIVE_WORD_BYTES_MAX: Final = 1_024
+"""Key, tag and owner of an archived row, each in UTF-8."""
+ARCHIVE_SEGMENT_ROWS_MAX: Final = 1_000_000
+ARCHIVE_PAGE_ROWS_MAX: Final = 10_000
+ARCHIVE_INDEX_CACHE_KIB: Final = 16 * 1024
+"""Page cache of the connection that writes the archive's index."""
+ARCHIVE_INDEX_BATCH_ROWS: Final = 512
+ARCHIVE_INDEX_WAIT_S: Final = 10
+"""How long the writer of the archive's index waits for readers."""
 SYNC_REQUEST_RETRY_MS_MAX: Final = 8_000
 SYNC_MISSING_FEEDS_MAX: Final = 4_096
 SYNC_MISSING_TTL_MS: Final = 300_000
@@ -200,3 +213,11 @@ DISK_CHECK_S: Final = 5
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
 """Seeds that leave memory for one archive segment."""
 ARCHIVE_CHECK_S: Final = 1
+SYNC_LOST_FORK_MS: Final = 60_000
+"""A neighbour's head on a branch that does not stand is not followed again for this long."""
+FEED_CLAIM_WAIT_MS: Final = 10_000
+"""How long a peer's unproved word that our own feed is longer than we know forbids writing into it."""
+FEED_CLAIM_PAUSE_MS: Final = 60_000
+"""How long after that no such word does."""
+FEED_QUIET_MS: Final = 2_000
+"""Between a peer's confirmation of our feed's head and the end of the risk: time for others to object."""
