@@ -30,8 +30,11 @@ def _checked(body: T) -> T:
     """The same object, if it keeps the bounds that receivers will demand."""
     try:
         msgspec.convert(msgspec.to_builtins(body), type(body))
+        msgspec.json.encode(body)
     except msgspec.ValidationError as error:
         raise UsageError(f"{type(body).__name__.lower()}: {error}") from error
+    except UnicodeError as error:
+        raise UsageError(f"{type(body).__name__.lower()} holds text that is not valid Unicode") from error
     for name, value in msgspec.structs.asdict(body).items():
         if isinstance(value, int) and not -limits.INTEGER_MAX <= value <= limits.INTEGER_MAX:
             raise UsageError(f"{name} is {value}: integers go up to 2^53-1")

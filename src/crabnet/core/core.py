@@ -72,7 +72,6 @@ class Core:
             parked_ttl_s=config.parked_ttl_s,
         )
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
-        self.feed_risk = False
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
         self._deadlines = Agenda()
         self._resting = Agenda()
@@ -96,7 +95,18 @@ class Core:
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
             self._watch(seed_id, record)
+        if self.feed_risk:
+            self.neighbours.warn("the data dir was repaired", effects)
         self._record_interrupted(now_ms, effects)
+
+    @property
+    def feed_risk(self) -> bool:
+        """True while others may hold more of this node's feed than it does itself: nothing is written into it."""
+        return self.neighbours.guard.at_risk
+
+    @feed_risk.setter
+    def feed_risk(self, at_risk: bool) -> None:
+        self.neighbours.guard.at_risk = at_risk
 
     def _watch(self, seed_id: str, record: Record) -> None:
         """Note when time will matter to a seed that has changed."""
@@ -174,7 +184,7 @@ class Core:
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
         if first.reason in {Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL}:
-            self.neighbours.gap(meta, source, now_ms, effects)
+            self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
 
@@ -211,8 +221,8 @@ class Core:
             )
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", effects)
-        if meta is not None and meta.v is not None and item.record is not None:
-            self.neighbours.progressed(meta.from_, now_ms, effects)
+        if meta is not None and meta.v is not None:
+            self.neighbours.applied(item, source, now_ms, effects)
 
     def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
         record = self.replica.state.records.get(change.seed_id, EMPTY)
@@ -239,10 +249,11 @@ class Core:
         )
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
-        if self.feed_risk:
+        if self.neighbours.guard.blocks(now_ms):
             raise RefusedError(
-                "the data dir was repaired and may lack envelopes that this node has sent; wait until a peer is reached"
-                " that holds our feed, or accept the risk of forking it with --accept-feed-risk",
+                "the data dir was repaired or is older than what peers hold, and may lack envelopes that this node has"
+                " sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the risk of forking"
+                " it with --accept-feed-risk",
                 Reason.FEED_RISK,
             )
         now_s = now_ms // 1000
@@ -322,7 +333,7 @@ class Core:
             }
             effects.notices.append(Notice("envelope_dropped", gone))
         self.neighbours.tick(now_ms, effects)
-        if not self.feed_risk:
+        if not self.neighbours.guard.blocks(now_ms):
             self._record_interrupted(now_ms, effects)
             self._sweep(now_ms, effects)
 
@@ -338,7 +349,7 @@ class Core:
             self._try(Settle(seed_id=seed_id, outcome=outcome, note=note), now_ms, effects)
 
     def _record_interrupted(self, now_ms: int, effects: Effects) -> None:
-        if self.feed_risk:
+        if self.neighbours.guard.blocks(now_ms):
             return
         for seed_id in self._interrupted:
             progress = self.replica.state.records.get(seed_id, EMPTY).progress

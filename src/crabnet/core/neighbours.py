@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from crabnet import limits
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve
+from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.peers import Peers
-from crabnet.core.replica import Replica
+from crabnet.core.replica import Applied, Replica
 from crabnet.core.syncing import SyncPlanner
+from crabnet.errors import Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.envelope import EnvelopeMeta, seal
@@ -27,7 +29,7 @@ class Neighbours:
         self.peers = Peers()
         self.planner = SyncPlanner(replica.feeds, replica.parking)
         self.trusted: frozenset[str] = frozenset()
-        self.feed_heads: dict[str, int] = {}
+        self.guard = FeedGuard(signer.node_id, replica.feeds)
         self._config = config
         self._signer = signer
         self._replica = replica
@@ -42,8 +44,9 @@ class Neighbours:
         if source in self.trusted:
             return
         token = f"{self._entropy():x}{self._entropy():x}"
-        if self.peers.due_challenge(source, token, now_ms):
-            self._say(self._hello(challenge=token), source, now_ms, effects)
+        challenge = self.peers.due_challenge(source, token, now_ms)
+        if challenge:
+            self._say(self._hello(challenge=challenge), source, now_ms, effects)
 
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
         """A message that belongs to no feed."""
@@ -70,26 +73,67 @@ class Neighbours:
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
             for head in said.heads:
-                if head.author == self._signer.node_id:
-                    self.feed_heads[source] = head.seq
-                if self.planner.hear(head, source, now_ms):
-                    held = self._replica.feeds.get(head.author).head_seq
-                    self._gap_notice(head.author, held + 1, head.seq, source, effects)
-        elif source in self.trusted or self.peers.is_confirmed(source):
-            for want in said.wants:
+                self._head_from(head, source, now_ms, effects)
+        elif self._proven(source):
+            self._asked(said, source, now_ms, effects)
+
+    def _proven(self, source: str) -> bool:
+        """True if this address is configured or has proved itself."""
+        return source in self.trusted or self.peers.is_confirmed(source)
+
+    def _may_ask(self, source: str) -> bool:
+        return self._proven(source) or self.peers.spend_credit(source)
+
+    def _head_from(self, head: sync.Head, source: str, now_ms: int, effects: Effects) -> None:
+        proven = self._proven(source)
+        if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
+            self.warn(f"{source} says that it reaches {head.seq}", effects)
+        if self.planner.hear(head, source, now_ms, proven=proven):
+            held = self._replica.feeds.get(head.author).head_seq
+            self._gap_notice(head.author, held + 1, head.seq, source, effects)
+
+    def _asked(self, request: sync.Request, source: str, now_ms: int, effects: Effects) -> None:
+        """Have what is held served; where it ends before the wish begins, say how far it goes."""
+        heads = []
+        for want in request.wants:
+            feed = self._replica.feeds.get(want.author)
+            if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
+            elif feed.head_seq:
+                heads.append(sync.Head(want.author, feed.head_seq, feed.head_id))
+        if heads:
+            self._say(sync.Heads(heads), source, now_ms, effects)
 
-    def gap(self, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
-        """An envelope came that is ahead of what is held, or does not link to it."""
+    def applied(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """What became of a feed envelope that came from ``source``."""
+        meta = item.meta
+        if meta is None:
+            return
+        own = meta.from_ == self._signer.node_id
+        if item.reason is Reason.FORK:
+            self.planner.fork_lost(meta.from_, now_ms)
+        elif own and (item.record is not None or item.parked):
+            adopted = item.record is not None
+            if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
+                self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
+        if item.record is not None:
+            self._progressed(meta.from_, item.proof is not None and item.reason is not Reason.FORK, now_ms, effects)
+
+    def gap(self, meta: EnvelopeMeta, reason: Reason, source: str, now_ms: int, effects: Effects) -> None:
+        """An envelope came that is ahead of what is held, does not link to it, or finds no room."""
+        if not self._config.talk:
+            return
         held = self._replica.feeds.get(meta.from_).head_seq
-        if self._config.talk and self.planner.note(meta.from_, max(meta.seq - 1, 1), source, now_ms):
-            self._gap_notice(meta.from_, held + 1, meta.seq - 1, source, effects)
+        forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
+        upto = meta.seq if reason is Reason.PARKING_FULL else max(meta.seq - 1, 1)
+        if self.planner.note(meta.from_, upto, source, now_ms, proven=self._proven(source), forked_at=forked_at):
+            self._gap_notice(meta.from_, held + 1, upto, source, effects)
 
-    def progressed(self, author: str, now_ms: int, effects: Effects) -> None:
+    def _progressed(self, author: str, fork_won: bool, now_ms: int, effects: Effects) -> None:
         """A feed has moved on."""
         self.planner.changed(author)
-        closed = self.planner.progressed(author, now_ms)
+        closed = self.planner.progressed(author, now_ms, fork_won=fork_won)
         if closed is not None:
             first, last, duration_ms = closed
             fields: dict[str, FieldValue] = {
@@ -106,7 +150,7 @@ class Neighbours:
             return
         for address, node_id in self.peers.expire(now_ms):
             effects.notices.append(Notice("peer_lost", {"address": address, "peer": node_id, "reason": "timeout"}))
-        for source, wants in self.planner.requests(now_ms):
+        for source, wants in self.planner.requests(now_ms, self._may_ask):
             for want in wants:
                 fields: dict[str, FieldValue] = {
                     "author": want.author,
@@ -120,6 +164,36 @@ class Neighbours:
             self._announce_at_ms = now_ms + self._config.sync_interval_ms
             heads = self.planner.heads(self._signer.node_id, limits.SYNC_HEADS_PER_DATAGRAM)
             self._say(sync.Heads(heads) if heads else self._hello(), None, now_ms, effects)
+            if self.guard.at_risk:
+                self._ask_for_own_feed(now_ms, effects)
+        self._clear(now_ms, effects)
+
+    def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
+        own = self._replica.feeds.get(self._signer.node_id)
+        want = sync.Want(own.author, own.head_seq + 1, own.head_seq + limits.SYNC_WANT_ENTRIES_MAX)
+        self._say(sync.Request([want]), None, now_ms, effects)
+
+    def warn(self, detail: str, effects: Effects) -> None:
+        """Tell that this node may not write into its feed, and why."""
+        own = self._replica.feeds.get(self._signer.node_id)
+        fields: dict[str, FieldValue] = {
+            "namespace": self._replica.namespace,
+            "last_seq": own.head_seq,
+            "reason": Reason.FEED_RISK.value,
+            "detail": detail,
+        }
+        effects.notices.append(Notice("feed_at_risk", fields))
+
+    def _clear(self, now_ms: int, effects: Effects) -> None:
+        cleared = self.guard.tick(now_ms)
+        if cleared is None:
+            return
+        head_seq = self._replica.feeds.get(self._signer.node_id).head_seq
+        fields: dict[str, FieldValue] = {"namespace": self._replica.namespace, "last_seq": head_seq}
+        if cleared.first_seq:
+            adopted: dict[str, FieldValue] = {"first_seq": cleared.first_seq, "address": cleared.adopted_from}
+            effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
+        effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
 
     def announce_soon(self) -> None:
         """Announce heads with the next tick."""

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from crabnet import limits
 from crabnet.protocol.admission import Admitted
 
+_Place = tuple[int, str]
+"""``seq`` and ``prev``: where an envelope wants to stand. Two envelopes with the same place are a fork."""
+
 
 class Parked(NamedTuple):
     """An envelope that waits, since when, and where it came from."""
@@ -18,66 +21,85 @@ class Parked(NamedTuple):
 
 
 class Parking:
-    """Parked envelopes by author and predecessor. When full, the newest is not taken: it will be asked for again."""
+    """Parked envelopes by author and place. When full, the newest is not taken: it will be asked for again."""
 
     def __init__(self, ttl_s: int) -> None:
         self._ttl_s = ttl_s
-        self._by_author: dict[str, dict[str, Parked]] = {}
-        self._order: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._by_author: dict[str, dict[_Place, list[Parked]]] = {}
+        self._waiting: OrderedDict[str, Parked] = OrderedDict()
+        self._per_author: dict[str, int] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._waiting)
 
     def holds(self, envelope_id: str) -> bool:
         """True if this very envelope waits here."""
-        return envelope_id in self._order
+        return envelope_id in self._waiting
 
     def put(self, admitted: Admitted, now_s: int, source: str) -> bool:
-        """Park an envelope; False if there is no room, or another with the same predecessor waits already."""
+        """Park an envelope; False if there is no room."""
         meta = admitted.envelope.meta
-        waiting = self._by_author.get(meta.from_, {})
         size = len(admitted.envelope.raw)
+        number = self._per_author.get(meta.from_, 0)
         if (
-            meta.prev in waiting
-            or len(self._order) >= limits.PARKED_ENVELOPES_MAX
-            or len(waiting) >= limits.PARKED_ENVELOPES_PER_FEED_MAX
+            len(self._waiting) >= limits.PARKED_ENVELOPES_MAX
+            or number >= limits.PARKED_ENVELOPES_PER_FEED_MAX
             or self._bytes + size > limits.PARKED_BYTES_MAX
         ):
             return False
-        self._by_author.setdefault(meta.from_, {})[meta.prev] = Parked(admitted, now_s, source)
-        self._order[meta.id] = (meta.from_, meta.prev)
+        parked = Parked(admitted, now_s, source)
+        self._by_author.setdefault(meta.from_, {}).setdefault((meta.seq, meta.prev), []).append(parked)
+        self._waiting[meta.id] = parked
+        self._per_author[meta.from_] = number + 1
         self._bytes += size
         return True
 
-    def take(self, author: str, prev: str) -> Parked | None:
-        """Take out the envelope that follows ``prev`` in the author's feed."""
-        waiting = self._by_author.get(author)
-        parked = waiting.pop(prev, None) if waiting is not None else None
-        if parked is None:
-            return None
-        if not waiting:
-            del self._by_author[author]
-        meta = parked.admitted.envelope.meta
-        del self._order[meta.id]
-        self._bytes -= len(parked.admitted.envelope.raw)
-        return parked
+    def take(self, author: str, seq: int, prev: str) -> list[Parked]:
+        """Take out what wants to stand at ``seq`` behind ``prev``: one envelope, or the branches of a fork by id."""
+        places = self._by_author.get(author, {})
+        taken = places.pop((seq, prev), [])
+        for parked in taken:
+            self._forget(parked)
+        if not places:
+            self._by_author.pop(author, None)
+        return sorted(taken, key=lambda parked: parked.admitted.envelope.meta.id)
+
+    def drop_branch(self, author: str, seq: int, prev: str) -> None:
+        """Take out everything that waits behind ``prev``, which will never stand."""
+        behind = [(seq, prev)]
+        while behind:
+            at, before = behind.pop()
+            behind.extend((at + 1, parked.admitted.envelope.meta.id) for parked in self.take(author, at, before))
+
+    def _forget(self, parked: Parked) -> None:
+        envelope = parked.admitted.envelope
+        del self._waiting[envelope.meta.id]
+        self._bytes -= len(envelope.raw)
+        left = self._per_author[envelope.meta.from_] - 1
+        if left:
+            self._per_author[envelope.meta.from_] = left
+        else:
+            del self._per_author[envelope.meta.from_]
 
     def lowest_seq(self, author: str, above: int) -> int | None:
         """The lowest seq above ``above`` that waits."""
-        waiting = self._by_author.get(author, {})
-        return min(
-            (seq for parked in waiting.values() if (seq := parked.admitted.envelope.meta.seq) > above), default=None
-        )
+        return min((seq for seq, _ in self._by_author.get(author, {}) if seq > above), default=None)
 
     def expire(self, now_s: int) -> list[Parked]:
         """Take out what has waited longer than the time to live."""
         expired = []
-        while self._order:
-            author, prev = next(iter(self._order.values()))
-            if self._by_author[author][prev].parked_at_s >= now_s - self._ttl_s:
+        while self._waiting:
+            parked = next(iter(self._waiting.values()))
+            if parked.parked_at_s >= now_s - self._ttl_s:
                 break
-            parked = self.take(author, prev)
-            if parked is not None:
-                expired.append(parked)
+            meta = parked.admitted.envelope.meta
+            places = self._by_author[meta.from_]
+            places[(meta.seq, meta.prev)].remove(parked)
+            if not places[(meta.seq, meta.prev)]:
+                del places[(meta.seq, meta.prev)]
+            if not places:
+                del self._by_author[meta.from_]
+            self._forget(parked)
+            expired.append(parked)
         return expired

@@ -20,6 +20,7 @@ class _Peer(Struct):
     challenged_ms: int = -limits.PEER_CHALLENGE_INTERVAL_MS
     confirmed: bool = False
     node_id: str = ""
+    credit: bool = True
 
 
 class Peers:
@@ -35,6 +36,7 @@ class Peers:
             peer = self._peers[address] = _Peer(now_ms)
             self._make_room()
         peer.heard_ms = now_ms
+        peer.credit = True
         self._peers.move_to_end(address)
 
     def _make_room(self) -> None:
@@ -43,14 +45,22 @@ class Peers:
         stranger = next((address for address, peer in self._peers.items() if not peer.confirmed), None)
         self._peers.pop(next(iter(self._peers)) if stranger is None else stranger)
 
-    def due_challenge(self, address: str, token: str, now_ms: int) -> bool:
-        """True if this address should be challenged with ``token`` now."""
+    def spend_credit(self, address: str) -> bool:
+        """True once after each message from this address: an answer to it costs nobody more than the message."""
+        peer = self._peers.get(address)
+        if peer is None or not peer.credit:
+            return False
+        peer.credit = False
+        return True
+
+    def due_challenge(self, address: str, token: str, now_ms: int) -> str:
+        """The challenge to send to this address now, or "". It stays the same, so that a slow echo counts, too."""
         peer = self._peers.get(address)
         if peer is None or peer.confirmed or now_ms - peer.challenged_ms < limits.PEER_CHALLENGE_INTERVAL_MS:
-            return False
-        peer.challenge = token
+            return ""
+        peer.challenge = peer.challenge or token
         peer.challenged_ms = now_ms
-        return True
+        return peer.challenge
 
     def confirm(self, address: str, node_id: str, echo: str) -> bool:
         """An echo came back; True if it proves the address for the first time."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from crabnet import limits
 from crabnet.core.effects import FeedPlace
 from crabnet.core.parking import Parking
 from crabnet.core.records import (
@@ -33,7 +34,7 @@ from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import Decision, Observe, Outcome, Propose, Retract, SeedEvent, State, apply, decide
-from crabnet.errors import Reason, RefusedError
+from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
     AdmissionPolicy,
@@ -136,12 +137,12 @@ class Replica:
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
         if not admitted.envelope.signed:
             return [self._unsigned(admitted, now_s, via)]
+        head = self.feeds.get(meta.from_).head_id
         applied = [self._signed(admitted, now_s, via, source)]
-        while applied[-1].record is not None:
-            parked = self.parking.take(meta.from_, self.feeds.get(meta.from_).head_id)
-            if parked is None:
-                break
-            applied.append(self._signed(parked.admitted, now_s, via, parked.source))
+        while (feed := self.feeds.get(meta.from_)).head_id != head:
+            head = feed.head_id
+            for parked in self.parking.take(meta.from_, feed.head_seq + 1, head):
+                applied.append(self._signed(parked.admitted, now_s, via, parked.source))
         return applied
 
     def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str) -> Applied:
@@ -158,6 +159,7 @@ class Replica:
             held_id = "" if held is None else held.id
             if place is Place.FORK_WINS:
                 return self._observe(admitted, now_s, via, ForkProof(meta.seq, meta.id, held_id))
+            self.parking.drop_branch(meta.from_, meta.seq + 1, meta.id)
             proof = ForkProof(meta.seq, held_id, meta.id)
             new = self.feeds.prove(meta.from_, proof)
             return Applied(
@@ -245,7 +247,7 @@ class Replica:
     def propose(
         self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
     ) -> tuple[Applied, Body, bytes]:
-        """State something oneself. ``build`` is given the id of the new object. Raises RefusedError.
+        """State something oneself. ``build`` is given the id of the new object. Raises RefusedError, UsageError.
 
         Returns what became of it, the object, and the envelope to send.
         """
@@ -268,6 +270,11 @@ class Replica:
             seq=seq,
             prev=feed.head_id,
         )
+        room = limits.ENVELOPE_BYTES_MAX - (limits.SETTLEMENT_BYTES if kind is FactKind.SEED else 0)
+        if len(envelope.raw) > room:
+            raise UsageError(
+                f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
+            )
         return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _Earlier()), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:

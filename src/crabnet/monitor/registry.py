@@ -57,6 +57,8 @@ class EventKind(StrEnum):
     GAP_FILLED = "gap_filled"
     SYNC_SERVED = "sync_served"
     FEED_ADOPTED = "feed_adopted"
+    FEED_AT_RISK = "feed_at_risk"
+    FEED_CONFIRMED = "feed_confirmed"
     FEED_RISK_ACCEPTED = "feed_risk_accepted"
 
     LISTENER_STARTED = "listener_started"
@@ -271,6 +273,18 @@ EVENTS: Final = MappingProxyType(
             _CORE,
             "namespace first_seq last_seq address",
             "After a recovery, this node took the end of its own feed from a peer before writing to it.",
+        ),
+        EventKind.FEED_AT_RISK: _spec(
+            "A",
+            _CORE,
+            "namespace last_seq reason detail",
+            "This node may lack envelopes that it has sent; it writes none until a peer has told how far its feed goes.",
+        ),
+        EventKind.FEED_CONFIRMED: _spec(
+            "N",
+            _CORE,
+            "namespace last_seq address",
+            "A peer has confirmed the end of this node's own feed; the node writes to it again.",
         ),
         EventKind.FEED_RISK_ACCEPTED: _spec(
             "A",
