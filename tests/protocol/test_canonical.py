@@ -186,3 +186,16 @@ def test_integers_fit_a_given_bound() -> None:
     for integer in (2**64 - 1, -(2**64) + 1):
         assert integers_fit(b"%d" % integer, integer, 2**64 - 1)
     assert not integers_fit(b"%d" % 2**64, 2**64, 2**64 - 1)
+
+
+@pytest.mark.parametrize("nonce", [0, 10**15 - 1, 10**15, 2**53 - 1])
+@pytest.mark.parametrize("other", [7, 10**15, 2**53 - 1, 2**53, -(2**53), 10**40])
+def test_a_nonce_that_fits_hides_no_other_integer(nonce: int, other: int) -> None:
+    value: dict[str, JsonValue] = {"nonce": nonce, "other": other}
+    assert integers_fit(canonical_bytes(value), value, nonce=nonce) is (abs(other) < 2**53)
+
+
+@pytest.mark.parametrize("nonce", [2**53, 10**16, 10**31, 10**40])
+def test_a_nonce_that_does_not_fit_is_found(nonce: int) -> None:
+    value: dict[str, JsonValue] = {"nonce": nonce}
+    assert not integers_fit(canonical_bytes(value), value, nonce=nonce)

@@ -141,7 +141,7 @@ class Admission:
         except msgspec.ValidationError as error:
             return refusal(Reason.MALFORMED, f"envelope: {error}")
         integer_max = limits.INTEGER_MAX if envelope.signed else limits.LEGACY_INTEGER_MAX
-        if not integers_fit(canonical, value, integer_max):
+        if not integers_fit(canonical, value, integer_max, envelope.meta.nonce):
             return refusal(Reason.MALFORMED, f"an integer is beyond {integer_max}", envelope.meta)
         return envelope
 

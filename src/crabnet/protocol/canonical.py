@@ -20,6 +20,7 @@ JsonObject = dict[str, JsonValue]
 
 _DIGITS_ONLY: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER: Final = b"0" * 16
+_LONG_MIN: Final = 10**15
 _PLAIN_KEY_MAX: Final = "\ud7ff"
 
 
@@ -72,9 +73,15 @@ def canonical_bytes(value: JsonValue) -> bytes:
         raise JsonRefusedError(str(error)[:200]) from error
 
 
-def integers_fit(raw: bytes, value: JsonValue, integer_max: int = limits.INTEGER_MAX) -> bool:
-    """True if no integer in ``value``, whose JSON is ``raw``, is beyond ± ``integer_max``, which is 2^53-1 or more."""
-    return _LONG_NUMBER not in raw.translate(_DIGITS_ONLY) or _integers_fit(value, integer_max)
+def integers_fit(raw: bytes, value: JsonValue, integer_max: int = limits.INTEGER_MAX, nonce: int = 0) -> bool:
+    """True if no integer in ``value``, whose JSON is ``raw``, is beyond ± ``integer_max``, which is 2^53-1 or more.
+
+    ``nonce`` is one of the integers in ``value``, mostly the only long one: then ``value`` need not be searched.
+    """
+    long_numbers = raw.translate(_DIGITS_ONLY).count(_LONG_NUMBER)
+    if long_numbers == 0 or (long_numbers == 1 and _LONG_MIN <= nonce <= integer_max):
+        return True
+    return _integers_fit(value, integer_max)
 
 
 def _integers_fit(value: JsonValue, integer_max: int) -> bool:

@@ -67,7 +67,8 @@ class PayloadRefusedError(ValueError):
 
 def stated(envelope: Envelope, key: str) -> JsonValue:
     """The object in a payload, without fields that are null: null is the same as absent."""
-    return _without_nulls(envelope.payload.get(key))
+    value = envelope.payload.get(key)
+    return _without_nulls(value) if b"null" in envelope.raw else value
 
 
 def _without_nulls(value: JsonValue) -> JsonValue:
