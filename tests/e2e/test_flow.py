@@ -126,7 +126,7 @@ def test_a_target_that_is_down_costs_nothing_and_is_healed(nodes: Nodes) -> None
 
 
 def test_an_unroutable_target_does_not_undo_anything(nodes: Nodes) -> None:
-    """Class E addresses (240.0.0.0/4) have no route: the send fails at once."""
+    """A socket on the loopback address cannot send beyond the machine: the kernel refuses it at once."""
     publisher = nodes.start("publisher", ["240.0.0.1:9"])
     worker = nodes.start("worker", [publisher.listen, "240.0.0.1:9"])
     seed_id = whole_job(publisher, worker)
