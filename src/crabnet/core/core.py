@@ -53,6 +53,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     source_block_ms: int = 3_000
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
+    accept_feed_risk: bool = False
     archive_after_ms: int = 0
     talk: bool = True
     alias: str = ""

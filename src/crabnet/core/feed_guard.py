@@ -31,10 +31,14 @@ class _Claim(NamedTuple):
 
 
 class FeedGuard:
-    """Whether a node's own feed is known to its end. Addresses given to it have proved themselves or are configured."""
+    """Whether a node's own feed is known to its end. Addresses given to it have proved themselves or are configured.
 
-    def __init__(self, node_id: str, feeds: Feeds) -> None:
+    ``accepted`` is the operator's word: then nothing is ever forbidden.
+    """
+
+    def __init__(self, node_id: str, feeds: Feeds, *, accepted: bool = False) -> None:
         self.at_risk = False
+        self._accepted = accepted
         self._node_id = node_id
         self._feeds = feeds
         self._claim: _Claim | None = None
@@ -46,7 +50,7 @@ class FeedGuard:
 
     def blocks(self, now_ms: int) -> bool:
         """True while nothing may be written into the feed."""
-        return self.at_risk or self._claimed(now_ms)
+        return not self._accepted and (self.at_risk or self._claimed(now_ms))
 
     def _claimed(self, now_ms: int) -> bool:
         claim = self._claim
@@ -64,6 +68,8 @@ class FeedGuard:
         A claim is not proof: it forbids writing for a bounded time only, and then not again for a while, or any
         stranger could silence us. An envelope of ours that we lack is proof.
         """
+        if self._accepted:
+            return False
         feed = self._feed
         held = feed.entry(head.seq) if head.seq <= feed.head_seq else None
         if held is not None and held.id == head.id:
@@ -79,6 +85,8 @@ class FeedGuard:
 
     def proved(self, seq: int, source: str, now_ms: int, *, adopted: bool) -> bool:
         """An envelope of ours that we lacked came back. True if nothing was known of a risk before."""
+        if self._accepted:
+            return False
         news = not self.at_risk
         self.at_risk = True
         self._confirmed_by = ""

@@ -29,7 +29,7 @@ class Neighbours:
         self.peers = Peers()
         self.planner = SyncPlanner(replica.feeds, replica.parking)
         self.trusted: frozenset[str] = frozenset()
-        self.guard = FeedGuard(signer.node_id, replica.feeds)
+        self.guard = FeedGuard(signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
         self._config = config
         self._signer = signer
         self._replica = replica

@@ -278,7 +278,7 @@ EVENTS: Final = MappingProxyType(
             "A",
             _CORE,
             "namespace last_seq reason detail",
-            "This node may lack envelopes that it has sent; it writes none until a peer has told how far its feed goes.",
+            "This node may lack envelopes that it has sent; it writes none until a peer tells how far its feed goes.",
         ),
         EventKind.FEED_CONFIRMED: _spec(
             "N",

@@ -21,6 +21,7 @@ def core_config(settings: Settings) -> CoreConfig:
         source_threshold_per_s=settings.udp_source_fast_fail_threshold_per_sec,
         source_block_ms=settings.udp_source_block_ms,
         sync_interval_ms=settings.sync_interval_ms,
+        accept_feed_risk=settings.accept_feed_risk,
         execution_grace_ms=settings.execution_grace_s * 1000,
         archive_after_ms=settings.archive_after_s * 1000,
         talk=not settings.legacy_peers,

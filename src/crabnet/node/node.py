@@ -171,7 +171,7 @@ class Node:
             partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
         )
         self._stack.push_async_callback(self._close_store, store)
-        self.ledger, self.core = store.ledger, store.core
+        self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self.history = History(store.ledger, store.index, settings.namespace)
         self.events = await trio.to_thread.run_sync(self._open_events)
         self.reporter = Reporter(self.node_id, self.events, self.clock_ms)
@@ -315,6 +315,8 @@ class Node:
             self.core.handle(Tick(), now_ms, effects)
             self.network.tick()
             self.committer.enqueue(effects)
+            if self.core.feed_risk != self._risk_mark.present:
+                await trio.to_thread.run_sync(self._risk_mark.keep, self.core.feed_risk)
             await trio.sleep(limits.TICK_MS / 1000)
 
     async def _write_events(self) -> None:

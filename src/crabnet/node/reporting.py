@@ -63,7 +63,7 @@ def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *
             },
             Severity.ALERT if notice.is_alert else Severity.INFO,
         )
-    if settings.accept_feed_risk and not recovery.is_clean:
+    if store.feed_risk_accepted:
         last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
     notify(

@@ -16,6 +16,7 @@ from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.config import core_config
+from crabnet.node.risk_mark import RiskMark
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
@@ -39,7 +40,9 @@ class Store:
     ledger: Ledger
     core: Core
     index: FeedIndex
+    risk_mark: RiskMark
     key_created: bool
+    feed_risk_accepted: bool
     replayed_frames: int
     duration_ms: int
 
@@ -88,12 +91,17 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
     try:
         core = Core(core_config(settings), signer, entropy)
         replayed = _restore(core, ledger)
-        core.feed_risk = not ledger.recovery.is_clean and not settings.accept_feed_risk
+        mark = RiskMark(files, settings.data_dir)
+        at_risk = mark.present or not ledger.recovery.is_clean
+        core.feed_risk = at_risk and not settings.accept_feed_risk
+        mark.keep(core.feed_risk)
         index = _open_index(files, settings, ledger)
     except BaseException:
         ledger.close()
         raise
-    return Store(ledger, core, index, created, replayed, wall_ms() - started_ms)
+    return Store(
+        ledger, core, index, mark, created, at_risk and settings.accept_feed_risk, replayed, wall_ms() - started_ms
+    )
 
 
 def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
