@@ -220,6 +220,12 @@ def _bid_has_room(case: Case) -> bool:
     return case.seed.max_bids == 0 or len(counting_bids(case.record)) < case.seed.max_bids
 
 
+_WORK_IS_DUE = Rule(
+    Reason.WRONG_STATE,
+    "the claim awaits this",
+    lambda c: (c.progress.status, c.fact.kind) in TRANSITIONS,
+)
+
 LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.BID: (
         Rule(Reason.WRONG_STATE, "the seed is open", lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED}),
@@ -233,6 +239,8 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             lambda c: _claim_of(c).bid_id in {fact.key for fact in counting_bids(c.record)},
         ),
     ),
+    _K.STARTED: (_WORK_IS_DUE,),
+    _K.RESULT: (_WORK_IS_DUE,),
     _K.FORFEIT: (
         Rule(
             Reason.WRONG_STATE,
@@ -357,7 +365,7 @@ class _Fold:
         self.seed = seed
         self.progress = Progress()
         self.judged: dict[str, Judgement] = {}
-        self.claims: dict[str, Claim] = {}
+        self.void_claims: frozenset[str] = frozenset()
 
     def run(self) -> Record:
         others = self.record.others
@@ -371,6 +379,9 @@ class _Fold:
                 self.judged[fact.key] = Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT)
             else:
                 blocked = self._step(fact)
+        self.void_claims = frozenset(
+            fact.key for fact in steps if fact.kind is _K.CLAIM and self.judged[fact.key].verdict is Verdict.VOID
+        )
         for entry in others:
             if entry.fact.key not in self.judged:
                 self.judged[entry.fact.key] = self._unclaimed(entry.fact)
@@ -394,7 +405,6 @@ class _Fold:
                 self.judged[self.progress.result_id] = _void(Reason.WRONG_STATE)
             self.progress = _after_step(self.progress, fact)
             if isinstance(fact.body, Claim):
-                self.claims[fact.key] = fact.body
                 self._work(fact.body)
         return judgement.verdict is Verdict.WAITING
 
@@ -425,9 +435,7 @@ class _Fold:
 
     def _unclaimed(self, fact: Fact) -> Judgement:
         body = fact.body
-        claim_id = body.claim_id if isinstance(body, Run | TaskResult) else None
-        judgement = self.judged.get(claim_id) if claim_id is not None else None
-        if judgement is not None and judgement.verdict is Verdict.VOID:
+        if isinstance(body, Run | TaskResult) and body.claim_id in self.void_claims:
             return _void(Reason.UNKNOWN_CLAIM)
         return Judgement(Verdict.WAITING, Reason.UNKNOWN_CLAIM)
 
