@@ -12,7 +12,7 @@ from crabnet import __version__
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.core.snapshot import Snapshot
-from crabnet.errors import StorageFailedError
+from crabnet.errors import CrabnetError, StorageFailedError
 from crabnet.node.committer import Committer
 from crabnet.storage.checkpoint import CheckpointHeader
 from crabnet.storage.ledger import CheckpointWriter, Ledger
@@ -57,10 +57,19 @@ class Checkpointer:
             state.hash_some(_HASH_SLICE)
             await trio.lowlevel.checkpoint()
         snapshots: list[Snapshot] = []
-        await self._committer.boundary(lambda: snapshots.append(Snapshot(self._core.replica)))
-        snapshot = snapshots[0]
-        writer = self._begin(snapshot)
-        rows = snapshot.rows()
+        begun: list[CheckpointWriter | CrabnetError] = []
+
+        def begin() -> None:
+            try:
+                begun.append(self._begin(snapshots[0]))
+            except CrabnetError as error:
+                begun.append(error)
+
+        await self._committer.boundary(lambda: snapshots.append(Snapshot(self._core.replica)), begin)
+        writer = begun[0]
+        if isinstance(writer, CrabnetError):
+            raise writer
+        rows = snapshots[0].rows()
         try:
             while True:
                 began = trio.current_time()

@@ -46,7 +46,8 @@ class Committer:
         self._drained = trio.Event()
         self._drained.set()
         self._failure: StorageFailedError | None = None
-        self._at_boundary: Callable[[], None] | None = None
+        self._boundaries: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._crossed: list[Callable[[], None]] = []
         self.frames = 0
         self.records = 0
 
@@ -67,9 +68,13 @@ class Committer:
         while self._pending_records >= limits.COMMIT_RECORDS_MAX and self._failure is None:
             await self._drained.wait()
 
-    async def boundary(self, at_boundary: Callable[[], None]) -> None:
-        """Call ``at_boundary`` when the next frame will hold all that memory holds; return once it is synced."""
-        self._at_boundary = at_boundary
+    async def boundary(self, at_boundary: Callable[[], None], at_synced: Callable[[], None]) -> None:
+        """Call ``at_boundary`` when the next frame will hold all that memory holds, ``at_synced`` once it is synced.
+
+        Between the two nothing is appended: the ledger's last lsn in ``at_synced`` belongs to memory in
+        ``at_boundary``. Neither may raise. Raises StorageFailedError.
+        """
+        self._boundaries.append((at_boundary, at_synced))
         await self.submit(Effects())
 
     def _put(self, effects: Effects, waiter: _Waiter | None) -> None:
@@ -108,9 +113,10 @@ class Committer:
             item = self._pending.popleft()
             self._pending_records -= len(item[0].records)
             batch.append(item)
-        if self._at_boundary is not None:
-            at_boundary, self._at_boundary = self._at_boundary, None
+        boundaries, self._boundaries = self._boundaries, []
+        for at_boundary, at_synced in boundaries:
             at_boundary()
+            self._crossed.append(at_synced)
         return batch
 
     async def _commit(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
@@ -125,6 +131,9 @@ class Committer:
                 raise
             self.frames += 1
             self.records += len(records)
+        crossed, self._crossed = self._crossed, []
+        for at_synced in crossed:
+            at_synced()
         if self._pending_records < limits.COMMIT_RECORDS_MAX:
             self._drained.set()
         durable = []

@@ -26,6 +26,7 @@ from crabnet.errors import CrabnetError, NetworkError, Reason, RefusedError, Sto
 from crabnet.monitor.registry import Severity
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
+from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.committer import Committer, Durable
 from crabnet.node.config import runner_policy
@@ -178,6 +179,7 @@ class Node:
         self._stack.push_async_callback(self._close_events)
         self.committer = Committer(store.ledger, self._release)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
+        self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         self._workshop = Workshop(runner, self._task_of, self.perform, self.reporter.notify)
         await self._open_network()
         report_start(
@@ -228,7 +230,14 @@ class Node:
         nursery.start_soon(self._write_events)
         if not self.listen:
             return
-        for job in (self.outbox.run, self.network.receive, self._tick, self.history.run, self._watch_disk):
+        for job in (
+            self.outbox.run,
+            self.network.receive,
+            self._tick,
+            self.history.run,
+            self.archivist.run,
+            self._watch_disk,
+        ):
             nursery.start_soon(job)
         nursery.start_soon(
             partial(

@@ -87,12 +87,17 @@ async def _settle(node: Node, params: _Settle) -> JsonObject:
 
 
 async def _list(node: Node, params: _List) -> JsonObject:
+    after = None
+    if params.after is not None:
+        definition = node.core.record(params.after).definition
+        after = None if definition is None else (definition.created_at, params.after)
     page = seed_page(
-        node.core.replica.state.records.items(),
+        node.core.replica.state.records,
+        node.archivist.page,
         node.clock_ms() // 1000,
         status=params.status,
         limit=params.limit,
-        after=params.after,
+        after=after,
     )
     await node.durable()
     return page
@@ -121,11 +126,22 @@ async def _config(node: Node, _: _NoParams) -> JsonObject:
     return {"settings": settings}
 
 
+async def _state_point(node: Node) -> tuple[str, int]:
+    """The state hash, and the last durable frame that it covers."""
+    await node.state_hash()
+    hashes: list[str] = []
+    lsns: list[int] = []
+    await node.committer.boundary(
+        lambda: hashes.append(node.core.replica.state_hash()), lambda: lsns.append(node.ledger.last_lsn)
+    )
+    return hashes[0], lsns[0]
+
+
 async def _status(node: Node, _: _NoParams) -> JsonObject:
     replica = node.core.replica
     state = replica.state
     now_ms = node.clock_ms()
-    state_hash = await node.state_hash()
+    state_hash, state_lsn = await _state_point(node)
     events = None if node.events is None else node.events.status()
     status: JsonObject = {
         "version": __version__,
@@ -138,7 +154,9 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "running": node.listen,
         "uptime_ms": now_ms - node.started_ms,
         "state_hash": state_hash,
-        "seeds": {each.value: state.counts[each] for each in SeedStatus},
+        "state_lsn": state_lsn,
+        "seeds": {each.value: state.counts[each] + state.archived[each] for each in SeedStatus},
+        "archived": sum(state.archived.values()),
         "bids": state.totals[FactKind.BID],
         "claims": state.totals[FactKind.CLAIM],
         "results": state.totals[FactKind.RESULT],

@@ -20,6 +20,7 @@ from crabnet.node.risk_mark import RiskMark
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
+from crabnet.storage.archive import Archive, SegmentInfo
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.files import Files
 from crabnet.storage.journal import Frame
@@ -40,6 +41,7 @@ class Store:
     ledger: Ledger
     core: Core
     index: FeedIndex
+    archive: Archive
     risk_mark: RiskMark
     key_created: bool
     feed_risk_accepted: bool
@@ -50,6 +52,7 @@ class Store:
         """Close index and ledger; the ledger last, for it holds the lock."""
         try:
             self.index.close()
+            self.archive.close()
         finally:
             self.ledger.close()
 
@@ -95,12 +98,23 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         at_risk = mark.present or not ledger.recovery.is_clean
         core.feed_risk = at_risk and not settings.accept_feed_risk
         mark.keep(core.feed_risk)
+        known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.segments]
+        archive = Archive.open(files, settings.data_dir, known)
+        core.replica.thaw = archive.get
         index = _open_index(files, settings, ledger)
     except BaseException:
         ledger.close()
         raise
     return Store(
-        ledger, core, index, mark, created, at_risk and settings.accept_feed_risk, replayed, wall_ms() - started_ms
+        ledger,
+        core,
+        index,
+        archive,
+        mark,
+        created,
+        at_risk and settings.accept_feed_risk,
+        replayed,
+        wall_ms() - started_ms,
     )
 
 

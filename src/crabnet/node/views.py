@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -10,6 +12,17 @@ from crabnet.domain.lifecycle import Record, counting_bids, status_at
 from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
+
+SeedPlace = tuple[int, str]
+"""(created_at, seed id): the place of a seed in lists."""
+
+
+class ArchivePage(Protocol):
+    """Gives archived seeds, newest first."""
+
+    def __call__(
+        self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
+    ) -> list[tuple[str, Record]]: ...
 
 
 def body_view(body: Body) -> JsonObject:
@@ -69,23 +82,35 @@ def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
 
 
 def seed_page(
-    records: Iterable[tuple[str, Record]], now_s: int, *, status: SeedStatus | None, limit: int, after: str | None
+    records: Mapping[str, Record],
+    archived: ArchivePage,
+    now_s: int,
+    *,
+    status: SeedStatus | None,
+    limit: int,
+    after: SeedPlace | None,
 ) -> JsonObject:
-    """Seeds by (created_at, id), newest first, at most ``limit``, those after the seed ``after``."""
-    known = sorted(
-        (
-            (-seed.created_at, seed_id, record)
-            for seed_id, record in records
-            if (seed := record.definition) is not None and (status is None or status_at(record, now_s) is status)
-        ),
-        key=lambda item: item[:2],
-    )
-    start = 0
-    if after is not None:
-        start = next((at + 1 for at, item in enumerate(known) if item[1] == after), len(known))
-    page = known[start : start + limit]
-    more = start + limit < len(known)
+    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
+    found = [
+        (seed.created_at, seed_id, record, False)
+        for seed_id, record in records.items()
+        if (seed := record.definition) is not None
+        and (status is None or status_at(record, now_s) is status)
+        and (after is None or _order(seed.created_at, seed_id) > _order(*after))
+    ]
+    found = heapq.nsmallest(limit + 1, found, key=lambda item: _order(*item[:2]))
+    found += [
+        (seed.created_at, seed_id, record, True)
+        for seed_id, record in archived(status=status, limit=limit + 1, after=after)
+        if (seed := record.definition) is not None
+    ]
+    found.sort(key=lambda item: _order(*item[:2]))
+    page = found[:limit]
     return {
-        "seeds": [seed_view(record, now_s) for _, _, record in page],
-        "next": page[-1][1] if more and page else None,
+        "seeds": [{**seed_view(record, now_s), "archived": old} for _, _, record, old in page],
+        "next": page[-1][1] if len(found) > limit else None,
     }
+
+
+def _order(created_at: int, seed_id: str) -> tuple[int, str]:
+    return (-created_at, seed_id)

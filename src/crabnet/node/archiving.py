@@ -1,0 +1,72 @@
+"""Seeds at rest move from memory to the archive: written durably first, then journalled, then forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from crabnet import limits
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects
+from crabnet.core.records import SegmentRow
+from crabnet.core.rows import decode_seed_row, record_of_row, seed_row
+from crabnet.domain.lifecycle import Record, status_at
+from crabnet.domain.model import SeedStatus
+from crabnet.node.committer import Committer
+from crabnet.node.views import SeedPlace
+from crabnet.storage.archive import Archive, ArchiveRow
+
+
+class Archivist:
+    """The one who moves seeds at rest, and finds them again for lists."""
+
+    def __init__(self, core: Core, archive: Archive, committer: Committer, clock_ms: Callable[[], int]) -> None:
+        self._core = core
+        self._archive = archive
+        self._committer = committer
+        self._clock_ms = clock_ms
+
+    async def run(self) -> None:
+        """Archive what is due, now and then, until cancelled. Raises StorageFailedError."""
+        while True:
+            if not await self.archive_due():
+                await trio.sleep(limits.ARCHIVE_CHECK_S)
+
+    async def archive_due(self) -> bool:
+        """Archive some of the seeds that are due; False if there were none."""
+        now_ms = self._clock_ms()
+        found = self._core.archivable(now_ms)
+        if not found:
+            return False
+        await self._committer.submit(Effects())
+        rows = [row for seed_id, record in found if (row := archive_row(seed_id, record, now_ms // 1000)) is not None]
+        with trio.CancelScope(shield=True):
+            info = await trio.to_thread.run_sync(self._archive.write_segment, rows)
+            effects = Effects()
+            self._core.archived(SegmentRow(info.number, info.sha256, info.rows), found, now_ms, effects)
+            await self._committer.submit(effects)
+        return True
+
+    def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
+        """Archived seeds, newest first. Blocks on the disk."""
+        in_memory = self._core.replica.state.records
+        found: list[tuple[str, Record]] = []
+        while len(found) < limit:
+            rows = self._archive.page(tag=None if status is None else status.value, limit=limit, after=after)
+            if not rows:
+                break
+            after = (rows[-1].created_at, rows[-1].key)
+            found.extend(
+                (row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory
+            )
+        return found[:limit]
+
+
+def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
+    """The row of a seed; None for a seed without definition, which stays in memory."""
+    seed = record.definition
+    if seed is None:
+        return None
+    status = status_at(record, now_s).value
+    return ArchiveRow(seed_id, seed.created_at, status, seed.created_by, seed_row(seed_id, record))
