@@ -23,6 +23,8 @@ Natural = Annotated[int, Meta(ge=0)]
 class SeedStatus(StrEnum):
     """Where a seed stands. The text is the baseline's."""
 
+    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
+
     OPEN = "Open"
     EXPIRED = "Expired"
     CLAIMED = "Claimed"
@@ -169,6 +171,8 @@ Body = Seed | Bid | Claim | Run | TaskResult | Settlement
 
 class FactKind(StrEnum):
     """What an envelope states. Settlements are told apart, because their rules differ."""
+
+    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
 
     SEED = "seed"
     BID = "bid"

@@ -107,15 +107,19 @@ class State:
         """Put a record in the place of the present one; None removes it."""
         before = self.records.get(seed_id)
         self._dirty.setdefault(seed_id, before)
-        if before is not None:
-            self._count(before, -1)
+        if before is not None and record is not None and before.seed is not None and record.seed is not None:
+            self._recount(before, record)
+        else:
+            if before is not None:
+                self._count(before, -1)
+            if record is not None:
+                self._count(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
             self.erased.add(seed_id)
         else:
             self.records[seed_id] = record
             self.erased.discard(seed_id)
-            self._count(record, 1)
 
     def evict(self, seed_id: str) -> None:
         """Let a seed leave memory for the archive. The state hash goes on covering it."""
@@ -147,6 +151,19 @@ class State:
             self.totals[FactKind.BID] += sign * len(record.bids)
             for entry in record.others:
                 self.totals[entry.fact.kind] += sign
+
+    def _recount(self, before: Record, after: Record) -> None:
+        """The same as counting one out and the other in, by what differs."""
+        if before.progress.status is not after.progress.status:
+            self.counts[before.progress.status] -= 1
+            self.counts[after.progress.status] += 1
+        if before.bids is not after.bids:
+            self.totals[FactKind.BID] += len(after.bids) - len(before.bids)
+        if before.others is not after.others:
+            for entry in before.others:
+                self.totals[entry.fact.kind] -= 1
+            for entry in after.others:
+                self.totals[entry.fact.kind] += 1
 
     def hash_pending(self) -> int:
         """How many seeds have changed since their last hashing."""
@@ -224,8 +241,11 @@ def _known(record: Record, fact: Fact) -> bool:
     if fact.kind is FactKind.SEED:
         return record.seed is not None
     key = fact.key
-    if any(entry.fact.key == key for entry in record.others):
-        return True
+    for entry in record.others:
+        if entry.fact.body.id == key:
+            return True
+    if not record.bids:
+        return False
     if fact.kind is FactKind.BID and fact.signed:
         at = bisect.bisect_left(record.bids, bid_order(fact), key=lambda entry: bid_order(entry.fact))
         return at < len(record.bids) and record.bids[at].fact.key == key
@@ -265,12 +285,18 @@ def _with(before: Record, fact: Fact) -> Record:
 
 
 def _insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
-    at = bisect.bisect(entries, bid_order(entry.fact), key=lambda known: bid_order(known.fact))
+    order = bid_order(entry.fact)
+    if not entries or bid_order(entries[-1].fact) <= order:
+        return (*entries, entry)
+    at = bisect.bisect(entries, order, key=lambda known: bid_order(known.fact))
     return (*entries[:at], entry, *entries[at:])
 
 
 def _insert_other(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
-    at = bisect.bisect(entries, other_order(entry.fact), key=lambda known: other_order(known.fact))
+    order = other_order(entry.fact)
+    if not entries or other_order(entries[-1].fact) <= order:
+        return (*entries, entry)
+    at = bisect.bisect(entries, order, key=lambda known: other_order(known.fact))
     return (*entries[:at], entry, *entries[at:])
 
 

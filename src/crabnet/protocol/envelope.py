@@ -28,6 +28,8 @@ _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 class Kind(StrEnum):
     """What an envelope is about."""
 
+    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
+
     SEED_CREATED = "SeedCreated"
     BID_SUBMITTED = "BidSubmitted"
     CLAIM_CREATED = "ClaimCreated"
