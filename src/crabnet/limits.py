@@ -154,6 +154,8 @@ FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
 """Payload of one journal frame, which is one commit batch."""
 CHECKPOINT_HEADER_BYTES_MAX: Final = 64 * 1024
 CHECKPOINT_ROW_BYTES_MAX: Final = 8 * 1024 * 1024
+CHECKPOINT_SYNC_BYTES: Final = 8 * 1024 * 1024
+"""A checkpoint is synced whenever this much was written, so that appends do not wait for all of it at the end."""
 BASELINE_STATE_BYTES_MAX: Final = 1024 * 1024 * 1024
 """Largest ``state.json`` of the Rust baseline that is imported."""
 STORAGE_CHUNK_BYTES: Final = 1024 * 1024
@@ -175,6 +177,8 @@ ARCHIVE_SEGMENT_ROWS_MAX: Final = 1_000_000
 ARCHIVE_PAGE_ROWS_MAX: Final = 10_000
 ARCHIVE_INDEX_CACHE_KIB: Final = 16 * 1024
 """Page cache of the connection that writes the archive's index."""
+ARCHIVE_SEAL_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Sums of the pages of the archive's index."""
 ARCHIVE_INDEX_BATCH_ROWS: Final = 512
 ARCHIVE_INDEX_WAIT_S: Final = 10
 """How long the writer of the archive's index waits for readers."""
@@ -221,3 +225,10 @@ FEED_CLAIM_PAUSE_MS: Final = 60_000
 """How long after that no such word does."""
 FEED_QUIET_MS: Final = 2_000
 """Between a peer's confirmation of our feed's head and the end of the risk: time for others to object."""
+
+# --- Operator's tools --------------------------------------------------------------------------------------
+
+AUDIT_FINDINGS_MAX: Final = 1_000
+"""Findings kept for the report; further ones are counted."""
+AUDIT_RETRIES: Final = 3
+"""Walks over a data dir that changes while it is read."""

@@ -29,6 +29,7 @@ from crabnet.limits import (
     BASELINE_STATE_BYTES_MAX,
     CHECKPOINT_HEADER_BYTES_MAX,
     CHECKPOINT_ROW_BYTES_MAX,
+    CHECKPOINT_SYNC_BYTES,
     STORAGE_CHUNK_BYTES,
 )
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks, read_whole, write_all
@@ -230,6 +231,7 @@ class CheckpointFile:
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._offset = 0
+        self._synced = 0
         self._row_count = 0
         start = msgspec.json.encode(header)[:-1] + _ROWS
         if len(start) > CHECKPOINT_HEADER_BYTES_MAX:
@@ -256,7 +258,11 @@ class CheckpointFile:
         self._buffer.clear()
         self._buffered_bytes = 0
         self._digest.update(data)
-        self._offset = write_all(self._files, self._descriptor(), data, self._offset)
+        fd = self._descriptor()
+        self._offset = write_all(self._files, fd, data, self._offset)
+        if self._offset - self._synced >= CHECKPOINT_SYNC_BYTES:
+            self._files.fdatasync(fd)
+            self._synced = self._offset
 
     def _descriptor(self) -> int:
         if self._fd is None:

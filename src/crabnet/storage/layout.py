@@ -55,7 +55,10 @@ class Layout:
         if not name.endswith(".tmp"):
             return False
         stem = name.removesuffix(".tmp")
-        return stem in {self.state.name, self.seal.name, self.baseline.name} or segment_first_lsn(stem) is not None
+        return (
+            stem in {each.name for each in (self.state, self.seal, self.baseline, self.repaired)}
+            or segment_first_lsn(stem) is not None
+        )
 
     @property
     def baseline(self) -> Path:
@@ -66,6 +69,11 @@ class Layout:
     def seal(self) -> Path:
         """How far the journal had got when it was last closed in order."""
         return self.data_dir / "sealed"
+
+    @property
+    def repaired(self) -> Path:
+        """Left by a repair that may have lost frames, until a checkpoint contains new ones."""
+        return self.data_dir / "repaired"
 
     @property
     def reserve(self) -> Path:

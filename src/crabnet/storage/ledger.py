@@ -260,6 +260,8 @@ class Ledger:
             files.rename(layout.temporary, layout.state)
             files.fsync_dir(layout.data_dir)
             self._state_lsn = lsn
+            if lsn > self.recovery.last_lsn and files.size(layout.repaired) is not None:
+                files.unlink(layout.repaired)
             with self._append_lock:
                 self._replay_bytes -= replay_bytes
             self._retire()

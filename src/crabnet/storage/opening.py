@@ -170,7 +170,8 @@ def _keep_baseline(files: Files, layout: Layout, finding: CheckpointFinding) -> 
         replace_file(files, layout.baseline, read_baseline(files, finding))
 
 
-def _free_name(files: Files, layout: Layout, name: str) -> Path:
+def free_name(files: Files, layout: Layout, name: str) -> Path:
+    """A path in damaged/ that is not in use, the directory made. Raises ``OSError``."""
     make_dir(files, layout.damaged)
     target, attempt = layout.damaged / name, 0
     while files.size(target) is not None:
@@ -181,7 +182,7 @@ def _free_name(files: Files, layout: Layout, name: str) -> Path:
 
 def set_aside(files: Files, layout: Layout, path: Path, now_ms: int) -> Path:
     """Move a damaged file to damaged/ and return where it is now. Raises ``OSError``."""
-    target = _free_name(files, layout, f"{path.name}.damaged-{now_ms}")
+    target = free_name(files, layout, f"{path.name}.damaged-{now_ms}")
     move_file(files, path, target)
     return target
 
@@ -189,7 +190,7 @@ def set_aside(files: Files, layout: Layout, path: Path, now_ms: int) -> Path:
 def _copy_tail(files: Files, layout: Layout, scan: SegmentScan, now_ms: int) -> None:
     with opened(files, scan.path, OpenMode.READ) as fd:
         tail = b"".join(read_chunks(files, fd, scan.end))
-    target = _free_name(files, layout, f"{scan.path.name}.{scan.end}.torn-{now_ms}")
+    target = free_name(files, layout, f"{scan.path.name}.{scan.end}.torn-{now_ms}")
     with opened(files, target, OpenMode.CREATE) as fd:
         write_all(files, fd, tail, 0)
         files.fsync(fd)

@@ -48,6 +48,7 @@ class NoticeCode(StrEnum):
     JOURNAL_SEGMENT_TORN = "journal_segment_torn"
     JOURNAL_DAMAGE_COVERED = "journal_damage_covered"
     SEAL_DAMAGED = "seal_damaged"
+    REPAIRED = "repaired"
     NO_CHECKPOINT_YET = "no_checkpoint_yet"
     BASELINE_IMPORTED = "baseline_imported"
     UNCLEAN_SHUTDOWN = "unclean_shutdown"

@@ -63,6 +63,10 @@ def survey(files: Files, data_dir: Path) -> Survey:
     rule = decide(state.condition, bak.condition, journal.condition)
     seal_lsn = None if seal is None else seal[0]
     notices += _notices(state, bak, journal, segments, seal_lsn)
+    with guarded("read the data dir", layout.repaired):
+        if files.size(layout.repaired) is not None:
+            message = f"{layout.repaired}: acknowledged frames may have been lost in a repair"
+            notices.append(Notice(NoticeCode.REPAIRED, message, layout.repaired))
     if rule.action is Action.IMPORT_BASELINE:
         message = f"{layout.state}: a state of the Rust program; its content is imported"
         notices.append(Notice(NoticeCode.BASELINE_IMPORTED, message, layout.state))
