@@ -10,7 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.domain.lifecycle import Record, rebuild
+from crabnet.domain.fold import rebuild
+from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
     Bid,
     Body,

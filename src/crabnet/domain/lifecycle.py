@@ -1,12 +1,8 @@
-"""The lifecycle of a seed: one table of transitions, one table of rules, and the fold of facts to progress.
+"""The lifecycle of a seed: one table of transitions and one table of rules. ``fold`` applies them.
 
 Who may do what, and when, stands in ``TRANSITIONS`` and ``RULES`` and nowhere else. ``LOCAL_RULES`` holds what a node
 demands of its own operator on top: things that depend on the clock or on what this node happens to know, and that other
 nodes therefore cannot check alike.
-
-``refold`` makes progress a function of the set of facts, whatever the order of their arrival: the creator's facts count
-in the order of its feed, a worker's facts count towards the claim that they name, and a fact whose parent is unknown
-waits.
 """
 
 from __future__ import annotations
@@ -18,18 +14,15 @@ from msgspec import Struct
 
 from crabnet.domain.model import (
     EFFECTIVE,
-    FINAL,
     Bid,
     Claim,
     Fact,
     FactKind,
     Judgement,
     Progress,
-    Run,
     Seed,
     SeedStatus,
     Settlement,
-    TaskResult,
     Verdict,
 )
 from crabnet.errors import Reason
@@ -76,7 +69,7 @@ class Record(Struct, frozen=True, gc=False):
     @property
     def definition(self) -> Seed | None:
         """The seed's definition, once it is known."""
-        return None if self.seed is None else _as_seed(self.seed)
+        return None if self.seed is None else as_seed(self.seed)
 
     def facts(self) -> Iterable[Fact]:
         """Every fact, effective or not."""
@@ -110,7 +103,8 @@ class Rule(NamedTuple):
     holds: Callable[[Case], bool]
 
 
-def _as_seed(fact: Fact) -> Seed:
+def as_seed(fact: Fact) -> Seed:
+    """The definition that a fact states. Raises TypeError for a fact of another kind."""
     if not isinstance(fact.body, Seed):
         raise TypeError(f"{fact.kind} is not a seed definition")
     return fact.body
@@ -139,17 +133,18 @@ def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
 
 
-def _claimed_bid(case: Case) -> Entry | None:
+def claimed_bid(case: Case) -> Entry | None:
+    """The bid that a claim names, if it is known."""
     bid_id = _claim_of(case).bid_id
     return next((entry for entry in case.record.bids if entry.fact.body.id == bid_id), None)
 
 
 def _bid_fits_claim(case: Case) -> bool:
-    entry = _claimed_bid(case)
+    entry = claimed_bid(case)
     return entry is not None and entry.effective and entry.fact.author == _claim_of(case).worker
 
 
-_BY_CREATOR = Rule(
+BY_CREATOR = Rule(
     Reason.UNAUTHORISED, "only the seed's creator may do this", lambda c: c.fact.author == c.seed.created_by
 )
 _BY_WORKER = Rule(
@@ -175,7 +170,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         ),
     ),
     _K.CLAIM: (
-        _BY_CREATOR,
+        BY_CREATOR,
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
@@ -191,7 +186,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.STARTED: (_BY_WORKER,),
     _K.RESULT: (_BY_WORKER,),
     _K.SETTLE: (
-        _BY_CREATOR,
+        BY_CREATOR,
         _THIS_ATTEMPT,
         Rule(
             Reason.UNKNOWN_RESULT,
@@ -200,7 +195,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         ),
     ),
     _K.FORFEIT: (
-        _BY_CREATOR,
+        BY_CREATOR,
         _THIS_ATTEMPT,
         Rule(
             Reason.NOT_DUE,
@@ -211,7 +206,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             ),
         ),
     ),
-    _K.CLOSE: (_BY_CREATOR,),
+    _K.CLOSE: (BY_CREATOR,),
 }
 """What every node demands of a fact, in this order: functions of facts alone, so that all nodes agree."""
 
@@ -284,7 +279,8 @@ def check_local(record: Record, fact: Fact, now_s: int) -> Rule | None:
     return next((rule for rule in LOCAL_RULES.get(fact.kind, ()) if not rule.holds(case)), None)
 
 
-def _broken(case: Case) -> Judgement:
+def judge(case: Case) -> Judgement:
+    """Effective if a fact keeps all of ``RULES``, else void with the reason of the first that it breaks."""
     for rule in RULES[case.fact.kind]:
         if not rule.holds(case):
             return Judgement(Verdict.VOID, rule.reason)
@@ -295,183 +291,7 @@ def judge_bid(seed: Seed | None, fact: Fact) -> Judgement:
     """The verdict on a bid: a function of the bid and the seed's definition alone."""
     if seed is None:
         return Judgement(Verdict.WAITING, Reason.UNKNOWN_SEED)
-    return _broken(Case(fact, seed, Progress()))
-
-
-def _void(reason: Reason) -> Judgement:
-    return Judgement(Verdict.VOID, reason)
-
-
-def _waits_for(case: Case) -> Judgement | None:
-    """The parent that a creator's fact lacks, when it would be in order otherwise."""
-    body = case.fact.body
-    if isinstance(body, Claim) and _claimed_bid(case) is None:
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_BID)
-    if (
-        case.fact.kind is _K.SETTLE
-        and case.progress.status in {_S.CLAIMED, _S.RUNNING}
-        and isinstance(body, Settlement)
-        and body.claim_id == case.progress.claim_id
-    ):
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_RESULT)
-    return None
-
-
-def _judge_step(case: Case) -> Judgement:
-    if not _BY_CREATOR.holds(case):
-        return _void(_BY_CREATOR.reason)
-    waits = _waits_for(case) if case.progress.status not in FINAL else None
-    if waits is not None and (case.fact.kind is _K.SETTLE or (case.progress.status, case.fact.kind) in TRANSITIONS):
-        return waits
-    if (case.progress.status, case.fact.kind) not in TRANSITIONS:
-        return _void(Reason.WRONG_STATE)
-    return _broken(case)
-
-
-def _after_step(progress: Progress, fact: Fact) -> Progress:
-    body = fact.body
-    if isinstance(body, Claim):
-        return Progress(
-            status=_S.CLAIMED,
-            attempt=body.attempt,
-            claim_id=body.id,
-            claimed_by=body.worker,
-            claimed_at=body.created_at,
-        )
-    if not isinstance(body, Settlement):
-        raise TypeError(f"{fact.kind} is not a step of the creator")
-    closed = body.outcome is _S.EXPIRED
-    return Progress(
-        status=body.outcome,
-        attempt=progress.attempt + (closed and progress.status is _S.FORFEITED),
-        claim_id=None if closed else progress.claim_id,
-        claimed_by=None if closed else progress.claimed_by,
-        claimed_at=None if closed else progress.claimed_at,
-        run_id=None if closed else progress.run_id,
-        result_id=None if closed or body.outcome is _S.FORFEITED else progress.result_id,
-        settled_at=body.created_at,
-        note=body.note,
-    )
-
-
-_STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
-
-
-class _Fold:
-    """One walk over the facts of a seed whose definition is known."""
-
-    def __init__(self, record: Record, seed: Seed) -> None:
-        self.record = record
-        self.seed = seed
-        self.progress = Progress()
-        self.judged: dict[str, Judgement] = {}
-        self.void_claims: frozenset[str] = frozenset()
-
-    def run(self) -> Record:
-        others = self.record.others
-        blocked = False
-        steps = [entry.fact for entry in others if entry.fact.kind in _STEPS]
-        steps.sort(key=lambda fact: fact.seq)
-        for fact in steps:
-            if fact.author != self.seed.created_by:
-                self.judged[fact.key] = _void(Reason.UNAUTHORISED)
-            elif blocked:
-                self.judged[fact.key] = Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT)
-            else:
-                blocked = self._step(fact)
-        self.void_claims = frozenset(
-            fact.key for fact in steps if fact.kind is _K.CLAIM and self.judged[fact.key].verdict is Verdict.VOID
-        )
-        for entry in others:
-            if entry.fact.key not in self.judged:
-                self.judged[entry.fact.key] = self._unclaimed(entry.fact)
-        judged = self.judged
-        return Record(
-            self.record.seed,
-            self.record.bids,
-            tuple(
-                entry if entry.judgement == judged[entry.fact.key] else Entry(entry.fact, judged[entry.fact.key])
-                for entry in others
-            ),
-            self.progress,
-        )
-
-    def _step(self, fact: Fact) -> bool:
-        """Judge one fact of the creator; True if it waits, and so all behind it must."""
-        judgement = _judge_step(Case(fact, self.seed, self.progress, None, self.record))
-        self.judged[fact.key] = judgement
-        if judgement.verdict is Verdict.EFFECTIVE:
-            if fact.kind is _K.FORFEIT and self.progress.result_id is not None:
-                self.judged[self.progress.result_id] = _void(Reason.WRONG_STATE)
-            self.progress = _after_step(self.progress, fact)
-            if isinstance(fact.body, Claim):
-                self._work(fact.body)
-        return judgement.verdict is Verdict.WAITING
-
-    def _work(self, claim: Claim) -> None:
-        """Apply what the worker of a claim said about it, in the order of its feed."""
-        facts = [
-            entry.fact
-            for entry in self.record.others
-            if isinstance(entry.fact.body, Run | TaskResult) and entry.fact.body.claim_id == claim.id
-        ]
-        facts.sort(key=lambda fact: fact.seq)
-        for fact in facts:
-            judgement = _broken(Case(fact, self.seed, self.progress, claim))
-            if judgement.verdict is Verdict.EFFECTIVE and (self.progress.status, fact.kind) not in TRANSITIONS:
-                judgement = _void(Reason.WRONG_STATE)
-            self.judged[fact.key] = judgement
-            if judgement.verdict is Verdict.EFFECTIVE:
-                done = isinstance(fact.body, TaskResult)
-                self.progress = Progress(
-                    status=_S.DONE if done else _S.RUNNING,
-                    attempt=self.progress.attempt,
-                    claim_id=self.progress.claim_id,
-                    claimed_by=self.progress.claimed_by,
-                    claimed_at=self.progress.claimed_at,
-                    run_id=self.progress.run_id if done else fact.key,
-                    result_id=fact.key if done else None,
-                )
-
-    def _unclaimed(self, fact: Fact) -> Judgement:
-        body = fact.body
-        if isinstance(body, Run | TaskResult) and body.claim_id in self.void_claims:
-            return _void(Reason.UNKNOWN_CLAIM)
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_CLAIM)
-
-
-def refold(record: Record) -> Record:
-    """Judge all facts but the bids anew and derive progress from them."""
-    seed = record.definition
-    if seed is None:
-        waiting = Judgement(Verdict.WAITING, Reason.UNKNOWN_SEED)
-        return Record(None, record.bids, tuple(Entry(entry.fact, waiting) for entry in record.others), Progress())
-    return _Fold(record, seed).run()
-
-
-def rebuild(facts: Iterable[Fact]) -> Record:
-    """The record of a set of facts about one seed, in any order."""
-    seed: Fact | None = None
-    bids: list[Fact] = []
-    others: list[Fact] = []
-    for fact in facts:
-        if fact.kind is _K.SEED:
-            seed = fact
-        elif fact.kind is _K.BID:
-            bids.append(fact)
-        else:
-            others.append(fact)
-    definition = None if seed is None else _as_seed(seed)
-    bids.sort(key=bid_order)
-    others.sort(key=other_order)
-    unjudged = Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT)
-    return refold(
-        Record(
-            seed,
-            tuple(Entry(fact, judge_bid(definition, fact)) for fact in bids),
-            tuple(Entry(fact, unjudged) for fact in others),
-        )
-    )
+    return judge(Case(fact, seed, Progress()))
 
 
 def bid_order(fact: Fact) -> tuple[int, str]:

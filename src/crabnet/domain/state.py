@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
+from crabnet.domain.fold import judge_last, rebuild, refold
 from crabnet.domain.lifecycle import (
     EMPTY,
     RULES,
@@ -28,8 +29,6 @@ from crabnet.domain.lifecycle import (
     counting_bids,
     judge_bid,
     other_order,
-    rebuild,
-    refold,
 )
 from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, Seed, SeedStatus, Verdict
 from crabnet.errors import Reason
@@ -233,8 +232,8 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
             return Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
     elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):
         return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
-    after = _with(before, fact)
-    return _decision(fact, before, after, proposed=isinstance(command, Propose))
+    after, judgements = _with(before, fact)
+    return _decision(fact, after, judgements, proposed=isinstance(command, Propose))
 
 
 def _known(record: Record, fact: Fact) -> bool:
@@ -265,23 +264,27 @@ def _check_definition(fact: Fact) -> Decision | None:
     return None
 
 
-def _with(before: Record, fact: Fact) -> Record:
-    """The record with one more fact, judged."""
+def _with(before: Record, fact: Fact) -> tuple[Record, tuple[tuple[str, Judgement], ...]]:
+    """The record with one more fact, judged, and all judgements that are new."""
     if fact.kind is FactKind.SEED:
-        if not before.bids and not before.others:
-            return Record(fact)
-        return rebuild((fact, *before.facts()))
+        after = Record(fact) if not before.bids and not before.others else rebuild((fact, *before.facts()))
+        return after, _changed(before, after)
     if fact.kind is FactKind.BID:
-        record = Record(
-            before.seed,
-            _insert_bid(before.bids, Entry(fact, judge_bid(before.definition, fact))),
-            before.others,
-            before.progress,
-        )
-        waiting = any(entry.judgement.verdict is Verdict.WAITING for entry in before.others)
-        return refold(record) if waiting else record
-    unjudged = Entry(fact, Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT))
-    return refold(Record(before.seed, before.bids, _insert_other(before.others, unjudged), before.progress))
+        judgement = judge_bid(before.definition, fact)
+        after = Record(before.seed, _insert_bid(before.bids, Entry(fact, judgement)), before.others, before.progress)
+        for entry in before.others:
+            if entry.judgement.verdict is Verdict.WAITING:
+                after = refold(after)
+                return after, _changed(before, after)
+        return after, ((fact.key, judgement),)
+    last = judge_last(before, fact)
+    if last is None:
+        unjudged = Entry(fact, Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT))
+        after = refold(Record(before.seed, before.bids, _insert_other(before.others, unjudged), before.progress))
+        return after, _changed(before, after)
+    judgement, progress = last
+    others = _insert_other(before.others, Entry(fact, judgement))
+    return Record(before.seed, before.bids, others, progress), ((fact.key, judgement),)
 
 
 def _insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
@@ -310,15 +313,12 @@ def _changed(before: Record, after: Record) -> tuple[tuple[str, Judgement], ...]
     return tuple((entry.fact.key, entry.judgement) for entry in entries if old.get(entry.fact.key) != entry.judgement)
 
 
-def _decision(fact: Fact, before: Record, after: Record, *, proposed: bool) -> Decision:
-    judgement = EFFECTIVE
-    if fact.kind is not FactKind.SEED:
-        entries = after.bids if fact.kind is FactKind.BID else after.others
-        judgement = next(entry.judgement for entry in entries if entry.fact.key == fact.key)
+def _decision(fact: Fact, after: Record, judgements: tuple[tuple[str, Judgement], ...], *, proposed: bool) -> Decision:
+    judgement = next((judgement for key, judgement in judgements if key == fact.key), EFFECTIVE)
     if proposed and judgement.verdict is not Verdict.EFFECTIVE:
         status = after.progress.status
         return Decision(Outcome.REJECTED, judgement.reason, detail=_why(fact, judgement, status))
-    event = SeedEvent(fact.seed_id, fact, (), _changed(before, after), after.progress)
+    event = SeedEvent(fact.seed_id, fact, (), judgements, after.progress)
     if judgement.verdict is Verdict.WAITING:
         return Decision(Outcome.IGNORED, judgement.reason, (event,))
     if judgement.verdict is Verdict.VOID:
