@@ -107,9 +107,10 @@ def read_seal(files: Files, path: Path) -> tuple[int, str] | None:
 def list_segments(files: Files, layout: Layout) -> list[tuple[int, Path]]:
     """All segments (first lsn, path) in order, those in ``history/`` too. Raises ``OSError``."""
     found: dict[int, Path] = {}
-    for directory in (layout.history, layout.journal):
+    # In this order, so that a segment that is moved to history/ meanwhile is seen in one of the two.
+    for directory in (layout.journal, layout.history):
         for name in files.listdir(directory):
             first = segment_first_lsn(name)
             if first is not None:
-                found[first] = directory / name
+                found.setdefault(first, directory / name)
     return sorted(found.items())
