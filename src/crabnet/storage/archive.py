@@ -6,12 +6,11 @@ superseded by a later one with the same key. docs/STORAGE.md has the format and 
 
 from __future__ import annotations
 
-import errno
 import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -55,12 +54,7 @@ def verify_archive(files: Files, data_dir: Path, known: Sequence[SegmentInfo]) -
     for info, previous in _chained(known):
         path = segment_path(_directory(data_dir), info.number)
         with guarded("read the archive", path):
-            try:
-                yield from (each for each in scan_segment(files, path, info, previous) if isinstance(each, Damage))
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                yield Damage(path, 0, f"it cannot be read: {error.strerror}")
+            yield from (each for each in scan_segment(files, path, info, previous) if isinstance(each, Damage))
 
 
 class Archive:
@@ -83,7 +77,6 @@ class Archive:
         self._forgotten: dict[str, str] = {}
         self._leftovers: tuple[Path, ...] = ()
         self._index: ArchiveIndex
-        self._counts: dict[str, int] = {}
 
     @classmethod
     def open(cls, files: Files, data_dir: Path, known: Sequence[SegmentInfo], *, forgotten: Iterable[str] = ()) -> Self:
@@ -103,7 +96,6 @@ class Archive:
             make_dir(files, directory)
         archive._index = archive._open_index()
         try:
-            archive._counts = archive._ask(lambda index: index.count_by_tag())
             for key in forgotten:
                 archive.forget(key)
         except BaseException:
@@ -141,11 +133,9 @@ class Archive:
                 self._segments = (*self._segments, info)
                 try:
                     self._index.add(info, entries)
-                    counts = self._index.count_by_tag()
                 except IndexDamagedError:
-                    counts = self._rebuild().count_by_tag()
+                    self._rebuild()
             with self._state_lock:
-                self._counts = counts
                 for row in rows:
                     self._forgotten.pop(row.key, None)
             return info
@@ -187,8 +177,8 @@ class Archive:
 
     def count_by_tag(self) -> dict[str, int]:
         """How many keys ``page`` lists with each tag."""
+        counts = Counter(self._ask(lambda index: index.count_by_tag()))
         with self._state_lock:
-            counts = Counter(self._counts)
             counts.subtract(self._forgotten.values())
         return {tag: count for tag, count in sorted(counts.items()) if count > 0}
 
@@ -205,9 +195,14 @@ class Archive:
         return verify_archive(self._files, self._directory.parent, self._segments)
 
     def close(self) -> None:
-        """Close the archive. Closing twice is harmless; never raises."""
-        self._closed = True
-        self._index.close()
+        """Close the archive. Closing twice is harmless, and the index may fail: it is only built again."""
+        if not self._closed:
+            self._closed = True
+            try:
+                with suppress(StorageFailedError, IndexDamagedError):
+                    self._index.seal()
+            finally:
+                self._index.close()
 
     def __enter__(self) -> Self:
         return self
@@ -281,10 +276,9 @@ class Archive:
         except IndexDamagedError as error:
             raise self._unusable(error) from error
 
-    def _rebuild(self) -> ArchiveIndex:
+    def _rebuild(self) -> None:
         self._index.close()
         self._index = self._build_index()
-        return self._index
 
     def _entries(self, info: SegmentInfo) -> Iterator[Entry]:
         return (_entry(info.number, placed) for placed in self._placed_rows(info))

@@ -1,32 +1,32 @@
 """A disposable index from archived keys to rows in segments, in SQLite.
 
-SQLite does not notice flipped bits, so the file carries a seal beside it, ``archive.sqlite.sum``, with its SHA-256:
-an index whose seal is absent or does not match is not used. Its main file changes only while a segment is added,
-and is sealed again right after.
+SQLite does not notice flipped bits, so the file has a seal beside it: an index without a seal that matches is not
+used. The segment added last stays in SQLite's write-ahead log, which a crash loses, until the next one is added: by
+then the journal vouches for it, so a sealed index never has to forget a segment.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from crabnet.errors import Reason, StorageFailedError
+from crabnet.errors import Reason, RefusedError, StorageFailedError
 from crabnet.limits import ARCHIVE_INDEX_BATCH_ROWS, ARCHIVE_INDEX_CACHE_KIB, ARCHIVE_INDEX_WAIT_S
-from crabnet.storage.archive_segment import SegmentInfo
-from crabnet.storage.files import Files, OpenMode, guarded, read_chunks, read_whole, replace_file
+from crabnet.storage.archive_seal import PAGE_BYTES, Seal, pages_in_wal
+from crabnet.storage.archive_segment import CREATED_AT_MAX, SegmentInfo
+from crabnet.storage.files import Files, OpenMode, guarded, opened
 
-_SCHEMA_VERSION: Final = 1
 _TABLES: Final = """
 BEGIN;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, row_count INTEGER NOT NULL);
-CREATE TABLE word (no INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE tag (no INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, entries INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE owner (no INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE entry (key TEXT NOT NULL PRIMARY KEY, newest INTEGER NOT NULL, tag_no INTEGER NOT NULL,
                     owner_no INTEGER NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
                     length INTEGER NOT NULL) WITHOUT ROWID;
@@ -36,24 +36,21 @@ _INDEXES: Final = """
 BEGIN;
 CREATE INDEX entry_all ON entry (newest, key);
 CREATE INDEX entry_tag ON entry (tag_no, newest, key);
-CREATE INDEX entry_owner ON entry (owner_no, newest, key);
-CREATE INDEX entry_owner_tag ON entry (owner_no, tag_no, newest, key);
+CREATE INDEX entry_owner ON entry (owner_no, newest, key, tag_no);
 COMMIT;
 """
-_ADD_WORD: Final = "INSERT OR IGNORE INTO word (text) VALUES (?), (?)"
+_ADD_TAG: Final = "INSERT OR IGNORE INTO tag (text) VALUES (?)"
+_ADD_OWNER: Final = "INSERT OR IGNORE INTO owner (text) VALUES (?)"
+_COUNT: Final = "UPDATE tag SET entries = entries + ? WHERE text = ?"
+_UNCOUNT: Final = "UPDATE tag SET entries = entries - 1 WHERE no = (SELECT tag_no FROM entry WHERE key = ?)"
 _ADD_ENTRY: Final = (
-    "INSERT OR REPLACE INTO entry SELECT ?, ?, t.no, o.no, ?, ?, ? FROM word t, word o WHERE t.text = ? AND o.text = ?"
+    "INSERT OR REPLACE INTO entry SELECT ?, ?, t.no, o.no, ?, ?, ? FROM tag t, owner o WHERE t.text = ? AND o.text = ?"
 )
-_PAGES: Final = {
-    (has_tag, has_owner, has_after): "SELECT key, segment, offset, length FROM entry WHERE 1"
-    + " AND tag_no = (SELECT no FROM word WHERE text = ?)" * has_tag
-    + " AND owner_no = (SELECT no FROM word WHERE text = ?)" * has_owner
-    + " AND (newest, key) > (?, ?)" * has_after
-    + " ORDER BY newest, key"
-    for has_tag, has_owner, has_after in product((False, True), repeat=3)
-}
-_SEAL: Final = re.compile(rb"crabnet-archive-index (\d{4}) ([0-9a-f]{64})\n")
-_SEAL_BYTES_MAX: Final = 256
+_PAGE: Final = "SELECT key, segment, offset, length FROM entry WHERE 1"
+_PAGE_OF_TAG: Final = " AND tag_no = (SELECT no FROM tag WHERE text = ?)"
+_PAGE_OF_OWNER: Final = " AND owner_no = (SELECT no FROM owner WHERE text = ?)"
+_PAGE_AFTER: Final = " AND (newest, key) > (?, ?)"
+_PAGE_ORDER: Final = " ORDER BY newest, key"
 
 
 class IndexDamagedError(Exception):
@@ -119,9 +116,11 @@ class ArchiveIndex:
     Methods raise ``IndexDamagedError``, or ``StorageFailedError`` when the disk is full or fails.
     """
 
-    def __init__(self, files: Files, path: Path) -> None:
+    def __init__(self, files: Files, path: Path, seal: Seal) -> None:
         self._files = files
         self._path = path
+        self._seal = seal
+        self._unsealed: set[int] = set()
         self._closed = False
         # Held open for as long as SQLite uses the file: closing any descriptor of it would drop SQLite's locks.
         with guarded("open the index of the archive", path):
@@ -130,7 +129,7 @@ class ArchiveIndex:
         try:
             self._writer = self._connect()
             with self._writer.use() as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
                 # What is not durable does not match the seal.
                 connection.execute("PRAGMA synchronous = OFF")
@@ -145,33 +144,35 @@ class ArchiveIndex:
     def open(cls, files: Files, path: Path) -> Self:
         """Open a sealed index. Raises ``IndexDamagedError`` when there is none, or it is not as it was sealed."""
         with guarded("read the index of the archive", path):
-            seal = _SEAL.fullmatch(read_whole(files, _seal_path(path), _SEAL_BYTES_MAX) or b"")
-            if seal is None or int(seal[1]) != _SCHEMA_VERSION or files.size(path) is None:
-                raise IndexDamagedError("there is no seal of this version")
-            fd = files.open(path, OpenMode.READ)
-            try:
-                if _digest(files, fd) != seal[2].decode():
+            seal = Seal.read(files, _beside(path, ".sum"))
+            if seal is None or files.size(path) is None:
+                raise IndexDamagedError("there is no seal")
+            with opened(files, path, OpenMode.READ) as fd:
+                if not seal.matches(files, fd):
                     raise IndexDamagedError("it is not as it was sealed")
-            finally:
-                files.close(fd)
             # They hold what was added after the seal.
             _remove(files, path, "-wal", "-shm")
-        return cls(files, path)
+        return cls(files, path, seal)
 
     @classmethod
     def build(cls, files: Files, path: Path, segments: Iterable[tuple[SegmentInfo, Iterable[Entry]]]) -> Self:
         """Make a new index of the given segments, in the place of whatever is there."""
         with guarded("remove the index of the archive", path):
             _remove(files, path, ".sum", "-wal", "-shm", "")
-        index = cls(files, path)
+        index = cls(files, path, Seal.empty())
         try:
             with index._writer.use() as connection:
+                connection.execute("PRAGMA journal_mode = OFF")
                 connection.executescript(_TABLES)
             for info, entries in segments:
                 index._insert(info, entries)
             with index._writer.use() as connection:
                 connection.executescript(_INDEXES)
-            index._seal()
+                if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    raise IndexDamagedError("SQLite cannot keep a write-ahead log here")
+            with guarded("read the index of the archive", path):
+                index._unsealed.update(range(1, (files.size(path) or 0) // PAGE_BYTES + 1))
+            index.seal()
         except BaseException:
             index.close()
             raise
@@ -185,14 +186,12 @@ class ArchiveIndex:
 
     def add(self, info: SegmentInfo, entries: Iterable[Entry]) -> None:
         """Add a segment: its rows are from now on the latest ones of their keys."""
+        self.seal()
         self._insert(info, entries)
-        self._seal()
 
     def find(self, key: str) -> Pointer | None:
         """Where the latest row of a key is."""
-        try:
-            key.encode()
-        except UnicodeEncodeError:
+        if not is_text(key):
             return None
         with self._finder.use() as connection:
             row = connection.execute("SELECT segment, offset, length FROM entry WHERE key = ?", (key,)).fetchone()
@@ -200,18 +199,35 @@ class ArchiveIndex:
 
     def tag_of(self, key: str) -> str | None:
         """The tag of the latest row of a key."""
+        if not is_text(key):
+            return None
         with self._finder.use() as connection:
-            row = connection.execute("SELECT text FROM entry JOIN word ON no = tag_no WHERE key = ?", (key,)).fetchone()
+            row = connection.execute("SELECT text FROM entry JOIN tag ON no = tag_no WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def page(
         self, tag: str | None, owner: str | None, limit: int, after: tuple[int, str] | None, skip: Container[str]
     ) -> list[Pointer]:
-        """The latest rows, newest first and then by key, without the keys in ``skip``."""
-        values: list[str | int] = [word for word in (tag, owner) if word is not None]
+        """The latest rows, newest first and then by key, without the keys in ``skip``.
+
+        Raises ``RefusedError`` when a word is not Unicode text.
+        """
+        if not all(is_text(word) for word in (tag, owner, None if after is None else after[1]) if word is not None):
+            raise RefusedError("what is asked of the archive is not Unicode text", Reason.MALFORMED)
+        if after is not None and after[0] < -CREATED_AT_MAX:
+            return []
+        values: list[str | int] = []
+        query = _PAGE
+        if tag is not None:
+            query += _PAGE_OF_TAG
+            values.append(tag)
+        if owner is not None:
+            query += _PAGE_OF_OWNER
+            values.append(owner)
         if after is not None:
-            values += [-after[0], after[1]]
-        query = _PAGES[tag is not None, owner is not None, after is not None]
+            query += _PAGE_AFTER
+            values += [-min(after[0], CREATED_AT_MAX + 1), after[1]]
+        query += _PAGE_ORDER
         with self._lister.use() as connection:
             cursor = connection.execute(query, values)
             try:
@@ -221,12 +237,11 @@ class ArchiveIndex:
 
     def count_by_tag(self) -> dict[str, int]:
         """How many keys have each tag."""
-        query = "SELECT text, n FROM (SELECT tag_no, count(*) AS n FROM entry GROUP BY tag_no) JOIN word ON no = tag_no"
-        with self._lister.use() as connection:
-            return dict(connection.execute(query).fetchall())
+        with self._finder.use() as connection:
+            return dict(connection.execute("SELECT text, entries FROM tag WHERE entries > 0").fetchall())
 
     def close(self) -> None:
-        """Close the index. Closing twice is harmless."""
+        """Close the index as it is; whatever was not sealed is lost. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             for each in self._connections:
@@ -249,49 +264,54 @@ class ArchiveIndex:
                 connection.execute("INSERT INTO segment VALUES (?, ?, ?)", (info.number, info.sha256, info.rows))
                 iterator = iter(entries)
                 while batch := list(islice(iterator, ARCHIVE_INDEX_BATCH_ROWS)):
-                    connection.executemany(_ADD_WORD, [(each.tag, each.owner) for each in batch])
-                    connection.executemany(
-                        _ADD_ENTRY,
-                        [
-                            (each.key, -each.created_at, each.segment, each.offset, each.length, each.tag, each.owner)
-                            for each in batch
-                        ],
-                    )
+                    _insert_batch(connection, batch)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
                     connection.rollback()
                 raise
 
-    def _seal(self) -> None:
-        """Bring everything into the main file and write down its SHA-256; without a seal it is built again."""
-        with self._writer.use() as connection:
+    def seal(self) -> None:
+        """Bring everything into the main file and seal it. After a crash half-way the index must be built again."""
+        with self._writer.use() as connection, guarded("seal the index of the archive", self._path):
+            self._unsealed |= pages_in_wal(self._files, _beside(self._path, "-wal"))
             is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             if is_busy:
                 return
-            with guarded("seal the index of the archive", self._path):
-                self._files.fsync(self._fd)
-                digest = _digest(self._files, self._fd).encode()
-                replace_file(
-                    self._files,
-                    _seal_path(self._path),
-                    b"crabnet-archive-index %04d %s\n" % (_SCHEMA_VERSION, digest),
-                )
+            self._files.fsync(self._fd)
+            self._seal.renew(self._files, self._fd, self._unsealed)
+            self._seal.write(self._files, _beside(self._path, ".sum"))
+            self._unsealed.clear()
 
 
-def _seal_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sum")
+def _insert_batch(connection: sqlite3.Connection, batch: list[Entry]) -> None:
+    """Insert rows of one segment, of which each key has one."""
+    counts = Counter(each.tag for each in batch)
+    connection.executemany(_ADD_TAG, [(tag,) for tag in counts])
+    connection.executemany(_ADD_OWNER, [(owner,) for owner in {each.owner for each in batch}])
+    connection.executemany(_UNCOUNT, [(each.key,) for each in batch])
+    connection.executemany(
+        _ADD_ENTRY,
+        [(each.key, -each.created_at, each.segment, each.offset, each.length, each.tag, each.owner) for each in batch],
+    )
+    connection.executemany(_COUNT, [(count, tag) for tag, count in counts.items()])
 
 
-def _digest(files: Files, fd: int) -> str:
-    digest = hashlib.sha256()
-    for chunk in read_chunks(files, fd):
-        digest.update(chunk)
-    return digest.hexdigest()
+def is_text(word: str) -> bool:
+    """Whether a string has no lone surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def _remove(files: Files, path: Path, *suffixes: str) -> None:
     for suffix in suffixes:
-        file = path.with_name(path.name + suffix)
+        file = _beside(path, suffix)
         if files.size(file) is not None:
             files.unlink(file)

@@ -37,7 +37,8 @@ ARCHIVE_VERSION: Final = 1
 FIRST_PREVIOUS: Final = "0" * 64
 """Stands in segment 1 for the segment before."""
 
-_CREATED_AT_MAX: Final = 2**63 - 1
+CREATED_AT_MAX: Final = 2**63 - 1
+"""``created_at`` lies within plus or minus this."""
 _SEGMENT_NAME: Final = re.compile(r"(\d{20})\.seg")
 _HEADER: Final = re.compile(rb"(crabnet-archive )(\d{4})( \d{20} \d{20} [0-9a-f]{64} )([0-9a-f]{8})\n")
 _ANY_VERSION: Final = re.compile(rb"crabnet-archive (\d{4}) ")
@@ -107,7 +108,7 @@ def validate_rows(rows: Sequence[ArchiveRow]) -> None:
         if row.key in keys:
             raise RefusedError(f"{row.key!r} is twice among the rows of an archive segment", Reason.MALFORMED)
         keys.add(row.key)
-        if not row.data or b"\n" in row.data or abs(row.created_at) > _CREATED_AT_MAX:
+        if not row.data or b"\n" in row.data or abs(row.created_at) > CREATED_AT_MAX:
             raise RefusedError(f"the row {row.key!r} is not one line of data with a 64-bit time", Reason.MALFORMED)
         try:
             longest = max(len(word.encode()) for word in (row.key, row.tag, row.owner))
@@ -194,8 +195,8 @@ def refuse_newer(path: Path) -> None:
 def scan_segment(files: Files, path: Path, info: SegmentInfo, previous: str) -> Iterator[PlacedRow | Damage]:
     """Read a whole segment: its rows in order, and everything that is wrong with it.
 
-    Every CRC, the count, the SHA-256, the link to the segment before and the first and last line are checked. Raises
-    ``OSError`` when reading fails.
+    Every CRC, the count, the SHA-256, the link to the segment before and the first and last line are checked. A part of
+    the medium that cannot be read (``EIO``) counts as damage. Raises ``OSError``.
     """
     if files.size(path) is None:
         yield Damage(path, 0, "it is missing, but the journal vouches for it")
@@ -203,20 +204,26 @@ def scan_segment(files: Files, path: Path, info: SegmentInfo, previous: str) -> 
     digest = hashlib.sha256()
     rows = damages = offset = 0
     is_ended = False
-    with opened(files, path, OpenMode.READ) as fd:
-        for line in _lines(files, fd):
-            if is_ended:
-                yield Damage(path, offset, "there are bytes after its last line")
-                return
-            is_ended = line.startswith(_TRAILER_START) and offset > 0
-            if not is_ended:
-                digest.update(line)
-            found = _judge_line(line, offset, path, info, previous)
-            rows += isinstance(found, PlacedRow)
-            damages += isinstance(found, Damage)
-            if found is not None:
-                yield found
-            offset += len(line)
+    try:
+        with opened(files, path, OpenMode.READ) as fd:
+            for line in _lines(files, fd):
+                if is_ended:
+                    yield Damage(path, offset, "there are bytes after its last line")
+                    return
+                is_ended = line.startswith(_TRAILER_START) and offset > 0
+                if not is_ended:
+                    digest.update(line)
+                found = _judge_line(line, offset, path, info, previous)
+                rows += isinstance(found, PlacedRow)
+                damages += isinstance(found, Damage)
+                if found is not None:
+                    yield found
+                offset += len(line)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        yield Damage(path, offset, f"it cannot be read from here on: {error.strerror}")
+        return
     if not is_ended:
         yield Damage(path, offset, "it has no last line")
     elif not damages and rows != info.rows:
