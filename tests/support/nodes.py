@@ -166,7 +166,8 @@ class NodeProcess:
 
     def publish(self, command: str = "echo hi", **params: JsonValue) -> str:
         """Publish over the control socket; the seed's id."""
-        seed = self.ask("seed.publish", **{"title": "t", "command": command, **params})["seed"]
+        given: Json = {"title": "t", "command": command, **params}
+        seed = self.ask("seed.publish", **given)["seed"]
         return str(cast(Json, seed)["id"])
 
     def bid(self, seed_id: str, price: int) -> str:
