@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +151,9 @@ def repair(files: Files, survey: Survey, now_ms: int) -> SegmentWriter:
     try:
         for directory in (layout.history, layout.journal, layout.data_dir):
             files.fsync_dir(directory)
+        if survey.rule.action is Action.START_FRESH:
+            with suppress(PermissionError):
+                files.fsync_dir(layout.data_dir.parent)
         hold_reserve(files, layout)
     except BaseException:
         writer.close()
