@@ -281,7 +281,7 @@ class Core:
                     return build.build_settlement(wish, record, object_id, now_s)
 
         applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy())
-        self._stated(applied, raw, wish.announce, effects)
+        self._stated(applied, raw, wish.announce and self._readable(wish), effects)
         effects.reply_seed_id = applied.seed_id
         definition = self.replica.definition(applied.seed_id)
         if isinstance(wish, StartRun) and definition is not None:
@@ -296,6 +296,11 @@ class Core:
             )
         else:
             effects.reply = None if isinstance(body, Run | Settlement) else body
+
+    def _readable(self, wish: Operation) -> bool:
+        """False for what baseline peers could not read, when they are among those who listen."""
+        known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
+        return self.config.talk or not isinstance(wish, Settle) or wish.outcome in known
 
     def _stated(self, applied: Applied, raw: bytes, announce: bool, effects: Effects) -> None:
         meta = applied.meta
