@@ -232,3 +232,5 @@ AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report; further ones are counted."""
 AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
+LAST_WORDS_MS: Final = 200
+"""Time for telling those who wait that the ledger has failed, before the node stops."""

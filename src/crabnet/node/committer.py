@@ -128,6 +128,8 @@ class Committer:
                     position = await trio.to_thread.run_sync(self._ledger.append, frame_of(records))
             except StorageFailedError as error:
                 self._fail(error, batch)
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(limits.LAST_WORDS_MS / 1000)
                 raise
             self.frames += 1
             self.records += len(records)
