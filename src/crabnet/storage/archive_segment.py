@@ -246,16 +246,20 @@ def _judge_line(line: bytes, offset: int, path: Path, info: SegmentInfo, previou
 
 def _lines(files: Files, fd: int) -> Iterator[bytes]:
     """The lines of a file, with their line feeds; longer ones than any of ours come in pieces."""
-    rest = b""
+    rest: list[bytes] = []
+    rest_bytes = 0
     for chunk in read_chunks(files, fd):
-        *lines, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
+        first, *lines = chunk.split(b"\n")
+        rest.append(first)
+        rest_bytes += len(first)
         for line in lines:
-            yield line + b"\n"
-        if len(rest) > _LINE_BYTES_MAX:
-            yield rest
-            rest = b""
-    if rest:
-        yield rest
+            yield b"".join(rest) + b"\n"
+            rest, rest_bytes = [line], len(line)
+        if rest_bytes > _LINE_BYTES_MAX:
+            yield b"".join(rest)
+            rest, rest_bytes = [], 0
+    if rest_bytes:
+        yield b"".join(rest)
 
 
 def write_segment(
