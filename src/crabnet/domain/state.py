@@ -323,7 +323,8 @@ def _decision(fact: Fact, after: Record, judgements: tuple[tuple[str, Judgement]
         return Decision(Outcome.IGNORED, judgement.reason, (event,))
     if judgement.verdict is Verdict.VOID:
         late = fact.kind in _HARMLESS and judgement.reason is not Reason.UNAUTHORISED
-        return Decision(Outcome.IGNORED if late else Outcome.REJECTED, judgement.reason, (event,))
+        detail = _why(fact, judgement, after.progress.status)
+        return Decision(Outcome.IGNORED if late else Outcome.REJECTED, judgement.reason, (event,), detail)
     if fact.kind is FactKind.BID and not _counts(fact, after):
         return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS, (event,))
     return Decision(Outcome.ACCEPTED, None, (event,))
