@@ -36,6 +36,9 @@ _JSON: Final = {
     "status": "the answer of the method `status`",
     "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
+    "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "state_hash",'
+    ' "comparisons": [{"with", "lsn", "expected", "computed"}],'
+    ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',

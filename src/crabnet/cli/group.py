@@ -15,6 +15,7 @@ _TOP: Final = {
     "status": "crabnet.cli.node:status",
     "listen": "crabnet.cli.node:listen",
     "events": "crabnet.cli.events:events",
+    "audit": "crabnet.cli.audit:audit",
     "config": "crabnet.cli.config:config",
     "id": "crabnet.cli.node:identity",
     "completion": "crabnet.cli.completion:completion",

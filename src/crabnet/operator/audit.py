@@ -1,0 +1,392 @@
+"""``crabnet audit verify``: the whole ledger checked anew, without the lock and without changing anything.
+
+Every frame from the first on: CRC, hash link, each envelope's id, signature and place in its feed. From the start that
+was asked for the journalled decisions are applied again, and the state hash, computed from scratch, is compared with
+that of every checkpoint on the way and with the live node's. Frames are read one at a time: memory holds the state, not
+the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame
+from crabnet.core.replica import Replica
+from crabnet.core.snapshot import restore
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
+from crabnet.limits import AUDIT_FINDINGS_MAX, AUDIT_RETRIES
+from crabnet.operator.envelopes import EnvelopeChecker, any_age_admission, broken_envelopes
+from crabnet.operator.frames import Hole, Segment, read_hole, walk_journal
+from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
+from crabnet.storage.files import Files, OpenMode, guarded, opened
+from crabnet.storage.journal import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
+from crabnet.storage.layout import Layout, list_segments, read_seal
+
+GENESIS: Final = "genesis"
+_STAMP_BYTES: Final = 128
+_EXAMINED: Final = frozenset({Condition.OK, Condition.ABSENT, Condition.OLDER})
+
+
+class LivePoint(NamedTuple):
+    """What a running node says: the state hash after frame ``lsn``, which is durable."""
+
+    state_hash: str
+    lsn: int
+
+
+AskNode = Callable[[], LivePoint | None]
+"""The running node's word, None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be, and where."""
+
+    path: Path
+    detail: str
+    offset: int = 0
+    lsn: int | None = None
+    envelope_id: str = ""
+
+    def __str__(self) -> str:
+        where = [str(self.path), f"offset {self.offset}"]
+        where += [] if self.lsn is None else [f"lsn {self.lsn}"]
+        where += [f"envelope {self.envelope_id}"] if self.envelope_id else []
+        return f"{', '.join(where)}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The recomputed state hash beside somebody's word."""
+
+    name: str
+    lsn: int
+    expected: str
+    computed: str
+
+    @property
+    def equal(self) -> bool:
+        return self.expected == self.computed
+
+
+@dataclass
+class AuditReport:
+    """What was checked and what was found. ``findings`` holds the first of ``findings_total``."""
+
+    start: str = GENESIS
+    first_lsn: int = 0
+    last_lsn: int = 0
+    frames: int = 0
+    envelopes: int = 0
+    unsigned: int = 0
+    state_hash: str = ""
+    comparisons: list[Comparison] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    findings_total: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings_total
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding, within a bound."""
+        self.findings_total += 1
+        if len(self.findings) < AUDIT_FINDINGS_MAX:
+            self.findings.append(finding)
+
+
+def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, start: str = GENESIS) -> AuditReport:
+    """Check a data dir. ``start`` is ``genesis``, ``state``, ``bak`` or the path of a checkpoint file.
+
+    Beside a running node the journal grows and checkpoints are replaced: then it starts over, within a bound. Raises
+    StorageFailedError when the data dir cannot be read, UsageError for a start that is no checkpoint.
+    """
+    layout = Layout(data_dir)
+    if files.size(layout.journal) is None and files.size(layout.state) is None and files.size(layout.bak) is None:
+        raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
+    report = AuditReport()
+    for _ in range(AUDIT_RETRIES):
+        before = _stamp(files, layout)
+        report = _Audit(files, layout, namespace, start, ask_node).run()
+        if report.ok or _stamp(files, layout) == before:
+            break
+    return report
+
+
+def _stamp(files: Files, layout: Layout) -> tuple[bytes | int | None, ...]:
+    """What tells that the data dir changed while it was read: the ends of its files."""
+    with guarded("read the data dir", layout.data_dir):
+        segments = list_segments(files, layout)
+        ends = [_end_of(files, path) for path in (layout.state, layout.bak, layout.seal)]
+        tail = files.size(segments[-1][1]) if segments else None
+    return (*ends, len(segments), tail)
+
+
+def _end_of(files: Files, path: Path) -> bytes | None:
+    size = files.size(path)
+    if size is None:
+        return None
+    try:
+        with opened(files, path, OpenMode.READ) as fd:
+            return files.pread(fd, _STAMP_BYTES, max(0, size - _STAMP_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+class _Audit:
+    """One walk over a data dir."""
+
+    def __init__(self, files: Files, layout: Layout, namespace: str, start: str, ask_node: AskNode) -> None:
+        self._files = files
+        self._layout = layout
+        self._namespace = namespace
+        self._start = start
+        self._ask_node = ask_node
+        self._report = AuditReport(start=start)
+        self._checker = EnvelopeChecker(namespace)
+        self._replica: Replica | None = None
+        self._checkpoints: list[CheckpointFinding] = []
+        self._seal: tuple[int, str] | None = None
+        self._live: LivePoint | None = None
+        self._lsn = 0
+        self._head = GENESIS_HASH
+        self._previous: Frame | None = None
+        self._previous_path = layout.journal
+
+    def run(self) -> AuditReport:
+        report = self._report
+        self._examine()
+        self._live = self._ask_node()
+        self._begin()
+        for item in walk_journal(self._files, self._layout):
+            if isinstance(item, Segment):
+                self._segment(item)
+            elif isinstance(item, Hole):
+                if not self._hole(item):
+                    break
+            else:
+                if self._live is not None and item.lsn > self._live.lsn:
+                    break
+                self._frame(item)
+        self._end()
+        report.last_lsn = self._lsn
+        report.envelopes = self._checker.signed + self._checker.unsigned
+        report.unsigned = self._checker.unsigned
+        return report
+
+    # --- checkpoints ---------------------------------------------------------------------------------------
+
+    def _examine(self) -> None:
+        layout = self._layout
+        places = [layout.state, layout.bak]
+        if self._start not in {GENESIS, "state", "bak"}:
+            places.append(Path(self._start))
+        for path in places:
+            finding = examine_checkpoint(self._files, path)
+            if finding.condition not in _EXAMINED:
+                self._report.add(Finding(path, finding.detail, finding.offset))
+            elif finding.header is not None:
+                self._checkpoints.append(finding)
+                self._check_rows(finding)
+        try:
+            with guarded("read the data dir", layout.data_dir):
+                self._seal = read_seal(self._files, layout.seal)
+        except ValueError as error:
+            self._report.add(Finding(layout.seal, str(error)))
+
+    def _check_rows(self, checkpoint: CheckpointFinding) -> Replica | None:
+        """The replica of a checkpoint, its hashes computed anew from its rows."""
+        header = checkpoint.header
+        if header is None:
+            return None
+        replica = new_replica(self._namespace)
+        path = checkpoint.path
+        try:
+            restore(replica, read_rows(self._files, checkpoint))
+        except (DataDirDamagedError, msgspec.MsgspecError) as error:
+            text = error.message if isinstance(error, CrabnetError) else str(error)
+            self._report.add(Finding(path, text, lsn=header.lsn))
+            return None
+        stored = (replica.state.accumulated(), replica.feeds.accumulated())
+        replica.state.load(replica.state.records, None)
+        replica.feeds.load(replica.feeds.all())
+        computed = replica.state_hash()
+        if computed != header.state_hash:
+            text = f"its rows have the state hash {computed}, but it says {header.state_hash}"
+            self._report.add(Finding(path, text, lsn=header.lsn))
+        elif stored != (replica.state.accumulated(), replica.feeds.accumulated()):
+            self._report.add(Finding(path, "its totals are not those of its rows", lsn=header.lsn))
+        return replica
+
+    def _begin(self) -> None:
+        """Choose what the replay starts from."""
+        if self._start == GENESIS:
+            return
+        wanted = {"state": self._layout.state, "bak": self._layout.bak}.get(self._start, Path(self._start))
+        chosen = next((each for each in self._checkpoints if each.path == wanted), None)
+        if chosen is None or chosen.header is None:
+            if self._report.findings_total:
+                return
+            raise UsageError(f"{wanted} is not a checkpoint to start from", Reason.INVALID_ARGUMENT)
+        self._replica = self._check_rows(chosen)
+        self._report.first_lsn = chosen.lsn + 1
+
+    # --- the journal ---------------------------------------------------------------------------------------
+
+    def _segment(self, segment: Segment) -> None:
+        if self._previous is None and not self._report.frames:
+            self._first_segment(segment)
+        elif segment.first_lsn != self._lsn + 1:
+            text = f"frames {self._lsn + 1} to {segment.first_lsn - 1} before it are missing"
+            self._report.add(Finding(segment.path, text, 0, self._lsn + 1))
+            self._break(segment.first_lsn - 1, segment.previous_hash)
+        elif segment.previous_hash and self._head and segment.previous_hash != self._head:
+            self._unlinked(segment.path, 0, segment.first_lsn)
+
+    def _first_segment(self, segment: Segment) -> None:
+        baseline = examine_checkpoint(self._files, self._layout.baseline)
+        if baseline.condition is Condition.OLDER:
+            self._head = baseline.digest
+        elif baseline.condition is not Condition.ABSENT:
+            self._report.add(Finding(baseline.path, baseline.detail, baseline.offset))
+        if segment.first_lsn != 1:
+            text = f"frames 1 to {segment.first_lsn - 1} before it are missing"
+            self._report.add(Finding(segment.path, text, 0, 1))
+            self._break(segment.first_lsn - 1, segment.previous_hash)
+            if self._start == GENESIS:
+                self._report.notes.append("the state was not replayed; use --from-checkpoint state")
+        elif segment.previous_hash and segment.previous_hash != self._head:
+            self._unlinked(segment.path, 0, 1)
+        if self._start == GENESIS and segment.first_lsn == 1:
+            self._replica = new_replica(self._namespace)
+            self._report.first_lsn = 1
+            self._compare(0)
+
+    def _unlinked(self, path: Path, offset: int, lsn: int) -> None:
+        text = f"frame {lsn} does not continue frame {lsn - 1}: the hash chain is broken; one of the two was changed"
+        if self._previous is not None:
+            text += f" (frame {lsn - 1} is at {self._previous_path}, offset {self._previous.position.offset})"
+        self._report.add(Finding(path, text, offset, lsn))
+
+    def _break(self, lsn: int, head: str) -> None:
+        """Go on behind a place that is not readable: the replay ends there."""
+        self._lsn, self._head = lsn, head
+        self._previous = None
+        self._checker.skip()
+        if self._replica is not None and lsn >= self._report.first_lsn:
+            self._replica = None
+            self._report.notes.append(f"the state was not replayed beyond frame {lsn}, because of what was found")
+
+    def _hole(self, hole: Hole) -> bool:
+        """Report damage; false when it is the end of what had to be there."""
+        if self._live is not None and hole.after_lsn >= self._live.lsn:
+            return False
+        broken = broken_envelopes(read_hole(self._files, hole), any_age_admission(self._namespace))
+        lsn = None if hole.offset == 0 else hole.after_lsn + 1
+        text = f"{hole.detail} (up to offset {hole.end})"
+        if hole.at_end and lsn is not None:
+            text = f"{hole.end - hole.offset} bytes are an unfinished or damaged frame; the next start cuts it off"
+        for index, envelope_id in broken or [(0, "")]:
+            self._report.add(Finding(hole.path, text, hole.offset + index, lsn, envelope_id))
+        if lsn is not None:
+            self._break(self._lsn, "")
+        return True
+
+    def _frame(self, frame: Frame) -> None:
+        report = self._report
+        path = self._layout.places(f"{frame.position.segment_first_lsn:020d}.log")
+        self._previous_path = path[1] if self._files.size(path[0]) is None else path[0]
+        at = self._previous_path
+        if frame.lsn != self._lsn + 1:
+            text = f"frames {self._lsn + 1} to {frame.lsn - 1} are missing"
+            report.add(Finding(at, text, frame.position.offset, self._lsn + 1))
+            self._break(frame.lsn - 1, "")
+        elif self._head and frame.previous_hash != self._head:
+            self._unlinked(at, frame.position.offset, frame.lsn)
+        self._lsn, self._head, self._previous = frame.lsn, frame.hash, frame
+        report.frames += 1
+        for name, lsn, head in self._known():
+            if frame.lsn == lsn and frame.hash != head:
+                report.add(Finding(at, f"it is not the frame that {name} knows", frame.position.offset, lsn))
+        self._records(frame, at)
+        self._compare(frame.lsn)
+
+    def _records(self, frame: Frame, path: Path) -> None:
+        replica = self._replica if frame.lsn >= self._report.first_lsn else None
+        try:
+            records = decode_frame(frame.payload)
+        except DataDirDamagedError as error:
+            self._report.add(Finding(path, error.message, frame.position.offset, frame.lsn))
+            self._break(frame.lsn, frame.hash)
+            return
+        for record in records:
+            if isinstance(record, EnvelopeRecord | ForkRecord):
+                envelope_id, wrong = self._checker.check(record)
+                if wrong:
+                    index = FRAME_PREFIX_BYTES + max(0, frame.payload.find(bytes(record.raw)))
+                    self._report.add(Finding(path, wrong, frame.position.offset + index, frame.lsn, envelope_id))
+            try:
+                if replica is not None:
+                    replica.replay(record)
+            except (CrabnetError, msgspec.MsgspecError) as error:
+                text = error.message if isinstance(error, CrabnetError) else str(error)
+                self._report.add(Finding(path, text, frame.position.offset, frame.lsn))
+                self._break(frame.lsn, frame.hash)
+                replica = None
+
+    # --- what was known before -----------------------------------------------------------------------------
+
+    def _known(self) -> Iterator[tuple[str, int, str]]:
+        for checkpoint in self._checkpoints:
+            if checkpoint.header is not None:
+                yield str(checkpoint.path), checkpoint.lsn, checkpoint.header.journal_head
+        if self._seal is not None:
+            yield str(self._layout.seal), *self._seal
+
+    def _compare(self, lsn: int) -> None:
+        """Compare the state hash with everybody who knows it after this frame."""
+        if self._replica is None or lsn < self._report.first_lsn - 1:
+            return
+        words = [
+            (str(each.path), each.path, each.header.state_hash)
+            for each in self._checkpoints
+            if each.header is not None and each.lsn == lsn
+        ]
+        if self._live is not None and self._live.lsn == lsn:
+            words.append(("the running node", self._layout.data_dir, self._live.state_hash))
+        for name, path, expected in words:
+            comparison = Comparison(name, lsn, expected, self._replica.state_hash())
+            self._report.comparisons.append(comparison)
+            if not comparison.equal:
+                text = f"after frame {lsn} the state hash is {comparison.computed}, but {name} has {expected}"
+                self._report.add(Finding(path, text, 0, lsn))
+
+    def _end(self) -> None:
+        for name, lsn, _ in self._known():
+            if self._lsn < lsn:
+                text = f"the journal ends with frame {self._lsn}, but {name} shows that it had reached {lsn}"
+                self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
+        if self._live is not None and self._lsn < self._live.lsn:
+            text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
+            self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
+        if self._replica is None:
+            return
+        self._report.state_hash = self._replica.state_hash()
+        heads = self._checker.feeds.heads()
+        if not self._report.findings_total and self._replica.feeds.heads() != heads:
+            wrong = next(author for author, head in heads.items() if self._replica.feeds.heads().get(author) != head)
+            text = f"the feed of {wrong} in the state is not the one in the journal"
+            self._report.add(Finding(self._layout.journal, text))
+
+
+def new_replica(namespace: str) -> Replica:
+    """An empty replica that replays and keeps no window of seen messages."""
+    return Replica(AdmissionPolicy(namespace), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=0)

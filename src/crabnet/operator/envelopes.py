@@ -1,0 +1,161 @@
+"""Checking journalled envelopes anew: id, signature, place in the feed, and that the record says what they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from crabnet.core.records import EnvelopeRecord, ForkRecord, envelope_of, record_fact
+from crabnet.errors import DataDirDamagedError
+from crabnet.limits import ENVELOPE_BYTES_MAX
+from crabnet.protocol.admission import Admission, AdmissionPolicy, Admitted
+from crabnet.protocol.canonical import parse_object
+from crabnet.protocol.envelope import EnvelopeMeta, shape
+from crabnet.protocol.feed import Feeds, Place
+from crabnet.protocol.replay import SeenWindow
+
+_ENVELOPE_START: Final = b'{"meta":{'
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+_ID: Final = re.compile(rb'"id":"([0-9a-f]{64})"')
+_ANY_AGE_S: Final = 2**62
+
+
+def any_age_admission(namespace: str) -> Admission:
+    """The verification of envelopes from the network but for their age: what is journalled may be old."""
+    policy = AdmissionPolicy(namespace, require_signatures=False, message_ttl_s=_ANY_AGE_S, future_skew_s=_ANY_AGE_S)
+    return Admission(policy, SeenWindow(ttl_s=0, capacity=0))
+
+
+class EnvelopeChecker:
+    """Follows every feed of a namespace from its beginning and says what is wrong with each record."""
+
+    def __init__(self, namespace: str) -> None:
+        self.feeds = Feeds()
+        self.signed = 0
+        self.unsigned = 0
+        self._admission = any_age_admission(namespace)
+        self._holes = 0
+        self._holes_known: dict[str, int] = {}
+
+    def skip(self) -> None:
+        """A part of the journal could not be read: every feed may go on at a later place."""
+        self._holes += 1
+
+    def check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str]:
+        """(envelope id, what is wrong with it or nothing)."""
+        raw = bytes(record.raw)
+        admitted = self._admission.admit(raw, record.at_s)
+        if not isinstance(admitted, Admitted):
+            envelope_id = admitted.meta.id if admitted.meta is not None else ""
+            return envelope_id, f"{admitted.reason.value}: {admitted.detail}"
+        meta = admitted.envelope.meta
+        if admitted.envelope.raw != raw:
+            return meta.id, "it is not in canonical form"
+        if meta.v is None:
+            self.unsigned += 1
+            return meta.id, self._unsigned(record)
+        self.signed += 1
+        if isinstance(record, ForkRecord):
+            return meta.id, self._fork(record, meta)
+        return meta.id, self._place(record, meta) or _content(record)
+
+    def _unsigned(self, record: EnvelopeRecord | ForkRecord) -> str:
+        if isinstance(record, ForkRecord):
+            return "an unsigned envelope proves no fork"
+        if record.fact is not None and record.fact.signed:
+            return "the record calls an unsigned envelope signed"
+        return ""
+
+    def _place(self, record: EnvelopeRecord, meta: EnvelopeMeta) -> str:
+        feed = self.feeds.get(meta.from_)
+        place = feed.place(meta.seq, meta.id, meta.prev)
+        expected = Place.NEXT if record.cut is None else Place.FORK_WINS
+        wrong = ""
+        excused = self._holes > self._holes_known.get(meta.from_, 0)
+        self._holes_known[meta.from_] = self._holes
+        if place is not expected and not (excused and place is not Place.DUPLICATE):
+            wrong = f"seq {meta.seq} does not follow what the journal holds of its feed up to {feed.head_seq}"
+            if place is Place.DUPLICATE:
+                return wrong
+        if record.cut is not None:
+            held = feed.entry(meta.seq)
+            if record.cut.id != meta.id or held is None or record.cut.loser != held.id:
+                wrong = wrong or f"the fork that it resolves at seq {meta.seq} is not in the journal"
+            self.feeds.cut(meta.from_, meta.seq, record.cut)
+        self.feeds.advance(meta.from_, meta.seq, meta.id, "")
+        return wrong
+
+    def _fork(self, record: ForkRecord, meta: EnvelopeMeta) -> str:
+        place = self.feeds.get(meta.from_).place(meta.seq, meta.id, meta.prev)
+        if place is not Place.FORK_LOSES or record.proof.loser != meta.id:
+            return f"it proves no fork at seq {meta.seq}"
+        return ""
+
+
+def _content(record: EnvelopeRecord) -> str:
+    """What is wrong between a signed envelope and the changes that its record makes."""
+    if record.fact is not None:
+        return "the record states a fact in place of that of its signed envelope"
+    try:
+        fact = record_fact(record, envelope_of(record))
+    except DataDirDamagedError as error:
+        return error.message
+    for event in record.events:
+        if event.adds and fact is not None and event.seed_id != fact.seed_id:
+            return f"the record adds its fact to seed {event.seed_id}, but it is about {fact.seed_id}"
+    return ""
+
+
+def sound_envelopes(data: bytes, admission: Admission) -> Iterator[tuple[int, bytes]]:
+    """(index, bytes) of the signed feed envelopes inside damaged bytes that are whole and verify."""
+    at = data.find(_ENVELOPE_START)
+    while at >= 0:
+        end = _object_end(data, at)
+        raw = data[at:end] if end else b""
+        admitted = admission.admit(raw, 0) if raw else None
+        if isinstance(admitted, Admitted) and admitted.envelope.signed and admitted.envelope.meta.seq:
+            yield at, raw
+        else:
+            end = 0
+        at = data.find(_ENVELOPE_START, end or at + 1)
+
+
+def broken_envelopes(data: bytes, admission: Admission) -> list[tuple[int, str]]:
+    """(index, id) of the envelopes that can be made out in damaged bytes and do not verify, or are cut."""
+    found: list[tuple[int, str]] = []
+    at = data.find(_ENVELOPE_START)
+    while at >= 0:
+        end = _object_end(data, at)
+        following = data.find(_ENVELOPE_START, at + 1)
+        raw = data[at:end] if end else b""
+        if not isinstance(admission.admit(raw, 0), Admitted):
+            match = _ID.search(data, at, end or (following if following >= 0 else len(data)))
+            found.append((at, match[1].decode() if match else ""))
+        at = data.find(_ENVELOPE_START, end) if end else following
+    return found
+
+
+def _object_end(data: bytes, start: int) -> int:
+    """The index behind the JSON object that starts at ``start``; 0 when it does not end."""
+    depth = 0
+    for match in _TOKEN.finditer(data, start, start + ENVELOPE_BYTES_MAX):
+        token = match[0]
+        if token == b"{":
+            depth += 1
+        elif token == b"}":
+            depth -= 1
+            if depth == 0:
+                return match.end()
+    return 0
+
+
+def meta_of(raw: bytes) -> EnvelopeMeta | None:
+    """The head of an envelope; None for bytes that are none."""
+    try:
+        value, canonical = parse_object(raw)
+        return shape(value, canonical).meta
+    except (ValueError, msgspec.ValidationError):
+        return None

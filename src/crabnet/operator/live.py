@@ -1,0 +1,27 @@
+"""What the tools ask a running node."""
+
+from __future__ import annotations
+
+from crabnet.control.client import NodeNotRunningError, call
+from crabnet.errors import CrabnetError
+from crabnet.operator.audit import LivePoint
+from crabnet.settings import Settings
+
+
+def live_point(settings: Settings) -> LivePoint | None:
+    """State hash and lsn of the node that runs on the data dir; None without one. Raises CrabnetError."""
+    try:
+        status = call(settings.data_dir, "status", {}, settings.control_timeout_ms)
+    except NodeNotRunningError:
+        return None
+    if isinstance(status, dict):
+        state_hash, lsn = status.get("state_hash"), status.get("state_lsn")
+        if isinstance(state_hash, str) and isinstance(lsn, int):
+            return LivePoint(state_hash, lsn)
+    raise CrabnetError("the node's status has no state hash; is the node of another version?")
+
+
+def durable_lsn(settings: Settings) -> int | None:
+    """The last frame that a running node has made durable; None without a node. Raises CrabnetError."""
+    point = live_point(settings)
+    return None if point is None else point.lsn
