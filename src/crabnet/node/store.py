@@ -21,16 +21,19 @@ from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive import Archive, SegmentInfo
+from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.files import Files
+from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
+from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
 _SEED_BYTES = 32
+_FORMAT_WITHIN_BYTES = 256
 _INDEX_BATCH = 10_000
 
 
@@ -122,7 +125,7 @@ def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
     pem = load_key_file(files, data_dir)
     created = pem is None
     if pem is None:
-        if files.size(data_dir / "state.json") is not None:
+        if _holds_our_state(files, data_dir):
             raise DataDirDamagedError(
                 f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
             )
@@ -131,6 +134,18 @@ def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
         return Signer(seed_of_pem(pem)), created
     except ValueError as error:
         raise DataDirDamagedError(f"{data_dir / KEY_FILE} is damaged: {error}; restore it from a backup") from error
+
+
+def _holds_our_state(files: Files, data_dir: Path) -> bool:
+    """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
+    layout = Layout(data_dir)
+    with guarded("look into the data dir", data_dir):
+        for path in (layout.state, layout.bak):
+            if files.size(path) is not None:
+                with opened(files, path, OpenMode.READ) as fd:
+                    if CHECKPOINT_FORMAT.encode() in files.pread(fd, _FORMAT_WITHIN_BYTES, 0):
+                        return True
+        return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
 
 
 def _restore(core: Core, ledger: Ledger) -> int:
