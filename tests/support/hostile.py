@@ -318,7 +318,7 @@ def unauthorised(targets: Targets, now_s: int) -> list[Case]:
         "deadline_passed",
         lambda s: s.bid_at(seeds["expired"], int(str(seeds["expired"]["bid_deadline_ts"])) + 1),
     )
-    add("bids one too many", "too_many_bids", lambda s: s.bid(seeds["full"]), waits=True)
+    add("bids one too many", "too_many_bids", lambda s: s.bid_at(seeds["full"], now_s + 2), waits=True)
     add("bids below zero", "malformed", lambda s: s.bid(seeds["open"], price=-1))
     add("bids in words", "malformed", lambda s: s.bid(seeds["open"], price="5"))
     add("bids nothing", "malformed", lambda s: s.say(Kind.BID_SUBMITTED, {}, now_s).raw)
