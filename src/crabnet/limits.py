@@ -217,6 +217,8 @@ DISK_CHECK_S: Final = 5
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
 """Seeds that leave memory for one archive segment."""
 ARCHIVE_CHECK_S: Final = 1
+SYNC_FORK_ATTEMPTS_MAX: Final = 8
+"""Requests for the place of a fork that bring nothing further back, until it is given up."""
 SYNC_LOST_FORK_MS: Final = 60_000
 """A neighbour's head on a branch that does not stand is not followed again for this long."""
 FEED_CLAIM_WAIT_MS: Final = 10_000

@@ -131,6 +131,8 @@ class SyncPlanner:
             missing = self._missing[author]
             if now_ms < missing.next_ms:
                 continue
+            if missing.attempts >= limits.SYNC_FORK_ATTEMPTS_MAX:
+                missing.forked_at = 0
             behind, ahead = self._ranges(author, missing)
             over = now_ms - missing.since_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
             if over or (behind == ahead == _NO_RANGE):

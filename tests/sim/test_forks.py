@@ -1,0 +1,80 @@
+"""Authors who sign two envelopes for one place: whoever heard which branch first, all nodes agree in the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from crabnet.core.commands import Received
+from crabnet.core.core import CoreConfig
+from crabnet.protocol.envelope import Kind
+from tests.sim.world import Weather, World
+from tests.support.envelopes import Author
+
+STRANGER = "203.0.113.9:9012"
+
+
+def branches(number: int, common: int, lengths: list[int]) -> list[list[bytes]]:
+    """Feeds of one author that agree on the first ``common`` envelopes and go apart then."""
+    feeds = []
+    for branch, length in enumerate(lengths):
+        author = Author(f"forger{number}")
+        feed = []
+        for seq in range(1, common + length + 1):
+            author.nonce = 1_000 * seq + (branch if seq == common + 1 else 0)
+            feed.append(author.say(Kind.SEED_CREATED, {"seed": author.seed(title=f"t{branch if seq > common else 0}")}))
+        feeds.append([envelope.raw for envelope in feed])
+    return feeds
+
+
+def quarrel(seed: int, feeds: list[list[bytes]], nodes: int = 4) -> World:
+    """Each branch is told to other nodes, which then talk."""
+    world = World(seed, forks=True)
+    for number in range(nodes):
+        world.add(f"n{number}", CoreConfig(source_threshold_per_s=0))
+    members = list(world.nodes.values())
+    for node in members:
+        node.targets = [other.address for other in members if other is not node]
+        node.start()
+    for number, node in enumerate(members):
+        for raw in feeds[number % len(feeds)]:
+            node.give(Received(STRANGER, raw))
+    world.weather = Weather(loss=0.1, duplicate=0.1)
+    return world
+
+
+@pytest.mark.parametrize("common", [0, 1, 3])
+@pytest.mark.parametrize("lengths", [[1, 1], [3, 1], [1, 3], [2, 2, 2], [20, 1], [1, 20], [90, 100], [150, 3]])
+def test_nodes_agree_on_one_branch(common: int, lengths: list[int]) -> None:
+    world = quarrel(common, branches(common, common, lengths))
+    assert world.settle(60_000)
+    assert any(notice.kind == "fork_detected" for node in world.nodes.values() for notice in node.notices)
+    assert any(feed.forks for node in world.nodes.values() for feed in node.running.replica.feeds.all())
+
+
+def test_a_lost_branch_is_not_asked_for_again_and_again() -> None:
+    """A peer that keeps to a branch that does not stand costs a bounded number of requests."""
+    feeds = branches(1, 2, [30, 30])
+    world = quarrel(5, feeds, nodes=2)
+    assert world.settle(60_000)
+    world.run(60_000)
+    before = sum(notice.kind == "gap_requested" for node in world.nodes.values() for notice in node.notices)
+    world.run(60_000)
+    after = sum(notice.kind == "gap_requested" for node in world.nodes.values() for notice in node.notices)
+    assert after == before
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", range(12))
+def test_several_forgers_of_deep_forks(seed: int) -> None:
+    world = World(seed, forks=True)
+    feeds = [
+        branches(number, world.rng.randrange(60), [world.rng.randrange(1, 300) for _ in range(3)])
+        for number in range(3)
+    ]
+    world = quarrel(seed, feeds[0], nodes=5)
+    members = list(world.nodes.values())
+    for more in feeds[1:]:
+        for number, node in enumerate(members):
+            for raw in more[number % 3]:
+                node.give(Received(STRANGER, raw))
+    assert world.settle(120_000)
