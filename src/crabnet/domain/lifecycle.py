@@ -145,11 +145,11 @@ def _bid_fits_claim(case: Case) -> bool:
 
 
 BY_CREATOR = Rule(
-    Reason.UNAUTHORISED, "only the seed's creator may do this", lambda c: c.fact.author == c.seed.created_by
+    Reason.UNAUTHORISED, "the author is the seed's creator", lambda c: c.fact.author == c.seed.created_by
 )
 _BY_WORKER = Rule(
     Reason.UNAUTHORISED,
-    "only the worker of the claim may do this",
+    "the author is the worker of the claim",
     lambda c: c.claim is not None and c.fact.author == c.claim.worker,
 )
 _THIS_ATTEMPT = Rule(
