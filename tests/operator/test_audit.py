@@ -11,7 +11,7 @@ import pytest
 from crabnet.errors import UsageError
 from crabnet.node.node import Node
 from crabnet.operator.audit import LivePoint
-from tests.operator.support import ledger_files, publish, verify, whole_job, work
+from tests.operator.support import Clock, ledger_files, publish, verify, whole_job, work
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,25 @@ async def finish_one(node: Node) -> None:
     await whole_job(node)
 
 
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data dir with a seed in the archive, one that came back from it, and one that never went."""
+    data_dir = tmp_path_factory.mktemp("audit") / "data"
+    clock = Clock()
+    work(data_dir, finish_one, clock)
+    work(data_dir, finish_one, clock)
+    clock.now_ms += 30 * 24 * 3_600_000
+    work(data_dir, archive_all, clock)
+    work(data_dir, finish_one, clock)
+    return data_dir
+
+
+async def archive_all(node: Node) -> None:
+    while await node.archivist.archive_due():
+        pass
+    assert not node.core.replica.state.records
+
+
 def copy_of(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "copy", dirs_exist_ok=True, symlinks=True))
 
@@ -40,6 +59,26 @@ def flips(path: Path, step: int) -> Iterator[tuple[int, bytes]]:
     content = path.read_bytes()
     for at in range(0, len(content), step):
         yield at, content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("start", ["genesis", "state", "bak"])
+def test_archived_seeds_are_part_of_the_hash(archived: Path, start: str) -> None:
+    report = verify(archived, start)
+    assert report.ok, report.findings
+    assert report.comparisons
+
+
+def test_changed_bytes_of_the_archive_are_found_and_located(archived: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(archived, tmp_path)
+    (segment,) = (data_dir / "archive").glob("*.seg")
+    original = segment.read_bytes()
+    for at, changed in flips(segment, 61):
+        segment.write_bytes(changed)
+        located = [each for each in verify(data_dir).findings if each.path == segment]
+        assert located, f"the flip at {at} was not located"
+    segment.write_bytes(original)
+    segment.unlink()
+    assert segment in [each.path for each in verify(data_dir).findings]
 
 
 @pytest.mark.parametrize("start", ["genesis", "state", "bak"])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import click
 
 from crabnet.cli.options import Command, LazyGroup, state_of
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
+from crabnet.limits import INTEGER_MAX
+
+KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close")
 
 audit = LazyGroup(
     "audit",
     "Check the ledger, and show what was decided. Needs no lock: works beside a running node.",
-    {"verify": "crabnet.cli.audit:verify_"},
+    {"verify": "crabnet.cli.audit:verify_", "log": "crabnet.cli.audit:log_"},
 )
 
 
@@ -91,6 +97,51 @@ def verify_(context: click.Context, start: str) -> None:
             write(f"state hash {report.state_hash or 'not computed'}\n")
     if not report.ok:
         raise DataDirDamagedError(f"{report.findings_total} findings in {settings.data_dir}; see `crabnet fsck`")
+
+
+@click.command("log", cls=Command)
+@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only what concerns this task.")
+@click.option(
+    "--since",
+    metavar="TIME|AGO|lsn:N",
+    help="Only what was decided since: an ISO 8601 time, 90 (seconds ago), 15m, 2h, 7d, or after a journal frame.",
+)
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
+@click.option("--all", "everything", is_flag=True, help="Every envelope, not only claims, results and settlements.")
+@click.option(
+    "--limit", type=click.IntRange(0, INTEGER_MAX), help="Most entries: the first behind --since, else the newest."
+)
+@click.pass_context
+def log_(
+    context: click.Context,
+    seed_id: str | None,
+    since: str | None,
+    kinds: tuple[str, ...],
+    everything: bool,
+    limit: int | None,
+) -> None:
+    """Show claims, results and settlements: who, when, which envelope, and what was decided.
+
+    Times are when this node decided. With --json one object a line.
+    """
+    state = state_of(context)
+    settings = state.settings
+    import msgspec
+
+    from crabnet.operator.live import durable_lsn
+    from crabnet.operator.log import LogFilter, describe_row, newest, parse_since, read_log
+    from crabnet.storage.files import RealFiles
+
+    begin = LogFilter() if since is None else parse_since(since, int(time.time()))
+    wanted = LogFilter(
+        seed_id, begin.since_s, begin.after_lsn, frozenset(kinds) if kinds else frozenset() if everything else None
+    )
+    rows = read_log(RealFiles(), settings.data_dir, wanted, until_lsn=durable_lsn(settings))
+    if limit is not None:
+        rows = islice(rows, limit) if since is not None else newest(rows, limit)
+    for row in rows:
+        fields: JsonValue = msgspec.to_builtins(row) if state.json else None
+        write(json_line(fields) if state.json else plain(describe_row(row)) + "\n")
 
 
 def _summary(frames: int, envelopes: int, unsigned: int) -> str:

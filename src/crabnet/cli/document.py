@@ -39,6 +39,8 @@ _JSON: Final = {
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "state_hash",'
     ' "comparisons": [{"with", "lsn", "expected", "computed"}],'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
+    "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
+    ' "ts", "via", "signed", "decision", "reason", "status"}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',
@@ -77,9 +79,9 @@ They may stand before or behind the subcommand; the one behind wins. So may ever
 _TAIL: Final = """
 ## JSON
 
-With `--json` each command prints one JSON object on one line (`events`: one a line). The objects `Seed`, `Bid`,
-`Claim`, `Result` and the others, field by field, are those of the control socket: [CONTROL.md](CONTROL.md). Fields may
-be added in later versions; those that are there keep name, type and meaning.
+With `--json` each command prints one JSON object on one line (`events`, `audit log`: one a line). The objects `Seed`,
+`Bid`, `Claim`, `Result` and the others, field by field, are those of the control socket: [CONTROL.md](CONTROL.md).
+Fields may be added in later versions; those that are there keep name, type and meaning.
 
 ## Completion
 

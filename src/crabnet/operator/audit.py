@@ -8,18 +8,21 @@ the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame
+from crabnet.core.records import EnvelopeRecord, ForkRecord, SegmentRow, decode_frame
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
+from crabnet.domain.accumulator import Accumulator
+from crabnet.domain.state import leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.limits import AUDIT_FINDINGS_MAX, AUDIT_RETRIES
+from crabnet.operator.archived import archive_damages, archived_seeds
 from crabnet.operator.envelopes import EnvelopeChecker, any_age_admission, broken_envelopes
 from crabnet.operator.frames import Hole, Segment, read_hole, walk_journal
 from crabnet.protocol.admission import AdmissionPolicy
@@ -156,6 +159,7 @@ class _Audit:
         self._checkpoints: list[CheckpointFinding] = []
         self._seal: tuple[int, str] | None = None
         self._live: LivePoint | None = None
+        self._segments: Sequence[SegmentRow] = ()
         self._lsn = 0
         self._head = GENESIS_HASH
         self._previous: Frame | None = None
@@ -215,9 +219,13 @@ class _Audit:
             text = error.message if isinstance(error, CrabnetError) else str(error)
             self._report.add(Finding(path, text, lsn=header.lsn))
             return None
+        self._segments = max(self._segments, replica.segments, key=len)
         stored = (replica.state.accumulated(), replica.feeds.accumulated())
-        replica.state.load(replica.state.records, None)
-        replica.feeds.load(replica.feeds.all())
+        try:
+            self._recompute(replica)
+        except DataDirDamagedError as error:
+            self._report.add(Finding(path, error.message, lsn=header.lsn))
+            return None
         computed = replica.state_hash()
         if computed != header.state_hash:
             text = f"its rows have the state hash {computed}, but it says {header.state_hash}"
@@ -225,6 +233,21 @@ class _Audit:
         elif stored != (replica.state.accumulated(), replica.feeds.accumulated()):
             self._report.add(Finding(path, "its totals are not those of its rows", lsn=header.lsn))
         return replica
+
+    def _recompute(self, replica: Replica) -> None:
+        """Hash all seeds anew, those in the archive too, and all feeds."""
+        state = replica.state
+        records, erased = state.records, state.erased
+        state.load(records, None)
+        if replica.segments:
+            total = Accumulator(state.accumulated())
+            archived = archived_seeds(
+                self._files, self._layout.data_dir, replica.segments, lambda key: key in records or key in erased
+            )
+            for seed_id, record in archived:
+                total.add(leaf(seed_id, record))
+            state.load(records, total.value())
+        replica.feeds.load(replica.feeds.all())
 
     def _begin(self) -> None:
         """Choose what the replay starts from."""
@@ -377,6 +400,12 @@ class _Audit:
         if self._live is not None and self._lsn < self._live.lsn:
             text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
             self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
+        segments = self._segments if self._replica is None else self._replica.segments
+        try:
+            for damage in archive_damages(self._files, self._layout.data_dir, segments):
+                self._report.add(Finding(damage.path, damage.detail, damage.offset))
+        except DataDirDamagedError as error:
+            self._report.add(Finding(self._layout.data_dir, error.message))
         if self._replica is None:
             return
         self._report.state_hash = self._replica.state_hash()

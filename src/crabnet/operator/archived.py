@@ -1,0 +1,41 @@
+"""The archive as the audit sees it: every segment checked, and what its seeds add to the state hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from crabnet.core.records import SegmentRow
+from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.domain.lifecycle import Record
+from crabnet.storage.archive import SegmentInfo, verify_archive
+from crabnet.storage.archive_segment import FIRST_PREVIOUS, PlacedRow, scan_segment, segment_path
+from crabnet.storage.files import Files, guarded
+from crabnet.storage.journal_survey import Damage
+
+_DIRECTORY: Final = "archive"
+
+
+def archive_damages(files: Files, data_dir: Path, segments: Sequence[SegmentRow]) -> Iterator[Damage]:
+    """Everything that is wrong with the segments that the journal vouches for. Raises StorageFailedError."""
+    return verify_archive(files, data_dir, [SegmentInfo(each.number, each.sha256, each.rows) for each in segments])
+
+
+def archived_seeds(
+    files: Files, data_dir: Path, segments: Sequence[SegmentRow], stale: Callable[[str], bool]
+) -> Iterator[tuple[str, Record]]:
+    """The seeds that are in the archive only, each as it was last archived; ``stale`` tells which came back since.
+
+    What is damaged is left out. Raises StorageFailedError, DataDirDamagedError.
+    """
+    newer: set[str] = set()
+    previous = [FIRST_PREVIOUS, *(each.sha256 for each in segments)]
+    for segment, before in reversed(list(zip(segments, previous, strict=False))):
+        path = segment_path(data_dir / _DIRECTORY, segment.number)
+        with guarded("read the archive", path):
+            info = SegmentInfo(segment.number, segment.sha256, segment.rows)
+            for placed in scan_segment(files, path, info, before):
+                if isinstance(placed, PlacedRow) and placed.row.key not in newer and not stale(placed.row.key):
+                    yield placed.row.key, record_of_row(decode_seed_row(placed.row.data))
+                    newer.add(placed.row.key)

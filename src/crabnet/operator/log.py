@@ -1,0 +1,186 @@
+"""``crabnet audit log``: what was claimed, returned and settled, by whom and when, and what was decided about it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from crabnet.core.records import ArchiveRecord, EnvelopeRecord, ForkRecord, Record, decode_frame, envelope_of
+from crabnet.core.records import record_fact as fact_of_record
+from crabnet.domain.model import Fact, FactKind
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
+from crabnet.operator.frames import Hole, Segment, walk_journal
+from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.payloads import PayloadRefusedError, fact_of
+from crabnet.storage.files import Files, guarded
+from crabnet.storage.layout import Layout, list_segments
+
+DECISIVE: Final = frozenset({FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE, FactKind.FORFEIT, FactKind.CLOSE})
+"""What the log shows unless asked for more: what moves a reward."""
+_KINDS: Final = {kind.value: kind for kind in Kind if kind.value}
+_AGO: Final = re.compile(r"(\d{1,12})([smhd]?)")
+_UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LSN: Final = re.compile(r"lsn:(\d{1,18})")
+
+
+class LogRow(Struct, frozen=True, kw_only=True):
+    """One journalled decision. ``at_s`` is when this node decided, ``ts`` what the author's clock said."""
+
+    lsn: int
+    at_s: int
+    at: str
+    kind: str
+    author: str
+    seed_id: str | None
+    object_id: str | None
+    envelope_id: str
+    ts: int
+    via: str
+    signed: bool
+    decision: str
+    reason: str | None
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """What to show. ``kinds`` None: ``DECISIVE``; an empty set: everything."""
+
+    seed_id: str | None = None
+    since_s: int = 0
+    after_lsn: int = 0
+    kinds: frozenset[str] | None = None
+
+    def wants(self, row: LogRow) -> bool:
+        """Whether a row is to be shown."""
+        if row.lsn <= self.after_lsn or row.at_s < self.since_s:
+            return False
+        if self.seed_id is not None and row.seed_id != self.seed_id:
+            return False
+        kinds = frozenset(each.value for each in DECISIVE) if self.kinds is None else self.kinds
+        return not kinds or row.kind in kinds
+
+
+def parse_since(text: str, now_s: int) -> LogFilter:
+    """A filter from ``lsn:N`` (after that frame), ``90``, ``15m``, ``2h``, ``7d`` (so long ago), or an ISO 8601 time.
+
+    Raises UsageError.
+    """
+    if match := _LSN.fullmatch(text):
+        return LogFilter(after_lsn=int(match[1]))
+    if match := _AGO.fullmatch(text):
+        return LogFilter(since_s=max(0, now_s - int(match[1]) * _UNIT_S[match[2]]))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"--since {text!r} is neither lsn:N, nor a time ago (90, 15m, 2h, 7d), nor an ISO 8601 time",
+            Reason.INVALID_ARGUMENT,
+        ) from None
+    return LogFilter(since_s=int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()))
+
+
+def read_log(files: Files, data_dir: Path, wanted: LogFilter, *, until_lsn: int | None = None) -> Iterator[LogRow]:
+    """The journalled decisions that ``wanted`` wants, in order, up to frame ``until_lsn``.
+
+    Raises DataDirDamagedError at the first damage, StorageFailedError when reading fails, UsageError without a journal.
+    """
+    layout = Layout(data_dir)
+    with guarded("read the data dir", data_dir):
+        if not list_segments(files, layout):
+            raise UsageError(f"there is no journal in {data_dir}", Reason.INVALID_ARGUMENT)
+    expected = 0
+    for item in walk_journal(files, layout):
+        if isinstance(item, Segment):
+            continue
+        if isinstance(item, Hole):
+            if until_lsn is not None and item.after_lsn >= until_lsn:
+                return
+            raise DataDirDamagedError(
+                f"{item.path}, offset {item.offset}: {item.detail}; run `crabnet audit verify` to see all of it"
+            )
+        if until_lsn is not None and item.lsn > until_lsn:
+            return
+        if expected and item.lsn != expected:
+            raise DataDirDamagedError(f"frames {expected} to {item.lsn - 1} are missing; run `crabnet audit verify`")
+        expected = item.lsn + 1
+        for record in decode_frame(item.payload):
+            row = log_row(record, item.lsn)
+            if row is not None and wanted.wants(row):
+                yield row
+
+
+def newest(rows: Iterable[LogRow], limit: int) -> Iterator[LogRow]:
+    """The last ``limit`` rows."""
+    return iter(deque(rows, maxlen=limit))
+
+
+def log_row(record: Record, lsn: int) -> LogRow | None:
+    """What the log shows of a record; None for records that decide nothing."""
+    if isinstance(record, ArchiveRecord):
+        return None
+    envelope = envelope_of(record)
+    meta = envelope.meta
+    fact = _fact(record, envelope)
+    decision, via = "rejected", ""
+    reason: str | None = Reason.FORK.value
+    status: str | None = None
+    if isinstance(record, EnvelopeRecord):
+        decision, reason = record.outcome.value, None if record.reason is None else record.reason.value
+        via = record.via.value
+        seed_id = "" if fact is None else fact.seed_id
+        status = next((e.progress.status.value for e in reversed(record.events) if e.seed_id == seed_id), None)
+    return LogRow(
+        lsn=lsn,
+        at_s=record.at_s,
+        at=_utc(record.at_s),
+        kind=meta.kind if fact is None else fact.kind.value,
+        author=meta.from_,
+        seed_id=None if fact is None else fact.seed_id,
+        object_id=None if fact is None else fact.key,
+        envelope_id=meta.id,
+        ts=meta.ts,
+        via=via,
+        signed=meta.v is not None,
+        decision=decision,
+        reason=reason,
+        status=status,
+    )
+
+
+def _utc(at_s: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
+    except (OverflowError, ValueError, OSError):
+        return f"@{at_s}"
+
+
+def _fact(record: EnvelopeRecord | ForkRecord, envelope: Envelope) -> Fact | None:
+    """What an envelope states, also when it was refused or lost a fork."""
+    try:
+        if isinstance(record, EnvelopeRecord) and (record.fact is not None or any(e.adds for e in record.events)):
+            return fact_of_record(record, envelope)
+        kind = _KINDS.get(envelope.meta.kind)
+        return None if kind is None or envelope.meta.v is None else fact_of(envelope, kind)
+    except (CrabnetError, PayloadRefusedError, KeyError, msgspec.MsgspecError):
+        return None
+
+
+def describe_row(row: LogRow) -> str:
+    """One line for people."""
+    verdict = row.decision if row.reason is None else f"{row.decision} ({row.reason})"
+    parts = [row.at, f"lsn={row.lsn}", row.kind, verdict]
+    parts += [f"status={row.status}"] if row.status is not None else []
+    parts += [f"seed={row.seed_id}"] if row.seed_id is not None else []
+    parts += [f"id={row.object_id}"] if row.object_id not in {None, row.seed_id} else []
+    parts += [f"by={row.author}", f"envelope={row.envelope_id}"]
+    parts += [f"via={row.via}"] if row.via else []
+    return " ".join(parts if row.signed else [*parts, "unsigned"])
