@@ -1,0 +1,100 @@
+"""Real nodes whose data dir was repaired, or replaced by an older copy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crabnet.errors import ExitCode
+from tests.support.nodes import NodeProcess, Nodes, crabnet, quiet, wait_for
+
+PUBLISH = ["seed", "publish", "--title", "t", "--cmd", "echo hi", "--bid-window-ms", "600000"]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A maker of nodes in the test's own directory."""
+    made = Nodes(tmp_path)
+    yield made
+    made.close()
+
+
+def damage(data_dir: Path) -> None:
+    """Truncate the checkpoint: the node can do without, but that is a repair."""
+    state = data_dir / "state.json"
+    state.write_bytes(state.read_bytes()[:100])
+
+
+def pair(nodes: Nodes) -> tuple[NodeProcess, NodeProcess]:
+    """Two nodes; the second knows the first's address, and holds its feed."""
+    first = nodes.start("first")
+    second = nodes.start("second", peers=[first.listen])
+    first.publish()
+    wait_for("the second to hold the feed of the first", lambda: first.state_hash() == second.state_hash())
+    return first, second
+
+
+def test_a_repaired_data_dir_needs_a_peer_or_the_operators_word(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    damage(data_dir)
+    for _ in range(3):
+        done = crabnet(*PUBLISH, *quiet(data_dir))
+        assert done.returncode == ExitCode.REFUSED
+        assert "feed_risk" in done.stderr
+        assert "crabnet listen" in done.stderr
+    assert crabnet("status", *quiet(data_dir)).returncode == 0
+    assert crabnet(*PUBLISH, *quiet(data_dir), "--accept-feed-risk").returncode == 0
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+
+
+def test_a_repaired_node_writes_again_when_a_peer_has_confirmed_its_feed(nodes: Nodes) -> None:
+    first, second = pair(nodes)
+    first.end()
+    damage(first.data_dir)
+    first.start()
+    assert first.cli(*PUBLISH).returncode == ExitCode.REFUSED
+    first.await_event("feed_confirmed")
+    wait_for("the mark to go", lambda: not (first.data_dir / "feed-risk").exists())
+    first.ok(*PUBLISH)
+    wait_for("both to agree", lambda: first.state_hash() == second.state_hash())
+    assert not second.events("fork_detected")
+
+
+def test_an_older_copy_of_a_data_dir_takes_its_feed_back_before_it_writes(nodes: Nodes) -> None:
+    first, second = pair(nodes)
+    first.end()
+    backup = first.data_dir.with_name("backup")
+    shutil.copytree(first.data_dir, backup)
+    first.start()
+    later = {first.publish() for _ in range(5)}
+    wait_for("the second to hold all", lambda: later <= second.seed_ids())
+    first.end()
+    shutil.rmtree(first.data_dir)
+    backup.rename(first.data_dir)
+    first.start()
+    first.await_event("feed_adopted")
+    first.await_event("feed_confirmed")
+    assert later <= first.seed_ids()
+    first.ok(*PUBLISH)
+    wait_for("both to agree", lambda: first.state_hash() == second.state_hash())
+    assert not second.events("fork_detected")
+    assert not first.events("fork_detected")
+
+
+def test_the_risk_is_remembered_over_kills(nodes: Nodes) -> None:
+    first, second = pair(nodes)
+    second.end()
+    first.end()
+    damage(first.data_dir)
+    for _ in range(2):
+        first.start()
+        assert first.ask("status")["feed_risk"] is True
+        first.kill()
+    second.start()
+    first.start()
+    first.await_event("feed_confirmed")
+    assert first.ask("status")["feed_risk"] is False
