@@ -75,6 +75,7 @@ class NodeProcess:
         self.process: subprocess.Popen[str] | None = None
         self.listen = "127.0.0.1:0"
         self.node_id = ""
+        self.limit_file_bytes: int | None = None
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
 
     def launch(self) -> None:
@@ -84,7 +85,7 @@ class NodeProcess:
         words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", *self.words]
         with self._errors.open("a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
-                [*CRABNET, *words],
+                [*self._prefix(), *CRABNET, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -92,6 +93,11 @@ class NodeProcess:
                 env=self.env or environment(),
                 start_new_session=True,
             )
+
+    def _prefix(self) -> list[str]:
+        if self.limit_file_bytes is None:
+            return []
+        return ["prlimit", f"--fsize={self.limit_file_bytes}"]
 
     def ready(self) -> None:
         """Wait until it listens; from then on ``listen`` is its address, also after a restart."""
