@@ -144,9 +144,7 @@ def _bid_fits_claim(case: Case) -> bool:
     return entry is not None and entry.effective and entry.fact.author == _claim_of(case).worker
 
 
-BY_CREATOR = Rule(
-    Reason.UNAUTHORISED, "the author is the seed's creator", lambda c: c.fact.author == c.seed.created_by
-)
+BY_CREATOR = Rule(Reason.UNAUTHORISED, "the author is the seed's creator", lambda c: c.fact.author == c.seed.created_by)
 _BY_WORKER = Rule(
     Reason.UNAUTHORISED,
     "the author is the worker of the claim",
