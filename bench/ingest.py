@@ -32,6 +32,7 @@ from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.reporting import Reporter
 from crabnet.node.store import entropy, wall_ms
+from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
@@ -85,7 +86,8 @@ class Rig:
         now_ms = wall_ms()
         files = RealFiles()
         self.population = Population(now_ms // 1000)
-        self.core = Core(CoreConfig(), Signer(b"\1" * 32), entropy)
+        self._verifier = ParallelVerifier()
+        self.core = Core(CoreConfig(), Signer(b"\1" * 32), entropy, self._verifier)
         self.core.replica.state.load(self.population.hold(seeds), 1)
         self.core.replica.feeds.load(self.population.feeds(), 1)
         gc.collect()
@@ -123,6 +125,7 @@ class Rig:
         """Close the files."""
         self.events.close(wall_ms())
         self.ledger.close()
+        self._verifier.close()
 
     async def ingest(self, datagrams: list[tuple[bytes, Address]]) -> float:
         """Seconds until all of them are durable."""

@@ -6,7 +6,7 @@ if that fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -37,7 +37,7 @@ from crabnet.domain.model import Body, FactKind, Run, SeedStatus, Settlement, Te
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import AdmissionPolicy
-from crabnet.protocol.identity import Signer
+from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -61,9 +61,11 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
 
 
 class Core:
-    """One node's brain. ``entropy`` returns random integers up to 2^53-1."""
+    """One node's brain. ``entropy`` returns random integers up to 2^53-1, ``verify_all`` checks many signatures."""
 
-    def __init__(self, config: CoreConfig, signer: Signer, entropy: Callable[[], int]) -> None:
+    def __init__(
+        self, config: CoreConfig, signer: Signer, entropy: Callable[[], int], verify_all: VerifyAll = verify_each
+    ) -> None:
         self.config = config
         self.signer = signer
         self.replica = Replica(
@@ -71,6 +73,7 @@ class Core:
             seen_ttl_s=config.seen_ttl_s,
             seen_capacity=config.seen_capacity,
             parked_ttl_s=config.parked_ttl_s,
+            verify_all=verify_all,
         )
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
@@ -162,6 +165,13 @@ class Core:
             }
             effects.notices.append(Notice("source_blocked", fields))
         return refused is None
+
+    def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
+        """Check all signatures of messages that are about to be handled at once, for ``verify_all`` to share out."""
+        wanted = self.neighbours.planner.wanted
+        self.replica.look_ahead(
+            [message.data for message in messages], now_ms // 1000, lambda meta: wanted(meta.from_, meta.seq)
+        )
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
         source = received.source

@@ -46,7 +46,7 @@ from crabnet.protocol.admission import (
 )
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, EnvelopeMeta, Kind, object_id, seal
 from crabnet.protocol.feed import Feeds, ForkProof, Place
-from crabnet.protocol.identity import Signer
+from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.legacy import legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
 from crabnet.protocol.replay import SeenWindow
@@ -100,7 +100,15 @@ class _Earlier(NamedTuple):
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
-    def __init__(self, policy: AdmissionPolicy, *, seen_ttl_s: int, seen_capacity: int, parked_ttl_s: int) -> None:
+    def __init__(
+        self,
+        policy: AdmissionPolicy,
+        *,
+        seen_ttl_s: int,
+        seen_capacity: int,
+        parked_ttl_s: int,
+        verify_all: VerifyAll = verify_each,
+    ) -> None:
         self.namespace = policy.namespace
         self.state = State()
         self.feeds = Feeds()
@@ -109,7 +117,8 @@ class Replica:
         self.arrivals = 0
         self.segments: list[SegmentRow] = []
         self.thaw: Thaw = _nothing_archived
-        self._admission = Admission(policy, self.seen)
+        self._admission = Admission(policy, self.seen, verify_all=verify_all)
+        self.look_ahead = self._admission.look_ahead
 
     def state_hash(self) -> str:
         """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""

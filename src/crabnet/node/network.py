@@ -56,24 +56,31 @@ class Network:
                 for at in range(0, len(datagrams), limits.RECEIVE_SLICE):
                     effects = Effects()
                     now_ms = self._clock_ms()
+                    messages = []
                     for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
-                        self._take(data, address, now_ms, effects)
+                        message = self._take(data, address, now_ms, effects)
+                        if message is not None:
+                            messages.append(message)
+                    self._core.look_ahead(messages, now_ms)
+                    for message in messages:
+                        self._core.handle(message, now_ms, effects)
                     self._committer.enqueue(effects)
                     await trio.lowlevel.checkpoint()
                     await self._committer.room()
 
-    def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects) -> None:
+    def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects) -> Received | None:
+        """The message that a datagram is or completes."""
         source = str(address)
         if not self._core.allows(source, now_ms, effects):
-            return
+            return None
         shape = classify(data)
         if shape is Shape.WHOLE:
-            self._core.handle(Received(source, data), now_ms, effects)
-        elif shape is Shape.FRAGMENT:
+            return Received(source, data)
+        if shape is Shape.FRAGMENT:
             taken = self._reassembler.add(source, data, steady_ms())
             if isinstance(taken, Complete):
-                self._core.handle(Received(source, taken.message), now_ms, effects)
-            elif isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
+                return Received(source, taken.message)
+            if isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
                 fields: dict[str, FieldValue] = {
                     "address": source,
                     "bytes": len(data),
@@ -91,6 +98,7 @@ class Network:
                 "datagram_received_bad",
                 {"transport": "udp", "address": source, "bytes": len(data), "reason": shape.value},
             )
+        return None
 
     def tick(self) -> None:
         """Ask again for lost fragments, give up old ones."""

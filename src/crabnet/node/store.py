@@ -17,6 +17,7 @@ from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.config import core_config
 from crabnet.node.risk_mark import RiskMark
+from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
@@ -50,12 +51,14 @@ class Store:
     feed_risk_accepted: bool
     replayed_frames: int
     duration_ms: int
+    verifier: ParallelVerifier
 
     def close(self) -> None:
         """Close index and ledger; the ledger last, for it holds the lock."""
         try:
             self.index.close()
             self.archive.close()
+            self.verifier.close()
         finally:
             self.ledger.close()
 
@@ -95,7 +98,8 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         settings.data_dir, files=files, now_ms=now_ms, role=role, expected_node_id=signer.node_id, lock=lock
     )
     try:
-        core = Core(core_config(settings), signer, entropy)
+        verifier = ParallelVerifier()
+        core = Core(core_config(settings), signer, entropy, verifier)
         replayed = _restore(core, ledger)
         mark = RiskMark(files, settings.data_dir)
         at_risk = mark.present or not ledger.recovery.is_clean
@@ -118,6 +122,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         at_risk and settings.accept_feed_risk,
         replayed,
         wall_ms() - started_ms,
+        verifier,
     )
 
 

@@ -5,7 +5,7 @@ Step 1 (is the source allowed?) belongs to the node, steps 13 to 15 (feed positi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -26,7 +26,7 @@ from crabnet.protocol.envelope import (
     shape,
     signature_bytes,
 )
-from crabnet.protocol.identity import ALGORITHM, KeyRing, verify
+from crabnet.protocol.identity import ALGORITHM, KeyRing, SignedBytes, VerifyAll, verify, verify_each
 from crabnet.protocol.replay import SeenWindow
 
 IGNORED: Final = frozenset(
@@ -94,19 +94,88 @@ def seen_key(envelope: EnvelopeMeta) -> str:
     return envelope.id if envelope.v is not None else f"unsigned:{envelope.id}"
 
 
+class _Candidate(Struct):
+    """A message, and what its bytes alone decide: what it says, its kind, and, once that was asked, its signature."""
+
+    envelope: Envelope | Refusal
+    kind: Kind | Refusal
+    identity: Refusal | None = None
+    identity_known: bool = False
+
+
 class Admission:
     """The verification steps, with what they need to know."""
 
-    def __init__(self, policy: AdmissionPolicy, seen: SeenWindow, keys: KeyRing | None = None) -> None:
+    def __init__(
+        self,
+        policy: AdmissionPolicy,
+        seen: SeenWindow,
+        keys: KeyRing | None = None,
+        verify_all: VerifyAll = verify_each,
+    ) -> None:
         self.policy = policy
         self.seen = seen
         self._keys = KeyRing() if keys is None else keys
+        self._verify_all = verify_all
+        self._ahead: dict[bytes, _Candidate] = {}
 
     def admit(self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted) -> Admitted | Refusal:
         """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it."""
-        envelope = self._parse(raw)
+        candidate = self._ahead.pop(raw, None) if self._ahead else None
+        if candidate is None:
+            candidate = self._candidate(raw)
+        envelope, kind = candidate.envelope, candidate.kind
         if isinstance(envelope, Refusal):
             return envelope
+        if isinstance(kind, Refusal):
+            return kind
+        meta = envelope.meta
+        refused = self._check_time(meta, now_s, wanted)
+        if refused is not None:
+            return refused
+        if seen_key(meta) in self.seen:
+            return refusal(Reason.DUPLICATE, "seen before", meta)
+        if meta.v is not None and kind is not Kind.UNKNOWN:
+            refused = candidate.identity if candidate.identity_known else self._check_identity(envelope, kind)
+        return Admitted(envelope, kind) if refused is None else refused
+
+    def look_ahead(self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted) -> None:
+        """Check at once the signatures of messages that are about to be admitted; ``admit`` judges as it would without.
+
+        Messages that other steps refuse are not asked about.
+        """
+        self._ahead.clear()
+        asked: list[_Candidate] = []
+        signed: list[SignedBytes] = []
+        ids: set[str] = set()
+        for raw in raws:
+            if raw in self._ahead:
+                continue
+            candidate = self._ahead[raw] = self._candidate(raw)
+            envelope, kind = candidate.envelope, candidate.kind
+            if isinstance(envelope, Refusal) or isinstance(kind, Refusal):
+                continue
+            meta = envelope.meta
+            if meta.v is None or kind is Kind.UNKNOWN or meta.id in ids or meta.id in self.seen:
+                continue
+            if self._check_time(meta, now_s, wanted) is None:
+                found = self._signed_bytes(envelope, kind)
+                if isinstance(found, Refusal):
+                    candidate.identity, candidate.identity_known = found, True
+                else:
+                    ids.add(meta.id)
+                    asked.append(candidate)
+                    signed.append(found)
+        for candidate, genuine in zip(asked, self._verify_all(signed), strict=True):
+            if not genuine and isinstance(candidate.envelope, Envelope):
+                candidate.identity = _forged(candidate.envelope.meta)
+            candidate.identity_known = True
+
+    def _candidate(self, raw: bytes) -> _Candidate:
+        envelope = self._parse(raw)
+        return _Candidate(envelope, envelope if isinstance(envelope, Refusal) else self._check_kind(envelope))
+
+    def _check_kind(self, envelope: Envelope) -> Kind | Refusal:
         meta = envelope.meta
         refused = self._check_version(meta)
         if refused is not None:
@@ -115,18 +184,10 @@ class Admission:
             return refusal(Reason.WRONG_NAMESPACE, f"namespace {meta.ns}, ours is {self.policy.namespace}", meta)
         kind = _KINDS.get(meta.kind)
         if kind is None or kind is Kind.UNKNOWN or (meta.v is None and kind not in BASELINE_KINDS):
-            refused = refusal(Reason.UNKNOWN_KIND, f"kind {meta.kind}", meta)
             if meta.v is None or meta.seq == 0 or self._check_identity(envelope, Kind.UNKNOWN) is not None:
-                return refused
-            kind = Kind.UNKNOWN
-        refused = self._check_time(meta, now_s, wanted)
-        if refused is not None:
-            return refused
-        if seen_key(meta) in self.seen:
-            return refusal(Reason.DUPLICATE, "seen before", meta)
-        if meta.v is not None and kind is not Kind.UNKNOWN:
-            refused = self._check_identity(envelope, kind)
-        return Admitted(envelope, kind) if refused is None else refused
+                return refusal(Reason.UNKNOWN_KIND, f"kind {meta.kind}", meta)
+            return Kind.UNKNOWN
+        return kind
 
     def _parse(self, raw: bytes) -> Envelope | Refusal:
         if not raw:
@@ -166,6 +227,12 @@ class Admission:
         return None
 
     def _check_identity(self, envelope: Envelope, kind: Kind) -> Refusal | None:
+        signed = self._signed_bytes(envelope, kind)
+        if isinstance(signed, Refusal):
+            return signed
+        return None if verify(*signed) else _forged(envelope.meta)
+
+    def _signed_bytes(self, envelope: Envelope, kind: Kind) -> SignedBytes | Refusal:
         meta = envelope.meta
         if not _feed_fields_fit(meta, kind):
             return refusal(Reason.MALFORMED, f"seq {meta.seq} and prev do not fit kind {kind}", meta)
@@ -180,9 +247,13 @@ class Admission:
         if meta.key_id != key_id:
             return refusal(Reason.UNKNOWN_KEY, "meta.key_id is not the key of meta.from", meta)
         signature = signature_bytes(meta.signature or "")
-        if signature is None or not verify(public_key, envelope.content, signature):
-            return refusal(Reason.BAD_SIGNATURE, "the signature is not that of meta.from over this content", meta)
-        return None
+        if signature is None:
+            return _forged(meta)
+        return SignedBytes(public_key, envelope.content, signature)
+
+
+def _forged(meta: EnvelopeMeta) -> Refusal:
+    return refusal(Reason.BAD_SIGNATURE, "the signature is not that of meta.from over this content", meta)
 
 
 def _feed_fields_fit(meta: EnvelopeMeta, kind: Kind) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import base58
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
@@ -43,6 +44,23 @@ class Signer:
 def pre_authentication_encoding(content: bytes) -> bytes:
     """DSSE v1 PAE: binds the content to its type."""
     return b"%s%d %s" % (_DSSE_PREFIX, len(content), content)
+
+
+class SignedBytes(NamedTuple):
+    """A signature to be checked: the key's over the DSSE encoding of the content."""
+
+    public_key: bytes
+    content: bytes
+    signature: bytes
+
+
+VerifyAll = Callable[[Sequence[SignedBytes]], list[bool]]
+"""Checks many signatures; the answers are in the order of the questions."""
+
+
+def verify_each(signed: Sequence[SignedBytes]) -> list[bool]:
+    """``verify`` for one after another."""
+    return [verify(*each) for each in signed]
 
 
 def verify(public_key: bytes, content: bytes, signature: bytes) -> bool:
