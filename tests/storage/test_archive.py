@@ -347,6 +347,12 @@ def test_memory_does_not_grow_with_the_history(archive: Archive, tmp_path: Path)
     assert peak_bytes < history_bytes / 3
 
 
+def test_the_document_shows_what_is_written(archive: Archive, tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "STORAGE.md").read_text(encoding="utf-8")
+    archive.write_segment([ArchiveRow("4be1", 1_700_000_000, "accepted", "alice", b'{"title":"x"}')])
+    assert f"```text\n{next(tmp_path.glob('archive/*')).read_text()}```" in document
+
+
 def test_a_closed_archive_says_so(archive: Archive) -> None:
     archive.write_segment([row("a")])
     archive.close()

@@ -92,14 +92,15 @@ class Archive:
             check_segment(files, segment_path(directory, info.number), info, previous)
         archive = cls(files, data_dir, tuple(known))
         with guarded("open the archive", directory):
-            archive._leftovers = archive._clear_away(data_dir)
             make_dir(files, directory)
         archive._index = archive._open_index()
         try:
+            with guarded("open the archive", directory):
+                archive._leftovers = archive._clear_away(data_dir)
             for key in forgotten:
                 archive.forget(key)
         except BaseException:
-            archive.close()
+            archive._index.close()
             raise
         return archive
 
@@ -199,8 +200,9 @@ class Archive:
         if not self._closed:
             self._closed = True
             try:
-                with suppress(StorageFailedError, IndexDamagedError):
-                    self._index.seal()
+                if self._failure is None:
+                    with suppress(StorageFailedError, IndexDamagedError):
+                        self._index.seal()
             finally:
                 self._index.close()
 

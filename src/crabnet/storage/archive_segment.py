@@ -289,14 +289,19 @@ def write_segment(
         _flush(files, fd, buffer, offset, digest)
         files.fsync(fd)
         files.drop_cache(fd)
-        found = hashlib.sha256()
-        for chunk in read_chunks(files, fd):
-            found.update(chunk)
-    if found.digest() != digest.digest():
-        raise OSError(errno.EIO, "the segment reads back with other content than was written")
+        if not reads_back(files, fd, digest.digest()):
+            raise OSError(errno.EIO, "the segment reads back with other content than was written")
     files.rename(temporary, path)
     files.fsync_dir(directory)
     return info, places
+
+
+def reads_back(files: Files, fd: int, digest: bytes) -> bool:
+    """Whether the whole of a file has this SHA-256. Raises ``OSError``."""
+    found = hashlib.sha256()
+    for chunk in read_chunks(files, fd):
+        found.update(chunk)
+    return found.digest() == digest
 
 
 def _flush(files: Files, fd: int, buffer: list[bytes], offset: int, digest: hashlib._Hash) -> int:
