@@ -86,23 +86,29 @@ class Outbox:
             await self._retry()
 
     async def drain(self) -> None:
-        """Send all that is queued now."""
+        """Send all that is queued now. What a cancellation interrupts stays queued."""
         while self._queue:
-            send = self._queue.popleft()
-            if send.to is not None:
-                await self._send(send, parse_address(send.to))
-                continue
-            known = {str(target) for target in self._targets}
-            targets = self._targets + [parse_address(address) for address in self._neighbours() if address not in known]
-            failed = [target for target in targets if not await self._send(send, target)]
-            if send.kind in FEED_KINDS:
-                fields: dict[str, FieldValue] = {
-                    "envelope_id": send.envelope_id,
-                    "kind": send.kind,
-                    "bytes": len(send.data),
-                    "targets": len(targets) - len(failed),
-                }
-                self._notify("announce_sent", fields)
+            send = self._queue[0]
+            await self._send_out(send)
+            if self._queue and self._queue[0] is send:
+                self._queue.popleft()
+
+    async def _send_out(self, send: Send) -> None:
+        """Send an envelope to all whom it is for. Twice to the same does no harm."""
+        if send.to is not None:
+            await self._send(send, parse_address(send.to))
+            return
+        known = {str(target) for target in self._targets}
+        targets = self._targets + [parse_address(address) for address in self._neighbours() if address not in known]
+        failed = [target for target in targets if not await self._send(send, target)]
+        if send.kind in FEED_KINDS:
+            fields: dict[str, FieldValue] = {
+                "envelope_id": send.envelope_id,
+                "kind": send.kind,
+                "bytes": len(send.data),
+                "targets": len(targets) - len(failed),
+            }
+            self._notify("announce_sent", fields)
 
     async def _send(self, send: Send, target: Address) -> bool:
         trouble = self._trouble.get(target)
