@@ -120,17 +120,25 @@ class Committer:
         return batch
 
     async def _commit(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+        try:
+            await self._write(batch)
+        except BaseException as error:
+            # Whatever it was: those who wait would wait for ever, for they cannot be cancelled.
+            failure = error
+            if not isinstance(failure, StorageFailedError):
+                failure = StorageFailedError(f"the node's writer stopped: {type(error).__name__}", Reason.INTERNAL)
+            self._fail(failure, batch)
+            if isinstance(error, Exception):
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(limits.LAST_WORDS_MS / 1000)
+            raise
+
+    async def _write(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
         records = [record for effects, _ in batch for record in effects.records]
         position: FramePosition | None = None
         if records:
-            try:
-                with trio.CancelScope(shield=True):
-                    position = await trio.to_thread.run_sync(self._ledger.append, frame_of(records))
-            except StorageFailedError as error:
-                self._fail(error, batch)
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(limits.LAST_WORDS_MS / 1000)
-                raise
+            with trio.CancelScope(shield=True):
+                position = await trio.to_thread.run_sync(self._ledger.append, frame_of(records))
             self.frames += 1
             self.records += len(records)
         crossed, self._crossed = self._crossed, []
