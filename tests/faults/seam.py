@@ -58,7 +58,13 @@ class FaultyFiles:
         self._sticky = False
         self.dead = False
         self.calls: list[tuple[str, Path]] = []
+        self.armed_at = 0
         self.injected = 0
+
+    def arm(self, ahead: int, fault: Fault) -> None:
+        """Plan a fault for the call that comes ``ahead`` calls from now: 1 is the next one."""
+        self.armed_at = len(self.calls) + ahead
+        self._plan[self.armed_at] = fault
 
     def abandon(self) -> None:
         """What the kernel does when a process is gone: close its files, and so drop its locks."""
