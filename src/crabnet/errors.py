@@ -92,6 +92,8 @@ class Reason(StrEnum):
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"
     UNKNOWN_OPERATION = "unknown_operation"
+    FILE_EXISTS = "file_exists"
+    FILE_DAMAGED = "file_damaged"
     # the data dir
     DATA_DIR_BUSY = "data_dir_busy"
     DATA_DIR_UNWRITABLE = "data_dir_unwritable"

@@ -236,3 +236,10 @@ AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
 LAST_WORDS_MS: Final = 200
 """Time for telling those who wait that the ledger has failed, before the node stops."""
+EXPORT_HEADER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""First line of an export, which holds two version vectors; also a file that holds one."""
+IMPORT_BATCH_BYTES: Final = 512 * 1024
+"""Envelopes given to the node at once, before base64."""
+IMPORT_BATCH_ENTRIES: Final = 512
+IMPORT_SLICE: Final = 64
+"""Imported envelopes handled before other tasks of the node have their turn."""

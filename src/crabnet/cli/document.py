@@ -41,6 +41,10 @@ _JSON: Final = {
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',
+    "state vector": "the answer of the method `state.vector`",
+    "state export": '`{"file", "bytes", "entries", "unsigned", "unsigned_left_out", "full", "lsn",'
+    ' "incomplete": [node id]}`',
+    "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter"}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',

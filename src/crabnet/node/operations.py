@@ -13,6 +13,7 @@ from crabnet import __version__, limits
 from crabnet.core.commands import Publish
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.errors import Reason, UsageError
+from crabnet.node.importing import import_envelopes
 from crabnet.node.node import Node
 from crabnet.node.views import body_view, seed_details, seed_page, seed_view
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -57,6 +58,10 @@ class _List(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed_id: str
+
+
+class _Import(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    envelopes: list[bytes] = []
 
 
 class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -137,6 +142,20 @@ async def _state_point(node: Node) -> tuple[str, int]:
     return hashes[0], lsns[0]
 
 
+async def _vector(node: Node, _: _NoParams) -> JsonObject:
+    heads: dict[str, tuple[int, str]] = {}
+    lsns: list[int] = []
+    await node.committer.boundary(
+        lambda: heads.update(node.core.replica.feeds.heads()), lambda: lsns.append(node.ledger.last_lsn)
+    )
+    vector: JsonObject = {author: [seq, envelope_id] for author, (seq, envelope_id) in heads.items() if seq}
+    return {"namespace": node.settings.namespace, "node_id": node.node_id, "lsn": lsns[0], "heads": vector}
+
+
+async def _import(node: Node, params: _Import) -> JsonObject:
+    return await import_envelopes(node, params.envelopes)
+
+
 async def _status(node: Node, _: _NoParams) -> JsonObject:
     replica = node.core.replica
     state = replica.state
@@ -190,6 +209,8 @@ _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject
     "seed.settle": (_Settle, _settle),
     "seed.list": (_List, _list),
     "seed.show": (_Show, _show),
+    "state.vector": (_NoParams, _vector),
+    "state.import": (_Import, _import),
 }
 
 

@@ -1,0 +1,137 @@
+"""``crabnet state``: carry what a node holds to another one, and compare."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.output import json_line, note, plain, write
+from crabnet.control.client import JsonValue
+from crabnet.errors import Reason, UsageError
+
+state = LazyGroup(
+    "state",
+    "Carry what a node holds to another one in a file, and compare two of them.",
+    {name: f"crabnet.cli.state:{name}_" for name in ("vector", "export", "import")},
+)
+
+
+@click.command("vector", cls=Command)
+@click.pass_context
+def vector_(context: click.Context) -> None:
+    """Show how far this node holds each feed: its version vector, for another node's export --since."""
+    run = state_of(context)
+    answer = run.perform("state.vector", {})
+    if run.json:
+        write(json_line(answer))
+        return
+    heads = answer.get("heads") if isinstance(answer, dict) else None
+    for author, head in sorted((heads if isinstance(heads, dict) else {}).items()):
+        seq, envelope_id = head if isinstance(head, list) and len(head) == 2 else ("?", "?")
+        write(f"{plain(author)} {seq} {plain(str(envelope_id))}\n")
+
+
+@click.command("export", cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--since", "since", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
+@click.option("--for-vector", "for_vector", metavar="JSON", help="The same, with the vector itself.")
+@click.option("--unsigned", "with_unsigned", is_flag=True, help="Envelopes of the old protocol, too.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.pass_context
+def export_(
+    context: click.Context, file: Path, since: Path | None, for_vector: str | None, with_unsigned: bool, force: bool
+) -> None:
+    """Write all signed envelopes, or those that a version vector lacks, to one signed file.
+
+    Prints: exported N envelopes to FILE. Works beside a running node.
+    """
+    run = state_of(context)
+    if since is not None and for_vector is not None:
+        raise UsageError("give --since or --for-vector, not both", Reason.INVALID_ARGUMENT)
+    settings = run.settings
+    from crabnet.operator.exchange import Vector, parse_vector, read_vector
+    from crabnet.operator.export import Wanted, export_state
+    from crabnet.operator.source import key_seed_of, source_of
+    from crabnet.storage.files import RealFiles
+
+    files = RealFiles()
+    base: Vector = {}
+    if since is not None:
+        base = read_vector(files, since)
+    elif for_vector is not None:
+        base = parse_vector(for_vector)
+    source = source_of(run.perform("state.vector", {}))
+    result = export_state(
+        files,
+        settings.data_dir,
+        file,
+        source=source,
+        wanted=Wanted(base, with_unsigned),
+        key_seed=key_seed_of(files, settings.data_dir),
+        now_s=int(time.time()),
+        overwrite=force,
+    )
+    header = result.header
+    if run.json:
+        fields: dict[str, JsonValue] = {
+            "file": str(file),
+            "bytes": result.bytes,
+            "entries": header.entries,
+            "unsigned": header.unsigned,
+            "unsigned_left_out": result.unsigned_left_out,
+            "full": header.is_full,
+            "lsn": source.lsn,
+            "incomplete": [*header.incomplete],
+        }
+        write(json_line(fields))
+    else:
+        write(f"exported {header.entries} envelopes to {plain(str(file))}\n")
+    if result.unsigned_left_out and not run.json:
+        note(f"{result.unsigned_left_out} unsigned envelopes were left out; --unsigned includes them")
+    if header.incomplete and not run.json:
+        note(f"{len(header.incomplete)} feeds are not complete: parts of them are not in the journal any more")
+
+
+@click.command("import", cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def import_(context: click.Context, file: Path) -> None:
+    """Take in an export of another node, or a state.json of the Rust program. Prints: imported N of M envelopes.
+
+    The file is read to its end and verified before anything is applied. Every envelope is verified as if it came from
+    the network, but may be old. Importing twice changes nothing.
+    """
+    run = state_of(context)
+    settings = run.settings
+    from crabnet.operator.exchange import check_export, read_entries
+    from crabnet.operator.transfer import import_entries
+    from crabnet.storage.files import RealFiles
+
+    files = RealFiles()
+    export = check_export(files, file.resolve(), settings.namespace)
+    totals = import_entries(settings, read_entries(files, export))
+    ignored: dict[str, JsonValue] = {**totals.ignored}
+    rejected: dict[str, JsonValue] = {**totals.rejected}
+    if run.json:
+        write(
+            json_line(
+                {
+                    "entries": totals.entries,
+                    "accepted": totals.accepted,
+                    "ignored": ignored,
+                    "rejected": rejected,
+                    "exporter": export.header.node_id,
+                }
+            )
+        )
+        return
+    write(f"imported {totals.accepted} of {totals.entries} envelopes\n")
+    for word, counts in (("ignored", totals.ignored), ("rejected", totals.rejected)):
+        for reason, count in sorted(counts.items()):
+            write(f"{word} {count}: {plain(reason)}\n")
+    if totals.ignored["gap"]:
+        note("envelopes with the reason gap follow others that are neither here nor in the file: export since this "
+             "node's vector, as `crabnet state vector --json` prints it")  # fmt: skip

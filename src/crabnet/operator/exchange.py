@@ -1,0 +1,237 @@
+r"""The export file: signed envelopes on their way to a node that cannot be reached otherwise. NDJSON, version 1.
+
+::
+
+    {"format":"crabnet-export","version":1,"namespace":…,"node_id":…,"created_at":…,"base":{…},"heads":{…},…}\n
+    <envelope>\n            in feed order, parents first where the exporter had them first
+    {"sha256":"<over every byte before this line>","signature":"<the exporter's, over that hex text>"}\n
+
+``base`` and ``heads`` are version vectors: what the receiver had, and what it has after the import. The signature is
+DSSE with a type of its own. It tells who made the file; the envelopes in it are verified one by one on import all the
+same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from crabnet import limits
+from crabnet.domain.model import NodeId
+from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
+from crabnet.protocol.statement import statement_holds
+from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks, read_whole
+
+EXPORT_FORMAT: Final = "crabnet-export"
+EXPORT_VERSION: Final = 1
+EXPORT_TYPE: Final = "application/vnd.crabnet.export.v1"
+_TRAILER_BYTES_MAX: Final = 1024
+
+
+class VectorEntry(Struct, frozen=True, array_like=True):
+    """How far a feed is held: the last ``seq`` and the id of the envelope there."""
+
+    seq: Annotated[int, Meta(ge=1, le=limits.INTEGER_MAX)]
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+Vector = dict[NodeId, VectorEntry]
+
+
+class ExportHeader(Struct, frozen=True, kw_only=True):
+    """The first line. ``created_at`` in seconds; ``incomplete`` names feeds of which the exporter lacks a part."""
+
+    format: str = EXPORT_FORMAT
+    version: int = EXPORT_VERSION
+    namespace: Annotated[str, Meta(max_length=limits.NAMESPACE_CHARS_MAX)]
+    node_id: NodeId
+    created_at: Annotated[int, Meta(ge=0)]
+    base: Vector
+    heads: Vector
+    entries: Annotated[int, Meta(ge=0)]
+    unsigned: Annotated[int, Meta(ge=0)] = 0
+    incomplete: tuple[NodeId, ...] = ()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds everything, not only what somebody lacked."""
+        return not self.base
+
+
+class Trailer(Struct, frozen=True):
+    """The last line."""
+
+    sha256: str
+    signature: str = ""
+
+
+class _Version(Struct):
+    format: str
+    version: int
+
+
+class _VectorFile(Struct):
+    heads: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """An export that was read to its end and found whole."""
+
+    path: Path
+    header: ExportHeader
+
+
+def parse_vector(text: str | bytes) -> Vector:
+    """A version vector from the output of ``state vector --json`` or as ``{"<node id>": [seq, "<id>"]}``.
+
+    Raises UsageError.
+    """
+    try:
+        if "heads" in msgspec.json.decode(text, type=dict[str, msgspec.Raw]):
+            return msgspec.json.decode(text, type=_VectorFile).heads
+        return msgspec.json.decode(text, type=Vector)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"this is no version vector: {error}; `crabnet state vector --json` prints one", Reason.INVALID_ARGUMENT
+        ) from None
+
+
+def read_vector(files: Files, path: Path) -> Vector:
+    """The version vector in a file. Raises UsageError, StorageFailedError."""
+    with guarded("read the version vector", path):
+        content = read_whole(files, path.resolve(), limits.EXPORT_HEADER_BYTES_MAX)
+    if content is None:
+        raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
+    return parse_vector(content)
+
+
+def vector_json(vector: Mapping[str, VectorEntry]) -> dict[str, list[int | str]]:
+    """A vector as it is written."""
+    return {author: [entry.seq, entry.id] for author, entry in vector.items()}
+
+
+def encode_header(header: ExportHeader) -> bytes:
+    """The first line."""
+    return msgspec.json.encode(header) + b"\n"
+
+
+def encode_trailer(sha256: str, signature: str) -> bytes:
+    """The last line."""
+    return json.dumps({"sha256": sha256, "signature": signature}, separators=(",", ":")).encode() + b"\n"
+
+
+def _lines(files: Files, fd: int) -> Iterator[bytes]:
+    """Lines with their line feed, a last one without it too; one that is too long is cut and the last."""
+    rest = b""
+    line_bytes_max = limits.EXPORT_HEADER_BYTES_MAX
+    for chunk in read_chunks(files, fd):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+            line_bytes_max = limits.ENVELOPE_BYTES_MAX
+        if len(rest) > line_bytes_max:
+            yield rest
+            return
+    if rest:
+        yield rest
+
+
+def looks_like_export(files: Files, path: Path) -> bool:
+    """Whether a file begins as an export does, whatever its version. Raises UsageError, StorageFailedError."""
+    with guarded("read the export", path):
+        if files.size(path) is None:
+            raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
+        with opened(files, path, OpenMode.READ) as fd:
+            return files.pread(fd, 64, 0).startswith(b'{"format":"%s"' % EXPORT_FORMAT.encode())
+
+
+def check_export(files: Files, path: Path, namespace: str | None = None) -> ExportFile:
+    """Read a file to its end and verify that it is whole and signed; nothing of it was used before.
+
+    Raises RefusedError for what is no export, unsigned, of a newer version or of another namespace than
+    ``namespace``; DataDirDamagedError for damaged bytes; StorageFailedError when reading fails.
+    """
+    digest = hashlib.sha256()
+    first = last = b""
+    count = -2
+    with guarded("read the export", path), opened(files, path, OpenMode.READ) as fd:
+        for line in _lines(files, fd):
+            if count == -2:
+                first = line
+            else:
+                digest.update(last)
+            last = line
+            count += 1
+    trailer = _trailer(path, first, last, digest.hexdigest(), whole=count >= 0)
+    header = _header(path, first)
+    if header.entries != count:
+        raise _damaged(path, f"it holds {count} envelopes, but says {header.entries}")
+    if not trailer.signature:
+        raise RefusedError(f"{path} is not signed by its exporter; nothing was imported", Reason.MISSING_SIGNATURE)
+    if not statement_holds(header.node_id, EXPORT_TYPE, trailer.sha256.encode(), trailer.signature):
+        raise RefusedError(
+            f"{path}: the signature is not that of {header.node_id}; nothing was imported", Reason.BAD_SIGNATURE
+        )
+    if namespace is not None and header.namespace != namespace:
+        raise RefusedError(
+            f"{path} is of namespace {header.namespace!r}, this node is in {namespace!r}; nothing was imported",
+            Reason.WRONG_NAMESPACE,
+        )
+    return ExportFile(path, header)
+
+
+def _damaged(path: Path, detail: str) -> DataDirDamagedError:
+    return DataDirDamagedError(f"{path}: {detail}; nothing was imported, get the file again", Reason.FILE_DAMAGED)
+
+
+def _trailer(path: Path, first: bytes, line: bytes, sha256: str, *, whole: bool) -> Trailer:
+    try:
+        trailer = msgspec.json.decode(line, type=Trailer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        trailer = None
+    if trailer is None or not whole or not line.endswith(b"\n"):
+        _header(path, first)
+        raise _damaged(path, "its last line is not that of an export: it is cut off")
+    if line != encode_trailer(trailer.sha256, trailer.signature) or trailer.sha256 != sha256:
+        raise _damaged(path, "its checksum does not match")
+    return trailer
+
+
+def _header(path: Path, line: bytes) -> ExportHeader:
+    try:
+        version = msgspec.json.decode(line, type=_Version)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RefusedError(f"{path} is not an export of Crabnet", Reason.MALFORMED) from None
+    if version.format != EXPORT_FORMAT:
+        raise RefusedError(f"{path} is not an export of Crabnet", Reason.MALFORMED)
+    if version.version > EXPORT_VERSION:
+        raise RefusedError(
+            f"{path} is an export of version {version.version}, written by a newer Crabnet; this one reads up to "
+            f"version {EXPORT_VERSION}: upgrade; nothing was imported",
+            Reason.UNSUPPORTED_VERSION,
+        )
+    try:
+        header = msgspec.json.decode(line, type=ExportHeader)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{path}: its first line is not valid: {error}", Reason.MALFORMED) from None
+    if header.version != EXPORT_VERSION:
+        raise RefusedError(f"{path}: version {header.version} was never written", Reason.UNSUPPORTED_VERSION)
+    return header
+
+
+def read_entries(files: Files, export: ExportFile) -> Iterator[bytes]:
+    """The envelopes of an export that was checked. Raises StorageFailedError."""
+    with guarded("read the export", export.path), opened(files, export.path, OpenMode.READ) as fd:
+        for number, line in enumerate(_lines(files, fd)):
+            if number > export.header.entries:
+                return
+            if number:
+                yield line.removesuffix(b"\n")

@@ -1,0 +1,226 @@
+"""``crabnet state export``: what a version vector lacks, out of the journal, as one signed file.
+
+The journal is read without the lock and one frame at a time, three times: to see which envelopes stand (a fork may have
+put another in the place of one), to count, and to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from crabnet.core.records import EnvelopeRecord, decode_frame
+from crabnet.errors import Reason, RefusedError
+from crabnet.limits import STORAGE_CHUNK_BYTES
+from crabnet.operator.exchange import (
+    EXPORT_TYPE,
+    ExportHeader,
+    Vector,
+    VectorEntry,
+    encode_header,
+    encode_trailer,
+)
+from crabnet.operator.frames import walk_journal
+from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
+from crabnet.protocol.statement import sign_statement
+from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
+from crabnet.storage.journal import Frame
+from crabnet.storage.layout import Layout
+
+
+class Source(NamedTuple):
+    """What a node holds: its version vector after frame ``lsn``."""
+
+    namespace: str
+    node_id: str
+    lsn: int
+    heads: Vector
+
+
+class Wanted(NamedTuple):
+    """What to export: all that ``base`` lacks, envelopes of the old protocol too if ``unsigned``."""
+
+    base: Vector
+    unsigned: bool = False
+
+
+class _Meta(msgspec.Struct, gc=False):
+    id: str
+    from_: str = msgspec.field(name="from")
+    v: int | None = None
+    seq: int = 0
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    meta: _Meta
+
+
+_decode_meta: Final = msgspec.json.Decoder(_Envelope).decode
+
+
+class _Stored(NamedTuple):
+    """An envelope of the journal and its number there."""
+
+    number: int
+    meta: _Meta
+    cuts: bool
+    raw: bytes
+
+
+@dataclass
+class ExportResult:
+    """What was written."""
+
+    header: ExportHeader
+    bytes: int
+    unsigned_left_out: int
+
+
+class _Selection:
+    """Which envelopes of a journal a version vector lacks."""
+
+    def __init__(self, files: Files, data_dir: Path, source: Source, base: Mapping[str, VectorEntry]) -> None:
+        self._files = files
+        self._layout = Layout(data_dir)
+        self._source = source
+        self._base = base
+        self._cuts: dict[str, list[tuple[int, int]]] = {}
+        self._at_base: dict[str, str] = {}
+        self._first: dict[str, int] = {}
+        for stored in self._envelopes():
+            meta = stored.meta
+            if meta.v is None:
+                continue
+            if stored.cuts:
+                self._cuts.setdefault(meta.from_, []).append((stored.number, meta.seq))
+            known = base.get(meta.from_)
+            if known is not None and meta.seq == known.seq:
+                self._at_base[meta.from_] = meta.id
+        for author, known in base.items():
+            forked = self._at_base.get(author, known.id) != known.id
+            self._first[author] = max(1, known.seq - FEED_WINDOW_ENTRIES + 1) if forked else known.seq + 1
+
+    def _envelopes(self) -> Iterator[_Stored]:
+        number = 0
+        for item in walk_journal(self._files, self._layout):
+            if not isinstance(item, Frame):
+                continue
+            if item.lsn > self._source.lsn:
+                return
+            for record in decode_frame(item.payload):
+                if isinstance(record, EnvelopeRecord):
+                    number += 1
+                    raw = bytes(record.raw)
+                    yield _Stored(number, _decode_meta(raw).meta, record.cut is not None, raw)
+
+    def stands(self, stored: _Stored) -> bool:
+        """Whether an envelope is part of its feed to this day."""
+        cuts = self._cuts.get(stored.meta.from_, ())
+        return not any(number > stored.number and seq <= stored.meta.seq for number, seq in cuts)
+
+    def signed(self) -> Iterator[tuple[_Meta, bytes]]:
+        """The envelopes that the vector lacks, in the order of the journal."""
+        for stored in self._envelopes():
+            meta = stored.meta
+            if meta.v is not None and meta.seq >= self._first.get(meta.from_, 1) and self.stands(stored):
+                yield meta, stored.raw
+
+    def unsigned(self) -> Iterator[bytes]:
+        """Envelopes of the old protocol, which belong to no feed."""
+        return (stored.raw for stored in self._envelopes() if stored.meta.v is None)
+
+    def incomplete(self) -> tuple[int, tuple[str, ...]]:
+        """How many envelopes there are to export, and the feeds of which some are missing."""
+        count = 0
+        next_seq = dict(self._first)
+        broken: set[str] = set()
+        for meta, _ in self.signed():
+            count += 1
+            if meta.seq != next_seq.get(meta.from_, 1):
+                broken.add(meta.from_)
+            next_seq[meta.from_] = meta.seq + 1
+        for author, head in self._source.heads.items():
+            if head.seq >= self._first.get(author, 1) and next_seq.get(author, 1) != head.seq + 1:
+                broken.add(author)
+        return count, tuple(sorted(broken))
+
+
+def export_state(
+    files: Files,
+    data_dir: Path,
+    path: Path,
+    *,
+    source: Source,
+    wanted: Wanted,
+    key_seed: bytes,
+    now_s: int,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write what is ``wanted`` to ``path``, mode 0600, whole or not at all.
+
+    Raises RefusedError when the file exists, DataDirDamagedError and StorageFailedError when the journal cannot be
+    read or the file not be written.
+    """
+    if files.size(path) is not None and not overwrite:
+        raise RefusedError(f"{path} exists; choose another name, or give --force", Reason.FILE_EXISTS)
+    base, with_unsigned = wanted
+    selection = _Selection(files, data_dir, source, base)
+    count, incomplete = selection.incomplete()
+    legacy = sum(1 for _ in selection.unsigned())
+    heads = {author: head for author, head in source.heads.items() if author not in incomplete}
+    ahead = {author: entry for author, entry in base.items() if author not in heads or heads[author].seq < entry.seq}
+    header = ExportHeader(
+        namespace=source.namespace,
+        node_id=source.node_id,
+        created_at=now_s,
+        base=dict(base),
+        heads={**heads, **ahead},
+        entries=count + (legacy if with_unsigned else 0),
+        unsigned=legacy if with_unsigned else 0,
+        incomplete=incomplete,
+    )
+
+    def lines() -> Iterator[bytes]:
+        yield encode_header(header)
+        if with_unsigned:
+            yield from (raw + b"\n" for raw in selection.unsigned())
+        yield from (raw + b"\n" for _, raw in selection.signed())
+
+    with guarded("write the export", path):
+        size = _write(files, path, lines(), lambda sha256: sign_statement(key_seed, EXPORT_TYPE, sha256.encode()))
+    return ExportResult(header, size, 0 if with_unsigned else legacy)
+
+
+def _write(files: Files, path: Path, lines: Iterator[bytes], sign: Callable[[str], str]) -> int:
+    temporary = path.with_name(f".{path.name}.crabnet-export")
+    digest = hashlib.sha256()
+    offset = 0
+    if files.size(temporary) is not None:
+        files.unlink(temporary)
+    try:
+        with opened(files, temporary, OpenMode.CREATE) as fd:
+            buffer: list[bytes] = []
+            buffered = 0
+            for line in lines:
+                digest.update(line)
+                buffer.append(line)
+                buffered += len(line)
+                if buffered >= STORAGE_CHUNK_BYTES:
+                    offset = write_all(files, fd, b"".join(buffer), offset)
+                    buffer, buffered = [], 0
+            sha256 = digest.hexdigest()
+            buffer.append(encode_trailer(sha256, sign(sha256)))
+            offset = write_all(files, fd, b"".join(buffer), offset)
+            files.fsync(fd)
+        files.rename(temporary, path)
+    except BaseException:
+        if files.size(temporary) is not None:
+            files.unlink(temporary)
+        raise
+    files.fsync_dir(path.parent)
+    return offset
