@@ -42,6 +42,17 @@ from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
+_WAITING: Final = frozenset(
+    {
+        Reason.UNKNOWN_SEED,
+        Reason.UNKNOWN_BID,
+        Reason.UNKNOWN_CLAIM,
+        Reason.UNKNOWN_RESULT,
+        Reason.UNKNOWN_PARENT,
+    }
+)
+
+
 class CoreConfig(Struct, frozen=True, kw_only=True):
     """What the core needs of the settings. Units are in the names."""
 
@@ -212,7 +223,7 @@ class Core:
         kind = "envelope_accepted"
         if item.outcome is not Outcome.ACCEPTED:
             fields["reason"] = item.reason.value if item.reason is not None else None
-            waits = item.parked or (item.outcome is Outcome.IGNORED and item.record is not None)
+            waits = item.parked or (item.record is not None and item.reason in _WAITING)
             kind = "envelope_parked" if waits else f"envelope_{item.outcome.value}"
             if item.outcome is Outcome.REJECTED:
                 fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]

@@ -1,0 +1,322 @@
+"""What the core answers to each kind of envelope: accept, ignore or reject, with the Reason that names why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from crabnet import limits
+from crabnet.core.commands import Received
+from crabnet.core.core import Core, CoreConfig
+from crabnet.core.effects import Effects
+from crabnet.domain.lifecycle import counting_bids
+from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.protocol.envelope import Envelope, Kind, content_of
+from tests.support.envelopes import NOW_S, Author, edit, signer
+
+SOURCE = "192.0.2.1:9012"
+MAX_BIDS = 2
+
+
+class Answer(NamedTuple):
+    """The event that tells of an envelope."""
+
+    kind: str
+    reason: str | None = None
+
+
+ACCEPTED = Answer("envelope_accepted")
+
+
+def ignored(reason: str) -> Answer:
+    return Answer("envelope_ignored", reason)
+
+
+def rejected(reason: str) -> Answer:
+    return Answer("envelope_rejected", reason)
+
+
+def waits(reason: str) -> Answer:
+    return Answer("envelope_parked", reason)
+
+
+class Scene:
+    """A core, and authors who tell it things."""
+
+    def __init__(self, policy: AdmissionPolicy | None = None) -> None:
+        self.core = Core(CoreConfig(policy=policy or AdmissionPolicy()), signer("observer"), lambda: 1)
+        self.creator, self.worker, self.rival = Author("creator"), Author("worker"), Author("rival")
+        self.seed_id = self.creator.next_object_id()
+        self.bid_id = self.claim_id = self.result_id = ""
+        self.now_s = NOW_S
+
+    def tell(self, raw: bytes | Envelope, now_s: int | None = None) -> Answer:
+        """What becomes of a message."""
+        data = raw if isinstance(raw, bytes) else raw.raw
+        effects = Effects()
+        self.core.handle(Received(SOURCE, data), (now_s or self.now_s) * 1000, effects)
+        told = [notice for notice in effects.notices if notice.kind.startswith("envelope_")]
+        reason = told[0].fields.get("reason")
+        return Answer(told[0].kind, None if reason is None else str(reason))
+
+    @property
+    def status(self) -> str:
+        return self.core.record(self.seed_id).progress.status.value
+
+    # --- envelopes of the story: each may be made wrong by ``changes`` to its object ---------------------
+
+    def seed(self, **changes: JsonValue) -> Envelope:
+        given: JsonObject = {"max_bids": MAX_BIDS, "timeout_ms": 1_000, "exec_deadline_ms": 10_000}
+        return self.creator.say(Kind.SEED_CREATED, {"seed": {**self.creator.seed(), **given, **changes}})
+
+    def bid(self, by: Author, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        bid: JsonObject = {
+            "id": by.next_object_id(),
+            "seed_id": self.seed_id,
+            "bidder": by.id,
+            "price": 3,
+            "created_at": ts,
+        }
+        if by is self.worker:
+            self.bid_id = by.next_object_id()
+        return by.say(Kind.BID_SUBMITTED, {"bid": {**bid, **changes}}, ts)
+
+    def claim(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        by = by or self.creator
+        claim: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "bid_id": self.bid_id}
+        claim |= {"worker": self.worker.id, "created_at": ts}
+        if by is self.creator:
+            self.claim_id = by.next_object_id()
+        return by.say(Kind.CLAIM_CREATED, {"claim": {**claim, **changes}}, ts)
+
+    def run(self, by: Author | None = None, **changes: JsonValue) -> Envelope:
+        by = by or self.worker
+        run: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "claim_id": self.claim_id}
+        return by.say(Kind.TASK_STARTED, {"run": {**run, "worker": by.id, "created_at": NOW_S, **changes}})
+
+    def result(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        by = by or self.worker
+        result: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "claim_id": self.claim_id}
+        result |= {"worker": by.id, "created_at": ts, "exit_code": 0, "timed_out": False, "output_hash": "0"}
+        if by is self.worker:
+            self.result_id = by.next_object_id()
+        return by.say(Kind.TASK_RESULT, {"result": {**result, "duration_ms": 1, **changes}}, ts)
+
+    def settle(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        by = by or self.creator
+        settled: JsonObject = {"id": self.seed_id, "status": "Accepted", "claim_id": self.claim_id, "attempt": 1}
+        return by.say(Kind.TASK_SETTLE, {"seed": {**settled, "result_id": self.result_id, **changes}}, ts)
+
+    def until(self, step: str) -> Scene:
+        """Everything in order up to this step, all accepted."""
+        for name in ("seed", "bid", "claim", "run", "result", "settle"):
+            assert self.tell(self.bid(self.worker) if name == "bid" else getattr(self, name)()) == ACCEPTED
+            if name == step:
+                return self
+        raise AssertionError(step)
+
+
+def test_the_whole_job_is_accepted() -> None:
+    assert Scene().until("settle").status == "Accepted"
+
+
+def _signed(change: Callable[[Envelope], bytes]) -> Callable[[Scene], bytes]:
+    return lambda scene: change(scene.seed())
+
+
+def _set(path: str, value: JsonValue) -> Callable[[Scene], bytes]:
+    return _signed(lambda envelope: edit(envelope.raw, path, value))
+
+
+BEFORE_THE_FEED: dict[str, tuple[Callable[[Scene], bytes], Answer]] = {
+    "nothing": (lambda _: b"", rejected("empty")),
+    "too large": (lambda _: b"{" + b" " * limits.ENVELOPE_BYTES_MAX + b"}", rejected("too_large")),
+    "no JSON": (lambda _: b"{", rejected("malformed")),
+    "no object": (lambda _: b"[]", rejected("malformed")),
+    "no meta": (lambda _: b'{"payload":{}}', rejected("malformed")),
+    "payload is no object": (_set("payload", 1), rejected("malformed")),
+    "unsigned": (
+        _signed(lambda e: edit(edit(e.raw, "meta.v", ...), "meta.signature", "")),
+        rejected("missing_signature"),
+    ),
+    "version 3": (_set("meta.v", 3), ignored("unsupported_version")),
+    "empty signature": (_set("meta.signature", ""), rejected("missing_signature")),
+    "another namespace": (_set("meta.ns", "other"), ignored("wrong_namespace")),
+    "changed content": (_set("payload.seed.title", "changed"), rejected("wrong_id")),
+    "another algorithm": (
+        lambda scene: _resealed(scene, "meta.alg", "ml-dsa-65"),
+        rejected("unknown_algorithm"),
+    ),
+    "another key id": (lambda scene: _resealed(scene, "meta.key_id", "ed25519:" + "0" * 32), rejected("unknown_key")),
+    "another author": (lambda scene: _resealed(scene, "meta.from", scene.rival.id), rejected("unknown_key")),
+    "author is no key": (lambda scene: _resealed(scene, "meta.from", "somebody"), rejected("unknown_key")),
+    "a signature of something else": (_set("meta.signature", "A" * 86), rejected("bad_signature")),
+    "a feed kind without seq": (lambda scene: _resealed(scene, "meta.seq", 0), rejected("malformed")),
+    "an unknown kind outside feeds": (
+        lambda scene: edit(_resealed(scene, "meta.kind", "Gossip"), "meta.seq", 0),
+        ignored("unknown_kind"),
+    ),
+    "an unknown kind with a broken signature": (_set("meta.kind", "Gossip"), ignored("unknown_kind")),
+}
+
+
+def _resealed(scene: Scene, path: str, value: JsonValue) -> bytes:
+    """An envelope with one field changed and the id that goes with it; the signature does not."""
+    changed = edit(scene.seed().raw, path, value)
+    return edit(changed, "meta.id", hashlib.sha256(content_of(json.loads(changed))).hexdigest())
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_FEED)
+def test_what_is_refused_before_the_feed_leaves_nothing(name: str) -> None:
+    scene = Scene()
+    make, expected = BEFORE_THE_FEED[name]
+    before = scene.core.replica.state_hash()
+    raw = make(scene)
+    assert scene.tell(raw) == expected
+    assert scene.core.replica.state_hash() == before
+    assert len(scene.core.replica.seen) == 0
+    assert scene.tell(raw) == expected
+
+
+def test_time_and_duplicates() -> None:
+    scene = Scene(AdmissionPolicy(message_ttl_s=100, future_skew_s=10))
+    seed = scene.seed()
+    assert scene.tell(seed, NOW_S + 101) == ignored("expired")
+    assert scene.tell(seed, NOW_S - 11) == ignored("from_the_future")
+    assert scene.tell(seed, NOW_S + 100) == ACCEPTED
+    assert scene.tell(seed) == ignored("duplicate")
+    early = Scene(AdmissionPolicy(message_ttl_s=100, future_skew_s=10))
+    assert early.tell(early.seed(), NOW_S - 10) == ACCEPTED
+
+
+def test_places_in_a_feed() -> None:
+    scene = Scene()
+    other = Scene()
+    first, second, third = scene.seed(), scene.seed(), scene.seed()
+    assert scene.tell(third) == waits("gap")
+    assert scene.tell(third) == ignored("duplicate")
+    assert scene.tell(first) == ACCEPTED
+    other.creator.seq, other.creator.head = 1, "f" * 64
+    assert scene.tell(other.seed()) == waits("broken_chain")
+    assert scene.tell(second) == ACCEPTED
+    assert scene.core.replica.feeds.get(scene.creator.id).head_seq == 3
+
+
+@pytest.mark.parametrize("lower_first", [True, False])
+def test_of_two_branches_the_lower_id_stands(lower_first: bool) -> None:
+    scene, twin = Scene(), Scene()
+    branches = sorted((scene.seed(title="a"), twin.seed(title="b")), key=lambda e: e.meta.id, reverse=not lower_first)
+    assert scene.tell(branches[0]) == ACCEPTED
+    assert scene.tell(branches[1]) == (rejected("fork") if lower_first else ACCEPTED)
+    stands = min(branches, key=lambda e: e.meta.id)
+    assert scene.core.replica.feeds.get(scene.creator.id).head_id == stands.meta.id
+    assert [proof.id for proof in scene.core.replica.feeds.get(scene.creator.id).forks] == [stands.meta.id]
+
+
+IN_THE_FEED: dict[str, tuple[str, Callable[[Scene], Envelope], Answer]] = {
+    "a payload of another kind": (
+        "seed",
+        lambda s: s.creator.say(Kind.CLAIM_CREATED, {"seed": s.creator.seed()}),
+        rejected("malformed"),
+    ),
+    "a bid without price": ("seed", lambda s: s.bid(s.worker, price=None), rejected("malformed")),
+    "another's object id": ("seed", lambda s: s.bid(s.worker, id=s.rival.next_object_id()), rejected("wrong_id")),
+    "created_at is not ts": ("seed", lambda s: s.bid(s.worker, created_at=NOW_S - 1), rejected("malformed")),
+    "a bid for another": ("seed", lambda s: s.bid(s.worker, bidder=s.rival.id), rejected("unauthorised")),
+    "a bid below the minimum": ("seed", lambda s: s.bid(s.worker, price=0), rejected("price_too_low")),
+    "a bid after the deadline": ("seed", lambda s: s.bid(s.worker, ts=NOW_S + 61), rejected("deadline_passed")),
+    "an unknown kind": ("seed", lambda s: _later_kind(s.creator), ignored("unknown_kind")),
+    "a claim by a stranger": ("bid", lambda s: s.claim(s.rival), rejected("unauthorised")),
+    "a claim by the worker": ("bid", lambda s: s.claim(s.worker), rejected("unauthorised")),
+    "a claim for another worker": ("bid", lambda s: s.claim(worker=s.rival.id), rejected("unknown_bid")),
+    "a claim of no bid": ("bid", lambda s: s.claim(bid_id="nothing"), waits("unknown_bid")),
+    "a claim after the deadline": ("bid", lambda s: s.claim(ts=NOW_S + 60 + 3601), rejected("deadline_passed")),
+    "a claim of attempt 2": ("bid", lambda s: s.claim(attempt=2), rejected("wrong_state")),
+    "a second claim": ("claim", lambda s: s.claim(), rejected("wrong_state")),
+    "a settle before the result": ("claim", lambda s: s.settle(result_id="nothing"), waits("unknown_result")),
+    "a run by a stranger": ("claim", lambda s: s.run(s.rival), rejected("unauthorised")),
+    "a run by the creator": ("claim", lambda s: s.run(s.creator), rejected("unauthorised")),
+    "a second run": ("run", lambda s: s.run(), ignored("wrong_state")),
+    "a result by a stranger": ("run", lambda s: s.result(s.rival), rejected("unauthorised")),
+    "a result of no claim": ("run", lambda s: s.result(claim_id="nothing"), waits("unknown_claim")),
+    "a result without claim": ("run", lambda s: s.result(claim_id=None), rejected("malformed")),
+    "a forfeit before it is due": (
+        "run",
+        lambda s: s.settle(ts=NOW_S + 9, status="Forfeited", result_id=None),
+        rejected("not_due"),
+    ),
+    "a forfeit of another attempt": (
+        "run",
+        lambda s: s.settle(ts=NOW_S + 10, status="Forfeited", attempt=2, result_id=None),
+        rejected("wrong_state"),
+    ),
+    "a settle by a stranger": ("result", lambda s: s.settle(s.rival), rejected("unauthorised")),
+    "a settle by the worker": ("result", lambda s: s.settle(s.worker), rejected("unauthorised")),
+    "a settle of another result": ("result", lambda s: s.settle(result_id="another"), rejected("unknown_result")),
+    "a settle as Open": ("result", lambda s: s.settle(status="Open"), rejected("malformed")),
+    "a second result": ("result", lambda s: s.result(), ignored("wrong_state")),
+    "a close of a done seed": ("result", lambda s: s.settle(status="Expired"), rejected("wrong_state")),
+    "a second settle": ("settle", lambda s: s.settle(status="Rejected"), rejected("wrong_state")),
+    "a settle by a stranger, later": ("settle", lambda s: s.settle(s.rival), rejected("unauthorised")),
+    "a claim of a settled seed": ("settle", lambda s: s.claim(attempt=2), rejected("wrong_state")),
+    "a result for a settled seed": ("settle", lambda s: s.result(), ignored("wrong_state")),
+}
+
+
+def _later_kind(author: Author) -> Envelope:
+    """An envelope of a feed whose kind is "", which is as unknown here as any kind of a later version."""
+    return author.say(Kind.UNKNOWN, {"what": "later"})
+
+
+@pytest.mark.parametrize("name", IN_THE_FEED)
+def test_what_is_refused_keeps_its_place_and_changes_no_status(name: str) -> None:
+    step, make, expected = IN_THE_FEED[name]
+    scene = Scene().until(step)
+    before = scene.status
+    envelope = make(scene)
+    assert scene.tell(envelope, envelope.meta.ts) == expected
+    assert scene.status == before
+    author = envelope.meta.from_
+    assert scene.core.replica.feeds.get(author).head_id == envelope.meta.id
+    assert scene.tell(envelope, envelope.meta.ts) == ignored("duplicate")
+
+
+def test_parents_that_come_late() -> None:
+    scene = Scene()
+    seed, bid = scene.seed(), scene.bid(scene.worker)
+    claim, run, result, settle = scene.claim(), scene.run(), scene.result(), scene.settle()
+    assert scene.tell(bid) == waits("unknown_seed")
+    assert scene.tell(run) == waits("unknown_seed")
+    assert scene.tell(seed) == ACCEPTED
+    assert scene.tell(claim) == ACCEPTED
+    assert scene.status == "Running"
+    assert scene.tell(settle) == waits("unknown_result")
+    assert scene.tell(result) == ACCEPTED
+    assert scene.status == "Accepted"
+
+
+def test_of_more_than_max_bids_the_first_count() -> None:
+    scene = Scene().until("seed")
+    bidders = [Author(f"bidder{number}") for number in range(5)]
+    bids = [scene.bid(bidder, NOW_S + number) for number, bidder in enumerate(bidders)]
+    assert scene.tell(bids[3]) == ACCEPTED
+    assert scene.tell(bids[1]) == ACCEPTED
+    assert scene.tell(bids[4]) == ignored("too_many_bids")
+    assert scene.tell(bids[2]) == ACCEPTED
+    assert scene.tell(bids[0]) == ACCEPTED
+    counting = {fact.author for fact in counting_bids(scene.core.record(scene.seed_id))}
+    assert counting == {bidders[0].id, bidders[1].id}
+
+
+def test_baseline_envelopes_cannot_speak_for_keys() -> None:
+    scene = Scene(AdmissionPolicy(require_signatures=False))
+    stripped = edit(edit(scene.seed().raw, "meta.v", ...), "meta.signature", "")
+    assert scene.tell(stripped) == rejected("unauthorised")
+    anonymous = edit(edit(stripped, "meta.from", "node-1"), "payload.seed.created_by", "node-1")
+    assert scene.tell(anonymous) == rejected("wrong_id")
+    assert scene.tell(edit(anonymous, "payload.seed.id", "seed-1")) == ACCEPTED
