@@ -1,0 +1,52 @@
+"""The programs of docs/PYTHON.md: the example is run as it stands, the others at least compile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crabnet
+from tests.docs.pages import blocks, page
+from tests.support.nodes import DEADLINE_S, environment
+
+PROGRAMS = blocks(page("docs/PYTHON.md"), "python")
+
+
+def run(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in an empty directory."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        timeout=DEADLINE_S,
+    )
+
+
+def test_the_example_prints_what_the_page_shows(tmp_path: Path) -> None:
+    done = run(PROGRAMS[0], tmp_path)
+    assert done.stderr == ""
+    assert done.stdout == blocks(page("docs/PYTHON.md"), "text")[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS[1:], ids=range(1, len(PROGRAMS)))
+def test_the_other_programs_run_up_to_where_they_need_a_node(program: str, tmp_path: Path) -> None:
+    done = run(program, tmp_path)
+    needs_node = "control.client" in program
+    if needs_node:
+        assert "NodeNotRunningError" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_page_names_what_the_package_offers() -> None:
+    text = page("docs/PYTHON.md")
+    assert [name for name in crabnet.__all__ if name not in text and name != "__version__"] == []
+    assert all(hasattr(crabnet, name) for name in crabnet.__all__)
