@@ -442,4 +442,4 @@ def test_the_archive_does_what_two_dicts_do() -> None:
 
 @pytest.mark.deep
 def test_the_archive_does_what_two_dicts_do_for_long() -> None:
-    run_state_machine_as_test(Model, settings=settings(max_examples=500, stateful_step_count=40))
+    run_state_machine_as_test(Model, settings=settings(max_examples=200, stateful_step_count=30))

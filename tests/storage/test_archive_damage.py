@@ -150,7 +150,7 @@ def test_a_damaged_index_is_built_again(name: str, step: int, stored: Stored) ->
 
 @pytest.mark.deep
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize(("name", "step"), [("archive.sqlite", 11), ("archive.sqlite.sum", 1)])
+@pytest.mark.parametrize(("name", "step"), [("archive.sqlite", 23), ("archive.sqlite.sum", 1)])
 def test_an_index_damaged_anywhere_is_built_again(name: str, step: int, stored: Stored) -> None:
     damage_index(stored, name, step)
 
