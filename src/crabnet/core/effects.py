@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from crabnet.domain.model import Bid, Claim, Seed, TaskResult
 
 FieldValue = str | int | bool | None
 
 
-class Notice(NamedTuple):
+class Notice(Struct, frozen=True, gc=False):
     """Something worth an event; ``kind`` is a name of the event registry."""
 
     kind: str

@@ -43,10 +43,12 @@ class Neighbours:
         self.peers.heard(source, now_ms)
         if source in self.trusted:
             return
-        token = f"{self._entropy():x}{self._entropy():x}"
-        challenge = self.peers.due_challenge(source, token, now_ms)
+        challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
             self._say(self._hello(challenge=challenge), source, now_ms, effects)
+
+    def _token(self) -> str:
+        return f"{self._entropy():x}{self._entropy():x}"
 
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
         """A message that belongs to no feed."""

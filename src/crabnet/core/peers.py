@@ -8,6 +8,7 @@ more.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -53,12 +54,12 @@ class Peers:
         peer.credit = False
         return True
 
-    def due_challenge(self, address: str, token: str, now_ms: int) -> str:
-        """The challenge to send to this address now, or "". It stays the same, so that a slow echo counts, too."""
+    def due_challenge(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
+        """The challenge to send to this address now, or "". Drawn once, so that a slow echo counts, too."""
         peer = self._peers.get(address)
         if peer is None or peer.confirmed or now_ms - peer.challenged_ms < limits.PEER_CHALLENGE_INTERVAL_MS:
             return ""
-        peer.challenge = peer.challenge or token
+        peer.challenge = peer.challenge or draw()
         peer.challenged_ms = now_ms
         return peer.challenge
 

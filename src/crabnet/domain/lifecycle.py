@@ -84,7 +84,7 @@ class Record(Struct, frozen=True, gc=False):
 EMPTY: Final = Record()
 
 
-class Case(NamedTuple):
+class Case(Struct, frozen=True, gc=False):
     """What a rule may look at."""
 
     fact: Fact
