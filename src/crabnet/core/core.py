@@ -33,7 +33,7 @@ from crabnet.core.replica import Applied, Change, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate
 from crabnet.domain.lifecycle import EMPTY, Record
-from crabnet.domain.model import Body, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
+from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import AdmissionPolicy
@@ -209,6 +209,10 @@ class Core:
             self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
+
+    def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
+        """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be."""
+        self._report(self.replica.import_fact(fact, now_ms // 1000), "import", now_ms, effects)
 
     def _report(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """Journal record, notices and consequences of one applied envelope."""

@@ -112,7 +112,17 @@ class ArchiveRecord(Struct, frozen=True, array_like=True, tag="archive", gc=Fals
     seed_ids: tuple[str, ...]
 
 
-Record = EnvelopeRecord | ForkRecord | ArchiveRecord
+class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
+    """An unsigned fact of an imported baseline state, which has no envelope, and what was decided about it."""
+
+    fact: FactRow
+    at_s: int
+    outcome: Outcome
+    reason: Reason | None
+    events: tuple[EventRow, ...]
+
+
+Record = EnvelopeRecord | ForkRecord | ArchiveRecord | FactRecord
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
 _values: Final = msgspec.json.Decoder(dict)

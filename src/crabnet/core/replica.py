@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Raw, Struct
 
 from crabnet import limits
@@ -19,6 +20,7 @@ from crabnet.core.parking import Parking
 from crabnet.core.records import (
     ArchiveRecord,
     EnvelopeRecord,
+    FactRecord,
     ForkRecord,
     Record,
     SegmentRow,
@@ -27,6 +29,7 @@ from crabnet.core.records import (
     envelope_of,
     event_of_row,
     event_row,
+    fact_of_row,
     fact_row,
     record_fact,
 )
@@ -47,7 +50,7 @@ from crabnet.protocol.admission import (
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, EnvelopeMeta, Kind, object_id, seal
 from crabnet.protocol.feed import Feeds, ForkProof, Place
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
-from crabnet.protocol.legacy import legacy_fact
+from crabnet.protocol.legacy import check_unsigned, legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
 from crabnet.protocol.replay import SeenWindow
 
@@ -253,6 +256,41 @@ class Replica:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
         return self._commit(admitted.envelope, fact, decision, now_s, via, _Earlier())
 
+    def import_fact(self, fact: Fact, now_s: int) -> Applied:
+        """Observe an unsigned fact of a baseline state. It has the rights of an unsigned envelope, no more."""
+        try:
+            check_unsigned(fact.author, fact.key)
+        except PayloadRefusedError as error:
+            return _refused(refusal(error.reason, error.detail))
+        if self._admission.policy.require_signatures:
+            return _refused(refusal(Reason.MISSING_SIGNATURE, "a baseline state is unsigned"))
+        if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
+            return _refused(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived"))
+        fact = msgspec.structs.replace(fact, seq=self.arrivals + 1, signed=False)
+        decision = decide(self.state, Observe(fact), now_s)
+        if not decision.events:
+            return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
+        before = self._progress_of(decision.events)
+        for event in decision.events:
+            apply(self.state, event)
+        self.arrivals += 1
+        rows = tuple(event_row(event) for event in decision.events)
+        return Applied(
+            decision.outcome,
+            decision.reason,
+            decision.detail,
+            record=encode_record(FactRecord(fact_row(fact), now_s, decision.outcome, decision.reason, rows)),
+            seed_id=fact.seed_id,
+            changes=self._changes(before),
+        )
+
+    def _changes(self, before: Mapping[str, Progress | None]) -> tuple[Change, ...]:
+        return tuple(
+            Change(seed_id, progress, after.progress)
+            for seed_id, progress in before.items()
+            if (after := self.state.records.get(seed_id)) is not None and after.progress != progress
+        )
+
     def propose(
         self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
     ) -> tuple[Applied, Body, bytes]:
@@ -351,6 +389,11 @@ class Replica:
         """
         if isinstance(record, ArchiveRecord):
             self._evict(record.segment, record.seed_ids)
+            return None
+        if isinstance(record, FactRecord):
+            self.arrivals += 1
+            for row in record.events:
+                apply(self.state, event_of_row(row, fact_of_row(record.fact)))
             return None
         envelope = envelope_of(record)
         if isinstance(record, ForkRecord):

@@ -7,7 +7,7 @@ import threading
 import trio
 
 from crabnet import limits
-from crabnet.core.records import ArchiveRecord, decode_frame
+from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
 from crabnet.node.committer import Durable
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.journal import FramePosition
@@ -72,7 +72,7 @@ class History:
             if envelopes is None:
                 records = decode_frame(self._ledger.read_frame(entry.position))
                 envelopes = frames[entry.position] = [
-                    b"" if isinstance(record, ArchiveRecord) else bytes(record.raw) for record in records
+                    b"" if isinstance(record, ArchiveRecord | FactRecord) else bytes(record.raw) for record in records
                 ]
             raw = envelopes[entry.record_no]
             if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:

@@ -24,8 +24,7 @@ _AWAITING = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
 def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], arrival: int) -> Fact:
     """The fact that a baseline envelope states; ``arrival`` serves as ``seq``. Raises ``PayloadRefusedError``."""
     author = envelope.meta.from_
-    if looks_self_certifying(author):
-        raise PayloadRefusedError(Reason.UNAUTHORISED, f"an unsigned envelope cannot speak for {author}")
+    check_unsigned(author, "")
     try:
         if kind is Kind.TASK_SETTLE:
             return _settlement(envelope, records, arrival)
@@ -33,8 +32,7 @@ def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], a
         body = msgspec.convert(stated(envelope, key), body_type)
     except msgspec.ValidationError as error:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
-    if _reserved(body.id):
-        raise PayloadRefusedError(Reason.WRONG_ID, f"{body.id} has the form of ids that only a signed envelope creates")
+    check_unsigned(author, body.id)
     if isinstance(body, TaskResult):
         body = _linked(body, author, records)
     named = speaker(body)
@@ -44,6 +42,16 @@ def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], a
         progress = _progress(records, body.seed_id)
         body = msgspec.structs.replace(body, attempt=progress.attempt + (progress.status is SeedStatus.FORFEITED))
     return Fact(kind=fact_kind, author=author, seq=arrival, ts=envelope.meta.ts, body=body, signed=False)
+
+
+def check_unsigned(author: str, object_id: str) -> None:
+    """What nobody may state without a signature. Raises ``PayloadRefusedError``."""
+    if looks_self_certifying(author):
+        raise PayloadRefusedError(Reason.UNAUTHORISED, f"an unsigned envelope cannot speak for {author}")
+    if _reserved(object_id):
+        raise PayloadRefusedError(
+            Reason.WRONG_ID, f"{object_id} has the form of ids that only a signed envelope creates"
+        )
 
 
 def _reserved(object_id: str) -> bool:
