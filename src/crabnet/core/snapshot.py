@@ -1,6 +1,7 @@
 """The replica as rows of a checkpoint, and back.
 
-A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each; a reader skips none.
+A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each, or for a part of a large
+one; a reader skips none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from crabnet.core.records import SegmentRow
 from crabnet.core.replica import Replica
-from crabnet.core.rows import SeedRow, record_of_row, seed_row
+from crabnet.core.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import DataDirDamagedError
@@ -98,7 +99,7 @@ class Snapshot:
         for at in range(0, len(self._seen), _SEEN_PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
-            yield seed_row(seed_id, record)
+            yield from seed_rows(seed_id, record)
 
 
 def restore(replica: Replica, rows: Iterable[bytes]) -> None:
@@ -110,7 +111,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
         for raw in rows:
             row = _rows.decode(raw)
             if isinstance(row, SeedRow):
-                records[row.seed_id] = record_of_row(row)
+                records[row.seed_id] = joined(records.get(row.seed_id), record_of_row(row))
             elif isinstance(row, FeedRow):
                 window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
                 feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))

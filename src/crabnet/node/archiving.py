@@ -10,7 +10,7 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import SegmentRow
-from crabnet.core.rows import decode_seed_row, record_of_row, seed_row
+from crabnet.core.rows import SEED_ROW_BYTES_MAX, decode_seed_row, record_of_row, seed_row
 from crabnet.domain.lifecycle import Record, status_at
 from crabnet.domain.model import SeedStatus
 from crabnet.node.committer import Committer
@@ -40,11 +40,19 @@ class Archivist:
         if not found:
             return False
         await self._committer.submit(Effects())
-        rows = [row for seed_id, record in found if (row := archive_row(seed_id, record, now_ms // 1000)) is not None]
+        rows: list[ArchiveRow] = []
+        written: list[tuple[str, Record]] = []
+        for seed_id, record in found:
+            row = archive_row(seed_id, record, now_ms // 1000)
+            if row is not None:
+                rows.append(row)
+                written.append((seed_id, record))
+        if not rows:
+            return True
         with trio.CancelScope(shield=True):
             info = await trio.to_thread.run_sync(self._archive.write_segment, rows)
             effects = Effects()
-            self._core.archived(SegmentRow(info.number, info.sha256, info.rows), found, now_ms, effects)
+            self._core.archived(SegmentRow(info.number, info.sha256, info.rows), written, now_ms, effects)
             await self._committer.submit(effects)
         return True
 
@@ -64,9 +72,13 @@ class Archivist:
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
-    """The row of a seed; None for a seed without definition, which stays in memory."""
+    """The row of a seed; None for one that stays in memory: without definition, or so large that it could not be
+    journalled as a whole when it comes back.
+    """
     seed = record.definition
     if seed is None:
         return None
-    status = status_at(record, now_s).value
-    return ArchiveRow(seed_id, seed.created_at, status, seed.created_by, seed_row(seed_id, record))
+    row = seed_row(seed_id, record)
+    if len(row) > SEED_ROW_BYTES_MAX:
+        return None
+    return ArchiveRow(seed_id, seed.created_at, status_at(record, now_s).value, seed.created_by, row)
