@@ -21,6 +21,7 @@ class Neighbour:
         self.core = core
         self.signer = signer(name)
         self.address = address
+        self.challenge = ""
         self._nonces = count(1)
 
     def say(self, talk: Talk, now_ms: int = NOW_S * 1000) -> Effects:
@@ -35,6 +36,9 @@ class Neighbour:
         """Send an envelope of anybody."""
         effects = Effects()
         self.core.handle(Received(self.address, envelope.raw), now_ms, effects)
+        for talk in self.heard(effects):
+            if isinstance(talk, Hello) and talk.challenge:
+                self.challenge = talk.challenge
         return effects
 
     def hello(self, *, challenge: str = "", echo: str = "", now_ms: int = NOW_S * 1000) -> Effects:
@@ -42,9 +46,10 @@ class Neighbour:
         return self.say(Hello(NodeIdentity(self.signer.node_id), challenge, echo), now_ms)
 
     def confirm(self, now_ms: int = NOW_S * 1000) -> Effects:
-        """Prove the address: say hello, echo the challenge."""
-        challenges = [talk.challenge for talk in self.heard(self.hello(now_ms=now_ms)) if isinstance(talk, Hello)]
-        return self.hello(echo=challenges[0], now_ms=now_ms)
+        """Prove the address: echo the challenge that came, after a hello if none has come."""
+        if not self.challenge:
+            self.hello(now_ms=now_ms)
+        return self.hello(echo=self.challenge, now_ms=now_ms)
 
     def heads(self, *heads: Head, now_ms: int = NOW_S * 1000) -> Effects:
         """Say what it holds."""
