@@ -44,6 +44,8 @@ PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
 PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
 ORPHAN_FACTS_MAX: Final = 100_000
 ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
+WAITING_FACTS_PER_SEED_MAX: Final = 4_096
+"""Facts about a known seed that wait for another fact: what judges them all at once stays within one frame."""
 FORK_PROOFS_PER_FEED_MAX: Final = 8
 REASSEMBLY_BYTES_MAX: Final = 32 * 1024 * 1024
 REASSEMBLY_BYTES_PER_SOURCE_MAX: Final = 2 * 1024 * 1024
@@ -106,6 +108,8 @@ SYNC_WANT_ENTRIES_MAX: Final = 64
 SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
 SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
 SYNC_REQUEST_RETRY_MS: Final = 500
+SYNC_QUIET_MS: Final = 100
+"""An answer that brought something, but not all, is taken to be over when nothing more has come for this long."""
 
 # --- UDP transport ---------------------------------------------------------------------------------------
 

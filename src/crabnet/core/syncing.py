@@ -107,9 +107,9 @@ class SyncPlanner:
         if head >= missing.upto:
             del self._missing[author]
             return missing.head_then + 1, head, now_ms - missing.since_ms
-        if head >= missing.ahead[1]:
-            missing.attempts = 0
-            missing.next_ms = now_ms
+        # One answer rarely brings all that was asked for: what is still missing is asked for when the stream ends.
+        missing.attempts = 0
+        missing.next_ms = now_ms if head >= missing.ahead[1] else now_ms + limits.SYNC_QUIET_MS
         return None
 
     def fork_lost(self, author: str, now_ms: int) -> None:
