@@ -10,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import ingest
+from bench import commits, ingest, pauses, recovery, start
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "ingest": ingest.measure,
+    "start": start.measure,
+    "commits": commits.measure,
+    "recovery": recovery.measure,
+    "pauses": pauses.measure,
 }
 
 
