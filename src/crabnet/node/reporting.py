@@ -47,6 +47,17 @@ def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *
     """The events of a start: key, recovery, effective bounds. ``quiet`` for one-shot commands."""
     if store.key_created:
         notify("identity_created", {"key_id": core.signer.key_id, "file": "identity.key"})
+    for path in store.archive.leftovers:
+        notify(
+            "ledger_recovered",
+            {
+                "clean": False,
+                "outcome": "archive_leftover",
+                "file": path.name,
+                "detail": "a crash left an archive segment that the journal does not know; it was set aside",
+            },
+            Severity.ALERT,
+        )
     recovery = store.ledger.recovery
     for notice in recovery.notices:
         notify(
@@ -63,6 +74,9 @@ def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *
             },
             Severity.ALERT if notice.is_alert else Severity.INFO,
         )
+    for problem in store.left_out[: limits.LEFT_OUT_EVENTS_MAX]:
+        detail = problem[: limits.EVENT_DETAIL_CHARS]
+        notify("ledger_recovered", {"clean": False, "outcome": "baseline_left_out", "detail": detail}, Severity.WARNING)
     if store.feed_risk_accepted:
         last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
