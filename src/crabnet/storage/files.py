@@ -21,6 +21,8 @@ from crabnet.limits import STORAGE_CHUNK_BYTES
 FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
 
+_BLOCK_BYTES: Final = 4096
+"""File systems give space out in blocks: the last one may be free and of no use."""
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
 
@@ -202,13 +204,22 @@ def opened(files: Files, path: Path, mode: OpenMode) -> Iterator[int]:
 def write_all(files: Files, fd: int, data: bytes, offset: int) -> int:
     """Write ``data`` at ``offset`` with one call and return the offset after it.
 
-    A short write is a failure (``OSError`` with ``EIO``): it is never continued, because what stopped it
-    (a full disk, a failing medium) makes the rest doubtful.
+    A short write is a failure (``OSError`` with ``ENOSPC`` when the disk has no room for the rest, else ``EIO``): it is
+    never continued, because what stopped it makes the rest doubtful.
     """
     written = files.pwrite(fd, data, offset)
     if written != len(data):
-        raise OSError(errno.EIO, f"short write: {written} of {len(data)} bytes")
+        cause = errno.ENOSPC if _is_full(files, fd, len(data) - written) else errno.EIO
+        raise OSError(cause, f"short write: {written} of {len(data)} bytes")
     return offset + written
+
+
+def _is_full(files: Files, fd: int, bytes_needed: int) -> bool:
+    """Whether the file system of an open file lacks room for some more bytes; false when that cannot be told."""
+    try:
+        return files.free_bytes(Path(f"/proc/self/fd/{fd}")) < bytes_needed + _BLOCK_BYTES
+    except OSError:
+        return False
 
 
 def read_chunks(files: Files, fd: int, offset: int = 0) -> Iterator[bytes]:
