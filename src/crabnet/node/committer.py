@@ -123,15 +123,24 @@ class Committer:
         try:
             await self._write(batch)
         except BaseException as error:
-            # Whatever it was: those who wait would wait for ever, for they cannot be cancelled.
-            failure = error
-            if not isinstance(failure, StorageFailedError):
-                failure = StorageFailedError(f"the node's writer stopped: {type(error).__name__}", Reason.INTERNAL)
-            self._fail(failure, batch)
-            if isinstance(error, Exception):
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(limits.LAST_WORDS_MS / 1000)
+            await self._give_up(error, batch)
             raise
+
+    async def fail(self, error: BaseException) -> None:
+        """Acknowledge nothing from now on, since a part of the node has failed; tell those who wait."""
+        if self._failure is None:
+            await self._give_up(error, [])
+
+    async def _give_up(self, error: BaseException, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+        """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
+        failure = error
+        if not isinstance(failure, StorageFailedError):
+            failure = StorageFailedError(f"a part of the node has failed: {type(error).__name__}", Reason.INTERNAL)
+        self._ledger.poison(failure)
+        self._fail(failure, batch)
+        if isinstance(error, Exception):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(limits.LAST_WORDS_MS / 1000)
 
     async def _write(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
         records = [record for effects, _ in batch for record in effects.records]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -22,7 +22,7 @@ from crabnet.core.commands import (
 from crabnet.core.effects import Effects, FieldValue, Reply
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
-from crabnet.errors import CrabnetError, NetworkError, Reason, RefusedError, StorageFailedError
+from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, RefusedError, StorageFailedError
 from crabnet.monitor.registry import Severity
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
@@ -50,7 +50,7 @@ class Node:
     the one-shot commands do. Everything that an operation returns is durable.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
-    A StorageFailedError of a background job cancels the block and is raised on leaving it.
+    A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Node:
         try:
             return bool(await self._stack.__aexit__(kind, error, traceback))
         except BaseExceptionGroup as group:
-            storage, _ = group.split(StorageFailedError)
+            storage, _ = group.split((StorageFailedError, DataDirDamagedError))
             if storage is None:
                 raise
             raise _first(storage) from group
@@ -223,13 +223,18 @@ class Node:
     async def _start_jobs(self) -> None:
         nursery = await self._stack.enter_async_context(trio.open_nursery())
         self._stack.push_async_callback(self._stop_jobs, nursery)
-        nursery.start_soon(self.committer.run)
+        nursery.start_soon(self._watched, self.committer.run)
         effects = Effects()
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
-        nursery.start_soon(self._write_events)
+        nursery.start_soon(self._watched, self._write_events)
         if not self.listen:
             return
+        checkpoints = partial(
+            self.checkpointer.run,
+            journal_bytes=self.settings.checkpoint_journal_bytes,
+            interval_ms=self.settings.checkpoint_interval_s * 1000,
+        )
         for job in (
             self.outbox.run,
             self.network.receive,
@@ -237,15 +242,19 @@ class Node:
             self.history.run,
             self.archivist.run,
             self._watch_disk,
+            checkpoints,
         ):
-            nursery.start_soon(job)
-        nursery.start_soon(
-            partial(
-                self.checkpointer.run,
-                journal_bytes=self.settings.checkpoint_journal_bytes,
-                interval_ms=self.settings.checkpoint_interval_s * 1000,
-            )
-        )
+            nursery.start_soon(self._watched, job)
+
+    async def _watched(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Do a job; when it fails, nothing more is acknowledged, and those who wait are told before all ends."""
+        try:
+            await job()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            await self.committer.fail(error)
+            raise
 
     async def _stop_jobs(self, nursery: trio.Nursery) -> None:
         """Let what is under way become durable and be sent, then end all jobs."""
@@ -354,7 +363,7 @@ class Node:
         return seed.command, seed.timeout_ms
 
 
-def _first(group: BaseExceptionGroup[StorageFailedError]) -> BaseException:
+def _first(group: BaseExceptionGroup[CrabnetError]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -136,6 +136,13 @@ class Ledger:
         """Why the ledger is poisoned, ``None`` while it is sound."""
         return self._failure
 
+    def poison(self, failure: StorageFailedError) -> None:
+        """Acknowledge nothing from now on, because of a failure outside the ledger. The first failure counts."""
+        if self._failure is None:
+            self._failure = failure
+            if failure.reason is Reason.DISK_FULL:
+                self.release_reserve()
+
     def append(self, payload: bytes) -> FramePosition:
         """Write one frame and make it durable; on return it is acknowledged.
 
