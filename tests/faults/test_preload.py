@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.preload import COMPILER, build_shim
 from tests.faults.suites import Report
 from tests.faults.workload import Trail, judge, put, scratch
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+ROOT = Path(__file__).parent.parent.parent
 MODES = [
     ("error", errno.EIO),
     ("error", errno.ENOSPC),
@@ -37,10 +35,7 @@ pytestmark = [
 
 @pytest.fixture(name="shim", scope="module")
 def _shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    command = [COMPILER or "cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "shim.c"), "-ldl"]
-    subprocess.run(command, check=True, timeout=60)
-    return library
+    return build_shim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture(name="base")
