@@ -66,7 +66,7 @@ def history(seed: int, steps: int, forks: float) -> tuple[Random, list[Envelope]
     return rng, Story(rng, forks=forks).tell(steps)
 
 
-@pytest.mark.parametrize("forks", [0.0, 0.15, 0.5])
+@pytest.mark.parametrize("forks", [0.0, 0.15, 0.5, pytest.param(0.3, marks=pytest.mark.deep)])
 @fewer
 @given(seed=SEEDS)
 def test_any_order_gives_the_same_state(seed: int, forks: float) -> None:
