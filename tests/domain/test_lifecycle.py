@@ -392,6 +392,20 @@ def test_all_authors_together_cannot_fill_it_either() -> None:
     assert state.orphans_total == limits.ORPHAN_FACTS_MAX
 
 
+@pytest.mark.deep
+def test_facts_that_wait_within_one_seed_are_bounded() -> None:
+    story = Story()
+    for number in range(limits.WAITING_FACTS_PER_SEED_MAX):
+        decision = observe(story.state, story.scribe.result(story.seed, "unknown", f"author-{number % 60}"))
+        assert decision.reason is Reason.UNKNOWN_CLAIM
+    full = observe(story.state, story.scribe.result(story.seed, "unknown", STRANGER))
+    assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.PARKING_FULL, ())
+    story.claims()
+    story.returns()
+    story.accepts()
+    assert story.progress.status is S.ACCEPTED
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_more_than_max_bids_the_first_by_time_and_id_count(order: int) -> None:
     scribe, state = Scribe(), State()

@@ -236,7 +236,7 @@ NUMBERS = {
         limits.PARKED_BYTES_MAX // 2**20,
     ],
     "9 Verification": [limits.ENVELOPE_BYTES_MAX, AdmissionPolicy().message_ttl_s, AdmissionPolicy().future_skew_s],
-    "10 Lifecycle": [limits.ORPHAN_FACTS_MAX, limits.ORPHAN_FACTS_PER_AUTHOR_MAX],
+    "10 Lifecycle": [limits.ORPHAN_FACTS_MAX, limits.ORPHAN_FACTS_PER_AUTHOR_MAX, limits.WAITING_FACTS_PER_SEED_MAX],
     "3 JSON": [limits.JSON_DEPTH_MAX, limits.INTEGER_MAX],
     "Seed": [limits.CLAIM_WINDOW_S_DEFAULT],
     "13 Baseline": [limits.LEGACY_INTEGER_MAX, limits.DATAGRAM_RECEIVE_BYTES_MAX],

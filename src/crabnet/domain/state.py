@@ -233,6 +233,8 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
     elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):
         return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
     after, judgements = _with(before, fact)
+    if before.seed is not None and _waiting_full(before, fact, judgements):
+        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
     return _decision(fact, after, judgements, proposed=isinstance(command, Propose))
 
 
@@ -253,6 +255,16 @@ def _known(record: Record, fact: Fact) -> bool:
 
 def _orphans_full(state: State, author: str) -> bool:
     return state.orphans_total >= limits.ORPHAN_FACTS_MAX or state.orphans[author] >= limits.ORPHAN_FACTS_PER_AUTHOR_MAX
+
+
+def _waiting_full(record: Record, fact: Fact, judgements: tuple[tuple[str, Judgement], ...]) -> bool:
+    """True if the fact would wait, and as many as may wait for parents within one seed do so already."""
+    if len(record.others) < limits.WAITING_FACTS_PER_SEED_MAX:
+        return False
+    if not any(key == fact.key and judgement.verdict is Verdict.WAITING for key, judgement in judgements):
+        return False
+    waiting = sum(entry.judgement.verdict is Verdict.WAITING for entry in record.others)
+    return waiting >= limits.WAITING_FACTS_PER_SEED_MAX
 
 
 def _check_definition(fact: Fact) -> Decision | None:
