@@ -227,7 +227,7 @@ class Core:
         kind = "envelope_accepted"
         if item.outcome is not Outcome.ACCEPTED:
             fields["reason"] = item.reason.value if item.reason is not None else None
-            waits = item.parked or (item.record is not None and item.reason in _WAITING)
+            waits = item.parked or (item.outcome is Outcome.IGNORED and item.record and item.reason in _WAITING)
             kind = "envelope_parked" if waits else f"envelope_{item.outcome.value}"
             if item.outcome is Outcome.REJECTED:
                 fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
