@@ -24,7 +24,7 @@ class Ticker(trio.abc.Instrument):
     def __init__(self) -> None:
         self.late_s: list[float] = []
         self.longest_step_s = 0.0
-        self._began_s = 0.0
+        self._began_s: float | None = None
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
         """A task has its turn."""
@@ -32,7 +32,8 @@ class Ticker(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
         """Its turn is over."""
-        self.longest_step_s = max(self.longest_step_s, time.thread_time() - self._began_s)
+        if self._began_s is not None:
+            self.longest_step_s = max(self.longest_step_s, time.thread_time() - self._began_s)
 
     async def run(self) -> None:
         """Tick until cancelled."""

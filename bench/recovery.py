@@ -76,7 +76,7 @@ def _run(connection: Connection, step: object, data_dir: str, count: int) -> Non
 
 
 def _settings(data_dir: Path) -> Settings:
-    return Settings(data_dir=data_dir, message_ttl_s=7 * 86_400)
+    return Settings(data_dir=data_dir)
 
 
 def _fill(data_dir: Path, seeds: int) -> Opened:

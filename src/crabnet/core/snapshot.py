@@ -77,13 +77,7 @@ class Snapshot:
         self.state_hash = replica.state_hash()
         self._records = state.records.copy()
         self._feeds = [
-            FeedRow(
-                feed.author,
-                feed.head_seq,
-                feed.head_id,
-                tuple((entry.id, entry.seed_id) for entry in feed.window),
-                tuple(feed.forks),
-            )
+            Feed(feed.author, feed.head_seq, feed.head_id, feed.window.copy(), feed.forks.copy())
             for feed in replica.feeds.all()
         ]
         self._seen = list(replica.seen.entries())
@@ -95,7 +89,8 @@ class Snapshot:
         """All rows, lazily."""
         yield _encode(self._totals)
         for feed in self._feeds:
-            yield _encode(feed)
+            window = tuple((entry.id, entry.seed_id) for entry in feed.window)
+            yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, tuple(feed.forks)))
         for at in range(0, len(self._seen), _SEEN_PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
