@@ -26,7 +26,7 @@ from crabnet.core.commands import (
     Tick,
 )
 from crabnet.core.deadlines import Agenda, at_rest_since_ms, due_at_ms
-from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
+from crabnet.core.effects import Effects, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
@@ -37,9 +37,14 @@ from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settleme
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def _anything(_: EnvelopeMeta) -> bool:
+    return True
 
 
 _WAITING: Final = frozenset(
@@ -179,22 +184,21 @@ class Core:
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
         """Check all signatures of messages that are about to be handled at once, for ``verify_all`` to share out."""
-        wanted = self.neighbours.planner.wanted
-        self.replica.look_ahead(
-            [message.data for message in messages], now_ms // 1000, lambda meta: wanted(meta.from_, meta.seq)
-        )
+        self.replica.look_ahead([message.data for message in messages], now_ms // 1000, self._wanted)
+
+    def _wanted(self, meta: EnvelopeMeta) -> bool:
+        return self.neighbours.planner.wanted(meta.from_, meta.seq)
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
         source = received.source
         now_s = now_ms // 1000
-        planner = self.neighbours.planner
         imported = received.via is Via.IMPORT
         applied = self.replica.receive(
             received.data,
             now_s,
             via=received.via,
             source=source,
-            wanted=lambda meta: imported or planner.wanted(meta.from_, meta.seq),
+            wanted=_anything if imported else self._wanted,
         )
         first = applied[0]
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
@@ -217,13 +221,14 @@ class Core:
     def _report(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """Journal record, notices and consequences of one applied envelope."""
         if item.record is not None:
-            if item.place is not None:
-                effects.places.append(item.place._replace(record_no=len(effects.records)))
-            effects.records.append(item.record)
+            self._persist(item, item.record, effects)
         meta = item.meta
         fields: dict[str, FieldValue] = {"address": source, "seed_id": item.seed_id or None}
         if meta is not None:
-            fields |= {"envelope_id": meta.id, "author": meta.from_, "kind": meta.kind, "seq": meta.seq}
+            fields["envelope_id"] = meta.id
+            fields["author"] = meta.from_
+            fields["kind"] = meta.kind
+            fields["seq"] = meta.seq
         kind = "envelope_accepted"
         if item.outcome is not Outcome.ACCEPTED:
             fields["reason"] = item.reason.value if item.reason is not None else None
@@ -249,6 +254,11 @@ class Core:
             self._changed(change, meta.id if meta is not None else "", effects)
         if meta is not None and meta.v is not None:
             self.neighbours.applied(item, source, now_ms, effects)
+
+    def _persist(self, item: Applied, record: bytes, effects: Effects) -> None:
+        if item.in_feed and item.meta is not None:
+            effects.places.append(FeedPlace(item.meta.from_, item.meta.seq, item.meta.id, len(effects.records)))
+        effects.records.append(record)
 
     def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
         record = self.replica.state.records.get(change.seed_id, EMPTY)
@@ -329,10 +339,9 @@ class Core:
 
     def _stated(self, applied: Applied, raw: bytes, announce: bool, effects: Effects) -> None:
         meta = applied.meta
-        if applied.record is None or applied.place is None or meta is None:
+        if applied.record is None or meta is None:
             raise RefusedError("nothing was stated", Reason.INTERNAL)
-        effects.places.append(applied.place._replace(record_no=len(effects.records)))
-        effects.records.append(applied.record)
+        self._persist(applied, applied.record, effects)
         fields: dict[str, FieldValue] = {
             "envelope_id": meta.id,
             "kind": meta.kind,

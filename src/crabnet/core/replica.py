@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from crabnet import limits
-from crabnet.core.effects import FeedPlace
 from crabnet.core.parking import Parking
 from crabnet.core.records import (
     ArchiveRecord,
@@ -76,7 +75,7 @@ class Applied(Struct, frozen=True, gc=False):
     changes: tuple[Change, ...] = ()
     proof: ForkProof | None = None
     parked: bool = False
-    place: FeedPlace | None = None
+    in_feed: bool = False
 
 
 Thaw = Callable[[str], bytes | None]
@@ -151,6 +150,8 @@ class Replica:
             return [self._unsigned(admitted, now_s, via)]
         head = self.feeds.get(meta.from_).head_id
         applied = [self._signed(admitted, now_s, via, source)]
+        if not len(self.parking):
+            return applied
         while (feed := self.feeds.get(meta.from_)).head_id != head:
             head = feed.head_id
             for parked in self.parking.take(meta.from_, feed.head_seq + 1, head):
@@ -285,11 +286,12 @@ class Replica:
         )
 
     def _changes(self, before: Mapping[str, Progress | None]) -> tuple[Change, ...]:
-        return tuple(
-            Change(seed_id, progress, after.progress)
-            for seed_id, progress in before.items()
-            if (after := self.state.records.get(seed_id)) is not None and after.progress != progress
-        )
+        changes = []
+        for seed_id, progress in before.items():
+            after = self.state.records.get(seed_id)
+            if after is not None and after.progress is not progress and after.progress != progress:
+                changes.append(Change(seed_id, progress, after.progress))
+        return tuple(changes)
 
     def propose(
         self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
@@ -341,7 +343,9 @@ class Replica:
         earlier: _Earlier,
     ) -> Applied:
         meta = envelope.meta
-        before = {**self._progress_of(decision.events), **earlier.before}
+        before = self._progress_of(decision.events)
+        if earlier.before:
+            before.update(earlier.before)
         for event in decision.events:
             apply(self.state, event)
         self._enter(meta, "" if fact is None else fact.seed_id, now_s)
@@ -358,11 +362,6 @@ class Replica:
             fact_row(fact) if fact is not None and unsigned else None,
             earlier.thawed,
         )
-        changes = tuple(
-            Change(seed_id, progress, after.progress)
-            for seed_id, progress in before.items()
-            if (after := self.state.records.get(seed_id)) is not None and after.progress != progress
-        )
         return Applied(
             decision.outcome,
             decision.reason,
@@ -370,9 +369,9 @@ class Replica:
             meta,
             record=encode_record(record),
             seed_id="" if fact is None else fact.seed_id,
-            changes=changes,
+            changes=self._changes(before),
             proof=earlier.cut,
-            place=FeedPlace(meta.from_, meta.seq, meta.id, 0) if meta.v is not None else None,
+            in_feed=meta.v is not None,
         )
 
     def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:
