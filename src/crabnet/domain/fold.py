@@ -211,12 +211,28 @@ def judge_last(record: Record, fact: Fact) -> tuple[Judgement, Progress] | None:
     seed = record.definition
     if seed is None:
         return None
+    idle = _judge_idle(record, fact, seed)
+    if idle is not None:
+        return idle, record.progress
     for entry in record.others:
         if entry.judgement.verdict is Verdict.WAITING:
             return None
     if fact.kind in _STEPS:
         return _last_step(record, fact, seed)
     return _last_work(record, fact, seed)
+
+
+def _judge_idle(record: Record, fact: Fact, seed: Seed) -> Judgement | None:
+    """The judgement of what strangers can say in any number and nothing waits for: cheap, wherever it comes."""
+    body = fact.body
+    if isinstance(body, Run | TaskResult):
+        for entry in record.others:
+            if entry.fact.body.id == body.claim_id:
+                return None
+        return Judgement(Verdict.WAITING, Reason.UNKNOWN_CLAIM)
+    if isinstance(body, Settlement) and fact.author != seed.created_by:
+        return _void(Reason.UNAUTHORISED)
+    return None
 
 
 def _last_step(record: Record, fact: Fact, seed: Seed) -> tuple[Judgement, Progress] | None:

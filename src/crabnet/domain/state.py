@@ -159,9 +159,10 @@ class State:
         if before.bids is not after.bids:
             self.totals[FactKind.BID] += len(after.bids) - len(before.bids)
         if before.others is not after.others:
-            for entry in before.others:
+            start, end = _differing(before.others, after.others)
+            for entry in before.others[start : len(before.others) - end]:
                 self.totals[entry.fact.kind] -= 1
-            for entry in after.others:
+            for entry in after.others[start : len(after.others) - end]:
                 self.totals[entry.fact.kind] += 1
 
     def hash_pending(self) -> int:
@@ -207,6 +208,17 @@ class State:
         return self._accumulator.value()
 
 
+def _differing(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> tuple[int, int]:
+    """How many entries at the beginning, and of the others at the end, state the same facts."""
+    shorter = min(len(one), len(other))
+    start = end = 0
+    while start < shorter and one[start].fact is other[start].fact:
+        start += 1
+    while end < shorter - start and one[-1 - end].fact is other[-1 - end].fact:
+        end += 1
+    return start, end
+
+
 def leaf(seed_id: str, record: Record) -> bytes:
     """What the state hash covers of one seed."""
     return seed_id.encode() + b"\0" + _encode_leaf(record)
@@ -239,18 +251,15 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
 
 
 def _known(record: Record, fact: Fact) -> bool:
+    """True if a fact with this id is held. The id of a signed one follows from its author and seq."""
     if fact.kind is FactKind.SEED:
         return record.seed is not None
     key = fact.key
-    for entry in record.others:
-        if entry.fact.body.id == key:
-            return True
-    if not record.bids:
-        return False
-    if fact.kind is FactKind.BID and fact.signed:
-        at = bisect.bisect_left(record.bids, bid_order(fact), key=lambda entry: bid_order(entry.fact))
-        return at < len(record.bids) and record.bids[at].fact.key == key
-    return any(entry.fact.key == key for entry in record.bids)
+    if fact.signed:
+        entries, order = (record.bids, bid_order) if fact.kind is FactKind.BID else (record.others, other_order)
+        at = bisect.bisect_left(entries, order(fact), key=lambda entry: order(entry.fact))
+        return at < len(entries) and entries[at].fact.key == key
+    return any(entry.fact.key == key for entry in (*record.bids, *record.others))
 
 
 def _orphans_full(state: State, author: str) -> bool:
