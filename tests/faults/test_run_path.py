@@ -15,10 +15,12 @@ import pytest
 import trio
 
 from crabnet import limits
-from crabnet.core.commands import Publish
+from crabnet.core.commands import Operation, Publish, StartRun
+from crabnet.core.effects import Effects, Reply
 from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import CrabnetError, RefusedError
+from crabnet.node.committer import Committer
 from crabnet.node.node import Node
 from crabnet.protocol.envelope import FEED_KINDS, Kind, shape
 from crabnet.protocol.fragments import Complete, Reassembler
@@ -221,7 +223,7 @@ def faults_for(at: int, *, every: bool) -> list[Fault]:
     return [Fault.KILL_BEFORE, *(others if every else [others[at % len(others)]])]
 
 
-async def every_call(scene: Scene, *, every: bool) -> tuple[Report, set[str]]:
+async def every_call(scene: Scene, *, every: bool, calls_max: int | None = None) -> tuple[Report, set[str]]:
     """A fault at every file call from the start of the run to the end of the node; which calls were met."""
     report = Report()
     scene.restore()
@@ -244,7 +246,7 @@ async def every_call(scene: Scene, *, every: bool) -> tuple[Report, set[str]]:
                 continue
             met.add(name)
             report.add(f"{fault.value} at call {at}, {name} {path.name}", await judge(scene))
-        if not reached:
+        if not reached or at == calls_max:
             return report, met
     raise AssertionError("unreachable")
 
@@ -307,6 +309,45 @@ def test_a_crash_at_every_file_call_of_a_run_and_its_settlement(scene: Scene) ->
 
 def test_a_second_crash_while_an_interrupted_run_is_recovered(scene: Scene) -> None:
     check(trio.run(pairs, scene, 9), "interrupted run, second crash, a sample", 5)
+
+
+async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]]) -> None:
+    node: Node = self._release.__self__  # type: ignore[attr-defined]
+    for effects, _ in batch:
+        for send in effects.sends:
+            node.outbox.put(send)
+        effects.sends.clear()
+    with trio.CancelScope(shield=True):
+        await node.outbox.drain()
+    await _WRITE(self, batch)  # type: ignore[arg-type]
+
+
+async def _run_too_early(self: Node, wish: Operation) -> Reply:
+    if not isinstance(wish, StartRun):
+        return await _PERFORM(self, wish)
+    effects = Effects()
+    self.core.handle(wish, self.clock_ms(), effects)
+    self.committer.enqueue(effects)
+    return effects.reply
+
+
+_WRITE, _PERFORM = Committer._write, Node.perform
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "planted", "caught"),
+    [
+        (Committer, "_write", _send_too_early, "was sent and is not in the journal"),
+        (Node, "perform", _run_too_early, "no start of it is in the journal"),
+    ],
+)
+def test_planted_bugs_are_caught(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, planted: object, caught: str
+) -> None:
+    monkeypatch.setattr(owner, name, planted)
+    report, _ = trio.run(lambda: every_call(scene, every=False, calls_max=4))
+    print(f"{planted}: {len(report.broken)} of {report.cases} cases caught it")
+    assert any(caught in each for each in report.broken), report.broken
 
 
 @pytest.mark.deep
