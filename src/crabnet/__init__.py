@@ -6,15 +6,15 @@ docs/PYTHON.md. Everything but the version is imported when first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from crabnet._version import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from crabnet.core.commands import Publish
     from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
     from crabnet.errors import CrabnetError, Reason
     from crabnet.node.node import Node
+    from crabnet.node.seed_state import SeedState
     from crabnet.settings import Settings
 
 _HOMES = {
@@ -22,6 +22,7 @@ _HOMES = {
     "Settings": "crabnet.settings",
     "Publish": "crabnet.core.commands",
     "Seed": "crabnet.domain.model",
+    "SeedState": "crabnet.node.seed_state",
     "SeedStatus": "crabnet.domain.model",
     "Bid": "crabnet.domain.model",
     "Claim": "crabnet.domain.model",
@@ -38,6 +39,7 @@ __all__ = [
     "Publish",
     "Reason",
     "Seed",
+    "SeedState",
     "SeedStatus",
     "Settings",
     "TaskResult",

@@ -20,7 +20,6 @@ from crabnet.core.commands import (
     Tick,
 )
 from crabnet.core.effects import Effects, FieldValue, Reply
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, RefusedError, StorageFailedError
 from crabnet.monitor.registry import Severity
@@ -34,7 +33,9 @@ from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.reporting import Reporter, report_start
+from crabnet.node.seed_state import SeedState, seed_state
 from crabnet.node.store import Store, open_store, wall_ms
+from crabnet.node.views import find_seeds
 from crabnet.node.work import Workshop
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
@@ -69,6 +70,7 @@ class Node:
         self.listen_address: str | None = None
         self._stack = AsyncExitStack()
         self._stopping = False
+        self._changed = trio.Event()
 
     # --- operations ------------------------------------------------------------------------------------
 
@@ -102,10 +104,39 @@ class Node:
         """Run a seed claimed for this node and state the result; returns when that is durable. Raises RefusedError."""
         return await self._workshop.run(seed_id, announce)
 
-    async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> Record:
+    async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
         """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
         await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
-        return self.core.record(seed_id)
+        return await self.show(seed_id)
+
+    async def show(self, seed_id: str) -> SeedState:
+        """How a seed stands, archived or not. Raises RefusedError (UNKNOWN_SEED)."""
+        state = seed_state(self.core.record(seed_id), self.clock_ms() // 1000)
+        await self.durable()
+        return state
+
+    async def seeds(
+        self, *, status: SeedStatus | None = None, limit: int = 100, after: SeedState | None = None
+    ) -> list[SeedState]:
+        """Seeds, newest first, at most ``limit``; ``after`` is the last of the page before."""
+        now_s = self.clock_ms() // 1000
+        place = None if after is None else (after.seed.created_at, after.seed.id)
+        page = find_seeds(
+            self.core.replica.state.records, self.archivist.page, now_s, status=status, limit=limit, after=place
+        )
+        states = [seed_state(found.record, now_s) for found in page]
+        await self.durable()
+        return states
+
+    async def wait_for(self, seed_id: str, ready: Callable[[SeedState], bool]) -> SeedState:
+        """How a seed stands as soon as it is known and ``ready``; bound the waiting with ``trio.fail_after``."""
+        while True:
+            changed = self._changed
+            if seed_id in self.core.replica.state.records and self.core.replica.definition(seed_id) is not None:
+                state = await self.show(seed_id)
+                if ready(state):
+                    return state
+            await changed.wait()
 
     async def perform(self, wish: Operation) -> Reply:
         """Do any operation; returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
@@ -314,6 +345,8 @@ class Node:
 
     def _release(self, durable: list[Durable]) -> None:
         """Everything here is durable: now it may be told, sent and served."""
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
         for item in durable:
             effects = item.effects
             self.history.note(item)

@@ -13,9 +13,9 @@ from crabnet import __version__, limits
 from crabnet.core.commands import Publish
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.errors import Reason, UsageError
-from crabnet.node.importing import import_envelopes
+from crabnet.node.importing import UnsignedFact, import_entries
 from crabnet.node.node import Node
-from crabnet.node.views import body_view, seed_details, seed_page, seed_view
+from crabnet.node.views import body_view, find_seeds, seed_details, seed_page, seed_view
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
 from crabnet.settings import shown
@@ -62,6 +62,7 @@ class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class _Import(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     envelopes: list[bytes] = []
+    facts: list[UnsignedFact] = []
 
 
 class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,8 +88,8 @@ async def _run(node: Node, params: _Run) -> JsonObject:
 
 
 async def _settle(node: Node, params: _Settle) -> JsonObject:
-    record = await node.settle(params.seed_id, params.outcome, note=params.note, announce=params.announce)
-    return {"seed": seed_view(record, node.clock_ms() // 1000)}
+    await node.settle(params.seed_id, params.outcome, note=params.note, announce=params.announce)
+    return {"seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000)}
 
 
 async def _list(node: Node, params: _List) -> JsonObject:
@@ -96,14 +97,16 @@ async def _list(node: Node, params: _List) -> JsonObject:
     if params.after is not None:
         definition = node.core.record(params.after).definition
         after = None if definition is None else (definition.created_at, params.after)
-    page = seed_page(
+    now_s = node.clock_ms() // 1000
+    found = find_seeds(
         node.core.replica.state.records,
         node.archivist.page,
-        node.clock_ms() // 1000,
+        now_s,
         status=params.status,
-        limit=params.limit,
+        limit=params.limit + 1,
         after=after,
     )
+    page = seed_page(found, now_s, limit=params.limit)
     await node.durable()
     return page
 
@@ -153,7 +156,7 @@ async def _vector(node: Node, _: _NoParams) -> JsonObject:
 
 
 async def _import(node: Node, params: _Import) -> JsonObject:
-    return await import_envelopes(node, params.envelopes)
+    return await import_entries(node, params.envelopes, params.facts)
 
 
 async def _status(node: Node, _: _NoParams) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -81,7 +81,16 @@ def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
     ]
 
 
-def seed_page(
+class Found(NamedTuple):
+    """A seed of a list, and whether it has left memory."""
+
+    created_at: int
+    seed_id: str
+    record: Record
+    archived: bool
+
+
+def find_seeds(
     records: Mapping[str, Record],
     archived: ArchivePage,
     now_s: int,
@@ -89,26 +98,31 @@ def seed_page(
     status: SeedStatus | None,
     limit: int,
     after: SeedPlace | None,
-) -> JsonObject:
+) -> list[Found]:
     """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
-    found = [
-        (seed.created_at, seed_id, record, False)
+    live = (
+        Found(seed.created_at, seed_id, record, False)
         for seed_id, record in records.items()
         if (seed := record.definition) is not None
         and (status is None or status_at(record, now_s) is status)
         and (after is None or _order(seed.created_at, seed_id) > _order(*after))
-    ]
-    found = heapq.nsmallest(limit + 1, found, key=lambda item: _order(*item[:2]))
+    )
+    found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))
     found += [
-        (seed.created_at, seed_id, record, True)
-        for seed_id, record in archived(status=status, limit=limit + 1, after=after)
+        Found(seed.created_at, seed_id, record, True)
+        for seed_id, record in archived(status=status, limit=limit, after=after)
         if (seed := record.definition) is not None
     ]
-    found.sort(key=lambda item: _order(*item[:2]))
+    found.sort(key=lambda item: _order(item.created_at, item.seed_id))
+    return found[:limit]
+
+
+def seed_page(found: list[Found], now_s: int, *, limit: int) -> JsonObject:
+    """A page of at most ``limit`` seeds; one more in ``found`` says that another page follows."""
     page = found[:limit]
     return {
-        "seeds": [{**seed_view(record, now_s), "archived": old} for _, _, record, old in page],
-        "next": page[-1][1] if len(found) > limit else None,
+        "seeds": [{**seed_view(item.record, now_s), "archived": item.archived} for item in page],
+        "next": page[-1].seed_id if len(found) > limit else None,
     }
 
 
