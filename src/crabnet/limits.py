@@ -95,8 +95,8 @@ EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
-EVENT_FILE_BYTES_MAX_DEFAULT: Final = 32 * 1024 * 1024
-EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 24 * 3600 * 1000
+EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
+EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
 """Rotated event files kept beside the current one."""
 
@@ -195,6 +195,9 @@ SYNC_HEADS_PER_DATAGRAM: Final = 4
 PEER_CHALLENGE_INTERVAL_MS: Final = 1_000
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
 SOURCES_MAX: Final = 16_384
+SOURCES_REPORTED_MAX: Final = 64
+"""Blocked sources told by name in one event each second."""
+DROPS_REPORT_MS: Final = 1_000
 EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
@@ -247,3 +250,5 @@ IMPORT_BATCH_BYTES: Final = 512 * 1024
 IMPORT_BATCH_ENTRIES: Final = 512
 IMPORT_SLICE: Final = 64
 """Imported envelopes handled before other tasks of the node have their turn."""
+LEFT_OUT_EVENTS_MAX: Final = 100
+"""Events about what of a baseline's state could not be imported."""

@@ -77,6 +77,7 @@ def verify_(context: click.Context, start: str) -> None:
                     "frames": report.frames,
                     "envelopes": report.envelopes,
                     "unsigned": report.unsigned,
+                    "facts": report.facts,
                     "state_hash": report.state_hash or None,
                     "comparisons": comparisons,
                     "findings": findings,
@@ -91,7 +92,7 @@ def verify_(context: click.Context, start: str) -> None:
         for text in report.notes:
             note(plain(text))
         if report.ok:
-            write(_summary(report.frames, report.envelopes, report.unsigned))
+            write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
             for each in report.comparisons:
                 write(f"state hash equals that of {plain(each.name)} after frame {each.lsn}\n")
             write(f"state hash {report.state_hash or 'not computed'}\n")
@@ -144,6 +145,7 @@ def log_(
         write(json_line(fields) if state.json else plain(describe_row(row)) + "\n")
 
 
-def _summary(frames: int, envelopes: int, unsigned: int) -> str:
+def _summary(frames: int, envelopes: int, unsigned: int, facts: int) -> str:
     legacy = f", {unsigned} of them unsigned (of the old protocol)" if unsigned else ""
-    return f"sound: {frames} frames, {envelopes} envelopes{legacy}\n"
+    imported = f", {facts} unsigned facts of an imported baseline state" if facts else ""
+    return f"sound: {frames} frames, {envelopes} envelopes{legacy}{imported}\n"

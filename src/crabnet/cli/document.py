@@ -36,7 +36,7 @@ _JSON: Final = {
     "status": "the answer of the method `status`",
     "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
-    "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "state_hash",'
+    "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts", "state_hash",'
     ' "comparisons": [{"with", "lsn", "expected", "computed"}],'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
@@ -44,7 +44,8 @@ _JSON: Final = {
     "state vector": "the answer of the method `state.vector`",
     "state export": '`{"file", "bytes", "entries", "unsigned", "unsigned_left_out", "full", "lsn",'
     ' "incomplete": [node id]}`',
-    "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter"}`',
+    "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter",'
+    ' "problems": [text]}`; `exporter` is null for a state of the Rust program',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',

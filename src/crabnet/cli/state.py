@@ -106,32 +106,46 @@ def import_(context: click.Context, file: Path) -> None:
     """
     run = state_of(context)
     settings = run.settings
-    from crabnet.operator.exchange import check_export, read_entries
+    from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
     from crabnet.operator.transfer import import_entries
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
-    export = check_export(files, file.resolve(), settings.namespace)
-    totals = import_entries(settings, read_entries(files, export))
+    path = file.resolve()
+    problems: list[str] = []
+    exporter: str | None = None
+    if looks_like_baseline(files, path):
+        from crabnet.operator.baseline import read_importable, seeds_apart
+
+        found = read_importable(files, path, run.perform("config", {}))
+        totals = import_entries(settings, found.facts, found.statuses)
+        problems = [*found.problems, *seeds_apart(found, totals.statuses)]
+    else:
+        export = check_export(files, path, settings.namespace)
+        exporter = export.header.node_id
+        totals = import_entries(settings, read_entries(files, export))
     ignored: dict[str, JsonValue] = {**totals.ignored}
     rejected: dict[str, JsonValue] = {**totals.rejected}
     if run.json:
-        write(
-            json_line(
-                {
-                    "entries": totals.entries,
-                    "accepted": totals.accepted,
-                    "ignored": ignored,
-                    "rejected": rejected,
-                    "exporter": export.header.node_id,
-                }
-            )
-        )
+        fields: dict[str, JsonValue] = {
+            "entries": totals.entries,
+            "accepted": totals.accepted,
+            "ignored": ignored,
+            "rejected": rejected,
+            "exporter": exporter,
+            "problems": [*problems],
+        }
+        write(json_line(fields))
         return
-    write(f"imported {totals.accepted} of {totals.entries} envelopes\n")
+    what = "unsigned facts" if exporter is None else "envelopes"
+    write(f"imported {totals.accepted} of {totals.entries} {what}\n")
     for word, counts in (("ignored", totals.ignored), ("rejected", totals.rejected)):
         for reason, count in sorted(counts.items()):
             write(f"{word} {count}: {plain(reason)}\n")
+    for problem in problems:
+        note(plain(problem))
     if totals.ignored["gap"]:
-        note("envelopes with the reason gap follow others that are neither here nor in the file: export since this "
-             "node's vector, as `crabnet state vector --json` prints it")  # fmt: skip
+        note(
+            "envelopes with the reason gap follow others that are neither here nor in the file: export since this "
+            "node's vector, as `crabnet state vector --json` prints it"
+        )

@@ -1,4 +1,4 @@
-"""Envelopes that the operator brings: the same verification as from the network, only that they may be old."""
+"""What the operator brings: envelopes, verified as from the network, only that they may be old; facts of a baseline."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects, Notice
-from crabnet.core.records import Via
+from crabnet.core.records import BODY_TYPES, Via
+from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId
 from crabnet.errors import Reason
 from crabnet.node.node import Node
 from crabnet.protocol.canonical import JsonObject
 
 SOURCE: Final = "import"
+_FACTS: Final = frozenset({FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE})
 _ACCEPTED: Final = "envelope_accepted"
 _COUNTED: Final = {
     "envelope_ignored": "ignored",
@@ -39,7 +41,24 @@ class _Envelope(Struct, gc=False):
 _decode: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-async def import_envelopes(node: Node, envelopes: Iterable[bytes]) -> JsonObject:
+class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fact of a baseline state. ``ts`` in seconds; ``body`` is the object of that kind."""
+
+    kind: FactKind
+    author: NodeId
+    ts: Natural
+    body: dict[str, object]
+
+    def fact(self) -> Fact | None:
+        """The fact, None when the body is not one of its kind."""
+        try:
+            body: Body = msgspec.convert(self.body, BODY_TYPES[self.kind])
+        except msgspec.ValidationError:
+            return None
+        return Fact(kind=self.kind, author=self.author, seq=0, ts=self.ts, body=body, signed=False)
+
+
+async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact]) -> JsonObject:
     """How many were accepted, and how many ignored and rejected by Reason; durable when this returns.
 
     Raises StorageFailedError.
@@ -47,12 +66,11 @@ async def import_envelopes(node: Node, envelopes: Iterable[bytes]) -> JsonObject
     accepted = 0
     refused: dict[str, Counter[str]] = {"ignored": Counter(), "rejected": Counter()}
     effects = Effects()
-    for number, raw in enumerate(envelopes, 1):
-        if _is_talk(raw):
-            refused["rejected"][Reason.UNSOLICITED.value] += 1
-            continue
+    items: list[bytes | UnsignedFact] = [*envelopes, *facts]
+    for number, item in enumerate(items, 1):
         told = len(effects.notices)
-        node.core.handle(Received(SOURCE, raw, Via.IMPORT), node.clock_ms(), effects)
+        if not _hand_over(node, item, effects):
+            refused["rejected"][Reason.MALFORMED.value] += 1
         judged = [each for each in effects.notices[told:] if each.kind == _ACCEPTED or each.kind in _COUNTED]
         accepted += sum(_count(each, refused) for each in judged)
         # Those behind the first waited for it: they were counted as ignored when their turn in the file came.
@@ -67,6 +85,20 @@ async def import_envelopes(node: Node, envelopes: Iterable[bytes]) -> JsonObject
     answer: JsonObject = {"accepted": accepted}
     answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
     return answer
+
+
+def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool:
+    """Have the core judge an entry; false for one that has no business in an import."""
+    if isinstance(item, bytes):
+        if _is_talk(item):
+            return False
+        node.core.handle(Received(SOURCE, item, Via.IMPORT), node.clock_ms(), effects)
+        return True
+    fact = item.fact()
+    if fact is None or fact.kind not in _FACTS:
+        return False
+    node.core.import_fact(fact, node.clock_ms(), effects)
+    return True
 
 
 def _is_talk(raw: bytes) -> bool:

@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from crabnet.core.core import Core
 from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
+from crabnet.node.baseline import import_baseline
 from crabnet.node.config import core_config
 from crabnet.node.risk_mark import RiskMark
 from crabnet.node.verifier import ParallelVerifier
@@ -52,6 +54,8 @@ class Store:
     replayed_frames: int
     duration_ms: int
     verifier: ParallelVerifier
+    left_out: tuple[str, ...] = ()
+    """What of a baseline's state could not be imported."""
 
     def close(self) -> None:
         """Close index and ledger; the ledger last, for it holds the lock."""
@@ -77,7 +81,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
     """Open the data dir of ``settings``. Blocks: use a worker thread.
 
     A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
-    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError.
+    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, RefusedError for an unsigned baseline state.
     """
     started_ms = wall_ms()
     lock = acquire_with_wait(
@@ -97,8 +101,10 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
     ledger = Ledger.open(
         settings.data_dir, files=files, now_ms=now_ms, role=role, expected_node_id=signer.node_id, lock=lock
     )
-    try:
+    with ExitStack() as undo:
+        undo.callback(ledger.close)
         verifier = ParallelVerifier()
+        undo.callback(verifier.close)
         core = Core(core_config(settings), signer, entropy, verifier)
         replayed = _restore(core, ledger)
         mark = RiskMark(files, settings.data_dir)
@@ -106,12 +112,11 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         core.feed_risk = at_risk and not settings.accept_feed_risk
         mark.keep(core.feed_risk)
         known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.segments]
-        archive = Archive.open(files, settings.data_dir, known)
+        archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
         core.replica.thaw = archive.get
+        left_out = import_baseline(core, ledger, now_ms)
         index = _open_index(files, settings, ledger)
-    except BaseException:
-        ledger.close()
-        raise
+        undo.pop_all()
     return Store(
         ledger,
         core,
@@ -123,6 +128,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         replayed,
         wall_ms() - started_ms,
         verifier,
+        left_out,
     )
 
 

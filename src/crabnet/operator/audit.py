@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, SegmentRow, decode_frame
+from crabnet.core.records import EnvelopeRecord, FactRecord, ForkRecord, SegmentRow, decode_frame
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
@@ -88,6 +88,8 @@ class AuditReport:
     frames: int = 0
     envelopes: int = 0
     unsigned: int = 0
+    facts: int = 0
+    """Facts of an imported baseline state, which have no envelope."""
     state_hash: str = ""
     comparisons: list[Comparison] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -356,6 +358,7 @@ class _Audit:
                 if wrong:
                     index = FRAME_PREFIX_BYTES + max(0, frame.payload.find(bytes(record.raw)))
                     self._report.add(Finding(path, wrong, frame.position.offset + index, frame.lsn, envelope_id))
+            self._report.facts += isinstance(record, FactRecord)
             try:
                 if replica is not None:
                     replica.replay(record)

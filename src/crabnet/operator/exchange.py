@@ -32,7 +32,7 @@ from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks,
 EXPORT_FORMAT: Final = "crabnet-export"
 EXPORT_VERSION: Final = 1
 EXPORT_TYPE: Final = "application/vnd.crabnet.export.v1"
-_TRAILER_BYTES_MAX: Final = 1024
+_SNIFF_BYTES: Final = 64
 
 
 class VectorEntry(Struct, frozen=True, array_like=True):
@@ -144,13 +144,14 @@ def _lines(files: Files, fd: int) -> Iterator[bytes]:
         yield rest
 
 
-def looks_like_export(files: Files, path: Path) -> bool:
-    """Whether a file begins as an export does, whatever its version. Raises UsageError, StorageFailedError."""
-    with guarded("read the export", path):
+def looks_like_baseline(files: Files, path: Path) -> bool:
+    """Whether a file can be a baseline's state.json: that says no format. Raises UsageError, StorageFailedError."""
+    with guarded("read the file", path):
         if files.size(path) is None:
             raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
         with opened(files, path, OpenMode.READ) as fd:
-            return files.pread(fd, 64, 0).startswith(b'{"format":"%s"' % EXPORT_FORMAT.encode())
+            start = files.pread(fd, _SNIFF_BYTES, 0)
+    return start.lstrip().startswith(b"{") and b'"format"' not in start
 
 
 def check_export(files: Files, path: Path, namespace: str | None = None) -> ExportFile:

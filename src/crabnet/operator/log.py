@@ -13,12 +13,22 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import ArchiveRecord, EnvelopeRecord, ForkRecord, Record, decode_frame, envelope_of
-from crabnet.core.records import record_fact as fact_of_record
+from crabnet.core.records import (
+    ArchiveRecord,
+    EnvelopeRecord,
+    FactRecord,
+    ForkRecord,
+    Record,
+    Via,
+    decode_frame,
+    envelope_of,
+    fact_of_row,
+    record_fact,
+)
 from crabnet.domain.model import Fact, FactKind
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.operator.frames import Hole, Segment, walk_journal
-from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.envelope import Envelope, EnvelopeMeta, Kind
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of
 from crabnet.storage.files import Files, guarded
 from crabnet.storage.layout import Layout, list_segments
@@ -41,9 +51,9 @@ class LogRow(Struct, frozen=True, kw_only=True):
     author: str
     seed_id: str | None
     object_id: str | None
-    envelope_id: str
+    envelope_id: str | None
     ts: int
-    via: str
+    via: str | None
     signed: bool
     decision: str
     reason: str | None
@@ -127,33 +137,39 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
     """What the log shows of a record; None for records that decide nothing."""
     if isinstance(record, ArchiveRecord):
         return None
-    envelope = envelope_of(record)
-    meta = envelope.meta
-    fact = _fact(record, envelope)
-    decision, via = "rejected", ""
-    reason: str | None = Reason.FORK.value
-    status: str | None = None
-    if isinstance(record, EnvelopeRecord):
-        decision, reason = record.outcome.value, None if record.reason is None else record.reason.value
-        via = record.via.value
+    meta: EnvelopeMeta | None = None
+    if isinstance(record, FactRecord):
+        fact: Fact | None = fact_of_row(record.fact)
+    else:
+        envelope = envelope_of(record)
+        meta, fact = envelope.meta, _fact(record, envelope)
+    decision, reason, status = "rejected", str(Reason.FORK.value), ""
+    if isinstance(record, EnvelopeRecord | FactRecord):
+        decision, reason = record.outcome.value, "" if record.reason is None else record.reason.value
         seed_id = "" if fact is None else fact.seed_id
-        status = next((e.progress.status.value for e in reversed(record.events) if e.seed_id == seed_id), None)
+        status = next((e.progress.status.value for e in reversed(record.events) if e.seed_id == seed_id), "")
     return LogRow(
         lsn=lsn,
         at_s=record.at_s,
         at=_utc(record.at_s),
-        kind=meta.kind if fact is None else fact.kind.value,
-        author=meta.from_,
+        kind=fact.kind.value if fact is not None else "" if meta is None else meta.kind,
+        author=meta.from_ if meta is not None else "" if fact is None else fact.author,
         seed_id=None if fact is None else fact.seed_id,
         object_id=None if fact is None else fact.key,
-        envelope_id=meta.id,
-        ts=meta.ts,
-        via=via,
-        signed=meta.v is not None,
+        envelope_id=None if meta is None else meta.id,
+        ts=meta.ts if meta is not None else 0 if fact is None else fact.ts,
+        via=_via(record),
+        signed=meta is not None and meta.v is not None,
         decision=decision,
-        reason=reason,
-        status=status,
+        reason=reason or None,
+        status=status or None,
     )
+
+
+def _via(record: EnvelopeRecord | ForkRecord | FactRecord) -> str | None:
+    if isinstance(record, EnvelopeRecord):
+        return record.via.value
+    return Via.IMPORT.value if isinstance(record, FactRecord) else None
 
 
 def _utc(at_s: int) -> str:
@@ -167,7 +183,7 @@ def _fact(record: EnvelopeRecord | ForkRecord, envelope: Envelope) -> Fact | Non
     """What an envelope states, also when it was refused or lost a fork."""
     try:
         if isinstance(record, EnvelopeRecord) and (record.fact is not None or any(e.adds for e in record.events)):
-            return fact_of_record(record, envelope)
+            return record_fact(record, envelope)
         kind = _KINDS.get(envelope.meta.kind)
         return None if kind is None or envelope.meta.v is None else fact_of(envelope, kind)
     except (CrabnetError, PayloadRefusedError, KeyError, msgspec.MsgspecError):
@@ -181,6 +197,7 @@ def describe_row(row: LogRow) -> str:
     parts += [f"status={row.status}"] if row.status is not None else []
     parts += [f"seed={row.seed_id}"] if row.seed_id is not None else []
     parts += [f"id={row.object_id}"] if row.object_id not in {None, row.seed_id} else []
-    parts += [f"by={row.author}", f"envelope={row.envelope_id}"]
-    parts += [f"via={row.via}"] if row.via else []
+    parts += [f"by={row.author}"]
+    parts += [f"envelope={row.envelope_id}"] if row.envelope_id is not None else []
+    parts += [f"via={row.via}"] if row.via is not None else []
     return " ".join(parts if row.signed else [*parts, "unsigned"])

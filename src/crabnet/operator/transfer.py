@@ -1,23 +1,29 @@
-"""``crabnet state import``: the envelopes of an export into the node, whether it runs or not."""
+"""``crabnet state import``: what a file holds into the node, whether it runs or not."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
+import msgspec
 import trio
 
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
-from crabnet.errors import CrabnetError
+from crabnet.domain.model import Fact
+from crabnet.errors import CrabnetError, RefusedError
 from crabnet.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.settings import Settings
 
-METHOD = "state.import"
+METHOD: Final = "state.import"
+Entry = bytes | Fact
+"""An envelope, or an unsigned fact of a baseline state."""
 
 
 @dataclass
@@ -28,6 +34,8 @@ class ImportTotals:
     accepted: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    statuses: dict[str, str | None] = field(default_factory=dict)
+    """Of the seeds that were asked for; None if they are not known."""
 
     def add(self, entries: int, answer: JsonValue) -> None:
         """Count the answer to one batch. Raises CrabnetError for one that is none."""
@@ -42,47 +50,78 @@ class ImportTotals:
                 counter[reason] += count if isinstance(count, int) else 0
 
 
-def import_entries(settings: Settings, entries: Iterable[bytes]) -> ImportTotals:
-    """Give envelopes to the node that runs on the data dir, or open it here. Every batch is durable when it is counted.
+Perform = Callable[[str, JsonObject], Awaitable[JsonValue]]
 
-    Raises what the node answers or opening raises: DataDirBusyError, DataDirDamagedError, StorageFailedError.
-    """
-    totals = ImportTotals()
-    batches = _batches(entries)
-    pending: list[bytes] | None = next(batches, [])
+
+class _Import:
+    """An import that can be taken up again where it stopped: in another node, or here."""
+
+    def __init__(self, entries: Iterable[Entry], seed_ids: Iterable[str]) -> None:
+        self.totals = ImportTotals()
+        self._batches = _batches(entries)
+        self._pending: list[Entry] | None = next(self._batches, [])
+        self._seed_ids = list(reversed(list(seed_ids)))
+
+    async def run(self, perform: Perform) -> None:
+        while self._pending is not None:
+            answer = await perform(METHOD, _params(self._pending))
+            self.totals.add(len(self._pending), answer)
+            self._pending = next(self._batches, None)
+        while self._seed_ids:
+            self.totals.statuses[self._seed_ids[-1]] = await _status_of(perform, self._seed_ids[-1])
+            self._seed_ids.pop()
+
+
+async def _status_of(perform: Perform, seed_id: str) -> str | None:
     try:
-        while pending is not None:
-            answer = call(settings.data_dir, METHOD, _params(pending), settings.control_timeout_ms)
-            totals.add(len(pending), answer)
-            pending = next(batches, None)
+        shown = await perform("seed.show", {"seed_id": seed_id})
+    except RefusedError:
+        return None
+    seed = shown.get("seed") if isinstance(shown, dict) else None
+    status = seed.get("status") if isinstance(seed, dict) else None
+    return status if isinstance(status, str) else None
+
+
+def import_entries(settings: Settings, entries: Iterable[Entry], seed_ids: Iterable[str] = ()) -> ImportTotals:
+    """Give entries to the node that runs on the data dir, or open it here. Every batch is durable when it is counted.
+
+    Afterwards asks for the statuses of ``seed_ids``. Raises what the node answers or opening raises: DataDirBusyError,
+    DataDirDamagedError, StorageFailedError.
+    """
+    job = _Import(entries, seed_ids)
+
+    async def by_socket(method: str, params: JsonObject) -> JsonValue:
+        return call(settings.data_dir, method, params, settings.control_timeout_ms)
+
+    async def here() -> None:
+        async with Node(settings, listen=False) as node:
+            await job.run(partial(dispatch, node))
+
+    try:
+        trio.run(job.run, by_socket)
     except NodeNotRunningError:
-        if pending is not None:
-            trio.run(_import_here, settings, pending, batches, totals)
-    return totals
+        trio.run(here)
+    return job.totals
 
 
-async def _import_here(
-    settings: Settings, pending: list[bytes], batches: Iterator[list[bytes]], totals: ImportTotals
-) -> None:
-    async with Node(settings, listen=False) as node:
-        batch: list[bytes] | None = pending
-        while batch is not None:
-            totals.add(len(batch), await dispatch(node, METHOD, _params(batch)))
-            batch = next(batches, None)
+def _params(batch: list[Entry]) -> JsonObject:
+    facts: list[JsonValue] = [
+        {"kind": each.kind.value, "author": each.author, "ts": each.ts, "body": msgspec.to_builtins(each.body)}
+        for each in batch
+        if isinstance(each, Fact)
+    ]
+    return {"envelopes": [b64encode(each).decode() for each in batch if isinstance(each, bytes)], "facts": facts}
 
 
-def _params(batch: list[bytes]) -> JsonObject:
-    return {"envelopes": [b64encode(raw).decode() for raw in batch]}
-
-
-def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
+def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
     size = 0
-    for raw in entries:
-        if batch and (size + len(raw) > IMPORT_BATCH_BYTES or len(batch) >= IMPORT_BATCH_ENTRIES):
+    for entry in entries:
+        entry_bytes = len(entry) if isinstance(entry, bytes) else len(msgspec.json.encode(entry.body))
+        if batch and (size + entry_bytes > IMPORT_BATCH_BYTES or len(batch) >= IMPORT_BATCH_ENTRIES):
             yield batch
             batch, size = [], 0
-        batch.append(raw)
-        size += len(raw)
+        batch.append(entry)
+        size += entry_bytes
     if batch:
         yield batch

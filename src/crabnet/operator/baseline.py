@@ -1,0 +1,46 @@
+"""``crabnet state import`` of a baseline's ``state.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from crabnet.control.client import JsonValue
+from crabnet.domain.model import SeedStatus
+from crabnet.errors import Reason, RefusedError
+from crabnet.limits import BASELINE_STATE_BYTES_MAX
+from crabnet.node.baseline import UNSIGNED_HINT
+from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
+from crabnet.storage.files import Files, guarded, read_whole
+
+
+def read_importable(files: Files, path: Path, config: JsonValue) -> BaselineState:
+    """The facts in the file, if ``config``, the answer of the method of that name, allows unsigned ones.
+
+    Raises RefusedError; StorageFailedError when the file cannot be read.
+    """
+    with guarded("read the file", path):
+        content = read_whole(files, path, BASELINE_STATE_BYTES_MAX)
+    found = None if content is None else parse_baseline_state(content)
+    if found is None:
+        raise RefusedError(
+            f"{path} is neither an export of Crabnet nor a state.json of the Rust program; nothing was imported",
+            Reason.MALFORMED,
+        )
+    settings = config.get("settings") if isinstance(config, dict) else None
+    if not isinstance(settings, dict) or settings.get("require_signatures") is not False:
+        raise RefusedError(
+            f"{path} is a state.json of the Rust program; {UNSIGNED_HINT}; nothing was imported",
+            Reason.MISSING_SIGNATURE,
+        )
+    return found
+
+
+def seeds_apart(found: BaselineState, statuses: Mapping[str, str | None]) -> Iterator[str]:
+    """Seeds that do not stand in the node, as ``statuses`` tells, as they stand in the file."""
+    for seed_id, status in found.statuses.items():
+        here = statuses.get(seed_id)
+        if here is None:
+            yield f"Seed {seed_id}: it was not imported"
+        elif here != status.value and not (status is SeedStatus.OPEN and here == SeedStatus.EXPIRED.value):
+            yield f"Seed {seed_id}: it is {status.value} in the file, but {here} here"
