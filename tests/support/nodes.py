@@ -283,7 +283,10 @@ def converge(nodes: list[NodeProcess], seed_ids: Iterable[str] = (), status: str
             return None
         return hashes.pop()
 
-    return wait_for(f"{len(nodes)} nodes agree", same)
+    try:
+        return wait_for(f"{len(nodes)} nodes agree", same)
+    except AssertionError as error:
+        raise AssertionError("\n".join([str(error), *(str(node.ask("status")) for node in nodes)])) from None
 
 
 def whole_job(publisher: NodeProcess, worker: NodeProcess, command: str = "echo hi", **params: JsonValue) -> str:
