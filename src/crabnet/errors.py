@@ -21,7 +21,7 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the ``crabnet`` command. Documented in docs/OPERATIONS.md; never renumbered."""
+    """Exit codes of the ``crabnet`` command. Documented in docs/CLI.md; never renumbered."""
 
     OK = 0
     INTERNAL = 1
@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
     STORAGE_FAILED = 6
     NETWORK = 7
     TIMEOUT = 8
+    DIFFERENT = 9
     INTERRUPTED = 130
 
 
@@ -41,6 +42,7 @@ class Reason(StrEnum):
     # the source of a datagram
     SOURCE_BLOCKED = "source_blocked"
     RATE_LIMITED = "rate_limited"
+    RECEIVE_BUFFER_FULL = "receive_buffer_full"
     # bytes and shape
     EMPTY = "empty"
     TOO_LARGE = "too_large"

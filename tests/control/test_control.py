@@ -68,11 +68,11 @@ class Dispatch:
 
 @asynccontextmanager
 async def serving(
-    data_dir: Path, dispatch: Dispatch, on_internal_error: Callable[[str, Exception], None] | None = None
+    data_dir: Path, dispatch: Dispatch, on_failure: Callable[[str, Exception], None] | None = None
 ) -> AsyncIterator[Path]:
     path = data_dir / "control.sock"
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_control, path, dispatch, on_internal_error=on_internal_error))
+        await nursery.start(partial(serve_control, path, dispatch, on_failure=on_failure))
         yield path
         nursery.cancel_scope.cancel()
 

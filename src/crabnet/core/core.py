@@ -93,6 +93,7 @@ class Core:
         )
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
+        self._report_drops_at_ms = 0
         self._deadlines = Agenda()
         self._resting = Agenda()
         self._entropy = entropy
@@ -357,6 +358,16 @@ class Core:
 
     def _tick(self, now_ms: int, effects: Effects) -> None:
         now_s = now_ms // 1000
+        if now_ms >= self._report_drops_at_ms:
+            self._report_drops_at_ms = now_ms + limits.DROPS_REPORT_MS
+            for source, count in self._gate.take_dropped():
+                dropped: dict[str, FieldValue] = {
+                    "address": source,
+                    "reason": Reason.SOURCE_BLOCKED.value,
+                    "direction": "in",
+                    "count": count,
+                }
+                effects.notices.append(Notice("datagram_dropped", dropped))
         pruned = self.replica.seen.prune(now_s)
         if pruned:
             fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}

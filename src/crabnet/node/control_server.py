@@ -47,15 +47,16 @@ async def serve_control(
     path: Path,
     dispatch: Dispatch,
     *,
-    on_internal_error: Callable[[str, Exception], None] | None = None,
+    on_failure: Callable[[str, Exception], None] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve requests at ``path`` until cancelled; the socket file is removed at the end.
 
     The caller holds the data dir's lock, so a socket file that lies there is stale and is replaced. A request that is
     under way when its client leaves is finished. An unexpected exception of ``dispatch`` is answered with ``internal``
-    and passed to ``on_internal_error(method, error)``. Raises StorageFailedError when the socket cannot be made, and
-    DataDirDamagedError when something other than a socket lies at ``path``.
+    and passed to ``on_failure(method, error)``, and so is the UsageError of a request that could not be understood.
+    Raises StorageFailedError when the socket cannot be made, and DataDirDamagedError when something other than a
+    socket lies at ``path``.
     """
     with _listening(path) as listener:
         limiter = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
@@ -64,7 +65,7 @@ async def serve_control(
             while True:
                 await limiter.acquire()
                 connection = await _accept(listener)
-                nursery.start_soon(_serve_connection, connection, dispatch, on_internal_error, limiter)
+                nursery.start_soon(_serve_connection, connection, dispatch, on_failure, limiter)
 
 
 @contextmanager
@@ -132,12 +133,12 @@ async def _accept(listener: trio.socket.SocketType) -> trio.SocketStream:
 async def _serve_connection(
     stream: trio.SocketStream,
     dispatch: Dispatch,
-    on_internal_error: Callable[[str, Exception], None] | None,
+    on_failure: Callable[[str, Exception], None] | None,
     limiter: trio.Semaphore,
 ) -> None:
     try:
         if _peer_allowed(stream.socket):
-            await _serve_requests(stream, dispatch, on_internal_error)
+            await _serve_requests(stream, dispatch, on_failure)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
         pass  # The client went away, or does not read or write: only its own connection ends.
     finally:
@@ -153,14 +154,14 @@ def _peer_allowed(sock: trio.socket.SocketType) -> bool:
 
 
 async def _serve_requests(
-    stream: trio.SocketStream, dispatch: Dispatch, on_internal_error: Callable[[str, Exception], None] | None
+    stream: trio.SocketStream, dispatch: Dispatch, on_failure: Callable[[str, Exception], None] | None
 ) -> None:
     buffer = bytearray()
     while True:
         line = await _next_line(stream, buffer)
         if line is None:
             return
-        answer = await _answer(line, dispatch, on_internal_error)
+        answer = await _answer(line, dispatch, on_failure)
         with trio.fail_after(limits.CONTROL_SEND_MS / 1000):
             await stream.send_all(answer + b"\n")
         if len(line) > limits.CONTROL_LINE_BYTES_MAX:
@@ -186,7 +187,7 @@ async def _next_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | No
             buffer += chunk
 
 
-async def _answer(line: bytes, dispatch: Dispatch, on_internal_error: Callable[[str, Exception], None] | None) -> bytes:
+async def _answer(line: bytes, dispatch: Dispatch, on_failure: Callable[[str, Exception], None] | None) -> bytes:
     request_id: JsonValue = None
     method = ""
     try:
@@ -201,8 +202,8 @@ async def _answer(line: bytes, dispatch: Dispatch, on_internal_error: Callable[[
         )
     except Exception as error:  # noqa: BLE001 - no request may end the node, whatever it provokes
         known = _known(error)
-        if known is None and on_internal_error is not None:
-            on_internal_error(method, error)
+        if on_failure is not None and (known is None or isinstance(known, UsageError)):
+            on_failure(method, error if known is None else known)
         return msgspec.json.encode({"id": request_id, "error": _error_object(known)})
 
 

@@ -71,6 +71,7 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping = False
         self._changed = trio.Event()
+        self._drops = {"in": 0, "out": 0}
 
     # --- operations ------------------------------------------------------------------------------------
 
@@ -214,7 +215,12 @@ class Node:
         self._workshop = Workshop(runner, self._task_of, self.perform, self.reporter.notify)
         await self._open_network()
         report_start(
-            self.reporter.notify, settings, self.core, store, quiet=not self.listen, state_hash=await self.state_hash()
+            self.reporter.notify,
+            settings,
+            self.core,
+            store,
+            one_shot=not self.listen,
+            state_hash=await self.state_hash(),
         )
         await self._start_jobs()
 
@@ -387,7 +393,25 @@ class Node:
                 }
                 self.reporter.notify("disk_low", fields)
             warned = space.is_low
+            self._report_drops()
             await trio.sleep(limits.DISK_CHECK_S)
+
+    def _report_drops(self) -> None:
+        """Tell what was lost before it was read, or before it was sent."""
+        lost = {
+            ("in", Reason.RECEIVE_BUFFER_FULL.value): self.transport.dropped_by_kernel(),
+            ("out", Reason.LIMIT_EXCEEDED.value): self.outbox.dropped,
+        }
+        for (direction, reason), count in lost.items():
+            if count > self._drops[direction]:
+                fields: dict[str, FieldValue] = {
+                    "transport": "udp",
+                    "direction": direction,
+                    "reason": reason,
+                    "count": count - self._drops[direction],
+                }
+                self._drops[direction] = count
+                self.reporter.notify("datagram_dropped", fields)
 
     def _task_of(self, seed_id: str) -> tuple[str, int]:
         seed = self.core.record(seed_id).definition

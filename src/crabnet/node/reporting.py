@@ -13,7 +13,7 @@ from crabnet.monitor.events import make_event
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
 from crabnet.node.store import Store
-from crabnet.settings import Settings
+from crabnet.settings import KNOBS, Settings
 
 _KINDS = {kind.value: kind for kind in EventKind}
 
@@ -43,8 +43,11 @@ class Notify(Protocol):
     def __call__(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None: ...
 
 
-def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *, quiet: bool, state_hash: str) -> None:
-    """The events of a start: key, recovery, effective bounds. ``quiet`` for one-shot commands."""
+def report_start(
+    notify: Notify, settings: Settings, core: Core, store: Store, *, one_shot: bool, state_hash: str
+) -> None:
+    """The events of a start: key, recovery, effective bounds. Less loud for one-shot commands."""
+    quiet = Severity.DEBUG if one_shot else None
     if store.key_created:
         notify("identity_created", {"key_id": core.signer.key_id, "file": "identity.key"})
     for path in store.archive.leftovers:
@@ -80,6 +83,14 @@ def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *
     if store.feed_risk_accepted:
         last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
+    for knob in KNOBS:
+        value: object = getattr(settings, knob.name)
+        if value != knob.default:
+            notify(
+                "config_effective",
+                {"setting": knob.name, "value": knob.shown(value)[: limits.EVENT_DETAIL_CHARS]},
+                quiet,
+            )
     notify(
         "node_started",
         {
@@ -94,5 +105,5 @@ def report_start(notify: Notify, settings: Settings, core: Core, store: Store, *
             "require_signatures": settings.require_signatures,
             "state_hash": state_hash,
         },
-        Severity.DEBUG if quiet else None,
+        quiet,
     )

@@ -8,6 +8,9 @@ from functools import partial
 
 import trio
 
+from crabnet import limits
+from crabnet.core.effects import FieldValue
+from crabnet.errors import CrabnetError
 from crabnet.node.control_server import serve_control
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
@@ -28,6 +31,14 @@ async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
         async with Node(settings) as node, trio.open_nursery() as nursery:
 
             def failed(method: str, error: Exception) -> None:
+                if isinstance(error, CrabnetError):
+                    refused: dict[str, FieldValue] = {
+                        "operation": method[: limits.EVENT_DETAIL_CHARS],
+                        "reason": error.reason.value,
+                        "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                    }
+                    node.reporter.notify("control_refused", refused)
+                    return
                 detail = f"{method}: {type(error).__name__}"
                 node.reporter.notify("job_failed", {"job": "control", "reason": "internal", "detail": detail})
 
@@ -36,7 +47,7 @@ async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
                     serve_control,
                     settings.data_dir / CONTROL_SOCKET,
                     partial(dispatch, node),
-                    on_internal_error=failed,
+                    on_failure=failed,
                 )
             )
             for line in _greeting(node):

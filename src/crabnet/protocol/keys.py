@@ -19,7 +19,7 @@ def seed_of_pem(pem: bytes) -> bytes:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("not an unencrypted private key in PEM PKCS#8 form") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("not an Ed25519 key")
+        raise ValueError("not an Ed25519 key")  # noqa: TRY004 - the content of a file is wrong, no argument
     return key.private_bytes_raw()
 
 

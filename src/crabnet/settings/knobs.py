@@ -125,7 +125,7 @@ class Settings:
         flag="--announce-addr"))
     bootstrap_peers: tuple[str, ...] = _knob((), _Row(
         _ADDRESSES, "network", "Further peers to send to and to ask for what was missed."))
-    udp_receive_buffer_bytes: int = _knob(4 * MIB, _Row(
+    udp_receive_buffer_bytes: int = _knob(limits.UDP_RECEIVE_BUFFER_BYTES, _Row(
         IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer asked of the kernel (SO_RCVBUF).", unit="bytes"))
     udp_broadcasts_per_sec: int = _knob(500, _Row(
         IntKind(0, 1_000_000), "network", "Most datagrams sent in a second; 0 means no limit.", unit="1/s"))
@@ -196,12 +196,12 @@ class Settings:
     monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "monitor", "File of the monitor events, always named `events.ndjson`; rotated files lie beside it. "
         "Default: in the data dir."))
-    events_rotate_bytes: int = _knob(64 * MIB, _Row(
+    events_rotate_bytes: int = _knob(limits.EVENT_FILE_BYTES_MAX_DEFAULT, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
-    events_rotate_age_s: int = _knob(7 * DAY_S, _Row(
+    events_rotate_age_s: int = _knob(limits.EVENT_FILE_AGE_MS_MAX_DEFAULT // 1000, _Row(
         IntKind(1, 3_650 * DAY_S), "monitor", "Age at which the events file is rotated.", unit="s",
         env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
-    events_keep_files: int = _knob(8, _Row(
+    events_keep_files: int = _knob(limits.EVENT_FILES_KEPT_DEFAULT, _Row(
         IntKind(1, 10_000), "monitor", "Rotated events files that are kept.", unit="files"))
     # fmt: on
 

@@ -28,7 +28,7 @@ def load_key_file(files: Files, data_dir: Path) -> bytes | None:
         if mode & _WIDER_THAN_OWNER:
             raise DataDirDamagedError(
                 f"{path} has mode {stat.S_IMODE(mode):04o}: others can get at the node's key; run chmod 600 on it"
-                " if nobody has, else remove it to start with a new identity",
+                " if nobody has, else start with a new identity in a new data dir",
                 Reason.UNSAFE_PERMISSIONS,
             )
         return read_whole(files, path, _KEY_FILE_BYTES_MAX)
