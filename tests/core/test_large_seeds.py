@@ -1,12 +1,15 @@
-"""Strangers may say much about one seed: it must still go into a checkpoint, and come back."""
+"""Much is said about one seed, or much comes back from the archive: checkpoint and journal must still take it."""
 
 from __future__ import annotations
 
 import pytest
 
 from crabnet import limits
+from crabnet.core.records import SegmentRow
 from crabnet.core.replica import Replica
+from crabnet.core.rows import seed_row
 from crabnet.core.snapshot import Snapshot, restore
+from crabnet.domain.state import Outcome
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
@@ -52,3 +55,37 @@ def test_a_seed_larger_than_a_row_survives_a_checkpoint(results: int) -> None:
     assert (len(record.bids), len(record.others)) == (results, results)
     restored.state.load(restored.state.records, None)
     assert restored.state_hash() == replica.state_hash()
+
+
+@pytest.mark.parametrize(("seeds", "description_chars", "outcome"), [(3, 60_000, None), (80, 60_000, "limit_exceeded")])
+def test_a_fork_brings_back_from_the_archive_what_one_frame_takes(
+    seeds: int, description_chars: int, outcome: str | None
+) -> None:
+    replica = fresh()
+    creator = Author("creator")
+    for _ in range(seeds):
+        seed = creator.seed(description="d" * description_chars)
+        replica.receive(creator.say(Kind.SEED_CREATED, {"seed": seed}).raw, NOW_S)
+    records = dict(replica.state.records)
+    archive = {seed_id: seed_row(seed_id, record) for seed_id, record in records.items()}
+    replica.archive(SegmentRow(1, "00" * 32, len(archive)), tuple(archive), NOW_S)
+    assert not replica.state.records
+    replica.thaw = archive.get
+    held = replica.feeds.get(creator.id).entry(1)
+    assert held is not None
+    other = Author("creator")
+    while True:
+        other.seq, other.head, other.nonce = 0, "", other.nonce + 1
+        fork = other.say(Kind.SEED_CREATED, {"seed": other.seed(title="other")})
+        if fork.meta.id < held.id:
+            break
+    before = replica.state_hash()
+    applied = replica.receive(fork.raw, NOW_S)[0]
+    if outcome is None:
+        assert applied.reason is None
+        assert applied.record is not None
+        assert len(applied.record) < limits.FRAME_BYTES_MAX
+        assert len(replica.state.records) == 1
+    else:
+        assert (applied.outcome, applied.reason, applied.record) == (Outcome.REJECTED, outcome, None)
+        assert (replica.state_hash(), len(replica.state.records)) == (before, 0)

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
@@ -97,6 +97,9 @@ class _Earlier(NamedTuple):
     events: tuple[SeedEvent, ...] = ()
     before: Mapping[str, Progress | None] = MappingProxyType({})
     thawed: tuple[Raw, ...] = ()
+
+
+_NOTHING_EARLIER: Final = _Earlier()
 
 
 class Replica:
@@ -199,6 +202,9 @@ class Replica:
         thawed: tuple[Raw, ...] = ()
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
+            if self._archived_bytes(touched) > limits.FRAME_BYTES_MAX // 2:
+                detail = "the fork reaches back to more archived seeds than one frame of the journal takes"
+                return _refused(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
             thawed = self._thawed(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
             before = self._progress_of(cut_events)
@@ -220,18 +226,26 @@ class Replica:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
         if decision.reason is Reason.PARKING_FULL and cut is None:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
-        return self._commit(envelope, fact, decision, now_s, via, _Earlier(cut, cut_events, before, thawed))
+        earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
+        return self._commit(envelope, fact, decision, now_s, via, earlier)
 
-    def _thawed(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
-        """Take archived seeds back into memory, because something late concerns them; returns their rows."""
-        rows = []
+    def _archived(self, seed_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for seed_id in seed_ids:
             if seed_id in self.state.records or seed_id in self.state.erased or not seed_id:
                 continue
             row = self.thaw(seed_id)
             if row is not None:
-                self.state.readmit(seed_id, record_of_row(decode_seed_row(row)))
-                rows.append(Raw(row))
+                yield seed_id, row
+
+    def _archived_bytes(self, seed_ids: Iterable[str]) -> int:
+        return sum(len(row) for _, row in self._archived(seed_ids))
+
+    def _thawed(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
+        """Take archived seeds back into memory, because something late concerns them; returns their rows."""
+        rows = []
+        for seed_id, row in self._archived(seed_ids):
+            self.state.readmit(seed_id, record_of_row(decode_seed_row(row)))
+            rows.append(Raw(row))
         return tuple(rows)
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
@@ -255,7 +269,7 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
-        return self._commit(admitted.envelope, fact, decision, now_s, via, _Earlier())
+        return self._commit(admitted.envelope, fact, decision, now_s, via, _NOTHING_EARLIER)
 
     def import_fact(self, fact: Fact, now_s: int) -> Applied:
         """Observe an unsigned fact of a baseline state. It has the rights of an unsigned envelope, no more."""
@@ -324,7 +338,7 @@ class Replica:
             raise UsageError(
                 f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
             )
-        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _Earlier()), body, envelope.raw
+        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _NOTHING_EARLIER), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
         records = self.state.records
@@ -348,7 +362,8 @@ class Replica:
             before.update(earlier.before)
         for event in decision.events:
             apply(self.state, event)
-        self._enter(meta, "" if fact is None else fact.seed_id, now_s)
+        seed_id = "" if fact is None else fact.seed_id
+        self._enter(meta, seed_id, now_s)
         unsigned = fact is not None and not fact.signed
         record = EnvelopeRecord(
             Raw(envelope.raw),
@@ -356,7 +371,7 @@ class Replica:
             via,
             decision.outcome,
             decision.reason,
-            tuple(event_row(event) for event in (*earlier.events, *decision.events)),
+            tuple([event_row(event) for event in (*earlier.events, *decision.events)]),
             earlier.cut,
             self.arrivals if unsigned else 0,
             fact_row(fact) if fact is not None and unsigned else None,
@@ -368,7 +383,7 @@ class Replica:
             decision.detail,
             meta,
             record=encode_record(record),
-            seed_id="" if fact is None else fact.seed_id,
+            seed_id=seed_id,
             changes=self._changes(before),
             proof=earlier.cut,
             in_feed=meta.v is not None,
