@@ -200,6 +200,8 @@ class Replica:
         meta = envelope.meta
         cut_events: tuple[SeedEvent, ...] = ()
         thawed: tuple[Raw, ...] = ()
+        if cut is not None and self._finds_no_room(admitted, now_s):
+            return _refused(refusal(Reason.PARKING_FULL, "what it is about is not known here", meta))
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
             if self._archived_bytes(touched) > limits.FRAME_BYTES_MAX // 2:
@@ -225,9 +227,21 @@ class Replica:
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
         if decision.reason is Reason.PARKING_FULL and cut is None:
+            if thawed and fact is not None:
+                self.state.evict(fact.seed_id)
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
         earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
         return self._commit(envelope, fact, decision, now_s, via, earlier)
+
+    def _finds_no_room(self, admitted: Admitted, now_s: int) -> bool:
+        """True for a fact that would have to wait, but may not. To be asked before a fork is resolved in its favour."""
+        if admitted.kind is Kind.UNKNOWN:
+            return False
+        try:
+            fact = fact_of(admitted.envelope, admitted.kind)
+        except PayloadRefusedError:
+            return False
+        return decide(self.state, Observe(fact), now_s).reason is Reason.PARKING_FULL
 
     def _archived(self, seed_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for seed_id in seed_ids:
