@@ -323,15 +323,18 @@ async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]]) 
 
 
 async def _run_too_early(self: Node, wish: Operation) -> Reply:
-    if not isinstance(wish, StartRun):
-        return await _PERFORM(self, wish)
-    effects = Effects()
-    self.core.handle(wish, self.clock_ms(), effects)
-    self.committer.enqueue(effects)
-    return effects.reply
+    if isinstance(wish, StartRun):
+        effects = Effects()
+        self.core.handle(wish, self.clock_ms(), effects)
+        _LATE.append(effects)
+        return effects.reply
+    while _LATE:
+        self.committer.enqueue(_LATE.pop())
+    return await _PERFORM(self, wish)
 
 
 _WRITE, _PERFORM = Committer._write, Node.perform
+_LATE: list[Effects] = []
 
 
 @pytest.mark.parametrize(
@@ -344,8 +347,9 @@ _WRITE, _PERFORM = Committer._write, Node.perform
 def test_planted_bugs_are_caught(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, planted: object, caught: str
 ) -> None:
+    _LATE.clear()
     monkeypatch.setattr(owner, name, planted)
-    report, _ = trio.run(lambda: every_call(scene, every=False, calls_max=4))
+    report, _ = trio.run(lambda: every_call(scene, every=False, calls_max=14))
     print(f"{planted}: {len(report.broken)} of {report.cases} cases caught it")
     assert any(caught in each for each in report.broken), report.broken
 
