@@ -148,11 +148,13 @@ def _examine(files: Files, path: Path, fd: int, size: int) -> CheckpointFinding:
 
 
 def _is_flipped(files: Files, fd: int, size: int, version: re.Match[bytes]) -> bool:
-    """Whether a file of a seemingly newer version is one of ours with a flipped bit in the version."""
+    """Whether a file of a seemingly newer version is one of ours with one flipped bit in the version."""
+    ours = b"%d" % CHECKPOINT_VERSION
+    if len(version[1]) != len(ours) or (int.from_bytes(version[1]) ^ int.from_bytes(ours)).bit_count() != 1:
+        return False
     trailer = _CHECKSUM.fullmatch(files.pread(fd, _CHECKSUM_BYTES, max(0, size - _CHECKSUM_BYTES)))
     if trailer is None:
         return False
-    ours = b"%d" % CHECKPOINT_VERSION
     return _digest(files, fd, size - _CHECKSUM_BYTES, (version.span(1), ours)) == trailer[1].decode()
 
 
