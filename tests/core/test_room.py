@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from crabnet import limits
+from crabnet.core.records import SegmentRow
+from crabnet.core.rows import seed_row
 from tests.core.test_forks import lower, rewind
 from tests.core.test_outcomes import ACCEPTED, Answer, Scene, waits
+from tests.support.envelopes import NOW_S
 
 FULL = Answer("envelope_ignored", "parking_full")
 
@@ -35,3 +38,20 @@ def test_a_fork_without_room_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         assert scene.core.replica.state_hash() == before
     assert scene.tell(orphan) == waits("unknown_seed")
     assert scene.core.replica.feeds.get(scene.worker.id).head_id == orphan.meta.id
+
+
+def test_an_archived_seed_stays_where_it_is_for_an_envelope_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene().until("settle")
+    replica = scene.core.replica
+    rows = {scene.seed_id: seed_row(scene.seed_id, scene.core.record(scene.seed_id))}
+    replica.thaw = rows.get
+    replica.archive(SegmentRow(1, "0" * 64, 1), (scene.seed_id,), NOW_S)
+    before = replica.state_hash()
+    late = scene.result(scene.rival, claim_id="unknown")
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "WAITING_FACTS_PER_SEED_MAX", 0)
+        assert scene.tell(late) == FULL
+    assert scene.seed_id not in replica.state.records
+    assert replica.state_hash() == before
+    assert scene.tell(late) == waits("unknown_claim")
+    assert scene.seed_id in replica.state.records
