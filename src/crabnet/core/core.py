@@ -43,6 +43,9 @@ from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
+_BEHIND: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
+
+
 def _anything(_: EnvelopeMeta) -> bool:
     return True
 
@@ -210,7 +213,7 @@ class Core:
         meta = first.meta
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
-        if first.reason in {Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL}:
+        if first.reason is not None and first.reason in _BEHIND:
             self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
@@ -224,7 +227,9 @@ class Core:
         if item.record is not None:
             self._persist(item, item.record, effects)
         meta = item.meta
-        fields: dict[str, FieldValue] = {"address": source, "seed_id": item.seed_id or None}
+        fields: dict[str, FieldValue] = {"address": source}
+        if item.seed_id:
+            fields["seed_id"] = item.seed_id
         if meta is not None:
             fields["envelope_id"] = meta.id
             fields["author"] = meta.from_

@@ -335,7 +335,10 @@ def _changed(before: Record, after: Record) -> tuple[tuple[str, Judgement], ...]
 
 
 def _decision(fact: Fact, after: Record, judgements: tuple[tuple[str, Judgement], ...], *, proposed: bool) -> Decision:
-    judgement = next((judgement for key, judgement in judgements if key == fact.key), EFFECTIVE)
+    judgement = EFFECTIVE
+    for key, new in judgements:
+        if key == fact.body.id:
+            judgement = new
     if proposed and judgement.verdict is not Verdict.EFFECTIVE:
         status = after.progress.status
         return Decision(Outcome.REJECTED, judgement.reason, detail=_why(fact, judgement, status))

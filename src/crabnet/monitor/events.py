@@ -52,12 +52,19 @@ def make_event(
     ``severity`` replaces the default of the registry. Strings are cut at ``EVENT_STRING_CHARS_MAX`` characters,
     integers beyond 64 bits become text, undeclared fields are left out with an ``EventFieldWarning``.
     """
+    return event_of(kind, now_ms, node_id, severity, fields)
+
+
+def event_of(
+    kind: EventKind, now_ms: int, node_id: str, severity: Severity | None, fields: dict[str, PayloadValue]
+) -> Event:
+    """``make_event`` with the fields in a dict, which becomes the event's own."""
     spec = EVENTS[kind]
     if not fields.keys() <= spec.fields:
         fields = _declared_only(kind, fields)
     for name, value in fields.items():
         if type(value) is str:
-            if len(value) <= EVENT_STRING_CHARS_MAX and value.isascii():
+            if value.isascii() and len(value) <= EVENT_STRING_CHARS_MAX:
                 continue
         elif type(value) is int:
             if _INTEGER_MIN <= value <= LEGACY_INTEGER_MAX:

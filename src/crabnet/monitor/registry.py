@@ -37,6 +37,8 @@ class Component(StrEnum):
 class EventKind(StrEnum):
     """Names of all events. A name, once released, keeps its meaning."""
 
+    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
+
     NODE_STARTED = "node_started"
     NODE_STOPPED = "node_stopped"
     CONFIG_EFFECTIVE = "config_effective"

@@ -9,7 +9,7 @@ from typing import Protocol
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
-from crabnet.monitor.events import make_event
+from crabnet.monitor.events import PayloadValue, event_of
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
 from crabnet.node.store import Store
@@ -33,8 +33,8 @@ class Reporter:
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += 1
         if self._log is not None:
             event_kind = _KINDS[kind]
-            present = {name: value for name, value in fields.items() if value is not None}
-            self._log.put(make_event(event_kind, self._clock_ms(), self._node_id, severity, **present))
+            present: dict[str, PayloadValue] = {name: value for name, value in fields.items() if value is not None}
+            self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
 
 
 class Notify(Protocol):

@@ -48,7 +48,7 @@ IGNORED: Final = frozenset(
 )
 """Harmless refusals. Every other Reason counts against the source."""
 
-_HEX: Final = frozenset("0123456789abcdef")
+_HEX: Final = "0123456789abcdef"
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 
@@ -201,7 +201,7 @@ class Admission:
             return refusal(Reason.MALFORMED, str(error))
         except msgspec.ValidationError as error:
             return refusal(Reason.MALFORMED, f"envelope: {error}")
-        integer_max = limits.INTEGER_MAX if envelope.signed else limits.LEGACY_INTEGER_MAX
+        integer_max = limits.LEGACY_INTEGER_MAX if envelope.meta.v is None else limits.INTEGER_MAX
         if not integers_fit(canonical, value, integer_max, envelope.meta.nonce):
             return refusal(Reason.MALFORMED, f"an integer is beyond {integer_max}", envelope.meta)
         return envelope
@@ -263,4 +263,4 @@ def _feed_fields_fit(meta: EnvelopeMeta, kind: Kind) -> bool:
         return False
     if meta.seq == 1:
         return meta.prev == ""
-    return len(meta.prev) == 64 and _HEX.issuperset(meta.prev)
+    return len(meta.prev) == 64 and not meta.prev.strip(_HEX)

@@ -19,6 +19,7 @@ from crabnet.protocol.identity import ALGORITHM, SIGNATURE_BYTES, Signer
 VERSION: Final = 2
 OBJECT_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "crabnet/v2/object")
 _UUID_SEED: Final = hashlib.sha1(OBJECT_NAMESPACE.bytes, usedforsecurity=False)
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _SIGNATURE_CHARS: Final = 86
 _LAST_CHARS: Final = "AQgw"
 """The last of 86 characters carries two bits; the four behind them are zero."""
@@ -130,8 +131,7 @@ def object_id(namespace: str, author: str, seq: int) -> str:
     digest = _UUID_SEED.copy()
     digest.update(f"{namespace}/{author}/{seq}".encode())
     text = digest.hexdigest()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def seal(
