@@ -44,8 +44,8 @@ class Agenda:
         heapq.heappush(self._heap, (at_ms, seed_id))
 
     def due(self, now_ms: int, seeds_max: int = 64) -> list[str]:
-        """Seeds whose time has come; they are off the agenda."""
-        ids: list[str] = []
+        """Seeds whose time has come, each once; these entries are off the agenda."""
+        ids: dict[str, None] = {}
         while self._heap and self._heap[0][0] <= now_ms and len(ids) < seeds_max:
-            ids.append(heapq.heappop(self._heap)[1])
-        return ids
+            ids[heapq.heappop(self._heap)[1]] = None
+        return list(ids)
