@@ -49,7 +49,7 @@ def verify_(context: click.Context, start: str) -> None:
         RealFiles(),
         settings.data_dir,
         namespace=settings.namespace,
-        ask_node=lambda: live_point(settings),
+        ask_node=lambda: live_point(settings.data_dir, settings.control_timeout_ms),
         start=start if start in {"genesis", "state", "bak"} else str(Path(start).expanduser()),
     )
     if state.json:
@@ -137,7 +137,9 @@ def log_(
     wanted = LogFilter(
         seed_id, begin.since_s, begin.after_lsn, frozenset(kinds) if kinds else frozenset() if everything else None
     )
-    rows = read_log(RealFiles(), settings.data_dir, wanted, until_lsn=durable_lsn(settings))
+    rows = read_log(
+        RealFiles(), settings.data_dir, wanted, until_lsn=durable_lsn(settings.data_dir, settings.control_timeout_ms)
+    )
     if limit is not None:
         rows = islice(rows, limit) if since is not None else newest(rows, limit)
     for row in rows:

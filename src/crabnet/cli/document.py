@@ -22,6 +22,7 @@ _EXIT_CODES: Final = {
     ExitCode.STORAGE_FAILED: "a write, sync or rename failed: disk full, read-only, broken",
     ExitCode.NETWORK: "an address cannot be bound, resolved or sent to; what was stored stays stored",
     ExitCode.TIMEOUT: "no answer in time; whether the operation took effect is not known: ask `crabnet status`",
+    ExitCode.DIFFERENT: "`state diff` has found differences",
     ExitCode.INTERRUPTED: "Ctrl-C",
 }
 
@@ -46,6 +47,8 @@ _JSON: Final = {
     ' "incomplete": [node id]}`',
     "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter",'
     ' "problems": [text]}`; `exporter` is null for a state of the Rust program',
+    "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
+    ' "seeds": [{"seed_id", "a", "b"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',

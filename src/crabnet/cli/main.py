@@ -43,9 +43,10 @@ def _run(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        _invoke(arguments)
+        code = _invoke(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
+        return code
     except (KeyboardInterrupt, BrokenPipeError):
         raise
     except CrabnetError as error:
@@ -59,10 +60,9 @@ def _run(arguments: list[str]) -> int:
         code = _report(_unexpected(error), arguments)
         _traceback()
         return code
-    return 0
 
 
-def _invoke(arguments: list[str]) -> None:
+def _invoke(arguments: list[str]) -> int:
     import click
 
     from crabnet.cli.group import cli
@@ -73,16 +73,17 @@ def _invoke(arguments: list[str]) -> None:
         from crabnet.cli.completion import complete
 
         complete(cli)
-        return
+        return 0
     try:
         with cli.make_context("crabnet", list(arguments), obj=State(arguments)) as context:
             cli.invoke(context)
-    except click.exceptions.Exit:
-        return
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
         raise UsageError(f"{error.format_message()} See crabnet --help.", Reason.INVALID_ARGUMENT) from None
+    return 0
 
 
 def _known(error: BaseException) -> BaseException | None:

@@ -23,10 +23,14 @@ _ID: Final = re.compile(rb'"id":"([0-9a-f]{64})"')
 _ANY_AGE_S: Final = 2**62
 
 
+def any_age_policy(namespace: str) -> AdmissionPolicy:
+    """What lets in everything that is sound, whenever it was made."""
+    return AdmissionPolicy(namespace, require_signatures=False, message_ttl_s=_ANY_AGE_S, future_skew_s=_ANY_AGE_S)
+
+
 def any_age_admission(namespace: str) -> Admission:
     """The verification of envelopes from the network but for their age: what is journalled may be old."""
-    policy = AdmissionPolicy(namespace, require_signatures=False, message_ttl_s=_ANY_AGE_S, future_skew_s=_ANY_AGE_S)
-    return Admission(policy, SeenWindow(ttl_s=0, capacity=0))
+    return Admission(any_age_policy(namespace), SeenWindow(ttl_s=0, capacity=0))
 
 
 class EnvelopeChecker:

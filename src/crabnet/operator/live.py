@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from crabnet.control.client import NodeNotRunningError, call
 from crabnet.errors import CrabnetError
 from crabnet.operator.audit import LivePoint
-from crabnet.settings import Settings
 
 
-def live_point(settings: Settings) -> LivePoint | None:
+def live_point(data_dir: Path, timeout_ms: int) -> LivePoint | None:
     """State hash and lsn of the node that runs on the data dir; None without one. Raises CrabnetError."""
     try:
-        status = call(settings.data_dir, "status", {}, settings.control_timeout_ms)
+        status = call(data_dir, "status", {}, timeout_ms)
     except NodeNotRunningError:
         return None
     if isinstance(status, dict):
@@ -21,7 +22,7 @@ def live_point(settings: Settings) -> LivePoint | None:
     raise CrabnetError("the node's status has no state hash; is the node of another version?")
 
 
-def durable_lsn(settings: Settings) -> int | None:
+def durable_lsn(data_dir: Path, timeout_ms: int) -> int | None:
     """The last frame that a running node has made durable; None without a node. Raises CrabnetError."""
-    point = live_point(settings)
+    point = live_point(data_dir, timeout_ms)
     return None if point is None else point.lsn
