@@ -102,6 +102,17 @@ def test_replay_of_the_events_is_the_live_state(facts: list[Fact]) -> None:
 
 
 @given(histories())
+def test_the_hash_tells_every_state_from_those_before(facts: list[Fact]) -> None:
+    state = State()
+    digests = {state.digest()}
+    for fact in facts:
+        before = dict(state.records)
+        observe(state, fact)
+        assert (state.digest() in digests) == (state.records == before)
+        digests.add(state.digest())
+
+
+@given(histories())
 def test_events_applied_twice_or_to_another_state_raise_nothing(facts: list[Fact]) -> None:
     live = State()
     events = []
