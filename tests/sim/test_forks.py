@@ -64,7 +64,7 @@ def test_a_lost_branch_is_not_asked_for_again_and_again() -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_several_forgers_of_deep_forks(seed: int) -> None:
     world = World(seed, forks=True)
     feeds = [
