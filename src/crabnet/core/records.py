@@ -149,6 +149,15 @@ def decode_frame(payload: bytes) -> list[Record]:
         ) from error
 
 
+def is_frame_of_records(payload: bytes) -> bool:
+    """Whether a payload is one of ours. Text of strangers never is: inside a payload its quotes are escaped."""
+    try:
+        _records.decode(payload)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
 def fact_row(fact: Fact) -> FactRow:
     """A fact ready to be stored."""
     return FactRow(fact.kind, fact.author, fact.seq, fact.ts, fact.signed, Raw(_encode(fact.body)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from crabnet.core.core import Core
-from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
+from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of, is_frame_of_records
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.baseline import import_baseline
@@ -32,6 +32,7 @@ from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait
+from crabnet.storage.walk import walk_journal
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
@@ -182,11 +183,16 @@ def _restore(core: Core, ledger: Ledger) -> int:
 def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
     index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
     entries: list[FeedEntry] = []
-    for frame in ledger.frames_after(index.last_lsn):
-        entries.extend(index_entries(frame, settings.namespace))
-        if len(entries) >= _INDEX_BATCH:
-            index.add_many(entries, frame.lsn)
-            entries = []
+    if index.last_lsn < ledger.last_lsn:
+        # What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
+        layout = Layout(settings.data_dir)
+        for frame in walk_journal(files, layout, is_frame_of_records, after_lsn=index.last_lsn):
+            if not isinstance(frame, Frame) or not index.last_lsn < frame.lsn <= ledger.last_lsn:
+                continue
+            entries.extend(index_entries(frame, settings.namespace))
+            if len(entries) >= _INDEX_BATCH:
+                index.add_many(entries, frame.lsn)
+                entries = []
     if entries or index.last_lsn < ledger.last_lsn:
         index.add_many(entries, ledger.last_lsn)
     return index

@@ -59,14 +59,21 @@ def plan_salvage(files: Files, data_dir: Path) -> Salvage:
 
 
 def salvage(
-    data_dir: Path, *, files: Files, now_ms: int, role: LockRole = LockRole.COMMAND, program: str = "crabnet"
+    data_dir: Path,
+    *,
+    files: Files,
+    now_ms: int,
+    role: LockRole = LockRole.COMMAND,
+    program: str = "crabnet",
+    lock: DirLock | None = None,
 ) -> Salvage:
     """Save what can be saved, so that the data dir opens again; return what was done.
 
-    Raises as ``plan_salvage`` does, and ``DataDirBusyError``. When it is interrupted, run it again.
+    ``lock`` is one that the caller holds, and goes on holding. Raises as ``plan_salvage`` does, and
+    ``DataDirBusyError``. When it is interrupted, run it again.
     """
     layout = Layout(data_dir)
-    lock = DirLock.acquire(files, layout.lock, role, program=program, now_ms=now_ms)
+    taken = None if lock is not None else DirLock.acquire(files, layout.lock, role, program=program, now_ms=now_ms)
     try:
         plan = plan_salvage(files, data_dir)
         if plan.is_needed:
@@ -75,7 +82,8 @@ def salvage(
                 _apply(files, found, _follow(files, found), plan, now_ms)
         return plan
     finally:
-        lock.release()
+        if taken is not None:
+            taken.release()
 
 
 def _plan(found: Survey, chain: _Chain) -> Salvage:
