@@ -105,7 +105,7 @@ class Node:
         with self._stderr_path.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
                 self._command(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
-                start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509 - there are no threads here
+                start_new_session=True, preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - there are no threads here
             )  # fmt: skip
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], DEADLINE_S)
@@ -185,10 +185,12 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CRABNET_")}
 
 
-def end_with_parent() -> None:
-    """Have the kernel end this process should the demo be killed (prctl(2))."""
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this process should its parent, the demo, be killed (prctl(2)), be it right now."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def price_of(bid: dict[str, JsonValue]) -> int:

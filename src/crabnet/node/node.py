@@ -192,9 +192,11 @@ class Node:
             return bool(await self._stack.__aexit__(kind, error, traceback))
         except BaseExceptionGroup as group:
             storage, _ = group.split((StorageFailedError, DataDirDamagedError))
-            if storage is None:
-                raise
-            raise _first(storage) from group
+            if storage is not None:
+                raise _first(storage) from group
+            if error is not None and group.split(lambda found: found is error)[1] is None:
+                return False  # only the block failed: its exception goes on as it was raised
+            raise
 
     async def _open(self) -> None:
         settings = self.settings
