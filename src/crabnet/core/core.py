@@ -28,6 +28,14 @@ from crabnet.core.commands import (
 from crabnet.core.deadlines import Agenda, at_rest_since_ms, due_at_ms
 from crabnet.core.effects import Effects, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
+from crabnet.core.notices import (
+    applied_notice,
+    blocked_notice,
+    change_notice,
+    drop_notice,
+    fork_notice,
+    refused_notice,
+)
 from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
@@ -48,17 +56,6 @@ _BEHIND: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL
 
 def _anything(_: EnvelopeMeta) -> bool:
     return True
-
-
-_WAITING: Final = frozenset(
-    {
-        Reason.UNKNOWN_SEED,
-        Reason.UNKNOWN_BID,
-        Reason.UNKNOWN_CLAIM,
-        Reason.UNKNOWN_RESULT,
-        Reason.UNKNOWN_PARENT,
-    }
-)
 
 
 class CoreConfig(Struct, frozen=True, kw_only=True):
@@ -178,12 +175,7 @@ class Core:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
         refused = self._gate.check(source.rpartition(":")[0], now_ms)
         if refused is Reason.RATE_LIMITED:
-            fields: dict[str, FieldValue] = {
-                "address": source,
-                "reason": refused.value,
-                "duration_ms": self.config.source_block_ms,
-            }
-            effects.notices.append(Notice("source_blocked", fields))
+            effects.notices.append(blocked_notice(source, self.config.source_block_ms))
         return refused is None
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
@@ -227,35 +219,9 @@ class Core:
         if item.record is not None:
             self._persist(item, item.record, effects)
         meta = item.meta
-        fields: dict[str, FieldValue] = {"address": source}
-        if item.seed_id:
-            fields["seed_id"] = item.seed_id
-        if meta is not None:
-            fields["envelope_id"] = meta.id
-            fields["author"] = meta.from_
-            fields["kind"] = meta.kind
-            fields["seq"] = meta.seq
-        kind = "envelope_accepted"
-        if item.outcome is not Outcome.ACCEPTED:
-            fields["reason"] = item.reason.value if item.reason is not None else None
-            waits = item.parked or (item.outcome is Outcome.IGNORED and item.record and item.reason in _WAITING)
-            kind = "envelope_parked" if waits else f"envelope_{item.outcome.value}"
-            if item.outcome is Outcome.REJECTED:
-                fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
-        effects.notices.append(Notice(kind, fields))
+        effects.notices.append(applied_notice(item, source))
         if item.proof is not None and meta is not None:
-            effects.notices.append(
-                Notice(
-                    "fork_detected",
-                    {
-                        "author": meta.from_,
-                        "seq": item.proof.seq,
-                        "envelope_id": item.proof.id,
-                        "other_id": item.proof.loser,
-                        "address": source,
-                    },
-                )
-            )
+            effects.notices.append(fork_notice(meta.from_, item.proof, source))
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", effects)
         if meta is not None and meta.v is not None:
@@ -274,21 +240,7 @@ class Core:
             over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
             if over:
                 effects.cancelled_claims.append(before.claim_id)
-        effects.notices.append(
-            Notice(
-                "seed_changed",
-                {
-                    "seed_id": change.seed_id,
-                    "status": after.status.value,
-                    "status_before": None if before is None else before.status.value,
-                    "attempt": after.attempt,
-                    "worker": after.claimed_by,
-                    "claim_id": after.claim_id,
-                    "result_id": after.result_id,
-                    "envelope_id": envelope_id,
-                },
-            )
-        )
+        effects.notices.append(change_notice(change, envelope_id))
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         if self.neighbours.guard.blocks(now_ms):
@@ -366,13 +318,7 @@ class Core:
         if now_ms >= self._report_drops_at_ms:
             self._report_drops_at_ms = now_ms + limits.DROPS_REPORT_MS
             for source, count in self._gate.take_dropped():
-                dropped: dict[str, FieldValue] = {
-                    "address": source,
-                    "reason": Reason.SOURCE_BLOCKED.value,
-                    "direction": "in",
-                    "count": count,
-                }
-                effects.notices.append(Notice("datagram_dropped", dropped))
+                effects.notices.append(drop_notice(source, Reason.SOURCE_BLOCKED, count))
         pruned = self.replica.seen.prune(now_s)
         if pruned:
             fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}
@@ -436,10 +382,5 @@ class Core:
         try:
             self._operate(wish, now_ms, effects)
         except CrabnetError as error:
-            fields: dict[str, FieldValue] = {
-                "operation": type(wish).__name__,
-                "reason": error.reason.value,
-                "detail": error.message[: limits.EVENT_DETAIL_CHARS],
-            }
-            effects.notices.append(Notice("command_refused", fields))
+            effects.notices.append(refused_notice(type(wish).__name__, error))
         effects.reply = None

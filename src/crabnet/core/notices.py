@@ -1,0 +1,98 @@
+"""What the operator is told of decisions: one function for each kind of notice."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crabnet import limits
+from crabnet.core.effects import FieldValue, Notice
+from crabnet.core.replica import Applied, Change
+from crabnet.domain.state import Outcome
+from crabnet.errors import CrabnetError, Reason
+from crabnet.protocol.feed import ForkProof
+
+_WAITING: Final = frozenset(
+    {
+        Reason.UNKNOWN_SEED,
+        Reason.UNKNOWN_BID,
+        Reason.UNKNOWN_CLAIM,
+        Reason.UNKNOWN_RESULT,
+        Reason.UNKNOWN_PARENT,
+    }
+)
+"""Reasons for which a fact waits for its parent."""
+
+
+def applied_notice(item: Applied, source: str) -> Notice:
+    """What became of one envelope."""
+    meta = item.meta
+    fields: dict[str, FieldValue] = {"address": source}
+    if item.seed_id:
+        fields["seed_id"] = item.seed_id
+    if meta is not None:
+        fields["envelope_id"] = meta.id
+        fields["author"] = meta.from_
+        fields["kind"] = meta.kind
+        fields["seq"] = meta.seq
+    if item.outcome is Outcome.ACCEPTED:
+        return Notice("envelope_accepted", fields)
+    fields["reason"] = item.reason.value if item.reason is not None else None
+    if item.parked or (item.outcome is Outcome.IGNORED and item.record and item.reason in _WAITING):
+        return Notice("envelope_parked", fields)
+    if item.outcome is Outcome.REJECTED:
+        fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
+    return Notice(f"envelope_{item.outcome.value}", fields)
+
+
+def fork_notice(author: str, proof: ForkProof, source: str) -> Notice:
+    """An author signed two envelopes for one place."""
+    fields: dict[str, FieldValue] = {
+        "author": author,
+        "seq": proof.seq,
+        "envelope_id": proof.id,
+        "other_id": proof.loser,
+        "address": source,
+    }
+    return Notice("fork_detected", fields)
+
+
+def change_notice(change: Change, envelope_id: str) -> Notice:
+    """A seed moved."""
+    before, after = change.before, change.after
+    fields: dict[str, FieldValue] = {
+        "seed_id": change.seed_id,
+        "status": after.status.value,
+        "status_before": None if before is None else before.status.value,
+        "attempt": after.attempt,
+        "worker": after.claimed_by,
+        "claim_id": after.claim_id,
+        "result_id": after.result_id,
+        "envelope_id": envelope_id,
+    }
+    return Notice("seed_changed", fields)
+
+
+def drop_notice(source: str, reason: Reason, count: int) -> Notice:
+    """Datagrams of a source were dropped unread."""
+    fields: dict[str, FieldValue] = {"address": source, "reason": reason.value, "direction": "in", "count": count}
+    return Notice("datagram_dropped", fields)
+
+
+def blocked_notice(source: str, block_ms: int) -> Notice:
+    """A source said too much and is not listened to for a while."""
+    fields: dict[str, FieldValue] = {
+        "address": source,
+        "reason": Reason.RATE_LIMITED.value,
+        "duration_ms": block_ms,
+    }
+    return Notice("source_blocked", fields)
+
+
+def refused_notice(operation: str, error: CrabnetError) -> Notice:
+    """Something that the node wanted to do by itself was refused."""
+    fields: dict[str, FieldValue] = {
+        "operation": operation,
+        "reason": error.reason.value,
+        "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+    }
+    return Notice("command_refused", fields)
