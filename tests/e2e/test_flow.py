@@ -77,6 +77,13 @@ def test_a_late_joiner_catches_up(nodes: Nodes) -> None:
     late.await_event("gap_filled")
 
 
+def test_a_long_history_is_caught_up_with(nodes: Nodes) -> None:
+    publisher = nodes.start("publisher")
+    seed_ids = [publisher.publish(description="x" * size) for size in [0] * 150 + [3_000] * 100 + [60_000] * 5]
+    late = nodes.start("late", [publisher.listen])
+    converge([publisher, late], seed_ids, "Open")
+
+
 def test_a_node_that_was_down_catches_up(nodes: Nodes) -> None:
     publisher, worker, third = nodes.mesh("publisher", "worker", "third")
     before = whole_job(publisher, worker)

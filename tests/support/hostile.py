@@ -69,6 +69,9 @@ def garbage() -> list[Case]:
         "fragment of a giant": FRAGMENT_HEAD + b"\x00\x00\xff\xff\xff\xff\xff\xff" + b"{" + bytes(1154),
         "fragment too large": FRAGMENT_HEAD + b"\x00\x00\x00\x02\x00\x00\x05\x00" + b"{" * 1_300,
         "fragment of an array": FRAGMENT_HEAD + b"\x00\x00\x00\x02\x00\x00\x05\x00" + b"[" * 1_155,
+        "request for nothing": b"CRB2\x02" + bytes(34),
+        "request for more than it names": b"CRB2\x02" + bytes(32) + b"\x00\x02\x00\x01",
+        "request out of order": b"CRB2\x02" + bytes(32) + b"\x00\x02\x00\x01\x00\x00",
         "fragment random": b"CRB2\x01" + bytes(range(256)),
     }
     return cases + [Case(name, "malformed_fragment", [data]) for name, data in fragments.items()]

@@ -14,7 +14,7 @@ from crabnet.core.effects import Effects, FieldValue, Serve
 from crabnet.errors import CrabnetError, Reason
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox, steady_ms
-from crabnet.protocol.fragment_wire import Shape, classify
+from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler
 from crabnet.transport.base import Address, Transport, parse_address
 
@@ -88,15 +88,16 @@ class Network:
                     "count": 1,
                 }
                 self._notify("fragment_dropped", fields)
-        elif shape is Shape.REQUEST:
+        elif shape is Shape.REQUEST and parse_request(data) is not None:
             answer = self._outbox.sent.answer(source, data, steady_ms())
             if answer and len(self._answers) < limits.PEERS_MAX:
                 self._answers.append((answer, address))
                 self._wake.set()
         else:
+            reason = Reason.MALFORMED_FRAGMENT if shape is Shape.REQUEST else shape
             self._notify(
                 "datagram_received_bad",
-                {"transport": "udp", "address": source, "bytes": len(data), "reason": shape.value},
+                {"transport": "udp", "address": source, "bytes": len(data), "reason": reason.value},
             )
         return None
 
