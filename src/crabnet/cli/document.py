@@ -42,6 +42,10 @@ _JSON: Final = {
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',
+    "fsck": '`{"opens", "healthy", "repaired", "conditions": {file: condition}, "recovery", "damages": [text],'
+    ' "notices": [text], "obstacle": text or null, "repair": text or null, "kept_lsn", "lost": [[first, last]],'
+    ' "seeds_kept", "envelopes_behind", "envelopes_broken": [id],'
+    ' "applied": {"entries", "accepted", "ignored", "rejected"} or null}`',
     "state vector": "the answer of the method `state.vector`",
     "state export": '`{"file", "bytes", "entries", "unsigned", "unsigned_left_out", "full", "lsn",'
     ' "incomplete": [node id]}`',

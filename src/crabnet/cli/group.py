@@ -16,6 +16,7 @@ _TOP: Final = {
     "listen": "crabnet.cli.node:listen",
     "events": "crabnet.cli.events:events",
     "audit": "crabnet.cli.audit:audit",
+    "fsck": "crabnet.cli.fsck:fsck",
     "state": "crabnet.cli.state:state",
     "config": "crabnet.cli.config:config",
     "id": "crabnet.cli.node:identity",

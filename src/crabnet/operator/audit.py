@@ -270,8 +270,7 @@ class _Audit:
         if self._previous is None and not self._report.frames:
             self._first_segment(segment)
         elif segment.first_lsn != self._lsn + 1:
-            text = f"frames {self._lsn + 1} to {segment.first_lsn - 1} before it are missing"
-            self._report.add(Finding(segment.path, text, 0, self._lsn + 1))
+            self._missing(segment.path, self._lsn + 1, segment.first_lsn - 1)
             self._break(segment.first_lsn - 1, segment.previous_hash)
         elif segment.previous_hash and self._head and segment.previous_hash != self._head:
             self._unlinked(segment.path, 0, segment.first_lsn)
@@ -283,8 +282,7 @@ class _Audit:
         elif baseline.condition is not Condition.ABSENT:
             self._report.add(Finding(baseline.path, baseline.detail, baseline.offset))
         if segment.first_lsn != 1:
-            text = f"frames 1 to {segment.first_lsn - 1} before it are missing"
-            self._report.add(Finding(segment.path, text, 0, 1))
+            self._missing(segment.path, 1, segment.first_lsn - 1)
             self._break(segment.first_lsn - 1, segment.previous_hash)
             if self._start == GENESIS:
                 self._report.notes.append("the state was not replayed; use --from-checkpoint state")
@@ -294,6 +292,14 @@ class _Audit:
             self._replica = new_replica(self._namespace)
             self._report.first_lsn = 1
             self._compare(0)
+
+    def _missing(self, path: Path, first: int, last: int) -> None:
+        """Frames are not there; those before a checkpoint that was named to start from need not be, after a repair."""
+        text = f"frames {first} to {last} before it are missing"
+        if self._start != GENESIS and first <= last < self._report.first_lsn:
+            self._report.notes.append(f"{path}: {text}; they are before the start")
+        else:
+            self._report.add(Finding(path, text, 0, first))
 
     def _unlinked(self, path: Path, offset: int, lsn: int) -> None:
         text = f"frame {lsn} does not continue frame {lsn - 1}: the hash chain is broken; one of the two was changed"

@@ -31,7 +31,7 @@ _HEADER_DETAIL: Final = {
 
 
 Believe = Callable[[bytes], bool]
-"""Whether a payload was really written as one. Asked behind damage only, where text of strangers may look like a frame."""
+"""Whether a payload was really written as one. Asked behind damage, where text of strangers may look like a frame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,432 @@
+"""`crabnet fsck`: what it shows, and that after --repair a node starts with everything that can be proved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from crabnet.domain.model import SeedStatus
+from crabnet.errors import DataDirDamagedError, Reason, RefusedError
+from crabnet.node.node import Node
+from crabnet.operator.fsck import Examination, examine, fsck_lock
+from crabnet.operator.repair import apply_pending, prepare
+from crabnet.operator.transfer import ImportTotals
+from crabnet.protocol.envelope import Kind
+from crabnet.storage.checkpoint import Condition
+from crabnet.storage.files import RealFiles
+from crabnet.storage.journal import HEADER_BYTES, seal_header
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.recovery import Action, cells, decide
+from tests.faults.seam import Fault, FaultyFiles, KilledError
+from tests.operator.support import START_MS, Clock, publish, settings_of, verify, whole_job, work
+from tests.support.envelopes import Author
+from tests.support.nodes import NodeProcess, crabnet, quiet
+
+FILES = RealFiles()
+BASELINE = Path(__file__).parents[1] / "vectors" / "baseline_state" / "state.json"
+STRANGERS = [Author(f"stranger {number}") for number in range(4)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A data dir: three sessions with a checkpoint after each, envelopes of strangers, own tasks."""
+
+    path: Path
+    seeds: dict[str, SeedStatus]
+
+
+def seeds_of(data_dir: Path, **flags: str | bool) -> dict[str, SeedStatus]:
+    found: dict[str, SeedStatus] = {}
+
+    async def look(node: Node) -> None:
+        found.update({key: record.progress.status for key, record in node.core.replica.state.records.items()})
+
+    work(data_dir, look, None, **flags)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    from crabnet.node.importing import import_entries
+
+    data_dir = tmp_path_factory.mktemp("fsck") / "data"
+    for author in STRANGERS:
+
+        async def session(node: Node, author: Author = author) -> None:
+            raws = [author.say(Kind.SEED_CREATED, {"seed": author.seed()}).raw for _ in range(2)]
+            for raw in raws:
+                await import_entries(node, [raw], [])
+
+        work(data_dir, session)
+    work(data_dir, own_job)
+    return Made(data_dir, seeds_of(data_dir))
+
+
+async def own_job(node: Node) -> None:
+    await whole_job(node)
+    await publish(node)
+
+
+def copy_of(made: Made, tmp_path: Path) -> Path:
+    target = tmp_path / "copy"
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(made.path, target))
+
+
+def looked_at(data_dir: Path) -> Examination:
+    with fsck_lock(FILES, data_dir, START_MS):
+        return examine(FILES, settings_of(data_dir))
+
+
+def repaired(data_dir: Path, **flags: str | bool) -> ImportTotals:
+    settings = settings_of(data_dir, **flags)
+    with fsck_lock(FILES, data_dir, START_MS) as lock:
+        examination = examine(FILES, settings)
+        assert not examination.report.obstacle
+        prepare(FILES, settings, examination, lock, START_MS)
+        pending = examine(FILES, settings).pending
+    return apply_pending(FILES, settings, pending)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def segments(data_dir: Path) -> list[Path]:
+    return sorted([*(data_dir / "history").glob("*.log"), *(data_dir / "journal").glob("*.log")], key=lambda p: p.name)
+
+
+def test_a_healthy_data_dir_is_called_so_and_left_alone(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file() and path.name != "lock"}
+    report = looked_at(data_dir).report
+    assert report.healthy
+    assert (report.opens, report.damages, report.obstacle, report.repair) == (True, [], "", "")
+    assert report.seeds_kept == len(made.seeds)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_damage_that_a_checkpoint_covers_is_shown_but_no_obstacle(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    flip(segments(data_dir)[0], HEADER_BYTES + 300)
+    report = looked_at(data_dir).report
+    assert (report.opens, report.healthy, report.repair) == (True, False, "")
+    assert str(segments(data_dir)[0]) in report.damages[0]
+    assert seeds_of(data_dir) == made.seeds
+
+
+def broken_in_the_middle(data_dir: Path) -> Path:
+    """No checkpoint, and a flipped byte in the first of several frames with strangers' envelopes."""
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    path = segments(data_dir)[1]
+    flip(path, HEADER_BYTES + 300)
+    return path
+
+
+def test_what_is_behind_the_damage_and_proved_by_signature_comes_back(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    path = broken_in_the_middle(data_dir)
+    with pytest.raises(DataDirDamagedError):
+        seeds_of(data_dir)
+    report = looked_at(data_dir).report
+    assert not report.opens
+    assert report.kept_lsn == 2
+    assert report.lost == [(3, 3)]
+    assert len(report.envelopes_broken) == 1
+    assert report.envelopes_behind == 12
+    totals = repaired(data_dir)
+    # Of the second stranger's two envelopes the first is gone: the second has nothing to follow.
+    assert (totals.entries, totals.accepted, totals.ignored) == (12, 11, {"gap": 1})
+    after = seeds_of(data_dir, accept_feed_risk=True)
+    lost = set(made.seeds) - set(after)
+    assert {key: status for key, status in made.seeds.items() if key not in lost} == after
+    assert len(lost) == 2
+    kept_aside = {each.read_bytes() for each in (data_dir / "damaged").glob("*.log*")}
+    assert any(path.name in each.name for each in (data_dir / "damaged").iterdir())
+    assert kept_aside
+    assert verify(data_dir).ok
+    assert looked_at(data_dir).report.healthy
+
+
+def test_envelopes_that_wait_come_back_once_the_missing_one_has_come(made: Made, tmp_path: Path) -> None:
+    from crabnet.node.importing import import_entries
+
+    data_dir = copy_of(made, tmp_path)
+    missing = json.loads(bytes(frame_payload(segments(data_dir)[1])))[0][1]
+    broken_in_the_middle(data_dir)
+    repaired(data_dir)
+
+    async def peer_sends(node: Node) -> None:
+        await import_entries(node, [json.dumps(missing, separators=(",", ":"), ensure_ascii=False).encode()], [])
+
+    work(data_dir, peer_sends)
+    settings = settings_of(data_dir)
+    totals = apply_pending(FILES, settings, looked_at(data_dir).pending)
+    assert totals.accepted == 1
+    assert seeds_of(data_dir, accept_feed_risk=True) == made.seeds
+    assert not looked_at(data_dir).pending
+
+
+def frame_payload(segment: Path) -> bytes:
+    line = segment.read_bytes()[HEADER_BYTES:].split(b"\n")[0]
+    return line[100:]
+
+
+def test_whole_envelopes_in_a_damaged_frame_are_saved(tmp_path: Path) -> None:
+    from crabnet.node.importing import import_entries
+
+    data_dir = tmp_path / "data"
+    authors = [Author(f"one frame {number}") for number in range(3)]
+    raws = [author.say(Kind.SEED_CREATED, {"seed": author.seed()}).raw for author in authors]
+
+    async def one_frame(node: Node) -> None:
+        await import_entries(node, raws, [])
+
+    work(data_dir, one_frame)
+    (data_dir / "state.json").unlink()
+    (data_dir / "state.json.bak").unlink(missing_ok=True)
+    path = segments(data_dir)[0]
+    content = path.read_bytes()
+    flip(path, content.index(raws[1]) + 200)
+    report = looked_at(data_dir).report
+    assert (report.opens, report.envelopes_behind, len(report.envelopes_broken)) == (False, 2, 1)
+    assert repaired(data_dir).accepted == 2
+    assert len(seeds_of(data_dir)) == 2
+
+
+def test_after_a_repair_the_own_feed_is_not_continued_silently(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    broken_in_the_middle(data_dir)
+    repaired(data_dir)
+
+    async def say(node: Node) -> None:
+        assert node.core.feed_risk
+        with pytest.raises(RefusedError) as refused:
+            await publish(node)
+        assert refused.value.reason is Reason.FEED_RISK
+
+    work(data_dir, say)
+    work(data_dir, say)
+
+    async def say_with_the_operators_word(node: Node) -> None:
+        await publish(node)
+
+    work(data_dir, say_with_the_operators_word, Clock(), accept_feed_risk=True)
+
+
+def test_nothing_left_to_start_from_still_gives_all_readable_envelopes(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    segments(data_dir)[0].unlink()
+    report = looked_at(data_dir).report
+    assert (report.opens, report.kept_lsn, report.seeds_kept) == (False, 0, 0)
+    totals = repaired(data_dir)
+    assert totals.entries == totals.accepted == 13
+    assert len(seeds_of(data_dir)) == len(made.seeds) - 2
+
+
+def test_a_damaged_archive_is_made_anew_from_the_journal(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    clock = Clock()
+    work(data_dir, own_job, clock)
+    before = seeds_of(data_dir)
+    clock.now_ms += 30 * 24 * 3_600_000
+
+    async def archive(node: Node) -> None:
+        assert await node.archivist.archive_due()
+
+    work(data_dir, archive, clock)
+    (segment,) = (data_dir / "archive").glob("*.seg")
+    flip(segment, 10)
+    with pytest.raises(DataDirDamagedError):
+        seeds_of(data_dir)
+    assert not looked_at(data_dir).report.opens
+    assert repaired(data_dir).rejected == {}
+    assert seeds_of(data_dir) == before
+    assert verify(data_dir).ok
+
+
+def test_the_key_and_newer_versions_are_not_for_fsck_to_repair(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    key = (data_dir / "identity.key").read_bytes()
+    (data_dir / "identity.key").write_bytes(b"nonsense")
+    assert "identity.key" in looked_at(data_dir).report.obstacle
+    (data_dir / "identity.key").unlink()
+    assert "identity.key" in looked_at(data_dir).report.obstacle
+    (data_dir / "identity.key").write_bytes(key)
+    (data_dir / "identity.key").chmod(0o644)
+    assert looked_at(data_dir).report.obstacle_reason is Reason.UNSAFE_PERMISSIONS
+
+
+def put_checkpoint(path: Path, sound: bytes, condition: Condition) -> None:
+    if condition is Condition.ABSENT:
+        path.unlink(missing_ok=True)
+        return
+    changed = {
+        Condition.OK: sound,
+        Condition.DAMAGED: sound[:500] + bytes([sound[500] ^ 1]) + sound[501:],
+        Condition.OLDER: BASELINE.read_bytes(),
+        Condition.NEWER: b'{"format":"crabnet-state","version":2,"lsn":1}',
+    }
+    path.write_bytes(changed[condition])
+
+
+def put_journal(data_dir: Path, condition: Condition) -> None:
+    if condition is Condition.ABSENT:
+        for path in (data_dir / "journal", data_dir / "history"):
+            shutil.rmtree(path)
+        (data_dir / "sealed").unlink()
+        return
+    if condition is Condition.DAMAGED:
+        # What a checkpoint covers may be damaged; that the journal has ended before it may not.
+        segments(data_dir)[-1].unlink()
+        for path in segments(data_dir):
+            flip(path, HEADER_BYTES + 300)
+            flip(path, len(path.read_bytes()) - 300)
+    elif condition in {Condition.OLDER, Condition.NEWER}:
+        version = b"0002" if condition is Condition.NEWER else b"0000"
+        for path in segments(data_dir):
+            content = path.read_bytes()
+            path.write_bytes(
+                seal_header(content[:16] + version + content[20 : HEADER_BYTES - 9]) + content[HEADER_BYTES:]
+            )
+
+
+REFUSING = [cell for cell in cells() if decide(*cell).action.refuses]
+
+
+def cell_cases(step: int) -> list[tuple[Condition, Condition, Condition]]:
+    return REFUSING[::step]
+
+
+def check_cell(made: Made, tmp_path: Path, state: Condition, bak: Condition, journal: Condition) -> None:
+    data_dir = copy_of(made, tmp_path)
+    put_checkpoint(data_dir / "state.json", (made.path / "state.json").read_bytes(), state)
+    put_checkpoint(data_dir / "state.json.bak", (made.path / "state.json.bak").read_bytes(), bak)
+    put_journal(data_dir, journal)
+    found = Ledger.inspect(data_dir, files=FILES)
+    assert found.rule.action.refuses, (state, bak, journal, found.rule)
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file() and path.name != "lock"}
+    report = looked_at(data_dir).report
+    assert not report.opens
+    assert {path: path.read_bytes() for path in before} == before
+    if found.rule.action is Action.REFUSE_NEWER:
+        assert report.obstacle_reason is Reason.DATA_DIR_NEWER
+        assert report.repair == ""
+        return
+    assert report.repair
+    flags: dict[str, str | bool] = {"require_signatures": False}
+    totals = repaired(data_dir, **flags)
+    assert totals.rejected == {}
+    assert (data_dir / "feed-risk").exists()
+    after = seeds_of(data_dir, **flags)
+    assert looked_at(data_dir).report.opens
+    ours = {key: status for key, status in after.items() if key in made.seeds}
+    assert set(after) - set(made.seeds) <= set(json.loads(BASELINE.read_bytes())["seeds"])
+    if state is Condition.OK:
+        assert ours == made.seeds
+    content = {path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    for path, original in before.items():
+        if path.parent.name in {"journal", "history"} and len(original) > HEADER_BYTES:
+            assert original in content, f"{path.name} is not kept anywhere"
+
+
+@pytest.mark.parametrize(("state", "bak", "journal"), cell_cases(7))
+def test_refusing_cells_are_repaired_or_left_alone(
+    made: Made, tmp_path: Path, state: Condition, bak: Condition, journal: Condition
+) -> None:
+    check_cell(made, tmp_path, state, bak, journal)
+
+
+@pytest.mark.deep
+def test_every_refusing_cell_is_repaired_or_left_alone(made: Made, tmp_path: Path) -> None:
+    for number, (state, bak, journal) in enumerate(REFUSING):
+        check_cell(made, tmp_path / str(number), state, bak, journal)
+    print(len(REFUSING), "cells")
+
+
+def start_over(data_dir: Path) -> None:
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    segments(data_dir)[0].unlink()
+
+
+SPOILS: dict[str, Callable[[Path], object]] = {"in the middle": broken_in_the_middle, "nothing left": start_over}
+
+
+def check_interruptions(made: Made, tmp_path: Path, spoil: Callable[[Path], object], step: int) -> int:
+    """Kill the repair before each of its file calls; the second repair ends where an undisturbed one does."""
+    reference = copy_of(made, tmp_path / "reference")
+    spoil(reference)
+    repaired(reference)
+    expected = seeds_of(reference)
+    call, cases = 1, 0
+    while True:
+        data_dir = copy_of(made, tmp_path)
+        spoil(data_dir)
+        files = FaultyFiles({call: Fault.KILL_BEFORE})
+        settings = settings_of(data_dir)
+        try:
+            with fsck_lock(FILES, data_dir, START_MS) as lock:
+                prepare(files, settings, examine(FILES, settings), lock, START_MS)
+        except KilledError:
+            files.abandon()
+            repaired(data_dir)
+            assert seeds_of(data_dir) == expected, f"killed before call {call}"
+            cases += 1
+        else:
+            return cases
+        call += step
+
+
+@pytest.mark.parametrize("spoil", list(SPOILS.values()), ids=list(SPOILS))
+def test_a_repair_that_was_interrupted_is_done_again(
+    made: Made, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    print(check_interruptions(made, tmp_path, spoil, 17), "kills")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("spoil", list(SPOILS.values()), ids=list(SPOILS))
+def test_a_repair_can_be_interrupted_anywhere(made: Made, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    print(check_interruptions(made, tmp_path, spoil, 1), "kills")
+
+
+def test_the_command(made: Made, tmp_path: Path) -> None:
+    data_dir = copy_of(made, tmp_path)
+    words = quiet(data_dir)
+    done = crabnet("fsck", *words)
+    assert (done.returncode, "healthy" in done.stdout) == (0, True), done.stderr
+    broken_in_the_middle(data_dir)
+    assert crabnet("status", *words).returncode == 5
+    done = crabnet("fsck", *words)
+    assert done.returncode == 5
+    assert "not readable: frames 3 to 3" in done.stdout
+    assert "readable beyond that: 12 envelopes" in done.stdout
+    done = crabnet("fsck", "--repair", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["repaired"], shown["opens"], shown["applied"]["accepted"]) == (True, True, 11)
+    assert crabnet("audit", "verify", *words).returncode == 0
+    done = crabnet("seed", "publish", "--title", "t", "--cmd", "echo", *words)
+    assert (done.returncode, done.stderr.split(": ")[1]) == (3, "feed_risk")
+    assert crabnet("fsck", *quiet(tmp_path / "none")).returncode == 2
+
+
+def test_beside_a_running_node_it_refuses(tmp_path: Path) -> None:
+    node = NodeProcess(tmp_path / "node")
+    node.start()
+    try:
+        done = crabnet("fsck", "--repair", *quiet(node.data_dir))
+        assert (done.returncode, "pid" in done.stderr) == (4, True)
+    finally:
+        node.kill()
