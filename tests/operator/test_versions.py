@@ -1,0 +1,135 @@
+"""Every version of every format that was ever written is read; newer ones are refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crabnet.domain.model import SeedStatus
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason
+from crabnet.node.node import Node
+from crabnet.operator.compare import compare, load_side
+from crabnet.operator.exchange import EXPORT_VERSION, check_export, read_entries
+from crabnet.operator.transfer import import_entries
+from crabnet.protocol.keys import pem_of_seed
+from crabnet.storage.archive_segment import ARCHIVE_VERSION
+from crabnet.storage.checkpoint import CHECKPOINT_VERSION
+from crabnet.storage.files import RealFiles
+from crabnet.storage.journal import HEADER_BYTES, JOURNAL_VERSION, seal_header
+from crabnet.storage.keyfile import create_key_file
+from tests.operator.support import START_MS, Clock, publish, settings_of, verify, work
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+STATE_HASH = "f48af94502985cd30433e047c0816b93076687c76232745eafc6a123d9c6ed74"
+FILES = RealFiles()
+
+
+@pytest.fixture(name="data_dir")
+def _data_dir(tmp_path: Path) -> Path:
+    """The data dir of version 1 with its key, which is no secret."""
+    data_dir = Path(shutil.copytree(FIXTURES / "data-dir-v1", tmp_path / "data"))
+    data_dir.chmod(0o700)
+    create_key_file(FILES, data_dir, lambda: pem_of_seed(hashlib.sha256(b"crabnet fixture, no secret").digest()))
+    return data_dir
+
+
+def test_there_is_a_fixture_of_every_version() -> None:
+    versions = {"data-dir": {CHECKPOINT_VERSION, JOURNAL_VERSION, ARCHIVE_VERSION}, "export": {EXPORT_VERSION}}
+    for name, written in versions.items():
+        found = {int(match[1]) for path in FIXTURES.iterdir() if (match := re.match(rf"{name}-v(\d+)", path.name))}
+        assert found == {version for last in written for version in range(1, last + 1)}
+
+
+def test_a_data_dir_of_version_1_opens_and_goes_on(data_dir: Path) -> None:
+    clock = Clock()
+    clock.now_ms = START_MS + 30 * 24 * 3_600_000
+    seen: list[tuple[str, dict[SeedStatus, int]]] = []
+
+    async def look(node: Node) -> None:
+        state = node.core.replica.state
+        seen.append((node.core.replica.state_hash(), {key: n for key, n in state.archived.items() if n}))
+        assert len(state.records) == 2
+        await publish(node)
+
+    work(data_dir, look, clock)
+    assert seen == [(STATE_HASH, {SeedStatus.ACCEPTED: 1})]
+    assert verify(data_dir).ok
+
+
+@pytest.mark.parametrize("start", ["genesis", "state", "bak"])
+def test_a_data_dir_of_version_1_passes_the_audit(data_dir: Path, start: str) -> None:
+    report = verify(data_dir, start)
+    assert report.ok, report.findings
+    assert report.state_hash == STATE_HASH
+
+
+def test_an_export_of_version_1_is_imported(data_dir: Path, tmp_path: Path) -> None:
+    export = check_export(FILES, FIXTURES / "export-v1.ndjson", "default")
+    totals = import_entries(settings_of(tmp_path / "other"), read_entries(FILES, export))
+    assert (totals.entries, totals.accepted) == (7, 7)
+    sides = [
+        load_side(FILES, str(path), data_dir=path, namespace="default", durable_lsn=lambda _: None)
+        for path in (tmp_path / "other", data_dir)
+    ]
+    difference = compare(sides[0], sides[1])
+    assert [(each.a and each.a[0], each.b and each.b[0]) for each in difference.feeds] == [(7, 8)]
+    assert [each.a for each in difference.seeds] == [None]
+
+
+def newer_checkpoint(name: str) -> Callable[[Path], None]:
+    def change(data_dir: Path) -> None:
+        path = data_dir / name
+        path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2', 1))
+        content = path.read_bytes()
+        start = content.rindex(b'"checksum"')
+        digest = hashlib.sha256(content[:start]).hexdigest().encode()
+        path.write_bytes(content[:start] + b'"checksum":"sha256:%s"}\n' % digest)
+
+    return change
+
+
+def newer_journal(data_dir: Path) -> None:
+    path = max((data_dir / "journal").glob("*.log"))
+    content = path.read_bytes()
+    path.write_bytes(seal_header(content[:16] + b"0002" + content[20 : HEADER_BYTES - 9]) + content[HEADER_BYTES:])
+
+
+def newer_archive(data_dir: Path) -> None:
+    (path,) = (data_dir / "archive").glob("*.seg")
+    content = path.read_bytes()
+    end = content.index(b"\n") - 8
+    header = content[:end].replace(b"crabnet-archive 0001", b"crabnet-archive 0002")
+    path.write_bytes(seal_header(header) + content[end + 9 :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [newer_checkpoint("state.json"), newer_checkpoint("state.json.bak"), newer_journal, newer_archive],
+    ids=["state.json", "state.json.bak", "journal", "archive"],
+)
+def test_a_newer_version_is_refused_and_left_as_it_is(data_dir: Path, change: Callable[[Path], None]) -> None:
+    change(data_dir)
+    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+
+    async def never(node: Node) -> None:
+        raise AssertionError(node)
+
+    with pytest.raises(DataDirDamagedError) as refused:
+        work(data_dir, never)
+    assert refused.value.reason is Reason.DATA_DIR_NEWER
+    assert "upgrade" in refused.value.message
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_newer_export_is_refused_with_a_clear_word(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b'{"format":"crabnet-export","version":2,"anything":true}\n{"end":"unknown to us"}\n')
+    with pytest.raises(CrabnetError) as refused:
+        check_export(FILES, path)
+    assert (refused.value.reason, refused.value.exit_code) == (Reason.UNSUPPORTED_VERSION, 3)
+    assert "newer" in refused.value.message
