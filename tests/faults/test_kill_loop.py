@@ -92,7 +92,7 @@ class KillLoop:
             RealFiles(),
             self.node.data_dir,
             namespace=self.settings.namespace,
-            ask_node=lambda: live_point(self.settings),
+            ask_node=lambda: live_point(self.settings.data_dir, self.settings.control_timeout_ms),
             start=audit_from,
         )
         broken += [str(finding) for finding in report.findings]

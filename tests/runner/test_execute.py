@@ -101,7 +101,8 @@ async def test_no_signal_is_blocked_or_ignored() -> None:
     outcome = await run("cat /proc/self/status")
 
     fields = dict(line.split(":\t", 1) for line in outcome.stdout.splitlines())
-    assert fields["SigIgn"] == fields["SigBlk"] == "0000000000000000"
+    of_the_c_library = 1 << 31 | 1 << 32  # 32 and 33, which a thread of the test's own process may hold back
+    assert [int(fields[name], 16) & ~of_the_c_library for name in ("SigIgn", "SigBlk")] == [0, 0]
 
 
 async def test_processor_time_of_all_descendants_is_counted(script: Script) -> None:
