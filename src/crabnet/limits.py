@@ -239,6 +239,8 @@ FEED_QUIET_MS: Final = 2_000
 
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report; further ones are counted."""
+AUDIT_NOTES_MAX: Final = 20
+"""Notes about decisions that the present rules would not make; further ones are counted."""
 AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
 LAST_WORDS_MS: Final = 200

@@ -10,7 +10,8 @@ import trio
 from crabnet.core.commands import Publish
 from crabnet.domain.model import Seed, SeedStatus
 from crabnet.node.node import Node
-from crabnet.operator.audit import AuditReport, LivePoint, audit
+from crabnet.operator.audit import audit
+from crabnet.operator.findings import AuditReport, LivePoint
 from crabnet.settings import FlagValue, Settings, resolve
 from crabnet.storage.files import RealFiles
 

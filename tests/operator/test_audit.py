@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 
 from crabnet.errors import UsageError
 from crabnet.node.node import Node
-from crabnet.operator.audit import LivePoint
+from crabnet.operator.findings import LivePoint
+from crabnet.storage.journal import FRAME_PREFIX_BYTES, HEADER_BYTES, encode_frame, encode_header, hash_line
+from crabnet.storage.layout import encode_seal
 from tests.operator.support import Clock, ledger_files, publish, verify, whole_job, work
 
 
@@ -122,6 +126,105 @@ def test_changed_bytes_are_found_and_located(sound: Path, tmp_path: Path) -> Non
 @pytest.mark.deep
 def test_every_changed_byte_is_found_and_located(sound: Path, tmp_path: Path) -> None:
     print(check_flips(sound, tmp_path, 1), "flips")
+
+
+def forge(data_dir: Path, lsn: int, old: bytes, new: bytes) -> None:
+    """Change a payload and make all CRCs, hash links and first lines fit, as somebody with write access could."""
+    segments = sorted([*(data_dir / "history").glob("*.log"), *(data_dir / "journal").glob("*.log")], key=name_of)
+    head, number = "0" * 64, 0
+    for path in segments:
+        lines = path.read_bytes().splitlines(keepends=True)[1:]
+        made = [encode_header(number + 1, head)]
+        for line in lines:
+            number += 1
+            payload = line[FRAME_PREFIX_BYTES:-1]
+            if number == lsn:
+                assert old in payload
+                payload = payload.replace(old, new)
+            made.append(encode_frame(number, head, payload))
+            head = hash_line(made[-1])
+        path.write_bytes(b"".join(made))
+    (data_dir / "sealed").write_bytes(encode_seal(number, head))
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+def test_a_forged_envelope_is_found_by_its_signature(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    forge(data_dir, 2, b"echo hi", b"echo ho")
+    report = verify(data_dir)
+    path = next(data_dir.glob("*/00000000000000000002.log"))
+    (found,) = report.findings
+    envelope_id = json.loads(path.read_bytes().splitlines()[1][FRAME_PREFIX_BYTES:])[0][1]["meta"]["id"]
+    assert (found.path, found.lsn, found.envelope_id) == (path, 2, envelope_id)
+    assert path.read_bytes()[found.offset :].startswith(b'{"meta":{')
+    assert "wrong_id" in found.detail
+
+
+def test_a_forged_decision_is_found_by_the_checkpoints_and_noted_without_them(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    forge(data_dir, 7, b'{"status":"Accepted"', b'{"status":"Rejected"')
+    report = verify(data_dir)
+    details = [each.detail for each in report.findings]
+    assert any("the state hash is" in each for each in details), details
+    assert any("is not the frame that" in each for each in details), details
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    report = verify(data_dir)
+    assert report.otherwise == 1
+    assert "frame 7" in report.notes[0]
+
+
+def test_a_frame_left_out_is_found_by_the_feed(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    for name in ("state.json", "state.json.bak"):
+        (data_dir / name).unlink()
+    envelope = json.loads(next(data_dir.glob("*/00000000000000000002.log")).read_bytes().splitlines()[1][100:])
+    forge(data_dir, 2, json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode(), b"[]")
+    report = verify(data_dir)
+    assert [(each.lsn, "does not follow" in each.detail) for each in report.findings[:1]] == [(3, True)]
+
+
+def test_a_changed_checkpoint_is_located_to_the_row(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    path = data_dir / "state.json"
+    content = path.read_bytes()
+    at = content.rindex(b"echo hi")
+    path.write_bytes(content[:at] + b"x" + content[at + 1 :])
+    report = verify(data_dir)
+    row = next(each for each in report.findings if each.path == path and each.offset)
+    assert content[row.offset :].startswith(b'["seed",')
+    assert row.offset < at < content.index(b"\n", row.offset)
+    seed_id = json.loads(content[row.offset : content.index(b"\n", row.offset)].rstrip(b","))[1]
+    assert seed_id in row.detail
+
+
+def test_a_checkpoint_forged_with_its_checksum_is_found(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    path = data_dir / "state.json"
+    content = path.read_bytes().replace(b"echo hi", b"echo ho")
+    start = content.rindex(b'"checksum"')
+    digest = hashlib.sha256(content[:start]).hexdigest().encode()
+    path.write_bytes(content[:start] + b'"checksum":"sha256:%s"}\n' % digest)
+    report = verify(data_dir)
+    assert [each.path for each in report.findings] == [path]
+    assert "its rows have the state hash" in report.findings[0].detail
+
+
+def test_missing_segments_are_found(sound: Path, tmp_path: Path) -> None:
+    data_dir = copy_of(sound, tmp_path)
+    for path in ledger_files(data_dir)[3:]:
+        content = path.read_bytes()
+        if len(content) == HEADER_BYTES:
+            continue
+        path.unlink()
+        report = verify(data_dir)
+        assert any("missing" in each.detail or "had reached" in each.detail for each in report.findings), path
+        path.write_bytes(content)
 
 
 def test_the_word_of_a_running_node_is_compared(sound: Path) -> None:

@@ -78,6 +78,7 @@ def verify_(context: click.Context, start: str) -> None:
                     "envelopes": report.envelopes,
                     "unsigned": report.unsigned,
                     "facts": report.facts,
+                    "decided_otherwise": report.otherwise,
                     "state_hash": report.state_hash or None,
                     "comparisons": comparisons,
                     "findings": findings,

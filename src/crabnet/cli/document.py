@@ -37,8 +37,8 @@ _JSON: Final = {
     "status": "the answer of the method `status`",
     "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
-    "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts", "state_hash",'
-    ' "comparisons": [{"with", "lsn", "expected", "computed"}],'
+    "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
+    ' "decided_otherwise", "state_hash", "comparisons": [{"with", "lsn", "expected", "computed"}],'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',

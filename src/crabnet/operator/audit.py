@@ -8,104 +8,42 @@ the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, FactRecord, ForkRecord, SegmentRow, decode_frame
+from crabnet.core.records import (
+    EnvelopeRecord,
+    FactRecord,
+    ForkRecord,
+    Record,
+    SegmentRow,
+    decode_frame,
+    envelope_of,
+    event_row,
+    record_fact,
+)
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
-from crabnet.domain.state import leaf
+from crabnet.domain.state import Observe, decide, leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
-from crabnet.limits import AUDIT_FINDINGS_MAX, AUDIT_RETRIES
+from crabnet.limits import AUDIT_NOTES_MAX, AUDIT_RETRIES
 from crabnet.operator.archived import archive_damages, archived_seeds
 from crabnet.operator.envelopes import EnvelopeChecker, any_age_admission, broken_envelopes
+from crabnet.operator.findings import GENESIS, AskNode, AuditReport, Comparison, Finding, LivePoint
 from crabnet.operator.frames import Hole, Segment, read_hole, walk_journal
+from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
 from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
 
-GENESIS: Final = "genesis"
 _STAMP_BYTES: Final = 128
 _EXAMINED: Final = frozenset({Condition.OK, Condition.ABSENT, Condition.OLDER})
-
-
-class LivePoint(NamedTuple):
-    """What a running node says: the state hash after frame ``lsn``, which is durable."""
-
-    state_hash: str
-    lsn: int
-
-
-AskNode = Callable[[], LivePoint | None]
-"""The running node's word, None without one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it must be, and where."""
-
-    path: Path
-    detail: str
-    offset: int = 0
-    lsn: int | None = None
-    envelope_id: str = ""
-
-    def __str__(self) -> str:
-        where = [str(self.path), f"offset {self.offset}"]
-        where += [] if self.lsn is None else [f"lsn {self.lsn}"]
-        where += [f"envelope {self.envelope_id}"] if self.envelope_id else []
-        return f"{', '.join(where)}: {self.detail}"
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The recomputed state hash beside somebody's word."""
-
-    name: str
-    lsn: int
-    expected: str
-    computed: str
-
-    @property
-    def equal(self) -> bool:
-        return self.expected == self.computed
-
-
-@dataclass
-class AuditReport:
-    """What was checked and what was found. ``findings`` holds the first of ``findings_total``."""
-
-    start: str = GENESIS
-    first_lsn: int = 0
-    last_lsn: int = 0
-    frames: int = 0
-    envelopes: int = 0
-    unsigned: int = 0
-    facts: int = 0
-    """Facts of an imported baseline state, which have no envelope."""
-    state_hash: str = ""
-    comparisons: list[Comparison] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    findings_total: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings_total
-
-    def add(self, finding: Finding) -> None:
-        """Note a finding, within a bound."""
-        self.findings_total += 1
-        if len(self.findings) < AUDIT_FINDINGS_MAX:
-            self.findings.append(finding)
 
 
 def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, start: str = GENESIS) -> AuditReport:
@@ -161,6 +99,8 @@ class _Audit:
         self._checkpoints: list[CheckpointFinding] = []
         self._seal: tuple[int, str] | None = None
         self._live: LivePoint | None = None
+        self._damaged: list[tuple[Path, int]] = []
+        """Damaged checkpoints and what they say they cover."""
         self._segments: Sequence[SegmentRow] = ()
         self._lsn = 0
         self._head = GENESIS_HASH
@@ -198,7 +138,10 @@ class _Audit:
         for path in places:
             finding = examine_checkpoint(self._files, path)
             if finding.condition not in _EXAMINED:
-                self._report.add(Finding(path, finding.detail, finding.offset))
+                lsn = header_lsn(self._files, path) if finding.condition is Condition.DAMAGED else None
+                if lsn is not None:
+                    self._damaged.append((path, lsn))
+                self._report.add(Finding(path, finding.detail, finding.offset, lsn))
             elif finding.header is not None:
                 self._checkpoints.append(finding)
                 self._check_rows(finding)
@@ -367,12 +310,27 @@ class _Audit:
             self._report.facts += isinstance(record, FactRecord)
             try:
                 if replica is not None:
+                    self._redecide(replica, record, frame.lsn)
                     replica.replay(record)
             except (CrabnetError, msgspec.MsgspecError) as error:
                 text = error.message if isinstance(error, CrabnetError) else str(error)
                 self._report.add(Finding(path, text, frame.position.offset, frame.lsn))
                 self._break(frame.lsn, frame.hash)
                 replica = None
+
+    def _redecide(self, replica: Replica, record: Record, lsn: int) -> None:
+        """Note a decision that this version would not make: its rules may have changed, or somebody changed history."""
+        if not isinstance(record, EnvelopeRecord) or record.cut is not None or record.thawed:
+            return
+        fact = record_fact(record, envelope_of(record))
+        if fact is None:
+            return
+        decision = decide(replica.state, Observe(fact), record.at_s)
+        if tuple(map(event_row, decision.events)) != record.events:
+            self._report.otherwise += 1
+            if self._report.otherwise <= AUDIT_NOTES_MAX:
+                text = f"frame {lsn}: the rules of this version decide otherwise about {fact.kind.value} {fact.key}"
+                self._report.notes.append(text)
 
     # --- what was known before -----------------------------------------------------------------------------
 
@@ -387,6 +345,10 @@ class _Audit:
         """Compare the state hash with everybody who knows it after this frame."""
         if self._replica is None or lsn < self._report.first_lsn - 1:
             return
+        for path, at in self._damaged:
+            differing = differing_row(self._files, path, self._replica) if at == lsn else None
+            if differing is not None:
+                self._report.add(Finding(path, differing[1], differing[0], lsn))
         words = [
             (str(each.path), each.path, each.header.state_hash)
             for each in self._checkpoints

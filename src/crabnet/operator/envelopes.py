@@ -53,8 +53,10 @@ class EnvelopeChecker:
         raw = bytes(record.raw)
         admitted = self._admission.admit(raw, record.at_s)
         if not isinstance(admitted, Admitted):
-            envelope_id = admitted.meta.id if admitted.meta is not None else ""
-            return envelope_id, f"{admitted.reason.value}: {admitted.detail}"
+            meta = admitted.meta
+            if meta is not None and meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord):
+                self.feeds.advance(meta.from_, meta.seq, meta.id, "")
+            return "" if meta is None else meta.id, f"{admitted.reason.value}: {admitted.detail}"
         meta = admitted.envelope.meta
         if admitted.envelope.raw != raw:
             return meta.id, "it is not in canonical form"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crabnet.control.client import NodeNotRunningError, call
 from crabnet.errors import CrabnetError
-from crabnet.operator.audit import LivePoint
+from crabnet.operator.findings import LivePoint
 
 
 def live_point(data_dir: Path, timeout_ms: int) -> LivePoint | None:

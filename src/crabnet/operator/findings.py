@@ -1,0 +1,87 @@
+"""What an audit reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from crabnet.limits import AUDIT_FINDINGS_MAX
+
+GENESIS: Final = "genesis"
+"""The start before the first frame."""
+
+
+class LivePoint(NamedTuple):
+    """What a running node says: the state hash after frame ``lsn``, which is durable."""
+
+    state_hash: str
+    lsn: int
+
+
+AskNode = Callable[[], LivePoint | None]
+"""The running node's word, None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be, and where."""
+
+    path: Path
+    detail: str
+    offset: int = 0
+    lsn: int | None = None
+    envelope_id: str = ""
+
+    def __str__(self) -> str:
+        where = [str(self.path), f"offset {self.offset}"]
+        where += [] if self.lsn is None else [f"lsn {self.lsn}"]
+        where += [f"envelope {self.envelope_id}"] if self.envelope_id else []
+        return f"{', '.join(where)}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The recomputed state hash beside somebody's word."""
+
+    name: str
+    lsn: int
+    expected: str
+    computed: str
+
+    @property
+    def equal(self) -> bool:
+        return self.expected == self.computed
+
+
+@dataclass
+class AuditReport:
+    """What was checked and what was found. ``findings`` holds the first of ``findings_total``."""
+
+    start: str = GENESIS
+    first_lsn: int = 0
+    last_lsn: int = 0
+    frames: int = 0
+    envelopes: int = 0
+    unsigned: int = 0
+    facts: int = 0
+    """Facts of an imported baseline state, which have no envelope."""
+    state_hash: str = ""
+    comparisons: list[Comparison] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    findings_total: int = 0
+    otherwise: int = 0
+    """Decisions that the rules of this version would not make."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings_total
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding, within a bound."""
+        self.findings_total += 1
+        if len(self.findings) < AUDIT_FINDINGS_MAX:
+            self.findings.append(finding)

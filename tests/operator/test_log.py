@@ -1,0 +1,126 @@
+"""`crabnet audit log`: who claimed, returned and settled what, when, and what was decided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from crabnet.errors import DataDirDamagedError, UsageError
+from crabnet.node.importing import import_entries
+from crabnet.node.node import Node
+from crabnet.operator.log import LogFilter, LogRow, describe_row, newest, parse_since, read_log
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Kind
+from crabnet.storage.files import RealFiles
+from tests.operator.support import START_MS, Clock, publish, whole_job, work
+from tests.support.envelopes import Author
+from tests.support.nodes import crabnet, quiet
+
+NOW_S = START_MS // 1000
+EVERYTHING = LogFilter(kinds=frozenset())
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A settled task at the start, an hour later an open one, and a stranger's claim on it, which is void."""
+    path = tmp_path_factory.mktemp("log") / "data"
+    clock = Clock()
+
+    async def first(node: Node) -> None:
+        await whole_job(node)
+
+    async def second(node: Node) -> None:
+        seed = await publish(node)
+        stranger = Author("stranger")
+        claim: JsonObject = {"id": stranger.next_object_id(), "seed_id": seed.id, "bid_id": "b", "worker": stranger.id,
+                 "created_at": clock() // 1000}  # fmt: skip
+        raw = stranger.say(Kind.CLAIM_CREATED, {"claim": claim}, clock() // 1000).raw
+        await import_entries(node, [raw], [])
+
+    work(path, first, clock)
+    clock.now_ms += 3_600_000
+    work(path, second, clock)
+    return path
+
+
+def rows(data_dir: Path, wanted: LogFilter) -> list[LogRow]:
+    return list(read_log(RealFiles(), data_dir, wanted))
+
+
+def test_claims_results_and_settlements_are_shown(data_dir: Path) -> None:
+    found = rows(data_dir, LogFilter())
+    assert [(row.kind, row.decision, row.reason, row.status) for row in found] == [
+        ("claim", "accepted", None, "Claimed"),
+        ("result", "accepted", None, "Done"),
+        ("settle", "accepted", None, "Accepted"),
+        ("claim", "rejected", "unauthorised", "Open"),
+    ]
+    assert {row.via for row in found} == {"local", "import"}
+    assert [row.at for row in found] == ["2026-01-01T00:00:00Z"] * 3 + ["2026-01-01T01:00:00Z"]
+    stranger = found[-1]
+    assert (stranger.author, stranger.signed) == (Author("stranger").id, True)
+    assert all(each in describe_row(stranger) for each in ("rejected (unauthorised)", stranger.envelope_id or "?"))
+
+
+def test_filters(data_dir: Path) -> None:
+    everything = rows(data_dir, EVERYTHING)
+    assert [row.kind for row in everything] == [
+        "seed", "bid", "claim", "started", "result", "settle", "seed", "claim",
+    ]  # fmt: skip
+    seed_id = everything[0].seed_id
+    assert len(rows(data_dir, LogFilter(seed_id=seed_id, kinds=frozenset()))) == 6
+    assert [row.kind for row in rows(data_dir, LogFilter(kinds=frozenset({"bid", "seed"})))] == ["seed", "bid", "seed"]
+    assert [row.lsn for row in rows(data_dir, LogFilter(after_lsn=6, kinds=frozenset()))] == [7, 8]
+    assert [row.lsn for row in rows(data_dir, LogFilter(since_s=NOW_S + 1, kinds=frozenset()))] == [7, 8]
+    assert [row.lsn for row in newest(everything, 2)] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lsn:12", LogFilter(after_lsn=12)),
+        ("90", LogFilter(since_s=NOW_S - 90)),
+        ("15m", LogFilter(since_s=NOW_S - 900)),
+        ("2h", LogFilter(since_s=NOW_S - 7_200)),
+        ("7d", LogFilter(since_s=NOW_S - 604_800)),
+        ("2026-01-01", LogFilter(since_s=NOW_S)),
+        ("2026-01-01T00:00:01Z", LogFilter(since_s=NOW_S + 1)),
+        ("2026-01-01T02:00:00+02:00", LogFilter(since_s=NOW_S)),
+        ("99999999999", LogFilter(since_s=0)),
+    ],
+)
+def test_since(text: str, expected: LogFilter) -> None:
+    assert parse_since(text, NOW_S) == expected
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "lsn:", "lsn:-1", "-5", "5w", "2026-13-01"])
+def test_since_refuses_what_it_does_not_know(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_since(text, NOW_S)
+
+
+def test_damage_ends_the_log_with_a_refusal(data_dir: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(data_dir, tmp_path / "copy"))
+    path = max((copy / "journal").glob("*.log"), key=lambda each: each.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    shown: list[LogRow] = []
+    with pytest.raises(DataDirDamagedError) as refused:
+        shown.extend(read_log(RealFiles(), copy, EVERYTHING))
+    assert str(path) in refused.value.message
+
+
+def test_the_command(data_dir: Path, tmp_path: Path) -> None:
+    words = quiet(data_dir)
+    lines = crabnet("audit", "log", "--json", "--limit", "2", *words).stdout.splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["settle", "claim"]
+    lines = crabnet("audit", "log", "--since", "lsn:2", "--limit", "1", "--all", *words).stdout.splitlines()
+    assert len(lines) == 1
+    assert "lsn=3 claim accepted" in lines[0]
+    assert crabnet("audit", "log", "--since", "never", *words).returncode == 2
+    assert crabnet("audit", "log", *quiet(tmp_path / "none")).returncode == 2
