@@ -131,6 +131,22 @@ def import_with_clock(data_dir: Path, entries: list[bytes], clock: Clock) -> dic
     return answers[0]
 
 
+def test_a_restored_node_does_not_fork_its_feed(home: Path, tmp_path: Path) -> None:
+    path, restored = tmp_path / "backup", tmp_path / "restored"
+    export(home, path)
+    restored.mkdir(mode=0o700)
+    shutil.copy(home / "identity.key", restored / "identity.key")
+    assert bring(restored, path).accepted == 7
+
+    async def say(node: Node) -> None:
+        with pytest.raises(RefusedError) as refused:
+            await publish(node)
+        assert refused.value.reason is Reason.FEED_RISK
+
+    work(restored, say)
+    work(restored, say)
+
+
 def test_a_delta_holds_what_the_vector_lacks_and_nothing_else(home: Path, tmp_path: Path) -> None:
     author = next(iter(source_of(home).heads))
     full = tmp_path / "full"

@@ -81,6 +81,7 @@ async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable
             await trio.lowlevel.checkpoint()
             await node.committer.room()
     with trio.CancelScope(shield=True):
+        await node.remember_feed_risk()
         await node.committer.submit(effects)
     answer: JsonObject = {"accepted": accepted}
     answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})

@@ -367,6 +367,11 @@ class Node:
             for claim_id in effects.cancelled_claims:
                 self._workshop.stop(claim_id)
 
+    async def remember_feed_risk(self) -> None:
+        """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+        if self.core.feed_risk != self._risk_mark.present:
+            await trio.to_thread.run_sync(self._risk_mark.keep, self.core.feed_risk)
+
     async def _tick(self) -> None:
         while True:
             effects = Effects()
@@ -374,8 +379,7 @@ class Node:
             self.core.handle(Tick(), now_ms, effects)
             self.network.tick()
             self.committer.enqueue(effects)
-            if self.core.feed_risk != self._risk_mark.present:
-                await trio.to_thread.run_sync(self._risk_mark.keep, self.core.feed_risk)
+            await self.remember_feed_risk()
             await trio.sleep(limits.TICK_MS / 1000)
 
     async def _write_events(self) -> None:
