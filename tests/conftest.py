@@ -7,12 +7,14 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Examples are the same on every run of `make test`, new ones on every run of `make deep`. Slow machines
+# Examples are the same on every run, so that a change is what breaks a test; CRABNET_HYPOTHESIS_PROFILE=random
+# looks for new ones. Slow machines
 # must not fail a property, hence no deadlines: the timeout of the test guards against hanging.
 settings.register_profile(
     "ci", derandomize=True, max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=2_000, print_blob=True)
+settings.register_profile("deep", settings.get_profile("ci"), max_examples=2_000, print_blob=True)
+settings.register_profile("random", settings.get_profile("deep"), derandomize=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
