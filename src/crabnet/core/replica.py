@@ -102,6 +102,11 @@ class _Earlier(NamedTuple):
 _NOTHING_EARLIER: Final = _Earlier()
 
 
+def combined_hash(namespace: str, seeds: bytes, feeds: bytes) -> str:
+    """The state hash of the digests of all seeds and all feeds."""
+    return hashlib.sha256(b"crabnet-state\0" + namespace.encode() + b"\0" + seeds + feeds).hexdigest()
+
+
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
@@ -127,10 +132,7 @@ class Replica:
 
     def state_hash(self) -> str:
         """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""
-        digest = hashlib.sha256(b"crabnet-state\0" + self.namespace.encode() + b"\0")
-        digest.update(self.state.digest())
-        digest.update(self.feeds.digest())
-        return digest.hexdigest()
+        return combined_hash(self.namespace, self.state.digest(), self.feeds.digest())
 
     def apply_remote(
         self, raw: bytes, now_s: int, *, via: Via = Via.LIVE, source: str = "", wanted: Wanted = _nothing_wanted

@@ -14,12 +14,14 @@ import msgspec
 from msgspec import Struct
 
 from crabnet.core.records import SegmentRow
-from crabnet.core.replica import Replica
+from crabnet.core.replica import Replica, combined_hash
 from crabnet.core.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.state import rehash as rehash_seed
 from crabnet.errors import DataDirDamagedError
 from crabnet.protocol.feed import Feed, FeedEntry, ForkProof
+from crabnet.protocol.feed import rehash as rehash_feed
 
 _SEEN_PER_ROW: Final = 1_000
 
@@ -58,37 +60,65 @@ _rows: Final = msgspec.json.Decoder(Row)
 
 
 class Snapshot:
-    """A consistent view of a replica at one moment, to be written in slices while the replica moves on.
+    """A consistent view of a replica at one moment, to be hashed and written in slices while the replica moves on.
 
-    Making it costs a shallow copy of the map of seeds; records are immutable.
+    Making it costs a shallow copy of the map of seeds, some 10 ms for 300,000; records are immutable.
     """
 
     def __init__(self, replica: Replica) -> None:
         state = replica.state
-        self._totals = TotalsRow(
-            replica.namespace,
-            f"{state.accumulated():x}",
-            f"{replica.feeds.accumulated():x}",
-            replica.arrivals,
-            dict(state.archived),
-            tuple(replica.segments),
-            tuple(state.erased),
-        )
-        self.state_hash = replica.state_hash()
+        self._namespace = replica.namespace
+        self._arrivals = replica.arrivals
+        self._archived = dict(state.archived)
+        self._segments = tuple(replica.segments)
+        self._erased = tuple(state.erased)
         self._records = state.records.copy()
-        self._feeds = [
-            Feed(feed.author, feed.head_seq, feed.head_id, feed.window.copy(), feed.forks.copy())
+        self._feeds = {
+            feed.author: Feed(feed.author, feed.head_seq, feed.head_id, feed.window.copy(), feed.forks.copy())
             for feed in replica.feeds.all()
-        ]
+        }
         self._seen = list(replica.seen.entries())
+        self._seeds_hash, self._unhashed_seeds = state.unhashed()
+        self._feeds_hash, self._unhashed_feeds = replica.feeds.unhashed()
 
     def __len__(self) -> int:
         return len(self._records)
 
+    def hash_some(self, count: int) -> bool:
+        """Hash at most ``count`` of the seeds and feeds that were not hashed at that moment; True if some are left."""
+        for _ in range(count):
+            if self._unhashed_seeds:
+                seed_id, before = self._unhashed_seeds.popitem()
+                rehash_seed(self._seeds_hash, seed_id, before, self._records.get(seed_id))
+            elif self._unhashed_feeds:
+                author, head = self._unhashed_feeds.popitem()
+                rehash_feed(self._feeds_hash, self._feeds[author], head)
+            else:
+                return False
+        return bool(self._unhashed_seeds or self._unhashed_feeds)
+
+    @property
+    def state_hash(self) -> str:
+        """What ``Replica.state_hash`` was at that moment. Hashes at once what is left to be hashed."""
+        self.hash_some(len(self._unhashed_seeds) + len(self._unhashed_feeds))
+        return combined_hash(self._namespace, self._seeds_hash.digest(), self._feeds_hash.digest())
+
+    def _totals(self) -> TotalsRow:
+        self.hash_some(len(self._unhashed_seeds) + len(self._unhashed_feeds))
+        return TotalsRow(
+            self._namespace,
+            f"{self._seeds_hash.value():x}",
+            f"{self._feeds_hash.value():x}",
+            self._arrivals,
+            self._archived,
+            self._segments,
+            self._erased,
+        )
+
     def rows(self) -> Iterator[bytes]:
         """All rows, lazily."""
-        yield _encode(self._totals)
-        for feed in self._feeds:
+        yield _encode(self._totals())
+        for feed in self._feeds.values():
             window = tuple((entry.id, entry.seed_id) for entry in feed.window)
             yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, tuple(feed.forks)))
         for at in range(0, len(self._seen), _SEEN_PER_ROW):

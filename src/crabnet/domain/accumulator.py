@@ -25,6 +25,12 @@ class Accumulator:
         self._added = value
         self._removed = 1
 
+    def copy(self) -> Accumulator:
+        """The same set, to go its own way."""
+        twin = Accumulator(self._added)
+        twin._removed = self._removed
+        return twin
+
     def add(self, data: bytes) -> None:
         """Put an element in."""
         self._added = self._added * _element(data) % _PRIME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -13,20 +13,19 @@ from crabnet import __version__
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.core.snapshot import Snapshot
-from crabnet.errors import CrabnetError, StorageFailedError
+from crabnet.errors import StorageFailedError
 from crabnet.node.committer import Committer
 from crabnet.storage.checkpoint import CheckpointHeader
-from crabnet.storage.ledger import CheckpointWriter, Ledger
+from crabnet.storage.ledger import CheckpointWriter, Ledger, LedgerMark
 
 _HASH_SLICE: Final = 64
-_HASH_LEFT_MAX: Final = 128
-"""Seeds hashed at the moment of the snapshot: some 5 ms."""
 _ROWS_SLICE: Final = 200
 _SLICE_S: Final = 0.002
 """After this long a slice of rows ends early: some seeds have rows of a megabyte."""
 _PACE: Final = 8
 """After a slice the checkpoint rests this many times as long as the slice took."""
 
+T = TypeVar("T")
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
@@ -66,42 +65,45 @@ class Checkpointer:
         """Make one now, while the node goes on. Raises StorageFailedError."""
         started_ms = self._clock_ms()
         state = self._core.replica.state
-        while state.hash_pending() > _HASH_LEFT_MAX:
-            state.hash_some(_HASH_SLICE)
-            await trio.lowlevel.checkpoint()
+        for _ in range(0, state.hash_pending(), _HASH_SLICE):
+            await self._paced(lambda: state.hash_some(_HASH_SLICE))
         snapshots: list[Snapshot] = []
-        begun: list[CheckpointWriter | CrabnetError] = []
-
-        def begin() -> None:
-            try:
-                begun.append(self._begin(snapshots[0]))
-            except CrabnetError as error:
-                begun.append(error)
-
-        await self._committer.boundary(lambda: snapshots.append(Snapshot(self._core.replica)), begin)
-        writer = begun[0]
-        if isinstance(writer, CrabnetError):
-            raise writer
-        rows = snapshots[0].rows()
+        marks: list[LedgerMark] = []
+        await self._committer.boundary(
+            lambda: snapshots.append(Snapshot(self._core.replica)), lambda: marks.append(self._ledger.mark())
+        )
+        snapshot = snapshots[0]
+        while await self._paced(lambda: snapshot.hash_some(_HASH_SLICE)):
+            pass
+        writer = self._begin(snapshot, marks[0])
+        rows = snapshot.rows()
         try:
             while True:
                 began_s = time.perf_counter()
                 piece = _slice(rows, began_s + _SLICE_S)
                 if not piece:
                     break
+                took_s = time.perf_counter() - began_s
                 await trio.to_thread.run_sync(writer.write_rows, piece)
-                await trio.sleep(_PACE * (time.perf_counter() - began_s))
+                await trio.sleep(_PACE * took_s)
             with trio.CancelScope(shield=True):
                 header = await trio.to_thread.run_sync(writer.commit)
         finally:
             writer.abort()
         self._written(header, started_ms)
 
+    async def _paced(self, step: Callable[[], T]) -> T:
+        """Do a step that holds the loop, and rest."""
+        began_s = time.perf_counter()
+        done = step()
+        await trio.sleep(_PACE * (time.perf_counter() - began_s))
+        return done
+
     def make_now(self) -> None:
         """Make one with nothing else going on, at shutdown. Blocks. Raises StorageFailedError."""
         started_ms = self._clock_ms()
         snapshot = Snapshot(self._core.replica)
-        writer = self._begin(snapshot)
+        writer = self._begin(snapshot, self._ledger.mark())
         try:
             writer.write_rows(snapshot.rows())
             header = writer.commit()
@@ -109,7 +111,7 @@ class Checkpointer:
             writer.abort()
         self._written(header, started_ms)
 
-    def _begin(self, snapshot: Snapshot) -> CheckpointWriter:
+    def _begin(self, snapshot: Snapshot, mark: LedgerMark) -> CheckpointWriter:
         header = CheckpointHeader(
             state_hash=snapshot.state_hash,
             created_at_ms=self._clock_ms(),
@@ -117,7 +119,7 @@ class Checkpointer:
             extra={"program": f"crabnet {__version__}", "namespace": self._core.replica.namespace},
         )
         try:
-            return self._ledger.begin_checkpoint(header)
+            return self._ledger.begin_checkpoint(header, mark)
         except StorageFailedError as error:
             self._notify("checkpoint_failed", {"reason": error.reason.value, "detail": error.message})
             raise

@@ -159,19 +159,28 @@ class Feeds:
 
     def accumulated(self) -> int:
         """The accumulator's number over all heads."""
-        for author, (seq, head_id) in self._dirty.items():
-            feed = self._feeds[author]
-            if seq:
-                self._accumulator.remove(_leaf(author, seq, head_id))
-            if feed.head_seq:
-                self._accumulator.add(_leaf(author, feed.head_seq, feed.head_id))
+        for author, before in self._dirty.items():
+            rehash(self._accumulator, self._feeds[author], before)
         self._dirty.clear()
         return self._accumulator.value()
+
+    def unhashed(self) -> tuple[Accumulator, dict[str, tuple[int, str]]]:
+        """Copies of the accumulator and of the heads in it that are not the present ones: for ``rehash``."""
+        return self._accumulator.copy(), self._dirty.copy()
 
     def digest(self) -> bytes:
         """SHA-256 over all heads, 32 bytes."""
         self.accumulated()
         return self._accumulator.digest()
+
+
+def rehash(accumulator: Accumulator, feed: Feed, before: tuple[int, str]) -> None:
+    """Put the head of a feed in the place of the (seq, id) that was hashed before; seq 0 stands for none."""
+    seq, head_id = before
+    if seq:
+        accumulator.remove(_leaf(feed.author, seq, head_id))
+    if feed.head_seq:
+        accumulator.add(_leaf(feed.author, feed.head_seq, feed.head_id))
 
 
 def _leaf(author: str, seq: int, head_id: str) -> bytes:

@@ -43,6 +43,14 @@ class DiskSpace(NamedTuple):
     is_low: bool
 
 
+class LedgerMark(NamedTuple):
+    """An end of the journal: the last frame, its hash, and the bytes that a restart would have to replay up to it."""
+
+    lsn: int
+    head_hash: str
+    replay_bytes: int
+
+
 class Ledger:
     """An open data dir. Use ``Ledger.open``; ``close`` it, or use it as a context manager."""
 
@@ -170,8 +178,13 @@ class Ledger:
         """All durable frames after ``lsn``, from the very first on if asked. Raises as ``read_frame`` does."""
         return iter_frames(self._files, self._layout, lsn, self._last_lsn)
 
-    def begin_checkpoint(self, header: CheckpointHeader) -> CheckpointWriter:
-        """Begin a checkpoint of the state after the frames that are durable now. Frames may be appended meanwhile.
+    def mark(self) -> LedgerMark:
+        """The end of the journal as it is durable now."""
+        with self._append_lock:
+            return LedgerMark(self._last_lsn, self._head_hash, self._replay_bytes)
+
+    def begin_checkpoint(self, header: CheckpointHeader, mark: LedgerMark | None = None) -> CheckpointWriter:
+        """Begin a checkpoint of the state after the frames up to ``mark``, or up to now. More may be appended.
 
         Raises ``RefusedError`` while another one is being made, ``StorageFailedError`` as ``append`` does.
         """
@@ -179,10 +192,12 @@ class Ledger:
             self._check()
             if self._checkpoint is not None:
                 raise RefusedError("a checkpoint is being made already; wait for it")
-            header = msgspec.structs.replace(header, lsn=self._last_lsn, journal_head=self._head_hash)
+            if mark is None:
+                mark = LedgerMark(self._last_lsn, self._head_hash, self._replay_bytes)
+            header = msgspec.structs.replace(header, lsn=mark.lsn, journal_head=mark.head_hash)
             with self._fatal("begin the checkpoint", self._layout.temporary):
                 file = CheckpointFile(self._files, self._layout.temporary, header)
-            self._checkpoint = CheckpointWriter(self, file, header, self._replay_bytes)
+            self._checkpoint = CheckpointWriter(self, file, header, mark.replay_bytes)
             return self._checkpoint
 
     def disk_space(self) -> DiskSpace:
