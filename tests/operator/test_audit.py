@@ -94,6 +94,14 @@ def test_a_sound_data_dir_passes_and_its_hashes_agree(sound: Path, start: str) -
     assert all(each.equal for each in report.comparisons)
 
 
+def test_the_replay_can_start_from_a_checkpoint_that_was_kept_elsewhere(sound: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    shutil.copy(sound / "state.json.bak", kept)
+    report = verify(sound, str(kept))
+    assert report.ok, report.findings
+    assert report.first_lsn == verify(sound, "bak").first_lsn > 1
+
+
 def test_it_changes_nothing(sound: Path, tmp_path: Path) -> None:
     data_dir = copy_of(sound, tmp_path)
     before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}

@@ -53,7 +53,9 @@ def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, st
     StorageFailedError when the data dir cannot be read, UsageError for a start that is no checkpoint.
     """
     layout = Layout(data_dir)
-    if files.size(layout.journal) is None and files.size(layout.state) is None and files.size(layout.bak) is None:
+    with guarded("read the data dir", data_dir):
+        empty = all(files.size(path) is None for path in (layout.journal, layout.state, layout.bak))
+    if empty:
         raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
     report = AuditReport()
     for _ in range(AUDIT_RETRIES):
@@ -105,7 +107,7 @@ class _Audit:
         self._lsn = 0
         self._head = GENESIS_HASH
         self._previous: Frame | None = None
-        self._previous_path = layout.journal
+        self._previous_path = self._segment_path = layout.journal
 
     def run(self) -> AuditReport:
         report = self._report
@@ -210,6 +212,7 @@ class _Audit:
     # --- the journal ---------------------------------------------------------------------------------------
 
     def _segment(self, segment: Segment) -> None:
+        self._segment_path = segment.path
         if self._previous is None and not self._report.frames:
             self._first_segment(segment)
         elif segment.first_lsn != self._lsn + 1:
@@ -276,9 +279,7 @@ class _Audit:
 
     def _frame(self, frame: Frame) -> None:
         report = self._report
-        path = self._layout.places(f"{frame.position.segment_first_lsn:020d}.log")
-        self._previous_path = path[1] if self._files.size(path[0]) is None else path[0]
-        at = self._previous_path
+        at = self._previous_path = self._segment_path
         if frame.lsn != self._lsn + 1:
             text = f"frames {self._lsn + 1} to {frame.lsn - 1} are missing"
             report.add(Finding(at, text, frame.position.offset, self._lsn + 1))

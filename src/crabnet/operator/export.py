@@ -166,7 +166,9 @@ def export_state(
     Raises RefusedError when the file exists, DataDirDamagedError and StorageFailedError when the journal cannot be
     read or the file not be written.
     """
-    if files.size(path) is not None and not overwrite:
+    with guarded("look for the file", path):
+        exists = files.size(path) is not None
+    if exists and not overwrite:
         raise RefusedError(f"{path} exists; choose another name, or give --force", Reason.FILE_EXISTS)
     base, with_unsigned = wanted
     selection = _Selection(files, data_dir, source, base)

@@ -135,7 +135,9 @@ def _key_obstacle(files: Files, settings: Settings, report: FsckReport) -> bool:
     """Whether the node's key keeps it from starting: nobody but the operator can bring it back."""
     try:
         pem = load_key_file(files, settings.data_dir)
-        if pem is None and files.listdir(settings.data_dir / "journal"):
+        with guarded("read the data dir", settings.data_dir):
+            used = bool(files.listdir(settings.data_dir / "journal"))
+        if pem is None and used:
             raise DataDirDamagedError(f"{settings.data_dir} has no {KEY_FILE}: restore it from a backup")
         if pem is not None:
             seed_of_pem(pem)
