@@ -42,7 +42,7 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
         claim_deadline_ts=seed.claim_deadline_s,
         attempt=progress.attempt,
         version=progress.version,
-        bid_count=len(record.bids),
+        bid_count=sum(entry.effective for entry in record.bids),
         note=progress.note,
     )
     return view

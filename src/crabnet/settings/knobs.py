@@ -142,7 +142,8 @@ class Settings:
         "protocol are taken, marked unauthenticated."))
     legacy_peers: bool = _knob(False, _Row(
         BoolKind(), "protocol", "Send only what peers of the old protocol can read: five kinds, each whole in one "
-        "datagram."))
+        "datagram. Nothing lost is healed then, and a run's start is told to nobody: other nodes of this version "
+        "should be reached without it."))
     message_ttl_s: int = _knob(43_200, _Row(
         IntKind(1, 365 * DAY_S), "protocol", "Age up to which a live envelope is taken.", unit="s",
         env="CRABNET_MESSAGE_TTL_SECONDS"))
