@@ -42,6 +42,8 @@ from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
 
+__all__ = ["GENESIS", "AskNode", "AuditReport", "Comparison", "Finding", "LivePoint", "audit", "new_replica"]
+
 _STAMP_BYTES: Final = 128
 _EXAMINED: Final = frozenset({Condition.OK, Condition.ABSENT, Condition.OLDER})
 
