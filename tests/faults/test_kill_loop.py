@@ -11,7 +11,8 @@ from itertools import cycle, islice
 import pytest
 
 from crabnet.errors import CrabnetError
-from crabnet.operator.audit import GENESIS, audit
+from crabnet.operator.audit import audit
+from crabnet.operator.findings import GENESIS
 from crabnet.operator.live import live_point
 from crabnet.settings import resolve
 from crabnet.storage.files import RealFiles
