@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from sys import intern
 from typing import Final
 
 import msgspec
@@ -22,6 +23,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
     Verdict,
+    share_ids,
 )
 from crabnet.domain.state import Outcome, SeedEvent
 from crabnet.errors import DataDirDamagedError, Reason
@@ -166,7 +168,8 @@ def fact_row(fact: Fact) -> FactRow:
 def fact_of_row(row: FactRow) -> Fact:
     """A stored fact."""
     body: Body = _BODIES[row.kind].decode(row.body)
-    return Fact(kind=row.kind, author=row.author, seq=row.seq, ts=row.ts, body=body, signed=row.signed)
+    share_ids(body)
+    return Fact(kind=row.kind, author=intern(row.author), seq=row.seq, ts=row.ts, body=body, signed=row.signed)
 
 
 def envelope_of(record: EnvelopeRecord | ForkRecord) -> Envelope:
@@ -197,4 +200,5 @@ def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:
     judgements = tuple(
         (key, EFFECTIVE if judgement.verdict is Verdict.EFFECTIVE else judgement) for key, judgement in row.judgements
     )
-    return SeedEvent(row.seed_id, fact if row.adds else None, row.removed, judgements, row.progress)
+    share_ids(row.progress)
+    return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, judgements, row.progress)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.records import FactRow, fact_of_row, fact_row
 from crabnet.domain.lifecycle import Entry, Record
-from crabnet.domain.model import EFFECTIVE, FactKind, Judgement, Progress, Verdict
+from crabnet.domain.model import EFFECTIVE, FactKind, Judgement, Progress, Verdict, share_ids
 from crabnet.errors import DataDirDamagedError
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -89,6 +89,7 @@ def record_of_row(row: SeedRow) -> Record:
             bids.append(entry)
         else:
             others.append(entry)
+    share_ids(row.progress)
     return Record(seed, tuple(bids), tuple(others), row.progress)
 
 

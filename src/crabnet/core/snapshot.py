@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from sys import intern
 from typing import Final
 
 import msgspec
@@ -136,7 +137,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
         for raw in rows:
             row = _rows.decode(raw)
             if isinstance(row, SeedRow):
-                records[row.seed_id] = joined(records.get(row.seed_id), record_of_row(row))
+                records[intern(row.seed_id)] = joined(records.get(row.seed_id), record_of_row(row))
             elif isinstance(row, FeedRow):
                 window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
                 feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Annotated, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from crabnet.domain.model import (
     SeedStatus,
     Settlement,
     TaskResult,
+    share_ids,
 )
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -111,7 +113,8 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
         raise PayloadRefusedError(Reason.MALFORMED, f"{key}.created_at differs from meta.ts")
     if isinstance(body, TaskResult) and (body.claim_id is None or not body.seed_id):
         raise PayloadRefusedError(Reason.MALFORMED, "result names no claim or no seed")
-    return Fact(kind=fact_kind, author=meta.from_, seq=meta.seq, ts=meta.ts, body=body)
+    share_ids(body)
+    return Fact(kind=fact_kind, author=intern(meta.from_), seq=meta.seq, ts=meta.ts, body=body)
 
 
 def settlement_fact(
@@ -131,7 +134,8 @@ def settlement_fact(
         note=settled.note,
         created_at=ts,
     )
-    return Fact(kind=kind, author=author, seq=seq, ts=ts, body=body, signed=signed)
+    share_ids(body)
+    return Fact(kind=kind, author=intern(author), seq=seq, ts=ts, body=body, signed=signed)
 
 
 def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
