@@ -13,9 +13,6 @@ from tests.docs.pages import blocks, inline, page, pages, steps
 
 LINE = re.compile(r"(?:^|\| |&& |sudo -u \w+ )(?:\S*/)?crabnet (.+)")
 
-ANNOUNCED = frozenset({"fsck"})
-"""Commands that messages and pages may name before they are there."""
-
 
 def named(text: str) -> list[str]:
     """The words behind `crabnet` in code of a page."""
@@ -40,7 +37,7 @@ def fault(words: list[str]) -> str:
         elif isinstance(command, click.Group) and re.fullmatch(r"[a-z]+", word):
             child = command.get_command(context, word)
             if child is None:
-                return "" if word in ANNOUNCED else f"there is no command {word}"
+                return f"there is no command {word}"
             command = child
     return ""
 
