@@ -248,14 +248,14 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
         return self.attempt * 10 + RANK[self.status]
 
 
-_SHARED: Final[dict[type, tuple[str, ...]]] = {
+_SHARED: Final[dict[type, tuple[str, ...]]] = {  # what several others name: a new string in the table is dear
     Seed: ("id", "created_by"),
-    Bid: ("id", "seed_id", "bidder"),
-    Claim: ("id", "seed_id", "bid_id", "worker"),
-    Run: ("id", "seed_id", "claim_id", "worker"),
-    TaskResult: ("id", "seed_id", "claim_id", "worker"),
-    Settlement: ("id", "seed_id", "claim_id", "result_id"),
-    Progress: ("claim_id", "claimed_by", "run_id", "result_id"),
+    Bid: ("seed_id", "bidder"),
+    Claim: ("id", "seed_id", "worker"),
+    Run: ("seed_id", "claim_id", "worker"),
+    TaskResult: ("seed_id", "claim_id", "worker"),
+    Settlement: ("seed_id", "claim_id"),
+    Progress: ("claim_id", "claimed_by"),
 }
 
 
