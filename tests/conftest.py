@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,9 @@ settings.register_profile("random", settings.get_profile("deep"), derandomize=Fa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the profile: `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`."""
+    """Let Ctrl-C through to processes under test; choose the profile: `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background of a shell: the processes under test would inherit that and never see Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     by_marker = "deep" if config.option.markexpr == "deep" else "ci"
     settings.load_profile(os.environ.get("CRABNET_HYPOTHESIS_PROFILE", by_marker))
