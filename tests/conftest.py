@@ -19,7 +19,10 @@ settings.register_profile("random", settings.get_profile("deep"), derandomize=Fa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Ctrl-C through to processes under test; choose the profile: `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`."""
+    """Let Ctrl-C through to processes under test; choose the profile.
+
+    The profile is `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background of a shell: the processes under test would inherit that and never see Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
