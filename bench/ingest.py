@@ -33,6 +33,7 @@ from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.reporting import Reporter
+from crabnet.node.run import tune_collector
 from crabnet.node.store import entropy, wall_ms
 from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
@@ -103,6 +104,7 @@ class Rig:
         self.core.replica.feeds.load(self.population.feeds(), 1)
         gc.collect()
         gc.freeze()
+        tune_collector()
         self.ledger = Ledger.open(directory / "node", files=files, now_ms=now_ms, role=LockRole.NODE)
         self.events = EventLog.open(files, directory / "node", self.core.signer.node_id, now_ms=now_ms)
         self.reporter = Reporter(self.core.signer.node_id, self.events, wall_ms)

@@ -357,11 +357,11 @@ class Replica:
         return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _NOTHING_EARLIER), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
-        records = self.state.records
-        return {
-            event.seed_id: record.progress if (record := records.get(event.seed_id)) is not None else None
-            for event in events
-        }
+        before: dict[str, Progress | None] = {}
+        for event in events:
+            record = self.state.records.get(event.seed_id)
+            before[event.seed_id] = None if record is None else record.progress
+        return before
 
     def _commit(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import trio
 
 from crabnet import limits
+from crabnet.core.effects import FeedPlace
 from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
 from crabnet.node.committer import Durable
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
@@ -22,35 +24,31 @@ class History:
         self._index = index
         self._namespace = namespace
         self._lock = threading.Lock()
-        self._queue: list[FeedEntry] = []
+        self._queue: list[tuple[FramePosition, int, list[FeedPlace]]] = []
         self._lsn = ledger.last_lsn
 
     def note(self, durable: Durable) -> None:
         """Remember where the feed envelopes of durable effects lie."""
         if durable.position is None:
             return
-        entries = [
-            FeedEntry(
-                self._namespace,
-                place.author,
-                place.seq,
-                place.envelope_id,
-                durable.position,
-                durable.record_base + place.record_no,
-            )
-            for place in durable.effects.places
-        ]
         with self._lock:
-            self._queue.extend(entries)
+            self._queue.append((durable.position, durable.record_base, durable.effects.places))
             self._lsn = durable.position.lsn
 
     def flush(self) -> None:
         """Write what was noted to the index. Raises RefusedError, StorageFailedError of the index alone."""
         with self._lock:
-            entries, self._queue = self._queue, []
+            noted, self._queue = self._queue, []
             lsn = self._lsn
-        if entries:
-            self._index.add_many(entries, lsn)
+        if noted:
+            self._index.add_many(self._entries(noted), lsn)
+
+    def _entries(self, noted: list[tuple[FramePosition, int, list[FeedPlace]]]) -> Iterator[FeedEntry]:
+        for position, base, places in noted:
+            for place in places:
+                yield FeedEntry(
+                    self._namespace, place.author, place.seq, place.envelope_id, position, base + place.record_no
+                )
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""

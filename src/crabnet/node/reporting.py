@@ -33,7 +33,9 @@ class Reporter:
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += 1
         if self._log is not None:
             event_kind = _KINDS[kind]
-            present: dict[str, PayloadValue] = {name: value for name, value in fields.items() if value is not None}
+            present: dict[str, PayloadValue] = dict(fields)
+            if None in fields.values():
+                present = {name: value for name, value in fields.items() if value is not None}
             self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
 
 

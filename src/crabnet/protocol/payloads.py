@@ -85,10 +85,10 @@ def _without_nulls(value: JsonValue) -> JsonValue:
 
 def speaker(body: Seed | Bid | Claim | Run | TaskResult) -> str | None:
     """Who alone may make such an object, where the object says so itself."""
-    if isinstance(body, Seed):
-        return body.created_by
     if isinstance(body, Bid):
         return body.bidder
+    if isinstance(body, Seed):
+        return body.created_by
     return None if isinstance(body, Claim) else body.worker
 
 
