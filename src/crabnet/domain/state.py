@@ -73,6 +73,8 @@ class SeedEvent(Struct, frozen=True, gc=False):
     removed: tuple[str, ...]
     judgements: tuple[tuple[str, Judgement], ...]
     progress: Progress
+    decided: tuple[Record, Record] | None = None
+    """The record that was decided on and what becomes of it, so that ``apply`` need not do it again. Not stored."""
 
 
 class Decision(Struct, frozen=True, gc=False):
@@ -255,7 +257,7 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
     after, judgements = _with(before, fact)
     if before.seed is not None and _waiting_full(before, fact, judgements):
         return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
-    return _decision(fact, after, judgements, proposed=isinstance(command, Propose))
+    return _decision(fact, before, after, judgements, proposed=isinstance(command, Propose))
 
 
 def _known(record: Record, fact: Fact) -> bool:
@@ -342,7 +344,9 @@ def _changed(before: Record, after: Record) -> tuple[tuple[str, Judgement], ...]
     return tuple((entry.fact.key, entry.judgement) for entry in entries if old.get(entry.fact.key) != entry.judgement)
 
 
-def _decision(fact: Fact, after: Record, judgements: tuple[tuple[str, Judgement], ...], *, proposed: bool) -> Decision:
+def _decision(
+    fact: Fact, before: Record, after: Record, judgements: tuple[tuple[str, Judgement], ...], *, proposed: bool
+) -> Decision:
     judgement = EFFECTIVE
     for key, new in judgements:
         if key == fact.body.id:
@@ -350,7 +354,7 @@ def _decision(fact: Fact, after: Record, judgements: tuple[tuple[str, Judgement]
     if proposed and judgement.verdict is not Verdict.EFFECTIVE:
         status = after.progress.status
         return Decision(Outcome.REJECTED, judgement.reason, detail=_why(fact, judgement, status))
-    event = SeedEvent(fact.seed_id, fact, (), judgements, after.progress)
+    event = SeedEvent(fact.seed_id, fact, (), judgements, after.progress, (before, after))
     if judgement.verdict is Verdict.WAITING:
         return Decision(Outcome.IGNORED, judgement.reason, (event,))
     if judgement.verdict is Verdict.VOID:
@@ -397,6 +401,9 @@ def _decide_retract(state: State, command: Retract) -> Decision:
 def apply(state: State, event: SeedEvent) -> None:
     """Make an event so. Total: an event that does not fit the state changes what fits and raises nothing."""
     before = state.records.get(event.seed_id, EMPTY)
+    if event.decided is not None and event.decided[0] is before:
+        state.replace(event.seed_id, event.decided[1])
+        return
     judgements = dict(event.judgements)
     seed, bids, others = before.seed, before.bids, before.others
     if event.removed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sys import intern
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,6 +28,7 @@ from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Envelope, Kind, object_id
 
+T = TypeVar("T")
 SETTLE_KINDS: Final = {
     SeedStatus.ACCEPTED: FactKind.SETTLE,
     SeedStatus.REJECTED: FactKind.SETTLE,
@@ -73,6 +74,14 @@ def stated(envelope: Envelope, key: str) -> JsonValue:
     return _without_nulls(value) if b"null" in envelope.raw else value
 
 
+def _read(envelope: Envelope, key: str, body_type: type[T]) -> T:
+    """``stated`` as an object. Where null is taken it means absent anyway, so mostly nothing need be left out."""
+    try:
+        return msgspec.convert(envelope.payload.get(key), body_type)
+    except msgspec.ValidationError:
+        return msgspec.convert(stated(envelope, key), body_type)
+
+
 def _without_nulls(value: JsonValue) -> JsonValue:
     if not isinstance(value, dict):
         return value
@@ -98,10 +107,10 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
     expected = object_id(meta.ns, meta.from_, meta.seq)
     try:
         if kind is Kind.TASK_SETTLE:
-            settled = msgspec.convert(stated(envelope, "seed"), SettledSeed)
+            settled = _read(envelope, "seed", SettledSeed)
             return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts)
         key, fact_kind, body_type = BODIES[kind]
-        body = msgspec.convert(stated(envelope, key), body_type)
+        body = _read(envelope, key, body_type)
     except msgspec.ValidationError as error:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
     named = speaker(body)
