@@ -16,7 +16,7 @@ from crabnet.core.snapshot import Snapshot
 from crabnet.errors import StorageFailedError
 from crabnet.node.committer import Committer
 from crabnet.storage.checkpoint import CheckpointHeader
-from crabnet.storage.ledger import CheckpointWriter, Ledger, LedgerMark
+from crabnet.storage.ledger import Ledger, LedgerMark
 
 _HASH_SLICE: Final = 64
 _ROWS_SLICE: Final = 200
@@ -75,7 +75,12 @@ class Checkpointer:
         snapshot = snapshots[0]
         while await self._paced(lambda: snapshot.hash_some(_HASH_SLICE)):
             pass
-        writer = self._begin(snapshot, marks[0])
+        header = self._header(snapshot)
+        try:
+            writer = await trio.to_thread.run_sync(self._ledger.begin_checkpoint, header, marks[0])
+        except StorageFailedError as error:
+            self._failed(error)
+            raise
         rows = snapshot.rows()
         try:
             while True:
@@ -103,7 +108,11 @@ class Checkpointer:
         """Make one with nothing else going on, at shutdown. Blocks. Raises StorageFailedError."""
         started_ms = self._clock_ms()
         snapshot = Snapshot(self._core.replica)
-        writer = self._begin(snapshot, self._ledger.mark())
+        try:
+            writer = self._ledger.begin_checkpoint(self._header(snapshot))
+        except StorageFailedError as error:
+            self._failed(error)
+            raise
         try:
             writer.write_rows(snapshot.rows())
             header = writer.commit()
@@ -111,18 +120,16 @@ class Checkpointer:
             writer.abort()
         self._written(header, started_ms)
 
-    def _begin(self, snapshot: Snapshot, mark: LedgerMark) -> CheckpointWriter:
-        header = CheckpointHeader(
+    def _header(self, snapshot: Snapshot) -> CheckpointHeader:
+        return CheckpointHeader(
             state_hash=snapshot.state_hash,
             created_at_ms=self._clock_ms(),
             node_id=self._core.signer.node_id,
             extra={"program": f"crabnet {__version__}", "namespace": self._core.replica.namespace},
         )
-        try:
-            return self._ledger.begin_checkpoint(header, mark)
-        except StorageFailedError as error:
-            self._notify("checkpoint_failed", {"reason": error.reason.value, "detail": error.message})
-            raise
+
+    def _failed(self, error: StorageFailedError) -> None:
+        self._notify("checkpoint_failed", {"reason": error.reason.value, "detail": error.message})
 
     def _written(self, header: CheckpointHeader, started_ms: int) -> None:
         self._notify(
