@@ -51,6 +51,11 @@ class Load:
             assert not thread.is_alive()
 
 
+def await_own_feed(node: NodeProcess) -> None:
+    """A kill in the middle of a write leaves a torn tail: nothing is written until a peer confirms the feed."""
+    wait_for("the node may write its feed", lambda: not node.ask("status")["feed_risk"])
+
+
 def crash_again_and_again(nodes: Nodes, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
     words = ["--checkpoint-journal-bytes", "100000"]
@@ -64,6 +69,7 @@ def crash_again_and_again(nodes: Nodes, rounds: int, seed: int) -> None:
             node.kill()
             continue
         node.ready()
+        await_own_feed(node)
         load = Load(node)
         enough = chance.randrange(1, 60)
         load.await_answers(enough)
