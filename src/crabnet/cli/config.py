@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import click
 
-from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.options import Command, LazyGroup, State, state_of
 from crabnet.cli.output import json_line, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.settings import KNOBS, shown
 
-config = LazyGroup("config", "See the configuration.", {"show": "crabnet.cli.config:show"})
+config = LazyGroup(
+    "config",
+    "See the configuration, and check it.",
+    {"show": "crabnet.cli.config:show", "verify": "crabnet.cli.config:verify"},
+)
 
 
 @click.command("show", cls=Command)
@@ -32,3 +36,40 @@ def show(context: click.Context) -> None:
         value = knob.shown(getattr(resolved.settings, knob.name))
         unit = f" {knob.unit}" if knob.unit else ""
         write(f"{knob.name} = {plain(value)}{unit}  ({plain(resolved.origins[knob.name])})\n")
+
+
+@click.command("verify", cls=Command)
+@click.pass_context
+def verify(context: click.Context) -> None:
+    """Check whether a node with these settings would start here: addresses, rights, paths, commands.
+
+    Changes nothing and sends nothing. `crabnet --verify-config` does the same. When a check fails, the exit code is
+    that of the first failed one.
+    """
+    check_config(state_of(context))
+
+
+def check_config(state: State) -> None:
+    """Print one line per check. Raises the CrabnetError of the first that failed."""
+    settings = state.settings
+    from crabnet.operator.verify_config import failure, verify_config
+    from crabnet.storage.files import RealFiles
+
+    checks = verify_config(settings, RealFiles())
+    error = failure(checks)
+    if state.json:
+        rows: list[JsonValue] = [
+            {
+                "name": check.name,
+                "verdict": check.verdict.value,
+                "reason": None if check.error is None else check.error.reason.value,
+                "detail": check.detail,
+            }
+            for check in checks
+        ]
+        write(json_line({"ok": error is None, "checks": rows}))
+    else:
+        for check in checks:
+            write(f"{check.verdict.value:<8} {check.name}: {plain(check.detail)}\n")
+    if error is not None:
+        raise error

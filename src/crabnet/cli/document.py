@@ -53,6 +53,7 @@ _JSON: Final = {
     ' "problems": [text]}`; `exporter` is null for a state of the Rust program',
     "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
     ' "seeds": [{"seed_id", "a", "b"}]}`',
+    "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "id": "the answer of the method `id`",
     "completion": '`{"shell": name, "script": text}`',

@@ -27,6 +27,7 @@ class State:
         self.flags: dict[str, FlagValue] = {}
         self.config: Path | None = None
         self.json = False
+        self.verify_config = False
         self._resolved: Resolved | None = None
 
     @property
@@ -70,14 +71,35 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.params += global_options(settings_shown=settings_shown)
 
+    def invoke(self, ctx: click.Context) -> object:
+        return _verified(ctx) or super().invoke(ctx)
+
+
+def _verified(context: click.Context) -> bool:
+    """Do what ``--verify-config`` asks for, in place of the command. Raises CrabnetError when a check fails."""
+    state = state_of(context)
+    if not state.verify_config:
+        return False
+    from crabnet.cli.config import check_config
+
+    check_config(state)
+    return True
+
+
+def _without_subcommand() -> None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is None and not _verified(context):
+        context.fail("Missing command.")
+
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``."""
 
     def __init__(self, name: str, help_text: str, lazy: Mapping[str, str]) -> None:
         super().__init__(
-            name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False
-        )
+            name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False,
+            invoke_without_command=True, callback=_without_subcommand,
+        )  # fmt: skip
         self.lazy = lazy
         self.params += global_options(settings_shown=False)
 
@@ -95,7 +117,7 @@ class LazyGroup(click.Group):
 
 
 def global_options(*, settings_shown: bool) -> list[click.Parameter]:
-    """``--data-dir``, ``--config``, ``--json`` and one option per setting."""
+    """``--data-dir``, ``--config``, ``--json``, ``--verify-config`` and one option per setting."""
     options: list[click.Parameter] = [
         _option(knob, hidden=knob.name not in _MAIN and not settings_shown) for knob in KNOBS if knob.flag is not None
     ]
@@ -107,12 +129,16 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
         ["--json"], is_flag=True, default=False, expose_value=False, callback=_store_json,
         help="Print one JSON object, also for errors.",
     )  # fmt: skip
+    verify = click.Option(
+        ["--verify-config"], is_flag=True, default=False, expose_value=False, callback=_store_verify,
+        help="Do nothing but check the settings, like crabnet config verify.",
+    )  # fmt: skip
     refused = [
         click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,
                      callback=_refuse)
-        for name, metavar in (("--web-addr", "ADDR"), ("--verify-config", ""), ("--dump-topology", ""))
+        for name, metavar in (("--web-addr", "ADDR"), ("--dump-topology", ""))
     ]  # fmt: skip
-    return [*options, config, as_json, *refused]
+    return [*options, config, as_json, verify, *refused]
 
 
 def _option(knob: Knob, *, hidden: bool) -> click.Option:
@@ -156,6 +182,11 @@ def _store_config(context: click.Context, _: click.Parameter, value: str | None)
 def _store_json(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         state_of(context).json = True
+
+
+def _store_verify(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        state_of(context).verify_config = True
 
 
 def _refuse(_: click.Context, parameter: click.Parameter, value: object) -> None:

@@ -1,0 +1,227 @@
+"""``crabnet config verify``: would a node with these settings start here, and do its work? (Roadmap, milestone 3.)
+
+Nothing is changed: what must be writable is tried with a small file that is removed again, what must be bound is bound
+and released, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import trio
+
+from crabnet import limits
+from crabnet.control.client import NodeNotRunningError, call
+from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, StorageFailedError, UsageError
+from crabnet.node.config import runner_policy
+from crabnet.runner.policy import ANY_COMMAND
+from crabnet.runner.workdir import find_executable
+from crabnet.settings import Settings
+from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
+from crabnet.storage.keyfile import load_key_file
+from crabnet.transport.base import Address, parse_address
+from crabnet.transport.resolver import Endpoint, Resolver
+from crabnet.transport.udp import UdpTransport
+
+_PROBE: Final = b"crabnet config verify\n"
+_BUILT_IN: Final = frozenset({"cd"})
+
+
+class Verdict(StrEnum):
+    """How a check ended. Only ``FAILED`` keeps a node from starting, or from running tasks."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Check(NamedTuple):
+    """One finding: what was looked at, how it is, and, when it is not well, what to do."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    error: CrabnetError | None = None
+
+
+class Situation(NamedTuple):
+    """What the checks look at. ``running``: a node has the data dir already, so what it holds is not tried again."""
+
+    settings: Settings
+    files: Files
+    running: bool
+
+
+Step = Callable[[Situation], Iterator[Check]]
+
+
+def verify_config(settings: Settings, files: Files) -> list[Check]:
+    """Everything that can be found out without starting a node. Blocks (name look-ups); raises nothing."""
+    running, checks = _live(settings)
+    for step in STEPS:
+        try:
+            checks += step(Situation(settings, files, running))
+        except CrabnetError as error:
+            checks.append(Check(step.__name__.strip("_"), Verdict.FAILED, error.message, error))
+    return checks
+
+
+def _live(settings: Settings) -> tuple[bool, list[Check]]:
+    """Whether a node runs on the data dir: what it holds itself is not tried a second time."""
+    try:
+        call(settings.data_dir, "id", {}, settings.control_timeout_ms)
+    except NodeNotRunningError:
+        return False, []
+    except CrabnetError as error:
+        return True, [Check("node", Verdict.WARNING, f"a node runs here, but does not answer: {error.message}")]
+    return True, [Check("node", Verdict.OK, "a node runs on this data dir; it keeps the settings it was started with")]
+
+
+def _data_dir(at: Situation) -> Iterator[Check]:
+    path = at.settings.data_dir
+    yield _writable("data_dir", path, at.files)
+    if not path.is_dir():
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        detail = f"{path} has mode {mode:04o}: others can replace its at.files; run chmod 700 on it"
+        yield Check("data_dir", Verdict.WARNING, detail)
+    if load_key_file(at.files, path) is not None:
+        yield Check("identity", Verdict.OK, "the key is there, and for its owner only")
+    free = at.files.free_bytes(path)
+    if free < limits.DISK_FREE_LOW_BYTES:
+        yield Check("disk", Verdict.WARNING, f"only {free} bytes are free; a node stops when the disk is full")
+
+
+def _events(at: Situation) -> Iterator[Check]:
+    yield _writable("monitor_events", at.settings.monitor_events.parent, at.files)
+
+
+def _writable(name: str, path: Path, files: Files) -> Check:
+    """Whether files can be made, locked and made durable in a directory, or the directory itself be made."""
+    if not path.exists():
+        return _can_be_made(name, path, files)
+    probe = path / f".verify-{os.getpid()}"
+    try:
+        with guarded("write a file", path):
+            try:
+                with opened(files, probe, OpenMode.REPLACE) as fd:
+                    write_all(files, fd, _PROBE, 0)
+                    files.fsync(fd)
+                    if not files.try_lock(fd):
+                        raise StorageFailedError(f"{path} has no working file locks", Reason.LOCKS_UNSUPPORTED)
+            finally:
+                with suppress(FileNotFoundError):
+                    files.unlink(probe)
+    except CrabnetError as error:
+        return Check(name, Verdict.FAILED, error.message, error)
+    return Check(name, Verdict.OK, f"{path} can be written")
+
+
+def _can_be_made(name: str, path: Path, files: Files) -> Check:
+    while not path.parent.exists():
+        path = path.parent
+    try:
+        files.mkdir(path)
+        path.rmdir()
+    except OSError as failed:
+        error = StorageFailedError(f"{path} cannot be made: {failed.strerror}", Reason.DATA_DIR_UNWRITABLE)
+        return Check(name, Verdict.FAILED, error.message, error)
+    return Check(name, Verdict.OK, f"{path} is not there yet and can be made")
+
+
+def _listen(at: Situation) -> Iterator[Check]:
+    name = "listen_addr"
+    if at.running:
+        yield Check(name, Verdict.OK, f"{at.settings.listen_addr} is not tried, since a node runs on this data dir")
+        return
+    try:
+        granted = trio.run(_bind, parse_address(at.settings.listen_addr), at.settings.udp_receive_buffer_bytes)
+    except CrabnetError as error:
+        yield Check(name, Verdict.FAILED, error.message, error)
+        return
+    yield Check(name, Verdict.OK, f"{at.settings.listen_addr} can be bound")
+    if granted < at.settings.udp_receive_buffer_bytes:
+        yield Check(
+            "udp_receive_buffer_bytes",
+            Verdict.WARNING,
+            f"the kernel grants {granted} of {at.settings.udp_receive_buffer_bytes} bytes, so bursts may be lost and"
+            f" have to be synced; raise net.core.rmem_max",
+        )
+
+
+async def _bind(address: Address, receive_buffer_bytes: int) -> int:
+    async with await UdpTransport.open(address, receive_buffer_bytes=receive_buffer_bytes) as transport:
+        return transport.receive_buffer_bytes
+
+
+def _targets(at: Situation) -> Iterator[Check]:
+    wanted = [("announce_addrs", each) for each in at.settings.announce_addrs]
+    wanted += [("bootstrap_peers", each) for each in at.settings.bootstrap_peers]
+    if not wanted:
+        yield Check("announce_addrs", Verdict.WARNING, "no address to send to: nobody hears of what is published here")
+        return
+    reached = 0
+    found: list[Check] = []
+    for name, text in wanted:
+        try:
+            endpoint = trio.run(Resolver().resolve, parse_address(text))
+            _route(endpoint)
+        except (CrabnetError, OSError) as error:
+            why = error.message if isinstance(error, CrabnetError) else f"{text}: {error.strerror or error}"
+            found.append(Check(name, Verdict.WARNING, why))
+        else:
+            reached += 1
+            found.append(Check(name, Verdict.OK, f"{text} has a route"))
+    yield from found
+    if not reached:
+        unreachable = NetworkError("none of the addresses to send to can be reached", Reason.ADDRESS_INVALID)
+        yield Check("announce_addrs", Verdict.FAILED, unreachable.message, unreachable)
+
+
+def _route(endpoint: Endpoint) -> None:
+    """Ask the kernel for a route; ``connect`` on a datagram socket sends nothing. Raises OSError."""
+    with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        probe.connect(endpoint.sockaddr)
+
+
+def _runner(at: Situation) -> Iterator[Check]:
+    policy = runner_policy(at.settings)
+    if not policy.allowed_commands:
+        yield Check("runner_allowed_commands", Verdict.WARNING, "no command is allowed: this node runs no tasks")
+    wanted = sorted(policy.allowed_commands - _BUILT_IN - {ANY_COMMAND})
+    missing = [name for name in wanted if find_executable(policy, name, at.settings.data_dir) is None]
+    if missing:
+        detail = f"allowed, but not found in {':'.join(policy.search_path)}: {', '.join(missing)}"
+        yield Check("runner_allowed_commands", Verdict.WARNING, detail)
+    elif wanted:
+        yield Check("runner_allowed_commands", Verdict.OK, f"{len(wanted)} commands are allowed and there")
+    for name, path in (("runner_workdir_root", policy.workdir_root), ("runner_workdir", policy.workdir)):
+        if path is None:
+            continue
+        if not path.is_dir():
+            error = UsageError(f"{name} = {path} is not a directory", Reason.WORKDIR_MISSING)
+            yield Check(name, Verdict.FAILED, error.message, error)
+        else:
+            yield _writable(name, path, at.files)
+
+
+STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner)
+"""What is looked at, in the order in which it is shown."""
+
+
+def failure(checks: list[Check]) -> CrabnetError | None:
+    """The error to end with: of the kind of the first failed check."""
+    failed = [check for check in checks if check.verdict is Verdict.FAILED]
+    if not failed:
+        return None
+    first = failed[0].error or DataDirDamagedError(failed[0].detail)
+    return type(first)(f"{len(failed)} of {len(checks)} checks failed; {first.message}", first.reason)
