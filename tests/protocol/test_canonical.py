@@ -130,8 +130,8 @@ REFUSED = {
     "nested 100000 deep": nested(100_000),
     "objects 17 deep": b'{"a":' * 17 + b"1" + b"}" * 17,
     "unclosed, 100000 deep": b'{"a":' * 100_000,
-    "integer beyond doubles beside a key beyond U+D7FF": '{"😀":9007199254740993}'.encode(),
-    "unsigned 64 beside a key beyond U+D7FF": '{"\ue000":{"a":18446744073709551615}}'.encode(),
+    "nested 17 deep behind many pairs": b'{"a":[' + b"[]," * 1_000 + b"[" * 15 + b"]" * 15 + b"]}",
+    "nested 17 deep behind brackets in strings": b'{"]]]]":"\\"]]]]","a":' + b"[" * 16 + b"]" * 16 + b"}",
 }
 
 
@@ -158,6 +158,12 @@ TAKEN = {
     "brackets in strings do not nest": (b'{"a":"' + b"[{" * 50 + b'\\""}', b'{"a":"' + b"[{" * 50 + b'\\""}'),
     "same key in different objects": (b'{"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]}',) * 2,
     "large integers": (b'{"a":18446744073709551615}', b'{"a":18446744073709551615}'),
+    "large integers beside a key beyond U+D7FF": (
+        '{"\ue000":{"b":18446744073709551615,"a":[-9007199254740993]},"😀":1}'.encode(),
+        '{"😀":1,"\ue000":{"a":[-9007199254740993],"b":18446744073709551615}}'.encode(),
+    ),
+    "many pairs side by side": (b'{"a":[' + b"[]," * 1_000 + b"{}]}",) * 2,
+    "16 deep behind brackets in strings": (b'{"[[[{":"\\"[[[[","a":' + b"[" * 15 + b"]" * 15 + b"}",) * 2,
 }
 
 
