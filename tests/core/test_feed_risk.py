@@ -13,6 +13,7 @@ from crabnet.core.effects import Effects
 from crabnet.domain.model import Bid
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.sync import Head
+from tests.sim.disk import MemoryFiles
 from tests.sim.market import result
 from tests.sim.world import START_MS, SimNode, Weather, World, attempt
 from tests.support.envelopes import signer
@@ -86,7 +87,7 @@ def test_a_restored_node_takes_its_own_feed_back(more: int, looks_clean: bool) -
 def test_a_node_that_lost_everything_but_its_key_takes_its_feed_back() -> None:
     world, first, second = pair()
     first.crash()
-    first.disk.frames.clear()
+    first.disk = MemoryFiles()
     first.start(feed_risk=True)
     world.run(10_000)
     assert not refused(first)

@@ -1,0 +1,343 @@
+"""One node of the simulation: the real core, ledger and fragments, with virtual time, network and disk around them.
+
+It does what ``node/`` does, in one thread: inputs go through ``Core.handle``; a frame takes as long as the disk is
+slow; what it holds is told, sent, served and acknowledged only then.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from crabnet import limits
+from crabnet.core.commands import Input, Operation, Received, Tick
+from crabnet.core.core import Core, CoreConfig
+from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
+from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of, frame_of
+from crabnet.core.snapshot import Snapshot, restore
+from crabnet.domain.model import FINAL, SeedStatus
+from crabnet.errors import CrabnetError, RefusedError
+from crabnet.node.risk_mark import RiskMark
+from crabnet.protocol.fragment_wire import Shape, classify, parse_request
+from crabnet.protocol.fragments import Complete, Reassembler, SentCache
+from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole
+from tests.sim.disk import CutError, MemoryFiles
+from tests.support.envelopes import signer
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+class _Waiting(NamedTuple):
+    """Effects that wait for the disk; the operator is answered if ``acknowledge``."""
+
+    effects: Effects
+    acknowledge: bool
+
+
+class Observer(Protocol):
+    """Looks at nodes after each step. Raises AssertionError for what must not be."""
+
+    def stepped(self, node: SimNode, effects: Effects) -> None:
+        """The node has handled an input."""
+        ...
+
+    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
+        """The node has told its operator that a change is durable."""
+        ...
+
+    def sent(self, node: SimNode, send: Send) -> None:
+        """The node sends an envelope, or says something."""
+        ...
+
+    def started(self, node: SimNode) -> None:
+        """The node has recovered its data dir."""
+        ...
+
+
+class SimNode:
+    """One node: alive while ``core`` is there."""
+
+    data_dir = Path("/data")
+
+    def __init__(self, world: World, name: str, config: CoreConfig, *, skew_ms: int = 0) -> None:
+        self.world = world
+        self.name = name
+        self.address = f"{name}:9012"
+        self.config = config
+        self.skew_ms = skew_ms
+        self.signer = signer(name)
+        self.disk = MemoryFiles()
+        self.disk_ms: tuple[int, int] | None = None
+        self.targets: list[str] = []
+        self.acknowledged: list[tuple[str, int, str]] = []
+        self.notices: list[Notice] = []
+        self.keep_notices = True
+        self.core: Core | None = None
+        self.ledger: Ledger | None = None
+        self.reassembler = Reassembler()
+        self.sent_cache = SentCache()
+        self.lives = 0
+        self._pending: list[_Waiting] = []
+        self._in_flight: list[_Waiting] = []
+        self._busy = False
+        self._log: dict[str, list[tuple[int, str, bytes]]] = {}
+        self._final: dict[str, SeedStatus] = {}
+
+    @property
+    def now_ms(self) -> int:
+        """This node's clock."""
+        return self.world.now_ms + self.skew_ms
+
+    @property
+    def running(self) -> Core:
+        """The core of a node that is up."""
+        if self.core is None:
+            raise RuntimeError(f"{self.name} is down")
+        return self.core
+
+    @property
+    def id(self) -> str:
+        """The node id."""
+        return self.signer.node_id
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def start(self, *, feed_risk: bool = False) -> None:
+        """Recover the data dir, then begin, as ``node.store.open_store`` does without its indexes and its archive."""
+        ledger = Ledger.open(
+            self.data_dir, files=self.disk, now_ms=self.now_ms, role=LockRole.NODE, expected_node_id=self.id
+        )
+        core = Core(self.config, self.signer, self.world.entropy, self.world.verify_all)
+        core.neighbours.trusted = frozenset(self.targets)
+        if ledger.recovery.checkpoint is not None:
+            restore(core.replica, ledger.recovery.rows())
+        for frame in ledger.recovery.frames():
+            for record in decode_frame(frame.payload):
+                core.replica.replay(record)
+        self._log = defaultdict(list)
+        for frame in ledger.frames_after(0):
+            self._note(frame.payload)
+        mark = RiskMark(self.disk, self.data_dir)
+        at_risk = mark.present or not ledger.recovery.is_clean or feed_risk
+        core.feed_risk = at_risk
+        mark.keep(at_risk)
+        self._mark = mark
+        self.core, self.ledger = core, ledger
+        self.reassembler, self.sent_cache = Reassembler(), SentCache()
+        self.lives += 1
+        for observer in self.world.observers:
+            observer.started(self)
+        effects = Effects()
+        core.begin(self.now_ms, effects)
+        self._submit(effects, acknowledge=False)
+
+    def crash(self, *, power: bool = False) -> None:
+        """Lose all but the disk. With ``power`` the disk loses what was not synced, and what is under way is torn."""
+        if power and self.ledger is not None and self._in_flight:
+            self._cut_in_append(self.ledger)
+        self.core = self.ledger = None
+        self._pending, self._in_flight = [], []
+        self._busy = False
+        if power:
+            self.disk.power_cut(self.world.rng)
+        else:
+            self.disk.kill()
+
+    def _cut_in_append(self, ledger: Ledger) -> None:
+        """The power goes while the frame under way is being written or synced."""
+        records = [record for waiting in self._in_flight for record in waiting.effects.records]
+        if records:
+            self.disk.cut_after(1)
+            try:
+                ledger.append(frame_of(records))
+            except CutError:
+                return
+
+    def checkpoint(self, *, cut_after: int = 0) -> None:
+        """Write a checkpoint of what is synced. With ``cut_after`` the power goes at that change of the disk."""
+        self.sync()
+        ledger = self.ledger
+        if ledger is None:
+            return
+        snapshot = Snapshot(self.running.replica)
+        header = CheckpointHeader(state_hash=snapshot.state_hash, created_at_ms=self.now_ms, node_id=self.id, extra={})
+        if cut_after:
+            self.disk.cut_after(cut_after)
+        try:
+            writer = ledger.begin_checkpoint(header)
+            writer.write_rows(snapshot.rows())
+            writer.commit()
+        except CutError:
+            self.crash(power=True)
+        self.disk.cut_after(0)
+
+    # --- inputs ----------------------------------------------------------------------------------------
+
+    def receive(self, source: str, datagram: bytes) -> None:
+        """A datagram from the network, as ``node.network.Network`` takes it."""
+        core = self.core
+        if core is None:
+            return
+        effects = Effects()
+        if not core.allows(source, self.now_ms, effects):
+            return
+        shape = classify(datagram)
+        message: bytes | None = None
+        if shape is Shape.WHOLE:
+            message = datagram
+        elif shape is Shape.FRAGMENT:
+            taken = self.reassembler.add(source, datagram, self.world.now_ms)
+            message = taken.message if isinstance(taken, Complete) else None
+        elif shape is Shape.REQUEST and parse_request(datagram) is not None:
+            for answer in self.sent_cache.answer(source, datagram, self.world.now_ms):
+                self.world.send(self.address, source, answer)
+        if message is not None:
+            received = Received(source, message)
+            core.look_ahead([received], self.now_ms)
+            core.handle(received, self.now_ms, effects)
+        self._submit(effects, acknowledge=False)
+
+    def tick(self) -> None:
+        """Time has passed."""
+        core = self.core
+        if core is None:
+            return
+        effects = Effects()
+        core.handle(Tick(), self.now_ms, effects)
+        now_ms = self.world.now_ms
+        for source, request in self.reassembler.requests(now_ms):
+            self.world.send(self.address, source, request)
+        self.reassembler.expire(now_ms)
+        self._mark.keep(core.feed_risk)
+        self._submit(effects, acknowledge=False)
+
+    def give(self, given: Input) -> None:
+        """An input that nobody waits for."""
+        if self.core is not None:
+            effects = Effects()
+            self.core.handle(given, self.now_ms, effects)
+            self._submit(effects, acknowledge=False)
+
+    def operate(self, wish: Operation) -> Reply:
+        """What the operator asks for. Raises RefusedError; the reply counts once it is acknowledged."""
+        effects = Effects()
+        self.running.handle(wish, self.now_ms, effects)
+        self._submit(effects, acknowledge=True)
+        return effects.reply
+
+    # --- group commit ----------------------------------------------------------------------------------
+
+    def _submit(self, effects: Effects, *, acknowledge: bool) -> None:
+        for observer in self.world.observers:
+            observer.stepped(self, effects)
+        if not acknowledge and not (effects.records or effects.sends or effects.serves or effects.notices):
+            return
+        self._pending.append(_Waiting(effects, acknowledge))
+        if not self._busy:
+            self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        self._busy = True
+        self._in_flight, self._pending = self._pending, []
+        slow = (0, self.world.sync_ms) if self.disk_ms is None else self.disk_ms
+        self.world.later(self.world.rng.randint(*slow), partial(self._end_commit, self.lives))
+
+    def _end_commit(self, life: int) -> None:
+        """The frame under way is durable, unless the node died meanwhile or ``sync`` was quicker."""
+        if life != self.lives or self.core is None or not self._busy:
+            return
+        self._commit()
+        self._busy = False
+        if self._pending:
+            self._begin_commit()
+
+    def sync(self) -> None:
+        """Make all durable that waits, at once."""
+        self._commit()
+        while self._pending:
+            self._in_flight, self._pending = self._pending, []
+            self._commit()
+
+    def _commit(self) -> None:
+        """Group commit: one frame for all that waited, then what it asks for."""
+        ledger = self.ledger
+        batch, self._in_flight = self._in_flight, []
+        if ledger is None or not batch:
+            return
+        records = [record for waiting in batch for record in waiting.effects.records]
+        if records:
+            frame = frame_of(records)
+            ledger.append(frame)
+            self._note(frame)
+        for effects, acknowledge in batch:
+            if acknowledge:
+                for place in effects.places:
+                    self.acknowledged.append((place.author, place.seq, place.envelope_id))
+                    for observer in self.world.observers:
+                        observer.acknowledged(self, place)
+            if self.keep_notices:
+                self.notices += effects.notices
+            self._carry_out(effects)
+        if not self.world.observers:
+            self._check_final()
+
+    def _carry_out(self, effects: Effects) -> None:
+        for send in effects.sends:
+            for observer in self.world.observers:
+                observer.sent(self, send)
+            known = [] if send.to is not None else self.running.neighbours.peers.confirmed()
+            targets = dict.fromkeys((*self.targets, *known)) if send.to is None else [send.to]
+            for target in targets:
+                self._transmit(target, send.data)
+        for serve in effects.serves:
+            self._serve(serve)
+
+    def _transmit(self, target: str, message: bytes) -> None:
+        for datagram in self.sent_cache.split(message, self.world.now_ms):
+            self.world.send(self.address, target, datagram)
+
+    def _note(self, frame: bytes) -> None:
+        """Keep the index of feeds up to date."""
+        for record in decode_frame(frame):
+            if isinstance(record, EnvelopeRecord):
+                meta = envelope_of(record).meta
+                insort(self._log[meta.from_], (meta.seq, meta.id, bytes(record.raw)))
+
+    def _serve(self, serve: Serve) -> None:
+        feed = self.running.replica.feeds.get(serve.author)
+        size = 0
+        for seq, envelope_id, raw in self._log.get(serve.author, []):
+            standing = feed.entry(seq)
+            stands = standing is None or standing.id == envelope_id
+            if not serve.from_seq <= seq <= min(serve.to_seq, feed.head_seq) or not stands:
+                continue
+            size += len(raw)
+            if size > limits.SYNC_RESPONSE_BYTES_MAX:
+                return
+            self._transmit(serve.to, raw)
+
+    def _check_final(self) -> None:
+        """Nothing settled re-opens; only a world with forgers may take that back."""
+        for seed_id, record in self.running.replica.state.records.items():
+            status = record.progress.status
+            before = self._final.get(seed_id)
+            if before is not None and status is not before and not self.world.forks:
+                raise AssertionError(f"{self.name}: seed {seed_id} was {before}, is {status}")
+            if status in FINAL:
+                self._final[seed_id] = status
+
+
+def attempt(node: SimNode, wish: Operation) -> Reply:
+    """Operate; a refusal is fine, any other error of the tree too."""
+    try:
+        return node.operate(wish)
+    except RefusedError:
+        return None
+    except CrabnetError as error:
+        raise AssertionError(f"{node.name}: {wish} raised {error!r}") from error
