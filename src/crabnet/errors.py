@@ -88,6 +88,7 @@ class Reason(StrEnum):
     WORKDIR_OUTSIDE_ROOT = "workdir_outside_root"
     WORKDIR_MISSING = "workdir_missing"
     SPAWN_FAILED = "spawn_failed"
+    SANDBOX_UNAVAILABLE = "sandbox_unavailable"
     RUN_INTERRUPTED = "run_interrupted"
     RUN_IN_PROGRESS = "run_in_progress"
     # the caller's words

@@ -151,6 +151,20 @@ RUNNER_DRAIN_WAIT_MS: Final = 1_000
 """Until the output pipes close after the last process is gone."""
 RUNNER_NAME_CHARS_SHOWN: Final = 64
 """Characters of a publisher's word repeated in a refusal."""
+RUNNER_FILES_MAX: Final = 128
+"""Output files in the manifest of a run."""
+RUNNER_FILES_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Bytes of the files of a manifest together, all of which are read to be hashed."""
+RUNNER_FILE_ENTRIES_MAX: Final = 16_384
+"""Names in a work dir that are looked at for a manifest."""
+RUNNER_FILE_NAME_BYTES_MAX: Final = 512
+"""UTF-8 bytes of an output file's name with its directories."""
+RUNNER_FILE_NAMES_BYTES_MAX: Final = 8 * 1024
+"""UTF-8 bytes of all names in a manifest, which shares an envelope with the captured output."""
+RUNNER_FILE_DEPTH_MAX: Final = 16
+"""Directories between the work dir and an output file."""
+RUNNER_FILES_LEFT_OUT_SHOWN: Final = 8
+"""Things left out of a manifest that are named; further ones are counted."""
 
 # --- Storage ---------------------------------------------------------------------------------------------
 

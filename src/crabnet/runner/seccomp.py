@@ -1,0 +1,304 @@
+"""The system calls that a run may not make: builds seccomp(2) filters as classic BPF. Pure.
+
+``filter_program`` gives the bytes for ``bwrap --seccomp FD`` and for ``landlock.install_filter``. A filter
+refuses calls, it hides nothing: files are the business of mount namespaces or of ``landlock``.
+
+Every profile refuses what leads out of a sandbox or into rarely used kernel code: namespaces, mounts, tracing,
+keys, BPF, io_uring, modules, clocks, handles of files, special files, set-user-ID bits, and sockets other than
+those its profile names. Calls that this table does not know, because they are newer, answer ENOSYS. Programs of
+a foreign architecture (32-bit ones included) are killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, NamedTuple
+
+from crabnet.runner.syscalls import SYSCALLS
+
+
+class SyscallProfile(Enum):
+    """For what kind of confinement a filter is meant."""
+
+    STRICT = "strict"
+    """Inside namespaces of its own, without a network."""
+    NETWORK = "network"
+    """Inside namespaces of its own, but in the network of the host: TCP and UDP over IPv4 and IPv6."""
+    LANDLOCK = "landlock"
+    """Beside the host's processes, behind ``landlock``: refuses also what Landlock does not cover."""
+
+
+class Comparison(Enum):
+    """How an argument is compared. All but ``NOT_NULL`` look at its lower 32 bits, as the kernel does."""
+
+    ANY_BIT = "any bit of value is set"
+    EQUAL = "equal to value under mask"
+    NOT_EQUAL = "not equal to value under mask"
+    NOT_NULL = "any of 64 bits is set"
+
+
+class Condition(NamedTuple):
+    """One comparison with an argument of a system call; arguments count from 0."""
+
+    argument: int
+    test: Comparison
+    value: int = 0
+    mask: int = 0xFFFF_FFFF
+
+
+class Rule(NamedTuple):
+    """``calls`` fail with ``error`` when all conditions ``when`` hold; without conditions, always."""
+
+    calls: str
+    """Names, separated by white space."""
+    error: int
+    when: tuple[Condition, ...] = ()
+
+
+_X32_BIT: Final = 0x4000_0000
+_FIRST_UNKNOWN_CALL: Final = 457
+"""Linux 6.7. Numbers from here on were not looked at; they are the same on all architectures."""
+
+_CLONE_NAMESPACES: Final = 0x7E02_0000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME exists in clone3 and unshare only."""
+_O_MAKES_FILE: Final = 0o100 | 0o20000000
+"""O_CREAT, __O_TMPFILE: only with these open reads its mode argument."""
+_SET_ID_BITS: Final = 0o6000
+_FILE_TYPE: Final = 0o170000
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_SOCK_STREAM, _SOCK_DGRAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 2, 5, 0xF
+_IPPROTO_TCP, _IPPROTO_UDP = 6, 17
+
+_NEVER: Final = (
+    Rule(
+        "unshare setns mount umount2 pivot_root chroot move_mount open_tree fsopen fsconfig fsmount fspick "
+        "mount_setattr ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise process_mrelease "
+        "migrate_pages move_pages bpf perf_event_open userfaultfd keyctl add_key request_key kexec_load "
+        "kexec_file_load init_module finit_module delete_module reboot swapon swapoff syslog acct quotactl quotactl_fd "
+        "name_to_handle_at open_by_handle_at iopl ioperm modify_ldt settimeofday clock_settime adjtimex clock_adjtime "
+        "lookup_dcookie vhangup sethostname setdomainname fanotify_init fanotify_mark memfd_secret",
+        errno.EPERM,
+    ),
+    # ENOSYS makes programs fall back on calls whose arguments a filter can see.
+    Rule("clone3 openat2 io_uring_setup io_uring_enter io_uring_register", errno.ENOSYS),
+    Rule("create_module query_module get_kernel_syms nfsservctl _sysctl uselib ustat sysfs", errno.ENOSYS),
+    Rule("clone", errno.EPERM, (Condition(0, Comparison.ANY_BIT, _CLONE_NAMESPACES),)),
+    # Changes of the execution domain, except none and the query.
+    Rule(
+        "personality",
+        errno.EPERM,
+        (Condition(0, Comparison.NOT_EQUAL, 0), Condition(0, Comparison.NOT_EQUAL, 0xFFFF_FFFF)),
+    ),
+    # Terminals: TIOCSTI types into one, TIOCLINUX pastes, TIOCCONS takes the console, TIOCSETD loads a discipline.
+    *(
+        Rule("ioctl", errno.EPERM, (Condition(1, Comparison.EQUAL, number),))
+        for number in (0x5412, 0x541C, 0x541D, 0x5423)
+    ),
+    Rule("chmod fchmod", errno.EPERM, (Condition(1, Comparison.ANY_BIT, _SET_ID_BITS),)),
+    Rule("fchmodat fchmodat2", errno.EPERM, (Condition(2, Comparison.ANY_BIT, _SET_ID_BITS),)),
+    Rule("creat mknod", errno.EPERM, (Condition(1, Comparison.ANY_BIT, _SET_ID_BITS),)),
+    Rule("mknodat", errno.EPERM, (Condition(2, Comparison.ANY_BIT, _SET_ID_BITS),)),
+    *(Rule("mknod", errno.EPERM, (Condition(1, Comparison.EQUAL, kind, _FILE_TYPE),)) for kind in (0o020000, 0o060000)),
+    *(
+        Rule("mknodat", errno.EPERM, (Condition(2, Comparison.EQUAL, kind, _FILE_TYPE),))
+        for kind in (0o020000, 0o060000)
+    ),
+    Rule(
+        "open",
+        errno.EPERM,
+        (Condition(1, Comparison.ANY_BIT, _O_MAKES_FILE), Condition(2, Comparison.ANY_BIT, _SET_ID_BITS)),
+    ),
+    Rule(
+        "openat",
+        errno.EPERM,
+        (Condition(2, Comparison.ANY_BIT, _O_MAKES_FILE), Condition(3, Comparison.ANY_BIT, _SET_ID_BITS)),
+    ),
+    # Connected pairs only. A pair of datagram sockets could be sent to the address of any other.
+    Rule("socketpair", errno.EAFNOSUPPORT, (Condition(0, Comparison.NOT_EQUAL, _AF_UNIX),)),
+    Rule(
+        "socketpair",
+        errno.EPERM,
+        (
+            Condition(1, Comparison.NOT_EQUAL, _SOCK_STREAM, _SOCK_TYPE),
+            Condition(1, Comparison.NOT_EQUAL, _SOCK_SEQPACKET, _SOCK_TYPE),
+        ),
+    ),
+)
+
+_NO_SOCKETS: Final = (
+    Rule("socket", errno.EAFNOSUPPORT),
+    Rule("connect bind listen accept accept4", errno.EPERM),
+)
+
+# No Unix sockets: in the host's network namespace those of abstract names lead to the host's services.
+_INTERNET_SOCKETS: Final = (
+    Rule(
+        "socket",
+        errno.EAFNOSUPPORT,
+        (Condition(0, Comparison.NOT_EQUAL, _AF_INET), Condition(0, Comparison.NOT_EQUAL, _AF_INET6)),
+    ),
+    Rule(
+        "socket",
+        errno.EPERM,
+        (
+            Condition(1, Comparison.NOT_EQUAL, _SOCK_STREAM, _SOCK_TYPE),
+            Condition(1, Comparison.NOT_EQUAL, _SOCK_DGRAM, _SOCK_TYPE),
+        ),
+    ),
+    Rule(
+        "socket",
+        errno.EPROTONOSUPPORT,
+        (
+            Condition(2, Comparison.NOT_EQUAL, 0),
+            Condition(2, Comparison.NOT_EQUAL, _IPPROTO_TCP),
+            Condition(2, Comparison.NOT_EQUAL, _IPPROTO_UDP),
+        ),
+    ),
+)
+
+# What any process may do to others of its user, and to files by their path, whatever Landlock says.
+_BESIDE_LANDLOCK: Final = (
+    Rule(
+        "chmod fchmodat fchmodat2 chown lchown fchownat utime utimes futimesat "
+        "setxattr lsetxattr removexattr lremovexattr inotify_add_watch",
+        errno.EPERM,
+    ),
+    Rule("utimensat", errno.EPERM, (Condition(1, Comparison.NOT_NULL),)),
+    Rule(
+        "prlimit64 sched_setaffinity sched_setscheduler sched_setparam sched_setattr",
+        errno.EPERM,
+        (Condition(0, Comparison.NOT_EQUAL, 0),),
+    ),
+    *(
+        Rule(call, errno.EPERM, (Condition(argument, Comparison.NOT_EQUAL, value),))
+        # PRIO_PROCESS and IOPRIO_WHO_PROCESS of the caller itself.
+        for call, argument, value in (("setpriority", 0, 0), ("setpriority", 1, 0), ("ioprio_set", 0, 1))
+    ),
+    Rule("ioprio_set", errno.EPERM, (Condition(1, Comparison.NOT_EQUAL, 0),)),
+    # Objects that would stay after the run.
+    Rule("shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open mq_unlink", errno.EPERM),
+)
+_TRUNCATE_BY_PATH: Final = Rule("truncate", errno.EPERM)
+_SIGNALS_TO_OTHERS: Final = (
+    Rule("kill", errno.EPERM, (Condition(0, Comparison.NOT_EQUAL, 0),)),
+    Rule("tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal", errno.EPERM),
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP: a signal by way of an input event.
+    *(Rule("fcntl", errno.EPERM, (Condition(1, Comparison.EQUAL, command),)) for command in (8, 10, 15)),
+    *(Rule("ioctl", errno.EPERM, (Condition(1, Comparison.EQUAL, command),)) for command in (0x8901, 0x8902)),
+)
+_LANDLOCK_ABI_TRUNCATE: Final = 3
+_LANDLOCK_ABI_SIGNALS: Final = 6
+
+_AUDIT_ARCH: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+MACHINES: Final = tuple(_AUDIT_ARCH)
+"""Machines that there are filters for, as ``platform.machine()`` names them."""
+
+_LD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_RET_ALLOW, _RET_ERRNO, _RET_KILL_PROCESS = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
+_OFFSET_NUMBER, _OFFSET_ARCH, _OFFSET_ARGUMENTS = 0, 4, 16
+
+
+class _Instruction(NamedTuple):
+    """``struct sock_filter`` of linux/filter.h."""
+
+    code: int
+    jump_true: int
+    jump_false: int
+    value: int
+
+
+def rules_of(profile: SyscallProfile, landlock_abi: int = _LANDLOCK_ABI_SIGNALS) -> tuple[Rule, ...]:
+    """The rules of a profile; the first whose conditions hold decides about a call.
+
+    ``landlock_abi`` counts for ``LANDLOCK`` only: what an older Landlock leaves open is refused here.
+    """
+    if profile is SyscallProfile.NETWORK:
+        return (*_NEVER, *_INTERNET_SOCKETS)
+    if profile is SyscallProfile.STRICT:
+        return (*_NEVER, *_NO_SOCKETS)
+    older: tuple[Rule, ...] = ()
+    if landlock_abi < _LANDLOCK_ABI_TRUNCATE:
+        older += (_TRUNCATE_BY_PATH,)
+    if landlock_abi < _LANDLOCK_ABI_SIGNALS:
+        older += _SIGNALS_TO_OTHERS
+    return (*_NEVER, *_NO_SOCKETS, *_BESIDE_LANDLOCK, *older)
+
+
+def filter_program(
+    profile: SyscallProfile, *, machine: str | None = None, landlock_abi: int = _LANDLOCK_ABI_SIGNALS
+) -> bytes:
+    """The filter as an array of ``struct sock_filter``, in the byte order of x86_64 and aarch64.
+
+    ``machine`` is one of ``MACHINES``, by default the present one. Raises ``OSError`` (ENOSYS) for others.
+    """
+    machine = os.uname().machine if machine is None else machine
+    if machine not in _AUDIT_ARCH:
+        raise OSError(errno.ENOSYS, f"there is no system call filter for {machine} machines")
+    rules_by_number: dict[int, list[Rule]] = {}
+    for rule in rules_of(profile, landlock_abi):
+        for name in rule.calls.split():
+            number = SYSCALLS[name].x86_64 if machine == "x86_64" else SYSCALLS[name].aarch64
+            if number is not None:
+                rules_by_number.setdefault(number, []).append(rule)
+    program = [
+        _Instruction(_LD, 0, 0, _OFFSET_ARCH),
+        _Instruction(_JEQ, 1, 0, _AUDIT_ARCH[machine]),
+        _Instruction(_RET, 0, 0, _RET_KILL_PROCESS),
+        _Instruction(_LD, 0, 0, _OFFSET_NUMBER),
+    ]
+    if machine == "x86_64":
+        program += [_Instruction(_JGE, 0, 1, _X32_BIT), _refusal(errno.ENOSYS)]
+    program += [_Instruction(_JGE, 0, 1, _FIRST_UNKNOWN_CALL), _refusal(errno.ENOSYS)]
+    for number, rules in rules_by_number.items():
+        body = list(_body(rules))
+        program += [_Instruction(_JEQ, 0, len(body), number), *body]
+    program.append(_Instruction(_RET, 0, 0, _RET_ALLOW))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+
+
+def _body(rules: list[Rule]) -> Iterator[_Instruction]:
+    for rule in rules:
+        tests = [instruction for condition in rule.when for instruction in _test(condition)]
+        for index, instruction in enumerate(tests):
+            yield _linked(instruction, to_next_rule=len(tests) - index)
+        yield _refusal(rule.error)
+        if not rule.when:
+            return
+    yield _Instruction(_RET, 0, 0, _RET_ALLOW)
+
+
+_FAIL: Final = 255
+"""Stands for a jump to the next rule until its distance is known."""
+
+
+def _test(condition: Condition) -> Iterator[_Instruction]:
+    low = _OFFSET_ARGUMENTS + 8 * condition.argument
+    yield _Instruction(_LD, 0, 0, low)
+    if condition.mask != 0xFFFF_FFFF:
+        yield _Instruction(_AND, 0, 0, condition.mask)
+    match condition.test:
+        case Comparison.ANY_BIT:
+            yield _Instruction(_JSET, 0, _FAIL, condition.value)
+        case Comparison.EQUAL:
+            yield _Instruction(_JEQ, 0, _FAIL, condition.value)
+        case Comparison.NOT_EQUAL:
+            yield _Instruction(_JEQ, _FAIL, 0, condition.value)
+        case Comparison.NOT_NULL:
+            yield _Instruction(_JEQ, 0, 2, 0)
+            yield _Instruction(_LD, 0, 0, low + 4)
+            yield _Instruction(_JEQ, _FAIL, 0, 0)
+
+
+def _linked(instruction: _Instruction, to_next_rule: int) -> _Instruction:
+    return instruction._replace(
+        jump_true=to_next_rule if instruction.jump_true == _FAIL else instruction.jump_true,
+        jump_false=to_next_rule if instruction.jump_false == _FAIL else instruction.jump_false,
+    )
+
+
+def _refusal(error: int) -> _Instruction:
+    return _Instruction(_RET, 0, 0, _RET_ERRNO | error)
