@@ -1,0 +1,131 @@
+"""Talk of neighbours that breaks its rules: hellos, heads, requests. None of it has a place in a feed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crabnet.domain.state import Outcome
+from crabnet.errors import Reason
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.protocol.envelope import Kind, seal
+from tests.hostile.case import Group, Recipe, Row, Sent, Stranger, made, resign
+from tests.support.envelopes import edit
+
+R = Reason
+ZEROS = "0" * 64
+
+
+def _talk(stranger: Stranger, kind: Kind, payload: JsonObject) -> bytes:
+    return seal(stranger.signer, kind=kind, namespace="default", ts=stranger.now_s, nonce=1, payload=payload).raw
+
+
+def _said(kind: Kind, how: str, payload: Callable[[Stranger], JsonObject]) -> Recipe:
+    return Recipe(f"a {kind} with {how}", lambda stranger: _talk(stranger, kind, payload(stranger)))
+
+
+def _hello(name: str, how: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
+    def payload(stranger: Stranger) -> JsonObject:
+        return {"identity": {"node_id": stranger.id}, "challenge": "", "echo": "", **changes}
+
+    return Row(name, _said(Kind.NODE_HELLO, how, payload), reason)
+
+
+def _heads(name: str, how: str, heads: JsonValue) -> Row:
+    return Row(name, _said(Kind.FEED_HEADS, how, lambda _: {"heads": heads}), R.MALFORMED)
+
+
+def _request(name: str, how: str, wants: JsonValue) -> Row:
+    return Row(name, _said(Kind.FEED_REQUEST, how, lambda _: {"wants": wants}), R.MALFORMED)
+
+
+def _good_hello(stranger: Stranger) -> bytes:
+    return _talk(stranger, Kind.NODE_HELLO, {"identity": {"node_id": stranger.id}, "challenge": "", "echo": ""})
+
+
+@made("a hello that speaks for the node itself")
+def _for_the_node(stranger: Stranger) -> Sent:
+    return _talk(stranger, Kind.NODE_HELLO, {"identity": {"node_id": stranger.targets.creator}})
+
+
+@made("a hello with number 1 in a feed")
+def _in_a_feed(stranger: Stranger) -> Sent:
+    return resign(stranger.signer, _good_hello(stranger), seq=1)
+
+
+@made("a hello with a predecessor")
+def _with_predecessor(stranger: Stranger) -> Sent:
+    return resign(stranger.signer, _good_hello(stranger), prev=ZEROS)
+
+
+@made("a sound hello with another challenge")
+def _changed(stranger: Stranger) -> Sent:
+    return edit(_good_hello(stranger), "payload.challenge", "x")
+
+
+@made("a sound hello, twice")
+def _twice(stranger: Stranger) -> Sent:
+    return [_good_hello(stranger)] * 2
+
+
+@made("a sound hello of 13 hours ago")
+def _old(stranger: Stranger) -> Sent:
+    stranger.now_s -= 13 * 3600
+    return _good_hello(stranger)
+
+
+@made("heads of 13 hours ago, for which nobody asked")
+def _old_heads(stranger: Stranger) -> Sent:
+    stranger.now_s -= 13 * 3600
+    return _talk(stranger, Kind.FEED_HEADS, {"heads": [[stranger.id, 5, ZEROS]]})
+
+
+@made("a sound request signed by nobody")
+def _unsigned(stranger: Stranger) -> Sent:
+    raw = _talk(stranger, Kind.FEED_REQUEST, {"wants": [[stranger.targets.creator, 1, 64]]})
+    return edit(raw, "meta.signature", "A" * 86)
+
+
+TALK = Group(
+    "Talk",
+    "Hellos, heads and requests: signed, but broken. Nothing of it is remembered.",
+    [
+        Row("hello of nothing", _said(Kind.NODE_HELLO, "an empty payload", lambda _: {}), R.MALFORMED),
+        _hello("hello of no identity", "`identity` null", identity=None),
+        _hello("hello of an empty identity", "`identity` empty", identity={}),
+        _hello("hello of a nameless", "an empty `node_id`", identity={"node_id": ""}),
+        _hello("hello for another", "another's `node_id`", R.UNAUTHORISED, identity={"node_id": "12D3KooWother"}),
+        Row("hello for the node itself", _for_the_node, R.UNAUTHORISED),
+        _hello("challenge too long", "a challenge of 65 characters", challenge="c" * 65),
+        _hello("challenge a number", "the challenge 1", challenge=1),
+        _hello("echo too long", "an echo of 65 characters", echo="e" * 65),
+        _hello("echo null", "the echo null", echo=None),
+        Row("hello in a feed", _in_a_feed, R.MALFORMED),
+        Row("hello after another", _with_predecessor, R.MALFORMED),
+        Row("hello changed", _changed, R.WRONG_ID),
+        Row("hello twice", _twice, R.DUPLICATE, Outcome.IGNORED),
+        Row("hello of yesterday", _old, R.EXPIRED, Outcome.IGNORED),
+        Row("heads of yesterday", _old_heads, R.EXPIRED, Outcome.IGNORED),
+        Row("heads of nothing", _said(Kind.FEED_HEADS, "an empty payload", lambda _: {}), R.MALFORMED),
+        _heads("heads null", "heads null", None),
+        _heads("heads an object", "an object for heads", {}),
+        _heads("too many heads", "65 heads", [["a", 1, ZEROS]] * 65),
+        _heads("head of two", "a head without an id", [["a", 1]]),
+        _heads("head at 0", "a head at 0", [["a", 0, ZEROS]]),
+        _heads("head below 0", "a head at -1", [["a", -1, ZEROS]]),
+        _heads("head at text", 'a head at "1"', [["a", "1", ZEROS]]),
+        _heads("head of nobody", "a head without an author", [["", 1, ZEROS]]),
+        _heads("head in capitals", "a head with an id in capitals", [["a", 1, "A" * 64]]),
+        _heads("head of 63 digits", "a head with an id too short", [["a", 1, "0" * 63]]),
+        _heads("head with a line break", "a head with a newline behind its id", [["a", 1, ZEROS + "\n"]]),
+        _heads("head in a head", "a list for an author", [[["a"], 1, ZEROS]]),
+        Row("request of nothing", _said(Kind.FEED_REQUEST, "an empty payload", lambda _: {}), R.MALFORMED),
+        _request("wants null", "wants null", None),
+        _request("too many wants", "17 wants", [["a", 1, 64]] * 17),
+        _request("want from 0", "a want from 0", [["a", 0, 64]]),
+        _request("want up to 0", "a want up to 0", [["a", 1, 0]]),
+        _request("want of one end", "a want without an end", [["a", 1]]),
+        _request("want of text", "a want from text", [["a", "1", 64]]),
+        _request("want of nobody", "a want without an author", [["", 1, 64]]),
+        Row("request of nobody", _unsigned, R.BAD_SIGNATURE),
+    ],
+)
