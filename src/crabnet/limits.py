@@ -33,6 +33,10 @@ TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
 ATTEMPTS_MAX: Final = 100
+RUN_RENEWALS_MAX: Final = 32
+"""How often a worker may say that a run goes on; each is kept for good."""
+RUN_LEASES_PER_TIMEOUT: Final = 16
+"""A lease is at least this part of the task's timeout: renewed at its half, it is renewed 32 times at most."""
 SETTLEMENT_BYTES: Final = 8 * 1024
 """A node's own seed envelopes stay this far below the largest, so that the settlement, which repeats the seed, fits."""
 
