@@ -169,8 +169,8 @@ def state_of(facts: Iterable[Fact]) -> State:
 _K = FactKind
 _LIKELY: dict[SeedStatus, list[FactKind]] = {
     SeedStatus.OPEN: [_K.BID, _K.BID, _K.CLAIM, _K.CLAIM, _K.CLAIM, _K.CLOSE],
-    SeedStatus.CLAIMED: [_K.STARTED, _K.STARTED, _K.STARTED, _K.RESULT, _K.FORFEIT, _K.SETTLE, _K.CLOSE],
-    SeedStatus.RUNNING: [_K.RESULT, _K.RESULT, _K.RESULT, _K.FORFEIT, _K.STARTED, _K.STARTED, _K.CLOSE],
+    SeedStatus.CLAIMED: [_K.STARTED, _K.STARTED, _K.STARTED, _K.RESULT, _K.FORFEIT, _K.SETTLE],
+    SeedStatus.RUNNING: [_K.RESULT, _K.RESULT, _K.RESULT, _K.RESULT, _K.FORFEIT, _K.STARTED, _K.STARTED, _K.CLOSE],
     SeedStatus.DONE: [_K.SETTLE, _K.SETTLE, _K.SETTLE, _K.SETTLE, _K.FORFEIT, _K.RESULT, _K.CLOSE],
     SeedStatus.FORFEITED: [_K.CLAIM, _K.CLAIM, _K.CLAIM, _K.BID, _K.CLOSE, _K.RESULT],
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from crabnet.domain.model import Bid, Claim, Seed, TaskResult
+from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 
 FieldValue = str | int | bool | None
 
@@ -47,6 +47,14 @@ class FeedPlace(NamedTuple):
     record_no: int
 
 
+class EndedClaim(NamedTuple):
+    """A claim for this node that is over; ``status`` is what the seed is now."""
+
+    seed_id: str
+    claim_id: str
+    status: SeedStatus
+
+
 class RunOrder(NamedTuple):
     """A command that may be run, once the records are durable."""
 
@@ -70,6 +78,6 @@ class Effects:
     sends: list[Send] = field(default_factory=list)
     serves: list[Serve] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    cancelled_claims: list[str] = field(default_factory=list)
+    ended_claims: list[EndedClaim] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""

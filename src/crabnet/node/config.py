@@ -23,6 +23,8 @@ def core_config(settings: Settings) -> CoreConfig:
         sync_interval_ms=settings.sync_interval_ms,
         accept_feed_risk=settings.accept_feed_risk,
         execution_grace_ms=settings.execution_grace_s * 1000,
+        auto_reclaim=settings.auto_reclaim,
+        reclaim_attempts_max=settings.auto_reclaim_attempts_max,
         archive_after_ms=settings.archive_after_s * 1000,
         talk=not settings.legacy_peers,
         alias=settings.alias,
