@@ -120,7 +120,14 @@ class Rig:
             notify=self.reporter.notify,
         )
         self.network = Network(
-            self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, lambda *_: []
+            self.core,
+            self._transport,
+            outbox,
+            self.committer,
+            self.reporter.notify,
+            wall_ms,
+            lambda *_: [],
+            lambda *_: None,
         )
         self._index = FeedIndex.open(files, directory / "node" / "index.sqlite", journal_last_lsn=0)
         self._history = History(self.ledger, self._index, NAMESPACE)

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     NOT_DUE = "not_due"
     LIMIT_EXCEEDED = "limit_exceeded"
     UNSOLICITED = "unsolicited"
+    EQUIVOCATOR = "equivocator"
     # running commands
     COMMAND_NOT_ALLOWED = "command_not_allowed"
     COMMAND_TOO_LONG = "command_too_long"
@@ -91,9 +92,6 @@ class Reason(StrEnum):
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
     RUN_INTERRUPTED = "run_interrupted"
     RUN_IN_PROGRESS = "run_in_progress"
-    RUN_CANCELLED = "run_cancelled"
-    CLAIM_OVER = "claim_over"
-    QUEUE_FULL = "queue_full"
     # the caller's words
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"

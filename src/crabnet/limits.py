@@ -12,8 +12,10 @@ ENVELOPE_BYTES_MAX: Final = 512 * 1024
 """Largest envelope, in canonical bytes."""
 DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
 """Largest UDP payload over IPv4: baseline peers send an envelope whole."""
-FRAGMENTED_MESSAGE_BYTES_MAX: Final = 1024 * 1024
-"""Largest message that is sent in fragments: the largest envelope, and room for what carries it."""
+FORK_PROOF_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + 1024
+"""Largest fork proof: two of the largest envelopes, and what frames them."""
+FRAGMENTED_MESSAGE_BYTES_MAX: Final = FORK_PROOF_BYTES_MAX
+"""Largest message that is sent in fragments."""
 FRAGMENT_REQUEST_INDEXES_MAX: Final = 512
 """Fragments that one request may name."""
 JSON_DEPTH_MAX: Final = 16
@@ -33,10 +35,6 @@ TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
 ATTEMPTS_MAX: Final = 100
-RUN_RENEWALS_MAX: Final = 32
-"""How often a worker may say that a run goes on; each is kept for good."""
-RUN_LEASES_PER_TIMEOUT: Final = 16
-"""A lease is at least this part of the task's timeout: renewed at its half, it is renewed 32 times at most."""
 SETTLEMENT_BYTES: Final = 8 * 1024
 """A node's own seed envelopes stay this far below the largest, so that the settlement, which repeats the seed, fits."""
 
@@ -51,6 +49,10 @@ ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
 WAITING_FACTS_PER_SEED_MAX: Final = 4_096
 """Facts about a known seed that wait for another fact: what judges them all at once stays within one frame."""
 FORK_PROOFS_PER_FEED_MAX: Final = 8
+FORK_WANTS_MAX: Final = 256
+"""Fork proofs that neighbours have told of and that are asked for."""
+FORK_WANT_ATTEMPTS_MAX: Final = 6
+"""Requests for one fork proof without an answer, until it is given up; a neighbour may tell of it again."""
 REASSEMBLY_BYTES_MAX: Final = 32 * 1024 * 1024
 REASSEMBLY_BYTES_PER_SOURCE_MAX: Final = 2 * 1024 * 1024
 REASSEMBLY_MESSAGES_PER_SOURCE_MAX: Final = 32
@@ -108,6 +110,11 @@ EVENT_FILES_KEPT_DEFAULT: Final = 8
 
 SYNC_HEADS_PER_MESSAGE_MAX: Final = 64
 SYNC_WANTS_PER_MESSAGE_MAX: Final = 16
+FORKS_PER_MESSAGE_MAX: Final = 64
+FORKS_PER_DATAGRAM: Final = 8
+"""Forks in a periodic announcement: as many as fit in one datagram beside the envelope."""
+FORKS_ANNOUNCE_INTERVALS: Final = 4
+"""Known forks are announced in turn each time this many sync intervals have passed; new ones at once."""
 SYNC_WANT_ENTRIES_MAX: Final = 64
 SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
 SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
@@ -136,14 +143,6 @@ RESOLVE_CACHE_MAX: Final = 4_096
 
 # --- Runner ----------------------------------------------------------------------------------------------
 
-RUNNER_RUNS_MAX_DEFAULT: Final = 4
-RUNNER_RUNS_MAX: Final = 256
-"""Commands that an operator may let run at the same time."""
-RUNNER_QUEUE_MAX_DEFAULT: Final = 64
-RUNNER_QUEUE_MAX: Final = 10_000
-RUNNER_LEASE_MS_DEFAULT: Final = 60_000
-RUN_RESULT_RETRY_MS: Final = 2_000
-"""While the node may not write into its feed, the result of a run is offered again after this long."""
 RUNNER_COMMAND_CHARS_MAX_DEFAULT: Final = 4_096
 RUNNER_OUTPUT_BYTES_MAX_DEFAULT: Final = 128 * 1024
 """Bytes of each output stream kept as text."""
@@ -228,10 +227,10 @@ EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
 EXIT_CODE_INTERRUPTED: Final = 137
-SWEEP_RETRY_MS: Final = 60_000
-"""After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
 COMMIT_RECORDS_MAX: Final = 2_048
 """Records queued for the journal beyond which reading from the network waits."""
+RUNS_MAX: Final = 8
+"""Commands that a node runs at the same time."""
 UNSENT_PER_TARGET_MAX: Final = 256
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 SEND_RETRY_MS: Final = 1_000
@@ -240,6 +239,8 @@ OUTBOX_MESSAGES_MAX: Final = 16_384
 RECEIVE_SLICE: Final = 64
 """Datagrams handled before other tasks of the node have their turn."""
 SEED_LIST_MAX: Final = 1_000
+EQUIVOCATORS_SHOWN_MAX: Final = 100
+"""Authors whose forks are proved that ``status`` names, the latest; all are counted."""
 TICK_MS: Final = 100
 SERVES_WAITING_MAX: Final = 1_024
 HASH_SLICE: Final = 64

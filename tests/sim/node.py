@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from crabnet import limits
 from crabnet.core.commands import Input, Operation, Received, Tick
 from crabnet.core.core import Core, CoreConfig
-from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
-from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of, frame_of
+from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof
+from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.node.risk_mark import RiskMark
+from crabnet.protocol.fork_proof import choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Reassembler, SentCache
 from crabnet.storage.checkpoint import CheckpointHeader
@@ -87,6 +88,7 @@ class SimNode:
         self._in_flight: list[_Waiting] = []
         self._busy = False
         self._log: dict[str, list[tuple[int, str, bytes]]] = {}
+        self._evidence: dict[tuple[str, int], list[bytes]] = {}
         self._final: dict[str, SeedStatus] = {}
 
     @property
@@ -121,6 +123,7 @@ class SimNode:
             for record in decode_frame(frame.payload):
                 core.replica.replay(record)
         self._log = defaultdict(list)
+        self._evidence = {}
         for frame in ledger.frames_after(0):
             self._note(frame.payload)
         mark = RiskMark(self.disk, self.data_dir)
@@ -236,7 +239,9 @@ class SimNode:
     def _submit(self, effects: Effects, *, acknowledge: bool) -> None:
         for observer in self.world.observers:
             observer.stepped(self, effects)
-        if not acknowledge and not (effects.records or effects.sends or effects.serves or effects.notices):
+        if not acknowledge and not (
+            effects.records or effects.sends or effects.serves or effects.proofs or effects.notices
+        ):
             return
         self._pending.append(_Waiting(effects, acknowledge))
         if not self._busy:
@@ -297,6 +302,8 @@ class SimNode:
                 self._transmit(target, send.data)
         for serve in effects.serves:
             self._serve(serve)
+        for wanted in effects.proofs:
+            self._send_proof(wanted)
 
     def _transmit(self, target: str, message: bytes) -> None:
         for datagram in self.sent_cache.split(message, self.world.now_ms):
@@ -308,6 +315,12 @@ class SimNode:
             if isinstance(record, EnvelopeRecord):
                 meta = envelope_of(record).meta
                 insort(self._log[meta.from_], (meta.seq, meta.id, bytes(record.raw)))
+            elif isinstance(record, ForkRecord):
+                author = envelope_of(record).meta.from_
+                self._evidence.setdefault((author, record.proof.seq), []).append(bytes(record.raw))
+            elif isinstance(record, ProofRecord):
+                raws = envelopes_of(bytes(record.raw))
+                self._evidence.setdefault((record.author, record.proof.seq), []).extend(raws)
 
     def _serve(self, serve: Serve) -> None:
         feed = self.running.replica.feeds.get(serve.author)
@@ -321,6 +334,13 @@ class SimNode:
             if size > limits.SYNC_RESPONSE_BYTES_MAX:
                 return
             self._transmit(serve.to, raw)
+
+    def _send_proof(self, wanted: ServeProof) -> None:
+        place = (wanted.author, wanted.seq)
+        raws = [raw for seq, _, raw in self._log.get(wanted.author, []) if seq == wanted.seq]
+        evidence = choose_pair([*raws, *self._evidence.get(place, [])], self.running.replica.admission)
+        if evidence is not None:
+            self._transmit(wanted.to, evidence.document())
 
     def _check_final(self) -> None:
         """Nothing settled re-opens; only a world with forgers may take that back."""

@@ -19,7 +19,7 @@ KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit"
 audit = LazyGroup(
     "audit",
     "Check the ledger, and show what was decided. Needs no lock: works beside a running node.",
-    {"verify": "crabnet.cli.audit:verify_", "log": "crabnet.cli.audit:log_"},
+    {"verify": "crabnet.cli.audit:verify_", "log": "crabnet.cli.audit:log_", "proof": "crabnet.cli.audit:proof_"},
 )
 
 
@@ -146,6 +146,47 @@ def log_(
     for row in rows:
         fields: JsonValue = msgspec.to_builtins(row) if state.json else None
         write(json_line(fields) if state.json else plain(describe_row(row)) + "\n")
+
+
+@click.command("proof", cls=Command)
+@click.argument("author", required=False, metavar="[AUTHOR]")
+@click.option("--out", metavar="FILE", help="Write the proofs there, one document a line, for anybody to check.")
+@click.option(
+    "--check", metavar="FILE", help="Check the proofs in a file instead. Needs neither a data dir nor a node."
+)
+@click.pass_context
+def proof_(context: click.Context, author: str | None, out: str | None, check: str | None) -> None:
+    """Show who signed two envelopes for one place of its feed, with proof that convinces anybody.
+
+    A proof holds both envelopes: their signatures by the same key are all that it takes. With --json one object a line.
+    """
+    state = state_of(context)
+    from crabnet.errors import Reason, RefusedError, UsageError
+    from crabnet.operator.proofs import check_file, describe, shown, stored_proofs
+    from crabnet.storage.files import RealFiles, replace_file, storage_failed
+
+    files = RealFiles()
+    if check is not None and out is not None:
+        raise UsageError("give --check or --out, not both", Reason.INVALID_ARGUMENT)
+    if check is not None:
+        path = Path(check).expanduser().absolute()
+        proofs = check_file(files, path)
+        if author is not None and any(each.row.author != author for each in proofs):
+            raise RefusedError(f"{path} proves nothing about {author}", Reason.UNKNOWN_KEY)
+    else:
+        proofs = stored_proofs(files, state.settings.data_dir, author)
+    if out is not None:
+        if not proofs:
+            raise RefusedError("there is no fork to prove here; nothing was written", Reason.INVALID_ARGUMENT)
+        path = Path(out).expanduser().absolute()
+        try:
+            replace_file(files, path, b"".join(each.document + b"\n" for each in proofs))
+        except OSError as error:
+            raise storage_failed(error, "write the proofs", path) from error
+    for each in proofs:
+        write(json_line(shown(each)) if state.json else plain(describe(each.row)) + "\n")
+    if not proofs and not state.json:
+        note("no fork is proved here" if author is None else f"no fork of {plain(author)} is proved here")
 
 
 def _summary(frames: int, envelopes: int, unsigned: int, facts: int) -> str:

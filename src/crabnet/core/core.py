@@ -20,14 +20,13 @@ from crabnet.core.commands import (
     Operation,
     Publish,
     Received,
-    RenewRun,
     Settle,
     StartRun,
     SubmitBid,
     Tick,
 )
-from crabnet.core.deadlines import Agenda, at_rest_since_ms
-from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
+from crabnet.core.deadlines import Agenda, at_rest_since_ms, due_at_ms
+from crabnet.core.effects import Effects, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.notices import (
     applied_notice,
@@ -35,19 +34,20 @@ from crabnet.core.notices import (
     change_notice,
     drop_notice,
     fork_notice,
+    proof_notice,
     refused_notice,
 )
 from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate
-from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import EnvelopeMeta
+from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -71,13 +71,12 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     source_block_ms: int = 3_000
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
-    auto_reclaim: bool = False
-    reclaim_attempts_max: int = 3
     accept_feed_risk: bool = False
     archive_after_ms: int = 0
     talk: bool = True
     alias: str = ""
     agent: str = ""
+    refuse_equivocators: bool = True
 
 
 class Core:
@@ -98,16 +97,10 @@ class Core:
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
         self._report_drops_at_ms = 0
-        sweeps = SweepConfig(
-            execution_grace_ms=config.execution_grace_ms,
-            auto_reclaim=config.auto_reclaim,
-            attempts_max=config.reclaim_attempts_max,
-        )
-        self.sweeper = Sweeper(sweeps, signer.node_id, self.replica.state)
+        self._deadlines = Agenda()
         self._resting = Agenda()
         self._entropy = entropy
         self._interrupted: list[str] = []
-        self.overdue_at_start = 0
 
     def handle(self, given: Input, now_ms: int, effects: Effects) -> None:
         """Do what an input asks for; adds to ``effects``. Raises RefusedError or UsageError for operations only."""
@@ -125,8 +118,7 @@ class Core:
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
-            self._watch(seed_id, record, now_ms)
-        self.overdue_at_start = self.sweeper.begin(now_ms)
+            self._watch(seed_id, record)
         if self.feed_risk:
             self.neighbours.warn("the data dir was repaired", effects)
         self._record_interrupted(now_ms, effects)
@@ -140,9 +132,13 @@ class Core:
     def feed_risk(self, at_risk: bool) -> None:
         self.neighbours.guard.at_risk = at_risk
 
-    def _watch(self, seed_id: str, record: Record, now_ms: int) -> None:
+    def _watch(self, seed_id: str, record: Record) -> None:
         """Note when time will matter to a seed that has changed."""
-        self.sweeper.watch(seed_id, record, now_ms)
+        definition = record.definition
+        if definition is not None and definition.created_by == self.signer.node_id:
+            due = due_at_ms(record, self.config.execution_grace_ms)
+            if due is not None:
+                self._deadlines.add(due[0], seed_id)
         if self.config.archive_after_ms:
             since_ms = at_rest_since_ms(record)
             if since_ms is not None:
@@ -166,7 +162,7 @@ class Core:
         for seed_id, _ in written:
             changed = records.get(seed_id)
             if changed is not None:
-                self._watch(seed_id, changed, now_ms)
+                self._watch(seed_id, changed)
 
     def record(self, seed_id: str) -> Record:
         """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
@@ -177,11 +173,6 @@ class Core:
         if record is None or record.seed is None:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
         return record
-
-    def awaits_result(self, seed_id: str, claim_id: str) -> bool:
-        """True while a claim counts and no result of it is held."""
-        progress = self.replica.state.records.get(seed_id, EMPTY).progress
-        return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
     def allows(self, source: str, now_ms: int, effects: Effects) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
@@ -198,6 +189,9 @@ class Core:
         return self.neighbours.planner.wanted(meta.from_, meta.seq)
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
+        if received.data.startswith(PROOF_START):
+            self._proof_received(received, now_ms, effects)
+            return
         source = received.source
         now_s = now_ms // 1000
         imported = received.via is Via.IMPORT
@@ -222,6 +216,27 @@ class Core:
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
 
+    def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
+        """A document that proves a fork. One that nobody asked for is not even verified."""
+        source = received.source
+        if not len(self.neighbours.forks):
+            effects.notices.append(proof_notice(source, Reason.UNSOLICITED, "nobody asked for a fork proof"))
+            return
+        try:
+            author, seq = place_of(received.data, self.replica.admission)
+            if not self.neighbours.forks.wanted(author, seq):
+                detail = f"nobody asked for proof of a fork at seq {seq}"
+                effects.notices.append(proof_notice(source, Reason.UNSOLICITED, detail, author))
+                return
+            evidence = verify_proof(received.data, self.replica.admission)
+        except ProofRefusedError as error:
+            effects.notices.append(proof_notice(source, error.reason, error.detail))
+            return
+        for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
+            self._report(item, source, now_ms, effects)
+            if item.parked and item.meta is not None and item.reason is not None:
+                self.neighbours.gap(item.meta, item.reason, source, now_ms, effects)
+
     def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
         """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be."""
         self._report(self.replica.import_fact(fact, now_ms // 1000), "import", now_ms, effects)
@@ -231,29 +246,32 @@ class Core:
         if item.record is not None:
             self._persist(item, item.record, effects)
         meta = item.meta
-        effects.notices.append(applied_notice(item, source))
+        if not item.learned:
+            effects.notices.append(applied_notice(item, source))
         if item.proof is not None and meta is not None:
             effects.notices.append(fork_notice(meta.from_, item.proof, source))
+            self.neighbours.forks.learned(meta.from_, item.proof.seq)
         for change in item.changes:
-            self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        if item.seed_id and not item.changes:
-            self.sweeper.bid_came(item.seed_id, now_ms)
-        if meta is not None and meta.v is not None:
+            self._changed(change, meta.id if meta is not None else "", effects)
+        if meta is not None and meta.v is not None and not item.learned:
             self.neighbours.applied(item, source, now_ms, effects)
 
     def _persist(self, item: Applied, record: bytes, effects: Effects) -> None:
         if item.in_feed and item.meta is not None:
             effects.places.append(FeedPlace(item.meta.from_, item.meta.seq, item.meta.id, len(effects.records)))
+        elif item.proof is not None and item.meta is not None:
+            place = FeedPlace(item.meta.from_, item.proof.seq, item.meta.id, len(effects.records), fork=True)
+            effects.places.append(place)
         effects.records.append(record)
 
-    def _changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
+    def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
         record = self.replica.state.records.get(change.seed_id, EMPTY)
         before, after = change.before, change.after
-        self._watch(change.seed_id, record, now_ms)
+        self._watch(change.seed_id, record)
         if before is not None and before.claim_id is not None and before.claimed_by == self.signer.node_id:
             over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
             if over:
-                effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
+                effects.cancelled_claims.append(before.claim_id)
         effects.notices.append(change_notice(change, envelope_id))
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
@@ -282,15 +300,14 @@ class Core:
                     return build.build_claim(wish, record, object_id, now_s)
                 case StartRun():
                     return build.build_run(wish, record, object_id, me, now_s)
-                case RenewRun():
-                    return build.build_renewal(wish, record, object_id, me, now_s)
                 case FinishRun():
                     return build.build_result(wish, record, object_id, me, now_s)
                 case Settle():
                     return build.build_settlement(wish, record, object_id, now_s)
 
-        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy())
-        self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
+        shunned = self._shunned(record)
+        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), shunned)
+        self._stated(applied, raw, wish.announce and self._readable(wish), effects)
         effects.reply_seed_id = applied.seed_id
         definition = self.replica.definition(applied.seed_id)
         if isinstance(wish, StartRun) and definition is not None:
@@ -306,12 +323,22 @@ class Core:
         else:
             effects.reply = None if isinstance(body, Run | Settlement) else body
 
+    def _shunned(self, record: Record) -> frozenset[str]:
+        """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
+        feeds = self.replica.feeds
+        if not self.config.refuse_equivocators or not feeds.equivocators():
+            return frozenset()
+        parties = {entry.fact.author for entry in record.bids}
+        if record.seed is not None:
+            parties.add(record.seed.author)
+        return frozenset(each for each in parties - {self.signer.node_id} if feeds.is_equivocator(each))
+
     def _readable(self, wish: Operation) -> bool:
         """False for what baseline peers could not read, when they are among those who listen."""
         known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
         return self.config.talk or not isinstance(wish, Settle) or wish.outcome in known
 
-    def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
+    def _stated(self, applied: Applied, raw: bytes, announce: bool, effects: Effects) -> None:
         meta = applied.meta
         if applied.record is None or meta is None:
             raise RefusedError("nothing was stated", Reason.INTERNAL)
@@ -324,7 +351,7 @@ class Core:
         }
         effects.notices.append(Notice("envelope_created", fields))
         for change in applied.changes:
-            self._changed(change, meta.id, now_ms, effects)
+            self._changed(change, meta.id, effects)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id))
         self.neighbours.planner.changed(meta.from_)
@@ -354,14 +381,17 @@ class Core:
         if not self.neighbours.guard.blocks(now_ms):
             self._record_interrupted(now_ms, effects)
             self._sweep(now_ms, effects)
-        effects.notices += self.sweeper.silent(now_ms)
 
     def _sweep(self, now_ms: int, effects: Effects) -> None:
-        for sweep in self.sweeper.sweep(now_ms):
-            if not self._try(sweep.wish, now_ms, effects):
-                self.sweeper.again(sweep, now_ms)
-            elif sweep.notice is not None:
-                effects.notices.append(sweep.notice)
+        for seed_id in self._deadlines.due(now_ms):
+            record = self.replica.state.records.get(seed_id, EMPTY)
+            due = due_at_ms(record, self.config.execution_grace_ms)
+            if due is None or due[0] > now_ms:
+                continue
+            overdue = due[1] is FactKind.FORFEIT
+            outcome = SeedStatus.FORFEITED if overdue else SeedStatus.EXPIRED
+            note = "no result in time" if overdue else "nobody was chosen in time"
+            self._try(Settle(seed_id=seed_id, outcome=outcome, note=note), now_ms, effects)
 
     def _record_interrupted(self, now_ms: int, effects: Effects) -> None:
         if self.neighbours.guard.blocks(now_ms):
@@ -390,13 +420,10 @@ class Core:
             self._try(interrupted, now_ms, effects)
         self._interrupted = []
 
-    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> bool:
+    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         """Do by itself what an operator could ask for; a refusal becomes a notice."""
         try:
             self._operate(wish, now_ms, effects)
         except CrabnetError as error:
             effects.notices.append(refused_notice(type(wish).__name__, error))
-            return False
-        finally:
-            effects.reply = None
-        return True
+        effects.reply = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
+from crabnet.domain.model import Bid, Claim, Seed, TaskResult
 
 FieldValue = str | int | bool | None
 
@@ -38,21 +38,25 @@ class Serve(NamedTuple):
     to: str
 
 
+class ServeProof(NamedTuple):
+    """The stored proof of a fork, to send to one address."""
+
+    author: str
+    seq: int
+    to: str
+
+
 class FeedPlace(NamedTuple):
-    """Where a journalled envelope stands in its feed, for the index; ``record_no`` counts within the batch."""
+    """Where a journalled envelope stands in its feed, for the index; ``record_no`` counts within the batch.
+
+    With ``fork`` it stands nowhere: it is evidence of a fork at ``seq``.
+    """
 
     author: str
     seq: int
     envelope_id: str
     record_no: int
-
-
-class EndedClaim(NamedTuple):
-    """A claim for this node that is over; ``status`` is what the seed is now."""
-
-    seed_id: str
-    claim_id: str
-    status: SeedStatus
+    fork: bool = False
 
 
 class RunOrder(NamedTuple):
@@ -77,7 +81,8 @@ class Effects:
     places: list[FeedPlace] = field(default_factory=list)
     sends: list[Send] = field(default_factory=list)
     serves: list[Serve] = field(default_factory=list)
+    proofs: list[ServeProof] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    ended_claims: list[EndedClaim] = field(default_factory=list)
+    cancelled_claims: list[str] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crabnet import limits
-from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve
+from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeProof
 from crabnet.core.feed_guard import FeedGuard
+from crabnet.core.fork_gossip import ForkGossip
 from crabnet.core.peers import Peers
 from crabnet.core.replica import Applied, Replica
 from crabnet.core.syncing import SyncPlanner
@@ -28,6 +29,7 @@ class Neighbours:
     def __init__(self, config: CoreConfig, signer: Signer, replica: Replica, entropy: Callable[[], int]) -> None:
         self.peers = Peers()
         self.planner = SyncPlanner(replica.feeds, replica.parking)
+        self.forks = ForkGossip(replica.feeds)
         self.trusted: frozenset[str] = frozenset()
         self.guard = FeedGuard(signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
         self._config = config
@@ -77,7 +79,22 @@ class Neighbours:
             for head in said.heads:
                 self._head_from(head, source, now_ms, effects)
         elif self._proven(source):
+            self._proven_said(said, source, now_ms, effects)
+
+    def _proven_said(
+        self, said: sync.Request | sync.ForkHeads | sync.ForkRequest, source: str, now_ms: int, effects: Effects
+    ) -> None:
+        """What only an address that is configured or has proved itself may say."""
+        if isinstance(said, sync.Request):
             self._asked(said, source, now_ms, effects)
+        elif isinstance(said, sync.ForkHeads):
+            self.forks.hear(said, source, now_ms)
+        else:
+            effects.proofs.extend(
+                ServeProof(mark.author, mark.seq, source)
+                for mark in said.wants
+                if any(fork.seq == mark.seq for fork in self._replica.feeds.get(mark.author).forks)
+            )
 
     def _proven(self, source: str) -> bool:
         """True if this address is configured or has proved itself."""
@@ -168,7 +185,16 @@ class Neighbours:
             self._say(sync.Heads(heads) if heads else self._hello(), None, now_ms, effects)
             if self.guard.at_risk:
                 self._ask_for_own_feed(now_ms, effects)
+        self._tell_forks(now_ms, effects)
         self._clear(now_ms, effects)
+
+    def _tell_forks(self, now_ms: int, effects: Effects) -> None:
+        """Ask for proofs that neighbours have, tell them which ones we have."""
+        for source, request in self.forks.requests(now_ms, self._may_ask):
+            self._say(request, source, now_ms, effects)
+        news = self.forks.news(now_ms, self._config.sync_interval_ms)
+        if news is not None:
+            self._say(news, None, now_ms, effects)
 
     def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
         own = self._replica.feeds.get(self._signer.node_id)
@@ -212,6 +238,9 @@ class Neighbours:
         if hello.echo and self.peers.confirm(source, node_id, hello.echo):
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
             self.announce_soon()
+            known = self.forks.page()
+            if known is not None:
+                self._say(known, source, now_ms, effects)
 
     def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
         kind, payload = sync.payload_of(talk)

@@ -9,6 +9,7 @@ from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica import Applied, Change
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
+from crabnet.protocol.admission import refusal
 from crabnet.protocol.feed import ForkProof
 
 _WAITING: Final = frozenset(
@@ -56,19 +57,20 @@ def fork_notice(author: str, proof: ForkProof, source: str) -> Notice:
     return Notice("fork_detected", fields)
 
 
+def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> Notice:
+    """A document that was to prove a fork was not taken."""
+    refused = refusal(reason)
+    fields: dict[str, FieldValue] = {"address": source, "kind": "ForkProof", "reason": reason.value}
+    if author:
+        fields["author"] = author
+    if refused.outcome is Outcome.REJECTED:
+        fields["detail"] = detail[: limits.EVENT_DETAIL_CHARS]
+    return Notice(f"envelope_{refused.outcome.value}", fields)
+
+
 def change_notice(change: Change, envelope_id: str) -> Notice:
-    """A seed moved, or its run was heard of again."""
+    """A seed moved."""
     before, after = change.before, change.after
-    if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
-        renewed: dict[str, FieldValue] = {
-            "seed_id": change.seed_id,
-            "claim_id": after.claim_id,
-            "run_id": after.run_id,
-            "worker": after.claimed_by,
-            "attempt": after.attempt,
-            "count": after.renewals,
-        }
-        return Notice("run_renewed", renewed)
     fields: dict[str, FieldValue] = {
         "seed_id": change.seed_id,
         "status": after.status.value,

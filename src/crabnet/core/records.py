@@ -98,6 +98,15 @@ class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
     proof: ForkProof
 
 
+class ProofRecord(Struct, frozen=True, array_like=True, tag="proof", gc=False):
+    """A fork that was learned from somebody's proof, because it changes nothing here: ``raw`` is the document."""
+
+    raw: Raw
+    at_s: int
+    author: str
+    proof: ForkProof
+
+
 class SegmentRow(Struct, frozen=True, array_like=True, gc=False):
     """A segment of the archive that the journal vouches for."""
 
@@ -124,7 +133,7 @@ class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
     events: tuple[EventRow, ...]
 
 
-Record = EnvelopeRecord | ForkRecord | ArchiveRecord | FactRecord
+Record = EnvelopeRecord | ForkRecord | ProofRecord | ArchiveRecord | FactRecord
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
 _values: Final = msgspec.json.Decoder(dict)

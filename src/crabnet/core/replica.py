@@ -21,6 +21,7 @@ from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
+    ProofRecord,
     Record,
     SegmentRow,
     Via,
@@ -48,6 +49,7 @@ from crabnet.protocol.admission import (
 )
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, EnvelopeMeta, Kind, object_id, seal
 from crabnet.protocol.feed import Feeds, ForkProof, Place
+from crabnet.protocol.fork_proof import ForkEvidence
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.legacy import check_unsigned, legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
@@ -76,6 +78,8 @@ class Applied(Struct, frozen=True, gc=False):
     proof: ForkProof | None = None
     parked: bool = False
     in_feed: bool = False
+    learned: bool = False
+    """It came as somebody's proof of a fork and stands nowhere."""
 
 
 Thaw = Callable[[str], bytes | None]
@@ -127,8 +131,8 @@ class Replica:
         self.arrivals = 0
         self.segments: list[SegmentRow] = []
         self.thaw: Thaw = _nothing_archived
-        self._admission = Admission(policy, self.seen, verify_all=verify_all)
-        self.look_ahead = self._admission.look_ahead
+        self.admission = Admission(policy, self.seen, verify_all=verify_all)
+        self.look_ahead = self.admission.look_ahead
 
     def state_hash(self) -> str:
         """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""
@@ -144,7 +148,7 @@ class Replica:
         self, raw: bytes, now_s: int, *, via: Via = Via.LIVE, source: str = "", wanted: Wanted = _nothing_wanted
     ) -> list[Applied]:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
-        admitted = self._admission.admit(raw, now_s, wanted)
+        admitted = self.admission.admit(raw, now_s, wanted)
         if isinstance(admitted, Refusal):
             return [_refused(admitted)]
         meta = admitted.envelope.meta
@@ -153,6 +157,11 @@ class Replica:
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
         if not admitted.envelope.signed:
             return [self._unsigned(admitted, now_s, via)]
+        return self._into_feed(admitted, now_s, via, source)
+
+    def _into_feed(self, admitted: Admitted, now_s: int, via: Via, source: str) -> list[Applied]:
+        """Step 13 and on, for a signed envelope and then for those that waited for it."""
+        meta = admitted.envelope.meta
         head = self.feeds.get(meta.from_).head_id
         applied = [self._signed(admitted, now_s, via, source)]
         if not len(self.parking):
@@ -195,6 +204,38 @@ class Replica:
             reason = Reason.PARKING_FULL
         detail = f"seq {meta.seq}, the feed is held up to {feed.head_seq}"
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=reason is not Reason.PARKING_FULL)
+
+    def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
+        """Take in a verified proof: both envelopes as if they had come, so that this node decides as all others do.
+
+        A proof that changes nothing here (too far back, or behind the fork itself) is kept nevertheless, once the
+        author has a feed.
+        """
+        meta = evidence.meta
+        author, seq = meta.from_, meta.seq
+        applied: list[Applied] = []
+        for admitted in (evidence.lower, evidence.higher):
+            head = admitted.envelope.meta
+            feed = self.feeds.get(author)
+            held = feed.entry(seq)
+            settled = seq <= feed.head_seq and (held is None or held.id == head.id)
+            too_early = head.ts > now_s + self.admission.policy.future_skew_s
+            if not settled and not too_early and not self.parking.holds(head.id):
+                applied += self._into_feed(admitted, now_s, Via.SYNC, source)
+        if not self.feeds.get(author).head_seq or not self.feeds.lacks_fork(author, seq):
+            return applied
+        higher = evidence.higher.envelope.meta
+        held = self.feeds.get(author).entry(seq)
+        stands, loser = (meta.id, higher.id)
+        if held is not None and held.id == higher.id and not evidence.same_parent:
+            stands, loser = loser, stands
+        proof = ForkProof(seq, stands, loser)
+        self.feeds.prove(author, proof)
+        record = encode_record(ProofRecord(Raw(evidence.document()), now_s, author, proof))
+        kept = Applied(
+            Outcome.REJECTED, Reason.FORK, f"a proof for seq {seq}", higher, record=record, proof=proof, learned=True
+        )
+        return [*applied, kept]
 
     def _observe(self, admitted: Admitted, now_s: int, via: Via, cut: ForkProof | None) -> Applied:
         """Steps 14 and 15 for an envelope that stands in its feed: role and lifecycle."""
@@ -293,7 +334,7 @@ class Replica:
             check_unsigned(fact.author, fact.key)
         except PayloadRefusedError as error:
             return _refused(refusal(error.reason, error.detail))
-        if self._admission.policy.require_signatures:
+        if self.admission.policy.require_signatures:
             return _refused(refusal(Reason.MISSING_SIGNATURE, "a baseline state is unsigned"))
         if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
             return _refused(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived"))
@@ -324,7 +365,12 @@ class Replica:
         return tuple(changes)
 
     def propose(
-        self, signer: Signer, build: Callable[[str], tuple[FactKind, Body]], now_s: int, nonce: int
+        self,
+        signer: Signer,
+        build: Callable[[str], tuple[FactKind, Body]],
+        now_s: int,
+        nonce: int,
+        shunned: frozenset[str] = frozenset(),
     ) -> tuple[Applied, Body, bytes]:
         """State something oneself. ``build`` is given the id of the new object. Raises RefusedError, UsageError.
 
@@ -334,7 +380,7 @@ class Replica:
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
-        decision = decide(self.state, Propose(fact), now_s)
+        decision = decide(self.state, Propose(fact, shunned), now_s)
         if decision.outcome is not Outcome.ACCEPTED:
             raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
@@ -424,6 +470,9 @@ class Replica:
             self.arrivals += 1
             for row in record.events:
                 apply(self.state, event_of_row(row, fact_of_row(record.fact)))
+            return None
+        if isinstance(record, ProofRecord):
+            self.feeds.prove(record.author, record.proof)
             return None
         envelope = envelope_of(record)
         if isinstance(record, ForkRecord):

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from crabnet import limits
 from crabnet.domain.model import (
     EFFECTIVE,
     Bid,
@@ -21,7 +20,6 @@ from crabnet.domain.model import (
     FactKind,
     Judgement,
     Progress,
-    Run,
     Seed,
     SeedStatus,
     Settlement,
@@ -32,23 +30,16 @@ from crabnet.errors import Reason
 _S = SeedStatus
 _K = FactKind
 
-CLAIM_HOLDS: Final = frozenset({_S.CLAIMED, _S.RUNNING, _S.DONE})
-"""Where a claim counts and nothing has ended it yet."""
-
 TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
     (_S.OPEN, _K.CLAIM): frozenset({_S.CLAIMED}),
     (_S.OPEN, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.CLAIMED, _K.STARTED): frozenset({_S.RUNNING}),
     (_S.CLAIMED, _K.RESULT): frozenset({_S.DONE}),
     (_S.CLAIMED, _K.FORFEIT): frozenset({_S.FORFEITED}),
-    (_S.CLAIMED, _K.CLOSE): frozenset({_S.EXPIRED}),
-    (_S.RUNNING, _K.STARTED): frozenset({_S.RUNNING}),
     (_S.RUNNING, _K.RESULT): frozenset({_S.DONE}),
     (_S.RUNNING, _K.FORFEIT): frozenset({_S.FORFEITED}),
-    (_S.RUNNING, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.DONE, _K.SETTLE): frozenset({_S.ACCEPTED, _S.REJECTED}),
     (_S.DONE, _K.FORFEIT): frozenset({_S.FORFEITED}),
-    (_S.DONE, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.FORFEITED, _K.CLAIM): frozenset({_S.CLAIMED}),
     (_S.FORFEITED, _K.CLOSE): frozenset({_S.EXPIRED}),
 }
@@ -102,6 +93,8 @@ class Case(Struct, frozen=True, gc=False):
     claim: Claim | None = None
     record: Record = EMPTY
     now_s: int = 0
+    shunned: frozenset[str] = frozenset()
+    """Authors with whom this node's policy makes no new deals."""
 
 
 class Rule(NamedTuple):
@@ -137,20 +130,6 @@ def _settlement(case: Case) -> Settlement:
     return case.fact.body
 
 
-def _run(case: Case) -> Run:
-    if not isinstance(case.fact.body, Run):
-        raise TypeError(f"{case.fact.kind} is not a run")
-    return case.fact.body
-
-
-def claim_deadline_s(seed: Seed, progress: Progress) -> int:
-    """Last second at which a claim may be made. A forfeit begins the time for claiming anew."""
-    if progress.status is not _S.FORFEITED or progress.settled_at is None:
-        return seed.claim_deadline_s
-    window_s = max(0, seed.claim_deadline_s - seed.bid_deadline_ts)
-    return max(seed.claim_deadline_s, progress.settled_at + window_s)
-
-
 def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     """When a claim made at ``claimed_at_s`` (seconds) is overdue, in milliseconds since the epoch."""
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
@@ -173,14 +152,11 @@ _BY_WORKER = Rule(
     "the author is the worker of the claim",
     lambda c: c.claim is not None and c.fact.author == c.claim.worker,
 )
-
-
-def _names_attempt(case: Case) -> bool:
-    named = _settlement(case)
-    return named.attempt == case.progress.attempt and named.claim_id == case.progress.claim_id
-
-
-_THIS_ATTEMPT = Rule(Reason.WRONG_STATE, "it must name the current attempt", _names_attempt)
+_THIS_ATTEMPT = Rule(
+    Reason.WRONG_STATE,
+    "it must name the current attempt",
+    lambda c: _settlement(c).attempt == c.progress.attempt and _settlement(c).claim_id == c.progress.claim_id,
+)
 
 RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.SEED: (Rule(Reason.UNAUTHORISED, "a seed names its author", lambda c: c.fact.author == c.seed.created_by),),
@@ -198,7 +174,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
-            lambda c: _claim_of(c).created_at <= claim_deadline_s(c.seed, c.progress),
+            lambda c: _claim_of(c).created_at <= c.seed.claim_deadline_s,
         ),
         Rule(
             Reason.WRONG_STATE,
@@ -207,19 +183,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         ),
         Rule(Reason.UNKNOWN_BID, "it names an eligible bid and its bidder", _bid_fits_claim),
     ),
-    _K.STARTED: (
-        _BY_WORKER,
-        Rule(
-            Reason.WRONG_STATE,
-            "a claim is begun once, and only its run is renewed",
-            lambda c: _run(c).renews == (c.progress.run_id if c.progress.status is _S.RUNNING else None),
-        ),
-        Rule(
-            Reason.LIMIT_EXCEEDED,
-            f"a run is renewed at most {limits.RUN_RENEWALS_MAX} times",
-            lambda c: c.progress.renewals < limits.RUN_RENEWALS_MAX,
-        ),
-    ),
+    _K.STARTED: (_BY_WORKER,),
     _K.RESULT: (_BY_WORKER,),
     _K.SETTLE: (
         BY_CREATOR,
@@ -242,14 +206,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             ),
         ),
     ),
-    _K.CLOSE: (
-        BY_CREATOR,
-        Rule(
-            Reason.WRONG_STATE,
-            "a claim that is withdrawn must be named, with its attempt",
-            lambda c: c.progress.status not in CLAIM_HOLDS or _names_attempt(c),
-        ),
-    ),
+    _K.CLOSE: (BY_CREATOR,),
 }
 """What every node demands of a fact, in this order: functions of facts alone, so that all nodes agree."""
 
@@ -258,11 +215,6 @@ def _bid_has_room(case: Case) -> bool:
     return case.seed.max_bids == 0 or len(counting_bids(case.record)) < case.seed.max_bids
 
 
-_NO_RESULT_YET = Rule(
-    Reason.WRONG_STATE,
-    "no result has come: accept or reject it instead",
-    lambda c: c.progress.status is not _S.DONE,
-)
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
     "the claim awaits this",
@@ -274,8 +226,18 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(Reason.WRONG_STATE, "the seed is open", lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED}),
         Rule(Reason.DEADLINE_PASSED, "the bid window is open", lambda c: c.now_s <= c.seed.bid_deadline_ts),
         Rule(Reason.TOO_MANY_BIDS, "there is room for one more bid", _bid_has_room),
+        Rule(
+            Reason.EQUIVOCATOR,
+            "the seed's creator has not forked its feed (the setting refuse_equivocators)",
+            lambda c: c.seed.created_by not in c.shunned,
+        ),
     ),
     _K.CLAIM: (
+        Rule(
+            Reason.EQUIVOCATOR,
+            "the bidder has not forked its feed (the setting refuse_equivocators)",
+            lambda c: _claim_of(c).worker not in c.shunned,
+        ),
         Rule(
             Reason.TOO_MANY_BIDS,
             "the bid is among the max_bids first by (created_at, id)",
@@ -284,8 +246,13 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     ),
     _K.STARTED: (_WORK_IS_DUE,),
     _K.RESULT: (_WORK_IS_DUE,),
-    _K.FORFEIT: (_NO_RESULT_YET,),
-    _K.CLOSE: (_NO_RESULT_YET,),
+    _K.FORFEIT: (
+        Rule(
+            Reason.WRONG_STATE,
+            "no result has come: accept or reject it instead",
+            lambda c: c.progress.status is not _S.DONE,
+        ),
+    ),
 }
 """What a node demands of its own operator, on top of ``RULES``."""
 
@@ -313,12 +280,12 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
     return status
 
 
-def check_local(record: Record, fact: Fact, now_s: int) -> Rule | None:
+def check_local(record: Record, fact: Fact, now_s: int, shunned: frozenset[str] = frozenset()) -> Rule | None:
     """The first of ``LOCAL_RULES`` that this node's own fact breaks."""
     seed = record.definition
     if seed is None:
         return None
-    case = Case(fact, seed, record.progress, None, record, now_s)
+    case = Case(fact, seed, record.progress, None, record, now_s, shunned)
     return next((rule for rule in LOCAL_RULES.get(fact.kind, ()) if not rule.holds(case)), None)
 
 

@@ -49,9 +49,13 @@ class Observe(Struct, frozen=True):
 
 
 class Propose(Struct, frozen=True):
-    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must take effect at once."""
+    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must take effect at once.
+
+    ``shunned`` are authors with whom this node's policy makes no new deals.
+    """
 
     fact: Fact
+    shunned: frozenset[str] = frozenset()
 
 
 class Retract(Struct, frozen=True):
@@ -249,7 +253,7 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
     if isinstance(command, Propose):
         if before.seed is None and fact.kind is not FactKind.SEED:
             return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
-        rule = check_local(before, fact, now_s)
+        rule = check_local(before, fact, now_s, command.shunned)
         if rule is not None:
             return Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
     elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):

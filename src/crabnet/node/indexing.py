@@ -9,11 +9,19 @@ import trio
 
 from crabnet import limits
 from crabnet.core.effects import FeedPlace
-from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
+from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame
 from crabnet.node.committer import Durable
+from crabnet.protocol.admission import Admission, AdmissionPolicy
+from crabnet.protocol.fork_proof import choose_pair, envelopes_of
+from crabnet.protocol.replay import SeenWindow
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
+
+
+def forks_namespace(namespace: str) -> str:
+    """The key under which the index keeps evidence of forks, apart from what stands in feeds."""
+    return f"{namespace}\0forks"
 
 
 class History:
@@ -46,9 +54,8 @@ class History:
     def _entries(self, noted: list[tuple[FramePosition, int, list[FeedPlace]]]) -> Iterator[FeedEntry]:
         for position, base, places in noted:
             for place in places:
-                yield FeedEntry(
-                    self._namespace, place.author, place.seq, place.envelope_id, position, base + place.record_no
-                )
+                namespace = forks_namespace(self._namespace) if place.fork else self._namespace
+                yield FeedEntry(namespace, place.author, place.seq, place.envelope_id, position, base + place.record_no)
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""
@@ -70,7 +77,8 @@ class History:
             if envelopes is None:
                 records = decode_frame(self._ledger.read_frame(entry.position))
                 envelopes = frames[entry.position] = [
-                    b"" if isinstance(record, ArchiveRecord | FactRecord) else bytes(record.raw) for record in records
+                    b"" if isinstance(record, ArchiveRecord | FactRecord | ProofRecord) else bytes(record.raw)
+                    for record in records
                 ]
             raw = envelopes[entry.record_no]
             if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
@@ -78,3 +86,20 @@ class History:
             size += len(raw)
             found.append((entry.seq, entry.envelope_id, raw))
         return found
+
+    def proof(self, author: str, seq: int) -> bytes | None:
+        """The document that proves a fork of the author at ``seq``, None if two envelopes for it are not stored."""
+        self.flush()
+        raws: list[bytes] = []
+        for namespace in (self._namespace, forks_namespace(self._namespace)):
+            for entry in self._index.find(namespace, author, seq, 2 * limits.FORK_PROOFS_PER_FEED_MAX):
+                if entry.seq != seq:
+                    break
+                record = decode_frame(self._ledger.read_frame(entry.position))[entry.record_no]
+                if isinstance(record, ProofRecord):
+                    raws += envelopes_of(bytes(record.raw))
+                elif not isinstance(record, ArchiveRecord | FactRecord):
+                    raws.append(bytes(record.raw))
+        admission = Admission(AdmissionPolicy(self._namespace), SeenWindow(ttl_s=0, capacity=0))
+        evidence = choose_pair(raws, admission)
+        return None if evidence is None else evidence.document()

@@ -10,7 +10,7 @@ import trio
 from crabnet import limits
 from crabnet.core.commands import Received
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, FieldValue, Serve
+from crabnet.core.effects import Effects, FieldValue, Serve, ServeProof
 from crabnet.errors import CrabnetError, Reason
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox, steady_ms
@@ -20,6 +20,7 @@ from crabnet.transport.base import Address, Transport, parse_address
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
 ReadHistory = Callable[[str, int, int], list[tuple[int, str, bytes]]]
+ReadProof = Callable[[str, int], bytes | None]
 
 
 class Network:
@@ -34,6 +35,7 @@ class Network:
         notify: Notify,
         clock_ms: Callable[[], int],
         read_history: ReadHistory,
+        read_proof: ReadProof,
     ) -> None:
         self._core = core
         self._transport = transport
@@ -42,8 +44,10 @@ class Network:
         self._notify = notify
         self._clock_ms = clock_ms
         self._read_history = read_history
+        self._read_proof = read_proof
         self._reassembler = Reassembler()
         self._serves: OrderedDict[tuple[str, str], Serve] = OrderedDict()
+        self._proofs: OrderedDict[ServeProof, None] = OrderedDict()
         self._answers: list[tuple[list[bytes], Address]] = []
         self._wake = trio.Event()
 
@@ -118,6 +122,13 @@ class Network:
             self._serves.popitem(last=False)
         self._wake.set()
 
+    def serve_proof(self, serve: ServeProof) -> None:
+        """Queue the proof of a fork for a neighbour that asked for it."""
+        self._proofs[serve] = None
+        if len(self._proofs) > limits.SERVES_WAITING_MAX:
+            self._proofs.popitem(last=False)
+        self._wake.set()
+
     async def _serve_all(self) -> None:
         while True:
             await self._wake.wait()
@@ -128,6 +139,18 @@ class Network:
             while self._serves:
                 _, serve = self._serves.popitem(last=False)
                 await self._serve(serve)
+            while self._proofs:
+                proof, _ = self._proofs.popitem(last=False)
+                await self._send_proof(proof)
+
+    async def _send_proof(self, serve: ServeProof) -> None:
+        try:
+            document = await trio.to_thread.run_sync(self._read_proof, serve.author, serve.seq)
+        except CrabnetError as error:
+            self._notify("job_failed", {"job": "serve", "reason": error.reason.value, "detail": error.message})
+            return
+        if document is not None:
+            await self._outbox.send_raw(self._outbox.sent.split(document, steady_ms()), parse_address(serve.to))
 
     async def _serve(self, serve: Serve) -> None:
         try:

@@ -13,11 +13,19 @@ from pathlib import Path
 import msgspec
 
 from crabnet.core.core import Core
-from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of, is_frame_of_records
+from crabnet.core.records import (
+    EnvelopeRecord,
+    ForkRecord,
+    ProofRecord,
+    decode_frame,
+    envelope_of,
+    is_frame_of_records,
+)
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.baseline import import_baseline
 from crabnet.node.config import core_config
+from crabnet.node.indexing import forks_namespace
 from crabnet.node.risk_mark import RiskMark
 from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer
@@ -199,8 +207,16 @@ def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
 
 
 def index_entries(frame: Frame, namespace: str) -> Iterator[FeedEntry]:
-    """Where the feed envelopes of a frame lie."""
+    """Where the feed envelopes of a frame lie, and its evidence of forks."""
     for record_no, record in enumerate(decode_frame(frame.payload)):
         if isinstance(record, EnvelopeRecord) and record.fact is None:
             meta = envelope_of(record).meta
             yield FeedEntry(namespace, meta.from_, meta.seq, meta.id, frame.position, record_no)
+        elif isinstance(record, ForkRecord):
+            author = envelope_of(record).meta.from_
+            proof = record.proof
+            yield FeedEntry(forks_namespace(namespace), author, proof.seq, proof.loser, frame.position, record_no)
+        elif isinstance(record, ProofRecord):
+            proof = record.proof
+            at = (forks_namespace(namespace), record.author, proof.seq)
+            yield FeedEntry(*at, proof.loser, frame.position, record_no)

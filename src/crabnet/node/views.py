@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from crabnet.core.sweeper import lease_of
 from crabnet.domain.lifecycle import Record, counting_bids, status_at
 from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
-from crabnet.node.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
 
@@ -46,52 +44,41 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
         version=progress.version,
         bid_count=sum(entry.effective for entry in record.bids),
         note=progress.note,
-        **_run_view(record),
     )
     return view
 
 
-def _run_view(record: Record) -> JsonObject:
-    """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
-    progress = record.progress
-    begun = next((entry.fact.body for entry in record.others if entry.fact.key == progress.run_id), None)
-    started_at = None if begun is None else begun.created_at
-    running = progress.status is SeedStatus.RUNNING
-    heard_at = progress.renewed_at if progress.renewed_at is not None else started_at
-    lease_ms = lease_of(record)
-    return {
-        "started_at": started_at,
-        "heard_at": heard_at if running else None,
-        "lease_until": None if lease_ms is None or heard_at is None else heard_at + -(-lease_ms // 1000),
-        "renewals": progress.renewals,
-    }
+IsEquivocator = Callable[[str], bool]
+"""Tells whether it is proved that an author signed two envelopes for one place."""
 
 
-def local_run(view: RunView | None) -> JsonValue:
-    """The run of a seed on this node, which others do not see."""
-    if view is None:
-        return None
-    return {"stage": view.stage.value, "position": view.position, "since_ms": view.since_ms}
-
-
-def seed_details(record: Record, now_s: int) -> JsonObject:
+def seed_details(record: Record, now_s: int, is_equivocator: IsEquivocator) -> JsonObject:
     """A seed with everything said about it."""
     counting = {fact.key for fact in counting_bids(record)}
     claimed = {
         entry.fact.body.bid_id for entry in record.others if isinstance(entry.fact.body, Claim) and entry.effective
     }
     bids: list[JsonValue] = [
-        {**body_view(entry.fact.body), "counts": entry.fact.key in counting, "claimed": entry.fact.key in claimed}
+        {
+            **body_view(entry.fact.body),
+            "counts": entry.fact.key in counting,
+            "claimed": entry.fact.key in claimed,
+            "equivocator": is_equivocator(entry.fact.author),
+        }
         for entry in record.bids
     ]
     return {
-        "seed": seed_view(record, now_s),
+        "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
         "bids": bids,
         "claims": _bodies(record, Claim),
         "runs": _bodies(record, Run),
         "results": _bodies(record, TaskResult),
         "settlements": _bodies(record, Settlement),
     }
+
+
+def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
+    return record.seed is not None and is_equivocator(record.seed.author)
 
 
 def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
@@ -143,11 +130,18 @@ def find_seeds(
     return found[:limit]
 
 
-def seed_page(found: list[Found], now_s: int, *, limit: int) -> JsonObject:
+def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int) -> JsonObject:
     """A page of at most ``limit`` seeds; one more in ``found`` says that another page follows."""
     page = found[:limit]
     return {
-        "seeds": [{**seed_view(item.record, now_s), "archived": item.archived} for item in page],
+        "seeds": [
+            {
+                **seed_view(item.record, now_s),
+                "archived": item.archived,
+                "equivocator": _by_equivocator(item.record, is_equivocator),
+            }
+            for item in page
+        ],
         "next": page[-1].seed_id if len(found) > limit else None,
     }
 

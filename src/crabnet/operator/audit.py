@@ -18,6 +18,7 @@ from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
+    ProofRecord,
     Record,
     SegmentRow,
     decode_frame,
@@ -305,7 +306,7 @@ class _Audit:
             self._break(frame.lsn, frame.hash)
             return
         for record in records:
-            if isinstance(record, EnvelopeRecord | ForkRecord):
+            if isinstance(record, EnvelopeRecord | ForkRecord | ProofRecord):
                 envelope_id, wrong = self._checker.check(record)
                 if wrong:
                     index = FRAME_PREFIX_BYTES + max(0, frame.payload.find(bytes(record.raw)))

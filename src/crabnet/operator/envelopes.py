@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, envelope_of, record_fact
+from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, envelope_of, record_fact
 from crabnet.errors import DataDirDamagedError
 from crabnet.limits import ENVELOPE_BYTES_MAX
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Admitted
 from crabnet.protocol.canonical import parse_object
 from crabnet.protocol.envelope import EnvelopeMeta, shape
 from crabnet.protocol.feed import Feeds, Place
+from crabnet.protocol.fork_proof import ProofRefusedError, verify_proof
 from crabnet.protocol.replay import SeenWindow
 
 _ENVELOPE_START: Final = b'{"meta":{'
@@ -48,8 +49,10 @@ class EnvelopeChecker:
         """A part of the journal could not be read: every feed may go on at a later place."""
         self._holes += 1
 
-    def check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str]:
+    def check(self, record: EnvelopeRecord | ForkRecord | ProofRecord) -> tuple[str, str]:
         """(envelope id, what is wrong with it or nothing)."""
+        if isinstance(record, ProofRecord):
+            return record.proof.loser, self._proof(record)
         raw = bytes(record.raw)
         admitted = self._admission.admit(raw, record.at_s)
         if not isinstance(admitted, Admitted):
@@ -99,6 +102,15 @@ class EnvelopeChecker:
         if place is not Place.FORK_LOSES or record.proof.loser != meta.id:
             return f"it proves no fork at seq {meta.seq}"
         return ""
+
+    def _proof(self, record: ProofRecord) -> str:
+        try:
+            evidence = verify_proof(bytes(record.raw), self._admission)
+        except ProofRefusedError as error:
+            return f"{error.reason.value}: {error.detail}"
+        ids = {evidence.meta.id, evidence.higher.envelope.meta.id}
+        said = (record.author, record.proof.seq, {record.proof.id, record.proof.loser})
+        return "" if (evidence.meta.from_, evidence.meta.seq, ids) == said else "it proves another fork than it says"
 
 
 def _content(record: EnvelopeRecord) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
+from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
@@ -27,6 +27,7 @@ from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
 from crabnet.operator.frames import Frame, Hole, read_hole, walk_journal
+from crabnet.protocol.fork_proof import envelopes_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
@@ -274,5 +275,7 @@ def _entries_of(frame: Frame) -> Iterator[bytes]:
     for record in records:
         if isinstance(record, FactRecord):
             yield msgspec.json.encode(record.fact)
+        elif isinstance(record, ProofRecord):
+            yield from envelopes_of(bytes(record.raw))
         elif not isinstance(record, ArchiveRecord):
             yield bytes(record.raw)

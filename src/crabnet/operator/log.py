@@ -18,6 +18,7 @@ from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
+    ProofRecord,
     Record,
     Via,
     decode_frame,
@@ -135,7 +136,7 @@ def newest(rows: Iterable[LogRow], limit: int) -> Iterator[LogRow]:
 
 def log_row(record: Record, lsn: int) -> LogRow | None:
     """What the log shows of a record; None for records that decide nothing."""
-    if isinstance(record, ArchiveRecord):
+    if isinstance(record, ArchiveRecord | ProofRecord):
         return None
     meta: EnvelopeMeta | None = None
     if isinstance(record, FactRecord):

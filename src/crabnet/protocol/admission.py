@@ -139,6 +139,24 @@ class Admission:
             refused = candidate.identity if candidate.identity_known else self._check_identity(envelope, kind)
         return Admitted(envelope, kind) if refused is None else refused
 
+    def head_of(self, raw: bytes) -> EnvelopeMeta | Refusal:
+        """Steps 2 to 4 alone: what the bytes say of themselves, nothing of it verified."""
+        envelope = self._parse(raw)
+        return envelope if isinstance(envelope, Refusal) else envelope.meta
+
+    def vouch(self, raw: bytes) -> Admitted | Refusal:
+        """Is it a sound envelope of its author, whenever it was made, seen or not? Remembers nothing."""
+        candidate = self._candidate(raw)
+        envelope, kind = candidate.envelope, candidate.kind
+        if isinstance(envelope, Refusal):
+            return envelope
+        if isinstance(kind, Refusal):
+            return kind
+        refused = None
+        if envelope.meta.v is not None and kind is not Kind.UNKNOWN:
+            refused = self._check_identity(envelope, kind)
+        return Admitted(envelope, kind) if refused is None else refused
+
     def look_ahead(self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted) -> None:
         """Check at once the signatures of messages that are about to be admitted; ``admit`` judges as it would without.
 

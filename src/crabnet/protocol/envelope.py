@@ -40,6 +40,8 @@ class Kind(StrEnum):
     NODE_HELLO = "NodeHello"
     FEED_HEADS = "FeedHeads"
     FEED_REQUEST = "FeedRequest"
+    FORK_HEADS = "ForkHeads"
+    FORK_REQUEST = "ForkRequest"
     UNKNOWN = ""
     """A kind of a later version: it keeps its place in its author's feed and has no effect here."""
 

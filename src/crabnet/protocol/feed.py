@@ -89,6 +89,7 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self._accumulator = Accumulator()
         self._dirty: dict[str, tuple[int, str]] = {}
+        self._forked: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -140,7 +141,21 @@ class Feeds:
         if feed is None or proof in feed.forks or len(feed.forks) >= limits.FORK_PROOFS_PER_FEED_MAX:
             return False
         feed.forks.append(proof)
+        self._forked[author] = None
         return True
+
+    def equivocators(self) -> list[str]:
+        """Authors of whom a fork is proved, in the order in which that became known."""
+        return list(self._forked)
+
+    def is_equivocator(self, author: str) -> bool:
+        """True if it is proved that this author signed two envelopes for one place."""
+        return author in self._forked
+
+    def lacks_fork(self, author: str, seq: int) -> bool:
+        """True if no fork is known at this place, and there is room for one more proof."""
+        forks = self.get(author).forks
+        return len(forks) < limits.FORK_PROOFS_PER_FEED_MAX and all(fork.seq != seq for fork in forks)
 
     def load(self, feeds: list[Feed], accumulated: int | None = None) -> None:
         """Take the feeds of a checkpoint."""
@@ -150,6 +165,7 @@ class Feeds:
             )
             for feed in feeds
         }
+        self._forked = {feed.author: None for feed in feeds if feed.forks}
         self._accumulator = Accumulator(1 if accumulated is None else accumulated)
         self._dirty = dict.fromkeys(self._feeds, (0, "")) if accumulated is None else {}
 

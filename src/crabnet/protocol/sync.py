@@ -66,11 +66,32 @@ class Request(Struct, frozen=True):
     wants: Annotated[list[Want], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
 
 
-Talk = Hello | Heads | Request
-_TYPES: dict[Kind, type[Hello | Heads | Request]] = {
+class ForkMark(Struct, frozen=True, array_like=True):
+    """``[author, seq]``: a place for which the author signed two envelopes."""
+
+    author: NodeId
+    seq: _Seq
+
+
+class ForkHeads(Struct, frozen=True):
+    """``ForkHeads``: forks of which the sender has proof."""
+
+    forks: Annotated[list[ForkMark], Meta(max_length=limits.FORKS_PER_MESSAGE_MAX)]
+
+
+class ForkRequest(Struct, frozen=True):
+    """``ForkRequest``: send these proofs, please. The answer is the document of each (``fork_proof``)."""
+
+    wants: Annotated[list[ForkMark], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
+
+
+Talk = Hello | Heads | Request | ForkHeads | ForkRequest
+_TYPES: dict[Kind, type[Hello | Heads | Request | ForkHeads | ForkRequest]] = {
     Kind.NODE_HELLO: Hello,
     Kind.FEED_HEADS: Heads,
     Kind.FEED_REQUEST: Request,
+    Kind.FORK_HEADS: ForkHeads,
+    Kind.FORK_REQUEST: ForkRequest,
 }
 
 

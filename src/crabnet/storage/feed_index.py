@@ -19,7 +19,7 @@ from crabnet.limits import FEED_INDEX_ROWS_PER_QUERY_MAX
 from crabnet.storage.files import Files, OpenMode, guarded
 from crabnet.storage.journal import FramePosition
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE feed (feed_no INTEGER PRIMARY KEY, namespace TEXT NOT NULL, author TEXT NOT NULL,
                    UNIQUE (namespace, author));
