@@ -197,6 +197,17 @@ def resigned(**meta: JsonValue) -> Recipe:
     return Recipe(how, lambda stranger: resign(stranger.signer, stranger.small_seed().raw, **meta))
 
 
+def without(field: str) -> Recipe:
+    """A sound envelope whose author has left a field of ``meta`` out, and signed that."""
+
+    def make(stranger: Stranger) -> bytes:
+        value = json.loads(stranger.small_seed().raw)
+        del value["meta"][field]
+        return resign(stranger.signer, json.dumps(value).encode())
+
+    return Recipe(f"`meta.{field}` is left out before signing", make)
+
+
 def seed_with(**seed: JsonValue) -> Recipe:
     """A seed, soundly signed, that holds these values."""
     return Recipe(f"its author signs a seed with `{brief(seed)}`", lambda stranger: stranger.small_seed(**seed))

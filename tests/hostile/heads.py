@@ -66,6 +66,7 @@ HEADS = Group(
         Row("second after upper case", resigned(seq=2, prev="A" * 64), R.MALFORMED),
         Row("second after 63 digits", resigned(seq=2, prev="0" * 63), R.MALFORMED),
         Row("second after full-width digits", resigned(seq=2, prev="\uff10" * 64), R.MALFORMED),
+        _edit("prev missing", "meta.prev", ...),
         _edit("prev null", "meta.prev", None),
         _edit("id null", "meta.id", None),
         _edit("id empty", "meta.id", ""),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from crabnet.errors import Reason
 from crabnet.protocol.envelope import Kind, envelope_id, seal
 from crabnet.protocol.identity import PAYLOAD_TYPE, node_id_of
-from tests.hostile.case import Group, Recipe, Row, Stranger, base64url, edited, made, rehash, resign, resigned
+from tests.hostile.case import Group, Recipe, Row, Stranger, base64url, edited, made, rehash, resign, resigned, without
 from tests.hostile.curve import ORDER, lifted, small_order_points
 from tests.support.envelopes import Author, edit
 
@@ -207,6 +207,10 @@ SIGNATURES = Group(
             Row(f"alg {alg or 'empty'}", resigned(alg=alg), R.UNKNOWN_ALGORITHM)
             for alg in ("none", "ED25519", "ed25519ph", "ed25519ctx", "hmac-sha256", "rsa", "ml-dsa-65", "")
         ),
+        _edit("alg missing", "meta.alg", ...),
+        _edit("key_id missing", "meta.key_id", ...),
+        Row("alg missing, signed", without("alg"), R.MALFORMED),
+        Row("prev missing, signed", without("prev"), R.MALFORMED),
         _edit("alg null", "meta.alg", None),
         _edit("alg of 33 characters", "meta.alg", "a" * 33),
     ],

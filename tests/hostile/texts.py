@@ -20,6 +20,7 @@ from tests.hostile.case import (
     seed_with,
     sign_text,
     text,
+    without,
 )
 from tests.hostile.datagrams import SOUND_FRAGMENTS
 
@@ -218,6 +219,7 @@ ODD = Group(
         _sound("largest integer", seed_with(reward=2**53 - 1, other=-(2**53) + 1)),
         _sound("unknown fields", seed_with(other={"\ue000": 1, "\U0001f980": 2, "e\u0301": 3, "\u00e9": 4, "": 5})),
         _sound("unknown field in meta", resigned(more={"x": None})),
+        _sound("default namespace, not named", without("ns")),
         _sound("bidirectional override", seed_with(title="\u202egnp.exe\u202c")),
         _sound("decomposed", seed_with(title="e\u0301")),
         _sound("noncharacters", seed_with(title="\ufffe\uffff\U0010ffff\ufeff")),

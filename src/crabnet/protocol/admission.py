@@ -23,6 +23,7 @@ from crabnet.protocol.envelope import (
     EnvelopeMeta,
     Kind,
     envelope_id,
+    missing_fields,
     shape,
     signature_bytes,
 )
@@ -219,6 +220,9 @@ class Admission:
             return refusal(Reason.MALFORMED, str(error))
         except msgspec.ValidationError as error:
             return refusal(Reason.MALFORMED, f"envelope: {error}")
+        missing = missing_fields(value, envelope.meta)
+        if missing:
+            return refusal(Reason.MALFORMED, f"envelope: meta lacks {', '.join(missing)}")
         integer_max = limits.LEGACY_INTEGER_MAX if envelope.meta.v is None else limits.INTEGER_MAX
         if not integers_fit(canonical, value, integer_max, envelope.meta.nonce):
             return refusal(Reason.MALFORMED, f"an integer is beyond {integer_max}", envelope.meta)

@@ -23,6 +23,7 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 _SIGNATURE_CHARS: Final = 86
 _LAST_CHARS: Final = "AQgw"
 """The last of 86 characters carries two bits; the four behind them are zero."""
+_REQUIRED: Final = frozenset({"alg", "key_id", "seq", "prev"})
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 
@@ -110,6 +111,14 @@ def shape(value: JsonObject, raw: bytes) -> Envelope:
         raise msgspec.ValidationError("payload is not an object")
     content = b"" if head.v is None else content_of(value)
     return Envelope(head, payload, raw, content)
+
+
+def missing_fields(value: JsonObject, head: EnvelopeMeta) -> list[str]:
+    """What version 2 demands in ``meta`` and the baseline does not know, as far as it is not there."""
+    meta = value["meta"]
+    if head.v != VERSION or not isinstance(meta, dict) or meta.keys() >= _REQUIRED:
+        return []
+    return sorted(_REQUIRED - meta.keys())
 
 
 def envelope_id(content: bytes) -> str:
