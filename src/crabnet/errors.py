@@ -92,6 +92,9 @@ class Reason(StrEnum):
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
     RUN_INTERRUPTED = "run_interrupted"
     RUN_IN_PROGRESS = "run_in_progress"
+    RUN_CANCELLED = "run_cancelled"
+    CLAIM_OVER = "claim_over"
+    QUEUE_FULL = "queue_full"
     # the caller's words
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"

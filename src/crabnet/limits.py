@@ -35,6 +35,10 @@ TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
 ATTEMPTS_MAX: Final = 100
+RUN_RENEWALS_MAX: Final = 32
+"""How often a worker may say that a run goes on; each is kept for good."""
+RUN_LEASES_PER_TIMEOUT: Final = 16
+"""A lease is at least this part of the task's timeout: renewed at its half, it is renewed 32 times at most."""
 SETTLEMENT_BYTES: Final = 8 * 1024
 """A node's own seed envelopes stay this far below the largest, so that the settlement, which repeats the seed, fits."""
 
@@ -143,6 +147,14 @@ RESOLVE_CACHE_MAX: Final = 4_096
 
 # --- Runner ----------------------------------------------------------------------------------------------
 
+RUNNER_RUNS_MAX_DEFAULT: Final = 4
+RUNNER_RUNS_MAX: Final = 256
+"""Commands that an operator may let run at the same time."""
+RUNNER_QUEUE_MAX_DEFAULT: Final = 64
+RUNNER_QUEUE_MAX: Final = 10_000
+RUNNER_LEASE_MS_DEFAULT: Final = 60_000
+RUN_RESULT_RETRY_MS: Final = 2_000
+"""While the node may not write into its feed, the result of a run is offered again after this long."""
 RUNNER_COMMAND_CHARS_MAX_DEFAULT: Final = 4_096
 RUNNER_OUTPUT_BYTES_MAX_DEFAULT: Final = 128 * 1024
 """Bytes of each output stream kept as text."""
@@ -227,10 +239,10 @@ EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
 EXIT_CODE_INTERRUPTED: Final = 137
+SWEEP_RETRY_MS: Final = 60_000
+"""After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
 COMMIT_RECORDS_MAX: Final = 2_048
 """Records queued for the journal beyond which reading from the network waits."""
-RUNS_MAX: Final = 8
-"""Commands that a node runs at the same time."""
 UNSENT_PER_TARGET_MAX: Final = 256
 UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
 SEND_RETRY_MS: Final = 1_000

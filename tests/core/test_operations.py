@@ -14,13 +14,14 @@ from crabnet.core.commands import (
     Operation,
     Publish,
     Received,
+    RenewRun,
     Settle,
     StartRun,
     SubmitBid,
     Tick,
 )
 from crabnet.core.core import Core, CoreConfig
-from crabnet.core.effects import Effects, Notice, RunOrder
+from crabnet.core.effects import Effects, EndedClaim, Notice, RunOrder
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult, TerminationCause, Verdict
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
@@ -153,11 +154,23 @@ REFUSED_WHEN_CLAIMED: dict[str, Refusal] = {
         RefusedError,
         Reason.NOT_DUE,
     ),
-    "a close of a claimed seed": (
-        "creator",
+    "a withdrawal by the worker": (
+        "worker",
         lambda s, b: Settle(seed_id=s, outcome=SeedStatus.EXPIRED),
         RefusedError,
+        Reason.UNAUTHORISED,
+    ),
+    "a renewal of a run that has not begun": (
+        "worker",
+        lambda s, b: RenewRun(seed_id=s, lease_ms=60_000),
+        RefusedError,
         Reason.WRONG_STATE,
+    ),
+    "a renewal by the creator": (
+        "creator",
+        lambda s, b: RenewRun(seed_id=s, lease_ms=60_000),
+        RefusedError,
+        Reason.UNAUTHORISED,
     ),
     "settled as Open": (
         "creator",
@@ -297,13 +310,13 @@ class TestDeadlines:
         pair = Pair()
         seed_id, _ = pair.claimed()
         pair.do("worker", StartRun(seed_id=seed_id))
-        claim_id = pair.cores["worker"].record(seed_id).progress.claim_id
+        claim_id = pair.cores["worker"].record(seed_id).progress.claim_id or ""
         pair.now_ms += 10_000
         forfeit = Effects()
         pair.cores["creator"].handle(Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED), pair.now_ms, forfeit)
         heard = Effects()
         pair.cores["worker"].handle(Received("creator:9012", forfeit.sends[0].data), pair.now_ms, heard)
-        assert heard.cancelled_claims == [claim_id]
+        assert heard.ended_claims == [EndedClaim(seed_id, claim_id, SeedStatus.FORFEITED)]
 
     def test_deadlines_are_known_after_a_restart(self) -> None:
         pair = Pair()

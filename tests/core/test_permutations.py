@@ -22,7 +22,7 @@ from tests.support.facts import CREATOR, RIVAL, START_S, STRANGER, WORKER, histo
 
 NAMESPACE = "default"
 PEOPLE = (CREATOR, WORKER, RIVAL, STRANGER)
-REFERENCES = ("id", "seed_id", "bid_id", "claim_id", "result_id", "worker", "bidder", "created_by")
+REFERENCES = ("id", "seed_id", "bid_id", "claim_id", "result_id", "renews", "worker", "bidder", "created_by")
 TIMES = ("created_at", "bid_deadline_ts", "claim_deadline_ts")
 LATER_S = NOW_S + 1_000
 

@@ -39,7 +39,9 @@ class _Walk:
         self.status, self.attempt = "Open", 1
         self.claim: Fact | None = None
         self.run_id: str | None = None
+        self.renewals = 0
         self.result_id: str | None = None
+        self.forfeited_at = 0
         self.held_up = False
 
     def claim_id(self) -> str | None:
@@ -55,7 +57,7 @@ class _Walk:
         if not isinstance(fact.body, Settlement):
             raise TypeError(fact.kind)
         if fact.kind is FactKind.CLOSE:
-            return self.close()
+            return self.close(fact.body)
         if fact.kind is FactKind.FORFEIT:
             return self.forfeit(fact.body)
         return self.settle(fact.body)
@@ -68,7 +70,10 @@ class _Walk:
             self.held_up = True
             return ("waiting", "unknown_bid")
         deadline = self.seed.claim_deadline_ts
-        if claim.created_at > (self.seed.bid_deadline_ts + 3600 if deadline is None else deadline):
+        deadline = self.seed.bid_deadline_ts + 3600 if deadline is None else deadline
+        if self.status == "Forfeited":
+            deadline = max(deadline, self.forfeited_at + max(0, deadline - self.seed.bid_deadline_ts))
+        if claim.created_at > deadline:
             return ("void", "deadline_passed")
         if claim.attempt != (self.attempt + 1 if self.status == "Forfeited" else self.attempt):
             return ("void", "wrong_state")
@@ -76,6 +81,7 @@ class _Walk:
             return ("void", "unknown_bid")
         self.status, self.attempt, self.claim = "Claimed", claim.attempt, fact
         self.run_id = self.result_id = None
+        self.renewals = 0
         for work in sorted((other for other in self.facts if self.about(other, fact)), key=lambda other: other.seq):
             self.verdicts[work.key] = self.work(work, claim)
         return COUNTS
@@ -87,7 +93,9 @@ class _Walk:
     def work(self, fact: Fact, claim: Claim) -> tuple[str, str | None]:
         if fact.author != claim.worker:
             return ("void", "unauthorised")
-        if fact.kind is FactKind.STARTED:
+        if isinstance(fact.body, Run):
+            if fact.body.renews is not None:
+                return self.renew(fact.body)
             if self.status != "Claimed":
                 return ("void", "wrong_state")
             self.status, self.run_id = "Running", fact.key
@@ -95,6 +103,14 @@ class _Walk:
         if self.status not in ("Claimed", "Running"):
             return ("void", "wrong_state")
         self.status, self.result_id = "Done", fact.key
+        return COUNTS
+
+    def renew(self, run: Run) -> tuple[str, str | None]:
+        if self.status != "Running" or run.renews != self.run_id:
+            return ("void", "wrong_state")
+        if self.renewals >= 32:
+            return ("void", "limit_exceeded")
+        self.renewals += 1
         return COUNTS
 
     def settle(self, body: Settlement) -> tuple[str, str | None]:
@@ -118,13 +134,18 @@ class _Walk:
             return ("void", "not_due")
         if self.result_id is not None:
             self.verdicts[self.result_id] = ("void", "wrong_state")
-        self.status, self.result_id = "Forfeited", None
+        self.status, self.result_id, self.forfeited_at = "Forfeited", None, body.created_at
         return COUNTS
 
-    def close(self) -> tuple[str, str | None]:
-        if self.status not in ("Open", "Forfeited"):
+    def close(self, body: Settlement) -> tuple[str, str | None]:
+        if self.status not in ("Open", "Claimed", "Running", "Done", "Forfeited"):
             return ("void", "wrong_state")
-        self.attempt += self.status == "Forfeited"
+        if self.status in ("Claimed", "Running", "Done"):
+            if body.attempt != self.attempt or body.claim_id != self.claim_id():
+                return ("void", "wrong_state")
+            if self.result_id is not None:
+                self.verdicts[self.result_id] = ("void", "wrong_state")
+        self.attempt += self.status != "Open"
         self.status, self.claim, self.run_id, self.result_id = "Expired", None, None, None
         return COUNTS
 

@@ -240,6 +240,11 @@ class Network(RuleBasedStateMachine):
     def start(self, seed: str, claim: str, author: str) -> None:
         self.tell(self.scribe.started(seed, claim, author))
 
+    @rule(seed=seeds, claim=claims, author=people)
+    def renew(self, seed: str, claim: str, author: str) -> None:
+        renews = self.prompt.records[seed].progress.run_id or "none"
+        self.tell(self.scribe.started(seed, claim, author, renews=renews))
+
     @rule(target=results, seed=seeds, claim=claims, author=people)
     def result(self, seed: str, claim: str, author: str) -> str:
         return self.tell(self.scribe.result(seed, claim, author))
@@ -258,6 +263,11 @@ class Network(RuleBasedStateMachine):
     @rule(seed=seeds, author=anybody)
     def close(self, seed: str, author: str) -> None:
         self.tell(self.scribe.settle(seed, SeedStatus.EXPIRED, author=author))
+
+    @rule(seed=seeds, claim=claims, author=anybody)
+    def withdraw(self, seed: str, claim: str, author: str) -> None:
+        attempt = self.prompt.records[seed].progress.attempt
+        self.tell(self.scribe.settle(seed, SeedStatus.EXPIRED, claim, None, author, attempt=attempt))
 
     @rule(newest_first=st.booleans())
     def deliver(self, newest_first: bool) -> None:

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from crabnet import limits
-from crabnet.domain.lifecycle import EMPTY, TRANSITIONS, counting_bids, execution_deadline_ms, status_at
+from crabnet.domain.lifecycle import (
+    EMPTY,
+    TRANSITIONS,
+    claim_deadline_s,
+    counting_bids,
+    execution_deadline_ms,
+    status_at,
+)
 from crabnet.domain.model import RANK, Fact, FactKind, Progress, Seed, SeedStatus, Verdict
 from crabnet.domain.state import Decision, Outcome, Propose, State, decide
 from crabnet.errors import Reason
@@ -79,7 +86,8 @@ class Story:
             attempt += self.progress.status is S.FORFEITED
             return scribe.claim(seed, self.bid, author=author or CREATOR, attempt=attempt)
         if kind is K.STARTED:
-            return scribe.started(seed, self.claim or "none", author or WORKER)
+            renews = self.progress.run_id if self.progress.status is S.RUNNING else None
+            return scribe.started(seed, self.claim or "none", author or WORKER, renews=renews)
         if kind is K.RESULT:
             return scribe.result(seed, self.claim or "none", author or WORKER)
         if kind is K.SETTLE:
@@ -89,7 +97,7 @@ class Story:
         if kind is K.FORFEIT:
             scribe.now_s += 11
             return scribe.settle(seed, S.FORFEITED, self.claim, None, author or CREATOR, attempt=attempt)
-        return scribe.settle(seed, S.EXPIRED, author=author or CREATOR)
+        return scribe.settle(seed, S.EXPIRED, self.progress.claim_id, author=author or CREATOR, attempt=attempt)
 
     def refused(self, fact: Fact) -> Reason | None:
         """Why a fact is void; it must not change anything."""
@@ -108,10 +116,14 @@ ALLOWED = {
     (S.CLAIMED, K.STARTED): S.RUNNING,
     (S.CLAIMED, K.RESULT): S.DONE,
     (S.CLAIMED, K.FORFEIT): S.FORFEITED,
+    (S.CLAIMED, K.CLOSE): S.EXPIRED,
+    (S.RUNNING, K.STARTED): S.RUNNING,
     (S.RUNNING, K.RESULT): S.DONE,
     (S.RUNNING, K.FORFEIT): S.FORFEITED,
+    (S.RUNNING, K.CLOSE): S.EXPIRED,
     (S.DONE, K.SETTLE): S.ACCEPTED,
     (S.DONE, K.FORFEIT): S.FORFEITED,
+    (S.DONE, K.CLOSE): S.EXPIRED,
     (S.FORFEITED, K.CLAIM): S.CLAIMED,
     (S.FORFEITED, K.CLOSE): S.EXPIRED,
 }
@@ -143,7 +155,8 @@ def test_every_status_and_fact(status: SeedStatus, kind: FactKind) -> None:
     assert story.progress.status is expected
     if (status, kind) in ALLOWED:
         assert decision.outcome is Outcome.ACCEPTED
-        assert story.progress.version > before.version
+        assert (story.progress.version > before.version) == ((status, kind) != (S.RUNNING, K.STARTED))
+        assert story.progress.version >= before.version
         assert story.progress.version == story.progress.attempt * 10 + RANK[expected]
     elif (status, kind) in WAITS:
         assert (decision.outcome, decision.reason) == (Outcome.IGNORED, WAITS[status, kind])
@@ -192,6 +205,9 @@ def test_nothing_opens_a_finished_seed_again(status: SeedStatus, author: str) ->
         (S.RUNNING, K.FORFEIT),
         (S.DONE, K.SETTLE),
         (S.DONE, K.FORFEIT),
+        (S.CLAIMED, K.CLOSE),
+        (S.RUNNING, K.CLOSE),
+        (S.DONE, K.CLOSE),
         (S.FORFEITED, K.CLAIM),
         (S.FORFEITED, K.CLOSE),
     ],
@@ -345,6 +361,75 @@ def test_a_result_that_came_too_late_stays_void_after_the_forfeit() -> None:
     assert story.progress.result_id is None
 
 
+@pytest.mark.parametrize("status", [S.CLAIMED, S.RUNNING, S.DONE])
+def test_a_claim_is_withdrawn_only_by_name(status: SeedStatus) -> None:
+    story = Story(status)
+    assert story.refused(story.scribe.settle(story.seed, S.EXPIRED)) is Reason.WRONG_STATE
+    assert story.refused(story.scribe.settle(story.seed, S.EXPIRED, "other")) is Reason.WRONG_STATE
+    assert story.refused(story.scribe.settle(story.seed, S.EXPIRED, story.claim, attempt=2)) is Reason.WRONG_STATE
+    story.closes()
+    withdrawn = story.progress
+    assert (withdrawn.status, withdrawn.attempt, withdrawn.claim_id, withdrawn.result_id) == (S.EXPIRED, 2, None, None)
+
+
+@pytest.mark.parametrize("result_first", [True, False])
+def test_a_result_that_crosses_a_withdrawal_is_void_in_either_order(result_first: bool) -> None:
+    story = Story(S.RUNNING)
+    result = story.fact(K.RESULT)
+    withdrawal = story.scribe.settle(story.seed, S.EXPIRED, story.claim)
+    for fact in (result, withdrawal) if result_first else (withdrawal, result):
+        observe(story.state, fact)
+    record = story.state.records[story.seed]
+    assert record.progress.status is S.EXPIRED
+    verdicts = {entry.fact.key: (entry.judgement.verdict, entry.judgement.reason) for entry in record.others}
+    assert verdicts[result.key] == (Verdict.VOID, Reason.WRONG_STATE)
+
+
+def test_a_run_is_renewed_by_its_worker_while_it_runs() -> None:
+    story = Story(S.RUNNING)
+    run = story.progress.run_id
+    story.scribe.now_s += 30
+    assert story.refused(story.fact(K.STARTED, RIVAL)) is Reason.UNAUTHORISED
+    assert story.refused(story.scribe.started(story.seed, story.claim)) is Reason.WRONG_STATE
+    assert story.refused(story.scribe.started(story.seed, story.claim, renews="other")) is Reason.WRONG_STATE
+    assert (story.progress.renewals, story.progress.renewed_at) == (0, None)
+    story.starts()
+    assert (story.progress.status, story.progress.run_id) == (S.RUNNING, run)
+    assert (story.progress.renewals, story.progress.renewed_at) == (1, START_S + 30)
+    story.returns()
+    assert (story.progress.run_id, story.progress.renewals) == (run, 0)
+    late = observe(story.state, story.scribe.started(story.seed, story.claim, renews=run))
+    assert (late.outcome, late.reason) == (Outcome.IGNORED, Reason.WRONG_STATE)
+
+
+def test_a_renewal_before_its_start_is_void() -> None:
+    story = Story(S.CLAIMED)
+    assert story.refused(story.scribe.started(story.seed, story.claim, renews="run")) is Reason.WRONG_STATE
+
+
+def test_renewals_are_bounded() -> None:
+    story = Story(S.RUNNING)
+    for _ in range(limits.RUN_RENEWALS_MAX):
+        story.starts()
+    assert story.refused(story.fact(K.STARTED)) is Reason.LIMIT_EXCEEDED
+    story.returns()
+
+
+def test_a_forfeit_begins_the_time_for_claiming_anew() -> None:
+    story = Story(S.CLAIMED)
+    story.scribe.now_s = START_S + 500
+    story.forfeits()
+    forfeited_s = story.scribe.now_s
+    record = story.state.records[story.seed]
+    assert record.definition is not None
+    assert claim_deadline_s(record.definition, record.progress) == forfeited_s + 100
+    story.scribe.now_s = forfeited_s + 101
+    assert story.refused(story.fact(K.CLAIM)) is Reason.DEADLINE_PASSED
+    story.scribe.now_s = forfeited_s + 100
+    story.claims()
+    assert (story.progress.status, story.progress.attempt) == (S.CLAIMED, 2)
+
+
 def test_a_claim_waits_for_its_bid_and_all_behind_it() -> None:
     story = Story()
     bid = story.scribe.bid(story.seed, RIVAL)
@@ -466,9 +551,10 @@ def test_operators_bid_and_claim_only_within_max_bids() -> None:
     assert observe(story.state, claim).outcome is Outcome.ACCEPTED
 
 
-def test_operators_do_not_forfeit_a_result_that_has_come() -> None:
+@pytest.mark.parametrize("kind", [K.FORFEIT, K.CLOSE])
+def test_operators_do_not_take_back_a_claim_whose_result_has_come(kind: FactKind) -> None:
     story = Story(S.DONE)
-    assert proposed(story, story.fact(K.FORFEIT)).reason is Reason.WRONG_STATE
+    assert proposed(story, story.fact(kind)).reason is Reason.WRONG_STATE
 
 
 @pytest.mark.parametrize("kind", [kind for kind in K if kind is not K.SEED])
@@ -485,7 +571,7 @@ def test_operators_state_only_what_takes_effect_at_once(status: SeedStatus, kind
     story = Story(status)
     before = story.state.records[story.seed]
     decision = proposed(story, story.fact(kind))
-    allowed = (status, kind) in ALLOWED and (status, kind) != (S.DONE, K.FORFEIT)
+    allowed = (status, kind) in ALLOWED and (status, kind) not in {(S.DONE, K.FORFEIT), (S.DONE, K.CLOSE)}
     assert (decision.outcome is Outcome.ACCEPTED) == allowed
     assert allowed or (decision.reason is not None and decision.detail + decision.reason)
     assert story.state.records[story.seed] is before

@@ -99,9 +99,17 @@ class Scribe:
         )
         return self._write(FactKind.CLAIM, author, body)
 
-    def started(self, seed_id: str, claim_id: str, author: str = WORKER) -> Fact:
-        """A run."""
-        body = Run(id=self.next_id(author), seed_id=seed_id, claim_id=claim_id, worker=author, created_at=self.now_s)
+    def started(self, seed_id: str, claim_id: str, author: str = WORKER, *, renews: str | None = None) -> Fact:
+        """A run, or the renewal of one."""
+        body = Run(
+            id=self.next_id(author),
+            seed_id=seed_id,
+            claim_id=claim_id,
+            worker=author,
+            created_at=self.now_s,
+            renews=renews,
+            lease_ms=60_000,
+        )
         return self._write(FactKind.STARTED, author, body)
 
     def result(self, seed_id: str, claim_id: str, author: str = WORKER) -> Fact:
@@ -161,9 +169,9 @@ def state_of(facts: Iterable[Fact]) -> State:
 _K = FactKind
 _LIKELY: dict[SeedStatus, list[FactKind]] = {
     SeedStatus.OPEN: [_K.BID, _K.BID, _K.CLAIM, _K.CLAIM, _K.CLAIM, _K.CLOSE],
-    SeedStatus.CLAIMED: [_K.STARTED, _K.STARTED, _K.RESULT, _K.FORFEIT, _K.SETTLE],
-    SeedStatus.RUNNING: [_K.RESULT, _K.RESULT, _K.RESULT, _K.FORFEIT, _K.STARTED],
-    SeedStatus.DONE: [_K.SETTLE, _K.SETTLE, _K.SETTLE, _K.FORFEIT, _K.RESULT],
+    SeedStatus.CLAIMED: [_K.STARTED, _K.STARTED, _K.STARTED, _K.RESULT, _K.FORFEIT, _K.SETTLE],
+    SeedStatus.RUNNING: [_K.RESULT, _K.RESULT, _K.RESULT, _K.RESULT, _K.FORFEIT, _K.STARTED, _K.STARTED, _K.CLOSE],
+    SeedStatus.DONE: [_K.SETTLE, _K.SETTLE, _K.SETTLE, _K.SETTLE, _K.FORFEIT, _K.RESULT, _K.CLOSE],
     SeedStatus.FORFEITED: [_K.CLAIM, _K.CLAIM, _K.CLAIM, _K.BID, _K.CLOSE, _K.RESULT],
 }
 _ANY = [_K.BID, _K.CLAIM, _K.STARTED, _K.RESULT, _K.SETTLE, _K.FORFEIT, _K.CLOSE, _K.SEED]
@@ -219,7 +227,8 @@ class _Author:
             attempt += progress.status is SeedStatus.FORFEITED
             scribe.claim(seed_id, bid_id, self.by(bidder), self.by(CREATOR), attempt=attempt)
         elif kind is _K.STARTED:
-            scribe.started(seed_id, claim_id, worker)
+            renews = self.pick(progress.run_id, mine, _K.STARTED) if choice([True, False, False]) else None
+            scribe.started(seed_id, claim_id, worker, renews=progress.run_id if renews is None else renews)
         elif kind is _K.RESULT:
             scribe.result(seed_id, claim_id, worker)
         else:

@@ -31,9 +31,11 @@ _JSON: Final = {
     "seed bid": '`{"bid": Bid}`',
     "seed claim": '`{"claim": Claim}`',
     "seed run": '`{"result": Result}`',
+    "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
-    "seed show": '`{"seed": Seed, "bids": […], "claims": […], "runs": […], "results": […], "settlements": […]}`',
+    "seed show": '`{"seed": Seed, "bids": […], "claims": […], "runs": […], "results": […], "settlements": […],'
+    ' "local_run": Run here or null}`',
     "audit proof": (
         'one object a line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds", "ts",'
         ' "proof"}`, `proof` being the document itself'

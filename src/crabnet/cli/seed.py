@@ -29,7 +29,10 @@ _WINDOW: Final = click.IntRange(1, TIMEOUT_MS_MAX)
 seed = LazyGroup(
     "seed",
     "Publish tasks, bid for them, claim, run and settle them.",
-    {name: f"crabnet.cli.seed:{name}_" for name in ("publish", "bid", "claim", "run", "settle", "list", "show")},
+    {
+        name: f"crabnet.cli.seed:{name}_"
+        for name in ("publish", "bid", "claim", "run", "cancel", "settle", "list", "show")
+    },
 )
 _announce = click.option(
     "--announce/--no-announce", default=True, show_default=True, help="Send at once, or leave it to the sync."
@@ -115,12 +118,28 @@ def run_(context: click.Context, /, **params: str | bool) -> None:
         note("the command ran out of time and was ended")
 
 
+@click.command("cancel", cls=Command)
+@click.argument("seed_id")
+@click.option("--note", default="", help="Why, for the worker of an own task.")
+@_announce
+@click.pass_context
+def cancel_(context: click.Context, /, **params: str | bool) -> None:
+    """Withdraw an own task, or end this node's run of another's. Prints: seed SEED_ID cancelled WHAT.
+
+    WHAT is `seed`: an own task, withdrawn for good, claimed or not (once a result has come, settle it instead); `run`:
+    a run that was ended, with a result that says so; `queued`: a run that waited and has not begun.
+    """
+    result = state_of(context).perform("seed.cancel", params)
+    seed_id = as_text(as_object(result, "seed"), "id")
+    _done(context, result, f"seed {seed_id} cancelled {as_text(result, 'cancelled')}")
+
+
 @click.command("settle", cls=Command)
 @click.argument("seed_id")
 @click.option("--accepted", is_flag=True, help="The result is good.")
 @click.option("--rejected", is_flag=True, help="The result is not good.")
 @click.option("--forfeited", is_flag=True, help="No result came in time: the claim ends, another may follow.")
-@click.option("--cancelled", is_flag=True, help="Withdraw a task that nobody was claimed for.")
+@click.option("--cancelled", is_flag=True, help="Withdraw the task; a worker's run of it ends without a result.")
 @click.option("--note", default="", help="A note for the worker.")
 @_announce
 @click.pass_context

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, FinishRun, Publish, Settle, StartRun, SubmitBid
-from crabnet.domain.lifecycle import Record
+from crabnet.core.commands import CreateClaim, FinishRun, Publish, RenewRun, Settle, StartRun, SubmitBid
+from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
 from crabnet.domain.model import (
     Bid,
     Body,
@@ -113,8 +113,32 @@ def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s
     claim_id = own_claim(record, wish.seed_id, author)
     if record.progress.status is SeedStatus.RUNNING:
         raise RefusedError(f"seed {wish.seed_id} is running already", Reason.RUN_IN_PROGRESS)
-    run = Run(id=object_id, seed_id=wish.seed_id, claim_id=claim_id, worker=author, created_at=now_s)
+    run = Run(
+        id=object_id,
+        seed_id=wish.seed_id,
+        claim_id=claim_id,
+        worker=author,
+        created_at=now_s,
+        lease_ms=wish.lease_ms,
+    )
     return FactKind.STARTED, _checked(run)
+
+
+def build_renewal(wish: RenewRun, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Run]:
+    """The statement that a run goes on. Raises RefusedError."""
+    claim_id = own_claim(record, wish.seed_id, author)
+    if record.progress.run_id is None:
+        raise RefusedError(f"seed {wish.seed_id} does not run", Reason.WRONG_STATE)
+    renewal = Run(
+        id=object_id,
+        seed_id=wish.seed_id,
+        claim_id=claim_id,
+        worker=author,
+        created_at=now_s,
+        renews=record.progress.run_id,
+        lease_ms=wish.lease_ms,
+    )
+    return FactKind.STARTED, _checked(renewal)
 
 
 def build_result(
@@ -147,7 +171,7 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
     if kind is None:
         raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
     progress = record.progress
-    named = kind is not FactKind.CLOSE
+    named = kind is not FactKind.CLOSE or progress.status in CLAIM_HOLDS
     settlement = Settlement(
         id=object_id,
         seed_id=wish.seed_id,

@@ -56,9 +56,18 @@ class CreateClaim(Struct, frozen=True, kw_only=True):
 
 
 class StartRun(Struct, frozen=True, kw_only=True):
-    """Begin to run a claimed seed; the reply is the order to run."""
+    """Begin to run a claimed seed; the reply is the order to run. ``lease_ms`` is when it means to renew it at last."""
 
     seed_id: str
+    lease_ms: int | None = None
+    announce: bool = True
+
+
+class RenewRun(Struct, frozen=True, kw_only=True):
+    """Say that a run still goes on."""
+
+    seed_id: str
+    lease_ms: int
     announce: bool = True
 
 
@@ -80,7 +89,7 @@ class FinishRun(Struct, frozen=True, kw_only=True):
 
 
 class Settle(Struct, frozen=True, kw_only=True):
-    """Accept or reject a result, forfeit an attempt that is overdue, or close (Expired) a seed that nobody runs."""
+    """Accept or reject a result, forfeit an attempt that is overdue, or close (Expired) a seed: withdraw it."""
 
     seed_id: str
     outcome: SeedStatus
@@ -88,5 +97,5 @@ class Settle(Struct, frozen=True, kw_only=True):
     announce: bool = True
 
 
-Operation = Publish | SubmitBid | CreateClaim | StartRun | FinishRun | Settle
+Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle
 Input = Received | Tick | Operation

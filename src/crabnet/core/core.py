@@ -20,13 +20,14 @@ from crabnet.core.commands import (
     Operation,
     Publish,
     Received,
+    RenewRun,
     Settle,
     StartRun,
     SubmitBid,
     Tick,
 )
-from crabnet.core.deadlines import Agenda, at_rest_since_ms, due_at_ms
-from crabnet.core.effects import Effects, FeedPlace, FieldValue, Notice, RunOrder, Send
+from crabnet.core.deadlines import Agenda, at_rest_since_ms
+from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.notices import (
     applied_notice,
@@ -41,6 +42,7 @@ from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate
+from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.domain.state import Outcome
@@ -71,6 +73,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     source_block_ms: int = 3_000
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
+    auto_reclaim: bool = False
+    reclaim_attempts_max: int = 3
     accept_feed_risk: bool = False
     archive_after_ms: int = 0
     talk: bool = True
@@ -97,10 +101,16 @@ class Core:
         self.neighbours = Neighbours(config, signer, self.replica, entropy)
         self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
         self._report_drops_at_ms = 0
-        self._deadlines = Agenda()
+        sweeps = SweepConfig(
+            execution_grace_ms=config.execution_grace_ms,
+            auto_reclaim=config.auto_reclaim,
+            attempts_max=config.reclaim_attempts_max,
+        )
+        self.sweeper = Sweeper(sweeps, signer.node_id, self.replica.state)
         self._resting = Agenda()
         self._entropy = entropy
         self._interrupted: list[str] = []
+        self.overdue_at_start = 0
 
     def handle(self, given: Input, now_ms: int, effects: Effects) -> None:
         """Do what an input asks for; adds to ``effects``. Raises RefusedError or UsageError for operations only."""
@@ -118,7 +128,8 @@ class Core:
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
-            self._watch(seed_id, record)
+            self._watch(seed_id, record, now_ms)
+        self.overdue_at_start = self.sweeper.begin(now_ms)
         if self.feed_risk:
             self.neighbours.warn("the data dir was repaired", effects)
         self._record_interrupted(now_ms, effects)
@@ -132,13 +143,9 @@ class Core:
     def feed_risk(self, at_risk: bool) -> None:
         self.neighbours.guard.at_risk = at_risk
 
-    def _watch(self, seed_id: str, record: Record) -> None:
+    def _watch(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Note when time will matter to a seed that has changed."""
-        definition = record.definition
-        if definition is not None and definition.created_by == self.signer.node_id:
-            due = due_at_ms(record, self.config.execution_grace_ms)
-            if due is not None:
-                self._deadlines.add(due[0], seed_id)
+        self.sweeper.watch(seed_id, record, now_ms)
         if self.config.archive_after_ms:
             since_ms = at_rest_since_ms(record)
             if since_ms is not None:
@@ -162,7 +169,7 @@ class Core:
         for seed_id, _ in written:
             changed = records.get(seed_id)
             if changed is not None:
-                self._watch(seed_id, changed)
+                self._watch(seed_id, changed, now_ms)
 
     def record(self, seed_id: str) -> Record:
         """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
@@ -173,6 +180,11 @@ class Core:
         if record is None or record.seed is None:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
         return record
+
+    def awaits_result(self, seed_id: str, claim_id: str) -> bool:
+        """True while a claim counts and no result of it is held."""
+        progress = self.replica.state.records.get(seed_id, EMPTY).progress
+        return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
     def allows(self, source: str, now_ms: int, effects: Effects) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
@@ -252,7 +264,9 @@ class Core:
             effects.notices.append(fork_notice(meta.from_, item.proof, source))
             self.neighbours.forks.learned(meta.from_, item.proof.seq)
         for change in item.changes:
-            self._changed(change, meta.id if meta is not None else "", effects)
+            self._changed(change, meta.id if meta is not None else "", now_ms, effects)
+        if item.seed_id and not item.changes:
+            self.sweeper.bid_came(item.seed_id, now_ms)
         if meta is not None and meta.v is not None and not item.learned:
             self.neighbours.applied(item, source, now_ms, effects)
 
@@ -264,14 +278,14 @@ class Core:
             effects.places.append(place)
         effects.records.append(record)
 
-    def _changed(self, change: Change, envelope_id: str, effects: Effects) -> None:
+    def _changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
         record = self.replica.state.records.get(change.seed_id, EMPTY)
         before, after = change.before, change.after
-        self._watch(change.seed_id, record)
+        self._watch(change.seed_id, record, now_ms)
         if before is not None and before.claim_id is not None and before.claimed_by == self.signer.node_id:
             over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
             if over:
-                effects.cancelled_claims.append(before.claim_id)
+                effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
         effects.notices.append(change_notice(change, envelope_id))
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
@@ -300,6 +314,8 @@ class Core:
                     return build.build_claim(wish, record, object_id, now_s)
                 case StartRun():
                     return build.build_run(wish, record, object_id, me, now_s)
+                case RenewRun():
+                    return build.build_renewal(wish, record, object_id, me, now_s)
                 case FinishRun():
                     return build.build_result(wish, record, object_id, me, now_s)
                 case Settle():
@@ -307,7 +323,7 @@ class Core:
 
         shunned = self._shunned(record)
         applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), shunned)
-        self._stated(applied, raw, wish.announce and self._readable(wish), effects)
+        self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
         effects.reply_seed_id = applied.seed_id
         definition = self.replica.definition(applied.seed_id)
         if isinstance(wish, StartRun) and definition is not None:
@@ -338,7 +354,7 @@ class Core:
         known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
         return self.config.talk or not isinstance(wish, Settle) or wish.outcome in known
 
-    def _stated(self, applied: Applied, raw: bytes, announce: bool, effects: Effects) -> None:
+    def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
         meta = applied.meta
         if applied.record is None or meta is None:
             raise RefusedError("nothing was stated", Reason.INTERNAL)
@@ -351,7 +367,7 @@ class Core:
         }
         effects.notices.append(Notice("envelope_created", fields))
         for change in applied.changes:
-            self._changed(change, meta.id, effects)
+            self._changed(change, meta.id, now_ms, effects)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id))
         self.neighbours.planner.changed(meta.from_)
@@ -381,17 +397,14 @@ class Core:
         if not self.neighbours.guard.blocks(now_ms):
             self._record_interrupted(now_ms, effects)
             self._sweep(now_ms, effects)
+        effects.notices += self.sweeper.silent(now_ms)
 
     def _sweep(self, now_ms: int, effects: Effects) -> None:
-        for seed_id in self._deadlines.due(now_ms):
-            record = self.replica.state.records.get(seed_id, EMPTY)
-            due = due_at_ms(record, self.config.execution_grace_ms)
-            if due is None or due[0] > now_ms:
-                continue
-            overdue = due[1] is FactKind.FORFEIT
-            outcome = SeedStatus.FORFEITED if overdue else SeedStatus.EXPIRED
-            note = "no result in time" if overdue else "nobody was chosen in time"
-            self._try(Settle(seed_id=seed_id, outcome=outcome, note=note), now_ms, effects)
+        for sweep in self.sweeper.sweep(now_ms):
+            if not self._try(sweep.wish, now_ms, effects):
+                self.sweeper.again(sweep, now_ms)
+            elif sweep.notice is not None:
+                effects.notices.append(sweep.notice)
 
     def _record_interrupted(self, now_ms: int, effects: Effects) -> None:
         if self.neighbours.guard.blocks(now_ms):
@@ -420,10 +433,13 @@ class Core:
             self._try(interrupted, now_ms, effects)
         self._interrupted = []
 
-    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> bool:
         """Do by itself what an operator could ask for; a refusal becomes a notice."""
         try:
             self._operate(wish, now_ms, effects)
         except CrabnetError as error:
             effects.notices.append(refused_notice(type(wish).__name__, error))
-        effects.reply = None
+            return False
+        finally:
+            effects.reply = None
+        return True

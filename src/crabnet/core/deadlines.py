@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from crabnet.domain.lifecycle import Record, execution_deadline_ms
+from crabnet.domain.lifecycle import Record, claim_deadline_s, execution_deadline_ms
 from crabnet.domain.model import FINAL, FactKind, SeedStatus
 
 
@@ -14,9 +14,11 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
     if seed is None:
         return None
     if progress.status in {SeedStatus.OPEN, SeedStatus.FORFEITED}:
-        return (seed.claim_deadline_s + 1) * 1000, FactKind.CLOSE
+        return (claim_deadline_s(seed, progress) + 1) * 1000, FactKind.CLOSE
     if progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING} and progress.claimed_at is not None:
-        return execution_deadline_ms(seed, progress.claimed_at) + grace_ms, FactKind.FORFEIT
+        # Statements are dated in whole seconds: within the second of the deadline a forfeit is not due yet.
+        deadline_s = -(-execution_deadline_ms(seed, progress.claimed_at) // 1000)
+        return deadline_s * 1000 + grace_ms, FactKind.FORFEIT
     return None
 
 

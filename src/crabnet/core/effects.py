@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from crabnet.domain.model import Bid, Claim, Seed, TaskResult
+from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 
 FieldValue = str | int | bool | None
 
@@ -59,6 +59,14 @@ class FeedPlace(NamedTuple):
     fork: bool = False
 
 
+class EndedClaim(NamedTuple):
+    """A claim for this node that is over; ``status`` is what the seed is now."""
+
+    seed_id: str
+    claim_id: str
+    status: SeedStatus
+
+
 class RunOrder(NamedTuple):
     """A command that may be run, once the records are durable."""
 
@@ -83,6 +91,6 @@ class Effects:
     serves: list[Serve] = field(default_factory=list)
     proofs: list[ServeProof] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
-    cancelled_claims: list[str] = field(default_factory=list)
+    ended_claims: list[EndedClaim] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""

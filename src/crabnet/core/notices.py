@@ -69,8 +69,18 @@ def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> 
 
 
 def change_notice(change: Change, envelope_id: str) -> Notice:
-    """A seed moved."""
+    """A seed moved, or its run was heard of again."""
     before, after = change.before, change.after
+    if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
+        renewed: dict[str, FieldValue] = {
+            "seed_id": change.seed_id,
+            "claim_id": after.claim_id,
+            "run_id": after.run_id,
+            "worker": after.claimed_by,
+            "attempt": after.attempt,
+            "count": after.renewals,
+        }
+        return Notice("run_renewed", renewed)
     fields: dict[str, FieldValue] = {
         "seed_id": change.seed_id,
         "status": after.status.value,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec import structs
+
 from crabnet.domain.lifecycle import (
     BY_CREATOR,
     TRANSITIONS,
@@ -88,7 +90,7 @@ def _after_step(progress: Progress, fact: Fact) -> Progress:
     closed = body.outcome is _S.EXPIRED
     return Progress(
         status=body.outcome,
-        attempt=progress.attempt + (closed and progress.status is _S.FORFEITED),
+        attempt=progress.attempt + (closed and progress.status is not _S.OPEN),
         claim_id=None if closed else progress.claim_id,
         claimed_by=None if closed else progress.claimed_by,
         claimed_at=None if closed else progress.claimed_at,
@@ -108,6 +110,8 @@ def _judge_work(case: Case) -> Judgement:
 
 def _after_work(progress: Progress, fact: Fact) -> Progress:
     done = isinstance(fact.body, TaskResult)
+    if progress.status is _S.RUNNING and not done:
+        return structs.replace(progress, renewals=progress.renewals + 1, renewed_at=fact.body.created_at)
     return Progress(
         status=_S.DONE if done else _S.RUNNING,
         attempt=progress.attempt,
@@ -120,6 +124,8 @@ def _after_work(progress: Progress, fact: Fact) -> Progress:
 
 
 _STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
+_VOIDS_RESULT: Final = frozenset({_K.FORFEIT, _K.CLOSE})
+"""A result that crosses one of these on its way is void, in whichever order the two arrive."""
 
 
 class _Fold:
@@ -166,7 +172,7 @@ class _Fold:
         judgement = _judge_step(Case(fact, self.seed, self.progress, None, self.record))
         self.judged[fact.key] = judgement
         if judgement.verdict is Verdict.EFFECTIVE:
-            if fact.kind is _K.FORFEIT and self.progress.result_id is not None:
+            if fact.kind in _VOIDS_RESULT and self.progress.result_id is not None:
                 self.judged[self.progress.result_id] = _void(Reason.WRONG_STATE)
             self.progress = _after_step(self.progress, fact)
             if isinstance(fact.body, Claim):
@@ -245,7 +251,7 @@ def _last_step(record: Record, fact: Fact, seed: Seed) -> tuple[Judgement, Progr
     judgement = _judge_step(Case(fact, seed, progress, None, record))
     if judgement.verdict is not Verdict.EFFECTIVE:
         return judgement, progress
-    if fact.kind is _K.FORFEIT and progress.result_id is not None:
+    if fact.kind in _VOIDS_RESULT and progress.result_id is not None:
         return None
     return judgement, _after_step(progress, fact)
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from crabnet import limits
 from crabnet.domain.model import (
     EFFECTIVE,
     Bid,
@@ -20,6 +21,7 @@ from crabnet.domain.model import (
     FactKind,
     Judgement,
     Progress,
+    Run,
     Seed,
     SeedStatus,
     Settlement,
@@ -30,16 +32,23 @@ from crabnet.errors import Reason
 _S = SeedStatus
 _K = FactKind
 
+CLAIM_HOLDS: Final = frozenset({_S.CLAIMED, _S.RUNNING, _S.DONE})
+"""Where a claim counts and nothing has ended it yet."""
+
 TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
     (_S.OPEN, _K.CLAIM): frozenset({_S.CLAIMED}),
     (_S.OPEN, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.CLAIMED, _K.STARTED): frozenset({_S.RUNNING}),
     (_S.CLAIMED, _K.RESULT): frozenset({_S.DONE}),
     (_S.CLAIMED, _K.FORFEIT): frozenset({_S.FORFEITED}),
+    (_S.CLAIMED, _K.CLOSE): frozenset({_S.EXPIRED}),
+    (_S.RUNNING, _K.STARTED): frozenset({_S.RUNNING}),
     (_S.RUNNING, _K.RESULT): frozenset({_S.DONE}),
     (_S.RUNNING, _K.FORFEIT): frozenset({_S.FORFEITED}),
+    (_S.RUNNING, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.DONE, _K.SETTLE): frozenset({_S.ACCEPTED, _S.REJECTED}),
     (_S.DONE, _K.FORFEIT): frozenset({_S.FORFEITED}),
+    (_S.DONE, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.FORFEITED, _K.CLAIM): frozenset({_S.CLAIMED}),
     (_S.FORFEITED, _K.CLOSE): frozenset({_S.EXPIRED}),
 }
@@ -130,6 +139,20 @@ def _settlement(case: Case) -> Settlement:
     return case.fact.body
 
 
+def _run(case: Case) -> Run:
+    if not isinstance(case.fact.body, Run):
+        raise TypeError(f"{case.fact.kind} is not a run")
+    return case.fact.body
+
+
+def claim_deadline_s(seed: Seed, progress: Progress) -> int:
+    """Last second at which a claim may be made. A forfeit begins the time for claiming anew."""
+    if progress.status is not _S.FORFEITED or progress.settled_at is None:
+        return seed.claim_deadline_s
+    window_s = max(0, seed.claim_deadline_s - seed.bid_deadline_ts)
+    return max(seed.claim_deadline_s, progress.settled_at + window_s)
+
+
 def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     """When a claim made at ``claimed_at_s`` (seconds) is overdue, in milliseconds since the epoch."""
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
@@ -152,11 +175,14 @@ _BY_WORKER = Rule(
     "the author is the worker of the claim",
     lambda c: c.claim is not None and c.fact.author == c.claim.worker,
 )
-_THIS_ATTEMPT = Rule(
-    Reason.WRONG_STATE,
-    "it must name the current attempt",
-    lambda c: _settlement(c).attempt == c.progress.attempt and _settlement(c).claim_id == c.progress.claim_id,
-)
+
+
+def _names_attempt(case: Case) -> bool:
+    named = _settlement(case)
+    return named.attempt == case.progress.attempt and named.claim_id == case.progress.claim_id
+
+
+_THIS_ATTEMPT = Rule(Reason.WRONG_STATE, "it must name the current attempt", _names_attempt)
 
 RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.SEED: (Rule(Reason.UNAUTHORISED, "a seed names its author", lambda c: c.fact.author == c.seed.created_by),),
@@ -174,7 +200,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
-            lambda c: _claim_of(c).created_at <= c.seed.claim_deadline_s,
+            lambda c: _claim_of(c).created_at <= claim_deadline_s(c.seed, c.progress),
         ),
         Rule(
             Reason.WRONG_STATE,
@@ -183,7 +209,19 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         ),
         Rule(Reason.UNKNOWN_BID, "it names an eligible bid and its bidder", _bid_fits_claim),
     ),
-    _K.STARTED: (_BY_WORKER,),
+    _K.STARTED: (
+        _BY_WORKER,
+        Rule(
+            Reason.WRONG_STATE,
+            "a claim is begun once, and only its run is renewed",
+            lambda c: _run(c).renews == (c.progress.run_id if c.progress.status is _S.RUNNING else None),
+        ),
+        Rule(
+            Reason.LIMIT_EXCEEDED,
+            f"a run is renewed at most {limits.RUN_RENEWALS_MAX} times",
+            lambda c: c.progress.renewals < limits.RUN_RENEWALS_MAX,
+        ),
+    ),
     _K.RESULT: (_BY_WORKER,),
     _K.SETTLE: (
         BY_CREATOR,
@@ -206,7 +244,14 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             ),
         ),
     ),
-    _K.CLOSE: (BY_CREATOR,),
+    _K.CLOSE: (
+        BY_CREATOR,
+        Rule(
+            Reason.WRONG_STATE,
+            "a claim that is withdrawn must be named, with its attempt",
+            lambda c: c.progress.status not in CLAIM_HOLDS or _names_attempt(c),
+        ),
+    ),
 }
 """What every node demands of a fact, in this order: functions of facts alone, so that all nodes agree."""
 
@@ -215,6 +260,11 @@ def _bid_has_room(case: Case) -> bool:
     return case.seed.max_bids == 0 or len(counting_bids(case.record)) < case.seed.max_bids
 
 
+_NO_RESULT_YET = Rule(
+    Reason.WRONG_STATE,
+    "no result has come: accept or reject it instead",
+    lambda c: c.progress.status is not _S.DONE,
+)
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
     "the claim awaits this",
@@ -246,13 +296,8 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     ),
     _K.STARTED: (_WORK_IS_DUE,),
     _K.RESULT: (_WORK_IS_DUE,),
-    _K.FORFEIT: (
-        Rule(
-            Reason.WRONG_STATE,
-            "no result has come: accept or reject it instead",
-            lambda c: c.progress.status is not _S.DONE,
-        ),
-    ),
+    _K.FORFEIT: (_NO_RESULT_YET,),
+    _K.CLOSE: (_NO_RESULT_YET,),
 }
 """What a node demands of its own operator, on top of ``RULES``."""
 

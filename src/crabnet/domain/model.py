@@ -102,13 +102,18 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The worker's word that it has begun to run the command of a claim."""
+    """The worker's word that it has begun to run the command of a claim, or that it still runs it (``renews``).
+
+    ``lease_ms`` is how long it may be silent from then on before somebody should wonder.
+    """
 
     id: Id
     seed_id: Id
     claim_id: Id
     worker: NodeId
     created_at: Natural
+    renews: Id | None = None
+    lease_ms: Natural | None = None
 
 
 class TerminationCause(StrEnum):
@@ -241,6 +246,8 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     result_id: str | None = None
     settled_at: int | None = None
     note: str = ""
+    renewals: int = 0
+    renewed_at: int | None = None
 
     @property
     def version(self) -> int:

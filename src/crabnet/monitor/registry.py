@@ -52,6 +52,8 @@ class EventKind(StrEnum):
     ENVELOPE_PARKED = "envelope_parked"
     ENVELOPE_DROPPED = "envelope_dropped"
     SEED_CHANGED = "seed_changed"
+    CLAIM_OVERDUE = "claim_overdue"
+    SEED_RECLAIMED = "seed_reclaimed"
     FORK_DETECTED = "fork_detected"
     SEEN_PRUNED = "seen_pruned"
     GAP_DETECTED = "gap_detected"
@@ -80,6 +82,10 @@ class EventKind(StrEnum):
     RUN_REFUSED = "run_refused"
     RUN_INTERRUPTED = "run_interrupted"
     RUN_TIMED_OUT = "run_timed_out"
+    RUN_QUEUED = "run_queued"
+    RUN_CANCELLED = "run_cancelled"
+    RUN_RENEWED = "run_renewed"
+    RUN_SILENT = "run_silent"
 
     LEDGER_RECOVERED = "ledger_recovered"
     LEDGER_POISONED = "ledger_poisoned"
@@ -122,6 +128,7 @@ FIELDS: Final = MappingProxyType(
         "free_bytes": "bytes still free on the file system of the data dir",
         "future_skew_ms": "how far in the future a message may be dated, milliseconds",
         "job": "name of the background job",
+        "lease_ms": "how long a run said it would be silent at most, milliseconds",
         "key_id": "id of the signing key",
         "kind": "kind of the envelope, such as `SeedCreated`",
         "last_seq": "last sequence number of the range",
@@ -249,6 +256,16 @@ EVENTS: Final = MappingProxyType(
             "seed_id status status_before attempt author worker claim_id result_id envelope_id reason",
             "The status or the attempt of a seed changed.",
         ),
+        EventKind.CLAIM_OVERDUE: _spec(
+            "A",
+            _CORE,
+            "seed_id claim_id worker attempt status_before reason",
+            "A claim of this node's seed had no result in time; the node has forfeited it. `status_before` tells"
+            " whether the worker had begun.",
+        ),
+        EventKind.SEED_RECLAIMED: _spec(
+            "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid by itself."
+        ),
         EventKind.FORK_DETECTED: _spec(
             "A",
             _CORE,
@@ -371,6 +388,30 @@ EVENTS: Final = MappingProxyType(
             _RUNNER,
             "seed_id claim_id run_id timeout_ms duration_ms signal escalated",
             "A command was ended because its time was over.",
+        ),
+        EventKind.RUN_QUEUED: _spec(
+            "I", _RUNNER, "seed_id claim_id count", "A run waits for others to end; `count` runs wait now."
+        ),
+        EventKind.RUN_CANCELLED: _spec(
+            "W",
+            _RUNNER,
+            "seed_id claim_id run_id reason status exit_code signal duration_ms cpu_ms bytes",
+            "A run, waiting or begun, was ended before its time, or its result came too late to count: by its operator"
+            " (`run_cancelled`), or because the claim is over (`claim_over`, with the seed's `status`). Without a"
+            " `run_id` it had not begun. No result is sent of a claim that is over.",
+        ),
+        EventKind.RUN_RENEWED: _spec(
+            "I",
+            _CORE,
+            "seed_id claim_id run_id worker attempt count",
+            "The worker says that a run goes on, for the `count`th time.",
+        ),
+        EventKind.RUN_SILENT: _spec(
+            "A",
+            _CORE,
+            "seed_id claim_id run_id worker attempt lease_ms duration_ms",
+            "The run of this node's seed was not heard of within its lease; told once for a run. `duration_ms` is since"
+            " the last word.",
         ),
         EventKind.LEDGER_RECOVERED: _spec(
             "I",

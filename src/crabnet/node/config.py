@@ -24,6 +24,8 @@ def core_config(settings: Settings) -> CoreConfig:
         accept_feed_risk=settings.accept_feed_risk,
         refuse_equivocators=settings.refuse_equivocators,
         execution_grace_ms=settings.execution_grace_s * 1000,
+        auto_reclaim=settings.auto_reclaim,
+        reclaim_attempts_max=settings.auto_reclaim_attempts_max,
         archive_after_ms=settings.archive_after_s * 1000,
         talk=not settings.legacy_peers,
         alias=settings.alias,

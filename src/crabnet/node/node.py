@@ -11,6 +11,7 @@ from typing import Self
 import trio
 
 from crabnet import limits
+from crabnet.core.build import own_claim
 from crabnet.core.commands import (
     CreateClaim,
     Operation,
@@ -36,7 +37,7 @@ from crabnet.node.reporting import Reporter, report_start
 from crabnet.node.seed_state import SeedState, seed_state
 from crabnet.node.store import Store, open_store, wall_ms
 from crabnet.node.views import find_seeds
-from crabnet.node.work import Workshop
+from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
@@ -102,8 +103,25 @@ class Node:
         return reply
 
     async def run(self, seed_id: str, *, announce: bool = True) -> TaskResult:
-        """Run a seed claimed for this node and state the result; returns when that is durable. Raises RefusedError."""
-        return await self._workshop.run(seed_id, announce)
+        """Run a seed claimed for this node and state the result; returns when that is durable. Raises RefusedError.
+
+        Waits while as many run as may. A run that is ended because its claim is over has no result: CLAIM_OVER.
+        """
+        return await self.workshop.run(seed_id, announce)
+
+    async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
+        """End a seed, or this node's run of one: says which, ``seed``, ``queued`` (a run that waited) or ``run``.
+
+        A seed of one's own is withdrawn for good, claimed or not; a run of another's seed is ended with a result that
+        says so, or leaves the queue. Raises RefusedError.
+        """
+        definition = self.core.record(seed_id).definition
+        if definition is not None and definition.created_by == self.node_id:
+            await self.perform(
+                Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note or "withdrawn", announce=announce)
+            )
+            return "seed"
+        return "queued" if await self.workshop.cancel(seed_id) is Stage.QUEUED else "run"
 
     async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
         """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
@@ -214,7 +232,10 @@ class Node:
         self.committer = Committer(store.ledger, self._release)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
-        self._workshop = Workshop(runner, self._task_of, self.perform, self.reporter.notify)
+        bounds = WorkshopConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
+        self.workshop = Workshop(
+            runner, bounds, self._task_of, self.core.awaits_result, self.perform, self.reporter.notify
+        )
         await self._open_network()
         report_start(
             self.reporter.notify,
@@ -373,8 +394,8 @@ class Node:
                 self.network.serve(serve)
             for proof in effects.proofs:
                 self.network.serve_proof(proof)
-            for claim_id in effects.cancelled_claims:
-                self._workshop.stop(claim_id)
+            for claim in effects.ended_claims:
+                self.workshop.ended(claim)
 
     async def remember_feed_risk(self) -> None:
         """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
@@ -428,11 +449,15 @@ class Node:
                 self._drops[direction] = count
                 self.reporter.notify("datagram_dropped", fields)
 
-    def _task_of(self, seed_id: str) -> tuple[str, int]:
-        seed = self.core.record(seed_id).definition
-        if seed is None:
-            raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
-        return seed.command, seed.timeout_ms
+    def _task_of(self, seed_id: str) -> Task:
+        record = self.core.record(seed_id)
+        claim_id = own_claim(record, seed_id, self.node_id)
+        status = record.progress.status
+        if status is SeedStatus.RUNNING:
+            raise RefusedError(f"seed {seed_id} is running already", Reason.RUN_IN_PROGRESS)
+        if record.definition is None or status is not SeedStatus.CLAIMED:
+            raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
+        return Task(record.definition.command, record.definition.timeout_ms, record.definition.created_by, claim_id)
 
 
 def _first(group: BaseExceptionGroup[CrabnetError]) -> BaseException:

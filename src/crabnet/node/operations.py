@@ -15,7 +15,7 @@ from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.errors import Reason, UsageError
 from crabnet.node.importing import UnsignedFact, import_entries
 from crabnet.node.node import Node
-from crabnet.node.views import body_view, find_seeds, seed_details, seed_page, seed_view
+from crabnet.node.views import body_view, find_seeds, local_run, seed_details, seed_page, seed_view
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
 from crabnet.settings import shown
@@ -46,6 +46,12 @@ class _Run(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class _Settle(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed_id: str
     outcome: SeedStatus
+    note: str = ""
+    announce: bool = True
+
+
+class _Cancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
     note: str = ""
     announce: bool = True
 
@@ -92,6 +98,14 @@ async def _settle(node: Node, params: _Settle) -> JsonObject:
     return {"seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000)}
 
 
+async def _cancel(node: Node, params: _Cancel) -> JsonObject:
+    cancelled = await node.cancel(params.seed_id, note=params.note, announce=params.announce)
+    return {
+        "cancelled": cancelled,
+        "seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000),
+    }
+
+
 async def _list(node: Node, params: _List) -> JsonObject:
     after = None
     if params.after is not None:
@@ -114,6 +128,7 @@ async def _list(node: Node, params: _List) -> JsonObject:
 async def _show(node: Node, params: _Show) -> JsonObject:
     is_equivocator = node.core.replica.feeds.is_equivocator
     details = seed_details(node.core.record(params.seed_id), node.clock_ms() // 1000, is_equivocator)
+    details["local_run"] = local_run(node.workshop.view(params.seed_id))
     await node.durable()
     return details
 
@@ -189,6 +204,12 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "seen": len(replica.seen),
         "peers": len(node.core.neighbours.peers.confirmed()),
         "unsent": node.outbox.unsent,
+        "runs": {
+            "running": node.workshop.turns.running,
+            "queued": node.workshop.turns.queued,
+            "running_max": node.workshop.turns.runs_max,
+            "queued_max": node.workshop.turns.queue_max,
+        },
         "feed_risk": node.core.feed_risk,
         "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],
         "equivocators_total": len(replica.feeds.equivocators()),
@@ -213,6 +234,7 @@ _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject
     "seed.claim": (_Claim, _claim),
     "seed.run": (_Run, _run),
     "seed.settle": (_Settle, _settle),
+    "seed.cancel": (_Cancel, _cancel),
     "seed.list": (_List, _list),
     "seed.show": (_Show, _show),
     "state.vector": (_NoParams, _vector),

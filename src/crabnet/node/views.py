@@ -8,8 +8,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from crabnet.core.sweeper import lease_of
 from crabnet.domain.lifecycle import Record, counting_bids, status_at
 from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
+from crabnet.node.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
 
@@ -44,8 +46,32 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
         version=progress.version,
         bid_count=sum(entry.effective for entry in record.bids),
         note=progress.note,
+        **_run_view(record),
     )
     return view
+
+
+def _run_view(record: Record) -> JsonObject:
+    """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
+    progress = record.progress
+    begun = next((entry.fact.body for entry in record.others if entry.fact.key == progress.run_id), None)
+    started_at = None if begun is None else begun.created_at
+    running = progress.status is SeedStatus.RUNNING
+    heard_at = progress.renewed_at if progress.renewed_at is not None else started_at
+    lease_ms = lease_of(record)
+    return {
+        "started_at": started_at,
+        "heard_at": heard_at if running else None,
+        "lease_until": None if lease_ms is None or heard_at is None else heard_at + -(-lease_ms // 1000),
+        "renewals": progress.renewals,
+    }
+
+
+def local_run(view: RunView | None) -> JsonValue:
+    """The run of a seed on this node, which others do not see."""
+    if view is None:
+        return None
+    return {"stage": view.stage.value, "position": view.position, "since_ms": view.since_ms}
 
 
 IsEquivocator = Callable[[str], bool]

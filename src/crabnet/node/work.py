@@ -3,89 +3,245 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import NamedTuple
 
 import trio
 
 from crabnet import limits
-from crabnet.core.commands import FinishRun, StartRun
-from crabnet.core.effects import FieldValue, Reply, RunOrder
-from crabnet.domain.model import TaskResult, Termination, TerminationCause
-from crabnet.errors import Reason, RefusedError
+from crabnet.core.commands import FinishRun, RenewRun, StartRun
+from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
+from crabnet.domain.model import SeedStatus, TaskResult, Termination, TerminationCause
+from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.node.turns import Place, Turns
 from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import Refused, RunnerPolicy, check_command
 
-Perform = Callable[[StartRun | FinishRun], Awaitable[Reply]]
+Perform = Callable[[StartRun | RenewRun | FinishRun], Awaitable[Reply]]
 Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class Task(NamedTuple):
+    """What is to be run, of a seed that was claimed for this node."""
+
+    command: str
+    timeout_ms: int
+    publisher: str
+    claim_id: str
+
+
+class Stage(StrEnum):
+    """How far a run is."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    ENDING = "ending"
+
+
+class RunView(NamedTuple):
+    """A run of this node as its operator sees it: its place in the queue, from 1, and the age of its stage."""
+
+    stage: Stage
+    position: int | None
+    since_ms: int
+
+
+class WorkshopConfig(NamedTuple):
+    """Bounds of a workshop."""
+
+    runs_max: int
+    queue_max: int
+    lease_ms: int
+
+
+class _Job:
+    """One run, from the wish to its end."""
+
+    def __init__(self, seed_id: str, task: Task) -> None:
+        self.seed_id = seed_id
+        self.task = task
+        self.stage = Stage.QUEUED
+        self.since = trio.current_time()
+        self.go_on = trio.Event()
+        """Its turn has come, or it is to end."""
+        self.stop = trio.Event()
+        self.done = trio.Event()
+        self.cancelled: Reason | None = None
+        self.status: SeedStatus | None = None
+
+    def enter(self, stage: Stage) -> None:
+        self.stage = stage
+        self.since = trio.current_time()
+
+    def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
+        """Let it end before its time. That its claim is over outweighs its operator's wish."""
+        if self.cancelled is not Reason.CLAIM_OVER:
+            self.cancelled, self.status = reason, status
+        self.go_on.set()
+        self.stop.set()
 
 
 class Workshop:
     """The runs of this node. ``perform`` has the core do something and returns when that is durable.
 
-    ``task_of`` gives a seed's command and timeout in milliseconds, or raises RefusedError.
+    ``task_of`` gives the task of a seed that may be run now, or raises RefusedError; ``holds(seed_id, claim_id)`` says
+    whether that claim still awaits a result.
     """
 
     def __init__(
-        self, policy: RunnerPolicy, task_of: Callable[[str], tuple[str, int]], perform: Perform, notify: Notify
+        self,
+        policy: RunnerPolicy,
+        config: WorkshopConfig,
+        task_of: Callable[[str], Task],
+        holds: Callable[[str, str], bool],
+        perform: Perform,
+        notify: Notify,
     ) -> None:
         self.policy = policy
+        self.turns = Turns(config.runs_max, config.queue_max)
+        self._lease_ms = config.lease_ms
         self._task_of = task_of
+        self._holds = holds
         self._perform = perform
         self._notify = notify
-        self._stops: dict[str, trio.Event] = {}
-        self._starting: set[str] = set()
+        self._jobs: dict[str, _Job] = {}
 
-    @property
-    def running(self) -> int:
-        """Commands that run now."""
-        return len(self._stops)
+    def view(self, seed_id: str) -> RunView | None:
+        """How the run of a seed stands here; None if there is none."""
+        job = self._jobs.get(seed_id)
+        if job is None:
+            return None
+        since_ms = round((trio.current_time() - job.since) * 1000)
+        return RunView(job.stage, self.turns.position(seed_id), since_ms)
 
-    def stop(self, claim_id: str) -> None:
-        """End the run of a claim that is over: forfeited by its creator, or settled."""
-        event = self._stops.get(claim_id)
-        if event is not None:
-            event.set()
+    def ended(self, claim: EndedClaim) -> None:
+        """A claim is over: withdrawn or forfeited by its creator, or answered. Its run has no purpose any more."""
+        job = self._jobs.get(claim.seed_id)
+        if job is not None and job.task.claim_id == claim.claim_id:
+            job.end(Reason.CLAIM_OVER, claim.status)
+
+    async def cancel(self, seed_id: str) -> Stage:
+        """End a run of this node before its time; returns once that is done, with the stage that it was in.
+
+        One that had begun has a result then, with the cause ``cancelled``; one that waited has none. Raises
+        RefusedError.
+        """
+        job = self._jobs.get(seed_id)
+        if job is None:
+            raise RefusedError(f"seed {seed_id} neither runs nor waits here: there is nothing to cancel")
+        stage = job.stage
+        job.end(Reason.RUN_CANCELLED)
+        await job.done.wait()
+        return stage
 
     async def run(self, seed_id: str, announce: bool) -> TaskResult:
-        """Run a seed that was claimed for this node, and state the result. Raises RefusedError, UsageError."""
-        if seed_id in self._starting:
-            raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
-        if len(self._starting) >= limits.RUNS_MAX:
-            raise RefusedError(
-                f"{limits.RUNS_MAX} commands run already; try again when one has ended", Reason.LIMIT_EXCEEDED
-            )
-        self._starting.add(seed_id)
-        try:
-            return await self._run(seed_id, announce)
-        finally:
-            self._starting.discard(seed_id)
+        """Run a seed that was claimed for this node, and state the result; waits for its turn first.
 
-    async def _run(self, seed_id: str, announce: bool) -> TaskResult:
-        command, timeout_ms = self._task_of(seed_id)
-        if isinstance(check_command(self.policy, command), Refused):
-            refused = await run_command(RunRequest("", command, timeout_ms), self.policy)
-            result = await self._perform(finish(seed_id, refused, announce))
-            if not isinstance(result, TaskResult):
-                raise TypeError("FinishRun gives a result")
-            self._tell({"seed_id": seed_id, "claim_id": result.claim_id}, refused, result, timeout_ms)
-            return result
-        order = await self._perform(StartRun(seed_id=seed_id, announce=announce))
+        Raises RefusedError, with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result.
+        """
+        if seed_id in self._jobs:
+            raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
+        job = _Job(seed_id, self._task_of(seed_id))
+        if isinstance(check_command(self.policy, job.task.command), Refused):
+            place = Place.RUNS
+        else:
+            place = self.turns.enter(seed_id, job.task.publisher)
+        if place is Place.FULL:
+            raise RefusedError(
+                f"{self.turns.running} commands run and {self.turns.queued} wait already; try again when one has ended",
+                Reason.QUEUE_FULL,
+            )
+        self._jobs[seed_id] = job
+        try:
+            if place is Place.WAITS:
+                ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": job.task.claim_id}
+                self._notify("run_queued", {**ids, "count": self.turns.queued})
+                await job.go_on.wait()
+            return await self._run(job, announce)
+        finally:
+            del self._jobs[seed_id]
+            for admitted in self.turns.leave(seed_id, job.task.publisher):
+                self._jobs[admitted].go_on.set()
+            job.done.set()
+
+    async def _run(self, job: _Job, announce: bool) -> TaskResult:
+        seed_id, task = job.seed_id, job.task
+        ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": task.claim_id}
+        if job.cancelled is not None:
+            raise self._given_up(job, ids, None)
+        job.enter(Stage.STARTING)
+        if isinstance(check_command(self.policy, task.command), Refused):
+            refused = await run_command(RunRequest("", task.command, task.timeout_ms), self.policy)
+            return await self._finish(job, ids, refused, announce)
+        lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
+        order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
         if not isinstance(order, RunOrder):
             raise TypeError("StartRun gives an order")
-        stop = self._stops[order.claim_id] = trio.Event()
-        ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": order.claim_id, "run_id": order.run_id}
+        ids["run_id"] = order.run_id
         self._notify("run_started", {**ids, "attempt": order.attempt, "timeout_ms": order.timeout_ms})
-        try:
+        if job.cancelled is Reason.CLAIM_OVER:
+            raise self._given_up(job, ids, None)
+        job.enter(Stage.RUNNING)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._renew, seed_id, lease_ms, announce)
             outcome = await run_command(
-                RunRequest(order.run_id, order.command, order.timeout_ms), self.policy, stop=stop
+                RunRequest(order.run_id, order.command, order.timeout_ms), self.policy, stop=job.stop
             )
-        finally:
-            del self._stops[order.claim_id]
-        result = await self._perform(finish(seed_id, outcome, announce))
-        if not isinstance(result, TaskResult):
-            raise TypeError("FinishRun gives a result")
-        self._tell(ids, outcome, result, order.timeout_ms)
-        return result
+            nursery.cancel_scope.cancel()
+        job.enter(Stage.ENDING)
+        return await self._finish(job, ids, outcome, announce)
+
+    async def _renew(self, seed_id: str, lease_ms: int, announce: bool) -> None:
+        """Say at half of each lease that the run goes on. Whoever refuses that for good ends the run, too."""
+        for _ in range(limits.RUN_RENEWALS_MAX):
+            await trio.sleep(lease_ms / 2000)
+            try:
+                await self._perform(RenewRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
+            except CrabnetError as error:
+                if error.reason is not Reason.FEED_RISK:
+                    return
+
+    async def _finish(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome, announce: bool) -> TaskResult:
+        """State the result, unless the claim is over. While nothing may be written into our feed, wait with it."""
+        while self._holds(job.seed_id, job.task.claim_id):
+            try:
+                result = await self._perform(finish(job.seed_id, outcome, announce))
+            except RefusedError as error:
+                if error.reason is not Reason.FEED_RISK:
+                    raise
+                await trio.sleep(limits.RUN_RESULT_RETRY_MS / 1000)
+                continue
+            if not isinstance(result, TaskResult):
+                raise TypeError("FinishRun gives a result")
+            if job.cancelled is Reason.RUN_CANCELLED:
+                self._given_up(job, ids, outcome)
+            self._tell(ids, outcome, result, job.task.timeout_ms)
+            return result
+        job.end(Reason.CLAIM_OVER, job.status)
+        raise self._given_up(job, ids, outcome)
+
+    def _given_up(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome | None) -> RefusedError:
+        """Tell of a run that was ended before its time, and give the error that says so."""
+        reason = job.cancelled or Reason.RUN_CANCELLED
+        status = None if job.status is None else job.status.value
+        fields: dict[str, FieldValue] = {**ids, "reason": reason.value, "status": status}
+        if outcome is not None:
+            end = outcome.termination
+            fields |= {
+                "exit_code": outcome.exit_code,
+                "signal": end.signal,
+                "duration_ms": outcome.duration_ms,
+                "cpu_ms": end.cpu_ms,
+                "bytes": outcome.stdout_bytes + outcome.stderr_bytes,
+            }
+        self._notify("run_cancelled", fields)
+        if reason is Reason.RUN_CANCELLED:
+            return RefusedError(f"the run of seed {job.seed_id} was cancelled before it began", reason)
+        began = "has not begun" if outcome is None else "was ended, its result is not sent"
+        now = f", which is {status} now" if status is not None else ""
+        return RefusedError(f"the claim of seed {job.seed_id}{now}, is over: the run {began}", reason)
 
     def _tell(self, ids: dict[str, FieldValue], outcome: RunOutcome, result: TaskResult, timeout_ms: int) -> None:
         fields: dict[str, FieldValue] = {**ids, "result_id": result.id}

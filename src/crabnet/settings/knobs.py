@@ -165,6 +165,15 @@ class Settings:
     execution_grace_s: int = _knob(30, _Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline before the creator forfeits a claim.",
         unit="s", env="CRABNET_EXECUTION_GRACE_SECONDS"))
+    auto_reclaim: bool = _knob(False, _Row(
+        BoolKind(), "protocol", "After a forfeit, claim the next bid without being asked: the cheapest of the workers "
+        "that were chosen least often for this task."))
+    auto_reclaim_attempts_max: int = _knob(3, _Row(
+        IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Attempts in all at a task beyond which `auto_reclaim` claims no "
+        "further bid.", unit="attempts"))
+    clock_follow_ms: int = _knob(300_000, _Row(
+        IntKind(0, DAY_S * 1000), "protocol", "Steps of the system's clock up to this are followed while the node "
+        "runs, gradually; after larger ones it keeps its own time until it is restarted.", unit="ms"))
 
     runner_allowed_commands: tuple[str, ...] = _knob(
         ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), _Row(
@@ -185,6 +194,15 @@ class Settings:
     runner_timeout_kill_wait_ms: int = _knob(1_000, _Row(
         IntKind(0, limits.RUNNER_KILL_WAIT_MS_MAX), "runner", "Time between SIGTERM and SIGKILL after a timeout.",
         unit="ms"))
+    runner_runs_max: int = _knob(limits.RUNNER_RUNS_MAX_DEFAULT, _Row(
+        IntKind(1, limits.RUNNER_RUNS_MAX), "runner", "Commands that run at the same time; further ones wait.",
+        unit="runs"))
+    runner_queue_max: int = _knob(limits.RUNNER_QUEUE_MAX_DEFAULT, _Row(
+        IntKind(0, limits.RUNNER_QUEUE_MAX), "runner", "Runs that may wait for others to end; their publishers take "
+        "turns. Further ones are refused.", unit="runs"))
+    runner_lease_ms: int = _knob(limits.RUNNER_LEASE_MS_DEFAULT, _Row(
+        IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "A longer run is renewed at half of this, so that its "
+        "publisher knows it goes on; at least a sixteenth of the task's timeout is taken.", unit="ms"))
 
     checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",

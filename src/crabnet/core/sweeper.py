@@ -1,0 +1,209 @@
+"""What time does to the operator's own seeds: closing, forfeiting, claiming anew, and noticing runs that fell silent.
+
+The sweeper looks and proposes; its wishes take the same road as the operator's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.core.commands import CreateClaim, Settle
+from crabnet.core.deadlines import Agenda, due_at_ms
+from crabnet.core.effects import FieldValue, Notice
+from crabnet.domain.lifecycle import EMPTY, Record, claim_deadline_s, counting_bids
+from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus
+from crabnet.domain.state import State
+from crabnet.errors import Reason
+
+
+class SweepConfig(Struct, frozen=True, kw_only=True):
+    """What the sweeper needs of the settings. ``attempts_max`` bounds the claims that it makes by itself."""
+
+    execution_grace_ms: int
+    auto_reclaim: bool
+    attempts_max: int
+
+
+class Sweep(NamedTuple):
+    """Something to do by itself, and what is told of it once it is done."""
+
+    wish: CreateClaim | Settle
+    notice: Notice | None
+
+
+class _Heard(NamedTuple):
+    """The last sign of life of a run, by this node's clock."""
+
+    run_id: str
+    renewals: int
+    at_ms: int
+    silent: bool
+
+
+class Sweeper:
+    """The deadlines of all seeds in ``state`` that ``node_id`` has published.
+
+    After a start no claim is forfeited for one grace: what peers have to say of it may be on its way.
+    """
+
+    def __init__(self, config: SweepConfig, node_id: str, state: State) -> None:
+        self._config = config
+        self._node_id = node_id
+        self._state = state
+        self._deadlines = Agenda()
+        self._leases = Agenda()
+        self._heard: dict[str, _Heard] = {}
+        self._forfeits_from_ms = 0
+
+    def begin(self, now_ms: int) -> int:
+        """To be called once at the start, after ``watch`` of every seed; how many deadlines passed meanwhile."""
+        self._forfeits_from_ms = now_ms + self._config.execution_grace_ms
+        return sum(
+            self._is_own(record) and (due := due_at_ms(record, 0)) is not None and due[0] <= now_ms
+            for record in self._state.records.values()
+        )
+
+    def _is_own(self, record: Record) -> bool:
+        definition = record.definition
+        return definition is not None and definition.created_by == self._node_id
+
+    def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Note when time will matter to a seed that has changed."""
+        if not self._is_own(record):
+            return
+        due = due_at_ms(record, self._config.execution_grace_ms)
+        if due is not None:
+            self._deadlines.add(due[0], seed_id)
+        if self._reclaimable(record, now_ms) is not None:
+            self._deadlines.add(now_ms, seed_id)
+        self._watch_run(seed_id, record, now_ms)
+
+    def bid_came(self, seed_id: str, now_ms: int) -> None:
+        """Something was said of a seed that did not move it: a bid, perhaps, that a forfeited one waits for."""
+        if not self._config.auto_reclaim:
+            return
+        record = self._state.records.get(seed_id, EMPTY)
+        if self._is_own(record) and self._reclaimable(record, now_ms) is not None:
+            self._deadlines.add(now_ms, seed_id)
+
+    def _watch_run(self, seed_id: str, record: Record, now_ms: int) -> None:
+        progress = record.progress
+        if progress.status is not SeedStatus.RUNNING or progress.run_id is None:
+            self._heard.pop(seed_id, None)
+            return
+        heard = self._heard.get(seed_id)
+        if heard is not None and (heard.run_id, heard.renewals) == (progress.run_id, progress.renewals):
+            return
+        silent = heard is not None and heard.run_id == progress.run_id and heard.silent
+        self._heard[seed_id] = _Heard(progress.run_id, progress.renewals, now_ms, silent)
+        lease_ms = lease_of(record)
+        if lease_ms is not None:
+            self._leases.add(now_ms + lease_ms, seed_id)
+
+    def sweep(self, now_ms: int) -> list[Sweep]:
+        """What is to be done now, at most 64 things."""
+        sweeps = []
+        for seed_id in self._deadlines.due(now_ms):
+            record = self._state.records.get(seed_id, EMPTY)
+            if not self._is_own(record):
+                continue
+            bid = self._reclaimable(record, now_ms)
+            if bid is not None:
+                sweeps.append(Sweep(CreateClaim(seed_id=seed_id, bid_id=bid.id), _reclaim_notice(record, bid)))
+                continue
+            due = due_at_ms(record, self._config.execution_grace_ms)
+            if due is None or due[0] > now_ms:
+                continue
+            if due[1] is FactKind.CLOSE:
+                note = "nobody was chosen in time"
+                sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
+            elif now_ms < self._forfeits_from_ms:
+                self._deadlines.add(self._forfeits_from_ms, seed_id)
+            else:
+                wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED, note="no result in time")
+                sweeps.append(Sweep(wish, _overdue_notice(seed_id, record.progress)))
+        return sweeps
+
+    def again(self, sweep: Sweep, now_ms: int) -> None:
+        """Something could not be done: try again in a while, if it is still due then."""
+        self._deadlines.add(now_ms + limits.SWEEP_RETRY_MS, sweep.wish.seed_id)
+
+    def silent(self, now_ms: int) -> list[Notice]:
+        """Runs whose lease has passed without a word, each told once."""
+        notices = []
+        for seed_id in self._leases.due(now_ms):
+            record, heard = self._state.records.get(seed_id, EMPTY), self._heard.get(seed_id)
+            lease_ms = lease_of(record)
+            if heard is None or heard.silent or lease_ms is None or now_ms < heard.at_ms + lease_ms:
+                continue
+            self._heard[seed_id] = heard._replace(silent=True)
+            progress = record.progress
+            fields: dict[str, FieldValue] = {
+                "seed_id": seed_id,
+                "claim_id": progress.claim_id,
+                "run_id": progress.run_id,
+                "worker": progress.claimed_by,
+                "attempt": progress.attempt,
+                "lease_ms": lease_ms,
+                "duration_ms": now_ms - heard.at_ms,
+            }
+            notices.append(Notice("run_silent", fields))
+        return notices
+
+    def _reclaimable(self, record: Record, now_ms: int) -> Bid | None:
+        """The bid to claim next for a seed that was forfeited, if this is to be done without the operator."""
+        seed, progress = record.definition, record.progress
+        if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
+            return None
+        most = min(self._config.attempts_max, limits.ATTEMPTS_MAX)
+        if progress.attempt >= most or now_ms // 1000 > claim_deadline_s(seed, progress):
+            return None
+        return next_bid(record)
+
+
+def next_bid(record: Record) -> Bid | None:
+    """Of the bids that count the cheapest of the workers that were chosen least often, the earliest of equals."""
+    claims = [entry.fact.body for entry in record.others if entry.effective and isinstance(entry.fact.body, Claim)]
+    chosen = Counter(claim.worker for claim in claims)
+    bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid)]
+    return min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
+
+
+def lease_of(record: Record) -> int | None:
+    """How long the run of the current claim said it would be silent at most, in milliseconds."""
+    progress = record.progress
+    if progress.status is not SeedStatus.RUNNING:
+        return None
+    latest: tuple[int, Run] | None = None
+    for entry in record.others:
+        run = entry.fact.body
+        if isinstance(run, Run) and entry.effective and run.claim_id == progress.claim_id:
+            latest = max(latest or (0, run), (entry.fact.seq, run), key=lambda item: item[0])
+    if latest is None or latest[1].lease_ms is None:
+        return None
+    return min(latest[1].lease_ms, limits.TIMEOUT_MS_MAX)
+
+
+def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
+    fields: dict[str, FieldValue] = {
+        "seed_id": seed_id,
+        "claim_id": progress.claim_id,
+        "worker": progress.claimed_by,
+        "attempt": progress.attempt,
+        "status_before": progress.status.value,
+        "reason": Reason.DEADLINE_PASSED.value,
+    }
+    return Notice("claim_overdue", fields)
+
+
+def _reclaim_notice(record: Record, bid: Bid) -> Notice:
+    fields: dict[str, FieldValue] = {
+        "seed_id": bid.seed_id,
+        "worker": bid.bidder,
+        "attempt": record.progress.attempt + 1,
+    }
+    return Notice("seed_reclaimed", fields)
