@@ -106,7 +106,7 @@ class Core:
             auto_reclaim=config.auto_reclaim,
             attempts_max=config.reclaim_attempts_max,
         )
-        self.sweeper = Sweeper(sweeps, signer.node_id, self.replica.state)
+        self.sweeper = Sweeper(sweeps, signer.node_id, self.replica.state, self._shuns)
         self._resting = Agenda()
         self._entropy = entropy
         self._interrupted: list[str] = []
@@ -347,7 +347,11 @@ class Core:
         parties = {entry.fact.author for entry in record.bids}
         if record.seed is not None:
             parties.add(record.seed.author)
-        return frozenset(each for each in parties - {self.signer.node_id} if feeds.is_equivocator(each))
+        return frozenset(each for each in parties - {self.signer.node_id} if self._shuns(each))
+
+    def _shuns(self, author: str) -> bool:
+        """True if the policy is to make no new deals with this author."""
+        return self.config.refuse_equivocators and self.replica.feeds.is_equivocator(author)
 
     def _readable(self, wish: Operation) -> bool:
         """False for what baseline peers could not read, when they are among those who listen."""
