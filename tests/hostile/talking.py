@@ -8,6 +8,8 @@ from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Kind, seal
+from crabnet.protocol.fork_proof import document_of
+from crabnet.protocol.fragment_wire import split
 from tests.hostile.case import Group, Recipe, Row, Sent, Stranger, made, resign
 from tests.support.envelopes import edit
 
@@ -36,6 +38,14 @@ def _heads(name: str, how: str, heads: JsonValue) -> Row:
 
 def _request(name: str, how: str, wants: JsonValue) -> Row:
     return Row(name, _said(Kind.FEED_REQUEST, how, lambda _: {"wants": wants}), R.MALFORMED)
+
+
+def _forks(name: str, how: str, forks: JsonValue) -> Row:
+    return Row(name, _said(Kind.FORK_HEADS, how, lambda _: {"forks": forks}), R.MALFORMED)
+
+
+def _proofs(name: str, how: str, wants: JsonValue) -> Row:
+    return Row(name, _said(Kind.FORK_REQUEST, how, lambda _: {"wants": wants}), R.MALFORMED)
 
 
 def _good_hello(stranger: Stranger) -> bytes:
@@ -85,9 +95,16 @@ def _unsigned(stranger: Stranger) -> Sent:
     return edit(raw, "meta.signature", "A" * 86)
 
 
+@made("a sound proof that its author forked its feed, for which nobody asked")
+def _proof(stranger: Stranger) -> Sent:
+    one = stranger.small_seed().raw
+    stranger.seq, stranger.head = 0, ""
+    return split(document_of(*sorted((one, stranger.small_seed(title="other").raw))))
+
+
 TALK = Group(
     "Talk",
-    "Hellos, heads and requests: signed, but broken. Nothing of it is remembered.",
+    "Hellos, heads, requests, forks: signed, but broken. Nothing of it is remembered.",
     [
         Row("hello of nothing", _said(Kind.NODE_HELLO, "an empty payload", lambda _: {}), R.MALFORMED),
         _hello("hello of no identity", "`identity` null", identity=None),
@@ -127,5 +144,14 @@ TALK = Group(
         _request("want of text", "a want from text", [["a", "1", 64]]),
         _request("want of nobody", "a want without an author", [["", 1, 64]]),
         Row("request of nobody", _unsigned, R.BAD_SIGNATURE),
+        Row("forks of nothing", _said(Kind.FORK_HEADS, "an empty payload", lambda _: {}), R.MALFORMED),
+        _forks("too many forks", "65 forks", [["a", 1]] * 65),
+        _forks("fork at 0", "a fork at 0", [["a", 0]]),
+        _forks("fork of one", "a fork without a place", [["a"]]),
+        _forks("fork of nobody", "a fork without an author", [["", 1]]),
+        Row("proofs of nothing", _said(Kind.FORK_REQUEST, "an empty payload", lambda _: {}), R.MALFORMED),
+        _proofs("too many proofs", "17 wants", [["a", 1]] * 17),
+        _proofs("proof at 0", "a want at 0", [["a", 0]]),
+        Row("proof unasked", _proof, R.UNSOLICITED, Outcome.IGNORED),
     ],
 )
