@@ -3,6 +3,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
+SEEDS ?= 20
 
 # Relative, so that the path of the clone may hold spaces.
 VENV_PYTHON := .venv/bin/python
@@ -10,11 +11,11 @@ VENV_PYTHON := .venv/bin/python
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test deep coverage check format bench lock clean
+.PHONY: help env demo test deep sim coverage check format bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), ARGS (passed on)"
+	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), SEEDS=$(SEEDS), ARGS (passed on)"
 
 env: ## Make or refresh .venv (done by the other targets as well)
 	@sh scripts/env.sh "$(PYTHON)"
@@ -27,6 +28,9 @@ test: env ## Run the tests
 
 deep: env ## Run the large enumerations and long runs
 	$(VENV_PYTHON) -m pytest -n $(JOBS) -m deep --timeout 1200 $(ARGS)
+
+sim: env ## Simulate SEEDS networks with faults and liars (ARGS=--report: traffic; see docs/OPERATIONS.md for replay)
+	$(VENV_PYTHON) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 coverage: env ## Run the tests and report branch coverage, child processes included
 	$(VENV_PYTHON) -m coverage erase

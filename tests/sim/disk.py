@@ -118,6 +118,15 @@ class MemoryFiles:
             other._names[name] = other._durable[name] = twin
         return other
 
+    def save(self, target: Path) -> None:
+        """Write all files to a directory of the real disk, as they would be read now."""
+        for name, file in sorted(self._names.items()):
+            path = target / name.lstrip("/")
+            if file.is_dir:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            else:
+                path.write_bytes(bytes(file.data))
+
     def cut_after(self, calls: int) -> None:
         """Let the ``calls``-th change from now on be the last: it happens, and then nothing more does."""
         self._calls_left = calls

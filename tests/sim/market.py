@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
-from crabnet.core.commands import CreateClaim, FinishRun, Operation, Publish, Settle, StartRun, SubmitBid
+from crabnet.core.commands import CreateClaim, FinishRun, Operation, Publish, Received, Settle, StartRun, SubmitBid
+from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.domain.lifecycle import Record, counting_bids
 from crabnet.domain.model import FINAL, SeedStatus, Termination, TerminationCause
-from tests.sim.world import SimNode, World, attempt
+from crabnet.errors import CrabnetError, RefusedError
+from tests.sim.world import SimNode, World
 
 CLAIMABLE = {SeedStatus.OPEN, SeedStatus.FORFEITED}
 OUTCOMES = (SeedStatus.ACCEPTED, SeedStatus.ACCEPTED, SeedStatus.REJECTED)
+_LOOKS = 12
+"""Seeds that an operator looks at in one turn."""
 
 
 def publish(rng: Random) -> Publish:
@@ -42,21 +46,6 @@ def result(seed_id: str) -> FinishRun:
     )
 
 
-def trade(world: World, node: SimNode) -> None:
-    """One operator looks at its node and does one of the things that can be done, or offers something new."""
-    if node.core is None:
-        return
-    rng = world.rng
-    wishes = [
-        wish
-        for seed_id, record in node.core.replica.state.records.items()
-        if (wish := next_step(rng, node.id, seed_id, record)) is not None
-    ]
-    if not wishes or rng.random() < 0.04:
-        wishes = [publish(rng)]
-    attempt(node, rng.choice(wishes))
-
-
 def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation | None:
     """What ``me`` could do about a seed."""
     status = record.progress.status
@@ -74,6 +63,74 @@ def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation |
     return CreateClaim(seed_id=seed_id, bid_id=rng.choice(bids).key) if bids and status in CLAIMABLE else None
 
 
-def trading(world: World) -> None:
-    """One random operator has its turn."""
-    trade(world, world.rng.choice(list(world.nodes.values())))
+class Market:
+    """Many operators at work: each knows the unfinished seeds of its node without looking at all of them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._unfinished: dict[str, dict[str, None]] = {}
+        self.done = 0
+        self.refused = 0
+
+    def turn(self, node: SimNode) -> None:
+        """One operator does one thing that its node allows, or is refused."""
+        if node.core is None:
+            return
+        rng = self._world.rng
+        wish = self._wish(node) if rng.random() >= 0.15 else None
+        try:
+            node.operate(publish(rng) if wish is None else wish)
+        except RefusedError:
+            self.refused += 1
+        except CrabnetError as error:
+            raise AssertionError(f"{node.name}: {wish} raised {error!r}") from error
+        else:
+            self.done += 1
+
+    def publish(self, node: SimNode) -> None:
+        """One operator offers something."""
+        node.operate(publish(self._world.rng))
+
+    def _wish(self, node: SimNode) -> Operation | None:
+        rng = self._world.rng
+        seeds = self._unfinished.setdefault(node.name, {})
+        names = list(seeds)
+        records = node.running.replica.state.records
+        for _ in range(min(_LOOKS, len(names))):
+            seed_id = rng.choice(names)
+            record = records.get(seed_id)
+            if record is None or record.progress.status in FINAL:
+                seeds.pop(seed_id, None)
+                continue
+            if any(bid.fact.author == node.id for bid in record.bids) and record.progress.status is SeedStatus.OPEN:
+                continue
+            wish = next_step(rng, node.id, seed_id, record)
+            if wish is not None:
+                return wish
+        return None
+
+    def stepped(self, node: SimNode, effects: Effects) -> None:
+        """Take note of seeds that moved."""
+        for notice in effects.notices:
+            if notice.kind == "seed_changed":
+                self._unfinished.setdefault(node.name, {})[str(notice.fields["seed_id"])] = None
+
+    def started(self, node: SimNode) -> None:
+        """Look at everything once."""
+        self._unfinished[node.name] = {
+            seed_id: None
+            for seed_id, record in node.running.replica.state.records.items()
+            if record.progress.status not in FINAL
+        }
+
+    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
+        """Nothing to note."""
+
+    def durable(self, node: SimNode, effects: Effects) -> None:
+        """Nothing to note."""
+
+    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
+        """Nothing to note."""
+
+    def sent(self, node: SimNode, send: Send) -> None:
+        """Nothing to note."""

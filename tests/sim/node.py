@@ -6,8 +6,9 @@ slow; what it holds is told, sent, served and acknowledged only then.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect, insort
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -21,7 +22,7 @@ from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.node.risk_mark import RiskMark
-from crabnet.protocol.fork_proof import choose_pair, envelopes_of
+from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Reassembler, SentCache
 from crabnet.storage.checkpoint import CheckpointHeader
@@ -46,6 +47,14 @@ class Observer(Protocol):
 
     def stepped(self, node: SimNode, effects: Effects) -> None:
         """The node has handled an input."""
+        ...
+
+    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
+        """The node has handled a message; ``effects`` are of this message alone."""
+        ...
+
+    def durable(self, node: SimNode, effects: Effects) -> None:
+        """What a step has written is durable, and is told, sent and acknowledged from now on."""
         ...
 
     def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
@@ -87,7 +96,7 @@ class SimNode:
         self._pending: list[_Waiting] = []
         self._in_flight: list[_Waiting] = []
         self._busy = False
-        self._log: dict[str, list[tuple[int, str, bytes]]] = {}
+        self._log: dict[str, list[tuple[int, str, bytes, int]]] = {}
         self._evidence: dict[tuple[str, int], list[bytes]] = {}
         self._final: dict[str, SeedStatus] = {}
 
@@ -111,7 +120,14 @@ class SimNode:
     # --- life ------------------------------------------------------------------------------------------
 
     def start(self, *, feed_risk: bool = False) -> None:
-        """Recover the data dir, then begin, as ``node.store.open_store`` does without its indexes and its archive."""
+        """Recover the data dir, then begin."""
+        self.recover(feed_risk=feed_risk)
+        effects = Effects()
+        self.running.begin(self.now_ms, effects)
+        self._submit(effects, acknowledge=False)
+
+    def recover(self, *, feed_risk: bool = False) -> None:
+        """Open the data dir as ``node.store.open_store`` does, but without its indexes and its archive."""
         ledger = Ledger.open(
             self.data_dir, files=self.disk, now_ms=self.now_ms, role=LockRole.NODE, expected_node_id=self.id
         )
@@ -136,9 +152,6 @@ class SimNode:
         self.lives += 1
         for observer in self.world.observers:
             observer.started(self)
-        effects = Effects()
-        core.begin(self.now_ms, effects)
-        self._submit(effects, acknowledge=False)
 
     def crash(self, *, power: bool = False) -> None:
         """Lose all but the disk. With ``power`` the disk loses what was not synced, and what is under way is torn."""
@@ -204,6 +217,8 @@ class SimNode:
             received = Received(source, message)
             core.look_ahead([received], self.now_ms)
             core.handle(received, self.now_ms, effects)
+            for observer in self.world.observers:
+                observer.received(self, received, effects)
         self._submit(effects, acknowledge=False)
 
     def tick(self) -> None:
@@ -279,8 +294,14 @@ class SimNode:
         if records:
             frame = frame_of(records)
             ledger.append(frame)
-            self._note(frame)
+            base = 0
+            for effects, _ in batch:
+                for place in effects.places:
+                    self._note_place(place, frame, base)
+                base += len(effects.records)
         for effects, acknowledge in batch:
+            for observer in self.world.observers:
+                observer.durable(self, effects)
             if acknowledge:
                 for place in effects.places:
                     self.acknowledged.append((place.author, place.seq, place.envelope_id))
@@ -310,26 +331,48 @@ class SimNode:
             self.world.send(self.address, target, datagram)
 
     def _note(self, frame: bytes) -> None:
-        """Keep the index of feeds up to date."""
-        for record in decode_frame(frame):
+        """Keep the index of feeds up to date, from the frame alone."""
+        for record_no, record in enumerate(decode_frame(frame)):
             if isinstance(record, EnvelopeRecord):
                 meta = envelope_of(record).meta
-                insort(self._log[meta.from_], (meta.seq, meta.id, bytes(record.raw)))
+                self._note_place(FeedPlace(meta.from_, meta.seq, meta.id, record_no), frame, 0)
             elif isinstance(record, ForkRecord):
-                author = envelope_of(record).meta.from_
-                self._evidence.setdefault((author, record.proof.seq), []).append(bytes(record.raw))
+                author, proof = envelope_of(record).meta.from_, record.proof
+                self._note_place(FeedPlace(author, proof.seq, proof.loser, record_no, fork=True), frame, 0)
             elif isinstance(record, ProofRecord):
-                raws = envelopes_of(bytes(record.raw))
-                self._evidence.setdefault((record.author, record.proof.seq), []).extend(raws)
+                proof = record.proof
+                self._note_place(FeedPlace(record.author, proof.seq, proof.loser, record_no, fork=True), frame, 0)
+
+    def _note_place(self, place: FeedPlace, frame: bytes, base: int) -> None:
+        if place.fork:
+            raw = self.world.raw(frame, base + place.record_no)
+            found = envelopes_of(raw) if raw.startswith(PROOF_START) else [raw]
+            self._evidence.setdefault((place.author, place.seq), []).extend(found)
+            return
+        entries = self._log[place.author]
+        entry = (place.seq, place.envelope_id, frame, base + place.record_no)
+        if not entries or entries[-1] < entry:
+            entries.append(entry)
+        else:
+            insort(entries, entry)
+
+    def envelope_sizes(self) -> Iterator[int]:
+        """Bytes of each envelope held of any feed."""
+        for entries in self._log.values():
+            for _, _, frame, record_no in entries:
+                yield len(self.world.raw(frame, record_no))
 
     def _serve(self, serve: Serve) -> None:
         feed = self.running.replica.feeds.get(serve.author)
+        entries = self._log.get(serve.author, [])
         size = 0
-        for seq, envelope_id, raw in self._log.get(serve.author, []):
+        for seq, envelope_id, frame, record_no in entries[bisect(entries, (serve.from_seq,)) :]:
+            if seq > min(serve.to_seq, feed.head_seq):
+                return
             standing = feed.entry(seq)
-            stands = standing is None or standing.id == envelope_id
-            if not serve.from_seq <= seq <= min(serve.to_seq, feed.head_seq) or not stands:
+            if standing is not None and standing.id != envelope_id:
                 continue
+            raw = self.world.raw(frame, record_no)
             size += len(raw)
             if size > limits.SYNC_RESPONSE_BYTES_MAX:
                 return
@@ -337,7 +380,11 @@ class SimNode:
 
     def _send_proof(self, wanted: ServeProof) -> None:
         place = (wanted.author, wanted.seq)
-        raws = [raw for seq, _, raw in self._log.get(wanted.author, []) if seq == wanted.seq]
+        raws = [
+            self.world.raw(frame, record_no)
+            for seq, _, frame, record_no in self._log.get(wanted.author, [])
+            if seq == wanted.seq
+        ]
         evidence = choose_pair([*raws, *self._evidence.get(place, [])], self.running.replica.admission)
         if evidence is not None:
             self._transmit(wanted.to, evidence.document())

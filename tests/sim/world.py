@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from random import Random
 from typing import NamedTuple
+from zlib import crc32
 
 from crabnet.core.core import CoreConfig
+from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
 from crabnet.protocol.identity import SignedBytes, verify
 from tests.sim.node import Observer, SimNode, attempt
 from tests.support.envelopes import NOW_S
@@ -17,6 +19,7 @@ __all__ = ["START_MS", "SimNode", "Weather", "World", "attempt"]
 
 START_MS = NOW_S * 1000
 _VERIFIED_MAX = 200_000
+_FRAMES_MAX = 5_000
 
 
 class Weather(NamedTuple):
@@ -62,6 +65,8 @@ class World:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = count()
         self._verified: dict[SignedBytes, bool] = {}
+        self._frames: dict[bytes, list[bytes]] = {}
+        self._trace = crc32(b"")
 
     def entropy(self) -> int:
         """Random integers up to 2^53-1."""
@@ -78,6 +83,27 @@ class World:
                 answer = self._verified[each] = verify(*each)
             answers.append(answer)
         return answers
+
+    @property
+    def virtual_ms(self) -> int:
+        """Time since the beginning."""
+        return self.now_ms - START_MS
+
+    def digest(self) -> str:
+        """A fingerprint of all that has happened: equal in two runs that are the same in every datagram."""
+        return f"{self._trace:08x}-{self.delivered}-{self.rng.getrandbits(32):08x}"
+
+    def raw(self, frame: bytes, record_no: int) -> bytes:
+        """What a journal record holds: an envelope, or the proof of a fork."""
+        raws = self._frames.get(frame)
+        if raws is None:
+            if len(self._frames) >= _FRAMES_MAX:
+                self._frames.clear()
+            raws = self._frames[frame] = [
+                b"" if isinstance(record, ArchiveRecord | FactRecord) else bytes(record.raw)
+                for record in decode_frame(frame)
+            ]
+        return raws[record_no]
 
     def add(self, name: str, config: CoreConfig | None = None, *, skew_ms: int = 0) -> SimNode:
         """A new node, not started."""
@@ -103,6 +129,7 @@ class World:
         node = self.nodes.get(target) or self.outsiders.get(target)
         if node is not None:
             self.delivered += 1
+            self._trace = crc32(data, self._trace)
             node.receive(source, data)
 
     def partition(self, *sides: list[SimNode]) -> None:

@@ -1,0 +1,314 @@
+"""One run of the simulation: a plan drawn from a seed, trouble, peace, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from crabnet.core.core import CoreConfig
+from crabnet.node.config import core_config
+from crabnet.settings import Settings
+from tests.sim.adversaries import KINDS, Adversary, Withholder
+from tests.sim.checks import Safety, ViolationError, compare_with_reference
+from tests.sim.market import Market
+from tests.sim.node import SimNode
+from tests.sim.world import Weather, World
+
+STEP_MS = 100
+TROUBLE_MS_MAX = 400_000
+"""A run whose operators cannot get their work done in this time ends its trouble anyway."""
+ROUNDS_MAX = 90
+"""Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
+QUIET_MS = 45_000
+"""Until the last deadline of a seed has passed."""
+SKEW_LIMIT_MS = 300_000
+"""Envelopes further ahead of a node's clock are refused: the default of ``future_skew_s``."""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What a seed means. Equal plans give equal runs."""
+
+    seed: int
+    nodes: int
+    operations: int
+    weather: Weather
+    skews_ms: tuple[int, ...]
+    slow: tuple[bool, ...]
+    liars: tuple[str, ...]
+    withholder: bool
+    trouble: float
+
+    def __str__(self) -> str:
+        skewed = sum(abs(skew) > 1_500 for skew in self.skews_ms)
+        liars = ",".join((*self.liars, *(("withholder",) if self.withholder else ()))) or "none"
+        loss, duplicate, (_, delay_ms) = self.weather
+        return (
+            f"{self.nodes} nodes, {self.operations} operations, loss {loss:.0%}, doubles {duplicate:.0%}, delay up to"
+            f" {delay_ms} ms, {skewed} skewed clocks, {sum(self.slow)} slow disks, liars: {liars}"
+        )
+
+
+def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Plan:
+    """The plan of a seed."""
+    rng = Random(f"plan {seed}")
+    drawn = rng.randint(3, 9)
+    count = drawn if nodes is None else nodes
+    badly = rng.random() < 0.35
+    return Plan(
+        seed=seed,
+        nodes=count,
+        operations=operations,
+        weather=Weather(
+            rng.choice([0.0, 0.02, 0.1, 0.2, 0.3]),
+            rng.choice([0.0, 0.05, 0.3]),
+            (1, rng.choice([20, 300, 2_000])),
+        ),
+        skews_ms=tuple(
+            rng.randint(-600_000, 600_000) if badly and rng.random() < 0.3 else rng.randint(-1_500, 1_500)
+            for _ in range(count)
+        ),
+        slow=tuple(rng.random() < 0.2 for _ in range(count)),
+        liars=tuple(kind for kind in KINDS if rng.random() < 0.5),
+        withholder=rng.random() < 0.3,
+        trouble=rng.choice([0.2, 1.0, 1.0, 2.0]),
+    )
+
+
+class Outcome(NamedTuple):
+    """What a run came to. ``rounds`` is how many sync intervals it took to agree after all was well."""
+
+    plan: Plan
+    operations: int
+    rounds: int
+    state_hash: str
+    digest: str
+    envelopes: int
+    virtual_ms: int
+    datagrams: int
+    bytes: int
+    crashes: int
+    changes: int
+
+
+def default_config() -> CoreConfig:
+    """A node as it is by default, only that a forfeit is not long in coming."""
+    from msgspec.structs import replace
+
+    return replace(core_config(Settings()), execution_grace_ms=2_000)
+
+
+class Simulation:
+    """Runs a plan. ``node_type`` and ``prepare`` are for planting mistakes."""
+
+    def __init__(self, plan: Plan, *, config: CoreConfig | None = None) -> None:
+        self.plan = plan
+        self.world = world = World(plan.seed, forks=True)
+        self.rng = world.rng
+        config = default_config() if config is None else config
+        self.honest = [world.add(f"n{number}", config, skew_ms=skew) for number, skew in enumerate(plan.skews_ms)]
+        for node, slow in zip(self.honest, plan.slow, strict=True):
+            node.keep_notices = False
+            node.disk_ms = (20, 800) if slow else (1, 8)
+        self.market = Market(world)
+        liars: set[str] = set()
+        self.safety = Safety(frozenset(node.id for node in self.honest), liars)
+        self.adversaries: list[Adversary] = []
+        for number, kind in enumerate(plan.liars):
+            adversary = KINDS[kind](world, f"liar{number}", budget=min(600, plan.operations // 3))
+            self.adversaries.append(adversary)
+            if adversary.forks:
+                liars.add(adversary.author.id)
+        self.withholder = self._add_withholder(config) if plan.withholder else None
+        world.observers += [self.safety, self.market]
+        self.crashes = 0
+        self._connect()
+
+    def _add_withholder(self, config: CoreConfig) -> SimNode:
+        node = Withholder(self.world, "withholder", config)
+        node.keep_notices = False
+        self.world.nodes[node.address] = node
+        return node
+
+    def _connect(self) -> None:
+        """Everybody knows the first node and one more by configuration; the rest they learn."""
+        everybody = list(self.world.nodes.values())
+        for number, node in enumerate(everybody):
+            known = {everybody[0].address, self.rng.choice(everybody).address} - {node.address}
+            node.targets = sorted(known) if number else []
+            node.start()
+
+    # --- trouble ---------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Raises ViolationError for what must not be."""
+        self.world.weather = self.plan.weather
+        end_ms = self.world.now_ms + TROUBLE_MS_MAX
+        while self.market.done < self.plan.operations and self.world.now_ms < end_ms:
+            self.world.run(STEP_MS, tick_ms=STEP_MS, step=self._step)
+        self._dusk()
+        self._heal()
+        rounds = self._agree()
+        self._judge()
+        world = self.world
+        first = self.honest[0].running.replica
+        return Outcome(
+            plan=self.plan,
+            operations=self.market.done,
+            rounds=rounds,
+            state_hash=first.state_hash(),
+            digest=world.digest(),
+            envelopes=sum(seq for seq, _ in first.feeds.heads().values()),
+            virtual_ms=world.virtual_ms,
+            datagrams=world.traffic.datagrams,
+            bytes=world.traffic.bytes,
+            crashes=self.crashes,
+            changes=self.safety.changes,
+        )
+
+    def _step(self) -> None:
+        for _ in range(6):
+            if self.market.done < self.plan.operations:
+                self.market.turn(self.rng.choice(self.honest))
+        for adversary in self.adversaries:
+            if self.rng.random() < 0.5:
+                adversary.act()
+        if self.rng.random() < 0.06 * self.plan.trouble:
+            self.rng.choice(self._troubles())()
+
+    def _troubles(self) -> list[Callable[[], None]]:
+        return [self._crash, self._crash, self._restart, self._restart, self._restart, self._checkpoint,
+                self._split, self._one_way, self._join, self._join]  # fmt: skip
+
+    def _crash(self) -> None:
+        node = self.rng.choice(self.honest)
+        if node.core is not None:
+            self.crashes += 1
+            node.crash(power=self.rng.random() < 0.7)
+
+    def _restart(self) -> None:
+        down = [node for node in self.honest if node.core is None]
+        if down:
+            self.rng.choice(down).start()
+
+    def _checkpoint(self) -> None:
+        node = self.rng.choice(self.honest)
+        if node.core is not None:
+            node.checkpoint(cut_after=self.rng.choice([0, 0, self.rng.randint(1, 12)]))
+            self.crashes += node.core is None
+
+    def _split(self) -> None:
+        members = list(self.world.nodes.values())
+        self.rng.shuffle(members)
+        half = self.rng.randrange(1, len(members))
+        self.world.partition(members[:half], members[half:])
+
+    def _one_way(self) -> None:
+        members = list(self.world.nodes.values())
+        self.world.block([self.rng.choice(members)], self.rng.sample(members, self.rng.randint(1, len(members))))
+
+    def _join(self) -> None:
+        self.world.partition()
+
+    def _dusk(self) -> None:
+        """The operators rest, the trouble lasts: a split, a node that is down, until the last deadline has passed."""
+        self._split()
+        self._crash()
+        self.world.run(QUIET_MS, tick_ms=STEP_MS)
+
+    # --- peace -----------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """The network is whole, disks are quick, clocks are right, everybody is up, and nobody lies any more."""
+        world = self.world
+        world.partition()
+        world.weather = Weather()
+        world.outsiders.clear()
+        for node in self.honest:
+            node.disk_ms = (1, 8)
+            if abs(node.skew_ms) > 1_500 and node.core is not None:
+                node.sync()
+                node.crash()
+            node.skew_ms = 0
+            if node.core is None:
+                node.start()
+
+    def _agreed(self) -> bool:
+        """True if all honest nodes hold the same; the hashes are compared when the heads are equal."""
+        replicas = [node.running.replica for node in self.honest]
+        heads = replicas[0].feeds.heads()
+        if any(replica.feeds.heads() != heads for replica in replicas):
+            return False
+        return len({replica.state_hash() for replica in replicas}) == 1
+
+    def _agree(self) -> int:
+        """How many sync intervals it takes until all honest nodes agree; afterwards they must still do.
+
+        What a fast clock dated further ahead than nodes accept is waited for first.
+        """
+        world = self.world
+        ahead_ms = max(max(self.plan.skews_ms) - SKEW_LIMIT_MS, 0)
+        if ahead_ms:
+            world.run(ahead_ms, tick_ms=STEP_MS)
+        rounds = 0
+        while not self._agreed():
+            if rounds >= ROUNDS_MAX:
+                raise ViolationError(f"after {ROUNDS_MAX} sync rounds the nodes disagree:\n{self.describe()}")
+            rounds += 1
+            world.run(1_000, tick_ms=STEP_MS)
+        world.run(5_000, tick_ms=STEP_MS)
+        if not self._agreed():
+            raise ViolationError(f"the nodes agreed and do not any more:\n{self.describe()}")
+        return rounds
+
+    def _judge(self) -> None:
+        """Nothing acknowledged is missing anywhere, all is as the rules say, and a restart changes nothing."""
+        for node in self.honest:
+            self.safety.bounded(node)
+            for author, seq, envelope_id in node.acknowledged:
+                for other in self.honest:
+                    held = other.running.replica.feeds.get(author).entry(seq)
+                    if held is None or held.id != envelope_id:
+                        raise ViolationError(
+                            f"{other.name} lacks {envelope_id} ({seq}), which {node.name} acknowledged"
+                        )
+        for seed_id, record in self.honest[0].running.replica.state.records.items():
+            if record.definition is not None:
+                compare_with_reference(self.honest[0], seed_id, record)
+        for node in self.honest:
+            before = node.running.replica
+            node.sync()
+            node.crash()
+            node.recover()
+            after = node.running.replica
+            if after.state_hash() != before.state_hash() or after.feeds.heads() != before.feeds.heads():
+                raise ViolationError(f"{node.name} is another after a restart")
+
+    def describe(self) -> str:
+        """All honest nodes, a line each."""
+        return "\n".join(describe(node) for node in self.honest)
+
+
+def describe(node: SimNode) -> str:
+    """A node in one line."""
+    replica = node.running.replica
+    feeds = " ".join(f"{author[-4:]}:{seq}" for author, (seq, _) in sorted(replica.feeds.heads().items()))
+    missing = len(node.running.neighbours.planner)
+    return f"  {node.name} {replica.state_hash()[:8]} parked {len(replica.parking)} missing {missing} feeds {feeds}"
+
+
+def simulate(seed: int, *, nodes: int | None = None, operations: int = 2_000, keep: Path | None = None) -> Outcome:
+    """Run one seed. Raises ViolationError, or whatever the node itself raises.
+
+    With ``keep`` the data dirs of all honest nodes are saved there, as they are at the end or at the violation.
+    """
+    simulation = Simulation(draw(seed, nodes=nodes, operations=operations))
+    try:
+        return simulation.run()
+    finally:
+        if keep is not None:
+            for node in simulation.honest:
+                node.disk.save(keep / node.name)
