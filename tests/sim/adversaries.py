@@ -11,10 +11,10 @@ from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Envelope, Kind, object_id, seal
 from crabnet.protocol.fragment_wire import Shape, classify, is_whole, split
 from crabnet.protocol.fragments import Complete, Reassembler
+from tests.hostile.case import rehash, resign
 from tests.sim.node import SimNode
 from tests.sim.world import Outsider, World
 from tests.support.envelopes import NOW_S, Author, signer
-from tests.support.hostile import rehash, resign
 
 _HEARD_MAX = 400
 _HEARD_OF_KIND_MAX = 40

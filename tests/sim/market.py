@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
-from crabnet.core.commands import CreateClaim, FinishRun, Operation, Publish, Received, Settle, StartRun, SubmitBid
+from crabnet.core.commands import (
+    CreateClaim,
+    FinishRun,
+    Operation,
+    Publish,
+    Received,
+    RenewRun,
+    Settle,
+    StartRun,
+    SubmitBid,
+)
 from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.domain.lifecycle import Record, counting_bids
 from crabnet.domain.model import FINAL, SeedStatus, Termination, TerminationCause
@@ -52,11 +62,13 @@ def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation |
     if record.definition is None or status in FINAL:
         return None
     if record.progress.claimed_by == me and status is SeedStatus.CLAIMED:
-        return StartRun(seed_id=seed_id)
+        return StartRun(seed_id=seed_id, lease_ms=rng.choice([None, 2_000]))
     if record.progress.claimed_by == me and status is SeedStatus.RUNNING:
-        return result(seed_id)
+        return result(seed_id) if rng.random() < 0.7 else RenewRun(seed_id=seed_id, lease_ms=2_000)
     if record.definition.created_by != me:
         return SubmitBid(seed_id=seed_id, price=rng.randrange(12)) if status is SeedStatus.OPEN else None
+    if rng.random() < 0.02:
+        return Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note="withdrawn")
     if status is SeedStatus.DONE:
         return Settle(seed_id=seed_id, outcome=rng.choice(OUTCOMES))
     bids = counting_bids(record)
