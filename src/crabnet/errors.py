@@ -42,6 +42,7 @@ class Reason(StrEnum):
     # the source of a datagram
     SOURCE_BLOCKED = "source_blocked"
     RATE_LIMITED = "rate_limited"
+    MISUSE = "misuse"
     RECEIVE_BUFFER_FULL = "receive_buffer_full"
     # bytes and shape
     EMPTY = "empty"
@@ -82,6 +83,9 @@ class Reason(StrEnum):
     LIMIT_EXCEEDED = "limit_exceeded"
     UNSOLICITED = "unsolicited"
     EQUIVOCATOR = "equivocator"
+    AUTHOR_LIMITED = "author_limited"
+    TOO_MANY_OPEN_SEEDS = "too_many_open_seeds"
+    TOO_MANY_OWN_BIDS = "too_many_own_bids"
     # running commands
     COMMAND_NOT_ALLOWED = "command_not_allowed"
     COMMAND_TOO_LONG = "command_too_long"

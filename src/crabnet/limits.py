@@ -232,9 +232,45 @@ SYNC_HEADS_PER_DATAGRAM: Final = 4
 PEER_CHALLENGE_INTERVAL_MS: Final = 1_000
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
 SOURCES_MAX: Final = 16_384
+"""Strangers' IP addresses that are remembered, those heard longest ago first to go."""
+SOURCE_PEERS_MAX: Final = 2_048
+"""Rows for sources that have proved themselves, and as many for hosts with good history."""
 SOURCES_REPORTED_MAX: Final = 64
-"""Blocked sources told by name in one event each second."""
+"""Sources told by name in one event each second; the others are counted together."""
+SOURCE_SHARE_PER_S: Final = 200
+"""Datagrams of each proven source that do not count towards the total of all sources."""
+SOURCE_TRICKLE_PER_S: Final = 50
+"""Datagrams that are read of a proven source even while it is penalised: its junk may be forged."""
+SOURCE_SLOWED_FACTOR_MAX: Final = 4
+"""A proven source is slowed down for at most this many times the first block."""
+SOURCE_GOOD_MIN: Final = 16
+"""Accepted messages that end a block, take back a strike, and keep a host's row among the lasting ones."""
+SOURCE_FORGIVE_MS: Final = 60_000
+"""Time without misuse after a block that takes back a strike."""
 DROPS_REPORT_MS: Final = 1_000
+
+# --- Budgets of authors ----------------------------------------------------------------------------------
+
+AUTHORS_MAX: Final = 8_192
+"""Authors in each of the tables of known ones, newcomers, and those over their budget."""
+AUTHOR_BURST_S: Final = 10
+"""Seconds' worth of a budget that an author may use at once."""
+AUTHOR_FIRST_COST: Final = 10
+"""What the first envelope of an author costs, in envelopes: a feed is dearer to keep than an envelope."""
+AUTHOR_KNOWN_ENTRIES: Final = 32
+"""Envelopes that this node holds of an author before it is a known one."""
+AUTHOR_KNOWN_AFTER_MS: Final = 60_000
+"""Time since its first envelope came before an author is a known one."""
+AUTHOR_PAUSE_MS: Final = 1_000
+"""An author over its budget is not heard, and not asked for, for this long."""
+AUTHOR_WATCH_MS: Final = 60_000
+"""For this long after being over its budget, what is asked for of an author counts like what comes unasked."""
+AUTHOR_THRONG_MS: Final = 10_000
+"""For this long after the newcomers' budget was used up, the same holds for all newcomers."""
+AUTHOR_HISTORY_SHARE: Final = 10
+"""One author's share of the budget for history, as a divisor, after ``AUTHOR_HISTORY_BURST``."""
+AUTHOR_HISTORY_BURST: Final = 50_000
+"""Envelopes of one author's history that may come at once."""
 EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""

@@ -10,6 +10,7 @@ from crabnet import limits
 from crabnet.core.commands import Received, Tick
 from crabnet.core.core import Core, CoreConfig
 from crabnet.core.effects import Effects
+from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Talk, Want
@@ -312,7 +313,7 @@ def test_a_node_among_baseline_peers_says_nothing_of_ours() -> None:
 
 
 def test_a_flood_from_one_source_is_blocked_for_a_while() -> None:
-    core = Core(CoreConfig(source_threshold_per_s=5, source_block_ms=3_000), signer("observer"), lambda: 1)
+    core = Core(CoreConfig(sources=SourceRates(threshold_per_s=5, block_ms=3_000)), signer("observer"), lambda: 1)
     effects = Effects()
     allowed = [core.allows(f"192.0.2.1:{port}", NOW_MS, effects) for port in range(8)]
     assert allowed == [True] * 5 + [False] * 3

@@ -30,7 +30,7 @@ def quarrel(seed: int, feeds: list[list[bytes]], nodes: int = 4) -> World:
     """Each branch is told to other nodes, which then talk."""
     world = World(seed, forks=True)
     for number in range(nodes):
-        world.add(f"n{number}", CoreConfig(source_threshold_per_s=0))
+        world.add(f"n{number}", CoreConfig())
     members = list(world.nodes.values())
     for node in members:
         node.targets = [other.address for other in members if other is not node]

@@ -7,12 +7,14 @@ if that fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core import build
+from crabnet.core.authors import AuthorBudgets, AuthorRates
 from crabnet.core.commands import (
     CreateClaim,
     FinishRun,
@@ -41,13 +43,13 @@ from crabnet.core.notices import (
 from crabnet.core.records import SegmentRow, Via
 from crabnet.core.replica import Applied, Change, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
-from crabnet.core.sources import SourceGate
+from crabnet.core.sources import SourceGate, SourceRates
 from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.admission import AdmissionPolicy, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -55,6 +57,8 @@ from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
+_NOT_THE_SOURCE: Final = frozenset({Reason.FORK, Reason.LIMIT_EXCEEDED})
+"""Rejects that honest neighbours can bring about by passing on what they hold."""
 _BEHIND: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
 
 
@@ -69,8 +73,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     seen_ttl_s: int = 86_400
     seen_capacity: int = 10_000
     parked_ttl_s: int = 60
-    source_threshold_per_s: int = 0
-    source_block_ms: int = 3_000
+    sources: SourceRates = SourceRates()
+    authors: AuthorRates = AuthorRates()
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
     auto_reclaim: bool = False
@@ -98,8 +102,10 @@ class Core:
             parked_ttl_s=config.parked_ttl_s,
             verify_all=verify_all,
         )
-        self.neighbours = Neighbours(config, signer, self.replica, entropy)
-        self._gate = SourceGate(threshold_per_s=config.source_threshold_per_s, block_ms=config.source_block_ms)
+        feeds = self.replica.feeds
+        self.authors = AuthorBudgets(config.authors, lambda author: feeds.get(author).head_seq, signer.node_id)
+        self.neighbours = Neighbours(config, signer, self.replica, entropy, self.authors.room)
+        self._gate = SourceGate(config.sources)
         self._report_drops_at_ms = 0
         sweeps = SweepConfig(
             execution_grace_ms=config.execution_grace_ms,
@@ -124,6 +130,7 @@ class Core:
     def begin(self, now_ms: int, effects: Effects) -> None:
         """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted."""
         me = self.signer.node_id
+        self.authors.begin((author, head[0]) for author, head in self.replica.feeds.heads().items())
         for seed_id, record in self.replica.state.records.items():
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
@@ -188,17 +195,36 @@ class Core:
 
     def allows(self, source: str, now_ms: int, effects: Effects) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
-        refused = self._gate.check(source.rpartition(":")[0], now_ms)
-        if refused is Reason.RATE_LIMITED:
-            effects.notices.append(blocked_notice(source, self.config.source_block_ms))
+        refused = self._gate.check(source, now_ms, proven=self.neighbours.proven(source))
+        if self._gate.blocked:
+            self._tell_blocks(effects)
         return refused is None
+
+    def blame(self, source: str, now_ms: int, effects: Effects) -> None:
+        """Count something broken or hostile against the address that sent it."""
+        self._gate.reject(source, now_ms, proven=self.neighbours.proven(source))
+        if self._gate.blocked:
+            self._tell_blocks(effects)
+
+    def _tell_blocks(self, effects: Effects) -> None:
+        effects.notices.extend(blocked_notice(block) for block in self._gate.take_blocks())
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
         """Check all signatures of messages that are about to be handled at once, for ``verify_all`` to share out."""
-        self.replica.look_ahead([message.data for message in messages], now_ms // 1000, self._wanted)
+        self.replica.look_ahead(
+            [message.data for message in messages], now_ms // 1000, self._wanted, self._muted(now_ms)
+        )
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
         return self.neighbours.planner.wanted(meta.from_, meta.seq)
+
+    def _muted(self, now_ms: int) -> Muted:
+        authors = self.authors
+        return lambda author: authors.paused(author, now_ms)
+
+    def _pays(self, now_ms: int, source: str, meta: EnvelopeMeta, size: int) -> bool:
+        requested = self._wanted(meta) and self.neighbours.proven(source)
+        return self.authors.charge(meta.from_, size, now_ms, requested=requested)
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
         if received.data.startswith(PROOF_START):
@@ -207,14 +233,19 @@ class Core:
         source = received.source
         now_s = now_ms // 1000
         imported = received.via is Via.IMPORT
+        limited = self.authors.enabled and not imported
         applied = self.replica.receive(
             received.data,
             now_s,
             via=received.via,
             source=source,
             wanted=_anything if imported else self._wanted,
+            muted=self._muted(now_ms) if limited else nobody_muted,
+            pays=partial(self._pays, now_ms, source) if limited else None,
         )
         first = applied[0]
+        if not imported:
+            self._hold_to_account(first, source, now_ms, effects)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
             self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
@@ -223,7 +254,8 @@ class Core:
         meta = first.meta
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
-        if first.reason is not None and first.reason in _BEHIND:
+        over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
+        if over_budget or first.reason in _BEHIND:
             self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
@@ -243,11 +275,21 @@ class Core:
             evidence = verify_proof(received.data, self.replica.admission)
         except ProofRefusedError as error:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
+            self.blame(source, now_ms, effects)
             return
         for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
             self._report(item, source, now_ms, effects)
             if item.parked and item.meta is not None and item.reason is not None:
                 self.neighbours.gap(item.meta, item.reason, source, now_ms, effects)
+
+    def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
+        nodes pass that on as well.
+        """
+        if item.outcome is Outcome.ACCEPTED:
+            self._gate.praise(source, proven=self.neighbours.proven(source))
+        elif item.outcome is Outcome.REJECTED and item.record is None and item.reason not in _NOT_THE_SOURCE:
+            self.blame(source, now_ms, effects)
 
     def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
         """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be."""
@@ -380,8 +422,8 @@ class Core:
         now_s = now_ms // 1000
         if now_ms >= self._report_drops_at_ms:
             self._report_drops_at_ms = now_ms + limits.DROPS_REPORT_MS
-            for source, count in self._gate.take_dropped():
-                effects.notices.append(drop_notice(source, Reason.SOURCE_BLOCKED, count))
+            for source, reason, count in self._gate.take_dropped():
+                effects.notices.append(drop_notice(source, reason, count))
         pruned = self.replica.seen.prune(now_s)
         if pruned:
             fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}

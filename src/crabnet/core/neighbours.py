@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 class Neighbours:
     """Who is there, what they hold, and what we want of them."""
 
-    def __init__(self, config: CoreConfig, signer: Signer, replica: Replica, entropy: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: CoreConfig,
+        signer: Signer,
+        replica: Replica,
+        entropy: Callable[[], int],
+        room: Callable[[str, int], int],
+    ) -> None:
+        """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
         self.peers = Peers()
         self.planner = SyncPlanner(replica.feeds, replica.parking)
         self.forks = ForkGossip(replica.feeds)
@@ -36,6 +44,7 @@ class Neighbours:
         self._signer = signer
         self._replica = replica
         self._entropy = entropy
+        self._room = room
         self._announce_at_ms = 0
 
     def heard(self, source: str, now_ms: int, effects: Effects) -> None:
@@ -78,7 +87,7 @@ class Neighbours:
         elif isinstance(said, sync.Heads):
             for head in said.heads:
                 self._head_from(head, source, now_ms, effects)
-        elif self._proven(source):
+        elif self.proven(source):
             self._proven_said(said, source, now_ms, effects)
 
     def _proven_said(
@@ -96,15 +105,15 @@ class Neighbours:
                 if any(fork.seq == mark.seq for fork in self._replica.feeds.get(mark.author).forks)
             )
 
-    def _proven(self, source: str) -> bool:
+    def proven(self, source: str) -> bool:
         """True if this address is configured or has proved itself."""
         return source in self.trusted or self.peers.is_confirmed(source)
 
     def _may_ask(self, source: str) -> bool:
-        return self._proven(source) or self.peers.spend_credit(source)
+        return self.proven(source) or self.peers.spend_credit(source)
 
     def _head_from(self, head: sync.Head, source: str, now_ms: int, effects: Effects) -> None:
-        proven = self._proven(source)
+        proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
         if self.planner.hear(head, source, now_ms, proven=proven):
@@ -139,14 +148,15 @@ class Neighbours:
         if item.record is not None:
             self._progressed(meta.from_, item.proof is not None and item.reason is not Reason.FORK, now_ms, effects)
 
-    def gap(self, meta: EnvelopeMeta, reason: Reason, source: str, now_ms: int, effects: Effects) -> None:
+    def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """An envelope came that is ahead of what is held, does not link to it, or finds no room."""
         if not self._config.talk:
             return
         held = self._replica.feeds.get(meta.from_).head_seq
         forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
-        upto = meta.seq if reason is Reason.PARKING_FULL else max(meta.seq - 1, 1)
-        if self.planner.note(meta.from_, upto, source, now_ms, proven=self._proven(source), forked_at=forked_at):
+        taken = reason not in {Reason.PARKING_FULL, Reason.AUTHOR_LIMITED}
+        upto = max(meta.seq - 1, 1) if taken else meta.seq
+        if self.planner.note(meta.from_, upto, source, now_ms, proven=self.proven(source), forked_at=forked_at):
             self._gap_notice(meta.from_, held + 1, upto, source, effects)
 
     def _progressed(self, author: str, fork_won: bool, now_ms: int, effects: Effects) -> None:
@@ -169,7 +179,7 @@ class Neighbours:
             return
         for address, node_id in self.peers.expire(now_ms):
             effects.notices.append(Notice("peer_lost", {"address": address, "peer": node_id, "reason": "timeout"}))
-        for source, wants in self.planner.requests(now_ms, self._may_ask):
+        for source, wants in self.planner.requests(now_ms, self._may_ask, self._room):
             for want in wants:
                 fields: dict[str, FieldValue] = {
                     "author": want.author,

@@ -7,6 +7,7 @@ from typing import Final
 from crabnet import limits
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica import Applied, Change
+from crabnet.core.sources import Block
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal
@@ -100,12 +101,12 @@ def drop_notice(source: str, reason: Reason, count: int) -> Notice:
     return Notice("datagram_dropped", fields)
 
 
-def blocked_notice(source: str, block_ms: int) -> Notice:
-    """A source said too much and is not listened to for a while."""
+def blocked_notice(block: Block) -> Notice:
+    """A source said too much, or too much that is broken, and is not listened to for a while."""
     fields: dict[str, FieldValue] = {
-        "address": source,
-        "reason": Reason.RATE_LIMITED.value,
-        "duration_ms": block_ms,
+        "address": block.source,
+        "reason": block.reason.value,
+        "duration_ms": block.duration_ms,
     }
     return Notice("source_blocked", fields)
 

@@ -42,8 +42,10 @@ from crabnet.protocol.admission import (
     Admission,
     AdmissionPolicy,
     Admitted,
+    Muted,
     Refusal,
     Wanted,
+    nobody_muted,
     refusal,
     seen_key,
 )
@@ -84,6 +86,10 @@ class Applied(Struct, frozen=True, gc=False):
 
 Thaw = Callable[[str], bytes | None]
 """Gives the archived row of a seed that is not in memory, None if there is none."""
+
+
+Pays = Callable[[EnvelopeMeta, int], bool]
+"""Charges an envelope of so many bytes, which is verified and new, to its author; False if it is over its budget."""
 
 
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
@@ -145,10 +151,18 @@ class Replica:
         return self.receive(raw, now_s, via=via, source=source, wanted=wanted)[0]
 
     def receive(
-        self, raw: bytes, now_s: int, *, via: Via = Via.LIVE, source: str = "", wanted: Wanted = _nothing_wanted
+        self,
+        raw: bytes,
+        now_s: int,
+        *,
+        via: Via = Via.LIVE,
+        source: str = "",
+        wanted: Wanted = _nothing_wanted,
+        muted: Muted = nobody_muted,
+        pays: Pays | None = None,
     ) -> list[Applied]:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
-        admitted = self.admission.admit(raw, now_s, wanted)
+        admitted = self.admission.admit(raw, now_s, wanted, muted)
         if isinstance(admitted, Refusal):
             return [_refused(admitted)]
         meta = admitted.envelope.meta
@@ -157,13 +171,15 @@ class Replica:
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
         if not admitted.envelope.signed:
             return [self._unsigned(admitted, now_s, via)]
-        return self._into_feed(admitted, now_s, via, source)
+        return self._into_feed(admitted, now_s, via, source, pays)
 
-    def _into_feed(self, admitted: Admitted, now_s: int, via: Via, source: str) -> list[Applied]:
+    def _into_feed(
+        self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None
+    ) -> list[Applied]:
         """Step 13 and on, for a signed envelope and then for those that waited for it."""
         meta = admitted.envelope.meta
         head = self.feeds.get(meta.from_).head_id
-        applied = [self._signed(admitted, now_s, via, source)]
+        applied = [self._signed(admitted, now_s, via, source, pays)]
         if not len(self.parking):
             return applied
         while (feed := self.feeds.get(meta.from_)).head_id != head:
@@ -172,11 +188,15 @@ class Replica:
                 applied.append(self._signed(parked.admitted, now_s, via, parked.source))
         return applied
 
-    def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str) -> Applied:
-        """Step 13: the place in the author's feed."""
+    def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None) -> Applied:
+        """Step 13: the place in the author's feed, and whether it may take it now."""
         meta = admitted.envelope.meta
         feed = self.feeds.get(meta.from_)
         place = feed.place(meta.seq, meta.id, meta.prev)
+        new = place is not Place.DUPLICATE and not self.parking.holds(meta.id)
+        if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
+            detail = "the author is over its budget"
+            return Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)
         if place is Place.NEXT:
             return self._observe(admitted, now_s, via, None)
         if place is Place.DUPLICATE:

@@ -1,48 +1,217 @@
-"""Step 1 of verification: may this source speak at all? A window of one second per source, and a block after misuse."""
+"""Step 1 of verification: may this source speak at all? Rates, penalties and blocks by source, in bounded memory.
+
+An address that has proved itself, or is configured, has a row of its own and is never silenced: its junk may be forged,
+so that misuse slows it down to a trickle. Everybody else is a stranger, goes by IP address, shares one budget with the
+other strangers, and is dropped unread for a while after misuse, for longer each time. A host that has sent what was
+worth accepting keeps its row when strangers come in masses.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from crabnet import limits
+from crabnet.core.buckets import TokenBucket
 from crabnet.errors import Reason
 
 
-class _Source(NamedTuple):
-    window_s: int
-    datagrams: int
-    blocked_until_ms: int
+class SourceRates(Struct, frozen=True, kw_only=True):
+    """Rates of datagrams, and what follows misuse. 0 turns a rate off."""
+
+    threshold_per_s: int = 0
+    """Datagrams in a second from a stranger's IP address after which it is blocked."""
+    rejects_per_s: int = 0
+    """Rejected messages a second after which a source is blocked or, when it has proved itself, slowed down."""
+    block_ms: int = 3_000
+    block_ms_max: int = 300_000
+    """Each block is twice as long as the one before, up to this."""
+    strangers_per_s: int = 0
+    """Datagrams of all strangers together."""
+    peer_per_s: int = 0
+    """Datagrams of one source that has proved itself; what is beyond is dropped, without a block."""
+    total_per_s: int = 0
+    """Datagrams of all sources, beyond a small share that each proven one has for itself."""
+
+
+class Block(NamedTuple):
+    """A source that is not listened to, or hardly, from now on."""
+
+    source: str
+    reason: Reason
+    duration_ms: int
+
+
+class _Row:
+    """What is remembered of one source."""
+
+    __slots__ = ("blocked_until_ms", "datagrams", "forgiven_ms", "good", "score", "scored_ms", "strikes", "window_s")
+
+    def __init__(self) -> None:
+        self.window_s = 0
+        self.datagrams = 0
+        self.score = 0.0
+        self.scored_ms = 0
+        self.good = 0
+        self.strikes = 0
+        self.forgiven_ms = 0
+        self.blocked_until_ms = 0
+
+
+class _PeerRow(_Row):
+    """A source that has proved itself: what it may do beside the others, and during a block."""
+
+    __slots__ = ("rate", "share", "trickle")
+
+    def __init__(self, rates: SourceRates) -> None:
+        super().__init__()
+        self.rate = TokenBucket(rates.peer_per_s)
+        self.share = TokenBucket(limits.SOURCE_SHARE_PER_S)
+        self.trickle = TokenBucket(limits.SOURCE_TRICKLE_PER_S)
+
+
+ELSEWHERE: Final = "others"
+"""Stands for all sources that are not told by name."""
+
+
+def host_of(source: str) -> str:
+    """The IP address of ``host:port``."""
+    return source.rpartition(":")[0]
 
 
 class SourceGate:
-    """Counts datagrams per source. ``threshold_per_s`` 0 turns it off."""
+    """Counts, scores and blocks sources. Sources are ``host:port``; ``proven`` is what the caller knows of them."""
 
-    def __init__(self, *, threshold_per_s: int, block_ms: int) -> None:
-        self._threshold_per_s = threshold_per_s
-        self._block_ms = block_ms
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
-        self._dropped: Counter[str] = Counter()
+    def __init__(self, rates: SourceRates) -> None:
+        self._rates = rates
+        self._strangers: OrderedDict[str, _Row] = OrderedDict()
+        self._good: OrderedDict[str, _Row] = OrderedDict()
+        self._peers: OrderedDict[str, _PeerRow] = OrderedDict()
+        self._of_strangers = TokenBucket(rates.strangers_per_s)
+        self._total = TokenBucket(rates.total_per_s)
+        self._dropped: Counter[tuple[str, Reason]] = Counter()
+        self._blocks: list[Block] = []
 
-    def check(self, source: str, now_ms: int) -> Reason | None:
-        """None if the source may speak. ``rate_limited`` is said once, when a block begins; then ``source_blocked``."""
-        if not self._threshold_per_s:
-            return None
-        known = self._sources.get(source, _Source(0, 0, 0))
-        if now_ms < known.blocked_until_ms:
-            if source in self._dropped or len(self._dropped) < limits.SOURCES_REPORTED_MAX:
-                self._dropped[source] += 1
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._good) + len(self._peers)
+
+    @property
+    def blocked(self) -> bool:
+        """True if ``take_blocks`` has something to tell."""
+        return bool(self._blocks)
+
+    def check(self, source: str, now_ms: int, *, proven: bool = False) -> Reason | None:
+        """To be asked once for each datagram. None if it may be read, else why it is dropped."""
+        refused = self._check_peer(source, now_ms) if proven else self._check_stranger(host_of(source), now_ms)
+        if refused is not None:
+            name = (source if proven else host_of(source), refused)
+            if name not in self._dropped and len(self._dropped) >= limits.SOURCES_REPORTED_MAX:
+                name = (ELSEWHERE, refused)
+            self._dropped[name] += 1
+        return refused
+
+    def _check_stranger(self, host: str, now_ms: int) -> Reason | None:
+        rates = self._rates
+        good = self._good.get(host)
+        row = good or self._strangers.get(host)
+        if row is None:
+            row = self._strangers[host] = _Row()
+            if len(self._strangers) > limits.SOURCES_MAX:
+                self._strangers.popitem(last=False)
+        elif now_ms < row.blocked_until_ms:
             return Reason.SOURCE_BLOCKED
-        window_s = now_ms // 1000
-        count = known.datagrams + 1 if window_s == known.window_s else 1
-        over = count > self._threshold_per_s
-        self._sources[source] = _Source(window_s, count, now_ms + self._block_ms if over else 0)
-        self._sources.move_to_end(source)
-        if len(self._sources) > limits.SOURCES_MAX:
-            self._sources.popitem(last=False)
-        return Reason.RATE_LIMITED if over else None
+        else:
+            (self._strangers if good is None else self._good).move_to_end(host)
+        if rates.threshold_per_s:
+            window_s = now_ms // 1000
+            row.datagrams = row.datagrams + 1 if row.window_s == window_s else 1
+            row.window_s = window_s
+            if row.datagrams > rates.threshold_per_s:
+                self._block(row, host, Reason.RATE_LIMITED, now_ms, rates.block_ms_max)
+                return Reason.RATE_LIMITED
+        if good is None and not self._of_strangers.take(now_ms):
+            return Reason.RATE_LIMITED
+        return None if self._total.take(now_ms) else Reason.RATE_LIMITED
 
-    def take_dropped(self) -> list[tuple[str, int]]:
-        """(source, datagrams) dropped unread since the last call."""
+    def _check_peer(self, source: str, now_ms: int) -> Reason | None:
+        row = self._peer(source)
+        if now_ms < row.blocked_until_ms and not row.trickle.take(now_ms):
+            return Reason.SOURCE_BLOCKED
+        if not row.rate.take(now_ms):
+            return Reason.RATE_LIMITED
+        return None if row.share.take(now_ms) or self._total.take(now_ms) else Reason.RATE_LIMITED
+
+    def _peer(self, source: str) -> _PeerRow:
+        row = self._peers.get(source)
+        if row is None:
+            row = self._peers[source] = _PeerRow(self._rates)
+            if len(self._peers) > limits.SOURCE_PEERS_MAX:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end(source)
+        return row
+
+    def reject(self, source: str, now_ms: int, *, proven: bool = False) -> None:
+        """Something hostile or broken came from this source, by its own fault: no honest node passes such things on."""
+        if not self._rates.rejects_per_s:
+            return
+        if proven:
+            self._penalise(self._peer(source), source, now_ms, self._rates.block_ms * limits.SOURCE_SLOWED_FACTOR_MAX)
+            return
+        host = host_of(source)
+        row = self._good.pop(host, None)
+        if row is not None:  # good history does not outlast misuse
+            self._strangers[host] = row
+        row = row or self._strangers.get(host)
+        if row is not None:
+            self._penalise(row, host, now_ms, self._rates.block_ms_max)
+
+    def _penalise(self, row: _Row, name: str, now_ms: int, block_ms_max: int) -> None:
+        allowed = self._rates.rejects_per_s
+        row.score = max(0.0, row.score - max(0, now_ms - row.scored_ms) * allowed / 1000) + 1
+        row.scored_ms = now_ms
+        row.good = 0
+        if row.score > allowed and now_ms >= row.blocked_until_ms:
+            row.score = 0
+            self._block(row, name, Reason.MISUSE, now_ms, block_ms_max)
+
+    def _block(self, row: _Row, name: str, reason: Reason, now_ms: int, block_ms_max: int) -> None:
+        forgiven = max(0, now_ms - row.forgiven_ms) // limits.SOURCE_FORGIVE_MS
+        row.strikes = max(0, row.strikes - forgiven)
+        longest_ms = max(block_ms_max, self._rates.block_ms)
+        duration_ms = min(self._rates.block_ms << min(row.strikes, 20), longest_ms)
+        row.strikes = min(row.strikes + 1, 20)
+        row.blocked_until_ms = row.forgiven_ms = now_ms + duration_ms
+        if duration_ms and len(self._blocks) < limits.SOURCES_REPORTED_MAX:
+            self._blocks.append(Block(name, reason, duration_ms))
+
+    def praise(self, source: str, *, proven: bool = False) -> None:
+        """Something from this source was worth accepting: it makes up for misuse, and earns a lasting row."""
+        row: _Row | None
+        host = host_of(source)
+        row = self._peers.get(source) if proven else self._strangers.get(host) or self._good.get(host)
+        if row is None:
+            return
+        row.good += 1
+        if row.score:
+            row.score = max(0.0, row.score - 1)
+        if row.good % limits.SOURCE_GOOD_MIN:
+            return
+        row.strikes = max(0, row.strikes - 1)
+        row.blocked_until_ms = 0
+        if not proven and host in self._strangers:
+            self._good[host] = self._strangers.pop(host)
+            if len(self._good) > limits.SOURCE_PEERS_MAX:
+                self._good.popitem(last=False)
+
+    def take_dropped(self) -> list[tuple[str, Reason, int]]:
+        """(source, reason, datagrams) dropped unread since the last call."""
         dropped, self._dropped = self._dropped, Counter()
-        return list(dropped.items())
+        return [(source, reason, count) for (source, reason), count in dropped.items()]
+
+    def take_blocks(self) -> list[Block]:
+        """Blocks that began since the last call."""
+        blocks, self._blocks = self._blocks, []
+        return blocks

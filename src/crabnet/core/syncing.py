@@ -19,6 +19,10 @@ from crabnet.protocol.sync import Head, Want
 _NO_RANGE = (1, 0)
 
 
+def _any_room(_author: str, _now_ms: int) -> int:
+    return limits.SYNC_WANT_ENTRIES_MAX
+
+
 class _Missing(Struct):
     """The feed is known to reach ``upto``; ``sources`` said so. ``forked_at`` is the lowest seq that does not link."""
 
@@ -124,8 +128,13 @@ class SyncPlanner:
                 self._lost_forks.popitem(last=False)
         del self._missing[author]
 
-    def requests(self, now_ms: int, may_ask: Callable[[str], bool]) -> list[tuple[str, list[Want]]]:
-        """(source, wants) due now, of sources that ``may_ask`` allows."""
+    def requests(
+        self, now_ms: int, may_ask: Callable[[str], bool], room: Callable[[str, int], int] = _any_room
+    ) -> list[tuple[str, list[Want]]]:
+        """(source, wants) due now, of sources that ``may_ask`` allows.
+
+        ``room`` tells how many envelopes of an author may come now: what would be over its budget is not asked for.
+        """
         by_source: dict[str, list[Want]] = {}
         for author in list(self._missing):
             missing = self._missing[author]
@@ -138,13 +147,17 @@ class SyncPlanner:
             if over or (behind == ahead == _NO_RANGE):
                 del self._missing[author]
                 continue
+            entries_max = room(author, now_ms)
+            if entries_max < 1:
+                missing.next_ms = now_ms + limits.AUTHOR_PAUSE_MS
+                continue
             source = _pick(missing, by_source, may_ask)
             if source is None:
                 continue
             if behind != _NO_RANGE and (ahead == _NO_RANGE or missing.attempts % 2 == 0):
                 missing.behind = wanted = behind
             else:
-                missing.ahead = wanted = ahead
+                missing.ahead = wanted = (ahead[0], min(ahead[1], ahead[0] + entries_max - 1))
             by_source.setdefault(source, []).append(Want(author, *wanted))
             wait_ms = limits.SYNC_REQUEST_RETRY_MS << min(missing.attempts, 16)
             missing.next_ms = now_ms + min(wait_ms, limits.SYNC_REQUEST_RETRY_MS_MAX)

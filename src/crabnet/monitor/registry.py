@@ -97,6 +97,7 @@ class EventKind(StrEnum):
     COMMAND_REFUSED = "command_refused"
 
     EVENTS_DROPPED = "events_dropped"
+    EVENTS_LEFT_OUT = "events_left_out"
     EVENTS_REPAIRED = "events_repaired"
     EVENTS_WRITE_FAILED = "events_write_failed"
 
@@ -119,6 +120,7 @@ FIELDS: Final = MappingProxyType(
         "entries": "number of envelopes in a sync message",
         "envelope_id": "id of the envelope, 64 hexadecimal digits",
         "escalated": "true when SIGKILL was needed after SIGTERM",
+        "event": "kind of the event that is told of",
         "evicted": "number of entries removed because the capacity was reached",
         "exit_code": "exit code of the command; null when it was ended by a signal",
         "expired": "number of entries removed because their time to live was over",
@@ -214,7 +216,7 @@ EVENTS: Final = MappingProxyType(
             "I",
             _NODE,
             "setting value origin",
-            "A setting that differs from its default, with its effective value and where it came from.",
+            "The effective value of a setting that bounds what others can do, or that differs from its default.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
             "N", _NODE, "key_id file", "The data dir had no identity; a new key was made."
@@ -443,6 +445,12 @@ EVENTS: Final = MappingProxyType(
             _MONITOR,
             "count lost",
             "Events were dropped because their queue was full: `count` in all, `lost` of them alerts.",
+        ),
+        EventKind.EVENTS_LEFT_OUT: _spec(
+            "N",
+            _MONITOR,
+            "event reason count",
+            "More events of one kind and Reason than are told in a second: `count` of them are in the counters only.",
         ),
         EventKind.EVENTS_REPAIRED: _spec(
             "W",

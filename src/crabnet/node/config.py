@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from crabnet import __version__
+from crabnet.core.authors import AuthorRates
 from crabnet.core.core import CoreConfig
+from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.settings import Settings
@@ -18,8 +20,22 @@ def core_config(settings: Settings) -> CoreConfig:
         seen_ttl_s=settings.seen_messages_ttl_s,
         seen_capacity=settings.seen_messages_capacity,
         parked_ttl_s=settings.parked_ttl_s,
-        source_threshold_per_s=settings.udp_source_fast_fail_threshold_per_sec,
-        source_block_ms=settings.udp_source_block_ms,
+        sources=SourceRates(
+            threshold_per_s=settings.udp_source_fast_fail_threshold_per_sec,
+            rejects_per_s=settings.udp_source_rejects_per_sec,
+            block_ms=settings.udp_source_block_ms,
+            block_ms_max=settings.udp_source_block_ms_max,
+            strangers_per_s=settings.udp_strangers_per_sec,
+            peer_per_s=settings.udp_peer_datagrams_per_sec,
+            total_per_s=settings.udp_datagrams_per_sec,
+        ),
+        authors=AuthorRates(
+            envelopes_per_s=settings.author_envelopes_per_sec,
+            bytes_per_s=settings.author_bytes_per_sec,
+            newcomer_envelopes_per_s=settings.newcomer_envelopes_per_sec,
+            newcomer_bytes_per_s=settings.newcomer_bytes_per_sec,
+            history_envelopes_per_s=settings.history_envelopes_per_sec,
+        ),
         sync_interval_ms=settings.sync_interval_ms,
         accept_feed_risk=settings.accept_feed_risk,
         refuse_equivocators=settings.refuse_equivocators,
@@ -31,6 +47,11 @@ def core_config(settings: Settings) -> CoreConfig:
         alias=settings.alias,
         agent=f"crabnet/{__version__}",
     )
+
+
+def sends_per_s(settings: Settings) -> int:
+    """How fast the transport in use may send: each has a limit of its own; 0 is no limit."""
+    return settings.udp_broadcasts_per_sec if settings.network == "udp" else settings.dht_broadcasts_per_sec
 
 
 def runner_policy(settings: Settings) -> RunnerPolicy:

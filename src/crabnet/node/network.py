@@ -85,6 +85,8 @@ class Network:
             if isinstance(taken, Complete):
                 return Received(source, taken.message)
             if isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
+                if taken.reason is Reason.MALFORMED_FRAGMENT:
+                    self._core.blame(source, now_ms, effects)
                 fields: dict[str, FieldValue] = {
                     "address": source,
                     "bytes": len(data),
@@ -98,6 +100,7 @@ class Network:
                 self._answers.append((answer, address))
                 self._wake.set()
         else:
+            self._core.blame(source, now_ms, effects)
             reason = Reason.MALFORMED_FRAGMENT if shape is Shape.REQUEST else shape
             self._notify(
                 "datagram_received_bad",

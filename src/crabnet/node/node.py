@@ -29,7 +29,7 @@ from crabnet.monitor.writer import EventLog
 from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.committer import Committer, Durable
-from crabnet.node.config import runner_policy
+from crabnet.node.config import runner_policy, sends_per_s
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
@@ -227,7 +227,9 @@ class Node:
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self.history = History(store.ledger, store.index, settings.namespace)
         self.events = await trio.to_thread.run_sync(self._open_events)
-        self.reporter = Reporter(self.node_id, self.events, self.clock_ms)
+        self.reporter = Reporter(
+            self.node_id, self.events, self.clock_ms, events_per_s=settings.events_per_reason_per_sec
+        )
         self._stack.push_async_callback(self._close_events)
         self.committer = Committer(store.ledger, self._release)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
@@ -266,7 +268,7 @@ class Node:
             [*settings.announce_addrs, *settings.bootstrap_peers],
             neighbours=peers.confirmed,
             legacy=settings.legacy_peers,
-            datagrams_per_s=settings.udp_broadcasts_per_sec,
+            datagrams_per_s=sends_per_s(settings),
             notify=self.reporter.notify,
         )
         self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
@@ -415,6 +417,7 @@ class Node:
     async def _write_events(self) -> None:
         while True:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
+            self.reporter.tick()
             if self.events is not None and self.events.status().queued:
                 await trio.to_thread.run_sync(self.events.flush, self.clock_ms())
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import trio
 
 from crabnet import limits
+from crabnet.core.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
 from crabnet.errors import NetworkError, Reason
 from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
@@ -50,13 +51,11 @@ class Outbox:
         self._targets = [parse_address(target) for target in dict.fromkeys(targets)]
         self._neighbours = neighbours
         self._legacy = legacy
-        self._datagrams_per_s = datagrams_per_s
         self._notify = notify
         self._queue: deque[Send] = deque()
         self._wake = trio.Event()
         self._trouble: dict[Address, _Trouble] = {}
-        self._tokens = float(datagrams_per_s)
-        self._tokens_ms = steady_ms()
+        self._bucket = TokenBucket(datagrams_per_s)
         self.sent = SentCache()
         self.datagrams_sent = 0
         self.dropped = 0
@@ -138,18 +137,10 @@ class Outbox:
             self.datagrams_sent += 1
 
     async def _pace(self) -> None:
-        """A token bucket of one second's worth."""
-        if not self._datagrams_per_s:
-            return
-        while True:
-            now_ms = steady_ms()
-            earned = max(0, now_ms - self._tokens_ms) * self._datagrams_per_s / 1000
-            self._tokens = min(float(self._datagrams_per_s), self._tokens + earned)
-            self._tokens_ms = now_ms
-            if self._tokens >= 1:
-                self._tokens -= 1
-                return
-            await trio.sleep((1 - self._tokens) / self._datagrams_per_s)
+        """Wait until one more datagram may be sent."""
+        while not self._bucket.take(steady_ms()):
+            wait_ms = self._bucket.wait_ms(steady_ms())
+            await trio.sleep(wait_ms / 1000)
 
     async def send_raw(self, datagrams: list[bytes], to: Address) -> None:
         """Send datagrams that are answers: dropped on failure, for the other side asks again."""

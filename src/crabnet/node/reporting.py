@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from crabnet import __version__, limits
 from crabnet.core.core import Core
@@ -13,16 +13,36 @@ from crabnet.monitor.events import PayloadValue, event_of
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
 from crabnet.node.store import Store
-from crabnet.settings import KNOBS, Settings
+from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 
 _KINDS = {kind.value: kind for kind in EventKind}
+_COUNTED: Final = frozenset({"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fragment_dropped"})
+"""Events that stand for ``count`` things; their counters count the things."""
+_SAMPLED: Final = _COUNTED | {
+    "envelope_ignored",
+    "envelope_parked",
+    "envelope_rejected",
+    "gap_detected",
+    "gap_requested",
+    "source_blocked",
+}
+"""Events that strangers can cause in any number."""
 
 
 class Reporter:
-    """Counts every notice by kind and Reason, and hands it to the event log if there is one."""
+    """Counts every notice by kind and Reason, and hands it to the event log if there is one.
 
-    def __init__(self, node_id: str, log: EventLog | None, clock_ms: Callable[[], int]) -> None:
+    Of what strangers can cause in any number, at most ``events_per_s`` of each kind and Reason go to the log in a
+    second; how many were left out is told in one event. 0 leaves none out.
+    """
+
+    def __init__(
+        self, node_id: str, log: EventLog | None, clock_ms: Callable[[], int], *, events_per_s: int = 0
+    ) -> None:
         self.counters: Counter[str] = Counter()
+        self._events_per_s = events_per_s
+        self._second_ms = 0
+        self._told: Counter[tuple[str, str]] = Counter()
         self._node_id = node_id
         self._log = log
         self._clock_ms = clock_ms
@@ -30,13 +50,34 @@ class Reporter:
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
         """One event of a registered kind."""
         reason = fields.get("reason")
-        self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += 1
+        count = fields.get("count") if kind in _COUNTED else 1
+        self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
         if self._log is not None:
+            if self._events_per_s and kind in _SAMPLED and self._left_out(kind, reason):
+                return
             event_kind = _KINDS[kind]
             present: dict[str, PayloadValue] = dict(fields)
             if None in fields.values():
                 present = {name: value for name, value in fields.items() if value is not None}
             self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
+
+    def _left_out(self, kind: str, reason: FieldValue) -> bool:
+        self.tick()
+        told = (kind, reason if isinstance(reason, str) else "")
+        self._told[told] += 1
+        return self._told[told] > self._events_per_s
+
+    def tick(self) -> None:
+        """When a second is over, tell how many events it left out. To be called several times a second."""
+        now_ms = self._clock_ms()
+        if 0 <= now_ms - self._second_ms < limits.DROPS_REPORT_MS:
+            return
+        self._second_ms = now_ms
+        told, self._told = self._told, Counter()
+        for (kind, reason), count in told.items():
+            if count > self._events_per_s:
+                fields = {"event": kind, "reason": reason or None, "count": count - self._events_per_s}
+                self.notify("events_left_out", fields)
 
 
 class Notify(Protocol):
@@ -87,7 +128,7 @@ def report_start(
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
     for knob in KNOBS:
         value: object = getattr(settings, knob.name)
-        if value != knob.default:
+        if value != knob.default or knob.group == LIMITS_GROUP:
             notify(
                 "config_effective",
                 {"setting": knob.name, "value": knob.shown(value)[: limits.EVENT_DETAIL_CHARS]},

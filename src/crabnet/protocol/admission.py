@@ -45,6 +45,7 @@ IGNORED: Final = frozenset(
         Reason.UNKNOWN_PARENT,
         Reason.PARKING_FULL,
         Reason.UNSOLICITED,
+        Reason.AUTHOR_LIMITED,
     }
 )
 """Harmless refusals. Every other Reason counts against the source."""
@@ -79,9 +80,16 @@ class Admitted(Struct, frozen=True, gc=False):
 
 
 Wanted = Callable[[EnvelopeMeta], bool]
+Muted = Callable[[str], bool]
+"""Tells of an author, by its id, that nothing of it is taken at the moment."""
 
 
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
+    return False
+
+
+def nobody_muted(_: str) -> bool:
+    """No author is over its budget."""
     return False
 
 
@@ -120,7 +128,9 @@ class Admission:
         self._verify_all = verify_all
         self._ahead: dict[bytes, _Candidate] = {}
 
-    def admit(self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted) -> Admitted | Refusal:
+    def admit(
+        self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+    ) -> Admitted | Refusal:
         """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it."""
         candidate = self._ahead.pop(raw, None) if self._ahead else None
         if candidate is None:
@@ -136,6 +146,8 @@ class Admission:
             return refused
         if seen_key(meta) in self.seen:
             return refusal(Reason.DUPLICATE, "seen before", meta)
+        if meta.seq and muted(meta.from_):
+            return refusal(Reason.AUTHOR_LIMITED, "the author is over its budget", meta)
         if meta.v is not None and kind is not Kind.UNKNOWN:
             refused = candidate.identity if candidate.identity_known else self._check_identity(envelope, kind)
         return Admitted(envelope, kind) if refused is None else refused
@@ -158,7 +170,9 @@ class Admission:
             refused = self._check_identity(envelope, kind)
         return Admitted(envelope, kind) if refused is None else refused
 
-    def look_ahead(self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted) -> None:
+    def look_ahead(
+        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+    ) -> None:
         """Check at once the signatures of messages that are about to be admitted; ``admit`` judges as it would without.
 
         Messages that other steps refuse are not asked about.
@@ -176,6 +190,8 @@ class Admission:
                 continue
             meta = envelope.meta
             if meta.v is None or kind is Kind.UNKNOWN or meta.id in ids or meta.id in self.seen:
+                continue
+            if meta.seq and muted(meta.from_):
                 continue
             if self._check_time(meta, now_s, wanted) is None:
                 found = self._signed_bytes(envelope, kind)

@@ -6,7 +6,18 @@ Imports only the standard library: every command needs it at once.
 from __future__ import annotations
 
 from crabnet.settings.kinds import split_address
-from crabnet.settings.knobs import KNOBS, Knob, Settings, shown
+from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, Knob, Settings, shown
 from crabnet.settings.resolve import RESERVED_ENV, FlagValue, Resolved, resolve
 
-__all__ = ["KNOBS", "RESERVED_ENV", "FlagValue", "Knob", "Resolved", "Settings", "resolve", "shown", "split_address"]
+__all__ = [
+    "KNOBS",
+    "LIMITS_GROUP",
+    "RESERVED_ENV",
+    "FlagValue",
+    "Knob",
+    "Resolved",
+    "Settings",
+    "resolve",
+    "shown",
+    "split_address",
+]

@@ -10,6 +10,7 @@ from crabnet.settings.resolve import RESERVED_ENV, RESERVED_ENV_PREFIXES
 _GROUPS: Final = {
     "node": "Node",
     "network": "Network",
+    "limits": "Limits for others",
     "protocol": "Protocol",
     "runner": "Running commands",
     "storage": "Storage",

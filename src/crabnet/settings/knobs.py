@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
+LIMITS_GROUP: Final = "limits"
+"""The group of knobs that bound what others can do here: their values are told at every start."""
 TARGETS_MAX: Final = 256
 """Most configured targets of one node."""
 EVENTS_FILE_NAME: Final = "events.ndjson"
@@ -127,15 +129,51 @@ class Settings:
         _ADDRESSES, "network", "Further peers to send to and to ask for what was missed."))
     udp_receive_buffer_bytes: int = _knob(limits.UDP_RECEIVE_BUFFER_BYTES, _Row(
         IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer asked of the kernel (SO_RCVBUF).", unit="bytes"))
-    udp_broadcasts_per_sec: int = _knob(500, _Row(
-        IntKind(0, 1_000_000), "network", "Most datagrams sent in a second; 0 means no limit.", unit="1/s"))
-    udp_source_fast_fail_threshold_per_sec: int = _knob(2_000, _Row(
-        IntKind(0, 10_000_000), "network", "Datagrams in a second from one source address after which it is blocked; "
-        "0 means no limit.", unit="1/s"))
-    udp_source_block_ms: int = _knob(3_000, _Row(
-        IntKind(0, DAY_S * 1000), "network", "How long such a source is blocked.", unit="ms"))
     sync_interval_ms: int = _knob(1_000, _Row(
         IntKind(10, 3_600_000), "network", "Time between two announcements of what this node holds.", unit="ms"))
+
+    udp_broadcasts_per_sec: int = _knob(500, _Row(
+        IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends in a second; 0 means no limit.",
+        unit="1/s"))
+    dht_broadcasts_per_sec: int = _knob(500, _Row(
+        IntKind(0, 1_000_000), "limits", "Most messages that the dht transport, which this version lacks, sends "
+        "in a second; 0 means no limit.", unit="1/s"))
+    udp_datagrams_per_sec: int = _knob(10_000, _Row(
+        IntKind(0, 10_000_000), "limits", "Datagrams of all sources that are read in a second, beyond a small share "
+        "that each proven peer has for itself; 0 means no limit.", unit="1/s"))
+    udp_peer_datagrams_per_sec: int = _knob(8_000, _Row(
+        IntKind(0, 10_000_000), "limits", "Datagrams in a second from one peer that is configured or has proved its "
+        "address; what is beyond is dropped, without a block. 0 means no limit.", unit="1/s"))
+    udp_strangers_per_sec: int = _knob(4_000, _Row(
+        IntKind(0, 10_000_000), "limits", "Datagrams in a second of all other sources together; 0 means no limit.",
+        unit="1/s"))
+    udp_source_fast_fail_threshold_per_sec: int = _knob(2_000, _Row(
+        IntKind(0, 10_000_000), "limits", "Datagrams in a second from one source address, unless it is that of a "
+        "proven peer, after which it is blocked; 0 means no limit.", unit="1/s"))
+    udp_source_rejects_per_sec: int = _knob(200, _Row(
+        IntKind(0, 10_000_000), "limits", "Hostile or broken messages in a second from one source address after which "
+        "it is blocked; a proven peer is slowed down to a trickle instead. 0 means no limit.", unit="1/s"))
+    udp_source_block_ms: int = _knob(3_000, _Row(
+        IntKind(0, DAY_S * 1000), "limits", "How long such a source is blocked; twice as long each time it happens "
+        "again; 0 means that only what is beyond the rate is dropped.", unit="ms"))
+    udp_source_block_ms_max: int = _knob(300_000, _Row(
+        IntKind(0, DAY_S * 1000), "limits", "Longest block of a source.", unit="ms"))
+    author_envelopes_per_sec: int = _knob(400, _Row(
+        IntKind(0, 10_000_000), "limits", "Envelopes in a second that are taken of one known author, and ten times as "
+        "many at once; the rest comes later by sync. 0 means no limit.", unit="1/s"))
+    author_bytes_per_sec: int = _knob(512 * 1024, _Row(
+        IntKind(0, 1024 * MIB), "limits", "The same in bytes.", unit="bytes/s"))
+    newcomer_envelopes_per_sec: int = _knob(200, _Row(
+        IntKind(0, 10_000_000), "limits", "Envelopes in a second of all authors together that this node does not know "
+        "yet, and ten times as many at once; one of them gets half of it at most. 0 means no limit.", unit="1/s"))
+    newcomer_bytes_per_sec: int = _knob(256 * 1024, _Row(
+        IntKind(0, 1024 * MIB), "limits", "The same in bytes.", unit="bytes/s"))
+    history_envelopes_per_sec: int = _knob(20_000, _Row(
+        IntKind(0, 10_000_000), "limits", "Envelopes in a second that this node takes because it asked proven peers "
+        "for them; one author gets 50000 at once and then a tenth of it. 0 means no limit.", unit="1/s"))
+    events_per_reason_per_sec: int = _knob(1_000, _Row(
+        IntKind(0, 1_000_000), "limits", "Events in a second for each kind and Reason of refusal or drop; the others "
+        "are counted, and an event tells how many. 0 means all.", unit="1/s"))
 
     require_signatures: bool = _knob(True, _Row(
         BoolKind(), "protocol", "Refuse envelopes without a signature. With false, envelopes of the old "

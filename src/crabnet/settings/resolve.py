@@ -22,7 +22,6 @@ ENV_PREFIX: Final = "CRABNET_"
 RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_CONFIG": "path of the TOML file, like `--config`",
     "CRABNET_DEBUG": "`1`: print a traceback behind the message of an unexpected error",
-    "CRABNET_DHT_BROADCASTS_PER_SEC": "kept for the `dht` transport; no effect in this version",
     "CRABNET_WEB_API_AUTH_REQUIRED": "kept for the monitor API; no effect in this version",
     "CRABNET_WEB_API_TOKEN": "kept for the monitor API; no effect in this version",
 }

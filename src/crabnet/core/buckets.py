@@ -1,0 +1,45 @@
+"""Token buckets: how much of something may happen, for a while at most ``burst``, and ``per_s`` in the long run."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Full at first. ``per_s`` 0 turns it off: everything is allowed. A clock that goes back earns nothing."""
+
+    __slots__ = ("_at_ms", "_tokens", "burst", "per_s")
+
+    def __init__(self, per_s: float, burst: float | None = None) -> None:
+        self.per_s = per_s
+        self.burst = float(per_s if burst is None else burst)
+        self._tokens = self.burst
+        self._at_ms: int | None = None
+
+    def room(self, now_ms: int) -> float:
+        """Tokens that are there now; infinitely many when the bucket is off."""
+        if not self.per_s:
+            return float("inf")
+        at_ms = self._at_ms
+        if at_ms != now_ms:
+            if at_ms is not None and at_ms < now_ms:
+                self._tokens = min(self.burst, self._tokens + (now_ms - at_ms) * self.per_s / 1000)
+            self._at_ms = now_ms
+        return self._tokens
+
+    def spend(self, amount: float) -> None:
+        """Take tokens without asking, after ``room``."""
+        self._tokens -= amount
+
+    def take(self, now_ms: int, amount: float = 1) -> bool:
+        """Take tokens if there are enough. More than ``burst`` at once counts as ``burst``, or it could never be."""
+        if not self.per_s:
+            return True
+        amount = min(amount, self.burst)
+        if self.room(now_ms) < amount:
+            return False
+        self._tokens -= amount
+        return True
+
+    def wait_ms(self, now_ms: int, amount: float = 1) -> int:
+        """Milliseconds until ``amount`` can be taken, at least 1 unless it can be now."""
+        lacking = min(amount, self.burst) - self.room(now_ms) if self.per_s else 0
+        return 0 if lacking <= 0 else max(1, -int(-lacking * 1000 // self.per_s))
