@@ -28,13 +28,14 @@ from crabnet import limits
 from crabnet.core.core import Core, CoreConfig
 from crabnet.monitor.writer import EventLog
 from crabnet.node.checkpoints import Checkpointer
+from crabnet.node.clock import wall_ms
 from crabnet.node.committer import Committer, Durable
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.reporting import Reporter
 from crabnet.node.run import tune_collector
-from crabnet.node.store import entropy, wall_ms
+from crabnet.node.store import entropy
 from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
 from crabnet.storage.feed_index import FeedIndex

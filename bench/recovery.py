@@ -18,8 +18,9 @@ from crabnet.core.commands import Received
 from crabnet.core.effects import Effects
 from crabnet.core.records import frame_of
 from crabnet.node.checkpoints import Checkpointer
+from crabnet.node.clock import wall_ms
 from crabnet.node.committer import Committer
-from crabnet.node.store import open_store, wall_ms
+from crabnet.node.store import open_store
 from crabnet.settings import Settings
 from crabnet.storage.files import RealFiles
 from crabnet.storage.lock import LockRole

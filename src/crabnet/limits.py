@@ -275,6 +275,12 @@ EVENT_DETAIL_CHARS: Final = 200
 EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
 """What a seed grants beyond its timeout between claim and result, unless the publisher says otherwise."""
 EXIT_CODE_INTERRUPTED: Final = 137
+CLOCK_STEP_MS: Final = 1_000
+"""A change of the difference to the system's clock from which on the operator is told of a step."""
+CLOCK_SLEW_PART: Final = 20
+"""The node's time draws near to the system's clock by this part of the time that passes."""
+AWAY_TOLD_MS: Final = 600_000
+"""A node that was not running for this long says so at its start."""
 SWEEP_RETRY_MS: Final = 60_000
 """After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
 COMMIT_RECORDS_MAX: Final = 2_048
@@ -286,6 +292,8 @@ SEND_RETRY_MS_MAX: Final = 30_000
 OUTBOX_MESSAGES_MAX: Final = 16_384
 RECEIVE_SLICE: Final = 64
 """Datagrams handled before other tasks of the node have their turn."""
+WATCH_MS_MAX: Final = 60_000
+"""How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors whose forks are proved that ``status`` names, the latest; all are counted."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from typing import Final
 
 import click
 
+from crabnet.cli.follow import follow, progress_line
+from crabnet.cli.follow import progress as told_of
 from crabnet.cli.options import Command, LazyGroup, state_of
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
@@ -100,14 +104,21 @@ def claim_(context: click.Context, /, **params: str | bool) -> None:
 
 @click.command("run", cls=Command)
 @click.argument("seed_id")
+@click.option(
+    "--progress/--no-progress", default=None, help="Tell on stderr how it goes on; default: when that is a terminal."
+)
 @_announce
 @click.pass_context
-def run_(context: click.Context, /, **params: str | bool) -> None:
+def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, announce: bool) -> None:
     """Run a task that this node won. Prints: task result RESULT_ID hash=HASH.
 
-    Waits as long as the task takes. A task that fails, is refused by the runner or runs out of time has a result, too.
+    Waits for its turn while as many runs go on as may, and then as long as the task takes. A task that fails, is
+    refused by the runner or runs out of time has a result, too.
     """
-    result = state_of(context).perform("seed.run", params)
+    state = state_of(context)
+    wanted = progress if progress is not None else not state.json and sys.stderr is not None and sys.stderr.isatty()
+    with told_of(state, seed_id) if wanted else nullcontext():
+        result = state.perform("seed.run", {"seed_id": seed_id, "announce": announce})
     task = as_object(result, "result")
     _done(context, result, f"task result {as_text(task, 'id')} hash={as_text(task, 'output_hash')}")
     if state_of(context).json:
@@ -190,9 +201,18 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
 
 @click.command("show", cls=Command)
 @click.argument("seed_id")
+@click.option("--follow", "following", is_flag=True, help="Go on until the task is over: a line for each change.")
 @click.pass_context
-def show_(context: click.Context, seed_id: str) -> None:
-    """Show a task with its bids, claims, runs, results and settlements."""
+def show_(context: click.Context, seed_id: str, following: bool) -> None:
+    """Show a task with its bids, claims, runs, results and settlements.
+
+    With `--follow` (and `--json`) prints one line (one object) now and for each change, until the task is accepted,
+    rejected, expired or withdrawn. That needs a running node, unless the task is over.
+    """
+    if following:
+        for shown in follow(state_of(context), seed_id):
+            write(json_line(shown) if state_of(context).json else progress_line(shown) + "\n")
+        return
     result = state_of(context).perform("seed.show", {"seed_id": seed_id})
     if state_of(context).json:
         write(json_line(result))

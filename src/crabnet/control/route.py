@@ -13,8 +13,8 @@ from crabnet.settings import Settings
 
 _RETRY_MS_MIN: Final = 10
 _RETRY_MS_SPREAD: Final = 30
-_ENDLESS: Final = frozenset({"seed.run"})
-"""Methods that take as long as the task does."""
+_ENDLESS: Final = frozenset({"seed.run", "seed.cancel"})
+"""Methods that take as long as the task, or its end, does."""
 
 
 def perform(settings: Settings, method: str, params: Mapping[str, JsonValue]) -> JsonValue:

@@ -135,6 +135,7 @@ class Replica:
         self.seen = SeenWindow(ttl_s=seen_ttl_s, capacity=seen_capacity)
         self.parking = Parking(parked_ttl_s)
         self.arrivals = 0
+        self.replayed_until_s = 0
         self.segments: list[SegmentRow] = []
         self.thaw: Thaw = _nothing_archived
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
@@ -483,6 +484,7 @@ class Replica:
 
         Raises DataDirDamagedError.
         """
+        self.replayed_until_s = max(self.replayed_until_s, record.at_s)
         if isinstance(record, ArchiveRecord):
             self._evict(record.segment, record.seed_ids)
             return None

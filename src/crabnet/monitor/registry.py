@@ -44,6 +44,9 @@ class EventKind(StrEnum):
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
+    CLOCK_STEPPED = "clock_stepped"
+    CLOCK_BEHIND = "clock_behind"
+    NODE_WAS_AWAY = "node_was_away"
 
     ENVELOPE_CREATED = "envelope_created"
     ENVELOPE_ACCEPTED = "envelope_accepted"
@@ -105,6 +108,7 @@ class EventKind(StrEnum):
 FIELDS: Final = MappingProxyType(
     {
         "action": "what was done: for a repair `cut` or `kept_aside`",
+        "ahead_ms": "how far the system's clock is ahead of the node's time, milliseconds; negative if behind",
         "address": "network address of the peer or source, `host:port`",
         "attempt": "attempt number of the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
@@ -126,6 +130,7 @@ FIELDS: Final = MappingProxyType(
         "expired": "number of entries removed because their time to live was over",
         "failures": "number of failures since the last success",
         "file": "name of the file concerned, inside the data dir",
+        "followed": "whether the node's time draws near to the system's clock",
         "first_seq": "first sequence number of the range",
         "free_bytes": "bytes still free on the file system of the data dir",
         "future_skew_ms": "how far in the future a message may be dated, milliseconds",
@@ -161,6 +166,7 @@ FIELDS: Final = MappingProxyType(
         "state_hash": "hash of the replicated state",
         "status": "status of the seed after the change",
         "status_before": "status of the seed before the change",
+        "step_ms": "by how much the clock was set, milliseconds; negative for back",
         "targets": "number of addresses sent to",
         "timed_out": "whether the command was ended by its timeout",
         "timeout_ms": "timeout of the command, milliseconds",
@@ -223,6 +229,26 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.JOB_FAILED: _spec(
             "A", _NODE, "job reason detail failures", "A background job ended with an error it should not have."
+        ),
+        EventKind.CLOCK_STEPPED: _spec(
+            "A",
+            _NODE,
+            "step_ms ahead_ms followed detail",
+            "The system's clock was set while the node ran. Deadlines go by the time that has passed, so nothing"
+            " expires or re-opens by it; `detail` says how the node goes on.",
+        ),
+        EventKind.CLOCK_BEHIND: _spec(
+            "A",
+            _NODE,
+            "duration_ms count detail",
+            "At the start, the system's clock is behind what was written last, by `duration_ms`; `count` deadlines of"
+            " this node's seeds have passed all the same.",
+        ),
+        EventKind.NODE_WAS_AWAY: _spec(
+            "N",
+            _NODE,
+            "duration_ms count detail",
+            "The node was not running for `duration_ms`, and `count` deadlines of its seeds have passed meanwhile.",
         ),
         EventKind.ENVELOPE_CREATED: _spec(
             "I",

@@ -28,14 +28,15 @@ from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
 from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
+from crabnet.node.clock import NodeClock
 from crabnet.node.committer import Committer, Durable
 from crabnet.node.config import runner_policy, sends_per_s
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
-from crabnet.node.reporting import Reporter, report_start
+from crabnet.node.reporting import Reporter, report_absence, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
-from crabnet.node.store import Store, open_store, wall_ms
+from crabnet.node.store import Store, open_store
 from crabnet.node.views import find_seeds
 from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig
 from crabnet.settings import Settings
@@ -51,6 +52,8 @@ class Node:
     With ``listen`` it takes part for as long as the block lasts; without, it only does what it is told and sends it, as
     the one-shot commands do. Everything that an operation returns is durable.
 
+    ``clock_ms`` gives the node's time; without, it is that of the system, without its steps (``NodeClock``).
+
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it.
     """
@@ -61,13 +64,13 @@ class Node:
         *,
         listen: bool = True,
         files: Files | None = None,
-        clock_ms: Callable[[], int] = wall_ms,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         self.settings = settings
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
-        self.clock_ms = clock_ms
-        self.started_ms = clock_ms()
+        self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
+        self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
         self._stack = AsyncExitStack()
         self._stopping = False
@@ -157,6 +160,14 @@ class Node:
                     return state
             await changed.wait()
 
+    async def changed(self) -> None:
+        """Wait until something has changed: what is replicated, or a run of this node."""
+        await self._changed.wait()
+
+    def _has_changed(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
     async def perform(self, wish: Operation) -> Reply:
         """Do any operation; returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
         if self._stopping:
@@ -225,6 +236,7 @@ class Node:
         )
         self._stack.push_async_callback(self._close_store, store)
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
+        self._last_ms = store.last_ms
         self.history = History(store.ledger, store.index, settings.namespace)
         self.events = await trio.to_thread.run_sync(self._open_events)
         self.reporter = Reporter(
@@ -236,7 +248,13 @@ class Node:
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         bounds = WorkshopConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
         self.workshop = Workshop(
-            runner, bounds, self._task_of, self.core.awaits_result, self.perform, self.reporter.notify
+            runner,
+            bounds,
+            self._task_of,
+            self.core.awaits_result,
+            self.perform,
+            self.reporter.notify,
+            self._has_changed,
         )
         await self._open_network()
         report_start(
@@ -299,6 +317,7 @@ class Node:
         nursery.start_soon(self._watched, self._write_events)
         if not self.listen:
             return
+        report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
         checkpoints = partial(
             self.checkpointer.run,
             journal_bytes=self.settings.checkpoint_journal_bytes,
@@ -383,8 +402,7 @@ class Node:
 
     def _release(self, durable: list[Durable]) -> None:
         """Everything here is durable: now it may be told, sent and served."""
-        changed, self._changed = self._changed, trio.Event()
-        changed.set()
+        self._has_changed()
         for item in durable:
             effects = item.effects
             self.history.note(item)
@@ -407,6 +425,9 @@ class Node:
     async def _tick(self) -> None:
         while True:
             effects = Effects()
+            step = self.clock_ms.observe() if isinstance(self.clock_ms, NodeClock) else None
+            if step is not None:
+                report_step(self.reporter.notify, step)
             now_ms = self.clock_ms()
             self.core.handle(Tick(), now_ms, effects)
             self.network.tick()

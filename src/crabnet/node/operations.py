@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
 import msgspec
+import trio
 from msgspec import Meta, Struct
 
 from crabnet import __version__, limits
 from crabnet.core.commands import Publish
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.errors import Reason, UsageError
+from crabnet.node.clock import NodeClock
 from crabnet.node.importing import UnsignedFact, import_entries
 from crabnet.node.node import Node
-from crabnet.node.views import body_view, find_seeds, local_run, seed_details, seed_page, seed_view
+from crabnet.node.views import body_view, find_seeds, local_run, seed_details, seed_page, seed_view, view_mark
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
 from crabnet.settings import shown
@@ -64,6 +66,12 @@ class _List(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed_id: str
+
+
+class _Watch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    seed_id: str
+    seen: str = ""
+    wait_ms: Annotated[int, Meta(ge=0, le=limits.WATCH_MS_MAX)] = 0
 
 
 class _Import(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -126,9 +134,25 @@ async def _list(node: Node, params: _List) -> JsonObject:
 
 
 async def _show(node: Node, params: _Show) -> JsonObject:
+    details = _details(node, params.seed_id)
+    await node.durable()
+    return details
+
+
+def _details(node: Node, seed_id: str) -> JsonObject:
     is_equivocator = node.core.replica.feeds.is_equivocator
-    details = seed_details(node.core.record(params.seed_id), node.clock_ms() // 1000, is_equivocator)
-    details["local_run"] = local_run(node.workshop.view(params.seed_id))
+    details = seed_details(node.core.record(seed_id), node.clock_ms() // 1000, is_equivocator)
+    details["local_run"] = local_run(node.workshop.view(seed_id))
+    return details
+
+
+async def _watch(node: Node, params: _Watch) -> JsonObject:
+    """``seed.show`` as soon as it differs from what the client has seen, or after ``wait_ms``."""
+    with trio.move_on_after(params.wait_ms / 1000):
+        while view_mark(_details(node, params.seed_id)) == params.seen:
+            await node.changed()
+    details = _details(node, params.seed_id)
+    details["mark"] = view_mark(details)
     await node.durable()
     return details
 
@@ -203,6 +227,7 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "orphans": state.orphans_total,
         "seen": len(replica.seen),
         "peers": len(node.core.neighbours.peers.confirmed()),
+        "clock_ahead_ms": node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,
         "unsent": node.outbox.unsent,
         "runs": {
             "running": node.workshop.turns.running,
@@ -237,6 +262,7 @@ _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject
     "seed.cancel": (_Cancel, _cancel),
     "seed.list": (_List, _list),
     "seed.show": (_Show, _show),
+    "seed.watch": (_Watch, _watch),
     "state.vector": (_NoParams, _vector),
     "state.import": (_Import, _import),
 }

@@ -12,6 +12,7 @@ from crabnet.core.effects import FieldValue
 from crabnet.monitor.events import PayloadValue, event_of
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
+from crabnet.node.clock import ClockStep
 from crabnet.node.store import Store
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 
@@ -84,6 +85,35 @@ class Notify(Protocol):
     """``Reporter.notify``."""
 
     def __call__(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None: ...
+
+
+def report_step(notify: Notify, step: ClockStep) -> None:
+    """The system's clock was set while the node ran."""
+    policy = (
+        "the node's time draws near to it by 5 % of the time that passes"
+        if step.followed
+        else "the node keeps its own time; if the system's clock is right now, restart the node"
+    )
+    fields: dict[str, FieldValue] = {
+        "step_ms": step.step_ms,
+        "ahead_ms": step.ahead_ms,
+        "followed": step.followed,
+        "detail": policy,
+    }
+    notify("clock_stepped", fields)
+
+
+def report_absence(notify: Notify, last_ms: int | None, now_ms: int, overdue: int) -> None:
+    """What the clock says, at a start, of the time since this data dir was written to last."""
+    if last_ms is None:
+        return
+    away_ms = now_ms - last_ms
+    if away_ms < -limits.CLOCK_STEP_MS:
+        detail = "deadlines go by the clock as it is now: they come later by as much, nothing that was closed re-opens"
+        notify("clock_behind", {"duration_ms": -away_ms, "count": overdue, "detail": detail})
+    elif overdue or away_ms >= limits.AWAY_TOLD_MS:
+        detail = "seeds past their claim deadline are closed now, overdue claims are forfeited after one grace"
+        notify("node_was_away", {"duration_ms": max(0, away_ms), "count": overdue, "detail": detail})
 
 
 def report_start(

@@ -68,6 +68,12 @@ async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
     return False
 
 
+def _reclaim(settings: Settings) -> str:
+    if not settings.auto_reclaim:
+        return "off"
+    return f"up to attempt {settings.auto_reclaim_attempts_max}"
+
+
 def _greeting(node: Node) -> list[str]:
     settings = node.settings
     return [
@@ -76,6 +82,11 @@ def _greeting(node: Node) -> list[str]:
             f"message ttl {settings.message_ttl_s} s, future skew {settings.future_skew_s} s,"
             f" seen window {settings.seen_messages_ttl_s} s / {settings.seen_messages_capacity} messages,"
             f" signatures {'required' if settings.require_signatures else 'not required'}"
+        ),
+        (
+            f"runs {settings.runner_runs_max} at once, {settings.runner_queue_max} waiting,"
+            f" lease {settings.runner_lease_ms} ms, execution grace {settings.execution_grace_s} s,"
+            f" auto-reclaim {_reclaim(settings)}, clock steps followed up to {settings.clock_follow_ms} ms"
         ),
         f"listen started on Udp:{node.listen_address}",
     ]

@@ -24,6 +24,7 @@ from crabnet.core.records import (
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.baseline import import_baseline
+from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
 from crabnet.node.indexing import forks_namespace
 from crabnet.node.risk_mark import RiskMark
@@ -63,6 +64,8 @@ class Store:
     replayed_frames: int
     duration_ms: int
     verifier: ParallelVerifier
+    last_ms: int | None = None
+    """When something was written here last, by the clock of then; None for a new data dir."""
     left_out: tuple[str, ...] = ()
     """What of a baseline's state could not be imported."""
 
@@ -79,11 +82,6 @@ class Store:
 def entropy() -> int:
     """A random integer up to 2^53-1, from the system."""
     return int.from_bytes(os.urandom(8), "big") >> 11
-
-
-def wall_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int) -> Store:
@@ -123,6 +121,9 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.segments]
         archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
         core.replica.thaw = archive.get
+        header = ledger.recovery.checkpoint
+        written_ms = 0 if header is None else header.created_at_ms
+        last_ms = max(written_ms, core.replica.replayed_until_s * 1000) or None
         left_out = import_baseline(core, ledger, now_ms)
         index = _open_index(files, settings, ledger)
         undo.pop_all()
@@ -137,6 +138,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         replayed,
         wall_ms() - started_ms,
         verifier,
+        last_ms,
         left_out,
     )
 

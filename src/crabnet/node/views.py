@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -118,6 +119,13 @@ def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
         for entry in record.others
         if isinstance(entry.fact.body, body_type)
     ]
+
+
+def view_mark(details: JsonObject) -> str:
+    """A short text that differs whenever two views of a seed do, but for the time that has passed."""
+    here = details["local_run"]
+    aged: JsonObject = {"local_run": {**here, "since_ms": 0}} if isinstance(here, dict) else {}
+    return hashlib.sha256(msgspec.json.encode({**details, **aged}, order="deterministic")).hexdigest()[:32]
 
 
 class Found(NamedTuple):

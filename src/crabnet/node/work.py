@@ -71,10 +71,6 @@ class _Job:
         self.cancelled: Reason | None = None
         self.status: SeedStatus | None = None
 
-    def enter(self, stage: Stage) -> None:
-        self.stage = stage
-        self.since = trio.current_time()
-
     def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
         """Let it end before its time. That its claim is over outweighs its operator's wish."""
         if self.cancelled is not Reason.CLAIM_OVER:
@@ -87,7 +83,7 @@ class Workshop:
     """The runs of this node. ``perform`` has the core do something and returns when that is durable.
 
     ``task_of`` gives the task of a seed that may be run now, or raises RefusedError; ``holds(seed_id, claim_id)`` says
-    whether that claim still awaits a result.
+    whether that claim still awaits a result; ``changed`` is called when a run has come to another stage.
     """
 
     def __init__(
@@ -98,6 +94,7 @@ class Workshop:
         holds: Callable[[str, str], bool],
         perform: Perform,
         notify: Notify,
+        changed: Callable[[], None],
     ) -> None:
         self.policy = policy
         self.turns = Turns(config.runs_max, config.queue_max)
@@ -106,6 +103,7 @@ class Workshop:
         self._holds = holds
         self._perform = perform
         self._notify = notify
+        self._changed = changed
         self._jobs: dict[str, _Job] = {}
 
     def view(self, seed_id: str) -> RunView | None:
@@ -158,6 +156,7 @@ class Workshop:
             if place is Place.WAITS:
                 ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": job.task.claim_id}
                 self._notify("run_queued", {**ids, "count": self.turns.queued})
+                self._changed()
                 await job.go_on.wait()
             return await self._run(job, announce)
         finally:
@@ -165,13 +164,18 @@ class Workshop:
             for admitted in self.turns.leave(seed_id, job.task.publisher):
                 self._jobs[admitted].go_on.set()
             job.done.set()
+            self._changed()
+
+    def _enter(self, job: _Job, stage: Stage) -> None:
+        job.stage, job.since = stage, trio.current_time()
+        self._changed()
 
     async def _run(self, job: _Job, announce: bool) -> TaskResult:
         seed_id, task = job.seed_id, job.task
         ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": task.claim_id}
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
-        job.enter(Stage.STARTING)
+        self._enter(job, Stage.STARTING)
         if isinstance(check_command(self.policy, task.command), Refused):
             refused = await run_command(RunRequest("", task.command, task.timeout_ms), self.policy)
             return await self._finish(job, ids, refused, announce)
@@ -183,14 +187,14 @@ class Workshop:
         self._notify("run_started", {**ids, "attempt": order.attempt, "timeout_ms": order.timeout_ms})
         if job.cancelled is Reason.CLAIM_OVER:
             raise self._given_up(job, ids, None)
-        job.enter(Stage.RUNNING)
+        self._enter(job, Stage.RUNNING)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._renew, seed_id, lease_ms, announce)
             outcome = await run_command(
                 RunRequest(order.run_id, order.command, order.timeout_ms), self.policy, stop=job.stop
             )
             nursery.cancel_scope.cancel()
-        job.enter(Stage.ENDING)
+        self._enter(job, Stage.ENDING)
         return await self._finish(job, ids, outcome, announce)
 
     async def _renew(self, seed_id: str, lease_ms: int, announce: bool) -> None:

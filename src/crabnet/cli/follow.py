@@ -1,0 +1,117 @@
+"""Watching a task until it is over: ``seed show --follow``, and the progress that ``seed run`` tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Event, Thread
+from typing import Final
+
+from crabnet.cli.options import State
+from crabnet.cli.output import as_list, as_object, as_text, note, plain
+from crabnet.control.client import JsonValue, NodeNotRunningError, call
+from crabnet.errors import CrabnetError
+
+FINAL: Final = frozenset({"Expired", "Accepted", "Rejected"})
+_WATCH_MS: Final = 10_000
+_ANSWER_MS: Final = 30_000
+_PROGRESS_WATCH_MS: Final = 500
+_PROGRESS_EVERY_S: Final = 10
+
+
+def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
+    """The task now and after each change, until nothing more can happen. Needs a running node unless it is over.
+
+    Raises NodeNotRunningError, and what the node answers.
+    """
+    seen = ""
+    while True:
+        try:
+            shown = _watch(state, seed_id, seen, _WATCH_MS)
+        except NodeNotRunningError:
+            shown = as_object(state.perform("seed.show", {"seed_id": seed_id}))
+            if as_text(as_object(shown, "seed"), "status") not in FINAL:
+                raise
+            shown["mark"] = "over"
+        mark = as_text(shown, "mark")
+        del shown["mark"]
+        if mark != seen:
+            yield shown
+        if as_text(as_object(shown, "seed"), "status") in FINAL:
+            return
+        seen = mark
+
+
+def _watch(state: State, seed_id: str, seen: str, wait_ms: int) -> dict[str, JsonValue]:
+    params: dict[str, JsonValue] = {"seed_id": seed_id, "seen": seen, "wait_ms": wait_ms}
+    return as_object(call(state.settings.data_dir, "seed.watch", params, _ANSWER_MS))
+
+
+def progress_line(shown: dict[str, JsonValue]) -> str:
+    """How a task stands, in one line."""
+    seed = as_object(shown, "seed")
+    status = as_text(seed, "status")
+    parts = [f"{as_text(seed, 'id')} [{status.upper()}]", f"attempt={as_text(seed, 'attempt')}"]
+    if status == "Open":
+        parts.append(f"bids={as_text(seed, 'bid_count')}")
+    if seed.get("claimed_by"):
+        parts.append(f"worker={as_text(seed, 'claimed_by')}")
+    for name in ("started_at", "heard_at", "lease_until"):
+        moment = seed.get(name)
+        if status == "Running" and isinstance(moment, int):
+            parts.append(f"{name.removesuffix('_at')}={_clock_time(moment)}")
+    result = next(
+        (item for item in as_list(shown, "results") if as_object(item).get("id") == seed.get("result_id")), None
+    )
+    if result is not None and seed.get("result_id"):
+        parts.append(f"exit={as_text(result, 'exit_code')} took={as_text(result, 'duration_ms')}ms")
+    here = shown.get("local_run")
+    if isinstance(here, dict):
+        position = here.get("position")
+        parts.append(f"here={as_text(here, 'stage')}" + (f" position={position}" if position else ""))
+    if seed.get("note"):
+        parts.append(f"note={as_text(seed, 'note')}")
+    return " ".join(parts)
+
+
+def _clock_time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
+
+
+@contextmanager
+def progress(state: State, seed_id: str) -> Iterator[None]:
+    """While the block lasts, tell on stderr how a run goes on: each change, and every ten seconds that it runs."""
+    over = Event()
+    teller = Thread(target=_tell, args=(state, seed_id, over), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join(1)
+
+
+def _tell(state: State, seed_id: str, over: Event) -> None:
+    began = told = time.monotonic()
+    seen = ""
+    while not over.is_set():
+        try:
+            shown = _watch(state, seed_id, seen, _PROGRESS_WATCH_MS)
+            mark, line = as_text(shown, "mark"), progress_line(shown)
+        except NodeNotRunningError:
+            mark, line = "here", f"{plain(seed_id)} runs in this process"
+            over.wait(_PROGRESS_WATCH_MS / 1000)
+        except CrabnetError:
+            return  # What went wrong is for the command itself to tell.
+        now = time.monotonic()
+        if over.is_set():
+            return
+        if mark != seen or now - told >= _PROGRESS_EVERY_S:
+            note(f"{line} after={round(now - began)}s")
+            told = now
+        seen = mark
