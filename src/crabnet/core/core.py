@@ -307,8 +307,6 @@ class Core:
             self.neighbours.forks.learned(meta.from_, item.proof.seq)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        if item.seed_id and not item.changes:
-            self.sweeper.bid_came(item.seed_id, now_ms)
         if meta is not None and meta.v is not None and not item.learned:
             self.neighbours.applied(item, source, now_ms, effects)
 

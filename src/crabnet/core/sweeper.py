@@ -84,14 +84,6 @@ class Sweeper:
             self._deadlines.add(now_ms, seed_id)
         self._watch_run(seed_id, record, now_ms)
 
-    def bid_came(self, seed_id: str, now_ms: int) -> None:
-        """Something was said of a seed that did not move it: a bid, perhaps, that a forfeited one waits for."""
-        if not self._config.auto_reclaim:
-            return
-        record = self._state.records.get(seed_id, EMPTY)
-        if self._is_own(record) and self._reclaimable(record, now_ms) is not None:
-            self._deadlines.add(now_ms, seed_id)
-
     def _watch_run(self, seed_id: str, record: Record, now_ms: int) -> None:
         progress = record.progress
         if progress.status is not SeedStatus.RUNNING or progress.run_id is None:
