@@ -94,6 +94,7 @@ class Reason(StrEnum):
     WORKDIR_MISSING = "workdir_missing"
     SPAWN_FAILED = "spawn_failed"
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
+    PROFILE_NOT_ALLOWED = "profile_not_allowed"
     RUN_INTERRUPTED = "run_interrupted"
     RUN_IN_PROGRESS = "run_in_progress"
     RUN_CANCELLED = "run_cancelled"

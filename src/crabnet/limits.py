@@ -174,6 +174,22 @@ RUNNER_DRAIN_WAIT_MS: Final = 1_000
 """Until the output pipes close after the last process is gone."""
 RUNNER_NAME_CHARS_SHOWN: Final = 64
 """Characters of a publisher's word repeated in a refusal."""
+RUNNER_MEMORY_BYTES_DEFAULT: Final = 512 * 1024 * 1024
+RUNNER_PROCESSES_DEFAULT: Final = 64
+RUNNER_CPU_TIME_S_DEFAULT: Final = 3_600
+RUNNER_CPU_PERCENT_DEFAULT: Final = 100
+RUNNER_FILE_BYTES_DEFAULT: Final = 64 * 1024 * 1024
+RUNNER_OPEN_FILES_DEFAULT: Final = 256
+RUNNER_WORKDIR_BYTES_DEFAULT: Final = 128 * 1024 * 1024
+RUNNER_TMP_BYTES_DEFAULT: Final = 64 * 1024 * 1024
+RUNNER_REQUEST_DIGITS_MAX: Final = 9
+"""Digits of a number in a seed's request for its run."""
+RUNNER_LIMITS_HIT_MAX: Final = 8
+"""Limits that a result names."""
+RUN_WORD_CHARS_MAX: Final = 32
+"""A result's cause, limit, sandbox or profile."""
+RUNNER_CANARY_TIMEOUT_MS: Final = 5_000
+"""Each run of the self-test at start."""
 RUNNER_FILES_MAX: Final = 128
 """Output files in the manifest of a run."""
 RUNNER_FILES_BYTES_MAX: Final = 256 * 1024 * 1024

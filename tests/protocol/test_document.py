@@ -156,6 +156,8 @@ def bound(schema: dict[str, Any]) -> str:
         return ""
     if high is not None:
         return f"{low}–{high}" if low else f"≤ {high}"
+    if "maxItems" in schema:
+        return f"≤ {schema['maxItems']}"
     low, high = schema.get("minimum", 0), schema.get("maximum")
     if high is None or low == 0:
         return ""

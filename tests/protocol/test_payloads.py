@@ -139,7 +139,11 @@ BAD_FIELDS: list[tuple[Kind, str, Any, Reason]] = [
     (Kind.TASK_RESULT, "exit_code", 2**31, Reason.MALFORMED),
     (Kind.TASK_RESULT, "timed_out", 0, Reason.MALFORMED),
     (Kind.TASK_RESULT, "stdout", "x" * (limits.OUTPUT_CHARS_MAX + 1), Reason.MALFORMED),
-    (Kind.TASK_RESULT, "termination", {"cause": "boredom"}, Reason.MALFORMED),
+    (Kind.TASK_RESULT, "termination", {"cause": ""}, Reason.MALFORMED),
+    (Kind.TASK_RESULT, "termination", {"cause": "c" * 33}, Reason.MALFORMED),
+    (Kind.TASK_RESULT, "termination", {"cause": "memory", "limits_hit": ["memory"] * 9}, Reason.MALFORMED),
+    (Kind.TASK_RESULT, "termination", {"cause": "memory", "memory_bytes": -1}, Reason.MALFORMED),
+    (Kind.TASK_RESULT, "sandbox", "s" * 33, Reason.MALFORMED),
     (Kind.TASK_RESULT, "termination", {}, Reason.MALFORMED),
     (Kind.TASK_SETTLE, "status", "Open", Reason.MALFORMED),
     (Kind.TASK_SETTLE, "status", "Running", Reason.MALFORMED),
@@ -169,6 +173,15 @@ def test_null_is_the_same_as_absent(kind: Kind, fields: list[str]) -> None:
     absent = said(kind, changed(kind, **dict.fromkeys(fields, ...)))
     null = said(kind, changed(kind, **dict.fromkeys(fields)))
     assert absent == null
+
+
+def test_a_cause_that_a_later_version_names_is_read_as_it_is() -> None:
+    later = {"cause": "boredom", "limits_hit": ["patience"], "memory_bytes": 1}
+    fact = said(Kind.TASK_RESULT, changed(Kind.TASK_RESULT, termination=later, sandbox="vm", profile="gpu"))
+
+    assert isinstance(fact.body, TaskResult)
+    assert fact.body.termination == Termination(cause="boredom", limits_hit=("patience",), memory_bytes=1)
+    assert (fact.body.sandbox, fact.body.profile) == ("vm", "gpu")
 
 
 def test_null_inside_a_termination_is_the_same_as_absent() -> None:

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from crabnet import limits
-from crabnet.errors import Reason, RefusedError
-from crabnet.runner.execute import Launch, run_command
+from crabnet.errors import Reason
+from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.output import truncation_marker
 from crabnet.runner.policy import RunnerPolicy
@@ -520,32 +520,3 @@ async def test_shell_mode_runs_a_pipeline(tmp_path: Path) -> None:
 
     assert outcome.stdout == "one\n/\n"
     assert (tmp_path / "f").read_text() == "one\n"
-
-
-async def test_a_launch_can_be_wrapped(tmp_path: Path) -> None:
-    seen: list[Launch] = []
-
-    def wrap(launch: Launch) -> Launch:
-        seen.append(launch)
-        return replace(
-            launch,
-            executable=Path("/usr/bin/env"),
-            argv=("env", "INSIDE=1", *launch.argv),
-            env={"PATH": "/usr/bin:/bin"},
-        )
-
-    outcome = await run_command(RunRequest("run-1", "env", PATIENT_MS), replace(ANY, workdir=tmp_path), wrap=wrap)
-
-    assert set(outcome.stdout.splitlines()) == {"PATH=/usr/bin:/bin", "INSIDE=1"}
-    assert seen[0].argv == ("env",)
-    assert seen[0].workdir == tmp_path.resolve()
-
-
-async def test_a_wrap_may_refuse() -> None:
-    def wrap(launch: Launch) -> Launch:
-        raise RefusedError("no sandbox here", Reason.UNAVAILABLE)
-
-    outcome = await run_command(RunRequest("run-1", "true", PATIENT_MS), ANY, wrap=wrap)
-
-    assert outcome.refusal is Reason.UNAVAILABLE
-    assert outcome.exit_code == 126

@@ -161,6 +161,8 @@ def build_result(
         stderr_truncated=wish.stderr_truncated,
         termination=wish.termination,
         refusal=None if wish.refusal is None else wish.refusal.value,
+        sandbox=wish.sandbox,
+        profile=wish.profile,
     )
     return FactKind.RESULT, _checked(result)
 

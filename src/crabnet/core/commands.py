@@ -85,6 +85,8 @@ class FinishRun(Struct, frozen=True, kw_only=True):
     stdout_truncated: bool = False
     stderr_truncated: bool = False
     refusal: Reason | None = None
+    sandbox: str | None = None
+    profile: str | None = None
     announce: bool = True
 
 

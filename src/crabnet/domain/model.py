@@ -20,6 +20,7 @@ from crabnet.errors import Reason
 Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 Natural = Annotated[int, Meta(ge=0)]
+Word = Annotated[str, Meta(max_length=limits.RUN_WORD_CHARS_MAX)]
 
 
 class SeedStatus(StrEnum):
@@ -117,7 +118,7 @@ class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 class TerminationCause(StrEnum):
-    """Why a run ended."""
+    """Why a run ended, as far as this version knows. Newer peers may name others."""
 
     EXITED = "exited"
     SIGNALED = "signaled"
@@ -127,17 +128,27 @@ class TerminationCause(StrEnum):
     SPAWN_FAILED = "spawn_failed"
     REFUSED = "refused"
     INTERRUPTED = "interrupted"
+    MEMORY = "memory"
+    CPU = "cpu"
+    FILE_SIZE = "file_size"
+    DISK = "disk"
+    PROCESSES = "processes"
 
 
 class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """How a run ended: the cause, the last signal sent or received, and what it cost."""
+    """How a run ended: the cause, the last signal sent or received, and what it cost.
 
-    cause: TerminationCause
+    ``cause`` is mostly a ``TerminationCause``. ``memory_bytes`` is the peak, ``limits_hit`` what the run ran into.
+    """
+
+    cause: Annotated[str, Meta(min_length=1, max_length=limits.RUN_WORD_CHARS_MAX)]
     signal: Annotated[str, Meta(max_length=32)] | None = None
     escalated: bool = False
     wall_ms: Natural = 0
     cpu_ms: Natural = 0
     grace_ms: Natural = 0
+    memory_bytes: Natural = 0
+    limits_hit: Annotated[tuple[Word, ...], Meta(max_length=limits.RUNNER_LIMITS_HIT_MAX)] = ()
 
 
 class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -158,6 +169,8 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     stderr_truncated: bool = False
     termination: Termination | None = None
     refusal: Annotated[str, Meta(max_length=64)] | None = None
+    sandbox: Word | None = None
+    profile: Word | None = None
 
 
 class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -89,6 +89,10 @@ class EventKind(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     RUN_RENEWED = "run_renewed"
     RUN_SILENT = "run_silent"
+    RUN_UNSANDBOXED = "run_unsandboxed"
+    SANDBOX_READY = "sandbox_ready"
+    SANDBOX_OFF = "sandbox_off"
+    SANDBOX_UNAVAILABLE = "sandbox_unavailable"
 
     LEDGER_RECOVERED = "ledger_recovered"
     LEDGER_POISONED = "ledger_poisoned"
@@ -113,6 +117,7 @@ FIELDS: Final = MappingProxyType(
         "attempt": "attempt number of the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
         "bytes": "number of bytes concerned",
+        "cause": "why the run ended, as in its result",
         "claim_id": "id of the claim",
         "clean": "true when the last run was shut down cleanly and nothing was repaired",
         "count": "how many things the event stands for",
@@ -139,8 +144,10 @@ FIELDS: Final = MappingProxyType(
         "key_id": "id of the signing key",
         "kind": "kind of the envelope, such as `SeedCreated`",
         "last_seq": "last sequence number of the range",
+        "limits_hit": "limits that the run ran into, separated by commas",
         "lost": "number of alerts among the dropped events",
         "lsn": "log sequence number in the journal",
+        "memory_peak_bytes": "most memory that the run held at once",
         "message_ttl_ms": "how old a live message may be, milliseconds",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
@@ -151,12 +158,14 @@ FIELDS: Final = MappingProxyType(
         "outcome": "how recovery decided, by the names of docs/STORAGE.md",
         "peer": "node id of the peer",
         "pid": "process id of the node",
+        "profile": "profile of the run, or profiles that are allowed, separated by commas",
         "reason": "the Reason, as in errors and metrics",
         "replayed": "number of journal frames replayed",
         "require_signatures": "whether envelopes without signature are refused",
         "reserve_bytes": "the reserve below which writing stops",
         "result_id": "id of the task result",
         "run_id": "id of the run",
+        "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
         "seed_id": "id of the seed",
         "seen_capacity": "capacity of the window of seen messages, entries",
         "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
@@ -398,7 +407,8 @@ EVENTS: Final = MappingProxyType(
         EventKind.RUN_FINISHED: _spec(
             "N",
             _RUNNER,
-            "seed_id claim_id run_id result_id exit_code signal timed_out duration_ms cpu_ms bytes truncated",
+            "seed_id claim_id run_id result_id exit_code signal timed_out duration_ms cpu_ms bytes truncated"
+            " cause limits_hit memory_peak_bytes sandbox profile",
             "A command ended; its result is durable. `bytes` counts its whole output, which is not kept here.",
             "task_result_generated",
         ),
@@ -440,6 +450,27 @@ EVENTS: Final = MappingProxyType(
             "seed_id claim_id run_id worker attempt lease_ms duration_ms",
             "The run of this node's seed was not heard of within its lease; told once for a run. `duration_ms` is since"
             " the last word.",
+        ),
+        EventKind.RUN_UNSANDBOXED: _spec(
+            "A", _RUNNER, "seed_id claim_id run_id detail", "A command runs without a sandbox, as the operator set it."
+        ),
+        EventKind.SANDBOX_READY: _spec(
+            "I",
+            _RUNNER,
+            "sandbox profile duration_ms count detail",
+            "The self-test at start found what confines runs; `count` leftovers of an earlier process were removed.",
+        ),
+        EventKind.SANDBOX_OFF: _spec(
+            "A",
+            _RUNNER,
+            "sandbox profile duration_ms count detail",
+            "`runner_sandbox = none`: tasks will have the rights of this node's user.",
+        ),
+        EventKind.SANDBOX_UNAVAILABLE: _spec(
+            "A",
+            _RUNNER,
+            "sandbox profile duration_ms count detail",
+            "The self-test found nothing that confines runs: this node runs no tasks.",
         ),
         EventKind.LEDGER_RECOVERED: _spec(
             "I",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
+import trio
+
 from crabnet import __version__
 from crabnet.core.authors import AuthorRates
 from crabnet.core.core import CoreConfig
 from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.runner import Runner
+from crabnet.runner.sandbox.model import Choice, Profile, RunLimits, SandboxReport
+from crabnet.runner.sandbox.survey import survey
 from crabnet.settings import Settings
 
 
@@ -54,8 +61,18 @@ def sends_per_s(settings: Settings) -> int:
     return settings.udp_broadcasts_per_sec if settings.network == "udp" else settings.dht_broadcasts_per_sec
 
 
+def runner_of(settings: Settings) -> Runner:
+    """What runs commands. Raises UsageError."""
+    return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)
+
+
+def sandbox_report(settings: Settings) -> SandboxReport:
+    """What a node with these settings would find at its start. Blocks for up to some seconds. Raises UsageError."""
+    return trio.run(survey, runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)
+
+
 def runner_policy(settings: Settings) -> RunnerPolicy:
-    """What the runner needs. Raises UsageError."""
+    """What may be run. Raises UsageError."""
     return RunnerPolicy(
         allowed_commands=frozenset(settings.runner_allowed_commands),
         command_chars_max=settings.runner_max_command_len,
@@ -64,4 +81,16 @@ def runner_policy(settings: Settings) -> RunnerPolicy:
         workdir_root=settings.runner_workdir_root,
         output_bytes_max=settings.runner_max_output_bytes,
         kill_wait_ms=settings.runner_timeout_kill_wait_ms,
+        profiles=tuple(Profile(name) for name in settings.runner_profiles),
+        limits=RunLimits(
+            memory_bytes=settings.runner_memory_bytes,
+            processes=settings.runner_processes,
+            cpu_time_s=settings.runner_cpu_time_s,
+            cpu_percent=settings.runner_cpu_percent,
+            file_bytes=settings.runner_file_bytes,
+            open_files=settings.runner_open_files,
+            workdir_bytes=settings.runner_workdir_bytes,
+            tmp_bytes=settings.runner_tmp_bytes,
+        ),
+        environment={name: os.environ[name] for name in settings.runner_environment if name in os.environ},
     )

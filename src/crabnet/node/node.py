@@ -30,11 +30,11 @@ from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import NodeClock
 from crabnet.node.committer import Committer, Durable
-from crabnet.node.config import runner_policy, sends_per_s
+from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
-from crabnet.node.reporting import Reporter, report_absence, report_start, report_step
+from crabnet.node.reporting import Reporter, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
 from crabnet.node.store import Store, open_store
 from crabnet.node.views import find_seeds
@@ -230,7 +230,7 @@ class Node:
     async def _open(self) -> None:
         settings = self.settings
         role = LockRole.NODE if self.listen else LockRole.COMMAND
-        runner = runner_policy(settings)
+        runner = runner_of(settings)
         store = await trio.to_thread.run_sync(
             partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
         )
@@ -246,6 +246,8 @@ class Node:
         self.committer = Committer(store.ledger, self._release)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
+        self._stack.callback(runner.close)
+        self.runner = runner
         bounds = WorkshopConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
         self.workshop = Workshop(
             runner,
@@ -323,6 +325,7 @@ class Node:
             journal_bytes=self.settings.checkpoint_journal_bytes,
             interval_ms=self.settings.checkpoint_interval_s * 1000,
         )
+        nursery.start_soon(self._watched, self._prepare_runner)
         for job in (
             self.outbox.run,
             self.network.receive,
@@ -473,6 +476,9 @@ class Node:
                 self._drops[direction] = count
                 self.reporter.notify("datagram_dropped", fields)
 
+    async def _prepare_runner(self) -> None:
+        report_sandbox(self.reporter.notify, await self.runner.prepare())
+
     def _task_of(self, seed_id: str) -> Task:
         record = self.core.record(seed_id)
         claim_id = own_claim(record, seed_id, self.node_id)
@@ -481,7 +487,8 @@ class Node:
             raise RefusedError(f"seed {seed_id} is running already", Reason.RUN_IN_PROGRESS)
         if record.definition is None or status is not SeedStatus.CLAIMED:
             raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
-        return Task(record.definition.command, record.definition.timeout_ms, record.definition.created_by, claim_id)
+        seed = record.definition
+        return Task(seed.command, seed.timeout_ms, seed.rules, seed.created_by, claim_id)
 
 
 def _first(group: BaseExceptionGroup[CrabnetError]) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Annotated, Final
 
 import msgspec
@@ -20,6 +21,7 @@ from crabnet.node.node import Node
 from crabnet.node.views import body_view, find_seeds, local_run, seed_details, seed_page, seed_view, view_mark
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
+from crabnet.runner.sandbox.model import SandboxReport
 from crabnet.settings import shown
 
 
@@ -199,6 +201,28 @@ async def _import(node: Node, params: _Import) -> JsonObject:
     return await import_entries(node, params.envelopes, params.facts)
 
 
+def sandbox_view(report: SandboxReport | None) -> JsonObject:
+    """What confines runs, for ``status``. The self-test of a node that has just started may be under way."""
+    if report is None:
+        return {"mode": "unknown", "detail": "the self-test has not been made yet"}
+    values: dict[str, int] = asdict(report.limits)
+    return {
+        "mode": report.mode,
+        "chosen_by": report.choice.value,
+        "profiles": [profile.value for profile in report.profiles],
+        "limits": {
+            name: {"value": value, "by": report.enforced_by[name].value if name in report.enforced_by else None}
+            for name, value in values.items()
+        },
+        "self_test_ms": report.duration_ms,
+        "tried": {
+            attempt.mode.value: {"usable": attempt.usable, "ms": attempt.duration_ms, "detail": attempt.detail}
+            for attempt in report.attempts
+        },
+        "detail": report.detail,
+    }
+
+
 async def _status(node: Node, _: _NoParams) -> JsonObject:
     replica = node.core.replica
     state = replica.state
@@ -238,6 +262,7 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "feed_risk": node.core.feed_risk,
         "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],
         "equivocators_total": len(replica.feeds.equivocators()),
+        "sandbox": sandbox_view(node.runner.report if node.listen else await node.runner.prepare()),
         "events": {
             "written": 0 if events is None else events.written,
             "dropped": 0 if events is None else events.dropped,

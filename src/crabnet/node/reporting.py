@@ -14,6 +14,7 @@ from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.writer import EventLog
 from crabnet.node.clock import ClockStep
 from crabnet.node.store import Store
+from crabnet.runner.sandbox.model import Mode, SandboxReport
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 
 _KINDS = {kind.value: kind for kind in EventKind}
@@ -114,6 +115,25 @@ def report_absence(notify: Notify, last_ms: int | None, now_ms: int, overdue: in
     elif overdue or away_ms >= limits.AWAY_TOLD_MS:
         detail = "seeds past their claim deadline are closed now, overdue claims are forfeited after one grace"
         notify("node_was_away", {"duration_ms": max(0, away_ms), "count": overdue, "detail": detail})
+
+
+def report_sandbox(notify: Notify, report: SandboxReport) -> None:
+    """What confines runs here. An alert when nothing does, or when nothing can and nothing will be run."""
+    kind = "sandbox_ready"
+    if report.fence is None:
+        kind = "sandbox_unavailable"
+    elif report.fence.mode is Mode.NONE:
+        kind = "sandbox_off"
+    notify(
+        kind,
+        {
+            "sandbox": report.mode,
+            "profile": ",".join(report.profiles),
+            "duration_ms": report.duration_ms,
+            "count": report.swept,
+            "detail": report.detail[: limits.EVENT_DETAIL_CHARS],
+        },
+    )
 
 
 def report_start(

@@ -11,12 +11,11 @@ import trio
 from crabnet import limits
 from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
-from crabnet.domain.model import SeedStatus, TaskResult, Termination, TerminationCause
+from crabnet.domain.model import SeedStatus, TaskResult, Termination
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.turns import Place, Turns
-from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import RunOutcome, RunRequest
-from crabnet.runner.policy import Refused, RunnerPolicy, check_command
+from crabnet.runner.runner import Runner
 
 Perform = Callable[[StartRun | RenewRun | FinishRun], Awaitable[Reply]]
 Notify = Callable[[str, dict[str, FieldValue]], None]
@@ -27,8 +26,13 @@ class Task(NamedTuple):
 
     command: str
     timeout_ms: int
+    rules: str
     publisher: str
     claim_id: str
+
+    def request(self, run_id: str = "") -> RunRequest:
+        """What the runner is asked."""
+        return RunRequest(run_id, self.command, self.timeout_ms, self.rules)
 
 
 class Stage(StrEnum):
@@ -88,7 +92,7 @@ class Workshop:
 
     def __init__(
         self,
-        policy: RunnerPolicy,
+        runner: Runner,
         config: WorkshopConfig,
         task_of: Callable[[str], Task],
         holds: Callable[[str, str], bool],
@@ -96,7 +100,7 @@ class Workshop:
         notify: Notify,
         changed: Callable[[], None],
     ) -> None:
-        self.policy = policy
+        self.runner = runner
         self.turns = Turns(config.runs_max, config.queue_max)
         self._lease_ms = config.lease_ms
         self._task_of = task_of
@@ -142,7 +146,7 @@ class Workshop:
         if seed_id in self._jobs:
             raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
         job = _Job(seed_id, self._task_of(seed_id))
-        if isinstance(check_command(self.policy, job.task.command), Refused):
+        if self.runner.refuses(job.task.request()):
             place = Place.RUNS
         else:
             place = self.turns.enter(seed_id, job.task.publisher)
@@ -176,8 +180,8 @@ class Workshop:
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
         self._enter(job, Stage.STARTING)
-        if isinstance(check_command(self.policy, task.command), Refused):
-            refused = await run_command(RunRequest("", task.command, task.timeout_ms), self.policy)
+        refused = await self.runner.refusal(task.request())
+        if refused is not None:
             return await self._finish(job, ids, refused, announce)
         lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
         order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
@@ -185,14 +189,14 @@ class Workshop:
             raise TypeError("StartRun gives an order")
         ids["run_id"] = order.run_id
         self._notify("run_started", {**ids, "attempt": order.attempt, "timeout_ms": order.timeout_ms})
+        if self.runner.unsandboxed:
+            self._notify("run_unsandboxed", {**ids, "detail": "it has the rights of this node's user"})
         if job.cancelled is Reason.CLAIM_OVER:
             raise self._given_up(job, ids, None)
         self._enter(job, Stage.RUNNING)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._renew, seed_id, lease_ms, announce)
-            outcome = await run_command(
-                RunRequest(order.run_id, order.command, order.timeout_ms), self.policy, stop=job.stop
-            )
+            outcome = await self.runner.run(task.request(order.run_id), job.stop)
             nursery.cancel_scope.cancel()
         self._enter(job, Stage.ENDING)
         return await self._finish(job, ids, outcome, announce)
@@ -278,6 +282,11 @@ class Workshop:
                 "cpu_ms": end.cpu_ms,
                 "bytes": outcome.stdout_bytes + outcome.stderr_bytes,
                 "truncated": outcome.stdout_truncated or outcome.stderr_truncated,
+                "cause": end.cause.value,
+                "limits_hit": ",".join(end.limits_hit),
+                "memory_peak_bytes": end.memory_peak_bytes,
+                "sandbox": outcome.sandbox,
+                "profile": outcome.profile,
             },
         )
 
@@ -294,13 +303,17 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
         output_hash=outcome.output_hash,
         duration_ms=outcome.duration_ms,
         termination=Termination(
-            cause=TerminationCause(end.cause.value),
+            cause=end.cause.value,
             signal=end.signal,
             escalated=end.escalated,
             wall_ms=end.wall_ms,
             cpu_ms=end.cpu_ms,
             grace_ms=end.grace_ms,
+            memory_bytes=end.memory_peak_bytes,
+            limits_hit=end.limits_hit,
         ),
+        sandbox=outcome.sandbox or None,
+        profile=outcome.profile or None,
         stdout_truncated=outcome.stdout_truncated,
         stderr_truncated=outcome.stderr_truncated,
         refusal=outcome.refusal,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from crabnet.errors import Reason
 from crabnet.runner.output import CapturedOutput
@@ -28,6 +29,16 @@ class Cause(StrEnum):
     """The policy allowed it, but it could not be started."""
     REFUSED = "refused"
     """The policy did not allow it."""
+    MEMORY = "memory"
+    """It used more memory than it may, and was ended."""
+    CPU = "cpu"
+    """It used more processor time than it may, and was ended."""
+    FILE_SIZE = "file_size"
+    """It failed after making a file as large as one may be."""
+    DISK = "disk"
+    """It failed after filling its disk."""
+    PROCESSES = "processes"
+    """It failed after starting as many processes as it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,10 @@ class RunRequest:
     run_id: str
     command: str
     timeout_ms: int
+    rules: str = ""
+    """The seed's rules, which may ask for a profile and lower limits: ``sandbox.requests``."""
+    owner_tag: str = ""
+    """Names the node in what a run leaves when the node is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,11 @@ class Termination:
     """User and system time of all its processes."""
     grace_ms: int = 0
     """From SIGTERM to the end of its last process; 0 when it needed no SIGTERM."""
+    memory_peak_bytes: int = 0
+    """Of the whole run where a control group counts it, else the most that was seen."""
+    limits_hit: tuple[str, ...] = ()
+    """Limits that the run ran into, whether it ended of that or not: ``memory``, ``cpu``, ``processes``, ``disk``,
+    ``file_size``, ``output``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,9 @@ class RunOutcome:
     """Why it did not run; None when it ran."""
     message: str
     """One line for an event or a log. Holds none of the output."""
+    sandbox: str = ""
+    """The mode that confined it; empty when it did not run."""
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +122,20 @@ class Ending:
     wall_ms: int
     cpu_ms: int
     grace_ms: int
+    memory_peak_bytes: int
+    limits_hit: tuple[str, ...]
 
 
-def outcome_of_run(run_id: str, output: CapturedOutput, ending: Ending, duration_ms: int) -> RunOutcome:
+_ENDED_BY_US: Final = frozenset({Cause.TIMEOUT, Cause.OUTPUT_LIMIT, Cause.CANCELLED, Cause.MEMORY, Cause.CPU})
+_BY_SIGNAL: Final = {signal.SIGXCPU: Cause.CPU, signal.SIGXFSZ: Cause.FILE_SIZE}
+
+
+def outcome_of_run(
+    run_id: str, output: CapturedOutput, ending: Ending, duration_ms: int, sandbox: str, profile: str
+) -> RunOutcome:
     """The outcome of a command that was started."""
+    cause, limits_hit = _judge(ending)
+    ending = replace(ending, cause=cause)
     code = -signal.SIGKILL if ending.wait_status is None else os.waitstatus_to_exitcode(ending.wait_status)
     signal_name = _signal_name(-code) if code < 0 else None
     return RunOutcome(
@@ -118,11 +151,51 @@ def outcome_of_run(run_id: str, output: CapturedOutput, ending: Ending, duration
         output_hash=output.output_hash,
         duration_ms=duration_ms,
         termination=Termination(
-            ending.cause, signal_name, ending.escalated, ending.wall_ms, ending.cpu_ms, ending.grace_ms
+            cause=cause,
+            signal=signal_name,
+            escalated=ending.escalated,
+            wall_ms=ending.wall_ms,
+            cpu_ms=ending.cpu_ms,
+            grace_ms=ending.grace_ms,
+            memory_peak_bytes=ending.memory_peak_bytes,
+            limits_hit=limits_hit,
         ),
         refusal=None,
         message=_describe(ending, code, signal_name),
+        sandbox=sandbox,
+        profile=profile,
     )
+
+
+def _judge(ending: Ending) -> tuple[Cause, tuple[str, ...]]:
+    """Why the run ended, and which limits it ran into.
+
+    What ended a run counts first. A command that failed after it ran into a limit counts as failed by that; one that
+    ended well in spite of it does not. A shell tells the signal of its last command as 128 + N.
+    """
+    hit = dict.fromkeys(ending.limits_hit)
+    code = 0 if ending.wait_status is None else os.waitstatus_to_exitcode(ending.wait_status)
+    by_signal = _BY_SIGNAL.get(signal.Signals(number)) if (number := _signal_in(code)) else None
+    if by_signal is not None:
+        hit[by_signal.value] = None
+    if ending.cause is Cause.OUTPUT_LIMIT:
+        hit["output"] = None
+    if ending.cause in _ENDED_BY_US:
+        return ending.cause, tuple(hit)
+    for cause in (Cause.MEMORY, Cause.CPU):
+        if cause.value in hit:
+            return cause, tuple(hit)
+    if code != 0:
+        for cause in (Cause.FILE_SIZE, Cause.DISK, Cause.PROCESSES):
+            if cause.value in hit:
+                return cause, tuple(hit)
+    return ending.cause, tuple(hit)
+
+
+def _signal_in(code: int) -> int:
+    """The signal that an exit code tells of, or 0."""
+    number = -code if code < 0 else code - 128
+    return number if number in _BY_SIGNAL else 0
 
 
 def outcome_without_run(
@@ -184,6 +257,11 @@ def _describe(ending: Ending, code: int, signal_name: str | None) -> str:
         Cause.TIMEOUT: "timed out",
         Cause.OUTPUT_LIMIT: "wrote too much output",
         Cause.CANCELLED: "stopped by the worker",
+        Cause.MEMORY: "used too much memory",
+        Cause.CPU: "used too much processor time",
+        Cause.FILE_SIZE: "made too large a file",
+        Cause.DISK: "filled its disk",
+        Cause.PROCESSES: "started too many processes",
     }.get(ending.cause)
     escalation = ", SIGKILL was needed" if ending.escalated else ""
     return f"{end}{escalation}" if why is None else f"{why}: {end}{escalation}"

@@ -116,6 +116,10 @@ class OutputCapture:
             return False
         return True
 
+    def head(self, stream: Stream) -> bytes:
+        """What came of a stream so far, at most what is kept of it."""
+        return bytes(self._stdout_head if stream is Stream.STDOUT else self._stderr[: self._head_bytes_max])
+
     def finish(self) -> CapturedOutput:
         """The result, once. Hashes stderr, which takes tenths of a second for 64 MiB: call it in a thread."""
         self._hash.update(self._stderr)

@@ -19,12 +19,14 @@ you trust.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from crabnet import limits
 from crabnet.errors import Reason, UsageError
+from crabnet.runner.sandbox.model import Profile, RunLimits
 from crabnet.runner.words import LexError, Operator, Token, Word, lex
 
 ANY_COMMAND: Final = "*"
@@ -67,6 +69,12 @@ class RunnerPolicy:
     """The worker's own ceiling: a longer timeout in the seed is cut to this."""
     search_path: tuple[str, ...] = field(default=SEARCH_PATH_DEFAULT)
     """Absolute directories in which a bare command name is looked up; also the command's ``PATH``."""
+    profiles: tuple[Profile, ...] = (Profile.STRICT,)
+    """Profiles that runs may have; the first is for seeds that ask for none."""
+    limits: RunLimits = RunLimits()  # noqa: RUF009 - immutable
+    """What one run may use."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Further environment of commands. PATH, LANG, HOME and TMPDIR cannot be set here."""
 
     def __post_init__(self) -> None:
         bounds = (
@@ -79,6 +87,8 @@ class RunnerPolicy:
         for name, value, low, high in bounds:
             if not low <= value <= high:
                 raise UsageError(f"runner: {name} is {value}, must be {low} to {high}", Reason.INVALID_CONFIG)
+        if not self.profiles:
+            raise UsageError("runner: there is no profile; give strict", Reason.INVALID_CONFIG)
         for directory in self.search_path:
             if not directory.startswith("/") or ":" in directory or "\0" in directory:
                 raise UsageError(

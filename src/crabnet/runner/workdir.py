@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import os
-import shutil
+import stat
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.policy import RunnerPolicy
 
+_NO_DIRECTORY: Final = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Workdir:
-    """An open working directory. ``fd`` stays on it even if its path is changed meanwhile."""
+    """An open working directory. ``fd`` stays on it even if its path is changed meanwhile.
+
+    It is -1 for a directory that a sandbox makes by itself.
+    """
 
     fd: int
     path: Path
     """Absolute, without symbolic links."""
     root: Path | None
+    fresh: bool
+    """It was made for this run and is removed afterwards."""
 
 
 @asynccontextmanager
-async def open_workdir(policy: RunnerPolicy) -> AsyncIterator[Workdir]:
+async def open_workdir(policy: RunnerPolicy, owner_tag: str = "", inside: Path | None = None) -> AsyncIterator[Workdir]:
     """Open the policy's working directory for one run.
 
     It is opened first and its real path compared with the root's afterwards, so that no symbolic link can be
-    swapped in between. A fresh directory is removed afterwards; only a killed node leaves it behind. Raises
+    swapped in between. A fresh directory is removed afterwards; what a killed node leaves behind is found by
+    ``owner_tag`` (``sweep_workdirs``). ``inside`` names the place where a sandbox makes a fresh one by itself. Raises
     ``RefusedError`` (``workdir_missing``, ``workdir_outside_root``).
     """
     if policy.workdir is None and policy.workdir_root is None:
-        async with _fresh_directory() as path:
+        if inside is not None:
+            yield Workdir(_NO_DIRECTORY, inside, None, fresh=True)
+            return
+        async with _fresh_directory(owner_tag) as path:
             with _opened(path) as fd:
-                yield Workdir(fd, path, None)
+                yield Workdir(fd, path, None, fresh=True)
         return
     root = None if policy.workdir_root is None else _real_directory(policy.workdir_root, "root")
     wanted = policy.workdir if policy.workdir is not None else policy.workdir_root
@@ -53,13 +65,13 @@ async def open_workdir(policy: RunnerPolicy) -> AsyncIterator[Workdir]:
                 "the worker's working directory leads outside its root; correct the worker's configuration",
                 Reason.WORKDIR_OUTSIDE_ROOT,
             )
-        yield Workdir(fd, path, root)
+        yield Workdir(fd, path, root, fresh=False)
 
 
 @asynccontextmanager
-async def _fresh_directory() -> AsyncIterator[Path]:
+async def _fresh_directory(owner_tag: str) -> AsyncIterator[Path]:
     try:
-        path = Path(tempfile.mkdtemp(prefix="crabnet-run-")).resolve(strict=True)
+        path = Path(tempfile.mkdtemp(prefix=_fresh_prefix(owner_tag))).resolve(strict=True)
     except OSError as error:
         raise RefusedError(
             f"the worker cannot make a working directory: {error.strerror}", Reason.WORKDIR_MISSING
@@ -68,7 +80,45 @@ async def _fresh_directory() -> AsyncIterator[Path]:
         yield path
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(partial(shutil.rmtree, path, ignore_errors=True))
+            await trio.to_thread.run_sync(_remove, path)
+
+
+def sweep_workdirs(owner_tag: str) -> int:
+    """Remove the fresh directories that an earlier process of the same node left. Returns how many."""
+    leftovers = [path for path in Path(tempfile.gettempdir()).glob(_fresh_prefix(owner_tag) + "*") if _is_ours(path)]
+    for path in leftovers:
+        _remove(path)
+    return len(leftovers)
+
+
+def _fresh_prefix(owner_tag: str) -> str:
+    return f"crabnet-run-{owner_tag}-"
+
+
+def _is_ours(path: Path) -> bool:
+    """A directory of this user, or of a run of this user when it is root. Others may write into ``/tmp``, too."""
+    with suppress(OSError):
+        found = path.lstat()
+        return stat.S_ISDIR(found.st_mode) and (os.geteuid() == 0 or found.st_uid == os.geteuid())
+    return False
+
+
+def _remove(path: Path) -> None:
+    """Remove what a run left, however deep it is and whatever rights it took away. No link is followed.
+
+    By rm(1), since ``shutil.rmtree`` needs a Python frame for each level.
+    """
+    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        if os.path.lexists(path):
+            with suppress(OSError):
+                subprocess.run(
+                    [*command, "--", str(path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={"PATH": os.defpath},
+                    check=False,
+                )
 
 
 def _real_directory(path: Path, what: str) -> Path:
@@ -93,8 +143,13 @@ def _path_of(fd: int) -> Path:
     return Path(f"/proc/self/fd/{fd}").readlink()
 
 
-def find_executable(policy: RunnerPolicy, name: str, workdir: Path) -> Path | None:
-    """The file that ``name`` would start, or None. A name with a slash is a path, relative to ``workdir``."""
+def find_executable(
+    policy: RunnerPolicy, name: str, workdir: Path, visible: Callable[[Path], bool] | None = None
+) -> Path | None:
+    """The file that ``name`` would start, or None. A name with a slash is a path, relative to ``workdir``.
+
+    With ``visible``, only a file that after all links lies where that says, or in ``workdir``.
+    """
     if "/" in name:
         candidates = [workdir / name]
     else:
@@ -102,13 +157,25 @@ def find_executable(policy: RunnerPolicy, name: str, workdir: Path) -> Path | No
     for candidate in candidates:
         with suppress(OSError):
             if candidate.is_file() and os.access(candidate, os.X_OK):
-                return candidate
+                real = candidate.resolve(strict=True)
+                if visible is None or visible(real) or real.is_relative_to(workdir):
+                    return candidate
     return None
 
 
-def environment(policy: RunnerPolicy, workdir: Path) -> dict[str, str]:
-    """The whole environment of a command. Never the node's, which may hold secrets."""
-    return {"PATH": ":".join(policy.search_path), "LANG": "C.UTF-8", "HOME": str(workdir)}
+def environment(policy: RunnerPolicy, home: Path, scratch: Path | None = None) -> dict[str, str]:
+    """The whole environment of a command. Of the node's, which may hold secrets, only what the operator names."""
+    fixed = {"PATH": ":".join(policy.search_path), "LANG": "C.UTF-8", "HOME": str(home)}
+    if scratch is not None:
+        fixed["TMPDIR"] = str(scratch)
+    return {**policy.environment, **fixed}
+
+
+CD_SCRIPT: Final = (
+    '[ "$1" = -- ] && shift; [ $# -le 1 ] || { echo "cd: too many arguments" >&2; exit 1; }; '
+    '[ -d "${1-.}" ] && [ -x "${1-.}" ] || { echo "cd: ${1-.}: no such directory" >&2; exit 1; }'
+)
+"""``cd`` as a command of its own, for a shell inside a sandbox: there it can only see what a run may see."""
 
 
 def change_directory(arguments: tuple[str, ...], workdir: Workdir) -> str | None:

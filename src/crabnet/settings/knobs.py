@@ -91,6 +91,7 @@ def _knob(default: T, row: _Row) -> T:
 
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
 _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than blanks and commas"), 256)
+_NAMES: Final = ListKind(TextKind(255, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and `_`"), 256)
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,8 @@ class Settings:
         BoolKind(), "runner", "Allow pipes, redirections, substitutions and the like in commands. They defeat "
         "the list of allowed commands."))
     runner_workdir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
-        PathKind(), "runner", "Working directory of tasks. Unset: the root when there is one, else a fresh directory "
-        "for each run, removed afterwards."))
+        PathKind(), "runner", "Working directory of tasks, which a sandbox shows to them read-only. Unset: the "
+        "root when there is one, else a fresh directory for each run, writable and removed afterwards."))
     runner_workdir_root: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
         PathKind(), "runner", "Directory that `runner_workdir` must lie in, symbolic links followed."))
     runner_max_output_bytes: int = _knob(131_072, _Row(
@@ -241,6 +242,36 @@ class Settings:
     runner_lease_ms: int = _knob(limits.RUNNER_LEASE_MS_DEFAULT, _Row(
         IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "A longer run is renewed at half of this, so that its "
         "publisher knows it goes on; at least a sixteenth of the task's timeout is taken.", unit="ms"))
+
+    runner_sandbox: str = _knob("auto", _Row(
+        ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap where it "
+        "works, else Landlock, else no task is run. `none`: tasks of strangers have the rights of the node's user, and "
+        "every run raises an alert."))
+    runner_profiles: tuple[str, ...] = _knob(("strict",), _Row(
+        ListKind(ChoiceKind("strict", "network"), 2), "runner", "Profiles that tasks may run under; the first is for "
+        "tasks that ask for none. `strict` has no network, `network` has that of the host."))
+    runner_environment: tuple[str, ...] = _knob((), _Row(
+        _NAMES, "runner", "Variables of the node's environment that tasks get, beside `PATH`, `LANG` and `HOME`."))
+    runner_memory_bytes: int = _knob(limits.RUNNER_MEMORY_BYTES_DEFAULT, _Row(
+        IntKind(32 * MIB, 1024 * 1024 * MIB), "runner", "Memory of a run, with its files in the sandbox.",
+        unit="bytes"))
+    runner_processes: int = _knob(limits.RUNNER_PROCESSES_DEFAULT, _Row(
+        IntKind(1, 32_768), "runner", "Processes and threads of a run.", unit="processes"))
+    runner_cpu_time_s: int = _knob(limits.RUNNER_CPU_TIME_S_DEFAULT, _Row(
+        IntKind(1, 7 * DAY_S), "runner", "Processor time of a run, all its processes together.", unit="s",
+        env="CRABNET_RUNNER_CPU_TIME_SECONDS"))
+    runner_cpu_percent: int = _knob(limits.RUNNER_CPU_PERCENT_DEFAULT, _Row(
+        IntKind(1, 100_000), "runner", "How fast a run may use it, where control groups can be made: 100 is one "
+        "processor.", unit="%"))
+    runner_file_bytes: int = _knob(limits.RUNNER_FILE_BYTES_DEFAULT, _Row(
+        IntKind(4_096, 1024 * 1024 * MIB), "runner", "Largest file that a run may write.", unit="bytes"))
+    runner_open_files: int = _knob(limits.RUNNER_OPEN_FILES_DEFAULT, _Row(
+        IntKind(16, 1_048_576), "runner", "Files that each process of a run may have open.", unit="files"))
+    runner_workdir_bytes: int = _knob(limits.RUNNER_WORKDIR_BYTES_DEFAULT, _Row(
+        IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of the fresh working directory of a run.", unit="bytes"))
+    runner_tmp_bytes: int = _knob(limits.RUNNER_TMP_BYTES_DEFAULT, _Row(
+        IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of `/tmp` of a run, and as much again of `/dev/shm`.",
+        unit="bytes"))
 
     checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",
@@ -308,6 +339,19 @@ class Settings:
                 f"seen_messages_ttl_s = {self.seen_messages_ttl_s} is less than message_ttl_s + future_skew_s = "
                 f"{needed_s}: envelopes could be replayed",
                 ("seen_messages_ttl_s", "message_ttl_s", "future_skew_s"),
+            )
+        if not self.runner_profiles:
+            raise ConflictError("runner_profiles is empty: give strict, network or both", ("runner_profiles",))
+        if "network" in self.runner_profiles and self.runner_sandbox in ("landlock", "none"):
+            raise ConflictError(
+                f"runner_profiles has network, which runner_sandbox = {self.runner_sandbox} does not offer; use bwrap",
+                ("runner_profiles", "runner_sandbox"),
+            )
+        secret = sorted(name for name in self.runner_environment if name.startswith("CRABNET_"))
+        if secret:
+            raise ConflictError(
+                f"runner_environment has {secret[0]}: the node's own settings are not for tasks",
+                ("runner_environment",),
             )
         workdir, root = self.runner_workdir, self.runner_workdir_root
         if (

@@ -1,0 +1,286 @@
+"""One run as the node sees it: the other end of its supervisor (``supervisor`` tells why there is one).
+
+The node only decides when a run must end, and reads its output.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+from crabnet import limits
+from crabnet.runner.outcome import Cause, Ending
+from crabnet.runner.output import OutputCapture, Stream
+from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.sandbox.model import Mode
+from crabnet.runner.sandbox.requests import Agreed
+from crabnet.runner.supervisor.order import Order
+
+_READ_BYTES = 64 * 1024
+_LOADER = "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.main import main; main()"
+"""The standard library comes first, so that nothing beside this package can take the place of a part of it."""
+_SOURCE_ROOT = str(Path(__file__).parents[2])
+_DETAIL_CHARS = 300
+_KILLED_AT_ONCE = frozenset({Cause.MEMORY, Cause.CPU, Cause.DISK})
+"""The supervisor ends these by itself, before they take more."""
+
+
+class _Event(msgspec.Struct, frozen=True):
+    event: str
+    pid: int = 0
+    root_pid: int = 0
+    errno: int = 0
+    sandbox: bool = False
+    detail: str = ""
+    status: int = 0
+    cpu_ms: int = 0
+    memory_peak_bytes: int = 0
+    limits_hit: tuple[str, ...] = ()
+
+
+_EVENT_DECODER = msgspec.json.Decoder(_Event)
+
+
+class RunProcess:
+    """One command from its launch to the last of its processes."""
+
+    def __init__(self, policy: RunnerPolicy, timeout_ms: int, agreed: Agreed, clock: Callable[[], float]) -> None:
+        self._timeout_ms = timeout_ms
+        self._kill_wait_ms = policy.kill_wait_ms
+        self._agreed = agreed
+        self._clock = clock
+        self.capture = OutputCapture(policy.output_bytes_max, policy.output_total_bytes_max)
+        self.spawn_error = 0
+        self.sandbox_error: str | None = None
+        self._root_pid = 0
+        self._memory_peak_bytes = 0
+        self._limits_hit: dict[str, None] = {}
+        self._cause: Cause | None = None
+        self._pid = 0
+        self._wait_status: int | None = None
+        self._escalated = False
+        self._cpu_ms = 0
+        self._started_at = self._exited_at = 0.0
+        self._grace_s = 0.0
+        self._ready = trio.Event()
+        self._answered = trio.Event()
+        self._ending = trio.Event()
+        self._gone = trio.Event()
+        self._collected = {stream: trio.Event() for stream in Stream}
+
+    def ending(self) -> Ending:
+        """How the run ended. Only after ``perform``, and without a ``spawn_error``."""
+        return Ending(
+            cause=self._cause if self._cause is not None else Cause.SIGNALED,
+            wait_status=self._wait_status,
+            escalated=self._escalated,
+            wall_ms=_ms(self._exited_at - self._started_at),
+            cpu_ms=self._cpu_ms,
+            grace_ms=_ms(self._grace_s),
+            memory_peak_bytes=self._memory_peak_bytes,
+            limits_hit=tuple(self._limits_hit),
+        )
+
+    async def perform(self, order: Order, stop: trio.Event | None) -> None:
+        """Run it. Sets ``spawn_error`` to an errno, or ``sandbox_error``, when it could not be started."""
+        with ExitStack() as ours:
+            try:
+                process, control, pipes = await self._spawn_supervisor(order.workdir_fd, ours)
+            except OSError as error:
+                self.spawn_error = error.errno or errno.EIO
+                return
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._listen, control)
+                    for stream, fd in pipes.items():
+                        nursery.start_soon(self._collect, stream, fd)
+                    if stop is not None:
+                        nursery.start_soon(self._obey, stop)
+                    await self._conduct(control, order)
+                    nursery.cancel_scope.cancel()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end_supervisor(process, control)
+
+    @staticmethod
+    async def _spawn_supervisor(
+        workdir_fd: int, ours: ExitStack
+    ) -> tuple[trio.Process, trio.SocketStream, dict[Stream, int]]:
+        if not sys.executable:
+            raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
+        with ExitStack() as theirs:
+            own_socket, other_socket = socket.socketpair()
+            theirs.callback(other_socket.close)
+            control = trio.SocketStream(trio.socket.from_stdlib_socket(own_socket))
+            ours.callback(control.socket.close)
+            read_ends: dict[Stream, int] = {}
+            write_ends: dict[Stream, int] = {}
+            for stream in Stream:
+                read_ends[stream], write_ends[stream] = os.pipe()
+                ours.callback(os.close, read_ends[stream])
+                theirs.callback(os.close, write_ends[stream])
+            fds = (other_socket.fileno(), write_ends[Stream.STDOUT], write_ends[Stream.STDERR])
+            interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LOADER, _SOURCE_ROOT]
+            process = await trio.lowlevel.open_process(
+                [*interpreter, *(str(fd) for fd in fds)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(*fds, *([workdir_fd] if workdir_fd >= 0 else [])),
+                start_new_session=True,
+                cwd="/",
+                env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+            )
+        return process, control, read_ends
+
+    async def _conduct(self, control: trio.SocketStream, order: Order) -> None:
+        with trio.move_on_after(limits.RUNNER_SPAWN_WAIT_MS / 1000):
+            await _send(control, encode(order))
+            if order.fence == Mode.BWRAP:
+                await self._ready.wait()
+                await _send(control, b"G")
+            await self._answered.wait()
+        if self.sandbox_error is not None:
+            return
+        if not self._pid:
+            self.spawn_error = self.spawn_error or errno.EIO
+            return
+        with trio.move_on_after(self._timeout_ms / 1000):
+            await self._ending.wait()
+        self._end(Cause.TIMEOUT)
+        if self._wait_status is None and not self._gone.is_set():
+            await self._terminate(control)
+        with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000):
+            await self._gone.wait()
+        if self._wait_status is None:
+            self._exited_at = self._clock()
+        with trio.move_on_after(limits.RUNNER_DRAIN_WAIT_MS / 1000):
+            for collected in self._collected.values():
+                await collected.wait()
+
+    async def _terminate(self, control: trio.SocketStream) -> None:
+        asked_at = self._clock()
+        if self._cause not in _KILLED_AT_ONCE:
+            await _send(control, b"T")
+            with trio.move_on_after(self._kill_wait_ms / 1000):
+                await self._gone.wait()
+        if not self._gone.is_set():
+            self._escalated = self._cause not in _KILLED_AT_ONCE
+            await _send(control, b"K")
+            with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000):
+                await self._gone.wait()
+        self._grace_s = self._clock() - asked_at
+
+    def _sandbox_failure(self, event: _Event) -> str:
+        said = bytes(self.capture.head(Stream.STDERR)).decode(errors="replace").strip()[:_DETAIL_CHARS]
+        why = event.detail or os.strerror(event.errno)
+        return f"the worker's sandbox could not be made: {why}{': ' if said else ''}{said}"
+
+    def _end(self, cause: Cause) -> None:
+        """The first cause counts."""
+        if self._cause is None:
+            self._cause = cause
+            self._ending.set()
+
+    async def _obey(self, stop: trio.Event) -> None:
+        await stop.wait()
+        self._end(Cause.CANCELLED)
+
+    async def _collect(self, stream: Stream, fd: int) -> None:
+        os.set_blocking(fd, False)
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            chunk = os.read(fd, _READ_BYTES)
+            if not chunk:
+                break
+            if not self.capture.feed(stream, chunk):
+                self._end(Cause.OUTPUT_LIMIT)
+        self._collected[stream].set()
+
+    async def _listen(self, control: trio.SocketStream) -> None:
+        """Follow the supervisor's events until it ends."""
+        rest = b""
+        with suppress(trio.BrokenResourceError, msgspec.DecodeError):
+            while chunk := await control.receive_some(_READ_BYTES):
+                *lines, rest = (rest + bytes(chunk)).split(b"\n")
+                for line in lines:
+                    self._take(_EVENT_DECODER.decode(line))
+        if not self._gone.is_set():
+            for pid in (self._root_pid, self._pid):
+                with suppress(ProcessLookupError, PermissionError):
+                    if pid:
+                        os.killpg(pid, signal.SIGKILL)
+        self._ready.set()
+        self._answered.set()
+        self._end(Cause.SIGNALED)
+        self._gone.set()
+
+    def _take(self, event: _Event) -> None:
+        match event.event:
+            case "ready":
+                self._root_pid = event.root_pid
+                self._ready.set()
+            case "started":
+                self._pid = event.pid
+                self._started_at = self._clock()
+                self._answered.set()
+            case "failed":
+                if event.sandbox:
+                    self.sandbox_error = self._sandbox_failure(event)
+                self.spawn_error = event.errno
+                self._ready.set()
+                self._answered.set()
+            case "limit":
+                self._limits_hit.update(dict.fromkeys(event.limits_hit))
+                self._end(Cause(event.limits_hit[0]))
+            case "exited":
+                self._wait_status = event.status
+                self._exited_at = self._clock()
+                self._end(Cause.SIGNALED if os.WIFSIGNALED(event.status) else Cause.EXITED)
+            case "gone":
+                self._cpu_ms = event.cpu_ms
+                self._memory_peak_bytes = event.memory_peak_bytes
+                self._limits_hit.update(dict.fromkeys(event.limits_hit))
+                self._gone.set()
+
+
+def encode(order: Order) -> bytes:
+    """The line that ``supervisor.order.decode`` reads."""
+    return msgspec.json.encode(_as_objects(order)) + b"\n"
+
+
+def _as_objects(order: Order) -> dict[str, object]:
+    fields: dict[str, object] = order._asdict()
+    fields["bounds"] = order.bounds._asdict()
+    fields["cgroup"] = order.cgroup._asdict() if order.cgroup is not None else None
+    return fields
+
+
+async def _send(control: trio.SocketStream, data: bytes) -> None:
+    """Tell the supervisor something. That it is gone shows in ``_listen``."""
+    with suppress(trio.BrokenResourceError):
+        await control.send_all(data)
+
+
+async def _end_supervisor(process: trio.Process, control: trio.SocketStream) -> None:
+    """Make sure that the supervisor, and with it the run, has ended. A closed socket makes it kill everything."""
+    await control.aclose()
+    with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000):
+        await process.wait()
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

@@ -1,0 +1,81 @@
+"""What a node runs commands with: its policy, and the sandbox that was found to hold when first needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from crabnet.errors import Reason, RefusedError
+from crabnet.runner.execute import check_request, refused_outcome, run_command
+from crabnet.runner.outcome import RunOutcome, RunRequest
+from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.sandbox import cgroups
+from crabnet.runner.sandbox.model import NO_FENCE, Choice, Fence, Mode, SandboxReport
+from crabnet.runner.sandbox.survey import survey
+
+
+class Runner:
+    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one."""
+
+    def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path) -> None:
+        self.policy = policy
+        self.report: SandboxReport | None = None
+        """None until the self-test is done."""
+        self._choice = choice
+        self._data_dir = data_dir
+        self._tag = cgroups.owner_tag(data_dir)
+        self._surveying = trio.Lock()
+
+    async def prepare(self) -> SandboxReport:
+        """Make the self-test, once, and remove what a killed node left. Later calls cost nothing."""
+        async with self._surveying:
+            if self.report is None:
+                self.report = await survey(self.policy, self._choice, self._data_dir, sweep=True)
+            return self.report
+
+    async def refusal(self, request: RunRequest) -> RunOutcome | None:
+        """The outcome of a request that this worker does not run; None when it would run it."""
+        try:
+            check_request(self.policy, await self._fence(), request)
+        except RefusedError as refusal:
+            return refused_outcome(request, refusal)
+        return None
+
+    def refuses(self, request: RunRequest) -> bool:
+        """As ``refusal``, at once, by what is known so far: a sandbox whose test is still to come is not doubted."""
+        fence = NO_FENCE if self.report is None else self.report.fence
+        if fence is None:
+            return True
+        if self.report is None:
+            fence = replace(fence, mode=Mode.BWRAP)
+        try:
+            check_request(self.policy, fence, request)
+        except RefusedError:
+            return True
+        return False
+
+    async def run(self, request: RunRequest, stop: trio.Event) -> RunOutcome:
+        """Run a command, as ``run_command`` does, behind the fence."""
+        try:
+            fence = await self._fence()
+        except RefusedError as refusal:
+            return refused_outcome(request, refusal)
+        return await run_command(replace(request, owner_tag=self._tag), self.policy, fence, stop=stop)
+
+    @property
+    def unsandboxed(self) -> bool:
+        """Whether runs have the rights of this node's user, because the operator said so."""
+        return self._choice is Choice.NONE
+
+    def close(self) -> None:
+        """Remove this node's control groups. Only after the last run."""
+        if self.report is not None and self.report.fence is not None and self.report.fence.cgroups is not None:
+            cgroups.remove_places(self.report.fence.cgroups)
+
+    async def _fence(self) -> Fence:
+        report = await self.prepare()
+        if report.fence is None:
+            raise RefusedError(report.detail, Reason.SANDBOX_UNAVAILABLE)
+        return report.fence

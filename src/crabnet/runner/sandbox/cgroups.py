@@ -1,0 +1,201 @@
+"""Finding out where this node may make control groups, and removing what an earlier process of it left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from crabnet.runner.sandbox.model import CgroupPlaces
+from crabnet.runner.supervisor.cgroup import RunCgroup
+from crabnet.runner.supervisor.order import Bounds, CgroupOrder
+
+ROOT: Final = Path("/sys/fs/cgroup")
+PREFIX: Final = "crabnet-"
+CONTROLLERS: Final[tuple[str, ...]] = ("memory", "pids", "cpu")
+_JOIN: Final = 'for file; do echo 0 >"$file" || exit 1; done'
+_PROBE_BOUNDS: Final = Bounds(
+    memory_bytes=64 * 1024 * 1024, processes=16, cpu_ms=1_000, cpu_percent=100, workdir_bytes=0
+)
+
+
+def owner_tag(data_dir: Path) -> str:
+    """Names what belongs to the node of this data dir, which is locked: found at start, it is a leftover."""
+    try:
+        found = data_dir.stat()
+        place = f"{data_dir}:{found.st_dev}:{found.st_ino}"
+    except OSError:
+        place = str(data_dir)
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> CgroupPlaces | None:
+    """Make this node's own groups wherever that works, and try each of them. None when none does."""
+    own = _own_groups(membership)
+    unified = root if (root / "cgroup.controllers").exists() else root / "unified"
+    v2 = None
+    if (unified / "cgroup.controllers").exists():
+        v2 = _find_v2(unified, own.get("", "/"), tag)
+        if v2 is not None and v2.parents:
+            return v2
+    parents: dict[str, Path] = {}
+    for controller in (*CONTROLLERS, "cpuacct"):
+        parent = _find_v1(root / controller, own.get(controller, "/"), tag)
+        if parent is not None:
+            parents[controller] = parent
+    kill_parent = v2.kill_parent if v2 is not None else None
+    if not parents and kill_parent is None:
+        return None
+    return _tried(CgroupPlaces(1, parents, kill_parent))
+
+
+def sweep(places: CgroupPlaces) -> int:
+    """Kill and remove every group of runs of this node. Returns how many there were."""
+    swept = 0
+    directories = {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}
+    names = {entry.name for directory in directories for entry in _groups_in(directory)}
+    for name in sorted(names):
+        swept += 1
+        group = _existing(places, name)
+        group.kill()
+        group.remove()
+    return swept
+
+
+def remove_places(places: CgroupPlaces) -> None:
+    """Remove this node's own groups at its end."""
+    for directory in {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}:
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def order_for(places: CgroupPlaces, name: str) -> CgroupOrder:
+    """What a supervisor is told."""
+    return CgroupOrder(
+        version=places.version,
+        parents={controller: str(path) for controller, path in places.parents.items()},
+        kill_parent=str(places.kill_parent or ""),
+        name=name,
+    )
+
+
+def _existing(places: CgroupPlaces, name: str) -> RunCgroup:
+    """A group whose limits do not matter any more, only where it is there."""
+    kept = {controller: path for controller, path in places.parents.items() if (path / name).is_dir()}
+    return RunCgroup(order_for(replace(places, parents=kept), name), _PROBE_BOUNDS, 0)
+
+
+def _own_groups(membership: Path) -> dict[str, str]:
+    """Controller -> path of the group of this process; the empty name is cgroup v2. cgroups(7)."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                found[controller] = path
+    return found
+
+
+def _candidates(mount: Path, own: str) -> Iterator[Path]:
+    """The own group first, then those above it."""
+    group = mount / own.lstrip("/")
+    if group.is_dir() and group.is_relative_to(mount):
+        yield group
+        for parent in group.parents:
+            if parent == mount or mount in parent.parents:
+                yield parent
+    elif mount.is_dir():
+        yield mount
+
+
+def _find_v1(mount: Path, own: str, tag: str) -> Path | None:
+    for group in _candidates(mount, own):
+        directory = group / (PREFIX + tag)
+        with suppress(OSError):
+            directory.mkdir(exist_ok=True)
+            return directory
+    return None
+
+
+def _find_v2(mount: Path, own: str, tag: str) -> CgroupPlaces | None:
+    """A group with controllers is best; one with ``cgroup.kill`` alone is better than none."""
+    fallback: CgroupPlaces | None = None
+    for group in _candidates(mount, own):
+        directory = group / (PREFIX + tag)
+        try:
+            _enable(group)
+            directory.mkdir(exist_ok=True)
+            _enable(directory)
+            controllers = (directory / "cgroup.subtree_control").read_text().split()
+        except OSError:
+            continue
+        parents = {controller: directory for controller in CONTROLLERS if controller in controllers}
+        kill_parent = directory if (directory / "cgroup.kill").exists() else None
+        tried = _tried(CgroupPlaces(2, parents, kill_parent))
+        if tried is not None and tried.parents:
+            if fallback is not None:
+                remove_places(fallback)
+            return tried
+        if tried is not None and fallback is None:
+            fallback = tried
+        else:
+            with suppress(OSError):
+                directory.rmdir()
+    return fallback
+
+
+def _enable(group: Path) -> None:
+    """Have groups beneath this one limit what they can. A group with processes of its own refuses that."""
+    with suppress(OSError):
+        offered = (group / "cgroup.controllers").read_text().split()
+        for controller in CONTROLLERS:
+            if controller in offered:
+                with suppress(OSError):
+                    (group / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _tried(places: CgroupPlaces) -> CgroupPlaces | None:
+    """Only those controllers whose limits can be set, in a group that a process may join."""
+    if _works(places):
+        return places
+    usable: dict[str, Path] = {}
+    for controller, parent in places.parents.items():
+        if _works(CgroupPlaces(places.version, {controller: parent}, None)):
+            usable[controller] = parent
+    kill_parent = places.kill_parent
+    if kill_parent is not None and not _works(CgroupPlaces(2, {}, kill_parent)):
+        kill_parent = None
+    if not usable and kill_parent is None:
+        return None
+    return CgroupPlaces(places.version, usable, kill_parent)
+
+
+def _works(places: CgroupPlaces) -> bool:
+    try:
+        group = RunCgroup(order_for(places, f"probe-{os.getpid()}"), _PROBE_BOUNDS, 0)
+    except OSError:
+        return False
+    try:
+        joined = subprocess.run(
+            ["/bin/sh", "-c", _JOIN, "join", *group.member_files],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError:
+        return False
+    finally:
+        group.remove()
+    return joined.returncode == 0
+
+
+def _groups_in(directory: Path) -> list[Path]:
+    with suppress(OSError):
+        return [entry for entry in directory.iterdir() if entry.is_dir()]
+    return []

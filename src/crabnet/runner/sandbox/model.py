@@ -1,0 +1,156 @@
+"""Modes, profiles and limits of runs, and what a node found out about them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from crabnet import limits
+
+
+class Mode(StrEnum):
+    """What keeps a run from the host."""
+
+    BWRAP = "bwrap"
+    """Namespaces of its own, made by bubblewrap, and a system call filter."""
+    LANDLOCK = "landlock"
+    """Landlock rules and a system call filter, beside the host's processes."""
+    NONE = "none"
+    """Nothing but limits. Only when the operator says so."""
+
+
+class Choice(StrEnum):
+    """The setting ``runner_sandbox``."""
+
+    AUTO = "auto"
+    BWRAP = "bwrap"
+    LANDLOCK = "landlock"
+    NONE = "none"
+
+
+class Profile(StrEnum):
+    """What a run may reach. Others than ``strict`` need the operator's word."""
+
+    STRICT = "strict"
+    NETWORK = "network"
+    """As ``strict``, but in the host's network. Only with bubblewrap."""
+
+
+class Enforcer(StrEnum):
+    """Who keeps a limit."""
+
+    CGROUP_V1 = "cgroup v1"
+    CGROUP_V2 = "cgroup v2"
+    RLIMIT = "rlimit"
+    """The kernel, for each process alone."""
+    TMPFS = "tmpfs"
+    WATCH = "watch"
+    """The supervisor looks several times a second: what grows faster gets over it for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What one run may use, all its processes together unless said otherwise."""
+
+    memory_bytes: int = limits.RUNNER_MEMORY_BYTES_DEFAULT
+    """Files in the work dir and in ``/tmp`` count, too, where a control group counts."""
+    processes: int = limits.RUNNER_PROCESSES_DEFAULT
+    """Processes and threads."""
+    cpu_time_s: int = limits.RUNNER_CPU_TIME_S_DEFAULT
+    cpu_percent: int = limits.RUNNER_CPU_PERCENT_DEFAULT
+    """Of one processor; 100 is one."""
+    file_bytes: int = limits.RUNNER_FILE_BYTES_DEFAULT
+    """Size of one file."""
+    open_files: int = limits.RUNNER_OPEN_FILES_DEFAULT
+    """In one process."""
+    workdir_bytes: int = limits.RUNNER_WORKDIR_BYTES_DEFAULT
+    tmp_bytes: int = limits.RUNNER_TMP_BYTES_DEFAULT
+    """Size of ``/tmp``; as much again may lie in ``/dev/shm``."""
+
+    def tighter(self, other: RunLimits) -> RunLimits:
+        """The lower of each two."""
+        names = self.__dataclass_fields__
+        return replace(self, **{name: min(getattr(self, name), getattr(other, name)) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupPlaces:
+    """Where this node may make control groups. ``parents`` maps each controller found to a directory of the node."""
+
+    version: int
+    parents: dict[str, Path]
+    kill_parent: Path | None
+    """A directory of cgroup v2 whose groups have ``cgroup.kill``."""
+
+    @property
+    def enforcer(self) -> Enforcer:
+        """How status names it."""
+        return Enforcer.CGROUP_V1 if self.version == 1 else Enforcer.CGROUP_V2
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """How runs are confined here. ``drop_root``: a root node's runs get a user id of their own."""
+
+    mode: Mode
+    cgroups: CgroupPlaces | None = None
+    bwrap: Path | None = None
+    landlock_abi: int = 0
+    drop_root: bool = True
+
+
+NO_FENCE = Fence(Mode.NONE, drop_root=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One mode that was tried at start: whether it held, why not, and what a run in it cost."""
+
+    mode: Mode
+    usable: bool
+    detail: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxReport:
+    """What the self-test found. Without a ``fence`` this node runs nothing; ``detail`` says why and what to do."""
+
+    choice: Choice
+    fence: Fence | None
+    profiles: tuple[Profile, ...]
+    limits: RunLimits
+    enforced_by: dict[str, Enforcer]
+    attempts: tuple[Attempt, ...]
+    duration_ms: int
+    detail: str = ""
+    swept: int = 0
+    """Leftovers of an earlier node process that were removed."""
+
+    @property
+    def mode(self) -> str:
+        """The mode's name, or ``unavailable``."""
+        return self.fence.mode.value if self.fence is not None else "unavailable"
+
+
+def enforcers(fence: Fence) -> dict[str, Enforcer]:
+    """Who keeps which limit of ``RunLimits``. A limit that nobody keeps is missing."""
+    controllers = fence.cgroups.parents if fence.cgroups is not None else {}
+    by_group = fence.cgroups.enforcer if fence.cgroups is not None else Enforcer.WATCH
+    found = {
+        "memory_bytes": by_group if "memory" in controllers else Enforcer.WATCH,
+        "processes": by_group if "pids" in controllers else Enforcer.RLIMIT,
+        "cpu_time_s": Enforcer.WATCH,
+        "file_bytes": Enforcer.RLIMIT,
+        "open_files": Enforcer.RLIMIT,
+    }
+    if "cpu" in controllers:
+        found["cpu_percent"] = by_group
+    if fence.mode is Mode.BWRAP:
+        found |= {"workdir_bytes": Enforcer.TMPFS, "tmp_bytes": Enforcer.TMPFS}
+    else:
+        found["workdir_bytes"] = Enforcer.WATCH
+    if fence.mode is Mode.NONE and "pids" not in controllers:
+        del found["processes"]  # for a user id that others share, it would count theirs
+    return found

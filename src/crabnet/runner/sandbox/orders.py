@@ -1,0 +1,119 @@
+"""From a launch and a fence to what the supervisor is told."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crabnet.runner import landlock
+from crabnet.runner.sandbox import bwrap, cgroups
+from crabnet.runner.sandbox.model import Fence, Mode, Profile, RunLimits
+from crabnet.runner.sandbox.requests import Agreed
+from crabnet.runner.seccomp import SyscallProfile, filter_program
+from crabnet.runner.supervisor.main import BWRAP_PROCESSES
+from crabnet.runner.supervisor.order import Bounds, Order
+
+_SYSTEM_DIRECTORIES: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_SYSTEM_FILES: Final = ("/etc/alternatives", "/etc/ld.so.cache")
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
+_RANDOM_DEVICES: Final = ("/dev/random", "/dev/urandom")
+_SYSCALL_PROFILES: Final = {Profile.STRICT: SyscallProfile.STRICT, Profile.NETWORK: SyscallProfile.NETWORK}
+_WATCH_FIRST_S: Final = 1
+"""The watch ends the whole run at its limit of CPU time; a process alone would get its signal this much later."""
+_ADDRESS_SPACE_FACTOR: Final = 2
+"""Without a control group: room for what a process reserves and does not use, beside what the watch looks at."""
+_ADDRESS_SPACE_BYTES_MIN: Final = 16 * 1024 * 1024 * 1024
+"""With a control group, which counts what is used: a bound only for what is absurd."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What will be executed. ``argv[0]`` is the name the program sees; ``executable`` is the file on the host."""
+
+    executable: Path
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    workdir: Path
+    workdir_fd: int
+    fresh: bool
+    """The work dir was made for this run."""
+
+
+def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user_threads: int = 0) -> Order:
+    """``user_threads``: how many threads the node's user has already, where they count towards the run's limit."""
+    limits = agreed.limits
+    counted = fence.cgroups is not None and "memory" in fence.cgroups.parents
+    boxed = fence.mode is Mode.BWRAP
+    return Order(
+        fence=fence.mode.value,
+        executable=str(launch.executable),
+        argv=list(launch.argv),
+        env=dict(launch.env),
+        workdir_fd=launch.workdir_fd,
+        drop_root=fence.drop_root,
+        own_workdir=launch.fresh,
+        rlimits=rlimits(limits, counted=counted, processes=_processes(fence, limits, user_threads)),
+        bounds=Bounds(
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,
+            cpu_ms=limits.cpu_time_s * 1000,
+            cpu_percent=limits.cpu_percent,
+            workdir_bytes=limits.workdir_bytes if launch.fresh and not boxed else 0,
+        ),
+        cgroup=cgroups.order_for(fence.cgroups, group_name) if fence.cgroups is not None else None,
+        bwrap=str(fence.bwrap or ""),
+        bwrap_args=bwrap.arguments(_inside(launch, agreed)) if boxed else [],
+        tmpfs=[path for path in bwrap.DISKS if launch.fresh or path != bwrap.WORK] if boxed else [],
+        grants=_grants() if fence.mode is Mode.LANDLOCK else [],
+        workdir_rights=landlock.WORK if launch.fresh else landlock.READ_EXECUTE,
+        seccomp=_filter(fence, agreed.profile).hex(),
+    )
+
+
+def rlimits(limits: RunLimits, *, counted: bool, processes: int) -> list[tuple[int, int, int]]:
+    """For each process of a run. ``processes`` 0 sets none."""
+    if counted:
+        space = max(_ADDRESS_SPACE_BYTES_MIN, limits.memory_bytes * _ADDRESS_SPACE_FACTOR)
+    else:
+        space = limits.memory_bytes * _ADDRESS_SPACE_FACTOR
+    cpu_s = limits.cpu_time_s + _WATCH_FIRST_S
+    found = [
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
+        (resource.RLIMIT_AS, space, space),
+    ]
+    if processes:
+        found.append((resource.RLIMIT_NPROC, processes, processes))
+    return found
+
+
+def _processes(fence: Fence, limits: RunLimits, user_threads: int) -> int:
+    """RLIMIT_NPROC counts all of a user within a user namespace: alone only in a sandbox."""
+    if fence.mode is Mode.BWRAP:
+        return limits.processes + BWRAP_PROCESSES
+    return limits.processes + user_threads if fence.mode is Mode.LANDLOCK else 0
+
+
+def _inside(launch: Launch, agreed: Agreed) -> bwrap.Inside:
+    return bwrap.Inside(agreed.profile, agreed.limits, None if launch.fresh else launch.workdir)
+
+
+def _grants() -> list[tuple[str, int]]:
+    return [
+        *((path, landlock.READ_EXECUTE) for path in _SYSTEM_DIRECTORIES),
+        *((path, landlock.READ) for path in (*_SYSTEM_FILES, *_RANDOM_DEVICES)),
+        *((path, landlock.READ_WRITE) for path in _DEVICES),
+    ]
+
+
+def _filter(fence: Fence, profile: Profile) -> bytes:
+    if fence.mode is Mode.BWRAP:
+        return filter_program(_SYSCALL_PROFILES[profile])
+    if fence.mode is Mode.LANDLOCK:
+        return filter_program(SyscallProfile.LANDLOCK, landlock_abi=fence.landlock_abi)
+    return b""

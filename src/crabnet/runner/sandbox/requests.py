@@ -1,0 +1,80 @@
+"""What a seed asks of its run, in a line of its ``rules`` that begins with ``run:``. Pure.
+
+``run: profile=network memory_mib=128 processes=8``. Everything a seed asks can only lower the operator's limits.
+A request that cannot be kept as it stands is refused: the publisher learns it from the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from crabnet import limits
+from crabnet.errors import Reason, RefusedError
+from crabnet.runner.sandbox.model import Profile, RunLimits
+
+PREFIX: Final = "run:"
+_MIB: Final = 1024 * 1024
+_NAMES: Final[dict[str, tuple[str, int]]] = {
+    "memory_mib": ("memory_bytes", _MIB),
+    "processes": ("processes", 1),
+    "cpu_s": ("cpu_time_s", 1),
+    "cpu_percent": ("cpu_percent", 1),
+    "file_mib": ("file_bytes", _MIB),
+    "open_files": ("open_files", 1),
+    "disk_mib": ("workdir_bytes", _MIB),
+    "tmp_mib": ("tmp_bytes", _MIB),
+}
+"""Word in a request -> limit and factor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """Under which profile and limits a run takes place."""
+
+    profile: Profile
+    limits: RunLimits
+
+
+def agree(rules: str, profiles: tuple[Profile, ...], operator: RunLimits) -> Agreed:
+    """Combine the operator's limits with what the seed asks; the tighter wins.
+
+    Without a word about it, the profile is the operator's first. Raises ``RefusedError``: ``malformed`` for a request
+    that cannot be understood, ``profile_not_allowed``.
+    """
+    profile = profiles[0]
+    asked = operator
+    for line in rules.splitlines():
+        if not line.strip().startswith(PREFIX):
+            continue
+        for word in line.strip().removeprefix(PREFIX).split():
+            name, equals, value = word.partition("=")
+            if name == "profile" and equals:
+                profile = _profile(value, profiles)
+            else:
+                asked = _limit(asked, word, name, value)
+    return Agreed(profile, operator.tighter(asked))
+
+
+def _profile(value: str, profiles: tuple[Profile, ...]) -> Profile:
+    for profile in profiles:
+        if profile.value == value:
+            return profile
+    allowed = ", ".join(profile.value for profile in profiles)
+    raise RefusedError(
+        f"this worker does not run tasks under the profile {_shown(value)}, only {allowed}", Reason.PROFILE_NOT_ALLOWED
+    )
+
+
+def _limit(asked: RunLimits, word: str, name: str, value: str) -> RunLimits:
+    known = _NAMES.get(name)
+    if known is None or not value.isascii() or not value.isdigit() or len(value) > limits.RUNNER_REQUEST_DIGITS_MAX:
+        raise RefusedError(f"the seed's rules ask {_shown(word)} of the run, which this worker does not understand")
+    field, factor = known
+    if int(value) < 1:
+        raise RefusedError(f"the seed's rules ask {_shown(word)} of the run; a limit is at least 1")
+    return replace(asked, **{field: min(getattr(asked, field), int(value) * factor)})
+
+
+def _shown(text: str) -> str:
+    return repr(text[: limits.RUNNER_NAME_CHARS_SHOWN])

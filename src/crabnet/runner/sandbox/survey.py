@@ -1,0 +1,197 @@
+"""What this machine can confine: a canary run in each mode, which tries to escape and must fail.
+
+``crabnet status`` shows what a node found at its start.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from crabnet import limits
+from crabnet.runner import landlock
+from crabnet.runner.execute import run_command
+from crabnet.runner.outcome import RunOutcome, RunRequest
+from crabnet.runner.policy import ANY_COMMAND, RunnerPolicy
+from crabnet.runner.sandbox import cgroups
+from crabnet.runner.sandbox.model import Attempt, CgroupPlaces, Choice, Fence, Mode, Profile, SandboxReport, enforcers
+from crabnet.runner.workdir import sweep_workdirs
+
+BWRAP_PATHS: Final = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
+_MODES: Final = {
+    Choice.AUTO: (Mode.BWRAP, Mode.LANDLOCK),
+    Choice.BWRAP: (Mode.BWRAP,),
+    Choice.LANDLOCK: (Mode.LANDLOCK,),
+    Choice.NONE: (),
+}
+_HELD: Final = "held"
+_CANARY: Final = """
+fail() { echo "$1"; exit 1; }
+echo works > canary && [ "$(cat canary)" = works ] || fail 'cannot write its work dir'
+rm canary
+cat "$1" 2>/dev/null && fail 'can read a file of the host'
+(: > "$2") 2>/dev/null && fail 'can write a file of the host'
+kill -0 "$3" 2>/dev/null && fail 'can signal the node'
+cat "/proc/$3/environ" 2>/dev/null && [ "$5" = landlock ] && fail 'can read the environment of the node'
+if [ -x /usr/bin/bash ]; then
+  /usr/bin/bash -c ': < "/dev/tcp/127.0.0.1/$1"' canary "$4" 2>/dev/null && fail 'can connect to the host'
+fi
+echo held
+"""
+"""Gets a file of the host, one to make there, the node's process id, a port of the host, and the mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trap:
+    """What the canary goes for."""
+
+    secret: Path
+    loot: Path
+    listener: socket.socket
+
+
+async def survey(policy: RunnerPolicy, choice: Choice, data_dir: Path, *, sweep: bool = False) -> SandboxReport:
+    """Try the modes in order until one holds, and find out who keeps which limit there.
+
+    ``sweep`` also removes what an earlier process of this node left: only for who holds the lock of the data dir.
+    """
+    started_s = time.monotonic()
+    tag = cgroups.owner_tag(data_dir)
+    places, swept = await trio.to_thread.run_sync(_prepare, tag, sweep)
+    attempts: list[Attempt] = []
+    fence: Fence | None = None
+    if choice is Choice.NONE:
+        fence = Fence(Mode.NONE, cgroups=places, drop_root=False)
+    for mode in _MODES[choice]:
+        attempt, found = await _attempt(mode, policy, places, tag)
+        attempts.append(attempt)
+        if found is not None:
+            fence = found
+            break
+    if not sweep and places is not None:
+        cgroups.remove_places(places)
+    return SandboxReport(
+        choice=choice,
+        fence=fence,
+        profiles=policy.profiles,
+        limits=policy.limits,
+        enforced_by=enforcers(fence) if fence is not None else {},
+        attempts=tuple(attempts),
+        duration_ms=_ms_since(started_s),
+        detail=_detail(choice, fence, attempts),
+        swept=swept,
+    )
+
+
+def _prepare(tag: str, sweep: bool) -> tuple[CgroupPlaces | None, int]:
+    places = cgroups.find_places(tag)
+    if not sweep:
+        return places, 0
+    return places, (cgroups.sweep(places) if places is not None else 0) + sweep_workdirs(tag)
+
+
+def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str:
+    tried = "; ".join(f"{attempt.mode.value}: {attempt.detail}" for attempt in attempts if not attempt.usable)
+    if fence is None:
+        return f"no sandbox works here, so nothing is run ({tried}); install bubblewrap, see docs/SECURITY.md"
+    if choice is Choice.NONE:
+        return "runner_sandbox = none: tasks of strangers run with the rights of this node's user"
+    return tried
+
+
+async def _attempt(
+    mode: Mode, policy: RunnerPolicy, places: CgroupPlaces | None, tag: str
+) -> tuple[Attempt, Fence | None]:
+    started_s = time.monotonic()
+    fence = Fence(mode, cgroups=places, bwrap=_find_bwrap(), landlock_abi=landlock.abi_version())
+    try:
+        problem = _lacking(fence) or await _canary_problem(fence, policy, tag)
+    except OSError as error:
+        problem = f"the self-test could not be made: {error.strerror}"
+    attempt = Attempt(mode, not problem, problem, _ms_since(started_s))
+    return attempt, None if problem else fence
+
+
+def _lacking(fence: Fence) -> str:
+    if fence.mode is Mode.BWRAP and fence.bwrap is None:
+        return "bubblewrap is not installed"
+    if fence.mode is Mode.LANDLOCK and fence.landlock_abi == 0:
+        return "the kernel has no Landlock, or it is switched off"
+    return ""
+
+
+def _find_bwrap() -> Path | None:
+    return next((Path(path) for path in BWRAP_PATHS if os.access(path, os.X_OK)), None)
+
+
+async def _canary_problem(fence: Fence, policy: RunnerPolicy, tag: str) -> str:
+    """Why this fence does not hold; empty when it does."""
+    with _trap() as trap:
+        port = trap.listener.getsockname()[1]
+        arguments = (str(trap.secret), str(trap.loot), str(os.getpid()), str(port), fence.mode.value)
+        command = shlex.join(("sh", "-c", _CANARY, "canary", *arguments))
+        canary_policy = replace(
+            policy,
+            allowed_commands=frozenset({ANY_COMMAND}),
+            allow_shell_operators=False,
+            command_chars_max=limits.COMMAND_CHARS_MAX,
+            workdir=None,
+            workdir_root=None,
+            profiles=(Profile.STRICT,),
+        )
+        request = RunRequest("canary", command, limits.RUNNER_CANARY_TIMEOUT_MS, owner_tag=tag)
+        outcome = await run_command(request, canary_policy, fence)
+        if trap.loot.exists():
+            return "its canary wrote a file of the host"
+        if _connected(trap.listener):
+            return "its canary connected to the host"
+        return _verdict(outcome)
+
+
+def _verdict(outcome: RunOutcome) -> str:
+    if outcome.refusal is not None:
+        return outcome.message
+    said = outcome.stdout.strip()
+    if outcome.exit_code == 0 and said == _HELD:
+        return ""
+    last = (said or outcome.stderr.strip() or outcome.message).splitlines()[-1]
+    return f"its canary did not come back as it should: {last[: limits.RUNNER_NAME_CHARS_SHOWN]}"
+
+
+@contextmanager
+def _trap() -> Iterator[_Trap]:
+    """A readable secret, a writable directory and a listening port of the host."""
+    directory = Path(tempfile.mkdtemp(prefix="crabnet-canary-"))
+    try:
+        directory.chmod(0o777)
+        secret = directory / "secret"
+        secret.write_text(secrets.token_hex())
+        secret.chmod(0o644)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            yield _Trap(secret, directory / "loot", listener)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _connected(listener: socket.socket) -> bool:
+    with suppress(BlockingIOError):
+        listener.accept()[0].close()
+        return True
+    return False
+
+
+def _ms_since(started_s: float) -> int:
+    return round((time.monotonic() - started_s) * 1000)

@@ -1,0 +1,331 @@
+"""The supervisor's program: ``python -I -S -c LOADER CONTROL STDOUT STDERR``. Standard library only.
+
+Protocol on the socket CONTROL. From the node: one line of JSON (``order.Order``), then single bytes: ``G`` opens the
+gate of a sandbox; ``T`` asks the command's process group to end (SIGTERM), ``K`` or the end of the stream kills
+everything (SIGKILL). To the node, one line of JSON each:
+
+- ``{"event": "ready", "root_pid": int}``: a sandbox is there and waits for ``G``;
+- ``{"event": "started", "pid": int}`` or ``{"event": "failed", "errno": int, "sandbox": bool, "detail": str}``;
+- ``{"event": "limit", "limits_hit": [...]}``: a limit of the whole run ends it;
+- ``{"event": "exited", "status": int}`` with the wait status of the command;
+- ``{"event": "gone", "cpu_ms": int, "memory_peak_bytes": int, "limits_hit": [...]}``: no process is left.
+
+Once the command has ended and no ``T`` was sent, what it left running is killed; after ``T`` that waits for ``K``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+
+from crabnet.runner.supervisor.cgroup import CgroupUsage, RunCgroup
+from crabnet.runner.supervisor.order import ORDER_BYTES_MAX, Order, decode
+from crabnet.runner.supervisor.spawn import (
+    Abandoned,
+    Pipes,
+    SetupError,
+    Started,
+    become_subreaper,
+    drop_root,
+    run_uid,
+    start_bwrap,
+    start_plain,
+)
+from crabnet.runner.supervisor.tree import NAMES_MAX, children_of, disk_beneath, usage_beneath
+
+KILL_RETRY_MS = 50
+WATCH_MS = 100
+"""Between two looks at what a run uses, where the kernel enforces the limit of memory."""
+WATCH_CLOSELY_MS = 20
+"""The same where only these looks do."""
+WATCH_DISK_MS = 200
+FULL_BYTES = 64 * 1024
+"""A file system with less than this left counts as full."""
+BWRAP_PROCESSES = 2
+"""bwrap itself and process 1 of its sandbox."""
+_PIDFD_GET_INFO = 0xC040_FF0B
+"""ioctl_pidfd(2), Linux 6.13; it tells the end of processes that are no children since 6.15."""
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
+_EXITED_BY_SIGNAL = 128
+_SIGNAL_MAX = 64
+
+
+class Supervisor:
+    """One run. ``control`` is the socket to the node; ``stdout`` and ``stderr`` become the command's."""
+
+    def __init__(self, pipes: Pipes) -> None:
+        self._pipes = pipes
+        self._control = pipes.control
+        self._started = Started(0, 0, 0, -1)
+        self._root_pidfd = self._command_pidfd = -1
+        self._cgroup: RunCgroup | None = None
+        self._disks: list[int] = []
+        self._main_alive = False
+        self._terminating = False
+        self._killing = False
+        self._kill_user_at_s = self._disk_look_at_s = 0.0
+        self._reaped_cpu_s = 0.0
+        self._cpu_ms = 0
+        self._memory_peak_bytes = 0
+        self._limits_hit: dict[str, None] = {}
+
+    def run(self) -> None:
+        """Serve one run from its order to the last process."""
+        for fd in self._pipes:
+            os.set_inheritable(fd, False)
+        become_subreaper()
+        wake = _wake_on_child_exit()
+        line = self._read_line()
+        if line is None:
+            return
+        self._order = order = decode(line)
+        try:
+            self._start(order)
+        except SetupError as error:
+            self._clear()
+            self._tell({"event": "failed", "errno": error.number, "sandbox": error.sandbox, "detail": error.detail})
+            return
+        except Abandoned:
+            self._clear()
+            return
+        self._tell({"event": "started", "pid": self._started.pid})
+        self._supervise(wake)
+        self._disk_look_at_s = 0.0
+        self._look()
+        self._clear()
+        self._tell(
+            {
+                "event": "gone",
+                "cpu_ms": self._cpu_ms,
+                "memory_peak_bytes": self._memory_peak_bytes,
+                "limits_hit": list(self._limits_hit),
+            }
+        )
+
+    def _read_line(self) -> bytes | None:
+        data = b""
+        while not data.endswith(b"\n"):
+            chunk = os.read(self._control, 65_536)
+            if not chunk or len(data) > ORDER_BYTES_MAX:
+                return None
+            data += chunk
+        return data
+
+    def _start(self, order: Order) -> None:
+        spare = BWRAP_PROCESSES if order.fence == "bwrap" else 0
+        if order.cgroup is not None:
+            try:
+                self._cgroup = RunCgroup(order.cgroup, order.bounds, spare)
+            except OSError as error:
+                number = error.errno or errno.EIO
+                raise SetupError(number, sandbox=True, detail=f"its control group: {os.strerror(number)}") from error
+        member_files = self._cgroup.member_files if self._cgroup is not None else []
+        start = start_bwrap if order.fence == "bwrap" else start_plain
+        self._started = start(order, self._pipes, member_files)
+        self._main_alive = True
+        os.close(self._pipes.stdout)
+        os.close(self._pipes.stderr)
+        if order.fence == "bwrap":
+            self._open_gate(order)
+
+    def _open_gate(self, order: Order) -> None:
+        started = self._started
+        try:
+            self._root_pidfd = os.pidfd_open(started.root_pid)
+            self._command_pidfd = os.pidfd_open(started.command_pid)
+            for path in order.tmpfs:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._disks.append(os.open(f"/proc/{started.root_pid}/root{path}", flags))
+        except OSError as error:
+            raise SetupError(error.errno or errno.EIO, sandbox=True, detail=str(error)) from error
+        self._tell({"event": "ready", "root_pid": started.root_pid})
+        if os.read(self._control, 1) != b"G":
+            raise Abandoned
+        with contextlib.suppress(BrokenPipeError):
+            os.write(started.gate, b"\n")
+        os.close(started.gate)
+
+    def _supervise(self, wake: int) -> None:
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        counted = self._cgroup is not None and self._cgroup.limits_memory
+        watch_ms = WATCH_MS if counted else WATCH_CLOSELY_MS
+        while self._reap():
+            if not self._main_alive and not self._terminating:
+                self._killing = True
+            if self._killing:
+                self._kill()
+            for fd, _ in poll.poll(KILL_RETRY_MS if self._killing else watch_ms):
+                if fd == wake:
+                    os.read(wake, 4096)
+                elif not self._obey():
+                    poll.unregister(self._control)
+            self._look()
+
+    def _reap(self) -> bool:
+        """Collect what has ended. False when nothing is left."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self._reaped_cpu_s += usage.ru_utime + usage.ru_stime
+            self._memory_peak_bytes = max(self._memory_peak_bytes, usage.ru_maxrss * 1024)
+            if pid == self._started.pid:
+                self._main_alive = False
+                self._tell({"event": "exited", "status": self._command_status(status)})
+
+    def _command_status(self, status: int) -> int:
+        """The wait status of the command. bwrap gives 128 + N for signal N, as shells do; the kernel knows better."""
+        if self._command_pidfd < 0:
+            return status
+        with contextlib.suppress(OSError):
+            info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
+            fcntl.ioctl(self._command_pidfd, _PIDFD_GET_INFO, info)
+            mask, *_, exit_status = _PIDFD_INFO.unpack(info)
+            if mask & _PIDFD_INFO_EXIT:
+                return int(exit_status)
+        code = os.waitstatus_to_exitcode(status)
+        return code - _EXITED_BY_SIGNAL if 0 < code - _EXITED_BY_SIGNAL <= _SIGNAL_MAX else status
+
+    def _obey(self) -> bool:
+        """Do what the node asks. False when it will ask nothing more."""
+        try:
+            orders = os.read(self._control, 16)
+        except OSError:
+            orders = b""
+        if b"T" in orders:
+            self._terminating = True
+            if self._main_alive:
+                group = self._started.root_pid or self._started.pid
+                with contextlib.suppress(PermissionError, ProcessLookupError):
+                    os.killpg(group, signal.SIGTERM)
+                    os.killpg(group, signal.SIGCONT)
+        if b"K" in orders or not orders:
+            self._killing = True
+        return bool(orders)
+
+    def _look(self) -> None:
+        """Take note of what the run uses, and end it when it uses more than it may."""
+        bounds = self._order.bounds
+        spare = BWRAP_PROCESSES if self._root_pidfd >= 0 else 0
+        tree = usage_beneath(os.getpid())
+        group = self._cgroup.usage() if self._cgroup is not None else CgroupUsage(0, 0, 0, 0)
+        self._cpu_ms = max(self._cpu_ms, group.cpu_ms, round(self._reaped_cpu_s * 1000) + tree.cpu_ms)
+        self._memory_peak_bytes = max(self._memory_peak_bytes, group.memory_peak_bytes, tree.private_bytes)
+        if group.fork_refusals or tree.threads - spare >= bounds.processes:
+            self._limits_hit.setdefault("processes")
+        if any(_is_full(fd) for fd in self._disks):
+            self._limits_hit.setdefault("disk")
+        fatal = []
+        counted = self._cgroup is not None and self._cgroup.limits_memory
+        if group.oom_kills or (not counted and self._memory_peak_bytes >= bounds.memory_bytes):
+            fatal.append("memory")
+        if self._cpu_ms > bounds.cpu_ms:
+            fatal.append("cpu")
+        if self._overfull(bounds.workdir_bytes):
+            fatal.append("disk")
+        fresh = [limit for limit in fatal if limit not in self._limits_hit]
+        if fresh:
+            self._limits_hit.update(dict.fromkeys(fresh))
+            self._tell({"event": "limit", "limits_hit": fresh})
+            self._killing = True
+
+    def _overfull(self, bytes_max: int) -> bool:
+        """Whether the work dir on the host's disk holds too much. Looks seldom: it has to walk."""
+        if not bytes_max or time.monotonic() < self._disk_look_at_s:
+            return False
+        used, names = disk_beneath(self._order.workdir_fd)
+        self._disk_look_at_s = time.monotonic() + WATCH_DISK_MS / 1000
+        return used > bytes_max or names > NAMES_MAX
+
+    def _kill(self) -> None:
+        """Kill every process of the run. Orphans become ours, wake us by that, and are next.
+
+        Process 1 of a sandbox takes all others with it. Without a sandbox, processes of another user (a set-user-ID
+        program) cannot be killed; they stay until they end.
+        """
+        if self._root_pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._root_pidfd, signal.SIGKILL)
+        if self._cgroup is not None:
+            self._cgroup.kill()
+        if self._main_alive:
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.killpg(self._started.pid, signal.SIGKILL)
+        if self._order.drop_root and os.geteuid() == 0 and time.monotonic() >= self._kill_user_at_s:
+            self._kill_user_at_s = time.monotonic() + KILL_RETRY_MS / 1000
+            self._kill_user()
+        for pid in children_of(os.getpid()):
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    @staticmethod
+    def _kill_user() -> None:
+        """Kill whatever runs under the run's own user id: in one call, so that nothing can fork away from it."""
+        uid = run_uid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                drop_root(uid)
+                if os.geteuid() == uid:  # not nobody, whom others may be, too
+                    os.kill(-1, signal.SIGKILL)
+            finally:
+                os._exit(0)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+    def _clear(self) -> None:
+        """Leave no process and no control group."""
+        while self._reap_quietly():
+            self._kill()
+            select.select([], [], [], KILL_RETRY_MS / 1000)
+        if self._cgroup is not None:
+            self._cgroup.kill()
+            self._cgroup.remove()
+
+    @staticmethod
+    def _reap_quietly() -> bool:
+        while True:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    return True
+            except ChildProcessError:
+                return False
+
+    def _tell(self, event: dict[str, object]) -> None:
+        try:
+            os.write(self._control, json.dumps(event).encode() + b"\n")
+        except OSError:
+            self._killing = True
+
+
+def _wake_on_child_exit() -> int:
+    wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return wake
+
+
+def _is_full(fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize < FULL_BYTES or found.f_favail == 0
+    return False
+
+
+def main() -> None:
+    """The program."""
+    Supervisor(Pipes(*(int(fd) for fd in sys.argv[1:4]))).run()

@@ -1,0 +1,322 @@
+"""Forking, and what the new process does to itself before it executes anything. Standard library only.
+
+With bwrap the command does not start at once. A shell inside the sandbox, the gate, reports that it is there and waits
+for a line: if this process dies before it writes one, the gate reads an end of file and leaves. The line is only
+written when process 1 of the sandbox has asked the kernel to die with its parent, which bwrap does shortly *after* it
+has started the command; from then on the death of any process above ends the sandbox. PDEATHSIG is lost when a process
+changes its user, so it is asked for afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import time
+from typing import NamedTuple, NoReturn
+
+from crabnet.runner.landlock import Grant, install_filter, restrict
+from crabnet.runner.supervisor.order import Order
+from crabnet.runner.supervisor.tree import children_of, status_field
+
+RUN_UID_BASE = 0x7000_0000
+"""User and group ids from here to 2**31 belong to nobody on a host that follows systemd's "Users, Groups, UIDs and
+GIDs". Each run of a root node has one of its own, this plus the supervisor's process id, so that no other process on
+the host shares it, and a signal to all of its processes reaches nothing else."""
+NOBODY_UID = 65_534
+"""Where such a number does not exist, in a container with few ids."""
+GATE = 'echo >&3; exec 3>&-; read -r go || exit 125; exec "$@" </dev/null'
+"""Run by a shell in the sandbox: 0 is the gate, 3 reports."""
+SETUP_WAIT_S = 9.0
+"""Until bwrap has made the sandbox; less than ``limits.RUNNER_SPAWN_WAIT_MS``."""
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_S = 0.001
+_FIRST_FREE_FD = 10
+
+
+class Abandoned(Exception):  # noqa: N818 - the end of a run, not an error
+    """The node is gone: no run."""
+
+
+class SetupError(Exception):
+    """The command could not be started. ``sandbox`` tells that the sandbox, not the command, is to blame."""
+
+    def __init__(self, number: int, *, sandbox: bool, detail: str = "") -> None:
+        self.number = number
+        self.sandbox = sandbox
+        self.detail = detail
+        super().__init__(detail)
+
+
+class Started(NamedTuple):
+    """A running command. ``root_pid`` is process 1 of a sandbox, else 0; ``gate`` opens by a line written to it."""
+
+    pid: int
+    root_pid: int
+    command_pid: int
+    gate: int
+
+
+class Pipes(NamedTuple):
+    """Descriptors of the supervisor."""
+
+    control: int
+    stdout: int
+    stderr: int
+
+
+def prctl(option: int, value: int) -> None:
+    """Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def become_subreaper() -> None:
+    """Have every orphan of the run become a child of this process."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def run_uid() -> int:
+    """The user id for a run of this supervisor, when it is root."""
+    return RUN_UID_BASE + os.getpid()
+
+
+def drop_root(uid: int) -> None:
+    """Become a user that owns nothing, for good. Raises OSError."""
+    os.setgroups([])
+    try:
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        os.setresgid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
+        os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
+
+
+def start_plain(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
+    """Start the command itself, behind Landlock or behind nothing. Raises SetupError."""
+    if order.own_workdir and order.drop_root and os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            os.fchown(order.workdir_fd, run_uid(), run_uid())
+    pid = _fork(order, pipes, member_files, None)
+    return Started(pid, 0, pid, -1)
+
+
+def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
+    """Make the sandbox up to its gate. Raises SetupError, Abandoned."""
+    deadline_s = time.monotonic() + SETUP_WAIT_S
+    gate_read, gate = os.pipe2(os.O_CLOEXEC)
+    ready, ready_write = os.pipe2(os.O_CLOEXEC)
+    info, info_write = os.pipe2(os.O_CLOEXEC)
+    inside = _Inside(gate_read, ready_write, info_write)
+    pid = 0
+    try:
+        pid = _fork(order, pipes, member_files, inside)
+        for fd in (gate_read, ready_write, info_write):
+            os.close(fd)
+        text = b""
+        while b"}" not in text:
+            text += _read_some(info, pipes.control, deadline_s)
+        root_pid = int(json.loads(text)["child-pid"])
+        _read_some(ready, pipes.control, deadline_s)
+        _await_init(root_pid, deadline_s)
+        commands = children_of(root_pid)
+        if len(commands) != 1:
+            raise SetupError(errno.ECHILD, sandbox=True, detail="the gate of the sandbox is gone")
+        if os.geteuid() != 0:
+            _limit_processes(commands[0], order)
+    except (SetupError, Abandoned, OSError, ValueError, KeyError) as error:
+        os.close(gate)
+        if pid:
+            _end(pid)
+        if isinstance(error, (SetupError, Abandoned)):
+            raise
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EPROTO
+        raise SetupError(number, sandbox=True, detail=str(error)) from error
+    finally:
+        os.close(ready)
+        os.close(info)
+    return Started(pid, root_pid, commands[0], gate)
+
+
+def _end(pid: int) -> None:
+    """Kill bwrap. What it has started becomes this process's own, to be killed by the caller."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _read_some(fd: int, control: int, deadline_s: float) -> bytes:
+    """Wait for bytes on ``fd`` while the node lives. Raises SetupError at its end or after the time, Abandoned."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    while True:
+        left_ms = round((deadline_s - time.monotonic()) * 1000)
+        events = poll.poll(left_ms) if left_ms > 0 else []
+        if not events:
+            raise SetupError(errno.ETIMEDOUT, sandbox=True, detail="the sandbox was not ready in time")
+        for ready, _ in events:
+            if ready == fd:
+                data = os.read(fd, 4_096)
+                if not data:
+                    raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command began")
+                return data
+        if not os.read(control, 16):
+            raise Abandoned
+
+
+def _await_init(root_pid: int, deadline_s: float) -> None:
+    """Wait until process 1 of the sandbox has its filter, which it puts on right after it has asked for PDEATHSIG."""
+    while status_field(root_pid, "Seccomp") != "2":
+        if time.monotonic() > deadline_s or not status_field(root_pid, "Pid"):
+            raise SetupError(errno.ETIMEDOUT, sandbox=True, detail="process 1 of the sandbox was not ready in time")
+        time.sleep(_POLL_S)
+
+
+class _Inside(NamedTuple):
+    """Descriptors that bwrap inherits."""
+
+    gate: int
+    ready: int
+    info: int
+
+
+def _fork(order: Order, pipes: Pipes, member_files: list[str], inside: _Inside | None) -> int:
+    """Fork and exec. Raises SetupError with the errno of what failed."""
+    error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    supervisor_pid = os.getpid()
+    uid = run_uid() if order.drop_root and os.geteuid() == 0 else 0
+    pid = os.fork()
+    if pid == 0:
+        _become(order, pipes, member_files, inside, supervisor_pid, uid, error_write)
+    os.close(error_write)
+    report = os.read(error_read, 16)
+    os.close(error_read)
+    if report:
+        os.waitpid(pid, 0)
+        number, _, stage = report.decode().partition(" ")
+        raise SetupError(int(number), sandbox=inside is not None or stage == "fence")
+    return pid
+
+
+def _become(
+    order: Order,
+    pipes: Pipes,
+    member_files: list[str],
+    inside: _Inside | None,
+    supervisor_pid: int,
+    uid: int,
+    error_write: int,
+) -> NoReturn:
+    code, stage = errno.EINVAL, "fence"
+    try:
+        os.setsid()
+        for path in member_files:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, b"0")
+            os.close(fd)
+        _reset_signals()
+        _keep_descriptors_from_command()
+        os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if uid:
+            drop_root(uid)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor_pid:
+            os._exit(127)
+        os.dup2(pipes.stdout, 1)
+        os.dup2(pipes.stderr, 2)
+        if inside is not None:
+            _limit(order, with_processes=os.geteuid() == uid != 0)
+            _exec_bwrap(order, inside)
+        os.fchdir(order.workdir_fd)
+        if order.fence == "landlock":
+            grants = [Grant(path, rights) for path, rights in order.grants]
+            restrict([*grants, Grant(order.workdir_fd, order.workdir_rights)])
+        _limit(order, with_processes=True)
+        if order.seccomp:
+            install_filter(bytes.fromhex(order.seccomp))
+        stage = "exec"
+        os.execve(order.executable, order.argv, order.env)  # noqa: S606 - no shell is the point
+    except (OSError, ValueError) as error:
+        code = (error.errno if isinstance(error, OSError) else None) or code
+    finally:
+        os.write(error_write, f"{code} {stage}".encode())
+        os._exit(127)
+
+
+def _keep_descriptors_from_command() -> None:
+    """Let none pass but the standard streams: an open directory of the host leads out of every sandbox."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), False)
+
+
+def _limit(order: Order, *, with_processes: bool) -> None:
+    """Lower the limits of this process and all it starts. RLIMIT_NPROC counts all processes of a user."""
+    for kind, soft, hard in order.rlimits:
+        if kind != resource.RLIMIT_NPROC or with_processes:
+            most = resource.getrlimit(kind)[1]
+            if most != resource.RLIM_INFINITY:
+                soft, hard = min(soft, most), min(hard, most)
+            resource.setrlimit(kind, (soft, hard))
+
+
+def _limit_processes(pid: int, order: Order) -> None:
+    """Set RLIMIT_NPROC inside a sandbox, whose user namespace has a count of its own, but bwrap outside has not.
+
+    A root supervisor may lack the capability for it, and need not: its runs have a user id of their own.
+    """
+    for kind, soft, hard in order.rlimits:
+        if kind == resource.RLIMIT_NPROC:
+            resource.prlimit(pid, kind, (soft, hard))
+
+
+def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
+    """Its arguments and its environment can be read inside as those of process 1: the former go by a file."""
+    os.chdir("/")
+    arguments = [*order.bwrap_args, "--info-fd", str(_for_bwrap(inside.info))]
+    if order.seccomp:
+        arguments += ["--seccomp", str(_memory_file(bytes.fromhex(order.seccomp)))]
+    for name, value in order.env.items():
+        arguments += ["--setenv", name, value]
+    arguments_fd = _memory_file(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
+    ready = _for_bwrap(inside.ready)
+    os.dup2(inside.gate, 0)
+    os.dup2(ready, 3)
+    os.close(ready)
+    command = ["/bin/sh", "-c", GATE, "gate", *order.argv]
+    os.execve(order.bwrap, ["bwrap", "--args", str(arguments_fd), "--", *command], {})  # noqa: S606
+
+
+def _for_bwrap(fd: int) -> int:
+    """An inheritable copy with a number that nothing else here is moved to."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FREE_FD)
+
+
+def _memory_file(content: bytes) -> int:
+    """An inheritable file at its beginning."""
+    fd = os.memfd_create("crabnet", os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return _for_bwrap(fd)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

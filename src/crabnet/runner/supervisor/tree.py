@@ -1,0 +1,115 @@
+"""What the processes beneath one process use, read from ``/proc``. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import NamedTuple
+
+_PROCESSES_READ_MAX = 4_096
+NAMES_MAX = 20_000
+"""Files in a work dir on a disk of the host, where no quota counts them."""
+_BLOCK_BYTES = 512
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_UTIME, _CSTIME, _THREADS = 11, 14, 17
+"""Places in ``/proc/PID/stat`` after the name in parentheses: proc(5), fields 14, 17 and 20."""
+
+
+class TreeUsage(NamedTuple):
+    """Sums over all descendants. ``cpu_ms`` holds what they used and what the children they waited for used."""
+
+    threads: int
+    cpu_ms: int
+    private_bytes: int
+    """Resident pages that are not shared."""
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of all threads of a process; none when it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
+    return found
+
+
+def usage_beneath(pid: int) -> TreeUsage:
+    """Sum up the descendants of ``pid``, without itself. What comes and goes meanwhile may be missed."""
+    threads = cpu_ticks = pages = read = 0
+    waiting = children_of(pid)
+    while waiting and read < _PROCESSES_READ_MAX:
+        child = waiting.pop()
+        read += 1
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = _read(f"/proc/{child}/stat").rpartition(b")")[2].split()
+            cpu_ticks += sum(int(ticks) for ticks in fields[_UTIME : _CSTIME + 1])
+            threads += int(fields[_THREADS])
+            resident, shared = _read(f"/proc/{child}/statm").split()[1:3]
+            pages += int(resident) - int(shared)
+            waiting += children_of(child)
+    return TreeUsage(threads, cpu_ticks * 1000 // _TICKS_PER_S, pages * _PAGE_BYTES)
+
+
+def disk_beneath(directory: int) -> tuple[int, int]:
+    """Bytes on disk and names beneath an open directory. Follows no link at the end of a path.
+
+    Stops at ``NAMES_MAX`` names; a directory too deep for a path counts as that many.
+    """
+    used = names = 0
+    waiting = ["."]
+    while waiting and names <= NAMES_MAX:
+        path = waiting.pop()
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                names += NAMES_MAX
+            continue
+        try:
+            for entry in os.scandir(fd):
+                names += 1
+                with contextlib.suppress(OSError):
+                    used += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{path}/{entry.name}")
+                if names > NAMES_MAX:
+                    break
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+    return used, names
+
+
+def threads_of_user(uid: int) -> int:
+    """How many threads a user has on this machine, as far as can be seen."""
+    threads = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    threads += int(_read(f"/proc/{name}/stat").rpartition(b")")[2].split()[_THREADS])
+    return threads
+
+
+def status_field(pid: int, name: str) -> str:
+    """One line of ``/proc/PID/status``, without its name; empty when the process is gone."""
+    with contextlib.suppress(OSError):
+        for line in _read(f"/proc/{pid}/status").decode(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key == name:
+                return value.strip()
+    return ""
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while chunk := os.read(fd, 65_536):
+            data += chunk
+        return data
+    finally:
+        os.close(fd)
