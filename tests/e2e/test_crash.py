@@ -132,9 +132,8 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
     marks = tmp_path / "marks"
     marks.mkdir()
     publisher = nodes.start("publisher")
-    worker = nodes.make(
-        "worker", [publisher.listen], "--runner-allow-shell-operators", "--runner-allowed-commands", "mktemp,sleep"
-    )
+    marks_outside = ("--runner-sandbox", "none", "--runner-allow-shell-operators")
+    worker = nodes.make("worker", [publisher.listen], *marks_outside, "--runner-allowed-commands", "mktemp,sleep")
     worker.start()
     seed_id = publisher.publish(f"mktemp {marks}/ran.XXXXXX && sleep 600", timeout_ms=700_000)
     wait_for("the seed arrives", lambda: worker.status(seed_id))

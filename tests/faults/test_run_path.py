@@ -107,6 +107,7 @@ class Scene:
             "announce_addrs": [announce or self.sink.address],
             "accept_feed_risk": True,
             "runner_allow_shell_operators": True,
+            "runner_sandbox": "none",  # the command leaves a trace on the host
         }
         return resolve(flags, {}, None).settings
 

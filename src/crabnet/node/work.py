@@ -146,10 +146,8 @@ class Workshop:
         if seed_id in self._jobs:
             raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
         job = _Job(seed_id, self._task_of(seed_id))
-        if self.runner.refuses(job.task.request()):
-            place = Place.RUNS
-        else:
-            place = self.turns.enter(seed_id, job.task.publisher)
+        refused = self.runner.refuses(job.task.request())
+        place = Place.RUNS if refused else self.turns.enter(seed_id, job.task.publisher)
         if place is Place.FULL:
             raise RefusedError(
                 f"{self.turns.running} commands run and {self.turns.queued} wait already; try again when one has ended",
