@@ -126,6 +126,25 @@ SYNC_REQUEST_RETRY_MS: Final = 500
 SYNC_QUIET_MS: Final = 100
 """An answer that brought something, but not all, is taken to be over when nothing more has come for this long."""
 
+# --- Relay -----------------------------------------------------------------------------------------------
+
+RELAY_FANOUT_DEFAULT: Final = 4
+"""Neighbours that one live envelope is passed on to."""
+RELAY_LINKS_MAX: Final = 65_536
+"""Pairs of neighbour and author of which it is known whether relaying is needed."""
+RELAY_PROVIDERS_MAX: Final = 16_384
+RELAY_SERVED_MS: Final = 15 * 60 * 1000
+"""How long a neighbour that gets an author's envelopes by another way is not relayed them."""
+RELAY_PROVIDER_MS: Final = 5 * 60 * 1000
+"""How long the neighbour that brought an author's last envelope counts as a way to it."""
+RELAY_LOOK_MS: Final = 1_000
+"""How often neighbours are counted for relaying."""
+RELAY_REFRESH_MS: Final = 10 * 1000
+"""How long is kept which neighbours an author is relayed to, unless something changes."""
+RELAY_PRUNE_AGAIN_MS: Final = 60 * 1000
+"""A neighbour that goes on relaying what is not needed is told again after this long."""
+RELAY_PRUNES_PER_MESSAGE_MAX: Final = 64
+
 # --- UDP transport ---------------------------------------------------------------------------------------
 
 UDP_RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024

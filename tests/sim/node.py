@@ -378,6 +378,10 @@ class SimNode:
                 return
             self._transmit(serve.to, raw)
 
+    def stored(self, author: str) -> list[tuple[int, str, bytes]]:
+        """(seq, id, envelope) of an author's feed as journalled here."""
+        return list(self._log.get(author, []))
+
     def _send_proof(self, wanted: ServeProof) -> None:
         place = (wanted.author, wanted.seq)
         raws = [

@@ -85,6 +85,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     alias: str = ""
     agent: str = ""
     refuse_equivocators: bool = True
+    relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
 
 
 class Core:
@@ -249,11 +250,16 @@ class Core:
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
             self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
+        meta = first.meta
+        asked_for = meta is not None and self._wanted(meta)
         for item in applied:
             self._report(item, source, now_ms, effects)
-        meta = first.meta
+            if not asked_for and not imported:
+                self.neighbours.pass_on(item, source, now_ms, effects)
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
+        if first.reason is Reason.DUPLICATE and not asked_for:
+            self.neighbours.repeated(meta, source, now_ms)
         over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
         if over_budget or first.reason in _BEHIND:
             self.neighbours.gap(meta, first.reason, source, now_ms, effects)

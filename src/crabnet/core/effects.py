@@ -21,12 +21,16 @@ class Notice(Struct, frozen=True, gc=False):
 
 
 class Send(NamedTuple):
-    """An envelope to send: to one address, or to all configured targets and confirmed peers when ``to`` is None."""
+    """An envelope to send: to one address, or to all configured targets and confirmed peers when ``to`` is None.
+
+    One that is ``relayed`` is another author's, passed on: it is the first to go when there is too much to send.
+    """
 
     data: bytes
     kind: str
     envelope_id: str
     to: str | None = None
+    relayed: bool = False
 
 
 class Serve(NamedTuple):

@@ -10,6 +10,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.fork_gossip import ForkGossip
 from crabnet.core.peers import Peers
+from crabnet.core.relay import Relay
 from crabnet.core.replica import Applied, Replica
 from crabnet.core.syncing import SyncPlanner
 from crabnet.errors import Reason
@@ -38,6 +39,7 @@ class Neighbours:
         self.peers = Peers()
         self.planner = SyncPlanner(replica.feeds, replica.parking)
         self.forks = ForkGossip(replica.feeds)
+        self.relay = Relay(config.relay_fanout if config.talk else 0, entropy)
         self.trusted: frozenset[str] = frozenset()
         self.guard = FeedGuard(signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
         self._config = config
@@ -46,13 +48,17 @@ class Neighbours:
         self._entropy = entropy
         self._room = room
         self._announce_at_ms = 0
+        self._look_at_ms = 0
 
     def heard(self, source: str, now_ms: int, effects: Effects) -> None:
         """Something verified came from ``source``: ask it to prove its address, if it has not yet."""
         if not self._config.talk:
             return
+        known = self.peers.present(source)
         self.peers.heard(source, now_ms)
         if source in self.trusted:
+            if not known:
+                self._look_around(now_ms, again=True)
             return
         challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
@@ -82,6 +88,8 @@ class Neighbours:
         self.heard(source, now_ms, effects)
         if not self._config.talk:
             return
+        if source in self.trusted:
+            self.peers.introduced(source, meta.from_)
         if isinstance(said, sync.Hello):
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
@@ -91,13 +99,19 @@ class Neighbours:
             self._proven_said(said, source, now_ms, effects)
 
     def _proven_said(
-        self, said: sync.Request | sync.ForkHeads | sync.ForkRequest, source: str, now_ms: int, effects: Effects
+        self,
+        said: sync.Request | sync.ForkHeads | sync.ForkRequest | sync.RelayPrune,
+        source: str,
+        now_ms: int,
+        effects: Effects,
     ) -> None:
         """What only an address that is configured or has proved itself may say."""
         if isinstance(said, sync.Request):
             self._asked(said, source, now_ms, effects)
         elif isinstance(said, sync.ForkHeads):
             self.forks.hear(said, source, now_ms)
+        elif isinstance(said, sync.RelayPrune):
+            self.relay.pruned(said, source, now_ms)
         else:
             effects.proofs.extend(
                 ServeProof(mark.author, mark.seq, source)
@@ -125,6 +139,7 @@ class Neighbours:
         heads = []
         for want in request.wants:
             feed = self._replica.feeds.get(want.author)
+            self.relay.asked(want.author, source)
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
@@ -147,6 +162,20 @@ class Neighbours:
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
         if item.record is not None:
             self._progressed(meta.from_, item.proof is not None and item.reason is not Reason.FORK, now_ms, effects)
+
+    def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""
+        meta = item.meta
+        if meta is None or not item.in_feed or not item.raw or meta.from_ == self._signer.node_id:
+            return
+        for address in self.relay.targets(meta.from_, source, now_ms):
+            effects.sends.append(Send(item.raw, meta.kind, meta.id, address, relayed=True))
+
+    def repeated(self, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
+        """An envelope of a feed came that is held already."""
+        if meta.seq and meta.from_ != self._signer.node_id and self.proven(source):
+            own = self.peers.node_id(source) == meta.from_
+            self.relay.repeated(meta.from_, source, now_ms, own=own)
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """An envelope came that is ahead of what is held, does not link to it, or finds no room."""
@@ -196,7 +225,20 @@ class Neighbours:
             if self.guard.at_risk:
                 self._ask_for_own_feed(now_ms, effects)
         self._tell_forks(now_ms, effects)
+        self._look_around(now_ms)
+        for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
+            self._say(prune, address, now_ms, effects)
         self._clear(now_ms, effects)
+
+    def _look_around(self, now_ms: int, *, again: bool = False) -> None:
+        """From time to time: whom to relay to. Configured addresses count once something came from them, so that
+        nothing is relayed to a broadcast address.
+        """
+        if now_ms < self._look_at_ms and not again:
+            return
+        self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
+        around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
+        self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
     def _tell_forks(self, now_ms: int, effects: Effects) -> None:
         """Ask for proofs that neighbours have, tell them which ones we have."""
@@ -248,6 +290,7 @@ class Neighbours:
         if hello.echo and self.peers.confirm(source, node_id, hello.echo):
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
             self.announce_soon()
+            self._look_around(now_ms, again=True)
             known = self.forks.page()
             if known is not None:
                 self._say(known, source, now_ms, effects)

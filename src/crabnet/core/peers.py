@@ -78,6 +78,21 @@ class Peers:
         peer = self._peers.get(address)
         return peer is not None and peer.confirmed
 
+    def present(self, address: str) -> bool:
+        """True if something verified came from this address lately."""
+        return address in self._peers
+
+    def introduced(self, address: str, node_id: str) -> None:
+        """Talk of this node came from a configured address, which needs no proof."""
+        peer = self._peers.get(address)
+        if peer is not None:
+            peer.node_id = node_id
+
+    def node_id(self, address: str) -> str:
+        """The node at this address, as far as that is known, else ""."""
+        peer = self._peers.get(address)
+        return "" if peer is None else peer.node_id
+
     def confirmed(self) -> list[str]:
         """All addresses that have proved themselves."""
         return [address for address, peer in self._peers.items() if peer.confirmed]

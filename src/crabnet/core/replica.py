@@ -80,6 +80,8 @@ class Applied(Struct, frozen=True, gc=False):
     proof: ForkProof | None = None
     parked: bool = False
     in_feed: bool = False
+    raw: bytes = b""
+    """The envelope as it was signed, if it entered its feed."""
     learned: bool = False
     """It came as somebody's proof of a fork and stands nowhere."""
 
@@ -470,6 +472,7 @@ class Replica:
             changes=self._changes(before),
             proof=earlier.cut,
             in_feed=meta.v is not None,
+            raw=envelope.raw,
         )
 
     def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:

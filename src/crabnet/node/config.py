@@ -45,6 +45,7 @@ def core_config(settings: Settings) -> CoreConfig:
         ),
         sync_interval_ms=settings.sync_interval_ms,
         accept_feed_risk=settings.accept_feed_risk,
+        relay_fanout=settings.relay_fanout,
         refuse_equivocators=settings.refuse_equivocators,
         execution_grace_ms=settings.execution_grace_s * 1000,
         auto_reclaim=settings.auto_reclaim,

@@ -252,6 +252,7 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "seen": len(replica.seen),
         "peers": len(node.core.neighbours.peers.confirmed()),
         "clock_ahead_ms": node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,
+        "relayed": node.core.neighbours.relay.relayed,
         "unsent": node.outbox.unsent,
         "runs": {
             "running": node.workshop.turns.running,

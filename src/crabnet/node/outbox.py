@@ -69,6 +69,9 @@ class Outbox:
         """Queue an envelope. When the queue is full the oldest goes: sync brings it later."""
         if self._legacy and send.kind not in BASELINE_KINDS:
             return
+        if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
+            self.dropped += 1
+            return
         self._queue.append(send)
         if len(self._queue) > limits.OUTBOX_MESSAGES_MAX:
             self._queue.popleft()
@@ -111,7 +114,7 @@ class Outbox:
 
     async def _send(self, send: Send, target: Address) -> bool:
         trouble = self._trouble.get(target)
-        keep = send.kind in FEED_KINDS
+        keep = send.kind in FEED_KINDS and not send.relayed
         if trouble is not None and steady_ms() < trouble.next_ms:
             if keep:
                 self._wait(trouble, send.envelope_id, send.data)

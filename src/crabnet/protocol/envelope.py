@@ -43,6 +43,7 @@ class Kind(StrEnum):
     FEED_REQUEST = "FeedRequest"
     FORK_HEADS = "ForkHeads"
     FORK_REQUEST = "ForkRequest"
+    RELAY_PRUNE = "RelayPrune"
     UNKNOWN = ""
     """A kind of a later version: it keeps its place in its author's feed and has no effect here."""
 

@@ -85,13 +85,20 @@ class ForkRequest(Struct, frozen=True):
     wants: Annotated[list[ForkMark], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
 
 
-Talk = Hello | Heads | Request | ForkHeads | ForkRequest
-_TYPES: dict[Kind, type[Hello | Heads | Request | ForkHeads | ForkRequest]] = {
+class RelayPrune(Struct, frozen=True):
+    """``RelayPrune``: the envelopes of these authors come to the sender by another way, too."""
+
+    authors: Annotated[list[NodeId], Meta(max_length=limits.RELAY_PRUNES_PER_MESSAGE_MAX)]
+
+
+Talk = Hello | Heads | Request | ForkHeads | ForkRequest | RelayPrune
+_TYPES: dict[Kind, type[Hello | Heads | Request | ForkHeads | ForkRequest | RelayPrune]] = {
     Kind.NODE_HELLO: Hello,
     Kind.FEED_HEADS: Heads,
     Kind.FEED_REQUEST: Request,
     Kind.FORK_HEADS: ForkHeads,
     Kind.FORK_REQUEST: ForkRequest,
+    Kind.RELAY_PRUNE: RelayPrune,
 }
 
 

@@ -132,6 +132,9 @@ class Settings:
         IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer asked of the kernel (SO_RCVBUF).", unit="bytes"))
     sync_interval_ms: int = _knob(1_000, _Row(
         IntKind(10, 3_600_000), "network", "Time between two announcements of what this node holds.", unit="ms"))
+    relay_fanout: int = _knob(limits.RELAY_FANOUT_DEFAULT, _Row(
+        IntKind(0, limits.PEERS_MAX), "network", "Neighbours that a live envelope of another node is passed on to; "
+        "those that get it by other ways are left out. 0 leaves it all to sync.", unit="neighbours"))
 
     udp_broadcasts_per_sec: int = _knob(500, _Row(
         IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends in a second; 0 means no limit.",

@@ -1,0 +1,156 @@
+"""Relay: a live envelope is passed on, as it was signed, to a few neighbours who may not get it otherwise.
+
+Each envelope is passed on at most once, when it enters its feed. Where a neighbour turns out to get an author's
+envelopes by another way, relaying that author to it ends: a copy that is not needed is answered with ``RelayPrune``, so
+what is left is about one path to every node (after "Epidemic Broadcast Trees", Leitão et al. 2007). What a dead path
+loses sync brings, and who asks a neighbour for an author's envelopes is relayed them again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from crabnet import limits
+from crabnet.protocol.sync import RelayPrune
+
+
+class _Link(NamedTuple):
+    """A neighbour's address and an author."""
+
+    address: str
+    author: str
+
+
+class _Open(NamedTuple):
+    """The neighbours that an author is relayed to, and how long (ms) that need not be found again."""
+
+    addresses: list[str]
+    until_ms: int
+
+
+class Relay:
+    """Which neighbours an author's envelopes are passed on to. ``entropy`` returns random integers up to 2^53-1."""
+
+    def __init__(self, fanout: int, entropy: Callable[[], int]) -> None:
+        self._fanout = fanout
+        self._entropy = entropy
+        self._served: OrderedDict[_Link, int] = OrderedDict()
+        """Links that need no relay, and until when (ms)."""
+        self._providers: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        """author -> the address that brought its last envelope first, and when (ms)."""
+        self._excess: OrderedDict[_Link, None] = OrderedDict()
+        self._told: OrderedDict[_Link, int] = OrderedDict()
+        self._neighbours: list[tuple[str, str]] = []
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._tell_at_ms = 0
+        self.relayed = 0
+
+    def surrounded_by(self, neighbours: list[tuple[str, str]]) -> None:
+        """The neighbours now: (address, node id or "" while it is not known)."""
+        if neighbours != self._neighbours:
+            self._neighbours = neighbours
+            self._open.clear()
+
+    def targets(self, author: str, source: str, now_ms: int) -> list[str]:
+        """Whom to pass an author's next envelope on to, which came live from ``source``: at most ``fanout``."""
+        if not self._fanout:
+            return []
+        provider = self._providers.get(author)
+        if provider is None or provider[0] != source or now_ms - provider[1] > limits.RELAY_REFRESH_MS:
+            self._provided(author, source, now_ms)
+        open_links = self._open.get(author)
+        if open_links is None or now_ms >= open_links.until_ms:
+            open_links = self._find_open(author, now_ms)
+        left = [each for each in open_links.addresses if each != source]
+        if len(left) <= self._fanout:
+            chosen = left
+        else:
+            chosen = [left.pop(self._entropy() % len(left)) for _ in range(self._fanout)]
+        self.relayed += len(chosen)
+        return chosen
+
+    def _provided(self, author: str, source: str, now_ms: int) -> None:
+        self._providers[author] = (source, now_ms)
+        self._providers.move_to_end(author)
+        if len(self._providers) > limits.RELAY_PROVIDERS_MAX:
+            self._providers.popitem(last=False)
+        self._serve(_Link(source, author), now_ms)
+
+    def _find_open(self, author: str, now_ms: int) -> _Open:
+        """The neighbours that an author is relayed to, kept for a while: most envelopes need no search through all."""
+        found = [
+            address
+            for address, node_id in self._neighbours
+            if node_id != author and not self._is_served(_Link(address, author), now_ms)
+        ]
+        made = self._open[author] = _Open(found, now_ms + limits.RELAY_REFRESH_MS)
+        self._open.move_to_end(author)
+        if len(self._open) > limits.RELAY_PROVIDERS_MAX:
+            self._open.popitem(last=False)
+        return made
+
+    def repeated(self, author: str, source: str, now_ms: int, *, own: bool = False) -> None:
+        """An envelope that was held already came from a neighbour, unasked for; ``own`` if that is the author itself.
+
+        The way that is not needed is the later one, but never that from the author, which sends to it in any case.
+        """
+        if not self._fanout:
+            return
+        link = _Link(source, author)
+        self._serve(link, now_ms)
+        provider, at_ms = self._providers.get(author, (source, 0))
+        if provider == source or now_ms - at_ms > limits.RELAY_PROVIDER_MS:
+            return
+        if own:
+            self._provided(author, source, now_ms)
+            link = _Link(provider, author)
+        if now_ms < self._told.get(link, 0):
+            return
+        self._excess[link] = None
+        if len(self._excess) > limits.RELAY_LINKS_MAX:
+            self._excess.popitem(last=False)
+
+    def pruned(self, prune: RelayPrune, source: str, now_ms: int) -> None:
+        """A neighbour gets these authors' envelopes by another way."""
+        for author in prune.authors:
+            self._serve(_Link(source, author), now_ms)
+
+    def asked(self, author: str, source: str) -> None:
+        """A neighbour lacks envelopes of an author: relay it to it again."""
+        if self._served.pop(_Link(source, author), None) is not None:
+            self._open.pop(author, None)
+
+    def prunes(self, now_ms: int, interval_ms: int) -> list[tuple[str, RelayPrune]]:
+        """(address, message) for neighbours whose relaying is not needed; once in each interval."""
+        if now_ms < self._tell_at_ms or not self._excess:
+            return []
+        self._tell_at_ms = now_ms + interval_ms
+        by_address: dict[str, list[str]] = {}
+        for link in self._excess:
+            authors = by_address.setdefault(link.address, [])
+            if len(authors) < limits.RELAY_PRUNES_PER_MESSAGE_MAX:
+                authors.append(link.author)
+                _put(self._told, link, now_ms + limits.RELAY_PRUNE_AGAIN_MS)
+        self._excess.clear()
+        return [(address, RelayPrune(authors)) for address, authors in by_address.items()]
+
+    def _serve(self, link: _Link, now_ms: int) -> None:
+        if link not in self._served:
+            self._open.pop(link.author, None)
+        _put(self._served, link, now_ms + limits.RELAY_SERVED_MS)
+
+    def _is_served(self, link: _Link, now_ms: int) -> bool:
+        until_ms = self._served.get(link)
+        if until_ms is None or now_ms < until_ms:
+            return until_ms is not None
+        del self._served[link]
+        return False
+
+
+def _put(links: OrderedDict[_Link, int], link: _Link, until_ms: int) -> None:
+    links[link] = until_ms
+    links.move_to_end(link)
+    if len(links) > limits.RELAY_LINKS_MAX:
+        links.popitem(last=False)
