@@ -144,7 +144,11 @@ class Safety:
         return [_Fact(seed_id, record.progress.status, claims, settlements, self._tainted(record))]
 
     def _tainted(self, record: Record) -> bool:
-        return any(fact.author in self._liars for fact in record.facts())
+        """True if a liar took part, also one whose bid is gone since it forked its feed: the claim still names it."""
+        return any(
+            fact.author in self._liars or (isinstance(fact.body, Claim) and fact.body.worker in self._liars)
+            for fact in record.facts()
+        )
 
     def _reopened(self, node: SimNode, seed_id: str, record: Record) -> None:
         """Nothing settled re-opens, but where a liar took part."""

@@ -380,7 +380,8 @@ class SimNode:
 
     def stored(self, author: str) -> list[tuple[int, str, bytes]]:
         """(seq, id, envelope) of an author's feed as journalled here."""
-        return list(self._log.get(author, []))
+        entries = self._log.get(author, [])
+        return [(seq, envelope_id, self.world.raw(frame, at)) for seq, envelope_id, frame, at in entries]
 
     def _send_proof(self, wanted: ServeProof) -> None:
         place = (wanted.author, wanted.seq)
