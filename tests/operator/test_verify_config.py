@@ -111,3 +111,15 @@ def test_commands_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_pat
     assert verdict == "warning"
     assert detail.endswith(": no-such-program")
     assert verify(capsys, *words, "")[1]["runner_allowed_commands"][0] == "warning"
+
+
+def test_what_confines_runs_is_tried(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, found = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path))
+    assert code == 0
+    verdict, detail = found["runner_sandbox"]
+    assert (verdict == "ok") == detail.startswith(("bwrap: memory_bytes by ", "landlock: memory_bytes by "))
+    verdict, detail = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path), "--runner-sandbox", "none")[1][
+        "runner_sandbox"
+    ]
+    assert verdict == "warning"
+    assert "with the rights of this node's user" in detail

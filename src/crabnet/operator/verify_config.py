@@ -19,9 +19,18 @@ import trio
 
 from crabnet import limits
 from crabnet.control.client import NodeNotRunningError, call
-from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, StorageFailedError, UsageError
-from crabnet.node.config import runner_policy
+from crabnet.errors import (
+    CrabnetError,
+    DataDirDamagedError,
+    NetworkError,
+    Reason,
+    RefusedError,
+    StorageFailedError,
+    UsageError,
+)
+from crabnet.node.config import runner_policy, sandbox_report
 from crabnet.runner.policy import ANY_COMMAND
+from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
@@ -214,7 +223,23 @@ def _runner(at: Situation) -> Iterator[Check]:
             yield _writable(name, path, at.files)
 
 
-STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner)
+def _sandbox(at: Situation) -> Iterator[Check]:
+    """What confines runs here, found by canaries that try to get out."""
+    name = "runner_sandbox"
+    report = sandbox_report(at.settings)
+    if report.fence is None:
+        error = RefusedError(report.detail, Reason.SANDBOX_UNAVAILABLE)
+        # A node that only publishes needs none, so that alone does not keep it from starting.
+        verdict = Verdict.WARNING if report.choice is Choice.AUTO else Verdict.FAILED
+        yield Check(name, verdict, report.detail, error)
+        return
+    kept = ", ".join(f"{limit} by {enforcer.value}" for limit, enforcer in report.enforced_by.items())
+    note = f"; {report.detail}" if report.detail else ""
+    confined = report.mode != Mode.NONE.value
+    yield Check(name, Verdict.OK if confined else Verdict.WARNING, f"{report.mode}: {kept}{note}")
+
+
+STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox)
 """What is looked at, in the order in which it is shown."""
 
 
