@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import count
 
@@ -23,14 +24,17 @@ from tests.faults.test_run_path import Scene, Sink, check, journal_of
 from tests.faults.workload import put, scratch, take
 
 LONG, SHORT = "long", "short"
+ENDS = {TerminationCause.INTERRUPTED, TerminationCause.TIMEOUT}
+"""How the first may end but for the withdrawal: on a slow machine its time is over before that."""
 
 
 class Queue(Scene):
     """Two claimed seeds, one runs at a time: the first is renewed, then withdrawn, then the other has its turn."""
 
     def settings(self, announce: str | None = None) -> Settings:
-        bounds = {"runner_runs_max": 1, "runner_lease_ms": 200, "runner_timeout_kill_wait_ms": 100}
-        return Settings(**{**{name: getattr(super(Queue, self).settings(announce), name) for name in KEPT}, **bounds})
+        return replace(
+            super().settings(announce), runner_runs_max=1, runner_lease_ms=200, runner_timeout_kill_wait_ms=100
+        )
 
     async def prepare(self) -> None:
         put(self.data_dir, {})
@@ -69,15 +73,6 @@ class Queue(Scene):
     def traced(self) -> Counter[str]:
         """How often each command ran."""
         return Counter(self.trace.read_text().split()) if self.trace.exists() else Counter()
-
-
-KEPT = (
-    "data_dir",
-    "listen_addr",
-    "announce_addrs",
-    "runner_allow_shell_operators",
-    "accept_feed_risk",
-)
 
 
 def over(status: SeedStatus) -> bool:
@@ -123,10 +118,9 @@ async def judge(scene: Queue) -> list[str]:
             if name in started and status is SeedStatus.DONE and not results:
                 found.append(f"{name} has no result")
             if name == LONG and any(
-                result.termination is None or result.termination.cause is not TerminationCause.INTERRUPTED
-                for result in results
+                result.termination is None or result.termination.cause not in ENDS for result in results
             ):
-                found.append(f"{name} has another result than an interruption")
+                found.append(f"{name} has a result that says something else")
         if not started:
             await scene.work(node)
         elif SHORT not in started:
