@@ -70,7 +70,9 @@ def test_a_fork_is_proved_to_everybody_and_remembered(nodes: Nodes, tmp_path: Pa
         assert done.returncode == ExitCode.REFUSED
         assert "proves no fork" in done.stderr
     assert crabnet("audit", "proof", "--check", str(tmp_path / "absent"), *elsewhere).returncode == ExitCode.USAGE
-    second.ok("audit", "verify")
+    report = json_line(second.ok("audit", "verify", "--json"))
+    assert report["feeds"] == [{"author": author.id, "seq": 2, "id": stands.meta.id, "whole": True, "forks": 1}]
+    assert f"feed {author.id}: 1 to 2 verified, without gaps, head {stands.meta.id}" in second.ok("audit", "verify")
 
 
 def test_a_node_that_knows_no_fork_says_so(nodes: Nodes, tmp_path: Path) -> None:

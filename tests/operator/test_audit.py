@@ -90,6 +90,9 @@ def test_a_sound_data_dir_passes_and_its_hashes_agree(sound: Path, start: str) -
     report = verify(sound, start)
     assert report.ok, report.findings
     assert (report.frames, report.envelopes, report.unsigned) == (8, 8, 0)
+    (feed,) = report.feeds
+    assert (feed.seq, feed.whole, feed.forks) == (8, True, 0)
+    assert feed.id in next(sound.glob("journal/*.log")).read_text() + (sound / "state.json").read_text()
     assert report.comparisons
     assert all(each.equal for each in report.comparisons)
 
@@ -195,6 +198,7 @@ def test_a_frame_left_out_is_found_by_the_feed(sound: Path, tmp_path: Path) -> N
     forge(data_dir, 2, json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode(), b"[]")
     report = verify(data_dir)
     assert [(each.lsn, "does not follow" in each.detail) for each in report.findings[:1]] == [(3, True)]
+    assert [(feed.seq, feed.whole) for feed in report.feeds] == [(8, False)]
 
 
 def test_a_changed_checkpoint_is_located_to_the_row(sound: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ audit = LazyGroup(
 )
 @click.pass_context
 def verify_(context: click.Context, start: str) -> None:
-    """Check every frame, signature and feed, and replay the journal. Prints one line per finding.
+    """Check every frame, signature and feed, and replay the journal. Prints one line per finding, and each feed's head.
 
     Exit code 5 when something was found.
     """
@@ -81,6 +81,16 @@ def verify_(context: click.Context, start: str) -> None:
                     "decided_otherwise": report.otherwise,
                     "state_hash": report.state_hash or None,
                     "comparisons": comparisons,
+                    "feeds": [
+                        {
+                            "author": each.author,
+                            "seq": each.seq,
+                            "id": each.id,
+                            "whole": each.whole,
+                            "forks": each.forks,
+                        }
+                        for each in report.feeds
+                    ],
                     "findings": findings,
                     "findings_total": report.findings_total,
                     "notes": [*report.notes],
@@ -92,6 +102,10 @@ def verify_(context: click.Context, start: str) -> None:
             write(plain(str(finding)) + "\n")
         for text in report.notes:
             note(plain(text))
+        for feed in report.feeds:
+            verdict = "verified, without gaps" if feed.whole else "not whole"
+            forked = f"; forked, {feed.forks} proved" if feed.forks else ""
+            write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
         if report.ok:
             write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
             for each in report.comparisons:

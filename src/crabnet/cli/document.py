@@ -45,6 +45,7 @@ _JSON: Final = {
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
     ' "decided_otherwise", "state_hash", "comparisons": [{"with", "lsn", "expected", "computed"}],'
+    ' "feeds": [{"author", "seq", "id", "whole", "forks"}],'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',

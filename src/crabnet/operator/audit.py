@@ -131,6 +131,7 @@ class _Audit:
         report.last_lsn = self._lsn
         report.envelopes = self._checker.signed + self._checker.unsigned
         report.unsigned = self._checker.unsigned
+        report.feeds = self._checker.chains()
         return report
 
     # --- checkpoints ---------------------------------------------------------------------------------------

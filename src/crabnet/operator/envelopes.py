@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, envelope_of, record_fact
 from crabnet.errors import DataDirDamagedError
@@ -34,6 +35,17 @@ def any_age_admission(namespace: str) -> Admission:
     return Admission(any_age_policy(namespace), SeenWindow(ttl_s=0, capacity=0))
 
 
+class FeedChain(Struct, frozen=True):
+    """An author's feed as the journal holds it: up to its head, ``whole`` if nothing in it is wrong or missing."""
+
+    author: str
+    seq: int
+    id: str
+    whole: bool
+    forks: int
+    """Proofs that the author signed two envelopes for one place."""
+
+
 class EnvelopeChecker:
     """Follows every feed of a namespace from its beginning and says what is wrong with each record."""
 
@@ -42,6 +54,7 @@ class EnvelopeChecker:
         self.signed = 0
         self.unsigned = 0
         self._admission = any_age_admission(namespace)
+        self._broken: set[str] = set()
         self._holes = 0
         self._holes_known: dict[str, int] = {}
 
@@ -49,27 +62,43 @@ class EnvelopeChecker:
         """A part of the journal could not be read: every feed may go on at a later place."""
         self._holes += 1
 
+    def chains(self) -> list[FeedChain]:
+        """What was found of each author's feed, by author."""
+        return [
+            FeedChain(feed.author, feed.head_seq, feed.head_id, feed.author not in self._broken, len(feed.forks))
+            for feed in sorted(self.feeds.all(), key=lambda feed: feed.author)
+            if feed.head_seq
+        ]
+
     def check(self, record: EnvelopeRecord | ForkRecord | ProofRecord) -> tuple[str, str]:
         """(envelope id, what is wrong with it or nothing)."""
+        envelope_id, wrong, author = self._check(record)
+        if wrong and author:
+            self._broken.add(author)
+        return envelope_id, wrong
+
+    def _check(self, record: EnvelopeRecord | ForkRecord | ProofRecord) -> tuple[str, str, str]:
+        """(envelope id, what is wrong with it or nothing, whose feed that breaks)."""
         if isinstance(record, ProofRecord):
-            return record.proof.loser, self._proof(record)
+            return record.proof.loser, self._proof(record), ""
         raw = bytes(record.raw)
         admitted = self._admission.admit(raw, record.at_s)
         if not isinstance(admitted, Admitted):
             meta = admitted.meta
             if meta is not None and meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord):
                 self.feeds.advance(meta.from_, meta.seq, meta.id, "")
-            return "" if meta is None else meta.id, f"{admitted.reason.value}: {admitted.detail}"
+            wrong = f"{admitted.reason.value}: {admitted.detail}"
+            return ("", wrong, "") if meta is None else (meta.id, wrong, meta.from_)
         meta = admitted.envelope.meta
         if admitted.envelope.raw != raw:
-            return meta.id, "it is not in canonical form"
+            return meta.id, "it is not in canonical form", meta.from_
         if meta.v is None:
             self.unsigned += 1
-            return meta.id, self._unsigned(record)
+            return meta.id, self._unsigned(record), ""
         self.signed += 1
         if isinstance(record, ForkRecord):
-            return meta.id, self._fork(record, meta)
-        return meta.id, self._place(record, meta) or _content(record)
+            return meta.id, self._fork(record, meta), ""
+        return meta.id, self._place(record, meta) or _content(record), meta.from_
 
     def _unsigned(self, record: EnvelopeRecord | ForkRecord) -> str:
         if isinstance(record, ForkRecord):
@@ -83,6 +112,8 @@ class EnvelopeChecker:
         place = feed.place(meta.seq, meta.id, meta.prev)
         expected = Place.NEXT if record.cut is None else Place.FORK_WINS
         wrong = ""
+        if place is not expected:
+            self._broken.add(meta.from_)
         excused = self._holes > self._holes_known.get(meta.from_, 0)
         self._holes_known[meta.from_] = self._holes
         if place is not expected and not (excused and place is not Place.DUPLICATE):
@@ -101,6 +132,7 @@ class EnvelopeChecker:
         place = self.feeds.get(meta.from_).place(meta.seq, meta.id, meta.prev)
         if place is not Place.FORK_LOSES or record.proof.loser != meta.id:
             return f"it proves no fork at seq {meta.seq}"
+        self.feeds.prove(meta.from_, record.proof)
         return ""
 
     def _proof(self, record: ProofRecord) -> str:
@@ -109,6 +141,7 @@ class EnvelopeChecker:
         except ProofRefusedError as error:
             return f"{error.reason.value}: {error.detail}"
         ids = {evidence.meta.id, evidence.higher.envelope.meta.id}
+        self.feeds.prove(record.author, record.proof)
         said = (record.author, record.proof.seq, {record.proof.id, record.proof.loser})
         return "" if (evidence.meta.from_, evidence.meta.seq, ids) == said else "it proves another fork than it says"
 

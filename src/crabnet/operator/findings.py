@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from crabnet.limits import AUDIT_FINDINGS_MAX
+from crabnet.operator.envelopes import FeedChain
 
 GENESIS: Final = "genesis"
 """The start before the first frame."""
@@ -73,6 +74,8 @@ class AuditReport:
     findings_total: int = 0
     otherwise: int = 0
     """Decisions that the rules of this version would not make."""
+    feeds: list[FeedChain] = field(default_factory=list)
+    """The chain of each author: every envelope's id, signature and link verified, up to the head."""
     notes: list[str] = field(default_factory=list)
 
     @property
