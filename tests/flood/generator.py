@@ -111,8 +111,8 @@ def _prove(sock: socket.socket, signer: Signer, target: tuple[str, int]) -> None
     """Answer the challenges that came."""
     with suppress(BlockingIOError):
         while True:
-            message = json.loads(sock.recv(65_536))
-            challenge = message["payload"].get("challenge")
+            heard = sock.recv(65_536)
+            challenge = json.loads(heard)["payload"].get("challenge") if heard.startswith(b"{") else ""
             if challenge:
                 hello = sync.Hello(sync.NodeIdentity(signer.node_id), echo=challenge)
                 kind, payload = sync.payload_of(hello)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nodes import NodeProcess, Nodes, converge, environment, wait_for
+from tests.support.nodes import NodeProcess, Nodes, environment, wait_for
 
 SECONDS = float(os.environ.get("CRABNET_FLOOD_SECONDS", "30"))
 MEMORY_GROWTH_BYTES_MAX = 50 * 1024 * 1024
@@ -113,6 +113,12 @@ def job(publisher: NodeProcess, worker: NodeProcess, times: Times) -> str:
     return seed_id
 
 
+def agree(publisher: NodeProcess, worker: NodeProcess, seeds: list[str]) -> None:
+    """Both nodes come to the same state, whatever of the flood was let in."""
+    wait_for("both nodes hold the same", lambda: publisher.state_hash() == worker.state_hash(), 240)
+    assert {node.status(seed_id) for node in (publisher, worker) for seed_id in seeds} == {"Accepted"}
+
+
 @contextmanager
 def flood(kind: str, target: NodeProcess) -> Iterator[subprocess.Popen[str]]:
     """A process that floods the node."""
@@ -142,7 +148,8 @@ def test_flood(kind: str, nodes: Nodes, record_property: Callable[[str, object],
                 seeds.append(job(publisher, worker, storm))
             sent = json.loads(process.stdout.read())
         seeds += [job(publisher, worker, after) for _ in range(5)]
-    converge([publisher, worker], seeds)
+    with after.timed("agreement"):
+        agree(publisher, worker, seeds)
     grown = memory.peak - memory.before
     figures = {
         "sent": sent["sent"],

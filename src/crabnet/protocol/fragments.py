@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from itertools import islice
 from operator import attrgetter
@@ -196,6 +196,7 @@ class Reassembler:
         self._all = _Share()
         self._sources: dict[str, _Share] = {}
         self._groups: dict[str, _Share] = {}
+        self._groups_by_messages: Counter[int] = Counter()
         self._completed: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self._evicted = 0
 
@@ -282,19 +283,27 @@ class Reassembler:
             return False
         if not self._room_in_total(assembly, cost, is_new, now_ms):
             return False
-        shares = (
-            self._all,
-            self._sources.setdefault(assembly.source, _Share()),
-            self._groups.setdefault(assembly.group, _Share()),
-        )
-        for share in shares:
+        group = self._groups.setdefault(assembly.group, _Share())
+        messages = group.messages
+        for share in (self._all, self._sources.setdefault(assembly.source, _Share()), group):
             share.grow(assembly, cost)
+        self._count(messages, group.messages)
         assembly.bytes_held += cost
         assembly.chunks[fragment.index] = fragment.chunk
         assembly.progress_ms = now_ms
         assembly.requests_sent = 0
         assembly.request_due_ms = now_ms + self._bounds.quiet_ms
         return True
+
+    def _count(self, before: int, after: int) -> None:
+        """A group had so many messages and now has another number. Keeps the heaviest known without a search."""
+        if before == after:
+            return
+        self._groups_by_messages[after] += 1
+        self._groups_by_messages[before] -= 1
+        for number in (before, after):
+            if number == 0 or not self._groups_by_messages[number]:
+                del self._groups_by_messages[number]
 
     def _room_in_source(self, newcomer: _Assembly, cost: int, is_new: bool, now_ms: int) -> bool:
         bounds = self._bounds
@@ -324,7 +333,8 @@ class Reassembler:
         """Evict one message of a heaviest group for the newcomer; False when the newcomer has no better claim."""
         own = self._groups.get(newcomer.group)
         weight = extra + (weigh(own) if own is not None else 0)
-        heaviest = max(map(weigh, self._groups.values()), default=0)
+        weights = self._groups_by_messages if weigh is _MESSAGES_OF else map(weigh, self._groups.values())
+        heaviest = max(weights, default=0)
         if heaviest >= weight:
             oldest_first = (other for other in self._all.assemblies.values() if other is not newcomer)
             victim = next((other for other in oldest_first if weigh(self._groups[other.group]) == heaviest), None)
@@ -351,8 +361,11 @@ class Reassembler:
         self._forget(assembly)
 
     def _forget(self, assembly: _Assembly) -> None:
-        for share in (self._all, self._sources[assembly.source], self._groups[assembly.group]):
+        group = self._groups[assembly.group]
+        messages = group.messages
+        for share in (self._all, self._sources[assembly.source], group):
             share.remove(assembly)
+        self._count(messages, group.messages)
         if not self._sources[assembly.source].messages:
             del self._sources[assembly.source]
         if not self._groups[assembly.group].messages:
