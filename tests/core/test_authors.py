@@ -201,3 +201,16 @@ def test_whatever_others_do_a_known_author_within_its_rate_is_never_delayed(
         now_ms += pause_ms + 10
         books.offer(author, count, now_ms, requested=requested)
         assert books.offer("known", 1, now_ms) == 1
+
+
+def test_first_words_are_dropped_before_they_cost_anything_once_newcomers_have_used_up_their_budget() -> None:
+    books = Books(known=1_000, few=3)
+    now_ms = NOW_MS
+    while books.offer(f"fresh {now_ms}", 1, now_ms):
+        now_ms += 1
+    assert books.budgets.paused("unheard of", now_ms)
+    assert not books.budgets.paused("known", now_ms)
+    assert not books.budgets.paused("few", now_ms)
+    assert not books.budgets.paused("me", now_ms)
+    refilled_ms = now_ms + 1_000 * limits.AUTHOR_FIRST_COST // RATES.newcomer_envelopes_per_s
+    assert books.offer("unheard of", 1, refilled_ms) == 1

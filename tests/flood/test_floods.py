@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from crabnet import limits
 from tests.support.nodes import NodeProcess, Nodes, environment, wait_for
 
 SECONDS = float(os.environ.get("CRABNET_FLOOD_SECONDS", "30"))
@@ -113,6 +114,16 @@ def job(publisher: NodeProcess, worker: NodeProcess, times: Times) -> str:
     return seed_id
 
 
+def old_friends(publisher: NodeProcess, worker: NodeProcess, times: Times) -> list[str]:
+    """Let two nodes do so much together that each counts as an author with a history for the other."""
+    seeds = [job(publisher, worker, times) for _ in range(limits.AUTHOR_KNOWN_ENTRIES // 3 + 1)]
+    for node in (publisher, worker):
+        node.end()
+        node.start()
+    seeds.append(job(publisher, worker, Times()))
+    return seeds
+
+
 def agree(publisher: NodeProcess, worker: NodeProcess, seeds: list[str]) -> None:
     """Both nodes come to the same state, whatever of the flood was let in."""
     wait_for("both nodes hold the same", lambda: publisher.state_hash() == worker.state_hash(), 240)
@@ -140,7 +151,7 @@ def flood(kind: str, target: NodeProcess) -> Iterator[subprocess.Popen[str]]:
 def test_flood(kind: str, nodes: Nodes, record_property: Callable[[str, object], None]) -> None:
     publisher, worker = nodes.mesh("publisher", "worker")
     calm, storm, after = Times(), Times(), Times()
-    seeds = [job(publisher, worker, calm) for _ in range(5)]
+    seeds = old_friends(publisher, worker, calm)
     with Memory(worker) as memory:
         with flood(kind, worker) as process:
             assert process.stdout is not None

@@ -92,11 +92,22 @@ class AuthorBudgets:
         self._elders = frozenset(author for author, _ in nlargest(limits.AUTHORS_MAX, old, key=lambda head: head[1]))
 
     def paused(self, author: str, now_ms: int) -> bool:
-        """True for an author that was over its budget a moment ago. Charges nothing, so it may be asked before any
-        signature is checked.
+        """True for an author that was over its budget a moment ago, and for one of whom nothing is held while newcomers
+        throng and have used their budget up. Charges nothing, so it may be asked before any signature is checked.
         """
         until_ms = self._paused.get(author)
-        return until_ms is not None and 0 < until_ms - now_ms <= limits.AUTHOR_PAUSE_MS
+        if until_ms is not None and 0 < until_ms - now_ms <= limits.AUTHOR_PAUSE_MS:
+            return True
+        return now_ms < self._thronged_until_ms and self._finds_no_room(author, now_ms)
+
+    def _finds_no_room(self, author: str, now_ms: int) -> bool:
+        """True if the first envelope of an author cannot be paid for now."""
+        if self._shared.envelopes.room(now_ms) >= limits.AUTHOR_FIRST_COST:
+            return False
+        if author == self._own or author in self._newcomers or author in self._known or self._held(author):
+            return False
+        self._thronged_until_ms = now_ms + limits.AUTHOR_THRONG_MS
+        return True
 
     def charge(self, author: str, size: int, now_ms: int, *, requested: bool) -> bool:
         """May this verified envelope of ``size`` bytes, which is new here, be taken now? ``requested`` says that this
