@@ -61,6 +61,7 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
         Kind.FEED_REQUEST: {"wants": [[name, seq, seq + rng.choice([0, 1, 64, 2**40])]] * many},
         Kind.FORK_HEADS: {"forks": [[name, seq + at] for at in range(many)]},
         Kind.FORK_REQUEST: {"wants": [[name, seq]] * many},
+        Kind.RELAY_PRUNE: {"authors": [name] * many},
     }
 
 

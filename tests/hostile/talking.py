@@ -48,6 +48,10 @@ def _proofs(name: str, how: str, wants: JsonValue) -> Row:
     return Row(name, _said(Kind.FORK_REQUEST, how, lambda _: {"wants": wants}), R.MALFORMED)
 
 
+def _prune(name: str, how: str, authors: JsonValue) -> Row:
+    return Row(name, _said(Kind.RELAY_PRUNE, how, lambda _: {"authors": authors}), R.MALFORMED)
+
+
 def _good_hello(stranger: Stranger) -> bytes:
     return _talk(stranger, Kind.NODE_HELLO, {"identity": {"node_id": stranger.id}, "challenge": "", "echo": ""})
 
@@ -152,6 +156,10 @@ TALK = Group(
         Row("proofs of nothing", _said(Kind.FORK_REQUEST, "an empty payload", lambda _: {}), R.MALFORMED),
         _proofs("too many proofs", "17 wants", [["a", 1]] * 17),
         _proofs("proof at 0", "a want at 0", [["a", 0]]),
+        Row("prune of nothing", _said(Kind.RELAY_PRUNE, "an empty payload", lambda _: {}), R.MALFORMED),
+        _prune("prune of nobody", "an author without a name", [""]),
+        _prune("prune of a number", "a number for an author", [1]),
+        _prune("prune of too many", "300 authors", ["a"] * 300),
         Row("proof unasked", _proof, R.UNSOLICITED, Outcome.IGNORED),
     ],
 )
