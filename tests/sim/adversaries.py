@@ -49,7 +49,7 @@ class Adversary(Outsider):
         self.address = f"{name}:9012"
         self.author = _Voice(name)
         self.voices = [self.author]
-        self.budget = budget
+        self.budget = self._given = budget
         self.heard: deque[bytes] = deque(maxlen=_HEARD_MAX)
         self.heard_of: dict[bytes, deque[bytes]] = {kind: deque(maxlen=_HEARD_OF_KIND_MAX) for kind in _KINDS_HEARD}
         self._reassembler = Reassembler()
@@ -60,6 +60,11 @@ class Adversary(Outsider):
     def now_s(self) -> int:
         """The true time in seconds."""
         return self.world.now_ms // 1000
+
+    @property
+    def spent(self) -> int:
+        """What it has done."""
+        return self._given - self.budget
 
     def victims(self) -> list[str]:
         """Addresses of all nodes."""
@@ -356,8 +361,7 @@ class Cheat(Adversary):
 class Withholder(SimNode):
     """A node that takes all, promises all, and gives nothing."""
 
-    def _serve(self, serve: object) -> None:
-        return None
+    withholds = True
 
 
 KINDS: dict[str, type[Adversary]] = {

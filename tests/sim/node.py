@@ -20,11 +20,11 @@ from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve,
 from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
-from crabnet.errors import CrabnetError, RefusedError
+from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.risk_mark import RiskMark
 from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
-from crabnet.protocol.fragments import Complete, Reassembler, SentCache
+from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.storage.checkpoint import CheckpointHeader
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
@@ -74,6 +74,8 @@ class SimNode:
     """One node: alive while ``core`` is there."""
 
     data_dir = Path("/data")
+    withholds = False
+    """True for a liar that passes nothing on and serves nothing."""
 
     def __init__(self, world: World, name: str, config: CoreConfig, *, skew_ms: int = 0) -> None:
         self.world = world
@@ -210,9 +212,13 @@ class SimNode:
         elif shape is Shape.FRAGMENT:
             taken = self.reassembler.add(source, datagram, self.world.now_ms)
             message = taken.message if isinstance(taken, Complete) else None
+            if isinstance(taken, Dropped) and taken.reason is Reason.MALFORMED_FRAGMENT:
+                core.blame(source, self.now_ms, effects)
         elif shape is Shape.REQUEST and parse_request(datagram) is not None:
             for answer in self.sent_cache.answer(source, datagram, self.world.now_ms):
                 self.world.send(self.address, source, answer)
+        else:
+            core.blame(source, self.now_ms, effects)
         if message is not None:
             received = Received(source, message)
             core.look_ahead([received], self.now_ms)
@@ -315,12 +321,16 @@ class SimNode:
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:
+            if send.relayed and self.withholds:
+                continue
             for observer in self.world.observers:
                 observer.sent(self, send)
             known = [] if send.to is not None else self.running.neighbours.peers.confirmed()
             targets = dict.fromkeys((*self.targets, *known)) if send.to is None else [send.to]
             for target in targets:
                 self._transmit(target, send.data)
+        if self.withholds:
+            return
         for serve in effects.serves:
             self._serve(serve)
         for wanted in effects.proofs:

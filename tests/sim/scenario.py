@@ -30,6 +30,8 @@ DUSK_MS = 45_000
 """Until the last deadline of a seed has passed."""
 QUIET_MS = 5_000
 """Nodes that have agreed go on for this long."""
+LIARS_SHARE = 0.3
+"""Of the operations of a run, the part that liars have, if there are any; the rest are commands of operators."""
 SKEW_LIMIT_MS = 300_000
 """Envelopes further ahead of a node's clock are refused: the default of ``future_skew_s``."""
 
@@ -38,7 +40,7 @@ TIGHT: dict[str, int] = {
     "PARKED_ENVELOPES_MAX": 48,
     "PARKED_ENVELOPES_PER_FEED_MAX": 12,
     "PEERS_MAX": 24,
-    "SYNC_MISSING_FEEDS_MAX": 12,
+    "SYNC_MISSING_FEEDS_MAX": 64,
     "SYNC_WANT_ENTRIES_MAX": 16,
     "ORPHAN_FACTS_PER_AUTHOR_MAX": 24,
 }
@@ -86,7 +88,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Plan:
     """The plan of a seed."""
     rng = Random(f"plan {seed}")
-    drawn = rng.choice([3, 3, 4, 4, 5, 5, 6, 7, 8, 9])
+    drawn = rng.choice([3, 3, 3, 4, 4, 4, 5, 5, 6, 7, 8, 9])
     count = drawn if nodes is None else nodes
     badly = rng.random() < 0.35
     return Plan(
@@ -132,7 +134,7 @@ def default_config() -> CoreConfig:
 
 
 class Simulation:
-    """Runs a plan. ``node_type`` and ``prepare`` are for planting mistakes."""
+    """Runs a plan."""
 
     def __init__(self, plan: Plan, *, config: CoreConfig | None = None) -> None:
         self.plan = plan
@@ -147,8 +149,10 @@ class Simulation:
         liars: set[str] = set()
         self.safety = Safety(frozenset(node.id for node in self.honest), liars)
         self.adversaries: list[Adversary] = []
+        lies = int(plan.operations * LIARS_SHARE) // max(1, len(plan.liars))
+        self._wishes = plan.operations - lies * len(plan.liars)
         for number, kind in enumerate(plan.liars):
-            adversary = KINDS[kind](world, f"liar{number}", budget=min(600, plan.operations // 3))
+            adversary = KINDS[kind](world, f"liar{number}", budget=lies)
             self.adversaries.append(adversary)
             if adversary.forks:
                 liars.add(adversary.author.id)
@@ -177,7 +181,7 @@ class Simulation:
         """Raises ViolationError for what must not be."""
         self.world.weather = self.plan.weather
         end_ms = self.world.now_ms + TROUBLE_MS_MAX
-        while self.market.done < self.plan.operations and self.world.now_ms < end_ms:
+        while self.market.done < self._wishes and self.world.now_ms < end_ms:
             self.world.run(STEP_MS, tick_ms=STEP_MS, step=self._step)
         self._dusk()
         self._heal()
@@ -187,7 +191,7 @@ class Simulation:
         first = self.honest[0].running.replica
         return Outcome(
             plan=self.plan,
-            operations=self.market.done,
+            operations=self.market.done + sum(adversary.spent for adversary in self.adversaries),
             rounds=rounds,
             state_hash=first.state_hash(),
             digest=world.digest(),
@@ -201,7 +205,7 @@ class Simulation:
 
     def _step(self) -> None:
         for _ in range(6):
-            if self.market.done < self.plan.operations:
+            if self.market.done < self._wishes:
                 self.market.turn(self.rng.choice(self.honest))
         for adversary in self.adversaries:
             if self.rng.random() < 0.5:
