@@ -76,6 +76,7 @@ class NodeProcess:
         self.listen = "127.0.0.1:0"
         self.node_id = ""
         self.limit_file_bytes: int | None = None
+        self.netns: str | None = None
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
 
     def launch(self) -> None:
@@ -95,9 +96,8 @@ class NodeProcess:
             )
 
     def _prefix(self) -> list[str]:
-        if self.limit_file_bytes is None:
-            return []
-        return ["prlimit", f"--fsize={self.limit_file_bytes}"]
+        words = [] if self.netns is None else ["ip", "netns", "exec", self.netns]
+        return words if self.limit_file_bytes is None else [*words, "prlimit", f"--fsize={self.limit_file_bytes}"]
 
     def ready(self) -> None:
         """Wait until it listens; from then on ``listen`` is its address, also after a restart."""
