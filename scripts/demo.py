@@ -244,6 +244,8 @@ class Demo:
             "the nodes find one another",
             lambda: all(int(str(node.ask("status")["peers"])) >= count for node, count in wanted.items()),
         )
+        for worker in self.workers:
+            self.tell.say(worker.name, f"confines tasks by: {wait_for('a self-test', partial(sandbox_of, worker))}")
         self.tell.say("all", "the later nodes proved their addresses to the earlier ones: everybody knows everybody")
 
     def publish(self) -> str:
@@ -379,6 +381,13 @@ class Demo:
         """End whatever still runs."""
         for node in self.nodes:
             node.stop()
+
+
+def sandbox_of(node: Node) -> str | None:
+    """What confines runs on a node, once its self-test is done."""
+    report = node.ask("status")["sandbox"]
+    mode = report.get("mode") if isinstance(report, dict) else None
+    return mode if isinstance(mode, str) and mode != "unknown" else None
 
 
 def refusal(node: Node, envelope_id: str) -> str | None:

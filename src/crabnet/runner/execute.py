@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from crabnet.runner.outcome import (
 )
 from crabnet.runner.policy import SHELL, Accepted, Refused, RunnerPolicy, check_command
 from crabnet.runner.process import RunProcess
-from crabnet.runner.sandbox import bwrap
+from crabnet.runner.sandbox import bwrap, leftovers
 from crabnet.runner.sandbox.model import NO_FENCE, Fence, Mode, Profile
 from crabnet.runner.sandbox.orders import Launch, order
 from crabnet.runner.sandbox.requests import Agreed, agree
@@ -75,9 +74,15 @@ async def run_command(
             if launch is None:
                 message = f"the command {accepted.argv[0][: limits.RUNNER_NAME_CHARS_SHOWN]!r} was not found"
                 return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_NOT_FOUND)
-            line = order(launch, fence, agreed, _group_name(), user_threads=await _user_threads(fence))
-            run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), agreed, clock)
-            await run.perform(line, stop)
+            name = leftovers.run_name(request.owner_tag)
+            line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
+            run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
+            try:
+                await run.perform(line, stop)
+            finally:
+                if not run.orderly:
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(leftovers.clear_run, fence.cgroups, name)
     except RefusedError as refusal:
         return not_run(Cause.REFUSED, refusal.reason, refusal.message, _EXIT_REFUSED)
     if run.sandbox_error is not None:
@@ -126,10 +131,6 @@ def _launch(policy: RunnerPolicy, fence: Fence, accepted: Accepted, workdir: Wor
     home = Path(bwrap.WORK) if boxed else workdir.path
     env = environment(policy, home, scratch=None if boxed or fence.mode is Mode.NONE else home)
     return Launch(executable, argv, env, workdir.path, workdir.fd, workdir.fresh)
-
-
-def _group_name() -> str:
-    return f"run-{secrets.token_hex(8)}"
 
 
 async def _user_threads(fence: Fence) -> int:

@@ -23,7 +23,6 @@ from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox.model import Mode
-from crabnet.runner.sandbox.requests import Agreed
 from crabnet.runner.supervisor.order import Order
 
 _READ_BYTES = 64 * 1024
@@ -54,14 +53,14 @@ _EVENT_DECODER = msgspec.json.Decoder(_Event)
 class RunProcess:
     """One command from its launch to the last of its processes."""
 
-    def __init__(self, policy: RunnerPolicy, timeout_ms: int, agreed: Agreed, clock: Callable[[], float]) -> None:
+    def __init__(self, policy: RunnerPolicy, timeout_ms: int, clock: Callable[[], float]) -> None:
         self._timeout_ms = timeout_ms
         self._kill_wait_ms = policy.kill_wait_ms
-        self._agreed = agreed
         self._clock = clock
         self.capture = OutputCapture(policy.output_bytes_max, policy.output_total_bytes_max)
         self.spawn_error = 0
         self.sandbox_error: str | None = None
+        self._left_nothing = False
         self._root_pid = 0
         self._memory_peak_bytes = 0
         self._limits_hit: dict[str, None] = {}
@@ -77,6 +76,11 @@ class RunProcess:
         self._ending = trio.Event()
         self._gone = trio.Event()
         self._collected = {stream: trio.Event() for stream in Stream}
+
+    @property
+    def orderly(self) -> bool:
+        """The supervisor came to its end: it left no process and no control group."""
+        return self._left_nothing
 
     def ending(self) -> Ending:
         """How the run ended. Only after ``perform``, and without a ``spawn_error``."""
@@ -235,6 +239,7 @@ class RunProcess:
                 self._started_at = self._clock()
                 self._answered.set()
             case "failed":
+                self._left_nothing = True
                 if event.sandbox:
                     self.sandbox_error = self._sandbox_failure(event)
                 self.spawn_error = event.errno
@@ -248,6 +253,7 @@ class RunProcess:
                 self._exited_at = self._clock()
                 self._end(Cause.SIGNALED if os.WIFSIGNALED(event.status) else Cause.EXITED)
             case "gone":
+                self._left_nothing = True
                 self._cpu_ms = event.cpu_ms
                 self._memory_peak_bytes = event.memory_peak_bytes
                 self._limits_hit.update(dict.fromkeys(event.limits_hit))

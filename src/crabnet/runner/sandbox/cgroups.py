@@ -56,15 +56,19 @@ def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self
 
 def sweep(places: CgroupPlaces) -> int:
     """Kill and remove every group of runs of this node. Returns how many there were."""
-    swept = 0
     directories = {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}
     names = {entry.name for directory in directories for entry in _groups_in(directory)}
     for name in sorted(names):
-        swept += 1
+        clear(places, name)
+    return len(names)
+
+
+def clear(places: CgroupPlaces, name: str) -> None:
+    """Kill and remove the groups of one run, where they are."""
+    with suppress(OSError):
         group = _existing(places, name)
         group.kill()
         group.remove()
-    return swept
 
 
 def remove_places(places: CgroupPlaces) -> None:

@@ -64,6 +64,7 @@ def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user
             workdir_bytes=limits.workdir_bytes if launch.fresh and not boxed else 0,
         ),
         cgroup=cgroups.order_for(fence.cgroups, group_name) if fence.cgroups is not None else None,
+        name=group_name,
         bwrap=str(fence.bwrap or ""),
         bwrap_args=bwrap.arguments(_inside(launch, agreed)) if boxed else [],
         tmpfs=[path for path in bwrap.DISKS if launch.fresh or path != bwrap.WORK] if boxed else [],

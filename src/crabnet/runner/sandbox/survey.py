@@ -25,9 +25,8 @@ from crabnet.runner import landlock
 from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import ANY_COMMAND, RunnerPolicy
-from crabnet.runner.sandbox import cgroups
+from crabnet.runner.sandbox import cgroups, leftovers
 from crabnet.runner.sandbox.model import Attempt, CgroupPlaces, Choice, Fence, Mode, Profile, SandboxReport, enforcers
-from crabnet.runner.workdir import sweep_workdirs
 
 BWRAP_PATHS: Final = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
 _MODES: Final = {
@@ -97,9 +96,7 @@ async def survey(policy: RunnerPolicy, choice: Choice, data_dir: Path, *, sweep:
 
 def _prepare(tag: str, sweep: bool) -> tuple[CgroupPlaces | None, int]:
     places = cgroups.find_places(tag)
-    if not sweep:
-        return places, 0
-    return places, (cgroups.sweep(places) if places is not None else 0) + sweep_workdirs(tag)
+    return places, leftovers.sweep(places, tag) if sweep else 0
 
 
 def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str:
@@ -117,7 +114,7 @@ async def _attempt(
     started_s = time.monotonic()
     fence = Fence(mode, cgroups=places, bwrap=_find_bwrap(), landlock_abi=landlock.abi_version())
     try:
-        problem = _lacking(fence) or await _canary_problem(fence, policy, tag)
+        problem = _lacking(fence) or await canary_problem(fence, policy, tag)
     except OSError as error:
         problem = f"the self-test could not be made: {error.strerror}"
     attempt = Attempt(mode, not problem, problem, _ms_since(started_s))
@@ -136,7 +133,7 @@ def _find_bwrap() -> Path | None:
     return next((Path(path) for path in BWRAP_PATHS if os.access(path, os.X_OK)), None)
 
 
-async def _canary_problem(fence: Fence, policy: RunnerPolicy, tag: str) -> str:
+async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str) -> str:
     """Why this fence does not hold; empty when it does."""
     with _trap() as trap:
         port = trap.listener.getsockname()[1]

@@ -45,6 +45,8 @@ class Order(NamedTuple):
     """Resource, soft and hard limit."""
     bounds: Bounds
     cgroup: CgroupOrder | None
+    name: str
+    """Of the gate, for finding what is left when a supervisor was killed."""
     bwrap: str
     bwrap_args: list[str]
     tmpfs: list[str]

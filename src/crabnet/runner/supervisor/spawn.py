@@ -295,7 +295,7 @@ def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
     os.dup2(inside.gate, 0)
     os.dup2(ready, 3)
     os.close(ready)
-    command = ["/bin/sh", "-c", GATE, "gate", *order.argv]
+    command = ["/bin/sh", "-c", GATE, order.name, *order.argv]
     os.execve(order.bwrap, ["bwrap", "--args", str(arguments_fd), "--", *command], {})  # noqa: S606
 
 

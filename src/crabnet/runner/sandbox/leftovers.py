@@ -1,0 +1,53 @@
+"""What runs leave when node and supervisor are killed together, and the removal of it.
+
+The kernel ends a sandbox with the process above it, but for about a millisecond while bwrap makes it: a process that
+has executed nothing yet can stay behind then. It is known by the name of its gate, which holds the node's tag.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from crabnet.runner.sandbox import cgroups
+from crabnet.runner.sandbox.model import CgroupPlaces
+from crabnet.runner.supervisor.spawn import GATE
+from crabnet.runner.workdir import sweep_workdirs
+
+
+def run_name(tag: str) -> str:
+    """A name for the control group and the gate of one run."""
+    return f"run-{tag}-{secrets.token_hex(8)}"
+
+
+def sweep(places: CgroupPlaces | None, tag: str) -> int:
+    """Kill and remove what earlier processes of this node left. Returns how many things there were.
+
+    Only for who holds the lock of the data dir that the tag stands for.
+    """
+    groups = cgroups.sweep(places) if places is not None else 0
+    return groups + _kill_gates(f"run-{tag}-") + sweep_workdirs(tag)
+
+
+def clear_run(places: CgroupPlaces | None, name: str) -> None:
+    """Kill and remove what one run left whose supervisor was killed."""
+    if places is not None:
+        cgroups.clear(places, name)
+    _kill_gates(name)
+
+
+def _kill_gates(prefix: str) -> int:
+    """Kill processes that are, or are about to become, the gate of a run with such a name."""
+    killed = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if GATE.encode() in words and any(word.startswith(prefix.encode()) for word in words):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed += 1
+    return killed
