@@ -35,6 +35,10 @@ TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""
 ATTEMPTS_MAX: Final = 100
+OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT: Final = 65_536
+"""Seeds of one author that its feed has not closed, accepted or rejected. All nodes of a namespace must agree."""
+BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
+"""Bids of one author on one seed. All nodes of a namespace must agree."""
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""
 RUN_LEASES_PER_TIMEOUT: Final = 16

@@ -47,7 +47,7 @@ from crabnet.core.sources import SourceGate, SourceRates
 from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
-from crabnet.domain.state import Outcome
+from crabnet.domain.state import DEFAULT_CAPS, Caps, Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import AdmissionPolicy, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -75,6 +75,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     parked_ttl_s: int = 60
     sources: SourceRates = SourceRates()
     authors: AuthorRates = AuthorRates()
+    caps: Caps = DEFAULT_CAPS
     sync_interval_ms: int = 1_000
     execution_grace_ms: int = 30_000
     auto_reclaim: bool = False
@@ -101,6 +102,7 @@ class Core:
             seen_ttl_s=config.seen_ttl_s,
             seen_capacity=config.seen_capacity,
             parked_ttl_s=config.parked_ttl_s,
+            caps=config.caps,
             verify_all=verify_all,
         )
         feeds = self.replica.feeds

@@ -36,7 +36,19 @@ from crabnet.core.records import (
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
-from crabnet.domain.state import Decision, Observe, Outcome, Propose, Retract, SeedEvent, State, apply, decide
+from crabnet.domain.state import (
+    DEFAULT_CAPS,
+    Caps,
+    Decision,
+    Observe,
+    Outcome,
+    Propose,
+    Retract,
+    SeedEvent,
+    State,
+    apply,
+    decide,
+)
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
@@ -129,10 +141,11 @@ class Replica:
         seen_ttl_s: int,
         seen_capacity: int,
         parked_ttl_s: int,
+        caps: Caps = DEFAULT_CAPS,
         verify_all: VerifyAll = verify_each,
     ) -> None:
         self.namespace = policy.namespace
-        self.state = State()
+        self.state = State(caps)
         self.feeds = Feeds()
         self.seen = SeenWindow(ttl_s=seen_ttl_s, capacity=seen_capacity)
         self.parking = Parking(parked_ttl_s)

@@ -28,13 +28,14 @@ _SEEN_PER_ROW: Final = 1_000
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
-    """One feed: its head and its window."""
+    """One feed: its head, its window, and how many seeds of its author are open (-1 in older checkpoints)."""
 
     author: str
     head_seq: int
     head_id: str
     window: tuple[tuple[str, str], ...]
     forks: tuple[ForkProof, ...]
+    open_seeds: int = -1
 
 
 class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
@@ -74,6 +75,7 @@ class Snapshot:
         self._segments = tuple(replica.segments)
         self._erased = tuple(state.erased)
         self._records = state.records.copy()
+        self._open_seeds = state.open_seeds.copy()
         self._feeds = {
             feed.author: Feed(feed.author, feed.head_seq, feed.head_id, feed.window.copy(), feed.forks.copy())
             for feed in replica.feeds.all()
@@ -121,7 +123,8 @@ class Snapshot:
         yield _encode(self._totals())
         for feed in self._feeds.values():
             window = tuple((entry.id, entry.seed_id) for entry in feed.window)
-            yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, tuple(feed.forks)))
+            open_seeds = self._open_seeds[feed.author]
+            yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, tuple(feed.forks), open_seeds))
         for at in range(0, len(self._seen), _SEEN_PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
@@ -132,6 +135,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     """Become what the rows say. Raises DataDirDamagedError for rows that no version wrote, or another namespace's."""
     records: dict[str, Record] = {}
     feeds: list[Feed] = []
+    open_seeds: dict[str, int] = {}
     totals: TotalsRow | None = None
     try:
         for raw in rows:
@@ -141,6 +145,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
             elif isinstance(row, FeedRow):
                 window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
                 feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))
+                if row.open_seeds > 0:
+                    open_seeds[row.author] = row.open_seeds
             elif isinstance(row, SeenRow):
                 replica.seen.load(row.entries)
             else:
@@ -155,6 +161,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
             " use one data dir per namespace"
         )
     replica.state.load(records, int(totals.seeds, 16))
+    for author, number in open_seeds.items():  # of these, some are archived
+        replica.state.open_seeds[author] = number
     replica.feeds.load(feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
     replica.segments = list(totals.segments)

@@ -91,14 +91,31 @@ class Decision(Struct, frozen=True, gc=False):
 
 
 _HARMLESS: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
+_CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
+"""What the creator of a seed says last about it. A forfeit may be followed by another claim."""
+
+
+class Caps(Struct, frozen=True):
+    """How much one author may state. Functions of its own feed up to there, so that all nodes with the same caps agree.
+
+    What is beyond keeps its place in the feed and has no effect, for good.
+    """
+
+    open_seeds_max: int = limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT
+    bids_per_seed_max: int = limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT
+
+
+DEFAULT_CAPS: Final = Caps()
 _encode_leaf = msgspec.json.Encoder(order="deterministic").encode
 
 
 class State:
     """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot."""
 
-    def __init__(self) -> None:
+    def __init__(self, caps: Caps = DEFAULT_CAPS) -> None:
+        self.caps = caps
         self.records: dict[str, Record] = {}
+        self.open_seeds: Counter[str] = Counter()
         self.counts: Counter[SeedStatus] = Counter()
         self.totals: Counter[FactKind] = Counter()
         self.orphans: Counter[str] = Counter()
@@ -117,8 +134,10 @@ class State:
         else:
             if before is not None:
                 self._count(before, -1)
+                self._count_open(before, -1)
             if record is not None:
                 self._count(record, 1)
+                self._count_open(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
             self.erased.add(seed_id)
@@ -157,6 +176,14 @@ class State:
             for entry in record.others:
                 self.totals[entry.fact.kind] += sign
 
+    def _count_open(self, record: Record, sign: int) -> None:
+        """Archived seeds count as well: whether one is open is a matter of what was said, not of where it is kept."""
+        creator = _creator_of_open(record)
+        if creator is not None:
+            self.open_seeds[creator] += sign
+            if not self.open_seeds[creator]:
+                del self.open_seeds[creator]
+
     def _recount(self, before: Record, after: Record) -> None:
         """The same as counting one out and the other in, by what differs."""
         if before.progress.status is not after.progress.status:
@@ -168,8 +195,13 @@ class State:
             start, end = _differing(before.others, after.others)
             for entry in before.others[start : len(before.others) - end]:
                 self.totals[entry.fact.kind] -= 1
+            closing = False
             for entry in after.others[start : len(after.others) - end]:
                 self.totals[entry.fact.kind] += 1
+                closing = closing or entry.fact.kind in _CLOSING
+            if closing or len(after.others) <= len(before.others):
+                self._count_open(before, -1)
+                self._count_open(after, 1)
 
     def hash_pending(self) -> int:
         """How many seeds have changed since their last hashing."""
@@ -197,10 +229,12 @@ class State:
         self.records = records
         self.counts.clear()
         self.totals.clear()
+        self.open_seeds.clear()
         self.orphans.clear()
         self.orphans_total = 0
         for record in records.values():
             self._count(record, 1)
+            self._count_open(record, 1)
         self._dirty = {}
         self._accumulator = Accumulator(1 if accumulated is None else accumulated)
         if accumulated is None:
@@ -210,6 +244,17 @@ class State:
         """The accumulator's number, for a checkpoint."""
         self.hash_some(len(self._dirty))
         return self._accumulator.value()
+
+
+def _creator_of_open(record: Record) -> str | None:
+    """The author of a signed seed about which it has not said its last word yet."""
+    seed = record.seed
+    if seed is None or not seed.signed:
+        return None
+    for entry in record.others:
+        if entry.fact.kind in _CLOSING and entry.fact.author == seed.author:
+            return None
+    return seed.author
 
 
 def _differing(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> tuple[int, int]:
@@ -250,6 +295,9 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
         refused = _check_definition(fact)
         if refused is not None:
             return refused
+    capped = _check_caps(state, before, fact) if fact.signed else None
+    if capped is not None:
+        return capped
     if isinstance(command, Propose):
         if before.seed is None and fact.kind is not FactKind.SEED:
             return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
@@ -274,6 +322,21 @@ def _known(record: Record, fact: Fact) -> bool:
         at = bisect.bisect_left(entries, order(fact), key=lambda entry: order(entry.fact))
         return at < len(entries) and entries[at].fact.key == key
     return any(entry.fact.key == key for entry in (*record.bids, *record.others))
+
+
+def _check_caps(state: State, before: Record, fact: Fact) -> Decision | None:
+    """The author's facts come in the order of its feed, and so does what they may be: the same in every node."""
+    caps = state.caps
+    if fact.kind is FactKind.SEED:
+        if state.open_seeds[fact.author] >= caps.open_seeds_max:
+            detail = f"{caps.open_seeds_max} seeds of this author are open; settle or close some"
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OPEN_SEEDS, detail=detail)
+    elif fact.kind is FactKind.BID and len(before.bids) >= caps.bids_per_seed_max:
+        own = sum(entry.fact.author == fact.author for entry in before.bids)
+        if own >= caps.bids_per_seed_max:
+            detail = f"{own} bids of this author on this seed are held"
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail)
+    return None
 
 
 def _orphans_full(state: State, author: str) -> bool:

@@ -10,6 +10,7 @@ from crabnet import __version__
 from crabnet.core.authors import AuthorRates
 from crabnet.core.core import CoreConfig
 from crabnet.core.sources import SourceRates
+from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
@@ -43,6 +44,7 @@ def core_config(settings: Settings) -> CoreConfig:
             newcomer_bytes_per_s=settings.newcomer_bytes_per_sec,
             history_envelopes_per_s=settings.history_envelopes_per_sec,
         ),
+        caps=Caps(settings.author_open_seeds_max, settings.author_bids_per_seed_max),
         sync_interval_ms=settings.sync_interval_ms,
         accept_feed_risk=settings.accept_feed_risk,
         relay_fanout=settings.relay_fanout,

@@ -175,6 +175,12 @@ class Settings:
     history_envelopes_per_sec: int = _knob(20_000, _Row(
         IntKind(0, 10_000_000), "limits", "Envelopes in a second that this node takes because it asked proven peers "
         "for them; one author gets 50000 at once and then a tenth of it. 0 means no limit.", unit="1/s"))
+    author_open_seeds_max: int = _knob(limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT, _Row(
+        IntKind(1, 2**31), "limits", "Seeds of one author that may be open at once; further ones are void. "
+        "**All nodes of a namespace must use the same value**, or they disagree for good.", unit="seeds"))
+    author_bids_per_seed_max: int = _knob(limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT, _Row(
+        IntKind(1, 2**31), "limits", "Bids of one author on one seed; further ones are void. **All nodes of a "
+        "namespace must use the same value**, or they disagree for good.", unit="bids"))
     events_per_reason_per_sec: int = _knob(1_000, _Row(
         IntKind(0, 1_000_000), "limits", "Events in a second for each kind and Reason of refusal or drop; the others "
         "are counted, and an event tells how many. 0 means all.", unit="1/s"))
