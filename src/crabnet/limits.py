@@ -50,8 +50,10 @@ SETTLEMENT_BYTES: Final = 8 * 1024
 
 SEEN_CAPACITY_MAX: Final = 10_000_000
 PARKED_ENVELOPES_MAX: Final = 4_096
+"""Envelopes ahead of their feeds: half of the room is for known authors, half for newcomers."""
 PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
 PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
+PARKED_BYTES_PER_FEED_MAX: Final = 4 * 1024 * 1024
 ORPHAN_FACTS_MAX: Final = 100_000
 ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
 WAITING_FACTS_PER_SEED_MAX: Final = 4_096

@@ -461,7 +461,7 @@ def test_facts_about_an_unknown_seed_wait_for_it() -> None:
 def test_one_author_cannot_fill_the_place_of_orphans() -> None:
     scribe, state = Scribe(), State()
     for number in range(limits.ORPHAN_FACTS_PER_AUTHOR_MAX):
-        assert observe(state, scribe.bid(f"unknown-{number % 7}", STRANGER)).reason is Reason.UNKNOWN_SEED
+        assert observe(state, scribe.bid(f"unknown-{number % 100}", STRANGER)).reason is Reason.UNKNOWN_SEED
     full = observe(state, scribe.bid("unknown", STRANGER))
     assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.PARKING_FULL, ())
     assert observe(state, scribe.bid("unknown", WORKER)).reason is Reason.UNKNOWN_SEED

@@ -91,6 +91,10 @@ class AuthorBudgets:
         old = ((author, seq) for author, seq in heads if seq >= limits.AUTHOR_KNOWN_ENTRIES)
         self._elders = frozenset(author for author, _ in nlargest(limits.AUTHORS_MAX, old, key=lambda head: head[1]))
 
+    def knows(self, author: str) -> bool:
+        """True for an author that is no newcomer here."""
+        return not self.enabled or author in self._known or author in self._elders or author == self._own
+
     def paused(self, author: str, now_ms: int) -> bool:
         """True for an author that was over its budget a moment ago, and for one of whom nothing is held while newcomers
         throng and have used their budget up. Charges nothing, so it may be asked before any signature is checked.

@@ -37,6 +37,7 @@ from crabnet.core.notices import (
     change_notice,
     drop_notice,
     fork_notice,
+    given_up_notice,
     proof_notice,
     refused_notice,
 )
@@ -107,6 +108,7 @@ class Core:
         )
         feeds = self.replica.feeds
         self.authors = AuthorBudgets(config.authors, lambda author: feeds.get(author).head_seq, signer.node_id)
+        self.replica.knows = self.authors.knows
         self.neighbours = Neighbours(config, signer, self.replica, entropy, self.authors.room)
         self._gate = SourceGate(config.sources)
         self._report_drops_at_ms = 0
@@ -258,6 +260,8 @@ class Core:
             self._report(item, source, now_ms, effects)
             if not asked_for and not imported:
                 self.neighbours.pass_on(item, source, now_ms, effects)
+        for parked in self.replica.parking.take_evicted():
+            effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
         if first.reason is Reason.DUPLICATE and not asked_for:
@@ -434,17 +438,7 @@ class Core:
         if pruned:
             fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}
             effects.notices.append(Notice("seen_pruned", fields))
-        for parked in self.replica.parking.expire(now_s):
-            meta = parked.admitted.envelope.meta
-            gone: dict[str, FieldValue] = {
-                "envelope_id": meta.id,
-                "author": meta.from_,
-                "kind": meta.kind,
-                "seq": meta.seq,
-                "address": parked.source,
-                "reason": Reason.GAP.value,
-            }
-            effects.notices.append(Notice("envelope_dropped", gone))
+        effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in self.replica.parking.expire(now_s))
         self.neighbours.tick(now_ms, effects)
         if not self.neighbours.guard.blocks(now_ms):
             self._record_interrupted(now_ms, effects)

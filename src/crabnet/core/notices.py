@@ -6,6 +6,7 @@ from typing import Final
 
 from crabnet import limits
 from crabnet.core.effects import FieldValue, Notice
+from crabnet.core.parking import Parked
 from crabnet.core.replica import Applied, Change
 from crabnet.core.sources import Block
 from crabnet.domain.state import Outcome
@@ -93,6 +94,20 @@ def change_notice(change: Change, envelope_id: str) -> Notice:
         "envelope_id": envelope_id,
     }
     return Notice("seed_changed", fields)
+
+
+def given_up_notice(parked: Parked, reason: Reason) -> Notice:
+    """A parked envelope was given up."""
+    meta = parked.admitted.envelope.meta
+    fields: dict[str, FieldValue] = {
+        "envelope_id": meta.id,
+        "author": meta.from_,
+        "kind": meta.kind,
+        "seq": meta.seq,
+        "address": parked.source,
+        "reason": reason.value,
+    }
+    return Notice("envelope_dropped", fields)
 
 
 def drop_notice(source: str, reason: Reason, count: int) -> Notice:

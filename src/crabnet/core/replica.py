@@ -110,6 +110,10 @@ def _nothing_wanted(_: EnvelopeMeta) -> bool:
     return False
 
 
+def _knows_everybody(_: str) -> bool:
+    return True
+
+
 def _nothing_archived(_: str) -> bytes | None:
     return None
 
@@ -153,6 +157,7 @@ class Replica:
         self.replayed_until_s = 0
         self.segments: list[SegmentRow] = []
         self.thaw: Thaw = _nothing_archived
+        self.knows: Callable[[str], bool] = _knows_everybody
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
         self.look_ahead = self.admission.look_ahead
 
@@ -236,7 +241,7 @@ class Replica:
         if self.parking.holds(meta.id):
             return _refused(refusal(Reason.DUPLICATE, "waits already", meta))
         reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
-        if not self.parking.put(admitted, now_s, source):
+        if not self.parking.put(admitted, now_s, source, known=self.knows(meta.from_)):
             reason = Reason.PARKING_FULL
         detail = f"seq {meta.seq}, the feed is held up to {feed.head_seq}"
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=reason is not Reason.PARKING_FULL)
