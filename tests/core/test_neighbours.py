@@ -259,7 +259,7 @@ class TestParking:
 
     def test_it_is_bounded_in_bytes(self, core: Core, peer: Neighbour, monkeypatch: pytest.MonkeyPatch) -> None:
         envelopes = feed(Author("author"), 5)
-        monkeypatch.setattr(limits, "PARKED_BYTES_MAX", 2 * len(envelopes[4].raw))
+        monkeypatch.setattr(limits, "PARKED_BYTES_MAX", 2 * 2 * len(envelopes[4].raw))
         reasons = [peer.pass_on(envelope).notices[0].fields["reason"] for envelope in envelopes[1:]]
         assert reasons == ["gap", "gap", "parking_full", "parking_full"]
 
