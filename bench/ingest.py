@@ -120,16 +120,7 @@ class Rig:
             datagrams_per_s=0,
             notify=self.reporter.notify,
         )
-        self.network = Network(
-            self.core,
-            self._transport,
-            outbox,
-            self.committer,
-            self.reporter.notify,
-            wall_ms,
-            lambda *_: [],
-            lambda *_: None,
-        )
+        self.network = Network(self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms)
         self._index = FeedIndex.open(files, directory / "node" / "index.sqlite", journal_last_lsn=0)
         self._history = History(self.ledger, self._index, NAMESPACE)
         self._arrived = trio.Event()

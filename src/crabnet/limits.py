@@ -125,9 +125,43 @@ FORKS_PER_DATAGRAM: Final = 8
 """Forks in a periodic announcement: as many as fit in one datagram beside the envelope."""
 FORKS_ANNOUNCE_INTERVALS: Final = 4
 """Known forks are announced in turn each time this many sync intervals have passed; new ones at once."""
+SYNC_BUCKETS_PER_MESSAGE_MAX: Final = 16
+SYNC_SERVED_PER_MESSAGE_MAX: Final = 64
+SYNC_BUCKET_HEADS_MAX: Final = 8
+"""A bucket of more heads than this is told by the digests of its sixteen parts. Part of the protocol."""
+SYNC_BUCKET_DIGITS_MAX: Final = 16
+"""Longest prefix of a bucket; one with this prefix is never divided. Part of the protocol."""
 SYNC_WANT_ENTRIES_MAX: Final = 64
 SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
-SYNC_REQUESTS_IN_FLIGHT_MAX: Final = 64
+SYNC_WINDOW_ENTRIES_START: Final = 128
+"""Entries asked of a source before anything has come from it; then its window follows what comes and what is lost."""
+SYNC_WINDOW_ENTRIES_MIN: Final = 16
+SYNC_WINDOW_ENTRIES_MAX: Final = 2_048
+SYNC_ENTRIES_IN_FLIGHT_MAX: Final = 4_096
+"""Entries asked for at once, of all sources together."""
+SYNC_SLOW_DOWN_MS: Final = 200
+"""A window is halved at most once in this time: what is lost at once is one loss."""
+SYNC_FEEDS_PER_ROUND: Final = 512
+"""Feeds looked at when requests are made."""
+SYNC_BLOCKED_FEEDS_PER_ROUND: Final = 16
+"""Feeds found to wait for room at their sources until a round of requests ends."""
+SYNC_DESCENTS_MAX: Final = 4
+"""Neighbours whose version vectors are compared with ours at the same time."""
+SYNC_DESCENT_MS_MAX: Final = 30_000
+SYNC_DESCENT_RETRIES_MAX: Final = 3
+SYNC_BUCKETS_WAITING_MAX: Final = 4_096
+SYNC_COMPARED_TTL_MS: Final = 30_000
+"""The same two version vectors are not compared again for this long."""
+SYNC_SERVE_BYTES_PER_S_DEFAULT: Final = 32 * 1024 * 1024
+SYNC_SERVE_PEER_BYTES_PER_S_DEFAULT: Final = 16 * 1024 * 1024
+SYNC_FETCH_BYTES_PER_S_DEFAULT: Final = 32 * 1024 * 1024
+SYNC_FANOUT_DEFAULT: Final = 4
+"""Neighbours told at each sync interval what is held; the others have their turn at the next ones."""
+SYNC_ANSWERS_PER_S: Final = 50
+"""Messages about buckets that one neighbour gets in a second."""
+SYNC_ANSWERS_BURST: Final = 100
+SYNC_RECENT_HEADS_MAX: Final = 4
+"""Heads that have just changed, told with the digest of all: as many as fit in one datagram."""
 SYNC_REQUEST_RETRY_MS: Final = 500
 SYNC_QUIET_MS: Final = 100
 """An answer that brought something, but not all, is taken to be over when nothing more has come for this long."""
@@ -271,6 +305,23 @@ SYNC_SOURCES_PER_FEED_MAX: Final = 4
 SYNC_HEADS_PER_DATAGRAM: Final = 4
 """Heads in a periodic announcement: as many as fit in one datagram beside the envelope."""
 PEER_CHALLENGE_INTERVAL_MS: Final = 1_000
+PEER_RETURN_MS: Final = 30_000
+"""A neighbour that was silent for this long and is heard again is told what we hold at once."""
+PEER_RETRY_MS: Final = 1_000
+"""A remembered peer that does not answer is tried again after this long, then after twice as long, and so on."""
+PEER_RETRY_MS_MAX: Final = 3_600_000
+PEER_FAILURES_MAX: Final = 16
+"""A remembered peer is forgotten after so many tries in vain."""
+PEERS_TRIED_AT_ONCE: Final = 8
+PEERS_PER_GROUP_MIN: Final = 8
+"""Remembered peers of one host or IPv6 network, at least; else a quarter of all."""
+PEERS_REMEMBERED_DEFAULT: Final = 256
+PEERS_REMEMBERED_MAX: Final = 4_096
+PEERS_FILE_BYTES_MAX: Final = 2 * 1024 * 1024
+PEERS_SAVE_S: Final = 5
+"""How soon a change among the remembered peers is written to disk."""
+PEERS_SEEN_STEP_S: Final = 60
+"""That a peer was seen again is written no more often than this."""
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
 SOURCES_MAX: Final = 16_384
 """Strangers' IP addresses that are remembered, those heard longest ago first to go."""
@@ -339,7 +390,13 @@ SEED_LIST_MAX: Final = 1_000
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors whose forks are proved that ``status`` names, the latest; all are counted."""
 TICK_MS: Final = 100
-SERVES_WAITING_MAX: Final = 1_024
+SERVES_WAITING_MAX: Final = 2_048
+"""Ranges that one neighbour may wait for."""
+SERVE_WANTS_AT_ONCE: Final = 64
+SERVE_ENTRIES_AT_ONCE: Final = 128
+"""Entries sent to one neighbour before the others have their turn."""
+FRAMES_READ_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Journal frames kept in memory while neighbours read history."""
 HASH_SLICE: Final = 64
 SHUTDOWN_SEND_S: Final = 2
 EVENTS_FLUSH_MS: Final = 100

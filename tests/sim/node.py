@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crabnet import limits
-from crabnet.core.commands import Input, Operation, Received, Tick
+from crabnet.core.commands import Answered, Input, Operation, Received, Tick
 from crabnet.core.core import Core, CoreConfig
 from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof
 from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
@@ -25,6 +25,7 @@ from crabnet.node.risk_mark import RiskMark
 from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
+from crabnet.protocol.sync import Served
 from crabnet.storage.checkpoint import CheckpointHeader
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
@@ -98,6 +99,7 @@ class SimNode:
         self._pending: list[_Waiting] = []
         self._in_flight: list[_Waiting] = []
         self._busy = False
+        self._resting = False
         self._log: dict[str, list[tuple[int, str, bytes, int]]] = {}
         self._evidence: dict[tuple[str, int], list[bytes]] = {}
         self._final: dict[str, SeedStatus] = {}
@@ -162,6 +164,7 @@ class SimNode:
         self.core = self.ledger = None
         self._pending, self._in_flight = [], []
         self._busy = False
+        self._resting = False
         if power:
             self.disk.power_cut(self.world.rng)
         else:
@@ -246,6 +249,17 @@ class SimNode:
         if self.core is not None:
             effects = Effects()
             self.core.handle(given, self.now_ms, effects)
+            self._submit(effects, acknowledge=False)
+            if self.core.hungry and not self._resting:
+                self._resting = True
+                self.world.later(1, partial(self._rest, self.lives))
+
+    def _rest(self, life: int) -> None:
+        """What was handled lately has made room for more requests."""
+        self._resting = False
+        if life == self.lives and self.core is not None:
+            effects = Effects()
+            self.core.rest(self.now_ms, effects)
             self._submit(effects, acknowledge=False)
 
     def operate(self, wish: Operation) -> Reply:
@@ -375,18 +389,20 @@ class SimNode:
     def _serve(self, serve: Serve) -> None:
         feed = self.running.replica.feeds.get(serve.author)
         entries = self._log.get(serve.author, [])
-        size = 0
+        size, last = 0, serve.from_seq - 1
         for seq, envelope_id, frame, record_no in entries[bisect(entries, (serve.from_seq,)) :]:
             if seq > min(serve.to_seq, feed.head_seq):
-                return
+                break
             standing = feed.entry(seq)
             if standing is not None and standing.id != envelope_id:
                 continue
             raw = self.world.raw(frame, record_no)
             size += len(raw)
-            if size > limits.SYNC_RESPONSE_BYTES_MAX:
-                return
+            if size > limits.SYNC_RESPONSE_BYTES_MAX and last >= serve.from_seq:
+                break
             self._transmit(serve.to, raw)
+            last = seq
+        self.give(Answered(serve.to, [Served(serve.author, serve.from_seq, last)]))
 
     def stored(self, author: str) -> list[tuple[int, str, bytes]]:
         """(seq, id, envelope) of an author's feed as journalled here."""

@@ -13,6 +13,7 @@ from crabnet.cli.output import json_line, write
 _TOP: Final = {
     "seed": "crabnet.cli.seed:seed",
     "status": "crabnet.cli.node:status",
+    "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
     "events": "crabnet.cli.events:events",
     "audit": "crabnet.cli.audit:audit",

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from crabnet.cli.options import Command, state_of
-from crabnet.cli.output import json_line, note, plain, table, write
+from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 
 _LISTENING: Final = "listen started on "
 
@@ -20,6 +20,24 @@ def status(context: click.Context) -> None:
     """Show what the node is, holds and does, whether it runs or not."""
     result = state_of(context).perform("status", {})
     write(json_line(result) if state_of(context).json else table(result))
+
+
+@click.command("peers", cls=Command)
+@click.pass_context
+def peers(context: click.Context) -> None:
+    """Show the peers: configured, proved, and remembered from before; whether the node runs or not."""
+    result = state_of(context).perform("peers", {})
+    if state_of(context).json:
+        write(json_line(result))
+        return
+    for peer in as_list(result, "peers"):
+        members = as_object(peer)
+        states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]
+        silent_ms = members.get("silent_ms")
+        silent = f"silent for {silent_ms // 1000} s" if isinstance(silent_ms, int) else "not heard"
+        node_id = as_text(peer, "node_id") if members.get("node_id") else "-"
+        failures = as_text(peer, "failures")
+        write(f"{as_text(peer, 'address')}  {node_id}  {','.join(states)}  {silent}  {failures} failures\n")
 
 
 @click.command("id", cls=Command)

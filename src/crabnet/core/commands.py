@@ -7,6 +7,7 @@ from msgspec import Struct
 from crabnet.core.records import Via
 from crabnet.domain.model import SeedStatus, Termination
 from crabnet.errors import Reason
+from crabnet.protocol.sync import Served
 
 
 class Received(Struct, frozen=True):
@@ -19,6 +20,13 @@ class Received(Struct, frozen=True):
 
 class Tick(Struct, frozen=True):
     """Time has passed; to be given several times a second."""
+
+
+class Answered(Struct, frozen=True):
+    """Stored envelopes were sent to a neighbour: how far each of its wants was answered."""
+
+    to: str
+    ranges: list[Served]
 
 
 class Publish(Struct, frozen=True, kw_only=True):
@@ -100,4 +108,4 @@ class Settle(Struct, frozen=True, kw_only=True):
 
 
 Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle
-Input = Received | Tick | Operation
+Input = Received | Answered | Tick | Operation

@@ -16,6 +16,7 @@ from crabnet import limits
 from crabnet.core import build
 from crabnet.core.authors import AuthorBudgets, AuthorRates
 from crabnet.core.commands import (
+    Answered,
     CreateClaim,
     FinishRun,
     Input,
@@ -78,6 +79,9 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     authors: AuthorRates = AuthorRates()
     caps: Caps = DEFAULT_CAPS
     sync_interval_ms: int = 1_000
+    sync_fanout: int = limits.SYNC_FANOUT_DEFAULT
+    sync_fetch_bytes_per_s: int = 0
+    peers_remembered: int = limits.PEERS_REMEMBERED_DEFAULT
     execution_grace_ms: int = 30_000
     auto_reclaim: bool = False
     reclaim_attempts_max: int = 3
@@ -129,6 +133,8 @@ class Core:
             self._received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
+        elif isinstance(given, Answered):
+            self.neighbours.served(given.ranges, given.to, now_ms, effects)
         else:
             self._operate(given, now_ms, effects)
 
@@ -136,6 +142,7 @@ class Core:
         """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted."""
         me = self.signer.node_id
         self.authors.begin((author, head[0]) for author, head in self.replica.feeds.heads().items())
+        self.neighbours.begin()
         for seed_id, record in self.replica.state.records.items():
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
@@ -219,6 +226,15 @@ class Core:
         self.replica.look_ahead(
             [message.data for message in messages], now_ms // 1000, self._wanted, self._muted(now_ms)
         )
+
+    @property
+    def hungry(self) -> bool:
+        """True if ``rest`` would ask for more."""
+        return self.neighbours.planner.hungry or self.neighbours.reconciler.hungry
+
+    def rest(self, now_ms: int, effects: Effects) -> None:
+        """To be called when some messages were handled: asks on for what is missing, without waiting for a tick."""
+        self.neighbours.rest(now_ms, effects)
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
         return self.neighbours.planner.wanted(meta.from_, meta.seq)
@@ -426,7 +442,7 @@ class Core:
             self._changed(change, meta.id, now_ms, effects)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id))
-        self.neighbours.planner.changed(meta.from_)
+        self.neighbours.changed(meta.from_)
 
     def _tick(self, now_ms: int, effects: Effects) -> None:
         now_s = now_ms // 1000

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from crabnet import limits
+from crabnet.core.address_book import AddressBook
+from crabnet.core.announcer import Announcer
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeProof
 from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.fork_gossip import ForkGossip
 from crabnet.core.peers import Peers
+from crabnet.core.reconcile import Reconciler
 from crabnet.core.relay import Relay
 from crabnet.core.replica import Applied, Replica
 from crabnet.core.syncing import SyncPlanner
 from crabnet.errors import Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
+from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
@@ -37,7 +41,10 @@ class Neighbours:
     ) -> None:
         """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
         self.peers = Peers()
-        self.planner = SyncPlanner(replica.feeds, replica.parking)
+        self.book = AddressBook(config.peers_remembered)
+        self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=config.sync_fetch_bytes_per_s)
+        self.digests = DigestTree(replica.feeds)
+        self.reconciler = Reconciler(self.digests)
         self.forks = ForkGossip(replica.feeds)
         self.relay = Relay(config.relay_fanout if config.talk else 0, entropy)
         self.trusted: frozenset[str] = frozenset()
@@ -47,15 +54,23 @@ class Neighbours:
         self._replica = replica
         self._entropy = entropy
         self._room = room
+        self._announcer = Announcer(replica.feeds, signer.node_id)
         self._announce_at_ms = 0
         self._look_at_ms = 0
+
+    def begin(self) -> None:
+        """To be called once after the replica was loaded."""
+        for author in self._replica.feeds.authors():
+            self.digests.changed(author)
 
     def heard(self, source: str, now_ms: int, effects: Effects) -> None:
         """Something verified came from ``source``: ask it to prove its address, if it has not yet."""
         if not self._config.talk:
             return
         known = self.peers.present(source)
-        self.peers.heard(source, now_ms)
+        returns = self.peers.heard(source, now_ms)
+        if returns and self.proven(source):
+            self._tell_holdings([source], now_ms, effects)
         if source in self.trusted:
             if not known:
                 self._look_around(now_ms, again=True)
@@ -93,8 +108,7 @@ class Neighbours:
         if isinstance(said, sync.Hello):
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
-            for head in said.heads:
-                self._head_from(head, source, now_ms, effects)
+            self._told(said, source, now_ms, effects)
         elif self.proven(source):
             self._proven_said(said, source, now_ms, effects)
 
@@ -118,6 +132,20 @@ class Neighbours:
                 for mark in said.wants
                 if any(fork.seq == mark.seq for fork in self._replica.feeds.get(mark.author).forks)
             )
+
+    def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
+        """What a neighbour holds, and how far its answers went."""
+        for head in said.heads:
+            self._head_from(head, source, now_ms, effects)
+        for served in said.served:
+            self.planner.ended(served, source, now_ms)
+        for bucket in said.buckets:
+            self.reconciler.told_bucket(source, bucket)
+        if said.root and self.proven(source):
+            self.peers.note_digests(source)
+            own = self._replica.feeds.get(self._signer.node_id)
+            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq:
+                self.guard.told(sync.Head(own.author, own.head_seq, own.head_id), source, now_ms)
 
     def proven(self, source: str) -> bool:
         """True if this address is configured or has proved itself."""
@@ -147,6 +175,13 @@ class Neighbours:
                 heads.append(sync.Head(want.author, feed.head_seq, feed.head_id))
         if heads:
             self._say(sync.Heads(heads), source, now_ms, effects)
+        if request.buckets and self.peers.spend_answer(source, now_ms):
+            for answer in self._announcer.buckets(self.digests, request.buckets):
+                self._say(answer, source, now_ms, effects)
+
+    def served(self, ranges: list[sync.Served], to: str, now_ms: int, effects: Effects) -> None:
+        """Tell a neighbour how far the answers to its requests went."""
+        self._say(sync.Heads([], served=ranges), to, now_ms, effects)
 
     def applied(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """What became of a feed envelope that came from ``source``."""
@@ -161,7 +196,8 @@ class Neighbours:
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
         if item.record is not None:
-            self._progressed(meta.from_, item.proof is not None and item.reason is not Reason.FORK, now_ms, effects)
+            fork_won = item.proof is not None and item.reason is not Reason.FORK
+            self._progressed(meta.from_, len(item.record), fork_won, now_ms, effects)
 
     def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""
@@ -188,10 +224,15 @@ class Neighbours:
         if self.planner.note(meta.from_, upto, source, now_ms, proven=self.proven(source), forked_at=forked_at):
             self._gap_notice(meta.from_, held + 1, upto, source, effects)
 
-    def _progressed(self, author: str, fork_won: bool, now_ms: int, effects: Effects) -> None:
+    def changed(self, author: str) -> None:
+        """A feed has a new head."""
+        self.digests.changed(author)
+        self._announcer.changed(author)
+
+    def _progressed(self, author: str, size: int, fork_won: bool, now_ms: int, effects: Effects) -> None:
         """A feed has moved on."""
-        self.planner.changed(author)
-        closed = self.planner.progressed(author, now_ms, fork_won=fork_won)
+        self.changed(author)
+        closed = self.planner.progressed(author, now_ms, size=size, fork_won=fork_won)
         if closed is not None:
             first, last, duration_ms = closed
             fields: dict[str, FieldValue] = {
@@ -203,11 +244,41 @@ class Neighbours:
             effects.notices.append(Notice("gap_filled", fields))
 
     def tick(self, now_ms: int, effects: Effects) -> None:
-        """Announce heads, ask for what is missing, forget the silent."""
+        """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
         if not self._config.talk:
             return
         for address, node_id in self.peers.expire(now_ms):
             effects.notices.append(Notice("peer_lost", {"address": address, "peer": node_id, "reason": "timeout"}))
+        for address in self.book.due(now_ms, self.proven):
+            challenge = self.peers.invite(address, self._token, now_ms)
+            if challenge:
+                self._say(self._hello(challenge=challenge), address, now_ms, effects)
+        self.ask(now_ms, effects)
+        if now_ms >= self._announce_at_ms:
+            # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
+            interval_ms = self._config.sync_interval_ms
+            self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
+            known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
+            chosen = self._announcer.choose(known, self._config.sync_fanout, self._entropy)
+            if self.digests.root():
+                self._tell_holdings(chosen, now_ms, effects)
+            else:
+                self._say_all(self._hello(), chosen, now_ms, effects)
+            if self.guard.at_risk:
+                self._ask_for_own_feed(now_ms, effects)
+        self._tell_forks(now_ms, effects)
+        self._look_around(now_ms)
+        for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
+            self._say(prune, address, now_ms, effects)
+        self._clear(now_ms, effects)
+
+    def rest(self, now_ms: int, effects: Effects) -> None:
+        """Some messages were handled: ask on at once if that made room."""
+        if self.planner.hungry or self.reconciler.hungry:
+            self.ask(now_ms, effects)
+
+    def ask(self, now_ms: int, effects: Effects) -> None:
+        """Ask neighbours for what is due."""
         for source, wants in self.planner.requests(now_ms, self._may_ask, self._room):
             for want in wants:
                 fields: dict[str, FieldValue] = {
@@ -218,17 +289,22 @@ class Neighbours:
                 }
                 effects.notices.append(Notice("gap_requested", fields))
             self._say(sync.Request(wants), source, now_ms, effects)
-        if now_ms >= self._announce_at_ms:
-            self._announce_at_ms = now_ms + self._config.sync_interval_ms
-            heads = self.planner.heads(self._signer.node_id, limits.SYNC_HEADS_PER_DATAGRAM)
-            self._say(sync.Heads(heads) if heads else self._hello(), None, now_ms, effects)
-            if self.guard.at_risk:
-                self._ask_for_own_feed(now_ms, effects)
-        self._tell_forks(now_ms, effects)
-        self._look_around(now_ms)
-        for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
-            self._say(prune, address, now_ms, effects)
-        self._clear(now_ms, effects)
+        if len(self.planner) < limits.SYNC_MISSING_FEEDS_MAX // 2:
+            for source, prefixes in self.reconciler.requests(now_ms, self.proven):
+                self._say(sync.Request([], prefixes), source, now_ms, effects)
+
+    def _tell_holdings(self, addresses: list[str], now_ms: int, effects: Effects) -> None:
+        """Tell what is held: the digest of it, and some heads, more of them to whoever may not know digests."""
+        root = self.digests.root()
+        if not root:
+            return
+        brief = [address for address in addresses if self.peers.tells_digests(address)]
+        full = [address for address in addresses if address not in brief]
+        if brief:
+            self._say_all(sync.Heads(self._announcer.recent(), root), brief, now_ms, effects)
+        if full:
+            heads = self._announcer.heads(limits.SYNC_HEADS_PER_DATAGRAM)
+            self._say_all(sync.Heads(heads, root), full, now_ms, effects)
 
     def _look_around(self, now_ms: int, *, again: bool = False) -> None:
         """From time to time: whom to relay to. Configured addresses count once something came from them, so that
@@ -275,10 +351,6 @@ class Neighbours:
             effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
         effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
 
-    def announce_soon(self) -> None:
-        """Announce heads with the next tick."""
-        self._announce_at_ms = 0
-
     def _hello(self, *, challenge: str = "", echo: str = "") -> sync.Hello:
         identity = sync.NodeIdentity(self._signer.node_id, self._config.alias, self._config.agent)
         return sync.Hello(identity, challenge, echo)
@@ -289,13 +361,20 @@ class Neighbours:
         node_id = hello.identity.node_id
         if hello.echo and self.peers.confirm(source, node_id, hello.echo):
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
-            self.announce_soon()
+            if source not in self.trusted:
+                self.book.confirmed(source, node_id, now_ms)
+            self._tell_holdings([source], now_ms, effects)
             self._look_around(now_ms, again=True)
             known = self.forks.page()
             if known is not None:
                 self._say(known, source, now_ms, effects)
 
     def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
+        self._say_all(talk, [to], now_ms, effects)
+
+    def _say_all(self, talk: sync.Talk, to: Sequence[str | None], now_ms: int, effects: Effects) -> None:
+        if not to:
+            return
         kind, payload = sync.payload_of(talk)
         envelope = seal(
             self._signer,
@@ -306,7 +385,7 @@ class Neighbours:
             payload=payload,
         )
         self._replica.seen.add(envelope.meta.id, now_ms // 1000)
-        effects.sends.append(Send(envelope.raw, kind, envelope.meta.id, to))
+        effects.sends += [Send(envelope.raw, kind, envelope.meta.id, address) for address in to]
 
     def _gap_notice(self, author: str, first: int, last: int, source: str, effects: Effects) -> None:
         fields: dict[str, FieldValue] = {

@@ -22,6 +22,10 @@ class _Peer(Struct):
     confirmed: bool = False
     node_id: str = ""
     credit: bool = True
+    tells_digests: bool = False
+    invited: bool = False
+    answers: float = limits.SYNC_ANSWERS_BURST
+    answered_ms: int = 0
 
 
 class Peers:
@@ -30,15 +34,25 @@ class Peers:
     def __init__(self) -> None:
         self._peers: OrderedDict[str, _Peer] = OrderedDict()
 
-    def heard(self, address: str, now_ms: int) -> None:
-        """A verified envelope came from this address."""
+    def heard(self, address: str, now_ms: int) -> bool:
+        """A verified envelope came from this address. True if it was silent for long before, or is new."""
         peer = self._peers.get(address)
+        returns = peer is None or now_ms - peer.heard_ms >= limits.PEER_RETURN_MS
         if peer is None:
             peer = self._peers[address] = _Peer(now_ms)
             self._make_room()
         peer.heard_ms = now_ms
+        peer.invited = False
         peer.credit = True
         self._peers.move_to_end(address)
+        return returns
+
+    def invite(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
+        """The challenge for a remembered address that has not been heard of, or "" if one is on its way."""
+        if address not in self._peers:
+            self._peers[address] = _Peer(now_ms, credit=False, invited=True)
+            self._make_room()
+        return self.due_challenge(address, draw, now_ms)
 
     def _make_room(self) -> None:
         if len(self._peers) <= limits.PEERS_MAX:
@@ -53,6 +67,40 @@ class Peers:
             return False
         peer.credit = False
         return True
+
+    def spend_answer(self, address: str, now_ms: int) -> bool:
+        """True while the address has not had too many answers about buckets lately."""
+        peer = self._peers.get(address)
+        if peer is None:
+            return False
+        earned = max(0, now_ms - peer.answered_ms) * limits.SYNC_ANSWERS_PER_S / 1000
+        peer.answers = min(float(limits.SYNC_ANSWERS_BURST), peer.answers + earned)
+        peer.answered_ms = now_ms
+        if peer.answers < 1:
+            return False
+        peer.answers -= 1
+        return True
+
+    def note_digests(self, address: str) -> None:
+        """Whoever is at this address compares version vectors by digests."""
+        peer = self._peers.get(address)
+        if peer is not None:
+            peer.tells_digests = True
+
+    def tells_digests(self, address: str) -> bool:
+        """True if it is known to do so."""
+        peer = self._peers.get(address)
+        return peer is not None and peer.tells_digests
+
+    def last_heard_ms(self, address: str) -> int | None:
+        """When an address was heard last, proved or not; None for one that was not."""
+        peer = self._peers.get(address)
+        return None if peer is None or peer.invited else peer.heard_ms
+
+    def heard_ms(self, address: str) -> int | None:
+        """When an address that has proved itself was heard last; None for others."""
+        peer = self._peers.get(address)
+        return peer.heard_ms if peer is not None and peer.confirmed else None
 
     def due_challenge(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
         """The challenge to send to this address now, or "". Drawn once, so that a slow echo counts, too."""
@@ -80,7 +128,8 @@ class Peers:
 
     def present(self, address: str) -> bool:
         """True if something verified came from this address lately."""
-        return address in self._peers
+        peer = self._peers.get(address)
+        return peer is not None and not peer.invited
 
     def introduced(self, address: str, node_id: str) -> None:
         """Talk of this node came from a configured address, which needs no proof."""

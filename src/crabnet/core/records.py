@@ -133,9 +133,18 @@ class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
     events: tuple[EventRow, ...]
 
 
+class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
+    """The first two fields of any record: what it is, and for some its envelope."""
+
+    tag: str
+    raw: Raw
+
+
 Record = EnvelopeRecord | ForkRecord | ProofRecord | ArchiveRecord | FactRecord
+_WITH_ENVELOPE: Final = frozenset({"envelope", "fork"})
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
+_heads: Final = msgspec.json.Decoder(list[_RecordHead])
 _values: Final = msgspec.json.Decoder(dict)
 _BODIES: Final = {kind: msgspec.json.Decoder(body_type) for kind, body_type in BODY_TYPES.items()}
 
@@ -158,6 +167,15 @@ def decode_frame(payload: bytes) -> list[Record]:
         raise DataDirDamagedError(
             f"a journal frame holds what this version cannot read: {error}; it was written by another version"
         ) from error
+
+
+def envelopes_of_frame(payload: bytes) -> list[bytes]:
+    """The envelope in each record of a frame, b"" where there is none. Raises DataDirDamagedError."""
+    try:
+        records = _heads.decode(payload)
+    except msgspec.MsgspecError as error:
+        raise DataDirDamagedError(f"a journal frame holds what this version cannot read: {error}") from error
+    return [bytes(record.raw) if record.tag in _WITH_ENVELOPE else b"" for record in records]
 
 
 def is_frame_of_records(payload: bytes) -> bool:

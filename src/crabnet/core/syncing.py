@@ -2,19 +2,23 @@
 
 What is missing lies ahead of the head, or, when a feed has been forked, behind it: then the entries before the first
 one that does not link are asked for, further and further back, until the envelope at the place of the fork comes.
+Ahead, several ranges of a feed are under way at once, from several sources; how many, ``Flow`` decides.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.core.flow import Flight, Flow
 from crabnet.core.parking import Parking
 from crabnet.protocol.feed import Feeds
-from crabnet.protocol.sync import Head, Want
+from crabnet.protocol.sync import Head, Served, Want
 
 _NO_RANGE = (1, 0)
 
@@ -24,29 +28,41 @@ def _any_room(_author: str, _now_ms: int) -> int:
 
 
 class _Missing(Struct):
-    """The feed is known to reach ``upto``; ``sources`` said so. ``forked_at`` is the lowest seq that does not link."""
+    """The feed is known to reach ``upto``; ``sources`` said so. ``forked_at`` is the lowest seq that does not link.
+
+    ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
+    """
 
     upto: int
     sources: list[str]
     since_ms: int
-    next_ms: int
-    ahead: tuple[int, int] = _NO_RANGE
+    moved_ms: int
+    head_then: int
+    ask_ms: int
+    flights: list[Flight]
+    asked_upto: int = 0
     behind: tuple[int, int] = _NO_RANGE
     forked_at: int = 0
     fork_id: str = ""
     attempts: int = 0
-    head_then: int = 0
+    timer_ms: int | None = None
 
 
 class SyncPlanner:
-    """What this node lacks of others' feeds. Reads feeds and parking place, changes neither."""
+    """What this node lacks of others' feeds. Reads feeds and parking place, changes neither.
 
-    def __init__(self, feeds: Feeds, parking: Parking) -> None:
+    ``hungry`` says that ``requests`` would find something to do before the next tick.
+    """
+
+    def __init__(self, feeds: Feeds, parking: Parking, *, fetch_bytes_per_s: int = 0) -> None:
         self._feeds = feeds
         self._parking = parking
-        self._missing: OrderedDict[str, _Missing] = OrderedDict()
+        self._missing: dict[str, _Missing] = {}
+        self._ready: OrderedDict[str, None] = OrderedDict()
+        self._timers: list[tuple[int, str]] = []
         self._lost_forks: OrderedDict[str, tuple[str, int]] = OrderedDict()
-        self._announced: OrderedDict[str, None] = OrderedDict()
+        self.flow = Flow(fetch_bytes_per_s)
+        self.hungry = False
 
     def __len__(self) -> int:
         return len(self._missing)
@@ -64,13 +80,17 @@ class SyncPlanner:
         if missing is None:
             if len(self._missing) >= limits.SYNC_MISSING_FEEDS_MAX // (1 if proven else 2):
                 return False
-            head_then = self._feeds.get(author).head_seq
-            missing = self._missing[author] = _Missing(upto, [], now_ms, now_ms, head_then=head_then)
-        missing.upto = max(missing.upto, upto)
+            head = self._feeds.get(author).head_seq
+            missing = self._missing[author] = _Missing(upto, [], now_ms, now_ms, head, now_ms, [])
+            self._ready[author] = None
+        elif upto > missing.upto:
+            missing.upto = upto
+            self._ready[author] = None
         if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
             missing.forked_at = forked_at
-            missing.next_ms = now_ms
             missing.attempts = 0
+            missing.ask_ms = now_ms
+            self._ready[author] = None
         _put_first(missing.sources, source, proven=proven)
         return news
 
@@ -94,26 +114,43 @@ class SyncPlanner:
     def wanted(self, author: str, seq: int) -> bool:
         """True if this envelope was asked for."""
         missing = self._missing.get(author)
-        return missing is not None and any(first <= seq <= last for first, last in (missing.ahead, missing.behind))
+        if missing is None:
+            return False
+        first, last = missing.behind
+        return first <= seq <= last or self._feeds.get(author).head_seq < seq <= missing.asked_upto
 
-    def progressed(self, author: str, now_ms: int, *, fork_won: bool = False) -> tuple[int, int, int] | None:
-        """The feed moved. (first seq, last seq, ms) of a gap that is now closed; a longer one is asked on at once."""
+    def progressed(
+        self, author: str, now_ms: int, *, size: int = 0, fork_won: bool = False
+    ) -> tuple[int, int, int] | None:
+        """The feed moved by an envelope of ``size`` bytes. (first seq, last seq, ms) of a gap that is now closed."""
         missing = self._missing.get(author)
         if missing is None:
             return None
         head = self._feeds.get(author).head_seq
+        if head <= missing.asked_upto:
+            self.flow.came(size)
         if fork_won:
             missing.forked_at = 0
             missing.head_then = min(missing.head_then, head - 1)
-            missing.next_ms = now_ms
+            self._wake(author, missing, now_ms)
+        missing.moved_ms = now_ms
         if missing.forked_at:
             return None
-        if head >= missing.upto:
-            del self._missing[author]
-            return missing.head_then + 1, head, now_ms - missing.since_ms
-        # One answer rarely brings all that was asked for: what is still missing is asked for when the stream ends.
         missing.attempts = 0
-        missing.next_ms = now_ms if head >= missing.ahead[1] else now_ms + limits.SYNC_QUIET_MS
+        flights = missing.flights
+        landed = False
+        while flights and head >= flights[0].last:
+            self.flow.landed(flights.pop(0), now_ms)
+            landed = True
+        if head >= missing.upto:
+            self._drop(author, missing)
+            return missing.head_then + 1, head, now_ms - missing.since_ms
+        if landed or (not flights and not fork_won):
+            self._wake(author, missing, now_ms)
+        elif flights and not self.flow.tells_ends(flights[0].source):
+            # An answer whose end nobody tells is taken to be over when nothing more has come for a while.
+            flights[0].due_ms = now_ms + limits.SYNC_QUIET_MS
+            self._schedule(author, missing, flights[0].due_ms)
         return None
 
     def fork_lost(self, author: str, now_ms: int) -> None:
@@ -126,7 +163,67 @@ class SyncPlanner:
             self._lost_forks.move_to_end(author)
             if len(self._lost_forks) > limits.SYNC_MISSING_FEEDS_MAX:
                 self._lost_forks.popitem(last=False)
+        self._drop(author, missing)
+
+    def ended(self, served: Served, source: str, now_ms: int) -> None:
+        """A source says how far its answer to one of our requests went: what did not come by now was lost."""
+        flight, passed = self.flow.ended(served.author, served.from_seq, source)
+        if flight is None:
+            return
+        for each in passed:
+            self._hasten(each, now_ms + limits.SYNC_QUIET_MS)
+        missing = self._missing[served.author]
+        if served.to_seq < flight.first:
+            self._no_more(missing, flight)
+            self._wake(served.author, missing, now_ms)
+            return
+        flight.last = min(flight.last, served.to_seq)
+        flight.ended = True
+        if self._feeds.get(served.author).head_seq >= flight.last:
+            missing.flights.remove(flight)
+            self.flow.landed(flight, now_ms)
+        else:
+            self._hasten(flight, now_ms + limits.SYNC_QUIET_MS)
+        self._wake(served.author, missing, now_ms)
+
+    def _no_more(self, missing: _Missing, flight: Flight) -> None:
+        """The source had nothing of the range: it is asked again last."""
+        missing.flights.remove(flight)
+        self.flow.dropped(flight)
+        missing.attempts += 1
+        missing.ask_ms = flight.due_ms
+        if flight.source in missing.sources:
+            missing.sources.remove(flight.source)
+            missing.sources.append(flight.source)
+
+    def _hasten(self, flight: Flight, due_ms: int) -> None:
+        missing = self._missing.get(flight.author)
+        if missing is not None and due_ms < flight.due_ms:
+            flight.due_ms = due_ms
+            flight.ended = True
+            self._schedule(flight.author, missing, due_ms)
+
+    def _drop(self, author: str, missing: _Missing) -> None:
+        self._release(missing)
         del self._missing[author]
+        self._ready.pop(author, None)
+
+    def _release(self, missing: _Missing) -> None:
+        for flight in missing.flights:
+            self.flow.dropped(flight)
+        missing.flights.clear()
+
+    def _wake(self, author: str, missing: _Missing, now_ms: int) -> None:
+        """Something came: more may be asked for at once."""
+        if missing.attempts == 0:
+            missing.ask_ms = min(missing.ask_ms, now_ms)
+        self._ready[author] = None
+        self.hungry = True
+
+    def _schedule(self, author: str, missing: _Missing, at_ms: int) -> None:
+        if missing.timer_ms is None or at_ms < missing.timer_ms:
+            missing.timer_ms = at_ms
+            heapq.heappush(self._timers, (at_ms, author))
 
     def requests(
         self, now_ms: int, may_ask: Callable[[str], bool], room: Callable[[str, int], int] = _any_room
@@ -135,65 +232,167 @@ class SyncPlanner:
 
         ``room`` tells how many envelopes of an author may come now: what would be over its budget is not asked for.
         """
-        by_source: dict[str, list[Want]] = {}
-        for author in list(self._missing):
-            missing = self._missing[author]
-            if now_ms < missing.next_ms:
+        self.hungry = False
+        while self._timers and self._timers[0][0] <= now_ms:
+            at_ms, author = heapq.heappop(self._timers)
+            due = self._missing.get(author)
+            if due is not None and due.timer_ms == at_ms:
+                due.timer_ms = None
+                self._ready[author] = None
+        if not self.flow.may_ask(now_ms):
+            return []
+        asked = _Asked(self.flow, may_ask, room)
+        blocked = 0
+        for author in list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND)):
+            missing = self._missing.get(author)
+            if missing is None or self._ask(author, missing, now_ms, asked):
+                self._ready.pop(author, None)
                 continue
-            if missing.attempts >= limits.SYNC_FORK_ATTEMPTS_MAX:
-                missing.forked_at = 0
-            behind, ahead = self._ranges(author, missing)
-            over = now_ms - missing.since_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
-            if over or (behind == ahead == _NO_RANGE):
-                del self._missing[author]
-                continue
-            entries_max = room(author, now_ms)
-            if entries_max < 1:
-                missing.next_ms = now_ms + limits.AUTHOR_PAUSE_MS
-                continue
-            source = _pick(missing, by_source, may_ask)
+            self._ready.move_to_end(author)
+            blocked += 1
+            if blocked >= limits.SYNC_BLOCKED_FEEDS_PER_ROUND:
+                break
+        return asked.messages()
+
+    def _ask(self, author: str, missing: _Missing, now_ms: int, asked: _Asked) -> bool:
+        """Ask for what may be asked for now; False if more could be, but no source has room."""
+        self._overdue(author, missing, now_ms)
+        over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
+        if over or (not missing.forked_at and self._feeds.get(author).head_seq >= missing.upto):
+            self._drop(author, missing)
+            return True
+        if missing.attempts >= limits.SYNC_FORK_ATTEMPTS_MAX:
+            missing.forked_at = 0
+        if now_ms < missing.ask_ms:
+            self._schedule(author, missing, missing.ask_ms)
+            return True
+        entries_max = asked.room(author, now_ms)
+        if entries_max < limits.SYNC_WANT_ENTRIES_MAX:
+            entries_max -= sum(flight.entries for flight in missing.flights)
+        if entries_max < 1:
+            self._schedule(author, missing, now_ms + limits.AUTHOR_PAUSE_MS)
+            return True
+        gap = self._next_gap(author, missing)
+        if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
+            return self._ask_behind(author, missing, now_ms, asked)
+        while gap is not None and not (missing.attempts and missing.flights):
+            source = asked.pick(missing.sources, missing.attempts)
             if source is None:
+                return self._unasked(author, missing, now_ms)
+            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1))
+            flight = self.flow.depart(author, *gap, source, now_ms, _wait_ms(missing.attempts))
+            asked.add(source, Want(author, *gap))
+            missing.flights.append(flight)
+            missing.flights.sort(key=_first_seq)
+            missing.asked_upto = max(missing.asked_upto, flight.last)
+            if entries_max < limits.SYNC_WANT_ENTRIES_MAX:
+                break
+            gap = self._next_gap(author, missing)
+        due_ms = [flight.due_ms for flight in missing.flights]
+        self._schedule(author, missing, min(due_ms, default=now_ms + _wait_ms(missing.attempts)))
+        return True
+
+    def _unasked(self, author: str, missing: _Missing, now_ms: int) -> bool:
+        """Nobody can be asked: False if that is for want of room, else it is tried again after a while."""
+        if not any(self.flow.room(source) >= 1 for source in missing.sources):
+            return False
+        self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
+        return True
+
+    def _ask_behind(self, author: str, missing: _Missing, now_ms: int, asked: _Asked) -> bool:
+        """Ask for what comes before the first entry that does not link."""
+        source = asked.pick(missing.sources, missing.attempts)
+        if source is None:
+            return self._unasked(author, missing, now_ms)
+        last = max(1, min(missing.forked_at - 1, self._feeds.get(author).head_seq))
+        missing.behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
+        asked.add(source, Want(author, *missing.behind))
+        missing.ask_ms = now_ms + _wait_ms(missing.attempts)
+        missing.attempts += 1
+        self._schedule(author, missing, missing.ask_ms)
+        return True
+
+    def _overdue(self, author: str, missing: _Missing, now_ms: int) -> None:
+        """Give up ranges that should have come, unless their source is still bringing others."""
+        for flight in [each for each in missing.flights if each.due_ms <= now_ms]:
+            moving = now_ms - missing.moved_ms < limits.SYNC_QUIET_MS
+            if not flight.ended and (moving or self.flow.is_busy(flight, now_ms)):
+                flight.due_ms = now_ms + limits.SYNC_QUIET_MS
                 continue
-            if behind != _NO_RANGE and (ahead == _NO_RANGE or missing.attempts % 2 == 0):
-                missing.behind = wanted = behind
-            else:
-                missing.ahead = wanted = (ahead[0], min(ahead[1], ahead[0] + entries_max - 1))
-            by_source.setdefault(source, []).append(Want(author, *wanted))
-            wait_ms = limits.SYNC_REQUEST_RETRY_MS << min(missing.attempts, 16)
-            missing.next_ms = now_ms + min(wait_ms, limits.SYNC_REQUEST_RETRY_MS_MAX)
-            missing.attempts += 1
-        return list(by_source.items())
+            missing.flights.remove(flight)
+            if self._feeds.get(author).head_seq >= flight.first and not self.flow.tells_ends(flight.source):
+                self.flow.dropped(flight)
+                continue
+            self.flow.lost(flight, now_ms)
+            if missing.moved_ms <= flight.asked_ms:
+                first_end = flight.ended and not missing.attempts
+                missing.ask_ms = now_ms if first_end else flight.asked_ms + _wait_ms(missing.attempts)
+                missing.attempts += 1
 
-    def _ranges(self, author: str, missing: _Missing) -> tuple[tuple[int, int], tuple[int, int]]:
-        """What to ask for behind the head, because of a fork, and ahead of it."""
+    def _next_gap(self, author: str, missing: _Missing) -> tuple[int, int] | None:
+        """The first range ahead of the head that neither is under way nor waits for the entries before it."""
         head = self._feeds.get(author).head_seq
-        behind = ahead = _NO_RANGE
-        if missing.forked_at:
-            last = max(1, min(missing.forked_at - 1, head))
-            behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
-        if missing.upto > head:
-            waiting = self._parking.lowest_seq(author, head + 1)
-            last = missing.upto if waiting is None else min(missing.upto, waiting - 1)
-            ahead = (head + 1, min(last, head + limits.SYNC_WANT_ENTRIES_MAX))
-        return behind, ahead
+        first = head + 1
+        last = min(missing.upto, head + limits.PARKED_ENVELOPES_PER_FEED_MAX)
+        for flight in missing.flights:
+            if flight.first > first:
+                last = min(last, flight.first - 1)
+                break
+            first = max(first, flight.last + 1)
+        waiting = self._parking.lowest_seq(author, first - (first > head + 1))
+        last = last if waiting is None else min(last, waiting - 1)
+        last = min(last, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        return (first, last) if first <= last else None
 
-    def changed(self, author: str) -> None:
-        """A feed has a new head that neighbours should hear of."""
-        self._announced.pop(author, None)
 
-    def heads(self, own: str, heads_max: int) -> list[Head]:
-        """The next part of the version vector to announce: our own head, then those announced longest ago."""
-        authors = [author for author in self._feeds.authors() if author not in self._announced and author != own]
-        authors += [author for author in self._announced if author != own]
-        chosen = [own, *authors[: heads_max - 1]]
-        heads = []
-        for author in chosen:
-            feed = self._feeds.get(author)
-            if feed.head_seq:
-                self._announced[author] = None
-                self._announced.move_to_end(author)
-                heads.append(Head(author, feed.head_seq, feed.head_id))
-        return heads
+class _Asked:
+    """The requests of one round, by source."""
+
+    def __init__(self, flow: Flow, may_ask: Callable[[str], bool], room: Callable[[str, int], int]) -> None:
+        self.room = room
+        self._flow = flow
+        self._may_ask = may_ask
+        self._wants: dict[str, list[Want]] = {}
+        self._refused: set[str] = set()
+
+    def pick(self, sources: list[str], attempts: int) -> str | None:
+        """The source to ask: the one with most room, but each further attempt begins with the next one."""
+        turn = attempts % len(sources) if sources else 0
+        in_turn = sources[turn:] + sources[:turn]
+        if not attempts:
+            in_turn.sort(key=self._flow.room, reverse=True)
+        return next((source for source in in_turn if self._flow.room(source) >= 1 and self._allowed(source)), None)
+
+    def _allowed(self, source: str) -> bool:
+        if len(self._wants.get(source, ())) % limits.SYNC_WANTS_PER_MESSAGE_MAX:
+            return True
+        if source in self._refused:
+            return False
+        if self._may_ask(source):
+            return True
+        self._refused.add(source)
+        return False
+
+    def add(self, source: str, want: Want) -> None:
+        """One more want."""
+        self._wants.setdefault(source, []).append(want)
+
+    def messages(self) -> list[tuple[str, list[Want]]]:
+        """(source, wants of one message)."""
+        most = limits.SYNC_WANTS_PER_MESSAGE_MAX
+        return [
+            (source, wants[at : at + most])
+            for source, wants in self._wants.items()
+            for at in range(0, len(wants), most)
+        ]
+
+
+def _first_seq(flight: Flight) -> int:
+    return flight.first
+
+
+def _wait_ms(attempts: int) -> int:
+    return min(limits.SYNC_REQUEST_RETRY_MS << min(attempts, 16), limits.SYNC_REQUEST_RETRY_MS_MAX)
 
 
 def _put_first(sources: list[str], source: str, *, proven: bool) -> None:
@@ -207,16 +406,3 @@ def _put_first(sources: list[str], source: str, *, proven: bool) -> None:
         return
     sources.insert(0, source)
     del sources[limits.SYNC_SOURCES_PER_FEED_MAX :]
-
-
-def _pick(missing: _Missing, by_source: dict[str, list[Want]], may_ask: Callable[[str], bool]) -> str | None:
-    """The source to ask now: each attempt begins with the next one."""
-    for step in range(len(missing.sources)):
-        source = missing.sources[(missing.attempts + step) % len(missing.sources)]
-        asked = by_source.get(source)
-        if asked is not None:
-            if len(asked) < limits.SYNC_WANTS_PER_MESSAGE_MAX:
-                return source
-        elif may_ask(source):
-            return source
-    return None

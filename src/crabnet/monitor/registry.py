@@ -79,6 +79,7 @@ class EventKind(StrEnum):
     SEND_RECOVERED = "send_recovered"
     PEER_CONFIRMED = "peer_confirmed"
     PEER_LOST = "peer_lost"
+    PEERS_FILE_BAD = "peers_file_bad"
 
     RUN_STARTED = "run_started"
     RUN_FINISHED = "run_finished"
@@ -400,6 +401,9 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.PEER_LOST: _spec(
             "I", _NETWORK, "transport address peer reason", "A peer has been silent too long or was replaced."
+        ),
+        EventKind.PEERS_FILE_BAD: _spec(
+            "W", _NETWORK, "file detail", "The file of remembered peers could not be used; the node goes on without it."
         ),
         EventKind.RUN_STARTED: _spec(
             "N", _RUNNER, "seed_id claim_id run_id attempt timeout_ms", "A command is about to run; that is durable."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import trio
 
 from crabnet import limits
-from crabnet.core.effects import FeedPlace
-from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame
+from crabnet.core.effects import FeedPlace, Serve
+from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame, envelopes_of_frame
 from crabnet.node.committer import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair, envelopes_of
@@ -34,6 +35,9 @@ class History:
         self._lock = threading.Lock()
         self._queue: list[tuple[FramePosition, int, list[FeedPlace]]] = []
         self._lsn = ledger.last_lsn
+        self._reading = threading.Lock()
+        self._frames: OrderedDict[FramePosition, list[bytes]] = OrderedDict()
+        self._frames_bytes = 0
 
     def note(self, durable: Durable) -> None:
         """Remember where the feed envelopes of durable effects lie."""
@@ -64,23 +68,20 @@ class History:
             if self._queue:
                 await trio.to_thread.run_sync(self.flush)
 
-    def read(self, author: str, from_seq: int, to_seq: int) -> list[tuple[int, str, bytes]]:
-        """(seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
+    def read(self, serves: list[Serve]) -> list[list[tuple[int, str, bytes]]]:
+        """For each range (seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
         self.flush()
+        with self._reading:
+            return [self._range(serve) for serve in serves]
+
+    def _range(self, serve: Serve) -> list[tuple[int, str, bytes]]:
         found: list[tuple[int, str, bytes]] = []
         size = 0
-        frames: dict[FramePosition, list[bytes]] = {}
-        for entry in self._index.find(self._namespace, author, from_seq, 2 * (to_seq - from_seq + 1)):
-            if entry.seq > to_seq:
+        rows_max = 2 * (serve.to_seq - serve.from_seq + 1)
+        for entry in self._index.find(self._namespace, serve.author, serve.from_seq, rows_max):
+            if entry.seq > serve.to_seq:
                 break
-            envelopes = frames.get(entry.position)
-            if envelopes is None:
-                records = decode_frame(self._ledger.read_frame(entry.position))
-                envelopes = frames[entry.position] = [
-                    b"" if isinstance(record, ArchiveRecord | FactRecord | ProofRecord) else bytes(record.raw)
-                    for record in records
-                ]
-            raw = envelopes[entry.record_no]
+            raw = self._frame(entry.position)[entry.record_no]
             if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
                 break
             size += len(raw)
@@ -103,3 +104,16 @@ class History:
         admission = Admission(AdmissionPolicy(self._namespace), SeenWindow(ttl_s=0, capacity=0))
         evidence = choose_pair(raws, admission)
         return None if evidence is None else evidence.document()
+
+    def _frame(self, position: FramePosition) -> list[bytes]:
+        """The envelopes of a frame. Feeds share frames, so those read lately are kept."""
+        envelopes = self._frames.get(position)
+        if envelopes is None:
+            envelopes = self._frames[position] = envelopes_of_frame(self._ledger.read_frame(position))
+            self._frames_bytes += position.length
+            while self._frames_bytes > limits.FRAMES_READ_BYTES_MAX and len(self._frames) > 1:
+                old, _ = self._frames.popitem(last=False)
+                self._frames_bytes -= old.length
+        else:
+            self._frames.move_to_end(position)
+        return envelopes

@@ -1,8 +1,7 @@
-"""From datagrams to the core, and answers to neighbours that lack something."""
+"""From datagrams to the core, and answers to requests for lost fragments."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import trio
@@ -10,8 +9,8 @@ import trio
 from crabnet import limits
 from crabnet.core.commands import Received
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, FieldValue, Serve, ServeProof
-from crabnet.errors import CrabnetError, Reason
+from crabnet.core.effects import Effects, FieldValue
+from crabnet.errors import Reason
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox, steady_ms
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
@@ -19,8 +18,6 @@ from crabnet.protocol.fragments import Complete, Dropped, Reassembler
 from crabnet.transport.base import Address, Transport, parse_address
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
-ReadHistory = Callable[[str, int, int], list[tuple[int, str, bytes]]]
-ReadProof = Callable[[str, int], bytes | None]
 
 
 class Network:
@@ -34,8 +31,6 @@ class Network:
         committer: Committer,
         notify: Notify,
         clock_ms: Callable[[], int],
-        read_history: ReadHistory,
-        read_proof: ReadProof,
     ) -> None:
         self._core = core
         self._transport = transport
@@ -43,18 +38,14 @@ class Network:
         self._committer = committer
         self._notify = notify
         self._clock_ms = clock_ms
-        self._read_history = read_history
-        self._read_proof = read_proof
         self._reassembler = Reassembler()
-        self._serves: OrderedDict[tuple[str, str], Serve] = OrderedDict()
-        self._proofs: OrderedDict[ServeProof, None] = OrderedDict()
         self._answers: list[tuple[list[bytes], Address]] = []
         self._wake = trio.Event()
 
     async def receive(self) -> None:
-        """Receive and serve until cancelled."""
+        """Receive until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._serve_all)
+            nursery.start_soon(self._answer_all)
             while True:
                 datagrams = await self._transport.receive()
                 for at in range(0, len(datagrams), limits.RECEIVE_SLICE):
@@ -68,6 +59,7 @@ class Network:
                     self._core.look_ahead(messages, now_ms)
                     for message in messages:
                         self._core.handle(message, now_ms, effects)
+                    self._core.rest(now_ms, effects)
                     self._committer.enqueue(effects)
                     await trio.lowlevel.checkpoint()
                     await self._committer.room()
@@ -118,60 +110,10 @@ class Network:
         for source, _ in self._reassembler.expire(now_ms):
             self._notify("fragment_dropped", {"address": source, "reason": Reason.EXPIRED.value, "count": 1})
 
-    def serve(self, serve: Serve) -> None:
-        """Queue an answer; a newer request of the same neighbour for the same feed replaces it."""
-        self._serves[(serve.to, serve.author)] = serve
-        if len(self._serves) > limits.SERVES_WAITING_MAX:
-            self._serves.popitem(last=False)
-        self._wake.set()
-
-    def serve_proof(self, serve: ServeProof) -> None:
-        """Queue the proof of a fork for a neighbour that asked for it."""
-        self._proofs[serve] = None
-        if len(self._proofs) > limits.SERVES_WAITING_MAX:
-            self._proofs.popitem(last=False)
-        self._wake.set()
-
-    async def _serve_all(self) -> None:
+    async def _answer_all(self) -> None:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
             answers, self._answers = self._answers, []
             for datagrams, address in answers:
                 await self._outbox.send_raw(datagrams, address)
-            while self._serves:
-                _, serve = self._serves.popitem(last=False)
-                await self._serve(serve)
-            while self._proofs:
-                proof, _ = self._proofs.popitem(last=False)
-                await self._send_proof(proof)
-
-    async def _send_proof(self, serve: ServeProof) -> None:
-        try:
-            document = await trio.to_thread.run_sync(self._read_proof, serve.author, serve.seq)
-        except CrabnetError as error:
-            self._notify("job_failed", {"job": "serve", "reason": error.reason.value, "detail": error.message})
-            return
-        if document is not None:
-            await self._outbox.send_raw(self._outbox.sent.split(document, steady_ms()), parse_address(serve.to))
-
-    async def _serve(self, serve: Serve) -> None:
-        try:
-            found = await trio.to_thread.run_sync(self._read_history, serve.author, serve.from_seq, serve.to_seq)
-        except CrabnetError as error:
-            fields: dict[str, FieldValue] = {"job": "serve", "reason": error.reason.value, "detail": error.message}
-            self._notify("job_failed", fields)
-            return
-        feed = self._core.replica.feeds.get(serve.author)
-        sent = 0
-        for seq, envelope_id, raw in found:
-            standing = feed.entry(seq)
-            if seq > feed.head_seq or (standing is not None and standing.id != envelope_id):
-                continue
-            await self._outbox.send_raw(self._outbox.sent.split(raw, steady_ms()), parse_address(serve.to))
-            sent += 1
-        if sent:
-            self._notify(
-                "sync_served",
-                {"author": serve.author, "first_seq": serve.from_seq, "entries": sent, "address": serve.to},
-            )

@@ -34,8 +34,10 @@ from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
+from crabnet.node.remembering import PeerKeeper, PeersFile
 from crabnet.node.reporting import Reporter, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
+from crabnet.node.serving import Paces, Serving
 from crabnet.node.store import Store, open_store
 from crabnet.node.views import find_seeds
 from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig
@@ -258,6 +260,10 @@ class Node:
             self.reporter.notify,
             self._has_changed,
         )
+        self._peer_keeper = PeerKeeper(
+            PeersFile(self.files, settings.data_dir), self.core.neighbours, self.reporter.notify
+        )
+        await self._peer_keeper.load(self.clock_ms())
         await self._open_network()
         report_start(
             self.reporter.notify,
@@ -292,15 +298,16 @@ class Node:
             notify=self.reporter.notify,
         )
         self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
-        self.network = Network(
+        self.network = Network(self.core, transport, self.outbox, self.committer, self.reporter.notify, self.clock_ms)
+        self.serving = Serving(
             self.core,
             transport,
             self.outbox,
             self.committer,
             self.reporter.notify,
             self.clock_ms,
-            self.history.read,
-            self.history.proof,
+            self.history,
+            Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s),
         )
         if transport.local_address is not None:
             self.listen_address = str(transport.local_address)
@@ -329,9 +336,11 @@ class Node:
         for job in (
             self.outbox.run,
             self.network.receive,
+            self.serving.run,
             self._tick,
             self.history.run,
             self.archivist.run,
+            self._peer_keeper.run,
             self._watch_disk,
             checkpoints,
         ):
@@ -358,6 +367,8 @@ class Node:
             with trio.move_on_after(limits.SHUTDOWN_SEND_S):
                 await self.outbox.drain()
             await trio.to_thread.run_sync(self.history.flush)
+            if self.listen:
+                await self._peer_keeper.save()
             if self.ledger.replay_bytes or self.ledger.checkpoint_lsn is None:
                 await trio.to_thread.run_sync(self.checkpointer.make_now)
         self.reporter.notify(
@@ -414,9 +425,9 @@ class Node:
             for send in effects.sends:
                 self.outbox.put(send)
             for serve in effects.serves:
-                self.network.serve(serve)
+                self.serving.put(serve)
             for proof in effects.proofs:
-                self.network.serve_proof(proof)
+                self.serving.put_proof(proof)
             for claim in effects.ended_claims:
                 self.workshop.ended(claim)
 

@@ -18,7 +18,16 @@ from crabnet.errors import Reason, UsageError
 from crabnet.node.clock import NodeClock
 from crabnet.node.importing import UnsignedFact, import_entries
 from crabnet.node.node import Node
-from crabnet.node.views import body_view, find_seeds, local_run, seed_details, seed_page, seed_view, view_mark
+from crabnet.node.views import (
+    body_view,
+    find_seeds,
+    local_run,
+    peer_views,
+    seed_details,
+    seed_page,
+    seed_view,
+    view_mark,
+)
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
 from crabnet.runner.sandbox.model import SandboxReport
@@ -223,6 +232,10 @@ def sandbox_view(report: SandboxReport | None) -> JsonObject:
     }
 
 
+async def _peers(node: Node, _: _NoParams) -> JsonObject:
+    return {"peers": peer_views(node.core.neighbours, node.clock_ms())}
+
+
 async def _status(node: Node, _: _NoParams) -> JsonObject:
     replica = node.core.replica
     state = replica.state
@@ -253,6 +266,14 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "peers": len(node.core.neighbours.peers.confirmed()),
         "clock_ahead_ms": node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,
         "relayed": node.core.neighbours.relay.relayed,
+        "peers_remembered": len(node.core.neighbours.book),
+        "sync": {
+            "missing_feeds": len(node.core.neighbours.planner),
+            "entries_in_flight": node.core.neighbours.planner.flow.flying,
+            "envelopes_served": node.serving.envelopes,
+            "bytes_served": node.serving.bytes,
+            "serves_dropped": node.serving.dropped,
+        },
         "unsent": node.outbox.unsent,
         "runs": {
             "running": node.workshop.turns.running,
@@ -289,6 +310,7 @@ _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject
     "seed.list": (_List, _list),
     "seed.show": (_Show, _show),
     "seed.watch": (_Watch, _watch),
+    "peers": (_NoParams, _peers),
     "state.vector": (_NoParams, _vector),
     "state.import": (_Import, _import),
 }

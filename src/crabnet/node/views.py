@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from crabnet.core.neighbours import Neighbours
 from crabnet.core.sweeper import lease_of
 from crabnet.domain.lifecycle import Record, counting_bids, status_at
 from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
@@ -32,6 +33,37 @@ def body_view(body: Body) -> JsonObject:
     """All fields of an object."""
     view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
     return view
+
+
+def peer_views(neighbours: Neighbours, now_ms: int) -> list[JsonValue]:
+    """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch."""
+    peers = neighbours.peers
+    remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
+    confirmed = dict.fromkeys(peers.confirmed())
+    views: list[JsonObject] = []
+    for address in dict.fromkeys([*sorted(neighbours.trusted), *confirmed, *remembered]):
+        known = remembered.get(address)
+        heard_ms = peers.last_heard_ms(address)
+        if heard_ms is None and known is not None:
+            heard_ms = known.last_seen_s * 1000
+        views.append(
+            {
+                "address": address,
+                "node_id": peers.node_id(address) or (known.node_id if known is not None else "") or None,
+                "configured": address in neighbours.trusted,
+                "confirmed": address in confirmed,
+                "last_seen_ms": heard_ms,
+                "silent_ms": None if heard_ms is None else max(0, now_ms - heard_ms),
+                "failures": neighbours.book.failures(address),
+            }
+        )
+    views.sort(key=_silence)
+    return list(views)
+
+
+def _silence(view: JsonObject) -> float:
+    silent_ms = view["silent_ms"]
+    return silent_ms if isinstance(silent_ms, int) else float("inf")
 
 
 def seed_view(record: Record, now_s: int) -> JsonObject:

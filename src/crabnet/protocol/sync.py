@@ -1,11 +1,11 @@
-"""Talk between neighbours: hello (proof of address), heads (version vectors), requests for parts of feeds.
+"""Talk between neighbours: hello (proof of address), heads and digests of version vectors, requests for what is lacked.
 
 An answer to a request is the stored envelopes themselves, sent again as they are.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,8 +17,11 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.payloads import PayloadRefusedError
 
+_CHILDREN: Final = 16
 _Token = Annotated[str, Meta(max_length=64)]
 _Seq = Annotated[int, Meta(ge=1)]
+_Digest = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{32})?\Z")]
+_Prefix = Annotated[str, Meta(pattern=r"^[0-9a-f]*\Z", max_length=limits.SYNC_BUCKET_DIGITS_MAX)]
 _EnvelopeId = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -46,10 +49,14 @@ class Head(Struct, frozen=True, array_like=True):
     id: _EnvelopeId
 
 
-class Heads(Struct, frozen=True):
-    """``FeedHeads``: a part of the sender's version vector."""
+class Bucket(Struct, frozen=True, array_like=True):
+    """``[prefix, digests]``: the digests of sixteen buckets, "" for an empty one.
 
-    heads: Annotated[list[Head], Meta(max_length=limits.SYNC_HEADS_PER_MESSAGE_MAX)]
+    No digests for a bucket of few heads: they are in the same message.
+    """
+
+    prefix: _Prefix
+    digests: Annotated[list[_Digest], Meta(max_length=_CHILDREN)]
 
 
 class Want(Struct, frozen=True, array_like=True):
@@ -60,10 +67,32 @@ class Want(Struct, frozen=True, array_like=True):
     to_seq: _Seq
 
 
-class Request(Struct, frozen=True):
-    """``FeedRequest``: send these again, please."""
+class Served(Struct, frozen=True, array_like=True):
+    """``[author, from_seq, to_seq]``: the answer to the want that began at ``from_seq`` ended at ``to_seq``."""
+
+    author: NodeId
+    from_seq: _Seq
+    to_seq: Annotated[int, Meta(ge=0)]
+
+
+class Heads(Struct, frozen=True, omit_defaults=True):
+    """``FeedHeads``: what the sender holds: heads, digests of many of them, and where an answer of it ended.
+
+    ``root`` is the digest of all its heads, "" if it says nothing about that. A ``served`` range that ends before it
+    begins says that nothing was sent.
+    """
+
+    heads: Annotated[list[Head], Meta(max_length=limits.SYNC_HEADS_PER_MESSAGE_MAX)]
+    root: _Digest = ""
+    buckets: Annotated[list[Bucket], Meta(max_length=limits.SYNC_BUCKETS_PER_MESSAGE_MAX)] = []
+    served: Annotated[list[Served], Meta(max_length=limits.SYNC_SERVED_PER_MESSAGE_MAX)] = []
+
+
+class Request(Struct, frozen=True, omit_defaults=True):
+    """``FeedRequest``: send these again, please, and say more of these buckets."""
 
     wants: Annotated[list[Want], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
+    buckets: Annotated[list[_Prefix], Meta(max_length=limits.SYNC_BUCKETS_PER_MESSAGE_MAX)] = []
 
 
 class ForkMark(Struct, frozen=True, array_like=True):
@@ -110,6 +139,8 @@ def talk_of(envelope: Envelope, kind: Kind) -> Talk:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {error}") from error
     if isinstance(talk, Hello) and talk.identity.node_id != envelope.meta.from_:
         raise PayloadRefusedError(Reason.UNAUTHORISED, f"hello of {envelope.meta.from_} speaks for another node")
+    if isinstance(talk, Heads) and any(len(bucket.digests) not in {0, _CHILDREN} for bucket in talk.buckets):
+        raise PayloadRefusedError(Reason.MALFORMED, f"a bucket has {_CHILDREN} digests or none")
     return talk
 
 

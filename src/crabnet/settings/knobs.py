@@ -184,6 +184,20 @@ class Settings:
     events_per_reason_per_sec: int = _knob(1_000, _Row(
         IntKind(0, 1_000_000), "limits", "Events in a second for each kind and Reason of refusal or drop; the others "
         "are counted, and an event tells how many. 0 means all.", unit="1/s"))
+    sync_fanout: int = _knob(limits.SYNC_FANOUT_DEFAULT, _Row(
+        IntKind(1, 1_024), "network", "Neighbours told at each sync interval what this node holds; the others have "
+        "their turn at the next ones.", unit="peers"))
+    sync_serve_bytes_per_s: int = _knob(limits.SYNC_SERVE_BYTES_PER_S_DEFAULT, _Row(
+        IntKind(0, 1024 * MIB), "network", "Most bytes of stored envelopes sent in a second to neighbours that lack "
+        "them, to all together; 0 means no limit.", unit="bytes/s"))
+    sync_serve_peer_bytes_per_s: int = _knob(limits.SYNC_SERVE_PEER_BYTES_PER_S_DEFAULT, _Row(
+        IntKind(0, 1024 * MIB), "network", "The same for each single neighbour.", unit="bytes/s"))
+    sync_fetch_bytes_per_s: int = _knob(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, _Row(
+        IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes fetched from neighbours in a second; "
+        "0 means no limit.", unit="bytes/s"))
+    peers_remembered: int = _knob(limits.PEERS_REMEMBERED_DEFAULT, _Row(
+        IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers kept in the file `peers.json` to be tried at the "
+        "next start; 0 remembers none.", unit="peers"))
 
     require_signatures: bool = _knob(True, _Row(
         BoolKind(), "protocol", "Refuse envelopes without a signature. With false, envelopes of the old "

@@ -1,0 +1,168 @@
+"""A late joiner: a node fetches the whole history of another, both real processes, over UDP on loopback.
+
+Beside it the ingest of the same envelopes without a network, as a ratio: what is lost on the way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final, cast
+
+import trio
+
+from bench.ingest import Rig, addressed
+from bench.report import Measure, at_least
+from bench.workload import Population
+from crabnet.control.client import JsonValue, call
+from crabnet.core.commands import Received
+from crabnet.core.effects import Effects
+from crabnet.core.records import frame_of
+from crabnet.node.clock import wall_ms
+from crabnet.node.store import open_store
+from crabnet.settings import Settings
+from crabnet.storage.files import RealFiles
+from crabnet.storage.lock import LockRole
+
+GROUP: Final = "Catching up"
+_FRAME_RECORDS: Final = 500
+_ENVELOPES: Final = 20_000
+_DEADLINE_S: Final = 120
+_POLL_S: Final = 0.02
+
+
+def measure(*, quick: bool) -> list[Measure]:
+    """A few joiners, one after the other, and the ingest of as many envelopes in turns with them."""
+    rounds = 2 if quick else 5
+    caught_up, ingested = [], []
+    with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as name:
+        directory = Path(name)
+        _apart(_fill, directory / "source", _ENVELOPES)
+        source, address = _start(directory / "source", "")
+        try:
+            for number in range(rounds):
+                caught_up.append(_join(directory / f"joiner{number}", directory / "source", address))
+                ingested.append(_apart(_ingest, directory / f"rig{number}", _ENVELOPES))
+        finally:
+            _stop(source)
+    rate = max(_ENVELOPES / seconds for seconds in caught_up)
+    median = sorted(_ENVELOPES / seconds for seconds in caught_up)[rounds // 2]
+    bare = sorted(_ENVELOPES / seconds for seconds in ingested)[rounds // 2]
+    note = f"{_ENVELOPES:,} envelopes of 16 authors, from the first request to equal states; best {rate:,.0f}"
+    return [
+        Measure(GROUP, "ingest of the same, without network", bare, "1/s"),
+        Measure(GROUP, "late joiner", median, "1/s", at_least(5_000), note),
+        Measure(GROUP, "late joiner to ingest", median / bare, ""),
+    ]
+
+
+def _start(data_dir: Path, peer: str) -> tuple[subprocess.Popen[str], str]:
+    words = ["listen", "--data-dir", str(data_dir), "--listen-addr", "127.0.0.1:0", "--announce-addr", peer]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crabnet", *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    if process.stdout is None:
+        raise RuntimeError("no pipe")
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError("the node did not start")
+    return process, line.rpartition("Udp:")[2].strip()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(_DEADLINE_S)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _status(data_dir: Path) -> dict[str, JsonValue]:
+    return cast("dict[str, JsonValue]", call(data_dir, "status", {}, _DEADLINE_S * 1000))
+
+
+def _vector(data_dir: Path) -> int:
+    answer = cast("dict[str, JsonValue]", call(data_dir, "state.vector", {}, _DEADLINE_S * 1000))
+    heads = cast("dict[str, tuple[int, str]]", answer["heads"])
+    return sum(seq for seq, _ in heads.values())
+
+
+def _join(data_dir: Path, source_dir: Path, address: str) -> float:
+    """Seconds from the first envelope that came to the last one being durable."""
+    process, _ = _start(data_dir, address)
+    try:
+        begun: float | None = None
+        deadline = time.perf_counter() + _DEADLINE_S
+        begun = time.perf_counter()
+        while (held := _vector(data_dir)) < _ENVELOPES:
+            if time.perf_counter() > deadline:
+                raise RuntimeError(f"only {held} envelopes came: {_status(data_dir)}")
+            if not held:
+                begun = time.perf_counter()
+            time.sleep(_POLL_S)
+        taken_s = time.perf_counter() - begun
+        if _status(data_dir)["state_hash"] != _status(source_dir)["state_hash"]:
+            raise RuntimeError("the states differ")
+        return taken_s
+    finally:
+        _stop(process)
+
+
+def _apart(step: object, data_dir: Path, count: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(theirs, step, str(data_dir), count))
+    process.start()
+    theirs.close()
+    try:
+        answer = ours.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{step} failed") from error
+    process.join()
+    if not isinstance(answer, float):
+        raise TypeError("the process answered with something else")
+    return answer
+
+
+def _run(connection: Connection, step: object, data_dir: str, count: int) -> None:
+    if not callable(step):
+        raise TypeError("not a step")
+    connection.send(step(Path(data_dir), count))
+
+
+def _fill(data_dir: Path, count: int) -> float:
+    """A data dir whose journal holds so many envelopes."""
+    now_ms = wall_ms()
+    store = open_store(Settings(data_dir=data_dir), RealFiles(), role=LockRole.NODE, now_ms=now_ms)
+    messages = Population(now_ms // 1000).messages(count)
+    for at in range(0, count, _FRAME_RECORDS):
+        effects = Effects()
+        for message in messages[at : at + _FRAME_RECORDS]:
+            store.core.handle(Received(message.source, message.raw), now_ms, effects)
+        store.ledger.append(frame_of(effects.records))
+    store.close()
+    return 0.0
+
+
+def _ingest(data_dir: Path, count: int) -> float:
+    """Seconds until as many envelopes are durable that came from memory."""
+
+    async def ingest() -> float:
+        data_dir.mkdir()
+        rig = Rig(data_dir, 0)
+        datagrams = addressed(rig.population.messages(count))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.network.receive)
+            nursery.start_soon(rig.committer.run)
+            nursery.start_soon(rig.write_behind)
+            seconds = await rig.ingest(datagrams)
+            nursery.cancel_scope.cancel()
+        rig.close()
+        return seconds
+
+    return trio.run(ingest)

@@ -1,0 +1,75 @@
+"""What a node says of its holdings: which heads, to whom, and the answers about buckets."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from crabnet import limits
+from crabnet.protocol.digests import DigestTree
+from crabnet.protocol.feed import Feeds
+from crabnet.protocol.sync import Bucket, Head, Heads
+
+
+class Announcer:
+    """Takes turns: over the feeds for peers that know no digests, and over the neighbours."""
+
+    def __init__(self, feeds: Feeds, own: str) -> None:
+        self._feeds = feeds
+        self._own = own
+        self._announced: OrderedDict[str, None] = OrderedDict()
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._turns: dict[str, int] = {}
+        self._turn = 0
+
+    def changed(self, author: str) -> None:
+        """A feed has a new head that neighbours should hear of."""
+        self._announced.pop(author, None)
+        self._recent[author] = None
+        if len(self._recent) > limits.SYNC_RECENT_HEADS_MAX:
+            self._recent.popitem(last=False)
+
+    def choose(self, known: list[str], count: int, entropy: Callable[[], int]) -> list[str]:
+        """The neighbours to tell now: those told longest ago, in random order among equals."""
+        self._turn += 1
+        drawn = {address: (self._turns.get(address, 0), entropy()) for address in known}
+        chosen = heapq.nsmallest(count, known, key=drawn.__getitem__)
+        self._turns = {address: self._turns.get(address, 0) for address in known}
+        self._turns.update(dict.fromkeys(chosen, self._turn))
+        return chosen
+
+    def recent(self) -> list[Head]:
+        """Heads that have changed since this was asked last, a few of them."""
+        authors, self._recent = self._recent, OrderedDict()
+        return self._heads(list(authors))
+
+    def heads(self, heads_max: int) -> list[Head]:
+        """The next part of the version vector: our own head, then those announced longest ago."""
+        authors = [author for author in self._feeds.authors() if author not in self._announced and author != self._own]
+        authors += [author for author in self._announced if author != self._own]
+        chosen = [self._own, *authors[: heads_max - 1]]
+        for author in chosen:
+            if self._feeds.get(author).head_seq:
+                self._announced[author] = None
+                self._announced.move_to_end(author)
+        return self._heads(chosen)
+
+    def _heads(self, authors: list[str]) -> list[Head]:
+        feeds = [self._feeds.get(author) for author in authors]
+        return [Head(feed.author, feed.head_seq, feed.head_id) for feed in feeds if feed.head_seq]
+
+    def buckets(self, tree: DigestTree, prefixes: list[str]) -> Iterator[Heads]:
+        """The answers about buckets, in messages of bounded size."""
+        buckets: list[Bucket] = []
+        heads: list[Head] = []
+        for prefix in dict.fromkeys(prefixes):
+            bucket = tree.bucket(prefix)
+            held = [] if bucket.digests else tree.heads(prefix)[: limits.SYNC_HEADS_PER_MESSAGE_MAX]
+            if len(heads) + len(held) > limits.SYNC_HEADS_PER_MESSAGE_MAX:
+                yield Heads(heads, buckets=buckets)
+                buckets, heads = [], []
+            buckets.append(bucket)
+            heads += held
+        if buckets:
+            yield Heads(heads, buckets=buckets)

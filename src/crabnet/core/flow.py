@@ -1,0 +1,147 @@
+"""How much is asked of whom at once: a window of entries for each source, and a pace for all together.
+
+A window grows with every range that came whole and halves when something was lost, so that neither socket buffers
+overflow nor a fast source waits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from crabnet import limits
+
+
+class Flight(Struct):
+    """A range of a feed that was asked for and has not come whole. ``ended``: the source says that it sent it.
+
+    ``entries`` is how many were asked for; ``last`` comes down when the source says that its answer ended before.
+    """
+
+    author: str
+    first: int
+    last: int
+    source: str
+    number: int
+    asked_ms: int
+    due_ms: int
+    entries: int
+    ended: bool = False
+
+
+class _Source(Struct):
+    window: float = limits.SYNC_WINDOW_ENTRIES_START
+    flying: int = 0
+    flights: dict[int, Flight] = {}
+    number: int = 0
+    landed_ms: int = -limits.SYNC_REQUEST_RETRY_MS_MAX
+    slowed_ms: int = -limits.SYNC_REQUEST_RETRY_MS_MAX
+    slow_start: bool = True
+    tells_ends: bool = False
+
+
+class Flow:
+    """Ranges in flight, by source. ``bytes_per_s`` 0 means no limit."""
+
+    def __init__(self, bytes_per_s: int = 0) -> None:
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        self._bytes_per_s = bytes_per_s
+        self._tokens = float(bytes_per_s)
+        self._earned_ms = 0
+        self.flying = 0
+
+    def room(self, source: str) -> float:
+        """How many more entries may be asked of a source now; none at all while too many are under way."""
+        if self.flying >= limits.SYNC_ENTRIES_IN_FLIGHT_MAX:
+            return 0
+        known = self._sources.get(source)
+        return limits.SYNC_WINDOW_ENTRIES_START if known is None else known.window - known.flying
+
+    def may_ask(self, now_ms: int) -> bool:
+        """False while what came lately was more than the pace allows."""
+        if not self._bytes_per_s:
+            return True
+        earned = max(0, now_ms - self._earned_ms) * self._bytes_per_s / 1000
+        self._tokens = min(float(self._bytes_per_s), self._tokens + earned)
+        self._earned_ms = now_ms
+        return self._tokens > 0
+
+    def came(self, size: int) -> None:
+        """So many bytes came that had been asked for."""
+        self._tokens -= size
+
+    def depart(self, author: str, first: int, last: int, source: str, now_ms: int, wait_ms: int) -> Flight:
+        """A range is asked for; it is overdue after ``wait_ms``."""
+        known = self._sources.get(source)
+        if known is None:
+            known = self._sources[source] = _Source(flights={})
+            self._make_room()
+        self._sources.move_to_end(source)
+        known.number += 1
+        flight = Flight(author, first, last, source, known.number, now_ms, now_ms + wait_ms, last - first + 1)
+        known.flights[flight.number] = flight
+        known.flying += flight.entries
+        self.flying += flight.entries
+        return flight
+
+    def _make_room(self) -> None:
+        if len(self._sources) > limits.PEERS_MAX:
+            idle = next((source for source, each in self._sources.items() if not each.flights), None)
+            if idle is not None:
+                del self._sources[idle]
+
+    def tells_ends(self, source: str) -> bool:
+        """True if the source says where its answers end; others are over when nothing more comes."""
+        known = self._sources.get(source)
+        return known is not None and known.tells_ends
+
+    def landed(self, flight: Flight, now_ms: int) -> None:
+        """All of the range came."""
+        known = self._remove(flight)
+        if known is not None:
+            known.landed_ms = now_ms
+            step = 1.0 if known.slow_start else limits.SYNC_WANT_ENTRIES_MAX / known.window
+            known.window = min(known.window + step * flight.entries, float(limits.SYNC_WINDOW_ENTRIES_MAX))
+
+    def lost(self, flight: Flight, now_ms: int) -> None:
+        """Some of the range, or all, did not come."""
+        known = self._remove(flight)
+        if known is not None and now_ms - known.slowed_ms >= limits.SYNC_SLOW_DOWN_MS:
+            known.slowed_ms = now_ms
+            known.slow_start = False
+            known.window = max(float(limits.SYNC_WINDOW_ENTRIES_MIN), known.window / 2)
+
+    def dropped(self, flight: Flight) -> None:
+        """The range is not wanted any more."""
+        self._remove(flight)
+
+    def _remove(self, flight: Flight) -> _Source | None:
+        known = self._sources.get(flight.source)
+        if known is None or known.flights.pop(flight.number, None) is None:
+            return None
+        known.flying -= flight.entries
+        self.flying -= flight.entries
+        return known
+
+    def is_busy(self, flight: Flight, now_ms: int) -> bool:
+        """True if the source goes on bringing what it was asked for before, so that this one only waits its turn."""
+        known = self._sources.get(flight.source)
+        recent = known is not None and now_ms - known.landed_ms < limits.SYNC_REQUEST_RETRY_MS
+        return recent and now_ms - flight.asked_ms < limits.SYNC_REQUEST_RETRY_MS_MAX
+
+    def ended(self, author: str, first: int, source: str) -> tuple[Flight | None, list[Flight]]:
+        """A source says that it answered the want of ``author`` from ``first`` on.
+
+        The range in flight, if it is one, and those asked for earlier that it must have passed over: answers come in
+        the order of the requests.
+        """
+        known = self._sources.get(source)
+        if known is None:
+            return None, []
+        known.tells_ends = True
+        flight = next((each for each in known.flights.values() if each.author == author and each.first == first), None)
+        if flight is None:
+            return None, []
+        passed = [each for each in known.flights.values() if each.number < flight.number and not each.ended]
+        return flight, passed

@@ -1,0 +1,109 @@
+"""Comparing version vectors with neighbours: from the digest of all heads down to the few buckets that differ.
+
+Who finds that a neighbour holds something else asks it for what lies below, level by level, and gets digests or heads.
+The neighbour does the same in its own time, so each side learns what it lacks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.protocol.digests import DIGITS, DigestTree
+from crabnet.protocol.sync import Bucket
+
+
+class _Descent(Struct):
+    """Under way with one neighbour: (prefix, its digest) still to ask for, and when what was asked for is overdue."""
+
+    waiting: list[tuple[str, str]]
+    asked: dict[str, int]
+    until_ms: int
+    retries: int = 0
+
+
+class _Compared(Struct):
+    ours: str
+    theirs: str
+    until_ms: int
+
+
+class Reconciler:
+    """Which buckets to ask which neighbours about. Bounded in neighbours, in buckets, and in time."""
+
+    def __init__(self, tree: DigestTree) -> None:
+        self._tree = tree
+        self._descents: dict[str, _Descent] = {}
+        self._compared: OrderedDict[str, _Compared] = OrderedDict()
+        self.hungry = False
+
+    def __len__(self) -> int:
+        return len(self._descents)
+
+    def told_root(self, source: str, theirs: str, now_ms: int) -> bool:
+        """A neighbour's digest of everything. True if it holds exactly what we hold."""
+        ours = self._tree.root()
+        if theirs == ours:
+            return True
+        known = self._compared.get(source)
+        again = known is not None and (known.ours, known.theirs) == (ours, theirs) and now_ms < known.until_ms
+        if not theirs or again or source in self._descents or len(self._descents) >= limits.SYNC_DESCENTS_MAX:
+            return False
+        self._compared[source] = _Compared(ours, theirs, now_ms + limits.SYNC_COMPARED_TTL_MS)
+        self._compared.move_to_end(source)
+        if len(self._compared) > limits.PEERS_MAX:
+            self._compared.popitem(last=False)
+        self._descents[source] = _Descent([("", theirs)], {}, now_ms + limits.SYNC_DESCENT_MS_MAX)
+        self.hungry = True
+        return False
+
+    def told_bucket(self, source: str, bucket: Bucket) -> None:
+        """A neighbour's answer about one bucket; what was not asked for is passed over."""
+        descent = self._descents.get(source)
+        if descent is None or descent.asked.pop(bucket.prefix, None) is None:
+            return
+        descent.retries = 0
+        self.hungry = True
+        if len(bucket.prefix) < limits.SYNC_BUCKET_DIGITS_MAX:
+            for digit, digest in zip(DIGITS, bucket.digests, strict=False):
+                child = bucket.prefix + digit
+                if digest and len(descent.waiting) < limits.SYNC_BUCKETS_WAITING_MAX:
+                    descent.waiting.append((child, digest))
+        if not descent.waiting and not descent.asked:
+            del self._descents[source]
+
+    def requests(self, now_ms: int, may_ask: Callable[[str], bool]) -> list[tuple[str, list[str]]]:
+        """(source, prefixes) due now, of sources that ``may_ask`` allows. The others are given up."""
+        self.hungry = False
+        found = []
+        for source, descent in list(self._descents.items()):
+            overdue = [prefix for prefix, due_ms in descent.asked.items() if due_ms <= now_ms]
+            if overdue:
+                descent.retries += 1
+                for prefix in overdue:
+                    del descent.asked[prefix]
+            if now_ms >= descent.until_ms or descent.retries > limits.SYNC_DESCENT_RETRIES_MAX:
+                self._give_up(source)
+                continue
+            prefixes = overdue
+            while descent.waiting and len(prefixes) + len(descent.asked) < limits.SYNC_BUCKETS_PER_MESSAGE_MAX:
+                prefix, theirs = descent.waiting.pop()
+                if self._tree.digest(prefix) != theirs:
+                    prefixes.append(prefix)
+            if prefixes and may_ask(source):
+                wait_ms = limits.SYNC_REQUEST_RETRY_MS << descent.retries
+                descent.asked.update(dict.fromkeys(prefixes, now_ms + wait_ms))
+                found.append((source, prefixes))
+            elif prefixes:
+                self._give_up(source)
+            elif not descent.asked:
+                del self._descents[source]
+        return found
+
+    def _give_up(self, source: str) -> None:
+        """The comparison is not complete: the next digest of this neighbour begins another."""
+        del self._descents[source]
+        self._compared.pop(source, None)
