@@ -53,10 +53,12 @@ def test_a_repaired_data_dir_needs_a_peer_or_the_operators_word(tmp_path: Path) 
 
 def test_a_repaired_node_writes_again_when_a_peer_has_confirmed_its_feed(nodes: Nodes) -> None:
     first, second = pair(nodes)
+    second.end()
     first.end()
     damage(first.data_dir)
     first.start()
     assert first.cli(*PUBLISH).returncode == ExitCode.REFUSED
+    second.start()
     first.await_event("feed_confirmed")
     wait_for("the mark to go", lambda: not (first.data_dir / "feed-risk").exists())
     first.ok(*PUBLISH)

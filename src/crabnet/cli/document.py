@@ -41,6 +41,7 @@ _JSON: Final = {
         ' "proof"}`, `proof` being the document itself'
     ),
     "status": "the answer of the method `status`",
+    "peers": "the answer of the method `peers`",
     "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
