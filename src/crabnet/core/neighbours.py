@@ -190,7 +190,7 @@ class Neighbours:
             return
         own = meta.from_ == self._signer.node_id
         if item.reason is Reason.FORK:
-            self.planner.fork_lost(meta.from_, now_ms)
+            self.planner.fork_lost(meta.from_, source, now_ms)
         elif own and (item.record is not None or item.parked):
             adopted = item.record is not None
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):

@@ -30,6 +30,7 @@ def _any_room(_author: str, _now_ms: int) -> int:
 class _Missing(Struct):
     """The feed is known to reach ``upto``; ``sources`` said so. ``forked_at`` is the lowest seq that does not link.
 
+    ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
     ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
     """
 
@@ -44,6 +45,7 @@ class _Missing(Struct):
     behind: tuple[int, int] = _NO_RANGE
     forked_at: int = 0
     fork_id: str = ""
+    fork_source: str = ""
     attempts: int = 0
     timer_ms: int | None = None
 
@@ -88,6 +90,7 @@ class SyncPlanner:
             self._ready[author] = None
         if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
             missing.forked_at = forked_at
+            missing.fork_source = source
             missing.attempts = 0
             missing.ask_ms = now_ms
             self._ready[author] = None
@@ -108,7 +111,7 @@ class SyncPlanner:
         news = self.note(head.author, head.seq, source, now_ms, proven=proven, forked_at=head.seq + 1)
         missing = self._missing.get(head.author)
         if missing is not None:
-            missing.fork_id = head.id
+            missing.fork_id, missing.fork_source = head.id, source
         return news
 
     def wanted(self, author: str, seq: int) -> bool:
@@ -153,10 +156,10 @@ class SyncPlanner:
             self._schedule(author, missing, flights[0].due_ms)
         return None
 
-    def fork_lost(self, author: str, now_ms: int) -> None:
-        """The other branch of a fork does not stand: nothing more of it is asked for."""
+    def fork_lost(self, author: str, source: str, now_ms: int) -> None:
+        """The branch of a fork that ``source`` holds does not stand: nothing more of it is asked for."""
         missing = self._missing.get(author)
-        if missing is None or not missing.forked_at:
+        if missing is None or not missing.forked_at or source != missing.fork_source:
             return
         if missing.fork_id:
             self._lost_forks[author] = (missing.fork_id, now_ms + limits.SYNC_LOST_FORK_MS)
