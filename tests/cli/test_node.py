@@ -138,7 +138,7 @@ def test_the_control_document_names_all_methods_and_fields(tmp_path: Path, start
     text = (Path(__file__).parents[2] / "docs" / "CONTROL.md").read_text(encoding="utf-8")
     start(tmp_path / "d")
     methods = re.findall(r"^\| `([a-z.]+)` \|", text, re.MULTILINE)
-    assert len(methods) == 14
+    assert len(methods) == 15
     for method in methods:
         try:
             call(tmp_path / "d", method, {"no_such_param": 1}, 30_000)
