@@ -62,11 +62,13 @@ class DigestTree:
         return Bucket(prefix, ["" if digest == _EMPTY else digest.hex() for digest in digests])
 
     def heads(self, prefix: str) -> list[Head]:
-        """The heads in a bucket of few."""
+        """The heads in a bucket of few, by author."""
         self._refresh()
         found = self._find(prefix)
         members = found if isinstance(found, dict) else found.members
-        return [Head(feed.author, feed.head_seq, feed.head_id) for feed in map(self._feeds.get, members.values())]
+        return [
+            Head(feed.author, feed.head_seq, feed.head_id) for feed in map(self._feeds.get, sorted(members.values()))
+        ]
 
     def _refresh(self) -> None:
         changed = self._changed
