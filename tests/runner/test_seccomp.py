@@ -203,6 +203,23 @@ def test_an_older_landlock_leaves_more_to_the_filter(tmp_path: Path) -> None:
     assert set(new.values()) == {"ok"}
 
 
+@here
+def test_memory_that_nobody_counts_is_refused(tmp_path: Path) -> None:
+    attempts = {
+        "memfd": "attempt(lambda: os.close(os.memfd_create('x')))",
+        "hiding": numbered("call(SYS_prctl, 4, 0, 0, 0, 0)"),
+        "showing": numbered("call(SYS_prctl, 4, 1, 0, 0, 0)"),
+    }
+
+    for profile in EVERYWHERE:
+        assert answers(filter_program(profile, counted=False), attempts, tmp_path) == {
+            "memfd": "ENOSYS",
+            "hiding": "EPERM",
+            "showing": "ok",
+        }
+        assert set(answers(filter_program(profile), attempts, tmp_path).values()) == {"ok"}
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="not an x86_64 machine")
 @pytest.mark.parametrize("profile", EVERYWHERE)
 def test_x32_is_refused_and_32_bit_programs_are_killed(profile: SyscallProfile, tmp_path: Path) -> None:
@@ -302,7 +319,7 @@ def verdict(rules: tuple[Rule, ...], machine: str, number: int, arguments: list[
 
 
 VALUES = sorted(
-    {condition.value for profile in EVERYWHERE for rule in rules_of(profile, 1) for condition in rule.when}
+    {c.value for profile in EVERYWHERE for rule in rules_of(profile, 1, counted=False) for c in rule.when}
     | {0, 1, 2, 0o644, 0o100644, 0o4755}
 )
 ARGUMENT = st.one_of(
@@ -317,19 +334,20 @@ ARGUMENT = st.one_of(
     profile=st.sampled_from(EVERYWHERE),
     machine=st.sampled_from(MACHINES),
     abi=st.integers(1, 8),
+    counted=st.booleans(),
     name=st.sampled_from(sorted(SYSCALLS)),
     other=st.none() | st.integers(0, 600),
     arguments=st.lists(ARGUMENT, min_size=6, max_size=6),
 )
 def test_a_program_means_its_rules(
-    profile: SyscallProfile, machine: str, abi: int, name: str, other: int | None, arguments: list[int]
+    profile: SyscallProfile, machine: str, abi: int, counted: bool, name: str, other: int | None, arguments: list[int]
 ) -> None:
-    program = filter_program(profile, machine=machine, landlock_abi=abi)
+    program = filter_program(profile, machine=machine, landlock_abi=abi, counted=counted)
     number = SYSCALLS[name][MACHINES.index(machine)] if other is None else other
     if number is None:
         return
 
     assert run_filter(program, ARCH[machine], number, arguments) == verdict(
-        rules_of(profile, abi), machine, number, arguments
+        rules_of(profile, abi, counted=counted), machine, number, arguments
     )
     assert run_filter(program, 0x40000003, number, arguments) == 0x80000000

@@ -182,6 +182,13 @@ _BESIDE_LANDLOCK: Final = (
     # Objects that would stay after the run.
     Rule("shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open mq_unlink", errno.EPERM),
 )
+# What a watch of the processes cannot count, or that hides them from it. A process that is not "dumpable" shows
+# nothing of itself (PR_SET_DUMPABLE, proc(5)).
+_UNCOUNTED: Final = (
+    Rule("memfd_create", errno.ENOSYS),
+    Rule("shmget shmat shmctl", errno.EPERM),
+    Rule("prctl", errno.EPERM, (Condition(0, Comparison.EQUAL, 4), Condition(1, Comparison.NOT_EQUAL, 1))),
+)
 _TRUNCATE_BY_PATH: Final = Rule("truncate", errno.EPERM)
 _SIGNALS_TO_OTHERS: Final = (
     Rule("kill", errno.EPERM, (Condition(0, Comparison.NOT_EQUAL, 0),)),
@@ -211,35 +218,44 @@ class _Instruction(NamedTuple):
     value: int
 
 
-def rules_of(profile: SyscallProfile, landlock_abi: int = _LANDLOCK_ABI_SIGNALS) -> tuple[Rule, ...]:
+def rules_of(
+    profile: SyscallProfile, landlock_abi: int = _LANDLOCK_ABI_SIGNALS, *, counted: bool = True
+) -> tuple[Rule, ...]:
     """The rules of a profile; the first whose conditions hold decides about a call.
 
-    ``landlock_abi`` counts for ``LANDLOCK`` only: what an older Landlock leaves open is refused here.
+    ``landlock_abi`` counts for ``LANDLOCK`` only: what an older Landlock leaves open is refused here. ``counted``:
+    a control group limits the memory of the run; without one, memory that belongs to no process is refused.
     """
+    rest = () if counted else _UNCOUNTED
     if profile is SyscallProfile.NETWORK:
-        return (*_NEVER, *_INTERNET_SOCKETS)
+        return (*_NEVER, *_INTERNET_SOCKETS, *rest)
     if profile is SyscallProfile.STRICT:
-        return (*_NEVER, *_NO_SOCKETS)
+        return (*_NEVER, *_NO_SOCKETS, *rest)
     older: tuple[Rule, ...] = ()
     if landlock_abi < _LANDLOCK_ABI_TRUNCATE:
         older += (_TRUNCATE_BY_PATH,)
     if landlock_abi < _LANDLOCK_ABI_SIGNALS:
         older += _SIGNALS_TO_OTHERS
-    return (*_NEVER, *_NO_SOCKETS, *_BESIDE_LANDLOCK, *older)
+    return (*_NEVER, *_NO_SOCKETS, *_BESIDE_LANDLOCK, *older, *rest)
 
 
 def filter_program(
-    profile: SyscallProfile, *, machine: str | None = None, landlock_abi: int = _LANDLOCK_ABI_SIGNALS
+    profile: SyscallProfile,
+    *,
+    machine: str | None = None,
+    landlock_abi: int = _LANDLOCK_ABI_SIGNALS,
+    counted: bool = True,
 ) -> bytes:
     """The filter as an array of ``struct sock_filter``, in the byte order of x86_64 and aarch64.
 
-    ``machine`` is one of ``MACHINES``, by default the present one. Raises ``OSError`` (ENOSYS) for others.
+    ``landlock_abi`` and ``counted`` are those of ``rules_of``. ``machine`` is one of ``MACHINES``, by default the
+    present one. Raises ``OSError`` (ENOSYS) for others.
     """
     machine = os.uname().machine if machine is None else machine
     if machine not in _AUDIT_ARCH:
         raise OSError(errno.ENOSYS, f"there is no system call filter for {machine} machines")
     rules_by_number: dict[int, list[Rule]] = {}
-    for rule in rules_of(profile, landlock_abi):
+    for rule in rules_of(profile, landlock_abi, counted=counted):
         for name in rule.calls.split():
             number = SYSCALLS[name].x86_64 if machine == "x86_64" else SYSCALLS[name].aarch64
             if number is not None:

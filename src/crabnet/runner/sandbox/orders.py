@@ -62,6 +62,7 @@ def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user
             cpu_ms=limits.cpu_time_s * 1000,
             cpu_percent=limits.cpu_percent,
             workdir_bytes=limits.workdir_bytes if launch.fresh and not boxed else 0,
+            file_bytes=limits.file_bytes,
         ),
         cgroup=cgroups.order_for(fence.cgroups, group_name) if fence.cgroups is not None else None,
         name=group_name,
@@ -70,7 +71,7 @@ def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user
         tmpfs=[path for path in bwrap.DISKS if launch.fresh or path != bwrap.WORK] if boxed else [],
         grants=_grants() if fence.mode is Mode.LANDLOCK else [],
         workdir_rights=landlock.WORK if launch.fresh else landlock.READ_EXECUTE,
-        seccomp=_filter(fence, agreed.profile).hex(),
+        seccomp=_filter(fence, agreed.profile, counted=counted).hex(),
     )
 
 
@@ -112,9 +113,9 @@ def _grants() -> list[tuple[str, int]]:
     ]
 
 
-def _filter(fence: Fence, profile: Profile) -> bytes:
+def _filter(fence: Fence, profile: Profile, *, counted: bool) -> bytes:
     if fence.mode is Mode.BWRAP:
-        return filter_program(_SYSCALL_PROFILES[profile])
+        return filter_program(_SYSCALL_PROFILES[profile], counted=counted)
     if fence.mode is Mode.LANDLOCK:
-        return filter_program(SyscallProfile.LANDLOCK, landlock_abi=fence.landlock_abi)
+        return filter_program(SyscallProfile.LANDLOCK, landlock_abi=fence.landlock_abi, counted=counted)
     return b""

@@ -39,7 +39,15 @@ from crabnet.runner.supervisor.spawn import (
     start_bwrap,
     start_plain,
 )
-from crabnet.runner.supervisor.tree import NAMES_MAX, children_of, disk_beneath, usage_beneath
+from crabnet.runner.supervisor.tree import (
+    NAMES_MAX,
+    TreeUsage,
+    children_of,
+    disk_beneath,
+    memory_beneath,
+    removed_beneath,
+    usage_beneath,
+)
 
 KILL_RETRY_MS = 50
 WATCH_MS = 100
@@ -72,7 +80,8 @@ class Supervisor:
         self._main_alive = False
         self._terminating = False
         self._killing = False
-        self._kill_user_at_s = self._disk_look_at_s = 0.0
+        self._kill_user_at_s = self._disk_look_at_s = self._memory_look_at_s = 0.0
+        self._failed = False
         self._reaped_cpu_s = 0.0
         self._cpu_ms = 0
         self._memory_peak_bytes = 0
@@ -101,6 +110,7 @@ class Supervisor:
         self._supervise(wake)
         self._disk_look_at_s = 0.0
         self._look()
+        self._look_for_full_file()
         self._clear()
         self._tell(
             {
@@ -158,8 +168,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         poll.register(self._control, select.POLLIN)
-        counted = self._cgroup is not None and self._cgroup.limits_memory
-        watch_ms = WATCH_MS if counted else WATCH_CLOSELY_MS
+        watch_ms = WATCH_MS if self._counted else WATCH_CLOSELY_MS
         while self._reap():
             if not self._main_alive and not self._terminating:
                 self._killing = True
@@ -185,6 +194,7 @@ class Supervisor:
             self._memory_peak_bytes = max(self._memory_peak_bytes, usage.ru_maxrss * 1024)
             if pid == self._started.pid:
                 self._main_alive = False
+                self._failed = status != 0
                 self._tell({"event": "exited", "status": self._command_status(status)})
 
     def _command_status(self, status: int) -> int:
@@ -224,18 +234,19 @@ class Supervisor:
         tree = usage_beneath(os.getpid())
         group = self._cgroup.usage() if self._cgroup is not None else CgroupUsage(0, 0, 0, 0)
         self._cpu_ms = max(self._cpu_ms, group.cpu_ms, round(self._reaped_cpu_s * 1000) + tree.cpu_ms)
-        self._memory_peak_bytes = max(self._memory_peak_bytes, group.memory_peak_bytes, tree.private_bytes)
+        self._memory_peak_bytes = max(
+            self._memory_peak_bytes, group.memory_peak_bytes, tree.private_bytes, self._shared_too(tree)
+        )
         if group.fork_refusals or tree.threads - spare >= bounds.processes:
             self._limits_hit.setdefault("processes")
         if any(_is_full(fd) for fd in self._disks):
             self._limits_hit.setdefault("disk")
         fatal = []
-        counted = self._cgroup is not None and self._cgroup.limits_memory
-        if group.oom_kills or (not counted and self._memory_peak_bytes >= bounds.memory_bytes):
+        if group.oom_kills or (not self._counted and self._memory_peak_bytes >= bounds.memory_bytes):
             fatal.append("memory")
         if self._cpu_ms > bounds.cpu_ms:
             fatal.append("cpu")
-        if self._overfull(bounds.workdir_bytes):
+        if self._overfull(bounds.workdir_bytes) or (not self._counted and any(map(_is_crowded, self._disks))):
             fatal.append("disk")
         fresh = [limit for limit in fatal if limit not in self._limits_hit]
         if fresh:
@@ -243,13 +254,35 @@ class Supervisor:
             self._tell({"event": "limit", "limits_hit": fresh})
             self._killing = True
 
+    @property
+    def _counted(self) -> bool:
+        """Whether a control group limits the memory of the whole run."""
+        return self._cgroup is not None and self._cgroup.limits_memory
+
+    def _shared_too(self, tree: TreeUsage) -> int:
+        """Memory with what processes share, where nothing else counts it. Looks closely only when it may be much."""
+        now_s = time.monotonic()
+        if self._counted or tree.resident_bytes < self._order.bounds.memory_bytes or now_s < self._memory_look_at_s:
+            return 0
+        found = memory_beneath(os.getpid())
+        self._memory_look_at_s = time.monotonic() + WATCH_MS / 1000
+        return found
+
+    def _look_for_full_file(self) -> None:
+        """Whether a command that failed has made a file as large as one may be: the kernel tells only the command."""
+        if self._failed and self._order.bounds.file_bytes and "disk" not in self._limits_hit:
+            places = self._disks or ([self._order.workdir_fd] if self._order.bounds.workdir_bytes else [])
+            if any(disk_beneath(fd).largest_bytes >= self._order.bounds.file_bytes for fd in places):
+                self._limits_hit.setdefault("file_size")
+
     def _overfull(self, bytes_max: int) -> bool:
         """Whether the work dir on the host's disk holds too much. Looks seldom: it has to walk."""
         if not bytes_max or time.monotonic() < self._disk_look_at_s:
             return False
-        used, names = disk_beneath(self._order.workdir_fd)
+        found = disk_beneath(self._order.workdir_fd)
+        removed_bytes = removed_beneath(os.getpid(), os.fstat(self._order.workdir_fd).st_dev)
         self._disk_look_at_s = time.monotonic() + WATCH_DISK_MS / 1000
-        return used > bytes_max or names > NAMES_MAX
+        return found.used_bytes + removed_bytes > bytes_max or found.names > NAMES_MAX
 
     def _kill(self) -> None:
         """Kill every process of the run. Orphans become ours, wake us by that, and are next.
@@ -323,6 +356,14 @@ def _is_full(fd: int) -> bool:
     with contextlib.suppress(OSError):
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize < FULL_BYTES or found.f_favail == 0
+    return False
+
+
+def _is_crowded(fd: int) -> bool:
+    """Whether a file system holds so many files that the memory for them, which its size does not count, matters."""
+    with contextlib.suppress(OSError):
+        found = os.fstatvfs(fd)
+        return found.f_files - found.f_ffree > NAMES_MAX
     return False
 
 

@@ -27,6 +27,8 @@ class Bounds(NamedTuple):
     cpu_percent: int
     workdir_bytes: int
     """Watched in a work dir on a disk of the host; 0 where a file system of its own keeps it."""
+    file_bytes: int = 0
+    """Of one file; the kernel keeps it, this is for telling that it was reached."""
 
 
 class Order(NamedTuple):

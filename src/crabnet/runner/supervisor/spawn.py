@@ -114,6 +114,7 @@ def start_plain(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
 def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
     """Make the sandbox up to its gate. Raises SetupError, Abandoned."""
     deadline_s = time.monotonic() + SETUP_WAIT_S
+    launcher = -1
     gate_read, gate = os.pipe2(os.O_CLOEXEC)
     ready, ready_write = os.pipe2(os.O_CLOEXEC)
     info, info_write = os.pipe2(os.O_CLOEXEC)
@@ -121,13 +122,14 @@ def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
     pid = 0
     try:
         pid = _fork(order, pipes, member_files, inside)
+        launcher = os.pidfd_open(pid)
         for fd in (gate_read, ready_write, info_write):
             os.close(fd)
         text = b""
         while b"}" not in text:
-            text += _read_some(info, pipes.control, deadline_s)
+            text += _read_some(info, pipes.control, launcher, deadline_s)
         root_pid = int(json.loads(text)["child-pid"])
-        _read_some(ready, pipes.control, deadline_s)
+        _read_some(ready, pipes.control, launcher, deadline_s)
         _await_init(root_pid, deadline_s)
         commands = children_of(root_pid)
         if len(commands) != 1:
@@ -145,6 +147,8 @@ def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
     finally:
         os.close(ready)
         os.close(info)
+        if launcher >= 0:
+            os.close(launcher)
     return Started(pid, root_pid, commands[0], gate)
 
 
@@ -154,11 +158,11 @@ def _end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _read_some(fd: int, control: int, deadline_s: float) -> bytes:
-    """Wait for bytes on ``fd`` while the node lives. Raises SetupError at its end or after the time, Abandoned."""
+def _read_some(fd: int, control: int, launcher: int, deadline_s: float) -> bytes:
+    """Wait for bytes on ``fd`` while the node and bwrap live. Raises SetupError, also after the time, and Abandoned."""
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    poll.register(control, select.POLLIN)
+    for one in (fd, control, launcher):
+        poll.register(one, select.POLLIN)
     while True:
         left_ms = round((deadline_s - time.monotonic()) * 1000)
         events = poll.poll(left_ms) if left_ms > 0 else []
@@ -170,6 +174,8 @@ def _read_some(fd: int, control: int, deadline_s: float) -> bytes:
                 if not data:
                     raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command began")
                 return data
+        if any(ready == launcher for ready, _ in events):
+            raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command began")
         if not os.read(control, 16):
             raise Abandoned
 

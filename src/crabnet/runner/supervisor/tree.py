@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from typing import NamedTuple
 
 _PROCESSES_READ_MAX = 4_096
@@ -24,6 +25,8 @@ class TreeUsage(NamedTuple):
     cpu_ms: int
     private_bytes: int
     """Resident pages that are not shared."""
+    resident_bytes: int
+    """Shared pages are in there as often as processes share them."""
 
 
 def children_of(pid: int) -> list[int]:
@@ -37,7 +40,7 @@ def children_of(pid: int) -> list[int]:
 
 def usage_beneath(pid: int) -> TreeUsage:
     """Sum up the descendants of ``pid``, without itself. What comes and goes meanwhile may be missed."""
-    threads = cpu_ticks = pages = read = 0
+    threads = cpu_ticks = pages = resident_pages = read = 0
     waiting = children_of(pid)
     while waiting and read < _PROCESSES_READ_MAX:
         child = waiting.pop()
@@ -48,16 +51,61 @@ def usage_beneath(pid: int) -> TreeUsage:
             threads += int(fields[_THREADS])
             resident, shared = _read(f"/proc/{child}/statm").split()[1:3]
             pages += int(resident) - int(shared)
+            resident_pages += int(resident)
             waiting += children_of(child)
-    return TreeUsage(threads, cpu_ticks * 1000 // _TICKS_PER_S, pages * _PAGE_BYTES)
+    cpu_ms = cpu_ticks * 1000 // _TICKS_PER_S
+    return TreeUsage(threads, cpu_ms, pages * _PAGE_BYTES, resident_pages * _PAGE_BYTES)
 
 
-def disk_beneath(directory: int) -> tuple[int, int]:
-    """Bytes on disk and names beneath an open directory. Follows no link at the end of a path.
+def memory_beneath(pid: int) -> int:
+    """Bytes of memory that the descendants of ``pid`` hold and that no file on a disk stands behind.
 
-    Stops at ``NAMES_MAX`` names; a directory too deep for a path counts as that many.
+    A page that several share counts once. Costs more than ``usage_beneath``: the kernel walks their page tables.
     """
-    used = names = 0
+    total = 0
+    for child in _descendants(pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in _read(f"/proc/{child}/smaps_rollup").splitlines():
+                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def removed_beneath(pid: int, device: int) -> int:
+    """Bytes on ``device`` of files without a name that the descendants of ``pid`` have open."""
+    sizes: dict[int, int] = {}
+    for child in _descendants(pid):
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{child}/fd"):
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{child}/fd/{fd}")
+                    if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
+                        sizes[found.st_ino] = found.st_blocks * _BLOCK_BYTES
+    return sum(sizes.values())
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    waiting = children_of(pid)
+    while waiting and len(found) < _PROCESSES_READ_MAX:
+        found.append(waiting.pop())
+        waiting += children_of(found[-1])
+    return found
+
+
+class DiskUsage(NamedTuple):
+    """What lies beneath a directory. ``largest_bytes`` is the size of its largest file, holes included."""
+
+    used_bytes: int
+    names: int
+    largest_bytes: int
+
+
+def disk_beneath(directory: int) -> DiskUsage:
+    """Follows no link at the end of a path. Stops at ``NAMES_MAX`` names; a directory too deep for a path counts as
+    that many.
+    """
+    used = names = largest = 0
     waiting = ["."]
     while waiting and names <= NAMES_MAX:
         path = waiting.pop()
@@ -71,7 +119,10 @@ def disk_beneath(directory: int) -> tuple[int, int]:
             for entry in os.scandir(fd):
                 names += 1
                 with contextlib.suppress(OSError):
-                    used += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+                    found = entry.stat(follow_symlinks=False)
+                    used += found.st_blocks * _BLOCK_BYTES
+                    if stat.S_ISREG(found.st_mode):
+                        largest = max(largest, found.st_size)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{path}/{entry.name}")
                 if names > NAMES_MAX:
@@ -80,7 +131,7 @@ def disk_beneath(directory: int) -> tuple[int, int]:
             pass
         finally:
             os.close(fd)
-    return used, names
+    return DiskUsage(used, names, largest)
 
 
 def threads_of_user(uid: int) -> int:
