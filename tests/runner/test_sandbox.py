@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -207,17 +208,18 @@ async def test_sigterm_reaches_the_command(fence: Fence) -> None:
 
 
 @pytest.mark.skipif(BWRAP is None, reason="needs bubblewrap")
-async def test_the_operators_directory_is_shown_but_not_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    (tmp_path / "data").write_text("shared\n")
-    policy = replace(ANY, workdir=tmp_path)
-    fence = Fence(Mode.BWRAP, bwrap=BWRAP)
+async def test_the_operators_directory_is_shown_but_not_written() -> None:
+    # Not pytest's: that lies in a directory which nobody else may enter.
+    with tempfile.TemporaryDirectory(prefix="crabnet-shown-") as name:
+        shown = Path(name)
+        shown.chmod(0o755)
+        (shown / "data").write_text("shared\n")
+        policy = replace(ANY, workdir=shown)
+        fence = Fence(Mode.BWRAP, bwrap=BWRAP)
 
-    assert (await run("cat data", fence, policy=policy)).stdout == "shared\n"
-    assert (await run("touch new", fence, policy=policy)).exit_code != 0
-    assert not (tmp_path / "new").exists()
+        assert (await run("cat data", fence, policy=policy)).stdout == "shared\n"
+        assert (await run("touch new", fence, policy=policy)).exit_code != 0
+        assert not (shown / "new").exists()
 
 
 # --- control groups and leftovers ---
