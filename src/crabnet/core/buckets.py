@@ -21,7 +21,8 @@ class TokenBucket:
         at_ms = self._at_ms
         if at_ms != now_ms:
             if at_ms is not None and at_ms < now_ms:
-                self._tokens = min(self.burst, self._tokens + (now_ms - at_ms) * self.per_s / 1000)
+                tokens = self._tokens + (now_ms - at_ms) * self.per_s / 1000
+                self._tokens = tokens if tokens < self.burst else self.burst
             self._at_ms = now_ms
         return self._tokens
 
@@ -33,10 +34,12 @@ class TokenBucket:
         """Take tokens if there are enough. More than ``burst`` at once counts as ``burst``, or it could never be."""
         if not self.per_s:
             return True
-        amount = min(amount, self.burst)
-        if self.room(now_ms) < amount:
+        if amount > self.burst:
+            amount = self.burst
+        tokens = self._tokens if now_ms == self._at_ms else self.room(now_ms)
+        if tokens < amount:
             return False
-        self._tokens -= amount
+        self._tokens = tokens - amount
         return True
 
     def wait_ms(self, now_ms: int, amount: float = 1) -> int:

@@ -141,7 +141,9 @@ class SourceGate:
             return Reason.SOURCE_BLOCKED
         if not row.rate.take(now_ms):
             return Reason.RATE_LIMITED
-        return None if row.share.take(now_ms) or self._total.take(now_ms) else Reason.RATE_LIMITED
+        if not self._rates.total_per_s or row.share.take(now_ms) or self._total.take(now_ms):
+            return None
+        return Reason.RATE_LIMITED
 
     def _peer(self, source: str) -> _PeerRow:
         row = self._peers.get(source)
