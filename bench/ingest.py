@@ -25,7 +25,9 @@ from nacl.bindings import crypto_sign_open
 from bench.report import Measure, at_least, at_most, spread
 from bench.workload import NAMESPACE, Message, Population
 from crabnet import limits
+from crabnet.core.authors import AuthorRates
 from crabnet.core.core import Core, CoreConfig
+from crabnet.core.sources import SourceRates
 from crabnet.monitor.writer import EventLog
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import wall_ms
@@ -49,6 +51,20 @@ SEEDS: Final = (1_000, 10_000, 100_000)
 _WRITE_BEHIND_SEEDS: Final = 10_000
 _DRAIN: Final = 256
 """Datagrams that the transport hands over at once, as the UDP transport does."""
+
+
+_FAR: Final = 10_000_000
+"""Limits that are on, and cost what they cost, but refuse nothing."""
+_SOURCES: Final = SourceRates(
+    threshold_per_s=_FAR, rejects_per_s=_FAR, strangers_per_s=_FAR, peer_per_s=_FAR, total_per_s=_FAR
+)
+_AUTHORS: Final = AuthorRates(
+    envelopes_per_s=_FAR,
+    bytes_per_s=1000 * _FAR,
+    newcomer_envelopes_per_s=_FAR,
+    newcomer_bytes_per_s=1000 * _FAR,
+    history_envelopes_per_s=_FAR,
+)
 
 
 class Turn(Struct, frozen=True):
@@ -100,7 +116,7 @@ class Rig:
         files = RealFiles()
         self.population = Population(now_ms // 1000)
         self._verifier = ParallelVerifier()
-        self.core = Core(CoreConfig(), Signer(b"\1" * 32), entropy, self._verifier)
+        self.core = Core(CoreConfig(sources=_SOURCES, authors=_AUTHORS), Signer(b"\1" * 32), entropy, self._verifier)
         self.core.replica.state.load(self.population.hold(seeds), 1)
         self.core.replica.feeds.load(self.population.feeds(), 1)
         gc.collect()

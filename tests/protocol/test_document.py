@@ -38,6 +38,7 @@ from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.fragment_wire import CHUNK_BYTES
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of
+from crabnet.settings import Settings
 from tests.protocol.test_admission import DEFECTS
 from tests.support.envelopes import admitted
 
@@ -209,6 +210,7 @@ def test_the_steps_of_verification_are_those_of_the_code() -> None:
         assert (word == "ignore") == (reason in IGNORED)
 
 
+DEFAULTS = Settings()
 NUMBERS = {
     "11 UDP": [
         limits.DATAGRAM_BYTES_MAX,
@@ -238,7 +240,35 @@ NUMBERS = {
         limits.PARKED_BYTES_MAX // 2**20,
     ],
     "9 Verification": [limits.ENVELOPE_BYTES_MAX, AdmissionPolicy().message_ttl_s, AdmissionPolicy().future_skew_s],
-    "10 Lifecycle": [limits.ORPHAN_FACTS_MAX, limits.ORPHAN_FACTS_PER_AUTHOR_MAX, limits.WAITING_FACTS_PER_SEED_MAX],
+    "Budgets": [
+        DEFAULTS.udp_source_fast_fail_threshold_per_sec,
+        DEFAULTS.udp_strangers_per_sec,
+        DEFAULTS.udp_peer_datagrams_per_sec,
+        DEFAULTS.udp_datagrams_per_sec,
+        DEFAULTS.udp_source_rejects_per_sec,
+        DEFAULTS.udp_source_block_ms // 1000,
+        DEFAULTS.udp_source_block_ms_max // 1000,
+        DEFAULTS.author_envelopes_per_sec,
+        DEFAULTS.author_bytes_per_sec // 1024,
+        DEFAULTS.newcomer_envelopes_per_sec,
+        DEFAULTS.newcomer_bytes_per_sec // 1024,
+        DEFAULTS.history_envelopes_per_sec,
+        limits.SOURCE_SHARE_PER_S,
+        limits.SOURCE_TRICKLE_PER_S,
+        limits.SOURCE_GOOD_MIN,
+        limits.AUTHOR_KNOWN_ENTRIES,
+        limits.AUTHOR_PAUSE_MS // 1000,
+        limits.AUTHOR_WATCH_MS // 1000,
+        limits.AUTHOR_THRONG_MS // 1000,
+        limits.AUTHOR_HISTORY_BURST,
+    ],
+    "10 Lifecycle": [
+        limits.ORPHAN_FACTS_MAX,
+        limits.ORPHAN_FACTS_PER_AUTHOR_MAX,
+        limits.WAITING_FACTS_PER_SEED_MAX,
+        limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
+        limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
+    ],
     "3 JSON": [limits.JSON_DEPTH_MAX, limits.INTEGER_MAX],
     "Seed": [limits.CLAIM_WINDOW_S_DEFAULT],
     "13 Baseline": [limits.LEGACY_INTEGER_MAX, limits.DATAGRAM_RECEIVE_BYTES_MAX],

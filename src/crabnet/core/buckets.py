@@ -34,8 +34,7 @@ class TokenBucket:
         """Take tokens if there are enough. More than ``burst`` at once counts as ``burst``, or it could never be."""
         if not self.per_s:
             return True
-        if amount > self.burst:
-            amount = self.burst
+        amount = min(amount, self.burst)
         tokens = self._tokens if now_ms == self._at_ms else self.room(now_ms)
         if tokens < amount:
             return False
