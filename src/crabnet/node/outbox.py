@@ -24,6 +24,13 @@ def steady_ms() -> int:
     return int(trio.current_time() * 1000)
 
 
+async def _pace(bucket: TokenBucket) -> None:
+    """Wait until one more datagram may be sent."""
+    while not bucket.take(steady_ms()):
+        wait_ms = bucket.wait_ms(steady_ms())
+        await trio.sleep(wait_ms / 1000)
+
+
 @dataclass(slots=True)
 class _Trouble:
     """A target that could not be sent to: what waits, and when it is tried again."""
@@ -55,7 +62,8 @@ class Outbox:
         self._queue: deque[Send] = deque()
         self._wake = trio.Event()
         self._trouble: dict[Address, _Trouble] = {}
-        self._bucket = TokenBucket(datagrams_per_s)
+        self._broadcasts = TokenBucket(datagrams_per_s)
+        self._answers = TokenBucket(datagrams_per_s)
         self.sent = SentCache()
         self.datagrams_sent = 0
         self.dropped = 0
@@ -135,20 +143,17 @@ class Outbox:
             )
         datagrams = [data] if self._legacy else self.sent.split(data, steady_ms())
         for datagram in datagrams:
-            await self._pace()
+            await _pace(self._broadcasts)
             await self._transport.send(datagram, target)
             self.datagrams_sent += 1
 
-    async def _pace(self) -> None:
-        """Wait until one more datagram may be sent."""
-        while not self._bucket.take(steady_ms()):
-            wait_ms = self._bucket.wait_ms(steady_ms())
-            await trio.sleep(wait_ms / 1000)
-
     async def send_raw(self, datagrams: list[bytes], to: Address) -> None:
-        """Send datagrams that are answers: dropped on failure, for the other side asks again."""
+        """Send datagrams that are answers: dropped on failure, for the other side asks again.
+
+        They have a bucket of their own: whoever asks a lot does not hold up what this node has to say.
+        """
         for datagram in datagrams:
-            await self._pace()
+            await _pace(self._answers)
             try:
                 await self._transport.send(datagram, to)
             except NetworkError:
