@@ -324,6 +324,7 @@ class Node:
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
         nursery.start_soon(self._watched, self._write_events)
+        nursery.start_soon(self._watched, self.outbox.run)
         if not self.listen:
             return
         report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
@@ -334,7 +335,6 @@ class Node:
         )
         nursery.start_soon(self._watched, self._prepare_runner)
         for job in (
-            self.outbox.run,
             self.network.receive,
             self.serving.run,
             self._tick,
