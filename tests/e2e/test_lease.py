@@ -123,6 +123,7 @@ def test_runs_wait_in_turn_are_seen_and_leave_the_queue(nodes: Nodes) -> None:
         wait_for("the other runs", lambda: local_run(worker, running)["stage"] == "running")
         assert (local_run(worker, running)["stage"], local_run(worker, queued)["stage"]) == ("running", "queued")
         assert local_run(worker, queued)["position"] == 1
+        assert "run on this node\n  stage: queued\n  position: 1\n" in worker.ok("seed", "show", queued)
         full = worker.cli("seed", "run", third)
         assert (full.returncode, "queue_full" in full.stderr) == (3, True)
         assert worker.ok("seed", "cancel", queued) == f"seed {queued} cancelled queued\n"

@@ -218,6 +218,9 @@ def show_(context: click.Context, seed_id: str, following: bool) -> None:
         write(json_line(result))
         return
     write(table(as_object(result, "seed")))
+    here = as_object(result).get("local_run")
+    if here is not None:
+        write("\nrun on this node\n" + "".join(f"  {row}\n" for row in table(here).splitlines()))
     for name in ("bids", "claims", "runs", "results", "settlements"):
         for item in as_list(result, name):
             write(f"\n{name.removesuffix('s')} {as_text(item, 'id')}\n")

@@ -45,6 +45,10 @@ class Agenda:
         """Look at a seed at ``at_ms`` or later."""
         heapq.heappush(self._heap, (at_ms, seed_id))
 
+    def count_due(self, now_ms: int) -> int:
+        """How many seeds' time has come."""
+        return len({seed_id for at_ms, seed_id in self._heap if at_ms <= now_ms})
+
     def due(self, now_ms: int, seeds_max: int = 64) -> list[str]:
         """Seeds whose time has come, each once; these entries are off the agenda."""
         ids: dict[str, None] = {}

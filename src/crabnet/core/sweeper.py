@@ -64,10 +64,7 @@ class Sweeper:
     def begin(self, now_ms: int) -> int:
         """To be called once at the start, after ``watch`` of every seed; how many deadlines passed meanwhile."""
         self._forfeits_from_ms = now_ms + self._config.execution_grace_ms
-        return sum(
-            self._is_own(record) and (due := due_at_ms(record, 0)) is not None and due[0] <= now_ms
-            for record in self._state.records.values()
-        )
+        return self._deadlines.count_due(now_ms)
 
     def _is_own(self, record: Record) -> bool:
         definition = record.definition

@@ -134,6 +134,8 @@ class Workshop:
         if job is None:
             raise RefusedError(f"seed {seed_id} neither runs nor waits here: there is nothing to cancel")
         stage = job.stage
+        if stage is Stage.ENDING:
+            raise RefusedError(f"the run of seed {seed_id} has ended by itself; its result is about to be stated")
         job.end(Reason.RUN_CANCELLED)
         await job.done.wait()
         return stage
@@ -200,7 +202,7 @@ class Workshop:
         return await self._finish(job, ids, outcome, announce)
 
     async def _renew(self, seed_id: str, lease_ms: int, announce: bool) -> None:
-        """Say at half of each lease that the run goes on. Whoever refuses that for good ends the run, too."""
+        """Say at half of each lease that the run goes on, until it is refused: then the claim is over, or soon will be."""
         for _ in range(limits.RUN_RENEWALS_MAX):
             await trio.sleep(lease_ms / 2000)
             try:
