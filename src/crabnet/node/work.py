@@ -202,7 +202,7 @@ class Workshop:
         return await self._finish(job, ids, outcome, announce)
 
     async def _renew(self, seed_id: str, lease_ms: int, announce: bool) -> None:
-        """Say at half of each lease that the run goes on, until it is refused: then the claim is over, or soon will be."""
+        """Say at half of each lease that the run goes on, until that is refused: the claim is over then."""
         for _ in range(limits.RUN_RENEWALS_MAX):
             await trio.sleep(lease_ms / 2000)
             try:
