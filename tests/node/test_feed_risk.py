@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import ExitCode
+from crabnet.monitor.reader import read_events
 from tests.support.nodes import NodeProcess, Nodes, crabnet, quiet, wait_for
 
 PUBLISH = ["seed", "publish", "--title", "t", "--cmd", "echo hi", "--bid-window-ms", "600000"]
@@ -100,3 +101,49 @@ def test_the_risk_is_remembered_over_kills(nodes: Nodes) -> None:
     first.start()
     first.await_event("feed_confirmed")
     assert first.ask("status")["feed_risk"] is False
+
+
+def test_a_lone_node_needs_nobodys_word_after_a_kill(tmp_path: Path) -> None:
+    """kill -9 in the middle of writes: what they leave was never sent, so the next command may go on."""
+    data_dir = tmp_path / "data"
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    segment = sorted((data_dir / "journal").glob("*.log"))[-1]
+    lsn = int(segment.stem)
+    header = segment.read_bytes()
+    (data_dir / "sealed").unlink()
+    previous = header.split(b" ")[3]
+    segment.write_bytes(header + b"0123abcd 00000200 %016x %s " % (lsn, previous) + b'[["envelope",{"meta":')
+    state = data_dir / "state.json"
+    shutil.copy(state, data_dir / "state.json.tmp")
+    state.rename(data_dir / "state.json.bak")
+    done = crabnet(*PUBLISH, *quiet(data_dir))
+    assert done.returncode == 0, done.stderr
+    outcomes = {event.payload["outcome"] for event in read_events(data_dir, kinds=["ledger_recovered"]).events}
+    assert {"journal_unfinished", "checkpoint_unfinished"} <= outcomes
+    assert crabnet("audit", "verify", *quiet(data_dir)).returncode == 0
+
+
+def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
+    """The copy looks damaged, and nobody is there: it refuses. When a peer comes it asks, adopts, and goes on."""
+    first, second = pair(nodes)
+    first.end()
+    backup = first.data_dir.with_name("backup")
+    shutil.copytree(first.data_dir, backup)
+    first.start()
+    later = {first.publish() for _ in range(3)}
+    wait_for("the second to hold all", lambda: later <= second.seed_ids())
+    first.end()
+    second.end()
+    shutil.rmtree(first.data_dir)
+    backup.rename(first.data_dir)
+    damage(first.data_dir)
+    first.start()
+    for _ in range(2):
+        assert first.cli(*PUBLISH).returncode == ExitCode.REFUSED
+    second.start()
+    first.await_event("feed_adopted")
+    first.await_event("feed_confirmed")
+    assert later <= first.seed_ids()
+    first.ok(*PUBLISH)
+    wait_for("both to agree", lambda: first.state_hash() == second.state_hash())
+    assert first.ask("status")["equivocators"] == second.ask("status")["equivocators"] == []

@@ -22,7 +22,6 @@ from crabnet import limits
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
-from crabnet.runner.sandbox.bwrap import WORK
 from crabnet.runner.sandbox.model import Mode
 from crabnet.runner.supervisor.order import Order
 
@@ -62,8 +61,6 @@ class RunProcess:
         self.spawn_error = 0
         self.sandbox_error: str | None = None
         self._left_nothing = False
-        self.work_fd = -1
-        """The work dir that a sandbox made; open until ``close``, also after its end."""
         self._root_pid = 0
         self._memory_peak_bytes = 0
         self._limits_hit: dict[str, None] = {}
@@ -80,20 +77,10 @@ class RunProcess:
         self._gone = trio.Event()
         self._collected = {stream: trio.Event() for stream in Stream}
 
-    def close(self) -> None:
-        """Let go of the work dir."""
-        if self.work_fd >= 0:
-            os.close(self.work_fd)
-            self.work_fd = -1
-
     @property
     def orderly(self) -> bool:
         """The supervisor came to its end: it left no process and no control group."""
         return self._left_nothing
-
-    def note_limit(self, limit: str) -> None:
-        """Something that shows only afterwards that the run ran into a limit."""
-        self._limits_hit.setdefault(limit)
 
     def ending(self) -> Ending:
         """How the run ended. Only after ``perform``, and without a ``spawn_error``."""
@@ -246,9 +233,6 @@ class RunProcess:
         match event.event:
             case "ready":
                 self._root_pid = event.root_pid
-                with suppress(OSError):
-                    place = f"/proc/{event.root_pid}/root{WORK}"
-                    self.work_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._ready.set()
             case "started":
                 self._pid = event.pid

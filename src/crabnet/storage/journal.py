@@ -33,6 +33,8 @@ LSN_MAX: Final = 2**63 - 1
 
 HEADER_LINE: Final = re.compile(rb"crabnet-journal (\d{4}) (\d{20}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 FRAME_PREFIX: Final = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) ([0-9a-f]{64}) ")
+_FRAME_START: Final = re.compile(rb"[0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{8} ")
+"""CRC and length, or the beginning of them filled up with question marks."""
 _SEGMENT_NAME: Final = re.compile(r"(\d{20})\.log")
 
 
@@ -119,6 +121,27 @@ def parse_frame(data: bytes, at: int, segment_lsn: int, base: int = 0) -> Frame 
         return None
     position = FramePosition(int(match[3], 16), segment_lsn, base + at, length)
     return Frame(position, line[FRAME_PREFIX_BYTES:-1], match[4].decode(), hash_line(line))
+
+
+def is_start_of_frame(data: bytes, lsn: int, previous_hash: str) -> bool:
+    """Whether bytes are the beginning of frame ``lsn`` and less than all of it.
+
+    Only a write that did not return leaves that: a whole frame ends with the one line feed that it has, so neither a
+    flipped length nor a flipped line feed makes a whole frame look like this.
+    """
+    fixed = b"%016x %s " % (lsn, previous_hash.encode())
+    start, rest = data[:18], data[18:]
+    if b"\n" in data or _FRAME_START.fullmatch(start.ljust(18, b"?")) is None or not data:
+        return False
+    if rest[: len(fixed)] != fixed[: len(rest)]:
+        return False
+    return len(start) < 18 or len(data) < FRAME_OVERHEAD_BYTES + int(start[9:17], 16)
+
+
+def is_start_of_header(data: bytes, first_lsn: int) -> bool:
+    """Whether bytes are the beginning of a segment's header line and less than all of it: none at all, too."""
+    fixed = b"crabnet-journal %04d %020d " % (JOURNAL_VERSION, first_lsn)
+    return len(data) < HEADER_BYTES and b"\n" not in data and data[: len(fixed)] == fixed[: len(data)]
 
 
 class SegmentWriter:

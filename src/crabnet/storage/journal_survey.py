@@ -52,6 +52,7 @@ class JournalSurvey:
     last: SegmentScan | None = None
     """The last segment with frames or at least a header; ``None`` when it has to be made."""
     torn_segment: tuple[int, Path] | None = None
+    torn_segment_unfinished: bool = False
     """A segment after ``last`` of which not even the header is sound."""
     replay_bytes: int = 0
     """Bytes of the frames after the base."""
@@ -155,6 +156,7 @@ class _Walk:
             return False
         if is_last and scan.header is HeaderKind.TORN and self._may_be_unfinished(first, scan.size):
             result.torn_segment = (first, path)
+            result.torn_segment_unfinished = scan.unfinished
             return False
         if scan.header is not HeaderKind.OK and scan.skipped is None:
             self._fail(path, 0, scan.detail)

@@ -39,7 +39,11 @@ class Action(StrEnum):
 
 
 class NoticeCode(StrEnum):
-    """What recovery found or did. All but the last three are alerts: somebody should look at the disk."""
+    """What recovery found or did. All but the last six are alerts: somebody should look at the disk.
+
+    ``*_unfinished`` is what the death of a process leaves in the middle of a write that had not returned: nothing that
+    was acknowledged or sent can be missing because of it.
+    """
 
     STATE_DAMAGED = "state_damaged"
     STATE_ABSENT = "state_absent"
@@ -52,6 +56,9 @@ class NoticeCode(StrEnum):
     NO_CHECKPOINT_YET = "no_checkpoint_yet"
     BASELINE_IMPORTED = "baseline_imported"
     UNCLEAN_SHUTDOWN = "unclean_shutdown"
+    CHECKPOINT_UNFINISHED = "checkpoint_unfinished"
+    JOURNAL_UNFINISHED = "journal_unfinished"
+    JOURNAL_SEGMENT_UNFINISHED = "journal_segment_unfinished"
 
     @property
     def is_alert(self) -> bool:
@@ -59,6 +66,9 @@ class NoticeCode(StrEnum):
             NoticeCode.NO_CHECKPOINT_YET,
             NoticeCode.BASELINE_IMPORTED,
             NoticeCode.UNCLEAN_SHUTDOWN,
+            NoticeCode.CHECKPOINT_UNFINISHED,
+            NoticeCode.JOURNAL_UNFINISHED,
+            NoticeCode.JOURNAL_SEGMENT_UNFINISHED,
         }
 
 
@@ -102,7 +112,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(OK | OLDER, OK | ABSENT | OLDER, OK, Action.LOAD_STATE, "nothing: the clean start"),
     Rule(OK | OLDER, DAMAGED, OK, Action.LOAD_STATE, "alert `bak_damaged`; the file is kept in damaged/"),
     Rule(DAMAGED, OK | OLDER, OK, Action.LOAD_BAK, "alert `state_damaged`; the file is kept in damaged/"),
-    Rule(ABSENT, OK | OLDER, OK, Action.LOAD_BAK, "alert `state_absent`"),
+    Rule(ABSENT, OK | OLDER, OK, Action.LOAD_BAK, "alert `state_absent`, or notice `checkpoint_unfinished`"),
     Rule(DAMAGED, DAMAGED, OK, Action.REPLAY_ALL, "alerts `state_damaged`, `bak_damaged`; both are kept in damaged/"),
     Rule(DAMAGED, ABSENT, OK, Action.REPLAY_ALL, "alert `state_damaged`; the file is kept in damaged/"),
     Rule(ABSENT, DAMAGED, OK, Action.REPLAY_ALL, "alerts `state_absent`, `bak_damaged`; kept in damaged/"),

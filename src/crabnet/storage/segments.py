@@ -23,6 +23,8 @@ from crabnet.storage.journal import (
     JOURNAL_VERSION,
     Frame,
     FramePosition,
+    is_start_of_frame,
+    is_start_of_header,
     parse_frame,
     seal_header,
 )
@@ -69,6 +71,8 @@ class SegmentScan:
     """What is wrong, in words; empty when nothing is."""
     skipped: tuple[int, int] | None
     """Damaged bytes (offset, end) before the frames that were asked for."""
+    unfinished: bool = False
+    """The torn end is the beginning of what came next, cut short: its write never returned."""
 
 
 class _Window:
@@ -147,13 +151,15 @@ def scan_segment(
         header, previous_hash = classify_header(window.data[at : at + HEADER_BYTES], first_lsn, size)
         lsn, head, end, last_offset = first_lsn - 1, previous_hash, HEADER_BYTES, None
         skipped: tuple[int, int] | None = None
+        unfinished = False
         known = header is HeaderKind.OK
         if not known:
             end = 0
             tail = TailKind.TORN if header is HeaderKind.TORN else TailKind.DAMAGED
             detail = "its first line is not that of a journal segment"
             if header is not HeaderKind.DAMAGED or resume_max_lsn < first_lsn:
-                return SegmentScan(path, first_lsn, header, "", lsn, "", 0, size, tail, None, detail, None)
+                cut_short = is_start_of_header(window.data[at : at + HEADER_BYTES], first_lsn)
+                return SegmentScan(path, first_lsn, header, "", lsn, "", 0, size, tail, None, detail, None, cut_short)
         while True:
             frame = window.frame_at(end, first_lsn) if known else None
             if frame is not None and frame.lsn == lsn + 1 and frame.previous_hash == head:
@@ -166,6 +172,8 @@ def scan_segment(
                 break
             after = _find_frame(files, fd, end, first_lsn, lsn + 1)
             if after is None:
+                start = window.need(end, size - end) if tail is TailKind.TORN else 0
+                unfinished = tail is TailKind.TORN and is_start_of_frame(window.data[start:], lsn + 1, head)
                 break
             if frame is None:
                 tail, detail = TailKind.DAMAGED, f"sound frames follow from offset {after.position.offset} on"
@@ -176,7 +184,7 @@ def scan_segment(
                 previous_hash = after.previous_hash
             lsn, head, end, known = after.lsn - 1, after.previous_hash, after.position.offset, True
         return SegmentScan(
-            path, first_lsn, header, previous_hash, lsn, head, end, size, tail, last_offset, detail, skipped
+            path, first_lsn, header, previous_hash, lsn, head, end, size, tail, last_offset, detail, skipped, unfinished
         )
 
 

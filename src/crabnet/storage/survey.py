@@ -62,7 +62,8 @@ def survey(files: Files, data_dir: Path) -> Survey:
         journal = survey_journal(files, layout, base, segments, seal)
     rule = decide(state.condition, bak.condition, journal.condition)
     seal_lsn = None if seal is None else seal[0]
-    notices += _notices(state, bak, journal, segments, seal_lsn)
+    replacing = state.condition is Condition.ABSENT and _is_replacing(files, layout, bak, journal)
+    notices += _notices(state, bak, journal, segments, seal_lsn, replacing=replacing)
     with guarded("read the data dir", layout.repaired):
         if files.size(layout.repaired) is not None:
             message = f"{layout.repaired}: acknowledged frames may have been lost in a repair"
@@ -132,12 +133,26 @@ def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -
     return Base(None, 0, GENESIS_HASH)
 
 
+def _is_replacing(files: Files, layout: Layout, bak: CheckpointFinding, journal: JournalSurvey) -> bool:
+    """Whether a process died between the two renames that put a checkpoint in place.
+
+    Then the new one is there, whole, under its temporary name, and the journal reaches as far as it says: what is
+    known is all that a state.json would tell.
+    """
+    if bak.condition not in {Condition.OK, Condition.OLDER} or journal.condition is not Condition.OK:
+        return False
+    waiting = examine_checkpoint(files, layout.temporary)
+    return waiting.condition is Condition.OK and bak.lsn <= waiting.lsn <= journal.last_lsn
+
+
 def _notices(
     state: CheckpointFinding,
     bak: CheckpointFinding,
     journal: JournalSurvey,
     segments: list[tuple[int, Path]],
     seal_lsn: int | None,
+    *,
+    replacing: bool,
 ) -> list[Notice]:
     notices: list[Notice] = []
 
@@ -147,7 +162,9 @@ def _notices(
     if state.condition is Condition.DAMAGED:
         add(NoticeCode.STATE_DAMAGED, state.path, state.offset, state.detail)
     elif state.condition is Condition.ABSENT and segments:
-        if bak.condition is not Condition.ABSENT or segments[-1][0] > 1:
+        if replacing:
+            add(NoticeCode.CHECKPOINT_UNFINISHED, state.path, 0, "a crash cut its replacement short")
+        elif bak.condition is not Condition.ABSENT or segments[-1][0] > 1:
             add(NoticeCode.STATE_ABSENT, state.path, 0, "there is no checkpoint, although there has been one")
         else:
             add(NoticeCode.NO_CHECKPOINT_YET, state.path, 0, "no checkpoint was made yet")
@@ -155,9 +172,12 @@ def _notices(
         add(NoticeCode.BAK_DAMAGED, bak.path, bak.offset, bak.detail)
     if journal.last is not None and journal.last.tail is TailKind.TORN:
         last = journal.last
-        add(NoticeCode.JOURNAL_TORN, last.path, last.end, f"{last.detail}, never acknowledged; they are cut off")
+        code = NoticeCode.JOURNAL_UNFINISHED if last.unfinished else NoticeCode.JOURNAL_TORN
+        add(code, last.path, last.end, f"{last.detail}, never acknowledged; they are cut off")
     if journal.torn_segment is not None:
-        add(NoticeCode.JOURNAL_SEGMENT_TORN, journal.torn_segment[1], 0, "it has no frames and no sound header")
+        unfinished = journal.torn_segment_unfinished
+        code = NoticeCode.JOURNAL_SEGMENT_UNFINISHED if unfinished else NoticeCode.JOURNAL_SEGMENT_TORN
+        add(code, journal.torn_segment[1], 0, "it has no frames and no sound header")
     for damage in journal.covered:
         add(NoticeCode.JOURNAL_DAMAGE_COVERED, damage.path, damage.offset, f"{damage.detail}; make a checkpoint")
     if journal.condition is Condition.OK and journal.last_lsn != (seal_lsn or 0):
