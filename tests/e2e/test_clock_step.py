@@ -39,6 +39,7 @@ def closed(node: NodeProcess, seed_id: str) -> bool:
     return node.seed(seed_id).get("note") == "nobody was chosen in time"
 
 
+@pytest.mark.deep
 def test_a_day_forth_or_back_expires_nothing_and_is_told(nodes: Nodes, offset: Path, shimmed: dict[str, str]) -> None:
     node = nodes.start("node", env=shimmed)
     kept = node.publish("true", bid_window_ms=3_600_000)

@@ -135,6 +135,7 @@ def test_runs_wait_in_turn_are_seen_and_leave_the_queue(nodes: Nodes) -> None:
         wait_for("what left the queue can be run later", lambda: publisher.status(queued) == "Running")
 
 
+@pytest.mark.deep
 def test_a_crash_leaves_waiting_runs_not_started_and_begun_ones_interrupted(nodes: Nodes) -> None:
     publisher = nodes.start("publisher")
     worker = nodes.start("worker", [publisher.listen], "--runner-runs-max", "1")
@@ -175,7 +176,7 @@ def test_who_does_not_deliver_loses_the_claim_to_the_next(nodes: Nodes) -> None:
     assert len(publisher.rows(seed_id, "claims")) == 2
 
 
-@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("as_json", [True, pytest.param(False, marks=pytest.mark.deep)])
 def test_a_task_is_followed_to_its_end(nodes: Nodes, as_json: bool) -> None:
     publisher, worker = nodes.mesh("publisher", "worker")
     seed_id = publisher.publish("echo hi")
@@ -210,6 +211,7 @@ def test_a_task_is_followed_to_its_end(nodes: Nodes, as_json: bool) -> None:
     assert len(again.splitlines()) == 1
 
 
+@pytest.mark.deep
 def test_following_a_task_that_is_not_over_needs_a_node(nodes: Nodes) -> None:
     publisher = nodes.start("publisher")
     seed_id = publisher.publish("echo hi")
