@@ -47,10 +47,11 @@ class _Purse:
         return self.envelopes.room(now_ms) >= cost and self.bytes.room(now_ms) >= size
 
     def pay(self, cost: int, size: int, now_ms: int) -> bool:
-        if not self.affords(cost, size, now_ms):
+        envelopes, in_bytes = self.envelopes, self.bytes
+        if envelopes.room(now_ms) < cost or in_bytes.room(now_ms) < size:
             return False
-        self.envelopes.spend(cost)
-        self.bytes.spend(size)
+        envelopes.tokens -= cost
+        in_bytes.tokens -= size
         return True
 
 
@@ -95,6 +96,10 @@ class AuthorBudgets:
         """True for an author that is no newcomer here."""
         return not self.enabled or author in self._known or author in self._elders or author == self._own
 
+    def pausing(self, now_ms: int) -> bool:
+        """False if ``paused`` is so of nobody."""
+        return bool(self._paused) or now_ms < self._thronged_until_ms
+
     def paused(self, author: str, now_ms: int) -> bool:
         """True for an author that was over its budget a moment ago, and for one of whom nothing is held while newcomers
         throng and have used their budget up. Charges nothing, so it may be asked before any signature is checked.
@@ -117,6 +122,10 @@ class AuthorBudgets:
         """May this verified envelope of ``size`` bytes, which is new here, be taken now? ``requested`` says that this
         node asked a proven neighbour for it.
         """
+        known = self._known.get(author)
+        if known is not None and not requested and known.purse.pay(1, size, now_ms):
+            self._known.move_to_end(author)
+            return True
         if author == self._own:
             return True
         held = self._held(author)
@@ -124,7 +133,7 @@ class AuthorBudgets:
         if requested and self._trusts_history(author, held, now_ms):
             paid = account.history.room(now_ms) >= 1 and self._history.take(now_ms)
             if paid:
-                account.history.spend(1)
+                account.history.tokens -= 1
         elif author in self._known:
             paid = account.purse.pay(1, size, now_ms)
             if not paid:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """Full at first. ``per_s`` 0 turns it off: everything is allowed. A clock that goes back earns nothing."""
+    """Full at first. ``per_s`` 0 turns it off: everything is allowed. A clock that goes back earns nothing.
 
-    __slots__ = ("_at_ms", "_tokens", "burst", "per_s")
+    ``tokens`` are those of the last question; who has asked for ``room`` may take from them.
+    """
+
+    __slots__ = ("_at_ms", "burst", "per_s", "tokens")
 
     def __init__(self, per_s: float, burst: float | None = None) -> None:
         self.per_s = per_s
         self.burst = float(per_s if burst is None else burst)
-        self._tokens = self.burst
+        self.tokens = self.burst
         self._at_ms: int | None = None
 
     def room(self, now_ms: int) -> float:
@@ -21,24 +24,20 @@ class TokenBucket:
         at_ms = self._at_ms
         if at_ms != now_ms:
             if at_ms is not None and at_ms < now_ms:
-                tokens = self._tokens + (now_ms - at_ms) * self.per_s / 1000
-                self._tokens = tokens if tokens < self.burst else self.burst
+                tokens = self.tokens + (now_ms - at_ms) * self.per_s / 1000
+                self.tokens = tokens if tokens < self.burst else self.burst
             self._at_ms = now_ms
-        return self._tokens
-
-    def spend(self, amount: float) -> None:
-        """Take tokens without asking, after ``room``."""
-        self._tokens -= amount
+        return self.tokens
 
     def take(self, now_ms: int, amount: float = 1) -> bool:
         """Take tokens if there are enough. More than ``burst`` at once counts as ``burst``, or it could never be."""
         if not self.per_s:
             return True
         amount = min(amount, self.burst)
-        tokens = self._tokens if now_ms == self._at_ms else self.room(now_ms)
+        tokens = self.tokens if now_ms == self._at_ms else self.room(now_ms)
         if tokens < amount:
             return False
-        self._tokens = tokens - amount
+        self.tokens = tokens - amount
         return True
 
     def wait_ms(self, now_ms: int, amount: float = 1) -> int:

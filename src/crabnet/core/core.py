@@ -7,7 +7,6 @@ if that fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -43,7 +42,7 @@ from crabnet.core.notices import (
     refused_notice,
 )
 from crabnet.core.records import SegmentRow, Via
-from crabnet.core.replica import Applied, Change, Replica
+from crabnet.core.replica import Applied, Change, Pays, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate, SourceRates
 from crabnet.core.sweeper import SweepConfig, Sweeper
@@ -241,11 +240,11 @@ class Core:
 
     def _muted(self, now_ms: int) -> Muted:
         authors = self.authors
-        return lambda author: authors.paused(author, now_ms)
+        return (lambda author: authors.paused(author, now_ms)) if authors.pausing(now_ms) else nobody_muted
 
-    def _pays(self, now_ms: int, source: str, meta: EnvelopeMeta, size: int) -> bool:
-        requested = self._wanted(meta) and self.neighbours.proven(source)
-        return self.authors.charge(meta.from_, size, now_ms, requested=requested)
+    def _pays(self, now_ms: int, *, proven: bool) -> Pays:
+        authors, wanted = self.authors, self._wanted
+        return lambda meta, size: authors.charge(meta.from_, size, now_ms, requested=proven and wanted(meta))
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
         if received.data.startswith(PROOF_START):
@@ -254,6 +253,7 @@ class Core:
         source = received.source
         now_s = now_ms // 1000
         imported = received.via is Via.IMPORT
+        proven = self.neighbours.proven(source)
         limited = self.authors.enabled and not imported
         applied = self.replica.receive(
             received.data,
@@ -262,11 +262,11 @@ class Core:
             source=source,
             wanted=_anything if imported else self._wanted,
             muted=self._muted(now_ms) if limited else nobody_muted,
-            pays=partial(self._pays, now_ms, source) if limited else None,
+            pays=self._pays(now_ms, proven=proven) if limited else None,
         )
         first = applied[0]
         if not imported:
-            self._hold_to_account(first, source, now_ms, effects)
+            self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
             self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
@@ -310,12 +310,12 @@ class Core:
             if item.parked and item.meta is not None and item.reason is not None:
                 self.neighbours.gap(item.meta, item.reason, source, now_ms, effects)
 
-    def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+    def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
         nodes pass that on as well.
         """
         if item.outcome is Outcome.ACCEPTED:
-            self._gate.praise(source, proven=self.neighbours.proven(source))
+            self._gate.praise(source, proven=proven)
         elif item.outcome is Outcome.REJECTED and item.record is None and item.reason not in _NOT_THE_SOURCE:
             self.blame(source, now_ms, effects)
 

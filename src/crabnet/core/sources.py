@@ -141,7 +141,7 @@ class SourceGate:
             return Reason.SOURCE_BLOCKED
         if not row.rate.take(now_ms):
             return Reason.RATE_LIMITED
-        if not self._rates.total_per_s or row.share.take(now_ms) or self._total.take(now_ms):
+        if self._total.take(now_ms) or row.share.take(now_ms):
             return None
         return Reason.RATE_LIMITED
 
@@ -192,9 +192,9 @@ class SourceGate:
     def praise(self, source: str, *, proven: bool = False) -> None:
         """Something from this source was worth accepting: it makes up for misuse, and earns a lasting row."""
         row: _Row | None
-        host = host_of(source)
-        row = self._peers.get(source) if proven else self._strangers.get(host) or self._good.get(host)
-        if row is None:
+        host = source if proven else host_of(source)
+        row = self._peers.get(source) if proven else self._good.get(host) or self._strangers.get(host)
+        if row is None or (not row.score and not row.strikes and (proven or host in self._good)):
             return
         row.good += 1
         if row.score:
