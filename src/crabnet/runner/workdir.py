@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -16,6 +15,7 @@ import trio
 
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.removal import remove_tree
 
 _NO_DIRECTORY: Final = -1
 
@@ -80,14 +80,14 @@ async def _fresh_directory(owner_tag: str) -> AsyncIterator[Path]:
         yield path
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_remove, path)
+            await trio.to_thread.run_sync(remove_tree, path)
 
 
 def sweep_workdirs(owner_tag: str) -> int:
     """Remove the fresh directories that an earlier process of the same node left. Returns how many."""
     leftovers = [path for path in Path(tempfile.gettempdir()).glob(_fresh_prefix(owner_tag) + "*") if _is_ours(path)]
     for path in leftovers:
-        _remove(path)
+        remove_tree(path)
     return len(leftovers)
 
 
@@ -101,24 +101,6 @@ def _is_ours(path: Path) -> bool:
         found = path.lstat()
         return stat.S_ISDIR(found.st_mode) and (os.geteuid() == 0 or found.st_uid == os.geteuid())
     return False
-
-
-def _remove(path: Path) -> None:
-    """Remove what a run left, however deep it is and whatever rights it took away. No link is followed.
-
-    By rm(1), since ``shutil.rmtree`` needs a Python frame for each level.
-    """
-    for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-        if os.path.lexists(path):
-            with suppress(OSError):
-                subprocess.run(
-                    [*command, "--", str(path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={"PATH": os.defpath},
-                    check=False,
-                )
 
 
 def _real_directory(path: Path, what: str) -> Path:
