@@ -16,7 +16,7 @@ from bench.report import Measure
 from bench.workload import Population
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects
-from crabnet.core.records import frame_of
+from crabnet.core.records import Via, frame_of
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import wall_ms
 from crabnet.node.committer import Committer
@@ -104,7 +104,7 @@ def _journal(data_dir: Path, envelopes: int) -> Opened:
     for _ in range(0, envelopes, _FRAME_RECORDS):
         effects = Effects()
         for message in population.messages(_FRAME_RECORDS):
-            store.core.handle(Received(message.source, message.raw), now_ms, effects)
+            store.core.handle(Received(message.source, message.raw, Via.IMPORT), now_ms, effects)
         store.ledger.append(frame_of(effects.records))
     store.close()
     return Opened(0, 0)

@@ -132,7 +132,8 @@ SYNC_BUCKET_HEADS_MAX: Final = 8
 SYNC_BUCKET_DIGITS_MAX: Final = 16
 """Longest prefix of a bucket; one with this prefix is never divided. Part of the protocol."""
 SYNC_WANT_ENTRIES_MAX: Final = 64
-SYNC_RESPONSE_BYTES_MAX: Final = 48 * 1024
+SYNC_RESPONSE_BYTES_MAX: Final = 128 * 1024
+"""Of one range. So large that it seldom cuts one short: what follows would have to wait for the rest."""
 SYNC_WINDOW_ENTRIES_START: Final = 128
 """Entries asked of a source before anything has come from it; then its window follows what comes and what is lost."""
 SYNC_WINDOW_ENTRIES_MIN: Final = 16

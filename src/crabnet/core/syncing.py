@@ -32,6 +32,7 @@ class _Missing(Struct):
 
     ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
     ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
+    ``span`` is how many entries an answer holds, as the last ones went: what is cut short leaves a hole behind it.
     """
 
     upto: int
@@ -42,6 +43,7 @@ class _Missing(Struct):
     ask_ms: int
     flights: list[Flight]
     asked_upto: int = 0
+    span: int = limits.SYNC_WANT_ENTRIES_MAX
     behind: tuple[int, int] = _NO_RANGE
     forked_at: int = 0
     fork_id: str = ""
@@ -180,6 +182,10 @@ class SyncPlanner:
             self._no_more(missing, flight)
             self._wake(served.author, missing, now_ms)
             return
+        if served.to_seq < flight.last:
+            missing.span = served.to_seq - flight.first + 1
+        else:
+            missing.span = min(2 * missing.span, limits.SYNC_WANT_ENTRIES_MAX)
         flight.last = min(flight.last, served.to_seq)
         flight.ended = True
         if self._feeds.get(served.author).head_seq >= flight.last:
@@ -344,7 +350,7 @@ class SyncPlanner:
             first = max(first, flight.last + 1)
         waiting = self._parking.lowest_seq(author, first - (first > head + 1))
         last = last if waiting is None else min(last, waiting - 1)
-        last = min(last, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        last = min(last, first + missing.span - 1)
         return (first, last) if first <= last else None
 
 
