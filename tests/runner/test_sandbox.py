@@ -20,7 +20,17 @@ from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
 from crabnet.runner.sandbox import cgroups, leftovers, survey
-from crabnet.runner.sandbox.model import NO_FENCE, Choice, Enforcer, Fence, Mode, Profile, RunLimits, enforcers
+from crabnet.runner.sandbox.model import (
+    NO_FENCE,
+    CgroupPlaces,
+    Choice,
+    Enforcer,
+    Fence,
+    Mode,
+    Profile,
+    RunLimits,
+    enforcers,
+)
 from crabnet.runner.sandbox.requests import agree
 from crabnet.runner.supervisor.cgroup import RunCgroup
 from crabnet.runner.supervisor.order import Bounds, CgroupOrder
@@ -258,6 +268,38 @@ def test_groups_of_this_node_are_found_and_swept(tmp_path: Path) -> None:
     assert leftovers.sweep(places, tag) == 0
     cgroups.remove_places(places)
     assert not any(Path(path).exists() for path in group.member_files)
+
+
+async def test_a_survey_beside_a_running_node_leaves_its_groups_alone(tmp_path: Path) -> None:
+    places = cgroups.find_places(cgroups.owner_tag(tmp_path))
+    if places is None:
+        pytest.skip("needs control groups that may be made: NOT tested")
+    held = cgroups.hold(places)
+    directories = [*places.parents.values()]
+
+    await survey.survey(ANY, Choice.NONE, tmp_path)
+
+    assert all(path.is_dir() for path in directories)
+    assert not [path for path in directories[0].parent.iterdir() if path.name.startswith(f"{directories[0].name}-")]
+    held.release()
+    assert not any(path.exists() for path in directories)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_groups_of_killed_nodes_are_removed_by_others_unless_somebody_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    monkeypatch.setattr(cgroups, "_ABANDONED_AFTER_S", -1)
+    own, other = tmp_path / "crabnet-own", tmp_path / "crabnet-other"
+    (other / "run-1").mkdir(parents=True)
+    theirs = cgroups.hold(CgroupPlaces(2, {}, other)) if held else None
+    own.mkdir()
+
+    cgroups.hold(CgroupPlaces(2, {}, own)).release()
+
+    assert other.exists() is held
+    if theirs is not None:
+        theirs.release()
 
 
 def test_a_gate_without_its_supervisor_is_found_by_name(tmp_path: Path) -> None:

@@ -27,12 +27,13 @@ class Runner:
         self._data_dir = data_dir
         self._tag = cgroups.owner_tag(data_dir)
         self._surveying = trio.Lock()
+        self._holds: list[cgroups.Hold] = []
 
     async def prepare(self) -> SandboxReport:
         """Make the self-test, once, and remove what a killed node left. Later calls cost nothing."""
         async with self._surveying:
             if self.report is None:
-                self.report = await survey(self.policy, self._choice, self._data_dir, sweep=True)
+                self.report = await survey(self.policy, self._choice, self._data_dir, self._holds)
             return self.report
 
     async def refusal(self, request: RunRequest) -> RunOutcome | None:
@@ -71,8 +72,8 @@ class Runner:
 
     def close(self) -> None:
         """Remove this node's control groups. Only after the last run."""
-        if self.report is not None and self.report.fence is not None and self.report.fence.cgroups is not None:
-            cgroups.remove_places(self.report.fence.cgroups)
+        while self._holds:
+            self._holds.pop().release()
 
     async def _fence(self) -> Fence:
         report = await self.prepare()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,8 @@ from crabnet.runner.supervisor.order import Bounds, CgroupOrder
 ROOT: Final = Path("/sys/fs/cgroup")
 PREFIX: Final = "crabnet-"
 CONTROLLERS: Final[tuple[str, ...]] = ("memory", "pids", "cpu")
+_ABANDONED_AFTER_S: Final = 60
+"""Longer than a node takes from making its groups to locking them."""
 _JOIN: Final = 'for file; do echo 0 >"$file" || exit 1; done'
 _PROBE_BOUNDS: Final = Bounds(
     memory_bytes=64 * 1024 * 1024, processes=16, cpu_ms=1_000, cpu_percent=100, workdir_bytes=0
@@ -56,8 +60,7 @@ def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self
 
 def sweep(places: CgroupPlaces) -> int:
     """Kill and remove every group of runs of this node. Returns how many there were."""
-    directories = {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}
-    names = {entry.name for directory in directories for entry in _groups_in(directory)}
+    names = {entry.name for directory in _directories(places) for entry in _groups_in(directory)}
     for name in sorted(names):
         clear(places, name)
     return len(names)
@@ -73,9 +76,70 @@ def clear(places: CgroupPlaces, name: str) -> None:
 
 def remove_places(places: CgroupPlaces) -> None:
     """Remove this node's own groups at its end."""
-    for directory in {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}:
+    for directory in _directories(places):
         with suppress(OSError):
             directory.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The own groups of a node while it lives. Their locks tell other nodes that they are in use."""
+
+    places: CgroupPlaces
+    fds: tuple[int, ...]
+
+    def release(self) -> None:
+        """Remove the groups."""
+        remove_places(self.places)
+        for fd in self.fds:
+            os.close(fd)
+
+
+def hold(places: CgroupPlaces) -> Hold:
+    """Lock the groups of this node, and remove those beside them that belonged to nodes which were killed."""
+    fds: list[int] = []
+    for directory in _directories(places):
+        fd = _locked(directory)
+        if fd is not None:
+            fds.append(fd)
+        for other in directory.parent.glob(PREFIX + "*"):
+            if other != directory:
+                _remove_abandoned(other)
+    return Hold(places, tuple(fds))
+
+
+def _directories(places: CgroupPlaces) -> set[Path]:
+    return {*places.parents.values(), *([places.kill_parent] if places.kill_parent is not None else [])}
+
+
+def _locked(directory: Path) -> int | None:
+    """A descriptor that locks a directory; None when another process has it, or it is gone."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove a group that nobody holds, unless it is new or has processes: rmdir(2) refuses that. Kills nothing."""
+    with suppress(OSError):
+        if time.time() - directory.stat().st_ctime < _ABANDONED_AFTER_S:
+            return
+    fd = _locked(directory)
+    if fd is None:
+        return
+    try:
+        for path in (*_groups_in(directory), directory):
+            with suppress(OSError):
+                path.rmdir()
+    finally:
+        os.close(fd)
 
 
 def order_for(places: CgroupPlaces, name: str) -> CgroupOrder:

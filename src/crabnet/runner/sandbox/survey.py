@@ -33,7 +33,6 @@ _MODES: Final = {
     Choice.AUTO: (Mode.BWRAP, Mode.LANDLOCK),
     Choice.BWRAP: (Mode.BWRAP,),
     Choice.LANDLOCK: (Mode.LANDLOCK,),
-    Choice.NONE: (),
 }
 _HELD: Final = "held"
 _CANARY: Final = """
@@ -61,26 +60,24 @@ class _Trap:
     listener: socket.socket
 
 
-async def survey(policy: RunnerPolicy, choice: Choice, data_dir: Path, *, sweep: bool = False) -> SandboxReport:
+async def survey(
+    policy: RunnerPolicy, choice: Choice, data_dir: Path, holds: list[cgroups.Hold] | None = None
+) -> SandboxReport:
     """Try the modes in order until one holds, and find out who keeps which limit there.
 
-    ``sweep`` also removes what an earlier process of this node left: only for who holds the lock of the data dir.
+    Who holds the lock of the data dir gives ``holds`` and releases at its end what is added to it; what an earlier
+    process of this node left is removed then. Without it nothing remains of the survey.
     """
     started_s = time.monotonic()
     tag = cgroups.owner_tag(data_dir)
-    places, swept = await trio.to_thread.run_sync(_prepare, tag, sweep)
-    attempts: list[Attempt] = []
-    fence: Fence | None = None
-    if choice is Choice.NONE:
-        fence = Fence(Mode.NONE, cgroups=places, drop_root=False)
-    for mode in _MODES[choice]:
-        attempt, found = await _attempt(mode, policy, places, tag)
-        attempts.append(attempt)
-        if found is not None:
-            fence = found
-            break
-    if not sweep and places is not None:
-        cgroups.remove_places(places)
+    ours = [] if holds is None else holds
+    try:
+        places, swept = await trio.to_thread.run_sync(_prepare, tag, holds is not None, ours)
+        fence, attempts = await _first_that_holds(policy, choice, places, tag)
+    finally:
+        if holds is None:
+            for hold in ours:
+                hold.release()
     return SandboxReport(
         choice=choice,
         fence=fence,
@@ -94,9 +91,26 @@ async def survey(policy: RunnerPolicy, choice: Choice, data_dir: Path, *, sweep:
     )
 
 
-def _prepare(tag: str, sweep: bool) -> tuple[CgroupPlaces | None, int]:
-    places = cgroups.find_places(tag)
-    return places, leftovers.sweep(places, tag) if sweep else 0
+async def _first_that_holds(
+    policy: RunnerPolicy, choice: Choice, places: CgroupPlaces | None, tag: str
+) -> tuple[Fence | None, list[Attempt]]:
+    if choice is Choice.NONE:
+        return Fence(Mode.NONE, cgroups=places, drop_root=False), []
+    attempts: list[Attempt] = []
+    for mode in _MODES[choice]:
+        attempt, fence = await _attempt(mode, policy, places, tag)
+        attempts.append(attempt)
+        if fence is not None:
+            return fence, attempts
+    return None, attempts
+
+
+def _prepare(tag: str, owner: bool, holds: list[cgroups.Hold]) -> tuple[CgroupPlaces | None, int]:
+    """Where control groups can be made, and how many leftovers there were. A node may run beside who does not own."""
+    places = cgroups.find_places(tag if owner else f"{tag}-{os.getpid()}")
+    if places is not None:
+        holds.append(cgroups.hold(places))
+    return places, leftovers.sweep(places, tag) if owner else 0
 
 
 def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str:
