@@ -124,7 +124,7 @@ def test_a_lone_node_needs_nobodys_word_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
-    """The copy looks damaged, and nobody is there: it refuses. When a peer comes it asks, adopts, and goes on."""
+    """Nobody is there: it refuses, also a command alone. When a peer comes it asks, adopts, and goes on."""
     first, second = pair(nodes)
     first.end()
     backup = first.data_dir.with_name("backup")
@@ -136,7 +136,9 @@ def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
     second.end()
     shutil.rmtree(first.data_dir)
     backup.rename(first.data_dir)
-    damage(first.data_dir)
+    done = crabnet(*PUBLISH, *quiet(first.data_dir))
+    assert done.returncode == ExitCode.REFUSED
+    assert "feed_risk" in done.stderr
     first.start()
     for _ in range(2):
         assert first.cli(*PUBLISH).returncode == ExitCode.REFUSED
@@ -147,3 +149,37 @@ def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
     first.ok(*PUBLISH)
     wait_for("both to agree", lambda: first.state_hash() == second.state_hash())
     assert first.ask("status")["equivocators"] == second.ask("status")["equivocators"] == []
+
+
+def test_a_copy_is_told_from_a_data_dir_that_was_moved(tmp_path: Path) -> None:
+    """A copy may be an old one, whoever made it; a directory under another name is the same."""
+    data_dir, moved, copied = (tmp_path / name for name in ("data", "moved", "copied"))
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    data_dir.rename(moved)
+    assert crabnet(*PUBLISH, *quiet(moved)).returncode == 0
+    shutil.copytree(moved, copied)
+    for _ in range(2):
+        assert crabnet(*PUBLISH, *quiet(copied)).returncode == ExitCode.REFUSED
+    assert crabnet(*PUBLISH, *quiet(copied), "--accept-feed-risk").returncode == 0
+    assert crabnet(*PUBLISH, *quiet(copied)).returncode == 0
+    assert crabnet(*PUBLISH, *quiet(moved)).returncode == 0
+
+
+def test_a_copy_in_the_very_place_of_the_original_is_one_too(tmp_path: Path) -> None:
+    """File systems give the numbers of removed files to new ones."""
+    data_dir, backup = tmp_path / "data", tmp_path / "backup"
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    shutil.copytree(data_dir, backup)
+    for _ in range(3):
+        shutil.rmtree(data_dir)
+        shutil.copytree(backup, data_dir)
+        assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == ExitCode.REFUSED
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"identity.key":[1]}', b"\xff"])
+def test_a_mark_of_the_place_that_cannot_be_read_says_nothing(tmp_path: Path, content: bytes) -> None:
+    data_dir = tmp_path / "data"
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    (data_dir / "origin").write_bytes(content)
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    assert crabnet("fsck", *quiet(data_dir)).returncode == 0

@@ -149,7 +149,7 @@ class Core:
             self._watch(seed_id, record, now_ms)
         self.overdue_at_start = self.sweeper.begin(now_ms)
         if self.feed_risk:
-            self.neighbours.warn("the data dir was repaired", effects)
+            self.neighbours.warn("the data dir was repaired, or is a copy", effects)
         self._record_interrupted(now_ms, effects)
 
     @property
@@ -359,9 +359,9 @@ class Core:
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         if self.neighbours.guard.blocks(now_ms):
             raise RefusedError(
-                "the data dir was repaired or is older than what peers hold, and may lack envelopes that this node has"
-                " sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the risk of forking"
-                " it with --accept-feed-risk",
+                "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
+                " this node has sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the"
+                " risk of forking it with --accept-feed-risk",
                 Reason.FEED_RISK,
             )
         now_s = now_ms // 1000

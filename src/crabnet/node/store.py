@@ -41,6 +41,7 @@ from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait
+from crabnet.storage.origin import Origin
 from crabnet.storage.walk import walk_journal
 
 LOCK_NAME = "lock"
@@ -59,6 +60,7 @@ class Store:
     index: FeedIndex
     archive: Archive
     risk_mark: RiskMark
+    copied: bool
     key_created: bool
     feed_risk_accepted: bool
     replayed_frames: int
@@ -115,9 +117,12 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         core = Core(core_config(settings), signer, entropy, verifier)
         replayed = _restore(core, ledger)
         mark = RiskMark(files, settings.data_dir)
-        at_risk = mark.present or not ledger.recovery.is_clean
+        origin = Origin(files, settings.data_dir, (KEY_FILE, Layout(settings.data_dir).journal.name))
+        at_risk = mark.present or not ledger.recovery.is_clean or origin.copied
         core.feed_risk = at_risk and not settings.accept_feed_risk
         mark.keep(core.feed_risk)
+        copied = origin.copied
+        origin.keep()
         known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.segments]
         archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
         core.replica.thaw = archive.get
@@ -133,6 +138,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         index,
         archive,
         mark,
+        copied,
         created,
         at_risk and settings.accept_feed_risk,
         replayed,
