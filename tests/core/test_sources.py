@@ -220,3 +220,18 @@ def test_whatever_happens_a_proven_peer_is_heard_within_a_second(
             gate.praise(source, proven=proven)
     assert len(gate) <= 62
     assert gate.check("192.0.2.1:1", now_ms + 1_000, proven=True) is None
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_large_datagram_counts_like_the_small_ones_that_it_could_be(proven: bool) -> None:
+    rate = RATES.peer_per_s if proven else RATES.strangers_per_s
+
+    def through(size_bytes: int) -> int:
+        gate = SourceGate(RATES)
+        sources = [PEER] * rate if proven else [f"203.0.{n // 250}.{n % 250}:1" for n in range(rate)]
+        answers = [gate.check(source, START_MS, proven=proven, size_bytes=size_bytes) for source in sources]
+        return answers.count(None)
+
+    assert through(limits.DATAGRAM_BYTES_MAX) == rate
+    assert through(limits.DATAGRAM_BYTES_MAX + 1) == rate // 2
+    assert 1 <= through(limits.DATAGRAM_RECEIVE_BYTES_MAX) <= 1 + rate // 50

@@ -71,6 +71,17 @@ def many_sources(target: tuple[str, int]) -> Sender:
     return lambda: _send(next(sockets), next(junk), target)
 
 
+def costly_datagrams(target: tuple[str, int]) -> Sender:
+    """The largest datagrams, full of what takes longest to read before a signature is looked at."""
+    sockets = cycle([_socket(f"127.78.{number // 250}.{1 + number % 250}") for number in range(SOURCES)])
+    author = Author(f"forger {os.getpid()}")
+    now_s = int(time.time())
+    sound = author.say(Kind.SEED_CREATED, {"seed": author.seed(now_s)}, now_s).raw
+    fillings = [b'"\xee\x80\x80":0,"x":[' + b"1," * 31_000 + b"1],", b'"x":[' + b"{}," * 20_000 + b"{}],"]
+    junk = cycle([sound.replace(b'"seed":{', b'"seed":{' + filling) for filling in fillings])
+    return lambda: _send(next(sockets), next(junk), target)
+
+
 def fragment_bombs(target: tuple[str, int]) -> Sender:
     """First fragments of large messages that never become whole, from many addresses, each of a new message."""
     sockets = cycle([_socket(f"127.88.{number // 250}.{1 + number % 250}") for number in range(SOURCES)])
@@ -129,6 +140,7 @@ def _send(sock: socket.socket, datagram: bytes, target: tuple[str, int]) -> None
 KINDS: dict[str, Callable[[tuple[str, int]], Sender]] = {
     "one_source": one_source,
     "many_sources": many_sources,
+    "costly_datagrams": costly_datagrams,
     "fragment_bombs": fragment_bombs,
     "signed_flooder": signed_flooder,
     "fresh_identities": fresh_identities,

@@ -26,6 +26,7 @@ JOBS_MIN = 5
 RATES = {
     "one_source": 10_000,
     "many_sources": 10_000,
+    "costly_datagrams": 1_000,
     "fragment_bombs": 10_000,
     "signed_flooder": 2_000,
     "fresh_identities": 2_000,

@@ -102,17 +102,22 @@ class SourceGate:
         """True if ``take_blocks`` has something to tell."""
         return bool(self._blocks)
 
-    def check(self, source: str, now_ms: int, *, proven: bool = False) -> Reason | None:
-        """To be asked once for each datagram. None if it may be read, else why it is dropped."""
-        refused = self._check_peer(source, now_ms) if proven else self._check_stranger(host_of(source), now_ms)
+    def check(self, source: str, now_ms: int, *, proven: bool = False, size_bytes: int = 0) -> Reason | None:
+        """To be asked once for each datagram. None if it may be read, else why it is dropped.
+
+        A large datagram counts as often as it holds one of the usual size, since that is what reading it costs.
+        """
+        weight = 1 + size_bytes // (limits.DATAGRAM_BYTES_MAX + 1)
+        host = host_of(source)
+        refused = self._check_peer(source, now_ms, weight) if proven else self._check_stranger(host, now_ms, weight)
         if refused is not None:
-            name = (source if proven else host_of(source), refused)
+            name = (source if proven else host, refused)
             if name not in self._dropped and len(self._dropped) >= limits.SOURCES_REPORTED_MAX:
                 name = (ELSEWHERE, refused)
             self._dropped[name] += 1
         return refused
 
-    def _check_stranger(self, host: str, now_ms: int) -> Reason | None:
+    def _check_stranger(self, host: str, now_ms: int, weight: int) -> Reason | None:
         rates = self._rates
         good = self._good.get(host)
         row = good or self._strangers.get(host)
@@ -131,17 +136,17 @@ class SourceGate:
             if row.datagrams > rates.threshold_per_s:
                 self._block(row, host, Reason.RATE_LIMITED, now_ms, rates.block_ms_max)
                 return Reason.RATE_LIMITED
-        if good is None and not self._of_strangers.take(now_ms):
+        if good is None and not self._of_strangers.take(now_ms, weight):
             return Reason.RATE_LIMITED
-        return None if self._total.take(now_ms) else Reason.RATE_LIMITED
+        return None if self._total.take(now_ms, weight) else Reason.RATE_LIMITED
 
-    def _check_peer(self, source: str, now_ms: int) -> Reason | None:
+    def _check_peer(self, source: str, now_ms: int, weight: int) -> Reason | None:
         row = self._peer(source)
         if now_ms < row.blocked_until_ms and not row.trickle.take(now_ms):
             return Reason.SOURCE_BLOCKED
-        if not row.rate.take(now_ms):
+        if not row.rate.take(now_ms, weight):
             return Reason.RATE_LIMITED
-        if self._total.take(now_ms) or row.share.take(now_ms):
+        if self._total.take(now_ms, weight) or row.share.take(now_ms, weight):
             return None
         return Reason.RATE_LIMITED
 

@@ -67,7 +67,7 @@ class Network:
     def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects) -> Received | None:
         """The message that a datagram is or completes."""
         source = str(address)
-        if not self._core.allows(source, now_ms, effects):
+        if not self._core.allows(source, now_ms, effects, len(data)):
             return None
         shape = classify(data)
         if shape is Shape.WHOLE:
