@@ -23,6 +23,8 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 _SIGNATURE_CHARS: Final = 86
 _LAST_CHARS: Final = "AQgw"
 """The last of 86 characters carries two bits; the four behind them are zero."""
+_PARTS: Final = frozenset({"meta", "payload"})
+_OUTSIDE: Final = frozenset({"id", "signature"})
 _REQUIRED: Final = frozenset({"alg", "key_id", "seq", "prev"})
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 
@@ -104,13 +106,24 @@ def content_of(value: JsonObject) -> bytes:
     return canonical_bytes({**value, "meta": bare})
 
 
+def _content_within(value: JsonObject, canonical: bytes) -> bytes:
+    """``content_of`` a value whose canonical bytes are known: mostly only ``meta`` need be written again."""
+    meta = value.get("meta")
+    if isinstance(meta, dict) and value.keys() == _PARTS:
+        head = b'{"meta":' + canonical_bytes(meta)
+        if canonical.startswith(head):
+            bare = {key: item for key, item in meta.items() if key not in _OUTSIDE}
+            return b'{"meta":' + canonical_bytes(bare) + canonical[len(head) :]
+    return content_of(value)
+
+
 def shape(value: JsonObject, raw: bytes) -> Envelope:
     """Check the shape of a parsed envelope. Raises ``msgspec.ValidationError``."""
     head = msgspec.convert(value.get("meta"), EnvelopeMeta)
     payload = value.get("payload")
     if not isinstance(payload, dict):
         raise msgspec.ValidationError("payload is not an object")
-    content = b"" if head.v is None else content_of(value)
+    content = b"" if head.v is None else _content_within(value, raw)
     return Envelope(head, payload, raw, content)
 
 
