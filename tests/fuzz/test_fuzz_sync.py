@@ -51,14 +51,24 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
     if rng.randrange(3) == 0:
         name, seq = rng.choice(NAMES), rng.choice(SEQS)
     many = rng.choice([1, 1, 3, 16])
+    prefix = rng.choice(["", "0", "f", "a0", "0" * 16])
+    digests: list[JsonValue] = [rng.choice(["", "1" * 32])] * rng.choice([0, 16])
     return {
         Kind.NODE_HELLO: {
             "identity": {"node_id": author, "alias": "a"},
             "challenge": rng.choice(["", "c"]),
             "echo": "",
         },
-        Kind.FEED_HEADS: {"heads": [[name, seq + at, envelope_id] for at in range(many)]},
-        Kind.FEED_REQUEST: {"wants": [[name, seq, seq + rng.choice([0, 1, 64, 2**40])]] * many},
+        Kind.FEED_HEADS: {
+            "heads": [[name, seq + at, envelope_id] for at in range(many)],
+            "root": rng.choice(["", "0" * 32]),
+            "buckets": [[prefix, digests]] * rng.choice([0, 1, 3]),
+            "served": [[name, seq, seq - 1 + rng.choice([0, 64])]] * rng.choice([0, 1, 3]),
+        },
+        Kind.FEED_REQUEST: {
+            "wants": [[name, seq, seq + rng.choice([0, 1, 64, 2**40])]] * many,
+            "buckets": [prefix] * rng.choice([0, 1, 3]),
+        },
         Kind.FORK_HEADS: {"forks": [[name, seq + at] for at in range(many)]},
         Kind.FORK_REQUEST: {"wants": [[name, seq]] * many},
         Kind.RELAY_PRUNE: {"authors": [name] * many},

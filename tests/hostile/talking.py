@@ -40,6 +40,10 @@ def _request(name: str, how: str, wants: JsonValue) -> Row:
     return Row(name, _said(Kind.FEED_REQUEST, how, lambda _: {"wants": wants}), R.MALFORMED)
 
 
+def _parts(name: str, kind: Kind, how: str, **payload: JsonValue) -> Row:
+    return Row(name, _said(kind, how, lambda _: payload), R.MALFORMED)
+
+
 def _forks(name: str, how: str, forks: JsonValue) -> Row:
     return Row(name, _said(Kind.FORK_HEADS, how, lambda _: {"forks": forks}), R.MALFORMED)
 
@@ -139,6 +143,20 @@ TALK = Group(
         _heads("head of 63 digits", "a head with an id too short", [["a", 1, "0" * 63]]),
         _heads("head with a line break", "a head with a newline behind its id", [["a", 1, ZEROS + "\n"]]),
         _heads("head in a head", "a list for an author", [[["a"], 1, ZEROS]]),
+        _parts("root too short", Kind.FEED_HEADS, "a root of 31 digits", heads=[], root="0" * 31),
+        _parts("root in capitals", Kind.FEED_HEADS, "a root in capitals", heads=[], root="A" * 32),
+        _parts("root a number", Kind.FEED_HEADS, "a number for a root", heads=[], root=0),
+        _parts("bucket of 15", Kind.FEED_HEADS, "a bucket of 15 digests", heads=[], buckets=[["", [""] * 15]]),
+        _parts("bucket of 17", Kind.FEED_HEADS, "a bucket of 17 digests", heads=[], buckets=[["", [""] * 17]]),
+        _parts("bucket of words", Kind.FEED_HEADS, "a bucket `xyz`", heads=[], buckets=[["xyz", []]]),
+        _parts("bucket too deep", Kind.FEED_HEADS, "a bucket of 65 digits", heads=[], buckets=[["0" * 65, []]]),
+        _parts("too many buckets", Kind.FEED_HEADS, "65 buckets", heads=[], buckets=[["0", []]] * 65),
+        _parts("served from 0", Kind.FEED_HEADS, "an answer from 0", heads=[], served=[["a", 0, 1]]),
+        _parts("served below 0", Kind.FEED_HEADS, "an answer up to -1", heads=[], served=[["a", 1, -1]]),
+        _parts("too many served", Kind.FEED_HEADS, "65 answers", heads=[], served=[["a", 1, 1]] * 65),
+        _parts("wants no bucket", Kind.FEED_REQUEST, "a wish for the bucket `G`", wants=[], buckets=["G"]),
+        _parts("wants a numbered bucket", Kind.FEED_REQUEST, "a number for a bucket", wants=[], buckets=[1]),
+        _parts("wants too many buckets", Kind.FEED_REQUEST, "65 buckets wanted", wants=[], buckets=["0"] * 65),
         Row("request of nothing", _said(Kind.FEED_REQUEST, "an empty payload", lambda _: {}), R.MALFORMED),
         _request("wants null", "wants null", None),
         _request("too many wants", "17 wants", [["a", 1, 64]] * 17),

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ELSEWHERE = {
     Reason.SOURCE_BLOCKED: "floods",
     Reason.RATE_LIMITED: "floods",
+    Reason.AUTHOR_LIMITED: "floods",
     Reason.PARKING_FULL: "tests of parking",
 }
 """Reasons that one envelope alone cannot earn, and what earns them."""
