@@ -37,3 +37,11 @@ def test_names_are_unique_and_there_are_enough() -> None:
     for group in CORPUS:
         assert len({row.name for row in group.rows}) == len(group.rows), group.title
     assert sum(len(group.rows) for group in CORPUS if not group.keeps_place) >= 80
+
+
+def test_the_page_on_security_counts_right() -> None:
+    security = (ROOT / "docs/SECURITY.md").read_text(encoding="utf-8")
+    rows = sum(len(group.rows) for group in CORPUS)
+    placeless = sum(len(group.rows) for group in CORPUS if not group.keeps_place)
+    assert f"of {rows} hostile and broken datagrams" in security
+    assert f"{placeless} of them must leave the state hash" in security
