@@ -192,6 +192,8 @@ UDP_RECEIVE_BUFFER_BYTES: Final = 8 * 1024 * 1024
 """Receive buffer asked of the kernel; without privileges it grants less (net.core.rmem_max)."""
 UDP_DRAIN_DATAGRAMS_MAX: Final = 256
 """Datagrams taken from one socket at once."""
+UDP_CROWDED_BYTES: Final = 1024 * 1024
+"""As much taken from the sockets at once says that more comes than is read."""
 UDP_SEND_WAIT_MS: Final = 1_000
 """Until a full send buffer counts as a failure."""
 UDP_ERROR_PAUSE_MS: Final = 10
@@ -330,6 +332,8 @@ SOURCE_PEERS_MAX: Final = 2_048
 """Rows for sources that have proved themselves, and as many for hosts with good history."""
 SOURCES_REPORTED_MAX: Final = 64
 """Sources told by name in one event each second; the others are counted together."""
+SOURCE_CROWDED_WEIGHT: Final = 8
+"""What a stranger's datagram counts while more comes to the socket than is read from it."""
 SOURCE_SHARE_PER_S: Final = 200
 """Datagrams of each proven source that do not count towards the total of all sources."""
 SOURCE_TRICKLE_PER_S: Final = 50

@@ -222,6 +222,15 @@ def test_whatever_happens_a_proven_peer_is_heard_within_a_second(
     assert gate.check("192.0.2.1:1", now_ms + 1_000, proven=True) is None
 
 
+def test_strangers_have_less_while_the_socket_is_crowded_and_proven_peers_do_not() -> None:
+    gate = SourceGate(RATES)
+    strangers = [f"203.0.{n // 250}.{n % 250}:1" for n in range(RATES.strangers_per_s)]
+    answers = [gate.check(source, START_MS, crowded=True) for source in strangers]
+    assert answers.count(None) == RATES.strangers_per_s // limits.SOURCE_CROWDED_WEIGHT
+    answers = [gate.check(PEER, START_MS, proven=True, crowded=True) for _ in range(RATES.peer_per_s)]
+    assert answers == [None] * RATES.peer_per_s
+
+
 @pytest.mark.parametrize("proven", [False, True])
 def test_a_large_datagram_counts_like_the_small_ones_that_it_could_be(proven: bool) -> None:
     rate = RATES.peer_per_s if proven else RATES.strangers_per_s

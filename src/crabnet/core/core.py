@@ -204,9 +204,10 @@ class Core:
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
-    def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0) -> bool:
+    def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0, *, crowded: bool = False) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
-        refused = self._gate.check(source, now_ms, proven=self.neighbours.proven(source), size_bytes=size_bytes)
+        proven = self.neighbours.proven(source)
+        refused = self._gate.check(source, now_ms, proven=proven, size_bytes=size_bytes, crowded=crowded)
         if self._gate.blocked:
             self._tell_blocks(effects)
         return refused is None

@@ -102,14 +102,21 @@ class SourceGate:
         """True if ``take_blocks`` has something to tell."""
         return bool(self._blocks)
 
-    def check(self, source: str, now_ms: int, *, proven: bool = False, size_bytes: int = 0) -> Reason | None:
+    def check(
+        self, source: str, now_ms: int, *, proven: bool = False, size_bytes: int = 0, crowded: bool = False
+    ) -> Reason | None:
         """To be asked once for each datagram. None if it may be read, else why it is dropped.
 
-        A large datagram counts as often as it holds one of the usual size, since that is what reading it costs.
+        A large datagram counts as often as it holds one of the usual size, since that is what reading it costs. While
+        the socket is ``crowded``, more comes than is read: then strangers have less, or proven peers wait behind them.
         """
         weight = 1 + size_bytes // (limits.DATAGRAM_BYTES_MAX + 1)
         host = host_of(source)
-        refused = self._check_peer(source, now_ms, weight) if proven else self._check_stranger(host, now_ms, weight)
+        if proven:
+            refused = self._check_peer(source, now_ms, weight)
+        else:
+            price = weight * limits.SOURCE_CROWDED_WEIGHT if crowded else weight
+            refused = self._check_stranger(host, now_ms, weight, price)
         if refused is not None:
             name = (source if proven else host, refused)
             if name not in self._dropped and len(self._dropped) >= limits.SOURCES_REPORTED_MAX:
@@ -117,7 +124,7 @@ class SourceGate:
             self._dropped[name] += 1
         return refused
 
-    def _check_stranger(self, host: str, now_ms: int, weight: int) -> Reason | None:
+    def _check_stranger(self, host: str, now_ms: int, weight: int, price: int) -> Reason | None:
         rates = self._rates
         good = self._good.get(host)
         row = good or self._strangers.get(host)
@@ -136,7 +143,7 @@ class SourceGate:
             if row.datagrams > rates.threshold_per_s:
                 self._block(row, host, Reason.RATE_LIMITED, now_ms, rates.block_ms_max)
                 return Reason.RATE_LIMITED
-        if good is None and not self._of_strangers.take(now_ms, weight):
+        if good is None and not self._of_strangers.take(now_ms, price):
             return Reason.RATE_LIMITED
         return None if self._total.take(now_ms, weight) else Reason.RATE_LIMITED
 

@@ -48,12 +48,13 @@ class Network:
             nursery.start_soon(self._answer_all)
             while True:
                 datagrams = await self._transport.receive()
+                crowded = _crowded(datagrams)
                 for at in range(0, len(datagrams), limits.RECEIVE_SLICE):
                     effects = Effects()
                     now_ms = self._clock_ms()
                     messages = []
                     for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
-                        message = self._take(data, address, now_ms, effects)
+                        message = self._take(data, address, now_ms, effects, crowded=crowded)
                         if message is not None:
                             messages.append(message)
                     self._core.look_ahead(messages, now_ms)
@@ -64,10 +65,10 @@ class Network:
                     await trio.lowlevel.checkpoint()
                     await self._committer.room()
 
-    def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects) -> Received | None:
+    def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects, *, crowded: bool) -> Received | None:
         """The message that a datagram is or completes."""
         source = str(address)
-        if not self._core.allows(source, now_ms, effects, len(data)):
+        if not self._core.allows(source, now_ms, effects, len(data), crowded=crowded):
             return None
         shape = classify(data)
         if shape is Shape.WHOLE:
@@ -117,3 +118,10 @@ class Network:
             answers, self._answers = self._answers, []
             for datagrams, address in answers:
                 await self._outbox.send_raw(datagrams, address)
+
+
+def _crowded(datagrams: list[tuple[bytes, Address]]) -> bool:
+    """True if so much was waiting in the socket that its buffer may be full."""
+    if len(datagrams) >= limits.UDP_DRAIN_DATAGRAMS_MAX:
+        return True
+    return sum(len(data) for data, _ in datagrams) >= limits.UDP_CROWDED_BYTES
