@@ -28,6 +28,7 @@ from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox.cgroups import find_places
 from crabnet.runner.sandbox.model import NO_FENCE, CgroupPlaces, Fence, Mode, Profile, RunLimits
+from crabnet.runner.supervisor.spawn import NOBODY_UID
 from crabnet.runner.supervisor.tree import children_of
 
 MIB = 1024 * 1024
@@ -145,7 +146,7 @@ class Treasures:
             "key": self._key_state(),
             "data": [sorted(os.listdir(self.data)), directory.st_mode, directory.st_ctime_ns],
             "tmp": sorted(os.listdir(self.tmp)),
-            "shm": [self.shm_file.read_text() == self.secret, sorted(_own_files("/dev/shm"))],
+            "shm": [self.shm_file.read_text() == self.secret, sorted(_left_in("/dev/shm"))],
             "mounts": hashlib.sha256(Path("/proc/self/mountinfo").read_bytes()).hexdigest(),
             "limits": [resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)],
             "priority": os.getpriority(os.PRIO_PROCESS, 0),
@@ -174,17 +175,16 @@ class Treasures:
         self.libc.msgctl(self.libc.msgget(self.sysv_leave, 0), 0, None)
 
 
-def _own_files(directory: str) -> list[str]:
-    """Files of this user: those of others come and go."""
+def _left_in(directory: str) -> list[str]:
+    """Files of those who run commands: this user, or, for root, the users that runs have."""
     found = []
     for entry in os.scandir(directory):
         if entry.name.startswith("crabnet-probe-"):
             continue  # of another node of these tests
-        try:
-            if entry.stat(follow_symlinks=False).st_uid == os.getuid():
+        with suppress(FileNotFoundError):
+            uid = entry.stat(follow_symlinks=False).st_uid
+            if uid == os.getuid() != 0 or (os.getuid() == 0 and uid >= NOBODY_UID):
                 found.append(entry.name)
-        except FileNotFoundError:
-            continue
     return found
 
 

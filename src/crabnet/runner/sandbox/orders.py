@@ -29,6 +29,11 @@ _ADDRESS_SPACE_BYTES_MIN: Final = 16 * 1024 * 1024 * 1024
 """With a control group, which counts what is used: a bound only for what is absurd."""
 
 
+_SPARE_THREADS: Final = 4
+"""Of the node's user, begun after they were counted: the supervisor, and threads of the node. Without room for them a
+run would meet its limit before the watch sees it there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What will be executed. ``argv[0]`` is the name the program sees; ``executable`` is the file on the host."""
@@ -98,7 +103,7 @@ def _processes(fence: Fence, limits: RunLimits, user_threads: int) -> int:
     """RLIMIT_NPROC counts all of a user within a user namespace: alone only in a sandbox."""
     if fence.mode is Mode.BWRAP:
         return limits.processes + BWRAP_PROCESSES
-    return limits.processes + user_threads if fence.mode is Mode.LANDLOCK else 0
+    return limits.processes + user_threads + _SPARE_THREADS if fence.mode is Mode.LANDLOCK else 0
 
 
 def _inside(launch: Launch, agreed: Agreed) -> bwrap.Inside:
