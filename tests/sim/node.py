@@ -229,6 +229,7 @@ class SimNode:
             for observer in self.world.observers:
                 observer.received(self, received, effects)
         self._submit(effects, acknowledge=False)
+        self._rest_soon()
 
     def tick(self) -> None:
         """Time has passed."""
@@ -250,9 +251,13 @@ class SimNode:
             effects = Effects()
             self.core.handle(given, self.now_ms, effects)
             self._submit(effects, acknowledge=False)
-            if self.core.hungry and not self._resting:
-                self._resting = True
-                self.world.later(1, partial(self._rest, self.lives))
+            self._rest_soon()
+
+    def _rest_soon(self) -> None:
+        """Let the core ask for more once what came at the same moment is handled."""
+        if self.core is not None and self.core.hungry and not self._resting:
+            self._resting = True
+            self.world.later(1, partial(self._rest, self.lives))
 
     def _rest(self, life: int) -> None:
         """What was handled lately has made room for more requests."""
