@@ -30,6 +30,8 @@ DUSK_MS = 45_000
 """Until the last deadline of a seed has passed."""
 QUIET_MS = 5_000
 """Nodes that have agreed go on for this long."""
+NODES = (*[3] * 8, *[4] * 5, *[5] * 2, 6, 7, 8, 9)
+"""Sizes of networks: what a run costs grows faster than its nodes, and small ones show most mistakes."""
 LIARS_SHARE = 0.3
 """Of the operations of a run, the part that liars have, if there are any; the rest are commands of operators."""
 SKEW_LIMIT_MS = 300_000
@@ -88,7 +90,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Plan:
     """The plan of a seed."""
     rng = Random(f"plan {seed}")
-    drawn = rng.choice([3, 3, 3, 4, 4, 4, 5, 5, 6, 7, 8, 9])
+    drawn = rng.choice(NODES)
     count = drawn if nodes is None else nodes
     badly = rng.random() < 0.35
     return Plan(
