@@ -184,7 +184,7 @@ class Forger(Adversary):
         self.tell(self.rng.choice(ways)(), self.some())
 
     def _usurp(self) -> None:
-        found = self.overheard(*_KINDS_HEARD)
+        found = self.overheard(*_KINDS_HEARD, b"ClaimCreated")
         if found is None:
             return
         payload = found["payload"]
@@ -210,9 +210,9 @@ class Forger(Adversary):
         )
 
     def _usurp_claim(self, claim: dict[str, Any]) -> Envelope:
-        worker = self.rng.choice([claim["worker"], self.author.id])
+        worker = claim["worker"] if self.rng.random() < 0.2 else self.author.id
         about: JsonObject = {"seed_id": claim["seed_id"], "claim_id": claim["id"], "worker": worker}
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.3:
             return self._object(Kind.TASK_STARTED, "run", about)
         outcome: JsonObject = {"exit_code": 0, "timed_out": False, "output_hash": "0" * 64, "duration_ms": 1}
         return self._object(Kind.TASK_RESULT, "result", {**about, **outcome, "stdout": "forged", "stderr": ""})

@@ -21,7 +21,7 @@ from tests.sim.__main__ import Task, run
 from tests.sim.disk import MemoryFiles
 from tests.sim.node import SimNode
 
-SEEDS = range(6)
+SEEDS = range(8)
 """Seeds within which a mistake must be found."""
 OPERATIONS = 400
 
