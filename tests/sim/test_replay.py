@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.sim.replay import read, replay, run
-from tests.sim.scenario import simulate
+from tests.sim.scenario import Simulation, draw
 
 
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data dir of one node of a network with liars, one of whom forks its feed."""
     directory = tmp_path_factory.mktemp("incident")
-    simulate(2, operations=250, keep=directory)
-    return directory / "n0" / "data"
+    simulation = Simulation(replace(draw(2, nodes=4, operations=250), liars=("equivocator",), tight=False))
+    simulation.run()
+    simulation.honest[0].disk.save(directory)
+    return directory / "data"
 
 
 def test_a_journal_leads_all_nodes_to_its_state(incident: Path, capsys: pytest.CaptureFixture[str]) -> None:
