@@ -172,6 +172,15 @@ class TestGaps:
         assert held(core, author) == 5
         assert requests(tick(core, NOW_MS + 120_000)) == []
 
+    def test_all_holes_are_asked_for_at_once(self, core: Core, peer: Neighbour) -> None:
+        """Else each lost envelope of a range costs a round of its own."""
+        author = Author("author")
+        envelopes = feed(author, 6)
+        peer.confirm()
+        for at in (0, 2, 4, 5):
+            peer.pass_on(envelopes[at])
+        assert requests(tick(core)) == [(peer.address, [Want(author.id, 2, 2), Want(author.id, 4, 4)])]
+
     def test_an_unproven_address_is_asked_once_for_each_of_its_messages(self, core: Core, peer: Neighbour) -> None:
         """A forged source address must not make us flood its owner."""
         author = Author("author")

@@ -174,6 +174,10 @@ class Parking:
             del self._by_author[meta.from_]
         self._forget(parked)
 
+    def seqs(self, author: str) -> set[int]:
+        """The places that envelopes wait for."""
+        return {seq for seq, _ in self._by_author.get(author, ())}
+
     def lowest_seq(self, author: str, above: int) -> int | None:
         """The lowest seq above ``above`` that waits."""
         return min((seq for seq, _ in self._by_author.get(author, {}) if seq > above), default=None)

@@ -284,12 +284,12 @@ class SyncPlanner:
         gap = self._next_gap(author, missing)
         if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
             return self._ask_behind(author, missing, now_ms, asked)
-        while gap is not None and not (missing.attempts and missing.flights):
+        while gap is not None:
             source = asked.pick(missing.sources, missing.attempts)
             if source is None:
                 return self._unasked(author, missing, now_ms)
             gap = (gap[0], min(gap[1], gap[0] + entries_max - 1))
-            flight = self.flow.depart(author, *gap, source, now_ms, _wait_ms(missing.attempts))
+            flight = self.flow.depart(author, *gap, source, now_ms, _wait_ms(missing))
             asked.add(source, Want(author, *gap))
             missing.flights.append(flight)
             missing.flights.sort(key=_first_seq)
@@ -298,7 +298,7 @@ class SyncPlanner:
                 break
             gap = self._next_gap(author, missing)
         due_ms = [flight.due_ms for flight in missing.flights]
-        self._schedule(author, missing, min(due_ms, default=now_ms + _wait_ms(missing.attempts)))
+        self._schedule(author, missing, min(due_ms, default=now_ms + _wait_ms(missing)))
         return True
 
     def _unasked(self, author: str, missing: _Missing, now_ms: int) -> bool:
@@ -316,7 +316,7 @@ class SyncPlanner:
         last = max(1, min(missing.forked_at - 1, self._feeds.get(author).head_seq))
         missing.behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
         asked.add(source, Want(author, *missing.behind))
-        missing.ask_ms = now_ms + _wait_ms(missing.attempts)
+        missing.ask_ms = now_ms + _wait_ms(missing)
         missing.attempts += 1
         self._schedule(author, missing, missing.ask_ms)
         return True
@@ -335,7 +335,7 @@ class SyncPlanner:
             self.flow.lost(flight, now_ms)
             if missing.moved_ms <= flight.asked_ms:
                 first_end = flight.ended and not missing.attempts
-                missing.ask_ms = now_ms if first_end else flight.asked_ms + _wait_ms(missing.attempts)
+                missing.ask_ms = now_ms if first_end else flight.asked_ms + _wait_ms(missing)
                 missing.attempts += 1
 
     def _next_gap(self, author: str, missing: _Missing) -> tuple[int, int] | None:
@@ -343,13 +343,17 @@ class SyncPlanner:
         head = self._feeds.get(author).head_seq
         first = head + 1
         last = min(missing.upto, head + limits.PARKED_ENVELOPES_PER_FEED_MAX)
+        parked = self._parking.seqs(author)
         for flight in missing.flights:
+            while first < flight.first and first > head + 1 and first in parked:
+                first += 1
             if flight.first > first:
                 last = min(last, flight.first - 1)
                 break
             first = max(first, flight.last + 1)
-        waiting = self._parking.lowest_seq(author, first - (first > head + 1))
-        last = last if waiting is None else min(last, waiting - 1)
+        while first > head + 1 and first in parked:
+            first += 1
+        last = min(last, min((seq for seq in parked if seq > first), default=last + 1) - 1)
         last = min(last, first + missing.span - 1)
         return (first, last) if first <= last else None
 
@@ -400,7 +404,9 @@ def _first_seq(flight: Flight) -> int:
     return flight.first
 
 
-def _wait_ms(attempts: int) -> int:
+def _wait_ms(missing: _Missing) -> int:
+    """Until a range is overdue: twice as long each time that all sources have had their turn."""
+    attempts = missing.attempts // max(1, len(missing.sources))
     return min(limits.SYNC_REQUEST_RETRY_MS << min(attempts, 16), limits.SYNC_REQUEST_RETRY_MS_MAX)
 
 
