@@ -156,7 +156,7 @@ class RunProcess:
             await self._answered.wait()
         if self.sandbox_error is not None:
             return
-        if not self._pid:
+        if self.spawn_error or not self._pid:
             self.spawn_error = self.spawn_error or errno.EIO
             return
         with trio.move_on_after(self._timeout_ms / 1000):
@@ -234,6 +234,9 @@ class RunProcess:
             case "ready":
                 self._root_pid = event.root_pid
                 self._ready.set()
+            case "forked":
+                self._pid = event.pid
+                self._started_at = self._clock()
             case "started":
                 self._pid = event.pid
                 self._started_at = self._clock()

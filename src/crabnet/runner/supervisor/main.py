@@ -5,6 +5,7 @@ gate of a sandbox; ``T`` asks the command's process group to end (SIGTERM), ``K`
 everything (SIGKILL). To the node, one line of JSON each:
 
 - ``{"event": "ready", "root_pid": int}``: a sandbox is there and waits for ``G``;
+- ``{"event": "forked", "pid": int}``: the command is about to be executed, without bwrap only;
 - ``{"event": "started", "pid": int}`` or ``{"event": "failed", "errno": int, "sandbox": bool, "detail": str}``;
 - ``{"event": "limit", "limits_hit": [...]}``: a limit of the whole run ends it;
 - ``{"event": "exited", "status": int}`` with the wait status of the command;
@@ -139,8 +140,12 @@ class Supervisor:
                 number = error.errno or errno.EIO
                 raise SetupError(number, sandbox=True, detail=f"its control group: {os.strerror(number)}") from error
         member_files = self._cgroup.member_files if self._cgroup is not None else []
-        start = start_bwrap if order.fence == "bwrap" else start_plain
-        self._started = start(order, self._pipes, member_files)
+        if order.fence == "bwrap":
+            self._started = start_bwrap(order, self._pipes, member_files)
+        else:
+            self._started = start_plain(
+                order, self._pipes, member_files, lambda pid: self._tell({"event": "forked", "pid": pid})
+            )
         self._main_alive = True
         os.close(self._pipes.stdout)
         os.close(self._pipes.stderr)

@@ -19,6 +19,7 @@ import resource
 import select
 import signal
 import time
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from crabnet.runner.landlock import Grant, install_filter, restrict
@@ -102,12 +103,20 @@ def drop_root(uid: int) -> None:
         os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
 
 
-def start_plain(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
-    """Start the command itself, behind Landlock or behind nothing. Raises SetupError."""
+def start_plain(order: Order, pipes: Pipes, member_files: list[str], announce: Callable[[int], None]) -> Started:
+    """Start the command itself, behind Landlock or behind nothing. Raises SetupError.
+
+    ``announce`` gets its process id before it executes anything: it may kill this process as its first deed.
+    """
     if order.own_workdir and order.drop_root and os.geteuid() == 0:
         with contextlib.suppress(OSError):
             os.fchown(order.workdir_fd, run_uid(), run_uid())
-    pid = _fork(order, pipes, member_files, None)
+    go, go_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = _fork(order, pipes, member_files, _Plain(go, go_write, announce))
+    finally:
+        os.close(go)
+        os.close(go_write)
     return Started(pid, 0, pid, -1)
 
 
@@ -196,21 +205,33 @@ class _Inside(NamedTuple):
     info: int
 
 
-def _fork(order: Order, pipes: Pipes, member_files: list[str], inside: _Inside | None) -> int:
+class _Plain(NamedTuple):
+    """The command waits for a byte from ``go`` until it has been announced."""
+
+    go: int
+    go_write: int
+    announce: Callable[[int], None]
+
+
+def _fork(order: Order, pipes: Pipes, member_files: list[str], kind: _Inside | _Plain) -> int:
     """Fork and exec. Raises SetupError with the errno of what failed."""
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     supervisor_pid = os.getpid()
     uid = run_uid() if order.drop_root and os.geteuid() == 0 else 0
     pid = os.fork()
     if pid == 0:
-        _become(order, pipes, member_files, inside, supervisor_pid, uid, error_write)
+        _become(order, pipes, member_files, kind, supervisor_pid, uid, error_write)
     os.close(error_write)
+    if isinstance(kind, _Plain):
+        kind.announce(pid)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(kind.go_write, b"\n")
     report = os.read(error_read, 16)
     os.close(error_read)
     if report:
         os.waitpid(pid, 0)
         number, _, stage = report.decode().partition(" ")
-        raise SetupError(int(number), sandbox=inside is not None or stage == "fence")
+        raise SetupError(int(number), sandbox=isinstance(kind, _Inside) or stage == "fence")
     return pid
 
 
@@ -218,7 +239,7 @@ def _become(
     order: Order,
     pipes: Pipes,
     member_files: list[str],
-    inside: _Inside | None,
+    kind: _Inside | _Plain,
     supervisor_pid: int,
     uid: int,
     error_write: int,
@@ -241,9 +262,12 @@ def _become(
             os._exit(127)
         os.dup2(pipes.stdout, 1)
         os.dup2(pipes.stderr, 2)
-        if inside is not None:
+        if isinstance(kind, _Inside):
             _limit(order, with_processes=os.geteuid() == uid != 0)
-            _exec_bwrap(order, inside)
+            _exec_bwrap(order, kind)
+        os.close(kind.go_write)
+        if not os.read(kind.go, 1):
+            os._exit(127)
         os.fchdir(order.workdir_fd)
         if order.fence == "landlock":
             grants = [Grant(path, rights) for path, rights in order.grants]
