@@ -24,17 +24,17 @@ demo: env ## Run a network of real nodes on this machine, step by step
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
 
 test: env ## Run the tests
-	$(VENV_PYTHON) -m pytest -n $(JOBS) -m "not deep" $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
 
 deep: env ## Run the large enumerations and long runs
-	$(VENV_PYTHON) -m pytest -n $(JOBS) -m deep --timeout 1200 $(ARGS)
+	$(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal -m deep --timeout 1200 $(ARGS)
 
 sim: env ## Simulate SEEDS networks with faults and liars (ARGS=--report: traffic; see docs/OPERATIONS.md for replay)
 	$(VENV_PYTHON) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 coverage: env ## Run the tests and report branch coverage, child processes included
 	$(VENV_PYTHON) -m coverage erase
-	$(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) -m "not deep" $(ARGS)
+	$(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
 	$(VENV_PYTHON) -m coverage report
 
