@@ -11,6 +11,7 @@ import trio
 
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
+from crabnet.runner.link import Standby
 from crabnet.runner.outcome import (
     Cause,
     RunOutcome,
@@ -46,6 +47,7 @@ async def run_command(
     *,
     stop: trio.Event | None = None,
     clock: Callable[[], float] = trio.current_time,
+    standby: Standby | None = None,
 ) -> RunOutcome:
     """Run ``request.command`` behind ``fence`` if ``policy`` allows it, and return how that went.
 
@@ -56,7 +58,8 @@ async def run_command(
 
     The run ends with the main process of the command: what it left in the background is killed, and cannot
     hold the run open through the output pipes. On a timeout the process group gets SIGTERM, and what is left
-    of the run ``policy.kill_wait_ms`` later SIGKILL, other sessions included. ``clock`` gives seconds.
+    of the run ``policy.kill_wait_ms`` later SIGKILL, other sessions included. ``clock`` gives seconds. A supervisor
+    that is on ``standby`` is used where the sandbox makes the working directory.
     """
     started_at = clock()
 
@@ -78,7 +81,7 @@ async def run_command(
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
             try:
-                await run.perform(line, stop)
+                await run.perform(line, stop, standby)
             finally:
                 if not run.orderly:
                     with trio.CancelScope(shield=True):

@@ -8,17 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import msgspec
 import trio
 
 from crabnet import limits
+from crabnet.runner.link import Standby, start_supervisor
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
@@ -26,9 +23,6 @@ from crabnet.runner.sandbox.model import Mode
 from crabnet.runner.supervisor.order import Order
 
 _READ_BYTES = 64 * 1024
-_LOADER = "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.main import main; main()"
-"""The standard library comes first, so that nothing beside this package can take the place of a part of it."""
-_SOURCE_ROOT = str(Path(__file__).parents[2])
 _DETAIL_CHARS = 300
 _KILLED_AT_ONCE = frozenset({Cause.MEMORY, Cause.CPU, Cause.DISK})
 """The supervisor ends these by itself, before they take more."""
@@ -95,57 +89,28 @@ class RunProcess:
             limits_hit=tuple(self._limits_hit),
         )
 
-    async def perform(self, order: Order, stop: trio.Event | None) -> None:
+    async def perform(self, order: Order, stop: trio.Event | None, standby: Standby | None = None) -> None:
         """Run it. Sets ``spawn_error`` to an errno, or ``sandbox_error``, when it could not be started."""
-        with ExitStack() as ours:
-            try:
-                process, control, pipes = await self._spawn_supervisor(order.workdir_fd, ours)
-            except OSError as error:
-                self.spawn_error = error.errno or errno.EIO
-                return
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._listen, control)
-                    for stream, fd in pipes.items():
-                        nursery.start_soon(self._collect, stream, fd)
-                    if stop is not None:
-                        nursery.start_soon(self._obey, stop)
-                    await self._conduct(control, order)
-                    nursery.cancel_scope.cancel()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await _end_supervisor(process, control)
-
-    @staticmethod
-    async def _spawn_supervisor(
-        workdir_fd: int, ours: ExitStack
-    ) -> tuple[trio.Process, trio.SocketStream, dict[Stream, int]]:
-        if not sys.executable:
-            raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
-        with ExitStack() as theirs:
-            own_socket, other_socket = socket.socketpair()
-            theirs.callback(other_socket.close)
-            control = trio.SocketStream(trio.socket.from_stdlib_socket(own_socket))
-            ours.callback(control.socket.close)
-            read_ends: dict[Stream, int] = {}
-            write_ends: dict[Stream, int] = {}
-            for stream in Stream:
-                read_ends[stream], write_ends[stream] = os.pipe()
-                ours.callback(os.close, read_ends[stream])
-                theirs.callback(os.close, write_ends[stream])
-            fds = (other_socket.fileno(), write_ends[Stream.STDOUT], write_ends[Stream.STDERR])
-            interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LOADER, _SOURCE_ROOT]
-            process = await trio.lowlevel.open_process(
-                [*interpreter, *(str(fd) for fd in fds)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(*fds, *([workdir_fd] if workdir_fd >= 0 else [])),
-                start_new_session=True,
-                cwd="/",
-                env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
-            )
-        return process, control, read_ends
+        link = standby.take() if standby is not None and order.workdir_fd < 0 else None
+        try:
+            link = link or await start_supervisor(order.workdir_fd)
+        except OSError as error:
+            self.spawn_error = error.errno or errno.EIO
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, link.control)
+                for stream, fd in link.pipes.items():
+                    nursery.start_soon(self._collect, stream, fd)
+                if stop is not None:
+                    nursery.start_soon(self._obey, stop)
+                if standby is not None:
+                    nursery.start_soon(standby.fill)
+                await self._conduct(link.control, order)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await link.end()
 
     async def _conduct(self, control: trio.SocketStream, order: Order) -> None:
         with trio.move_on_after(limits.RUNNER_SPAWN_WAIT_MS / 1000):
@@ -279,16 +244,6 @@ async def _send(control: trio.SocketStream, data: bytes) -> None:
     """Tell the supervisor something. That it is gone shows in ``_listen``."""
     with suppress(trio.BrokenResourceError):
         await control.send_all(data)
-
-
-async def _end_supervisor(process: trio.Process, control: trio.SocketStream) -> None:
-    """Make sure that the supervisor, and with it the run, has ended. A closed socket makes it kill everything."""
-    await control.aclose()
-    with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
 
 
 def _ms(seconds: float) -> int:

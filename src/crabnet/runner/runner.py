@@ -9,6 +9,7 @@ import trio
 
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.execute import check_request, refused_outcome, run_command
+from crabnet.runner.link import Standby
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox import cgroups
@@ -17,9 +18,12 @@ from crabnet.runner.sandbox.survey import survey
 
 
 class Runner:
-    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one."""
+    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one.
 
-    def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path) -> None:
+    ``keep_ready``: have the supervisor of the next run started, from the first run on.
+    """
+
+    def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path, *, keep_ready: bool = False) -> None:
         self.policy = policy
         self.report: SandboxReport | None = None
         """None until the self-test is done."""
@@ -28,6 +32,7 @@ class Runner:
         self._tag = cgroups.owner_tag(data_dir)
         self._surveying = trio.Lock()
         self._holds: list[cgroups.Hold] = []
+        self._standby = Standby() if keep_ready else None
 
     async def prepare(self) -> SandboxReport:
         """Make the self-test, once, and remove what a killed node left. Later calls cost nothing."""
@@ -63,7 +68,9 @@ class Runner:
             fence = await self._fence()
         except RefusedError as refusal:
             return refused_outcome(request, refusal)
-        return await run_command(replace(request, owner_tag=self._tag), self.policy, fence, stop=stop)
+        standby = self._standby if fence.mode is Mode.BWRAP else None
+        request = replace(request, owner_tag=self._tag)
+        return await run_command(request, self.policy, fence, stop=stop, standby=standby)
 
     @property
     def unsandboxed(self) -> bool:
@@ -71,7 +78,9 @@ class Runner:
         return self._choice is Choice.NONE
 
     def close(self) -> None:
-        """Remove this node's control groups. Only after the last run."""
+        """Remove this node's control groups, end the supervisor that waits. Only after the last run."""
+        if self._standby is not None:
+            self._standby.close()
         while self._holds:
             self._holds.pop().release()
 
