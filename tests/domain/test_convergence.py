@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from crabnet.domain.decision import decide
 from crabnet.domain.fold import rebuild
 from crabnet.domain.model import Fact, Progress, Seed, SeedStatus
-from crabnet.domain.state import Observe, Outcome, Propose, Retract, State, apply, decide
+from crabnet.domain.state import Observe, Outcome, Propose, Retract, State, apply
 from tests.domain.reference import Standing, Verdicts, standing
 from tests.support.facts import (
     CREATOR,

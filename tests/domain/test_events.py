@@ -8,8 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crabnet.domain.decision import decide
 from crabnet.domain.model import Fact
-from crabnet.domain.state import Observe, Retract, State, apply, decide
+from crabnet.domain.state import Observe, Retract, State, apply
 from tests.support.facts import CREATOR, RIVAL, WORKER, histories
 
 

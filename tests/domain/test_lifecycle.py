@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from crabnet import limits
+from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import (
     EMPTY,
     TRANSITIONS,
@@ -16,7 +17,7 @@ from crabnet.domain.lifecycle import (
     status_at,
 )
 from crabnet.domain.model import RANK, Fact, FactKind, Progress, Seed, SeedStatus, Verdict
-from crabnet.domain.state import Decision, Outcome, Propose, State, decide
+from crabnet.domain.state import Decision, Outcome, Propose, State
 from crabnet.errors import Reason
 from tests.support.facts import CREATOR, RIVAL, START_S, STRANGER, WORKER, Scribe, observe
 

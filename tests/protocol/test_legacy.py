@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crabnet.domain.decision import decide
 from crabnet.domain.model import Bid, Claim, Fact, FactKind, Seed, SeedStatus, Settlement, TaskResult
-from crabnet.domain.state import Decision, Observe, Outcome, State, apply, decide
+from crabnet.domain.state import Decision, Observe, Outcome, State, apply
 from crabnet.errors import Reason
 from crabnet.protocol.admission import AdmissionPolicy, Admitted, Refusal
 from crabnet.protocol.envelope import Kind

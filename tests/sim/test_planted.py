@@ -11,9 +11,10 @@ from crabnet.core import neighbours
 from crabnet.core.commands import Operation
 from crabnet.core.effects import Reply, Serve
 from crabnet.core.replica import Replica
+from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
 from crabnet.domain.model import Fact, FactKind, SeedStatus
-from crabnet.domain.state import Command, Decision, Outcome, State, decide
+from crabnet.domain.state import Command, Decision, Outcome, State
 from crabnet.errors import Reason
 from crabnet.protocol.feed import Feed, Place
 from crabnet.protocol.replay import SeenWindow

@@ -7,6 +7,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
+from crabnet.domain.decision import decide
 from crabnet.domain.model import (
     Bid,
     Body,
@@ -20,7 +21,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
-from crabnet.domain.state import Decision, Observe, State, apply, decide
+from crabnet.domain.state import Decision, Observe, State, apply
 
 START_S = 1_000
 CREATOR, WORKER, RIVAL, STRANGER = "creator", "worker", "rival", "stranger"

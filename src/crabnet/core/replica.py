@@ -34,6 +34,7 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import (
@@ -47,7 +48,6 @@ from crabnet.domain.state import (
     SeedEvent,
     State,
     apply,
-    decide,
 )
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (

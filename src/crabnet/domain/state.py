@@ -1,6 +1,5 @@
-"""The seeds a node knows, and how they change: ``decide`` reads, ``apply`` writes, both without clock or I/O.
+"""The seeds a node knows, and how events change them, without clock or I/O; ``decision`` says which events there are.
 
-``decide(state, command, now_s)`` judges a command and returns a ``Decision`` with the event that makes it so;
 ``apply(state, event)`` is total and does what the event says without judging again, so that a replay of journalled
 events yields the same state under any later version of the rules.
 """
@@ -17,20 +16,14 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
-from crabnet.domain.fold import judge_last, rebuild, refold
 from crabnet.domain.lifecycle import (
     EMPTY,
-    RULES,
-    Case,
     Entry,
     Record,
     bid_order,
-    check_local,
-    counting_bids,
-    judge_bid,
     other_order,
 )
-from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, Seed, SeedStatus, Verdict
+from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, SeedStatus
 from crabnet.errors import Reason
 
 
@@ -90,7 +83,6 @@ class Decision(Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-_HARMLESS: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
 _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
 """What the creator of a seed says last about it. A forfeit may be followed by another claim."""
 
@@ -283,109 +275,8 @@ def leaf(seed_id: str, record: Record) -> bytes:
     return seed_id.encode() + b"\0" + _encode_leaf(record)
 
 
-def decide(state: State, command: Command, now_s: int) -> Decision:
-    """Judge a command. Reads ``state`` only; ``now_s`` matters to ``Propose`` alone."""
-    if isinstance(command, Retract):
-        return _decide_retract(state, command)
-    fact = command.fact
-    before = state.records.get(fact.seed_id, EMPTY)
-    if _known(before, fact):
-        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
-    if fact.kind is FactKind.SEED:
-        refused = _check_definition(fact)
-        if refused is not None:
-            return refused
-    capped = _check_caps(state, before, fact) if fact.signed else None
-    if capped is not None:
-        return capped
-    if isinstance(command, Propose):
-        if before.seed is None and fact.kind is not FactKind.SEED:
-            return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
-        rule = check_local(before, fact, now_s, command.shunned)
-        if rule is not None:
-            return Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
-    elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):
-        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
-    after, judgements = _with(before, fact)
-    if before.seed is not None and _waiting_full(before, fact, judgements):
-        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
-    return _decision(fact, before, after, judgements, proposed=isinstance(command, Propose))
-
-
-def _known(record: Record, fact: Fact) -> bool:
-    """True if a fact with this id is held. The id of a signed one follows from its author and seq."""
-    if fact.kind is FactKind.SEED:
-        return record.seed is not None
-    key = fact.key
-    if fact.signed:
-        entries, order = (record.bids, bid_order) if fact.kind is FactKind.BID else (record.others, other_order)
-        at = bisect.bisect_left(entries, order(fact), key=lambda entry: order(entry.fact))
-        return at < len(entries) and entries[at].fact.key == key
-    return any(entry.fact.key == key for entry in (*record.bids, *record.others))
-
-
-def _check_caps(state: State, before: Record, fact: Fact) -> Decision | None:
-    """The author's facts come in the order of its feed, and so does what they may be: the same in every node."""
-    caps = state.caps
-    if fact.kind is FactKind.SEED:
-        if state.open_seeds[fact.author] >= caps.open_seeds_max:
-            detail = f"{caps.open_seeds_max} seeds of this author are open; settle or close some"
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OPEN_SEEDS, detail=detail)
-    elif fact.kind is FactKind.BID and len(before.bids) >= caps.bids_per_seed_max:
-        own = sum(entry.fact.author == fact.author for entry in before.bids)
-        if own >= caps.bids_per_seed_max:
-            detail = f"{own} bids of this author on this seed are held"
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail)
-    return None
-
-
-def _orphans_full(state: State, author: str) -> bool:
-    return state.orphans_total >= limits.ORPHAN_FACTS_MAX or state.orphans[author] >= limits.ORPHAN_FACTS_PER_AUTHOR_MAX
-
-
-def _waiting_full(record: Record, fact: Fact, judgements: tuple[tuple[str, Judgement], ...]) -> bool:
-    """True if the fact would wait, and as many as may wait for parents within one seed do so already."""
-    if len(record.others) < limits.WAITING_FACTS_PER_SEED_MAX:
-        return False
-    if not any(key == fact.key and judgement.verdict is Verdict.WAITING for key, judgement in judgements):
-        return False
-    waiting = sum(entry.judgement.verdict is Verdict.WAITING for entry in record.others)
-    return waiting >= limits.WAITING_FACTS_PER_SEED_MAX
-
-
-def _check_definition(fact: Fact) -> Decision | None:
-    if not isinstance(fact.body, Seed):
-        raise TypeError(f"{fact.kind} without a seed")
-    for rule in RULES[FactKind.SEED]:
-        if not rule.holds(Case(fact, fact.body, Progress())):
-            return Decision(Outcome.REJECTED, rule.reason, detail=rule.text)
-    return None
-
-
-def _with(before: Record, fact: Fact) -> tuple[Record, tuple[tuple[str, Judgement], ...]]:
-    """The record with one more fact, judged, and all judgements that are new."""
-    if fact.kind is FactKind.SEED:
-        after = Record(fact) if not before.bids and not before.others else rebuild((fact, *before.facts()))
-        return after, _changed(before, after)
-    if fact.kind is FactKind.BID:
-        judgement = judge_bid(before.definition, fact)
-        after = Record(before.seed, _insert_bid(before.bids, Entry(fact, judgement)), before.others, before.progress)
-        for entry in before.others:
-            if entry.judgement.verdict is Verdict.WAITING:
-                after = refold(after)
-                return after, _changed(before, after)
-        return after, ((fact.key, judgement),)
-    last = judge_last(before, fact)
-    if last is None:
-        unjudged = Entry(fact, Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT))
-        after = refold(Record(before.seed, before.bids, _insert_other(before.others, unjudged), before.progress))
-        return after, _changed(before, after)
-    judgement, progress = last
-    others = _insert_other(before.others, Entry(fact, judgement))
-    return Record(before.seed, before.bids, others, progress), ((fact.key, judgement),)
-
-
-def _insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+def insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    """The bids of a record with one more, in their order."""
     order = bid_order(entry.fact)
     if not entries or bid_order(entries[-1].fact) <= order:
         return (*entries, entry)
@@ -393,76 +284,13 @@ def _insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
     return (*entries[:at], entry, *entries[at:])
 
 
-def _insert_other(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+def insert_other(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
+    """The other facts of a record with one more, in their order."""
     order = other_order(entry.fact)
     if not entries or other_order(entries[-1].fact) <= order:
         return (*entries, entry)
     at = bisect.bisect(entries, order, key=lambda known: other_order(known.fact))
     return (*entries[:at], entry, *entries[at:])
-
-
-def _changed(before: Record, after: Record) -> tuple[tuple[str, Judgement], ...]:
-    if before.bids is after.bids and len(before.others) == len(after.others):
-        old: dict[str, Judgement] = {entry.fact.key: entry.judgement for entry in before.others}
-        entries: tuple[Entry, ...] = after.others
-    else:
-        old = {entry.fact.key: entry.judgement for entry in (*before.bids, *before.others)}
-        entries = (*after.bids, *after.others)
-    return tuple((entry.fact.key, entry.judgement) for entry in entries if old.get(entry.fact.key) != entry.judgement)
-
-
-def _decision(
-    fact: Fact, before: Record, after: Record, judgements: tuple[tuple[str, Judgement], ...], *, proposed: bool
-) -> Decision:
-    judgement = EFFECTIVE
-    for key, new in judgements:
-        if key == fact.body.id:
-            judgement = new
-    if proposed and judgement.verdict is not Verdict.EFFECTIVE:
-        status = after.progress.status
-        return Decision(Outcome.REJECTED, judgement.reason, detail=_why(fact, judgement, status))
-    event = SeedEvent(fact.seed_id, fact, (), judgements, after.progress, (before, after))
-    if judgement.verdict is Verdict.WAITING:
-        return Decision(Outcome.IGNORED, judgement.reason, (event,))
-    if judgement.verdict is Verdict.VOID:
-        late = fact.kind in _HARMLESS and judgement.reason is not Reason.UNAUTHORISED
-        detail = _why(fact, judgement, after.progress.status)
-        return Decision(Outcome.IGNORED if late else Outcome.REJECTED, judgement.reason, (event,), detail)
-    if fact.kind is FactKind.BID and not _counts(fact, after):
-        return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS, (event,))
-    return Decision(Outcome.ACCEPTED, None, (event,))
-
-
-def _counts(bid: Fact, record: Record) -> bool:
-    seed = record.definition
-    if seed is None or seed.max_bids == 0 or len(record.bids) <= seed.max_bids:
-        return True
-    return any(known.key == bid.key for known in counting_bids(record))
-
-
-def _why(fact: Fact, judgement: Judgement, status: SeedStatus) -> str:
-    rule = next((rule for rule in RULES[fact.kind] if rule.reason is judgement.reason), None)
-    if judgement.reason is Reason.WRONG_STATE:
-        return f"seed {fact.seed_id} is {status.value}"
-    return "" if rule is None else f"refused unless {rule.text}"
-
-
-def _decide_retract(state: State, command: Retract) -> Decision:
-    events = []
-    for seed_id in sorted(command.seed_ids):
-        before = state.records.get(seed_id)
-        if before is None:
-            continue
-        kept: list[Fact] = []
-        removed: list[Fact] = []
-        for fact in before.facts():
-            gone = fact.signed and fact.author == command.author and fact.seq >= command.from_seq
-            (removed if gone else kept).append(fact)
-        if removed:
-            after = rebuild(kept)
-            keys = tuple(fact.key for fact in removed)
-            events.append(SeedEvent(seed_id, None, keys, _changed(before, after), after.progress))
-    return Decision(Outcome.ACCEPTED, None, tuple(events))
 
 
 def apply(state: State, event: SeedEvent) -> None:
@@ -484,9 +312,9 @@ def apply(state: State, event: SeedEvent) -> None:
         if fact.kind is FactKind.SEED:
             seed = fact
         elif fact.kind is FactKind.BID:
-            bids = _insert_bid(bids, Entry(fact, judgement))
+            bids = insert_bid(bids, Entry(fact, judgement))
         else:
-            others = _insert_other(others, Entry(fact, judgement))
+            others = insert_other(others, Entry(fact, judgement))
     if judgements:
         bids = _judged(bids, judgements)
         others = _judged(others, judgements)

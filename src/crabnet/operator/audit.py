@@ -29,7 +29,8 @@ from crabnet.core.records import (
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
-from crabnet.domain.state import Observe, decide, leaf
+from crabnet.domain.decision import decide
+from crabnet.domain.state import Observe, leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.limits import AUDIT_NOTES_MAX, AUDIT_RETRIES
 from crabnet.operator.archived import archive_damages, archived_seeds
