@@ -26,7 +26,8 @@ from bench.report import Measure, at_least, at_most, spread
 from bench.workload import NAMESPACE, Message, Population
 from crabnet import limits
 from crabnet.core.authors import AuthorRates
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.sources import SourceRates
 from crabnet.monitor.writer import EventLog
 from crabnet.node.checkpoints import Checkpointer

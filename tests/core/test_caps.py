@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.core.commands import Publish, Received, SubmitBid
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import SegmentRow
 from crabnet.core.rows import seed_row

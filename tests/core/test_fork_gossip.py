@@ -6,7 +6,8 @@ import pytest
 
 from crabnet import limits
 from crabnet.core.commands import Received, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Notice, ServeProof
 from crabnet.core.records import ProofRecord, decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.commands import CreateClaim, Input, Publish, Received, Settle, StartRun, SubmitBid, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore

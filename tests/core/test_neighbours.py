@@ -8,7 +8,8 @@ import pytest
 
 from crabnet import limits
 from crabnet.core.commands import Received, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy

@@ -20,7 +20,8 @@ from crabnet.core.commands import (
     SubmitBid,
     Tick,
 )
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects, EndedClaim, Notice, RunOrder
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult, TerminationCause, Verdict

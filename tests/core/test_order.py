@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crabnet.core.commands import Received
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.replica import Replica

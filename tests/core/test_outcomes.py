@@ -11,7 +11,8 @@ import pytest
 
 from crabnet import limits
 from crabnet.core.commands import Received
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.domain.lifecycle import counting_bids
 from crabnet.protocol.admission import AdmissionPolicy

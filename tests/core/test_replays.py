@@ -15,7 +15,8 @@ from typing import Final
 import pytest
 
 from crabnet.core.commands import Received, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import Via, decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from crabnet.core.commands import CreateClaim, FinishRun, RenewRun, Settle, StartRun, SubmitBid, Tick
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Notice
 from crabnet.domain.model import Claim, FactKind, SeedStatus, Verdict
 from crabnet.errors import Reason, RefusedError

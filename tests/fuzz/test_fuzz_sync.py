@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.commands import Received, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crabnet import limits
 from crabnet.core.commands import Answered, Input, Operation, Received, Tick
-from crabnet.core.core import Core, CoreConfig
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof
 from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
 from crabnet.core.snapshot import Snapshot, restore

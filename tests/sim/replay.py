@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from crabnet.core.commands import Received
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.records import (
     EnvelopeRecord,
     ForkRecord,

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from crabnet import limits
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
 from tests.sim.adversaries import KINDS, Adversary, Withholder

@@ -11,7 +11,7 @@ from msgspec import structs
 from crabnet import limits
 from crabnet.core.authors import AuthorRates
 from crabnet.core.commands import CreateClaim, Publish, Settle, StartRun, SubmitBid
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.sources import SourceRates
 from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.state import Caps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crabnet.core.commands import Received
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.protocol.envelope import Kind
 from tests.sim.world import Weather, World
 from tests.support.envelopes import Author

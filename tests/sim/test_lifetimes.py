@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from crabnet.core.commands import CreateClaim, Operation, Publish, RenewRun, Settle, StartRun, SubmitBid
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
 from crabnet.domain.model import FINAL, Claim, FactKind, SeedStatus, TaskResult, Verdict
 from tests.domain.reference import standing

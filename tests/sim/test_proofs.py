@@ -6,7 +6,7 @@ import pytest
 
 from crabnet import limits
 from crabnet.core.commands import CreateClaim, Operation, Publish, Received, SubmitBid
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.domain.model import Bid, Seed
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.canonical import JsonObject

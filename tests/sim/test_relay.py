@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from crabnet.core.commands import Publish, Received
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.protocol.envelope import FEED_KINDS
 from tests.sim.node import SimNode

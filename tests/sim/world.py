@@ -9,7 +9,7 @@ from random import Random
 from typing import NamedTuple
 from zlib import crc32
 
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
 from crabnet.protocol.identity import SignedBytes, verify
 from tests.sim.node import Observer, SimNode, attempt

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from msgspec import Struct
-
 from crabnet import limits
 from crabnet.core import build
-from crabnet.core.authors import AuthorBudgets, AuthorRates
+from crabnet.core.applied import Applied, Change
+from crabnet.core.authors import AuthorBudgets
 from crabnet.core.commands import (
     Answered,
     CreateClaim,
@@ -28,6 +27,7 @@ from crabnet.core.commands import (
     SubmitBid,
     Tick,
 )
+from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
@@ -42,15 +42,15 @@ from crabnet.core.notices import (
     refused_notice,
 )
 from crabnet.core.records import SegmentRow, Via
-from crabnet.core.replica import Applied, Change, Pays, Replica
+from crabnet.core.replica import Pays, Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
-from crabnet.core.sources import SourceGate, SourceRates
+from crabnet.core.sources import SourceGate
 from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
-from crabnet.domain.state import DEFAULT_CAPS, Caps, Outcome
+from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import AdmissionPolicy, Muted, nobody_muted
+from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -65,32 +65,6 @@ _BEHIND: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL
 
 def _anything(_: EnvelopeMeta) -> bool:
     return True
-
-
-class CoreConfig(Struct, frozen=True, kw_only=True):
-    """What the core needs of the settings. Units are in the names."""
-
-    policy: AdmissionPolicy = AdmissionPolicy()
-    seen_ttl_s: int = 86_400
-    seen_capacity: int = 10_000
-    parked_ttl_s: int = 60
-    sources: SourceRates = SourceRates()
-    authors: AuthorRates = AuthorRates()
-    caps: Caps = DEFAULT_CAPS
-    sync_interval_ms: int = 1_000
-    sync_fanout: int = limits.SYNC_FANOUT_DEFAULT
-    sync_fetch_bytes_per_s: int = 0
-    peers_remembered: int = limits.PEERS_REMEMBERED_DEFAULT
-    execution_grace_ms: int = 30_000
-    auto_reclaim: bool = False
-    reclaim_attempts_max: int = 3
-    accept_feed_risk: bool = False
-    archive_after_ms: int = 0
-    talk: bool = True
-    alias: str = ""
-    agent: str = ""
-    refuse_equivocators: bool = True
-    relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
 
 
 class Core:

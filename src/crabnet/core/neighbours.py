@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from crabnet import limits
 from crabnet.core.address_book import AddressBook
 from crabnet.core.announcer import Announcer
+from crabnet.core.applied import Applied
+from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeProof
 from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.fork_gossip import ForkGossip
 from crabnet.core.peers import Peers
 from crabnet.core.reconcile import Reconciler
 from crabnet.core.relay import Relay
-from crabnet.core.replica import Applied, Replica
+from crabnet.core.replica import Replica
 from crabnet.core.syncing import SyncPlanner
 from crabnet.errors import Reason
 from crabnet.protocol import sync
@@ -23,9 +24,6 @@ from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
-
-if TYPE_CHECKING:
-    from crabnet.core.core import CoreConfig
 
 
 class Neighbours:

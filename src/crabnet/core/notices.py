@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from crabnet import limits
+from crabnet.core.applied import Applied, Change
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.parking import Parked
-from crabnet.core.replica import Applied, Change
 from crabnet.core.sources import Block
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason

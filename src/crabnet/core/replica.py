@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from crabnet import limits
+from crabnet.core.applied import Applied, Change, combined_hash, refused_by
 from crabnet.core.parking import Parking
 from crabnet.core.records import (
     ArchiveRecord,
@@ -69,35 +69,6 @@ from crabnet.protocol.legacy import check_unsigned, legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
 from crabnet.protocol.replay import SeenWindow
 
-
-class Change(Struct, frozen=True, gc=False):
-    """How a seed moved."""
-
-    seed_id: str
-    before: Progress | None
-    after: Progress
-
-
-class Applied(Struct, frozen=True, gc=False):
-    """What became of one envelope. ``record`` is there if it is to be journalled."""
-
-    outcome: Outcome
-    reason: Reason | None = None
-    detail: str = ""
-    meta: EnvelopeMeta | None = None
-    admitted: Admitted | None = None
-    record: bytes | None = None
-    seed_id: str = ""
-    changes: tuple[Change, ...] = ()
-    proof: ForkProof | None = None
-    parked: bool = False
-    in_feed: bool = False
-    raw: bytes = b""
-    """The envelope as it was signed, if it entered its feed."""
-    learned: bool = False
-    """It came as somebody's proof of a fork and stands nowhere."""
-
-
 Thaw = Callable[[str], bytes | None]
 """Gives the archived row of a seed that is not in memory, None if there is none."""
 
@@ -128,11 +99,6 @@ class _Earlier(NamedTuple):
 
 
 _NOTHING_EARLIER: Final = _Earlier()
-
-
-def combined_hash(namespace: str, seeds: bytes, feeds: bytes) -> str:
-    """The state hash of the digests of all seeds and all feeds."""
-    return hashlib.sha256(b"crabnet-state\0" + namespace.encode() + b"\0" + seeds + feeds).hexdigest()
 
 
 class Replica:
@@ -185,7 +151,7 @@ class Replica:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
         admitted = self.admission.admit(raw, now_s, wanted, muted)
         if isinstance(admitted, Refusal):
-            return [_refused(admitted)]
+            return [refused_by(admitted)]
         meta = admitted.envelope.meta
         if admitted.kind not in FEED_KINDS and admitted.kind is not Kind.UNKNOWN:
             self.seen.add(meta.id, now_s)
@@ -221,7 +187,7 @@ class Replica:
         if place is Place.NEXT:
             return self._observe(admitted, now_s, via, None)
         if place is Place.DUPLICATE:
-            return _refused(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))
+            return refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))
         if place is Place.FORK_WINS or place is Place.FORK_LOSES:
             held = feed.entry(meta.seq)
             held_id = "" if held is None else held.id
@@ -239,7 +205,7 @@ class Replica:
                 proof=proof if new else None,
             )
         if self.parking.holds(meta.id):
-            return _refused(refusal(Reason.DUPLICATE, "waits already", meta))
+            return refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
         reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
         if not self.parking.put(admitted, now_s, source, known=self.knows(meta.from_)):
             reason = Reason.PARKING_FULL
@@ -285,12 +251,12 @@ class Replica:
         cut_events: tuple[SeedEvent, ...] = ()
         thawed: tuple[Raw, ...] = ()
         if cut is not None and self._finds_no_room(admitted, now_s):
-            return _refused(refusal(Reason.PARKING_FULL, "what it is about is not known here", meta))
+            return refused_by(refusal(Reason.PARKING_FULL, "what it is about is not known here", meta))
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
             if self._archived_bytes(touched) > limits.FRAME_BYTES_MAX // 2:
                 detail = "the fork reaches back to more archived seeds than one frame of the journal takes"
-                return _refused(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
+                return refused_by(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
             thawed = self._thawed(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
             before = self._progress_of(cut_events)
@@ -361,9 +327,9 @@ class Replica:
         try:
             fact = legacy_fact(admitted.envelope, admitted.kind, self.state.records, self.arrivals + 1)
         except PayloadRefusedError as error:
-            return _refused(refusal(error.reason, error.detail, meta))
+            return refused_by(refusal(error.reason, error.detail, meta))
         if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
-            return _refused(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived", meta))
+            return refused_by(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived", meta))
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
@@ -374,11 +340,11 @@ class Replica:
         try:
             check_unsigned(fact.author, fact.key)
         except PayloadRefusedError as error:
-            return _refused(refusal(error.reason, error.detail))
+            return refused_by(refusal(error.reason, error.detail))
         if self.admission.policy.require_signatures:
-            return _refused(refusal(Reason.MISSING_SIGNATURE, "a baseline state is unsigned"))
+            return refused_by(refusal(Reason.MISSING_SIGNATURE, "a baseline state is unsigned"))
         if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
-            return _refused(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived"))
+            return refused_by(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived"))
         fact = msgspec.structs.replace(fact, seq=self.arrivals + 1, signed=False)
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
@@ -538,7 +504,3 @@ class Replica:
         """The definition of a seed, if it is known."""
         record = self.state.records.get(seed_id)
         return None if record is None else record.definition
-
-
-def _refused(refused: Refusal) -> Applied:
-    return Applied(refused.outcome, refused.reason, refused.detail, refused.meta)

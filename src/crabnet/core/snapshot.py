@@ -14,8 +14,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from crabnet.core.applied import combined_hash
 from crabnet.core.records import SegmentRow
-from crabnet.core.replica import Replica, combined_hash
+from crabnet.core.replica import Replica
 from crabnet.core.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus

@@ -8,7 +8,7 @@ import trio
 
 from crabnet import __version__
 from crabnet.core.authors import AuthorRates
-from crabnet.core.core import CoreConfig
+from crabnet.core.config import CoreConfig
 from crabnet.core.sources import SourceRates
 from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy

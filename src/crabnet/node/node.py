@@ -11,7 +11,6 @@ from typing import Self
 import trio
 
 from crabnet import limits
-from crabnet.core.build import own_claim
 from crabnet.core.commands import (
     CreateClaim,
     Operation,
@@ -20,12 +19,10 @@ from crabnet.core.commands import (
     SubmitBid,
     Tick,
 )
-from crabnet.core.effects import Effects, FieldValue, Reply
+from crabnet.core.effects import Effects, Reply
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, RefusedError, StorageFailedError
 from crabnet.monitor.registry import Severity
-from crabnet.monitor.segment import EventLogOptions
-from crabnet.monitor.writer import EventLog
 from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import NodeClock
@@ -35,12 +32,13 @@ from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.remembering import PeerKeeper, PeersFile
-from crabnet.node.reporting import Reporter, report_absence, report_sandbox, report_start, report_step
+from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
 from crabnet.node.serving import Paces, Serving
 from crabnet.node.store import Store, open_store
 from crabnet.node.views import find_seeds
-from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig
+from crabnet.node.watching import Watch
+from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig, task_of
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
@@ -77,7 +75,6 @@ class Node:
         self._stack = AsyncExitStack()
         self._stopping = False
         self._changed = trio.Event()
-        self._drops = {"in": 0, "out": 0}
 
     # --- operations ------------------------------------------------------------------------------------
 
@@ -240,7 +237,9 @@ class Node:
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self._last_ms = store.last_ms
         self.history = History(store.ledger, store.index, settings.namespace)
-        self.events = await trio.to_thread.run_sync(self._open_events)
+        self.events = await trio.to_thread.run_sync(
+            open_events, self.files, settings, self.node_id, role, self.clock_ms()
+        )
         self.reporter = Reporter(
             self.node_id, self.events, self.clock_ms, events_per_s=settings.events_per_reason_per_sec
         )
@@ -341,7 +340,7 @@ class Node:
             self.history.run,
             self.archivist.run,
             self._peer_keeper.run,
-            self._watch_disk,
+            Watch(self.ledger, self.transport, self.outbox, self.reporter.notify).run,
             checkpoints,
         ):
             nursery.start_soon(self._watched, job)
@@ -396,22 +395,6 @@ class Node:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.events.close, self.clock_ms())
 
-    def _open_events(self) -> EventLog | None:
-        settings = self.settings
-        options = EventLogOptions(
-            file_bytes_max=settings.events_rotate_bytes,
-            file_age_ms_max=settings.events_rotate_age_s * 1000,
-            files_kept=settings.events_keep_files,
-        )
-        return EventLog.open(
-            self.files,
-            settings.monitor_events.parent,
-            self.node_id,
-            now_ms=self.clock_ms(),
-            role=LockRole.NODE if self.listen else LockRole.COMMAND,
-            options=options,
-        )
-
     # --- jobs ------------------------------------------------------------------------------------------
 
     def _release(self, durable: list[Durable]) -> None:
@@ -456,50 +439,11 @@ class Node:
             if self.events is not None and self.events.status().queued:
                 await trio.to_thread.run_sync(self.events.flush, self.clock_ms())
 
-    async def _watch_disk(self) -> None:
-        warned = False
-        while True:
-            space = await trio.to_thread.run_sync(self.ledger.disk_space)
-            if space.is_low and not warned:
-                fields: dict[str, FieldValue] = {
-                    "free_bytes": space.free_bytes,
-                    "reserve_bytes": limits.RESERVE_BYTES,
-                }
-                self.reporter.notify("disk_low", fields)
-            warned = space.is_low
-            self._report_drops()
-            await trio.sleep(limits.DISK_CHECK_S)
-
-    def _report_drops(self) -> None:
-        """Tell what was lost before it was read, or before it was sent."""
-        lost = {
-            ("in", Reason.RECEIVE_BUFFER_FULL.value): self.transport.dropped_by_kernel(),
-            ("out", Reason.LIMIT_EXCEEDED.value): self.outbox.dropped,
-        }
-        for (direction, reason), count in lost.items():
-            if count > self._drops[direction]:
-                fields: dict[str, FieldValue] = {
-                    "transport": "udp",
-                    "direction": direction,
-                    "reason": reason,
-                    "count": count - self._drops[direction],
-                }
-                self._drops[direction] = count
-                self.reporter.notify("datagram_dropped", fields)
-
     async def _prepare_runner(self) -> None:
         report_sandbox(self.reporter.notify, await self.runner.prepare())
 
     def _task_of(self, seed_id: str) -> Task:
-        record = self.core.record(seed_id)
-        claim_id = own_claim(record, seed_id, self.node_id)
-        status = record.progress.status
-        if status is SeedStatus.RUNNING:
-            raise RefusedError(f"seed {seed_id} is running already", Reason.RUN_IN_PROGRESS)
-        if record.definition is None or status is not SeedStatus.CLAIMED:
-            raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
-        seed = record.definition
-        return Task(seed.command, seed.timeout_ms, seed.rules, seed.created_by, claim_id)
+        return task_of(self.core.record(seed_id), seed_id, self.node_id)
 
 
 def _first(group: BaseExceptionGroup[CrabnetError]) -> BaseException:

@@ -11,11 +11,14 @@ from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.monitor.events import PayloadValue, event_of
 from crabnet.monitor.registry import EventKind, Severity
+from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
 from crabnet.node.clock import ClockStep
 from crabnet.node.store import Store
 from crabnet.runner.sandbox.model import Mode, SandboxReport
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
+from crabnet.storage.files import Files
+from crabnet.storage.lock import LockRole
 
 _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset({"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fragment_dropped"})
@@ -200,3 +203,13 @@ def report_start(
         },
         quiet,
     )
+
+
+def open_events(files: Files, settings: Settings, node_id: str, role: LockRole, now_ms: int) -> EventLog | None:
+    """The event log of a node or a command, as its settings want it. Blocks."""
+    options = EventLogOptions(
+        file_bytes_max=settings.events_rotate_bytes,
+        file_age_ms_max=settings.events_rotate_age_s * 1000,
+        files_kept=settings.events_keep_files,
+    )
+    return EventLog.open(files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options)

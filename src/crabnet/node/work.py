@@ -9,8 +9,10 @@ from typing import NamedTuple
 import trio
 
 from crabnet import limits
+from crabnet.core.build import own_claim
 from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
+from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus, TaskResult, Termination
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.turns import Place, Turns
@@ -319,3 +321,15 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
         refusal=outcome.refusal,
         announce=announce,
     )
+
+
+def task_of(record: Record, seed_id: str, node_id: str) -> Task:
+    """What there is to run of a seed that was claimed for this node. Raises RefusedError."""
+    claim_id = own_claim(record, seed_id, node_id)
+    status = record.progress.status
+    if status is SeedStatus.RUNNING:
+        raise RefusedError(f"seed {seed_id} is running already", Reason.RUN_IN_PROGRESS)
+    if record.definition is None or status is not SeedStatus.CLAIMED:
+        raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
+    seed = record.definition
+    return Task(seed.command, seed.timeout_ms, seed.rules, seed.created_by, claim_id)

@@ -1,0 +1,37 @@
+"""What the core is told about how to behave."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.core.authors import AuthorRates
+from crabnet.core.sources import SourceRates
+from crabnet.domain.state import DEFAULT_CAPS, Caps
+from crabnet.protocol.admission import AdmissionPolicy
+
+
+class CoreConfig(Struct, frozen=True, kw_only=True):
+    """What the core needs of the settings. Units are in the names."""
+
+    policy: AdmissionPolicy = AdmissionPolicy()
+    seen_ttl_s: int = 86_400
+    seen_capacity: int = 10_000
+    parked_ttl_s: int = 60
+    sources: SourceRates = SourceRates()
+    authors: AuthorRates = AuthorRates()
+    caps: Caps = DEFAULT_CAPS
+    sync_interval_ms: int = 1_000
+    sync_fanout: int = limits.SYNC_FANOUT_DEFAULT
+    sync_fetch_bytes_per_s: int = 0
+    peers_remembered: int = limits.PEERS_REMEMBERED_DEFAULT
+    execution_grace_ms: int = 30_000
+    auto_reclaim: bool = False
+    reclaim_attempts_max: int = 3
+    accept_feed_risk: bool = False
+    archive_after_ms: int = 0
+    talk: bool = True
+    alias: str = ""
+    agent: str = ""
+    refuse_equivocators: bool = True
+    relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
