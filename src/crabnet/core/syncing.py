@@ -104,6 +104,7 @@ class SyncPlanner:
         feed = self._feeds.get(head.author)
         if head.seq > feed.head_seq:
             return self.note(head.author, head.seq, source, now_ms, proven=proven)
+        self._has_no_more(head.author, source)
         held = feed.entry(head.seq)
         if held is None or held.id == head.id:
             return False
@@ -115,6 +116,23 @@ class SyncPlanner:
         if missing is not None:
             missing.fork_id, missing.fork_source = head.id, source
         return news
+
+    def _has_no_more(self, author: str, source: str) -> None:
+        """A source holds nothing ahead of our head, whatever it or a branch that was lost once promised.
+
+        What it was asked for would only keep its window from other feeds.
+        """
+        missing = self._missing.get(author)
+        if missing is None or missing.forked_at or source not in missing.sources:
+            return
+        for flight in [each for each in missing.flights if each.source == source]:
+            missing.flights.remove(flight)
+            self.flow.dropped(flight)
+        missing.sources.remove(source)
+        if missing.sources:
+            self._ready[author] = None
+        else:
+            self._drop(author, missing)
 
     def wanted(self, author: str, seq: int) -> bool:
         """True if this envelope was asked for."""
