@@ -303,6 +303,8 @@ ARCHIVE_INDEX_WAIT_S: Final = 10
 """How long the writer of the archive's index waits for readers."""
 SYNC_REQUEST_RETRY_MS_MAX: Final = 8_000
 SYNC_MISSING_FEEDS_MAX: Final = 4_096
+SYNC_STALE_HEAD_MS: Final = 4_000
+"""After a source promised more of a feed, word from it of less is taken to be older."""
 SYNC_MISSING_TTL_MS: Final = 300_000
 SYNC_SOURCES_PER_FEED_MAX: Final = 4
 SYNC_HEADS_PER_DATAGRAM: Final = 4

@@ -14,6 +14,7 @@ OTHER = "192.0.2.2:9012"
 LOST, REAL = Author("lost branch").id, Author("real").id
 
 
+LATER_MS = limits.SYNC_STALE_HEAD_MS
 HELD = Head(LOST, 1, "00" * 32)
 
 
@@ -41,9 +42,9 @@ def test_a_source_that_holds_no_more_is_free_for_other_feeds() -> None:
     sync = planner()
     fill_window(sync)
 
-    sync.hear(HELD, SOURCE, 2)
+    sync.hear(HELD, SOURCE, LATER_MS)
 
-    assert asked(sync, 3) == {SOURCE: {REAL}}
+    assert asked(sync, LATER_MS) == {SOURCE: {REAL}}
     assert len(sync) == 1
 
 
@@ -52,9 +53,9 @@ def test_who_still_holds_more_is_asked_instead() -> None:
     fill_window(sync)
     sync.hear(Head(LOST, 7, "ab" * 32), OTHER, 1)
 
-    sync.hear(HELD, SOURCE, 2)
+    sync.hear(HELD, SOURCE, LATER_MS)
 
-    assert asked(sync, 3) == {SOURCE: {REAL}, OTHER: {LOST}}
+    assert asked(sync, LATER_MS) == {SOURCE: {REAL}, OTHER: {LOST}}
 
 
 def test_what_one_says_of_itself_says_nothing_of_others() -> None:
@@ -65,3 +66,24 @@ def test_what_one_says_of_itself_says_nothing_of_others() -> None:
 
     assert asked(sync, 3) == {}
     assert len(sync) == 2
+
+
+def test_older_word_that_took_a_longer_way_changes_nothing() -> None:
+    sync = planner()
+    fill_window(sync)
+
+    sync.hear(HELD, SOURCE, LATER_MS - 1)
+
+    assert len(sync) == 2
+
+
+def test_nobody_is_asked_beyond_what_it_said_it_holds() -> None:
+    """A liar's promise must not have honest sources asked for what nobody holds."""
+    sync = planner()
+    sync.hear(Head(REAL, 1, "cd" * 32), SOURCE, 0)
+    sync.hear(Head(REAL, 200, "ef" * 32), OTHER, 0)
+
+    wants = {(source, want.from_seq, want.to_seq) for source, all_ in sync.requests(0, lambda _: True) for want in all_}
+
+    assert all(last == 1 for source, _, last in wants if source == SOURCE)
+    assert {source for source, _, _ in wants} >= {OTHER}

@@ -28,7 +28,8 @@ def _any_room(_author: str, _now_ms: int) -> int:
 
 
 class _Missing(Struct):
-    """The feed is known to reach ``upto``; ``sources`` said so. ``forked_at`` is the lowest seq that does not link.
+    """The feed reaches ``upto``, so its ``sources`` said, each of them up to its ``reach``: who promises what nobody
+    holds keeps only itself busy. ``forked_at`` is the lowest seq that does not link.
 
     ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
     ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
@@ -50,6 +51,12 @@ class _Missing(Struct):
     fork_source: str = ""
     attempts: int = 0
     timer_ms: int | None = None
+    reach: dict[str, int] = {}
+    reached_ms: dict[str, int] = {}
+
+    def able(self, seq: int) -> list[str]:
+        """The sources that said that they hold the feed up to there."""
+        return [source for source in self.sources if self.reach.get(source, 0) >= seq]
 
 
 class SyncPlanner:
@@ -85,10 +92,9 @@ class SyncPlanner:
             if len(self._missing) >= limits.SYNC_MISSING_FEEDS_MAX // (1 if proven else 2):
                 return False
             head = self._feeds.get(author).head_seq
-            missing = self._missing[author] = _Missing(upto, [], now_ms, now_ms, head, now_ms, [])
-            self._ready[author] = None
-        elif upto > missing.upto:
-            missing.upto = upto
+            missing = self._missing[author] = _Missing(
+                upto, [], now_ms, now_ms, head, now_ms, [], reach={}, reached_ms={}
+            )
             self._ready[author] = None
         if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
             missing.forked_at = forked_at
@@ -97,14 +103,23 @@ class SyncPlanner:
             missing.ask_ms = now_ms
             self._ready[author] = None
         _put_first(missing.sources, source, proven=proven)
+        if source in missing.sources and upto > missing.reach.get(source, 0):
+            missing.reach[source] = upto
+            missing.reached_ms[source] = now_ms
+            self._ready[author] = None
+        missing.reach = {each: missing.reach[each] for each in missing.sources}
+        missing.reached_ms = {each: missing.reached_ms[each] for each in missing.sources}
+        missing.upto = max(missing.reach.values())
         return news
 
     def hear(self, head: Head, source: str, now_ms: int, *, proven: bool = True) -> bool:
         """Compare a neighbour's head with ours; True if something new is found missing."""
         feed = self._feeds.get(head.author)
         if head.seq > feed.head_seq:
-            return self.note(head.author, head.seq, source, now_ms, proven=proven)
-        self._has_no_more(head.author, source)
+            news = self.note(head.author, head.seq, source, now_ms, proven=proven)
+            self._reaches(head.author, source, head.seq, now_ms)
+            return news
+        self._reaches(head.author, source, head.seq, now_ms)
         held = feed.entry(head.seq)
         if held is None or held.id == head.id:
             return False
@@ -117,21 +132,29 @@ class SyncPlanner:
             missing.fork_id, missing.fork_source = head.id, source
         return news
 
-    def _has_no_more(self, author: str, source: str) -> None:
-        """A source holds nothing ahead of our head, whatever it or a branch that was lost once promised.
+    def _reaches(self, author: str, source: str, seq: int, now_ms: int) -> None:
+        """A source holds a feed up to here, whatever it, or a branch that was lost, once promised.
 
-        What it was asked for would only keep its window from other feeds.
+        What it was asked for beyond would only keep its window from other feeds. Just after it promised more, this may
+        be older word that took a longer way.
         """
         missing = self._missing.get(author)
         if missing is None or missing.forked_at or source not in missing.sources:
             return
-        for flight in [each for each in missing.flights if each.source == source]:
+        if now_ms < missing.reached_ms[source] + limits.SYNC_STALE_HEAD_MS and seq < missing.reach[source]:
+            return
+        for flight in [each for each in missing.flights if each.source == source and each.first > seq]:
             missing.flights.remove(flight)
             self.flow.dropped(flight)
-        missing.sources.remove(source)
-        if missing.sources:
             self._ready[author] = None
+        if seq > self._feeds.get(author).head_seq:
+            missing.reach[source] = seq
         else:
+            missing.sources.remove(source)
+            del missing.reach[source]
+            del missing.reached_ms[source]
+        missing.upto = max(missing.reach.values(), default=0)
+        if not missing.sources:
             self._drop(author, missing)
 
     def wanted(self, author: str, seq: int) -> bool:
@@ -303,10 +326,11 @@ class SyncPlanner:
         if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
             return self._ask_behind(author, missing, now_ms, asked)
         while gap is not None:
-            source = asked.pick(missing.sources, missing.attempts)
+            able = missing.able(gap[0])
+            source = asked.pick(able, missing.attempts)
             if source is None:
-                return self._unasked(author, missing, now_ms)
-            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1))
+                return self._unasked(author, missing, able, now_ms)
+            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1, missing.reach[source]))
             flight = self.flow.depart(author, *gap, source, now_ms, _wait_ms(missing))
             asked.add(source, Want(author, *gap))
             missing.flights.append(flight)
@@ -319,9 +343,9 @@ class SyncPlanner:
         self._schedule(author, missing, min(due_ms, default=now_ms + _wait_ms(missing)))
         return True
 
-    def _unasked(self, author: str, missing: _Missing, now_ms: int) -> bool:
+    def _unasked(self, author: str, missing: _Missing, able: list[str], now_ms: int) -> bool:
         """Nobody can be asked: False if that is for want of room, else it is tried again after a while."""
-        if not any(self.flow.room(source) >= 1 for source in missing.sources):
+        if not any(self.flow.room(source) >= 1 for source in able):
             return False
         self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
         return True
@@ -330,7 +354,7 @@ class SyncPlanner:
         """Ask for what comes before the first entry that does not link."""
         source = asked.pick(missing.sources, missing.attempts)
         if source is None:
-            return self._unasked(author, missing, now_ms)
+            return self._unasked(author, missing, missing.sources, now_ms)
         last = max(1, min(missing.forked_at - 1, self._feeds.get(author).head_seq))
         missing.behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
         asked.add(source, Want(author, *missing.behind))
