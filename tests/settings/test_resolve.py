@@ -71,13 +71,13 @@ def test_baseline_environment_names_keep_their_meaning(env: str, attribute: str)
 def test_baseline_runner_lists_and_directories() -> None:
     environ = {
         "CRABNET_RUNNER_ALLOWED_COMMANDS": "echo, cat",
-        "CRABNET_RUNNER_WORKDIR": "/srv/work/a",
-        "CRABNET_RUNNER_WORKDIR_ROOT": "/srv/work",
+        "CRABNET_RUNNER_WORKDIR": "/srv/tasks/a",
+        "CRABNET_RUNNER_WORKDIR_ROOT": "/srv/tasks",
     }
     settings = resolve({}, environ, None).settings
     assert settings.runner_allowed_commands == ("echo", "cat")
-    assert settings.runner_workdir == Path("/srv/work/a")
-    assert settings.runner_workdir_root == Path("/srv/work")
+    assert settings.runner_workdir == Path("/srv/tasks/a")
+    assert settings.runner_workdir_root == Path("/srv/tasks")
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:

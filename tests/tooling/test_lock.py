@@ -45,7 +45,7 @@ def test_a_complete_lock_has_no_faults(tmp_path: Path) -> None:
         (RUNTIME.replace("0" * 64, "0" * 63), DEV, "not a locked package"),
         (RUNTIME.replace("==2.4", ">=2.4"), DEV, "not locked to one version"),
         (RUNTIME.replace("==2.4", "==2.*"), DEV, "not locked to one version"),
-        (f"--index-url https://registry.invalid/\n{RUNTIME}", DEV, "names an address"),
+        (f"-i https://registry.invalid/\n{RUNTIME}", DEV, "names an address"),
         (f"some-lib @ file:///srv/some-lib.whl {HASH}\n", DEV, "names an address"),
         (f"--find-links /srv\n{RUNTIME}", DEV, "not a locked package"),
     ],
