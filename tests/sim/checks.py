@@ -6,6 +6,7 @@ the code under test.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class Safety:
         self._places: dict[str, dict[int, str]] = {}
         self._effective: dict[str, set[bytes]] = {}
         self._seen_before_durable: dict[str, dict[int, list[_Fact]]] = {}
+        self._known: dict[str, set[str]] = {}
         self._steps = 0
         self.changes = 0
 
@@ -58,6 +60,7 @@ class Safety:
     def stepped(self, node: SimNode, effects: Effects) -> None:
         shown: list[_Fact] = []
         for notice in effects.notices:
+            self._knows(node, notice.fields.get("seed_id"))
             if notice.kind == "seed_changed":
                 shown += self._changed(node, str(notice.fields["seed_id"]))
             elif notice.kind == "fork_detected" and notice.fields["author"] in self._honest:
@@ -127,6 +130,7 @@ class Safety:
                 raise ViolationError(f"{node.name} lost {envelope_id} at {seq}, which it had acknowledged or sent")
         for seed_id, record in node.running.replica.state.records.items():
             self._reopened(node, seed_id, record)
+            self._knows(node, seed_id)
 
     # --- one seed --------------------------------------------------------------------------------------
 
@@ -167,13 +171,18 @@ class Safety:
             if not _may_say(fact, seed.created_by, claims, record.bids):
                 raise ViolationError(f"{node.name}: {fact.kind.value} {fact.key} of {fact.author} counts for {seed_id}")
 
+    def _knows(self, node: SimNode, seed_id: object) -> None:
+        """Remember that a node has had a seed, whether or not a fork takes it back."""
+        if isinstance(seed_id, str) and node.running.replica.definition(seed_id) is not None:
+            self._known.setdefault(node.name, set()).add(seed_id)
+
     # --- memory ----------------------------------------------------------------------------------------
 
     def bounded(self, node: SimNode) -> None:
         """All tables that others can fill are within their bounds."""
         if node.core is None:
             return
-        for name, held, most in tables(node):
+        for name, held, most in (*tables(node), *_orphans(node, self._known.get(node.name, set()))):
             if held > most:
                 raise ViolationError(f"{node.name}: {name} holds {held}, at most {most}")
 
@@ -185,13 +194,23 @@ def tables(node: SimNode) -> Iterator[tuple[str, int, int]]:
     yield "seen", len(replica.seen), node.config.seen_capacity
     yield "parking", len(replica.parking), limits.PARKED_ENVELOPES_MAX
     yield "missing feeds", len(core.neighbours.planner), limits.SYNC_MISSING_FEEDS_MAX
-    yield "orphans", replica.state.orphans_total, limits.ORPHAN_FACTS_MAX
-    yield "orphans of an author", max(replica.state.orphans.values(), default=0), limits.ORPHAN_FACTS_PER_AUTHOR_MAX
     yield "confirmed peers", len(core.neighbours.peers.confirmed()), limits.PEERS_MAX
     yield "reassembly", node.reassembler.bytes_held, limits.REASSEMBLY_BYTES_MAX
     yield "sent fragments", node.sent_cache.bytes_held, limits.SENT_FRAGMENTS_CACHE_BYTES_MAX
     for feed in replica.feeds.all():
         yield "proofs of a fork", len(feed.forks), limits.FORK_PROOFS_PER_FEED_MAX
+
+
+def _orphans(node: SimNode, known: set[str]) -> Iterator[tuple[str, int, int]]:
+    """The same for facts about seeds that are in no feed. Those of a seed that its author's fork took back stay."""
+    held = Counter(
+        fact.author
+        for seed_id, record in node.running.replica.state.records.items()
+        if record.seed is None and seed_id not in known
+        for fact in record.facts()
+    )
+    yield "orphans", held.total(), limits.ORPHAN_FACTS_MAX
+    yield "orphans of an author", max(held.values(), default=0), limits.ORPHAN_FACTS_PER_AUTHOR_MAX
 
 
 def _once(node: SimNode, seed_id: str, record: Record, *kinds: FactKind) -> dict[int, str]:
