@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -15,6 +16,7 @@ from crabnet import limits
 from crabnet.core.effects import Effects
 from crabnet.core.records import frame_of
 from crabnet.errors import Reason, StorageFailedError
+from crabnet.node.call_thread import CallThread
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 
@@ -48,6 +50,7 @@ class Committer:
         self._failure: StorageFailedError | None = None
         self._boundaries: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._crossed: list[Callable[[], None]] = []
+        self._thread: CallThread[FramePosition] | None = None
         self.frames = 0
         self.records = 0
 
@@ -91,11 +94,15 @@ class Committer:
 
     async def run(self) -> None:
         """Commit until cancelled. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._pending:
-                await self._commit(self._take())
+        with CallThread[FramePosition]("crabnet-journal") as self._thread:
+            try:
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    while self._pending:
+                        await self._commit(self._take())
+            finally:
+                self._thread = None
 
     async def flush(self) -> None:
         """Commit all that is pending; for shutdown, when ``run`` is over."""
@@ -146,8 +153,7 @@ class Committer:
         records = [record for effects, _ in batch for record in effects.records]
         position: FramePosition | None = None
         if records:
-            with trio.CancelScope(shield=True):
-                position = await trio.to_thread.run_sync(self._ledger.append, frame_of(records))
+            position = await self._append(frame_of(records))
             self.frames += 1
             self.records += len(records)
         crossed, self._crossed = self._crossed, []
@@ -164,6 +170,17 @@ class Committer:
         for _, waiter in batch:
             if waiter is not None:
                 waiter.done.set()
+
+    async def _append(self, frame: bytes) -> FramePosition | None:
+        """Append a frame in a thread, so that the loop goes on whatever the disk does. Not to be cancelled."""
+        append = partial(self._ledger.append, frame)
+        position: FramePosition | None = None
+        with trio.CancelScope(shield=True):
+            if self._thread is not None:
+                position = await self._thread.run_sync(append)
+            else:
+                position = await trio.to_thread.run_sync(append)
+        return position
 
     def _fail(self, error: StorageFailedError, batch: list[tuple[Effects, _Waiter | None]]) -> None:
         self._failure = error
