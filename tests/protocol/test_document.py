@@ -23,6 +23,7 @@ from crabnet.domain.model import (
     Bid,
     Claim,
     FactKind,
+    OutputFile,
     Run,
     Seed,
     SeedStatus,
@@ -169,7 +170,7 @@ REQUIRED_ON_RECEIPT = {"claim_id", "created_at"}
 """What the baseline leaves out of results, and a signed result must have."""
 
 
-@pytest.mark.parametrize("body", [Seed, Bid, Claim, Run, TaskResult, Termination, SettledSeed])
+@pytest.mark.parametrize("body", [Seed, Bid, Claim, Run, TaskResult, OutputFile, Termination, SettledSeed])
 def test_the_fields_are_those_of_the_code(body: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(body)["$defs"][body.__name__]
     rows = described(table(section(body.__name__), "field", "type", "required", "bound"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -215,6 +216,26 @@ async def test_sigterm_reaches_the_command(fence: Fence) -> None:
     assert outcome.stdout == "up\nbye\n"
     assert outcome.timed_out
     assert (outcome.exit_code, outcome.termination.escalated) == (3, False)
+
+
+@pytest.mark.parametrize("fence", FENCES)
+async def test_output_files_are_listed_and_links_are_not_followed(fence: Fence) -> None:
+    policy = replace(ANY, allow_shell_operators=True)
+    outcome = await run("mkdir d; printf hi > d/out; ln -s /usr/bin/env link; mkfifo pipe; exit 4", fence, "", policy)
+
+    assert outcome.exit_code == 4
+    assert [(file.name, file.size_bytes) for file in outcome.files] == [("d/out", 2)]
+    assert outcome.files[0].sha256 == hashlib.sha256(b"hi").hexdigest()
+    assert outcome.files_omitted == 2
+    assert (await run("printf hi > out", fence, "", replace(policy, files_max=0))).files == ()
+
+
+@pytest.mark.parametrize("fence", FENCES)
+async def test_a_file_that_could_not_grow_is_named_although_its_signal_was_ignored(fence: Fence) -> None:
+    policy = replace(ANY, allow_shell_operators=True)
+    outcome = await run("trap '' XFSZ; dd if=/dev/zero of=f bs=1M count=9", fence, "run: file_mib=2", policy)
+
+    assert (outcome.termination.cause, outcome.exit_code) == (Cause.FILE_SIZE, 1)
 
 
 @pytest.mark.skipif(BWRAP is None, reason="needs bubblewrap")

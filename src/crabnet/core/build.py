@@ -163,6 +163,8 @@ def build_result(
         refusal=None if wish.refusal is None else wish.refusal.value,
         sandbox=wish.sandbox,
         profile=wish.profile,
+        files=wish.files,
+        files_omitted=wish.files_omitted,
     )
     return FactKind.RESULT, _checked(result)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crabnet.core.records import Via
-from crabnet.domain.model import SeedStatus, Termination
+from crabnet.domain.model import OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
 from crabnet.protocol.sync import Served
 
@@ -95,6 +95,8 @@ class FinishRun(Struct, frozen=True, kw_only=True):
     refusal: Reason | None = None
     sandbox: str | None = None
     profile: str | None = None
+    files: tuple[OutputFile, ...] = ()
+    files_omitted: int = 0
     announce: bool = True
 
 

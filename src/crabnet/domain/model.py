@@ -151,6 +151,14 @@ class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     limits_hit: Annotated[tuple[Word, ...], Meta(max_length=limits.RUNNER_LIMITS_HIT_MAX)] = ()
 
 
+class OutputFile(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """A regular file that a run left in its work dir. ``name`` is relative; ``sha256`` is in hexadecimal."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=limits.RUNNER_FILE_NAME_BYTES_MAX)]
+    size: Natural
+    sha256: Annotated[str, Meta(max_length=64)]
+
+
 class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr."""
 
@@ -171,6 +179,8 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     refusal: Annotated[str, Meta(max_length=64)] | None = None
     sandbox: Word | None = None
     profile: Word | None = None
+    files: Annotated[tuple[OutputFile, ...], Meta(max_length=limits.RUNNER_FILES_MAX)] = ()
+    files_omitted: Natural = 0
 
 
 class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -98,5 +98,6 @@ def runner_policy(settings: Settings) -> RunnerPolicy:
             workdir_bytes=settings.runner_workdir_bytes,
             tmp_bytes=settings.runner_tmp_bytes,
         ),
+        files_max=settings.runner_files_max,
         environment={name: os.environ[name] for name in settings.runner_environment if name in os.environ},
     )

@@ -13,7 +13,7 @@ from crabnet.core.build import own_claim
 from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
 from crabnet.domain.lifecycle import Record
-from crabnet.domain.model import SeedStatus, TaskResult, Termination
+from crabnet.domain.model import OutputFile, SeedStatus, TaskResult, Termination
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.turns import Place, Turns
 from crabnet.runner.outcome import RunOutcome, RunRequest
@@ -316,6 +316,8 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
         ),
         sandbox=outcome.sandbox or None,
         profile=outcome.profile or None,
+        files=tuple(OutputFile(name=file.name, size=file.size_bytes, sha256=file.sha256) for file in outcome.files),
+        files_omitted=outcome.files_omitted,
         stdout_truncated=outcome.stdout_truncated,
         stderr_truncated=outcome.stderr_truncated,
         refusal=outcome.refusal,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
+from crabnet.runner.collect import CollectBounds, OutputFile, collect_outputs
 from crabnet.runner.link import Standby
 from crabnet.runner.outcome import (
     Cause,
@@ -82,7 +84,9 @@ async def run_command(
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
             try:
                 await run.perform(line, stop, standby)
+                files, files_omitted = await _collect(policy, run, workdir)
             finally:
+                run.close()
                 if not run.orderly:
                     with trio.CancelScope(shield=True):
                         await trio.to_thread.run_sync(leftovers.clear_run, fence.cgroups, name)
@@ -96,7 +100,20 @@ async def run_command(
         return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, code)
     output = await trio.to_thread.run_sync(run.capture.finish)
     duration_ms = _ms(clock() - started_at)
-    return outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
+    outcome = outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
+    return replace(outcome, files=files, files_omitted=files_omitted)
+
+
+async def _collect(policy: RunnerPolicy, run: RunProcess, workdir: Workdir) -> tuple[tuple[OutputFile, ...], int]:
+    """What the run left in a fresh work dir, after its end; and how many things are not listed."""
+    fd = run.work_fd if run.work_fd >= 0 else workdir.fd
+    if fd < 0 or not workdir.fresh or not policy.files_max:
+        return (), 0
+    try:
+        manifest = await trio.to_thread.run_sync(collect_outputs, fd, CollectBounds(files_max=policy.files_max))
+    except (OSError, RefusedError):
+        return (), 0  # an old kernel cannot collect safely: then nothing is
+    return manifest.files, sum(manifest.omitted.values())
 
 
 def refused_outcome(request: RunRequest, refusal: RefusedError) -> RunOutcome:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from crabnet.errors import Reason
+from crabnet.runner.collect import OutputFile
 from crabnet.runner.output import CapturedOutput
 
 
@@ -109,6 +110,10 @@ class RunOutcome:
     sandbox: str = ""
     """The mode that confined it; empty when it did not run."""
     profile: str = ""
+    files: tuple[OutputFile, ...] = ()
+    """What it left in a fresh work dir."""
+    files_omitted: int = 0
+    """Things in the work dir that are not listed: links, special files, and what is beyond the bounds."""
 
 
 @dataclass(frozen=True, slots=True)

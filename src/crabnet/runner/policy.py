@@ -69,6 +69,8 @@ class RunnerPolicy:
     """The worker's own ceiling: a longer timeout in the seed is cut to this."""
     search_path: tuple[str, ...] = field(default=SEARCH_PATH_DEFAULT)
     """Absolute directories in which a bare command name is looked up; also the command's ``PATH``."""
+    files_max: int = limits.RUNNER_FILES_MAX
+    """Output files that a result lists; 0 for none."""
     profiles: tuple[Profile, ...] = (Profile.STRICT,)
     """Profiles that runs may have; the first is for seeds that ask for none."""
     limits: RunLimits = RunLimits()  # noqa: RUF009 - immutable
@@ -82,6 +84,7 @@ class RunnerPolicy:
             ("output_bytes_max", self.output_bytes_max, 0, limits.INTEGER_MAX),
             ("output_total_bytes_max", self.output_total_bytes_max, 1, limits.RUNNER_OUTPUT_TOTAL_BYTES_MAX),
             ("kill_wait_ms", self.kill_wait_ms, 0, limits.RUNNER_KILL_WAIT_MS_MAX),
+            ("files_max", self.files_max, 0, limits.RUNNER_FILES_MAX),
             ("timeout_ms_max", self.timeout_ms_max, 1, limits.TIMEOUT_MS_MAX),
         )
         for name, value, low, high in bounds:

@@ -19,6 +19,7 @@ from crabnet.runner.link import Standby, start_supervisor
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.sandbox.bwrap import WORK
 from crabnet.runner.sandbox.model import Mode
 from crabnet.runner.supervisor.order import Order
 
@@ -55,6 +56,8 @@ class RunProcess:
         self.spawn_error = 0
         self.sandbox_error: str | None = None
         self._left_nothing = False
+        self.work_fd = -1
+        """The work dir that a sandbox made; open until ``close``, also after its end."""
         self._root_pid = 0
         self._memory_peak_bytes = 0
         self._limits_hit: dict[str, None] = {}
@@ -70,6 +73,12 @@ class RunProcess:
         self._ending = trio.Event()
         self._gone = trio.Event()
         self._collected = {stream: trio.Event() for stream in Stream}
+
+    def close(self) -> None:
+        """Let go of the work dir."""
+        if self.work_fd >= 0:
+            os.close(self.work_fd)
+            self.work_fd = -1
 
     @property
     def orderly(self) -> bool:
@@ -198,6 +207,9 @@ class RunProcess:
         match event.event:
             case "ready":
                 self._root_pid = event.root_pid
+                with suppress(OSError):
+                    place = f"/proc/{event.root_pid}/root{WORK}"
+                    self.work_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._ready.set()
             case "forked":
                 self._pid = event.pid

@@ -296,6 +296,10 @@ class Settings:
         IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of `/tmp` of a run, and as much again of `/dev/shm`.",
         unit="bytes"))
 
+    runner_files_max: int = _knob(limits.RUNNER_FILES_MAX, _Row(
+        IntKind(0, limits.RUNNER_FILES_MAX), "runner", "Files left in a fresh working directory that a result "
+        "lists with size and SHA-256; 0 lists none.", unit="files"))
+
     checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",
         unit="bytes"))
