@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ def refused(code: int, reason: str, *words: str, env: dict[str, str] | None = No
         ("invalid_argument", [*PUBLISH, "--no-such-flag"]),
         ("invalid_argument", [*PUBLISH, "--min-price", str(2**53)]),
         ("invalid_argument", ["seed", "publish", "--title", "t" * 513, "--cmd", "true"]),
+        ("invalid_argument", [*PUBLISH, "--reward", "1_000"]),
+        ("invalid_argument", [*PUBLISH, "--reward", "\N{ARABIC-INDIC DIGIT THREE}"]),
         ("invalid_argument", ["seed", "settle", "x", "--accepted", "--rejected", "--json"]),
         ("invalid_config", ["listen", "--listen-addr", "127.0.0.1:70000"]),
         ("unavailable", ["status", "--network", "dht"]),
@@ -98,6 +101,7 @@ def test_directories_that_cannot_be_made(tmp_path: Path, words: list[str]) -> No
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file" / "d", tmp_path / "file"):
         assert str(place) in refused(6, "data_dir_unwritable", *words, *quiet(place))
+    assert "name too long" in refused(6, "data_dir_unwritable", *words, *quiet(tmp_path / ("x" * 300)))
     refused(6, "storage_failed", *words, *quiet(Path("/proc/no-such-directory")))
 
 
@@ -112,6 +116,10 @@ def test_a_directory_of_another_user_that_may_not_be_written(tmp_path: Path) -> 
 
 def key_readable(data_dir: Path) -> None:
     (data_dir / "identity.key").chmod(0o644)
+
+
+def dir_writable(data_dir: Path) -> None:
+    data_dir.chmod(0o777)
 
 
 def key_garbage(data_dir: Path) -> None:
@@ -157,6 +165,7 @@ def journal_garbage(data_dir: Path) -> None:
     ("reason", "damage"),
     [
         ("unsafe_permissions", key_readable),
+        ("unsafe_permissions", dir_writable),
         ("data_dir_damaged", key_garbage),
         ("data_dir_damaged", key_empty),
         ("data_dir_damaged", key_gone),
@@ -216,6 +225,31 @@ def test_a_port_in_use(tmp_path: Path, family: socket.AddressFamily) -> None:
 def test_an_address_that_is_not_ours(tmp_path: Path, address: str) -> None:
     words = ["--data-dir", str(tmp_path / "d"), "--listen-addr", address, "--announce-addr", ""]
     refused(7, "address_invalid", "listen", *words)
+
+
+def test_bounds_of_texts_name_the_field(tmp_path: Path) -> None:
+    message = refused(2, "invalid_argument", "seed", "publish", "--title", "t", "--cmd", "", *quiet(tmp_path / "d"))
+    assert "command" in message
+    assert "$" not in message
+
+
+def test_an_empty_home_is_no_home() -> None:
+    assert "--data-dir" in refused(2, "invalid_config", "config", "show", env={"HOME": ""})
+
+
+def test_a_command_for_another_namespace_than_the_nodes(nodes: Nodes) -> None:
+    node = nodes.start("node")
+    refused(2, "wrong_namespace", *PUBLISH, "--namespace", "other", *quiet(node.data_dir))
+    assert node.seed_ids() == set()
+    assert crabnet(*PUBLISH, "--namespace", "default", *quiet(node.data_dir)).returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_signals_end_a_node_in_order(nodes: Nodes, number: int, code: int) -> None:
+    node = nodes.start("node")
+    node.publish()
+    assert node.end(number) == code
+    assert (node.data_dir / "sealed").exists()
 
 
 def test_rules_without_a_node(tmp_path: Path) -> None:

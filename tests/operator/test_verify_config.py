@@ -82,7 +82,11 @@ def test_directories_that_cannot_be_used(capsys: pytest.CaptureFixture[str], tmp
     data_dir = tmp_path / "open"
     data_dir.mkdir()
     data_dir.chmod(0o777)
-    assert verify(capsys, *LOOPBACK, "--data-dir", str(data_dir))[1]["data_dir"][0] == "warning"
+    code, found = verify(capsys, *LOOPBACK, "--data-dir", str(data_dir))
+    assert (code, found["data_dir"][0]) == (ExitCode.DAMAGED, "failed")
+    data_dir.chmod(0o770)
+    code, found = verify(capsys, *LOOPBACK, "--data-dir", str(data_dir))
+    assert (code, found["data_dir"][0]) == (0, "warning")
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path), "--runner-workdir-root", str(tmp_path / "no"))
     assert (code, found["runner_workdir_root"][0]) == (ExitCode.USAGE, "failed")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
@@ -43,6 +43,7 @@ def verify_(context: click.Context, start: str) -> None:
     from crabnet.errors import DataDirDamagedError
     from crabnet.operator.audit import audit as run_audit
     from crabnet.operator.live import live_point
+    from crabnet.operator.paths import input_file
     from crabnet.storage.files import RealFiles
 
     report = run_audit(
@@ -50,7 +51,7 @@ def verify_(context: click.Context, start: str) -> None:
         settings.data_dir,
         namespace=settings.namespace,
         ask_node=lambda: live_point(settings.data_dir, settings.control_timeout_ms),
-        start=start if start in {"genesis", "state", "bak"} else str(Path(start).expanduser()),
+        start=start if start in {"genesis", "state", "bak"} else str(input_file(Path(start))),
     )
     if state.json:
         comparisons: list[JsonValue] = [
@@ -125,7 +126,7 @@ def verify_(context: click.Context, start: str) -> None:
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="Every envelope, not only claims, results and settlements.")
 @click.option(
-    "--limit", type=click.IntRange(0, INTEGER_MAX), help="Most entries: the first behind --since, else the newest."
+    "--limit", type=WholeNumber(0, INTEGER_MAX), help="Most entries: the first behind --since, else the newest."
 )
 @click.pass_context
 def log_(
@@ -176,6 +177,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     """
     state = state_of(context)
     from crabnet.errors import Reason, RefusedError, UsageError
+    from crabnet.operator.paths import input_file, output_file
     from crabnet.operator.proofs import check_file, describe, shown, stored_proofs
     from crabnet.storage.files import RealFiles, replace_file, storage_failed
 
@@ -183,7 +185,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     if check is not None and out is not None:
         raise UsageError("give --check or --out, not both", Reason.INVALID_ARGUMENT)
     if check is not None:
-        path = Path(check).expanduser().absolute()
+        path = input_file(Path(check))
         proofs = check_file(files, path)
         if author is not None and any(each.row.author != author for each in proofs):
             raise RefusedError(f"{path} proves nothing about {author}", Reason.UNKNOWN_KEY)
@@ -192,7 +194,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     if out is not None:
         if not proofs:
             raise RefusedError("there is no fork to prove here; nothing was written", Reason.INVALID_ARGUMENT)
-        path = Path(out).expanduser().absolute()
+        path = output_file(Path(out))
         try:
             replace_file(files, path, b"".join(each.document + b"\n" for each in proofs))
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Final
 import click
 import msgspec
 
-from crabnet.cli.options import Command, state_of
+from crabnet.cli.options import Command, WholeNumber, state_of
 from crabnet.cli.output import json_line, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
@@ -33,9 +33,9 @@ _FOLLOW_PAUSE_S: Final = 0.2
 )
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
-@click.option("--since", "since_id", type=click.IntRange(0, INTEGER_MAX), help="Only events with an id above this.")
+@click.option("--since", "since_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
 @click.option(
-    "--limit", type=click.IntRange(0, INTEGER_MAX), help="Most events: the first behind --since, else the newest."
+    "--limit", type=WholeNumber(0, INTEGER_MAX), help="Most events: the first behind --since, else the newest."
 )
 @click.pass_context
 def events(

@@ -51,7 +51,7 @@ def identity(context: click.Context) -> None:
 @click.command("listen", cls=Command, settings_shown=True)
 @click.pass_context
 def listen(context: click.Context) -> None:
-    """Run the node until it is stopped (Ctrl-C, SIGTERM). Prints: listen started on Udp:ADDR.
+    """Run the node until it is stopped (Ctrl-C, SIGTERM, SIGHUP). Prints: listen started on Udp:ADDR.
 
     It owns the data dir and serves the other commands over the control socket in it.
     """

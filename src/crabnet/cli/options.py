@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
-from crabnet.control.client import JsonValue
+from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
-from crabnet.settings import KNOBS, FlagValue, Knob, Resolved, Settings, resolve
+from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Knob, Resolved, Settings, resolve
 from crabnet.settings.kinds import BoolKind, ListKind
 
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,40}", re.ASCII)
 _MAIN: Final = frozenset({"data_dir"})
 """Settings shown in every command's help; the others are shown by ``crabnet listen --help``."""
 
@@ -47,7 +49,25 @@ class State:
         for name, value in params.items():
             if isinstance(value, str) and not _is_unicode(value):
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
+        self._demand_namespace()
         return perform(self.settings, method, params)
+
+    def _demand_namespace(self) -> None:
+        """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""
+        wanted = self.settings.namespace
+        if self.resolved.origins["namespace"] == DEFAULT_ORIGIN:
+            return
+        try:
+            answer = call(self.settings.data_dir, "id", {}, self.settings.control_timeout_ms)
+        except NodeNotRunningError:
+            return
+        held = answer.get("namespace") if isinstance(answer, dict) else None
+        if held != wanted:
+            raise UsageError(
+                f"the node that runs on {self.settings.data_dir} is in namespace {held!r}, the settings say {wanted!r}"
+                f" ({self.resolved.origins['namespace']}): use one data dir per namespace",
+                Reason.WRONG_NAMESPACE,
+            )
 
 
 def _is_unicode(text: str) -> bool:
@@ -62,6 +82,18 @@ def state_of(context: click.Context) -> State:
     """The state of this run."""
     state = context.find_root().obj
     return state if isinstance(state, State) else State([])
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within bounds, in decimal ASCII digits: what else Python reads as one is a slip of the hand."""
+
+    name = "integer"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if not _WHOLE_NUMBER.fullmatch(text):
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
+        return super().convert(int(text), param, ctx)
 
 
 class Command(click.Command):

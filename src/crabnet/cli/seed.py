@@ -10,7 +10,7 @@ import click
 
 from crabnet.cli.follow import follow, progress_line
 from crabnet.cli.follow import progress as told_of
-from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
@@ -27,8 +27,8 @@ OUTCOMES: Final = {
     "cancelled": "Expired",
 }
 STATUSES: Final = ("Open", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
-_NATURAL: Final = click.IntRange(0, INTEGER_MAX)
-_WINDOW: Final = click.IntRange(1, TIMEOUT_MS_MAX)
+_NATURAL: Final = WholeNumber(0, INTEGER_MAX)
+_WINDOW: Final = WholeNumber(1, TIMEOUT_MS_MAX)
 
 seed = LazyGroup(
     "seed",
@@ -168,7 +168,7 @@ def settle_(context: click.Context, /, seed_id: str, note: str, announce: bool, 
 
 @click.command("list", cls=Command)
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only tasks that stand so.")
-@click.option("--limit", type=click.IntRange(1, INTEGER_MAX), help="Most tasks; default: all.")
+@click.option("--limit", type=WholeNumber(1, INTEGER_MAX), help="Most tasks; default: all.")
 @click.option("--after", metavar="SEED_ID", help="Only tasks behind this one: the next page.")
 @click.pass_context
 def list_(context: click.Context, status: str | None, limit: int | None, after: str | None) -> None:

@@ -54,20 +54,22 @@ def export_(
     settings = run.settings
     from crabnet.operator.exchange import Vector, parse_vector, read_vector
     from crabnet.operator.export import Wanted, export_state
+    from crabnet.operator.paths import input_file, output_file
     from crabnet.operator.source import key_seed_of, source_of
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
+    path = output_file(file)
     base: Vector = {}
     if since is not None:
-        base = read_vector(files, since)
+        base = read_vector(files, input_file(since))
     elif for_vector is not None:
         base = parse_vector(for_vector)
     source = source_of(run.perform("state.vector", {}))
     result = export_state(
         files,
         settings.data_dir,
-        file,
+        path,
         source=source,
         wanted=Wanted(base, with_unsigned),
         key_seed=key_seed_of(files, settings.data_dir),
@@ -107,11 +109,12 @@ def import_(context: click.Context, file: Path) -> None:
     run = state_of(context)
     settings = run.settings
     from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
+    from crabnet.operator.paths import input_file
     from crabnet.operator.transfer import import_entries
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
-    path = file.resolve()
+    path = input_file(file)
     problems: list[str] = []
     exporter: str | None = None
     if looks_like_baseline(files, path):

@@ -84,6 +84,9 @@ def _connect(sock: socket.socket, data_dir: Path, deadline: float | None) -> Non
     except OSError as error:
         if error.errno in {errno.ENOTSOCK, errno.EPROTOTYPE}:
             raise NodeNotRunningError(f"{path} is not a socket of a node") from None
+        if error.errno == errno.ENAMETOOLONG or (error.errno == errno.EACCES and not os.access(data_dir, os.X_OK)):
+            # Whoever opens the data dir now learns the same about that, and says it.
+            raise NodeNotRunningError(f"{data_dir} cannot be opened: {error.strerror}") from None
         raise NetworkError(f"the node at {path} cannot be reached: {error.strerror}", Reason.NODE_UNREACHABLE) from None
 
 

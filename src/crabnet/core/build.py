@@ -32,7 +32,9 @@ def _checked(body: T) -> T:
         msgspec.convert(msgspec.to_builtins(body), type(body))
         msgspec.json.encode(body)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{type(body).__name__.lower()}: {error}") from error
+        detail, _, field = str(error).partition(" - at `$.")
+        where = f"{type(body).__name__.lower()}, {field.rstrip('`')}" if field else type(body).__name__.lower()
+        raise UsageError(f"{where}: {detail[:1].lower()}{detail[1:].replace('`', '')}") from error
     except UnicodeError as error:
         raise UsageError(f"{type(body).__name__.lower()} holds text that is not valid Unicode") from error
     for name, value in msgspec.structs.asdict(body).items():

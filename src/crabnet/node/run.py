@@ -29,7 +29,10 @@ def tune_collector() -> None:
 
 
 def run_node(settings: Settings, log: Callable[[str], None]) -> None:
-    """Run a node until SIGTERM or SIGINT. ``log`` is given one line at a time. Raises what entering a Node raises."""
+    """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` is given one line at a time.
+
+    Raises what entering a Node raises.
+    """
     tune_collector()
     interrupted = trio.run(_run, settings, log)
     if interrupted:
@@ -37,7 +40,10 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
 
 
 async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    ends = {signal.SIGTERM, signal.SIGINT}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ends.add(signal.SIGHUP)
+    with trio.open_signal_receiver(*ends) as signals:
         async with Node(settings) as node, trio.open_nursery() as nursery:
 
             def failed(method: str, error: Exception) -> None:

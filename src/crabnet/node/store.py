@@ -22,7 +22,7 @@ from crabnet.core.records import (
     is_frame_of_records,
 )
 from crabnet.core.snapshot import restore
-from crabnet.errors import DataDirDamagedError
+from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.node.baseline import import_baseline
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
@@ -90,7 +90,8 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
     """Open the data dir of ``settings``. Blocks: use a worker thread.
 
     A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
-    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, RefusedError for an unsigned baseline state.
+    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace,
+    RefusedError for an unsigned baseline state.
     """
     started_ms = wall_ms()
     lock = acquire_with_wait(
@@ -180,12 +181,18 @@ def _restore(core: Core, ledger: Ledger) -> int:
     """Load the checkpoint and replay the journal after it; returns the number of frames replayed."""
     recovery = ledger.recovery
     replayed = 0
+    known = recovery.checkpoint is not None
     gc.disable()
     try:
         if recovery.checkpoint is not None:
+            _demand_namespace(core, recovery.checkpoint.extra.get("namespace"))
             restore(core.replica, recovery.rows())
         for frame in recovery.frames():
             for record in decode_frame(frame.payload):
+                if not known and isinstance(record, EnvelopeRecord):
+                    meta = envelope_of(record).meta
+                    known = meta.v is not None
+                    _demand_namespace(core, meta.ns if known else None)
                 core.replica.replay(record)
             replayed += 1
     except msgspec.MsgspecError as error:
@@ -194,6 +201,16 @@ def _restore(core: Core, ledger: Ledger) -> int:
         gc.enable()
     gc.freeze()
     return replayed
+
+
+def _demand_namespace(core: Core, held: object) -> None:
+    """Refuse a data dir of another namespace, before anything of it is mixed with that of the settings."""
+    ours = core.replica.namespace
+    if isinstance(held, str) and held != ours:
+        raise UsageError(
+            f"the data dir belongs to namespace {held!r}, the settings say {ours!r}: use one data dir per namespace",
+            Reason.WRONG_NAMESPACE,
+        )
 
 
 def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:

@@ -37,6 +37,7 @@ from crabnet.operator.archived import archive_damages, archived_seeds
 from crabnet.operator.envelopes import EnvelopeChecker, any_age_admission, broken_envelopes
 from crabnet.operator.findings import GENESIS, AskNode, AuditReport, Comparison, Finding, LivePoint
 from crabnet.operator.frames import Hole, Segment, read_hole, walk_journal
+from crabnet.operator.namespace import namespace_of
 from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
@@ -51,7 +52,8 @@ _EXAMINED: Final = frozenset({Condition.OK, Condition.ABSENT, Condition.OLDER})
 
 
 def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, start: str = GENESIS) -> AuditReport:
-    """Check a data dir. ``start`` is ``genesis``, ``state``, ``bak`` or the path of a checkpoint file.
+    """Check a data dir. ``start`` is ``genesis``, ``state``, ``bak`` or the path of a checkpoint file, ``namespace``
+    that of a data dir whose journal does not tell.
 
     Beside a running node the journal grows and checkpoints are replaced: then it starts over, within a bound. Raises
     StorageFailedError when the data dir cannot be read, UsageError for a start that is no checkpoint.
@@ -61,6 +63,7 @@ def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, st
         empty = all(files.size(path) is None for path in (layout.journal, layout.state, layout.bak))
     if empty:
         raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
+    namespace = namespace_of(files, layout) or namespace
     report = AuditReport()
     for _ in range(AUDIT_RETRIES):
         before = _stamp(files, layout)

@@ -20,6 +20,8 @@ from crabnet.limits import BASELINE_STATE_BYTES_MAX
 from crabnet.operator.archived import archived_seeds
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
+from crabnet.operator.namespace import namespace_of
+from crabnet.operator.paths import input_file
 from crabnet.protocol.baseline_state import parse_baseline_state
 from crabnet.storage.checkpoint import CheckpointHeader, read_rows
 from crabnet.storage.files import Files, guarded, read_whole
@@ -94,6 +96,7 @@ def load_side(files: Files, word: str, *, data_dir: Path, namespace: str, durabl
     path = Path(word).expanduser().resolve()
     if path.is_dir():
         return _load_data_dir(files, word, path, namespace, durable_lsn(path))
+    path = input_file(path)
     if looks_like_baseline(files, path):
         return _load_baseline(files, word, path, namespace)
     return _load_export(files, word, path)
@@ -172,7 +175,9 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
     if not found.segments and found.base.finding is None:
         raise UsageError(f"there is no ledger in {path}", Reason.INVALID_ARGUMENT)
     base = found.base.finding
-    replica = _scratch(_namespace_of((found.state.header, found.bak.header), namespace))
+    replica = _scratch(
+        _namespace_of((found.state.header, found.bak.header), namespace_of(files, found.layout) or namespace)
+    )
     if base is not None and base.header is not None:
         restore(replica, read_rows(files, base))
     last = found.journal.last_lsn if until_lsn is None else min(until_lsn, found.journal.last_lsn)

@@ -27,6 +27,7 @@ from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
 from crabnet.operator.frames import Frame, Hole, read_hole, walk_journal
+from crabnet.operator.namespace import demand_namespace
 from crabnet.protocol.fork_proof import envelopes_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
@@ -102,7 +103,11 @@ def fsck_lock(files: Files, data_dir: Path, now_ms: int) -> Iterator[DirLock]:
 
 
 def examine(files: Files, settings: Settings) -> Examination:
-    """Look at a data dir whose lock is held. Changes nothing. Raises StorageFailedError."""
+    """Look at a data dir whose lock is held. Changes nothing.
+
+    Raises StorageFailedError, UsageError for a data dir of another namespace than the settings'.
+    """
+    demand_namespace(files, Layout(settings.data_dir), settings.namespace)
     found = Ledger.inspect(settings.data_dir, files=files)
     report = FsckReport(
         conditions={

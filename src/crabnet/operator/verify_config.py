@@ -99,8 +99,8 @@ def _data_dir(at: Situation) -> Iterator[Check]:
     if not path.is_dir():
         return
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        detail = f"{path} has mode {mode:04o}: others can replace its at.files; run chmod 700 on it"
+    if mode & stat.S_IWGRP:
+        detail = f"{path} has mode {mode:04o}: its group can replace its files; run chmod 700 on it"
         yield Check("data_dir", Verdict.WARNING, detail)
     if load_key_file(at.files, path) is not None:
         yield Check("identity", Verdict.OK, "the key is there, and for its owner only")

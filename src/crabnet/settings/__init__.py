@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from crabnet.settings.kinds import split_address
 from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, Knob, Settings, shown
-from crabnet.settings.resolve import RESERVED_ENV, FlagValue, Resolved, resolve
+from crabnet.settings.resolve import DEFAULT_ORIGIN, RESERVED_ENV, FlagValue, Resolved, resolve
 
 __all__ = [
+    "DEFAULT_ORIGIN",
     "KNOBS",
     "LIMITS_GROUP",
     "RESERVED_ENV",

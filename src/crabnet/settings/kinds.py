@@ -6,6 +6,7 @@ what is wrong with a value. It knows nothing of where the value came from.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -282,9 +283,12 @@ class ListKind(Kind):
 def expand_home(path: Path) -> Path:
     """Replace a leading ``~``. Raises Wrong when there is no such home directory."""
     try:
-        return path.expanduser()
+        # With an empty HOME the library would take the root directory for it.
+        if path.parts[:1] != ("~",) or os.environ.get("HOME") != "":
+            return path.expanduser()
     except RuntimeError:
-        raise Wrong("begins with ~, but no home directory is known") from None
+        pass
+    raise Wrong("begins with ~, but no home directory is known")
 
 
 def _toml_type(value: object) -> str:

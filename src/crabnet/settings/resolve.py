@@ -19,6 +19,7 @@ from crabnet.settings.knobs import KNOBS, ConflictError, Knob, Settings
 CONFIG_FILE_NAME: Final = "crabnet.toml"
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 ENV_PREFIX: Final = "CRABNET_"
+DEFAULT_ORIGIN: Final = "default"
 RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_CONFIG": "path of the TOML file, like `--config`",
     "CRABNET_DEBUG": "`1`: print a traceback behind the message of an unexpected error",
@@ -51,7 +52,7 @@ def resolve(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_pat
     _refuse_unknown(flags, (knob.name for knob in KNOBS), "flag")
     _refuse_unknown_env(environ)
     values: dict[str, object] = {}
-    origins = {knob.name: "default" for knob in KNOBS}
+    origins = {knob.name: DEFAULT_ORIGIN for knob in KNOBS}
     for knob in KNOBS:
         flag = flags.get(knob.name)
         if flag is not None:

@@ -24,7 +24,9 @@ DIR_MODE: Final = 0o700
 _BLOCK_BYTES: Final = 4096
 """File systems give space out in blocks: the last one may be free and of no use."""
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
+_UNWRITABLE: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG}
+)
 
 
 class OpenMode(Enum):

@@ -18,10 +18,18 @@ _WIDER_THAN_OWNER: Final = stat.S_IRWXG | stat.S_IRWXO
 def load_key_file(files: Files, data_dir: Path) -> bytes | None:
     """The bytes of ``identity.key``, None if there is none.
 
-    Raises DataDirDamagedError (UNSAFE_PERMISSIONS) if anybody but the owner can read or write it.
+    Raises DataDirDamagedError (UNSAFE_PERMISSIONS) if anybody but the owner can read or write it, or anybody at all
+    can put another file in its place.
     """
     path = data_dir / KEY_FILE
     with guarded("read the key", path):
+        mode = data_dir.stat().st_mode if data_dir.exists() else 0
+        if mode & stat.S_IWOTH:
+            raise DataDirDamagedError(
+                f"{data_dir} has mode {stat.S_IMODE(mode):04o}: everybody can replace the node's files; run chmod 700"
+                " on it if nobody has, or use another data dir",
+                Reason.UNSAFE_PERMISSIONS,
+            )
         if files.size(path) is None:
             return None
         mode = path.stat().st_mode

@@ -1,0 +1,39 @@
+"""Which namespace a data dir is of: it is asked itself, for a tool may be called with other settings than its node."""
+
+from __future__ import annotations
+
+import msgspec
+
+from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
+from crabnet.errors import DataDirDamagedError, Reason, UsageError
+from crabnet.operator.frames import Frame, walk_journal
+from crabnet.storage.files import Files
+from crabnet.storage.layout import Layout
+
+
+def namespace_of(files: Files, layout: Layout) -> str | None:
+    """The namespace of the first signed envelope in the journal that can be read; None when there is none.
+
+    Raises StorageFailedError.
+    """
+    for item in walk_journal(files, layout):
+        if not isinstance(item, Frame):
+            continue
+        try:
+            for record in decode_frame(item.payload):
+                if isinstance(record, EnvelopeRecord) and (meta := envelope_of(record).meta).v is not None:
+                    return meta.ns
+        except (DataDirDamagedError, msgspec.MsgspecError, ValueError):
+            continue
+    return None
+
+
+def demand_namespace(files: Files, layout: Layout, namespace: str) -> None:
+    """Raise UsageError (WRONG_NAMESPACE) when the data dir is of another namespace; StorageFailedError as above."""
+    held = namespace_of(files, layout)
+    if held is not None and held != namespace:
+        raise UsageError(
+            f"the data dir {layout.data_dir} belongs to namespace {held!r}, the settings say {namespace!r}:"
+            f" give --namespace {held}",
+            Reason.WRONG_NAMESPACE,
+        )
