@@ -15,7 +15,7 @@ import trio
 from bench.report import Measure, at_most
 from crabnet.runner.execute import run_command
 from crabnet.runner.landlock import abi_version
-from crabnet.runner.link import Standby
+from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox import cgroups
@@ -60,9 +60,9 @@ def _fences(places: CgroupPlaces | None) -> dict[str, Fence]:
 async def _take_turns(rounds: int, fences: dict[str, Fence]) -> dict[str, list[float]]:
     policy = RunnerPolicy()
     runs: dict[str, Callable[[], Awaitable[None]]] = {"bash -c true": _plain}
-    standby = Standby()
+    supervisors = Supervisors()
     for name, fence in fences.items():
-        runs[name] = partial(_confined, policy, fence, standby if fence.mode is Mode.BWRAP else None)
+        runs[name] = partial(_confined, policy, fence, supervisors)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
@@ -70,7 +70,7 @@ async def _take_turns(rounds: int, fences: dict[str, Fence]) -> dict[str, list[f
             await run()
             if number:  # the first round warms up
                 taken[name].append(time.perf_counter() - begun_s)
-    standby.close()
+    supervisors.close()
     return taken
 
 
@@ -78,8 +78,8 @@ async def _plain() -> None:
     await trio.run_process(["bash", "-c", "true"], stdin=subprocess.DEVNULL)
 
 
-async def _confined(policy: RunnerPolicy, fence: Fence, standby: Standby | None) -> None:
+async def _confined(policy: RunnerPolicy, fence: Fence, supervisors: Supervisors) -> None:
     request = RunRequest("bench", "true", _TIMEOUT_MS, owner_tag=_TAG)
-    outcome = await run_command(request, policy, fence, standby=standby)
+    outcome = await run_command(request, policy, fence, supervisors=supervisors)
     if outcome.exit_code != 0:
         raise RuntimeError(f"true in {fence.mode.value} failed: {outcome.stderr}")

@@ -56,8 +56,13 @@ def wait_for(look: Callable[[], list[int]], node: int) -> list[int]:
     return []
 
 
-def supervisors(node: int) -> list[int]:
+def templates(node: int) -> list[int]:
+    """What supervisors are forked from."""
     return children_of(node)
+
+
+def supervisors(node: int) -> list[int]:
+    return [below for one in templates(node) for below in children_of(one)]
 
 
 def launchers(node: int) -> list[int]:
@@ -75,6 +80,8 @@ VICTIMS: dict[str, tuple[Callable[[int], list[int]], ...]] = {
     "supervisor": (supervisors,),
     "launcher": (launchers,),
     "init": (inits,),
+    "node and template": (templates, lambda node: [node]),
+    "supervisor and template": (supervisors, templates),
     "node and supervisor": (supervisors, lambda node: [node]),
     "node, supervisor and launcher": (launchers, supervisors, lambda node: [node]),
 }

@@ -67,9 +67,9 @@ def sends_per_s(settings: Settings) -> int:
     return settings.udp_broadcasts_per_sec if settings.network == "udp" else settings.dht_broadcasts_per_sec
 
 
-def runner_of(settings: Settings, *, keep_ready: bool) -> Runner:
+def runner_of(settings: Settings) -> Runner:
     """What runs commands. Raises UsageError."""
-    return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir, keep_ready=keep_ready)
+    return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)
 
 
 def sandbox_report(settings: Settings) -> SandboxReport:

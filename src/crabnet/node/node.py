@@ -229,7 +229,7 @@ class Node:
     async def _open(self) -> None:
         settings = self.settings
         role = LockRole.NODE if self.listen else LockRole.COMMAND
-        runner = runner_of(settings, keep_ready=self.listen)
+        runner = runner_of(settings)
         store = await trio.to_thread.run_sync(
             partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.collect import CollectBounds, OutputFile, collect_outputs
-from crabnet.runner.link import Standby
+from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import (
     Cause,
     RunOutcome,
@@ -49,7 +50,7 @@ async def run_command(
     *,
     stop: trio.Event | None = None,
     clock: Callable[[], float] = trio.current_time,
-    standby: Standby | None = None,
+    supervisors: Supervisors | None = None,
 ) -> RunOutcome:
     """Run ``request.command`` behind ``fence`` if ``policy`` allows it, and return how that went.
 
@@ -60,9 +61,12 @@ async def run_command(
 
     The run ends with the main process of the command: what it left in the background is killed, and cannot
     hold the run open through the output pipes. On a timeout the process group gets SIGTERM, and what is left
-    of the run ``policy.kill_wait_ms`` later SIGKILL, other sessions included. ``clock`` gives seconds. A supervisor
-    that is on ``standby`` is used where the sandbox makes the working directory.
+    of the run ``policy.kill_wait_ms`` later SIGKILL, other sessions included. ``clock`` gives seconds.
+    ``supervisors``: those of a node with more runs to come; without, the run starts its own.
     """
+    if supervisors is None:
+        with closing(Supervisors()) as own:
+            return await run_command(request, policy, fence, stop=stop, clock=clock, supervisors=own)
     started_at = clock()
 
     def not_run(cause: Cause, reason: Reason, message: str, exit_code: int) -> RunOutcome:
@@ -83,7 +87,7 @@ async def run_command(
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
             try:
-                await run.perform(line, stop, standby)
+                await run.perform(line, workdir.fd, stop, supervisors)
                 files, files_omitted = await _collect(policy, run, workdir)
             finally:
                 run.close()
@@ -150,7 +154,7 @@ def _launch(policy: RunnerPolicy, fence: Fence, accepted: Accepted, workdir: Wor
         return None
     home = Path(bwrap.WORK) if boxed else workdir.path
     env = environment(policy, home, scratch=None if boxed or fence.mode is Mode.NONE else home)
-    return Launch(executable, argv, env, workdir.path, workdir.fd, workdir.fresh)
+    return Launch(executable, argv, env, workdir.path, workdir.fresh)
 
 
 async def _user_threads(fence: Fence) -> int:

@@ -17,6 +17,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
+from functools import cache
 from typing import Final, NamedTuple
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -121,14 +122,15 @@ def install_filter(program: bytes) -> None:
     """
     argument = _Program(len(program) // 8, program)
     _set_no_new_privs()
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(argument))
+    prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(argument))
 
 
 def _set_no_new_privs() -> None:
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _prctl(option: int, value: int, address: int) -> None:
+def prctl(option: int, value: int, address: int = 0) -> None:
+    """Set an attribute of the calling thread or its process (prctl(2)). Raises ``OSError``."""
     arguments = (ctypes.c_ulong(value), ctypes.c_void_p(address), ctypes.c_ulong(0), ctypes.c_ulong(0))
     if _libc().prctl(ctypes.c_int(option), *arguments) != 0:
         raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
@@ -141,5 +143,6 @@ def _call(number: int, *arguments: ctypes.c_char_p | ctypes.c_size_t | ctypes.c_
     return result
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

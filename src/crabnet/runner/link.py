@@ -1,17 +1,18 @@
-"""Starting supervisors, and having one ready before there is a run for it.
+"""Starting supervisors, and the node's end of each.
 
-A supervisor is a Python process, and the start of its interpreter costs more than everything else of a short run. So a
-node keeps one waiting for its order, from its first run on.
+A supervisor is a Python process, and the start of an interpreter costs more than everything else of a short run. So a
+node starts one process once, with its first run, and has all supervisors forked from it (``supervisor/template.py``).
 """
 
 from __future__ import annotations
 
+import array
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,48 +22,157 @@ import trio
 
 from crabnet import limits
 from crabnet.runner.output import Stream
+from crabnet.runner.supervisor.spawn import Descriptors
+from crabnet.runner.supervisor.template import REQUEST
 
-_LOADER: Final = "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.main import main; main()"
+_LOADER: Final = (
+    "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.template import main; main()"
+)
 """The standard library comes first, so that nothing beside this package can take the place of a part of it."""
 _SOURCE_ROOT: Final = str(Path(__file__).parents[2])
-_POLL_S: Final = 0.001
+_ANSWER_BYTES: Final = 32
+_TRIES: Final = 3
+"""One for a template that died long ago, one that is killed while it starts, and one more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
     """The node's end of one supervisor: its process, the socket to it, and where the command's output arrives."""
 
-    process: trio.Process
+    pid: int
+    pidfd: int
     control: trio.SocketStream
     pipes: dict[Stream, int]
 
     async def end(self) -> None:
         """Make sure that the supervisor, and with it the run, has ended. A closed socket makes it kill everything."""
-        self._close()
-        with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000):
-            await self.process.wait()
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-
-    def drop(self) -> None:
-        """End a supervisor that never got an order. Blocks for as long as the kernel takes to kill it."""
-        self._close()
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        while self.process.returncode is None:
-            time.sleep(_POLL_S)
-
-    def _close(self) -> None:
         self.control.socket.close()
         for fd in self.pipes.values():
             os.close(fd)
+        with trio.move_on_after(limits.RUNNER_REAP_WAIT_MS / 1000) as waiting:
+            await trio.lowlevel.wait_readable(self.pidfd)
+        if waiting.cancelled_caught:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            await trio.lowlevel.wait_readable(self.pidfd)
+        self._reap()
+
+    def _reap(self) -> None:
+        """It is this process's child where the template died before it, and this is the process for orphans."""
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        os.close(self.pidfd)
 
 
-async def start_supervisor(workdir_fd: int) -> Link:
-    """Start a supervisor, which waits for its order. ``workdir_fd`` goes to it, unless it is -1. Raises OSError."""
+class Supervisors:
+    """Starts supervisors. The template that it has them forked from lives until ``close``, or until its node dies."""
+
+    def __init__(self) -> None:
+        self._template: _Template | None = None
+        self._starting = trio.Lock()
+
+    async def start(self, workdir_fd: int = -1) -> Link:
+        """Start a supervisor, which waits for its order; ``workdir_fd`` goes to it, unless it is -1. Raises OSError.
+
+        A template that has died is replaced. What it may have forked never gets an order.
+        """
+        async with self._starting:
+            with trio.CancelScope(shield=True):
+                link = await self._start(workdir_fd)
+        return link
+
+    async def _start(self, workdir_fd: int) -> Link:
+        tries_left = _TRIES
+        while True:
+            if self._template is None:
+                self._template = await _start_template()
+            try:
+                return await _link(self._template, workdir_fd)
+            except _TemplateGoneError as error:
+                self.close()
+                tries_left -= 1
+                if not tries_left or error.errno == errno.ETIMEDOUT:
+                    raise
+
+    def close(self) -> None:
+        """End the template. Blocks for a moment. A later start has another one."""
+        template, self._template = self._template, None
+        if template is not None:
+            template.end()
+
+
+class _TemplateGoneError(OSError):
+    """The template does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    """Does not block. One request is under way at a time, so there is always room for it."""
+
+    async def fork(self, fds: tuple[int, ...]) -> tuple[int, int]:
+        """The process id of a new supervisor, which has copies of ``fds``, and a pidfd. Raises OSError."""
+        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        try:
+            with trio.fail_after(limits.RUNNER_SPAWN_WAIT_MS / 1000):
+                self.channel.sendmsg([REQUEST], passed)
+                await trio.lowlevel.wait_readable(self.channel)
+                answer, found, _, _ = socket.recv_fds(self.channel, _ANSWER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        except trio.TooSlowError:
+            raise _TemplateGoneError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        except OSError as error:
+            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs is gone") from error
+        if not answer:
+            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs is gone")
+        number = int(answer)
+        if number < 0:
+            raise OSError(-number, os.strerror(-number))
+        if not found:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return number, found[0]
+
+    def end(self) -> None:
+        """It leaves when the socket closes, and is killed when it does not."""
+        self.channel.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(limits.RUNNER_REAP_WAIT_MS / 1000)
+        self.process.kill()
+        self.process.wait()
+
+
+async def _start_template() -> _Template:
+    """Raises OSError."""
     if not sys.executable:
         raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LOADER, _SOURCE_ROOT]
+        process = await trio.to_thread.run_sync(_execute, [*interpreter, str(other.fileno())], other.fileno())
+    except OSError:
+        own.close()
+        raise
+    finally:
+        other.close()
+    own.setblocking(False)
+    return _Template(process, own)
+
+
+def _execute(command: list[str], fd: int) -> subprocess.Popen[bytes]:
+    """Without this process's environment, which may hold secrets."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        start_new_session=True,
+        cwd="/",
+        env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+    )
+
+
+async def _link(template: _Template, workdir_fd: int) -> Link:
     with ExitStack() as ours, ExitStack() as theirs:
         own_socket, other_socket = socket.socketpair()
         theirs.callback(other_socket.close)
@@ -74,53 +184,7 @@ async def start_supervisor(workdir_fd: int) -> Link:
             read_ends[stream], write_ends[stream] = os.pipe()
             ours.callback(os.close, read_ends[stream])
             theirs.callback(os.close, write_ends[stream])
-        fds = (other_socket.fileno(), write_ends[Stream.STDOUT], write_ends[Stream.STDERR])
-        interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LOADER, _SOURCE_ROOT]
-        process = await trio.lowlevel.open_process(
-            [*interpreter, *(str(fd) for fd in fds)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(*fds, *([workdir_fd] if workdir_fd >= 0 else [])),
-            start_new_session=True,
-            cwd="/",
-            env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
-        )
+        given = Descriptors(other_socket.fileno(), write_ends[Stream.STDOUT], write_ends[Stream.STDERR], workdir_fd)
+        pid, pidfd = await template.fork(tuple(fd for fd in given if fd >= 0))
         ours.pop_all()
-    return Link(process, control, read_ends)
-
-
-class Standby:
-    """At most one supervisor that waits. When the node dies, its socket closes, and it leaves."""
-
-    def __init__(self) -> None:
-        self._link: Link | None = None
-        self._filling = self._closed = False
-
-    def take(self) -> Link | None:
-        """The one that waits, if there is one and it still lives."""
-        link, self._link = self._link, None
-        if link is not None and link.process.returncode is not None:
-            link.drop()
-            return None
-        return link
-
-    async def fill(self) -> None:
-        """Start one, if none waits. It is needed for speed only, so that a failure to start it is none."""
-        if self._link is not None or self._filling:
-            return
-        self._filling = True
-        try:
-            with trio.CancelScope(shield=True), suppress(OSError):
-                self._link = await start_supervisor(-1)
-        finally:
-            self._filling = False
-        if self._closed:
-            self.close()
-
-    def close(self) -> None:
-        """End the one that waits; none waits any more."""
-        self._closed = True
-        link = self.take()
-        if link is not None:
-            link.drop()
+    return Link(pid, pidfd, control, read_ends)

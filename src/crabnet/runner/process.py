@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from crabnet import limits
-from crabnet.runner.link import Standby, start_supervisor
+from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
@@ -98,11 +98,13 @@ class RunProcess:
             limits_hit=tuple(self._limits_hit),
         )
 
-    async def perform(self, order: Order, stop: trio.Event | None, standby: Standby | None = None) -> None:
-        """Run it. Sets ``spawn_error`` to an errno, or ``sandbox_error``, when it could not be started."""
-        link = standby.take() if standby is not None and order.workdir_fd < 0 else None
+    async def perform(self, order: Order, workdir_fd: int, stop: trio.Event | None, supervisors: Supervisors) -> None:
+        """Run it. Sets ``spawn_error`` to an errno, or ``sandbox_error``, when it could not be started.
+
+        ``workdir_fd``: an open directory of the host, or -1.
+        """
         try:
-            link = link or await start_supervisor(order.workdir_fd)
+            link = await supervisors.start(workdir_fd)
         except OSError as error:
             self.spawn_error = error.errno or errno.EIO
             return
@@ -113,8 +115,6 @@ class RunProcess:
                     nursery.start_soon(self._collect, stream, fd)
                 if stop is not None:
                     nursery.start_soon(self._obey, stop)
-                if standby is not None:
-                    nursery.start_soon(standby.fill)
                 await self._conduct(link.control, order)
                 nursery.cancel_scope.cancel()
         finally:

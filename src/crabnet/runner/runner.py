@@ -9,7 +9,7 @@ import trio
 
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.execute import check_request, refused_outcome, run_command
-from crabnet.runner.link import Standby
+from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox import cgroups
@@ -18,12 +18,9 @@ from crabnet.runner.sandbox.survey import survey
 
 
 class Runner:
-    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one.
+    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one."""
 
-    ``keep_ready``: have the supervisor of the next run started, from the first run on.
-    """
-
-    def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path, *, keep_ready: bool = False) -> None:
+    def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path) -> None:
         self.policy = policy
         self.report: SandboxReport | None = None
         """None until the self-test is done."""
@@ -32,13 +29,13 @@ class Runner:
         self._tag = cgroups.owner_tag(data_dir)
         self._surveying = trio.Lock()
         self._holds: list[cgroups.Hold] = []
-        self._standby = Standby() if keep_ready else None
+        self._supervisors = Supervisors()
 
     async def prepare(self) -> SandboxReport:
         """Make the self-test, once, and remove what a killed node left. Later calls cost nothing."""
         async with self._surveying:
             if self.report is None:
-                self.report = await survey(self.policy, self._choice, self._data_dir, self._holds)
+                self.report = await survey(self.policy, self._choice, self._data_dir, self._supervisors, self._holds)
             return self.report
 
     async def refusal(self, request: RunRequest) -> RunOutcome | None:
@@ -68,9 +65,8 @@ class Runner:
             fence = await self._fence()
         except RefusedError as refusal:
             return refused_outcome(request, refusal)
-        standby = self._standby if fence.mode is Mode.BWRAP else None
         request = replace(request, owner_tag=self._tag)
-        return await run_command(request, self.policy, fence, stop=stop, standby=standby)
+        return await run_command(request, self.policy, fence, stop=stop, supervisors=self._supervisors)
 
     @property
     def unsandboxed(self) -> bool:
@@ -78,9 +74,8 @@ class Runner:
         return self._choice is Choice.NONE
 
     def close(self) -> None:
-        """Remove this node's control groups, end the supervisor that waits. Only after the last run."""
-        if self._standby is not None:
-            self._standby.close()
+        """Remove this node's control groups, end the process that starts runs. Only after the last run."""
+        self._supervisors.close()
         while self._holds:
             self._holds.pop().release()
 

@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from typing import Final, NamedTuple
 
 from crabnet.runner.syscalls import SYSCALLS
@@ -239,6 +240,7 @@ def rules_of(
     return (*_NEVER, *_NO_SOCKETS, *_BESIDE_LANDLOCK, *older, *rest)
 
 
+@cache
 def filter_program(
     profile: SyscallProfile,
     *,

@@ -29,9 +29,9 @@ _ADDRESS_SPACE_BYTES_MIN: Final = 16 * 1024 * 1024 * 1024
 """With a control group, which counts what is used: a bound only for what is absurd."""
 
 
-_SPARE_THREADS: Final = 4
-"""Of the node's user, begun after they were counted: the supervisor, and threads of the node. Without room for them a
-run would meet its limit before the watch sees it there."""
+_SPARE_THREADS: Final = 5
+"""Of the node's user, begun after they were counted: the supervisor, its template, and threads of the node. Without
+room for them a run would meet its limit before the watch sees it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,6 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     workdir: Path
-    workdir_fd: int
     fresh: bool
     """The work dir was made for this run."""
 
@@ -57,7 +56,6 @@ def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user
         executable=str(launch.executable),
         argv=list(launch.argv),
         env=dict(launch.env),
-        workdir_fd=launch.workdir_fd,
         drop_root=fence.drop_root,
         own_workdir=launch.fresh,
         rlimits=rlimits(limits, counted=counted, processes=_processes(fence, limits, user_threads)),

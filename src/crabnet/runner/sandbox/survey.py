@@ -23,6 +23,7 @@ import trio
 from crabnet import limits
 from crabnet.runner import landlock
 from crabnet.runner.execute import run_command
+from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import ANY_COMMAND, RunnerPolicy
 from crabnet.runner.sandbox import cgroups, leftovers
@@ -61,7 +62,11 @@ class _Trap:
 
 
 async def survey(
-    policy: RunnerPolicy, choice: Choice, data_dir: Path, holds: list[cgroups.Hold] | None = None
+    policy: RunnerPolicy,
+    choice: Choice,
+    data_dir: Path,
+    supervisors: Supervisors | None = None,
+    holds: list[cgroups.Hold] | None = None,
 ) -> SandboxReport:
     """Try the modes in order until one holds, and find out who keeps which limit there.
 
@@ -73,7 +78,7 @@ async def survey(
     ours = [] if holds is None else holds
     try:
         places, swept = await trio.to_thread.run_sync(_prepare, tag, holds is not None, ours)
-        fence, attempts = await _first_that_holds(policy, choice, places, tag)
+        fence, attempts = await _first_that_holds(policy, choice, places, tag, supervisors)
     finally:
         if holds is None:
             for hold in ours:
@@ -92,13 +97,13 @@ async def survey(
 
 
 async def _first_that_holds(
-    policy: RunnerPolicy, choice: Choice, places: CgroupPlaces | None, tag: str
+    policy: RunnerPolicy, choice: Choice, places: CgroupPlaces | None, tag: str, supervisors: Supervisors | None
 ) -> tuple[Fence | None, list[Attempt]]:
     if choice is Choice.NONE:
         return Fence(Mode.NONE, cgroups=places, drop_root=False), []
     attempts: list[Attempt] = []
     for mode in _MODES[choice]:
-        attempt, fence = await _attempt(mode, policy, places, tag)
+        attempt, fence = await _attempt(mode, policy, places, tag, supervisors)
         attempts.append(attempt)
         if fence is not None:
             return fence, attempts
@@ -123,12 +128,12 @@ def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str
 
 
 async def _attempt(
-    mode: Mode, policy: RunnerPolicy, places: CgroupPlaces | None, tag: str
+    mode: Mode, policy: RunnerPolicy, places: CgroupPlaces | None, tag: str, supervisors: Supervisors | None
 ) -> tuple[Attempt, Fence | None]:
     started_s = time.monotonic()
     fence = Fence(mode, cgroups=places, bwrap=_find_bwrap(), landlock_abi=landlock.abi_version())
     try:
-        problem = _lacking(fence) or await canary_problem(fence, policy, tag)
+        problem = _lacking(fence) or await canary_problem(fence, policy, tag, supervisors)
     except OSError as error:
         problem = f"the self-test could not be made: {error.strerror}"
     attempt = Attempt(mode, not problem, problem, _ms_since(started_s))
@@ -147,7 +152,7 @@ def _find_bwrap() -> Path | None:
     return next((Path(path) for path in BWRAP_PATHS if os.access(path, os.X_OK)), None)
 
 
-async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str) -> str:
+async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, supervisors: Supervisors | None = None) -> str:
     """Why this fence does not hold; empty when it does."""
     with _trap() as trap:
         port = trap.listener.getsockname()[1]
@@ -163,7 +168,7 @@ async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str) -> str:
             profiles=(Profile.STRICT,),
         )
         request = RunRequest("canary", command, limits.RUNNER_CANARY_TIMEOUT_MS, owner_tag=tag)
-        outcome = await run_command(request, canary_policy, fence)
+        outcome = await run_command(request, canary_policy, fence, supervisors=supervisors)
         if trap.loot.exists():
             return "its canary wrote a file of the host"
         if _connected(trap.listener):

@@ -1,7 +1,7 @@
-"""The supervisor's program: ``python -I -S -c LOADER CONTROL STDOUT STDERR``. Standard library only.
+"""The supervisor of one run, in a process of its own that ``template`` has forked. Standard library only.
 
-Protocol on the socket CONTROL. From the node: one line of JSON (``order.Order``), then single bytes: ``G`` opens the
-gate of a sandbox; ``T`` asks the command's process group to end (SIGTERM), ``K`` or the end of the stream kills
+Protocol on the socket ``control``. From the node: one line of JSON (``order.Order``), then single bytes: ``G`` opens
+the gate of a sandbox; ``T`` asks the command's process group to end (SIGTERM), ``K`` or the end of the stream kills
 everything (SIGKILL). To the node, one line of JSON each:
 
 - ``{"event": "ready", "root_pid": int}``: a sandbox is there and waits for ``G``;
@@ -24,14 +24,13 @@ import os
 import select
 import signal
 import struct
-import sys
 import time
 
 from crabnet.runner.supervisor.cgroup import CgroupUsage, RunCgroup
 from crabnet.runner.supervisor.order import ORDER_BYTES_MAX, Order, decode
 from crabnet.runner.supervisor.spawn import (
     Abandoned,
-    Pipes,
+    Descriptors,
     SetupError,
     Started,
     become_subreaper,
@@ -69,11 +68,11 @@ _SIGNAL_MAX = 64
 
 
 class Supervisor:
-    """One run. ``control`` is the socket to the node; ``stdout`` and ``stderr`` become the command's."""
+    """One run. It must be the only thread of its process."""
 
-    def __init__(self, pipes: Pipes) -> None:
-        self._pipes = pipes
-        self._control = pipes.control
+    def __init__(self, given: Descriptors) -> None:
+        self._given = given
+        self._control = given.control
         self._started = Started(0, 0, 0, -1)
         self._root_pidfd = self._command_pidfd = -1
         self._cgroup: RunCgroup | None = None
@@ -90,8 +89,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve one run from its order to the last process."""
-        for fd in self._pipes:
-            os.set_inheritable(fd, False)
         become_subreaper()
         wake = _wake_on_child_exit()
         line = self._read_line()
@@ -141,14 +138,14 @@ class Supervisor:
                 raise SetupError(number, sandbox=True, detail=f"its control group: {os.strerror(number)}") from error
         member_files = self._cgroup.member_files if self._cgroup is not None else []
         if order.fence == "bwrap":
-            self._started = start_bwrap(order, self._pipes, member_files)
+            self._started = start_bwrap(order, self._given, member_files)
         else:
             self._started = start_plain(
-                order, self._pipes, member_files, lambda pid: self._tell({"event": "forked", "pid": pid})
+                order, self._given, member_files, lambda pid: self._tell({"event": "forked", "pid": pid})
             )
         self._main_alive = True
-        os.close(self._pipes.stdout)
-        os.close(self._pipes.stderr)
+        os.close(self._given.stdout)
+        os.close(self._given.stderr)
         if order.fence == "bwrap":
             self._open_gate(order)
 
@@ -276,7 +273,7 @@ class Supervisor:
     def _look_for_full_file(self) -> None:
         """Whether a command that failed has made a file as large as one may be: the kernel tells only the command."""
         if self._failed and self._order.bounds.file_bytes and "disk" not in self._limits_hit:
-            places = self._disks or ([self._order.workdir_fd] if self._order.bounds.workdir_bytes else [])
+            places = self._disks or ([self._given.workdir] if self._order.bounds.workdir_bytes else [])
             if any(disk_beneath(fd).largest_bytes >= self._order.bounds.file_bytes for fd in places):
                 self._limits_hit.setdefault("file_size")
 
@@ -284,8 +281,8 @@ class Supervisor:
         """Whether the work dir on the host's disk holds too much. Looks seldom: it has to walk."""
         if not bytes_max or time.monotonic() < self._disk_look_at_s:
             return False
-        found = disk_beneath(self._order.workdir_fd)
-        removed_bytes = removed_beneath(os.getpid(), os.fstat(self._order.workdir_fd).st_dev)
+        found = disk_beneath(self._given.workdir)
+        removed_bytes = removed_beneath(os.getpid(), os.fstat(self._given.workdir).st_dev)
         self._disk_look_at_s = time.monotonic() + WATCH_DISK_MS / 1000
         return found.used_bytes + removed_bytes > bytes_max or found.names > NAMES_MAX
 
@@ -370,9 +367,3 @@ def _is_crowded(fd: int) -> bool:
         found = os.fstatvfs(fd)
         return found.f_files - found.f_ffree > NAMES_MAX
     return False
-
-
-def main() -> None:
-    """The program. It leaves at once: the node waits for its end, and the interpreter has nothing to tidy up."""
-    Supervisor(Pipes(*(int(fd) for fd in sys.argv[1:4]))).run()
-    os._exit(0)

@@ -38,7 +38,6 @@ class Order(NamedTuple):
     executable: str
     argv: list[str]
     env: dict[str, str]
-    workdir_fd: int
     drop_root: bool
     """Run as a user of its own that owns nothing, when the supervisor is root."""
     own_workdir: bool

@@ -10,7 +10,6 @@ changes its user, so it is asked for afterwards.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from crabnet.runner.landlock import Grant, install_filter, restrict
+from crabnet.runner.landlock import Grant, abi_version, install_filter, prctl, restrict
 from crabnet.runner.supervisor.order import Order
 from crabnet.runner.supervisor.tree import children_of, status_field
 
@@ -38,6 +37,7 @@ SETUP_WAIT_S = 9.0
 """Until bwrap has made the sandbox; less than ``limits.RUNNER_SPAWN_WAIT_MS``."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _POLL_S = 0.001
 _FIRST_FREE_FD = 10
 
@@ -65,19 +65,20 @@ class Started(NamedTuple):
     gate: int
 
 
-class Pipes(NamedTuple):
-    """Descriptors of the supervisor."""
+class Descriptors(NamedTuple):
+    """What a supervisor is given: the socket to the node, and what becomes the command's."""
 
     control: int
     stdout: int
     stderr: int
+    workdir: int = -1
+    """An open directory of the host; -1 where a sandbox makes one by itself."""
 
 
-def prctl(option: int, value: int) -> None:
-    """Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
+def warm_up() -> None:
+    """Have what each start of a run would load loaded already, in the process that supervisors are forked from."""
+    prctl(_PR_SET_PDEATHSIG, 0)
+    abi_version()
 
 
 def become_subreaper() -> None:
@@ -103,24 +104,24 @@ def drop_root(uid: int) -> None:
         os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
 
 
-def start_plain(order: Order, pipes: Pipes, member_files: list[str], announce: Callable[[int], None]) -> Started:
+def start_plain(order: Order, given: Descriptors, member_files: list[str], announce: Callable[[int], None]) -> Started:
     """Start the command itself, behind Landlock or behind nothing. Raises SetupError.
 
     ``announce`` gets its process id before it executes anything: it may kill this process as its first deed.
     """
     if order.own_workdir and order.drop_root and os.geteuid() == 0:
         with contextlib.suppress(OSError):
-            os.fchown(order.workdir_fd, run_uid(), run_uid())
+            os.fchown(given.workdir, run_uid(), run_uid())
     go, go_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = _fork(order, pipes, member_files, _Plain(go, go_write, announce))
+        pid = _fork(order, given, member_files, _Plain(go, go_write, announce))
     finally:
         os.close(go)
         os.close(go_write)
     return Started(pid, 0, pid, -1)
 
 
-def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
+def start_bwrap(order: Order, given: Descriptors, member_files: list[str]) -> Started:
     """Make the sandbox up to its gate. Raises SetupError, Abandoned."""
     deadline_s = time.monotonic() + SETUP_WAIT_S
     launcher = -1
@@ -130,15 +131,15 @@ def start_bwrap(order: Order, pipes: Pipes, member_files: list[str]) -> Started:
     inside = _Inside(gate_read, ready_write, info_write)
     pid = 0
     try:
-        pid = _fork(order, pipes, member_files, inside)
+        pid = _fork(order, given, member_files, inside)
         launcher = os.pidfd_open(pid)
         for fd in (gate_read, ready_write, info_write):
             os.close(fd)
         text = b""
         while b"}" not in text:
-            text += _read_some(info, pipes.control, launcher, deadline_s)
+            text += _read_some(info, given.control, launcher, deadline_s)
         root_pid = int(json.loads(text)["child-pid"])
-        _read_some(ready, pipes.control, launcher, deadline_s)
+        _read_some(ready, given.control, launcher, deadline_s)
         _await_init(root_pid, deadline_s)
         commands = children_of(root_pid)
         if len(commands) != 1:
@@ -213,14 +214,14 @@ class _Plain(NamedTuple):
     announce: Callable[[int], None]
 
 
-def _fork(order: Order, pipes: Pipes, member_files: list[str], kind: _Inside | _Plain) -> int:
+def _fork(order: Order, given: Descriptors, member_files: list[str], kind: _Inside | _Plain) -> int:
     """Fork and exec. Raises SetupError with the errno of what failed."""
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     supervisor_pid = os.getpid()
     uid = run_uid() if order.drop_root and os.geteuid() == 0 else 0
     pid = os.fork()
     if pid == 0:
-        _become(order, pipes, member_files, kind, supervisor_pid, uid, error_write)
+        _become(order, given, member_files, kind, supervisor_pid, uid, error_write)
     os.close(error_write)
     if isinstance(kind, _Plain):
         kind.announce(pid)
@@ -237,7 +238,7 @@ def _fork(order: Order, pipes: Pipes, member_files: list[str], kind: _Inside | _
 
 def _become(
     order: Order,
-    pipes: Pipes,
+    given: Descriptors,
     member_files: list[str],
     kind: _Inside | _Plain,
     supervisor_pid: int,
@@ -251,7 +252,7 @@ def _become(
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, b"0")
             os.close(fd)
-        _reset_signals()
+        _give_back_signals()
         _keep_descriptors_from_command()
         os.umask(0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -260,18 +261,18 @@ def _become(
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor_pid:
             os._exit(127)
-        os.dup2(pipes.stdout, 1)
-        os.dup2(pipes.stderr, 2)
+        os.dup2(given.stdout, 1)
+        os.dup2(given.stderr, 2)
         if isinstance(kind, _Inside):
             _limit(order, with_processes=os.geteuid() == uid != 0)
             _exec_bwrap(order, kind)
         os.close(kind.go_write)
         if not os.read(kind.go, 1):
             os._exit(127)
-        os.fchdir(order.workdir_fd)
+        os.fchdir(given.workdir)
         if order.fence == "landlock":
             grants = [Grant(path, rights) for path, rights in order.grants]
-            restrict([*grants, Grant(order.workdir_fd, order.workdir_rights)])
+            restrict([*grants, Grant(given.workdir, order.workdir_rights)])
         _limit(order, with_processes=True)
         if order.seccomp:
             install_filter(bytes.fromhex(order.seccomp))
@@ -344,9 +345,16 @@ def _memory_file(content: bytes) -> int:
     return _for_bwrap(fd)
 
 
-def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+def reset_signals() -> None:
+    """Ignore and block nothing that this process was started to ignore or block, but for what Python ignores."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *_IGNORED_BY_PYTHON}:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _give_back_signals() -> None:
+    """Have every signal do what it does by default; execve(2) sees to those with handlers."""
+    signal.set_wakeup_fd(-1)
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)

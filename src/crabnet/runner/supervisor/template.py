@@ -1,0 +1,116 @@
+"""The process that supervisors are forked from: ``python -I -S -c LOADER CHANNEL``. Standard library only.
+
+The start of an interpreter costs more than everything else of a short run, a fork of one that has imported everything
+a millisecond. So a node starts this process once. It was executed afresh, so nothing of the node's memory is in it, and
+it has one thread, so forking is safe.
+
+Protocol on CHANNEL, a socket of type SOCK_SEQPACKET. From the node: one message for each supervisor, with the
+descriptors of ``spawn.Descriptors`` in their order (SCM_RIGHTS). To the node: ``PID`` with a descriptor of that
+process (pidfd), or ``-ERRNO``. When the node's end closes, this process leaves. Whether it does or is killed, its
+supervisors go on until their own sockets close.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+
+from crabnet.runner.supervisor.main import Supervisor
+from crabnet.runner.supervisor.spawn import Descriptors, reset_signals, warm_up
+
+REQUEST = b"S"
+_DESCRIPTORS_MAX = len(Descriptors._fields)
+
+
+def serve(channel: socket.socket) -> None:
+    """Fork supervisors until the node's end of ``channel`` closes."""
+    reset_signals()
+    warm_up()
+    wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.disable()
+    gc.freeze()  # no page of these objects is written to, and so copied, by a collection in a supervisor
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    poll.register(channel, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == wake:
+                os.read(wake, 4096)
+            elif not _answer(channel, (wake, wake_write)):
+                _reap()
+                return
+        _reap()
+
+
+def _answer(channel: socket.socket, own: tuple[int, int]) -> bool:
+    """Fork the supervisor that is asked for. False when the node is gone."""
+    data, fds, flags, _ = socket.recv_fds(channel, 16, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
+    try:
+        if not data:
+            return False
+        number = errno.EMFILE if flags & socket.MSG_CTRUNC else errno.EPROTO
+        if data != REQUEST or flags & socket.MSG_CTRUNC or len(fds) < _DESCRIPTORS_MAX - 1:
+            return _tell(channel, -number)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return _tell(channel, -(error.errno or errno.EAGAIN))
+        if pid == 0:
+            _become_supervisor(fds, (channel.fileno(), *own))
+        return _tell_of(channel, pid)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _become_supervisor(fds: list[int], of_template: tuple[int, ...]) -> None:
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for fd in of_template:
+            os.close(fd)
+        Supervisor(Descriptors(*fds)).run()
+    finally:
+        os._exit(0)
+
+
+def _tell_of(channel: socket.socket, pid: int) -> bool:
+    """Only this process reaps, later: the number still means the supervisor, even if it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        return _tell(channel, -(error.errno or errno.EMFILE))  # the node closes its socket then, and it leaves
+    try:
+        return _tell(channel, pid, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _tell(channel: socket.socket, number: int, *fds: int) -> bool:
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        channel.sendmsg([str(number).encode()], passed)
+    except OSError:
+        return False
+    return True
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def main() -> None:
+    """The program. It leaves at once: the node may wait for its end, and the interpreter has nothing to tidy up."""
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    os._exit(0)
