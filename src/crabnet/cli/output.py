@@ -105,9 +105,16 @@ def _rows(members: Mapping[str, JsonValue], skip: frozenset[str], indent: str) -
         if isinstance(member, dict):
             rows.append(f"{name}:\n" if member else f"{name}: none\n")
             rows += _rows(member, frozenset(), indent + "  ")
+        elif isinstance(member, list) and member and all(isinstance(item, dict) for item in member):
+            rows.append(f"{name}:\n")
+            rows += [f"{indent}  - {_on_one_line(as_object(item))}\n" for item in member]
         elif isinstance(member, str) and "\n" in member:
             rows.append(f"{name}:\n")
             rows += [f"{indent}  | {line}\n" for line in plain_block(member.removesuffix("\n")).split("\n")]
         else:
             rows.append(f"{name}: {plain(member) if isinstance(member, str) else json.dumps(member)}\n")
     return rows
+
+
+def _on_one_line(members: dict[str, JsonValue]) -> str:
+    return ", ".join(f"{plain(key)}: {as_text(members, key)}" for key in members)

@@ -142,7 +142,7 @@ def report_sandbox(notify: Notify, report: SandboxReport) -> None:
 def report_start(
     notify: Notify, settings: Settings, core: Core, store: Store, *, one_shot: bool, state_hash: str
 ) -> None:
-    """The events of a start: key, recovery, effective bounds. Less loud for one-shot commands."""
+    """The events of a start: key, recovery, effective settings. A one-shot command tells of fewer, and less loud."""
     quiet = Severity.DEBUG if one_shot else None
     if store.key_created:
         notify("identity_created", {"key_id": core.signer.key_id, "file": "identity.key"})
@@ -181,7 +181,7 @@ def report_start(
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
     for knob in KNOBS:
         value: object = getattr(settings, knob.name)
-        if value != knob.default or knob.group == LIMITS_GROUP:
+        if value != knob.default or knob.group == LIMITS_GROUP or not one_shot:
             notify(
                 "config_effective",
                 {"setting": knob.name, "value": knob.shown(value)[: limits.EVENT_DETAIL_CHARS]},

@@ -16,7 +16,8 @@ from crabnet.errors import CrabnetError
 from crabnet.node.control_server import serve_control
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
-from crabnet.settings import Settings
+from crabnet.runner.sandbox.model import Mode
+from crabnet.settings import MIB, Settings
 
 CONTROL_SOCKET = "control.sock"
 _COLLECT_AFTER: Final = 10_000
@@ -68,16 +69,32 @@ async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
             )
             for line in _greeting(node):
                 log(line)
+            nursery.start_soon(_tell_sandbox, node, log)
             async for number in signals:
                 nursery.cancel_scope.cancel()
                 return number == signal.SIGINT
     return False
 
 
+async def _tell_sandbox(node: Node, log: Callable[[str], None]) -> None:
+    """The self-test takes a while: what it found is told after the greeting."""
+    report = await node.runner.prepare()
+    if report.fence is None:
+        log(f"no command will be run here: {report.summary}")
+    elif report.fence.mode is Mode.NONE:
+        log("WARNING: no sandbox (runner_sandbox = none): commands of strangers run with the rights of this user")
+    else:
+        log(f"runs confined by {report.summary}")
+
+
 def _reclaim(settings: Settings) -> str:
     if not settings.auto_reclaim:
         return "off"
     return f"up to attempt {settings.auto_reclaim_attempts_max}"
+
+
+def _per_s(rate: int) -> str:
+    return str(rate) if rate else "any number"
 
 
 def _greeting(node: Node) -> list[str]:
@@ -93,6 +110,23 @@ def _greeting(node: Node) -> list[str]:
             f"runs {settings.runner_runs_max} at once, {settings.runner_queue_max} waiting,"
             f" lease {settings.runner_lease_ms} ms, execution grace {settings.execution_grace_s} s,"
             f" auto-reclaim {_reclaim(settings)}, clock steps followed up to {settings.clock_follow_ms} ms"
+        ),
+        (
+            f"datagrams per second: {_per_s(settings.udp_datagrams_per_sec)} in all,"
+            f" {_per_s(settings.udp_peer_datagrams_per_sec)} of a peer,"
+            f" {_per_s(settings.udp_strangers_per_sec)} of strangers,"
+            f" {_per_s(settings.udp_source_fast_fail_threshold_per_sec)} of one address;"
+            f" {_per_s(settings.udp_broadcasts_per_sec)} sent"
+        ),
+        (
+            f"new envelopes per second: {_per_s(settings.author_envelopes_per_sec)} of an author,"
+            f" {_per_s(settings.newcomer_envelopes_per_sec)} of all newcomers;"
+            f" trade with equivocators {'refused' if settings.refuse_equivocators else 'allowed'}"
+        ),
+        (
+            f"sandbox {settings.runner_sandbox}, profiles {','.join(settings.runner_profiles)},"
+            f" memory {settings.runner_memory_bytes // MIB} MiB, {settings.runner_processes} processes,"
+            f" {settings.runner_cpu_time_s} s of processor time, disk {settings.runner_workdir_bytes // MIB} MiB"
         ),
         f"listen started on Udp:{node.listen_address}",
     ]

@@ -233,10 +233,8 @@ def _sandbox(at: Situation) -> Iterator[Check]:
         verdict = Verdict.WARNING if report.choice is Choice.AUTO else Verdict.FAILED
         yield Check(name, verdict, report.detail, error)
         return
-    kept = ", ".join(f"{limit} by {enforcer.value}" for limit, enforcer in report.enforced_by.items())
-    note = f"; {report.detail}" if report.detail else ""
     confined = report.mode != Mode.NONE.value
-    yield Check(name, Verdict.OK if confined else Verdict.WARNING, f"{report.mode}: {kept}{note}")
+    yield Check(name, Verdict.OK if confined else Verdict.WARNING, report.summary)
 
 
 STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox)

@@ -6,13 +6,14 @@ Imports only the standard library: every command needs it at once.
 from __future__ import annotations
 
 from crabnet.settings.kinds import split_address
-from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, Knob, Settings, shown
+from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, MIB, Knob, Settings, shown
 from crabnet.settings.resolve import DEFAULT_ORIGIN, RESERVED_ENV, FlagValue, Resolved, resolve
 
 __all__ = [
     "DEFAULT_ORIGIN",
     "KNOBS",
     "LIMITS_GROUP",
+    "MIB",
     "RESERVED_ENV",
     "FlagValue",
     "Knob",

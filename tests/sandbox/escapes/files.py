@@ -85,7 +85,10 @@ def other_files_of_the_host(host: Host, attempt: Attempt) -> None:
 def programs_of_the_host_changed(host: Host, attempt: Attempt) -> None:
     for path in ("/usr/bin/probe", "/usr/lib/probe", "/usr/local/bin/probe", "/bin/probe", "/lib/probe", "/probe"):
         attempt(path, partial(write, path))
-    for path in ("/etc/ld.so.preload", "/etc/probe", "/var/probe", "/var/tmp/probe", "/opt/probe", "/dev/probe"):
+    own = (
+        f"/var/tmp/crabnet-probe-{os.getuid()}"  # where everybody may write: a file of another user would be in the way
+    )
+    for path in ("/etc/ld.so.preload", "/etc/probe", "/var/probe", own, "/opt/probe", "/dev/probe"):
         attempt(path, partial(write, path))
     attempt("open a program", lambda: os.open("/usr/bin/env", os.O_RDWR))
     attempt("remove a program", lambda: os.unlink("/usr/bin/env"))

@@ -133,6 +133,14 @@ class SandboxReport:
         """The mode's name, or ``unavailable``."""
         return self.fence.mode.value if self.fence is not None else "unavailable"
 
+    @property
+    def summary(self) -> str:
+        """In a line: what confines runs and who keeps which limit, or why nothing is run."""
+        if self.fence is None:
+            return self.detail
+        kept = ", ".join(f"{limit} by {enforcer.value}" for limit, enforcer in self.enforced_by.items())
+        return f"{self.mode}: {kept}{'; ' if self.detail else ''}{self.detail}"
+
 
 def enforcers(fence: Fence) -> dict[str, Enforcer]:
     """Who keeps which limit of ``RunLimits``. A limit that nobody keeps is missing."""
