@@ -254,6 +254,19 @@ def test_a_file_that_is_not_in_order_is_refused_whole(
     assert (refused.value.reason, refused.value.exit_code) == (reason, exit_code)
 
 
+@pytest.mark.parametrize("version", [2, 3, 99])
+def test_a_newer_version_is_told_before_anything_else_is_looked_at(home: Path, tmp_path: Path, version: int) -> None:
+    path = tmp_path / "x"
+    export(home, path)
+    lines = header_with(version=version)(path.read_bytes().splitlines(keepends=True))
+    for content in (b"".join(lines), lines[0], lines[0] + b"what version 9 has there"):
+        path.write_bytes(content)
+        with pytest.raises(RefusedError) as refused:
+            check_export(FILES, path, "default")
+        assert refused.value.reason is Reason.UNSUPPORTED_VERSION
+        assert f"version {version}" in refused.value.message
+
+
 def test_an_unsigned_file_is_refused(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "x"
     export(home, path)

@@ -167,6 +167,7 @@ def check_export(files: Files, path: Path, namespace: str | None = None) -> Expo
         for line in _lines(files, fd):
             if count == -2:
                 first = line
+                _refuse_newer(path, first)
             else:
                 digest.update(last)
             last = line
@@ -189,6 +190,17 @@ def check_export(files: Files, path: Path, namespace: str | None = None) -> Expo
     return ExportFile(path, header)
 
 
+def _refuse_newer(path: Path, line: bytes) -> None:
+    """Raise RefusedError for a version above ours, before anything is read that may mean something else in it."""
+    version = _version(path, line)
+    if version > EXPORT_VERSION:
+        raise RefusedError(
+            f"{path} says that it is an export of version {version}, written by a newer Crabnet; this one reads up to"
+            f" version {EXPORT_VERSION}: upgrade (or get it again, if its first line is damaged); nothing was imported",
+            Reason.UNSUPPORTED_VERSION,
+        )
+
+
 def _damaged(path: Path, detail: str) -> DataDirDamagedError:
     return DataDirDamagedError(f"{path}: {detail}; nothing was imported, get the file again", Reason.FILE_DAMAGED)
 
@@ -199,26 +211,25 @@ def _trailer(path: Path, first: bytes, line: bytes, sha256: str, *, whole: bool)
     except (msgspec.DecodeError, UnicodeDecodeError):
         trailer = None
     if trailer is None or not whole or not line.endswith(b"\n"):
-        _header(path, first)
+        _version(path, first)
         raise _damaged(path, "its last line is not that of an export: it is cut off")
     if line != encode_trailer(trailer.sha256, trailer.signature) or trailer.sha256 != sha256:
         raise _damaged(path, "its checksum does not match")
     return trailer
 
 
-def _header(path: Path, line: bytes) -> ExportHeader:
+def _version(path: Path, line: bytes) -> int:
+    """The version that a first line tells. Raises RefusedError when it is not that of an export."""
     try:
-        version = msgspec.json.decode(line, type=_Version)
+        said = msgspec.json.decode(line, type=_Version)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise RefusedError(f"{path} is not an export of Crabnet", Reason.MALFORMED) from None
-    if version.format != EXPORT_FORMAT:
+        said = None
+    if said is None or said.format != EXPORT_FORMAT:
         raise RefusedError(f"{path} is not an export of Crabnet", Reason.MALFORMED)
-    if version.version > EXPORT_VERSION:
-        raise RefusedError(
-            f"{path} is an export of version {version.version}, written by a newer Crabnet; this one reads up to "
-            f"version {EXPORT_VERSION}: upgrade; nothing was imported",
-            Reason.UNSUPPORTED_VERSION,
-        )
+    return said.version
+
+
+def _header(path: Path, line: bytes) -> ExportHeader:
     try:
         header = msgspec.json.decode(line, type=ExportHeader)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
