@@ -97,6 +97,20 @@ def test_any_locale_can_print_any_text(node: object, tmp_path: Path) -> None:
         assert "alias: " in run("id", "--data-dir", str(tmp_path / "data"), env=env).stdout
 
 
+def test_following_ends_when_nobody_reads_though_nothing_new_comes(tmp_path: Path) -> None:
+    event = make_event(EventKind.NODE_STARTED, 1, "n")
+    event.id = 1
+    (tmp_path / "events.ndjson").write_bytes(EventEncoder().lines([event]))
+    words = [*CRABNET, "events", "--follow", "--json", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert json.loads(follower.stdout.readline())["id"] == 1
+        follower.stdout.close()
+        assert follower.wait(60) == 141
+        assert follower.stderr.read() == b""
+
+
 def test_events_are_followed_until_interrupted(tmp_path: Path) -> None:
     events = [make_event(EventKind.NODE_STARTED, number, "n") for number in (1, 2)]
     for number, event in enumerate(events, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,7 +9,7 @@ import click
 import msgspec
 
 from crabnet.cli.options import Command, WholeNumber, state_of
-from crabnet.cli.output import json_line, write
+from crabnet.cli.output import json_line, pause, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
@@ -81,7 +80,7 @@ def events(
 def _new_events(stream: Iterator[Event | None]) -> Iterator[Event]:
     for event in stream:
         if event is None:
-            time.sleep(_FOLLOW_PAUSE_S)
+            pause(_FOLLOW_PAUSE_S)
         else:
             yield event
 

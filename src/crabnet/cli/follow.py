@@ -10,12 +10,12 @@ from threading import Event, Thread
 from typing import Final
 
 from crabnet.cli.options import State
-from crabnet.cli.output import as_list, as_object, as_text, note, plain
+from crabnet.cli.output import as_list, as_object, as_text, note, pause, plain
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import CrabnetError
 
 FINAL: Final = frozenset({"Expired", "Accepted", "Rejected"})
-_WATCH_MS: Final = 10_000
+_WATCH_MS: Final = 2_000
 _ANSWER_MS: Final = 30_000
 _PROGRESS_WATCH_MS: Final = 500
 _PROGRESS_EVERY_S: Final = 10
@@ -42,6 +42,7 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
         if as_text(as_object(shown, "seed"), "status") in FINAL:
             return
         seen = mark
+        pause(0)
 
 
 def _watch(state: State, seed_id: str, seen: str, wait_ms: int) -> dict[str, JsonValue]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -52,6 +54,19 @@ def write(text: str) -> None:
         raise
     except OSError as error:
         raise CrabnetError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks at what is followed. Raises BrokenPipeError as soon as nobody reads stdout any more."""
+    try:
+        fd = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # closed, or a test's own
+        time.sleep(seconds)
+        return
+    reader = select.poll()
+    reader.register(fd, 0)
+    if reader.poll(seconds * 1000):
+        raise BrokenPipeError
 
 
 def note(text: str) -> None:
