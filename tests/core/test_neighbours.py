@@ -246,6 +246,18 @@ class TestGaps:
         proven.heads(Head("known", 5, "0" * 64))
         assert len(planner) == limits.SYNC_MISSING_FEEDS_MAX // 2 + 1
 
+    def test_a_liar_full_of_promises_keeps_nobody_from_telling_what_differs(self, core: Core, peer: Neighbour) -> None:
+        peer.confirm()
+        for number in range(limits.SYNC_MISSING_FEEDS_MAX // limits.SYNC_HEADS_PER_MESSAGE_MAX):
+            peer.heads(*[Head(f"author-{number}-{each}", 5, "0" * 64) for each in range(64)])
+        assert len(core.neighbours.planner) == limits.SYNC_MISSING_FEEDS_MAX
+
+        effects = Neighbour(core, "configured", CONFIGURED).say(Heads([], root="ab" * 16))
+        core.rest(NOW_MS, effects)
+
+        asked = [talk for talk in talks(effects, CONFIGURED) if isinstance(talk, Request)]
+        assert [request.buckets for request in asked] == [[""]]
+
     def test_what_never_comes_is_given_up(self, core: Core, peer: Neighbour) -> None:
         peer.confirm()
         peer.heads(Head("author", 5, "0" * 64))

@@ -87,3 +87,57 @@ def test_nobody_is_asked_beyond_what_it_said_it_holds() -> None:
 
     assert all(last == 1 for source, _, last in wants if source == SOURCE)
     assert {source for source, _, _ in wants} >= {OTHER}
+
+
+def tell(sync: SyncPlanner, source: str, feeds: int, name: str, *, proven: bool = True) -> int:
+    """``source`` says that it holds so many feeds of which nothing is held here. How many of them are taken down."""
+    return sum(sync.hear(Head(f"{name} {at}", 70, "ab" * 32), source, 0, proven=proven) for at in range(feeds))
+
+
+def asked_of(sync: SyncPlanner, source: str, *, rounds: int) -> int:
+    """Of how many feeds a source is asked in so many rounds, all at once."""
+    return sum(len(asked(sync, 1).get(source, ())) for _ in range(rounds))
+
+
+def test_who_makes_up_feeds_cannot_keep_those_of_others_out() -> None:
+    sync = planner()
+    assert tell(sync, SOURCE, limits.SYNC_MISSING_FEEDS_MAX + 100, "made up") == limits.SYNC_MISSING_FEEDS_MAX
+
+    assert tell(sync, OTHER, 100, "real") == 100
+
+    assert len(sync) == limits.SYNC_MISSING_FEEDS_MAX
+    assert tell(sync, SOURCE, 1, "one more") == 0
+
+
+def test_a_full_table_is_shared_by_those_who_tell() -> None:
+    sync = planner()
+    tell(sync, SOURCE, limits.SYNC_MISSING_FEEDS_MAX, "first")
+
+    taken = tell(sync, OTHER, limits.SYNC_MISSING_FEEDS_MAX, "second")
+
+    assert limits.SYNC_MISSING_FEEDS_MAX // 2 - 1 <= taken <= limits.SYNC_MISSING_FEEDS_MAX // 2
+    assert len(sync) == limits.SYNC_MISSING_FEEDS_MAX
+
+
+def test_strangers_displace_nobody_and_are_displaced_first() -> None:
+    sync = planner()
+    half = limits.SYNC_MISSING_FEEDS_MAX // 2
+    assert tell(sync, "203.0.113.1:1", half + 10, "made up", proven=False) == half
+    assert tell(sync, SOURCE, half, "real") == half
+    assert tell(sync, "203.0.113.2:1", 10, "more made up", proven=False) == 0
+
+    assert tell(sync, OTHER, 10, "other") == 10
+
+    assert tell(sync, SOURCE, half, "real") == 0, "they are all still there"
+
+
+def test_feeds_that_wait_for_a_busy_source_do_not_hold_up_those_of_others() -> None:
+    sync = planner()
+    tell(sync, SOURCE, limits.SYNC_MISSING_FEEDS_MAX - 1, "made up")
+    while asked(sync, 0):
+        pass  # until as much is under way as may be
+
+    tell(sync, OTHER, 1, "real")
+
+    rounds = limits.SYNC_MISSING_FEEDS_MAX // limits.SYNC_FEEDS_PER_ROUND
+    assert asked_of(sync, OTHER, rounds=rounds + 1) == 1

@@ -287,9 +287,8 @@ class Neighbours:
                 }
                 effects.notices.append(Notice("gap_requested", fields))
             self._say(sync.Request(wants), source, now_ms, effects)
-        if len(self.planner) < limits.SYNC_MISSING_FEEDS_MAX // 2:
-            for source, prefixes in self.reconciler.requests(now_ms, self.proven):
-                self._say(sync.Request([], prefixes), source, now_ms, effects)
+        for source, prefixes in self.reconciler.requests(now_ms, self.proven, self.planner.has_told_much):
+            self._say(sync.Request([], prefixes), source, now_ms, effects)
 
     def _tell_holdings(self, addresses: list[str], now_ms: int, effects: Effects) -> None:
         """Tell what is held: the digest of it, and some heads, more of them to whoever may not know digests."""

@@ -31,6 +31,10 @@ class _Compared(Struct):
     until_ms: int
 
 
+def _nobody(_source: str) -> bool:
+    return False
+
+
 class Reconciler:
     """Which buckets to ask which neighbours about. Bounded in neighbours, in buckets, and in time."""
 
@@ -38,27 +42,40 @@ class Reconciler:
         self._tree = tree
         self._descents: dict[str, _Descent] = {}
         self._compared: OrderedDict[str, _Compared] = OrderedDict()
+        self._queue: OrderedDict[str, str] = OrderedDict()
+        """Who waits for its turn, in the order in which they came, with their latest digest."""
         self.hungry = False
 
     def __len__(self) -> int:
         return len(self._descents)
 
     def told_root(self, source: str, theirs: str, now_ms: int) -> bool:
-        """A neighbour's digest of everything. True if it holds exactly what we hold."""
+        """A neighbour's digest of everything. True if it holds exactly what we hold.
+
+        While as many comparisons as may be are under way, it waits for its turn: who begins anew goes to the end.
+        """
         ours = self._tree.root()
         if theirs == ours:
+            self._queue.pop(source, None)
             return True
         known = self._compared.get(source)
         again = known is not None and (known.ours, known.theirs) == (ours, theirs) and now_ms < known.until_ms
-        if not theirs or again or source in self._descents or len(self._descents) >= limits.SYNC_DESCENTS_MAX:
+        if not theirs or again or source in self._descents:
             return False
-        self._compared[source] = _Compared(ours, theirs, now_ms + limits.SYNC_COMPARED_TTL_MS)
-        self._compared.move_to_end(source)
-        if len(self._compared) > limits.PEERS_MAX:
-            self._compared.popitem(last=False)
-        self._descents[source] = _Descent([("", theirs)], {}, now_ms + limits.SYNC_DESCENT_MS_MAX)
-        self.hungry = True
+        if source in self._queue or len(self._queue) < limits.PEERS_MAX:
+            self._queue[source] = theirs
+        self._begin(now_ms)
         return False
+
+    def _begin(self, now_ms: int) -> None:
+        while self._queue and len(self._descents) < limits.SYNC_DESCENTS_MAX:
+            source, theirs = self._queue.popitem(last=False)
+            self._compared[source] = _Compared(self._tree.root(), theirs, now_ms + limits.SYNC_COMPARED_TTL_MS)
+            self._compared.move_to_end(source)
+            if len(self._compared) > limits.PEERS_MAX:
+                self._compared.popitem(last=False)
+            self._descents[source] = _Descent([("", theirs)], {}, now_ms + limits.SYNC_DESCENT_MS_MAX)
+            self.hungry = True
 
     def told_bucket(self, source: str, bucket: Bucket) -> None:
         """A neighbour's answer about one bucket; what was not asked for is passed over."""
@@ -75,20 +92,30 @@ class Reconciler:
         if not descent.waiting and not descent.asked:
             del self._descents[source]
 
-    def requests(self, now_ms: int, may_ask: Callable[[str], bool]) -> list[tuple[str, list[str]]]:
-        """(source, prefixes) due now, of sources that ``may_ask`` allows. The others are given up."""
+    def requests(
+        self, now_ms: int, may_ask: Callable[[str], bool], pauses: Callable[[str], bool] = _nobody
+    ) -> list[tuple[str, list[str]]]:
+        """(source, prefixes) due now, of sources that ``may_ask`` allows; the others are given up.
+
+        Of whom it ``pauses`` nothing is asked for now.
+        """
+        self._begin(now_ms)
         self.hungry = False
         found = []
         for source, descent in list(self._descents.items()):
-            overdue = [prefix for prefix, due_ms in descent.asked.items() if due_ms <= now_ms]
-            if overdue:
-                descent.retries += 1
-                for prefix in overdue:
-                    del descent.asked[prefix]
-            if now_ms >= descent.until_ms or descent.retries > limits.SYNC_DESCENT_RETRIES_MAX:
+            if now_ms >= descent.until_ms:
                 self._give_up(source)
                 continue
-            prefixes = overdue
+            if pauses(source):
+                continue
+            prefixes = [prefix for prefix, due_ms in descent.asked.items() if due_ms <= now_ms]
+            if prefixes:
+                descent.retries += 1
+                for prefix in prefixes:
+                    del descent.asked[prefix]
+            if descent.retries > limits.SYNC_DESCENT_RETRIES_MAX:
+                self._give_up(source)
+                continue
             while descent.waiting and len(prefixes) + len(descent.asked) < limits.SYNC_BUCKETS_PER_MESSAGE_MAX:
                 prefix, theirs = descent.waiting.pop()
                 if self._tree.digest(prefix) != theirs:

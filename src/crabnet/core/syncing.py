@@ -33,10 +33,12 @@ class _Missing(Struct):
 
     ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
     ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
+    ``teller`` is who told of it first, "" for sources that have not proved their address.
     ``span`` is how many entries an answer holds, as the last ones went: what is cut short leaves a hole behind it.
     """
 
     upto: int
+    teller: str
     sources: list[str]
     since_ms: int
     moved_ms: int
@@ -69,6 +71,7 @@ class SyncPlanner:
         self._feeds = feeds
         self._parking = parking
         self._missing: dict[str, _Missing] = {}
+        self._told_by: dict[str, dict[str, None]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[int, str]] = []
         self._lost_forks: OrderedDict[str, tuple[str, int]] = OrderedDict()
@@ -78,24 +81,35 @@ class SyncPlanner:
     def __len__(self) -> int:
         return len(self._missing)
 
+    def has_told_much(self, source: str) -> bool:
+        """Whether so much of what is missing was heard of from this source that it need not tell more for now."""
+        return len(self._told_by.get(source, ())) >= limits.SYNC_MISSING_FEEDS_MAX // 2
+
     def note(
         self, author: str, upto: int, source: str, now_ms: int, *, proven: bool = True, forked_at: int = 0
     ) -> bool:
         """``source`` has the author's feed up to ``upto``, and we lack some of it. True if that is news.
 
         ``forked_at`` is the seq of an envelope that does not link to what is held. Sources that have not ``proven``
-        their address get no more than half of the room, and displace nobody.
+        their address get no more than half of the room, and displace nobody; of the others, who tells of fewer feeds
+        displaces who tells of most.
         """
+        teller = source if proven else ""
         missing = self._missing.get(author)
         news = missing is None
         if missing is None:
-            if len(self._missing) >= limits.SYNC_MISSING_FEEDS_MAX // (1 if proven else 2):
+            if not self._has_room(teller):
                 return False
             head = self._feeds.get(author).head_seq
             missing = self._missing[author] = _Missing(
-                upto, [], now_ms, now_ms, head, now_ms, [], reach={}, reached_ms={}
+                upto, teller, [], now_ms, now_ms, head, now_ms, [], reach={}, reached_ms={}
             )
+            self._told_by.setdefault(teller, {})[author] = None
             self._ready[author] = None
+        elif teller and not missing.teller:
+            self._untell(author, missing)
+            missing.teller = teller
+            self._told_by.setdefault(teller, {})[author] = None
         if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
             missing.forked_at = forked_at
             missing.fork_source = source
@@ -111,6 +125,26 @@ class SyncPlanner:
         missing.reached_ms = {each: missing.reached_ms[each] for each in missing.sources}
         missing.upto = max(missing.reach.values())
         return news
+
+    def _has_room(self, teller: str) -> bool:
+        """Room for one more feed; made at the cost of who has told of most, so that nobody fills the table alone."""
+        if len(self._missing) < limits.SYNC_MISSING_FEEDS_MAX // (1 if teller else 2):
+            return True
+        own = len(self._told_by.get(teller, ()))
+        if not teller or own >= len(self._missing) // len(self._told_by):
+            return False  # the common case of a flood, without a look at all the others
+        told = max(self._told_by.values(), key=len)
+        if len(told) <= own + 1:
+            return False
+        author = next(reversed(told))
+        self._drop(author, self._missing[author])
+        return True
+
+    def _untell(self, author: str, missing: _Missing) -> None:
+        told = self._told_by[missing.teller]
+        del told[author]
+        if not told:
+            del self._told_by[missing.teller]
 
     def hear(self, head: Head, source: str, now_ms: int, *, proven: bool = True) -> bool:
         """Compare a neighbour's head with ours; True if something new is found missing."""
@@ -255,6 +289,7 @@ class SyncPlanner:
 
     def _drop(self, author: str, missing: _Missing) -> None:
         self._release(missing)
+        self._untell(author, missing)
         del self._missing[author]
         self._ready.pop(author, None)
 
@@ -295,10 +330,14 @@ class SyncPlanner:
         blocked = 0
         for author in list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND)):
             missing = self._missing.get(author)
+            if missing is not None and not missing.flights and asked.exhausted.issuperset(missing.sources):
+                self._ready.move_to_end(author)
+                continue
             if missing is None or self._ask(author, missing, now_ms, asked):
                 self._ready.pop(author, None)
                 continue
             self._ready.move_to_end(author)
+            asked.note_exhausted(missing.sources)
             blocked += 1
             if blocked >= limits.SYNC_BLOCKED_FEEDS_PER_ROUND:
                 break
@@ -409,6 +448,12 @@ class _Asked:
         self._may_ask = may_ask
         self._wants: dict[str, list[Want]] = {}
         self._refused: set[str] = set()
+        self.exhausted: set[str] = set()
+        """Sources found to have no room: feeds of these alone need no closer look in this round."""
+
+    def note_exhausted(self, sources: list[str]) -> None:
+        """A feed could not be asked for: remember which of its sources have no room."""
+        self.exhausted.update(source for source in sources if source in self._refused or self._flow.room(source) < 1)
 
     def pick(self, sources: list[str], attempts: int) -> str | None:
         """The source to ask: the one with most room, but each further attempt begins with the next one."""
