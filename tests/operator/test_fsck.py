@@ -430,3 +430,21 @@ def test_beside_a_running_node_it_refuses(tmp_path: Path) -> None:
         assert (done.returncode, "pid" in done.stderr) == (4, True)
     finally:
         node.kill()
+
+
+@pytest.mark.parametrize("name", ["origin", "index.sqlite", "archive", "reserve", "state.json", "identity.key"])
+def test_something_else_in_the_place_of_a_file_is_named(made: Made, tmp_path: Path, name: str) -> None:
+    data_dir = tmp_path / "d"
+    shutil.copytree(made.path, data_dir)
+    place = data_dir / name
+    if place.is_dir():
+        shutil.rmtree(place)
+        place.write_text("x", encoding="utf-8")
+    else:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+    for words in (["fsck"], ["fsck", "--repair"]):
+        done = crabnet(*words, *quiet(data_dir))
+        assert (done.returncode, done.stdout) == (5, "")
+        assert str(place) in done.stderr
+    assert crabnet("seed", "list", *quiet(data_dir)).returncode in {5, 6}

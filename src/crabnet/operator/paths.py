@@ -21,7 +21,7 @@ def input_file(path: Path) -> Path:
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT) from None
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is {_kind(mode)}, not a file", Reason.INVALID_ARGUMENT)
+        raise UsageError(f"{path} is {kind_of(mode)}, not a file", Reason.INVALID_ARGUMENT)
     return path
 
 
@@ -40,11 +40,12 @@ def output_file(path: Path) -> Path:
         except FileNotFoundError:
             return path
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is {_kind(mode)}, not a file: it is not replaced", Reason.INVALID_ARGUMENT)
+        raise UsageError(f"{path} is {kind_of(mode)}, not a file: it is not replaced", Reason.INVALID_ARGUMENT)
     return path
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """What is there, in words, when it is no regular file."""
     if stat.S_ISDIR(mode):
         return "a directory"
     if stat.S_ISLNK(mode):
