@@ -391,6 +391,15 @@ SEND_RETRY_MS_MAX: Final = 30_000
 OUTBOX_MESSAGES_MAX: Final = 16_384
 RECEIVE_SLICE: Final = 64
 """Datagrams handled before other tasks of the node have their turn."""
+VERIFY_BATCH_MIN: Final = 16
+"""Signatures that are worth handing to another process."""
+VERIFY_ANSWER_MS: Final = 5_000
+"""After this the process that checks signatures is given up."""
+VERIFY_RESTART_MS: Final = 60_000
+VERIFY_IDLE_MS: Final = 60_000
+"""The process that checks signatures ends when no batch came for so long."""
+SLICES_AHEAD: Final = 1
+"""Slices of datagrams whose signatures are checked, beside the one that is being handled and the one being read."""
 WATCH_MS_MAX: Final = 60_000
 """How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000

@@ -50,7 +50,7 @@ from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Muted, nobody_muted
+from crabnet.protocol.admission import Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -197,9 +197,19 @@ class Core:
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
         """Check all signatures of messages that are about to be handled at once, for ``verify_all`` to share out."""
-        self.replica.look_ahead(
+        self.replica.admission.look_ahead(
             [message.data for message in messages], now_ms // 1000, self._wanted, self._muted(now_ms)
         )
+
+    def collect(self, messages: Sequence[Received], now_ms: int) -> Ahead:
+        """The first half of ``look_ahead``: which signatures are to be checked, by whom and when the caller likes."""
+        return self.replica.admission.collect(
+            [message.data for message in messages], now_ms // 1000, self._wanted, self._muted(now_ms)
+        )
+
+    def answered(self, ahead: Ahead, genuine: Sequence[bool]) -> None:
+        """The second half: what became of ``ahead.signed``. To be called just before its messages are handled."""
+        self.replica.admission.answered(ahead, genuine)
 
     @property
     def hungry(self) -> bool:

@@ -125,7 +125,6 @@ class Replica:
         self.thaw: Thaw = _nothing_archived
         self.knows: Callable[[str], bool] = _knows_everybody
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
-        self.look_ahead = self.admission.look_ahead
 
     def state_hash(self) -> str:
         """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import trio
 
@@ -13,11 +14,22 @@ from crabnet.core.effects import Effects, FieldValue
 from crabnet.errors import Reason
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox, steady_ms
+from crabnet.node.signatures import Batch, Signatures
+from crabnet.protocol.admission import Ahead
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler
 from crabnet.transport.base import Address, Transport, parse_address
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class _Slice(NamedTuple):
+    """Messages to be handled together, what reading them led to, and the check of their signatures."""
+
+    messages: list[Received]
+    effects: Effects
+    ahead: Ahead
+    batch: Batch
 
 
 class Network:
@@ -31,8 +43,10 @@ class Network:
         committer: Committer,
         notify: Notify,
         clock_ms: Callable[[], int],
+        signatures: Signatures,
     ) -> None:
         self._core = core
+        self._signatures = signatures
         self._transport = transport
         self._outbox = outbox
         self._committer = committer
@@ -43,9 +57,12 @@ class Network:
         self._wake = trio.Event()
 
     async def receive(self) -> None:
-        """Receive until cancelled."""
+        """Receive until cancelled. While one slice is handled, the signatures of the next ones are checked."""
+        slices, to_handle = trio.open_memory_channel[_Slice](limits.SLICES_AHEAD)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._signatures.run)
             nursery.start_soon(self._answer_all)
+            nursery.start_soon(self._handle_all, to_handle)
             while True:
                 datagrams = await self._transport.receive()
                 crowded = _crowded(datagrams)
@@ -57,13 +74,22 @@ class Network:
                         message = self._take(data, address, now_ms, effects, crowded=crowded)
                         if message is not None:
                             messages.append(message)
-                    self._core.look_ahead(messages, now_ms)
-                    for message in messages:
-                        self._core.handle(message, now_ms, effects)
-                    self._core.rest(now_ms, effects)
-                    self._committer.enqueue(effects)
-                    await trio.lowlevel.checkpoint()
-                    await self._committer.room()
+                    ahead = self._core.collect(messages, now_ms)
+                    batch = await self._signatures.begin(ahead.signed)
+                    await slices.send(_Slice(messages, effects, ahead, batch))
+
+    async def _handle_all(self, slices: trio.MemoryReceiveChannel[_Slice]) -> None:
+        """Handle slices in the order in which they came."""
+        async for each in slices:
+            genuine = await self._signatures.answers(each.batch)
+            now_ms = self._clock_ms()
+            self._core.answered(each.ahead, genuine)
+            for message in each.messages:
+                self._core.handle(message, now_ms, each.effects)
+            self._core.rest(now_ms, each.effects)
+            self._committer.enqueue(each.effects)
+            await trio.lowlevel.checkpoint()
+            await self._committer.room()
 
     def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects, *, crowded: bool) -> Received | None:
         """The message that a datagram is or completes."""

@@ -35,7 +35,9 @@ from crabnet.node.remembering import PeerKeeper, PeersFile
 from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
 from crabnet.node.serving import Paces, Serving
+from crabnet.node.signatures import Signatures
 from crabnet.node.store import Store, open_store
+from crabnet.node.verifier import processors
 from crabnet.node.views import find_seeds
 from crabnet.node.watching import Watch
 from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig, task_of
@@ -236,6 +238,7 @@ class Node:
         self._stack.push_async_callback(self._close_store, store)
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self._last_ms = store.last_ms
+        self._verify_all = store.verifier
         self.history = History(store.ledger, store.index, settings.namespace)
         self.events = await trio.to_thread.run_sync(
             open_events, self.files, settings, self.node_id, role, self.clock_ms()
@@ -297,7 +300,17 @@ class Node:
             notify=self.reporter.notify,
         )
         self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
-        self.network = Network(self.core, transport, self.outbox, self.committer, self.reporter.notify, self.clock_ms)
+        self.network = Network(
+            self.core,
+            transport,
+            self.outbox,
+            self.committer,
+            self.reporter.notify,
+            self.clock_ms,
+            Signatures(
+                self._verify_all, self.reporter.notify, processors=processors() if settings.verify_process else 1
+            ),
+        )
         self.serving = Serving(
             self.core,
             transport,

@@ -16,11 +16,16 @@ _SHARED_MIN: Final = 4
 """Fewer signatures than this are not worth waking a thread."""
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class ParallelVerifier:
     """A ``VerifyAll`` that works with threads of its own beside the caller's. Blocks until all answers are there."""
 
     def __init__(self) -> None:
-        self._threads = min(_THREADS_MAX, len(os.sched_getaffinity(0)) - 1)
+        self._threads = min(_THREADS_MAX, processors() - 1)
         self._pool = ThreadPoolExecutor(self._threads, "crabnet-verify") if self._threads else None
 
     def __call__(self, signed: Sequence[SignedBytes]) -> list[bool]:

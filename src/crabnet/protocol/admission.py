@@ -5,7 +5,7 @@ Step 1 (is the source allowed?) belongs to the node, steps 13 to 15 (feed positi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -112,6 +112,14 @@ class _Candidate(Struct):
     identity_known: bool = False
 
 
+class Ahead(Struct):
+    """Messages that are about to be admitted, and ``signed``, the signatures among them that are worth checking."""
+
+    signed: list[SignedBytes]
+    asked: list[_Candidate]
+    candidates: dict[bytes, _Candidate]
+
+
 class Admission:
     """The verification steps, with what they need to know."""
 
@@ -127,6 +135,8 @@ class Admission:
         self._keys = KeyRing() if keys is None else keys
         self._verify_all = verify_all
         self._ahead: dict[bytes, _Candidate] = {}
+        self._asked: set[str] = set()
+        """Ids of envelopes whose signatures are being checked."""
 
     def admit(
         self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
@@ -177,19 +187,23 @@ class Admission:
 
         Messages that other steps refuse are not asked about.
         """
-        self._ahead.clear()
-        asked: list[_Candidate] = []
-        signed: list[SignedBytes] = []
-        ids: set[str] = set()
+        ahead = self.collect(raws, now_s, wanted, muted)
+        self.answered(ahead, self._verify_all(ahead.signed))
+
+    def collect(
+        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+    ) -> Ahead:
+        """The first half of ``look_ahead``: what is to be checked. Give the answers to ``answered``."""
+        ahead = Ahead([], [], {})
         for raw in raws:
-            if raw in self._ahead:
+            if raw in ahead.candidates:
                 continue
-            candidate = self._ahead[raw] = self._candidate(raw)
+            candidate = ahead.candidates[raw] = self._candidate(raw)
             envelope, kind = candidate.envelope, candidate.kind
             if isinstance(envelope, Refusal) or isinstance(kind, Refusal):
                 continue
             meta = envelope.meta
-            if meta.v is None or kind is Kind.UNKNOWN or meta.id in ids or meta.id in self.seen:
+            if meta.v is None or kind is Kind.UNKNOWN or meta.id in self._asked or meta.id in self.seen:
                 continue
             if meta.seq and muted(meta.from_):
                 continue
@@ -198,13 +212,20 @@ class Admission:
                 if isinstance(found, Refusal):
                     candidate.identity, candidate.identity_known = found, True
                 else:
-                    ids.add(meta.id)
-                    asked.append(candidate)
-                    signed.append(found)
-        for candidate, genuine in zip(asked, self._verify_all(signed), strict=True):
-            if not genuine and isinstance(candidate.envelope, Envelope):
-                candidate.identity = _forged(candidate.envelope.meta)
+                    self._asked.add(meta.id)
+                    ahead.asked.append(candidate)
+                    ahead.signed.append(found)
+        return ahead
+
+    def answered(self, ahead: Ahead, genuine: Sequence[bool]) -> None:
+        """The second half: whether each of ``ahead.signed`` is genuine. Its messages are those to be admitted next."""
+        for candidate, sound in zip(ahead.asked, genuine, strict=True):
+            if isinstance(candidate.envelope, Envelope):
+                self._asked.discard(candidate.envelope.meta.id)
+                if not sound:
+                    candidate.identity = _forged(candidate.envelope.meta)
             candidate.identity_known = True
+        self._ahead = ahead.candidates
 
     def _candidate(self, raw: bytes) -> _Candidate:
         envelope = self._parse(raw)

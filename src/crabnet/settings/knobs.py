@@ -136,6 +136,10 @@ class Settings:
         IntKind(0, limits.PEERS_MAX), "network", "Neighbours that a live envelope of another node is passed on to; "
         "those that get it by other ways are left out. 0 leaves it all to sync.", unit="neighbours"))
 
+    verify_process: bool = _knob(True, _Row(
+        BoolKind(), "node", "Check signatures in a process of their own while many come, if there is a second "
+        "processor. It is started when it is needed and takes some 20 MB."))
+
     udp_broadcasts_per_sec: int = _knob(500, _Row(
         IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends in a second; 0 means no limit.",
         unit="1/s"))

@@ -1,0 +1,67 @@
+"""The process that checks signatures for a node, and the bytes that go between the two.
+
+A batch is the number of its signatures (4 bytes, little endian), the size of each content (4 bytes), then of each the
+public key, the signature and the content. The answer is one byte for each: 1 for a genuine one, else 0. The process
+ends when its node does, since then there is nothing more to read.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from crabnet.protocol.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignedBytes, verify
+
+_HEAD_BYTES: Final = PUBLIC_KEY_BYTES + SIGNATURE_BYTES
+_GENUINE: Final = 1
+
+
+def encode_batch(signed: Sequence[SignedBytes]) -> bytes:
+    """The bytes that ask about a batch."""
+    count = len(signed)
+    sizes = [len(content) for _, content, _ in signed]
+    parts = [struct.pack(f"<{count + 1}I", count, *sizes)]
+    for public_key, content, signature in signed:
+        parts += (public_key, signature, content)
+    return b"".join(parts)
+
+
+def decode_answer(answer: bytes, count: int) -> list[bool] | None:
+    """What an answer says of ``count`` signatures; None if it is no answer."""
+    return None if len(answer) != count or answer.strip(b"\0\1") else [byte == _GENUINE for byte in answer]
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer batches until the other side is gone."""
+    with connection, connection.makefile("rb") as batches:
+        while len(count_bytes := batches.read(4)) == 4:
+            (count,) = struct.unpack("<I", count_bytes)
+            sizes_bytes = batches.read(4 * count)
+            if len(sizes_bytes) < 4 * count:
+                return
+            sizes = struct.unpack(f"<{count}I", sizes_bytes)
+            total = sum(sizes) + count * _HEAD_BYTES
+            batch = batches.read(total)
+            if len(batch) < total:
+                return
+            connection.sendall(_checked(batch, sizes))
+
+
+def _checked(batch: bytes, sizes: Sequence[int]) -> bytes:
+    answers = bytearray(len(sizes))
+    at = 0
+    for number, size in enumerate(sizes):
+        head = at + PUBLIC_KEY_BYTES
+        content = at + _HEAD_BYTES
+        answers[number] = verify(batch[at:head], batch[content : content + size], batch[head:content])
+        at = content + size
+    return bytes(answers)
+
+
+def main() -> None:
+    """Serve on file descriptor 0, a socket. Signals to the terminal's group are the node's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(socket.socket(fileno=0))
