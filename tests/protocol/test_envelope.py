@@ -20,6 +20,7 @@ from crabnet.protocol.envelope import (
     envelope_id,
     object_id,
     seal,
+    shape,
     signature_bytes,
 )
 from tests.protocol.test_canonical import OBJECTS
@@ -56,6 +57,28 @@ def test_what_is_sealed_is_admitted(kind: Kind, payload: JsonObject, nonce: int,
     assert outcome == Admitted(sealed, kind)
     assert outcome.envelope.meta.id == envelope_id(sealed.content)
     assert outcome.envelope.meta.from_ == ALICE.node_id
+
+
+_TEXTS = st.one_of(
+    st.text('ab"\\,:é\n', max_size=6),
+    st.sampled_from(['a","id":"b', '"id":"a",', "id", "signature", '"signature":"a",', "a", "a\\", '"id":"', "\x7f"]),
+)
+_METAS = st.fixed_dictionaries(
+    {name: _TEXTS.filter(bool) for name in ("id", "from")}
+    | {name: _TEXTS for name in ("kind", "ns", "alg", "key_id", "prev")}
+    | {name: st.integers(0, 9) for name in ("ts", "nonce", "seq")}
+    | {"v": st.just(2), "signature": _TEXTS | st.none()},
+    optional={"more": _TEXTS | st.dictionaries(st.sampled_from(["id", "signature"]), _TEXTS)},
+)
+_PAYLOADS = st.dictionaries(st.sampled_from(["id", "signature", "x"]), _TEXTS | st.dictionaries(_TEXTS, _TEXTS))
+
+
+@given(_METAS, _PAYLOADS, st.dictionaries(st.sampled_from(["a", "other"]), _TEXTS, max_size=1))
+def test_content_leaves_out_nothing_but_id_and_signature(
+    meta: JsonObject, payload: JsonObject, more: JsonObject
+) -> None:
+    value: JsonObject = {**more, "meta": meta, "payload": payload}
+    assert shape(value, canonical_bytes(value)).content == content_of(value)
 
 
 def test_content_is_the_envelope_without_id_and_signature() -> None:

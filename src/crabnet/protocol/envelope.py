@@ -26,6 +26,8 @@ _LAST_CHARS: Final = "AQgw"
 _PARTS: Final = frozenset({"meta", "payload"})
 _OUTSIDE: Final = frozenset({"id", "signature"})
 _REQUIRED: Final = frozenset({"alg", "key_id", "seq", "prev"})
+_KNOWN: Final = frozenset({"id", "from", "kind", "ts", "nonce", "signature", "v", "ns", "alg", "key_id", "seq", "prev"})
+"""All members of ``meta`` that version 2 knows; none of them is an object or a list."""
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 
@@ -106,15 +108,27 @@ def content_of(value: JsonObject) -> bytes:
     return canonical_bytes({**value, "meta": bare})
 
 
-def _content_within(value: JsonObject, canonical: bytes) -> bytes:
-    """``content_of`` a value whose canonical bytes are known: mostly only ``meta`` need be written again."""
+def _content_within(value: JsonObject, canonical: bytes, head: EnvelopeMeta) -> bytes:
+    """``content_of`` a value whose canonical bytes are known: mostly two members of ``meta`` are left out of them."""
     meta = value.get("meta")
-    if isinstance(meta, dict) and value.keys() == _PARTS:
-        head = b'{"meta":' + canonical_bytes(meta)
-        if canonical.startswith(head):
-            bare = {key: item for key, item in meta.items() if key not in _OUTSIDE}
-            return b'{"meta":' + canonical_bytes(bare) + canonical[len(head) :]
+    if not isinstance(meta, dict) or value.keys() != _PARTS:
+        return content_of(value)
+    if meta.keys() == _KNOWN and _is_plain(head.id) and _is_plain(head.signature):
+        # Nothing is nested in this meta, and within strings quotes are escaped: these are the members, nothing else.
+        before, found_id, rest = canonical.partition(b'"id":"%b",' % head.id.encode())
+        between, found_signature, after = rest.partition(b'"signature":"%b",' % (head.signature or "").encode())
+        if found_id and found_signature:
+            return before + between + after
+    start = b'{"meta":' + canonical_bytes(meta)
+    if canonical.startswith(start):
+        bare = {key: item for key, item in meta.items() if key not in _OUTSIDE}
+        return b'{"meta":' + canonical_bytes(bare) + canonical[len(start) :]
     return content_of(value)
+
+
+def _is_plain(text: str | None) -> bool:
+    """True for text that JSON writes as it is."""
+    return text is not None and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
 def shape(value: JsonObject, raw: bytes) -> Envelope:
@@ -123,7 +137,7 @@ def shape(value: JsonObject, raw: bytes) -> Envelope:
     payload = value.get("payload")
     if not isinstance(payload, dict):
         raise msgspec.ValidationError("payload is not an object")
-    content = b"" if head.v is None else _content_within(value, raw)
+    content = b"" if head.v is None else _content_within(value, raw, head)
     return Envelope(head, payload, raw, content)
 
 
