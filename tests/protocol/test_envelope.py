@@ -65,7 +65,7 @@ _TEXTS = st.one_of(
 )
 _METAS = st.fixed_dictionaries(
     {name: _TEXTS.filter(bool) for name in ("id", "from")}
-    | {name: _TEXTS for name in ("kind", "ns", "alg", "key_id", "prev")}
+    | dict.fromkeys(("kind", "ns", "alg", "key_id", "prev"), _TEXTS)
     | {name: st.integers(0, 9) for name in ("ts", "nonce", "seq")}
     | {"v": st.just(2), "signature": _TEXTS | st.none()},
     optional={"more": _TEXTS | st.dictionaries(st.sampled_from(["id", "signature"]), _TEXTS)},
