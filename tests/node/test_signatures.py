@@ -105,6 +105,16 @@ async def test_contents_of_any_size_go_through() -> None:
         assert desk.checked_here == before
 
 
+async def test_while_nothing_is_under_way_the_node_checks_a_part_itself() -> None:
+    desk = Desk()
+    async with running(desk) as signatures:
+        await desk.started()
+        batches = [await signatures.begin(_MIXED) for _ in range(3)]
+        assert [len(batch.known) for batch in batches] == [14, 0, 0]
+        assert [await signatures.answers(batch) for batch in batches] == [_EXPECTED] * 3
+        assert len((await signatures.begin(_MIXED)).known) == 14
+
+
 async def test_few_signatures_start_no_process() -> None:
     desk = Desk()
     async with running(desk) as signatures:
