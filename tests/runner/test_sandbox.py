@@ -68,7 +68,7 @@ async def run(command: str, fence: Fence, rules: str = "", policy: RunnerPolicy 
         ("please be quick\nrunning: memory_mib=1", {}),
         ("run: memory_mib=64", {"memory_bytes": 64 * MIB}),
         ("text\n  run: processes=3 cpu_s=2\nmore", {"processes": 3, "cpu_time_s": 2}),
-        ("run: cpu_percent=5 file_mib=1 open_files=20", {"cpu_percent": 5, "file_bytes": MIB, "open_files": 20}),
+        ("run: cpu_percent=5 file_mib=1 open_files=40", {"cpu_percent": 5, "file_bytes": MIB, "open_files": 40}),
         ("run: disk_mib=2 tmp_mib=3", {"workdir_bytes": 2 * MIB, "tmp_bytes": 3 * MIB}),
         ("run: memory_mib=999999", {}),
         ("run: processes=9\nrun: processes=5\nrun: processes=7", {"processes": 5}),
@@ -79,11 +79,30 @@ def test_the_tighter_of_operator_and_seed_wins(rules: str, changed: dict[str, in
 
 
 @pytest.mark.parametrize(
-    "word", ["memory_mib", "memory_mib=", "memory_mib=-1", "processes=0", "memory=1", "x", "cpu_s=1e3"]
+    "word",
+    [
+        "memory_mib",
+        "memory_mib=",
+        "memory_mib=-1",
+        "processes=0",
+        "memory_mib=15",
+        "open_files=31",
+        "memory=1",
+        "x",
+        "cpu_s=1e3",
+    ],
 )
 def test_a_request_that_is_not_understood_is_refused(word: str) -> None:
-    with pytest.raises(RefusedError, match="rules ask"):
+    with pytest.raises(RefusedError, match="rules ask") as caught:
         agree(f"run: {word}", BOTH, RunLimits())
+    assert caught.value.reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("least", ["memory_mib=16", "open_files=32", "processes=1", "disk_mib=1 tmp_mib=1 file_mib=1"])
+@pytest.mark.parametrize("fence", FENCES)
+async def test_the_least_that_a_seed_may_ask_for_is_enough_for_a_command(fence: Fence, least: str) -> None:
+    outcome = await run("echo hi", fence, f"run: {least}")
+    assert (outcome.exit_code, outcome.stdout) == (0, "hi\n"), outcome
 
 
 def test_profiles_need_the_operators_word() -> None:

@@ -293,7 +293,8 @@ class Settings:
     runner_file_bytes: int = _knob(limits.RUNNER_FILE_BYTES_DEFAULT, _Row(
         IntKind(4_096, 1024 * 1024 * MIB), "runner", "Largest file that a run may write.", unit="bytes"))
     runner_open_files: int = _knob(limits.RUNNER_OPEN_FILES_DEFAULT, _Row(
-        IntKind(16, 1_048_576), "runner", "Files that each process of a run may have open.", unit="files"))
+        IntKind(limits.RUNNER_OPEN_FILES_MIN, 1_048_576), "runner", "Files that each process of a run may have open.",
+        unit="files"))
     runner_workdir_bytes: int = _knob(limits.RUNNER_WORKDIR_BYTES_DEFAULT, _Row(
         IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of the fresh working directory of a run.", unit="bytes"))
     runner_tmp_bytes: int = _knob(limits.RUNNER_TMP_BYTES_DEFAULT, _Row(

@@ -26,6 +26,8 @@ _NAMES: Final[dict[str, tuple[str, int]]] = {
     "tmp_mib": ("tmp_bytes", _MIB),
 }
 """Word in a request -> limit and factor."""
+_LEAST: Final = {"memory_bytes": limits.RUNNER_MEMORY_BYTES_MIN, "open_files": limits.RUNNER_OPEN_FILES_MIN}
+"""With less, no sandbox can be made; the worker would be blamed for what the seed asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,16 @@ def _profile(value: str, profiles: tuple[Profile, ...]) -> Profile:
 def _limit(asked: RunLimits, word: str, name: str, value: str) -> RunLimits:
     known = _NAMES.get(name)
     if known is None or not value.isascii() or not value.isdigit() or len(value) > limits.RUNNER_REQUEST_DIGITS_MAX:
-        raise RefusedError(f"the seed's rules ask {_shown(word)} of the run, which this worker does not understand")
+        raise RefusedError(
+            f"the seed's rules ask {_shown(word)} of the run, which this worker does not understand", Reason.MALFORMED
+        )
     field, factor = known
-    if int(value) < 1:
-        raise RefusedError(f"the seed's rules ask {_shown(word)} of the run; a limit is at least 1")
+    least = _LEAST.get(field, factor)
+    if int(value) * factor < least:
+        raise RefusedError(
+            f"the seed's rules ask {_shown(word)} of the run; a run has at least {name}={least // factor}",
+            Reason.MALFORMED,
+        )
     return replace(asked, **{field: min(getattr(asked, field), int(value) * factor)})
 
 
