@@ -18,14 +18,16 @@ from crabnet.runner.landlock import abi_version
 from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
-from crabnet.runner.sandbox import cgroups
-from crabnet.runner.sandbox.model import NO_FENCE, CgroupPlaces, Fence, Mode
+from crabnet.runner.sandbox import bwrap, cgroups
+from crabnet.runner.sandbox.model import NO_FENCE, CgroupPlaces, Fence, Mode, Profile
 from crabnet.runner.sandbox.survey import BWRAP_PATHS
 
 GROUP: Final = "Sandboxed runs"
 _OVERHEAD_MS_MAX: Final = 20
 _TAG: Final = "bench"
 _TIMEOUT_MS: Final = 60_000
+_PLAIN: Final = "bash -c true"
+_CONFINED: Final = {Mode.BWRAP: "true in bwrap", Mode.LANDLOCK: "true behind Landlock"}
 
 
 def measure(*, quick: bool) -> list[Measure]:
@@ -38,30 +40,44 @@ def measure(*, quick: bool) -> list[Measure]:
         if places is not None:
             cgroups.sweep(places)
             cgroups.remove_places(places)
-    medians = {name: 1000 * statistics.median(times) for name, times in taken.items()}
-    plain = medians["bash -c true"]
-    rows = [Measure(GROUP, name, median, "ms") for name, median in medians.items()]
-    for name in medians.keys() - {"bash -c true", "true, unconfined"}:
-        rows.append(Measure(GROUP, f"{name}, more than plain", medians[name] - plain, "ms", at_most(_OVERHEAD_MS_MAX)))
-        rows.append(Measure(GROUP, f"{name}, more than unconfined", medians[name] - medians["true, unconfined"], "ms"))
+    rows = [
+        Measure(GROUP, name, 1000 * statistics.median(times), "ms", note=_quartiles(times))
+        for name, times in taken.items()
+    ]
+    for name in _CONFINED.values():
+        if name in taken:
+            more = [run_s - plain_s for run_s, plain_s in zip(taken[name], taken[_PLAIN], strict=True)]
+            median_ms = 1000 * statistics.median(more)
+            rows.append(
+                Measure(GROUP, f"{name}, more than plain", median_ms, "ms", at_most(_OVERHEAD_MS_MAX), _quartiles(more))
+            )
     return rows
+
+
+def _quartiles(times_s: list[float]) -> str:
+    lower, _, upper = (1000 * value for value in statistics.quantiles(times_s, n=4))
+    return f"quartiles {lower:.1f} – {upper:.1f}"
 
 
 def _fences(places: CgroupPlaces | None) -> dict[str, Fence]:
     found = {"true, unconfined": NO_FENCE}
-    bwrap = next((Path(path) for path in BWRAP_PATHS if Path(path).exists()), None)
-    if bwrap is not None:
-        found["true in bwrap"] = Fence(Mode.BWRAP, places, bwrap)
+    program = next((Path(path) for path in BWRAP_PATHS if Path(path).exists()), None)
+    if program is not None:
+        found[_CONFINED[Mode.BWRAP]] = Fence(Mode.BWRAP, places, program)
     if abi_version():
-        found["true behind Landlock"] = Fence(Mode.LANDLOCK, places, landlock_abi=abi_version())
+        found[_CONFINED[Mode.LANDLOCK]] = Fence(Mode.LANDLOCK, places, landlock_abi=abi_version())
     return found
 
 
 async def _take_turns(rounds: int, fences: dict[str, Fence]) -> dict[str, list[float]]:
     policy = RunnerPolicy()
-    runs: dict[str, Callable[[], Awaitable[None]]] = {"bash -c true": _plain}
     supervisors = Supervisors()
+    runs: dict[str, Callable[[], Awaitable[object]]] = {_PLAIN: partial(_execute, ["bash", "-c", "true"])}
+    runs["of it: start and end of a supervisor"] = partial(_supervise, supervisors)
     for name, fence in fences.items():
+        if fence.bwrap is not None:
+            inside = bwrap.arguments(bwrap.Inside(Profile.STRICT, policy.limits))
+            runs["of it: bwrap alone"] = partial(_execute, [str(fence.bwrap), *inside, "true"])
         runs[name] = partial(_confined, policy, fence, supervisors)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -74,8 +90,13 @@ async def _take_turns(rounds: int, fences: dict[str, Fence]) -> dict[str, list[f
     return taken
 
 
-async def _plain() -> None:
-    await trio.run_process(["bash", "-c", "true"], stdin=subprocess.DEVNULL)
+async def _execute(command: list[str]) -> None:
+    await trio.run_process(command, stdin=subprocess.DEVNULL)
+
+
+async def _supervise(supervisors: Supervisors) -> None:
+    link = await supervisors.start()
+    await link.end()
 
 
 async def _confined(policy: RunnerPolicy, fence: Fence, supervisors: Supervisors) -> None:

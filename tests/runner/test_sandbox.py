@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import trio
 
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
-from crabnet.runner import landlock
+from crabnet.runner import landlock, scratch
 from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
@@ -36,7 +37,6 @@ from crabnet.runner.sandbox.requests import agree
 from crabnet.runner.supervisor.cgroup import RunCgroup
 from crabnet.runner.supervisor.order import Bounds, CgroupOrder
 from crabnet.runner.supervisor.spawn import GATE
-from crabnet.runner.workdir import sweep_workdirs
 
 ANY = RunnerPolicy(allowed_commands=frozenset({"*"}), kill_wait_ms=100)
 MIB = 1024 * 1024
@@ -369,10 +369,71 @@ def test_work_dirs_are_swept_at_any_depth_and_without_following_links(
     closed.chmod(0)
     (tmp_path / "crabnet-run-0123-link").symlink_to(outside)
 
-    assert sweep_workdirs("0123") == 1
+    assert scratch.sweep("0123") == 1
     assert not left.exists()
     assert other.exists()
     assert (outside / "kept").exists()
+
+
+def test_what_no_node_locks_is_swept_by_any_node_of_this_user_once_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    used = scratch.make("4567")
+    left, new, foreign = tmp_path / "crabnet-run-89ab-x", tmp_path / "crabnet-run-89ab-y", tmp_path / "other-89ab-x"
+    for path in (left, new, foreign):
+        path.mkdir()
+        (path / "file").touch()
+    file = tmp_path / "crabnet-run-89ab-file"
+    file.touch()
+    for path in (used.path, left, foreign, file):
+        os.utime(path, (0, 0))
+
+    assert scratch.sweep("0123") == 0
+    assert sorted(tmp_path.iterdir()) == sorted([used.path, new, foreign, file])
+
+    os.close(used.fd)  # as when its node is killed
+    assert scratch.sweep("0123") == 0
+    assert sorted(tmp_path.iterdir()) == sorted([new, foreign, file])
+    assert scratch.sweep("89ab") == 1
+    assert sorted(tmp_path.iterdir()) == sorted([foreign, file])
+
+
+_KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from crabnet.runner.sandbox import survey
+from crabnet.runner.sandbox.model import Choice
+from crabnet.runner.policy import RunnerPolicy
+async def kill():
+    while not any(Path(os.environ["TMPDIR"]).glob("*/secret")):
+        await trio.sleep(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill)
+        await survey.survey(RunnerPolicy(), Choice.AUTO, Path(sys.argv[1]))
+trio.run(main)
+"""
+
+
+async def test_a_self_test_that_was_killed_is_swept_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, temporary = tmp_path / "data", tmp_path / "tmp"
+    data.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    done = await trio.run_process([sys.executable, "-c", _KILLED, str(data)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(temporary.glob("*/secret"))
+
+    runner = Runner(ANY, Choice.AUTO, data)
+    await runner.prepare()
+    runner.close()
+
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_defaults_fit_together() -> None:

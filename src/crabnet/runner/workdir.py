@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +12,8 @@ from typing import Final
 import trio
 
 from crabnet.errors import Reason, RefusedError
+from crabnet.runner import scratch
 from crabnet.runner.policy import RunnerPolicy
-from crabnet.runner.removal import remove_tree
 
 _NO_DIRECTORY: Final = -1
 
@@ -41,16 +39,15 @@ async def open_workdir(policy: RunnerPolicy, owner_tag: str = "", inside: Path |
 
     It is opened first and its real path compared with the root's afterwards, so that no symbolic link can be
     swapped in between. A fresh directory is removed afterwards; what a killed node leaves behind is found by
-    ``owner_tag`` (``sweep_workdirs``). ``inside`` names the place where a sandbox makes a fresh one by itself. Raises
+    ``owner_tag`` (``scratch.sweep``). ``inside`` names the place where a sandbox makes a fresh one by itself. Raises
     ``RefusedError`` (``workdir_missing``, ``workdir_outside_root``).
     """
     if policy.workdir is None and policy.workdir_root is None:
         if inside is not None:
             yield Workdir(_NO_DIRECTORY, inside, None, fresh=True)
             return
-        async with _fresh_directory(owner_tag) as path:
-            with _opened(path) as fd:
-                yield Workdir(fd, path, None, fresh=True)
+        async with _fresh_directory(owner_tag) as made:
+            yield Workdir(made.fd, made.path, None, fresh=True)
         return
     root = None if policy.workdir_root is None else _real_directory(policy.workdir_root, "root")
     wanted = policy.workdir if policy.workdir is not None else policy.workdir_root
@@ -69,38 +66,18 @@ async def open_workdir(policy: RunnerPolicy, owner_tag: str = "", inside: Path |
 
 
 @asynccontextmanager
-async def _fresh_directory(owner_tag: str) -> AsyncIterator[Path]:
+async def _fresh_directory(owner_tag: str) -> AsyncIterator[scratch.Scratch]:
     try:
-        path = Path(tempfile.mkdtemp(prefix=_fresh_prefix(owner_tag))).resolve(strict=True)
+        made = scratch.make(owner_tag)
     except OSError as error:
         raise RefusedError(
             f"the worker cannot make a working directory: {error.strerror}", Reason.WORKDIR_MISSING
         ) from error
     try:
-        yield path
+        yield made
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(remove_tree, path)
-
-
-def sweep_workdirs(owner_tag: str) -> int:
-    """Remove the fresh directories that an earlier process of the same node left. Returns how many."""
-    leftovers = [path for path in Path(tempfile.gettempdir()).glob(_fresh_prefix(owner_tag) + "*") if _is_ours(path)]
-    for path in leftovers:
-        remove_tree(path)
-    return len(leftovers)
-
-
-def _fresh_prefix(owner_tag: str) -> str:
-    return f"crabnet-run-{owner_tag}-"
-
-
-def _is_ours(path: Path) -> bool:
-    """A directory of this user, or of a run of this user when it is root. Others may write into ``/tmp``, too."""
-    with suppress(OSError):
-        found = path.lstat()
-        return stat.S_ISDIR(found.st_mode) and (os.geteuid() == 0 or found.st_uid == os.geteuid())
-    return False
+            await trio.to_thread.run_sync(made.remove)
 
 
 def _real_directory(path: Path, what: str) -> Path:

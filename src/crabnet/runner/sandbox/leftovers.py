@@ -12,10 +12,10 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from crabnet.runner import scratch
 from crabnet.runner.sandbox import cgroups
 from crabnet.runner.sandbox.model import CgroupPlaces
 from crabnet.runner.supervisor.spawn import GATE
-from crabnet.runner.workdir import sweep_workdirs
 
 
 def run_name(tag: str) -> str:
@@ -29,7 +29,7 @@ def sweep(places: CgroupPlaces | None, tag: str) -> int:
     Only for who holds the lock of the data dir that the tag stands for.
     """
     groups = cgroups.sweep(places) if places is not None else 0
-    return groups + _kill_gates(f"run-{tag}-") + sweep_workdirs(tag)
+    return groups + _kill_gates(f"run-{tag}-") + scratch.sweep(tag)
 
 
 def clear_run(places: CgroupPlaces | None, name: str) -> None:

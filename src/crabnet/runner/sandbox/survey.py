@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +19,7 @@ from typing import Final
 import trio
 
 from crabnet import limits
-from crabnet.runner import landlock
+from crabnet.runner import landlock, scratch
 from crabnet.runner.execute import run_command
 from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunOutcome, RunRequest
@@ -154,7 +152,7 @@ def _find_bwrap() -> Path | None:
 
 async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, supervisors: Supervisors | None = None) -> str:
     """Why this fence does not hold; empty when it does."""
-    with _trap() as trap:
+    with _trap(tag) as trap:
         port = trap.listener.getsockname()[1]
         arguments = (str(trap.secret), str(trap.loot), str(os.getpid()), str(port), fence.mode.value)
         command = shlex.join(("sh", "-c", _CANARY, "canary", *arguments))
@@ -187,19 +185,19 @@ def _verdict(outcome: RunOutcome) -> str:
 
 
 @contextmanager
-def _trap() -> Iterator[_Trap]:
+def _trap(tag: str) -> Iterator[_Trap]:
     """A readable secret, a writable directory and a listening port of the host."""
-    directory = Path(tempfile.mkdtemp(prefix="crabnet-canary-"))
+    place = scratch.make(tag)
     try:
-        directory.chmod(0o777)
-        secret = directory / "secret"
+        place.path.chmod(0o777)
+        secret = place.path / "secret"
         secret.write_text(secrets.token_hex())
         secret.chmod(0o644)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
-            yield _Trap(secret, directory / "loot", listener)
+            yield _Trap(secret, place.path / "loot", listener)
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        place.remove()
 
 
 def _connected(listener: socket.socket) -> bool:

@@ -11,6 +11,7 @@ import signal
 import time
 from typing import NamedTuple
 
+from crabnet.runner.supervisor.birth import Membership
 from crabnet.runner.supervisor.order import Bounds, CgroupOrder
 
 CPU_PERIOD_US = 100_000
@@ -63,6 +64,14 @@ class RunCgroup:
     def member_files(self) -> list[str]:
         """A process that writes 0 into each of them belongs to the group."""
         return [os.path.join(directory, "cgroup.procs") for directory in self._all()]
+
+    @property
+    def membership(self) -> Membership:
+        """What a new process of the run has to join."""
+        if self._version != 1:
+            return Membership(cradle=next(iter(self._all()), ""))
+        tasks = (os.path.join(directory, "tasks") for directory in dict.fromkeys(self._directories.values()))
+        return Membership(self._kill_directory, tuple(tasks))
 
     def usage(self) -> CgroupUsage:
         """Read the counters."""

@@ -26,6 +26,7 @@ import signal
 import struct
 import time
 
+from crabnet.runner.supervisor.birth import Membership
 from crabnet.runner.supervisor.cgroup import CgroupUsage, RunCgroup
 from crabnet.runner.supervisor.order import ORDER_BYTES_MAX, Order, decode
 from crabnet.runner.supervisor.spawn import (
@@ -136,12 +137,12 @@ class Supervisor:
             except OSError as error:
                 number = error.errno or errno.EIO
                 raise SetupError(number, sandbox=True, detail=f"its control group: {os.strerror(number)}") from error
-        member_files = self._cgroup.member_files if self._cgroup is not None else []
+        groups = self._cgroup.membership if self._cgroup is not None else Membership()
         if order.fence == "bwrap":
-            self._started = start_bwrap(order, self._given, member_files)
+            self._started = start_bwrap(order, self._given, groups)
         else:
             self._started = start_plain(
-                order, self._given, member_files, lambda pid: self._tell({"event": "forked", "pid": pid})
+                order, self._given, groups, lambda pid: self._tell({"event": "forked", "pid": pid})
             )
         self._main_alive = True
         os.close(self._given.stdout)
@@ -300,12 +301,20 @@ class Supervisor:
         if self._main_alive:
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.killpg(self._started.pid, signal.SIGKILL)
-        if self._order.drop_root and os.geteuid() == 0 and time.monotonic() >= self._kill_user_at_s:
-            self._kill_user_at_s = time.monotonic() + KILL_RETRY_MS / 1000
-            self._kill_user()
+        if self._order.drop_root and os.geteuid() == 0:
+            self._kill_user_in_turn()
         for pid in children_of(os.getpid()):
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _kill_user_in_turn(self) -> None:
+        """Not at every child that ends, and not before process 1 of a sandbox had its time to take all others along."""
+        now_s = time.monotonic()
+        due = now_s >= self._kill_user_at_s if self._kill_user_at_s else self._root_pidfd < 0
+        if due or not self._kill_user_at_s:
+            self._kill_user_at_s = now_s + KILL_RETRY_MS / 1000
+        if due:
+            self._kill_user()
 
     @staticmethod
     def _kill_user() -> None:

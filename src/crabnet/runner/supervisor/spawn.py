@@ -22,6 +22,8 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from crabnet.runner.landlock import Grant, abi_version, install_filter, prctl, restrict
+from crabnet.runner.supervisor import birth
+from crabnet.runner.supervisor.birth import Membership, fork_into, join
 from crabnet.runner.supervisor.order import Order
 from crabnet.runner.supervisor.tree import children_of, status_field
 
@@ -79,6 +81,7 @@ def warm_up() -> None:
     """Have what each start of a run would load loaded already, in the process that supervisors are forked from."""
     prctl(_PR_SET_PDEATHSIG, 0)
     abi_version()
+    birth.warm_up()
 
 
 def become_subreaper() -> None:
@@ -104,7 +107,7 @@ def drop_root(uid: int) -> None:
         os.setresuid(NOBODY_UID, NOBODY_UID, NOBODY_UID)
 
 
-def start_plain(order: Order, given: Descriptors, member_files: list[str], announce: Callable[[int], None]) -> Started:
+def start_plain(order: Order, given: Descriptors, groups: Membership, announce: Callable[[int], None]) -> Started:
     """Start the command itself, behind Landlock or behind nothing. Raises SetupError.
 
     ``announce`` gets its process id before it executes anything: it may kill this process as its first deed.
@@ -114,14 +117,14 @@ def start_plain(order: Order, given: Descriptors, member_files: list[str], annou
             os.fchown(given.workdir, run_uid(), run_uid())
     go, go_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = _fork(order, given, member_files, _Plain(go, go_write, announce))
+        pid = _fork(order, given, groups, _Plain(go, go_write, announce))
     finally:
         os.close(go)
         os.close(go_write)
     return Started(pid, 0, pid, -1)
 
 
-def start_bwrap(order: Order, given: Descriptors, member_files: list[str]) -> Started:
+def start_bwrap(order: Order, given: Descriptors, groups: Membership) -> Started:
     """Make the sandbox up to its gate. Raises SetupError, Abandoned."""
     deadline_s = time.monotonic() + SETUP_WAIT_S
     launcher = -1
@@ -131,7 +134,7 @@ def start_bwrap(order: Order, given: Descriptors, member_files: list[str]) -> St
     inside = _Inside(gate_read, ready_write, info_write)
     pid = 0
     try:
-        pid = _fork(order, given, member_files, inside)
+        pid = _fork(order, given, groups, inside)
         launcher = os.pidfd_open(pid)
         for fd in (gate_read, ready_write, info_write):
             os.close(fd)
@@ -214,14 +217,17 @@ class _Plain(NamedTuple):
     announce: Callable[[int], None]
 
 
-def _fork(order: Order, given: Descriptors, member_files: list[str], kind: _Inside | _Plain) -> int:
+def _fork(order: Order, given: Descriptors, groups: Membership, kind: _Inside | _Plain) -> int:
     """Fork and exec. Raises SetupError with the errno of what failed."""
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     supervisor_pid = os.getpid()
     uid = run_uid() if order.drop_root and os.geteuid() == 0 else 0
-    pid = os.fork()
+    try:
+        pid, to_join = fork_into(groups)
+    except OSError as error:
+        raise SetupError(error.errno or errno.EAGAIN, sandbox=True, detail=str(error)) from error
     if pid == 0:
-        _become(order, given, member_files, kind, supervisor_pid, uid, error_write)
+        _become(order, given, to_join, kind, supervisor_pid, uid, error_write)
     os.close(error_write)
     if isinstance(kind, _Plain):
         kind.announce(pid)
@@ -239,7 +245,7 @@ def _fork(order: Order, given: Descriptors, member_files: list[str], kind: _Insi
 def _become(
     order: Order,
     given: Descriptors,
-    member_files: list[str],
+    groups: Membership,
     kind: _Inside | _Plain,
     supervisor_pid: int,
     uid: int,
@@ -248,10 +254,7 @@ def _become(
     code, stage = errno.EINVAL, "fence"
     try:
         os.setsid()
-        for path in member_files:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            os.write(fd, b"0")
-            os.close(fd)
+        join(groups)
         _give_back_signals()
         _keep_descriptors_from_command()
         os.umask(0o077)
