@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,9 @@ from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
+
+if TYPE_CHECKING:
+    from crabnet.operator.findings import AuditReport
 
 KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close")
 
@@ -54,66 +57,66 @@ def verify_(context: click.Context, start: str) -> None:
         start=start if start in {"genesis", "state", "bak"} else str(input_file(Path(start))),
     )
     if state.json:
-        comparisons: list[JsonValue] = [
-            {"with": each.name, "lsn": each.lsn, "expected": each.expected, "computed": each.computed}
-            for each in report.comparisons
-        ]
-        findings: list[JsonValue] = [
-            {
-                "file": str(each.path),
-                "offset": each.offset,
-                "lsn": each.lsn,
-                "envelope_id": each.envelope_id or None,
-                "detail": each.detail,
-            }
-            for each in report.findings
-        ]
-        write(
-            json_line(
-                {
-                    "ok": report.ok,
-                    "from": report.start,
-                    "first_lsn": report.first_lsn,
-                    "last_lsn": report.last_lsn,
-                    "frames": report.frames,
-                    "envelopes": report.envelopes,
-                    "unsigned": report.unsigned,
-                    "facts": report.facts,
-                    "decided_otherwise": report.otherwise,
-                    "state_hash": report.state_hash or None,
-                    "comparisons": comparisons,
-                    "feeds": [
-                        {
-                            "author": each.author,
-                            "seq": each.seq,
-                            "id": each.id,
-                            "whole": each.whole,
-                            "forks": each.forks,
-                        }
-                        for each in report.feeds
-                    ],
-                    "findings": findings,
-                    "findings_total": report.findings_total,
-                    "notes": [*report.notes],
-                }
-            )
-        )
+        write(json_line(_report_fields(report)))
     else:
-        for finding in report.findings:
-            write(plain(str(finding)) + "\n")
-        for text in report.notes:
-            note(plain(text))
-        for feed in report.feeds:
-            verdict = "verified, without gaps" if feed.whole else "not whole"
-            forked = f"; forked, {feed.forks} proved" if feed.forks else ""
-            write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
-        if report.ok:
-            write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
-            for each in report.comparisons:
-                write(f"state hash equals that of {plain(each.name)} after frame {each.lsn}\n")
-            write(f"state hash {report.state_hash or 'not computed'}\n")
+        _show_report(report)
     if not report.ok:
         raise DataDirDamagedError(f"{report.findings_total} findings in {settings.data_dir}; see `crabnet fsck`")
+
+
+def _report_fields(report: AuditReport) -> dict[str, JsonValue]:
+    """What ``audit verify --json`` prints."""
+    comparisons: list[JsonValue] = [
+        {"with": each.name, "lsn": each.lsn, "expected": each.expected, "computed": each.computed}
+        for each in report.comparisons
+    ]
+    feeds: list[JsonValue] = [
+        {"author": each.author, "seq": each.seq, "id": each.id, "whole": each.whole, "forks": each.forks}
+        for each in report.feeds
+    ]
+    findings: list[JsonValue] = [
+        {
+            "file": str(each.path),
+            "offset": each.offset,
+            "lsn": each.lsn,
+            "envelope_id": each.envelope_id or None,
+            "detail": each.detail,
+        }
+        for each in report.findings
+    ]
+    return {
+        "ok": report.ok,
+        "from": report.start,
+        "first_lsn": report.first_lsn,
+        "last_lsn": report.last_lsn,
+        "frames": report.frames,
+        "envelopes": report.envelopes,
+        "unsigned": report.unsigned,
+        "facts": report.facts,
+        "decided_otherwise": report.otherwise,
+        "state_hash": report.state_hash or None,
+        "comparisons": comparisons,
+        "feeds": feeds,
+        "findings": findings,
+        "findings_total": report.findings_total,
+        "notes": [*report.notes],
+    }
+
+
+def _show_report(report: AuditReport) -> None:
+    for finding in report.findings:
+        write(plain(str(finding)) + "\n")
+    for text in report.notes:
+        note(plain(text))
+    for feed in report.feeds:
+        verdict = "verified, without gaps" if feed.whole else "not whole"
+        forked = f"; forked, {feed.forks} proved" if feed.forks else ""
+        write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
+    if report.ok:
+        write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
+        for each in report.comparisons:
+            write(f"state hash equals that of {plain(each.name)} after frame {each.lsn}\n")
+        write(f"state hash {report.state_hash or 'not computed'}\n")
 
 
 @click.command("log", cls=Command)

@@ -1,4 +1,4 @@
-"""Messages larger than a datagram: putting received fragments together, and answering requests for lost ones.
+"""Messages larger than a datagram: putting received fragments together. ``sent_fragments`` is the sender's side.
 
 Sans-IO: datagrams and ``now_ms`` (any monotonic clock, in milliseconds) come in, datagrams and outcomes come out.
 The format is in ``fragment_wire``. Nothing here authenticates anybody: a completed message is only known to match
@@ -24,16 +24,14 @@ from crabnet.protocol.fragment_wire import (
     Fragment,
     FragmentRequest,
     Shape,
-    check_message,
     classify,
     fragment_count,
-    fragment_datagram,
-    is_whole,
     parse_fragment,
     parse_request,
     request_datagram,
     split,
 )
+from crabnet.protocol.sent_fragments import MESSAGE_OVERHEAD_BYTES, SentCache, SentLimits
 
 __all__ = [
     "CHUNK_BYTES",
@@ -56,10 +54,7 @@ __all__ = [
     "split",
 ]
 
-_MESSAGE_OVERHEAD_BYTES: Final = 1_024
-"""Counted for the bookkeeping of one message, so that many tiny ones weigh what they cost."""
 _CHUNK_OVERHEAD_BYTES: Final = 160
-_ASKER_OVERHEAD_BYTES: Final = 256
 _IPV6_GROUP_BITS: Final = 64
 _FRAGMENTS_PER_ANSWER: Final = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX // limits.DATAGRAM_BYTES_MAX
 
@@ -100,16 +95,6 @@ class ReassemblyLimits(msgspec.Struct, frozen=True, kw_only=True):
     quiet_ms: int = limits.REASSEMBLY_QUIET_MS
     completed_max: int = limits.REASSEMBLY_COMPLETED_MAX
     completed_ttl_ms: int = limits.REASSEMBLY_COMPLETED_TTL_MS
-
-
-class SentLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of a SentCache."""
-
-    bytes_max: int = limits.SENT_FRAGMENTS_CACHE_BYTES_MAX
-    ttl_ms: int = limits.SENT_FRAGMENTS_TTL_MS
-    answer_bytes_max: int = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX
-    resends_max: int = limits.SENT_FRAGMENTS_RESENDS_MAX
-    sources_per_message_max: int = limits.SENT_FRAGMENTS_SOURCES_PER_MESSAGE_MAX
 
 
 def source_group(source: str) -> str:
@@ -278,7 +263,7 @@ class Reassembler:
     def _store(self, assembly: _Assembly, fragment: Fragment, now_ms: int) -> bool:
         """Keep the chunk, making room first; False when there is none for this source."""
         is_new = not assembly.chunks
-        cost = len(fragment.chunk) + _CHUNK_OVERHEAD_BYTES + (_MESSAGE_OVERHEAD_BYTES if is_new else 0)
+        cost = len(fragment.chunk) + _CHUNK_OVERHEAD_BYTES + (MESSAGE_OVERHEAD_BYTES if is_new else 0)
         if not self._room_in_source(assembly, cost, is_new, now_ms):
             return False
         if not self._room_in_total(assembly, cost, is_new, now_ms):
@@ -370,85 +355,3 @@ class Reassembler:
             del self._sources[assembly.source]
         if not self._groups[assembly.group].messages:
             del self._groups[assembly.group]
-
-
-class _Sent:
-    """A fragmented message sent lately, and what was sent again to whom."""
-
-    __slots__ = ("bytes_held", "expires_ms", "message", "resent")
-
-    def __init__(self, message: bytes, expires_ms: int) -> None:
-        self.message = message
-        self.expires_ms = expires_ms
-        self.bytes_held = len(message) + _MESSAGE_OVERHEAD_BYTES
-        self.resent: dict[str, bytearray] = {}
-
-
-class SentCache:
-    """Fragmented messages sent lately, bounded in bytes and time, to answer requests for lost fragments.
-
-    One request brings at most ``answer_bytes_max`` bytes, and one source the same fragment at most ``resends_max``
-    times and, of one message, no more than twice its size: a forged source address gains little.
-    """
-
-    def __init__(self, bounds: SentLimits | None = None) -> None:
-        self._bounds = bounds if bounds is not None else SentLimits()
-        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
-        self._bytes_held = 0
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes of messages held, with their bookkeeping."""
-        return self._bytes_held
-
-    def split(self, message: bytes, now_ms: int) -> list[bytes]:
-        """The datagrams of a message that is about to be sent; one of several fragments is remembered.
-
-        Raises RefusedError as ``split`` of the format does.
-        """
-        check_message(message)
-        if is_whole(message):
-            return [message]
-        digest = hashlib.sha256(message).digest()
-        self._remove(digest)
-        self._sent[digest] = _Sent(message, now_ms + self._bounds.ttl_ms)
-        self._bytes_held += self._sent[digest].bytes_held
-        self._shrink(now_ms)
-        return [fragment_datagram(message, digest, index) for index in range(fragment_count(len(message)))]
-
-    def answer(self, source: str, datagram: bytes, now_ms: int) -> list[bytes]:
-        """The fragments to send to ``source`` for its request: none when malformed, unknown or over its budget."""
-        self._shrink(now_ms)
-        request = parse_request(datagram)
-        sent = None if request is None else self._sent.get(request.digest)
-        if request is None or sent is None:
-            return []
-        count = fragment_count(len(sent.message))
-        if request.indexes[-1] >= count:
-            return []
-        resent = sent.resent.get(source)
-        if resent is None:
-            if len(sent.resent) >= self._bounds.sources_per_message_max:
-                return []
-            resent = sent.resent[source] = bytearray(count)
-            sent.bytes_held += count + _ASKER_OVERHEAD_BYTES
-            self._bytes_held += count + _ASKER_OVERHEAD_BYTES
-        budget = min(2 * count - sum(resent), self._bounds.answer_bytes_max // limits.DATAGRAM_BYTES_MAX)
-        allowed = [index for index in request.indexes if resent[index] < self._bounds.resends_max][: max(budget, 0)]
-        for index in allowed:
-            resent[index] += 1
-        found = [fragment_datagram(sent.message, request.digest, index) for index in allowed]
-        self._shrink(now_ms)
-        return found
-
-    def _remove(self, digest: bytes) -> None:
-        sent = self._sent.pop(digest, None)
-        if sent is not None:
-            self._bytes_held -= sent.bytes_held
-
-    def _shrink(self, now_ms: int) -> None:
-        while self._sent:
-            digest, oldest = next(iter(self._sent.items()))
-            if oldest.expires_ms > now_ms and self._bytes_held <= self._bounds.bytes_max:
-                break
-            self._remove(digest)

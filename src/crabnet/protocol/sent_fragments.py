@@ -1,0 +1,108 @@
+"""Fragmented messages sent lately, to answer requests for lost fragments. Sans-IO, like ``fragments``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from crabnet import limits
+from crabnet.protocol.fragment_wire import check_message, fragment_count, fragment_datagram, is_whole, parse_request
+
+MESSAGE_OVERHEAD_BYTES: Final = 1_024
+"""Counted for the bookkeeping of one message, so that many tiny ones weigh what they cost."""
+_ASKER_OVERHEAD_BYTES: Final = 256
+
+
+class SentLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a SentCache."""
+
+    bytes_max: int = limits.SENT_FRAGMENTS_CACHE_BYTES_MAX
+    ttl_ms: int = limits.SENT_FRAGMENTS_TTL_MS
+    answer_bytes_max: int = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX
+    resends_max: int = limits.SENT_FRAGMENTS_RESENDS_MAX
+    sources_per_message_max: int = limits.SENT_FRAGMENTS_SOURCES_PER_MESSAGE_MAX
+
+
+class _Sent:
+    """A fragmented message sent lately, and what was sent again to whom."""
+
+    __slots__ = ("bytes_held", "expires_ms", "message", "resent")
+
+    def __init__(self, message: bytes, expires_ms: int) -> None:
+        self.message = message
+        self.expires_ms = expires_ms
+        self.bytes_held = len(message) + MESSAGE_OVERHEAD_BYTES
+        self.resent: dict[str, bytearray] = {}
+
+
+class SentCache:
+    """Fragmented messages sent lately, bounded in bytes and time, to answer requests for lost fragments.
+
+    One request brings at most ``answer_bytes_max`` bytes, and one source the same fragment at most ``resends_max``
+    times and, of one message, no more than twice its size: a forged source address gains little.
+    """
+
+    def __init__(self, bounds: SentLimits | None = None) -> None:
+        self._bounds = bounds if bounds is not None else SentLimits()
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._bytes_held = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of messages held, with their bookkeeping."""
+        return self._bytes_held
+
+    def split(self, message: bytes, now_ms: int) -> list[bytes]:
+        """The datagrams of a message that is about to be sent; one of several fragments is remembered.
+
+        Raises RefusedError as ``split`` of the format does.
+        """
+        check_message(message)
+        if is_whole(message):
+            return [message]
+        digest = hashlib.sha256(message).digest()
+        self._remove(digest)
+        self._sent[digest] = _Sent(message, now_ms + self._bounds.ttl_ms)
+        self._bytes_held += self._sent[digest].bytes_held
+        self._shrink(now_ms)
+        return [fragment_datagram(message, digest, index) for index in range(fragment_count(len(message)))]
+
+    def answer(self, source: str, datagram: bytes, now_ms: int) -> list[bytes]:
+        """The fragments to send to ``source`` for its request: none when malformed, unknown or over its budget."""
+        self._shrink(now_ms)
+        request = parse_request(datagram)
+        sent = None if request is None else self._sent.get(request.digest)
+        if request is None or sent is None:
+            return []
+        count = fragment_count(len(sent.message))
+        if request.indexes[-1] >= count:
+            return []
+        resent = sent.resent.get(source)
+        if resent is None:
+            if len(sent.resent) >= self._bounds.sources_per_message_max:
+                return []
+            resent = sent.resent[source] = bytearray(count)
+            sent.bytes_held += count + _ASKER_OVERHEAD_BYTES
+            self._bytes_held += count + _ASKER_OVERHEAD_BYTES
+        budget = min(2 * count - sum(resent), self._bounds.answer_bytes_max // limits.DATAGRAM_BYTES_MAX)
+        allowed = [index for index in request.indexes if resent[index] < self._bounds.resends_max][: max(budget, 0)]
+        for index in allowed:
+            resent[index] += 1
+        found = [fragment_datagram(sent.message, request.digest, index) for index in allowed]
+        self._shrink(now_ms)
+        return found
+
+    def _remove(self, digest: bytes) -> None:
+        sent = self._sent.pop(digest, None)
+        if sent is not None:
+            self._bytes_held -= sent.bytes_held
+
+    def _shrink(self, now_ms: int) -> None:
+        while self._sent:
+            digest, oldest = next(iter(self._sent.items()))
+            if oldest.expires_ms > now_ms and self._bytes_held <= self._bounds.bytes_max:
+                break
+            self._remove(digest)
