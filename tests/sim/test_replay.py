@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from tests.sim.replay import read, replay, run
 from tests.sim.scenario import Simulation, draw
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
 
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,4 +44,18 @@ def test_a_journal_that_does_not_say_all_is_told(incident: Path) -> None:
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(tmp_path, 1) == 2
+    assert "cannot replay" in capsys.readouterr().out
+
+
+def test_an_export_is_replayed_as_a_data_dir_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export = FIXTURES / "export-v1.ndjson"
+    assert replay(export, 3) == 0
+    assert "all 4 nodes agree" in capsys.readouterr().out
+    found = read(FIXTURES / "data-dir-v1")
+    found.envelopes.pop()  # what the data dir was given after the export
+    assert run(read(export), 3).state_hash == run(found, 4).state_hash
+
+    cut = tmp_path / "cut.ndjson"
+    cut.write_bytes(export.read_bytes()[:-1000])
+    assert replay(cut, 3) == 2
     assert "cannot replay" in capsys.readouterr().out

@@ -25,7 +25,10 @@ def status(context: click.Context) -> None:
 @click.command("peers", cls=Command)
 @click.pass_context
 def peers(context: click.Context) -> None:
-    """Show the peers: configured, proved, and remembered from before; whether the node runs or not."""
+    """Show the peers: configured, proved, and remembered from before; whether the node runs or not.
+
+    EQUIVOCATOR marks a peer who is proved to have signed two envelopes for one place: see audit proof.
+    """
     result = state_of(context).perform("peers", {})
     if state_of(context).json:
         write(json_line(result))
@@ -33,6 +36,7 @@ def peers(context: click.Context) -> None:
     for peer in as_list(result, "peers"):
         members = as_object(peer)
         states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]
+        states += ["EQUIVOCATOR"] if members.get("equivocator") else []
         silent_ms = members.get("silent_ms")
         silent = f"silent for {silent_ms // 1000} s" if isinstance(silent_ms, int) else "not heard"
         node_id = as_text(peer, "node_id") if members.get("node_id") else "-"

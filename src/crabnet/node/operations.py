@@ -233,7 +233,8 @@ def sandbox_view(report: SandboxReport | None) -> JsonObject:
 
 
 async def _peers(node: Node, _: _NoParams) -> JsonObject:
-    return {"peers": peer_views(node.core.neighbours, node.clock_ms())}
+    is_equivocator = node.core.replica.feeds.is_equivocator
+    return {"peers": peer_views(node.core.neighbours, node.clock_ms(), is_equivocator)}
 
 
 async def _status(node: Node, _: _NoParams) -> JsonObject:

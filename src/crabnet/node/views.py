@@ -35,7 +35,7 @@ def body_view(body: Body) -> JsonObject:
     return view
 
 
-def peer_views(neighbours: Neighbours, now_ms: int) -> list[JsonValue]:
+def peer_views(neighbours: Neighbours, now_ms: int, is_equivocator: IsEquivocator) -> list[JsonValue]:
     """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch."""
     peers = neighbours.peers
     remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
@@ -46,15 +46,17 @@ def peer_views(neighbours: Neighbours, now_ms: int) -> list[JsonValue]:
         heard_ms = peers.last_heard_ms(address)
         if heard_ms is None and known is not None:
             heard_ms = known.last_seen_s * 1000
+        node_id = peers.node_id(address) or (known.node_id if known is not None else "")
         views.append(
             {
                 "address": address,
-                "node_id": peers.node_id(address) or (known.node_id if known is not None else "") or None,
+                "node_id": node_id or None,
                 "configured": address in neighbours.trusted,
                 "confirmed": address in confirmed,
                 "last_seen_ms": heard_ms,
                 "silent_ms": None if heard_ms is None else max(0, now_ms - heard_ms),
                 "failures": neighbours.book.failures(address),
+                "equivocator": is_equivocator(node_id),
             }
         )
     views.sort(key=_silence)
