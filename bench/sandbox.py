@@ -34,12 +34,13 @@ def measure(*, quick: bool) -> list[Measure]:
     """Medians of runs that take turns. Raises RuntimeError when a run fails."""
     rounds = 20 if quick else 100
     places = cgroups.find_places(_TAG)
+    held = cgroups.hold(places) if places is not None else None
     try:
         taken = trio.run(_take_turns, rounds, _fences(places))
     finally:
-        if places is not None:
-            cgroups.sweep(places)
-            cgroups.remove_places(places)
+        if held is not None:
+            cgroups.sweep(held.places)
+            held.release()
     rows = [
         Measure(GROUP, name, 1000 * statistics.median(times), "ms", note=_quartiles(times))
         for name, times in taken.items()
