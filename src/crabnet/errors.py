@@ -86,6 +86,7 @@ class Reason(StrEnum):
     AUTHOR_LIMITED = "author_limited"
     TOO_MANY_OPEN_SEEDS = "too_many_open_seeds"
     TOO_MANY_OWN_BIDS = "too_many_own_bids"
+    TOO_MANY_OWN_STEPS = "too_many_own_steps"
     # running commands
     COMMAND_NOT_ALLOWED = "command_not_allowed"
     COMMAND_TOO_LONG = "command_too_long"

@@ -39,6 +39,8 @@ OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT: Final = 65_536
 """Seeds of one author that its feed has not closed, accepted or rejected. All nodes of a namespace must agree."""
 BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
 """Bids of one author on one seed. All nodes of a namespace must agree."""
+STEPS_PER_AUTHOR_PER_SEED_MAX: Final = 256
+"""Claims, settlements and the like of one author on one seed: the attempts that there may be need 201."""
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""
 RUN_LEASES_PER_TIMEOUT: Final = 16
@@ -55,9 +57,15 @@ PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
 PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
 PARKED_BYTES_PER_FEED_MAX: Final = 4 * 1024 * 1024
 ORPHAN_FACTS_MAX: Final = 100_000
+"""Facts about unknown seeds that wait in memory; more of them sleep in the journal."""
 ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
 WAITING_FACTS_PER_SEED_MAX: Final = 4_096
-"""Facts about a known seed that wait for another fact: what judges them all at once stays within one frame."""
+"""Facts that wait in memory for one seed, or within it for a claim: what judges them at once stays within one frame."""
+SLEEPERS_WOKEN_AT_ONCE: Final = 64
+WAKE_RETRY_S: Final = 10
+"""Until sleeping facts are looked for again that could not be read."""
+JUDGEMENTS_AT_ONCE_MAX: Final = 32_768
+"""Facts of the seeds that one envelope takes back: what becomes of all of them stays within one frame."""
 FORK_PROOFS_PER_FEED_MAX: Final = 8
 FORK_WANTS_MAX: Final = 256
 """Fork proofs that neighbours have told of and that are asked for."""

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crabnet import limits
-from crabnet.core.commands import Answered, Input, Operation, Received, Tick
+from crabnet.core.commands import Answered, Input, Operation, Received, Roused, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof
+from crabnet.core.effects import Awake, Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof, Sleep
 from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.risk_mark import RiskMark
+from crabnet.node.store import sleepers_of
 from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
@@ -103,6 +104,7 @@ class SimNode:
         self._resting = False
         self._log: dict[str, list[tuple[int, str, bytes, int]]] = {}
         self._evidence: dict[tuple[str, int], list[bytes]] = {}
+        self._asleep: dict[str, dict[int, Sleep]] = {}
         self._final: dict[str, SeedStatus] = {}
 
     @property
@@ -130,6 +132,7 @@ class SimNode:
         effects = Effects()
         self.running.begin(self.now_ms, effects)
         self._submit(effects, acknowledge=False)
+        self._wake()
 
     def recover(self, *, feed_risk: bool = False) -> None:
         """Open the data dir as ``node.store.open_store`` does, but without its indexes and its archive."""
@@ -145,6 +148,7 @@ class SimNode:
                 core.replica.replay(record)
         self._log = defaultdict(list)
         self._evidence = {}
+        self._asleep = {}
         for frame in ledger.frames_after(0):
             self._note(frame.payload)
         mark = RiskMark(self.disk, self.data_dir)
@@ -320,11 +324,7 @@ class SimNode:
         if records:
             frame = frame_of(records)
             ledger.append(frame)
-            base = 0
-            for effects, _ in batch:
-                for place in effects.places:
-                    self._note_place(place, frame, base)
-                base += len(effects.records)
+            self._index(frame, [effects for effects, _ in batch])
         for effects, acknowledge in batch:
             for observer in self.world.observers:
                 observer.durable(self, effects)
@@ -336,8 +336,19 @@ class SimNode:
             if self.keep_notices:
                 self.notices += effects.notices
             self._carry_out(effects)
+        if any(effects.roused for effects, _ in batch):
+            self._wake()
         if not self.world.observers:
             self._check_final()
+
+    def _index(self, frame: bytes, batch: list[Effects]) -> None:
+        base = 0
+        for effects in batch:
+            for place in effects.places:
+                self._note_place(place, frame, base)
+            for each in effects.dormancy:
+                self._note_sleeper(each)
+            base += len(effects.records)
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:
@@ -362,7 +373,13 @@ class SimNode:
 
     def _note(self, frame: bytes) -> None:
         """Keep the index of feeds up to date, from the frame alone."""
-        for record_no, record in enumerate(decode_frame(frame)):
+        records = decode_frame(frame)
+        for sleeper in sleepers_of(records, ""):
+            place = (sleeper.author, sleeper.seq)
+            self._note_sleeper(
+                Sleep(sleeper.parent, *place, sleeper.envelope_id) if sleeper.parent else Awake(*place, sleeper.branch)
+            )
+        for record_no, record in enumerate(records):
             if isinstance(record, EnvelopeRecord):
                 meta = envelope_of(record).meta
                 self._note_place(FeedPlace(meta.from_, meta.seq, meta.id, record_no), frame, 0)
@@ -385,6 +402,25 @@ class SimNode:
             entries.append(entry)
         else:
             insort(entries, entry)
+
+    def _note_sleeper(self, change: Sleep | Awake) -> None:
+        sleepers = self._asleep.setdefault(change.author, {})
+        for seq in [seq for seq in sleepers if seq >= change.seq]:
+            if seq == change.seq or (isinstance(change, Awake) and change.branch):
+                del sleepers[seq]
+        if isinstance(change, Sleep):
+            sleepers[change.seq] = change
+
+    def _wake(self) -> None:
+        """Judge what has slept until now, as ``node.waking`` does."""
+        for parent in list(self.running.replica.restless):
+            raws = [
+                self.world.raw(frame, record_no)
+                for author, sleepers in sorted(self._asleep.items())
+                for seq, envelope_id, frame, record_no in self._log.get(author, [])
+                if seq in sleepers and sleepers[seq].parent == parent and sleepers[seq].envelope_id == envelope_id
+            ]
+            self.give(Roused(parent, tuple(raws), last=True))
 
     def envelope_sizes(self) -> Iterator[int]:
         """Bytes of each envelope held of any feed."""

@@ -40,6 +40,12 @@ class Applied(Struct, frozen=True, gc=False):
     """The envelope as it was signed, if it entered its feed."""
     learned: bool = False
     """It came as somebody's proof of a fork and stands nowhere."""
+    asleep: str = ""
+    """The object that its fact waits for outside memory."""
+    woken: bool = False
+    """It is an earlier envelope, whose fact had slept."""
+    roused: tuple[str, ...] = ()
+    """Objects that count from now on, for which facts may sleep."""
 
 
 def refused_by(refused: Refusal) -> Applied:

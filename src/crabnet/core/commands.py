@@ -29,6 +29,14 @@ class Answered(Struct, frozen=True):
     ranges: list[Served]
 
 
+class Roused(Struct, frozen=True):
+    """Stored envelopes whose facts have slept until ``parent`` counts; ``last`` if there are no more of them."""
+
+    parent: str
+    envelopes: tuple[bytes, ...]
+    last: bool
+
+
 class Publish(Struct, frozen=True, kw_only=True):
     """Offer a task. Windows are counted from now and rounded up to whole seconds."""
 
@@ -110,4 +118,4 @@ class Settle(Struct, frozen=True, kw_only=True):
 
 
 Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle
-Input = Received | Answered | Tick | Operation
+Input = Received | Answered | Tick | Roused | Operation

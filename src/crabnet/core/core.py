@@ -22,6 +22,7 @@ from crabnet.core.commands import (
     Publish,
     Received,
     RenewRun,
+    Roused,
     Settle,
     StartRun,
     SubmitBid,
@@ -29,7 +30,7 @@ from crabnet.core.commands import (
 )
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
-from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
+from crabnet.core.effects import Awake, Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send, Sleep
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.notices import (
     applied_notice,
@@ -108,6 +109,8 @@ class Core:
             self._tick(now_ms, effects)
         elif isinstance(given, Answered):
             self.neighbours.served(given.ranges, given.to, now_ms, effects)
+        elif isinstance(given, Roused):
+            self._roused(given, now_ms, effects)
         else:
             self._operate(given, now_ms, effects)
 
@@ -313,6 +316,9 @@ class Core:
         if item.record is not None:
             self._persist(item, item.record, effects)
         meta = item.meta
+        effects.roused += item.roused
+        if meta is not None:
+            self._rests(item, meta, effects)
         if not item.learned:
             effects.notices.append(applied_notice(item, source))
         if item.proof is not None and meta is not None:
@@ -320,8 +326,24 @@ class Core:
             self.neighbours.forks.learned(meta.from_, item.proof.seq)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        if meta is not None and meta.v is not None and not item.learned:
+        if meta is not None and meta.v is not None and not item.learned and not item.woken:
             self.neighbours.applied(item, source, now_ms, effects)
+
+    def _roused(self, given: Roused, now_ms: int, effects: Effects) -> None:
+        """Facts that have slept until something counted are judged now, as if their envelopes came at last."""
+        for raw in given.envelopes:
+            item = self.replica.wake(raw, given.parent, now_ms // 1000)
+            if item is not None:
+                self._report(item, "journal", now_ms, effects)
+        if given.last:
+            self.replica.restless.pop(given.parent, None)
+
+    def _rests(self, item: Applied, meta: EnvelopeMeta, effects: Effects) -> None:
+        """Tell the index whose facts sleep."""
+        if item.woken or (item.in_feed and item.proof is not None):
+            effects.dormancy.append(Awake(meta.from_, meta.seq, branch=not item.woken))
+        if item.asleep:
+            effects.dormancy.append(Sleep(item.asleep, meta.from_, meta.seq, meta.id))
 
     def _persist(self, item: Applied, record: bytes, effects: Effects) -> None:
         if item.in_feed and item.meta is not None:
@@ -416,6 +438,7 @@ class Core:
         if applied.record is None or meta is None:
             raise RefusedError("nothing was stated", Reason.INTERNAL)
         self._persist(applied, applied.record, effects)
+        effects.roused += applied.roused
         fields: dict[str, FieldValue] = {
             "envelope_id": meta.id,
             "kind": meta.kind,

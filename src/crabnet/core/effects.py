@@ -63,6 +63,23 @@ class FeedPlace(NamedTuple):
     fork: bool = False
 
 
+class Sleep(NamedTuple):
+    """The fact of a journalled envelope waits outside memory for the object ``parent``."""
+
+    parent: str
+    author: str
+    seq: int
+    envelope_id: str
+
+
+class Awake(NamedTuple):
+    """It does so no longer; ``branch``: nor does anything behind it in the feed, because a fork took that back."""
+
+    author: str
+    seq: int
+    branch: bool = False
+
+
 class EndedClaim(NamedTuple):
     """A claim for this node that is over; ``status`` is what the seed is now."""
 
@@ -96,5 +113,7 @@ class Effects:
     proofs: list[ServeProof] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     ended_claims: list[EndedClaim] = field(default_factory=list)
+    dormancy: list[Sleep | Awake] = field(default_factory=list)
+    roused: list[str] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""

@@ -88,6 +88,21 @@ class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=Fa
     fact: FactRow | None = None
     thawed: tuple[Raw, ...] = ()
     """Rows of archived seeds that came back into memory for this decision."""
+    asleep: str = ""
+    """The object that its fact waits for outside memory: see ``WokenRecord``."""
+
+
+class WokenRecord(Struct, frozen=True, array_like=True, tag="woken", gc=False):
+    """What was decided about the fact of an earlier envelope, which had slept until what it waits for was known."""
+
+    raw: Raw
+    at_s: int
+    outcome: Outcome
+    reason: Reason | None
+    events: tuple[EventRow, ...]
+    thawed: tuple[Raw, ...] = ()
+    asleep: str = ""
+    """What it waits for now, if it sleeps on."""
 
 
 class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
@@ -140,7 +155,7 @@ class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
     raw: Raw
 
 
-Record = EnvelopeRecord | ForkRecord | ProofRecord | ArchiveRecord | FactRecord
+Record = EnvelopeRecord | ForkRecord | ProofRecord | ArchiveRecord | FactRecord | WokenRecord
 _WITH_ENVELOPE: Final = frozenset({"envelope", "fork"})
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
@@ -199,15 +214,19 @@ def fact_of_row(row: FactRow) -> Fact:
     return Fact(kind=row.kind, author=intern(row.author), seq=row.seq, ts=row.ts, body=body, signed=row.signed)
 
 
-def envelope_of(record: EnvelopeRecord | ForkRecord) -> Envelope:
+def envelope_of(record: EnvelopeRecord | ForkRecord | WokenRecord) -> Envelope:
     """The envelope of a record; its id and signature are not verified here."""
-    raw = bytes(record.raw)
+    return stored_envelope(bytes(record.raw))
+
+
+def stored_envelope(raw: bytes) -> Envelope:
+    """An envelope that was verified before it was journalled."""
     return shape(_values.decode(raw), raw)
 
 
-def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
+def record_fact(record: EnvelopeRecord | WokenRecord, envelope: Envelope) -> Fact | None:
     """The fact that a record adds, None if it adds none."""
-    if record.fact is not None:
+    if isinstance(record, EnvelopeRecord) and record.fact is not None:
         return fact_of_row(record.fact)
     if not any(event.adds for event in record.events):
         return None

@@ -25,6 +25,7 @@ from crabnet.core.records import (
     Record,
     SegmentRow,
     Via,
+    WokenRecord,
     encode_record,
     envelope_of,
     event_of_row,
@@ -32,11 +33,12 @@ from crabnet.core.records import (
     fact_of_row,
     fact_row,
     record_fact,
+    stored_envelope,
 )
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed, Verdict
 from crabnet.domain.state import (
     DEFAULT_CAPS,
     Caps,
@@ -122,6 +124,8 @@ class Replica:
         self.arrivals = 0
         self.replayed_until_s = 0
         self.segments: list[SegmentRow] = []
+        self.asleep = 0
+        self.restless: dict[str, None] = {}
         self.thaw: Thaw = _nothing_archived
         self.knows: Callable[[str], bool] = _knows_everybody
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
@@ -249,12 +253,10 @@ class Replica:
         meta = envelope.meta
         cut_events: tuple[SeedEvent, ...] = ()
         thawed: tuple[Raw, ...] = ()
-        if cut is not None and self._finds_no_room(admitted, now_s):
-            return refused_by(refusal(Reason.PARKING_FULL, "what it is about is not known here", meta))
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
-            if self._archived_bytes(touched) > limits.FRAME_BYTES_MAX // 2:
-                detail = "the fork reaches back to more archived seeds than one frame of the journal takes"
+            if self._too_much(touched):
+                detail = "the fork takes back more than one frame of the journal can tell of"
                 return refused_by(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
             thawed = self._thawed(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
@@ -275,22 +277,68 @@ class Replica:
                 decision = decide(self.state, Observe(fact), now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
-        if decision.reason is Reason.PARKING_FULL and cut is None:
-            if thawed and fact is not None:
-                self.state.evict(fact.seed_id)
-            return Applied(decision.outcome, decision.reason, decision.detail, meta)
+        if decision.asleep and thawed and cut is None and fact is not None:
+            self.state.evict(fact.seed_id)
+            thawed = ()
         earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
         return self._commit(envelope, fact, decision, now_s, via, earlier)
 
-    def _finds_no_room(self, admitted: Admitted, now_s: int) -> bool:
-        """True for a fact that would have to wait, but may not. To be asked before a fork is resolved in its favour."""
-        if admitted.kind is Kind.UNKNOWN:
-            return False
-        try:
-            fact = fact_of(admitted.envelope, admitted.kind)
-        except PayloadRefusedError:
-            return False
-        return decide(self.state, Observe(fact), now_s).reason is Reason.PARKING_FULL
+    def wake(self, raw: bytes, parent: str, now_s: int) -> Applied | None:
+        """Judge the fact of a stored envelope that has slept until ``parent`` counts; None if it sleeps on, or is gone.
+
+        What changes nothing has no record.
+        """
+        envelope = stored_envelope(raw)
+        meta = envelope.meta
+        feed = self.feeds.get(meta.from_)
+        held = feed.entry(meta.seq)
+        if meta.seq > feed.head_seq or (held is not None and held.id != meta.id):
+            return None
+        fact = fact_of(envelope, Kind(meta.kind))
+        thawed = self._thawed((fact.seed_id,))
+        decision = decide(self.state, Observe(fact), now_s)
+        if decision.asleep == parent or not (decision.events or decision.asleep):
+            if thawed:
+                self.state.evict(fact.seed_id)
+            if decision.asleep:
+                return None
+            return Applied(decision.outcome, decision.reason, decision.detail, meta, seed_id=fact.seed_id, woken=True)
+        before = self._progress_of(decision.events)
+        for event in decision.events:
+            apply(self.state, event)
+        rows = tuple(event_row(event) for event in decision.events)
+        record = WokenRecord(Raw(raw), now_s, decision.outcome, decision.reason, rows, thawed, decision.asleep)
+        return Applied(
+            decision.outcome,
+            decision.reason,
+            decision.detail,
+            meta,
+            record=encode_record(record),
+            seed_id=fact.seed_id,
+            changes=self._changes(before),
+            asleep=decision.asleep,
+            woken=True,
+            roused=self._rouse(decision.events),
+        )
+
+    def _rouse(self, events: Iterable[SeedEvent]) -> tuple[str, ...]:
+        """What counts from now on, and may have been waited for by facts that sleep."""
+        if not self.asleep:
+            return ()
+        roused: list[str] = []
+        for event in events:
+            if event.fact is not None and event.fact.kind is FactKind.SEED:
+                roused.append(event.seed_id)
+            roused += [key for key, judgement in event.judgements if judgement.verdict is Verdict.EFFECTIVE]
+        self.restless.update(dict.fromkeys(roused))
+        return tuple(roused)
+
+    def _too_much(self, seed_ids: Iterable[str]) -> bool:
+        """True if so much was said about these seeds that what becomes of it might not fit in one frame."""
+        records = [self.state.records.get(seed_id, EMPTY) for seed_id in seed_ids]
+        facts = sum(len(record.bids) + len(record.others) for record in records)
+        archived_bytes = sum(len(row) for _, row in self._archived(seed_ids))
+        return facts > limits.JUDGEMENTS_AT_ONCE_MAX or archived_bytes > limits.FRAME_BYTES_MAX // 2
 
     def _archived(self, seed_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         for seed_id in seed_ids:
@@ -299,9 +347,6 @@ class Replica:
             row = self.thaw(seed_id)
             if row is not None:
                 yield seed_id, row
-
-    def _archived_bytes(self, seed_ids: Iterable[str]) -> int:
-        return sum(len(row) for _, row in self._archived(seed_ids))
 
     def _thawed(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
         """Take archived seeds back into memory, because something late concerns them; returns their rows."""
@@ -444,7 +489,9 @@ class Replica:
             self.arrivals if unsigned else 0,
             fact_row(fact) if fact is not None and unsigned else None,
             earlier.thawed,
+            decision.asleep,
         )
+        self.asleep += bool(decision.asleep)
         return Applied(
             decision.outcome,
             decision.reason,
@@ -456,6 +503,8 @@ class Replica:
             proof=earlier.cut,
             in_feed=meta.v is not None,
             raw=envelope.raw,
+            asleep=decision.asleep,
+            roused=self._rouse((*earlier.events, *decision.events)) if self.asleep else (),
         )
 
     def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:
@@ -491,10 +540,15 @@ class Replica:
         for raw in record.thawed:
             thawed = decode_seed_row(bytes(raw))
             self.state.readmit(thawed.seed_id, record_of_row(thawed))
-        if record.cut is not None:
+        if isinstance(record, EnvelopeRecord) and record.cut is not None:
             self.feeds.cut(meta.from_, meta.seq, record.cut)
-        for row in record.events:
-            apply(self.state, event_of_row(row, fact))
+        self.asleep += bool(record.asleep)
+        events = [event_of_row(row, fact) for row in record.events]
+        for event in events:
+            apply(self.state, event)
+        self._rouse(events)
+        if isinstance(record, WokenRecord):
+            return None
         seed_id = fact.seed_id if fact is not None else ""
         self._enter(meta, seed_id, record.at_s)
         return meta

@@ -18,6 +18,7 @@ from crabnet.core.applied import combined_hash
 from crabnet.core.records import SegmentRow
 from crabnet.core.replica import Replica
 from crabnet.core.rows import SeedRow, joined, record_of_row, seed_rows
+from crabnet.domain.accumulator import Accumulator
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.state import rehash as rehash_seed
@@ -26,6 +27,7 @@ from crabnet.protocol.feed import Feed, FeedEntry, ForkProof
 from crabnet.protocol.feed import rehash as rehash_feed
 
 _SEEN_PER_ROW: Final = 1_000
+_COVERS_WHAT_COUNTS: Final = 1
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
@@ -46,7 +48,11 @@ class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
 
 
 class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
-    """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive."""
+    """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive.
+
+    ``asleep`` counts facts that were left to sleep, ever; ``restless`` is what some of them may have waited for.
+    ``covers`` is 0 in older checkpoints: their accumulator covers what waits and what is void as well.
+    """
 
     namespace: str
     seeds: str
@@ -55,10 +61,14 @@ class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
     archived: dict[SeedStatus, int] = {}
     segments: tuple[SegmentRow, ...] = ()
     erased: tuple[str, ...] = ()
+    asleep: int = 0
+    restless: tuple[str, ...] = ()
+    covers: int = 0
 
 
 Row = SeedRow | FeedRow | SeenRow | TotalsRow
 _encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="deterministic").encode
 _rows: Final = msgspec.json.Decoder(Row)
 
 
@@ -75,6 +85,8 @@ class Snapshot:
         self._archived = dict(state.archived)
         self._segments = tuple(replica.segments)
         self._erased = tuple(state.erased)
+        self._asleep = replica.asleep
+        self._restless = tuple(replica.restless)
         self._records = state.records.copy()
         self._open_seeds = state.open_seeds.copy()
         self._feeds = {
@@ -117,6 +129,9 @@ class Snapshot:
             self._archived,
             self._segments,
             self._erased,
+            self._asleep,
+            self._restless,
+            _COVERS_WHAT_COUNTS,
         )
 
     def rows(self) -> Iterator[bytes]:
@@ -130,6 +145,16 @@ class Snapshot:
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
             yield from seed_rows(seed_id, record)
+
+
+def _uncovered(records: dict[str, Record], accumulated: int) -> int:
+    """The accumulator of an older checkpoint without what the state hash does not cover any more."""
+    accumulator = Accumulator(accumulated)
+    for seed_id, record in records.items():
+        if record.seed is None or not all(entry.effective for entry in record.others):
+            accumulator.remove(seed_id.encode() + b"\0" + _encode_sorted(record))
+            rehash_seed(accumulator, seed_id, None, record)
+    return accumulator.value()
 
 
 def restore(replica: Replica, rows: Iterable[bytes]) -> None:
@@ -161,11 +186,16 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
             f"the data dir belongs to namespace {totals.namespace!r}, the settings say {replica.namespace!r}:"
             " use one data dir per namespace"
         )
-    replica.state.load(records, int(totals.seeds, 16))
+    accumulated = int(totals.seeds, 16)
+    if totals.covers != _COVERS_WHAT_COUNTS:
+        accumulated = _uncovered(records, accumulated)
+    replica.state.load(records, accumulated)
     for author, number in open_seeds.items():  # of these, some are archived
         replica.state.open_seeds[author] = number
     replica.feeds.load(feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
+    replica.asleep = totals.asleep
+    replica.restless = dict.fromkeys(totals.restless)
     replica.segments = list(totals.segments)
     replica.state.archived.update(totals.archived)
     replica.state.erased.update(totals.erased)

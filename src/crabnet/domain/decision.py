@@ -8,6 +8,8 @@ from __future__ import annotations
 import bisect
 from typing import Final
 
+import msgspec
+
 from crabnet import limits
 from crabnet.domain.fold import judge_last, rebuild, refold
 from crabnet.domain.lifecycle import (
@@ -22,7 +24,18 @@ from crabnet.domain.lifecycle import (
     judge_bid,
     other_order,
 )
-from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, Seed, SeedStatus, Verdict
+from crabnet.domain.model import (
+    EFFECTIVE,
+    Fact,
+    FactKind,
+    Judgement,
+    Progress,
+    Run,
+    Seed,
+    SeedStatus,
+    TaskResult,
+    Verdict,
+)
 from crabnet.domain.state import (
     Command,
     Decision,
@@ -37,6 +50,7 @@ from crabnet.domain.state import (
 from crabnet.errors import Reason
 
 _HARMLESS: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
+_STEPS: Final = frozenset({FactKind.CLAIM, FactKind.SETTLE, FactKind.FORFEIT, FactKind.CLOSE})
 
 
 def decide(state: State, command: Command, now_s: int) -> Decision:
@@ -47,11 +61,10 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
     before = state.records.get(fact.seed_id, EMPTY)
     if _known(before, fact):
         return Decision(Outcome.IGNORED, Reason.DUPLICATE)
-    if fact.kind is FactKind.SEED:
-        refused = _check_definition(fact)
-        if refused is not None:
-            return refused
-    capped = _check_caps(state, before, fact) if fact.signed else None
+    refused = _check_definition(fact) if fact.kind is FactKind.SEED else None
+    if refused is not None:
+        return refused
+    excess, capped = _check_caps(state, before, fact) if fact.signed else (None, None)
     if capped is not None:
         return capped
     if isinstance(command, Propose):
@@ -60,12 +73,32 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
         rule = check_local(before, fact, now_s, command.shunned)
         if rule is not None:
             return Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
-    elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, fact.author):
-        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
+    elif before.seed is None and fact.kind is not FactKind.SEED and _orphans_full(state, before, fact.author):
+        return _no_room(fact, Reason.UNKNOWN_SEED, fact.seed_id)
+    if excess is not None:
+        return _in_its_place(before, fact, excess)
     after, judgements = _with(before, fact)
-    if before.seed is not None and _waiting_full(before, fact, judgements):
-        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
+    body = fact.body
+    if before.seed is not None and isinstance(body, Run | TaskResult) and _waiting_full(before, fact, judgements):
+        return _no_room(fact, Reason.UNKNOWN_CLAIM, body.claim_id or "")
     return _decision(fact, before, after, judgements, proposed=isinstance(command, Propose))
+
+
+def _no_room(fact: Fact, reason: Reason, waits_for: str) -> Decision:
+    """The fact is left out of memory: it sleeps in the journal, or, having no place in a feed, must come again."""
+    if not fact.signed:
+        return Decision(Outcome.IGNORED, Reason.PARKING_FULL)
+    return Decision(Outcome.IGNORED, reason, asleep=waits_for)
+
+
+def _in_its_place(before: Record, fact: Fact, excess: Fact) -> Decision:
+    """A fact that had slept, and comes before one of those that its author may have: the last of them goes."""
+    after = rebuild((*(each for each in before.facts() if each is not excess), fact))
+    judgements = _changed(before, after)
+    event = SeedEvent(fact.seed_id, fact, (excess.key,), judgements, after.progress, (before, after))
+    return msgspec.structs.replace(
+        _decision(fact, before, after, judgements, proposed=False), events=(event,), detail="it had slept"
+    )
 
 
 def _known(record: Record, fact: Fact) -> bool:
@@ -80,23 +113,39 @@ def _known(record: Record, fact: Fact) -> bool:
     return any(entry.fact.key == key for entry in (*record.bids, *record.others))
 
 
-def _check_caps(state: State, before: Record, fact: Fact) -> Decision | None:
-    """The author's facts come in the order of its feed, and so does what they may be: the same in every node."""
+def _check_caps(state: State, before: Record, fact: Fact) -> tuple[Fact | None, Decision | None]:
+    """(What goes, refusal): the first of an author's feed are kept, in every node, whatever has slept meanwhile."""
     caps = state.caps
     if fact.kind is FactKind.SEED:
         if state.open_seeds[fact.author] >= caps.open_seeds_max:
             detail = f"{caps.open_seeds_max} seeds of this author are open; settle or close some"
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OPEN_SEEDS, detail=detail)
-    elif fact.kind is FactKind.BID and len(before.bids) >= caps.bids_per_seed_max:
-        own = sum(entry.fact.author == fact.author for entry in before.bids)
-        if own >= caps.bids_per_seed_max:
-            detail = f"{own} bids of this author on this seed are held"
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail)
-    return None
+            return None, Decision(Outcome.REJECTED, Reason.TOO_MANY_OPEN_SEEDS, detail=detail)
+    elif fact.kind is FactKind.BID:
+        if len(before.bids) >= caps.bids_per_seed_max:
+            own = [entry.fact for entry in before.bids if entry.fact.author == fact.author]
+            return _beyond(own, fact, caps.bids_per_seed_max, Reason.TOO_MANY_OWN_BIDS)
+    elif fact.kind in _STEPS and len(before.others) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX:
+        own = [each.fact for each in before.others if each.fact.author == fact.author and each.fact.kind in _STEPS]
+        return _beyond(own, fact, limits.STEPS_PER_AUTHOR_PER_SEED_MAX, Reason.TOO_MANY_OWN_STEPS)
+    return None, None
 
 
-def _orphans_full(state: State, author: str) -> bool:
-    return state.orphans_total >= limits.ORPHAN_FACTS_MAX or state.orphans[author] >= limits.ORPHAN_FACTS_PER_AUTHOR_MAX
+def _beyond(own: list[Fact], fact: Fact, most: int, reason: Reason) -> tuple[Fact | None, Decision | None]:
+    if len(own) < most:
+        return None, None
+    last = max(own, key=lambda each: each.seq)
+    if fact.seq < last.seq:
+        return last, None
+    what = "bids" if fact.kind is FactKind.BID else "claims and settlements"
+    return None, Decision(Outcome.REJECTED, reason, detail=f"{len(own)} {what} of this author on this seed are held")
+
+
+def _orphans_full(state: State, before: Record, author: str) -> bool:
+    return (
+        state.orphans_total >= limits.ORPHAN_FACTS_MAX
+        or state.orphans[author] >= limits.ORPHAN_FACTS_PER_AUTHOR_MAX
+        or len(before.bids) + len(before.others) >= limits.WAITING_FACTS_PER_SEED_MAX
+    )
 
 
 def _waiting_full(record: Record, fact: Fact, judgements: tuple[tuple[str, Judgement], ...]) -> bool:

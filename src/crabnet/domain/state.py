@@ -81,6 +81,8 @@ class Decision(Struct, frozen=True, gc=False):
     reason: Reason | None
     events: tuple[SeedEvent, ...] = ()
     detail: str = ""
+    asleep: str = ""
+    """The object without which the fact means nothing: there is no room to wait for it in memory."""
 
 
 _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
@@ -217,7 +219,10 @@ class State:
         return self._accumulator.digest()
 
     def load(self, records: dict[str, Record], accumulated: int | None) -> None:
-        """Become the given records. ``accumulated`` is the accumulator's number from a verified checkpoint."""
+        """Become the given records. ``accumulated`` is the accumulator's number from a verified checkpoint.
+
+        Without it that is computed anew from the records, as if nothing were archived.
+        """
         self.records = records
         self.counts.clear()
         self.totals.clear()
@@ -264,14 +269,22 @@ def rehash(accumulator: Accumulator, seed_id: str, before: Record | None, after:
     """Put a seed as it is in the place of the seed as it was: some 50 µs."""
     if before is after:
         return
-    if before is not None:
+    if before is not None and before.seed is not None:
         accumulator.remove(leaf(seed_id, before))
-    if after is not None:
+    if after is not None and after.seed is not None:
         accumulator.add(leaf(seed_id, after))
 
 
 def leaf(seed_id: str, record: Record) -> bytes:
-    """What the state hash covers of one seed."""
+    """What the state hash covers of one seed: the seed, its bids, the other facts that count, and the progress.
+
+    Not what waits or is void: how much of that is in memory depends on what came when. The heads of the feeds say that
+    the same was heard.
+    """
+    others = record.others
+    if not all(entry.effective for entry in others):
+        others = tuple(entry for entry in others if entry.effective)
+        record = Record(record.seed, record.bids, others, record.progress)
     return seed_id.encode() + b"\0" + _encode_leaf(record)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import trio
 
 from crabnet import limits
-from crabnet.core.effects import FeedPlace, Serve
+from crabnet.core.effects import Effects, Serve, Sleep
 from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame, envelopes_of_frame
 from crabnet.node.committer import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair, envelopes_of
 from crabnet.protocol.replay import SeenWindow
-from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 
@@ -33,7 +33,7 @@ class History:
         self._index = index
         self._namespace = namespace
         self._lock = threading.Lock()
-        self._queue: list[tuple[FramePosition, int, list[FeedPlace]]] = []
+        self._queue: list[tuple[FramePosition, int, Effects]] = []
         self._lsn = ledger.last_lsn
         self._reading = threading.Lock()
         self._frames: OrderedDict[FramePosition, list[bytes]] = OrderedDict()
@@ -44,7 +44,7 @@ class History:
         if durable.position is None:
             return
         with self._lock:
-            self._queue.append((durable.position, durable.record_base, durable.effects.places))
+            self._queue.append((durable.position, durable.record_base, durable.effects))
             self._lsn = durable.position.lsn
 
     def flush(self) -> None:
@@ -53,13 +53,30 @@ class History:
             noted, self._queue = self._queue, []
             lsn = self._lsn
         if noted:
-            self._index.add_many(self._entries(noted), lsn)
+            self._index.add_many(self._entries(noted), lsn, self._sleepers(noted))
 
-    def _entries(self, noted: list[tuple[FramePosition, int, list[FeedPlace]]]) -> Iterator[FeedEntry]:
-        for position, base, places in noted:
-            for place in places:
+    def _entries(self, noted: list[tuple[FramePosition, int, Effects]]) -> Iterator[FeedEntry]:
+        for position, base, effects in noted:
+            for place in effects.places:
                 namespace = forks_namespace(self._namespace) if place.fork else self._namespace
                 yield FeedEntry(namespace, place.author, place.seq, place.envelope_id, position, base + place.record_no)
+
+    def _sleepers(self, noted: list[tuple[FramePosition, int, Effects]]) -> Iterator[Sleeper]:
+        for _, _, effects in noted:
+            for each in effects.dormancy:
+                if isinstance(each, Sleep):
+                    yield Sleeper(self._namespace, each.author, each.seq, each.envelope_id, each.parent)
+                else:
+                    yield Sleeper(self._namespace, each.author, each.seq, branch=each.branch)
+
+    def asleep(self, parent: str, after: tuple[str, int]) -> tuple[list[bytes], tuple[str, int] | None]:
+        """Some of the envelopes that wait for ``parent``, behind a place (author, seq), and where to go on, if so."""
+        self.flush()
+        with self._reading:
+            rows = self._index.asleep(self._namespace, parent, after, limits.SLEEPERS_WOKEN_AT_ONCE)
+            found = [self._frame(row.position)[row.record_no] for row in rows]
+        more = len(rows) == limits.SLEEPERS_WOKEN_AT_ONCE
+        return found, (rows[-1].author, rows[-1].seq) if more else None
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""

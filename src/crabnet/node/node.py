@@ -39,6 +39,7 @@ from crabnet.node.signatures import Signatures
 from crabnet.node.store import Store, open_store
 from crabnet.node.verifier import processors
 from crabnet.node.views import find_seeds
+from crabnet.node.waking import Waker
 from crabnet.node.watching import Watch
 from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig, task_of
 from crabnet.settings import Settings
@@ -248,6 +249,7 @@ class Node:
         )
         self._stack.push_async_callback(self._close_events)
         self.committer = Committer(store.ledger, self._release)
+        self.waker = Waker(self.core, self.history, self.committer, self.reporter.notify, self.clock_ms)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         self._stack.callback(runner.close)
@@ -337,6 +339,7 @@ class Node:
         await self.committer.submit(effects)
         nursery.start_soon(self._watched, self._write_events)
         nursery.start_soon(self._watched, self.outbox.run)
+        nursery.start_soon(self._watched, self.waker.run)
         if not self.listen:
             return
         report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
@@ -416,6 +419,8 @@ class Node:
         for item in durable:
             effects = item.effects
             self.history.note(item)
+            if effects.roused:
+                self.waker.rouse()
             for notice in effects.notices:
                 self.reporter.notify(notice.kind, notice.fields)
             for send in effects.sends:

@@ -17,6 +17,8 @@ from crabnet.core.records import (
     EnvelopeRecord,
     ForkRecord,
     ProofRecord,
+    Record,
+    WokenRecord,
     decode_frame,
     envelope_of,
     is_frame_of_records,
@@ -34,7 +36,7 @@ from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive import Archive, SegmentInfo
 from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
-from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
 from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
@@ -216,24 +218,43 @@ def _demand_namespace(core: Core, held: object) -> None:
 def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
     index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
     entries: list[FeedEntry] = []
+    sleepers: list[Sleeper] = []
     if index.last_lsn < ledger.last_lsn:
         # What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
         layout = Layout(settings.data_dir)
         for frame in walk_journal(files, layout, is_frame_of_records, after_lsn=index.last_lsn):
             if not isinstance(frame, Frame) or not index.last_lsn < frame.lsn <= ledger.last_lsn:
                 continue
-            entries.extend(index_entries(frame, settings.namespace))
+            records = decode_frame(frame.payload)
+            entries.extend(index_entries(records, frame, settings.namespace))
+            sleepers.extend(sleepers_of(records, settings.namespace))
             if len(entries) >= _INDEX_BATCH:
-                index.add_many(entries, frame.lsn)
-                entries = []
+                index.add_many(entries, frame.lsn, sleepers)
+                entries, sleepers = [], []
     if entries or index.last_lsn < ledger.last_lsn:
-        index.add_many(entries, ledger.last_lsn)
+        index.add_many(entries, ledger.last_lsn, sleepers)
     return index
 
 
-def index_entries(frame: Frame, namespace: str) -> Iterator[FeedEntry]:
+def sleepers_of(records: list[Record], namespace: str) -> Iterator[Sleeper]:
+    """Whose facts sleep after these records, and whose do not any more."""
+    for record in records:
+        if isinstance(record, EnvelopeRecord) and record.fact is None and (record.cut is not None or record.asleep):
+            meta = envelope_of(record).meta
+            if record.cut is not None:
+                yield Sleeper(namespace, meta.from_, meta.seq, branch=True)
+        elif isinstance(record, WokenRecord):
+            meta = envelope_of(record).meta
+            yield Sleeper(namespace, meta.from_, meta.seq)
+        else:
+            continue
+        if record.asleep:
+            yield Sleeper(namespace, meta.from_, meta.seq, meta.id, record.asleep)
+
+
+def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
     """Where the feed envelopes of a frame lie, and its evidence of forks."""
-    for record_no, record in enumerate(decode_frame(frame.payload)):
+    for record_no, record in enumerate(records):
         if isinstance(record, EnvelopeRecord) and record.fact is None:
             meta = envelope_of(record).meta
             yield FeedEntry(namespace, meta.from_, meta.seq, meta.id, frame.position, record_no)

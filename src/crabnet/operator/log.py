@@ -21,6 +21,7 @@ from crabnet.core.records import (
     ProofRecord,
     Record,
     Via,
+    WokenRecord,
     decode_frame,
     envelope_of,
     fact_of_row,
@@ -145,7 +146,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
         envelope = envelope_of(record)
         meta, fact = envelope.meta, _fact(record, envelope)
     decision, reason, status = "rejected", str(Reason.FORK.value), ""
-    if isinstance(record, EnvelopeRecord | FactRecord):
+    if isinstance(record, EnvelopeRecord | FactRecord | WokenRecord):
         decision, reason = record.outcome.value, "" if record.reason is None else record.reason.value
         seed_id = "" if fact is None else fact.seed_id
         status = next((e.progress.status.value for e in reversed(record.events) if e.seed_id == seed_id), "")
@@ -167,7 +168,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
     )
 
 
-def _via(record: EnvelopeRecord | ForkRecord | FactRecord) -> str | None:
+def _via(record: EnvelopeRecord | ForkRecord | FactRecord | WokenRecord) -> str | None:
     if isinstance(record, EnvelopeRecord):
         return record.via.value
     return Via.IMPORT.value if isinstance(record, FactRecord) else None
@@ -180,7 +181,7 @@ def _utc(at_s: int) -> str:
         return f"@{at_s}"
 
 
-def _fact(record: EnvelopeRecord | ForkRecord, envelope: Envelope) -> Fact | None:
+def _fact(record: EnvelopeRecord | ForkRecord | WokenRecord, envelope: Envelope) -> Fact | None:
     """What an envelope states, also when it was refused or lost a fork."""
     try:
         if isinstance(record, EnvelopeRecord) and (record.fact is not None or any(e.adds for e in record.events)):

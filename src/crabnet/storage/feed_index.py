@@ -19,16 +19,21 @@ from crabnet.limits import FEED_INDEX_ROWS_PER_QUERY_MAX
 from crabnet.storage.files import Files, OpenMode, guarded
 from crabnet.storage.journal import FramePosition
 
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE feed (feed_no INTEGER PRIMARY KEY, namespace TEXT NOT NULL, author TEXT NOT NULL,
                    UNIQUE (namespace, author));
 CREATE TABLE entry (feed_no INTEGER NOT NULL, seq INTEGER NOT NULL, envelope_id TEXT NOT NULL, lsn INTEGER NOT NULL,
                     segment_first_lsn INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
                     record_no INTEGER NOT NULL, PRIMARY KEY (feed_no, seq, envelope_id)) WITHOUT ROWID;
+CREATE TABLE asleep (parent TEXT NOT NULL, feed_no INTEGER NOT NULL, seq INTEGER NOT NULL, envelope_id TEXT NOT NULL,
+                     PRIMARY KEY (parent, feed_no, seq)) WITHOUT ROWID;
+CREATE INDEX asleep_place ON asleep (feed_no, seq);
 CREATE TABLE marker (one INTEGER PRIMARY KEY CHECK (one = 1), last_lsn INTEGER NOT NULL);
 INSERT INTO marker VALUES (1, 0);
 """
+_FORGET_ONE: Final = "DELETE FROM asleep WHERE feed_no = ? AND seq = ?"
+_FORGET_BRANCH: Final = "DELETE FROM asleep WHERE feed_no = ? AND seq >= ?"
 _DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
 
@@ -44,6 +49,20 @@ class FeedEntry(NamedTuple):
     record_no: int
 
 
+class Sleeper(NamedTuple):
+    """An envelope whose content waits for the object ``parent``; with parent "" it waits no longer.
+
+    With ``branch`` nor does anything behind it in its feed.
+    """
+
+    namespace: str
+    author: str
+    seq: int
+    envelope_id: str = ""
+    parent: str = ""
+    branch: bool = False
+
+
 class FeedIndex:
     """The open index. Safe to use from several threads; every call may block on the disk.
 
@@ -57,6 +76,7 @@ class FeedIndex:
         self._connection = connection
         self._lock = threading.Lock()
         self._feed_numbers: dict[tuple[str, str], int] = {}
+        self._emptied = False
 
     @classmethod
     def open(cls, files: Files, path: Path, *, journal_last_lsn: int) -> Self:
@@ -78,15 +98,26 @@ class FeedIndex:
             row = connection.execute("SELECT last_lsn FROM marker").fetchone()
             return int(row[0])
 
-    def add_many(self, entries: Iterable[FeedEntry], last_lsn: int) -> None:
-        """Add entries and move the marker to ``last_lsn``, in one transaction. Adding one again changes nothing."""
+    def add_many(self, entries: Iterable[FeedEntry], last_lsn: int, sleepers: Iterable[Sleeper] = ()) -> None:
+        """Add entries and move the marker to ``last_lsn``, in one transaction. Adding one again changes nothing.
+
+        ``sleepers`` are taken in their order. After damage the marker stays where it is, so that the next ``open``
+        finds everything to be indexed again.
+        """
         with self._work("write") as connection, connection:
             rows = [
                 (self._feed_no(connection, each), each.seq, each.envelope_id, *each.position, each.record_no)
                 for each in entries
             ]
             connection.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            connection.execute("UPDATE marker SET last_lsn = max(last_lsn, ?)", (last_lsn,))
+            for sleeper in sleepers:
+                place = (self._feed_no(connection, sleeper), sleeper.seq)
+                connection.execute(_FORGET_BRANCH if sleeper.branch else _FORGET_ONE, place)
+                if sleeper.parent:
+                    row = (sleeper.parent, *place, sleeper.envelope_id)
+                    connection.execute("INSERT INTO asleep VALUES (?, ?, ?, ?)", row)
+            if not self._emptied:
+                connection.execute("UPDATE marker SET last_lsn = max(last_lsn, ?)", (last_lsn,))
 
     def find(self, namespace: str, author: str, seq_from: int, limit: int) -> list[FeedEntry]:
         """At most ``limit`` entries of a feed from ``seq_from`` on, by (seq, envelope id): a fork shows as two."""
@@ -99,6 +130,23 @@ class FeedIndex:
             ).fetchall()
         return [FeedEntry(namespace, author, row[0], row[1], FramePosition(*row[2:6]), row[6]) for row in rows]
 
+    def asleep(self, namespace: str, parent: str, after: tuple[str, int], limit: int) -> list[FeedEntry]:
+        """At most ``limit`` entries that wait for ``parent``, by author and seq, behind the place ``after``.
+
+        Raises ``RefusedError`` after damage, until everything was indexed again.
+        """
+        if self._emptied:
+            raise RefusedError(f"{self._path} was damaged; it is whole again after a restart", Reason.UNAVAILABLE)
+        with self._work("read") as connection:
+            rows = connection.execute(
+                "SELECT f.author, e.seq, e.envelope_id, lsn, segment_first_lsn, offset, length, record_no FROM asleep a"
+                " JOIN feed f ON f.feed_no = a.feed_no AND f.namespace = ?"
+                " JOIN entry e ON e.feed_no = a.feed_no AND e.seq = a.seq AND e.envelope_id = a.envelope_id"
+                " WHERE a.parent = ? AND (f.author, a.seq) > (?, ?) ORDER BY f.author, a.seq LIMIT ?",
+                (namespace, parent, *after, min(limit, FEED_INDEX_ROWS_PER_QUERY_MAX)),
+            ).fetchall()
+        return [FeedEntry(namespace, row[0], row[1], row[2], FramePosition(*row[3:7]), row[7]) for row in rows]
+
     def clear(self) -> None:
         """Empty the index; ``last_lsn`` is 0 afterwards."""
         with self._lock:
@@ -109,7 +157,7 @@ class FeedIndex:
         with self._lock, suppress(sqlite3.Error):
             self._connection.close()
 
-    def _feed_no(self, connection: sqlite3.Connection, entry: FeedEntry) -> int:
+    def _feed_no(self, connection: sqlite3.Connection, entry: FeedEntry | Sleeper) -> int:
         key = (entry.namespace, entry.author)
         number = self._feed_numbers.get(key)
         if number is None:
@@ -133,6 +181,7 @@ class FeedIndex:
             except (sqlite3.Error, OverflowError, TypeError) as error:
                 self._feed_numbers.clear()
                 if _is_damage(error):
+                    self._emptied = True
                     self._reset()
                     raise RefusedError(
                         f"{self._path} was damaged and is built again from the journal", Reason.UNAVAILABLE
