@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crabnet import limits
+from crabnet.core.applied import Applied
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.replica import Replica
 from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed, Settlement
@@ -110,11 +114,13 @@ def fresh() -> Replica:
 
 
 class Node:
-    """A replica that hears of envelopes again and again, as by sync, and journals what it does."""
+    """A replica that hears of envelopes again and again, as by sync, journals what it does, and wakes what sleeps."""
 
     def __init__(self) -> None:
         self.replica = fresh()
         self.journal: list[bytes] = []
+        self.asleep: dict[tuple[str, int], tuple[str, bytes]] = {}
+        self.slept = 0
 
     def settle(self, raws: list[bytes]) -> str:
         while True:
@@ -122,10 +128,50 @@ class Node:
             for raw in raws:
                 for applied in self.replica.receive(raw, LATER_S):
                     assert applied.outcome in Outcome
-                    if applied.record is not None:
-                        self.journal.append(applied.record)
+                    self._keep(applied)
+                while self.replica.restless:
+                    self._wake()
             if self.replica.state_hash() == before:
                 return before
+
+    def _keep(self, applied: Applied) -> None:
+        meta = applied.meta
+        if applied.record is not None:
+            self.journal.append(applied.record)
+        if meta is None or not (applied.in_feed or applied.woken):
+            return
+        if applied.proof is not None:
+            for place in [place for place in self.asleep if place[0] == meta.from_ and place[1] >= meta.seq]:
+                del self.asleep[place]
+        raw = self.asleep.pop((meta.from_, meta.seq), ("", b""))[1] or applied.raw
+        if applied.asleep:
+            self.asleep[meta.from_, meta.seq] = (applied.asleep, raw)
+            self.slept += 1
+
+    def _wake(self) -> None:
+        parent = next(iter(self.replica.restless))
+        for _, raw in sorted(place for place in self.asleep.items() if place[1][0] == parent):
+            woken = self.replica.wake(raw[1], parent, LATER_S)
+            if woken is not None:
+                self._keep(woken)
+        del self.replica.restless[parent]
+
+
+@contextmanager
+def room(facts: int) -> Iterator[None]:
+    """No more than so many facts may wait in memory for one seed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "WAITING_FACTS_PER_SEED_MAX", facts)
+        yield
+
+
+def counting(replica: Replica) -> dict[str, object]:
+    """Where all seeds stand, and by what."""
+    return {
+        seed_id: (record.seed, record.bids, [entry for entry in record.others if entry.effective], record.progress)
+        for seed_id, record in replica.state.records.items()
+        if record.seed is not None
+    }
 
 
 def check(number: int) -> None:
@@ -141,10 +187,15 @@ def check(number: int) -> None:
         assert node.settle(order) == expected_hash
         assert node.replica.state.records == expected.replica.state.records
         assert node.replica.feeds.heads() == expected.replica.feeds.heads()
-        replayed = fresh()
-        for record in decode_frame(frame_of(node.journal)):
-            replayed.replay(record)
-        assert replayed.state_hash() == expected_hash
+        tight = Node()
+        with room(random.randint(0, 2)):
+            assert tight.settle(order) == expected_hash
+        assert counting(tight.replica) == counting(expected.replica)
+        for journal in (node.journal, tight.journal):
+            replayed = fresh()
+            for record in decode_frame(frame_of(journal)):
+                replayed.replay(record)
+            assert replayed.state_hash() == expected_hash
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -160,7 +211,7 @@ def test_any_order_gives_the_same_hash_at_length() -> None:
 
 def test_the_sets_hold_what_they_should() -> None:
     """Guards the property: forks are resolved, seeds are claimed and settled, all kinds occur."""
-    forks = claimed = settled = 0
+    forks = claimed = settled = slept = 0
     kinds: set[FactKind] = set()
     for number in range(80):
         node = Node()
@@ -170,5 +221,9 @@ def test_the_sets_hold_what_they_should() -> None:
             claimed += record.progress.claim_id is not None
             settled += record.progress.settled_at is not None
             kinds |= {fact.kind for fact in record.facts()}
+        tight = Node()
+        with room(0):
+            tight.settle(envelopes(number))
+        slept += tight.slept
     assert kinds == set(FactKind)
-    assert min(forks, claimed, settled) > 10
+    assert min(forks, claimed, settled, slept) > 10

@@ -464,7 +464,8 @@ def test_one_author_cannot_fill_the_place_of_orphans() -> None:
     for number in range(limits.ORPHAN_FACTS_PER_AUTHOR_MAX):
         assert observe(state, scribe.bid(f"unknown-{number % 100}", STRANGER)).reason is Reason.UNKNOWN_SEED
     full = observe(state, scribe.bid("unknown", STRANGER))
-    assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.PARKING_FULL, ())
+    assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.UNKNOWN_SEED, ())
+    assert full.asleep == "unknown"
     assert observe(state, scribe.bid("unknown", WORKER)).reason is Reason.UNKNOWN_SEED
     assert state.orphans_total == limits.ORPHAN_FACTS_PER_AUTHOR_MAX + 1
 
@@ -474,7 +475,7 @@ def test_all_authors_together_cannot_fill_it_either() -> None:
     scribe, state = Scribe(), State()
     for number in range(limits.ORPHAN_FACTS_MAX):
         observe(state, scribe.bid(f"unknown-{number}", f"author-{number % 60}"))
-    assert observe(state, scribe.bid("unknown", WORKER)).reason is Reason.PARKING_FULL
+    assert observe(state, scribe.bid("unknown", WORKER)).asleep == "unknown"
     assert state.orphans_total == limits.ORPHAN_FACTS_MAX
 
 
@@ -485,7 +486,8 @@ def test_facts_that_wait_within_one_seed_are_bounded() -> None:
         decision = observe(story.state, story.scribe.result(story.seed, "unknown", f"author-{number % 60}"))
         assert decision.reason is Reason.UNKNOWN_CLAIM
     full = observe(story.state, story.scribe.result(story.seed, "unknown", STRANGER))
-    assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.PARKING_FULL, ())
+    assert (full.outcome, full.reason, full.events) == (Outcome.IGNORED, Reason.UNKNOWN_CLAIM, ())
+    assert full.asleep == "unknown"
     story.claims()
     story.returns()
     story.accepts()

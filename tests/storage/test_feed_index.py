@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
-from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
 from crabnet.storage.journal import FramePosition
 from tests.storage.support import FILES
 
@@ -48,6 +48,58 @@ def test_a_fork_shows_as_two_entries(tmp_path: Path) -> None:
     index.add_many([entry(1, envelope_id="b"), entry(1, envelope_id="a")], 2)
     assert [each.envelope_id for each in index.find("default", "alice", 1, 10)] == ["a", "b"]
     index.close()
+
+
+def asleep(seq: int, parent: str, author: str = "alice") -> Sleeper:
+    return Sleeper("default", author, seq, f"id-{author}-{seq}", parent)
+
+
+def test_sleepers_are_found_by_what_they_wait_for(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    entries = [entry(seq) for seq in (1, 2, 3)] + [entry(1, "bob"), entry(1, namespace="other")]
+    sleepers = [asleep(3, "seed"), asleep(1, "seed"), asleep(2, "another"), asleep(1, "seed", "bob")]
+    index.add_many(entries, 7, sleepers)
+    assert index.asleep("default", "seed", ("", 0), 10) == [entry(1), entry(3), entry(1, "bob")]
+    assert index.asleep("default", "seed", ("", 0), 2) == [entry(1), entry(3)]
+    assert index.asleep("default", "seed", ("alice", 3), 10) == [entry(1, "bob")]
+    assert index.asleep("default", "nothing", ("", 0), 10) == []
+    assert index.asleep("other", "seed", ("", 0), 10) == []
+    index.close()
+    again = open_index(tmp_path)
+    assert again.asleep("default", "another", ("", 0), 10) == [entry(2)]
+    again.close()
+
+
+def test_sleepers_wake_and_wait_for_something_else(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(seq) for seq in (1, 2, 3, 4)], 7, [asleep(seq, "seed") for seq in (1, 2, 3, 4)])
+    index.add_many([], 8, [Sleeper("default", "alice", 1), asleep(2, "claim")])
+    assert index.asleep("default", "seed", ("", 0), 10) == [entry(3), entry(4)]
+    assert index.asleep("default", "claim", ("", 0), 10) == [entry(2)]
+    other = FeedEntry(*entry(3)[:3], "other", *entry(3)[4:])
+    branch = [Sleeper("default", "alice", 3, branch=True), Sleeper("default", "alice", 3, "other", "seed")]
+    index.add_many([other], 9, branch)
+    assert index.asleep("default", "seed", ("", 0), 10) == [other]
+    index.close()
+
+
+def test_after_damage_everything_is_to_be_indexed_again(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(seq) for seq in range(1, 500)], 500)
+    other = sqlite3.connect(tmp_path / "index.sqlite")
+    other.execute("DROP TABLE entry")
+    other.commit()
+    other.close()
+    with pytest.raises(RefusedError):
+        index.find("default", "alice", 1, 10)
+    index.add_many([entry(5_000)], 600)
+    assert index.last_lsn == 0
+    with pytest.raises(RefusedError, match="after a restart"):
+        index.asleep("default", "seed", ("", 0), 10)
+    index.close()
+    again = open_index(tmp_path)
+    assert again.last_lsn == 0
+    again.close()
 
 
 def test_the_marker_never_goes_back(tmp_path: Path) -> None:

@@ -322,14 +322,20 @@ class Replica:
         )
 
     def _rouse(self, events: Iterable[SeedEvent]) -> tuple[str, ...]:
-        """What counts from now on, and may have been waited for by facts that sleep."""
+        """The seeds and claims that count from now on, and for which facts may have slept."""
         if not self.asleep:
             return ()
         roused: list[str] = []
         for event in events:
             if event.fact is not None and event.fact.kind is FactKind.SEED:
                 roused.append(event.seed_id)
-            roused += [key for key, judgement in event.judgements if judgement.verdict is Verdict.EFFECTIVE]
+            counting = {key for key, judgement in event.judgements if judgement.verdict is Verdict.EFFECTIVE}
+            record = self.state.records.get(event.seed_id, EMPTY)
+            roused += [
+                entry.fact.key
+                for entry in record.others
+                if entry.fact.kind is FactKind.CLAIM and entry.fact.key in counting
+            ]
         self.restless.update(dict.fromkeys(roused))
         return tuple(roused)
 

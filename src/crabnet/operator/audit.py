@@ -21,6 +21,7 @@ from crabnet.core.records import (
     ProofRecord,
     Record,
     SegmentRow,
+    WokenRecord,
     decode_frame,
     envelope_of,
     event_row,
@@ -311,7 +312,7 @@ class _Audit:
             self._break(frame.lsn, frame.hash)
             return
         for record in records:
-            if isinstance(record, EnvelopeRecord | ForkRecord | ProofRecord):
+            if isinstance(record, EnvelopeRecord | ForkRecord | ProofRecord | WokenRecord):
                 envelope_id, wrong = self._checker.check(record)
                 if wrong:
                     index = FRAME_PREFIX_BYTES + max(0, frame.payload.find(bytes(record.raw)))

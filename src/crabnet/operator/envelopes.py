@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, envelope_of, record_fact
+from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, WokenRecord, envelope_of, record_fact
 from crabnet.errors import DataDirDamagedError
 from crabnet.limits import ENVELOPE_BYTES_MAX
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Admitted
@@ -70,8 +70,10 @@ class EnvelopeChecker:
             if feed.head_seq
         ]
 
-    def check(self, record: EnvelopeRecord | ForkRecord | ProofRecord) -> tuple[str, str]:
+    def check(self, record: EnvelopeRecord | ForkRecord | ProofRecord | WokenRecord) -> tuple[str, str]:
         """(envelope id, what is wrong with it or nothing)."""
+        if isinstance(record, WokenRecord):
+            return self._woken(record)
         envelope_id, wrong, author = self._check(record)
         if wrong and author:
             self._broken.add(author)
@@ -99,6 +101,19 @@ class EnvelopeChecker:
         if isinstance(record, ForkRecord):
             return meta.id, self._fork(record, meta), ""
         return meta.id, self._place(record, meta) or _content(record), meta.from_
+
+    def _woken(self, record: WokenRecord) -> tuple[str, str]:
+        """An envelope whose fact had slept stands in its feed already; the record repeats it."""
+        admitted = self._admission.admit(bytes(record.raw), record.at_s)
+        if not isinstance(admitted, Admitted):
+            return "" if admitted.meta is None else admitted.meta.id, f"{admitted.reason.value}: {admitted.detail}"
+        meta = admitted.envelope.meta
+        feed = self.feeds.get(meta.from_)
+        held = feed.entry(meta.seq)
+        if not 0 < meta.seq <= feed.head_seq or (held is not None and held.id != meta.id):
+            excused = self._holes > self._holes_known.get(meta.from_, 0)
+            return meta.id, "" if excused else f"it does not stand at seq {meta.seq} of its feed"
+        return meta.id, _content(record)
 
     def _unsigned(self, record: EnvelopeRecord | ForkRecord) -> str:
         if isinstance(record, ForkRecord):
@@ -146,9 +161,9 @@ class EnvelopeChecker:
         return "" if (evidence.meta.from_, evidence.meta.seq, ids) == said else "it proves another fork than it says"
 
 
-def _content(record: EnvelopeRecord) -> str:
+def _content(record: EnvelopeRecord | WokenRecord) -> str:
     """What is wrong between a signed envelope and the changes that its record makes."""
-    if record.fact is not None:
+    if isinstance(record, EnvelopeRecord) and record.fact is not None:
         return "the record states a fact in place of that of its signed envelope"
     try:
         fact = record_fact(record, envelope_of(record))

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame
+from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, WokenRecord, decode_frame
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
@@ -311,5 +311,5 @@ def _entries_of(frame: Frame) -> Iterator[bytes]:
             yield msgspec.json.encode(record.fact)
         elif isinstance(record, ProofRecord):
             yield from envelopes_of(bytes(record.raw))
-        elif not isinstance(record, ArchiveRecord):
+        elif not isinstance(record, ArchiveRecord | WokenRecord):
             yield bytes(record.raw)
