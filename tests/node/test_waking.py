@@ -45,10 +45,11 @@ async def woken(node: Node, scene: Scene, bids: int) -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.parametrize("bound", ["SLEEPERS_WOKEN_AT_ONCE", "SYNC_RESPONSE_BYTES_MAX"])
 async def test_more_than_one_reading_is_woken_when_the_seed_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SLEEPERS_WOKEN_AT_ONCE", 2)
+    monkeypatch.setattr(limits, bound, 2)
     scene = Scene()
     seed = scene.seed()
     bids = [scene.bid(by) for by in (scene.worker, scene.rival, scene.worker, scene.rival, scene.worker)]

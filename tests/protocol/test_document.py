@@ -267,6 +267,7 @@ NUMBERS = {
         limits.ORPHAN_FACTS_MAX,
         limits.ORPHAN_FACTS_PER_AUTHOR_MAX,
         limits.WAITING_FACTS_PER_SEED_MAX,
+        limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
         limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
         limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
     ],

@@ -70,13 +70,25 @@ class History:
                     yield Sleeper(self._namespace, each.author, each.seq, branch=each.branch)
 
     def asleep(self, parent: str, after: tuple[str, int]) -> tuple[list[bytes], tuple[str, int] | None]:
-        """Some of the envelopes that wait for ``parent``, behind a place (author, seq), and where to go on, if so."""
+        """Some of the envelopes that wait for ``parent``, behind a place (author, seq), and where to go on, if so.
+
+        At most SYNC_RESPONSE_BYTES_MAX but at least one, if there is one.
+        """
         self.flush()
         with self._reading:
             rows = self._index.asleep(self._namespace, parent, after, limits.SLEEPERS_WOKEN_AT_ONCE)
-            found = [self._frame(row.position)[row.record_no] for row in rows]
-        more = len(rows) == limits.SLEEPERS_WOKEN_AT_ONCE
-        return found, (rows[-1].author, rows[-1].seq) if more else None
+            found: list[bytes] = []
+            size = 0
+            for row in rows:
+                raw = self._frame(row.position)[row.record_no]
+                size += len(raw)
+                if found and size > limits.SYNC_RESPONSE_BYTES_MAX:
+                    break
+                found.append(raw)
+        if len(found) == len(rows) < limits.SLEEPERS_WOKEN_AT_ONCE:
+            return found, None
+        last = rows[len(found) - 1]
+        return found, (last.author, last.seq)
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""
