@@ -62,7 +62,7 @@ ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
 WAITING_FACTS_PER_SEED_MAX: Final = 4_096
 """Facts that wait in memory for one seed, or within it for a claim: what judges them at once stays within one frame."""
 SLEEPERS_WOKEN_AT_ONCE: Final = 64
-WAKE_RETRY_S: Final = 10
+WAKE_RETRY_S: Final = 60
 """Until sleeping facts are looked for again that could not be read."""
 JUDGEMENTS_AT_ONCE_MAX: Final = 32_768
 """Facts of the seeds that one envelope takes back: what becomes of all of them stays within one frame."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from crabnet.core.records import Via, decode_frame
 from crabnet.core.replica import Replica
+from crabnet.core.sleepers import Sleepers
 from crabnet.core.snapshot import restore
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import leaf
@@ -34,7 +35,7 @@ DurableLsn = Callable[[Path], int | None]
 
 
 class SeedState(Struct, frozen=True, gc=False):
-    """How a seed stands on one side. ``digest`` covers everything that was said about it."""
+    """How a seed stands on one side. ``facts`` are those that count, ``digest`` covers them and what became of them."""
 
     status: str
     attempt: int
@@ -153,7 +154,7 @@ def _seed_state(seed_id: str, record: Record) -> SeedState:
         progress.status.value,
         progress.attempt,
         len(record.bids),
-        sum(1 for _ in record.facts()),
+        1 + len(record.bids) + sum(entry.effective for entry in record.others),
         progress.claimed_by,
         progress.result_id,
         hashlib.sha256(leaf(seed_id, record)).hexdigest()[:32],
@@ -161,7 +162,11 @@ def _seed_state(seed_id: str, record: Record) -> SeedState:
 
 
 def _side(name: str, replica: Replica, *, partial: bool = False) -> Side:
-    seeds = {seed_id: _seed_state(seed_id, record) for seed_id, record in replica.state.records.items()}
+    seeds = {
+        seed_id: _seed_state(seed_id, record)
+        for seed_id, record in replica.state.records.items()
+        if record.seed is not None
+    }
     return Side(name, replica.namespace, replica.state_hash(), replica.feeds.heads(), seeds, partial)
 
 
@@ -204,8 +209,11 @@ def _load_export(files: Files, name: str, path: Path) -> Side:
     if not header.is_full:
         heads = {author: (entry.seq, entry.id) for author, entry in header.heads.items()}
         return Side(name, header.namespace, "", heads, {}, partial=True)
+    sleepers = Sleepers(replica)
     for raw in read_entries(files, export):
-        replica.receive(raw, header.created_at, via=Via.IMPORT)
+        for applied in replica.receive(raw, header.created_at, via=Via.IMPORT):
+            sleepers.keep(applied, applied.raw)
+        sleepers.wake(header.created_at)
     return _side(name, replica)
 
 
