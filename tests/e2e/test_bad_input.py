@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -244,12 +244,33 @@ def test_a_command_for_another_namespace_than_the_nodes(nodes: Nodes) -> None:
     assert crabnet(*PUBLISH, "--namespace", "default", *quiet(node.data_dir)).returncode == 0
 
 
+@pytest.fixture
+def hangups(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What these tests start hears or ignores that its terminal has gone, whatever they were started by."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("hangups", [signal.SIG_DFL], indirect=True, ids=[""])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("hangups")
 def test_signals_end_a_node_in_order(nodes: Nodes, number: int, code: int) -> None:
     node = nodes.start("node")
     node.publish()
     assert node.end(number) == code
     assert (node.data_dir / "sealed").exists()
+
+
+@pytest.mark.parametrize("hangups", [signal.SIG_IGN], indirect=True, ids=["nohup"])
+@pytest.mark.usefixtures("hangups")
+def test_a_node_that_was_started_to_outlive_its_terminal_does(nodes: Nodes) -> None:
+    node = nodes.start("node")
+    assert node.process is not None
+    node.process.send_signal(signal.SIGHUP)
+    seed_id = node.publish()
+    assert node.seed_ids() == {seed_id}
+    assert node.end(signal.SIGTERM) == 0
 
 
 def test_rules_without_a_node(tmp_path: Path) -> None:
