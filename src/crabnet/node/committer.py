@@ -51,6 +51,7 @@ class Committer:
         self._boundaries: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._crossed: list[Callable[[], None]] = []
         self._thread: CallThread[FramePosition] | None = None
+        self._over: trio.Event | None = None
         self.frames = 0
         self.records = 0
 
@@ -94,18 +95,22 @@ class Committer:
 
     async def run(self) -> None:
         """Commit until cancelled. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
-        with CallThread[FramePosition]("crabnet-journal") as self._thread:
-            try:
+        self._over = trio.Event()
+        try:
+            with CallThread[FramePosition]("crabnet-journal") as self._thread:
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     while self._pending:
                         await self._commit(self._take())
-            finally:
-                self._thread = None
+        finally:
+            self._thread = None
+            self._over.set()
 
     async def flush(self) -> None:
-        """Commit all that is pending; for shutdown, when ``run`` is over."""
+        """Wait for the end of ``run``, which is cancelled by now, and commit all that is pending; for shutdown."""
+        if self._over is not None:
+            await self._over.wait()
         while self._pending and self._failure is None:
             await self._commit(self._take())
 
