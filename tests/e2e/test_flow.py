@@ -138,6 +138,7 @@ def test_an_unroutable_target_does_not_undo_anything(nodes: Nodes) -> None:
     worker = nodes.start("worker", [publisher.listen, "240.0.0.1:9"])
     seed_id = whole_job(publisher, worker)
     converge([publisher, worker], [seed_id])
+    worker.await_event("run_finished", seed_id=seed_id)
     assert len(worker.events("run_started", seed_id=seed_id)) == 1
     for node in (publisher, worker):
         event = node.await_event("send_failed", address="240.0.0.1:9")
