@@ -125,7 +125,7 @@ def test_archived_seeds_count_also_after_a_restart() -> None:
     restarted = new_core()
     restore(restarted.replica, list(Snapshot(replica).rows()))
     for each in (core, restarted):
-        each.replica.thaw = rows.get
+        each.replica.attic.thaw = rows.get
     void, closing, allowed = publish(author)[1], close(author, first), publish(author)[1]
     for each in (core, restarted):
         assert tell(each, void) == VOID_SEED

@@ -71,7 +71,7 @@ def test_a_fork_brings_back_from_the_archive_what_one_frame_takes(
     archive = {seed_id: seed_row(seed_id, record) for seed_id, record in records.items()}
     replica.archive(SegmentRow(1, "00" * 32, len(archive)), tuple(archive), NOW_S)
     assert not replica.state.records
-    replica.thaw = archive.get
+    replica.attic.thaw = archive.get
     held = replica.feeds.get(creator.id).entry(1)
     assert held is not None
     other = Author("creator")

@@ -57,7 +57,7 @@ class Journal:
 
     def wake(self) -> list[str]:
         """Do as the node does; what was roused."""
-        roused = list(self.core.replica.restless)
+        roused = list(self.core.replica.dormancy.restless)
         for parent in roused:
             raws = [self._raws[each.envelope_id] for each in self.sleepers.values() if each.parent == parent]
             effects = Effects()
@@ -92,10 +92,10 @@ def test_an_orphan_without_room_takes_its_place_and_counts_once_its_seed_comes()
     assert journal.tell(seed).roused == [scene.seed_id]
     assert journal.wake() == [scene.seed_id]
     assert [entry.fact.key for entry in journal.core.record(scene.seed_id).bids] == [scene.bid_id]
-    assert (journal.sleepers, journal.core.replica.restless) == ({}, {})
+    assert (journal.sleepers, journal.core.replica.dormancy.restless) == ({}, {})
     twin = journal.replayed()
     assert twin.replica.state_hash() == journal.core.replica.state_hash()
-    assert scene.seed_id in twin.replica.restless
+    assert scene.seed_id in twin.replica.dormancy.restless
 
 
 @pytest.mark.usefixtures("no_room")
@@ -107,7 +107,7 @@ def test_the_whole_story_told_backwards_ends_like_the_story() -> None:
     creators = [each for each in story if each.meta.from_ == scene.creator.id]
     for envelope in (*workers, *creators):
         journal.tell(envelope)
-        while journal.core.replica.restless:
+        while journal.core.replica.dormancy.restless:
             journal.wake()
     plain = Scene()
     for envelope in story:
@@ -177,7 +177,7 @@ def test_what_was_roused_before_a_checkpoint_is_woken_after_it() -> None:
     journal.tell(seed)
     twin = Scene().core
     restore(twin.replica, list(Snapshot(journal.core.replica).rows()))
-    assert list(twin.replica.restless) == [scene.seed_id]
+    assert list(twin.replica.dormancy.restless) == [scene.seed_id]
     twin.handle(Roused(scene.seed_id, (bid.raw,), last=True), NOW_S * 1000, Effects())
     journal.wake()
     assert twin.replica.state_hash() == journal.core.replica.state_hash()
@@ -225,7 +225,7 @@ def test_an_archived_seed_stays_where_it_is_for_what_sleeps(monkeypatch: pytest.
     scene = Scene().until("settle")
     replica = scene.core.replica
     rows = {scene.seed_id: seed_row(scene.seed_id, scene.core.record(scene.seed_id))}
-    replica.thaw = rows.get
+    replica.attic.thaw = rows.get
     replica.archive(SegmentRow(1, "0" * 64, 1), (scene.seed_id,), NOW_S)
     before = replica.state.digest()
     late = [scene.result(scene.rival, claim_id="unknown") for _ in range(2)]

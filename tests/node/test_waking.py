@@ -41,7 +41,7 @@ async def tell(node: Node, *envelopes: Envelope) -> None:
 async def woken(node: Node, scene: Scene, bids: int) -> None:
     """Wait until these bids count, and nothing is left to be woken."""
     with trio.fail_after(DEADLINE_S):
-        while len(node.core.record(scene.seed_id).bids) < bids or node.core.replica.restless:
+        while len(node.core.record(scene.seed_id).bids) < bids or node.core.replica.dormancy.restless:
             await trio.sleep(0.01)
 
 

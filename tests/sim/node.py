@@ -413,7 +413,7 @@ class SimNode:
 
     def _wake(self) -> None:
         """Judge what has slept until now, as ``node.waking`` does."""
-        for parent in list(self.running.replica.restless):
+        for parent in list(self.running.replica.dormancy.restless):
             raws = [
                 self.world.raw(frame, record_no)
                 for author, sleepers in sorted(self._asleep.items())

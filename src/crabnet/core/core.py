@@ -170,7 +170,7 @@ class Core:
         """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
         record = self.replica.state.records.get(seed_id)
         if record is None and seed_id not in self.replica.state.erased:
-            row = self.replica.thaw(seed_id)
+            row = self.replica.attic.thaw(seed_id)
             record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
@@ -336,7 +336,7 @@ class Core:
             if item is not None:
                 self._report(item, "journal", now_ms, effects)
         if given.last:
-            self.replica.restless.pop(given.parent, None)
+            self.replica.dormancy.restless.pop(given.parent, None)
 
     def _rests(self, item: Applied, meta: EnvelopeMeta, effects: Effects) -> None:
         """Tell the index whose facts sleep."""

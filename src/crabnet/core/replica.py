@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -15,6 +15,8 @@ from msgspec import Raw
 
 from crabnet import limits
 from crabnet.core.applied import Applied, Change, combined_hash, refused_by
+from crabnet.core.attic import Attic
+from crabnet.core.dormancy import Dormancy
 from crabnet.core.parking import Parking
 from crabnet.core.records import (
     ArchiveRecord,
@@ -35,10 +37,9 @@ from crabnet.core.records import (
     record_fact,
     stored_envelope,
 )
-from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed, Verdict
+from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import (
     DEFAULT_CAPS,
     Caps,
@@ -71,10 +72,6 @@ from crabnet.protocol.legacy import check_unsigned, legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
 from crabnet.protocol.replay import SeenWindow
 
-Thaw = Callable[[str], bytes | None]
-"""Gives the archived row of a seed that is not in memory, None if there is none."""
-
-
 Pays = Callable[[EnvelopeMeta, int], bool]
 """Charges an envelope of so many bytes, which is verified and new, to its author; False if it is over its budget."""
 
@@ -85,10 +82,6 @@ def _nothing_wanted(_: EnvelopeMeta) -> bool:
 
 def _knows_everybody(_: str) -> bool:
     return True
-
-
-def _nothing_archived(_: str) -> bytes | None:
-    return None
 
 
 class _Earlier(NamedTuple):
@@ -123,10 +116,8 @@ class Replica:
         self.parking = Parking(parked_ttl_s)
         self.arrivals = 0
         self.replayed_until_s = 0
-        self.segments: list[SegmentRow] = []
-        self.asleep = 0
-        self.restless: dict[str, None] = {}
-        self.thaw: Thaw = _nothing_archived
+        self.attic = Attic(self.state)
+        self.dormancy = Dormancy(self.state)
         self.knows: Callable[[str], bool] = _knows_everybody
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
 
@@ -255,10 +246,10 @@ class Replica:
         thawed: tuple[Raw, ...] = ()
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
-            if self._too_much(touched):
+            if self.attic.too_much(touched):
                 detail = "the fork takes back more than one frame of the journal can tell of"
                 return refused_by(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
-            thawed = self._thawed(touched)
+            thawed = self.attic.bring_back(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
             before = self._progress_of(cut_events)
             for event in cut_events:
@@ -273,7 +264,7 @@ class Replica:
             try:
                 fact = fact_of(envelope, admitted.kind)
                 if fact.kind is not FactKind.SEED and fact.seed_id not in self.state.records:
-                    thawed += self._thawed((fact.seed_id,))
+                    thawed += self.attic.bring_back((fact.seed_id,))
                 decision = decide(self.state, Observe(fact), now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
@@ -295,7 +286,7 @@ class Replica:
         if meta.seq > feed.head_seq or (held is not None and held.id != meta.id):
             return None
         fact = fact_of(envelope, Kind(meta.kind))
-        thawed = self._thawed((fact.seed_id,))
+        thawed = self.attic.bring_back((fact.seed_id,))
         decision = decide(self.state, Observe(fact), now_s)
         if decision.asleep == parent or not (decision.events or decision.asleep):
             if thawed:
@@ -307,6 +298,7 @@ class Replica:
         for event in decision.events:
             apply(self.state, event)
         rows = tuple(event_row(event) for event in decision.events)
+        self.dormancy.fell_asleep(decision.asleep)
         record = WokenRecord(Raw(raw), now_s, decision.outcome, decision.reason, rows, thawed, decision.asleep)
         return Applied(
             decision.outcome,
@@ -318,59 +310,13 @@ class Replica:
             changes=self._changes(before),
             asleep=decision.asleep,
             woken=True,
-            roused=self._rouse(decision.events),
+            roused=self.dormancy.rouse(decision.events),
         )
-
-    def _rouse(self, events: Iterable[SeedEvent]) -> tuple[str, ...]:
-        """The seeds and claims that count from now on, and for which facts may have slept."""
-        if not self.asleep:
-            return ()
-        roused: list[str] = []
-        for event in events:
-            if event.fact is not None and event.fact.kind is FactKind.SEED:
-                roused.append(event.seed_id)
-            counting = {key for key, judgement in event.judgements if judgement.verdict is Verdict.EFFECTIVE}
-            record = self.state.records.get(event.seed_id, EMPTY)
-            roused += [
-                entry.fact.key
-                for entry in record.others
-                if entry.fact.kind is FactKind.CLAIM and entry.fact.key in counting
-            ]
-        self.restless.update(dict.fromkeys(roused))
-        return tuple(roused)
-
-    def _too_much(self, seed_ids: Iterable[str]) -> bool:
-        """True if so much was said about these seeds that what becomes of it might not fit in one frame."""
-        records = [self.state.records.get(seed_id, EMPTY) for seed_id in seed_ids]
-        facts = sum(len(record.bids) + len(record.others) for record in records)
-        archived_bytes = sum(len(row) for _, row in self._archived(seed_ids))
-        return facts > limits.JUDGEMENTS_AT_ONCE_MAX or archived_bytes > limits.FRAME_BYTES_MAX // 2
-
-    def _archived(self, seed_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        for seed_id in seed_ids:
-            if seed_id in self.state.records or seed_id in self.state.erased or not seed_id:
-                continue
-            row = self.thaw(seed_id)
-            if row is not None:
-                yield seed_id, row
-
-    def _thawed(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
-        """Take archived seeds back into memory, because something late concerns them; returns their rows."""
-        rows = []
-        for seed_id, row in self._archived(seed_ids):
-            self.state.readmit(seed_id, record_of_row(decode_seed_row(row)))
-            rows.append(Raw(row))
-        return tuple(rows)
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
-        self._evict(segment, seed_ids)
+        self.attic.put_away(segment, seed_ids)
         return encode_record(ArchiveRecord(segment, now_s, seed_ids))
-
-    def _evict(self, segment: SegmentRow, seed_ids: tuple[str, ...]) -> None:
-        self.segments.append(segment)
-        for seed_id in seed_ids:
-            self.state.evict(seed_id)
 
     def _unsigned(self, admitted: Admitted, now_s: int, via: Via) -> Applied:
         meta = admitted.envelope.meta
@@ -378,7 +324,7 @@ class Replica:
             fact = legacy_fact(admitted.envelope, admitted.kind, self.state.records, self.arrivals + 1)
         except PayloadRefusedError as error:
             return refused_by(refusal(error.reason, error.detail, meta))
-        if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
+        if self.attic.holds(fact.seed_id):
             return refused_by(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived", meta))
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
@@ -393,7 +339,7 @@ class Replica:
             return refused_by(refusal(error.reason, error.detail))
         if self.admission.policy.require_signatures:
             return refused_by(refusal(Reason.MISSING_SIGNATURE, "a baseline state is unsigned"))
-        if fact.seed_id not in self.state.records and self.thaw(fact.seed_id) is not None:
+        if self.attic.holds(fact.seed_id):
             return refused_by(refusal(Reason.WRONG_STATE, f"seed {fact.seed_id} is closed and archived"))
         fact = msgspec.structs.replace(fact, seq=self.arrivals + 1, signed=False)
         decision = decide(self.state, Observe(fact), now_s)
@@ -497,7 +443,7 @@ class Replica:
             earlier.thawed,
             decision.asleep,
         )
-        self.asleep += bool(decision.asleep)
+        self.dormancy.fell_asleep(decision.asleep)
         return Applied(
             decision.outcome,
             decision.reason,
@@ -510,7 +456,7 @@ class Replica:
             in_feed=meta.v is not None,
             raw=envelope.raw,
             asleep=decision.asleep,
-            roused=self._rouse((*earlier.events, *decision.events)) if self.asleep else (),
+            roused=self.dormancy.rouse((*earlier.events, *decision.events)),
         )
 
     def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:
@@ -527,7 +473,7 @@ class Replica:
         """
         self.replayed_until_s = max(self.replayed_until_s, record.at_s)
         if isinstance(record, ArchiveRecord):
-            self._evict(record.segment, record.seed_ids)
+            self.attic.put_away(record.segment, record.seed_ids)
             return None
         if isinstance(record, FactRecord):
             self.arrivals += 1
@@ -544,15 +490,14 @@ class Replica:
         fact = record_fact(record, envelope)
         meta = envelope.meta
         for raw in record.thawed:
-            thawed = decode_seed_row(bytes(raw))
-            self.state.readmit(thawed.seed_id, record_of_row(thawed))
+            self.attic.readmit(bytes(raw))
         if isinstance(record, EnvelopeRecord) and record.cut is not None:
             self.feeds.cut(meta.from_, meta.seq, record.cut)
-        self.asleep += bool(record.asleep)
+        self.dormancy.fell_asleep(record.asleep)
         events = [event_of_row(row, fact) for row in record.events]
         for event in events:
             apply(self.state, event)
-        self._rouse(events)
+        self.dormancy.rouse(events)
         if isinstance(record, WokenRecord):
             return None
         seed_id = fact.seed_id if fact is not None else ""

@@ -28,7 +28,7 @@ class Sleepers:
 
     def wake(self, now_s: int) -> None:
         """Wake all that may count by now."""
-        restless = self._replica.restless
+        restless = self._replica.dormancy.restless
         while restless:
             parent = next(iter(restless))
             for _, (waits_for, raw) in sorted(self._held.items()):

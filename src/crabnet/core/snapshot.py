@@ -83,10 +83,10 @@ class Snapshot:
         self._namespace = replica.namespace
         self._arrivals = replica.arrivals
         self._archived = dict(state.archived)
-        self._segments = tuple(replica.segments)
+        self._segments = tuple(replica.attic.segments)
         self._erased = tuple(state.erased)
-        self._asleep = replica.asleep
-        self._restless = tuple(replica.restless)
+        self._asleep = replica.dormancy.asleep
+        self._restless = tuple(replica.dormancy.restless)
         self._records = state.records.copy()
         self._open_seeds = state.open_seeds.copy()
         self._feeds = {
@@ -194,8 +194,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
         replica.state.open_seeds[author] = number
     replica.feeds.load(feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
-    replica.asleep = totals.asleep
-    replica.restless = dict.fromkeys(totals.restless)
-    replica.segments = list(totals.segments)
+    replica.dormancy.asleep = totals.asleep
+    replica.dormancy.restless = dict.fromkeys(totals.restless)
+    replica.attic.segments = list(totals.segments)
     replica.state.archived.update(totals.archived)
     replica.state.erased.update(totals.erased)

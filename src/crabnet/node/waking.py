@@ -45,7 +45,7 @@ class Waker:
         while True:
             await self._roused.wait()
             self._roused = trio.Event()
-            for parent in list(self._core.replica.restless):
+            for parent in list(self._core.replica.dormancy.restless):
                 try:
                     await self._wake(parent)
                 except CrabnetError as error:

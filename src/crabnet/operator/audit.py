@@ -175,7 +175,7 @@ class _Audit:
             text = error.message if isinstance(error, CrabnetError) else str(error)
             self._report.add(Finding(path, text, lsn=header.lsn))
             return None
-        self._segments = max(self._segments, replica.segments, key=len)
+        self._segments = max(self._segments, replica.attic.segments, key=len)
         stored = (replica.state.accumulated(), replica.feeds.accumulated())
         try:
             self._recompute(replica)
@@ -195,10 +195,10 @@ class _Audit:
         state = replica.state
         records, erased = state.records, state.erased
         state.load(records, None)
-        if replica.segments:
+        if replica.attic.segments:
             total = Accumulator(state.accumulated())
             archived = archived_seeds(
-                self._files, self._layout.data_dir, replica.segments, lambda key: key in records or key in erased
+                self._files, self._layout.data_dir, replica.attic.segments, lambda key: key in records or key in erased
             )
             for seed_id, record in archived:
                 total.add(leaf(seed_id, record))
@@ -381,7 +381,7 @@ class _Audit:
         if self._live is not None and self._lsn < self._live.lsn:
             text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
             self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
-        segments = self._segments if self._replica is None else self._replica.segments
+        segments = self._segments if self._replica is None else self._replica.attic.segments
         try:
             for damage in archive_damages(self._files, self._layout.data_dir, segments):
                 self._report.add(Finding(damage.path, damage.detail, damage.offset))

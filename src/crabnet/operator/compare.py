@@ -191,7 +191,9 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
             replica.replay(record)
     side = _side(name, replica)
     in_memory, erased = replica.state.records, replica.state.erased
-    for seed_id, seed in archived_seeds(files, path, replica.segments, lambda key: key in in_memory or key in erased):
+    for seed_id, seed in archived_seeds(
+        files, path, replica.attic.segments, lambda key: key in in_memory or key in erased
+    ):
         side.seeds[seed_id] = _seed_state(seed_id, seed)
     return side
 

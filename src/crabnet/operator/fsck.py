@@ -242,7 +242,7 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
         return False
     report.seeds_kept = len(replica.state.records) + sum(replica.state.archived.values())
     try:
-        broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.segments)]
+        broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.attic.segments)]
     except DataDirDamagedError as error:
         broken = [error.message]
     if broken:

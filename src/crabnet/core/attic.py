@@ -1,0 +1,67 @@
+"""Seeds that are not in memory: those in the archive, and how they come back when something late concerns them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec import Raw
+
+from crabnet import limits
+from crabnet.core.records import SegmentRow
+from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.state import State
+
+Thaw = Callable[[str], bytes | None]
+"""Gives the archived row of a seed that is not in memory, None if there is none."""
+
+
+def _nothing_archived(_: str) -> bytes | None:
+    return None
+
+
+class Attic:
+    """The archive as a replica sees it. ``segments`` are those that the journal vouches for."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.segments: list[SegmentRow] = []
+        self.thaw: Thaw = _nothing_archived
+
+    def holds(self, seed_id: str) -> bool:
+        """True if a seed is archived, and not in memory."""
+        return seed_id not in self._state.records and self.thaw(seed_id) is not None
+
+    def bring_back(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
+        """Take those of these seeds that are archived back into memory; returns their rows, for the journal."""
+        rows = []
+        for row in self._rows(seed_ids):
+            self.readmit(row)
+            rows.append(Raw(row))
+        return tuple(rows)
+
+    def readmit(self, row: bytes) -> None:
+        """Take a seed back into memory as its row says. Raises DataDirDamagedError."""
+        seed = decode_seed_row(row)
+        self._state.readmit(seed.seed_id, record_of_row(seed))
+
+    def put_away(self, segment: SegmentRow, seed_ids: Iterable[str]) -> None:
+        """Let seeds leave memory that a durable segment holds."""
+        self.segments.append(segment)
+        for seed_id in seed_ids:
+            self._state.evict(seed_id)
+
+    def too_much(self, seed_ids: Iterable[str]) -> bool:
+        """True if so much was said about these seeds that what becomes of it might not fit in one frame."""
+        records = [self._state.records.get(seed_id, EMPTY) for seed_id in seed_ids]
+        facts = sum(len(record.bids) + len(record.others) for record in records)
+        archived_bytes = sum(map(len, self._rows(seed_ids)))
+        return facts > limits.JUDGEMENTS_AT_ONCE_MAX or archived_bytes > limits.FRAME_BYTES_MAX // 2
+
+    def _rows(self, seed_ids: Iterable[str]) -> Iterator[bytes]:
+        for seed_id in seed_ids:
+            if seed_id in self._state.records or seed_id in self._state.erased or not seed_id:
+                continue
+            row = self.thaw(seed_id)
+            if row is not None:
+                yield row
