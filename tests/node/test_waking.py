@@ -97,3 +97,16 @@ async def test_what_was_roused_when_the_node_stopped_is_woken_at_the_next_start(
         assert not node.core.record(scene.seed_id).bids
     async with open_node(tmp_path) as node:
         await woken(node, scene, 1)
+
+
+async def test_what_is_not_in_the_journal_yet_is_waited_for(tmp_path: Path) -> None:
+    """The seed is known before the disk has the bid that sleeps: whoever looks for it now would find nothing."""
+    scene = Scene()
+    seed = scene.seed()
+    async with open_node(tmp_path) as node:
+        for envelope in (scene.bid(scene.worker), seed):
+            effects = Effects()
+            node.core.handle(Received("192.0.2.1:9012", envelope.raw), NOW_S * 1000, effects)
+            node.committer.enqueue(effects)
+        node.waker.rouse()
+        await woken(node, scene, 1)

@@ -132,7 +132,7 @@ class SimNode:
         effects = Effects()
         self.running.begin(self.now_ms, effects)
         self._submit(effects, acknowledge=False)
-        self._wake()
+        self._wake(list(self.running.replica.dormancy.restless))
 
     def recover(self, *, feed_risk: bool = False) -> None:
         """Open the data dir as ``node.store.open_store`` does, but without its indexes and its archive."""
@@ -336,8 +336,7 @@ class SimNode:
             if self.keep_notices:
                 self.notices += effects.notices
             self._carry_out(effects)
-        if any(effects.roused for effects, _ in batch):
-            self._wake()
+        self._wake([parent for effects, _ in batch for parent in effects.roused])
         if not self.world.observers:
             self._check_final()
 
@@ -411,9 +410,9 @@ class SimNode:
         if isinstance(change, Sleep):
             sleepers[change.seq] = change
 
-    def _wake(self) -> None:
-        """Judge what has slept until now, as ``node.waking`` does."""
-        for parent in list(self.running.replica.dormancy.restless):
+    def _wake(self, roused: list[str]) -> None:
+        """Judge what has slept until now, as ``node.waking`` does: all that fell asleep before is in the journal."""
+        for parent in roused:
             raws = [
                 self.world.raw(frame, record_no)
                 for author, sleepers in sorted(self._asleep.items())

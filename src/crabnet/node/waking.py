@@ -55,6 +55,7 @@ class Waker:
                     break
 
     async def _wake(self, parent: str) -> None:
+        await self._committer.submit(Effects())  # what fell asleep before is in the journal, and so in the index
         after: tuple[str, int] | None = _NOWHERE
         while after is not None:
             envelopes, after = await trio.to_thread.run_sync(self._history.asleep, parent, after)
