@@ -141,12 +141,13 @@ def main(order: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     os.environ["TMPDIR"] = tempfile.tempdir = order["directory"]
     places = cgroups.find_places(TAG)
+    held = None if places is None else cgroups.hold(places)
     fence = fence_of(Mode(order["mode"]), places)
     found = [attempt(fence, places, order["victims"], delay_ms) for delay_ms in order["delays_ms"]]
     leftovers.sweep(places, TAG)
     left = [*groups(places), *os.listdir(order["directory"])]
-    if places is not None:
-        cgroups.remove_places(places)
+    if held is not None:
+        held.release()
     print(json.dumps({"attempts": found, "left": left}))
 
 

@@ -26,7 +26,7 @@ from crabnet.runner.execute import run_command
 from crabnet.runner.landlock import abi_version
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
-from crabnet.runner.sandbox.cgroups import find_places
+from crabnet.runner.sandbox.cgroups import find_places, hold
 from crabnet.runner.sandbox.model import NO_FENCE, CgroupPlaces, Fence, Mode, Profile, RunLimits
 from crabnet.runner.supervisor.spawn import NOBODY_UID
 from crabnet.runner.supervisor.tree import children_of
@@ -215,6 +215,7 @@ class Node:
         self.treasures = Treasures(directory, secret)
         self.tag = f"probe-{os.getpid()}"
         self.places = find_places(self.tag) if mode is not Mode.NONE else None
+        self.held = None if self.places is None else hold(self.places)
         self.fence = fence_of(mode, self.places)
         self.policy = RunnerPolicy(
             allowed_commands=frozenset({"*"}),
