@@ -164,7 +164,7 @@ PLANTS: list[Plant] = [
 ]
 
 
-QUICK = [rule_checked_only_locally, settled_reopens, seen_window_forgets]
+QUICK = [rule_checked_only_locally, seen_window_forgets]
 """Found within a second; the others are left to ``make deep``."""
 
 
