@@ -143,11 +143,6 @@ def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "replay", forgetful)
 
 
-def sleepers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """What slept for want of room is not woken when its parent comes."""
-    patch.setattr(Replica, "wake", lambda *_: None)
-
-
 PLANTS: list[Plant] = [
     rule_checked_only_locally,
     bid_cap_by_arrival,
@@ -160,7 +155,6 @@ PLANTS: list[Plant] = [
     sync_of_the_disk_does_nothing,
     rule_by_the_clock,
     replay_forgets_a_feed,
-    sleepers_are_forgotten,
 ]
 
 
