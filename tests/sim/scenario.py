@@ -24,7 +24,7 @@ from tests.sim.world import Weather, World
 STEP_MS = 100
 TROUBLE_MS_MAX = 400_000
 """A run whose operators cannot get their work done in this time ends its trouble anyway."""
-ROUNDS_MAX = 300
+ROUNDS_MAX = 150
 """Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
 DUSK_MS = 45_000
 """Until the last deadline of a seed has passed."""
@@ -44,6 +44,7 @@ TIGHT: dict[str, int] = {
     "PEERS_MAX": 24,
     "SYNC_MISSING_FEEDS_MAX": 64,
     "SYNC_WANT_ENTRIES_MAX": 16,
+    "ORPHAN_FACTS_PER_AUTHOR_MAX": 24,
 }
 """Bounds of memory that a small run reaches, so that what happens then is simulated, too."""
 
