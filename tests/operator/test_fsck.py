@@ -29,7 +29,6 @@ from tests.support.nodes import NodeProcess, crabnet, quiet
 
 FILES = RealFiles()
 BASELINE = Path(__file__).parents[1] / "vectors" / "baseline_state" / "state.json"
-STRANGERS = [Author(f"stranger {number}") for number in range(4)]
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     from crabnet.node.importing import import_entries
 
     data_dir = tmp_path_factory.mktemp("fsck") / "data"
-    for author in STRANGERS:
+    for number in range(4):
+        stranger = Author(f"stranger {number}")
 
-        async def session(node: Node, author: Author = author) -> None:
+        async def session(node: Node, author: Author = stranger) -> None:
             raws = [author.say(Kind.SEED_CREATED, {"seed": author.seed()}).raw for _ in range(2)]
             for raw in raws:
                 await import_entries(node, [raw], [])
