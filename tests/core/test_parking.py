@@ -54,6 +54,30 @@ def test_when_full_the_greediest_gives_up_its_last_for_the_modest() -> None:
     assert not parking.put(parked("greedy 5", 1_000), 0, "s"), "the greedy displace nobody"
 
 
+def test_what_is_needed_first_displaces_what_its_author_needs_later() -> None:
+    """News from the end of a long feed must not take the place of what was asked for to get there."""
+    parking = Parking(TTL_S)
+    assert fill(parking, "a", PER_FEED, first=1_000) == PER_FEED
+
+    assert fill(parking, "a", 10, first=5) == 10
+
+    gone = {each.admitted.envelope.meta.seq for each in parking.take_evicted()}
+    assert gone == set(range(1_000 + PER_FEED - 10, 1_000 + PER_FEED))
+    assert not parking.put(parked("a", 2_000), 0, "s")
+    assert parking.take_evicted() == []
+
+
+def test_equals_displace_but_themselves() -> None:
+    parking = Parking(TTL_S)
+    for number in range(SHELF):
+        parking.put(parked(f"author {number}", 50), 0, "s")
+
+    assert parking.put(parked("author 3", 7), 0, "s")
+    assert not parking.put(parked("author 4", 51), 0, "s")
+
+    assert [each.admitted.envelope.meta.id for each in parking.take_evicted()] == ["author 3/50"]
+
+
 def test_equals_do_not_displace_one_another() -> None:
     parking = Parking(TTL_S)
     taken = sum(parking.put(parked(f"author {number}", 5), 0, "s") for number in range(SHELF + 100))
@@ -112,8 +136,9 @@ def test_the_books_are_right_whatever_happens(steps: list[tuple[str, str, int, i
                 if parking.put(one, now_s, "s", known=known):
                     sizes[meta.id] = size
                 for gone in parking.take_evicted():
-                    assert gone.admitted.envelope.meta.from_ != author
-                    del sizes[gone.admitted.envelope.meta.id]
+                    head = gone.admitted.envelope.meta
+                    assert head.from_ != author or head.seq > seq
+                    del sizes[head.id]
             elif action == "take":
                 for taken in parking.take(author, seq, meta.prev):
                     del sizes[taken.admitted.envelope.meta.id]

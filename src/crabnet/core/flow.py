@@ -124,10 +124,14 @@ class Flow:
         self.flying -= flight.entries
         return known
 
+    def is_delivering(self, source: str, now_ms: int) -> bool:
+        """True if the source has brought a range just now."""
+        known = self._sources.get(source)
+        return known is not None and now_ms - known.landed_ms < limits.SYNC_REQUEST_RETRY_MS
+
     def is_busy(self, flight: Flight, now_ms: int) -> bool:
         """True if the source goes on bringing what it was asked for before, so that this one only waits its turn."""
-        known = self._sources.get(flight.source)
-        recent = known is not None and now_ms - known.landed_ms < limits.SYNC_REQUEST_RETRY_MS
+        recent = self.is_delivering(flight.source, now_ms)
         return recent and now_ms - flight.asked_ms < limits.SYNC_REQUEST_RETRY_MS_MAX
 
     def ended(self, author: str, first: int, source: str) -> tuple[Flight | None, list[Flight]]:

@@ -113,27 +113,28 @@ class Parking:
         meta = admitted.envelope.meta
         size = len(admitted.envelope.raw)
         shelf = self._shelves[known]
-        if not shelf.fits_author(meta.from_, size):
-            return False
+        while not shelf.fits_author(meta.from_, size):
+            if not self._evict_after(meta.from_, meta.seq, known=known):
+                return False
         while not shelf.has_room(size):
             greedy = shelf.greedier_than(meta.from_, size)
-            if greedy is None:
+            if not self._evict_after(greedy or meta.from_, 0 if greedy else meta.seq, known=known):
                 return False
-            self._evict(greedy, known=known)
         parked = Parked(admitted, now_s, source, known)
         self._by_author.setdefault(meta.from_, {}).setdefault((meta.seq, meta.prev), []).append(parked)
         self._waiting[meta.id] = parked
         shelf.add(meta.from_, 1, size)
         return True
 
-    def _evict(self, author: str, *, known: bool) -> None:
-        """Give up what would be needed last."""
-        last = max(
-            (parked for parkeds in self._by_author[author].values() for parked in parkeds if parked.known is known),
-            key=lambda parked: parked.admitted.envelope.meta.seq,
-        )
+    def _evict_after(self, author: str, seq: int, *, known: bool) -> bool:
+        """Give up what would be needed last of an author's; False if nothing of it comes after ``seq``."""
+        parkeds = (parked for parkeds in self._by_author.get(author, {}).values() for parked in parkeds)
+        last = max((parked for parked in parkeds if parked.known is known), key=_seq_of, default=None)
+        if last is None or _seq_of(last) <= seq:
+            return False
         self._remove(last)
         self._evicted.append(last)
+        return True
 
     def take_evicted(self) -> list[Parked]:
         """What was given up for others since the last call."""
@@ -192,3 +193,7 @@ class Parking:
             self._remove(parked)
             expired.append(parked)
         return expired
+
+
+def _seq_of(parked: Parked) -> int:
+    return parked.admitted.envelope.meta.seq

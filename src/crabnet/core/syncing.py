@@ -12,53 +12,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import islice
 
-from msgspec import Struct
-
 from crabnet import limits
 from crabnet.core.flow import Flight, Flow
+from crabnet.core.missing import Missing
 from crabnet.core.parking import Parking
+from crabnet.core.requests import Requests
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Head, Served, Want
-
-_NO_RANGE = (1, 0)
 
 
 def _any_room(_author: str, _now_ms: int) -> int:
     return limits.SYNC_WANT_ENTRIES_MAX
-
-
-class _Missing(Struct):
-    """The feed reaches ``upto``, so its ``sources`` said, each of them up to its ``reach``: who promises what nobody
-    holds keeps only itself busy. ``forked_at`` is the lowest seq that does not link.
-
-    ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
-    ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
-    ``teller`` is who told of it first, "" for sources that have not proved their address.
-    ``span`` is how many entries an answer holds, as the last ones went: what is cut short leaves a hole behind it.
-    """
-
-    upto: int
-    teller: str
-    sources: list[str]
-    since_ms: int
-    moved_ms: int
-    head_then: int
-    ask_ms: int
-    flights: list[Flight]
-    asked_upto: int = 0
-    span: int = limits.SYNC_WANT_ENTRIES_MAX
-    behind: tuple[int, int] = _NO_RANGE
-    forked_at: int = 0
-    fork_id: str = ""
-    fork_source: str = ""
-    attempts: int = 0
-    timer_ms: int | None = None
-    reach: dict[str, int] = {}
-    reached_ms: dict[str, int] = {}
-
-    def able(self, seq: int) -> list[str]:
-        """The sources that said that they hold the feed up to there."""
-        return [source for source in self.sources if self.reach.get(source, 0) >= seq]
 
 
 class SyncPlanner:
@@ -70,7 +34,7 @@ class SyncPlanner:
     def __init__(self, feeds: Feeds, parking: Parking, *, fetch_bytes_per_s: int = 0) -> None:
         self._feeds = feeds
         self._parking = parking
-        self._missing: dict[str, _Missing] = {}
+        self._missing: dict[str, Missing] = {}
         self._told_by: dict[str, dict[str, None]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[int, str]] = []
@@ -101,9 +65,7 @@ class SyncPlanner:
             if not self._has_room(teller):
                 return False
             head = self._feeds.get(author).head_seq
-            missing = self._missing[author] = _Missing(
-                upto, teller, [], now_ms, now_ms, head, now_ms, [], reach={}, reached_ms={}
-            )
+            missing = self._missing[author] = Missing(upto, teller, now_ms, now_ms, head, now_ms, [], {})
             self._told_by.setdefault(teller, {})[author] = None
             self._ready[author] = None
         elif teller and not missing.teller:
@@ -116,14 +78,8 @@ class SyncPlanner:
             missing.attempts = 0
             missing.ask_ms = now_ms
             self._ready[author] = None
-        _put_first(missing.sources, source, proven=proven)
-        if source in missing.sources and upto > missing.reach.get(source, 0):
-            missing.reach[source] = upto
-            missing.reached_ms[source] = now_ms
+        if missing.told(source, upto, now_ms, proven=proven):
             self._ready[author] = None
-        missing.reach = {each: missing.reach[each] for each in missing.sources}
-        missing.reached_ms = {each: missing.reached_ms[each] for each in missing.sources}
-        missing.upto = max(missing.reach.values())
         return news
 
     def _has_room(self, teller: str) -> bool:
@@ -140,7 +96,7 @@ class SyncPlanner:
         self._drop(author, self._missing[author])
         return True
 
-    def _untell(self, author: str, missing: _Missing) -> None:
+    def _untell(self, author: str, missing: Missing) -> None:
         told = self._told_by[missing.teller]
         del told[author]
         if not told:
@@ -173,22 +129,17 @@ class SyncPlanner:
         be older word that took a longer way.
         """
         missing = self._missing.get(author)
-        if missing is None or missing.forked_at or source not in missing.sources:
+        holder = None if missing is None else missing.holders.get(source)
+        if missing is None or missing.forked_at or holder is None:
             return
-        if now_ms < missing.reached_ms[source] + limits.SYNC_STALE_HEAD_MS and seq < missing.reach[source]:
+        if now_ms < holder.reached_ms + limits.SYNC_STALE_HEAD_MS and seq < holder.reach:
             return
         for flight in [each for each in missing.flights if each.source == source and each.first > seq]:
             missing.flights.remove(flight)
             self.flow.dropped(flight)
             self._ready[author] = None
-        if seq > self._feeds.get(author).head_seq:
-            missing.reach[source] = seq
-        else:
-            missing.sources.remove(source)
-            del missing.reach[source]
-            del missing.reached_ms[source]
-        missing.upto = max(missing.reach.values(), default=0)
-        if not missing.sources:
+        missing.reaches(source, seq if seq > self._feeds.get(author).head_seq else 0)
+        if not missing.holders:
             self._drop(author, missing)
 
     def wanted(self, author: str, seq: int) -> bool:
@@ -220,7 +171,7 @@ class SyncPlanner:
         flights = missing.flights
         landed = False
         while flights and head >= flights[0].last:
-            self.flow.landed(flights.pop(0), now_ms)
+            self._landed(missing, flights[0], now_ms)
             landed = True
         if head >= missing.upto:
             self._drop(author, missing)
@@ -254,7 +205,7 @@ class SyncPlanner:
             self._hasten(each, now_ms + limits.SYNC_QUIET_MS)
         missing = self._missing[served.author]
         if served.to_seq < flight.first:
-            self._no_more(missing, flight)
+            self._no_more(missing, flight, now_ms)
             self._wake(served.author, missing, now_ms)
             return
         if served.to_seq < flight.last:
@@ -264,21 +215,23 @@ class SyncPlanner:
         flight.last = min(flight.last, served.to_seq)
         flight.ended = True
         if self._feeds.get(served.author).head_seq >= flight.last:
-            missing.flights.remove(flight)
-            self.flow.landed(flight, now_ms)
+            self._landed(missing, flight, now_ms)
         else:
             self._hasten(flight, now_ms + limits.SYNC_QUIET_MS)
         self._wake(served.author, missing, now_ms)
 
-    def _no_more(self, missing: _Missing, flight: Flight) -> None:
-        """The source had nothing of the range: it is asked again last."""
+    def _no_more(self, missing: Missing, flight: Flight, now_ms: int) -> None:
+        """The source had nothing of the range."""
         missing.flights.remove(flight)
         self.flow.dropped(flight)
         missing.attempts += 1
-        missing.ask_ms = flight.due_ms
-        if flight.source in missing.sources:
-            missing.sources.remove(flight.source)
-            missing.sources.append(flight.source)
+        missing.broke_word(flight, now_ms)
+        missing.ask_ms = now_ms if missing.has_better(flight.source) else flight.due_ms
+
+    def _landed(self, missing: Missing, flight: Flight, now_ms: int) -> None:
+        missing.flights.remove(flight)
+        self.flow.landed(flight, now_ms)
+        missing.kept_word(flight.source)
 
     def _hasten(self, flight: Flight, due_ms: int) -> None:
         missing = self._missing.get(flight.author)
@@ -287,25 +240,25 @@ class SyncPlanner:
             flight.ended = True
             self._schedule(flight.author, missing, due_ms)
 
-    def _drop(self, author: str, missing: _Missing) -> None:
+    def _drop(self, author: str, missing: Missing) -> None:
         self._release(missing)
         self._untell(author, missing)
         del self._missing[author]
         self._ready.pop(author, None)
 
-    def _release(self, missing: _Missing) -> None:
+    def _release(self, missing: Missing) -> None:
         for flight in missing.flights:
             self.flow.dropped(flight)
         missing.flights.clear()
 
-    def _wake(self, author: str, missing: _Missing, now_ms: int) -> None:
+    def _wake(self, author: str, missing: Missing, now_ms: int) -> None:
         """Something came: more may be asked for at once."""
         if missing.attempts == 0:
             missing.ask_ms = min(missing.ask_ms, now_ms)
         self._ready[author] = None
         self.hungry = True
 
-    def _schedule(self, author: str, missing: _Missing, at_ms: int) -> None:
+    def _schedule(self, author: str, missing: Missing, at_ms: int) -> None:
         if missing.timer_ms is None or at_ms < missing.timer_ms:
             missing.timer_ms = at_ms
             heapq.heappush(self._timers, (at_ms, author))
@@ -326,11 +279,12 @@ class SyncPlanner:
                 self._ready[author] = None
         if not self.flow.may_ask(now_ms):
             return []
-        asked = _Asked(self.flow, may_ask, room)
+        asked = Requests(self.flow, may_ask, room, now_ms)
         blocked = 0
         for author in list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND)):
             missing = self._missing.get(author)
-            if missing is not None and not missing.flights and asked.exhausted.issuperset(missing.sources):
+            head = self._feeds.get(author).head_seq
+            if missing is not None and not missing.flights and asked.is_vain(missing, head + 1):
                 self._ready.move_to_end(author)
                 continue
             if missing is None or self._ask(author, missing, now_ms, asked):
@@ -343,7 +297,7 @@ class SyncPlanner:
                 break
         return asked.messages()
 
-    def _ask(self, author: str, missing: _Missing, now_ms: int, asked: _Asked) -> bool:
+    def _ask(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> bool:
         """Ask for what may be asked for now; False if more could be, but no source has room."""
         self._overdue(author, missing, now_ms)
         over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
@@ -365,12 +319,11 @@ class SyncPlanner:
         if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
             return self._ask_behind(author, missing, now_ms, asked)
         while gap is not None:
-            able = missing.able(gap[0])
-            source = asked.pick(able, missing.attempts)
+            source = asked.pick(missing, gap[0])
             if source is None:
-                return self._unasked(author, missing, able, now_ms)
-            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1, missing.reach[source]))
-            flight = self.flow.depart(author, *gap, source, now_ms, _wait_ms(missing))
+                return self._unasked(author, missing, missing.best(gap[0]), now_ms)
+            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1, missing.holders[source].reach))
+            flight = self.flow.depart(author, *gap, source, now_ms, missing.wait_ms(source))
             asked.add(source, Want(author, *gap))
             missing.flights.append(flight)
             missing.flights.sort(key=_first_seq)
@@ -379,30 +332,30 @@ class SyncPlanner:
                 break
             gap = self._next_gap(author, missing)
         due_ms = [flight.due_ms for flight in missing.flights]
-        self._schedule(author, missing, min(due_ms, default=now_ms + _wait_ms(missing)))
+        self._schedule(author, missing, min(due_ms, default=now_ms + missing.pause_ms()))
         return True
 
-    def _unasked(self, author: str, missing: _Missing, able: list[str], now_ms: int) -> bool:
+    def _unasked(self, author: str, missing: Missing, able: list[str], now_ms: int) -> bool:
         """Nobody can be asked: False if that is for want of room, else it is tried again after a while."""
         if not any(self.flow.room(source) >= 1 for source in able):
             return False
         self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
         return True
 
-    def _ask_behind(self, author: str, missing: _Missing, now_ms: int, asked: _Asked) -> bool:
+    def _ask_behind(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> bool:
         """Ask for what comes before the first entry that does not link."""
-        source = asked.pick(missing.sources, missing.attempts)
+        source = asked.pick_in_turn(missing)
         if source is None:
             return self._unasked(author, missing, missing.sources, now_ms)
         last = max(1, min(missing.forked_at - 1, self._feeds.get(author).head_seq))
         missing.behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
         asked.add(source, Want(author, *missing.behind))
-        missing.ask_ms = now_ms + _wait_ms(missing)
+        missing.ask_ms = now_ms + missing.pause_ms()
         missing.attempts += 1
         self._schedule(author, missing, missing.ask_ms)
         return True
 
-    def _overdue(self, author: str, missing: _Missing, now_ms: int) -> None:
+    def _overdue(self, author: str, missing: Missing, now_ms: int) -> None:
         """Give up ranges that should have come, unless their source is still bringing others."""
         for flight in [each for each in missing.flights if each.due_ms <= now_ms]:
             moving = now_ms - missing.moved_ms < limits.SYNC_QUIET_MS
@@ -414,12 +367,20 @@ class SyncPlanner:
                 self.flow.dropped(flight)
                 continue
             self.flow.lost(flight, now_ms)
+            wait_ms = missing.wait_ms(flight.source)
+            if 2 * self._came(flight) < flight.last - flight.first + 1:
+                missing.broke_word(flight, now_ms)
             if missing.moved_ms <= flight.asked_ms:
-                first_end = flight.ended and not missing.attempts
-                missing.ask_ms = now_ms if first_end else flight.asked_ms + _wait_ms(missing)
+                at_once = missing.has_better(flight.source) or (flight.ended and not missing.attempts)
+                missing.ask_ms = now_ms if at_once else flight.asked_ms + wait_ms
                 missing.attempts += 1
 
-    def _next_gap(self, author: str, missing: _Missing) -> tuple[int, int] | None:
+    def _came(self, flight: Flight) -> int:
+        """How many entries of a range are held or wait for those before them."""
+        held = max(0, min(self._feeds.get(flight.author).head_seq, flight.last) - flight.first + 1)
+        return held + sum(flight.first + held <= seq <= flight.last for seq in self._parking.seqs(flight.author))
+
+    def _next_gap(self, author: str, missing: Missing) -> tuple[int, int] | None:
         """The first range ahead of the head that neither is under way nor waits for the entries before it."""
         head = self._feeds.get(author).head_seq
         first = head + 1
@@ -439,72 +400,5 @@ class SyncPlanner:
         return (first, last) if first <= last else None
 
 
-class _Asked:
-    """The requests of one round, by source."""
-
-    def __init__(self, flow: Flow, may_ask: Callable[[str], bool], room: Callable[[str, int], int]) -> None:
-        self.room = room
-        self._flow = flow
-        self._may_ask = may_ask
-        self._wants: dict[str, list[Want]] = {}
-        self._refused: set[str] = set()
-        self.exhausted: set[str] = set()
-        """Sources found to have no room: feeds of these alone need no closer look in this round."""
-
-    def note_exhausted(self, sources: list[str]) -> None:
-        """A feed could not be asked for: remember which of its sources have no room."""
-        self.exhausted.update(source for source in sources if source in self._refused or self._flow.room(source) < 1)
-
-    def pick(self, sources: list[str], attempts: int) -> str | None:
-        """The source to ask: the one with most room, but each further attempt begins with the next one."""
-        turn = attempts % len(sources) if sources else 0
-        in_turn = sources[turn:] + sources[:turn]
-        if not attempts:
-            in_turn.sort(key=self._flow.room, reverse=True)
-        return next((source for source in in_turn if self._flow.room(source) >= 1 and self._allowed(source)), None)
-
-    def _allowed(self, source: str) -> bool:
-        if len(self._wants.get(source, ())) % limits.SYNC_WANTS_PER_MESSAGE_MAX:
-            return True
-        if source in self._refused:
-            return False
-        if self._may_ask(source):
-            return True
-        self._refused.add(source)
-        return False
-
-    def add(self, source: str, want: Want) -> None:
-        """One more want."""
-        self._wants.setdefault(source, []).append(want)
-
-    def messages(self) -> list[tuple[str, list[Want]]]:
-        """(source, wants of one message)."""
-        most = limits.SYNC_WANTS_PER_MESSAGE_MAX
-        return [
-            (source, wants[at : at + most])
-            for source, wants in self._wants.items()
-            for at in range(0, len(wants), most)
-        ]
-
-
 def _first_seq(flight: Flight) -> int:
     return flight.first
-
-
-def _wait_ms(missing: _Missing) -> int:
-    """Until a range is overdue: twice as long each time that all sources have had their turn."""
-    attempts = missing.attempts // max(1, len(missing.sources))
-    return min(limits.SYNC_REQUEST_RETRY_MS << min(attempts, 16), limits.SYNC_REQUEST_RETRY_MS_MAX)
-
-
-def _put_first(sources: list[str], source: str, *, proven: bool) -> None:
-    if source in sources:
-        if not proven:
-            return
-        sources.remove(source)
-    elif not proven:
-        if len(sources) < limits.SYNC_SOURCES_PER_FEED_MAX:
-            sources.append(source)
-        return
-    sources.insert(0, source)
-    del sources[limits.SYNC_SOURCES_PER_FEED_MAX :]
