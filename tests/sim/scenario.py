@@ -24,7 +24,7 @@ from tests.sim.world import Weather, World
 STEP_MS = 100
 TROUBLE_MS_MAX = 400_000
 """A run whose operators cannot get their work done in this time ends its trouble anyway."""
-ROUNDS_MAX = 150
+ROUNDS_MAX = 75
 """Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
 DUSK_MS = 45_000
 """Until the last deadline of a seed has passed."""
