@@ -39,10 +39,14 @@ if TYPE_CHECKING:
 
 
 class _Waiting(NamedTuple):
-    """Effects that wait for the disk; the operator is answered if ``acknowledge``."""
+    """Effects that wait for the disk; the operator is answered if ``acknowledge``.
+
+    ``moves`` is what ``Dormancy`` had counted by then.
+    """
 
     effects: Effects
     acknowledge: bool
+    moves: int
 
 
 class Observer(Protocol):
@@ -132,7 +136,7 @@ class SimNode:
         effects = Effects()
         self.running.begin(self.now_ms, effects)
         self._submit(effects, acknowledge=False)
-        self._wake(list(self.running.replica.dormancy.restless))
+        self._wake(self.running.replica.dormancy.moves)
 
     def recover(self, *, feed_risk: bool = False) -> None:
         """Open the data dir as ``node.store.open_store`` does, but without its indexes and its archive."""
@@ -288,7 +292,7 @@ class SimNode:
             effects.records or effects.sends or effects.serves or effects.proofs or effects.notices
         ):
             return
-        self._pending.append(_Waiting(effects, acknowledge))
+        self._pending.append(_Waiting(effects, acknowledge, self.running.replica.dormancy.moves))
         if not self._busy:
             self._begin_commit()
 
@@ -324,8 +328,8 @@ class SimNode:
         if records:
             frame = frame_of(records)
             ledger.append(frame)
-            self._index(frame, [effects for effects, _ in batch])
-        for effects, acknowledge in batch:
+            self._index(frame, [effects for effects, _, _ in batch])
+        for effects, acknowledge, _ in batch:
             for observer in self.world.observers:
                 observer.durable(self, effects)
             if acknowledge:
@@ -336,7 +340,7 @@ class SimNode:
             if self.keep_notices:
                 self.notices += effects.notices
             self._carry_out(effects)
-        self._wake([parent for effects, _ in batch for parent in effects.roused])
+        self._wake(batch[-1].moves)
         if not self.world.observers:
             self._check_final()
 
@@ -410,16 +414,16 @@ class SimNode:
         if isinstance(change, Sleep):
             sleepers[change.seq] = change
 
-    def _wake(self, roused: list[str]) -> None:
-        """Judge what has slept until now, as ``node.waking`` does: all that fell asleep before is in the journal."""
-        for parent in roused:
+    def _wake(self, since: int) -> None:
+        """Judge what has slept, as ``node.waking`` does. What fell asleep up to ``since`` is in the journal."""
+        for parent in list(self.running.replica.dormancy.restless):
             raws = [
                 self.world.raw(frame, record_no)
                 for author, sleepers in sorted(self._asleep.items())
                 for seq, envelope_id, frame, record_no in self._log.get(author, [])
                 if seq in sleepers and sleepers[seq].parent == parent and sleepers[seq].envelope_id == envelope_id
             ]
-            self.give(Roused(parent, tuple(raws), last=True))
+            self.give(Roused(parent, tuple(raws), last=True, since=since))
 
     def envelope_sizes(self) -> Iterator[int]:
         """Bytes of each envelope held of any feed."""

@@ -44,7 +44,9 @@ TIGHT: dict[str, int] = {
     "PEERS_MAX": 24,
     "SYNC_MISSING_FEEDS_MAX": 64,
     "SYNC_WANT_ENTRIES_MAX": 16,
-    "ORPHAN_FACTS_PER_AUTHOR_MAX": 24,
+    "ORPHAN_FACTS_MAX": 16,
+    "ORPHAN_FACTS_PER_AUTHOR_MAX": 4,
+    "WAITING_FACTS_PER_SEED_MAX": 3,
 }
 """Bounds of memory that a small run reaches, so that what happens then is simulated, too."""
 

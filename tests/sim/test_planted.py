@@ -143,6 +143,11 @@ def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "replay", forgetful)
 
 
+def sleepers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What sleeps for want of room is never woken."""
+    patch.setattr(Replica, "wake", lambda *_: None)
+
+
 PLANTS: list[Plant] = [
     rule_checked_only_locally,
     bid_cap_by_arrival,
@@ -155,6 +160,7 @@ PLANTS: list[Plant] = [
     sync_of_the_disk_does_nothing,
     rule_by_the_clock,
     replay_forgets_a_feed,
+    sleepers_are_forgotten,
 ]
 
 

@@ -30,11 +30,15 @@ class Answered(Struct, frozen=True):
 
 
 class Roused(Struct, frozen=True):
-    """Stored envelopes whose facts have slept until ``parent`` counts; ``last`` if there are no more of them."""
+    """Stored envelopes whose facts have slept until ``parent`` counts; ``last`` if there are no more of them.
+
+    They are all that fell asleep before ``Dormancy.moves`` was ``since``.
+    """
 
     parent: str
     envelopes: tuple[bytes, ...]
     last: bool
+    since: int
 
 
 class Publish(Struct, frozen=True, kw_only=True):

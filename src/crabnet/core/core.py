@@ -336,7 +336,7 @@ class Core:
             if item is not None:
                 self._report(item, "journal", now_ms, effects)
         if given.last:
-            self.replica.dormancy.restless.pop(given.parent, None)
+            self.replica.dormancy.calmed(given.parent, given.since)
 
     def _rests(self, item: Applied, meta: EnvelopeMeta, effects: Effects) -> None:
         """Tell the index whose facts sleep."""

@@ -265,7 +265,7 @@ class Replica:
                 fact = fact_of(envelope, admitted.kind)
                 if fact.kind is not FactKind.SEED and fact.seed_id not in self.state.records:
                     thawed += self.attic.bring_back((fact.seed_id,))
-                decision = decide(self.state, Observe(fact), now_s)
+                decision = self._judge(fact, now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
         if decision.asleep and thawed and cut is None and fact is not None:
@@ -273,6 +273,14 @@ class Replica:
             thawed = ()
         earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
         return self._commit(envelope, fact, decision, now_s, via, earlier)
+
+    def _judge(self, fact: Fact, now_s: int, woken_by: str = "") -> Decision:
+        """What becomes of a fact, if none of its author that come before may sleep; else it sleeps like those."""
+        parent = self.dormancy.holds_back(fact, woken_by)
+        if parent:
+            reason = Reason.UNKNOWN_SEED if parent == fact.seed_id else Reason.UNKNOWN_CLAIM
+            return Decision(Outcome.IGNORED, reason, asleep=parent)
+        return decide(self.state, Observe(fact, fact.author in self.dormancy.dozing), now_s)
 
     def wake(self, raw: bytes, parent: str, now_s: int) -> Applied | None:
         """Judge the fact of a stored envelope that has slept until ``parent`` counts; None if it sleeps on, or is gone.
@@ -287,7 +295,7 @@ class Replica:
             return None
         fact = fact_of(envelope, Kind(meta.kind))
         thawed = self.attic.bring_back((fact.seed_id,))
-        decision = decide(self.state, Observe(fact), now_s)
+        decision = self._judge(fact, now_s, parent)
         if decision.asleep == parent or not (decision.events or decision.asleep):
             if thawed:
                 self.state.evict(fact.seed_id)
@@ -298,7 +306,7 @@ class Replica:
         for event in decision.events:
             apply(self.state, event)
         rows = tuple(event_row(event) for event in decision.events)
-        self.dormancy.fell_asleep(decision.asleep)
+        self.dormancy.fell_asleep(meta.from_, decision.asleep)
         record = WokenRecord(Raw(raw), now_s, decision.outcome, decision.reason, rows, thawed, decision.asleep)
         return Applied(
             decision.outcome,
@@ -443,7 +451,7 @@ class Replica:
             earlier.thawed,
             decision.asleep,
         )
-        self.dormancy.fell_asleep(decision.asleep)
+        self.dormancy.fell_asleep(meta.from_, decision.asleep)
         return Applied(
             decision.outcome,
             decision.reason,
@@ -493,7 +501,7 @@ class Replica:
             self.attic.readmit(bytes(raw))
         if isinstance(record, EnvelopeRecord) and record.cut is not None:
             self.feeds.cut(meta.from_, meta.seq, record.cut)
-        self.dormancy.fell_asleep(record.asleep)
+        self.dormancy.fell_asleep(meta.from_, record.asleep)
         events = [event_of_row(row, fact) for row in record.events]
         for event in events:
             apply(self.state, event)

@@ -31,8 +31,9 @@ class Sleepers:
         restless = self._replica.dormancy.restless
         while restless:
             parent = next(iter(restless))
+            since = self._replica.dormancy.moves
             for _, (waits_for, raw) in sorted(self._held.items()):
                 woken = self._replica.wake(raw, parent, now_s) if waits_for == parent else None
                 if woken is not None:
                     self.keep(woken, raw)
-            restless.pop(parent, None)
+            self._replica.dormancy.calmed(parent, since)

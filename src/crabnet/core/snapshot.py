@@ -31,7 +31,10 @@ _COVERS_WHAT_COUNTS: Final = 1
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
-    """One feed: its head, its window, and how many seeds of its author are open (-1 in older checkpoints)."""
+    """One feed: its head, its window, and how many seeds of its author are open (-1 in older checkpoints).
+
+    ``dozes``: facts of its author have slept.
+    """
 
     author: str
     head_seq: int
@@ -39,6 +42,7 @@ class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
     window: tuple[tuple[str, str], ...]
     forks: tuple[ForkProof, ...]
     open_seeds: int = -1
+    dozes: bool = False
 
 
 class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
@@ -86,6 +90,7 @@ class Snapshot:
         self._segments = tuple(replica.attic.segments)
         self._erased = tuple(state.erased)
         self._asleep = replica.dormancy.asleep
+        self._dozing = frozenset(replica.dormancy.dozing)
         self._restless = tuple(replica.dormancy.restless)
         self._records = state.records.copy()
         self._open_seeds = state.open_seeds.copy()
@@ -140,7 +145,8 @@ class Snapshot:
         for feed in self._feeds.values():
             window = tuple((entry.id, entry.seed_id) for entry in feed.window)
             open_seeds = self._open_seeds[feed.author]
-            yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, tuple(feed.forks), open_seeds))
+            forks, dozes = tuple(feed.forks), feed.author in self._dozing
+            yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, forks, open_seeds, dozes))
         for at in range(0, len(self._seen), _SEEN_PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
         for seed_id, record in self._records.items():
@@ -173,6 +179,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
                 feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))
                 if row.open_seeds > 0:
                     open_seeds[row.author] = row.open_seeds
+                if row.dozes:
+                    replica.dormancy.dozing.add(row.author)
             elif isinstance(row, SeenRow):
                 replica.seen.load(row.entries)
             else:
@@ -195,7 +203,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     replica.feeds.load(feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
     replica.dormancy.asleep = totals.asleep
-    replica.dormancy.restless = dict.fromkeys(totals.restless)
+    replica.dormancy.restless = dict.fromkeys(totals.restless, 0)
     replica.attic.segments = list(totals.segments)
     replica.state.archived.update(totals.archived)
     replica.state.erased.update(totals.erased)

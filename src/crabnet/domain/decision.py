@@ -39,6 +39,7 @@ from crabnet.domain.model import (
 from crabnet.domain.state import (
     Command,
     Decision,
+    Observe,
     Outcome,
     Propose,
     Retract,
@@ -79,8 +80,10 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
         return _in_its_place(before, fact, excess)
     after, judgements = _with(before, fact)
     body = fact.body
-    if before.seed is not None and isinstance(body, Run | TaskResult) and _waiting_full(before, fact, judgements):
-        return _no_room(fact, Reason.UNKNOWN_CLAIM, body.claim_id or "")
+    if before.seed is not None and isinstance(body, Run | TaskResult) and body.claim_id:
+        dozing = isinstance(command, Observe) and command.dozing
+        if _waits(fact, judgements) and (dozing or _waiting_full(before)):
+            return _no_room(fact, Reason.UNKNOWN_CLAIM, body.claim_id)
     return _decision(fact, before, after, judgements, proposed=isinstance(command, Propose))
 
 
@@ -148,11 +151,13 @@ def _orphans_full(state: State, before: Record, author: str) -> bool:
     )
 
 
-def _waiting_full(record: Record, fact: Fact, judgements: tuple[tuple[str, Judgement], ...]) -> bool:
-    """True if the fact would wait, and as many as may wait for parents within one seed do so already."""
+def _waits(fact: Fact, judgements: tuple[tuple[str, Judgement], ...]) -> bool:
+    return any(key == fact.key and judgement.verdict is Verdict.WAITING for key, judgement in judgements)
+
+
+def _waiting_full(record: Record) -> bool:
+    """True if as many as may wait for parents within one seed do so already."""
     if len(record.others) < limits.WAITING_FACTS_PER_SEED_MAX:
-        return False
-    if not any(key == fact.key and judgement.verdict is Verdict.WAITING for key, judgement in judgements):
         return False
     waiting = sum(entry.judgement.verdict is Verdict.WAITING for entry in record.others)
     return waiting >= limits.WAITING_FACTS_PER_SEED_MAX

@@ -36,9 +36,13 @@ class Outcome(StrEnum):
 
 
 class Observe(Struct, frozen=True):
-    """A verified fact of another node, or one's own on its way into the ledger."""
+    """A verified fact of another node, or one's own on its way into the ledger.
+
+    ``dozing``: earlier facts of its author may sleep, so that it must not wait in memory.
+    """
 
     fact: Fact
+    dozing: bool = False
 
 
 class Propose(Struct, frozen=True):

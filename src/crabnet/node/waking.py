@@ -51,14 +51,16 @@ class Waker:
                 except CrabnetError as error:
                     self._notify("job_failed", {"job": "wake", "reason": error.reason.value, "detail": error.message})
                     await trio.sleep(limits.WAKE_RETRY_S)
-                    self.rouse()
                     break
+            if self._core.replica.dormancy.restless:
+                self.rouse()
 
     async def _wake(self, parent: str) -> None:
+        since = self._core.replica.dormancy.moves
         await self._committer.submit(Effects())  # what fell asleep before is in the journal, and so in the index
         after: tuple[str, int] | None = _NOWHERE
         while after is not None:
             envelopes, after = await trio.to_thread.run_sync(self._history.asleep, parent, after)
             effects = Effects()
-            self._core.handle(Roused(parent, tuple(envelopes), after is None), self._clock_ms(), effects)
+            self._core.handle(Roused(parent, tuple(envelopes), after is None, since), self._clock_ms(), effects)
             await self._committer.submit(effects)

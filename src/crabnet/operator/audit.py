@@ -330,7 +330,7 @@ class _Audit:
 
     def _redecide(self, replica: Replica, record: Record, lsn: int) -> None:
         """Note a decision that this version would not make: its rules may have changed, or somebody changed history."""
-        if not isinstance(record, EnvelopeRecord) or record.cut is not None or record.thawed:
+        if not isinstance(record, EnvelopeRecord) or record.cut is not None or record.thawed or record.asleep:
             return
         fact = record_fact(record, envelope_of(record))
         if fact is None:
