@@ -155,6 +155,24 @@ def test_a_fork_wakes_nothing_of_the_branch_that_lost() -> None:
     assert journal.core.replica.feeds.get(scene.worker.id).head_id == other.meta.id
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.usefixtures("no_room")
+def test_a_fork_takes_back_what_was_woken_however_the_node_knows_of_it(restarted: bool) -> None:
+    journal = Journal()
+    scene = journal.scene
+    seed, bid = scene.seed(), scene.bid(scene.worker)
+    journal.tell(bid)
+    if restarted:
+        scene.core = journal.replayed()
+    journal.tell(seed)
+    journal.wake()
+    assert journal.core.record(scene.seed_id).bids
+    rewind(scene.worker, bid)
+    journal.tell(lower(scene.worker, lambda: scene.bid(scene.worker, seed_id="unknown"), bid))
+    assert not journal.core.record(scene.seed_id).bids
+    assert journal.replayed().replica.state_hash() == journal.core.replica.state_hash()
+
+
 @pytest.mark.usefixtures("no_room")
 def test_an_envelope_that_stands_no_more_is_not_woken() -> None:
     journal = Journal()

@@ -27,7 +27,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome, SeedEvent
 from crabnet.errors import DataDirDamagedError, Reason
-from crabnet.protocol.envelope import Envelope, Kind, shape
+from crabnet.protocol.envelope import FEED_KINDS, Envelope, Kind, shape
 from crabnet.protocol.feed import ForkProof
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of
 
@@ -234,6 +234,16 @@ def record_fact(record: EnvelopeRecord | WokenRecord, envelope: Envelope) -> Fac
         return fact_of(envelope, Kind(envelope.meta.kind))
     except PayloadRefusedError as error:
         raise DataDirDamagedError(f"journalled envelope {envelope.meta.id} states no fact: {error.detail}") from error
+
+
+def seed_about(envelope: Envelope) -> str:
+    """The seed that a signed feed envelope is about, whatever was decided about it; "" if it states no fact."""
+    if envelope.meta.v is None or envelope.meta.kind not in FEED_KINDS:
+        return ""
+    try:
+        return fact_of(envelope, Kind(envelope.meta.kind)).seed_id
+    except PayloadRefusedError:
+        return ""
 
 
 def event_row(event: SeedEvent) -> EventRow:

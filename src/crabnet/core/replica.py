@@ -35,6 +35,7 @@ from crabnet.core.records import (
     fact_of_row,
     fact_row,
     record_fact,
+    seed_about,
     stored_envelope,
 )
 from crabnet.domain.decision import decide
@@ -508,8 +509,7 @@ class Replica:
         self.dormancy.rouse(events)
         if isinstance(record, WokenRecord):
             return None
-        seed_id = fact.seed_id if fact is not None else ""
-        self._enter(meta, seed_id, record.at_s)
+        self._enter(meta, seed_about(envelope) if fact is None else fact.seed_id, record.at_s)
         return meta
 
     def definition(self, seed_id: str) -> Seed | None:
