@@ -60,11 +60,16 @@ class FaultyFiles:
         self.calls: list[tuple[str, Path]] = []
         self.armed_at = 0
         self.injected = 0
+        self._when: tuple[Callable[[str, Path], bool], Fault] | None = None
 
     def arm(self, ahead: int, fault: Fault) -> None:
         """Plan a fault for the call that comes ``ahead`` calls from now: 1 is the next one."""
         self.armed_at = len(self.calls) + ahead
         self._plan[self.armed_at] = fault
+
+    def arm_when(self, is_met: Callable[[str, Path], bool], fault: Fault) -> None:
+        """Plan a fault for the first call, by name and path, that meets a condition."""
+        self._when = (is_met, fault)
 
     def abandon(self) -> None:
         """What the kernel does when a process is gone: close its files, and so drop its locks."""
@@ -77,6 +82,10 @@ class FaultyFiles:
         if self.dead:
             raise KilledError
         self.calls.append((name, path))
+        if self._when is not None and self._when[0](name, path):
+            self.armed_at = len(self.calls)
+            self._plan[self.armed_at] = self._when[1]
+            self._when = None
         fault = self._plan.get(len(self.calls))
         if fault is None and not (self._sticky and name not in READS and name != "close"):
             return perform()

@@ -142,9 +142,11 @@ class Scene:
         if node.core.record(self.seed_id).progress.status is SeedStatus.DONE:
             await node.settle(self.seed_id, SeedStatus.ACCEPTED)
 
-    async def crash(self, fault: tuple[int, Fault] | None, *, from_start: bool = False) -> FaultyFiles:
+    async def crash(
+        self, fault: tuple[int, Fault] | None, *, from_start: bool = False, files: FaultyFiles | None = None
+    ) -> FaultyFiles:
         """``attempt`` to its end, whatever that is. Afterwards the files and locks of the process are gone."""
-        files = FaultyFiles()
+        files = files or FaultyFiles()
         try:
             await self.attempt(files, fault, from_start=from_start)
         except BaseExceptionGroup as group:
@@ -252,21 +254,23 @@ async def every_call(scene: Scene, *, every: bool, calls_max: int | None = None)
     raise AssertionError("unreachable")
 
 
+async def interrupted(scene: Scene, fault: Fault) -> Snapshot:
+    """The data dir of a process that died when it was to write down the end of a command."""
+    scene.restore()
+    scene.sink.heard()
+    files = FaultyFiles()
+    files.arm_when(lambda call, path: call == "pwrite" and path.parent.name == "journal" and scene.runs == 1, fault)
+    await scene.crash(None, files=files)
+    assert files.injected, "nothing was written once the command had run"
+    left = take(scene.data_dir)
+    assert [kind for kind, _ in journal_of(scene.data_dir).values()][-1] == Kind.TASK_STARTED
+    return left
+
+
 async def pairs(scene: Scene, share: int) -> Report:
     """Killed while the command's end was to be written down, then at a call of the recovery."""
     report = Report()
-    sites: list[Snapshot] = []
-    for at in count(1):
-        scene.restore()
-        scene.sink.heard()
-        files = await scene.crash((at, Fault.KILL_BEFORE))
-        if not files.injected:
-            break
-        held = [kind for kind, _ in journal_of(scene.data_dir).values()]
-        if held[-1] == Kind.TASK_STARTED and scene.runs == 1:
-            sites.append(take(scene.data_dir))
-    assert sites, "no crash left an interrupted run"
-    for site in (sites[0], sites[-1]):
+    for site in [await interrupted(scene, fault) for fault in (Fault.KILL_BEFORE, Fault.HALF_THEN_KILL)]:
         for at in count(1, share):
             put(scene.data_dir, site)
             scene.sink.heard()
