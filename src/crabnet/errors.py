@@ -207,3 +207,26 @@ ERRORS_BY_EXIT_CODE: dict[ExitCode, type[CrabnetError]] = {
         NodeTimeoutError,
     )
 }
+
+
+def principal(error: BaseException) -> BaseException:
+    """The one error to report of a group of concurrent ones; any other error is returned as it is.
+
+    First what the operator must act on (damaged or failing storage), then an interruption by the user, then what nobody
+    expected, then what Crabnet raises on purpose.
+    """
+    return min(_leaves(error), key=_rank)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+
+
+def _rank(error: BaseException) -> int:
+    if isinstance(error, StorageFailedError | DataDirDamagedError):
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 1
+    return 3 if isinstance(error, CrabnetError | BrokenPipeError) else 2

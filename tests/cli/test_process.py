@@ -49,6 +49,13 @@ def test_the_version_imports_next_to_nothing() -> None:
     assert not {"click", "dataclasses", "json", "pathlib", "socket"} & imported("--version")
 
 
+def test_signals_are_held_before_anything_slow_is_imported() -> None:
+    program = "import sys\nimport crabnet.cli.main\nprint(*(name for name in sys.modules if 'crabnet' in name))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ours = {"crabnet", "crabnet._version", "crabnet.cli", "crabnet.cli.main", "crabnet.signals"}
+    assert {name for name in done.stdout.split() if not name.startswith("__editable__")} <= ours
+
+
 def test_commands_beside_a_node_import_nothing_slow(node: object, tmp_path: Path) -> None:
     getattr(node, "answers")["status"] = {"running": True}  # noqa: B009 - the fixture's class is in conftest
     loaded = imported("status", "--data-dir", str(tmp_path / "data"))

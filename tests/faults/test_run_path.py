@@ -316,7 +316,7 @@ def test_a_second_crash_while_an_interrupted_run_is_recovered(scene: Scene) -> N
     check(trio.run(pairs, scene, 9), "interrupted run, second crash, a sample", 5)
 
 
-async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]]) -> None:
+async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]], thread: object) -> None:
     node: Node = self._release.__self__  # type: ignore[attr-defined]
     for effects, _ in batch:
         for send in effects.sends:
@@ -324,7 +324,7 @@ async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]]) 
         effects.sends.clear()
     with trio.CancelScope(shield=True):
         await node.outbox.drain()
-    await _WRITE(self, batch)  # type: ignore[arg-type]
+    await _WRITE(self, batch, thread)  # type: ignore[arg-type]
 
 
 async def _run_too_early(self: Node, wish: Operation) -> Reply:

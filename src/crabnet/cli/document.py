@@ -83,6 +83,10 @@ ASCII.
 
 ## Exit codes
 
+`crabnet listen` ends in order at SIGTERM and SIGHUP (0) and at Ctrl-C (130), whatever it does at that moment; further
+signals change nothing. Any other command that works on the data dir itself closes it in order, too, and then ends by
+that signal, unless it is done already.
+
 | code | meaning |
 |---|---|
 """

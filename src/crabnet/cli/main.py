@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from crabnet.signals import HELD
+
 if TYPE_CHECKING:
     from crabnet.errors import CrabnetError
 
@@ -18,48 +20,85 @@ _EXIT_INTERRUPTED: Final = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (``crabnet.errors.ExitCode``); never raises, never prints a traceback.
 
-    With ``CRABNET_DEBUG=1`` an unexpected exception shows its traceback behind its line.
+    With ``CRABNET_DEBUG=1`` an unexpected exception shows its traceback behind its line. Without ``argv`` the process
+    is to end afterwards: signals that ask for that are ignored from then on.
     """
+    HELD.hold()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _flushed(_interruptible(arguments), arguments)
+        if argv is None:
+            HELD.ignore()
+        else:
+            HELD.release()
+        return code
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+
+
+def _interruptible(arguments: list[str]) -> int:
     try:
         if arguments in (["--version"], ["-V"]):
             from crabnet._version import __version__
 
-            sys.stdout.write(f"crabnet {__version__}\n")
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.write(f"crabnet {__version__}\n")
             return 0
         return _run(arguments)
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
-        _discard_stdout()
         return _EXIT_PIPE
 
 
 def _run(arguments: list[str]) -> int:
-    from crabnet.errors import CrabnetError
+    from crabnet.errors import CrabnetError, principal
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _invoke(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except (KeyboardInterrupt, BrokenPipeError):
-        raise
-    except CrabnetError as error:
-        return _report(error, arguments)
+        return _invoke(arguments)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the outermost frame: all becomes one line
-        known = _known(error)
-        if isinstance(known, CrabnetError):
-            return _report(known, arguments)
-        if known is not None:
-            raise known from None
-        code = _report(_unexpected(error), arguments)
+        first = principal(error)
+        if isinstance(first, KeyboardInterrupt | BrokenPipeError):
+            raise first from None
+        if isinstance(first, CrabnetError):
+            return _report(first, arguments)
+        code = _report(_unexpected(first), arguments)
         _traceback()
         return code
+
+
+def _flushed(code: int, arguments: list[str]) -> int:
+    """The exit code after the last output. What cannot be written is thrown away: Python would complain about it."""
+    error = _flush_error()
+    if error is not None:
+        if isinstance(error, BrokenPipeError):
+            code = code or _EXIT_PIPE
+        elif code == 0:
+            from crabnet.cli.output import unwritable
+
+            code = _report(unwritable(error), arguments)
+        _discard(1)
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            _discard(2)
+    return code
+
+
+def _flush_error() -> OSError | None:
+    """Why what was written to stdout cannot leave this process."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            return error
+        except ValueError:  # closed
+            pass
+    return None
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -86,22 +125,8 @@ def _invoke(arguments: list[str]) -> int:
     return 0
 
 
-def _known(error: BaseException) -> BaseException | None:
-    """The error, also in a group from concurrent tasks, that says by itself what happened; None: it is unexpected."""
-    from crabnet.errors import CrabnetError
-
-    if isinstance(error, BaseExceptionGroup):
-        found = [_known(inner) for inner in error.exceptions]
-        interrupts = [inner for inner in found if isinstance(inner, KeyboardInterrupt)]
-        return interrupts[0] if interrupts else None if None in found else found[0]
-    return error if isinstance(error, CrabnetError | KeyboardInterrupt | BrokenPipeError) else None
-
-
 def _unexpected(error: BaseException) -> CrabnetError:
     from crabnet.errors import CrabnetError
-
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
 
     hint = "" if _debug() else "; CRABNET_DEBUG=1 shows where"
     return CrabnetError(f"unexpected {type(error).__name__}: {error}{hint}")
@@ -136,8 +161,8 @@ def _traceback() -> None:
         traceback.print_exc()
 
 
-def _discard_stdout() -> None:
-    """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
+def _discard(fd: int) -> None:
+    """Let go to nowhere what a stream still holds."""
     sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 1)
+    os.dup2(sink, fd)
     os.close(sink)

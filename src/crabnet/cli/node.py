@@ -52,7 +52,7 @@ def identity(context: click.Context) -> None:
     write(json_line(result) if state_of(context).json else table(result))
 
 
-@click.command("listen", cls=Command, settings_shown=True)
+@click.command("listen", cls=Command, settings_shown=True, holds_signals=True)
 @click.pass_context
 def listen(context: click.Context) -> None:
     """Run the node until it is stopped (Ctrl-C, SIGTERM, SIGHUP). Prints: listen started on Udp:ADDR.

@@ -10,11 +10,13 @@ from typing import Final
 
 import click
 
+from crabnet.cli.output import write
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Knob, Resolved, Settings, resolve
 from crabnet.settings.kinds import BoolKind, ListKind
+from crabnet.signals import HELD
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,40}", re.ASCII)
 _MAIN: Final = frozenset({"data_dir"})
@@ -96,14 +98,38 @@ class WholeNumber(click.IntRange):
         return super().convert(int(text), param, ctx)
 
 
-class Command(click.Command):
-    """A command that takes the global options too. ``settings_shown`` lists every setting in its help."""
+class _HelpWritten(click.Command):
+    """Writes its help as all other output is written, so that a full disk behind stdout is an error like others."""
 
-    def __init__(self, *args: object, settings_shown: bool = False, **kwargs: object) -> None:
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        write(context.get_help() + "\n")
+        context.exit()
+
+
+class Command(_HelpWritten):
+    """A command that takes the global options too. ``settings_shown`` lists every setting in its help.
+
+    ``holds_signals``: it takes the signals that came while the program loaded by itself (``until_signal``).
+    """
+
+    def __init__(
+        self, *args: object, settings_shown: bool = False, holds_signals: bool = False, **kwargs: object
+    ) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.params += global_options(settings_shown=settings_shown)
+        self._holds_signals = holds_signals
 
     def invoke(self, ctx: click.Context) -> object:
+        if not self._holds_signals or state_of(ctx).verify_config:
+            HELD.release()
         return _verified(ctx) or super().invoke(ctx)
 
 
@@ -120,11 +146,13 @@ def _verified(context: click.Context) -> bool:
 
 def _without_subcommand() -> None:
     context = click.get_current_context()
-    if context.invoked_subcommand is None and not _verified(context):
-        context.fail("Missing command.")
+    if context.invoked_subcommand is None:
+        HELD.release()
+        if not _verified(context):
+            context.fail("Missing command.")
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_HelpWritten, click.Group):
     """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``."""
 
     def __init__(self, name: str, help_text: str, lazy: Mapping[str, str]) -> None:

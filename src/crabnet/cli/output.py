@@ -53,7 +53,12 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CrabnetError(f"standard output cannot be written: {error.strerror}") from None
+        raise unwritable(error) from None
+
+
+def unwritable(error: OSError) -> CrabnetError:
+    """What to say when stdout does not take what was written."""
+    return CrabnetError(f"standard output cannot be written: {error.strerror}")
 
 
 def pause(seconds: float) -> None:

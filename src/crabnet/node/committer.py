@@ -50,8 +50,8 @@ class Committer:
         self._failure: StorageFailedError | None = None
         self._boundaries: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._crossed: list[Callable[[], None]] = []
-        self._thread: CallThread[FramePosition] | None = None
-        self._over: trio.Event | None = None
+        self._closing = False
+        self._over = trio.Event()
         self.frames = 0
         self.records = 0
 
@@ -94,25 +94,26 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit until cancelled. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
-        self._over = trio.Event()
+        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
         try:
-            with CallThread[FramePosition]("crabnet-journal") as self._thread:
+            with CallThread[FramePosition]("crabnet-journal") as thread:
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     while self._pending:
-                        await self._commit(self._take())
+                        await self._commit(self._take(), thread)
+                    if self._closing:
+                        return
         finally:
-            self._thread = None
+            if self._failure is None:
+                self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), [])
             self._over.set()
 
-    async def flush(self) -> None:
-        """Wait for the end of ``run``, which is cancelled by now, and commit all that is pending; for shutdown."""
-        if self._over is not None:
-            await self._over.wait()
-        while self._pending and self._failure is None:
-            await self._commit(self._take())
+    async def close(self) -> None:
+        """Commit all that is pending and refuse what comes from then on; returns when ``run`` has ended."""
+        self._closing = True
+        self._wake.set()
+        await self._over.wait()
 
     def _take(self) -> list[tuple[Effects, _Waiter | None]]:
         batch: list[tuple[Effects, _Waiter | None]] = []
@@ -131,9 +132,9 @@ class Committer:
             self._crossed.append(at_synced)
         return batch
 
-    async def _commit(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+    async def _commit(self, batch: list[tuple[Effects, _Waiter | None]], thread: CallThread[FramePosition]) -> None:
         try:
-            await self._write(batch)
+            await self._write(batch, thread)
         except BaseException as error:
             await self._give_up(error, batch)
             raise
@@ -147,18 +148,20 @@ class Committer:
         """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
         failure = error
         if not isinstance(failure, StorageFailedError):
-            failure = StorageFailedError(f"a part of the node has failed: {type(error).__name__}", Reason.INTERNAL)
+            text = f"a part of the node has failed: {type(error).__name__}: {error}"
+            failure = StorageFailedError(text, Reason.INTERNAL)
         self._ledger.poison(failure)
         self._fail(failure, batch)
         if isinstance(error, Exception):
             with trio.CancelScope(shield=True):
                 await trio.sleep(limits.LAST_WORDS_MS / 1000)
 
-    async def _write(self, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+    async def _write(self, batch: list[tuple[Effects, _Waiter | None]], thread: CallThread[FramePosition]) -> None:
         records = [record for effects, _ in batch for record in effects.records]
         position: FramePosition | None = None
         if records:
-            position = await self._append(frame_of(records))
+            # In a thread, so that the loop goes on whatever the disk does.
+            position = await thread.run_sync(partial(self._ledger.append, frame_of(records)))
             self.frames += 1
             self.records += len(records)
         crossed, self._crossed = self._crossed, []
@@ -176,17 +179,6 @@ class Committer:
             if waiter is not None:
                 waiter.done.set()
 
-    async def _append(self, frame: bytes) -> FramePosition | None:
-        """Append a frame in a thread, so that the loop goes on whatever the disk does. Not to be cancelled."""
-        append = partial(self._ledger.append, frame)
-        position: FramePosition | None = None
-        with trio.CancelScope(shield=True):
-            if self._thread is not None:
-                position = await self._thread.run_sync(append)
-            else:
-                position = await trio.to_thread.run_sync(append)
-        return position
-
     def _fail(self, error: StorageFailedError, batch: list[tuple[Effects, _Waiter | None]]) -> None:
         self._failure = error
         for _, waiter in (*batch, *self._pending):
@@ -195,8 +187,3 @@ class Committer:
                 waiter.done.set()
         self._pending.clear()
         self._drained.set()
-
-    def stop(self) -> None:
-        """Refuse what comes from now on: the node stops."""
-        if self._failure is None and not self._pending:
-            self._failure = StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING)

@@ -28,7 +28,9 @@ from crabnet.errors import (
     RefusedError,
     StorageFailedError,
     UsageError,
+    principal,
 )
+from crabnet.node.failures import failure_of
 from crabnet.protocol.canonical import JsonObject, JsonRefusedError, JsonValue, parse_object
 
 Dispatch = Callable[[str, JsonObject], Awaitable[JsonValue]]
@@ -200,17 +202,17 @@ async def _answer(line: bytes, dispatch: Dispatch, on_failure: Callable[[str, Ex
         raise RefusedError(
             f"the answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes; ask for fewer", Reason.LIMIT_EXCEEDED
         )
-    except Exception as error:  # noqa: BLE001 - no request may end the node, whatever it provokes
-        known = _known(error)
+    except (Exception, BaseExceptionGroup) as raised:
+        failure = failure_of(raised)
+        if failure is None:
+            raise
+        error = principal(failure)
+        if not isinstance(error, Exception):
+            raise
+        known = error if isinstance(error, CrabnetError) else None
         if on_failure is not None and (known is None or isinstance(known, UsageError)):
-            on_failure(method, error if known is None else known)
+            on_failure(method, error)
         return msgspec.json.encode({"id": request_id, "error": _error_object(known)})
-
-
-def _known(error: BaseException) -> CrabnetError | None:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error if isinstance(error, CrabnetError) else None
 
 
 def _error_object(error: CrabnetError | None) -> dict[str, str | int]:

@@ -21,13 +21,22 @@ from crabnet.core.commands import (
 )
 from crabnet.core.effects import Effects, Reply
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
-from crabnet.errors import CrabnetError, DataDirDamagedError, NetworkError, Reason, RefusedError, StorageFailedError
+from crabnet.errors import (
+    CrabnetError,
+    DataDirDamagedError,
+    NetworkError,
+    Reason,
+    RefusedError,
+    StorageFailedError,
+    principal,
+)
 from crabnet.monitor.registry import Severity
 from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import NodeClock
 from crabnet.node.committer import Committer, Durable
 from crabnet.node.config import runner_of, sends_per_s
+from crabnet.node.failures import failure_of
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
@@ -209,9 +218,8 @@ class Node:
     async def __aenter__(self) -> Self:
         try:
             await self._open()
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._stack.aclose()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -222,9 +230,9 @@ class Node:
         try:
             return bool(await self._stack.__aexit__(kind, error, traceback))
         except BaseExceptionGroup as group:
-            storage, _ = group.split((StorageFailedError, DataDirDamagedError))
-            if storage is not None:
-                raise _first(storage) from group
+            first = principal(group)
+            if isinstance(first, StorageFailedError | DataDirDamagedError):
+                raise first from group
             if error is not None and group.split(lambda found: found is error)[1] is None:
                 return False  # only the block failed: its exception goes on as it was raised
             raise
@@ -331,25 +339,31 @@ class Node:
             )
 
     async def _start_jobs(self) -> None:
-        nursery = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.push_async_callback(self._stop_jobs, nursery)
-        nursery.start_soon(self._watched, self.committer.run)
+        """The writer outlives all other jobs: what they do in their last moments becomes durable as well."""
+        writing = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.push_async_callback(self._finish)
+        writing.start_soon(self._write)
+        jobs = await self._stack.enter_async_context(trio.open_nursery())
+        self._stack.callback(jobs.cancel_scope.cancel)
         effects = Effects()
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
-        nursery.start_soon(self._watched, self._write_events)
-        nursery.start_soon(self._watched, self.outbox.run)
-        nursery.start_soon(self._watched, self.waker.run)
+        for job in self._jobs():
+            jobs.start_soon(self._watched, job)
+
+    def _jobs(self) -> list[Callable[[], Awaitable[None]]]:
+        always: list[Callable[[], Awaitable[None]]] = [self._write_events, self.outbox.run, self.waker.run]
         if not self.listen:
-            return
+            return always
         report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
         checkpoints = partial(
             self.checkpointer.run,
             journal_bytes=self.settings.checkpoint_journal_bytes,
             interval_ms=self.settings.checkpoint_interval_s * 1000,
         )
-        nursery.start_soon(self._watched, self._prepare_runner)
-        for job in (
+        return [
+            *always,
+            self._prepare_runner,
             self.network.receive,
             self.serving.run,
             self._tick,
@@ -358,30 +372,37 @@ class Node:
             self._peer_keeper.run,
             Watch(self.ledger, self.transport, self.outbox, self.reporter.notify).run,
             checkpoints,
-        ):
-            nursery.start_soon(self._watched, job)
+        ]
+
+    async def _write(self) -> None:
+        """Ended by ``_finish`` alone, however the node is left."""
+        with trio.CancelScope(shield=True):
+            await self._watched(self.committer.run)
 
     async def _watched(self, job: Callable[[], Awaitable[None]]) -> None:
         """Do a job; when it fails, nothing more is acknowledged, and those who wait are told before all ends."""
         try:
             await job()
-        except trio.Cancelled:
-            raise
         except BaseException as error:
-            await self.committer.fail(error)
+            failure = failure_of(error)
+            if failure is not None:
+                await self.committer.fail(principal(failure))
             raise
 
-    async def _stop_jobs(self, nursery: trio.Nursery) -> None:
-        """Let what is under way become durable and be sent, then end all jobs."""
-        nursery.cancel_scope.cancel()
-        if self.ledger.failure is not None:
-            return
+    async def _finish(self) -> None:
+        """All other jobs have ended: what they left becomes durable and is sent, and a checkpoint is made."""
         with trio.CancelScope(shield=True):
-            await self.committer.flush()
-            self.committer.stop()
+            await self.committer.close()
+            if self.ledger.failure is not None:
+                return
             with trio.move_on_after(limits.SHUTDOWN_SEND_S):
                 await self.outbox.drain()
-            await trio.to_thread.run_sync(self.history.flush)
+            try:
+                await trio.to_thread.run_sync(self.history.flush)
+            except CrabnetError as error:  # the index is made anew from the journal
+                self.reporter.notify(
+                    "job_failed", {"job": "index", "reason": error.reason.value, "detail": error.message}
+                )
             if self.listen:
                 await self._peer_keeper.save()
             if self.ledger.replay_bytes or self.ledger.checkpoint_lsn is None:
@@ -462,10 +483,3 @@ class Node:
 
     def _task_of(self, seed_id: str) -> Task:
         return task_of(self.core.record(seed_id), seed_id, self.node_id)
-
-
-def _first(group: BaseExceptionGroup[CrabnetError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -14,6 +14,7 @@ from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
 from crabnet.node.control_server import serve_control
+from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
 from crabnet.runner.sandbox.model import Mode
@@ -32,48 +33,42 @@ def tune_collector() -> None:
 def run_node(settings: Settings, log: Callable[[str], None]) -> None:
     """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` is given one line at a time.
 
-    Raises what entering a Node raises.
+    Raises what entering a Node raises, and KeyboardInterrupt after SIGINT.
     """
     tune_collector()
-    interrupted = trio.run(_run, settings, log)
-    if interrupted:
+    if trio.run(until_signal, partial(_serve, settings, log)) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _run(settings: Settings, log: Callable[[str], None]) -> bool:
-    ends = {signal.SIGTERM, signal.SIGINT}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        ends.add(signal.SIGHUP)
-    with trio.open_signal_receiver(*ends) as signals:
-        async with Node(settings) as node, trio.open_nursery() as nursery:
+async def _serve(settings: Settings, log: Callable[[str], None], asked: trio.Event) -> None:
+    """A node and its control socket until it is ``asked`` to end, and has opened."""
+    async with Node(settings) as node, trio.open_nursery() as nursery:
 
-            def failed(method: str, error: Exception) -> None:
-                if isinstance(error, CrabnetError):
-                    refused: dict[str, FieldValue] = {
-                        "operation": method[: limits.EVENT_DETAIL_CHARS],
-                        "reason": error.reason.value,
-                        "detail": error.message[: limits.EVENT_DETAIL_CHARS],
-                    }
-                    node.reporter.notify("control_refused", refused)
-                    return
-                detail = f"{method}: {type(error).__name__}"
-                node.reporter.notify("job_failed", {"job": "control", "reason": "internal", "detail": detail})
+        def failed(method: str, error: Exception) -> None:
+            if isinstance(error, CrabnetError):
+                refused: dict[str, FieldValue] = {
+                    "operation": method[: limits.EVENT_DETAIL_CHARS],
+                    "reason": error.reason.value,
+                    "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                }
+                node.reporter.notify("control_refused", refused)
+                return
+            detail = f"{method}: {type(error).__name__}"
+            node.reporter.notify("job_failed", {"job": "control", "reason": "internal", "detail": detail})
 
-            await nursery.start(
-                partial(
-                    serve_control,
-                    settings.data_dir / CONTROL_SOCKET,
-                    partial(dispatch, node),
-                    on_failure=failed,
-                )
+        await nursery.start(
+            partial(
+                serve_control,
+                settings.data_dir / CONTROL_SOCKET,
+                partial(dispatch, node),
+                on_failure=failed,
             )
-            for line in _greeting(node):
-                log(line)
-            nursery.start_soon(_tell_sandbox, node, log)
-            async for number in signals:
-                nursery.cancel_scope.cancel()
-                return number == signal.SIGINT
-    return False
+        )
+        for line in _greeting(node):
+            log(line)
+        nursery.start_soon(_tell_sandbox, node, log)
+        await asked.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _tell_sandbox(node: Node, log: Callable[[str], None]) -> None:

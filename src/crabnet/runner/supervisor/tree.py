@@ -32,9 +32,10 @@ class TreeUsage(NamedTuple):
 def children_of(pid: int) -> list[int]:
     """The children of all threads of a process; none when it is gone."""
     found: list[int] = []
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
+            with contextlib.suppress(OSError, ValueError):  # that thread has ended; the others may have children, too
+                found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
     return found
 
 
