@@ -4,9 +4,16 @@ PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
 SEEDS ?= 20
+FULL ?=
 
 # Relative, so that the path of the clone may hold spaces.
 VENV_PYTHON := .venv/bin/python
+
+# Tests see nothing of the caller's environment but this.
+PASSED_ON := CI FULL TESTS_DAY TMPDIR CRABNET_FUZZ_SECONDS CRABNET_FUZZ_ROUND CRABNET_FLOOD_SECONDS \
+	CRABNET_HYPOTHESIS_PROFILE
+BARE := env -i PATH="$$PATH" HOME="$$HOME" LANG=C.UTF-8 $(foreach name,$(PASSED_ON),$(if $($(name)),$(name)="$($(name))"))
+PYTEST := $(BARE) $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
 
 unexport PYTHONPATH PYTHONHOME
 
@@ -15,7 +22,7 @@ unexport PYTHONPATH PYTHONHOME
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), SEEDS=$(SEEDS), ARGS (passed on)"
+	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), SEEDS=$(SEEDS), FULL=1, ARGS (passed on)"
 
 env: ## Make or refresh .venv (done by the other targets as well)
 	@sh scripts/env.sh "$(PYTHON)"
@@ -23,18 +30,19 @@ env: ## Make or refresh .venv (done by the other targets as well)
 demo: env ## Run a network of real nodes on this machine, step by step
 	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
 
-test: env ## Run the tests
-	$(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
+test: env ## Run the tests; as root, those that depend on the user once more as an ordinary one
+	$(PYTEST) -m "not deep" $(ARGS)
+	$(BARE) $(VENV_PYTHON) scripts/ordinary_user.py -n $(JOBS) --dist worksteal -m "by_user and not deep" $(ARGS)
 
-deep: env ## Run the large enumerations and long runs
-	$(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal -m deep --timeout 1200 $(ARGS)
+deep: env ## Run the large enumerations, and today's part of what is long and random (FULL=1: all of it)
+	$(PYTEST) -m deep --timeout 1200 $(ARGS)
 
 sim: env ## Simulate SEEDS networks with faults and liars (ARGS=--report: traffic; see docs/OPERATIONS.md for replay)
 	$(VENV_PYTHON) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 coverage: env ## Run the tests and report branch coverage, child processes included
 	$(VENV_PYTHON) -m coverage erase
-	$(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
+	$(BARE) $(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
 	$(VENV_PYTHON) -m coverage report
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.leftovers import Watch
+from tests.support.slices import DAY_VARIABLE, FULL, day
 
 # Examples are the same on every run, so that a change is what breaks a test; CRABNET_HYPOTHESIS_PROFILE=random
 # looks for new ones. Slow machines
@@ -18,8 +24,28 @@ settings.register_profile("deep", settings.get_profile("ci"), max_examples=2_000
 settings.register_profile("random", settings.get_profile("deep"), derandomize=False)
 
 
+BY_USER = (
+    "cli/test_node.py",
+    "cli/test_process.py",
+    "control",
+    "e2e/test_bad_input.py",
+    "e2e/test_flow.py",
+    "e2e/test_results.py",
+    "operator/test_fsck.py",
+    "operator/test_paths.py",
+    "operator/test_verify_config.py",
+    "runner",
+    "sandbox",
+    "storage/test_lock.py",
+    "transport/test_udp.py",
+)
+"""What depends on whose process it is: `make test` of root runs these once more as an ordinary user."""
+
+_WATCH = pytest.StashKey[Watch]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Ctrl-C through to processes under test; choose the profile.
+    """Let Ctrl-C through to processes under test; choose the profile; see to it that nothing is left.
 
     The profile is `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`.
     """
@@ -28,3 +54,37 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     by_marker = "deep" if config.option.markexpr == "deep" else "ci"
     settings.load_profile(os.environ.get("CRABNET_HYPOTHESIS_PROFILE", by_marker))
+    day()
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        watch = config.stash[_WATCH] = Watch(leads=bool(config.getoption("numprocesses", None)))
+        config.option.basetemp = config.option.basetemp or watch.of_tests
+
+
+def pytest_report_header() -> str:
+    """How to run the same again."""
+    return "all that is long and random" if FULL else f"of what is long and random, the part of {DAY_VARIABLE}={day()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what depends on the user."""
+    here = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(here / place) for place in BY_USER):
+            item.add_marker("by_user")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """After all else, in the process that leads the run: whatever the tests have left makes it fail."""
+    yield
+    watch = session.config.stash.get(_WATCH, None)
+    if watch is None:
+        return
+    findings = watch.findings()
+    if findings:
+        print("the tests have left behind:", *findings, sep="\n  ", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    failed = session.exitstatus != pytest.ExitCode.OK
+    watch.clean(keep=failed)
+    if failed:
+        print(f"the directories of the tests: {watch.temporary}", file=sys.stderr)

@@ -17,6 +17,7 @@ import pytest
 
 from crabnet.control.client import call
 from crabnet.errors import CrabnetError, Reason, UsageError
+from tests.support.nodes import sweep_runs
 
 CRABNET = [sys.executable, "-m", "crabnet"]
 PUBLISH = ["seed", "publish", "--title", "t", "--cmd", "echo hi", "--bid-window-ms", "600000"]
@@ -60,6 +61,7 @@ def start() -> Iterator[Start]:
     for node in nodes:
         node.process.kill()
         node.process.communicate()
+        sweep_runs(node.data_dir)
 
 
 def run(data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from itertools import cycle, islice
 
 import pytest
@@ -41,6 +42,7 @@ class KillLoop:
         self.layout = Layout(self.node.data_dir)
         self.random = randomness
         self.hits: Counter[str] = Counter()
+        self._recovery_s_max = _RECOVERY_S_MAX
         self.settings = resolve({"data_dir": str(self.node.data_dir)}, {}, None).settings
 
     def kill(self, moment: str) -> None:
@@ -76,13 +78,15 @@ class KillLoop:
             return (holder is not None and holder.pid == process.pid) or process.poll() is not None
 
         wait_for("the node opens its data dir", opening)
-        time.sleep(self.random.uniform(0, _RECOVERY_S_MAX))
+        time.sleep(self.random.uniform(0, self._recovery_s_max))
         process.kill()
         process.wait()
         assert process.stdout is not None
         started = "listen started" in process.stdout.read()
         self.node.kill()
         self.hits[UNDER_LOAD if started else RECOVERY] += 1
+        if started:  # too late on this machine
+            self._recovery_s_max /= 2
 
     def _start_and_check(self, audit_from: str) -> None:
         self.node.start()
@@ -115,15 +119,22 @@ class KillLoop:
         assert "Traceback" not in self.node.errors()
 
 
-def run(nodes: Nodes, kills: int) -> Counter[str]:
+def run(nodes: Nodes, kills: int, hits_min: Mapping[str, int]) -> Counter[str]:
+    """So many kills, and more until each kind of moment has really been hit as often as it must be.
+
+    What moment a kill hits depends on the machine's load; the time limit of the test bounds how often it is tried.
+    """
     loop = KillLoop(nodes, random.Random(kills))
+    hits = loop.hits
     for moment in islice(cycle([UNDER_LOAD, CHECKPOINT, RECOVERY]), kills):
         loop.kill(moment)
+    for moment, count in hits_min.items():
+        while hits[moment] < count:
+            loop.kill(moment)
     loop.finish()
-    hits = loop.hits
     total = hits[UNDER_LOAD] + hits[RECOVERY]
     print(f"kill -9: {total} kills, {dict(hits)}; {len(loop.load.acknowledged)} acknowledged, all there")
-    assert total == kills
+    assert total >= kills
     assert loop.load.acknowledged
     assert loop.load.errors
     assert all(isinstance(error, CrabnetError) for error in loop.load.errors)
@@ -131,13 +142,10 @@ def run(nodes: Nodes, kills: int) -> Counter[str]:
 
 
 def test_a_few_kills(nodes: Nodes) -> None:
-    hits = run(nodes, 6)
-    assert hits[RECOVERY] >= 1
+    assert run(nodes, 6, {RECOVERY: 1})[RECOVERY] >= 1
 
 
 @pytest.mark.deep
 @pytest.mark.timeout(600)
 def test_a_hundred_kills(nodes: Nodes) -> None:
-    hits = run(nodes, 102)
-    assert hits[CHECKPOINT] >= 5
-    assert hits[RECOVERY] >= 10
+    run(nodes, 102, {CHECKPOINT: 5, RECOVERY: 10})

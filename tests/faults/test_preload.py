@@ -50,7 +50,7 @@ def work(shim: Path, base: Path, at: int, mode: str, number: int, log: Path | No
     put(data_dir, {})
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "COV_"))},
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT), *sys.path]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LD_PRELOAD": str(shim),
         "FAULT_DIR": str(data_dir),

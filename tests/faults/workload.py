@@ -23,6 +23,7 @@ from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from crabnet.storage.recovery import NoticeCode
 from tests.faults.seam import FaultyFiles, KilledError
+from tests.support.leftovers import MEMORY_DIR
 
 APPEND, CHECKPOINT, CHECKPOINT_WITH_APPEND = "append", "checkpoint", "checkpoint with an append in between"
 STEPS = (
@@ -211,7 +212,7 @@ def put(data_dir: Path, snapshot: Mapping[str, bytes | None]) -> None:
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A directory in memory when there is one: these suites make thousands of data dirs."""
-    memory = Path("/dev/shm")
+    memory = Path(os.environ.get(MEMORY_DIR, "/dev/shm"))
     usable = memory.is_dir() and os.access(memory, os.W_OK) and RealFiles().free_bytes(memory) > 256 * 1024 * 1024
     with tempfile.TemporaryDirectory(prefix="crabnet-faults-", dir=memory if usable else None) as name:
         yield Path(name)

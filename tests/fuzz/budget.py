@@ -1,7 +1,8 @@
 """How long a fuzz test goes on, and what one input may cost.
 
-The seconds are those of ``CRABNET_FUZZ_SECONDS`` (60) for tests marked deep; others do one round. Rounds are numbered:
-the number is Hypothesis' seed, so that a failing round can be done again alone with ``CRABNET_FUZZ_ROUND``.
+The seconds are those of ``CRABNET_FUZZ_SECONDS`` (60, with ``FULL=1`` 600) for tests marked deep; others do one round.
+Rounds are numbered, from another number each day: the number is Hypothesis' seed, so that a failing round can be done
+again alone with ``CRABNET_FUZZ_ROUND``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 
+from tests.support.slices import FULL, day
+
 EXAMPLES_PER_ROUND = 300
 CPU_S_MAX = 5.0
 """Processor time for one input. The slowest takes milliseconds; this catches what grows beyond all bounds."""
@@ -25,8 +28,10 @@ MEMORY_FACTOR_MAX = 100
 """Bytes of memory at the peak for each byte of the input, beside ``MEMORY_BYTES_MAX``."""
 
 long_and_short = pytest.mark.parametrize(
-    "seconds", [0, pytest.param(int(os.environ.get("CRABNET_FUZZ_SECONDS", "60")), marks=pytest.mark.deep)]
+    "seconds",
+    [0, pytest.param(int(os.environ.get("CRABNET_FUZZ_SECONDS", "600" if FULL else "60")), marks=pytest.mark.deep)],
 )
+_ROUNDS_A_DAY = 10_000
 
 
 class Spent:
@@ -79,7 +84,8 @@ def fuzz(seconds: float, test: Callable[[], None], spent: Spent, examples: int =
     test = rounds(test)
     alone = os.environ.get("CRABNET_FUZZ_ROUND")
     end = time.monotonic() + seconds
-    for number in count() if alone is None else [int(alone)]:
+    first = day() * _ROUNDS_A_DAY if seconds else 0
+    for number in count(first) if alone is None else [int(alone)]:
         try:
             seed(number)(test)()
         except BaseException as error:

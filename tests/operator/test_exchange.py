@@ -350,7 +350,7 @@ def running(tmp_path: Path) -> Iterator[NodeProcess]:
     node.start()
     yield node
     assert node.running, node.errors()
-    node.kill()
+    node.end()
 
 
 def test_between_a_running_node_and_one_at_rest(running: NodeProcess, home: Path, tmp_path: Path) -> None:

@@ -429,7 +429,7 @@ def test_beside_a_running_node_it_refuses(tmp_path: Path) -> None:
         done = crabnet("fsck", "--repair", *quiet(node.data_dir))
         assert (done.returncode, "pid" in done.stderr) == (4, True)
     finally:
-        node.kill()
+        node.end()
 
 
 @pytest.mark.parametrize("name", ["origin", "index.sqlite", "archive", "reserve", "state.json", "identity.key"])

@@ -344,8 +344,8 @@ def test_groups_of_killed_nodes_are_removed_by_others_unless_somebody_holds_them
 
 def test_a_gate_without_its_supervisor_is_found_by_name(tmp_path: Path) -> None:
     name = leftovers.run_name("0123")
-    words = ["sh", "-c", "sleep 600", GATE, name]
-    with subprocess.Popen(words) as left, subprocess.Popen(["sh", "-c", "sleep 600", GATE, "run-other-1"]) as other:
+    waiting = [sys.executable, "-c", "import time; time.sleep(600)", GATE]
+    with subprocess.Popen([*waiting, name]) as left, subprocess.Popen([*waiting, "run-other-1"]) as other:
         leftovers.clear_run(None, name)
 
         assert left.wait(30) == -signal.SIGKILL

@@ -133,7 +133,8 @@ import os, signal, trio
 from crabnet.runner.link import Supervisors
 from crabnet.runner.supervisor.tree import children_of
 async def main():
-    link = await Supervisors().start()
+    supervisors = Supervisors()
+    link = await supervisors.start()
     print(link.pid, *children_of(os.getpid()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 trio.run(main)

@@ -7,7 +7,6 @@ import os
 import secrets
 import shlex
 import shutil
-import site
 import subprocess
 import sys
 import tempfile
@@ -105,7 +104,8 @@ def namespaces_for(user: str) -> bool:
 
 def environment() -> dict[str, str]:
     """For a Python that is not the one of this environment. Holds a secret, as a node's may."""
-    paths = [str(ROOT), str(ROOT / "src"), *site.getsitepackages()]
+    packages = [path for path in sys.path if Path(path).name == "site-packages"]
+    paths = [str(ROOT), str(ROOT / "src"), *packages]
     return {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

@@ -1,4 +1,6 @@
-"""The simulation holds: a handful of seeds here, two hundred of full length and one of fifty nodes in ``make deep``."""
+"""The simulation holds: a handful of seeds here; two hundred of a thousand, another part each day, and one of fifty
+nodes in ``make deep``.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.sim.__main__ import Task, run
+from tests.support.slices import todays
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 200
+SEEDS = 1_000
 CHUNK = 10
+DAYS = 5
 
 
 def broken(task: Task) -> str:
@@ -28,7 +32,7 @@ def test_nodes_converge_whatever_happens(seed: int) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize("first", todays(range(0, SEEDS, CHUNK), DAYS))
 def test_nodes_converge_whatever_happens_deep(first: int) -> None:
     problems = [problem for seed in range(first, first + CHUNK) if (problem := broken(Task(seed, None, 2_000)))]
     assert problems == []

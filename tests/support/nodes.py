@@ -20,6 +20,8 @@ from crabnet.control.client import JsonValue, call
 from crabnet.errors import CrabnetError, Reason
 from crabnet.monitor.events import Event
 from crabnet.monitor.reader import read_events
+from crabnet.runner import scratch
+from crabnet.runner.sandbox import cgroups
 
 T = TypeVar("T")
 Json = dict[str, JsonValue]
@@ -235,6 +237,11 @@ class NodeProcess:
             own.sendto(data, self.address)
 
 
+def sweep_runs(data_dir: Path) -> None:
+    """Remove what a killed node's runs and self-test left, as its next start would do."""
+    scratch.sweep(cgroups.owner_tag(data_dir))
+
+
 class Nodes:
     """Makes nodes and ends whatever of them still runs."""
 
@@ -267,10 +274,11 @@ class Nodes:
         return nodes
 
     def close(self) -> None:
-        """kill -9 to all that still run."""
+        """kill -9 to all that still run, and remove what that leaves."""
         for node in self.made:
             if node.process is not None:
                 node.kill()
+            sweep_runs(node.data_dir)
 
 
 def converge(nodes: list[NodeProcess], seed_ids: Iterable[str] = (), status: str = "Accepted") -> str:
