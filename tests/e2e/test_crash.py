@@ -129,11 +129,13 @@ def processes_that_name(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_path: Path, number: int) -> None:
-    marks = tmp_path / "marks"
+    marks, temporary = tmp_path / "marks", tmp_path / "temporary"
     marks.mkdir()
+    temporary.mkdir()
     publisher = nodes.start("publisher")
     marks_outside = ("--runner-sandbox", "none", "--runner-allow-shell-operators")
-    worker = nodes.make("worker", [publisher.listen], *marks_outside, "--runner-allowed-commands", "mktemp,sleep")
+    words = (*marks_outside, "--runner-allowed-commands", "mktemp,sleep")
+    worker = nodes.make("worker", [publisher.listen], *words, env=environment(TMPDIR=str(temporary)))
     worker.start()
     seed_id = publisher.publish(f"mktemp {marks}/ran.XXXXXX && sleep 600", timeout_ms=700_000)
     wait_for("the seed arrives", lambda: worker.status(seed_id))
@@ -141,8 +143,8 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
     wait_for("the bid arrives", lambda: publisher.rows(seed_id, "bids"))
     publisher.ask("seed.claim", seed_id=seed_id, bid_id=bid_id)
     wait_for("the claim arrives", lambda: worker.status(seed_id) == "Claimed")
-    words = [*CRABNET, "seed", "run", seed_id, "--json", "--data-dir", str(worker.data_dir)]
-    command = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    run = [*CRABNET, "seed", "run", seed_id, "--json", "--data-dir", str(worker.data_dir)]
+    command = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     wait_for("the command runs", lambda: list(marks.iterdir()))
     wait_for("the publisher knows", lambda: publisher.status(seed_id) == "Running")
     worker.end(number)
@@ -153,6 +155,7 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
     assert json.loads(err)["error"]["exit_code"] == command.returncode
 
     worker.start()
+    wait_for("what the run left is removed", lambda: not list(temporary.iterdir()))
     wait_for("the publisher has the result", lambda: publisher.status(seed_id) == "Done")
     [result] = publisher.rows(seed_id, "results")
     assert cast(Json, result["termination"])["cause"] == "interrupted"

@@ -26,7 +26,6 @@ class Runner:
         """None until the self-test is done."""
         self._choice = choice
         self._data_dir = data_dir
-        self._tag = cgroups.owner_tag(data_dir)
         self._surveying = trio.Lock()
         self._holds: list[cgroups.Hold] = []
         self._supervisors = Supervisors()
@@ -65,7 +64,8 @@ class Runner:
             fence = await self._fence()
         except RefusedError as refusal:
             return refused_outcome(request, refusal)
-        request = replace(request, owner_tag=self._tag)
+        # Not before the data dir is there: its tag would be another one then, and the next start would sweep nothing.
+        request = replace(request, owner_tag=cgroups.owner_tag(self._data_dir))
         return await run_command(request, self.policy, fence, stop=stop, supervisors=self._supervisors)
 
     @property
