@@ -25,13 +25,12 @@ settings.register_profile("random", settings.get_profile("deep"), derandomize=Fa
 
 
 BY_USER = (
-    "cli/test_node.py",
+    "cli/test_node.py::test_data_dirs_that_cannot_be_used",
     "cli/test_process.py",
     "control",
-    "e2e/test_bad_input.py",
+    "e2e/test_bad_input.py::test_a_directory_of_another_user_that_may_not_be_written",
     "e2e/test_flow.py",
     "e2e/test_results.py",
-    "operator/test_fsck.py",
     "operator/test_paths.py",
     "operator/test_verify_config.py",
     "runner",
@@ -39,7 +38,9 @@ BY_USER = (
     "storage/test_lock.py",
     "transport/test_udp.py",
 )
-"""What depends on whose process it is: `make test` of root runs these once more as an ordinary user."""
+"""Directories, files and tests that depend on whose process it is; as root, `make test` runs them once more as an
+ordinary user.
+"""
 
 _WATCH = pytest.StashKey[Watch]()
 
@@ -69,7 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what depends on the user."""
     here = Path(__file__).parent
     for item in items:
-        if any(item.path.is_relative_to(here / place) for place in BY_USER):
+        path = item.path.relative_to(here)
+        if any(path.is_relative_to(place) or f"{path}::{item.name}" == place for place in BY_USER):
             item.add_marker("by_user")
 
 
