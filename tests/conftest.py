@@ -50,9 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The profile is `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # Started in the background of a shell: the processes under test would inherit that and never see Ctrl-C.
+    # Processes under test would inherit what is ignored here, and never see such a signal.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # started with nohup, whose meaning stays: nothing is done
+        signal.signal(signal.SIGHUP, lambda *_: None)
     by_marker = "deep" if config.option.markexpr == "deep" else "ci"
     settings.load_profile(os.environ.get("CRABNET_HYPOTHESIS_PROFILE", by_marker))
     day()

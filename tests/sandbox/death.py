@@ -114,6 +114,14 @@ def survivors(within_s: float) -> list[str]:
     return [Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(os.getpid())]
 
 
+def end_all() -> None:
+    """Kill everything beneath this process, and wait for the end of it."""
+    for pid in [*descendants(os.getpid()), *children_of(os.getpid())]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    survivors(GONE_S)
+
+
 def attempt(fence: Fence, places: CgroupPlaces | None, victims: str, delay_ms: float) -> dict[str, object]:
     # A number that no other process on this machine has in its arguments.
     node, said = begin(fence, f"sleep {86_400 + os.getpid()}.{time.monotonic_ns()}")
@@ -121,17 +129,22 @@ def attempt(fence: Fence, places: CgroupPlaces | None, victims: str, delay_ms: f
     found = wait_for(lambda: looks[0](node), node)
     time.sleep(delay_ms / 1000)
     killed = 0
+    victims_pids: set[int] = set()
     for pid in {*found, *(pid for look in looks for pid in look(node))}:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             killed += 1
+            victims_pids.add(pid)
     left = survivors(ALONE_S if len(looks) > 1 else GONE_S)
+    if left and templates in looks and set(templates(node)) - victims_pids:
+        # All died before the run had got its order, so the node began it anew, as it should: that hit nothing.
+        end_all()
+        os.close(said)
+        return attempt(fence, places, victims, delay_ms)
     if left and len(looks) > 1:
         leftovers.sweep(places, TAG)  # what the next start of the node does
         left = survivors(GONE_S)
-    for pid in [*descendants(os.getpid()), *children_of(os.getpid())]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    end_all()
     answer = os.read(said, 100).decode()
     os.close(said)
     return {"delay_ms": delay_ms, "killed": killed, "survivors": left, "cause": answer}

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -32,6 +33,8 @@ from crabnet.runner.supervisor.spawn import NOBODY_UID
 from crabnet.runner.supervisor.tree import children_of
 
 MIB = 1024 * 1024
+_OF_TESTS = re.compile(r"/run/netns|.*/ct-[^/]+/t/")
+"""Where other tests mount things: named network namespaces, and the directories of ``tests.support.leftovers``."""
 LIMITS = RunLimits(
     memory_bytes=128 * MIB,
     processes=32,
@@ -176,17 +179,17 @@ class Treasures:
 
 
 def _mounts() -> list[str]:
-    """Without those of named network namespaces, which other tests make meanwhile."""
+    """Without those that other tests make meanwhile: in their own directories, and of named network namespaces."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if not line.split()[4].startswith("/run/netns")]
+    return [line for line in lines if not _OF_TESTS.match(line.split()[4])]
 
 
 def _left_in(directory: str) -> list[str]:
     """Files of those who run commands: this user, or, for root, the users that runs have."""
     found = []
     for entry in os.scandir(directory):
-        if entry.name.startswith("crabnet-probe-"):
-            continue  # of another node of these tests
+        if entry.name.startswith(("crabnet-probe-", "ct-")):
+            continue  # of another node of these tests, or of another run of them
         with suppress(FileNotFoundError):
             uid = entry.stat(follow_symlinks=False).st_uid
             if uid == os.getuid() != 0 or (os.getuid() == 0 and uid >= NOBODY_UID):
