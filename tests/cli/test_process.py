@@ -90,12 +90,24 @@ def test_no_stdout_and_no_stderr_at_all() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_an_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", ["config show", "--version", "--help", "listen --help"])
+def test_a_full_disk_behind_stdout_is_an_error(words: str, unbuffered: str) -> None:
+    """Whenever Python writes what it was given: at once, or when the process ends."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run([*CRABNET, "config", "show"], stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([*CRABNET, *words.split()], stdout=full, stderr=subprocess.PIPE, check=False, env=env)
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: internal: standard output cannot be written")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stderr_changes_no_exit_code() -> None:
+    with Path("/dev/full").open("wb") as full:
+        for words, code in ((["--version"], 0), (["nonsense"], 2)):
+            done = subprocess.run([*CRABNET, *words], stdout=subprocess.PIPE, stderr=full, check=False)
+            assert done.returncode == code
 
 
 def test_any_locale_can_print_any_text(node: object, tmp_path: Path) -> None:

@@ -39,16 +39,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interruptible(arguments: list[str]) -> int:
     try:
         if arguments in (["--version"], ["-V"]):
-            from crabnet._version import __version__
-
-            if sys.stdout is not None:
-                sys.stdout.write(f"crabnet {__version__}\n")
-            return 0
+            return _version(arguments)
         return _run(arguments)
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
         return _EXIT_PIPE
+
+
+def _version(arguments: list[str]) -> int:
+    """Without the modules that other commands need to print something."""
+    from crabnet._version import __version__
+
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write(f"crabnet {__version__}\n")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _report_unwritable(error, arguments)
+    return 0
 
 
 def _run(arguments: list[str]) -> int:
@@ -77,9 +87,7 @@ def _flushed(code: int, arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):
             code = code or _EXIT_PIPE
         elif code == 0:
-            from crabnet.cli.output import unwritable
-
-            code = _report(unwritable(error), arguments)
+            code = _report_unwritable(error, arguments)
         _discard(1)
     if sys.stderr is not None:
         try:
@@ -87,6 +95,12 @@ def _flushed(code: int, arguments: list[str]) -> int:
         except (OSError, ValueError):
             _discard(2)
     return code
+
+
+def _report_unwritable(error: OSError, arguments: list[str]) -> int:
+    from crabnet.cli.output import unwritable
+
+    return _report(unwritable(error), arguments)
 
 
 def _flush_error() -> OSError | None:
