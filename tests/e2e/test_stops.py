@@ -284,6 +284,31 @@ def test_a_signal_that_came_before_anything_was_begun_leaves_nothing(tmp_path: P
         assert not (tmp_path / "data").exists()
 
 
+def test_a_node_that_has_too_few_descriptors_to_start_says_so(tmp_path: Path) -> None:
+    """Whichever part cannot begin first: one line names cause or file, and the data dir is in order afterwards."""
+    words = [*CRABNET, "listen", *quiet(tmp_path / "data")]
+    for descriptors in range(16, 200, 2):
+        with subprocess.Popen(
+            ["prlimit", f"--nofile={descriptors}", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stderr is not None
+            started = process.stdout.readline()
+            process.terminate()
+            said = process.stderr.read()
+        if process.returncode == 0:
+            break
+        [error] = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "Too many open files" in error or str(tmp_path) in error, said
+        assert "Traceback" not in said
+        assert process.returncode in {1, 6, 7}, said
+    assert started
+    assert process.returncode == 0
+    assert descriptors > 20
+    assert json_line(crabnet("status", "--json", *quiet(tmp_path / "data")).stdout)["feed_risk"] is False
+
+
 @pytest.mark.deep
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", todays(range(1, 8), 7))

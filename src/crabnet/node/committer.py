@@ -105,8 +105,6 @@ class Committer:
                     if self._closing:
                         return
         finally:
-            if self._failure is None:
-                self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), [])
             self._over.set()
 
     async def close(self) -> None:
@@ -114,6 +112,8 @@ class Committer:
         self._closing = True
         self._wake.set()
         await self._over.wait()
+        if self._failure is None:
+            self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), [])
 
     def _take(self) -> list[tuple[Effects, _Waiter | None]]:
         batch: list[tuple[Effects, _Waiter | None]] = []
