@@ -51,13 +51,18 @@ class KillLoop:
             self._kill_in_recovery()
         else:
             self._start_and_check(GENESIS if moment == UNDER_LOAD and self.hits.total() % 20 == 0 else "state")
-            with self.load.clients(pause_s=_PAUSE_S):
+            with self.load.clients(pause_s=_PAUSE_S) as threads:
                 if moment == CHECKPOINT:
                     self._await_checkpoint()
                 else:
                     self.load.await_more(1)
                     time.sleep(self.random.uniform(0, _LOAD_S_MAX))
+                noticed = len(self.load.errors)
                 self.node.kill()
+                wait_for(
+                    "a client notices",
+                    lambda: len(self.load.errors) > noticed or not any(thread.is_alive() for thread in threads),
+                )
             self.hits[UNDER_LOAD] += 1
         # Left behind only by a checkpoint that was cut short: the next start removes it.
         self.hits[CHECKPOINT] += self.layout.temporary.exists() and moment != RECOVERY
