@@ -89,6 +89,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
         print("the tests have left behind:", *findings, sep="\n  ", file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     failed = session.exitstatus != pytest.ExitCode.OK
-    watch.clean(keep=failed)
+    if not watch.clean(keep=failed):
+        print("a directory of the tests cannot be removed", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if failed:
         print(f"the directories of the tests: {watch.temporary}", file=sys.stderr)

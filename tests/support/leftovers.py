@@ -6,7 +6,6 @@ The process that leads the run adopts every orphan beneath it, and gives the run
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from crabnet.runner.removal import remove_tree
 from tests.support import orphans
 
 MEMORY_DIR: Final = "TESTS_MEMORY_DIR"
@@ -80,9 +80,12 @@ class Watch:
                 os.kill(pid, signal.SIGKILL)
         return left
 
-    def clean(self, *, keep: bool) -> None:
-        """Remove the run's directories; ``keep`` leaves those of its tests, to look at."""
-        if self._memory is not None:
-            shutil.rmtree(self._memory, ignore_errors=True)
-        if not keep:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+    def clean(self, *, keep: bool) -> bool:
+        """Remove the run's directories; ``keep`` leaves those of its tests, to look at. False if that was not possible.
+
+        Tests leave directories that their owner may not read.
+        """
+        unwanted = [] if self._memory is None else [self._memory]
+        unwanted += [] if keep else [self.temporary]
+        removed = [remove_tree(directory) for directory in unwanted]
+        return all(removed)
