@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -126,11 +127,10 @@ class Serving:
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
-            await self._wake.wait()
+            wait_ms = await self._round()
+            with trio.move_on_after(math.inf if wait_ms is None else wait_ms / 1000):
+                await self._wake.wait()
             self._wake = trio.Event()
-            while (wait_ms := await self._round()) is not None:
-                with trio.move_on_after(wait_ms / 1000):
-                    await self._wake.wait()
 
     async def _round(self) -> float | None:
         """Some answers for each neighbour; how long to wait until the next round, None if nobody waits."""
