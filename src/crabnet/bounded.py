@@ -21,8 +21,8 @@ class BoundedTable(Generic[K, V]):
     """Entries by key, of a weight of at most ``capacity`` together. An entry weighs 1 unless ``put`` says otherwise.
 
     One rule says what goes when there is no room: whatever was put or touched longest ago, entries that are held (in
-    use) only after all others, and never the entry that the room is for. So what was put is there, whatever else is, and
-    no number of new entries displaces a held one while any other is left. Only an entry that weighs more than
+    use) only after all others, and never the entry that the room is for. So what was put is there, whatever else is,
+    and no number of new entries displaces a held one while any other is left. Only an entry that weighs more than
     ``capacity`` by itself is not kept.
 
     No operation raises for a key that is not there, and each costs the same however many entries there are or are held:
@@ -59,7 +59,7 @@ class BoundedTable(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The value of a key, None if it is not there. Looking is no use: the order stays."""
         value = self._free.get(key)
-        return self._held.get(key) if value is None else value
+        return self._held.get(key) if value is None and self._held else value
 
     def items(self) -> Iterator[tuple[K, V]]:
         """(key, value)."""
@@ -74,9 +74,15 @@ class BoundedTable(Generic[K, V]):
 
         Returns what is not in the table for it: what had to go, or, if it is too heavy, itself.
         """
-        table = self._held if key in self._held else self._free
+        free, held = self._free, self._held
+        table = held if key in held else free
         table[key] = value
         table.move_to_end(key)
+        if weight == 1 and not self._weights:  # most tables: one entry at most has to go, and this one is the last
+            if len(free) + len(held) <= self.capacity:
+                return _NOTHING
+            if table is free and len(free) > 1:
+                return (free.popitem(last=False),)
         return self.reweigh(key, weight)
 
     def offer(self, key: K, value: V, weight: int = 1) -> bool:
@@ -97,10 +103,7 @@ class BoundedTable(Generic[K, V]):
             return _NOTHING
         if weight > self.capacity:
             return self._take(key)
-        if weight != 1 or self._weights:
-            self._weigh(key, weight)
-        if len(self._free) + len(self._held) + self._overweight <= self.capacity:
-            return _NOTHING
+        self._weigh(key, weight)
         gone: list[tuple[K, V]] = []
         while self.weight > self.capacity:
             gone += self._take(next(each for each in self if each != key))
