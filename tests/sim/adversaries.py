@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, cast
 
 from crabnet.protocol.canonical import JsonObject, JsonValue
-from crabnet.protocol.envelope import Envelope, Kind, object_id, seal
+from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fragment_wire import Shape, classify, is_whole, split
 from crabnet.protocol.fragments import Complete, Reassembler
 from tests.hostile.case import rehash, resign
@@ -23,17 +24,23 @@ _BOMB = struct.pack(">HHI", 0, 227, 227 * 1_155) + b"{" * 1_155
 """The first of many fragments, of which no other ever comes."""
 
 
-class _Voice(Author):
+class Voice(Author):
     """An author who keeps what it has said, to say it again to those who ask."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.said: dict[int, bytes] = {}
+        self.by_id: dict[str, bytes] = {}
 
     def say(self, kind: Kind, payload: JsonObject, ts: int = NOW_S) -> Envelope:
         envelope = super().say(kind, payload, ts)
         self.said[envelope.meta.seq] = envelope.raw
+        self.by_id[envelope.meta.id] = envelope.raw
         return envelope
+
+    def state(self, kind: Kind, key: str, fields: JsonObject, ts: int) -> Envelope:
+        """The next envelope, about an object that it creates."""
+        return self.say(kind, {key: {"id": self.next_object_id(), "created_at": ts, **fields}}, ts)
 
 
 class Adversary(Outsider):
@@ -47,7 +54,7 @@ class Adversary(Outsider):
         self.rng = world.rng
         self.name = name
         self.address = f"{name}:9012"
-        self.author = _Voice(name)
+        self.author = Voice(name)
         self.voices = [self.author]
         self.budget = self._given = budget
         self.heard: deque[bytes] = deque(maxlen=_HEARD_MAX)
@@ -84,15 +91,20 @@ class Adversary(Outsider):
                 self._talk(source, echo=payload["challenge"])
             return
         if b'"FeedRequest"' in message[:1_000]:
-            self._answer(source, json.loads(message)["payload"]["wants"])
+            asked = json.loads(message)["payload"]
+            self._answer(source, asked["wants"], asked.get("names", []))
         elif b'"FeedHeads"' not in message:
             self.heard.append(message)
             for kind, heard in self.heard_of.items():
                 if kind in message[:1_000]:
                     heard.append(message)
 
-    def _answer(self, source: str, wants: list[list[Any]]) -> None:
+    def _answer(self, source: str, wants: list[list[Any]], names: list[list[str]]) -> None:
         """What is asked for of its own feeds is served: else nobody would hear the rest."""
+        for _, envelope_id in names:
+            for voice in self.voices:
+                if envelope_id in voice.by_id:
+                    self._send(voice.by_id[envelope_id], [source])
         for author, first, last in wants:
             for voice in self.voices:
                 if voice.id == author:
@@ -189,37 +201,45 @@ class Forger(Adversary):
             return
         payload = found["payload"]
         if "seed" in payload:
-            said = self._usurp_seed(payload["seed"])
+            said = self._usurp_seed(payload["seed"], found["meta"]["id"])
         elif "bid" in payload:
             bid = payload["bid"]
             said = self._object(
                 Kind.CLAIM_CREATED,
                 "claim",
-                {"seed_id": bid["seed_id"], "bid_id": bid["id"], "worker": bid["bidder"], "attempt": 1},
+                {
+                    "seed_id": bid["seed_id"],
+                    "bid_id": bid["id"],
+                    "worker": bid["bidder"],
+                    "attempt": 1,
+                    "rests_on": found["meta"]["id"],
+                },
             )
         else:
-            said = self._usurp_claim(payload["claim"])
+            said = self._usurp_claim(payload["claim"], found["meta"]["id"])
         self.tell(said.raw, self.some())
 
-    def _usurp_seed(self, seed: dict[str, Any]) -> Envelope:
+    def _usurp_seed(self, seed: dict[str, Any], envelope_id: str) -> Envelope:
         status = self.rng.choice(["Accepted", "Rejected", "Forfeited", "Expired", ""])
         if status:
-            return self.author.say(Kind.TASK_SETTLE, {"seed": {**seed, "status": status}}, self.now_s)
-        return self._object(
-            Kind.BID_SUBMITTED, "bid", {"seed_id": seed["id"], "bidder": seed["created_by"], "price": 9}
-        )
+            ended: JsonObject = {**seed, "status": status, "rests_on": envelope_id}
+            return self.author.say(Kind.TASK_SETTLE, {"seed": ended}, self.now_s)
+        about: JsonObject = {"seed_id": seed["id"], "price": 9, "rests_on": envelope_id}
+        return self._object(Kind.BID_SUBMITTED, "bid", {**about, "bidder": seed["created_by"]})
 
-    def _usurp_claim(self, claim: dict[str, Any]) -> Envelope:
+    def _usurp_claim(self, claim: dict[str, Any], envelope_id: str) -> Envelope:
         worker = claim["worker"] if self.rng.random() < 0.2 else self.author.id
-        about: JsonObject = {"seed_id": claim["seed_id"], "claim_id": claim["id"], "worker": worker}
+        about: JsonObject = {"seed_id": claim["seed_id"], "worker": worker, "rests_on": envelope_id}
+        if self.rng.random() < 0.1:
+            return self._object(Kind.SETTLE_ACKNOWLEDGED, "acknowledgement", about)
+        about["claim_id"] = claim["id"]
         if self.rng.random() < 0.3:
             return self._object(Kind.TASK_STARTED, "run", about)
         outcome: JsonObject = {"exit_code": 0, "timed_out": False, "output_hash": "0" * 64, "duration_ms": 1}
         return self._object(Kind.TASK_RESULT, "result", {**about, **outcome, "stdout": "forged", "stderr": ""})
 
     def _object(self, kind: Kind, key: str, fields: JsonObject) -> Envelope:
-        body: JsonObject = {"id": self.author.next_object_id(), "created_at": self.now_s, **fields}
-        return self.author.say(kind, {key: body}, self.now_s)
+        return self.author.state(kind, key, fields, self.now_s)
 
 
 class Replayer(Adversary):
@@ -271,9 +291,9 @@ class Equivocator(Adversary):
         found = self.overheard(b"SeedCreated")
         if found is not None and self.rng.random() < 0.7:
             seed = found["payload"]["seed"]
-            bid: JsonObject = {"id": self.author.next_object_id(), "created_at": self.now_s, "bidder": self.author.id}
-            bid |= {"seed_id": seed["id"], "price": self.rng.randrange(50)}
-            return self.author.say(Kind.BID_SUBMITTED, {"bid": bid}, self.now_s)
+            bid: JsonObject = {"seed_id": seed["id"], "bidder": self.author.id, "price": self.rng.randrange(50)}
+            bid["rests_on"] = found["meta"]["id"]
+            return self.author.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s)
         changes: dict[str, JsonValue] = {"title": f"fork {self.rng.randrange(10**9)}"}
         return self.author.say(Kind.SEED_CREATED, {"seed": self.author.seed(self.now_s, **changes)}, self.now_s)
 
@@ -301,10 +321,10 @@ class BidSpammer(Adversary):
             return
         seed = found["payload"]["seed"]
         for number in range(3):
-            author = self.author if number else Author(f"{self.name} {self.budget}")
-            bid: JsonObject = {"id": author.next_object_id(), "created_at": self.now_s, "bidder": author.id}
-            bid |= {"seed_id": seed["id"], "price": seed["min_price"] + self.rng.randrange(20)}
-            self.tell(author.say(Kind.BID_SUBMITTED, {"bid": bid}, self.now_s).raw, self.some())
+            author = self.author if number else Voice(f"{self.name} {self.budget}")
+            bid: JsonObject = {"seed_id": seed["id"], "bidder": author.id, "rests_on": found["meta"]["id"]}
+            bid["price"] = seed["min_price"] + self.rng.randrange(20)
+            self.tell(author.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s).raw, self.some())
 
 
 class Cheat(Adversary):
@@ -312,50 +332,58 @@ class Cheat(Adversary):
 
     def __init__(self, world: World, name: str, *, budget: int) -> None:
         super().__init__(world, name, budget=budget)
-        self._worker = _Voice(f"{name} worker")
+        self._worker = Voice(f"{name} worker")
         self.voices.append(self._worker)
-        self._steps: deque[tuple[_Voice, Kind, str, JsonObject]] = deque()
+        self._life: Iterator[Envelope] = iter(())
 
     def harm(self) -> None:
-        if not self._steps:
-            self._plan()
-        author, kind, key, fields = self._steps.popleft()
-        body: JsonObject = {**fields}
-        if key != "seed":
-            body = {"id": author.next_object_id(), "created_at": self.now_s, **body}
-        self.tell(author.say(kind, {key: body}, self.now_s).raw, self.some())
+        said = next(self._life, None)
+        if said is None:
+            self._life = self._next_life()
+            said = next(self._life)
+        self.tell(said.raw, self.some())
 
-    def _plan(self) -> None:
+    def _next_life(self) -> Iterator[Envelope]:
         """A whole life of a seed, with everything said twice, and things said after its end."""
         maker, worker = self.author, self._worker
         seed = maker.seed(self.now_s, min_price=0)
-        bid_id = object_id("default", worker.id, worker.seq + 1)
-        claim_id = object_id("default", maker.id, maker.seq + 2)
-        result_id = object_id("default", worker.id, worker.seq + 4)
-        about: JsonObject = {"seed_id": seed["id"], "claim_id": claim_id, "worker": worker.id}
+        seed_id = str(seed["id"])
+        offered = maker.say(Kind.SEED_CREATED, {"seed": seed}, self.now_s)
+        yield offered
+        bid_id = worker.next_object_id()
+        bid = self._bid(worker, seed_id, offered)
+        yield bid
+        claim_id = maker.next_object_id()
+        about: JsonObject = {"seed_id": seed_id, "bid_id": bid_id, "worker": worker.id, "rests_on": bid.meta.id}
+        claim = maker.state(Kind.CLAIM_CREATED, "claim", about, self.now_s)
+        yield claim
+        yield maker.state(Kind.CLAIM_CREATED, "claim", {**about, "attempt": self.rng.choice([1, 2])}, self.now_s)
+        work: JsonObject = {"seed_id": seed_id, "claim_id": claim_id, "worker": worker.id, "rests_on": claim.meta.id}
+        begun = worker.state(Kind.TASK_STARTED, "run", work, self.now_s)
+        yield begun
+        yield worker.state(Kind.TASK_STARTED, "run", work, self.now_s)
         outcome: JsonObject = {"exit_code": 0, "timed_out": False, "output_hash": "0" * 64, "duration_ms": 1}
-        claim: JsonObject = {"seed_id": seed["id"], "bid_id": bid_id, "worker": worker.id}
-        done: JsonObject = {**about, **outcome, "stdout": "", "stderr": ""}
+        done: JsonObject = {**work, **outcome, "rests_on": begun.meta.id, "stdout": "", "stderr": ""}
+        result_id = worker.next_object_id()
+        result = worker.state(Kind.TASK_RESULT, "result", done, self.now_s)
+        yield result
+        yield worker.state(Kind.TASK_RESULT, "result", {**done, "stdout": "again"}, self.now_s)
+        ended: JsonObject = {**seed, "claim_id": claim_id, "result_id": result_id, "attempt": 1}
+        for again in range(3):
+            if again == 2:
+                last = {**about, "attempt": self.rng.choice([1, 2])}
+                yield maker.state(Kind.CLAIM_CREATED, "claim", last, self.now_s)
+            status = self.rng.choice(["Accepted", "Accepted", "Rejected", "Expired", "Forfeited"])
+            rests_on = result if status in {"Accepted", "Rejected"} else claim
+            settled: JsonObject = {**ended, "status": status, "rests_on": rests_on.meta.id}
+            settlement = maker.say(Kind.TASK_SETTLE, {"seed": settled}, self.now_s)
+            yield settlement
+            known: JsonObject = {"seed_id": seed_id, "worker": worker.id, "rests_on": settlement.meta.id}
+            yield worker.state(Kind.SETTLE_ACKNOWLEDGED, "acknowledgement", known, self.now_s)
 
-        def settle(status: str) -> tuple[_Voice, Kind, str, JsonObject]:
-            ended: JsonObject = {"claim_id": claim_id, "result_id": result_id, "attempt": 1}
-            return maker, Kind.TASK_SETTLE, "seed", {**seed, **ended, "status": status}
-
-        steps: list[tuple[_Voice, Kind, str, JsonObject]] = [
-            (maker, Kind.SEED_CREATED, "seed", seed),
-            (worker, Kind.BID_SUBMITTED, "bid", {"seed_id": seed["id"], "bidder": worker.id, "price": 1}),
-            (maker, Kind.CLAIM_CREATED, "claim", claim),
-            (maker, Kind.CLAIM_CREATED, "claim", {**claim, "attempt": self.rng.choice([1, 2])}),
-            (worker, Kind.TASK_STARTED, "run", about),
-            (worker, Kind.TASK_STARTED, "run", about),
-            (worker, Kind.TASK_RESULT, "result", done),
-            (worker, Kind.TASK_RESULT, "result", {**done, "stdout": "again"}),
-            settle(self.rng.choice(["Accepted", "Rejected", "Expired", "Forfeited"])),
-            settle(self.rng.choice(["Accepted", "Rejected", "Expired", "Forfeited"])),
-            (maker, Kind.CLAIM_CREATED, "claim", {**claim, "attempt": self.rng.choice([1, 2])}),
-            settle(self.rng.choice(["Accepted", "Rejected", "Expired", "Forfeited"])),
-        ]
-        self._steps.extend(steps)
+    def _bid(self, worker: Voice, seed_id: str, seed: Envelope) -> Envelope:
+        bid: JsonObject = {"seed_id": seed_id, "bidder": worker.id, "price": 1, "rests_on": seed.meta.id}
+        return worker.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s)
 
 
 class Withholder(SimNode):

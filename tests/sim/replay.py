@@ -76,7 +76,7 @@ def _read_data_dir(path: Path) -> Incident:
         if isinstance(record, EnvelopeRecord | ForkRecord):
             meta = envelope_of(record).meta
             _add(incident, bytes(record.raw), meta)
-            if isinstance(record, ForkRecord) or record.cut is not None:
+            if isinstance(record, ForkRecord):
                 incident.forkers.add(meta.from_)
         replica.replay(record)
     incident.state_hash = replica.state_hash()

@@ -17,7 +17,7 @@ from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
-from tests.sim.adversaries import Adversary, _Voice
+from tests.sim.adversaries import Adversary, Voice
 from tests.sim.market import result
 from tests.sim.world import SimNode, World
 
@@ -51,7 +51,7 @@ class FreshIdentities(Adversary):
 
     def harm(self) -> None:
         for _ in range(self.rng.randint(2, 6)):
-            voice = _Voice(f"{self.name} {len(self.voices)}")
+            voice = Voice(f"{self.name} {len(self.voices)}")
             self.voices.append(voice)
             targets = self.some()
             self.tell(voice.say(Kind.SEED_CREATED, {"seed": voice.seed()}).raw, targets)
