@@ -115,10 +115,10 @@ def _statuses(replica: Replica) -> dict[str, str]:
 
 
 def run(incident: Incident, seed: int) -> Replayed:
-    """Give the envelopes to a network of fresh nodes. Raises ViolationError."""
+    """Give the envelopes to a network of fresh nodes, with keys of their own, so that they add nothing. Raises ViolationError."""
     world = World(seed, forks=True)
     config = CoreConfig(policy=any_age_policy(incident.namespace))
-    nodes = [world.add(f"n{number}", config) for number in range(NODES)]
+    nodes = [world.add(f"replay{number}", config) for number in range(NODES)]
     world.observers.append(Safety(frozenset(node.id for node in nodes), incident.forkers))
     for node in nodes:
         node.targets = [other.address for other in nodes if other is not node]

@@ -56,9 +56,8 @@ class FreshIdentities(Adversary):
             targets = self.some()
             self.tell(voice.say(Kind.SEED_CREATED, {"seed": voice.seed()}).raw, targets)
             if self.rng.random() < 0.3:
-                bid: JsonObject = {"seed_id": "unknown", "bidder": voice.id, "price": 1, "created_at": self.now_s}
-                bid["id"] = voice.next_object_id()
-                self.tell(voice.say(Kind.BID_SUBMITTED, {"bid": bid}, self.now_s).raw, targets)
+                bid: JsonObject = {"seed_id": "unknown", "bidder": voice.id, "price": 1, "rests_on": "0" * 64}
+                self.tell(voice.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s).raw, targets)
 
 
 def started(world: World) -> list[SimNode]:
@@ -139,7 +138,7 @@ def test_honest_work_goes_on_and_all_agree_after_a_signed_flood(flood: type[Adve
         seconds = (world.now_ms - begun_ms) / 1000
         for node in nodes:
             assert held_of(node, flooder) <= CONFIG.authors.envelopes_per_s * (seconds + BURST_S + 1)
-            assert node.running.replica.state.open_seeds[flooder.author.id] <= CONFIG.caps.open_seeds_max
+            assert len(node.running.replica.feeds.get(flooder.author.id).open_seeds) <= CONFIG.caps.open_seeds_max
     assert slowest_ms < 10_000
     assert all(dropped(node) > 0 for node in nodes)
     said = sum(len(voice.said) for voice in flooder.voices)
