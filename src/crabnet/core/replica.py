@@ -39,8 +39,8 @@ from crabnet.core.records import (
     held_row,
     record_fact,
 )
-from crabnet.domain.decision import decide
-from crabnet.domain.fold import STEPS, misfit
+from crabnet.domain.decision import decide, refused_alone
+from crabnet.domain.fold import STEPS
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
@@ -338,21 +338,27 @@ class Replica:
         return decision, thawed
 
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
-        record = self.state.records.get(fact.seed_id, EMPTY)
-        if pins and parent is not None:
-            reason = misfit(fact, parent)
-            decision = Decision(
-                Outcome.ACCEPTED if reason is None else Outcome.REJECTED, reason, idle=reason is not None
-            )
+        open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
+        observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
+        if pins:
+            decision = refused_alone(self.state.caps, observed) or Decision(Outcome.ACCEPTED, None)
         else:
-            own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
-            if fact.kind is FactKind.BID and record.progress.status in FINAL:
-                own = self.held.bids_of(fact.seed_id, fact.author)
-            open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
-            decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
+            decision = decide(self.state, observed, now_s)
         if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
             return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
         return decision
+
+    def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
+        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
+        they rest on is the only one and bids are still kept.
+        """
+        if fact.kind is not FactKind.BID:
+            return 0
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
+        if sole and record.progress.status not in FINAL:
+            return sum(bid.author == fact.author for bid in record.bids)
+        return self.held.bids_of(fact.seed_id, fact.author)
 
     def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
         """Nothing came of it: a seed that was taken out of the archive stays there."""
