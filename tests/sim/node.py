@@ -353,11 +353,14 @@ class SimNode:
             return
         for serve in effects.serves:
             self._serve(serve)
-        singles = [self.history.proof(wanted, self.running.replica.admission) for wanted in effects.proofs]
-        singles += [self.history.named(named) for named in effects.serves_named]
-        for asked, found in zip((*effects.proofs, *effects.serves_named), singles, strict=True):
-            if found is not None:
-                self._transmit(asked.to, found)
+        for wanted in effects.proofs:
+            self._send_single(wanted.to, self.history.proof(wanted, self.running.replica.admission))
+        for named in effects.serves_named:
+            self._send_single(named.to, self.history.named(named))
+
+    def _send_single(self, to: str, found: bytes | None) -> None:
+        if found is not None:
+            self._transmit(to, found)
 
     def _transmit(self, target: str, message: bytes) -> None:
         for datagram in self.sent_cache.split(message, self.world.now_ms):
