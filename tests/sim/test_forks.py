@@ -1,4 +1,4 @@
-"""Authors who sign two envelopes for one place: whoever heard which branch first, their feeds end there in all nodes."""
+"""Authors who sign two envelopes for one place: whoever heard which first, their feeds end there in all nodes."""
 
 from __future__ import annotations
 
