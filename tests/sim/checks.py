@@ -6,7 +6,7 @@ the code under test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -43,13 +43,13 @@ class _Fact(NamedTuple):
 
 
 class Safety:
-    """Watches all nodes. ``liars`` are authors who fork their feeds: seeds of theirs may be taken back, until the
-    worker has acknowledged the settlement.
+    """Watches all nodes. ``forks`` tells who may fork its feed: its seeds may be taken back, until the worker has
+    acknowledged the settlement.
     """
 
-    def __init__(self, honest: frozenset[str], liars: set[str]) -> None:
+    def __init__(self, honest: frozenset[str], forks: Callable[[str], bool]) -> None:
         self._honest = honest
-        self._liars = liars
+        self._forks = forks
         self._final: dict[tuple[str, str], SeedStatus] = {}
         self._claims: dict[tuple[str, int], str] = {}
         self._settlements: dict[tuple[str, int], str] = {}
@@ -197,7 +197,7 @@ class Safety:
             return []
         self.changes += 1
         disputed = record.progress.status is SeedStatus.DISPUTED
-        if disputed and record.definition.created_by not in self._liars:
+        if disputed and not self._forks(record.definition.created_by):
             raise ViolationError(f"{node.name}: seed {seed_id} of an honest creator is disputed")
         claims = {} if disputed else _once(node, seed_id, record, FactKind.CLAIM)
         settlements = {} if disputed else _once(node, seed_id, record, FactKind.SETTLE, FactKind.FORFEIT)
@@ -211,7 +211,7 @@ class Safety:
 
     def _tainted(self, record: Record) -> bool:
         """True if the creator forks: only its own steps can be taken back, whatever a worker does."""
-        return record.definition is not None and record.definition.created_by in self._liars
+        return record.definition is not None and self._forks(record.definition.created_by)
 
     def _reopened(self, node: SimNode, seed_id: str, record: Record) -> None:
         """Nothing settled re-opens; a creator who forks can dispute it once it was acknowledged, no more."""

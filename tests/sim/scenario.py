@@ -17,8 +17,10 @@ from crabnet.core.replica import Replica
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
-from tests.sim.adversaries import KINDS, Adversary, Withholder
+from tests.sim.adversaries import Withholder
+from tests.sim.adversary import Adversary
 from tests.sim.checks import Safety, ViolationError, compare_with_refold
+from tests.sim.liars import KINDS
 from tests.sim.market import Market
 from tests.sim.node import SimNode
 from tests.sim.world import Weather, World
@@ -111,7 +113,7 @@ def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Pla
             for _ in range(count)
         ),
         slow=tuple(rng.random() < 0.2 for _ in range(count)),
-        liars=tuple(kind for kind in KINDS if rng.random() < 0.5),
+        liars=tuple(rng.sample(sorted(KINDS), rng.choice([0, 1, 1, 2, 2, 3, 4, 6]))),
         withholder=rng.random() < 0.3,
         trouble=rng.choice([0.2, 1.0, 1.0, 2.0]),
         tight=rng.random() < 0.3,
@@ -152,20 +154,20 @@ class Simulation:
             node.keep_notices = False
             node.disk_ms = (20, 800) if slow else (1, 8)
         self.market = Market(world)
-        liars: set[str] = set()
-        self.safety = Safety(frozenset(node.id for node in self.honest), liars)
+        self.safety = Safety(frozenset(node.id for node in self.honest), self._is_forker)
         self.adversaries: list[Adversary] = []
         lies = int(plan.operations * LIARS_SHARE) // max(1, len(plan.liars))
         self._wishes = plan.operations - lies * len(plan.liars)
         for number, kind in enumerate(plan.liars):
             adversary = KINDS[kind](world, f"liar{number}", budget=lies)
             self.adversaries.append(adversary)
-            if adversary.forks:
-                liars.add(adversary.author.id)
         self.withholder = self._add_withholder(config) if plan.withholder else None
         world.observers += [self.safety, self.market]
         self.crashes = 0
         self._connect()
+
+    def _is_forker(self, author: str) -> bool:
+        return any(author in adversary.forkers for adversary in self.adversaries)
 
     def _add_withholder(self, config: CoreConfig) -> SimNode:
         node = Withholder(self.world, "withholder", config)

@@ -17,7 +17,7 @@ from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
-from tests.sim.adversaries import Adversary, Voice
+from tests.sim.adversary import Adversary, Voice
 from tests.sim.market import result
 from tests.sim.world import SimNode, World
 
