@@ -10,8 +10,8 @@ from typing import Any, cast
 from crabnet.core.records import stored_envelope
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal
-from crabnet.protocol.fragment_wire import Shape, classify, is_whole, split
-from crabnet.protocol.fragments import Complete, Reassembler
+from crabnet.protocol.fragment_wire import Shape, classify, is_whole
+from crabnet.protocol.fragments import Complete, Reassembler, SentCache
 from crabnet.protocol.sync import Hello, NodeIdentity, Talk, payload_of
 from tests.sim.world import Outsider, World
 from tests.support.envelopes import NOW_S, Author
@@ -66,6 +66,7 @@ class Adversary(Outsider):
         self.heard: deque[bytes] = deque(maxlen=_HEARD_MAX)
         self.heard_of: dict[bytes, deque[bytes]] = {kind: deque(maxlen=_HEARD_OF_KIND_MAX) for kind in _KINDS_HEARD}
         self._reassembler = Reassembler()
+        self._sent = SentCache()
         self._hello_at_ms = 0
         self._nonce = 1 << 40
         world.outsiders[self.address] = self
@@ -95,7 +96,12 @@ class Adversary(Outsider):
     def receive(self, source: str, datagram: bytes) -> None:
         """Echo challenges, keep the rest."""
         message: bytes = datagram
-        if classify(datagram) is Shape.FRAGMENT:
+        shape = classify(datagram)
+        if shape is Shape.REQUEST:
+            for answer in self._sent.answer(source, datagram, self.world.now_ms):
+                self.world.send(self.address, source, answer)
+            return
+        if shape is Shape.FRAGMENT:
             taken = self._reassembler.add(source, datagram, self.world.now_ms)
             if not isinstance(taken, Complete):
                 return
@@ -134,7 +140,7 @@ class Adversary(Outsider):
 
     def _send(self, raw: bytes, targets: list[str], source: str = "") -> None:
         for target in targets:
-            for datagram in [raw] if is_whole(raw) else split(raw):
+            for datagram in [raw] if is_whole(raw) else self._sent.split(raw, self.world.now_ms):
                 self.world.send(source or self.address, target, datagram)
 
     def _talk(self, target: str, *, echo: str = "", source: str = "") -> None:
