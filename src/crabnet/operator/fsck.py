@@ -24,6 +24,7 @@ from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.limits import AUDIT_FINDINGS_MAX
+from crabnet.node.store import read_former
 from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
@@ -209,7 +210,7 @@ def _opens(files: Files, settings: Settings, examination: Examination) -> None:
     report, found = examination.report, examination.survey
     report.kept_lsn = found.journal.last_lsn
     try:
-        refuse_if_told(found, _node_id(files, settings))
+        refuse_if_told(found, _node_id(files, settings), read_former(files, settings.data_dir))
     except DataDirDamagedError as error:
         report.opens, report.obstacle, report.obstacle_reason = False, error.message, error.reason
         return
