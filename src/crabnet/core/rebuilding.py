@@ -52,7 +52,7 @@ class Rebuilder:
         """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that nobody has
         claimed; None if that is not so.
         """
-        if before.seed is None or before.seed.author == author:
+        if before.seed is None or before.seed.author == author or not self._is_fixed(before.seed):
             return None
         if any(row.kind is not FactKind.SEED for row in self.held.about(seed_id, bids=False)):
             return None
@@ -61,6 +61,10 @@ class Rebuilder:
             return None
         after = Record(before.seed, tuple(bid for bid in before.bids if bid not in lost), (), before.progress)
         return SeedEvent(seed_id, None, tuple(bid.ref for bid in lost), after.progress, (), (before, after))
+
+    def _is_fixed(self, seed: Fact) -> bool:
+        """True if a definition needs no bid to stand."""
+        return not seed.signed or self.is_front(seed)
 
     def _folded(self, seed_id: str, before: Record, fact: Fact | None) -> Record:
         known = {each.ref: each for each in before.facts()}
