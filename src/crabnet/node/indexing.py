@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import trio
 
 from crabnet import limits
-from crabnet.core.effects import Effects, Serve, Sleep
+from crabnet.core.effects import Serve, Sleep
 from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame, envelopes_of_frame
-from crabnet.node.committer import Durable
+from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair, envelopes_of
 from crabnet.protocol.replay import SeenWindow
@@ -33,19 +33,19 @@ class History:
         self._index = index
         self._namespace = namespace
         self._lock = threading.Lock()
-        self._queue: list[tuple[FramePosition, int, Effects]] = []
+        self._queue: list[Durable] = []
         self._lsn = ledger.last_lsn
         self._reading = threading.Lock()
         self._frames: OrderedDict[FramePosition, list[bytes]] = OrderedDict()
         self._frames_bytes = 0
 
-    def note(self, durable: Durable) -> None:
-        """Remember where the feed envelopes of durable effects lie."""
-        if durable.position is None:
-            return
+    def note(self, durables: list[Durable]) -> None:
+        """Remember where the feed envelopes of durable effects lie: of all that have become durable at once."""
         with self._lock:
-            self._queue.append((durable.position, durable.record_base, durable.effects))
-            self._lsn = durable.position.lsn
+            for durable in durables:
+                if durable.stretches:
+                    self._queue.append(durable)
+                    self._lsn = durable.stretches[-1].position.lsn
 
     def flush(self) -> None:
         """Write what was noted to the index. Raises RefusedError, StorageFailedError of the index alone."""
@@ -55,15 +55,15 @@ class History:
         if noted:
             self._index.add_many(self._entries(noted), lsn, self._sleepers(noted))
 
-    def _entries(self, noted: list[tuple[FramePosition, int, Effects]]) -> Iterator[FeedEntry]:
-        for position, base, effects in noted:
-            for place in effects.places:
+    def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
+        for durable in noted:
+            for place in durable.effects.places:
                 namespace = forks_namespace(self._namespace) if place.fork else self._namespace
-                yield FeedEntry(namespace, place.author, place.seq, place.envelope_id, position, base + place.record_no)
+                yield FeedEntry(namespace, place.author, place.seq, place.envelope_id, *durable.place(place.record_no))
 
-    def _sleepers(self, noted: list[tuple[FramePosition, int, Effects]]) -> Iterator[Sleeper]:
-        for _, _, effects in noted:
-            for each in effects.dormancy:
+    def _sleepers(self, noted: list[Durable]) -> Iterator[Sleeper]:
+        for durable in noted:
+            for each in durable.effects.dormancy:
                 if isinstance(each, Sleep):
                     yield Sleeper(self._namespace, each.author, each.seq, each.envelope_id, each.parent)
                 else:
