@@ -18,6 +18,7 @@ from crabnet.core.applied import Applied, Change, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.dormancy import Dormancy
 from crabnet.core.parking import Parking
+from crabnet.core.record_size import judged_bytes_max, record_too_large
 from crabnet.core.records import (
     ArchiveRecord,
     EnvelopeRecord,
@@ -75,6 +76,13 @@ from crabnet.protocol.replay import SeenWindow
 
 Pays = Callable[[EnvelopeMeta, int], bool]
 """Charges an envelope of so many bytes, which is verified and new, to its author; False if it is over its budget."""
+
+
+_MORE_THAN_A_FRAME: Final = "what it decides is more than one frame of the journal can tell of"
+
+
+def _more_than_a_frame(meta: EnvelopeMeta | None) -> Applied:
+    return refused_by(refusal(Reason.LIMIT_EXCEEDED, _MORE_THAN_A_FRAME, meta))
 
 
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
@@ -248,10 +256,15 @@ class Replica:
         if cut is not None:
             touched = self.feeds.touched_from(meta.from_, meta.seq)
             if self.attic.too_much(touched):
-                detail = "the fork takes back more than one frame of the journal can tell of"
-                return refused_by(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
+                return _more_than_a_frame(meta)
+            absent = touched - self.state.records.keys()
             thawed = self.attic.bring_back(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
+            more = judged_bytes_max(self.state.records.get(seed_about(envelope), EMPTY))
+            if record_too_large(envelope.raw, cut_events, thawed, more):
+                for seed_id in absent:
+                    self.state.evict(seed_id)
+                return _more_than_a_frame(meta)
             before = self._progress_of(cut_events)
             for event in cut_events:
                 apply(self.state, event)
@@ -269,9 +282,12 @@ class Replica:
                 decision = self._judge(fact, now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
-        if decision.asleep and thawed and cut is None and fact is not None:
+        too_large = cut is None and record_too_large(envelope.raw, decision.events, thawed)
+        if (decision.asleep or too_large) and thawed and cut is None and fact is not None:
             self.state.evict(fact.seed_id)
             thawed = ()
+        if too_large:
+            return _more_than_a_frame(meta)
         earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
         return self._commit(envelope, fact, decision, now_s, via, earlier)
 
@@ -297,10 +313,11 @@ class Replica:
         fact = fact_of(envelope, Kind(meta.kind))
         thawed = self.attic.bring_back((fact.seed_id,))
         decision = self._judge(fact, now_s, parent)
-        if decision.asleep == parent or not (decision.events or decision.asleep):
+        too_large = record_too_large(raw, decision.events, thawed)
+        if too_large or decision.asleep == parent or not (decision.events or decision.asleep):
             if thawed:
                 self.state.evict(fact.seed_id)
-            if decision.asleep:
+            if decision.asleep or too_large:
                 return None
             return Applied(decision.outcome, decision.reason, decision.detail, meta, seed_id=fact.seed_id, woken=True)
         before = self._progress_of(decision.events)
@@ -338,6 +355,8 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
+        if record_too_large(admitted.envelope.raw, decision.events, ()):
+            return _more_than_a_frame(meta)
         return self._commit(admitted.envelope, fact, decision, now_s, via, _NOTHING_EARLIER)
 
     def import_fact(self, fact: Fact, now_s: int) -> Applied:
@@ -354,6 +373,8 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
+        if record_too_large(bytes(fact_row(fact).body), decision.events, ()):
+            return _more_than_a_frame(None)
         before = self._progress_of(decision.events)
         for event in decision.events:
             apply(self.state, event)
@@ -412,6 +433,8 @@ class Replica:
             raise UsageError(
                 f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
             )
+        if record_too_large(envelope.raw, decision.events, ()):
+            raise RefusedError(_MORE_THAN_A_FRAME, Reason.LIMIT_EXCEEDED)
         return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _NOTHING_EARLIER), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
