@@ -1,7 +1,8 @@
 """The replica as rows of a checkpoint, and back.
 
 A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each, or for a part of a large
-one; a reader skips none.
+one; a reader skips none. Every row is bounded, whatever the replica has grown to: what grows with time is divided among
+rows, and the window of a feed takes 4 MiB with the longest ids.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from crabnet.errors import DataDirDamagedError
 from crabnet.protocol.feed import Feed, FeedEntry, ForkProof
 from crabnet.protocol.feed import rehash as rehash_feed
 
-_SEEN_PER_ROW: Final = 1_000
+_PER_ROW: Final = 1_000
+"""Ids and the like in one row. The longest, in JSON, has 0.8 kB."""
 _COVERS_WHAT_COUNTS: Final = 1
 
 
@@ -55,7 +57,8 @@ class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
     """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive.
 
     ``asleep`` counts facts that were left to sleep, ever; ``restless`` is what some of them may have waited for.
-    ``covers`` is 0 in older checkpoints: their accumulator covers what waits and what is void as well.
+    ``covers`` is 0 in older checkpoints: their accumulator covers what waits and what is void as well. ``outdated`` is
+    None in older checkpoints: they do not tell. Long lists go on in rows of kind ``more``.
     """
 
     namespace: str
@@ -68,9 +71,19 @@ class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
     asleep: int = 0
     restless: tuple[str, ...] = ()
     covers: int = 0
+    outdated: tuple[str, ...] | None = None
 
 
-Row = SeedRow | FeedRow | SeenRow | TotalsRow
+class MoreRow(Struct, frozen=True, array_like=True, tag="more", gc=False):
+    """A part of the lists that the row of totals begins."""
+
+    segments: tuple[SegmentRow, ...] = ()
+    erased: tuple[str, ...] = ()
+    restless: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+
+
+Row = SeedRow | FeedRow | SeenRow | TotalsRow | MoreRow
 _encode: Final = msgspec.json.Encoder().encode
 _encode_sorted: Final = msgspec.json.Encoder(order="deterministic").encode
 _rows: Final = msgspec.json.Decoder(Row)
@@ -87,11 +100,14 @@ class Snapshot:
         self._namespace = replica.namespace
         self._arrivals = replica.arrivals
         self._archived = dict(state.archived)
-        self._segments = tuple(replica.attic.segments)
-        self._erased = tuple(state.erased)
         self._asleep = replica.dormancy.asleep
         self._dozing = frozenset(replica.dormancy.dozing)
-        self._restless = tuple(replica.dormancy.restless)
+        self._lists = MoreRow(
+            tuple(replica.attic.segments),
+            tuple(state.erased),
+            tuple(replica.dormancy.restless),
+            tuple(state.outdated),
+        )
         self._records = state.records.copy()
         self._open_seeds = state.open_seeds.copy()
         self._feeds = {
@@ -126,29 +142,41 @@ class Snapshot:
 
     def _totals(self) -> TotalsRow:
         self.hash_some(len(self._unhashed_seeds) + len(self._unhashed_feeds))
+        first = self._part(0)
         return TotalsRow(
             self._namespace,
             f"{self._seeds_hash.value():x}",
             f"{self._feeds_hash.value():x}",
             self._arrivals,
             self._archived,
-            self._segments,
-            self._erased,
+            first.segments,
+            first.erased,
             self._asleep,
-            self._restless,
+            first.restless,
             _COVERS_WHAT_COUNTS,
+            first.outdated,
+        )
+
+    def _part(self, at: int) -> MoreRow:
+        lists, until = self._lists, at + _PER_ROW
+        return MoreRow(
+            lists.segments[at:until], lists.erased[at:until], lists.restless[at:until], lists.outdated[at:until]
         )
 
     def rows(self) -> Iterator[bytes]:
         """All rows, lazily."""
         yield _encode(self._totals())
+        lists = self._lists
+        longest = max(map(len, (lists.segments, lists.erased, lists.restless, lists.outdated)))
+        for at in range(_PER_ROW, longest, _PER_ROW):
+            yield _encode(self._part(at))
         for feed in self._feeds.values():
             window = tuple((entry.id, entry.seed_id) for entry in feed.window)
             open_seeds = self._open_seeds[feed.author]
             forks, dozes = tuple(feed.forks), feed.author in self._dozing
             yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, forks, open_seeds, dozes))
-        for at in range(0, len(self._seen), _SEEN_PER_ROW):
-            yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
+        for at in range(0, len(self._seen), _PER_ROW):
+            yield _encode(SeenRow(tuple(self._seen[at : at + _PER_ROW])))
         for seed_id, record in self._records.items():
             yield from seed_rows(seed_id, record)
 
@@ -166,23 +194,20 @@ def _uncovered(records: dict[str, Record], accumulated: int) -> int:
 def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     """Become what the rows say. Raises DataDirDamagedError for rows that no version wrote, or another namespace's."""
     records: dict[str, Record] = {}
-    feeds: list[Feed] = []
-    open_seeds: dict[str, int] = {}
+    feeds: list[FeedRow] = []
     totals: TotalsRow | None = None
+    more: list[MoreRow] = []
     try:
         for raw in rows:
             row = _rows.decode(raw)
             if isinstance(row, SeedRow):
                 records[intern(row.seed_id)] = joined(records.get(row.seed_id), record_of_row(row))
             elif isinstance(row, FeedRow):
-                window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
-                feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))
-                if row.open_seeds > 0:
-                    open_seeds[row.author] = row.open_seeds
-                if row.dozes:
-                    replica.dormancy.dozing.add(row.author)
+                feeds.append(row)
             elif isinstance(row, SeenRow):
                 replica.seen.load(row.entries)
+            elif isinstance(row, MoreRow):
+                more.append(row)
             else:
                 totals = row
     except msgspec.MsgspecError as error:
@@ -198,12 +223,31 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     if totals.covers != _COVERS_WHAT_COUNTS:
         accumulated = _uncovered(records, accumulated)
     replica.state.load(records, accumulated)
-    for author, number in open_seeds.items():  # of these, some are archived
-        replica.state.open_seeds[author] = number
-    replica.feeds.load(feeds, int(totals.feeds, 16))
+    _restore_feeds(replica, feeds, int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
     replica.dormancy.asleep = totals.asleep
-    replica.dormancy.restless = dict.fromkeys(totals.restless, 0)
-    replica.attic.segments = list(totals.segments)
     replica.state.archived.update(totals.archived)
-    replica.state.erased.update(totals.erased)
+    first = MoreRow(totals.segments, totals.erased, totals.restless, totals.outdated or ())
+    _restore_lists(replica, [first, *more])
+    if totals.outdated is None and totals.segments:
+        replica.state.outdated.update(records)
+
+
+def _restore_feeds(replica: Replica, rows: list[FeedRow], accumulated: int) -> None:
+    feeds = []
+    for row in rows:
+        window = deque(FeedEntry(entry_id, seed_id) for entry_id, seed_id in row.window)
+        feeds.append(Feed(row.author, row.head_seq, row.head_id, window, list(row.forks)))
+        if row.open_seeds > 0:  # of these, some are archived
+            replica.state.open_seeds[row.author] = row.open_seeds
+        if row.dozes:
+            replica.dormancy.dozing.add(row.author)
+    replica.feeds.load(feeds, accumulated)
+
+
+def _restore_lists(replica: Replica, parts: list[MoreRow]) -> None:
+    replica.attic.segments = [segment for part in parts for segment in part.segments]
+    replica.dormancy.restless = {each: 0 for part in parts for each in part.restless}
+    for part in parts:
+        replica.state.erased.update(part.erased)
+        replica.state.outdated.update(part.outdated)

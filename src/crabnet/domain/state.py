@@ -108,7 +108,11 @@ _encode_leaf = msgspec.json.Encoder(order="deterministic").encode
 
 
 class State:
-    """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot."""
+    """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot.
+
+    ``outdated`` are seeds in memory of which the archive holds an earlier state; ``erased`` are those of them of which
+    nothing is left.
+    """
 
     def __init__(self, caps: Caps = DEFAULT_CAPS) -> None:
         self.caps = caps
@@ -119,6 +123,7 @@ class State:
         self.orphans: Counter[str] = Counter()
         self.orphans_total = 0
         self.archived: Counter[SeedStatus] = Counter()
+        self.outdated: set[str] = set()
         self.erased: set[str] = set()
         self._accumulator = Accumulator()
         self._dirty: dict[str, Record | None] = {}
@@ -138,10 +143,10 @@ class State:
                 self._count_open(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
-            self.erased.add(seed_id)
+            _move(seed_id, self.outdated, self.erased)
         else:
             self.records[seed_id] = record
-            self.erased.discard(seed_id)
+            _move(seed_id, self.erased, self.outdated)
 
     def evict(self, seed_id: str) -> None:
         """Let a seed leave memory for the archive. The state hash goes on covering it."""
@@ -151,6 +156,7 @@ class State:
         if seed_id in self._dirty:
             self._rehash(seed_id, self._dirty.pop(seed_id))
         del self.records[seed_id]
+        self.outdated.discard(seed_id)
         self._count(record, -1)
         self.archived[record.progress.status] += 1
 
@@ -158,6 +164,7 @@ class State:
         """Take a seed back from the archive, as it left."""
         if seed_id not in self.records:
             self.records[seed_id] = record
+            self.outdated.add(seed_id)
             self._count(record, 1)
             self.archived[record.progress.status] -= 1
 
@@ -245,6 +252,12 @@ class State:
         """The accumulator's number, for a checkpoint."""
         self.hash_some(len(self._dirty))
         return self._accumulator.value()
+
+
+def _move(seed_id: str, from_: set[str], to: set[str]) -> None:
+    if seed_id in from_:
+        from_.remove(seed_id)
+        to.add(seed_id)
 
 
 def _creator_of_open(record: Record) -> str | None:
