@@ -60,6 +60,7 @@ class Reason(StrEnum):
     GAP = "gap"
     FORK = "fork"
     BROKEN_CHAIN = "broken_chain"
+    FEED_ENDED = "feed_ended"
     UNKNOWN_PARENT = "unknown_parent"
     PARKING_FULL = "parking_full"
     # identity
@@ -70,6 +71,7 @@ class Reason(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     # authority and lifecycle
     UNAUTHORISED = "unauthorised"
+    WRONG_PARENT = "wrong_parent"
     WRONG_STATE = "wrong_state"
     UNKNOWN_SEED = "unknown_seed"
     UNKNOWN_BID = "unknown_bid"

@@ -41,6 +41,9 @@ BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
 """Bids of one author on one seed. All nodes of a namespace must agree."""
 STEPS_PER_AUTHOR_PER_SEED_MAX: Final = 256
 """Claims, settlements and the like of one author on one seed: the attempts that there may be need 201."""
+WORK_PER_AUTHOR_PER_STEP_MAX: Final = 64
+"""Starts, renewals and results of one author that rest on the same envelope: a run needs 34."""
+SYNC_NAMES_PER_MESSAGE_MAX: Final = 16
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""
 RUN_LEASES_PER_TIMEOUT: Final = 16
@@ -56,21 +59,16 @@ PARKED_ENVELOPES_MAX: Final = 4_096
 PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
 PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
 PARKED_BYTES_PER_FEED_MAX: Final = 4 * 1024 * 1024
-ORPHAN_FACTS_MAX: Final = 100_000
-"""Facts about unknown seeds that wait in memory; more of them sleep in the journal."""
-ORPHAN_FACTS_PER_AUTHOR_MAX: Final = 2_000
-WAITING_FACTS_PER_SEED_MAX: Final = 4_096
-"""Facts that wait in memory for one seed, or within it for a claim: what judges them at once stays within one frame."""
-SLEEPERS_WOKEN_AT_ONCE: Final = 64
-WAKE_RETRY_S: Final = 60
-"""Until sleeping facts are looked for again that could not be read."""
-JUDGEMENTS_AT_ONCE_MAX: Final = 32_768
-"""Facts of the seeds that one envelope takes back: what becomes of all of them stays within one frame."""
-FORK_PROOFS_PER_FEED_MAX: Final = 8
+SETTLED_AT_ONCE_MAX: Final = 64
+"""Facts of ended feeds that are worked off between other things."""
+FORK_EVIDENCE_MAX: Final = 8
+"""Envelopes for one place that are looked at to make a proof of two."""
 FORK_WANTS_MAX: Final = 256
 """Fork proofs that neighbours have told of and that are asked for."""
-FORK_WANT_ATTEMPTS_MAX: Final = 6
-"""Requests for one fork proof without an answer, until it is given up; a neighbour may tell of it again."""
+NAMED_WANTS_MAX: Final = 1_024
+"""Envelopes that others rest on and that are asked for by name."""
+WANT_ATTEMPTS_MAX: Final = 6
+"""Requests for one name without an answer, until it is given up; a neighbour may tell of it again."""
 REASSEMBLY_BYTES_MAX: Final = 32 * 1024 * 1024
 REASSEMBLY_BYTES_PER_SOURCE_MAX: Final = 2 * 1024 * 1024
 REASSEMBLY_MESSAGES_PER_SOURCE_MAX: Final = 32
@@ -128,11 +126,6 @@ EVENT_FILES_KEPT_DEFAULT: Final = 8
 
 SYNC_HEADS_PER_MESSAGE_MAX: Final = 64
 SYNC_WANTS_PER_MESSAGE_MAX: Final = 16
-FORKS_PER_MESSAGE_MAX: Final = 64
-FORKS_PER_DATAGRAM: Final = 8
-"""Forks in a periodic announcement: as many as fit in one datagram beside the envelope."""
-FORKS_ANNOUNCE_INTERVALS: Final = 4
-"""Known forks are announced in turn each time this many sync intervals have passed; new ones at once."""
 SYNC_BUCKETS_PER_MESSAGE_MAX: Final = 16
 SYNC_SERVED_PER_MESSAGE_MAX: Final = 64
 SYNC_BUCKET_HEADS_MAX: Final = 8

@@ -32,8 +32,8 @@ class Raise(NamedTuple):
 
 
 TABLE: Final[dict[str, str]] = {
-    "Refusals of what a peer sent. Caught by those who judge it: Admission._parse, Replica._observe, ._unsigned and"
-    " .import_fact, records.seed_about, Core._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer with"
+    "Refusals of what a peer sent. Caught by those who judge it: Admission._parse, Replica._accept, ._unsigned and"
+    " .import_fact, records.stated_by, Core._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer with"
     " the Reason.": """
         protocol.canonical  _refuse_float        JsonRefusedError
         protocol.canonical  parse_object         JsonRefusedError*3
@@ -48,7 +48,7 @@ TABLE: Final[dict[str, str]] = {
         protocol.legacy     check_unsigned       PayloadRefusedError*2
         protocol.legacy     _linked              PayloadRefusedError*3
         protocol.legacy     _settlement          PayloadRefusedError*2
-        protocol.payloads   fact_of              PayloadRefusedError*5
+        protocol.payloads   fact_of              PayloadRefusedError*7
         protocol.payloads   settlement_fact      PayloadRefusedError
         protocol.sync       talk_of              PayloadRefusedError*3
     """,
@@ -62,6 +62,7 @@ TABLE: Final[dict[str, str]] = {
         core.build          build_run            RefusedError
         core.build          build_renewal        RefusedError
         core.build          build_settlement     UsageError
+        core.build          build_acknowledgement RefusedError
         core.core           Core.record          RefusedError
         core.core           Core._operate        RefusedError*2
         core.core           Core._stated         RefusedError
@@ -80,9 +81,10 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Types: the object belongs to the kind of fact, by payloads.BODIES and SETTLE_KINDS, and the reply to the wish."
     " Only seeds with a definition are shown: Core.record and views.find_seeds see to that. EnvelopeMeta was taken from"
-    " an object. A settlement is stated of a seed that LOCAL_RULES found.": """
-        domain.decision     _check_definition    TypeError
-        domain.fold         _after_step          TypeError
+    " an object. A settlement is stated of a seed that LOCAL_RULES found. An envelope that states no fact has its"
+    " decision already.": """
+        core.replica        Replica._accept      RefusedError
+        domain.decision     _decide_seed         TypeError
         domain.lifecycle    as_seed              TypeError
         domain.lifecycle    _bid                 TypeError
         domain.lifecycle    _claim_of            TypeError
@@ -98,9 +100,9 @@ TABLE: Final[dict[str, str]] = {
         node.work           Workshop._run        TypeError
         node.work           Workshop._finish     TypeError
     """,
-    "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides, and core.record_size refuses"
-    " before a record is too large. Rows: core.snapshot divides what grows. Segments: node.archiving leaves out what"
-    " does not fit, and the agenda gives each seed once. The header of a checkpoint holds settings only.": """
+    "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
+    " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"
+    " out what does not fit, and the agenda gives each seed once. The header of a checkpoint holds settings only.": """
         storage.journal     encode_frame         RefusedError*2
         storage.checkpoint  check_row            RefusedError*2
         storage.checkpoint  CheckpointFile.__init__ RefusedError
@@ -146,7 +148,7 @@ TABLE: Final[dict[str, str]] = {
         storage.salvage     _plan                DataDirDamagedError*2
         storage.segments    frames_of            _frame_damaged
     """,
-    "What was stored reads back otherwise. node.serving and node.waking make an event of it; a row of the archive that"
+    "What was stored reads back otherwise. node.serving makes an event of it; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
         core.records        decode_frame         DataDirDamagedError
         core.records        envelopes_of_frame   DataDirDamagedError
@@ -175,7 +177,7 @@ TABLE: Final[dict[str, str]] = {
         storage.archive_segment write_segment    OSError
         storage.checkpoint  CheckpointFile._descriptor OSError
         storage.checkpoint  CheckpointFile.finish OSError
-        storage.feed_index  FeedIndex.asleep     RefusedError
+        storage.feed_index  FeedIndex._demand_whole RefusedError
         storage.feed_index  FeedIndex._work      RefusedError _failed
         storage.feed_index  _connect             _failed StorageFailedError
         storage.feed_index  _prepare             -

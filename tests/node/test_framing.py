@@ -293,11 +293,11 @@ async def test_many_large_seeds_come_back_from_the_archive_at_once(tmp_path: Pat
             clock.now_ms += 2 * limits.CLAIM_WINDOW_S_DEFAULT * 1000
             assert await node.archivist.archive_due()
             assert not node.core.replica.state.records
-            late_s = clock.now_ms // 1000
             late = []
-            for seed_id in ids:
-                bid: JsonObject = {"seed_id": seed_id, "bidder": worker.id, "price": 5, "created_at": late_s}
-                late.append(worker.say(Kind.BID_SUBMITTED, {"bid": {**bid, "id": worker.next_object_id()}}, late_s))
+            for seed_id, seed in zip(ids, seeds, strict=True):
+                bid: JsonObject = {"id": worker.next_object_id(), "seed_id": seed_id, "rests_on": seed.meta.id}
+                bid |= {"bidder": worker.id, "price": 5, "created_at": NOW_S}
+                late.append(worker.say(Kind.BID_SUBMITTED, {"bid": bid}))
             effects = await tell_at_once(node, clock, late)
             assert len(node.core.replica.state.records) == len(ids)
             assert sum(map(len, effects.records)) > limits.FRAME_BYTES_MAX

@@ -457,9 +457,10 @@ def test_content_of_which_no_checkpoint_can_be_made_is_found(tmp_path: Path) -> 
 
     async def fill(node: Node) -> None:
         seed = author.seed(description="\U0001f600" * 60_000, rules="\U0001f600" * 60_000)
-        raws.append(author.say(Kind.SEED_CREATED, {"seed": seed}).raw)
-        bid: JsonObject = {"id": author.next_object_id(), "seed_id": seed["id"], "bidder": author.id, "price": 1}
-        raws.append(author.say(Kind.BID_SUBMITTED, {"bid": {**bid, "created_at": NOW_S}}).raw)
+        published = author.say(Kind.SEED_CREATED, {"seed": seed})
+        bid: JsonObject = {"id": author.next_object_id(), "seed_id": seed["id"], "rests_on": published.meta.id}
+        bid |= {"bidder": author.id, "price": 1, "created_at": NOW_S}
+        raws.extend((published.raw, author.say(Kind.BID_SUBMITTED, {"bid": bid}).raw))
         await import_entries(node, raws, [])
 
     work(tmp_path, fill)

@@ -71,7 +71,7 @@ def _report_fields(report: AuditReport) -> dict[str, JsonValue]:
         for each in report.comparisons
     ]
     feeds: list[JsonValue] = [
-        {"author": each.author, "seq": each.seq, "id": each.id, "whole": each.whole, "forks": each.forks}
+        {"author": each.author, "seq": each.seq, "id": each.id, "whole": each.whole, "end": each.end or None}
         for each in report.feeds
     ]
     findings: list[JsonValue] = [
@@ -110,7 +110,7 @@ def _show_report(report: AuditReport) -> None:
         note(plain(text))
     for feed in report.feeds:
         verdict = "verified, without gaps" if feed.whole else "not whole"
-        forked = f"; forked, {feed.forks} proved" if feed.forks else ""
+        forked = f"; it ends before {feed.end}: two envelopes are signed for that" if feed.end else ""
         write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
     if report.ok:
         write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))

@@ -57,7 +57,7 @@ class Announcer:
 
     def _heads(self, authors: list[str]) -> list[Head]:
         feeds = [self._feeds.get(author) for author in authors]
-        return [Head(feed.author, feed.head_seq, feed.head_id) for feed in feeds if feed.head_seq]
+        return [Head(feed.author, feed.head_seq, feed.head_id, feed.end) for feed in feeds if feed.head_seq or feed.end]
 
     def buckets(self, tree: DigestTree, prefixes: list[str]) -> Iterator[Heads]:
         """The answers about buckets, in messages of bounded size."""

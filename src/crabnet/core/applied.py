@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from msgspec import Struct
 
+from crabnet.core.held import HeldRow
 from crabnet.domain.model import Progress
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Admitted, Refusal
 from crabnet.protocol.envelope import EnvelopeMeta
-from crabnet.protocol.feed import ForkProof
+from crabnet.protocol.sync import Named
 
 
 class Change(Struct, frozen=True, gc=False):
@@ -20,6 +22,15 @@ class Change(Struct, frozen=True, gc=False):
     seed_id: str
     before: Progress | None
     after: Progress
+
+
+class Fork(NamedTuple):
+    """Two envelopes of one author for one place."""
+
+    author: str
+    seq: int
+    envelope_id: str
+    other_id: str
 
 
 class Applied(Struct, frozen=True, gc=False):
@@ -31,21 +42,20 @@ class Applied(Struct, frozen=True, gc=False):
     meta: EnvelopeMeta | None = None
     admitted: Admitted | None = None
     record: bytes | None = None
+    row: HeldRow | None = None
+    """What the index is to know of the envelope in ``record``."""
     seed_id: str = ""
     changes: tuple[Change, ...] = ()
-    proof: ForkProof | None = None
+    fork: Fork | None = None
+    """The end of the feed that it has brought."""
     parked: bool = False
+    lacks: Named | None = None
+    """What it rests on, and waits for."""
     in_feed: bool = False
     raw: bytes = b""
     """The envelope as it was signed, if it entered its feed."""
-    learned: bool = False
-    """It came as somebody's proof of a fork and stands nowhere."""
-    asleep: str = ""
-    """The object that its fact waits for outside memory."""
-    woken: bool = False
-    """It is an earlier envelope, whose fact had slept."""
-    roused: tuple[str, ...] = ()
-    """Objects that count from now on, for which facts may sleep."""
+    quiet: bool = False
+    """It is evidence, or came earlier: no word of its own is due."""
 
 
 def refused_by(refused: Refusal) -> Applied:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Raw
 
-from crabnet import limits
 from crabnet.core.records import SegmentRow
 from crabnet.core.rows import decode_seed_row, record_of_row
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.state import State
 
 Thaw = Callable[[str], bytes | None]
@@ -50,13 +48,6 @@ class Attic:
         self.segments.append(segment)
         for seed_id in seed_ids:
             self._state.evict(seed_id)
-
-    def too_much(self, seed_ids: Iterable[str]) -> bool:
-        """True if so much was said about these seeds that what becomes of it might not fit in one frame."""
-        records = [self._state.records.get(seed_id, EMPTY) for seed_id in seed_ids]
-        facts = sum(len(record.bids) + len(record.others) for record in records)
-        archived_bytes = sum(map(len, self._rows(seed_ids)))
-        return facts > limits.JUDGEMENTS_AT_ONCE_MAX or archived_bytes > limits.FRAME_BYTES_MAX // 2
 
     def _rows(self, seed_ids: Iterable[str]) -> Iterator[bytes]:
         for seed_id in seed_ids:

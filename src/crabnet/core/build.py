@@ -7,12 +7,14 @@ from typing import TypeVar
 import msgspec
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, FinishRun, Publish, RenewRun, Settle, StartRun, SubmitBid
+from crabnet.core.commands import Acknowledge, CreateClaim, FinishRun, Publish, RenewRun, Settle, StartRun, SubmitBid
 from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
 from crabnet.domain.model import (
+    Acknowledgement,
     Bid,
     Body,
     Claim,
+    Fact,
     FactKind,
     Run,
     Seed,
@@ -75,15 +77,24 @@ def build_seed(wish: Publish, object_id: str, author: str, now_s: int) -> tuple[
     return FactKind.SEED, _checked(seed)
 
 
-def build_bid(wish: SubmitBid, object_id: str, author: str, now_s: int) -> tuple[FactKind, Bid]:
+def build_bid(wish: SubmitBid, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Bid]:
     """A bid. Raises UsageError."""
-    bid = Bid(id=object_id, seed_id=wish.seed_id, bidder=author, price=wish.price, notes=wish.notes, created_at=now_s)
+    bid = Bid(
+        id=object_id,
+        seed_id=wish.seed_id,
+        bidder=author,
+        price=wish.price,
+        notes=wish.notes,
+        created_at=now_s,
+        rests_on=_envelope(record.seed),
+    )
     return FactKind.BID, _checked(bid)
 
 
 def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Claim]:
     """A claim of a bid that is known here. Raises RefusedError, UsageError."""
-    bid = next((entry.fact.body for entry in record.bids if entry.fact.key == wish.bid_id), None)
+    chosen = next((fact for fact in record.bids if fact.key == wish.bid_id), None)
+    bid = None if chosen is None else chosen.body
     if not isinstance(bid, Bid):
         raise RefusedError(f"seed {wish.seed_id} has no bid {wish.bid_id}", Reason.UNKNOWN_BID)
     progress = record.progress
@@ -94,6 +105,7 @@ def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -
         worker=bid.bidder,
         created_at=now_s,
         attempt=progress.attempt + (progress.status is SeedStatus.FORFEITED),
+        rests_on=_envelope(chosen),
     )
     return FactKind.CLAIM, _checked(claim)
 
@@ -122,6 +134,7 @@ def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s
         worker=author,
         created_at=now_s,
         lease_ms=wish.lease_ms,
+        rests_on=_envelope(_counting(record, claim_id)),
     )
     return FactKind.STARTED, _checked(run)
 
@@ -139,6 +152,7 @@ def build_renewal(wish: RenewRun, record: Record, object_id: str, author: str, n
         created_at=now_s,
         renews=record.progress.run_id,
         lease_ms=wish.lease_ms,
+        rests_on=_envelope(_counting(record, claim_id)),
     )
     return FactKind.STARTED, _checked(renewal)
 
@@ -167,6 +181,7 @@ def build_result(
         profile=wish.profile,
         files=wish.files,
         files_omitted=wish.files_omitted,
+        rests_on=_envelope(_counting(record, record.progress.run_id or record.progress.claim_id)),
     )
     return FactKind.RESULT, _checked(result)
 
@@ -178,6 +193,7 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
     progress = record.progress
     named = kind is not FactKind.CLOSE or progress.status in CLAIM_HOLDS
+    rests_on = _counting(record, progress.result_id if kind is FactKind.SETTLE else progress.claim_id)
     settlement = Settlement(
         id=object_id,
         seed_id=wish.seed_id,
@@ -187,5 +203,29 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         attempt=progress.attempt,
         note=wish.note,
         created_at=now_s,
+        rests_on=_envelope(rests_on if named else record.seed),
     )
     return kind, _checked(settlement)
+
+
+def build_acknowledgement(
+    wish: Acknowledge, record: Record, object_id: str, author: str, now_s: int
+) -> tuple[FactKind, Acknowledgement]:
+    """The word that a settlement was seen. Raises RefusedError."""
+    settlement = next((fact for fact in record.others if fact.kind is FactKind.SETTLE), None)
+    if settlement is None:
+        raise RefusedError(f"seed {wish.seed_id} is {record.progress.status.value}: nothing was settled")
+    acknowledgement = Acknowledgement(
+        id=object_id, seed_id=wish.seed_id, worker=author, created_at=now_s, rests_on=_envelope(settlement)
+    )
+    return FactKind.ACKNOWLEDGED, _checked(acknowledgement)
+
+
+def _counting(record: Record, object_id: str | None) -> Fact | None:
+    """The step or work with this id that counts."""
+    return next((fact for fact in record.others if fact.key == object_id), None)
+
+
+def _envelope(fact: Fact | None) -> str:
+    """What rests on a fact names this."""
+    return "" if fact is None else fact.envelope

@@ -29,18 +29,6 @@ class Answered(Struct, frozen=True):
     ranges: list[Served]
 
 
-class Roused(Struct, frozen=True):
-    """Stored envelopes whose facts have slept until ``parent`` counts; ``last`` if there are no more of them.
-
-    They are all that fell asleep before ``Dormancy.moves`` was ``since``.
-    """
-
-    parent: str
-    envelopes: tuple[bytes, ...]
-    last: bool
-    since: int
-
-
 class Publish(Struct, frozen=True, kw_only=True):
     """Offer a task. Windows are counted from now and rounded up to whole seconds."""
 
@@ -121,5 +109,12 @@ class Settle(Struct, frozen=True, kw_only=True):
     announce: bool = True
 
 
-Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle
-Input = Received | Answered | Tick | Roused | Operation
+class Acknowledge(Struct, frozen=True, kw_only=True):
+    """Say that a settlement of this node's work was seen, so that its creator cannot take it back."""
+
+    seed_id: str
+    announce: bool = True
+
+
+Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
+Input = Received | Answered | Tick | Operation

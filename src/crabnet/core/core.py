@@ -14,6 +14,7 @@ from crabnet.core import build
 from crabnet.core.applied import Applied, Change
 from crabnet.core.authors import AuthorBudgets
 from crabnet.core.commands import (
+    Acknowledge,
     Answered,
     CreateClaim,
     FinishRun,
@@ -22,7 +23,6 @@ from crabnet.core.commands import (
     Publish,
     Received,
     RenewRun,
-    Roused,
     Settle,
     StartRun,
     SubmitBid,
@@ -30,13 +30,14 @@ from crabnet.core.commands import (
 )
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
-from crabnet.core.effects import Awake, Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send, Sleep
+from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.notices import (
     applied_notice,
     blocked_notice,
     change_notice,
     drop_notice,
+    ended_notice,
     fork_notice,
     given_up_notice,
     proof_notice,
@@ -48,20 +49,36 @@ from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.core.sources import SourceGate
 from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.domain.lifecycle import EMPTY, Record
-from crabnet.domain.model import Body, Fact, FactKind, Run, SeedStatus, Settlement, Termination, TerminationCause
+from crabnet.domain.model import (
+    Acknowledgement,
+    Body,
+    Fact,
+    FactKind,
+    Run,
+    SeedStatus,
+    Settlement,
+    Termination,
+    TerminationCause,
+)
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.protocol.admission import Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
+from crabnet.protocol.sync import ForkMark
 
 _EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 _NOT_THE_SOURCE: Final = frozenset({Reason.FORK, Reason.LIMIT_EXCEEDED})
 """Rejects that honest neighbours can bring about by passing on what they hold."""
-_BEHIND: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
+_AHEAD: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
+
+
+_SETTLED: Final = frozenset({SeedStatus.ACCEPTED, SeedStatus.REJECTED})
+IMPORTED: Final = "import"
+"""Stands for the source of what no neighbour has sent."""
 
 
 def _anything(_: EnvelopeMeta) -> bool:
@@ -99,6 +116,7 @@ class Core:
         self._resting = Agenda()
         self._entropy = entropy
         self._interrupted: list[str] = []
+        self._unacknowledged: dict[str, None] = {}
         self.overdue_at_start = 0
 
     def handle(self, given: Input, now_ms: int, effects: Effects) -> None:
@@ -109,8 +127,6 @@ class Core:
             self._tick(now_ms, effects)
         elif isinstance(given, Answered):
             self.neighbours.served(given.ranges, given.to, now_ms, effects)
-        elif isinstance(given, Roused):
-            self._roused(given, now_ms, effects)
         else:
             self._operate(given, now_ms, effects)
 
@@ -124,6 +140,10 @@ class Core:
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
             self._watch(seed_id, record, now_ms)
+            if self._is_to_be_acknowledged(record):
+                self._unacknowledged[seed_id] = None
+        for item in self.replica.resume(now_ms // 1000):
+            self._report(item, IMPORTED, now_ms, effects)
         self.overdue_at_start = self.sweeper.begin(now_ms)
         if self.feed_risk:
             self.neighbours.warn("the data dir was repaired, or is a copy", effects)
@@ -216,11 +236,12 @@ class Core:
 
     @property
     def hungry(self) -> bool:
-        """True if ``rest`` would ask for more."""
-        return self.neighbours.planner.hungry or self.neighbours.reconciler.hungry
+        """True if ``rest`` would do more."""
+        return self.replica.settling or self.neighbours.planner.hungry or self.neighbours.reconciler.hungry
 
     def rest(self, now_ms: int, effects: Effects) -> None:
-        """To be called when some messages were handled: asks on for what is missing, without waiting for a tick."""
+        """To be called when some messages were handled: goes on with what is due, without waiting for a tick."""
+        self._settle_ends(now_ms, effects)
         self.neighbours.rest(now_ms, effects)
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
@@ -271,7 +292,7 @@ class Core:
         if first.reason is Reason.DUPLICATE and not asked_for:
             self.neighbours.repeated(meta, source, now_ms)
         over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
-        if over_budget or first.reason in _BEHIND:
+        if over_budget or first.reason in _AHEAD:
             self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
             self.neighbours.heard(source, now_ms, effects)
@@ -279,12 +300,12 @@ class Core:
     def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
         """A document that proves a fork. One that nobody asked for is not even verified."""
         source = received.source
-        if not len(self.neighbours.forks):
+        if not len(self.neighbours.proofs):
             effects.notices.append(proof_notice(source, Reason.UNSOLICITED, "nobody asked for a fork proof"))
             return
         try:
             author, seq = place_of(received.data, self.replica.admission)
-            if not self.neighbours.forks.wanted(author, seq):
+            if ForkMark(author, seq) not in self.neighbours.proofs:
                 detail = f"nobody asked for proof of a fork at seq {seq}"
                 effects.notices.append(proof_notice(source, Reason.UNSOLICITED, detail, author))
                 return
@@ -295,8 +316,6 @@ class Core:
             return
         for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
             self._report(item, source, now_ms, effects)
-            if item.parked and item.meta is not None and item.reason is not None:
-                self.neighbours.gap(item.meta, item.reason, source, now_ms, effects)
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
@@ -309,48 +328,41 @@ class Core:
 
     def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
         """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be."""
-        self._report(self.replica.import_fact(fact, now_ms // 1000), "import", now_ms, effects)
+        self._report(self.replica.import_fact(fact, now_ms // 1000), IMPORTED, now_ms, effects)
 
     def _report(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """Journal record, notices and consequences of one applied envelope."""
         if item.record is not None:
             self._persist(item, item.record, effects)
         meta = item.meta
-        effects.roused += item.roused
-        if meta is not None:
-            self._rests(item, meta, effects)
-        if not item.learned:
+        if not item.quiet:
             effects.notices.append(applied_notice(item, source))
-        if item.proof is not None and meta is not None:
-            effects.notices.append(fork_notice(meta.from_, item.proof, source))
-            self.neighbours.forks.learned(meta.from_, item.proof.seq)
+        if item.fork is not None:
+            effects.notices.append(fork_notice(item.fork, source))
+            if item.fork.author == self.signer.node_id:
+                effects.notices.append(ended_notice(item.fork))
+        if item.lacks is not None and item.parked and source != IMPORTED:
+            self.neighbours.lacks(item.lacks, source, now_ms)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        if meta is not None and meta.v is not None and not item.learned and not item.woken:
+        if meta is not None and meta.v is not None:
             self.neighbours.applied(item, source, now_ms, effects)
 
-    def _roused(self, given: Roused, now_ms: int, effects: Effects) -> None:
-        """Facts that have slept until something counted are judged now, as if their envelopes came at last."""
-        for raw in given.envelopes:
-            item = self.replica.wake(raw, given.parent, now_ms // 1000)
-            if item is not None:
-                self._report(item, "journal", now_ms, effects)
-        if given.last:
-            self.replica.dormancy.calmed(given.parent, given.since)
-
-    def _rests(self, item: Applied, meta: EnvelopeMeta, effects: Effects) -> None:
-        """Tell the index whose facts sleep."""
-        if item.woken or (item.in_feed and item.proof is not None):
-            effects.dormancy.append(Awake(meta.from_, meta.seq, branch=not item.woken))
-        if item.asleep:
-            effects.dormancy.append(Sleep(item.asleep, meta.from_, meta.seq, meta.id))
+    def _settle_ends(self, now_ms: int, effects: Effects) -> None:
+        """Draw some of the consequences of feeds that have ended."""
+        if not self.replica.settling:
+            return
+        try:
+            settled = self.replica.settle_some(limits.SETTLED_AT_ONCE_MAX, now_ms // 1000)
+        except CrabnetError as error:  # what is held cannot be read now: it is tried again with the next tick
+            effects.notices.append(refused_notice("settle_ends", error))
+            return
+        for item in settled:
+            self._report(item, IMPORTED, now_ms, effects)
 
     def _persist(self, item: Applied, record: bytes, effects: Effects) -> None:
-        if item.in_feed and item.meta is not None:
-            effects.places.append(FeedPlace(item.meta.from_, item.meta.seq, item.meta.id, len(effects.records)))
-        elif item.proof is not None and item.meta is not None:
-            place = FeedPlace(item.meta.from_, item.proof.seq, item.meta.id, len(effects.records), fork=True)
-            effects.places.append(place)
+        if item.row is not None:
+            effects.places.append(FeedPlace(item.row, len(effects.records)))
         effects.records.append(record)
 
     def _changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
@@ -361,7 +373,23 @@ class Core:
             over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
             if over:
                 effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
+        if self._is_to_be_acknowledged(record):
+            self._unacknowledged[change.seed_id] = None
         effects.notices.append(change_notice(change, envelope_id))
+
+    def _is_to_be_acknowledged(self, record: Record) -> bool:
+        """True if this node's work was settled by a signature, and it has not said yet that it knows."""
+        progress = record.progress
+        if progress.claimed_by != self.signer.node_id or progress.status not in _SETTLED or not self.config.talk:
+            return False
+        kinds = {fact.kind for fact in record.others if fact.signed}
+        return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
+
+    def _acknowledge(self, now_ms: int, effects: Effects) -> None:
+        waiting, self._unacknowledged = self._unacknowledged, {}
+        for seed_id in waiting:
+            if self._is_to_be_acknowledged(self.replica.state.records.get(seed_id, EMPTY)):
+                self._try(Acknowledge(seed_id=seed_id), now_ms, effects)
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         if self.neighbours.guard.blocks(now_ms):
@@ -384,7 +412,7 @@ class Core:
                 case Publish():
                     return build.build_seed(wish, object_id, me, now_s)
                 case SubmitBid():
-                    return build.build_bid(wish, object_id, me, now_s)
+                    return build.build_bid(wish, record, object_id, me, now_s)
                 case CreateClaim():
                     return build.build_claim(wish, record, object_id, now_s)
                 case StartRun():
@@ -395,6 +423,8 @@ class Core:
                     return build.build_result(wish, record, object_id, me, now_s)
                 case Settle():
                     return build.build_settlement(wish, record, object_id, now_s)
+                case Acknowledge():
+                    return build.build_acknowledgement(wish, record, object_id, me, now_s)
 
         shunned = self._shunned(record)
         applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), shunned)
@@ -412,14 +442,14 @@ class Core:
                 progress.attempt,
             )
         else:
-            effects.reply = None if isinstance(body, Run | Settlement) else body
+            effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
 
     def _shunned(self, record: Record) -> frozenset[str]:
         """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
         feeds = self.replica.feeds
         if not self.config.refuse_equivocators or not feeds.equivocators():
             return frozenset()
-        parties = {entry.fact.author for entry in record.bids}
+        parties = {bid.author for bid in record.bids}
         if record.seed is not None:
             parties.add(record.seed.author)
         return frozenset(each for each in parties - {self.signer.node_id} if self._shuns(each))
@@ -438,7 +468,6 @@ class Core:
         if applied.record is None or meta is None:
             raise RefusedError("nothing was stated", Reason.INTERNAL)
         self._persist(applied, applied.record, effects)
-        effects.roused += applied.roused
         fields: dict[str, FieldValue] = {
             "envelope_id": meta.id,
             "kind": meta.kind,
@@ -466,7 +495,9 @@ class Core:
         self.neighbours.tick(now_ms, effects)
         if not self.neighbours.guard.blocks(now_ms):
             self._record_interrupted(now_ms, effects)
+            self._acknowledge(now_ms, effects)
             self._sweep(now_ms, effects)
+        self._settle_ends(now_ms, effects)
         effects.notices += self.sweeper.silent(now_ms)
 
     def _sweep(self, now_ms: int, effects: Effects) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from crabnet.core.held import HeldRow
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 
 FieldValue = str | int | bool | None
@@ -50,34 +51,19 @@ class ServeProof(NamedTuple):
     to: str
 
 
+class ServeNamed(NamedTuple):
+    """A stored envelope about a seed, by its id, to send to one address."""
+
+    seed_id: str
+    envelope_id: str
+    to: str
+
+
 class FeedPlace(NamedTuple):
-    """Where a journalled envelope stands in its feed, for the index; ``record_no`` counts within the batch.
+    """A journalled envelope, for the index; ``record_no`` counts within the batch."""
 
-    With ``fork`` it stands nowhere: it is evidence of a fork at ``seq``.
-    """
-
-    author: str
-    seq: int
-    envelope_id: str
+    row: HeldRow
     record_no: int
-    fork: bool = False
-
-
-class Sleep(NamedTuple):
-    """The fact of a journalled envelope waits outside memory for the object ``parent``."""
-
-    parent: str
-    author: str
-    seq: int
-    envelope_id: str
-
-
-class Awake(NamedTuple):
-    """It does so no longer; ``branch``: nor does anything behind it in the feed, because a fork took that back."""
-
-    author: str
-    seq: int
-    branch: bool = False
 
 
 class EndedClaim(NamedTuple):
@@ -111,9 +97,8 @@ class Effects:
     sends: list[Send] = field(default_factory=list)
     serves: list[Serve] = field(default_factory=list)
     proofs: list[ServeProof] = field(default_factory=list)
+    serves_named: list[ServeNamed] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     ended_claims: list[EndedClaim] = field(default_factory=list)
-    dormancy: list[Sleep | Awake] = field(default_factory=list)
-    roused: list[str] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""

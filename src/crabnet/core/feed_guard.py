@@ -71,8 +71,8 @@ class FeedGuard:
         if self._accepted:
             return False
         feed = self._feed
-        held = feed.entry(head.seq) if head.seq <= feed.head_seq else None
-        if held is not None and held.id == head.id:
+        held = self._feeds.id_at(self._node_id, head.seq)
+        if held is not None and held == head.id:
             if self.at_risk and not self._confirmed_by:
                 self._confirmed_by, self._confirmed_ms = source, now_ms
             return False

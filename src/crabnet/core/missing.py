@@ -29,7 +29,6 @@ class Missing(Struct):
     """The feed reaches ``upto``, so its ``holders`` said, each of them up to its reach: who promises what nobody
     holds keeps only itself busy. ``forked_at`` is the lowest seq that does not link.
 
-    ``fork_source`` holds the branch whose head is ``fork_id``; others may hold a third one.
     ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
     ``teller`` is who told of it first, "" for sources that have not proved their address.
     ``span`` is how many entries an answer holds, as the last ones went: what is cut short leaves a hole behind it.
@@ -48,8 +47,6 @@ class Missing(Struct):
     span: int = limits.SYNC_WANT_ENTRIES_MAX
     behind: tuple[int, int] = NO_RANGE
     forked_at: int = 0
-    fork_id: str = ""
-    fork_source: str = ""
     attempts: int = 0
     timer_ms: int | None = None
 

@@ -9,14 +9,14 @@ from crabnet.core.address_book import AddressBook
 from crabnet.core.announcer import Announcer
 from crabnet.core.applied import Applied
 from crabnet.core.config import CoreConfig
-from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeProof
+from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeNamed, ServeProof
 from crabnet.core.feed_guard import FeedGuard
-from crabnet.core.fork_gossip import ForkGossip
 from crabnet.core.peers import Peers
 from crabnet.core.reconcile import Reconciler
 from crabnet.core.relay import Relay
 from crabnet.core.replica import Replica
 from crabnet.core.syncing import SyncPlanner
+from crabnet.core.wants import Wants
 from crabnet.errors import Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
@@ -24,6 +24,7 @@ from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
+from crabnet.protocol.sync import ForkMark, Named
 
 
 class Neighbours:
@@ -43,7 +44,8 @@ class Neighbours:
         self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=config.sync_fetch_bytes_per_s)
         self.digests = DigestTree(replica.feeds)
         self.reconciler = Reconciler(self.digests)
-        self.forks = ForkGossip(replica.feeds)
+        self.proofs: Wants[ForkMark] = Wants(limits.FORK_WANTS_MAX, limits.WANT_ATTEMPTS_MAX)
+        self.named: Wants[Named] = Wants(limits.NAMED_WANTS_MAX, limits.WANT_ATTEMPTS_MAX)
         self.relay = Relay(config.relay_fanout if config.talk else 0, entropy)
         self.trusted: frozenset[str] = frozenset()
         self.guard = FeedGuard(signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
@@ -112,7 +114,7 @@ class Neighbours:
 
     def _proven_said(
         self,
-        said: sync.Request | sync.ForkHeads | sync.ForkRequest | sync.RelayPrune,
+        said: sync.Request | sync.ForkRequest | sync.RelayPrune,
         source: str,
         now_ms: int,
         effects: Effects,
@@ -120,15 +122,13 @@ class Neighbours:
         """What only an address that is configured or has proved itself may say."""
         if isinstance(said, sync.Request):
             self._asked(said, source, now_ms, effects)
-        elif isinstance(said, sync.ForkHeads):
-            self.forks.hear(said, source, now_ms)
         elif isinstance(said, sync.RelayPrune):
             self.relay.pruned(said, source, now_ms)
         else:
             effects.proofs.extend(
                 ServeProof(mark.author, mark.seq, source)
                 for mark in said.wants
-                if any(fork.seq == mark.seq for fork in self._replica.feeds.get(mark.author).forks)
+                if self._replica.feeds.get(mark.author).end == mark.seq
             )
 
     def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
@@ -156,9 +156,23 @@ class Neighbours:
         proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
+        if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
+            self.proofs.note(ForkMark(head.author, head.end), source, now_ms)
         if self.planner.hear(head, source, now_ms, proven=proven):
             held = self._replica.feeds.get(head.author).head_seq
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
+
+    def _lacks_proof(self, mark: ForkMark) -> bool:
+        end = self._replica.feeds.get(mark.author).end
+        return not end or mark.seq < end
+
+    def _lacks_named(self, named: Named) -> bool:
+        return self._replica.parking.names(named.envelope_id)
+
+    def lacks(self, named: Named, source: str, now_ms: int) -> None:
+        """Something that came from ``source`` rests on an envelope that is not held: mostly it is on its way."""
+        if self._config.talk:
+            self.named.note(named, source, now_ms + limits.SYNC_QUIET_MS)
 
     def _asked(self, request: sync.Request, source: str, now_ms: int, effects: Effects) -> None:
         """Have what is held served; where it ends before the wish begins, say how far it goes."""
@@ -169,8 +183,9 @@ class Neighbours:
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
-            elif feed.head_seq:
-                heads.append(sync.Head(want.author, feed.head_seq, feed.head_id))
+            elif feed.head_seq or feed.end:
+                heads.append(sync.Head(want.author, feed.head_seq, feed.head_id, feed.end))
+        effects.serves_named.extend(ServeNamed(each.seed_id, each.envelope_id, source) for each in request.names)
         if heads:
             self._say(sync.Heads(heads), source, now_ms, effects)
         if request.buckets and self.peers.spend_answer(source, now_ms):
@@ -187,15 +202,15 @@ class Neighbours:
         if meta is None:
             return
         own = meta.from_ == self._signer.node_id
-        if item.reason is Reason.FORK:
-            self.planner.fork_lost(meta.from_, source, now_ms)
-        elif own and (item.record is not None or item.parked):
+        if item.fork is not None:
+            self.changed(meta.from_)
+            self.planner.forked(meta.from_, now_ms)
+        if own and (item.record is not None or item.parked):
             adopted = item.record is not None
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
-        if item.record is not None:
-            fork_won = item.proof is not None and item.reason is not Reason.FORK
-            self._progressed(meta.from_, len(item.record), fork_won, now_ms, effects)
+        if item.record is not None and item.in_feed:
+            self._progressed(meta.from_, len(item.record), now_ms, effects)
 
     def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""
@@ -227,10 +242,10 @@ class Neighbours:
         self.digests.changed(author)
         self._announcer.changed(author)
 
-    def _progressed(self, author: str, size: int, fork_won: bool, now_ms: int, effects: Effects) -> None:
+    def _progressed(self, author: str, size: int, now_ms: int, effects: Effects) -> None:
         """A feed has moved on."""
         self.changed(author)
-        closed = self.planner.progressed(author, now_ms, size=size, fork_won=fork_won)
+        closed = self.planner.progressed(author, now_ms, size=size)
         if closed is not None:
             first, last, duration_ms = closed
             fields: dict[str, FieldValue] = {
@@ -264,7 +279,6 @@ class Neighbours:
                 self._say_all(self._hello(), chosen, now_ms, effects)
             if self.guard.at_risk:
                 self._ask_for_own_feed(now_ms, effects)
-        self._tell_forks(now_ms, effects)
         self._look_around(now_ms)
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
             self._say(prune, address, now_ms, effects)
@@ -289,6 +303,12 @@ class Neighbours:
             self._say(sync.Request(wants), source, now_ms, effects)
         for source, prefixes in self.reconciler.requests(now_ms, self.proven, self.planner.has_told_much):
             self._say(sync.Request([], prefixes), source, now_ms, effects)
+        wants_max = limits.SYNC_WANTS_PER_MESSAGE_MAX
+        for source, marks in self.proofs.requests(now_ms, self._lacks_proof, self.proven, wants_max):
+            self._say(sync.ForkRequest(marks), source, now_ms, effects)
+        names_max = limits.SYNC_NAMES_PER_MESSAGE_MAX
+        for source, named in self.named.requests(now_ms, self._lacks_named, self._may_ask, names_max):
+            self._say(sync.Request([], names=named), source, now_ms, effects)
 
     def _tell_holdings(self, addresses: list[str], now_ms: int, effects: Effects) -> None:
         """Tell what is held: the digest of it, and some heads, more of them to whoever may not know digests."""
@@ -312,14 +332,6 @@ class Neighbours:
         self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
-
-    def _tell_forks(self, now_ms: int, effects: Effects) -> None:
-        """Ask for proofs that neighbours have, tell them which ones we have."""
-        for source, request in self.forks.requests(now_ms, self._may_ask):
-            self._say(request, source, now_ms, effects)
-        news = self.forks.news(now_ms, self._config.sync_interval_ms)
-        if news is not None:
-            self._say(news, None, now_ms, effects)
 
     def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
         own = self._replica.feeds.get(self._signer.node_id)
@@ -362,9 +374,6 @@ class Neighbours:
                 self.book.confirmed(source, node_id, now_ms)
             self._tell_holdings([source], now_ms, effects)
             self._look_around(now_ms, again=True)
-            known = self.forks.page()
-            if known is not None:
-                self._say(known, source, now_ms, effects)
 
     def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
         self._say_all(talk, [to], now_ms, effects)

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from crabnet import limits
-from crabnet.core.applied import Applied, Change
+from crabnet.core.applied import Applied, Change, Fork
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.parking import Parked
 from crabnet.core.sources import Block
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal
-from crabnet.protocol.feed import ForkProof
-
-_WAITING: Final = frozenset(
-    {
-        Reason.UNKNOWN_SEED,
-        Reason.UNKNOWN_BID,
-        Reason.UNKNOWN_CLAIM,
-        Reason.UNKNOWN_RESULT,
-        Reason.UNKNOWN_PARENT,
-    }
-)
-"""Reasons for which a fact waits for its parent."""
 
 
 def applied_notice(item: Applied, source: str) -> Notice:
@@ -40,23 +26,35 @@ def applied_notice(item: Applied, source: str) -> Notice:
     if item.outcome is Outcome.ACCEPTED:
         return Notice("envelope_accepted", fields)
     fields["reason"] = item.reason.value if item.reason is not None else None
-    if item.parked or (item.outcome is Outcome.IGNORED and item.record and item.reason in _WAITING):
+    if item.parked:
         return Notice("envelope_parked", fields)
     if item.outcome is Outcome.REJECTED:
         fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
     return Notice(f"envelope_{item.outcome.value}", fields)
 
 
-def fork_notice(author: str, proof: ForkProof, source: str) -> Notice:
+def fork_notice(fork: Fork, source: str) -> Notice:
     """An author signed two envelopes for one place."""
     fields: dict[str, FieldValue] = {
-        "author": author,
-        "seq": proof.seq,
-        "envelope_id": proof.id,
-        "other_id": proof.loser,
+        "author": fork.author,
+        "seq": fork.seq,
+        "envelope_id": fork.envelope_id,
+        "other_id": fork.other_id,
         "address": source,
     }
     return Notice("fork_detected", fields)
+
+
+def ended_notice(fork: Fork) -> Notice:
+    """This node's own feed has ended."""
+    fields: dict[str, FieldValue] = {
+        "seq": fork.seq,
+        "envelope_id": fork.envelope_id,
+        "other_id": fork.other_id,
+        "reason": Reason.FEED_ENDED.value,
+        "detail": "this key signed two envelopes for one place: nothing more is written; `crabnet id renew` goes on",
+    }
+    return Notice("feed_ended", fields)
 
 
 def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> Notice:

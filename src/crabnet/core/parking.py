@@ -1,4 +1,5 @@
-"""Verified envelopes that are ahead of what is held of their feed: bounded, fair between authors, with a time to live.
+"""Verified envelopes that wait: for those before them in their feed, or for what they rest on. Bounded, fair between
+authors, with a time to live.
 
 Known authors and newcomers have a shelf each, so that fresh identities displace one another only. When a shelf is full,
 the author that takes most of it gives up its last envelope for one that takes less. Whatever is given up is counted,
@@ -8,23 +9,27 @@ and sync brings it again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, KeysView
 from typing import Final, NamedTuple
 
 from crabnet import limits
 from crabnet.protocol.admission import Admitted
+from crabnet.protocol.sync import Named
 
-_Place = tuple[int, str]
-"""``seq`` and ``prev``: where an envelope wants to stand. Two envelopes with the same place are a fork."""
 _BYTES_PER_LEVEL: Final = limits.PARKED_BYTES_PER_FEED_MAX // limits.PARKED_ENVELOPES_PER_FEED_MAX
 
 
 class Parked(NamedTuple):
-    """An envelope that waits, since when, where it came from, and whether its author was known then."""
+    """An envelope that waits, since when, where it came from, and whether its author was known then.
+
+    ``lacks`` is what it waits for if that is an envelope that it names.
+    """
 
     admitted: Admitted
     parked_at_s: int
     source: str
     known: bool = True
+    lacks: Named | None = None
 
 
 class _Held:
@@ -87,12 +92,13 @@ class _Shelf:
 
 
 class Parking:
-    """Parked envelopes by author and place."""
+    """Parked envelopes by author and place, and by what they rest on."""
 
     def __init__(self, ttl_s: int) -> None:
         self._ttl_s = ttl_s
-        self._by_author: dict[str, dict[_Place, list[Parked]]] = {}
+        self._by_author: dict[str, dict[int, list[Parked]]] = {}
         self._waiting: OrderedDict[str, Parked] = OrderedDict()
+        self._lacking: dict[str, dict[str, Parked]] = {}
         self._shelves = {True: _Shelf(), False: _Shelf()}
         self._evicted: list[Parked] = []
 
@@ -108,7 +114,22 @@ class Parking:
         """True if this very envelope waits here."""
         return envelope_id in self._waiting
 
-    def put(self, admitted: Admitted, now_s: int, source: str, *, known: bool = True) -> bool:
+    def names(self, envelope_id: str) -> bool:
+        """True if something that waits rests on this envelope."""
+        return envelope_id in self._lacking
+
+    def lacking(self) -> list[tuple[Named, list[str]]]:
+        """What others rest on and is not held, and where those came from."""
+        found = []
+        for parkeds in self._lacking.values():
+            first = next(iter(parkeds.values()))
+            if first.lacks is not None:
+                found.append((first.lacks, list(dict.fromkeys(parked.source for parked in parkeds.values()))))
+        return found
+
+    def put(
+        self, admitted: Admitted, now_s: int, source: str, *, known: bool = True, lacks: Named | None = None
+    ) -> bool:
         """Park an envelope; False if there is no room. ``take_evicted`` tells what had to go for it."""
         meta = admitted.envelope.meta
         size = len(admitted.envelope.raw)
@@ -120,9 +141,11 @@ class Parking:
             greedy = shelf.greedier_than(meta.from_, size)
             if not self._evict_after(greedy or meta.from_, 0 if greedy else meta.seq, known=known):
                 return False
-        parked = Parked(admitted, now_s, source, known)
-        self._by_author.setdefault(meta.from_, {}).setdefault((meta.seq, meta.prev), []).append(parked)
+        parked = Parked(admitted, now_s, source, known, lacks)
+        self._by_author.setdefault(meta.from_, {}).setdefault(meta.seq, []).append(parked)
         self._waiting[meta.id] = parked
+        if lacks is not None:
+            self._lacking.setdefault(lacks.envelope_id, {})[meta.id] = parked
         shelf.add(meta.from_, 1, size)
         return True
 
@@ -143,45 +166,54 @@ class Parking:
         evicted, self._evicted = self._evicted, []
         return evicted
 
-    def take(self, author: str, seq: int, prev: str) -> list[Parked]:
-        """Take out what wants to stand at ``seq`` behind ``prev``: one envelope, or the branches of a fork by id."""
+    def rival(self, author: str, seq: int, envelope_id: str) -> Parked | None:
+        """Another envelope for the same place: the two prove a fork."""
+        parkeds = self._by_author.get(author, {}).get(seq, ())
+        return next((parked for parked in parkeds if parked.admitted.envelope.meta.id != envelope_id), None)
+
+    def take_next(self, author: str, seq: int) -> list[Parked]:
+        """Take out what wants to stand at ``seq`` and lacks nothing else."""
+        return self._take(parked for parked in self._by_author.get(author, {}).get(seq, ()) if parked.lacks is None)
+
+    def take_lacking(self, envelope_id: str) -> list[Parked]:
+        """Take out what waited for this envelope."""
+        return self._take(self._lacking.get(envelope_id, {}).values())
+
+    def take_behind(self, author: str, seq: int) -> list[Parked]:
+        """Take out all of an author's from ``seq`` on."""
         places = self._by_author.get(author, {})
-        taken = places.pop((seq, prev), [])
+        return self._take(parked for at in sorted(places) if at >= seq for parked in places[at])
+
+    def _take(self, parkeds: Iterable[Parked]) -> list[Parked]:
+        taken = list(parkeds)
         for parked in taken:
-            self._forget(parked)
-        if not places:
-            self._by_author.pop(author, None)
-        return sorted(taken, key=lambda parked: parked.admitted.envelope.meta.id)
-
-    def drop_branch(self, author: str, seq: int, prev: str) -> None:
-        """Take out everything that waits behind ``prev``, which will never stand."""
-        behind = [(seq, prev)]
-        while behind:
-            at, before = behind.pop()
-            behind.extend((at + 1, parked.admitted.envelope.meta.id) for parked in self.take(author, at, before))
-
-    def _forget(self, parked: Parked) -> None:
-        envelope = parked.admitted.envelope
-        del self._waiting[envelope.meta.id]
-        self._shelves[parked.known].add(envelope.meta.from_, -1, -len(envelope.raw))
+            self._remove(parked)
+        return taken
 
     def _remove(self, parked: Parked) -> None:
-        meta = parked.admitted.envelope.meta
+        envelope = parked.admitted.envelope
+        meta = envelope.meta
         places = self._by_author[meta.from_]
-        places[(meta.seq, meta.prev)].remove(parked)
-        if not places[(meta.seq, meta.prev)]:
-            del places[(meta.seq, meta.prev)]
+        places[meta.seq].remove(parked)
+        if not places[meta.seq]:
+            del places[meta.seq]
         if not places:
             del self._by_author[meta.from_]
-        self._forget(parked)
+        if parked.lacks is not None:
+            same = self._lacking[parked.lacks.envelope_id]
+            del same[meta.id]
+            if not same:
+                del self._lacking[parked.lacks.envelope_id]
+        del self._waiting[meta.id]
+        self._shelves[parked.known].add(meta.from_, -1, -len(envelope.raw))
 
-    def seqs(self, author: str) -> set[int]:
+    def seqs(self, author: str) -> KeysView[int]:
         """The places that envelopes wait for."""
-        return {seq for seq, _ in self._by_author.get(author, ())}
+        return self._by_author.get(author, {}).keys()
 
-    def lowest_seq(self, author: str, above: int) -> int | None:
-        """The lowest seq above ``above`` that waits."""
-        return min((seq for seq, _ in self._by_author.get(author, {}) if seq > above), default=None)
+    def lacks_parent(self, author: str, seq: int) -> bool:
+        """True if what waits for this place lacks only what it rests on."""
+        return any(parked.lacks is not None for parked in self._by_author.get(author, {}).get(seq, ()))
 
     def expire(self, now_s: int) -> list[Parked]:
         """Take out what has waited longer than the time to live."""

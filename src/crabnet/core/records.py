@@ -9,27 +9,25 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from crabnet.core.held import HeldRow, Role
 from crabnet.domain.model import (
-    EFFECTIVE,
+    Acknowledgement,
     Bid,
     Body,
     Claim,
     Fact,
     FactKind,
-    Judgement,
     Progress,
     Run,
     Seed,
     Settlement,
     TaskResult,
-    Verdict,
     share_ids,
 )
 from crabnet.domain.state import Outcome, SeedEvent
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, Kind, shape
-from crabnet.protocol.feed import ForkProof
-from crabnet.protocol.payloads import PayloadRefusedError, fact_of
+from crabnet.protocol.payloads import PayloadRefusedError, Stated, fact_of
 
 
 class Via(StrEnum):
@@ -41,7 +39,7 @@ class Via(StrEnum):
     IMPORT = "import"
 
 
-BODY_TYPES: Final[dict[FactKind, type[Seed | Bid | Claim | Run | TaskResult | Settlement]]] = {
+BODY_TYPES: Final[dict[FactKind, type[Stated | Settlement]]] = {
     FactKind.SEED: Seed,
     FactKind.BID: Bid,
     FactKind.CLAIM: Claim,
@@ -50,6 +48,7 @@ BODY_TYPES: Final[dict[FactKind, type[Seed | Bid | Claim | Run | TaskResult | Se
     FactKind.SETTLE: Settlement,
     FactKind.FORFEIT: Settlement,
     FactKind.CLOSE: Settlement,
+    FactKind.ACKNOWLEDGED: Acknowledgement,
 }
 
 
@@ -62,20 +61,25 @@ class FactRow(Struct, frozen=True, array_like=True, gc=False):
     ts: int
     signed: bool
     body: Raw
+    envelope: str = ""
 
 
 class EventRow(Struct, frozen=True, array_like=True, gc=False):
-    """A ``SeedEvent`` as stored. The added fact is that of the record's envelope."""
+    """A ``SeedEvent`` as stored. With ``adds`` the fact of the record's envelope is added."""
 
     seed_id: str
     adds: bool
     removed: tuple[str, ...]
-    judgements: tuple[tuple[str, Judgement], ...]
     progress: Progress
+    added: tuple[FactRow, ...] = ()
 
 
 class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=False):
-    """One journalled envelope: ``at_s`` is when it was decided, ``cut`` the fork that it resolved in its favour."""
+    """One journalled envelope: ``at_s`` is when it was decided.
+
+    ``behind``: it lies behind the end of its feed, and is held since others rest on it. ``pins``: it rests on such a
+    one, and a ``RefoldRecord`` says what follows from that.
+    """
 
     raw: Raw
     at_s: int
@@ -83,43 +87,40 @@ class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=Fa
     outcome: Outcome
     reason: Reason | None
     events: tuple[EventRow, ...]
-    cut: ForkProof | None = None
+    behind: bool = False
+    pins: bool = False
+    role: Role = Role.NEVER
     arrival: int = 0
     fact: FactRow | None = None
     thawed: tuple[Raw, ...] = ()
     """Rows of archived seeds that came back into memory for this decision."""
-    asleep: str = ""
-    """The object that its fact waits for outside memory: see ``WokenRecord``."""
-
-
-class WokenRecord(Struct, frozen=True, array_like=True, tag="woken", gc=False):
-    """What was decided about the fact of an earlier envelope, which had slept until what it waits for was known."""
-
-    raw: Raw
-    at_s: int
-    outcome: Outcome
-    reason: Reason | None
-    events: tuple[EventRow, ...]
-    thawed: tuple[Raw, ...] = ()
-    asleep: str = ""
-    """What it waits for now, if it sleeps on."""
 
 
 class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
-    """Proof that an author signed two envelopes for one place: the one that does not stand."""
+    """An envelope that is one of two for its place. ``head_id`` is the id of the entry before, None for mere evidence,
+    which the next record completes.
+    """
 
     raw: Raw
     at_s: int
-    proof: ForkProof
+    head_id: str | None
 
 
-class ProofRecord(Struct, frozen=True, array_like=True, tag="proof", gc=False):
-    """A fork that was learned from somebody's proof, because it changes nothing here: ``raw`` is the document."""
+class RefoldRecord(Struct, frozen=True, array_like=True, tag="refold", gc=False):
+    """What the end of a feed has changed about a seed, or a part of it; ``done`` names the seed in the last part."""
 
-    raw: Raw
+    at_s: int
+    done: tuple[str, ...]
+    events: tuple[EventRow, ...]
+    thawed: tuple[Raw, ...] = ()
+
+
+class SettledRecord(Struct, frozen=True, array_like=True, tag="settled", gc=False):
+    """All that the end of a feed at ``end`` changes is journalled."""
+
     at_s: int
     author: str
-    proof: ForkProof
+    end: int
 
 
 class SegmentRow(Struct, frozen=True, array_like=True, gc=False):
@@ -149,13 +150,15 @@ class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
 
 
 class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
-    """The first two fields of any record: what it is, and for some its envelope."""
+    """The first fields of any record: what it is, and for some its envelope."""
 
     tag: str
     raw: Raw
 
 
-Record = EnvelopeRecord | ForkRecord | ProofRecord | ArchiveRecord | FactRecord | WokenRecord
+Record = EnvelopeRecord | ForkRecord | RefoldRecord | SettledRecord | ArchiveRecord | FactRecord
+REFS_PER_PART: Final = 4_096
+PART_BYTES: Final = 512 * 1024
 _WITH_ENVELOPE: Final = frozenset({"envelope", "fork"})
 _encode: Final = msgspec.json.Encoder().encode
 _records: Final = msgspec.json.Decoder(list[Record])
@@ -204,17 +207,25 @@ def is_frame_of_records(payload: bytes) -> bool:
 
 def fact_row(fact: Fact) -> FactRow:
     """A fact ready to be stored."""
-    return FactRow(fact.kind, fact.author, fact.seq, fact.ts, fact.signed, Raw(_encode(fact.body)))
+    return FactRow(fact.kind, fact.author, fact.seq, fact.ts, fact.signed, Raw(_encode(fact.body)), fact.envelope)
 
 
 def fact_of_row(row: FactRow) -> Fact:
     """A stored fact."""
     body: Body = _BODIES[row.kind].decode(row.body)
     share_ids(body)
-    return Fact(kind=row.kind, author=intern(row.author), seq=row.seq, ts=row.ts, body=body, signed=row.signed)
+    return Fact(
+        kind=row.kind,
+        author=intern(row.author),
+        seq=row.seq,
+        ts=row.ts,
+        body=body,
+        signed=row.signed,
+        envelope=intern(row.envelope),
+    )
 
 
-def envelope_of(record: EnvelopeRecord | ForkRecord | WokenRecord) -> Envelope:
+def envelope_of(record: EnvelopeRecord | ForkRecord) -> Envelope:
     """The envelope of a record; its id and signature are not verified here."""
     return stored_envelope(bytes(record.raw))
 
@@ -224,37 +235,61 @@ def stored_envelope(raw: bytes) -> Envelope:
     return shape(_values.decode(raw), raw)
 
 
-def record_fact(record: EnvelopeRecord | WokenRecord, envelope: Envelope) -> Fact | None:
-    """The fact that a record adds, None if it adds none."""
-    if isinstance(record, EnvelopeRecord) and record.fact is not None:
-        return fact_of_row(record.fact)
-    if not any(event.adds for event in record.events):
+def stated_by(envelope: Envelope) -> Fact | None:
+    """The fact that a signed feed envelope states, whatever was decided about it; None if it states none."""
+    if envelope.meta.v is None or envelope.meta.kind not in FEED_KINDS:
         return None
     try:
         return fact_of(envelope, Kind(envelope.meta.kind))
-    except PayloadRefusedError as error:
-        raise DataDirDamagedError(f"journalled envelope {envelope.meta.id} states no fact: {error.detail}") from error
-
-
-def seed_about(envelope: Envelope) -> str:
-    """The seed that a signed feed envelope is about, whatever was decided about it; "" if it states no fact."""
-    if envelope.meta.v is None or envelope.meta.kind not in FEED_KINDS:
-        return ""
-    try:
-        return fact_of(envelope, Kind(envelope.meta.kind)).seed_id
     except PayloadRefusedError:
-        return ""
+        return None
+
+
+def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
+    """The fact that the envelope of a record states. Raises DataDirDamagedError if it counts and is none."""
+    fact = stated_by(envelope) if record.fact is None else fact_of_row(record.fact)
+    if fact is None and any(event.adds for event in record.events):
+        raise DataDirDamagedError(f"journalled envelope {envelope.meta.id} states no fact")
+    return fact
+
+
+def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> HeldRow:
+    """What is to be known of the envelope of a record while it is not in memory."""
+    meta = envelope.meta
+    if fact is None:
+        return HeldRow(meta.from_, meta.seq, meta.id)
+    return HeldRow(meta.from_, meta.seq, meta.id, fact.seed_id, fact.kind, fact.rests_on, record.role)
 
 
 def event_row(event: SeedEvent) -> EventRow:
     """A decided change ready to be stored."""
-    return EventRow(event.seed_id, event.fact is not None, event.removed, event.judgements, event.progress)
+    added = tuple(fact_row(fact) for fact in event.added)
+    return EventRow(event.seed_id, event.fact is not None, event.removed, event.progress, added)
+
+
+def event_rows(event: SeedEvent) -> list[EventRow]:
+    """A change of any size in parts, each of which fits a record."""
+    parts: list[EventRow] = []
+    removed = list(event.removed)
+    added: list[FactRow] = []
+    size = 0
+    facts = event.added if event.fact is None else (*event.added, event.fact)
+    while len(removed) > REFS_PER_PART:
+        part, removed = removed[:REFS_PER_PART], removed[REFS_PER_PART:]
+        parts.append(EventRow(event.seed_id, False, tuple(part), event.progress))
+    for fact in facts:
+        row = fact_row(fact)
+        if added and size + len(row.body) > PART_BYTES:
+            parts.append(EventRow(event.seed_id, False, tuple(removed), event.progress, tuple(added)))
+            removed, added, size = [], [], 0
+        added.append(row)
+        size += len(row.body)
+    parts.append(EventRow(event.seed_id, False, tuple(removed), event.progress, tuple(added)))
+    return parts
 
 
 def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:
     """A stored change."""
-    judgements = tuple(
-        (key, EFFECTIVE if judgement.verdict is Verdict.EFFECTIVE else judgement) for key, judgement in row.judgements
-    )
     share_ids(row.progress)
-    return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, judgements, row.progress)
+    added = tuple(fact_of_row(each) for each in row.added)
+    return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, row.progress, added)

@@ -6,55 +6,45 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from crabnet import limits
-from crabnet.core.applied import Applied, Change, combined_hash, refused_by
+from crabnet.core.applied import Applied, Change, Fork, combined_hash, refused_by
 from crabnet.core.attic import Attic
-from crabnet.core.dormancy import Dormancy
+from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
 from crabnet.core.parking import Parking
-from crabnet.core.record_size import judged_bytes_max, record_too_large
+from crabnet.core.rebuilding import Rebuilder
 from crabnet.core.records import (
     ArchiveRecord,
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
-    ProofRecord,
     Record,
+    RefoldRecord,
     SegmentRow,
+    SettledRecord,
     Via,
-    WokenRecord,
     encode_record,
     envelope_of,
     event_of_row,
     event_row,
+    event_rows,
     fact_of_row,
     fact_row,
+    held_row,
     record_fact,
-    seed_about,
-    stored_envelope,
 )
 from crabnet.domain.decision import decide
+from crabnet.domain.fold import STEPS, misfit
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
-from crabnet.domain.state import (
-    DEFAULT_CAPS,
-    Caps,
-    Decision,
-    Observe,
-    Outcome,
-    Propose,
-    Retract,
-    SeedEvent,
-    State,
-    apply,
-)
-from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
+from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
     AdmissionPolicy,
@@ -67,22 +57,16 @@ from crabnet.protocol.admission import (
     seen_key,
 )
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, EnvelopeMeta, Kind, object_id, seal
-from crabnet.protocol.feed import Feeds, ForkProof, Place
+from crabnet.protocol.feed import Feeds, Place
 from crabnet.protocol.fork_proof import ForkEvidence
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.legacy import check_unsigned, legacy_fact
 from crabnet.protocol.payloads import PayloadRefusedError, fact_of, payload_of
 from crabnet.protocol.replay import SeenWindow
+from crabnet.protocol.sync import Named
 
 Pays = Callable[[EnvelopeMeta, int], bool]
 """Charges an envelope of so many bytes, which is verified and new, to its author; False if it is over its budget."""
-
-
-_MORE_THAN_A_FRAME: Final = "what it decides is more than one frame of the journal can tell of"
-
-
-def _more_than_a_frame(meta: EnvelopeMeta | None) -> Applied:
-    return refused_by(refusal(Reason.LIMIT_EXCEEDED, _MORE_THAN_A_FRAME, meta))
 
 
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
@@ -93,16 +77,13 @@ def _knows_everybody(_: str) -> bool:
     return True
 
 
-class _Earlier(NamedTuple):
-    """What was done before a decision that belongs into the same record."""
+class _Arrival(NamedTuple):
+    """An envelope on its way into its feed: when (s), how and whence it came."""
 
-    cut: ForkProof | None = None
-    events: tuple[SeedEvent, ...] = ()
-    before: Mapping[str, Progress | None] = MappingProxyType({})
-    thawed: tuple[Raw, ...] = ()
-
-
-_NOTHING_EARLIER: Final = _Earlier()
+    admitted: Admitted
+    now_s: int
+    via: Via
+    source: str
 
 
 class Replica:
@@ -126,9 +107,24 @@ class Replica:
         self.arrivals = 0
         self.replayed_until_s = 0
         self.attic = Attic(self.state)
-        self.dormancy = Dormancy(self.state)
         self.knows: Callable[[str], bool] = _knows_everybody
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
+        self._rebuilder = Rebuilder(self.feeds, MemoryHeld())
+        self._settling: dict[str, int] = {}
+        """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
+        self._unfolded: dict[str, None] = {}
+        """Seeds that a replay has left between an envelope that pins and what follows from it."""
+        self.held = self._rebuilder.held
+
+    @property
+    def held(self) -> Held:
+        """What is held but not in memory."""
+        return self._rebuilder.held
+
+    @held.setter
+    def held(self, held: Held) -> None:
+        self._rebuilder.held = held
+        self.feeds.lookup = held.id_at
 
     def state_hash(self) -> str:
         """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""
@@ -161,183 +157,267 @@ class Replica:
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
         if not admitted.envelope.signed:
             return [self._unsigned(admitted, now_s, via)]
-        return self._into_feed(admitted, now_s, via, source, pays)
+        return self._into_feed(_Arrival(admitted, now_s, via, source), pays)
 
-    def _into_feed(
-        self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None
-    ) -> list[Applied]:
+    def _into_feed(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
         """Step 13 and on, for a signed envelope and then for those that waited for it."""
-        meta = admitted.envelope.meta
-        head = self.feeds.get(meta.from_).head_id
-        applied = [self._signed(admitted, now_s, via, source, pays)]
-        if not len(self.parking):
-            return applied
-        while (feed := self.feeds.get(meta.from_)).head_id != head:
-            head = feed.head_id
-            for parked in self.parking.take(meta.from_, feed.head_seq + 1, head):
-                applied.append(self._signed(parked.admitted, now_s, via, parked.source))
+        applied: list[Applied] = []
+        waiting = deque([arrival])
+        while waiting:
+            each = waiting.popleft()
+            try:
+                applied += self._signed(each, waiting, pays if each is arrival else None)
+            except CrabnetError as error:  # what is held cannot be read now: the envelope must come again
+                detail = f"it cannot be judged now: {error.message}"
+                meta = each.admitted.envelope.meta
+                applied.append(Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, meta, each.admitted))
         return applied
 
-    def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None) -> Applied:
+    def _signed(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
         """Step 13: the place in the author's feed, and whether it may take it now."""
+        admitted = arrival.admitted
         meta = admitted.envelope.meta
-        feed = self.feeds.get(meta.from_)
-        place = feed.place(meta.seq, meta.id, meta.prev)
+        place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
+        if place is Place.BEHIND and not self.parking.names(meta.id) and arrival.via is not Via.IMPORT:
+            detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
+            return [Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)]
         new = place is not Place.DUPLICATE and not self.parking.holds(meta.id)
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
             detail = "the author is over its budget"
-            return Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)
-        if place is Place.NEXT:
-            return self._observe(admitted, now_s, via, None)
+            return [Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)]
         if place is Place.DUPLICATE:
-            return refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))
-        if place is Place.FORK_WINS or place is Place.FORK_LOSES:
-            held = feed.entry(meta.seq)
-            held_id = "" if held is None else held.id
-            if place is Place.FORK_WINS:
-                return self._observe(admitted, now_s, via, ForkProof(meta.seq, meta.id, held_id))
-            self.parking.drop_branch(meta.from_, meta.seq + 1, meta.id)
-            proof = ForkProof(meta.seq, held_id, meta.id)
-            new = self.feeds.prove(meta.from_, proof)
-            return Applied(
-                Outcome.REJECTED,
-                Reason.FORK,
-                f"another envelope stands at seq {meta.seq}",
-                meta,
-                record=encode_record(ForkRecord(Raw(admitted.envelope.raw), now_s, proof)) if new else None,
-                proof=proof if new else None,
-            )
+            return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
         if self.parking.holds(meta.id):
-            return refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
-        reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
-        if not self.parking.put(admitted, now_s, source, known=self.knows(meta.from_)):
+            return [refused_by(refusal(Reason.DUPLICATE, "waits already", meta))]
+        if place is Place.FORK:
+            return self._forked([arrival], waiting)
+        rival = None if place is Place.BEHIND else self.parking.rival(meta.from_, meta.seq, meta.id)
+        if rival is not None:
+            return self._forked([arrival, _parked_arrival(rival.admitted, arrival, rival.source)], waiting)
+        if place is Place.GAP or place is Place.BROKEN_CHAIN:
+            return [self._park(arrival, Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN)]
+        return self._accept(arrival, waiting, behind=place is Place.BEHIND)
+
+    def _park(self, arrival: _Arrival, reason: Reason, lacks: Named | None = None) -> Applied:
+        meta = arrival.admitted.envelope.meta
+        known = self.knows(meta.from_)
+        if not self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks):
             reason = Reason.PARKING_FULL
-        detail = f"seq {meta.seq}, the feed is held up to {feed.head_seq}"
-        return Applied(Outcome.IGNORED, reason, detail, meta, parked=reason is not Reason.PARKING_FULL)
+        detail = f"seq {meta.seq}, the feed is held up to {self.feeds.get(meta.from_).head_seq}"
+        if lacks is not None:
+            detail = f"it rests on envelope {lacks.envelope_id} about seed {lacks.seed_id}, which is not held"
+        parked = reason is not Reason.PARKING_FULL
+        return Applied(Outcome.IGNORED, reason, detail, meta, parked=parked, lacks=lacks)
+
+    def _forked(self, evidence: list[_Arrival], waiting: deque[_Arrival]) -> list[Applied]:
+        """The first of ``evidence`` and another envelope, the second or the one that is held, are for one place."""
+        meta = evidence[0].admitted.envelope.meta
+        author, seq = meta.from_, meta.seq
+        other = self.feeds.id_at(author, seq) or ""
+        if len(evidence) > 1:
+            other = evidence[1].admitted.envelope.meta.id
+        self.feeds.end(author, seq)
+        head_id = self.feeds.get(author).head_id if self.feeds.get(author).head_seq == seq - 1 else ""
+        self._settling[author] = seq
+        applied = []
+        for at, each in enumerate(evidence):
+            last = at == len(evidence) - 1
+            envelope = each.admitted.envelope
+            row = HeldRow(author, seq, envelope.meta.id)
+            self.held.add(row, envelope.raw)
+            applied.append(
+                Applied(
+                    Outcome.REJECTED,
+                    Reason.FORK,
+                    f"another envelope of its author is known for seq {seq}",
+                    envelope.meta,
+                    record=encode_record(ForkRecord(Raw(envelope.raw), each.now_s, head_id if last else None)),
+                    row=row,
+                    fork=Fork(author, seq, envelope.meta.id, other) if last else None,
+                    quiet=at > 0,
+                )
+            )
+        behind = [
+            _parked_arrival(parked.admitted, evidence[0], parked.source)
+            for parked in self.parking.take_behind(author, seq)
+        ]
+        waiting.extend(each for each in (*evidence, *behind) if self.parking.names(each.admitted.envelope.meta.id))
+        return applied
 
     def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
-        """Take in a verified proof: both envelopes as if they had come, so that this node decides as all others do.
-
-        A proof that changes nothing here (too far back, or behind the fork itself) is kept nevertheless, once the
-        author has a feed.
-        """
+        """Take in a verified proof: the feed ends there, if it did not end before."""
         meta = evidence.meta
-        author, seq = meta.from_, meta.seq
-        applied: list[Applied] = []
-        for admitted in (evidence.lower, evidence.higher):
-            head = admitted.envelope.meta
-            feed = self.feeds.get(author)
-            held = feed.entry(seq)
-            settled = seq <= feed.head_seq and (held is None or held.id == head.id)
-            too_early = head.ts > now_s + self.admission.policy.future_skew_s
-            if not settled and not too_early and not self.parking.holds(head.id):
-                applied += self._into_feed(admitted, now_s, Via.SYNC, source)
-        if not self.feeds.get(author).head_seq or not self.feeds.lacks_fork(author, seq):
-            return applied
-        higher = evidence.higher.envelope.meta
-        held = self.feeds.get(author).entry(seq)
-        stands, loser = (meta.id, higher.id)
-        if held is not None and held.id == higher.id and not evidence.same_parent:
-            stands, loser = loser, stands
-        proof = ForkProof(seq, stands, loser)
-        self.feeds.prove(author, proof)
-        record = encode_record(ProofRecord(Raw(evidence.document()), now_s, author, proof))
-        kept = Applied(
-            Outcome.REJECTED, Reason.FORK, f"a proof for seq {seq}", higher, record=record, proof=proof, learned=True
-        )
-        return [*applied, kept]
+        end = self.feeds.get(meta.from_).end
+        if end and end <= meta.seq:
+            return []
+        arrivals = [
+            _Arrival(admitted, now_s, Via.SYNC, source)
+            for admitted in (evidence.lower, evidence.higher)
+            if self.feeds.id_at(meta.from_, meta.seq) != admitted.envelope.meta.id
+        ]
+        waiting: deque[_Arrival] = deque()
+        applied = self._forked(arrivals, waiting)
+        while waiting:
+            applied += self._into_feed(waiting.popleft())
+        return applied
 
-    def _observe(self, admitted: Admitted, now_s: int, via: Via, cut: ForkProof | None) -> Applied:
-        """Steps 14 and 15 for an envelope that stands in its feed: role and lifecycle."""
+    def _accept(self, arrival: _Arrival, waiting: deque[_Arrival], *, behind: bool) -> list[Applied]:
+        """Steps 14 and 15 for an envelope that takes its place, or that others rest on: role and lifecycle."""
+        admitted = arrival.admitted
         envelope = admitted.envelope
-        meta = envelope.meta
-        cut_events: tuple[SeedEvent, ...] = ()
-        thawed: tuple[Raw, ...] = ()
-        if cut is not None:
-            touched = self.feeds.touched_from(meta.from_, meta.seq)
-            if self.attic.too_much(touched):
-                return _more_than_a_frame(meta)
-            absent = touched - self.state.records.keys()
-            thawed = self.attic.bring_back(touched)
-            cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
-            more = judged_bytes_max(self.state.records.get(seed_about(envelope), EMPTY))
-            if record_too_large(envelope.raw, cut_events, thawed, more):
-                for seed_id in absent:
-                    self.state.evict(seed_id)
-                return _more_than_a_frame(meta)
-            before = self._progress_of(cut_events)
-            for event in cut_events:
-                apply(self.state, event)
-            self.feeds.cut(meta.from_, meta.seq, cut)
-        else:
-            before = {}
         fact: Fact | None = None
+        parent: Fact | None = None
+        decision: Decision | None = None
         if admitted.kind is Kind.UNKNOWN:
-            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {meta.kind}")
+            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {envelope.meta.kind}")
         else:
             try:
                 fact = fact_of(envelope, admitted.kind)
-                if fact.kind is not FactKind.SEED and fact.seed_id not in self.state.records:
-                    thawed += self.attic.bring_back((fact.seed_id,))
-                decision = self._judge(fact, now_s)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
-        too_large = cut is None and record_too_large(envelope.raw, decision.events, thawed)
-        if (decision.asleep or too_large) and thawed and cut is None and fact is not None:
-            self.state.evict(fact.seed_id)
-            thawed = ()
-        if too_large:
-            return _more_than_a_frame(meta)
-        earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
-        return self._commit(envelope, fact, decision, now_s, via, earlier)
-
-    def _judge(self, fact: Fact, now_s: int, woken_by: str = "") -> Decision:
-        """What becomes of a fact, if none of its author that come before may sleep; else it sleeps like those."""
-        parent = self.dormancy.holds_back(fact, woken_by)
-        if parent:
-            reason = Reason.UNKNOWN_SEED if parent == fact.seed_id else Reason.UNKNOWN_CLAIM
-            return Decision(Outcome.IGNORED, reason, asleep=parent)
-        return decide(self.state, Observe(fact, fact.author in self.dormancy.dozing), now_s)
-
-    def wake(self, raw: bytes, parent: str, now_s: int) -> Applied | None:
-        """Judge the fact of a stored envelope that has slept until ``parent`` counts; None if it sleeps on, or is gone.
-
-        What changes nothing has no record.
-        """
-        envelope = stored_envelope(raw)
+        if fact is not None and fact.rests_on:
+            parent = self._find(fact.seed_id, fact.rests_on)
+            if parent is None:
+                return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
         meta = envelope.meta
-        feed = self.feeds.get(meta.from_)
-        held = feed.entry(meta.seq)
-        if meta.seq > feed.head_seq or (held is not None and held.id != meta.id):
-            return None
-        fact = fact_of(envelope, Kind(meta.kind))
-        thawed = self.attic.bring_back((fact.seed_id,))
-        decision = self._judge(fact, now_s, parent)
-        too_large = record_too_large(raw, decision.events, thawed)
-        if too_large or decision.asleep == parent or not (decision.events or decision.asleep):
+        pins = parent is not None and not behind and self._is_pinned_by(parent)
+        if behind:
+            decision = Decision(Outcome.ACCEPTED, None)
+        thawed: tuple[Raw, ...] = ()
+        if fact is not None and decision is None:
+            decision, thawed = self._judge(fact, parent, arrival.now_s, pins=pins)
+        if decision is None:
+            raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
+        pins = pins and not decision.idle
+        applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
+        if pins and fact is not None:
+            applied += self._refold(fact.seed_id, arrival.now_s, fact)
+        freed = self.parking.take_lacking(meta.id)
+        if not behind:
+            freed += self.parking.take_next(meta.from_, meta.seq + 1)
+        waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
+        return applied
+
+    def _is_pinned_by(self, parent: Fact) -> bool:
+        """True if what a fact rests on lies behind the end of its feed and does not count yet."""
+        record = self.state.records.get(parent.seed_id, EMPTY)
+        return not self._rebuilder.is_front(parent) and record.find(parent.ref) is None
+
+    def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
+        """A fact that is held about a seed, whether or not it counts."""
+        found = self.state.records.get(seed_id, EMPTY).find(envelope_id)
+        if found is not None:
+            return found
+        stored = self._rebuilder.fact(seed_id, envelope_id)
+        return None if stored is None else stored[0]
+
+    def _judge(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> tuple[Decision, tuple[Raw, ...]]:
+        """What becomes of a fact of the front of a feed, and the rows of archived seeds that come back for it."""
+        seed_id = fact.seed_id
+        thawed: tuple[Raw, ...] = ()
+        if fact.kind is not FactKind.SEED and seed_id not in self.state.records and not pins:
+            thawed = self.attic.bring_back((seed_id,))
+        record = self.state.records.get(seed_id, EMPTY)
+        if pins and parent is not None:
+            reason = misfit(fact, parent)
+            decision = Decision(
+                Outcome.ACCEPTED if reason is None else Outcome.REJECTED, reason, idle=reason is not None
+            )
+        else:
+            own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
+            if fact.kind is FactKind.BID and record.progress.status in FINAL:
+                own = self.held.bids_of(seed_id, fact.author)
+            open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
+            decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
+        if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
+            decision = Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+        if thawed and not decision.events:
+            self.state.evict(seed_id)
+            thawed = ()
+        return decision, thawed
+
+    def _is_excessive(self, fact: Fact) -> bool:
+        """True if its author has said so much about the seed that what does not count at once never will."""
+        if fact.kind in {FactKind.SEED, FactKind.BID}:
+            return False
+        own = [row for row in self.held.about(fact.seed_id, bids=False) if row.author == fact.author]
+        if fact.kind in STEPS:
+            return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
+        return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
+
+    def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
+        """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
+
+        Raises CrabnetError when what is held cannot be read; nothing is lost by that.
+        """
+        applied: list[Applied] = []
+        for author in list(self._settling):
+            feed = self.feeds.get(author)
+            rows = self.held.seeds_from(author, max(self._settling[author], feed.end), seeds_max)
+            below = feed.settled or None
+            seeds = dict.fromkeys(seed_id for seq, seed_id in rows if below is None or seq < below)
+            for seed_id in seeds:
+                applied += self._resettle(author, seed_id, now_s)
+            if len(rows) == seeds_max and (below is None or rows[-1][0] < below):
+                self._settling[author] = rows[-1][0] + (rows[-1][0] == rows[0][0])
+                return applied
+            del self._settling[author]
+            self.feeds.settle(author, feed.end)
+            record = encode_record(SettledRecord(now_s, author, feed.end))
+            applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
+            seeds_max -= len(rows)
+            if seeds_max <= 0:
+                break
+        return applied
+
+    @property
+    def settling(self) -> bool:
+        """True if ``settle_some`` would have something to do."""
+        return bool(self._settling)
+
+    def settle_all(self, now_s: int) -> list[Applied]:
+        """Draw all consequences at once."""
+        applied: list[Applied] = []
+        while self._settling:
+            applied += self.settle_some(limits.SETTLED_AT_ONCE_MAX, now_s)
+        return applied
+
+    def resume(self, now_s: int) -> list[Applied]:
+        """To be called once after the replica was loaded: what was not all journalled is taken up again."""
+        self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
+        unfolded, self._unfolded = self._unfolded, {}
+        return [applied for seed_id in unfolded for applied in self._refold(seed_id, now_s)]
+
+    def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
+        record = self.state.records.get(seed_id, EMPTY)
+        event = self._rebuilder.loses_bids(seed_id, record, author)
+        return self._refold(seed_id, now_s) if event is None else self._refolded(event, (), now_s)
+
+    def _refold(self, seed_id: str, now_s: int, fact: Fact | None = None) -> list[Applied]:
+        """Fold a seed anew, with ``fact`` if that is not counted yet."""
+        thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
+        event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact)
+        if event is None:
             if thawed:
-                self.state.evict(fact.seed_id)
-            if decision.asleep or too_large:
-                return None
-            return Applied(decision.outcome, decision.reason, decision.detail, meta, seed_id=fact.seed_id, woken=True)
-        before = self._progress_of(decision.events)
-        for event in decision.events:
-            apply(self.state, event)
-        rows = tuple(event_row(event) for event in decision.events)
-        self.dormancy.fell_asleep(meta.from_, decision.asleep)
-        record = WokenRecord(Raw(raw), now_s, decision.outcome, decision.reason, rows, thawed, decision.asleep)
-        return Applied(
-            decision.outcome,
-            decision.reason,
-            decision.detail,
-            meta,
-            record=encode_record(record),
-            seed_id=fact.seed_id,
-            changes=self._changes(before),
-            asleep=decision.asleep,
-            woken=True,
-            roused=self.dormancy.rouse(decision.events),
-        )
+                self.state.evict(seed_id)
+            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
+        return self._refolded(event, thawed, now_s)
+
+    def _refolded(self, event: SeedEvent, thawed: tuple[Raw, ...], now_s: int) -> list[Applied]:
+        before = self._progress_of((event,))
+        apply(self.state, event)
+        rows = event_rows(event)
+        applied = []
+        for at, row in enumerate(rows):
+            last = at == len(rows) - 1
+            record = RefoldRecord(now_s, (event.seed_id,) if last else (), (row,), thawed if at == 0 else ())
+            changes = self._changes(before) if last else ()
+            applied.append(
+                Applied(
+                    Outcome.ACCEPTED, record=encode_record(record), seed_id=event.seed_id, changes=changes, quiet=True
+                )
+            )
+        return applied
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
@@ -355,9 +435,7 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, meta)
-        if record_too_large(admitted.envelope.raw, decision.events, ()):
-            return _more_than_a_frame(meta)
-        return self._commit(admitted.envelope, fact, decision, now_s, via, _NOTHING_EARLIER)
+        return self._commit(admitted.envelope, fact, decision, now_s, via)
 
     def import_fact(self, fact: Fact, now_s: int) -> Applied:
         """Observe an unsigned fact of a baseline state. It has the rights of an unsigned envelope, no more."""
@@ -373,8 +451,6 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
-        if record_too_large(bytes(fact_row(fact).body), decision.events, ()):
-            return _more_than_a_frame(None)
         before = self._progress_of(decision.events)
         for event in decision.events:
             apply(self.state, event)
@@ -410,10 +486,17 @@ class Replica:
         Returns what became of it, the object, and the envelope to send.
         """
         feed = self.feeds.get(signer.node_id)
+        if feed.end:
+            raise RefusedError(
+                f"the feed of {signer.node_id} has ended: two envelopes are known that its key signed for seq {feed.end};"
+                " nothing more can be said under this id; `crabnet id renew` makes a new one",
+                Reason.FEED_ENDED,
+            )
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
-        decision = decide(self.state, Propose(fact, shunned), now_s)
+        open_seeds = len(feed.open_seeds)
+        decision = decide(self.state, Propose(fact, shunned, open_seeds), now_s)
         if decision.outcome is not Outcome.ACCEPTED:
             raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
@@ -433,9 +516,9 @@ class Replica:
             raise UsageError(
                 f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
             )
-        if record_too_large(envelope.raw, decision.events, ()):
-            raise RefusedError(_MORE_THAN_A_FRAME, Reason.LIMIT_EXCEEDED)
-        return self._commit(envelope, fact, decision, now_s, Via.LOCAL, _NOTHING_EARLIER), body, envelope.raw
+        fact = msgspec.structs.replace(fact, envelope=envelope.meta.id)
+        decision = decide(self.state, Propose(fact, shunned, open_seeds), now_s)
+        return self._commit(envelope, fact, decision, now_s, Via.LOCAL), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
         before: dict[str, Progress | None] = {}
@@ -451,58 +534,70 @@ class Replica:
         decision: Decision,
         now_s: int,
         via: Via,
-        earlier: _Earlier,
+        thawed: tuple[Raw, ...] = (),
+        *,
+        behind: bool = False,
+        pins: bool = False,
     ) -> Applied:
         meta = envelope.meta
         before = self._progress_of(decision.events)
-        if earlier.before:
-            before.update(earlier.before)
         for event in decision.events:
             apply(self.state, event)
-        seed_id = "" if fact is None else fact.seed_id
-        self._enter(meta, seed_id, now_s)
         unsigned = fact is not None and not fact.signed
+        if meta.v is None:
+            self.arrivals += 1
         record = EnvelopeRecord(
             Raw(envelope.raw),
             now_s,
             via,
             decision.outcome,
             decision.reason,
-            tuple([event_row(event) for event in (*earlier.events, *decision.events)]),
-            earlier.cut,
+            tuple([event_row(event) for event in decision.events]),
+            behind,
+            pins,
+            _role(fact, decision),
             self.arrivals if unsigned else 0,
             fact_row(fact) if fact is not None and unsigned else None,
-            earlier.thawed,
-            decision.asleep,
+            thawed,
         )
-        self.dormancy.fell_asleep(meta.from_, decision.asleep)
+        row = None if meta.v is None else held_row(record, envelope, fact)
+        if row is not None:
+            self.held.add(row, envelope.raw)
+        if not behind and meta.v is not None:
+            self._enter(meta, fact, decision.outcome)
+        self.seen.add(seen_key(meta), now_s)
         return Applied(
             decision.outcome,
             decision.reason,
             decision.detail,
             meta,
             record=encode_record(record),
-            seed_id=seed_id,
+            row=row,
+            seed_id="" if fact is None else fact.seed_id,
             changes=self._changes(before),
-            proof=earlier.cut,
-            in_feed=meta.v is not None,
+            in_feed=meta.v is not None and not behind,
             raw=envelope.raw,
-            asleep=decision.asleep,
-            roused=self.dormancy.rouse((*earlier.events, *decision.events)),
         )
 
-    def _enter(self, meta: EnvelopeMeta, seed_id: str, now_s: int) -> None:
-        if meta.v is None:
-            self.arrivals += 1
-        else:
-            self.feeds.advance(meta.from_, meta.seq, meta.id, seed_id)
-        self.seen.add(seen_key(meta), now_s)
+    def _enter(self, meta: EnvelopeMeta, fact: Fact | None, outcome: Outcome) -> None:
+        """An envelope takes its place; what its author says of its own seeds decides how many of them are open."""
+        self.feeds.advance(meta.from_, meta.seq, meta.id)
+        if fact is None:
+            return
+        open_seeds = self.feeds.get(meta.from_).open_seeds
+        if fact.kind is FactKind.SEED and outcome is Outcome.ACCEPTED:
+            open_seeds[fact.seed_id] = None
+        elif fact.kind in _CLOSING:
+            open_seeds.pop(fact.seed_id, None)
 
     def replay(self, record: Record) -> EnvelopeMeta | None:
         """Do again what a journalled record says, without judging; returns the head of its envelope if it has one.
 
         Raises DataDirDamagedError.
         """
+        if isinstance(record, SettledRecord):
+            self.feeds.settle(record.author, record.end)
+            return None
         self.replayed_until_s = max(self.replayed_until_s, record.at_s)
         if isinstance(record, ArchiveRecord):
             self.attic.put_away(record.segment, record.seed_ids)
@@ -512,30 +607,60 @@ class Replica:
             for row in record.events:
                 apply(self.state, event_of_row(row, fact_of_row(record.fact)))
             return None
-        if isinstance(record, ProofRecord):
-            self.feeds.prove(record.author, record.proof)
+        if isinstance(record, RefoldRecord):
+            for raw in record.thawed:
+                self.attic.readmit(bytes(raw))
+            for row in record.events:
+                apply(self.state, event_of_row(row, None))
+            for seed_id in record.done:
+                self._unfolded.pop(seed_id, None)
             return None
         envelope = envelope_of(record)
-        if isinstance(record, ForkRecord):
-            self.feeds.prove(envelope.meta.from_, record.proof)
-            return envelope.meta
-        fact = record_fact(record, envelope)
         meta = envelope.meta
+        if isinstance(record, ForkRecord):
+            self.held.add(HeldRow(meta.from_, meta.seq, meta.id), envelope.raw)
+            if record.head_id is not None:
+                self.feeds.end_at(meta.from_, meta.seq, record.head_id)
+            return meta
+        self._replay_envelope(record, envelope)
+        return meta
+
+    def _replay_envelope(self, record: EnvelopeRecord, envelope: Envelope) -> None:
+        meta = envelope.meta
+        fact = record_fact(record, envelope)
         for raw in record.thawed:
             self.attic.readmit(bytes(raw))
-        if isinstance(record, EnvelopeRecord) and record.cut is not None:
-            self.feeds.cut(meta.from_, meta.seq, record.cut)
-        self.dormancy.fell_asleep(meta.from_, record.asleep)
-        events = [event_of_row(row, fact) for row in record.events]
-        for event in events:
-            apply(self.state, event)
-        self.dormancy.rouse(events)
-        if isinstance(record, WokenRecord):
-            return None
-        self._enter(meta, seed_about(envelope) if fact is None else fact.seed_id, record.at_s)
-        return meta
+        for row in record.events:
+            apply(self.state, event_of_row(row, fact))
+        if record.pins and fact is not None:
+            self._unfolded[fact.seed_id] = None
+        self.seen.add(seen_key(meta), record.at_s)
+        if meta.v is None:
+            self.arrivals += 1
+            return
+        self.held.add(held_row(record, envelope, fact), envelope.raw)
+        if not record.behind:
+            self._enter(meta, fact, record.outcome)
 
     def definition(self, seed_id: str) -> Seed | None:
         """The definition of a seed, if it is known."""
         record = self.state.records.get(seed_id)
         return None if record is None else record.definition
+
+
+_CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
+"""What the creator of a seed says last about it. A forfeit may be followed by another claim."""
+_CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
+
+
+def _role(fact: Fact | None, decision: Decision) -> Role:
+    if fact is None:
+        return Role.NEVER
+    if not decision.idle:
+        return Role.MAY
+    return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER
+
+
+def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:
+    """Something that has waited, and comes with ``arrival``."""
+    return _Arrival(admitted, arrival.now_s, arrival.via, source)

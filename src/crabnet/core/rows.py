@@ -10,26 +10,20 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.records import FactRow, fact_of_row, fact_row
-from crabnet.domain.lifecycle import Entry, Record
-from crabnet.domain.model import EFFECTIVE, FactKind, Judgement, Progress, Verdict, share_ids
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import Progress, share_ids
+from crabnet.domain.state import assembled
 from crabnet.errors import DataDirDamagedError
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class EntryRow(Struct, frozen=True, array_like=True, gc=False):
-    """A fact and its judgement."""
-
-    fact: FactRow
-    judgement: Judgement
-
-
 class SeedRow(Struct, frozen=True, array_like=True, tag="seed", gc=False):
-    """One seed."""
+    """One seed, or a part of a large one."""
 
     seed_id: str
     progress: Progress
-    entries: tuple[EntryRow, ...]
+    facts: tuple[FactRow, ...]
 
 
 SEED_ROW_BYTES_MAX: Final = min(limits.CHECKPOINT_ROW_BYTES_MAX, limits.FRAME_BYTES_MAX) // 8
@@ -39,14 +33,7 @@ _seed_rows: Final = msgspec.json.Decoder(SeedRow)
 
 def seed_row(seed_id: str, record: Record) -> bytes:
     """The row of one seed."""
-    return _encode(SeedRow(seed_id, record.progress, tuple(_entries(record))))
-
-
-def _entries(record: Record) -> Iterator[EntryRow]:
-    if record.seed is not None:
-        yield EntryRow(fact_row(record.seed), EFFECTIVE)
-    for entry in (*record.bids, *record.others):
-        yield EntryRow(fact_row(entry.fact), entry.judgement)
+    return _encode(SeedRow(seed_id, record.progress, tuple(map(fact_row, record.facts()))))
 
 
 def seed_rows(seed_id: str, record: Record) -> Iterator[bytes]:
@@ -55,42 +42,27 @@ def seed_rows(seed_id: str, record: Record) -> Iterator[bytes]:
     if len(row) <= SEED_ROW_BYTES_MAX:
         yield row
         return
-    entries: list[EntryRow] = []
+    facts: list[FactRow] = []
     size = 0
-    for entry in _entries(record):
-        entry_bytes = len(_encode(entry))
-        if entries and size + entry_bytes > SEED_ROW_BYTES_MAX:
-            yield _encode(SeedRow(seed_id, record.progress, tuple(entries)))
-            entries, size = [], 0
-        entries.append(entry)
-        size += entry_bytes
-    yield _encode(SeedRow(seed_id, record.progress, tuple(entries)))
+    for fact in map(fact_row, record.facts()):
+        fact_bytes = len(_encode(fact))
+        if facts and size + fact_bytes > SEED_ROW_BYTES_MAX:
+            yield _encode(SeedRow(seed_id, record.progress, tuple(facts)))
+            facts, size = [], 0
+        facts.append(fact)
+        size += fact_bytes
+    yield _encode(SeedRow(seed_id, record.progress, tuple(facts)))
 
 
 def joined(before: Record | None, record: Record) -> Record:
     """The record of a seed after one more of its rows."""
-    if before is None:
-        return record
-    return Record(before.seed, before.bids + record.bids, before.others + record.others, record.progress)
+    return record if before is None else assembled((*before.facts(), *record.facts()), record.progress)
 
 
 def record_of_row(row: SeedRow) -> Record:
-    """The record of a row, as it was judged then."""
-    seed = None
-    bids: list[Entry] = []
-    others: list[Entry] = []
-    for item in row.entries:
-        fact = fact_of_row(item.fact)
-        effective = item.judgement.verdict is Verdict.EFFECTIVE
-        entry = Entry(fact, EFFECTIVE if effective else item.judgement)
-        if fact.kind is FactKind.SEED:
-            seed = fact
-        elif fact.kind is FactKind.BID:
-            bids.append(entry)
-        else:
-            others.append(entry)
+    """The record of a row."""
     share_ids(row.progress)
-    return Record(seed, tuple(bids), tuple(others), row.progress)
+    return assembled(map(fact_of_row, row.facts), row.progress)
 
 
 def decode_seed_row(data: bytes) -> SeedRow:

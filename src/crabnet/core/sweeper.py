@@ -158,7 +158,7 @@ class Sweeper:
 
 def next_bid(record: Record, shuns: Callable[[str], bool]) -> Bid | None:
     """Of the bids that count the cheapest of the workers that were chosen least often, the earliest of equals."""
-    claims = [entry.fact.body for entry in record.others if entry.effective and isinstance(entry.fact.body, Claim)]
+    claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
     bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid) and not shuns(fact.author)]
     return min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
@@ -170,10 +170,10 @@ def lease_of(record: Record) -> int | None:
     if progress.status is not SeedStatus.RUNNING:
         return None
     latest: tuple[int, Run] | None = None
-    for entry in record.others:
-        run = entry.fact.body
-        if isinstance(run, Run) and entry.effective and run.claim_id == progress.claim_id:
-            latest = max(latest or (0, run), (entry.fact.seq, run), key=lambda item: item[0])
+    for fact in record.others:
+        run = fact.body
+        if isinstance(run, Run) and run.claim_id == progress.claim_id:
+            latest = max(latest or (0, run), (fact.seq, run), key=lambda item: item[0])
     if latest is None or latest[1].lease_ms is None:
         return None
     return min(latest[1].lease_ms, limits.TIMEOUT_MS_MAX)

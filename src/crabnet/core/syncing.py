@@ -38,7 +38,6 @@ class SyncPlanner:
         self._told_by: dict[str, dict[str, None]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[int, str]] = []
-        self._lost_forks: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self.flow = Flow(fetch_bytes_per_s)
         self.hungry = False
 
@@ -74,7 +73,6 @@ class SyncPlanner:
             self._told_by.setdefault(teller, {})[author] = None
         if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
             missing.forked_at = forked_at
-            missing.fork_source = source
             missing.attempts = 0
             missing.ask_ms = now_ms
             self._ready[author] = None
@@ -105,22 +103,18 @@ class SyncPlanner:
     def hear(self, head: Head, source: str, now_ms: int, *, proven: bool = True) -> bool:
         """Compare a neighbour's head with ours; True if something new is found missing."""
         feed = self._feeds.get(head.author)
-        if head.seq > feed.head_seq:
-            news = self.note(head.author, head.seq, source, now_ms, proven=proven)
-            self._reaches(head.author, source, head.seq, now_ms)
+        seq = min(head.seq, feed.end - 1) if feed.end else head.seq
+        if seq > feed.head_seq:
+            news = self.note(head.author, seq, source, now_ms, proven=proven)
+            self._reaches(head.author, source, seq, now_ms)
             return news
+        if seq < head.seq:
+            return False
         self._reaches(head.author, source, head.seq, now_ms)
-        held = feed.entry(head.seq)
-        if held is None or held.id == head.id:
+        held = self._feeds.id_at(head.author, head.seq)
+        if held is None or held == head.id:
             return False
-        lost_id, until_ms = self._lost_forks.get(head.author, ("", 0))
-        if lost_id == head.id and now_ms < until_ms:
-            return False
-        news = self.note(head.author, head.seq, source, now_ms, proven=proven, forked_at=head.seq + 1)
-        missing = self._missing.get(head.author)
-        if missing is not None:
-            missing.fork_id, missing.fork_source = head.id, source
-        return news
+        return self.note(head.author, head.seq, source, now_ms, proven=proven, forked_at=head.seq + 1)
 
     def _reaches(self, author: str, source: str, seq: int, now_ms: int) -> None:
         """A source holds a feed up to here, whatever it, or a branch that was lost, once promised.
@@ -150,9 +144,7 @@ class SyncPlanner:
         first, last = missing.behind
         return first <= seq <= last or self._feeds.get(author).head_seq < seq <= missing.asked_upto
 
-    def progressed(
-        self, author: str, now_ms: int, *, size: int = 0, fork_won: bool = False
-    ) -> tuple[int, int, int] | None:
+    def progressed(self, author: str, now_ms: int, *, size: int = 0) -> tuple[int, int, int] | None:
         """The feed moved by an envelope of ``size`` bytes. (first seq, last seq, ms) of a gap that is now closed."""
         missing = self._missing.get(author)
         if missing is None:
@@ -160,10 +152,6 @@ class SyncPlanner:
         head = self._feeds.get(author).head_seq
         if head <= missing.asked_upto:
             self.flow.came(size)
-        if fork_won:
-            missing.forked_at = 0
-            missing.head_then = min(missing.head_then, head - 1)
-            self._wake(author, missing, now_ms)
         missing.moved_ms = now_ms
         if missing.forked_at:
             return None
@@ -176,7 +164,7 @@ class SyncPlanner:
         if head >= missing.upto:
             self._drop(author, missing)
             return missing.head_then + 1, head, now_ms - missing.since_ms
-        if landed or (not flights and not fork_won):
+        if landed or not flights:
             self._wake(author, missing, now_ms)
         elif flights and not self.flow.tells_ends(flights[0].source):
             # An answer whose end nobody tells is taken to be over when nothing more has come for a while.
@@ -184,17 +172,23 @@ class SyncPlanner:
             self._schedule(author, missing, flights[0].due_ms)
         return None
 
-    def fork_lost(self, author: str, source: str, now_ms: int) -> None:
-        """The branch of a fork that ``source`` holds does not stand: nothing more of it is asked for."""
+    def forked(self, author: str, now_ms: int) -> None:
+        """The feed was found to end earlier: nothing from there on is asked for any more."""
         missing = self._missing.get(author)
-        if missing is None or not missing.forked_at or source != missing.fork_source:
+        if missing is None:
             return
-        if missing.fork_id:
-            self._lost_forks[author] = (missing.fork_id, now_ms + limits.SYNC_LOST_FORK_MS)
-            self._lost_forks.move_to_end(author)
-            if len(self._lost_forks) > limits.SYNC_MISSING_FEEDS_MAX:
-                self._lost_forks.popitem(last=False)
-        self._drop(author, missing)
+        feed = self._feeds.get(author)
+        for flight in [each for each in missing.flights if each.last >= feed.end]:
+            missing.flights.remove(flight)
+            self.flow.dropped(flight)
+        missing.forked_at = 0
+        missing.head_then = min(missing.head_then, feed.head_seq)
+        for source in [each for each, holder in missing.holders.items() if holder.reach >= feed.end]:
+            missing.reaches(source, feed.end - 1)
+        if missing.upto <= feed.head_seq:
+            self._drop(author, missing)
+        else:
+            self._wake(author, missing, now_ms)
 
     def ended(self, served: Served, source: str, now_ms: int) -> None:
         """A source says how far its answer to one of our requests went: what did not come by now was lost."""
@@ -387,17 +381,23 @@ class SyncPlanner:
         last = min(missing.upto, head + limits.PARKED_ENVELOPES_PER_FEED_MAX)
         parked = self._parking.seqs(author)
         for flight in missing.flights:
-            while first < flight.first and first > head + 1 and first in parked:
+            while first < flight.first and self._waits(author, first, head):
                 first += 1
             if flight.first > first:
                 last = min(last, flight.first - 1)
                 break
             first = max(first, flight.last + 1)
-        while first > head + 1 and first in parked:
+        while self._waits(author, first, head):
             first += 1
         last = min(last, min((seq for seq in parked if seq > first), default=last + 1) - 1)
         last = min(last, first + missing.span - 1)
         return (first, last) if first <= last else None
+
+    def _waits(self, author: str, seq: int, head: int) -> bool:
+        """True if the entry at ``seq`` is here already, and only waits for others."""
+        if seq == head + 1:
+            return self._parking.lacks_parent(author, seq)
+        return seq in self._parking.seqs(author)
 
 
 def _first_seq(flight: Flight) -> int:

@@ -1,81 +1,153 @@
-"""The fold of the facts of a seed to what became of each, and to the seed's progress.
+"""How facts become the progress of a seed (ADR 26).
 
-``refold`` makes progress a function of the set of facts, whatever the order of their arrival: the creator's facts count
-in the order of its feed, a worker's facts count towards the claim that they name, and a fact whose parent is unknown
-waits. ``judge_last`` is the short cut for what mostly comes: a fact behind which nothing waits.
+``judge`` and ``after`` add one fact to what counts: for all that comes in the order of feeds, in constant time.
+``refold`` makes the record anew from a set of facts, in any order: for seeds that the end of a feed concerns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec import structs
 
 from crabnet.domain.lifecycle import (
     BY_CREATOR,
+    EMPTY,
     TRANSITIONS,
     Case,
-    Entry,
     Record,
     as_seed,
     bid_order,
-    claimed_bid,
-    judge,
-    judge_bid,
+    broken_rule,
+    names,
     other_order,
 )
 from crabnet.domain.model import (
     FINAL,
+    Bid,
     Claim,
     Fact,
     FactKind,
-    Judgement,
     Progress,
     Run,
-    Seed,
     SeedStatus,
     Settlement,
     TaskResult,
-    Verdict,
 )
 from crabnet.errors import Reason
 
 _S = SeedStatus
 _K = FactKind
 
+STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
+"""What only the creator of a seed may say."""
+_WORK: Final = frozenset({_K.STARTED, _K.RESULT})
+_ENDS_WORK: Final = frozenset({_K.FORFEIT, _K.CLOSE})
+"""What makes the work on the current claim count no longer, in whichever order the two arrive."""
+_PARENTS: Final = {
+    _K.BID: frozenset({_K.SEED}),
+    _K.CLAIM: frozenset({_K.BID}),
+    _K.STARTED: frozenset({_K.CLAIM}),
+    _K.RESULT: frozenset({_K.CLAIM, _K.STARTED}),
+    _K.SETTLE: frozenset({_K.RESULT}),
+    _K.FORFEIT: frozenset({_K.CLAIM}),
+    _K.CLOSE: frozenset({_K.CLAIM, _K.SEED}),
+    _K.ACKNOWLEDGED: frozenset({_K.SETTLE}),
+}
 
-def _void(reason: Reason) -> Judgement:
-    return Judgement(Verdict.VOID, reason)
 
-
-def _waits_for(case: Case) -> Judgement | None:
-    """The parent that a creator's fact lacks, when it would be in order otherwise."""
-    body = case.fact.body
-    if isinstance(body, Claim) and claimed_bid(case) is None:
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_BID)
-    if (
-        case.fact.kind is _K.SETTLE
-        and case.progress.status in {_S.CLAIMED, _S.RUNNING}
-        and isinstance(body, Settlement)
-        and body.claim_id == case.progress.claim_id
-    ):
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_RESULT)
+def misfit(fact: Fact, parent: Fact) -> Reason | None:
+    """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
+    if parent.kind not in _PARENTS[fact.kind]:
+        return Reason.WRONG_PARENT
+    body, named = fact.body, parent.body
+    if isinstance(body, Claim) and isinstance(named, Bid):
+        return None if (body.bid_id, body.worker) == (named.id, named.bidder) else Reason.WRONG_PARENT
+    if isinstance(body, Run | TaskResult):
+        if isinstance(named, Claim):
+            worker, claim_id = named.worker, named.id
+        elif isinstance(named, Run):
+            worker, claim_id = parent.author, named.claim_id
+        else:
+            return Reason.WRONG_PARENT
+        if fact.author != worker:
+            return Reason.UNAUTHORISED
+        return None if body.claim_id == claim_id else Reason.WRONG_PARENT
     return None
 
 
-def _judge_step(case: Case) -> Judgement:
-    if not BY_CREATOR.holds(case):
-        return _void(BY_CREATOR.reason)
-    waits = _waits_for(case) if case.progress.status not in FINAL else None
-    if waits is not None and (case.fact.kind is _K.SETTLE or (case.progress.status, case.fact.kind) in TRANSITIONS):
-        return waits
-    if (case.progress.status, case.fact.kind) not in TRANSITIONS:
-        return _void(Reason.WRONG_STATE)
-    return judge(case)
+def judge_seed(fact: Fact) -> Reason | None:
+    """Why a definition is refused: it names somebody else as its creator."""
+    rule = broken_rule(Case(fact, as_seed(fact), Progress()))
+    return None if rule is None else rule.reason
 
 
-def _after_step(progress: Progress, fact: Fact) -> Progress:
+def judge_bid(record: Record, fact: Fact) -> Reason | None:
+    """Why a bid does not count: a function of the bid and the definition that it rests on."""
+    seed = record.definition
+    if seed is None or not names(fact, record.seed, fact.seed_id):
+        return Reason.UNKNOWN_SEED
+    rule = broken_rule(Case(fact, seed, Progress()))
+    return None if rule is None else rule.reason
+
+
+def judge(record: Record, fact: Fact) -> Reason | None:
+    """Why a step or a piece of work does not count after all that counts already; None if it does."""
+    seed = record.definition
+    if seed is None:
+        return Reason.UNKNOWN_SEED
+    case = Case(fact, seed, record.progress, record)
+    progress = record.progress
+    if fact.kind in STEPS and not BY_CREATOR.holds(case):
+        return BY_CREATOR.reason
+    if fact.kind in _WORK:
+        body = fact.body
+        claim_id = body.claim_id if isinstance(body, Run | TaskResult) else None
+        if claim_id is None or not any(each.kind is _K.CLAIM and each.key == claim_id for each in record.others):
+            return Reason.UNKNOWN_CLAIM
+        if claim_id != progress.claim_id:
+            return Reason.WRONG_STATE
+    if (progress.status, fact.kind) not in TRANSITIONS:
+        return Reason.WRONG_STATE
+    rule = broken_rule(case)
+    return None if rule is None else rule.reason
+
+
+def after(record: Record, fact: Fact) -> Record:
+    """The record with one more fact that counts."""
+    if fact.kind is _K.SEED:
+        return Record(fact, record.bids, record.others, record.progress)
+    if fact.kind is _K.BID:
+        bids = record.bids
+        bids = (*bids, fact) if not bids or bid_order(bids[-1]) < bid_order(fact) else _sorted((*bids, fact), bid_order)
+        return Record(record.seed, bids, record.others, record.progress)
+    others, progress = record.others, record.progress
+    if fact.kind in _ENDS_WORK and progress.claim_id is not None:
+        others = tuple(each for each in others if not _is_work_on(each, progress.claim_id))
+    last = not others or other_order(others[-1]) < other_order(fact)
+    others = (*others, fact) if last else _sorted((*others, fact), other_order)
+    return Record(record.seed, record.bids, others, _progressed(progress, fact))
+
+
+def _sorted(facts: tuple[Fact, ...], order: Callable[[Fact], tuple[str | int, ...]]) -> tuple[Fact, ...]:
+    return tuple(sorted(facts, key=order))
+
+
+def _is_work_on(fact: Fact, claim_id: str) -> bool:
+    return isinstance(fact.body, Run | TaskResult) and fact.body.claim_id == claim_id
+
+
+def ended_work(record: Record, fact: Fact) -> tuple[str, ...]:
+    """The work, by ``Fact.ref``, that counts no longer once ``fact`` does."""
+    claim_id = record.progress.claim_id
+    if fact.kind not in _ENDS_WORK or claim_id is None:
+        return ()
+    return tuple(each.ref for each in record.others if _is_work_on(each, claim_id))
+
+
+def _progressed(progress: Progress, fact: Fact) -> Progress:
     body = fact.body
     if isinstance(body, Claim):
         return Progress(
@@ -85,216 +157,231 @@ def _after_step(progress: Progress, fact: Fact) -> Progress:
             claimed_by=body.worker,
             claimed_at=body.created_at,
         )
-    if not isinstance(body, Settlement):
-        raise TypeError(f"{fact.kind} is not a step of the creator")
+    if isinstance(body, Settlement):
+        return _settled(progress, body)
+    if isinstance(body, Run) and progress.status is _S.RUNNING:
+        return structs.replace(progress, renewals=progress.renewals + 1, renewed_at=body.created_at)
+    if isinstance(body, Run | TaskResult):
+        done = isinstance(body, TaskResult)
+        return Progress(
+            status=_S.DONE if done else _S.RUNNING,
+            attempt=progress.attempt,
+            claim_id=progress.claim_id,
+            claimed_by=progress.claimed_by,
+            claimed_at=progress.claimed_at,
+            run_id=progress.run_id if done else fact.key,
+            result_id=fact.key if done else None,
+        )
+    return progress
+
+
+def _settled(progress: Progress, body: Settlement) -> Progress:
     closed = body.outcome is _S.EXPIRED
+    settled = body.outcome in {_S.ACCEPTED, _S.REJECTED}
     return Progress(
         status=body.outcome,
         attempt=progress.attempt + (closed and progress.status is not _S.OPEN),
         claim_id=None if closed else progress.claim_id,
         claimed_by=None if closed else progress.claimed_by,
         claimed_at=None if closed else progress.claimed_at,
-        run_id=None if closed else progress.run_id,
-        result_id=None if closed or body.outcome is _S.FORFEITED else progress.result_id,
+        run_id=progress.run_id if settled else None,
+        result_id=progress.result_id if settled else None,
         settled_at=body.created_at,
         note=body.note,
     )
 
 
-def _judge_work(case: Case) -> Judgement:
-    judgement = judge(case)
-    if judgement.verdict is Verdict.EFFECTIVE and (case.progress.status, case.fact.kind) not in TRANSITIONS:
-        return _void(Reason.WRONG_STATE)
-    return judgement
+class _Set:
+    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4)."""
+
+    def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
+        self.facts = list({fact.ref: fact for fact in facts}.values())
+        self._is_front = is_front
+        self._by_envelope = {fact.envelope: fact for fact in self.facts if fact.envelope}
+        self._children: defaultdict[str, list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            if fact.rests_on:
+                self._children[fact.rests_on].append(fact)
+        self._stands: dict[str, bool] = {}
+
+    def in_front(self, fact: Fact) -> bool:
+        """True if no fork can concern a fact: it lies before the end of its feed, or in none."""
+        return not fact.signed or not fact.envelope or self._is_front(fact)
+
+    def parent(self, fact: Fact) -> Fact | None:
+        """What a fact rests on, if that is in the set and has an envelope."""
+        return self._by_envelope.get(fact.rests_on)
+
+    def root(self, fact: Fact) -> Fact:
+        """The first of the chain that a fact is part of: the definition, if nothing is missing."""
+        parent = self.parent(fact)
+        while parent is not None:
+            fact, parent = parent, self.parent(parent)
+        return fact
+
+    def claim_of(self, fact: Fact) -> Fact | None:
+        """The claim that work, or a settlement of it, rests on."""
+        found: Fact | None = fact
+        while found is not None and found.kind is not _K.CLAIM:
+            found = self.parent(found)
+        return found
+
+    def stands(self, fact: Fact) -> bool:
+        """True if a fact stands: it is in the front of its feed, or pinned. Hashes cannot run in circles."""
+        known = self._stands.get(fact.ref)
+        if known is None:
+            known = self.in_front(fact) or any(
+                self._pins(child, fact) and self.stands(child) for child in self._children[fact.envelope]
+            )
+            self._stands[fact.ref] = known
+        return known
+
+    def _pins(self, child: Fact, fact: Fact) -> bool:
+        """True if ``child``, which names ``fact``, is by the one whom the chain gives that role."""
+        match fact.kind, child.kind:
+            case _K.SEED, _K.BID:
+                return child.author != fact.author
+            case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
+                root = self.root(fact)
+                return root.kind is _K.SEED and child.author == root.author
+            case _K.CLAIM, _K.STARTED | _K.RESULT:
+                return isinstance(fact.body, Claim) and child.author == fact.body.worker
+            case _K.STARTED, _K.RESULT:
+                return child.author == fact.author
+            case _K.SETTLE, _K.ACKNOWLEDGED:
+                claim = self.claim_of(fact)
+                return claim is not None and isinstance(claim.body, Claim) and child.author == claim.body.worker
+        return False
 
 
-def _after_work(progress: Progress, fact: Fact) -> Progress:
-    done = isinstance(fact.body, TaskResult)
-    if progress.status is _S.RUNNING and not done:
-        return structs.replace(progress, renewals=progress.renewals + 1, renewed_at=fact.body.created_at)
-    return Progress(
-        status=_S.DONE if done else _S.RUNNING,
-        attempt=progress.attempt,
-        claim_id=progress.claim_id,
-        claimed_by=progress.claimed_by,
-        claimed_at=progress.claimed_at,
-        run_id=progress.run_id if done else fact.key,
-        result_id=fact.key if done else None,
-    )
+def refold(facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> Record:
+    """The record of a set of facts about one seed, whatever their order; ``EMPTY`` if no definition stands.
 
-
-_STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
-_VOIDS_RESULT: Final = frozenset({_K.FORFEIT, _K.CLOSE})
-"""A result that crosses one of these on its way is void, in whichever order the two arrive."""
+    ``is_front`` tells what lies before the end of its author's feed. Facts of the front that are beyond a cap are not
+    to be among them.
+    """
+    return _Fold(_Set(facts, is_front)).run()
 
 
 class _Fold:
-    """One walk over the facts of a seed whose definition is known."""
+    """One walk over the facts of a seed, in the order of ADR 26 section 5."""
 
-    def __init__(self, record: Record, seed: Seed) -> None:
-        self.record = record
-        self.seed = seed
-        self.progress = Progress()
-        self.judged: dict[str, Judgement] = {}
-        self.void_claims: frozenset[str] = frozenset()
+    def __init__(self, held: _Set) -> None:
+        self._set = held
+        self._standing = [fact for fact in held.facts if held.stands(fact)]
+        self._record = EMPTY
 
     def run(self) -> Record:
-        others = self.record.others
-        blocked = False
-        steps = [entry.fact for entry in others if entry.fact.kind in _STEPS]
-        steps.sort(key=lambda fact: fact.seq)
-        for fact in steps:
-            if fact.author != self.seed.created_by:
-                self.judged[fact.key] = _void(Reason.UNAUTHORISED)
-            elif blocked:
-                self.judged[fact.key] = Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT)
-            else:
-                blocked = self._step(fact)
-        self.void_claims = frozenset(
-            fact.key for fact in steps if fact.kind is _K.CLAIM and self.judged[fact.key].verdict is Verdict.VOID
-        )
-        for entry in others:
-            if entry.fact.key not in self.judged:
-                self.judged[entry.fact.key] = self._unclaimed(entry.fact)
-        judged = self.judged
-        return Record(
-            self.record.seed,
-            self.record.bids,
-            tuple(
-                entry if entry.judgement == judged[entry.fact.key] else Entry(entry.fact, judged[entry.fact.key])
-                for entry in others
-            ),
-            self.progress,
-        )
+        seeds = [fact for fact in self._standing if fact.kind is _K.SEED and judge_seed(fact) is None]
+        if not seeds:
+            return EMPTY
+        seeds.sort(key=other_order)
+        self._record = Record(seeds[0])
+        if len(seeds) > 1:
+            return self._disputed("the creator signed two definitions, and others have bid on both")
+        bids = [fact for fact in self._standing if fact.kind is _K.BID and judge_bid(self._record, fact) is None]
+        self._record = Record(seeds[0], _sorted(tuple(bids), bid_order))
+        steps = [fact for fact in self._standing if fact.kind in STEPS]
+        front = [fact for fact in steps if self._set.in_front(fact)]
+        behind = [fact for fact in steps if not self._set.in_front(fact) and fact.author == seeds[0].author]
+        for fact in sorted(front, key=lambda fact: (fact.seq, fact.envelope)):
+            if not self._add(fact) and fact.kind is _K.SETTLE:
+                self._settle_behind(fact)
+        if behind and self._record.progress.status not in FINAL:
+            self._take_behind(behind)
+        for fact in sorted(self._standing, key=other_order):
+            if fact.kind is _K.ACKNOWLEDGED:
+                self._add(fact)
+        return self._record
 
-    def _step(self, fact: Fact) -> bool:
-        """Judge one fact of the creator; True if it waits, and so all behind it must."""
-        judgement = _judge_step(Case(fact, self.seed, self.progress, None, self.record))
-        self.judged[fact.key] = judgement
-        if judgement.verdict is Verdict.EFFECTIVE:
-            if fact.kind in _VOIDS_RESULT and self.progress.result_id is not None:
-                self.judged[self.progress.result_id] = _void(Reason.WRONG_STATE)
-            self.progress = _after_step(self.progress, fact)
-            if isinstance(fact.body, Claim):
-                self._work(fact.body)
-        return judgement.verdict is Verdict.WAITING
+    def _add(self, fact: Fact) -> bool:
+        """Count a step if it counts, and with a claim the work on it."""
+        if judge(self._record, fact) is not None:
+            return False
+        self._claimed(fact)
+        return True
 
-    def _work(self, claim: Claim) -> None:
-        """Apply what the worker of a claim said about it, in the order of its feed."""
-        facts = [
-            entry.fact
-            for entry in self.record.others
-            if isinstance(entry.fact.body, Run | TaskResult) and entry.fact.body.claim_id == claim.id
+    def _claimed(self, fact: Fact) -> None:
+        self._record = after(self._record, fact)
+        if fact.kind is not _K.CLAIM:
+            return
+        work = [
+            each
+            for each in self._standing
+            if isinstance(each.body, Run | TaskResult)
+            and self._set.in_front(each)
+            and (self._set.claim_of(each) is fact or (not each.rests_on and each.body.claim_id == fact.key))
         ]
-        facts.sort(key=lambda fact: fact.seq)
-        for fact in facts:
-            judgement = _judge_work(Case(fact, self.seed, self.progress, claim))
-            self.judged[fact.key] = judgement
-            if judgement.verdict is Verdict.EFFECTIVE:
-                self.progress = _after_work(self.progress, fact)
+        for each in sorted(work, key=lambda each: (each.seq, each.envelope)):
+            if judge(self._record, each) is None:
+                self._record = after(self._record, each)
 
-    def _unclaimed(self, fact: Fact) -> Judgement:
-        body = fact.body
-        if isinstance(body, Run | TaskResult) and body.claim_id in self.void_claims:
-            return _void(Reason.UNKNOWN_CLAIM)
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_CLAIM)
+    def _settle_behind(self, fact: Fact) -> None:
+        """A settlement of a result behind the end of its worker's feed: it says which of them counts."""
+        result = self._set.parent(fact)
+        if result is None or result.kind is not _K.RESULT or self._set.in_front(result):
+            return
+        if not self._set.stands(result):
+            return
+        before = self._record
+        started = self._set.parent(result)
+        if started is not None and started.kind is _K.STARTED and before.progress.run_id is None:
+            if judge(self._record, started) is None:
+                self._record = after(self._record, started)
+        for each in (result, fact):
+            if judge(self._record, each) is not None:
+                self._record = before
+                return
+            self._record = after(self._record, each)
 
+    def _take_behind(self, behind: list[Fact]) -> None:
+        """Steps of the creator behind its end, each pinned by its worker: no rule chooses between two of them."""
+        claims = [fact for fact in behind if fact.kind is _K.CLAIM]
+        settlements = [fact for fact in behind if fact.kind is _K.SETTLE]
+        why = _exclusive(claims, settlements)
+        for fact in () if why else sorted(claims, key=_by_attempt):
+            if self._claim_counts(fact):
+                self._claimed(fact)
+        for fact in () if why else settlements:
+            claim = self._set.claim_of(fact)
+            if claim is None or claim.key != self._record.progress.claim_id:
+                why = "the creator settled one claim and made another, and both were followed"
+            elif not self._add(fact):
+                self._settle_behind(fact)
+        if why:
+            self._record = self._disputed(why)
 
-def refold(record: Record) -> Record:
-    """Judge all facts but the bids anew and derive progress from them."""
-    seed = record.definition
-    if seed is None:
-        waiting = Judgement(Verdict.WAITING, Reason.UNKNOWN_SEED)
-        return Record(None, record.bids, tuple(Entry(entry.fact, waiting) for entry in record.others), Progress())
-    return _Fold(record, seed).run()
+    def _claim_counts(self, fact: Fact) -> bool:
+        claim, progress = fact.body, self._record.progress
+        if not isinstance(claim, Claim) or progress.status in FINAL:
+            return False
+        bid = next((bid for bid in self._record.bids if names(fact, bid, claim.bid_id)), None)
+        later = claim.attempt > progress.attempt or (progress.status is _S.OPEN and claim.attempt == progress.attempt)
+        return later and bid is not None and bid.author == claim.worker
 
-
-def judge_last(record: Record, fact: Fact) -> tuple[Judgement, Progress] | None:
-    """The judgement of one more fact, no bid, and the progress with it, without judging the others anew.
-
-    None if the fact may change how others are judged, or does not come last in the order of the fold: then ``refold``.
-    """
-    seed = record.definition
-    if seed is None:
-        return None
-    idle = _judge_idle(record, fact, seed)
-    if idle is not None:
-        return idle, record.progress
-    for entry in record.others:
-        if entry.judgement.verdict is Verdict.WAITING:
-            return None
-    if fact.kind in _STEPS:
-        return _last_step(record, fact, seed)
-    return _last_work(record, fact, seed)
-
-
-def _judge_idle(record: Record, fact: Fact, seed: Seed) -> Judgement | None:
-    """The judgement of what strangers can say in any number and nothing waits for: cheap, wherever it comes."""
-    body = fact.body
-    if isinstance(body, Run | TaskResult):
-        for entry in record.others:
-            if entry.fact.body.id == body.claim_id:
-                return None
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_CLAIM)
-    if isinstance(body, Settlement) and fact.author != seed.created_by:
-        return _void(Reason.UNAUTHORISED)
-    return None
-
-
-def _last_step(record: Record, fact: Fact, seed: Seed) -> tuple[Judgement, Progress] | None:
-    progress = record.progress
-    if fact.author != seed.created_by:
-        return _void(Reason.UNAUTHORISED), progress
-    for entry in record.others:
-        if entry.fact.seq >= fact.seq and entry.fact.kind in _STEPS:
-            return None
-    judgement = _judge_step(Case(fact, seed, progress, None, record))
-    if judgement.verdict is not Verdict.EFFECTIVE:
-        return judgement, progress
-    if fact.kind in _VOIDS_RESULT and progress.result_id is not None:
-        return None
-    return judgement, _after_step(progress, fact)
-
-
-def _last_work(record: Record, fact: Fact, seed: Seed) -> tuple[Judgement, Progress] | None:
-    progress = record.progress
-    body = fact.body
-    if not isinstance(body, Run | TaskResult) or progress.claim_id is None or body.claim_id != progress.claim_id:
-        return None
-    claimed = next((entry.fact for entry in record.others if entry.fact.body.id == progress.claim_id), None)
-    if claimed is None or not isinstance(claimed.body, Claim):
-        return None
-    for entry in record.others:
-        other = entry.fact
-        if other.kind in _STEPS:
-            if other.seq > claimed.seq:
-                return None
-        elif other.seq >= fact.seq:
-            return None
-    judgement = _judge_work(Case(fact, seed, progress, claimed.body))
-    return judgement, _after_work(progress, fact) if judgement.verdict is Verdict.EFFECTIVE else progress
-
-
-def rebuild(facts: Iterable[Fact]) -> Record:
-    """The record of a set of facts about one seed, in any order."""
-    seed: Fact | None = None
-    bids: list[Fact] = []
-    others: list[Fact] = []
-    for fact in facts:
-        if fact.kind is _K.SEED:
-            seed = fact
-        elif fact.kind is _K.BID:
-            bids.append(fact)
-        else:
-            others.append(fact)
-    definition = None if seed is None else as_seed(seed)
-    bids.sort(key=bid_order)
-    others.sort(key=other_order)
-    unjudged = Judgement(Verdict.WAITING, Reason.UNKNOWN_PARENT)
-    return refold(
-        Record(
-            seed,
-            tuple(Entry(fact, judge_bid(definition, fact)) for fact in bids),
-            tuple(Entry(fact, unjudged) for fact in others),
+    def _disputed(self, why: str) -> Record:
+        bids = [fact for fact in self._standing if fact.kind is _K.BID]
+        others = [fact for fact in self._standing if fact.kind is not _K.BID and fact is not self._record.seed]
+        attempts = [fact.body.attempt for fact in others if isinstance(fact.body, Claim | Settlement)]
+        progress = Progress(
+            status=_S.DISPUTED,
+            attempt=max(attempts, default=1),
+            settled_at=max(fact.ts for fact in self._standing),
+            note=why,
         )
-    )
+        return Record(self._record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
+
+
+def _exclusive(claims: list[Fact], settlements: list[Fact]) -> str:
+    """Why not all of these can be followed, "" if they can."""
+    steps = [*claims, *settlements]
+    attempts = {fact.body.attempt for fact in claims if isinstance(fact.body, Claim)}
+    if len({fact.seq for fact in steps}) < len(steps):
+        return "the creator signed two steps for one place of its feed, and both were followed"
+    if len(attempts) < len(claims):
+        return "the creator claimed two bids in one attempt, and both were followed"
+    return "the creator settled twice, and both were acknowledged" if len(settlements) > 1 else ""
+
+
+def _by_attempt(fact: Fact) -> tuple[int, str]:
+    return (fact.body.attempt if isinstance(fact.body, Claim) else 0, fact.envelope)

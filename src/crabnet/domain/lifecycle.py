@@ -14,18 +14,16 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.domain.model import (
-    EFFECTIVE,
     Bid,
     Claim,
     Fact,
     FactKind,
-    Judgement,
     Progress,
     Run,
     Seed,
     SeedStatus,
     Settlement,
-    Verdict,
+    TaskResult,
 )
 from crabnet.errors import Reason
 
@@ -51,28 +49,20 @@ TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
     (_S.DONE, _K.CLOSE): frozenset({_S.EXPIRED}),
     (_S.FORFEITED, _K.CLAIM): frozenset({_S.CLAIMED}),
     (_S.FORFEITED, _K.CLOSE): frozenset({_S.EXPIRED}),
+    (_S.ACCEPTED, _K.ACKNOWLEDGED): frozenset({_S.ACCEPTED}),
+    (_S.REJECTED, _K.ACKNOWLEDGED): frozenset({_S.REJECTED}),
 }
 """(status, fact) -> what the status may become. Whatever is absent is refused with ``wrong_state``."""
 
 
-class Entry(Struct, frozen=True, gc=False):
-    """A fact and what became of it."""
-
-    fact: Fact
-    judgement: Judgement
-
-    @property
-    def effective(self) -> bool:
-        """True if the fact counts."""
-        return self.judgement.verdict is Verdict.EFFECTIVE
-
-
 class Record(Struct, frozen=True, gc=False):
-    """Everything known about one seed. ``bids`` are sorted by (created_at, id), ``others`` by (author, seq, id)."""
+    """What counts of all that was said about one seed. ``bids`` are sorted by (created_at, id), ``others`` by (author,
+    seq, envelope). What does not count is nowhere but in the journal.
+    """
 
     seed: Fact | None = None
-    bids: tuple[Entry, ...] = ()
-    others: tuple[Entry, ...] = ()
+    bids: tuple[Fact, ...] = ()
+    others: tuple[Fact, ...] = ()
     progress: Progress = Progress()
 
     @property
@@ -81,13 +71,17 @@ class Record(Struct, frozen=True, gc=False):
         return None if self.seed is None else as_seed(self.seed)
 
     def facts(self) -> Iterable[Fact]:
-        """Every fact, effective or not."""
+        """Every fact."""
         if self.seed is not None:
             yield self.seed
-        for entry in self.bids:
-            yield entry.fact
-        for entry in self.others:
-            yield entry.fact
+        yield from self.bids
+        yield from self.others
+
+    def find(self, envelope_id: str) -> Fact | None:
+        """The fact of an envelope, if it counts."""
+        if self.seed is not None and self.seed.envelope == envelope_id:
+            return self.seed
+        return next((fact for fact in (*self.others, *self.bids) if fact.envelope == envelope_id), None)
 
 
 EMPTY: Final = Record()
@@ -99,11 +93,15 @@ class Case(Struct, frozen=True, gc=False):
     fact: Fact
     seed: Seed
     progress: Progress
-    claim: Claim | None = None
     record: Record = EMPTY
     now_s: int = 0
     shunned: frozenset[str] = frozenset()
     """Authors with whom this node's policy makes no new deals."""
+
+    def current(self, object_id: str | None) -> Fact | None:
+        """The step or work with this id, if it counts."""
+        others = self.record.others
+        return None if object_id is None else next((fact for fact in others if fact.key == object_id), None)
 
 
 class Rule(NamedTuple):
@@ -158,22 +156,49 @@ def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
 
 
-def claimed_bid(case: Case) -> Entry | None:
-    """The bid that a claim names, if it is known."""
-    bid_id = _claim_of(case).bid_id
-    return next((entry for entry in case.record.bids if entry.fact.body.id == bid_id), None)
+def names(fact: Fact, other: Fact | None, object_id: str | None) -> bool:
+    """True if ``fact`` rests on ``other``: by the id of its envelope, or by that of its object if it is unsigned."""
+    if other is None:
+        return False
+    if fact.rests_on:
+        return fact.rests_on == other.envelope
+    return other.key == object_id and not (fact.signed and other.signed)
 
 
 def _bid_fits_claim(case: Case) -> bool:
-    entry = claimed_bid(case)
-    return entry is not None and entry.effective and entry.fact.author == _claim_of(case).worker
+    claim = _claim_of(case)
+    bid = next((bid for bid in case.record.bids if names(case.fact, bid, claim.bid_id)), None)
+    return bid is not None and bid.author == claim.worker
+
+
+def _current_claim(case: Case) -> Fact | None:
+    return case.current(case.progress.claim_id)
+
+
+def _names_claim(case: Case) -> bool:
+    body = case.fact.body
+    claim_id = body.claim_id if isinstance(body, Run | Settlement) else None
+    return claim_id == case.progress.claim_id and names(case.fact, _current_claim(case), claim_id)
+
+
+def _names_run(case: Case) -> bool:
+    """A result rests on the run's start, or on the claim if nothing was started."""
+    claim_id = case.fact.body.claim_id if isinstance(case.fact.body, TaskResult) else None
+    if claim_id != case.progress.claim_id:
+        return False
+    started = case.current(case.progress.run_id)
+    if started is None or not case.fact.rests_on:
+        return names(case.fact, _current_claim(case), claim_id)
+    return names(case.fact, started, None)
+
+
+def _names_settlement(case: Case) -> bool:
+    return any(fact.kind is _K.SETTLE and names(case.fact, fact, None) for fact in case.record.others)
 
 
 BY_CREATOR = Rule(Reason.UNAUTHORISED, "the author is the seed's creator", lambda c: c.fact.author == c.seed.created_by)
 _BY_WORKER = Rule(
-    Reason.UNAUTHORISED,
-    "the author is the worker of the claim",
-    lambda c: c.claim is not None and c.fact.author == c.claim.worker,
+    Reason.UNAUTHORISED, "the author is the worker of the claim", lambda c: c.fact.author == c.progress.claimed_by
 )
 
 
@@ -183,6 +208,7 @@ def _names_attempt(case: Case) -> bool:
 
 
 _THIS_ATTEMPT = Rule(Reason.WRONG_STATE, "it must name the current attempt", _names_attempt)
+_ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", _names_claim)
 
 RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.SEED: (Rule(Reason.UNAUTHORISED, "a seed names its author", lambda c: c.fact.author == c.seed.created_by),),
@@ -207,10 +233,11 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             "the attempt follows the one before",
             lambda c: _claim_of(c).attempt == c.progress.attempt + (c.progress.status is _S.FORFEITED),
         ),
-        Rule(Reason.UNKNOWN_BID, "it names an eligible bid and its bidder", _bid_fits_claim),
+        Rule(Reason.UNKNOWN_BID, "it rests on an eligible bid, and names it and its bidder", _bid_fits_claim),
     ),
     _K.STARTED: (
         _BY_WORKER,
+        _ON_CLAIM,
         Rule(
             Reason.WRONG_STATE,
             "a claim is begun once, and only its run is renewed",
@@ -222,19 +249,28 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             lambda c: c.progress.renewals < limits.RUN_RENEWALS_MAX,
         ),
     ),
-    _K.RESULT: (_BY_WORKER,),
+    _K.RESULT: (
+        _BY_WORKER,
+        Rule(
+            Reason.WRONG_PARENT, "it rests on the start of the run, or on the claim if nothing was started", _names_run
+        ),
+    ),
     _K.SETTLE: (
         BY_CREATOR,
         _THIS_ATTEMPT,
         Rule(
             Reason.UNKNOWN_RESULT,
-            "it names the result that counts",
-            lambda c: _settlement(c).result_id == c.progress.result_id,
+            "it rests on the result that counts, and names it",
+            lambda c: (
+                _settlement(c).result_id == c.progress.result_id
+                and names(c.fact, c.current(c.progress.result_id), c.progress.result_id)
+            ),
         ),
     ),
     _K.FORFEIT: (
         BY_CREATOR,
         _THIS_ATTEMPT,
+        _ON_CLAIM,
         Rule(
             Reason.NOT_DUE,
             "the execution deadline has passed",
@@ -250,6 +286,22 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             Reason.WRONG_STATE,
             "a claim that is withdrawn must be named, with its attempt",
             lambda c: c.progress.status not in CLAIM_HOLDS or _names_attempt(c),
+        ),
+        Rule(
+            Reason.WRONG_PARENT,
+            "it rests on the claim that is withdrawn, else on the seed",
+            lambda c: (
+                _names_claim(c) if c.progress.status in CLAIM_HOLDS else names(c.fact, c.record.seed, c.fact.seed_id)
+            ),
+        ),
+    ),
+    _K.ACKNOWLEDGED: (
+        _BY_WORKER,
+        Rule(Reason.WRONG_PARENT, "it rests on the settlement that counts", _names_settlement),
+        Rule(
+            Reason.DUPLICATE,
+            "a settlement is acknowledged once",
+            lambda c: all(fact.kind is not _K.ACKNOWLEDGED for fact in c.record.others),
         ),
     ),
 }
@@ -307,13 +359,21 @@ def counting_bids(record: Record) -> list[Fact]:
     seed = record.definition
     if seed is None:
         return []
-    claimed = {
-        entry.fact.body.bid_id for entry in record.others if isinstance(entry.fact.body, Claim) and entry.effective
-    }
-    eligible = [entry.fact for entry in record.bids if entry.effective]
+    eligible = list(record.bids)
     if seed.max_bids == 0 or len(eligible) <= seed.max_bids:
         return eligible
-    return eligible[: seed.max_bids] + [fact for fact in eligible[seed.max_bids :] if fact.key in claimed]
+    claimed = claimed_bids(record)
+    return eligible[: seed.max_bids] + [fact for fact in eligible[seed.max_bids :] if fact in claimed]
+
+
+def claimed_bids(record: Record) -> list[Fact]:
+    """The bids on which claims that count rest."""
+    claims = [fact for fact in record.others if isinstance(fact.body, Claim)]
+    return [
+        bid
+        for bid in record.bids
+        if any(names(claim, bid, claim.body.bid_id) for claim in claims if isinstance(claim.body, Claim))
+    ]
 
 
 def status_at(record: Record, now_s: int) -> SeedStatus:
@@ -330,30 +390,20 @@ def check_local(record: Record, fact: Fact, now_s: int, shunned: frozenset[str] 
     seed = record.definition
     if seed is None:
         return None
-    case = Case(fact, seed, record.progress, None, record, now_s, shunned)
+    case = Case(fact, seed, record.progress, record, now_s, shunned)
     return next((rule for rule in LOCAL_RULES.get(fact.kind, ()) if not rule.holds(case)), None)
 
 
-def judge(case: Case) -> Judgement:
-    """Effective if a fact keeps all of ``RULES``, else void with the reason of the first that it breaks."""
-    for rule in RULES[case.fact.kind]:
-        if not rule.holds(case):
-            return Judgement(Verdict.VOID, rule.reason)
-    return EFFECTIVE
+def broken_rule(case: Case) -> Rule | None:
+    """The first of ``RULES`` that a fact breaks."""
+    return next((rule for rule in RULES[case.fact.kind] if not rule.holds(case)), None)
 
 
-def judge_bid(seed: Seed | None, fact: Fact) -> Judgement:
-    """The verdict on a bid: a function of the bid and the seed's definition alone."""
-    if seed is None:
-        return Judgement(Verdict.WAITING, Reason.UNKNOWN_SEED)
-    return judge(Case(fact, seed, Progress()))
-
-
-def bid_order(fact: Fact) -> tuple[int, str]:
+def bid_order(fact: Fact) -> tuple[int, str, str]:
     """Order in which bids count."""
-    return (fact.body.created_at or 0, fact.key)
+    return (fact.body.created_at or 0, fact.key, fact.envelope)
 
 
-def other_order(fact: Fact) -> tuple[str, int, str]:
+def other_order(fact: Fact) -> tuple[str, int, str, str]:
     """Order in which the other facts are kept, the same in every node."""
-    return (fact.author, fact.seq, fact.key)
+    return (fact.author, fact.seq, fact.envelope, fact.key)

@@ -15,10 +15,11 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from crabnet import limits
-from crabnet.errors import Reason
 
 Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
+EnvelopeId = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
+"""What a step rests on, by the id of its envelope; "" for what is unsigned and has no place in a feed."""
 Natural = Annotated[int, Meta(ge=0)]
 Word = Annotated[str, Meta(max_length=limits.RUN_WORD_CHARS_MAX)]
 
@@ -36,6 +37,7 @@ class SeedStatus(StrEnum):
     ACCEPTED = "Accepted"
     REJECTED = "Rejected"
     FORFEITED = "Forfeited"
+    DISPUTED = "Disputed"
 
 
 RANK: Final[dict[SeedStatus, int]] = {
@@ -47,10 +49,11 @@ RANK: Final[dict[SeedStatus, int]] = {
     SeedStatus.ACCEPTED: 5,
     SeedStatus.REJECTED: 5,
     SeedStatus.FORFEITED: 5,
+    SeedStatus.DISPUTED: 6,
 }
 """Order of progress within one attempt (design, lifecycle)."""
 
-FINAL: Final = frozenset({SeedStatus.EXPIRED, SeedStatus.ACCEPTED, SeedStatus.REJECTED})
+FINAL: Final = frozenset({SeedStatus.EXPIRED, SeedStatus.ACCEPTED, SeedStatus.REJECTED, SeedStatus.DISPUTED})
 """What is never left again. Forfeited ends an attempt, not the seed."""
 
 
@@ -89,6 +92,7 @@ class Bid(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     price: Natural
     notes: Annotated[str, Meta(max_length=limits.NOTES_CHARS_MAX)] = ""
     created_at: Natural
+    rests_on: EnvelopeId | None = None
 
 
 class Claim(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -100,6 +104,7 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     worker: NodeId
     created_at: Natural
     attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
+    rests_on: EnvelopeId | None = None
 
 
 class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -115,6 +120,7 @@ class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     created_at: Natural
     renews: Id | None = None
     lease_ms: Natural | None = None
+    rests_on: EnvelopeId | None = None
 
 
 class TerminationCause(StrEnum):
@@ -181,6 +187,7 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     profile: Word | None = None
     files: Annotated[tuple[OutputFile, ...], Meta(max_length=limits.RUNNER_FILES_MAX)] = ()
     files_omitted: Natural = 0
+    rests_on: EnvelopeId | None = None
 
 
 class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -194,9 +201,20 @@ class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
     note: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
     created_at: Natural
+    rests_on: EnvelopeId | None = None
 
 
-Body = Seed | Bid | Claim | Run | TaskResult | Settlement
+class Acknowledgement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The worker's word that it has seen a settlement: from then on its creator cannot take it back."""
+
+    id: Id
+    seed_id: Id
+    worker: NodeId
+    created_at: Natural
+    rests_on: EnvelopeId | None = None
+
+
+Body = Seed | Bid | Claim | Run | TaskResult | Settlement | Acknowledgement
 
 
 class FactKind(StrEnum):
@@ -212,31 +230,14 @@ class FactKind(StrEnum):
     SETTLE = "settle"
     FORFEIT = "forfeit"
     CLOSE = "close"
-
-
-class Verdict(StrEnum):
-    """What became of a fact."""
-
-    EFFECTIVE = "effective"
-    WAITING = "waiting"
-    VOID = "void"
-
-
-class Judgement(Struct, frozen=True, gc=False):
-    """A verdict, and the Reason unless the fact is effective."""
-
-    verdict: Verdict
-    reason: Reason | None = None
-
-
-EFFECTIVE: Final = Judgement(Verdict.EFFECTIVE)
+    ACKNOWLEDGED = "acknowledged"
 
 
 class Fact(Struct, frozen=True, gc=False, kw_only=True):
     """One statement of one author about one seed.
 
     ``seq`` is the author's position in its feed, which orders its facts; ``signed`` is False for baseline envelopes,
-    whose ``seq`` is the order of their arrival here.
+    whose ``seq`` is the order of their arrival here. ``envelope`` is the id of the envelope, "" if there is none.
     """
 
     kind: FactKind
@@ -245,6 +246,7 @@ class Fact(Struct, frozen=True, gc=False, kw_only=True):
     ts: int
     body: Body
     signed: bool = True
+    envelope: str = ""
 
     @property
     def key(self) -> str:
@@ -252,9 +254,19 @@ class Fact(Struct, frozen=True, gc=False, kw_only=True):
         return self.body.id
 
     @property
+    def ref(self) -> str:
+        """What it is known by within a seed: its envelope, or its object's id if it has none."""
+        return self.envelope or self.body.id
+
+    @property
     def seed_id(self) -> str:
         """The seed that the fact is about."""
         return self.body.id if isinstance(self.body, Seed) else self.body.seed_id
+
+    @property
+    def rests_on(self) -> str:
+        """The id of the envelope that it rests on; "" if that is unsigned, or there is none."""
+        return "" if isinstance(self.body, Seed) else self.body.rests_on or ""
 
 
 class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -280,11 +292,12 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 _SHARED: Final[dict[type, tuple[str, ...]]] = {  # what several others name: a new string in the table is dear
     Seed: ("id", "created_by"),
-    Bid: ("seed_id", "bidder"),
-    Claim: ("id", "seed_id", "worker"),
-    Run: ("seed_id", "claim_id", "worker"),
-    TaskResult: ("seed_id", "claim_id", "worker"),
-    Settlement: ("seed_id", "claim_id"),
+    Bid: ("seed_id", "bidder", "rests_on"),
+    Claim: ("id", "seed_id", "worker", "rests_on"),
+    Run: ("seed_id", "claim_id", "worker", "rests_on"),
+    TaskResult: ("seed_id", "claim_id", "worker", "rests_on"),
+    Settlement: ("seed_id", "claim_id", "rests_on"),
+    Acknowledgement: ("seed_id", "worker", "rests_on"),
     Progress: ("claim_id", "claimed_by"),
 }
 

@@ -6,8 +6,8 @@ events yields the same state under any later version of the rules.
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -18,12 +18,12 @@ from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
 from crabnet.domain.lifecycle import (
     EMPTY,
-    Entry,
     Record,
     bid_order,
+    claimed_bids,
     other_order,
 )
-from crabnet.domain.model import EFFECTIVE, Fact, FactKind, Judgement, Progress, SeedStatus
+from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus
 from crabnet.errors import Reason
 
 
@@ -36,44 +36,42 @@ class Outcome(StrEnum):
 
 
 class Observe(Struct, frozen=True):
-    """A verified fact of another node, or one's own on its way into the ledger.
+    """A verified fact of the front of a feed, and what it rests on, as far as that is in a feed.
 
-    ``dozing``: earlier facts of its author may sleep, so that it must not wait in memory.
+    ``open_seeds`` and ``bids`` are how many its author has up to there: open seeds, and bids on this seed.
     """
 
     fact: Fact
-    dozing: bool = False
+    parent: Fact | None = None
+    open_seeds: int = 0
+    bids: int = 0
 
 
 class Propose(Struct, frozen=True):
-    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must take effect at once.
+    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must count at once.
 
-    ``shunned`` are authors with whom this node's policy makes no new deals.
+    ``shunned`` are authors with whom this node's policy makes no new deals; ``open_seeds`` as in ``Observe``.
     """
 
     fact: Fact
     shunned: frozenset[str] = frozenset()
+    open_seeds: int = 0
 
 
-class Retract(Struct, frozen=True):
-    """All facts of ``author`` from ``from_seq`` on are void: its feed was found forked there."""
-
-    author: str
-    from_seq: int
-    seed_ids: frozenset[str]
-
-
-Command = Observe | Propose | Retract
+Command = Observe | Propose
 
 
 class SeedEvent(Struct, frozen=True, gc=False):
-    """A decided change of one seed: a fact added or facts removed, new judgements by fact id, and the progress."""
+    """A decided change of one seed: what counts from now on and what no longer does, by ``Fact.ref``; the progress.
+
+    ``fact`` is that of the envelope at hand, ``added`` are others, which the end of a feed has brought back.
+    """
 
     seed_id: str
     fact: Fact | None
     removed: tuple[str, ...]
-    judgements: tuple[tuple[str, Judgement], ...]
     progress: Progress
+    added: tuple[Fact, ...] = ()
     decided: tuple[Record, Record] | None = None
     """The record that was decided on and what becomes of it, so that ``apply`` need not do it again. Not stored."""
 
@@ -85,18 +83,14 @@ class Decision(Struct, frozen=True, gc=False):
     reason: Reason | None
     events: tuple[SeedEvent, ...] = ()
     detail: str = ""
-    asleep: str = ""
-    """The object without which the fact means nothing: there is no room to wait for it in memory."""
-
-
-_CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
-"""What the creator of a seed says last about it. A forfeit may be followed by another claim."""
+    idle: bool = False
+    """Whatever comes, the fact will never count: it breaks a rule by itself, or is beyond a cap."""
 
 
 class Caps(Struct, frozen=True):
-    """How much one author may state. Functions of its own feed up to there, so that all nodes with the same caps agree.
+    """How much one author may state: functions of its own feed up to there, so that all nodes with the same caps agree.
 
-    What is beyond keeps its place in the feed and has no effect, for good.
+    What is beyond keeps its place in the feed and has no effect.
     """
 
     open_seeds_max: int = limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT
@@ -117,11 +111,8 @@ class State:
     def __init__(self, caps: Caps = DEFAULT_CAPS) -> None:
         self.caps = caps
         self.records: dict[str, Record] = {}
-        self.open_seeds: Counter[str] = Counter()
         self.counts: Counter[SeedStatus] = Counter()
         self.totals: Counter[FactKind] = Counter()
-        self.orphans: Counter[str] = Counter()
-        self.orphans_total = 0
         self.archived: Counter[SeedStatus] = Counter()
         self.outdated: set[str] = set()
         self.erased: set[str] = set()
@@ -132,15 +123,12 @@ class State:
         """Put a record in the place of the present one; None removes it."""
         before = self.records.get(seed_id)
         self._dirty.setdefault(seed_id, before)
-        if before is not None and record is not None and before.seed is not None and record.seed is not None:
+        if before is not None and record is not None:
             self._recount(before, record)
-        else:
-            if before is not None:
-                self._count(before, -1)
-                self._count_open(before, -1)
-            if record is not None:
-                self._count(record, 1)
-                self._count_open(record, 1)
+        elif before is not None:
+            self._count(before, -1)
+        elif record is not None:
+            self._count(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
             _move(seed_id, self.outdated, self.erased)
@@ -169,44 +157,23 @@ class State:
             self.archived[record.progress.status] -= 1
 
     def _count(self, record: Record, sign: int) -> None:
-        if record.seed is None:
-            for fact in record.facts():
-                self.orphans[fact.author] += sign
-                self.orphans_total += sign
-                if not self.orphans[fact.author]:
-                    del self.orphans[fact.author]
-        else:
-            self.counts[record.progress.status] += sign
-            self.totals[FactKind.BID] += sign * len(record.bids)
-            for entry in record.others:
-                self.totals[entry.fact.kind] += sign
-
-    def _count_open(self, record: Record, sign: int) -> None:
-        """Archived seeds count as well: whether one is open is a matter of what was said, not of where it is kept."""
-        creator = _creator_of_open(record)
-        if creator is not None:
-            self.open_seeds[creator] += sign
-            if not self.open_seeds[creator]:
-                del self.open_seeds[creator]
+        self.counts[record.progress.status] += sign
+        self.totals[FactKind.BID] += sign * len(record.bids)
+        for fact in record.others:
+            self.totals[fact.kind] += sign
 
     def _recount(self, before: Record, after: Record) -> None:
         """The same as counting one out and the other in, by what differs."""
         if before.progress.status is not after.progress.status:
             self.counts[before.progress.status] -= 1
             self.counts[after.progress.status] += 1
-        if before.bids is not after.bids:
-            self.totals[FactKind.BID] += len(after.bids) - len(before.bids)
+        self.totals[FactKind.BID] += len(after.bids) - len(before.bids)
         if before.others is not after.others:
             start, end = _differing(before.others, after.others)
-            for entry in before.others[start : len(before.others) - end]:
-                self.totals[entry.fact.kind] -= 1
-            closing = False
-            for entry in after.others[start : len(after.others) - end]:
-                self.totals[entry.fact.kind] += 1
-                closing = closing or entry.fact.kind in _CLOSING
-            if closing or len(after.others) <= len(before.others):
-                self._count_open(before, -1)
-                self._count_open(after, 1)
+            for fact in before.others[start : len(before.others) - end]:
+                self.totals[fact.kind] -= 1
+            for fact in after.others[start : len(after.others) - end]:
+                self.totals[fact.kind] += 1
 
     def hash_pending(self) -> int:
         """How many seeds have changed since their last hashing."""
@@ -237,12 +204,8 @@ class State:
         self.records = records
         self.counts.clear()
         self.totals.clear()
-        self.open_seeds.clear()
-        self.orphans.clear()
-        self.orphans_total = 0
         for record in records.values():
             self._count(record, 1)
-            self._count_open(record, 1)
         self._dirty = {}
         self._accumulator = Accumulator(1 if accumulated is None else accumulated)
         if accumulated is None:
@@ -260,24 +223,13 @@ def _move(seed_id: str, from_: set[str], to: set[str]) -> None:
         to.add(seed_id)
 
 
-def _creator_of_open(record: Record) -> str | None:
-    """The author of a signed seed about which it has not said its last word yet."""
-    seed = record.seed
-    if seed is None or not seed.signed:
-        return None
-    for entry in record.others:
-        if entry.fact.kind in _CLOSING and entry.fact.author == seed.author:
-            return None
-    return seed.author
-
-
-def _differing(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> tuple[int, int]:
-    """How many entries at the beginning, and of the others at the end, state the same facts."""
+def _differing(one: tuple[Fact, ...], other: tuple[Fact, ...]) -> tuple[int, int]:
+    """How many facts at the beginning, and of the others at the end, are the same."""
     shorter = min(len(one), len(other))
     start = end = 0
-    while start < shorter and one[start].fact is other[start].fact:
+    while start < shorter and one[start] is other[start]:
         start += 1
-    while end < shorter - start and one[-1 - end].fact is other[-1 - end].fact:
+    while end < shorter - start and one[-1 - end] is other[-1 - end]:
         end += 1
     return start, end
 
@@ -286,73 +238,49 @@ def rehash(accumulator: Accumulator, seed_id: str, before: Record | None, after:
     """Put a seed as it is in the place of the seed as it was: some 50 µs."""
     if before is after:
         return
-    if before is not None and before.seed is not None:
+    if before is not None:
         accumulator.remove(leaf(seed_id, before))
-    if after is not None and after.seed is not None:
+    if after is not None:
         accumulator.add(leaf(seed_id, after))
 
 
 def leaf(seed_id: str, record: Record) -> bytes:
-    """What the state hash covers of one seed: the seed, its bids, the other facts that count, and the progress.
+    """What the state hash covers of one seed: the seed, its claimed bids, steps and work, and the progress.
 
-    Not what waits or is void: how much of that is in memory depends on what came when. The heads of the feeds say that
-    the same was heard.
+    Not the other bids: those that came when all was over are not kept. Of a disputed seed only that it is so.
     """
-    others = record.others
-    if not all(entry.effective for entry in others):
-        others = tuple(entry for entry in others if entry.effective)
-        record = Record(record.seed, record.bids, others, record.progress)
-    return seed_id.encode() + b"\0" + _encode_leaf(record)
-
-
-def insert_bid(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
-    """The bids of a record with one more, in their order."""
-    order = bid_order(entry.fact)
-    if not entries or bid_order(entries[-1].fact) <= order:
-        return (*entries, entry)
-    at = bisect.bisect(entries, order, key=lambda known: bid_order(known.fact))
-    return (*entries[:at], entry, *entries[at:])
-
-
-def insert_other(entries: tuple[Entry, ...], entry: Entry) -> tuple[Entry, ...]:
-    """The other facts of a record with one more, in their order."""
-    order = other_order(entry.fact)
-    if not entries or other_order(entries[-1].fact) <= order:
-        return (*entries, entry)
-    at = bisect.bisect(entries, order, key=lambda known: other_order(known.fact))
-    return (*entries[:at], entry, *entries[at:])
+    if record.progress.status is SeedStatus.DISPUTED:
+        return seed_id.encode() + b"\0disputed"
+    covered = Record(record.seed, tuple(claimed_bids(record)), record.others, record.progress)
+    return seed_id.encode() + b"\0" + _encode_leaf(covered)
 
 
 def apply(state: State, event: SeedEvent) -> None:
     """Make an event so. Total: an event that does not fit the state changes what fits and raises nothing."""
     before = state.records.get(event.seed_id, EMPTY)
     if event.decided is not None and event.decided[0] is before:
-        state.replace(event.seed_id, event.decided[1])
-        return
-    judgements = dict(event.judgements)
-    seed, bids, others = before.seed, before.bids, before.others
-    if event.removed:
-        removed = frozenset(event.removed)
-        seed = None if seed is not None and seed.key in removed else seed
-        bids = tuple(entry for entry in bids if entry.fact.key not in removed)
-        others = tuple(entry for entry in others if entry.fact.key not in removed)
-    fact = event.fact
-    if fact is not None:
-        judgement = judgements.pop(fact.key, EFFECTIVE)
-        if fact.kind is FactKind.SEED:
-            seed = fact
-        elif fact.kind is FactKind.BID:
-            bids = insert_bid(bids, Entry(fact, judgement))
-        else:
-            others = insert_other(others, Entry(fact, judgement))
-    if judgements:
-        bids = _judged(bids, judgements)
-        others = _judged(others, judgements)
-    empty = seed is None and not bids and not others
-    state.replace(event.seed_id, None if empty else Record(seed, bids, others, event.progress))
+        after = event.decided[1]
+    else:
+        added = event.added if event.fact is None else (*event.added, event.fact)
+        after = _changed(before, frozenset(event.removed), added, event.progress)
+    state.replace(event.seed_id, None if after.seed is None else after)
 
 
-def _judged(entries: tuple[Entry, ...], judgements: dict[str, Judgement]) -> tuple[Entry, ...]:
-    return tuple(
-        Entry(entry.fact, judgements[entry.fact.key]) if entry.fact.key in judgements else entry for entry in entries
-    )
+def _changed(before: Record, removed: frozenset[str], added: tuple[Fact, ...], progress: Progress) -> Record:
+    gone = removed | {fact.ref for fact in added}
+    kept = [fact for fact in before.facts() if fact.ref not in gone] if gone else list(before.facts())
+    return assembled((*kept, *added), progress)
+
+
+def assembled(facts: Iterable[Fact], progress: Progress) -> Record:
+    """The record of these facts, all of which count."""
+    seeds: list[Fact] = []
+    bids: list[Fact] = []
+    others: list[Fact] = []
+    for fact in facts:
+        kind = fact.kind
+        (seeds if kind is FactKind.SEED else bids if kind is FactKind.BID else others).append(fact)
+    seeds.sort(key=other_order)
+    bids.sort(key=bid_order)
+    others = sorted((*others, *seeds[1:]), key=other_order)
+    return Record(seeds[0] if seeds else None, tuple(bids), tuple(others), progress)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.commands import Received
+from crabnet.core.core import IMPORTED
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.records import BODY_TYPES, Via
 from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId
@@ -19,7 +20,7 @@ from crabnet.errors import Reason
 from crabnet.node.node import Node
 from crabnet.protocol.canonical import JsonObject
 
-SOURCE: Final = "import"
+SOURCE: Final = IMPORTED
 _FACTS: Final = frozenset({FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE})
 _ACCEPTED: Final = "envelope_accepted"
 _COUNTED: Final = {

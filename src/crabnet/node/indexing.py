@@ -4,29 +4,88 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import trio
 
 from crabnet import limits
-from crabnet.core.effects import Serve, Sleep
-from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, decode_frame, envelopes_of_frame
+from crabnet.core.effects import Serve
+from crabnet.core.held import HeldRow, Role
+from crabnet.core.records import envelopes_of_frame
+from crabnet.domain.model import FactKind
 from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
-from crabnet.protocol.fork_proof import choose_pair, envelopes_of
+from crabnet.protocol.fork_proof import choose_pair
 from crabnet.protocol.replay import SeenWindow
-from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 
+_BIDS: Final = (FactKind.BID.value,)
+_OTHERS: Final = tuple(kind.value for kind in FactKind if kind is not FactKind.BID)
 
-def forks_namespace(namespace: str) -> str:
-    """The key under which the index keeps evidence of forks, apart from what stands in feeds."""
-    return f"{namespace}\0forks"
+
+def entry_of(namespace: str, row: HeldRow, position: FramePosition, record_no: int) -> FeedEntry:
+    """What the index keeps of an envelope."""
+    kind = "" if row.kind is None else row.kind.value
+    return FeedEntry(
+        namespace,
+        row.author,
+        row.seq,
+        row.envelope_id,
+        position,
+        record_no,
+        row.seed_id,
+        kind,
+        row.parent,
+        int(row.role),
+    )
+
+
+def _row_of(entry: FeedEntry) -> HeldRow:
+    kind = FactKind(entry.kind) if entry.kind else None
+    return HeldRow(entry.author, entry.seq, entry.envelope_id, entry.about, kind, entry.parent, Role(entry.role))
+
+
+class _Fresh:
+    """Envelopes that are not in the index yet: a few hundred milliseconds' worth."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[HeldRow, bytes]] = {}
+        self.places: dict[tuple[str, int], str] = {}
+        self._about: dict[str, dict[str, HeldRow]] = {}
+
+    def add(self, row: HeldRow, raw: bytes) -> None:
+        self.rows[row.envelope_id] = (row, raw)
+        self.places.setdefault((row.author, row.seq), row.envelope_id)
+        if row.seed_id:
+            self._about.setdefault(row.seed_id, {})[row.envelope_id] = row
+
+    def about(self, seed_id: str) -> Iterable[HeldRow]:
+        return self._about.get(seed_id, {}).values()
+
+    def of(self, author: str, seq: int) -> list[HeldRow]:
+        return [row for row, _ in self.rows.values() if row.author == author and row.seq >= seq]
+
+    def forget(self, row: HeldRow) -> None:
+        known = self.rows.get(row.envelope_id)
+        if known is None or known[0] is not row:
+            return
+        del self.rows[row.envelope_id]
+        if self.places.get((row.author, row.seq)) == row.envelope_id:
+            del self.places[row.author, row.seq]
+        about = self._about.get(row.seed_id, {})
+        about.pop(row.envelope_id, None)
+        if not about:
+            self._about.pop(row.seed_id, None)
 
 
 class History:
-    """Stored envelopes by feed position. ``flush`` and ``read`` block on the disk and are safe in worker threads."""
+    """Stored envelopes by feed position, by seed and by id: the ``Held`` of a node. Safe in worker threads.
+
+    Methods may block on the disk, and raise RefusedError or StorageFailedError, which are the index's alone.
+    """
 
     def __init__(self, ledger: Ledger, index: FeedIndex, namespace: str) -> None:
         self._ledger = ledger
@@ -34,6 +93,7 @@ class History:
         self._namespace = namespace
         self._lock = threading.Lock()
         self._queue: list[Durable] = []
+        self._fresh = _Fresh()
         self._lsn = ledger.last_lsn
         self._reading = threading.Lock()
         self._frames: OrderedDict[FramePosition, list[bytes]] = OrderedDict()
@@ -48,47 +108,67 @@ class History:
                     self._lsn = durable.stretches[-1].position.lsn
 
     def flush(self) -> None:
-        """Write what was noted to the index. Raises RefusedError, StorageFailedError of the index alone."""
+        """Write what was noted to the index."""
         with self._lock:
             noted, self._queue = self._queue, []
             lsn = self._lsn
-        if noted:
-            self._index.add_many(self._entries(noted), lsn, self._sleepers(noted))
+        if not noted:
+            return
+        self._index.add_many(self._entries(noted), lsn)
+        with self._lock:
+            for durable in noted:
+                for place in durable.effects.places:
+                    self._fresh.forget(place.row)
 
     def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
         for durable in noted:
             for place in durable.effects.places:
-                namespace = forks_namespace(self._namespace) if place.fork else self._namespace
-                yield FeedEntry(namespace, place.author, place.seq, place.envelope_id, *durable.place(place.record_no))
+                yield entry_of(self._namespace, place.row, *durable.place(place.record_no))
 
-    def _sleepers(self, noted: list[Durable]) -> Iterator[Sleeper]:
-        for durable in noted:
-            for each in durable.effects.dormancy:
-                if isinstance(each, Sleep):
-                    yield Sleeper(self._namespace, each.author, each.seq, each.envelope_id, each.parent)
-                else:
-                    yield Sleeper(self._namespace, each.author, each.seq, branch=each.branch)
+    def add(self, row: HeldRow, raw: bytes) -> None:
+        """See ``Held``."""
+        with self._lock:
+            self._fresh.add(row, raw)
 
-    def asleep(self, parent: str, after: tuple[str, int]) -> tuple[list[bytes], tuple[str, int] | None]:
-        """Some of the envelopes that wait for ``parent``, behind a place (author, seq), and where to go on, if so.
+    def id_at(self, author: str, seq: int) -> str | None:
+        """See ``Held``."""
+        with self._lock:
+            fresh = self._fresh.places.get((author, seq))
+        if fresh is not None:
+            return fresh
+        entries = self._index.find(self._namespace, author, seq, 1)
+        return entries[0].envelope_id if entries and entries[0].seq == seq else None
 
-        At most SYNC_RESPONSE_BYTES_MAX but at least one, if there is one.
-        """
-        self.flush()
+    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+        """See ``Held``."""
+        with self._lock:
+            fresh = self._fresh.rows.get(envelope_id)
+        if fresh is not None and fresh[0].seed_id == seed_id:
+            return fresh
+        entry = self._index.find_about(self._namespace, seed_id, envelope_id)
+        if entry is None:
+            return None
         with self._reading:
-            rows = self._index.asleep(self._namespace, parent, after, limits.SLEEPERS_WOKEN_AT_ONCE)
-            found: list[bytes] = []
-            size = 0
-            for row in rows:
-                raw = self._frame(row.position)[row.record_no]
-                size += len(raw)
-                if found and size > limits.SYNC_RESPONSE_BYTES_MAX:
-                    break
-                found.append(raw)
-        if len(found) == len(rows) < limits.SLEEPERS_WOKEN_AT_ONCE:
-            return found, None
-        last = rows[len(found) - 1]
-        return found, (last.author, last.seq)
+            return _row_of(entry), self._frame(entry.position)[entry.record_no]
+
+    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+        """See ``Held``."""
+        entries = self._index.all_about(self._namespace, seed_id, _BIDS if bids else _OTHERS, Role.MAY)
+        rows = {entry.envelope_id: _row_of(entry) for entry in entries}
+        with self._lock:
+            rows.update({row.envelope_id: row for row in self._fresh.about(seed_id)})
+        return [row for row in rows.values() if (row.kind is FactKind.BID) is bids and row.role is Role.MAY]
+
+    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+        """See ``Held``."""
+        found = {(entry.seq, entry.about) for entry in self._index.find_from(self._namespace, author, seq, limit)}
+        with self._lock:
+            found.update((row.seq, row.seed_id) for row in self._fresh.of(author, seq) if row.role)
+        return sorted(found)[:limit]
+
+    def bids_of(self, seed_id: str, author: str) -> int:
+        """See ``Held``."""
+        return sum(row.author == author for row in self.about(seed_id, bids=True))
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""
@@ -121,18 +201,18 @@ class History:
         """The document that proves a fork of the author at ``seq``, None if two envelopes for it are not stored."""
         self.flush()
         raws: list[bytes] = []
-        for namespace in (self._namespace, forks_namespace(self._namespace)):
-            for entry in self._index.find(namespace, author, seq, 2 * limits.FORK_PROOFS_PER_FEED_MAX):
-                if entry.seq != seq:
-                    break
-                record = decode_frame(self._ledger.read_frame(entry.position))[entry.record_no]
-                if isinstance(record, ProofRecord):
-                    raws += envelopes_of(bytes(record.raw))
-                elif not isinstance(record, ArchiveRecord | FactRecord):
-                    raws.append(bytes(record.raw))
+        with self._reading:
+            for entry in self._index.find(self._namespace, author, seq, limits.FORK_EVIDENCE_MAX):
+                if entry.seq == seq:
+                    raws.append(self._frame(entry.position)[entry.record_no])
         admission = Admission(AdmissionPolicy(self._namespace), SeenWindow(ttl_s=0, capacity=0))
         evidence = choose_pair(raws, admission)
         return None if evidence is None else evidence.document()
+
+    def named(self, seed_id: str, envelope_id: str) -> bytes | None:
+        """An envelope about a seed, by its id."""
+        found = self.envelope(seed_id, envelope_id)
+        return None if found is None else found[1]
 
     def _frame(self, position: FramePosition) -> list[bytes]:
         """The envelopes of a frame. Feeds share frames, so those read lately are kept."""

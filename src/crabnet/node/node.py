@@ -38,7 +38,6 @@ from crabnet.node.committer import Committer
 from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.failures import failure_of
 from crabnet.node.framing import Durable
-from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.remembering import PeerKeeper, PeersFile
@@ -49,7 +48,6 @@ from crabnet.node.signatures import Signatures
 from crabnet.node.store import Store, open_store
 from crabnet.node.verifier import processors
 from crabnet.node.views import find_seeds
-from crabnet.node.waking import Waker
 from crabnet.node.watching import Watch
 from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig, task_of
 from crabnet.settings import Settings
@@ -249,7 +247,7 @@ class Node:
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self._last_ms = store.last_ms
         self._verify_all = store.verifier
-        self.history = History(store.ledger, store.index, settings.namespace)
+        self.history = store.history
         self.events = await trio.to_thread.run_sync(
             open_events, self.files, settings, self.node_id, role, self.clock_ms()
         )
@@ -258,7 +256,6 @@ class Node:
         )
         self._stack.push_async_callback(self._close_events)
         self.committer = Committer(store.ledger, self._release)
-        self.waker = Waker(self.core, self.history, self.committer, self.reporter.notify, self.clock_ms)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         self._stack.callback(runner.close)
@@ -353,7 +350,7 @@ class Node:
             jobs.start_soon(self._watched, job)
 
     def _jobs(self) -> list[Callable[[], Awaitable[None]]]:
-        always: list[Callable[[], Awaitable[None]]] = [self._write_events, self.outbox.run, self.waker.run]
+        always: list[Callable[[], Awaitable[None]]] = [self._write_events, self.outbox.run]
         if not self.listen:
             return always
         report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
@@ -441,8 +438,6 @@ class Node:
         self.history.note(durable)
         for item in durable:
             effects = item.effects
-            if effects.roused:
-                self.waker.rouse()
             for notice in effects.notices:
                 self.reporter.notify(notice.kind, notice.fields)
             for send in effects.sends:
@@ -450,7 +445,9 @@ class Node:
             for serve in effects.serves:
                 self.serving.put(serve)
             for proof in effects.proofs:
-                self.serving.put_proof(proof)
+                self.serving.put_single(proof)
+            for named in effects.serves_named:
+                self.serving.put_single(named)
             for claim in effects.ended_claims:
                 self.workshop.ended(claim)
 

@@ -262,7 +262,7 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         "results": state.totals[FactKind.RESULT],
         "feeds": len(replica.feeds),
         "parked": len(replica.parking),
-        "orphans": state.orphans_total,
+        "lacking": len(replica.parking.lacking()),
         "seen": len(replica.seen),
         "peers": len(node.core.neighbours.peers.confirmed()),
         "clock_ahead_ms": node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,

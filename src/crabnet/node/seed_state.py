@@ -31,7 +31,7 @@ def seed_state(record: Record, now_s: int) -> SeedState:
     """The state of a seed whose definition is known."""
     if record.definition is None:
         raise ValueError("a seed without definition is not shown")
-    bodies = [entry.fact.body for entry in record.others if entry.effective]
+    bodies = [fact.body for fact in record.others]
     return SeedState(
         seed=record.definition,
         status=status_at(record, now_s),

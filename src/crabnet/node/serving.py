@@ -11,7 +11,7 @@ import trio
 from crabnet import limits
 from crabnet.core.commands import Answered
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, FieldValue, Serve, ServeProof
+from crabnet.core.effects import Effects, FieldValue, Serve, ServeNamed, ServeProof
 from crabnet.errors import CrabnetError, NetworkError
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox, steady_ms
@@ -31,6 +31,10 @@ class Reader(Protocol):
 
     def proof(self, author: str, seq: int) -> bytes | None:
         """The proof of a fork."""
+        ...
+
+    def named(self, seed_id: str, envelope_id: str) -> bytes | None:
+        """An envelope about a seed, by its id."""
         ...
 
 
@@ -95,7 +99,7 @@ class Serving:
         self._pace = Pace(paces.bytes_per_s, steady_ms())
         self._peer_bytes_per_s = paces.peer_bytes_per_s
         self._lines: OrderedDict[str, _Line] = OrderedDict()
-        self._proofs: OrderedDict[ServeProof, None] = OrderedDict()
+        self._singles: OrderedDict[ServeProof | ServeNamed, None] = OrderedDict()
         self._wake = trio.Event()
         self.dropped = 0
         self.envelopes = 0
@@ -113,11 +117,11 @@ class Serving:
             self.dropped += 1
         self._wake.set()
 
-    def put_proof(self, serve: ServeProof) -> None:
-        """Queue the proof of a fork for a neighbour that asked for it."""
-        self._proofs[serve] = None
-        if len(self._proofs) > limits.SERVES_WAITING_MAX:
-            self._proofs.popitem(last=False)
+    def put_single(self, serve: ServeProof | ServeNamed) -> None:
+        """Queue the proof of a fork, or an envelope that others rest on, for a neighbour that asked for it."""
+        self._singles[serve] = None
+        if len(self._singles) > limits.SERVES_WAITING_MAX:
+            self._singles.popitem(last=False)
             self.dropped += 1
         self._wake.set()
 
@@ -138,9 +142,11 @@ class Serving:
     async def _round(self) -> float | None:
         """Some answers for each neighbour; how long to wait until the next round, None if nobody waits."""
         soonest_ms: float | None = None
-        while self._proofs:
-            proof, _ = self._proofs.popitem(last=False)
-            await self._send_proof(proof)
+        while self._singles and not (wait_ms := self._pace.wait_ms(steady_ms())):
+            single, _ = self._singles.popitem(last=False)
+            await self._send_single(single)
+        if self._singles:
+            soonest_ms = wait_ms
         for to, line in list(self._lines.items()):
             if not line.waiting:
                 continue
@@ -178,8 +184,7 @@ class Serving:
         feed = self._core.replica.feeds.get(serve.author)
         sent, sent_bytes, last = 0, 0, serve.from_seq - 1
         for seq, envelope_id, raw in stored:
-            standing = feed.entry(seq)
-            if seq > feed.head_seq or (standing is not None and standing.id != envelope_id):
+            if seq > feed.head_seq or feed.in_window(seq) not in {None, envelope_id}:
                 continue
             try:
                 for datagram in self._outbox.sent.split(raw, steady_ms()):
@@ -200,14 +205,18 @@ class Serving:
             )
         return last
 
-    async def _send_proof(self, serve: ServeProof) -> None:
+    async def _send_single(self, serve: ServeProof | ServeNamed) -> None:
         try:
-            document = await trio.to_thread.run_sync(self._history.proof, serve.author, serve.seq)
+            if isinstance(serve, ServeProof):
+                found = await trio.to_thread.run_sync(self._history.proof, serve.author, serve.seq)
+            else:
+                found = await trio.to_thread.run_sync(self._history.named, serve.seed_id, serve.envelope_id)
         except CrabnetError as error:
             self._failed(error)
             return
-        if document is not None:
-            await self._outbox.send_raw(self._outbox.sent.split(document, steady_ms()), parse_address(serve.to))
+        if found is not None:
+            self._pace.spend(len(found))
+            await self._outbox.send_raw(self._outbox.sent.split(found, steady_ms()), parse_address(serve.to))
 
     def _failed(self, error: CrabnetError) -> None:
         self._notify("job_failed", {"job": "serve", "reason": error.reason.value, "detail": error.message})

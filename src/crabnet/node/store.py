@@ -13,22 +13,23 @@ from pathlib import Path
 import msgspec
 
 from crabnet.core.core import Core
+from crabnet.core.held import HeldRow, NothingHeld
 from crabnet.core.records import (
     EnvelopeRecord,
     ForkRecord,
-    ProofRecord,
     Record,
-    WokenRecord,
     decode_frame,
     envelope_of,
+    held_row,
     is_frame_of_records,
+    stated_by,
 )
 from crabnet.core.snapshot import restore
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.node.baseline import import_baseline
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
-from crabnet.node.indexing import forks_namespace
+from crabnet.node.indexing import History, entry_of
 from crabnet.node.risk_mark import RiskMark
 from crabnet.node.verifier import ParallelVerifier
 from crabnet.protocol.identity import Signer
@@ -36,7 +37,7 @@ from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive import Archive, SegmentInfo
 from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
-from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
@@ -60,6 +61,7 @@ class Store:
     ledger: Ledger
     core: Core
     index: FeedIndex
+    history: History
     archive: Archive
     risk_mark: RiskMark
     copied: bool
@@ -118,6 +120,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         verifier = ParallelVerifier()
         undo.callback(verifier.close)
         core = Core(core_config(settings), signer, entropy, verifier)
+        core.replica.held = NothingHeld()
         replayed = _restore(core, ledger)
         mark = RiskMark(files, settings.data_dir)
         origin = Origin(files, settings.data_dir, (KEY_FILE, Layout(settings.data_dir).journal.name))
@@ -134,11 +137,14 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         last_ms = max(written_ms, core.replica.replayed_until_s * 1000) or None
         left_out = import_baseline(core, ledger, now_ms)
         index = _open_index(files, settings, ledger)
+        history = History(ledger, index, settings.namespace)
+        core.replica.held = history
         undo.pop_all()
     return Store(
         ledger,
         core,
         index,
+        history,
         archive,
         mark,
         copied,
@@ -218,51 +224,28 @@ def _demand_namespace(core: Core, held: object) -> None:
 def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
     index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
     entries: list[FeedEntry] = []
-    sleepers: list[Sleeper] = []
     if index.last_lsn < ledger.last_lsn:
         # What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
         layout = Layout(settings.data_dir)
         for frame in walk_journal(files, layout, is_frame_of_records, after_lsn=index.last_lsn):
             if not isinstance(frame, Frame) or not index.last_lsn < frame.lsn <= ledger.last_lsn:
                 continue
-            records = decode_frame(frame.payload)
-            entries.extend(index_entries(records, frame, settings.namespace))
-            sleepers.extend(sleepers_of(records, settings.namespace))
+            entries.extend(index_entries(decode_frame(frame.payload), frame, settings.namespace))
             if len(entries) >= _INDEX_BATCH:
-                index.add_many(entries, frame.lsn, sleepers)
-                entries, sleepers = [], []
+                index.add_many(entries, frame.lsn)
+                entries = []
     if entries or index.last_lsn < ledger.last_lsn:
-        index.add_many(entries, ledger.last_lsn, sleepers)
+        index.add_many(entries, ledger.last_lsn)
     return index
-
-
-def sleepers_of(records: list[Record], namespace: str) -> Iterator[Sleeper]:
-    """Whose facts sleep after these records, and whose do not any more."""
-    for record in records:
-        if isinstance(record, EnvelopeRecord) and record.fact is None and (record.cut is not None or record.asleep):
-            meta = envelope_of(record).meta
-            if record.cut is not None:
-                yield Sleeper(namespace, meta.from_, meta.seq, branch=True)
-        elif isinstance(record, WokenRecord):
-            meta = envelope_of(record).meta
-            yield Sleeper(namespace, meta.from_, meta.seq)
-        else:
-            continue
-        if record.asleep:
-            yield Sleeper(namespace, meta.from_, meta.seq, meta.id, record.asleep)
 
 
 def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
     """Where the feed envelopes of a frame lie, and its evidence of forks."""
     for record_no, record in enumerate(records):
         if isinstance(record, EnvelopeRecord) and record.fact is None:
-            meta = envelope_of(record).meta
-            yield FeedEntry(namespace, meta.from_, meta.seq, meta.id, frame.position, record_no)
+            envelope = envelope_of(record)
+            row = held_row(record, envelope, stated_by(envelope))
+            yield entry_of(namespace, row, frame.position, record_no)
         elif isinstance(record, ForkRecord):
-            author = envelope_of(record).meta.from_
-            proof = record.proof
-            yield FeedEntry(forks_namespace(namespace), author, proof.seq, proof.loser, frame.position, record_no)
-        elif isinstance(record, ProofRecord):
-            proof = record.proof
-            at = (forks_namespace(namespace), record.author, proof.seq)
-            yield FeedEntry(*at, proof.loser, frame.position, record_no)
+            meta = envelope_of(record).meta
+            yield entry_of(namespace, HeldRow(meta.from_, meta.seq, meta.id), frame.position, record_no)

@@ -11,8 +11,8 @@ import msgspec
 
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.sweeper import lease_of
-from crabnet.domain.lifecycle import Record, counting_bids, status_at
-from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
+from crabnet.domain.model import Acknowledgement, Body, Claim, Run, SeedStatus, Settlement, TaskResult
 from crabnet.node.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
@@ -79,7 +79,7 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
         claim_deadline_ts=seed.claim_deadline_s,
         attempt=progress.attempt,
         version=progress.version,
-        bid_count=sum(entry.effective for entry in record.bids),
+        bid_count=len(record.bids),
         note=progress.note,
         **_run_view(record),
     )
@@ -89,7 +89,7 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
 def _run_view(record: Record) -> JsonObject:
     """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
     progress = record.progress
-    begun = next((entry.fact.body for entry in record.others if entry.fact.key == progress.run_id), None)
+    begun = next((fact.body for fact in record.others if fact.key == progress.run_id), None)
     started_at = None if begun is None else begun.created_at
     running = progress.status is SeedStatus.RUNNING
     heard_at = progress.renewed_at if progress.renewed_at is not None else started_at
@@ -116,17 +116,15 @@ IsEquivocator = Callable[[str], bool]
 def seed_details(record: Record, now_s: int, is_equivocator: IsEquivocator) -> JsonObject:
     """A seed with everything said about it."""
     counting = {fact.key for fact in counting_bids(record)}
-    claimed = {
-        entry.fact.body.bid_id for entry in record.others if isinstance(entry.fact.body, Claim) and entry.effective
-    }
+    claimed = {fact.ref for fact in claimed_bids(record)}
     bids: list[JsonValue] = [
         {
-            **body_view(entry.fact.body),
-            "counts": entry.fact.key in counting,
-            "claimed": entry.fact.key in claimed,
-            "equivocator": is_equivocator(entry.fact.author),
+            **body_view(fact.body),
+            "counts": fact.key in counting,
+            "claimed": fact.ref in claimed,
+            "equivocator": is_equivocator(fact.author),
         }
-        for entry in record.bids
+        for fact in record.bids
     ]
     return {
         "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
@@ -135,6 +133,7 @@ def seed_details(record: Record, now_s: int, is_equivocator: IsEquivocator) -> J
         "runs": _bodies(record, Run),
         "results": _bodies(record, TaskResult),
         "settlements": _bodies(record, Settlement),
+        "acknowledgements": _bodies(record, Acknowledgement),
     }
 
 
@@ -145,13 +144,12 @@ def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
 def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
     return [
         {
-            **body_view(entry.fact.body),
-            "verdict": entry.judgement.verdict.value,
-            "reason": None if entry.judgement.reason is None else entry.judgement.reason.value,
-            "signed": entry.fact.signed,
+            **body_view(fact.body),
+            "envelope_id": fact.envelope or None,
+            "signed": fact.signed,
         }
-        for entry in record.others
-        if isinstance(entry.fact.body, body_type)
+        for fact in record.others
+        if isinstance(fact.body, body_type)
     ]
 
 

@@ -14,14 +14,13 @@ from typing import Final
 
 import msgspec
 
+from crabnet.core.held import NothingHeld
 from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
-    ProofRecord,
     Record,
     SegmentRow,
-    WokenRecord,
     decode_frame,
     envelope_of,
     event_row,
@@ -31,6 +30,8 @@ from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
 from crabnet.domain.decision import decide
+from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.model import FINAL
 from crabnet.domain.state import Observe, leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.limits import AUDIT_NOTES_MAX, AUDIT_RETRIES
@@ -203,7 +204,7 @@ class _Audit:
             for seed_id, record in archived:
                 total.add(leaf(seed_id, record))
             state.load(records, total.value())
-        replica.feeds.load(replica.feeds.all())
+        replica.feeds.load(replica.feeds.all(), None)
 
     def _begin(self) -> None:
         """Choose what the replay starts from."""
@@ -312,7 +313,7 @@ class _Audit:
             self._break(frame.lsn, frame.hash)
             return
         for record in records:
-            if isinstance(record, EnvelopeRecord | ForkRecord | ProofRecord | WokenRecord):
+            if isinstance(record, EnvelopeRecord | ForkRecord):
                 envelope_id, wrong = self._checker.check(record)
                 if wrong:
                     index = FRAME_PREFIX_BYTES + max(0, frame.payload.find(bytes(record.raw)))
@@ -330,12 +331,16 @@ class _Audit:
 
     def _redecide(self, replica: Replica, record: Record, lsn: int) -> None:
         """Note a decision that this version would not make: its rules may have changed, or somebody changed history."""
-        if not isinstance(record, EnvelopeRecord) or record.cut is not None or record.thawed or record.asleep:
+        if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.thawed:
             return
         fact = record_fact(record, envelope_of(record))
-        if fact is None:
+        before = EMPTY if fact is None else replica.state.records.get(fact.seed_id, EMPTY)
+        if fact is None or before.progress.status in FINAL:
             return
-        decision = decide(replica.state, Observe(fact), record.at_s)
+        parent = before.find(fact.rests_on) if fact.rests_on else None
+        own = sum(bid.author == fact.author for bid in before.bids)
+        seeds = len(replica.feeds.get(fact.author).open_seeds)
+        decision = decide(replica.state, Observe(fact, parent, seeds, own), record.at_s)
         if tuple(map(event_row, decision.events)) != record.events:
             self._report.otherwise += 1
             if self._report.otherwise <= AUDIT_NOTES_MAX:
@@ -399,4 +404,6 @@ class _Audit:
 
 def new_replica(namespace: str) -> Replica:
     """An empty replica that replays and keeps no window of seen messages."""
-    return Replica(AdmissionPolicy(namespace), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=0)
+    replica = Replica(AdmissionPolicy(namespace), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=0)
+    replica.held = NothingHeld()
+    return replica

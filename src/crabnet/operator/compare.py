@@ -10,9 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from crabnet.core.held import NothingHeld
 from crabnet.core.records import Via, decode_frame
 from crabnet.core.replica import Replica
-from crabnet.core.sleepers import Sleepers
 from crabnet.core.snapshot import restore
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import leaf
@@ -154,7 +154,7 @@ def _seed_state(seed_id: str, record: Record) -> SeedState:
         progress.status.value,
         progress.attempt,
         len(record.bids),
-        1 + len(record.bids) + sum(entry.effective for entry in record.others),
+        1 + len(record.bids) + len(record.others),
         progress.claimed_by,
         progress.result_id,
         hashlib.sha256(leaf(seed_id, record)).hexdigest()[:32],
@@ -183,6 +183,7 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
     replica = _scratch(
         _namespace_of((found.state.header, found.bak.header), namespace_of(files, found.layout) or namespace)
     )
+    replica.held = NothingHeld()
     if base is not None and base.header is not None:
         restore(replica, read_rows(files, base))
     last = found.journal.last_lsn if until_lsn is None else min(until_lsn, found.journal.last_lsn)
@@ -211,11 +212,9 @@ def _load_export(files: Files, name: str, path: Path) -> Side:
     if not header.is_full:
         heads = {author: (entry.seq, entry.id) for author, entry in header.heads.items()}
         return Side(name, header.namespace, "", heads, {}, partial=True)
-    sleepers = Sleepers(replica)
     for raw in read_entries(files, export):
-        for applied in replica.receive(raw, header.created_at, via=Via.IMPORT):
-            sleepers.keep(applied, applied.raw)
-        sleepers.wake(header.created_at)
+        replica.receive(raw, header.created_at, via=Via.IMPORT)
+        replica.settle_all(header.created_at)
     return _side(name, replica)
 
 

@@ -9,19 +9,19 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, WokenRecord, envelope_of, record_fact
+from crabnet.core.records import EnvelopeRecord, ForkRecord, envelope_of, record_fact
 from crabnet.errors import DataDirDamagedError
 from crabnet.limits import ENVELOPE_BYTES_MAX
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Admitted
 from crabnet.protocol.canonical import parse_object
 from crabnet.protocol.envelope import EnvelopeMeta, shape
 from crabnet.protocol.feed import Feeds, Place
-from crabnet.protocol.fork_proof import ProofRefusedError, verify_proof
 from crabnet.protocol.replay import SeenWindow
 
 _ENVELOPE_START: Final = b'{"meta":{'
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 _ID: Final = re.compile(rb'"id":"([0-9a-f]{64})"')
+_ID_BYTES: Final = 32
 _ANY_AGE_S: Final = 2**62
 
 
@@ -42,8 +42,8 @@ class FeedChain(Struct, frozen=True):
     seq: int
     id: str
     whole: bool
-    forks: int
-    """Proofs that the author signed two envelopes for one place."""
+    end: int
+    """The place for which the author signed two envelopes, before which the feed ends; 0 if none is known."""
 
 
 class EnvelopeChecker:
@@ -57,6 +57,21 @@ class EnvelopeChecker:
         self._broken: set[str] = set()
         self._holes = 0
         self._holes_known: dict[str, int] = {}
+        self._ids: dict[str, bytearray] = {}
+        self._evidence: tuple[str, int, str] = ("", 0, "")
+        self.feeds.lookup = self._lookup
+
+    def _lookup(self, author: str, seq: int) -> str | None:
+        """Any id of a feed: 32 bytes of each are kept."""
+        entry = self._ids.get(author, b"")[(seq - 1) * _ID_BYTES : seq * _ID_BYTES]
+        return entry.hex() if any(entry) else None
+
+    def _advance(self, meta: EnvelopeMeta) -> None:
+        self.feeds.advance(meta.from_, meta.seq, meta.id)
+        ids = self._ids.setdefault(meta.from_, bytearray())
+        at = (meta.seq - 1) * _ID_BYTES
+        if at <= len(ids):
+            ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id)
 
     def skip(self) -> None:
         """A part of the journal could not be read: every feed may go on at a later place."""
@@ -65,32 +80,30 @@ class EnvelopeChecker:
     def chains(self) -> list[FeedChain]:
         """What was found of each author's feed, by author."""
         return [
-            FeedChain(feed.author, feed.head_seq, feed.head_id, feed.author not in self._broken, len(feed.forks))
+            FeedChain(feed.author, feed.head_seq, feed.head_id, feed.author not in self._broken, feed.end)
             for feed in sorted(self.feeds.all(), key=lambda feed: feed.author)
-            if feed.head_seq
+            if feed.head_seq or feed.end
         ]
 
-    def check(self, record: EnvelopeRecord | ForkRecord | ProofRecord | WokenRecord) -> tuple[str, str]:
+    def check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str]:
         """(envelope id, what is wrong with it or nothing)."""
-        if isinstance(record, WokenRecord):
-            return self._woken(record)
         envelope_id, wrong, author = self._check(record)
         if wrong and author:
             self._broken.add(author)
         return envelope_id, wrong
 
-    def _check(self, record: EnvelopeRecord | ForkRecord | ProofRecord) -> tuple[str, str, str]:
+    def _check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str, str]:
         """(envelope id, what is wrong with it or nothing, whose feed that breaks)."""
-        if isinstance(record, ProofRecord):
-            return record.proof.loser, self._proof(record), ""
         raw = bytes(record.raw)
         admitted = self._admission.admit(raw, record.at_s)
         if not isinstance(admitted, Admitted):
             meta = admitted.meta
-            if meta is not None and meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord):
-                self.feeds.advance(meta.from_, meta.seq, meta.id, "")
             wrong = f"{admitted.reason.value}: {admitted.detail}"
-            return ("", wrong, "") if meta is None else (meta.id, wrong, meta.from_)
+            if meta is None:
+                return "", wrong, ""
+            if meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord) and not record.behind:
+                self.feeds.advance(meta.from_, meta.seq, meta.id)
+            return meta.id, wrong, meta.from_
         meta = admitted.envelope.meta
         if admitted.envelope.raw != raw:
             return meta.id, "it is not in canonical form", meta.from_
@@ -102,19 +115,6 @@ class EnvelopeChecker:
             return meta.id, self._fork(record, meta), ""
         return meta.id, self._place(record, meta) or _content(record), meta.from_
 
-    def _woken(self, record: WokenRecord) -> tuple[str, str]:
-        """An envelope whose fact had slept stands in its feed already; the record repeats it."""
-        admitted = self._admission.admit(bytes(record.raw), record.at_s)
-        if not isinstance(admitted, Admitted):
-            return "" if admitted.meta is None else admitted.meta.id, f"{admitted.reason.value}: {admitted.detail}"
-        meta = admitted.envelope.meta
-        feed = self.feeds.get(meta.from_)
-        held = feed.entry(meta.seq)
-        if not 0 < meta.seq <= feed.head_seq or (held is not None and held.id != meta.id):
-            excused = self._holes > self._holes_known.get(meta.from_, 0)
-            return meta.id, "" if excused else f"it does not stand at seq {meta.seq} of its feed"
-        return meta.id, _content(record)
-
     def _unsigned(self, record: EnvelopeRecord | ForkRecord) -> str:
         if isinstance(record, ForkRecord):
             return "an unsigned envelope proves no fork"
@@ -124,46 +124,39 @@ class EnvelopeChecker:
 
     def _place(self, record: EnvelopeRecord, meta: EnvelopeMeta) -> str:
         feed = self.feeds.get(meta.from_)
-        place = feed.place(meta.seq, meta.id, meta.prev)
-        expected = Place.NEXT if record.cut is None else Place.FORK_WINS
+        place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
+        if record.behind:
+            return "" if place is Place.BEHIND else f"the journal proves no end of its feed before seq {meta.seq}"
         wrong = ""
-        if place is not expected:
+        if place is not Place.NEXT:
             self._broken.add(meta.from_)
         excused = self._holes > self._holes_known.get(meta.from_, 0)
         self._holes_known[meta.from_] = self._holes
-        if place is not expected and not (excused and place is not Place.DUPLICATE):
+        if place is not Place.NEXT and not (excused and place is not Place.DUPLICATE):
             wrong = f"seq {meta.seq} does not follow what the journal holds of its feed up to {feed.head_seq}"
-            if place is Place.DUPLICATE:
+            if place in {Place.DUPLICATE, Place.BEHIND}:
                 return wrong
-        if record.cut is not None:
-            held = feed.entry(meta.seq)
-            if record.cut.id != meta.id or held is None or record.cut.loser != held.id:
-                wrong = wrong or f"the fork that it resolves at seq {meta.seq} is not in the journal"
-            self.feeds.cut(meta.from_, meta.seq, record.cut)
-        self.feeds.advance(meta.from_, meta.seq, meta.id, "")
+        self._advance(meta)
         return wrong
 
     def _fork(self, record: ForkRecord, meta: EnvelopeMeta) -> str:
-        place = self.feeds.get(meta.from_).place(meta.seq, meta.id, meta.prev)
-        if place is not Place.FORK_LOSES or record.proof.loser != meta.id:
+        """Two envelopes for one place end a feed: this one, and that before it in the journal or the one held there."""
+        before, self._evidence = self._evidence, (meta.from_, meta.seq, meta.id)
+        if record.head_id is None:
+            return ""
+        held = self.feeds.id_at(meta.from_, meta.seq)
+        if before[:2] != (meta.from_, meta.seq) and held in {None, meta.id} and not self._holes:
             return f"it proves no fork at seq {meta.seq}"
-        self.feeds.prove(meta.from_, record.proof)
+        self.feeds.end_at(meta.from_, meta.seq, record.head_id)
+        expected = self.feeds.id_at(meta.from_, meta.seq - 1)
+        if expected is not None and self.feeds.get(meta.from_).head_id != expected and not self._holes:
+            return f"the entry before it is {expected}, but the record says {record.head_id}"
         return ""
 
-    def _proof(self, record: ProofRecord) -> str:
-        try:
-            evidence = verify_proof(bytes(record.raw), self._admission)
-        except ProofRefusedError as error:
-            return f"{error.reason.value}: {error.detail}"
-        ids = {evidence.meta.id, evidence.higher.envelope.meta.id}
-        self.feeds.prove(record.author, record.proof)
-        said = (record.author, record.proof.seq, {record.proof.id, record.proof.loser})
-        return "" if (evidence.meta.from_, evidence.meta.seq, ids) == said else "it proves another fork than it says"
 
-
-def _content(record: EnvelopeRecord | WokenRecord) -> str:
+def _content(record: EnvelopeRecord) -> str:
     """What is wrong between a signed envelope and the changes that its record makes."""
-    if isinstance(record, EnvelopeRecord) and record.fact is not None:
+    if record.fact is not None:
         return "the record states a fact in place of that of its signed envelope"
     try:
         fact = record_fact(record, envelope_of(record))

@@ -1,7 +1,7 @@
 """``crabnet state export``: what a version vector lacks, out of the journal, as one signed file.
 
-The journal is read without the lock and one frame at a time, three times: to see which envelopes stand (a fork may have
-put another in the place of one), to count, and to write.
+The journal is read without the lock and one frame at a time, three times: to see where the receiver stands, to count, and
+to write. The order of the journal has everything behind what it rests on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, decode_frame
+from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import STORAGE_CHUNK_BYTES
 from crabnet.operator.exchange import (
@@ -26,7 +26,6 @@ from crabnet.operator.exchange import (
     encode_trailer,
 )
 from crabnet.operator.frames import walk_journal
-from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.statement import sign_statement
 from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
 from crabnet.storage.journal import Frame
@@ -64,11 +63,10 @@ _decode_meta: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 class _Stored(NamedTuple):
-    """An envelope of the journal and its number there."""
+    """An envelope of the journal. ``apart``: it stands in no feed, but proves a fork, or others rest on it."""
 
-    number: int
     meta: _Meta
-    cuts: bool
+    apart: bool
     raw: bytes
 
 
@@ -89,46 +87,35 @@ class _Selection:
         self._layout = Layout(data_dir)
         self._source = source
         self._base = base
-        self._cuts: dict[str, list[tuple[int, int]]] = {}
         self._at_base: dict[str, str] = {}
         self._first: dict[str, int] = {}
         for stored in self._envelopes():
             meta = stored.meta
-            if meta.v is None:
-                continue
-            if stored.cuts:
-                self._cuts.setdefault(meta.from_, []).append((stored.number, meta.seq))
             known = base.get(meta.from_)
-            if known is not None and meta.seq == known.seq:
+            if meta.v is not None and known is not None and meta.seq == known.seq and not stored.apart:
                 self._at_base[meta.from_] = meta.id
         for author, known in base.items():
             forked = self._at_base.get(author, known.id) != known.id
-            self._first[author] = max(1, known.seq - FEED_WINDOW_ENTRIES + 1) if forked else known.seq + 1
+            self._first[author] = 1 if forked else known.seq + 1
 
     def _envelopes(self) -> Iterator[_Stored]:
-        number = 0
         for item in walk_journal(self._files, self._layout):
             if not isinstance(item, Frame):
                 continue
             if item.lsn > self._source.lsn:
                 return
             for record in decode_frame(item.payload):
-                if isinstance(record, EnvelopeRecord):
-                    number += 1
+                if isinstance(record, EnvelopeRecord | ForkRecord):
                     raw = bytes(record.raw)
-                    yield _Stored(number, _decode_meta(raw).meta, record.cut is not None, raw)
+                    apart = isinstance(record, ForkRecord) or record.behind
+                    yield _Stored(_decode_meta(raw).meta, apart, raw)
 
-    def stands(self, stored: _Stored) -> bool:
-        """Whether an envelope is part of its feed to this day."""
-        cuts = self._cuts.get(stored.meta.from_, ())
-        return not any(number > stored.number and seq <= stored.meta.seq for number, seq in cuts)
-
-    def signed(self) -> Iterator[tuple[_Meta, bytes]]:
-        """The envelopes that the vector lacks, in the order of the journal."""
+    def signed(self) -> Iterator[_Stored]:
+        """The envelopes that the vector lacks, and all that stand in no feed."""
         for stored in self._envelopes():
             meta = stored.meta
-            if meta.v is not None and meta.seq >= self._first.get(meta.from_, 1) and self.stands(stored):
-                yield meta, stored.raw
+            if meta.v is not None and (stored.apart or meta.seq >= self._first.get(meta.from_, 1)):
+                yield stored
 
     def unsigned(self) -> Iterator[bytes]:
         """Envelopes of the old protocol, which belong to no feed."""
@@ -139,13 +126,16 @@ class _Selection:
         count = 0
         next_seq = dict(self._first)
         broken: set[str] = set()
-        for meta, _ in self.signed():
+        for stored in self.signed():
+            meta = stored.meta
             count += 1
+            if stored.apart:
+                continue
             if meta.seq != next_seq.get(meta.from_, 1):
                 broken.add(meta.from_)
             next_seq[meta.from_] = meta.seq + 1
         for author, head in self._source.heads.items():
-            if head.seq >= self._first.get(author, 1) and next_seq.get(author, 1) != head.seq + 1:
+            if head.seq >= self._first.get(author, 1) and next_seq.get(author, 1) < head.seq + 1:
                 broken.add(author)
         return count, tuple(sorted(broken))
 
@@ -191,7 +181,7 @@ def export_state(
         yield encode_header(header)
         if with_unsigned:
             yield from (raw + b"\n" for raw in selection.unsigned())
-        yield from (raw + b"\n" for _, raw in selection.signed())
+        yield from (stored.raw + b"\n" for stored in selection.signed())
 
     with guarded("write the export", path):
         size = _write(files, path, lines(), lambda sha256: sign_statement(key_seed, EXPORT_TYPE, sha256.encode()))

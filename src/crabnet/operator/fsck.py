@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import ArchiveRecord, FactRecord, ProofRecord, WokenRecord, decode_frame
+from crabnet.core.records import EnvelopeRecord, FactRecord, ForkRecord, decode_frame
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
@@ -30,7 +30,6 @@ from crabnet.operator.envelopes import any_age_admission, broken_envelopes, soun
 from crabnet.operator.frames import Frame, Hole, read_hole, walk_journal
 from crabnet.operator.namespace import demand_namespace
 from crabnet.operator.paths import kind_of
-from crabnet.protocol.fork_proof import envelopes_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
@@ -314,7 +313,5 @@ def _entries_of(frame: Frame) -> Iterator[bytes]:
     for record in records:
         if isinstance(record, FactRecord):
             yield msgspec.json.encode(record.fact)
-        elif isinstance(record, ProofRecord):
-            yield from envelopes_of(bytes(record.raw))
-        elif not isinstance(record, ArchiveRecord | WokenRecord):
+        elif isinstance(record, EnvelopeRecord | ForkRecord):
             yield bytes(record.raw)

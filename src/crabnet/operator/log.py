@@ -18,10 +18,10 @@ from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
-    ProofRecord,
     Record,
+    RefoldRecord,
+    SettledRecord,
     Via,
-    WokenRecord,
     decode_frame,
     envelope_of,
     fact_of_row,
@@ -137,7 +137,7 @@ def newest(rows: Iterable[LogRow], limit: int) -> Iterator[LogRow]:
 
 def log_row(record: Record, lsn: int) -> LogRow | None:
     """What the log shows of a record; None for records that decide nothing."""
-    if isinstance(record, ArchiveRecord | ProofRecord):
+    if isinstance(record, ArchiveRecord | RefoldRecord | SettledRecord):
         return None
     meta: EnvelopeMeta | None = None
     if isinstance(record, FactRecord):
@@ -146,7 +146,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
         envelope = envelope_of(record)
         meta, fact = envelope.meta, _fact(record, envelope)
     decision, reason, status = "rejected", str(Reason.FORK.value), ""
-    if isinstance(record, EnvelopeRecord | FactRecord | WokenRecord):
+    if isinstance(record, EnvelopeRecord | FactRecord):
         decision, reason = record.outcome.value, "" if record.reason is None else record.reason.value
         seed_id = "" if fact is None else fact.seed_id
         status = next((e.progress.status.value for e in reversed(record.events) if e.seed_id == seed_id), "")
@@ -168,7 +168,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
     )
 
 
-def _via(record: EnvelopeRecord | ForkRecord | FactRecord | WokenRecord) -> str | None:
+def _via(record: EnvelopeRecord | ForkRecord | FactRecord) -> str | None:
     if isinstance(record, EnvelopeRecord):
         return record.via.value
     return Via.IMPORT.value if isinstance(record, FactRecord) else None
@@ -181,8 +181,8 @@ def _utc(at_s: int) -> str:
         return f"@{at_s}"
 
 
-def _fact(record: EnvelopeRecord | ForkRecord | WokenRecord, envelope: Envelope) -> Fact | None:
-    """What an envelope states, also when it was refused or lost a fork."""
+def _fact(record: EnvelopeRecord | ForkRecord, envelope: Envelope) -> Fact | None:
+    """What an envelope states, also when it was refused."""
     try:
         if isinstance(record, EnvelopeRecord) and (record.fact is not None or any(e.adds for e in record.events)):
             return record_fact(record, envelope)

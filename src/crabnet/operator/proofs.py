@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of
+from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import FORK_PROOF_BYTES_MAX
 from crabnet.operator.frames import Frame, walk_journal
@@ -24,13 +24,11 @@ from crabnet.storage.layout import Layout
 
 
 class ForkRow(Struct, frozen=True, kw_only=True):
-    """What a proof says. ``stands`` is null for two envelopes behind the place where the branches part."""
+    """What a proof says: the feed ends before ``seq``."""
 
     author: str
     namespace: str
     seq: int
-    stands: str | None
-    does_not_stand: str | None
     envelope_ids: tuple[str, str]
     kinds: tuple[str, str]
     ts: tuple[int, int]
@@ -43,13 +41,6 @@ class StoredProof(NamedTuple):
     document: bytes
 
 
-class _Place(NamedTuple):
-    author: str
-    seq: int
-    lower: str
-    higher: str
-
-
 def row_of(evidence: ForkEvidence) -> ForkRow:
     """What a verified proof says."""
     lower, higher = evidence.meta, evidence.higher.envelope.meta
@@ -57,8 +48,6 @@ def row_of(evidence: ForkEvidence) -> ForkRow:
         author=lower.from_,
         namespace=lower.ns,
         seq=lower.seq,
-        stands=lower.id if evidence.same_parent else None,
-        does_not_stand=higher.id if evidence.same_parent else None,
         envelope_ids=(lower.id, higher.id),
         kinds=(lower.kind, higher.kind),
         ts=(lower.ts, higher.ts),
@@ -74,66 +63,38 @@ def stored_proofs(files: Files, data_dir: Path, author: str | None = None) -> li
     with guarded("read the data dir", data_dir):
         if files.size(layout.journal) is None:
             raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
-    documents, places = _noted(files, layout, author)
-    raws = _envelopes(files, layout, {each for place in places for each in (place.lower, place.higher)})
-    for place in places:
-        lower, higher = raws.get(place.lower), raws.get(place.higher)
-        if lower is None or higher is None:
-            raise DataDirDamagedError(
-                f"the journal of {data_dir} notes a fork of {place.author} at seq {place.seq}, but lacks an envelope"
-                " of it; see `crabnet audit verify`"
-            )
-        documents[place] = document_of(lower, higher)
+    raws = _evidence(files, layout, author)
     found = []
-    for place in sorted(documents):
+    for (by, seq), envelopes in sorted(raws.items()):
+        pair = [envelopes[envelope_id] for envelope_id in sorted(envelopes)][:2]
+        if len(pair) < 2:
+            raise DataDirDamagedError(
+                f"the journal of {data_dir} notes a fork of {by} at seq {seq}, but lacks an envelope of it;"
+                " see `crabnet audit verify`"
+            )
         try:
-            evidence = verify_proof(documents[place])
+            evidence = verify_proof(document_of(*pair))
         except ProofRefusedError as error:
-            raise DataDirDamagedError(f"evidence against {place.author} at seq {place.seq}: {error.detail}") from error
+            raise DataDirDamagedError(f"evidence against {by} at seq {seq}: {error.detail}") from error
         found.append(StoredProof(row_of(evidence), evidence.document()))
     return found
 
 
-def _noted(files: Files, layout: Layout, author: str | None) -> tuple[dict[_Place, bytes], list[_Place]]:
-    """Documents that lie in the journal as they came, and forks whose envelopes lie there apart."""
-    documents: dict[_Place, bytes] = {}
-    places: dict[_Place, None] = {}
+def _evidence(files: Files, layout: Layout, author: str | None) -> dict[tuple[str, int], dict[str, bytes]]:
+    """The stored envelopes for each place that a fork was found at, by id."""
+    found: dict[tuple[str, int], dict[str, bytes]] = {}
     for frame in _frames(files, layout):
         for record in decode_frame(frame.payload):
-            if isinstance(record, ProofRecord):
-                proof, by, document = record.proof, record.author, bytes(record.raw)
-            elif isinstance(record, ForkRecord) or (isinstance(record, EnvelopeRecord) and record.cut is not None):
-                cut = record.proof if isinstance(record, ForkRecord) else record.cut
-                if cut is None:
-                    continue
-                proof, by, document = cut, envelope_of(record).meta.from_, b""
-            else:
-                continue
-            if author is not None and by != author:
-                continue
-            place = _Place(by, proof.seq, *sorted((proof.id, proof.loser)))
-            if document:
-                documents[place] = document
-            else:
-                places[place] = None
-    return documents, [place for place in places if place not in documents]
-
-
-def _envelopes(files: Files, layout: Layout, ids: set[str]) -> dict[str, bytes]:
-    """The stored envelopes with these ids."""
-    found: dict[str, bytes] = {}
-    missing = {each.encode() for each in ids}
-    for frame in _frames(files, layout):
-        if not missing:
-            break
-        if not any(each in frame.payload for each in missing):
-            continue
+            if isinstance(record, ForkRecord):
+                meta = envelope_of(record).meta
+                if author is None or meta.from_ == author:
+                    found.setdefault((meta.from_, meta.seq), {})[meta.id] = bytes(record.raw)
+    for frame in _frames(files, layout) if found else ():
         for record in decode_frame(frame.payload):
-            if isinstance(record, EnvelopeRecord | ForkRecord):
-                envelope_id = envelope_of(record).meta.id
-                if envelope_id in ids:
-                    found[envelope_id] = bytes(record.raw)
-                    missing.discard(envelope_id.encode())
+            if isinstance(record, EnvelopeRecord):
+                meta = envelope_of(record).meta
+                if (meta.from_, meta.seq) in found and meta.v is not None:
+                    found[meta.from_, meta.seq][meta.id] = bytes(record.raw)
     return found
 
 
@@ -186,9 +147,7 @@ def shown(proof: StoredProof) -> JsonObject:
 def describe(row: ForkRow) -> str:
     """One line for people."""
     first, second = row.envelope_ids
-    verdict = (
-        f"{first} stands, {second} does not"
-        if row.stands is not None
-        else f"{first} and {second}, on branches that part before it"
+    return (
+        f"{row.author} signed two envelopes for seq {row.seq} of namespace {row.namespace}, so its feed ends before:"
+        f" {first} and {second}"
     )
-    return f"{row.author} signed two envelopes for seq {row.seq} of namespace {row.namespace}: {verdict}"

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.protocol.feed import Feeds
+from crabnet.protocol.feed import Feed, Feeds
 from crabnet.protocol.sync import Bucket, Head
 
 DIGITS: Final = "0123456789abcdef"
@@ -67,14 +67,16 @@ class DigestTree:
         found = self._find(prefix)
         members = found if isinstance(found, dict) else found.members
         return [
-            Head(feed.author, feed.head_seq, feed.head_id) for feed in map(self._feeds.get, sorted(members.values()))
+            Head(feed.author, feed.head_seq, feed.head_id, feed.end)
+            for feed in map(self._feeds.get, sorted(members.values()))
         ]
 
     def _refresh(self) -> None:
         changed = self._changed
         while changed:
             author = changed.pop()
-            if self._feeds.get(author).head_seq:
+            feed = self._feeds.get(author)
+            if feed.head_seq or feed.end or author in self._hashes:
                 self._touch(author)
 
     def _touch(self, author: str) -> None:
@@ -123,5 +125,9 @@ class DigestTree:
         if not members:
             return _EMPTY
         feeds = [self._feeds.get(author) for author in sorted(members.values())]
-        lines = "".join([f"{feed.author} {feed.head_seq} {feed.head_id}\n" for feed in feeds])
+        lines = "".join([_line(feed) for feed in feeds])
         return hashlib.sha256(b"crabnet-heads\0" + lines.encode()).digest()[:_DIGEST_BYTES]
+
+
+def _line(feed: Feed) -> str:
+    return f"{feed.author} {feed.head_seq} {feed.head_id}{f' {feed.end}' if feed.end else ''}\n"

@@ -42,10 +42,10 @@ class Kind(StrEnum):
     TASK_STARTED = "TaskStarted"
     TASK_RESULT = "TaskResult"
     TASK_SETTLE = "TaskSettle"
+    SETTLE_ACKNOWLEDGED = "SettleAcknowledged"
     NODE_HELLO = "NodeHello"
     FEED_HEADS = "FeedHeads"
     FEED_REQUEST = "FeedRequest"
-    FORK_HEADS = "ForkHeads"
     FORK_REQUEST = "ForkRequest"
     RELAY_PRUNE = "RelayPrune"
     UNKNOWN = ""
@@ -60,10 +60,11 @@ FEED_KINDS: Final = frozenset(
         Kind.TASK_STARTED,
         Kind.TASK_RESULT,
         Kind.TASK_SETTLE,
+        Kind.SETTLE_ACKNOWLEDGED,
     }
 )
 """Kinds that belong to their author's feed; the others are talk between neighbours (``seq`` 0, ``prev`` empty)."""
-BASELINE_KINDS: Final = FEED_KINDS - {Kind.TASK_STARTED}
+BASELINE_KINDS: Final = FEED_KINDS - {Kind.TASK_STARTED, Kind.SETTLE_ACKNOWLEDGED}
 
 
 class EnvelopeMeta(Struct, frozen=True, gc=False, kw_only=True):

@@ -1,23 +1,22 @@
 """Feeds: the signed, append-only sequence of one author's envelopes in one namespace.
 
-``seq`` counts from 1 without gaps, ``prev`` chains. Of two validly signed envelopes with the same ``seq`` and the same
-predecessor the one with the lower id stands, in every node, whichever came first; the other is kept as proof (design
-section 4).
+``seq`` counts from 1 without gaps, ``prev`` chains. When two validly signed envelopes for one place are known, the feed
+ends before the lowest such place, in every node, for good (ADR 26).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
 from msgspec import Struct, field
 
-from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
 
-FEED_WINDOW_ENTRIES: Final = 4_096
-"""How far back in a feed a fork can still change what stands. Beyond it the first envelope seen is final."""
+FEED_WINDOW_ENTRIES: Final = 256
+"""Ids in memory of the last entries of each feed. What is older is looked up: the window decides nothing."""
 
 
 class Place(Enum):
@@ -27,59 +26,37 @@ class Place(Enum):
     DUPLICATE = auto()
     GAP = auto()
     BROKEN_CHAIN = auto()
-    FORK_WINS = auto()
-    FORK_LOSES = auto()
-
-
-class FeedEntry(Struct, frozen=True, gc=False):
-    """One envelope held of a feed, by id, and the seed it touched."""
-
-    id: str
-    seed_id: str
-
-
-class ForkProof(Struct, frozen=True, gc=False):
-    """Two signed envelopes of one author for the same place: the id that stands and the one that does not."""
-
-    seq: int
-    id: str
-    loser: str
+    FORK = auto()
+    BEHIND = auto()
 
 
 class Feed(Struct):
-    """What is held of one author's feed: its head, and the last entries for telling duplicates from forks."""
+    """What is held of one author's feed: its head, and the ids of its last entries.
+
+    ``end`` is the lowest place that is known to be forked, 0 if none is: the head never reaches it. ``settled`` is the
+    end whose consequences are all drawn. ``open_seeds`` are the author's seeds that count towards its cap.
+    """
 
     author: str
     head_seq: int = 0
     head_id: str = ""
-    window: deque[FeedEntry] = field(default_factory=deque)
-    forks: list[ForkProof] = []
+    window: deque[str] = field(default_factory=deque)
+    end: int = 0
+    settled: int = 0
+    open_seeds: dict[str, None] = field(default_factory=dict)
 
-    @property
-    def window_start(self) -> int:
-        """The seq of the oldest entry in the window."""
-        return self.head_seq - len(self.window) + 1
-
-    def entry(self, seq: int) -> FeedEntry | None:
-        """The entry at ``seq`` if it is in the window."""
-        start = self.window_start
+    def in_window(self, seq: int) -> str | None:
+        """The id of the entry at ``seq`` if it is in the window."""
+        start = self.head_seq - len(self.window) + 1
         return self.window[seq - start] if start <= seq <= self.head_seq else None
 
-    def place(self, seq: int, envelope_id: str, prev: str) -> Place:
-        """Where a verified envelope belongs."""
-        if seq == self.head_seq + 1:
-            return Place.NEXT if prev == self.head_id else Place.BROKEN_CHAIN
-        if seq > self.head_seq:
-            return Place.GAP
-        held = self.entry(seq)
-        if held is None or held.id == envelope_id:
-            return Place.DUPLICATE
-        before = self.entry(seq - 1)
-        if seq > 1 and before is None:
-            return Place.DUPLICATE
-        if prev != ("" if before is None else before.id):
-            return Place.BROKEN_CHAIN
-        return Place.FORK_WINS if envelope_id < held.id else Place.FORK_LOSES
+
+Lookup = Callable[[str, int], str | None]
+"""Gives the id of the entry of an author's feed at a place that is held, however old."""
+
+
+def _nothing_stored(_author: str, _seq: int) -> str | None:
+    return None
 
 
 class Feeds:
@@ -88,8 +65,9 @@ class Feeds:
     def __init__(self) -> None:
         self._feeds: dict[str, Feed] = {}
         self._accumulator = Accumulator()
-        self._dirty: dict[str, tuple[int, str]] = {}
+        self._dirty: dict[str, tuple[int, str, int]] = {}
         self._forked: dict[str, None] = {}
+        self.lookup: Lookup = _nothing_stored
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -99,50 +77,81 @@ class Feeds:
         return self._feeds.get(author) or Feed(author)
 
     def authors(self) -> list[str]:
-        """Everybody who has a feed here."""
+        """Everybody who has a feed here, be it an ended one of which nothing stands."""
         return list(self._feeds)
 
     def heads(self) -> dict[str, tuple[int, str]]:
         """The version vector: author -> (seq, id) of the last envelope held."""
         return {author: (feed.head_seq, feed.head_id) for author, feed in self._feeds.items()}
 
-    def advance(self, author: str, seq: int, envelope_id: str, seed_id: str) -> None:
-        """Append an envelope. Total: a seq that does not follow restarts the window there."""
+    def id_at(self, author: str, seq: int) -> str | None:
+        """The id of the entry at a place up to the head. Raises what the lookup raises."""
+        feed = self.get(author)
+        if not 1 <= seq <= feed.head_seq:
+            return None
+        return feed.in_window(seq) or self.lookup(author, seq)
+
+    def place(self, author: str, seq: int, envelope_id: str, prev: str) -> Place:
+        """Where a verified envelope belongs. Raises what the lookup raises."""
+        feed = self.get(author)
+        if feed.end and seq >= feed.end:
+            return Place.BEHIND
+        if seq <= feed.head_seq:
+            return Place.DUPLICATE if self.id_at(author, seq) == envelope_id else Place.FORK
+        if seq > feed.head_seq + 1:
+            return Place.GAP
+        return Place.NEXT if prev == feed.head_id else Place.BROKEN_CHAIN
+
+    def is_front(self, author: str, seq: int) -> bool:
+        """True if a place lies before the end of its feed."""
+        end = self.get(author).end
+        return not end or seq < end
+
+    def _known(self, author: str) -> Feed:
         feed = self._feeds.get(author)
         if feed is None:
             feed = self._feeds[author] = Feed(author, window=deque(maxlen=FEED_WINDOW_ENTRIES))
-        self._dirty.setdefault(author, (feed.head_seq, feed.head_id))
+        self._dirty.setdefault(author, (feed.head_seq, feed.head_id, feed.end))
+        return feed
+
+    def advance(self, author: str, seq: int, envelope_id: str) -> None:
+        """Append an envelope. Total: a seq that does not follow restarts the window there."""
+        feed = self._known(author)
         if seq != feed.head_seq + 1:
             feed.window.clear()
-        feed.window.append(FeedEntry(envelope_id, seed_id))
+        feed.window.append(envelope_id)
         feed.head_seq = seq
         feed.head_id = envelope_id
 
-    def touched_from(self, author: str, seq: int) -> frozenset[str]:
-        """The seeds that the author's envelopes from ``seq`` on are about."""
-        feed = self.get(author)
-        return frozenset(entry.seed_id for at, entry in enumerate(feed.window, feed.window_start) if at >= seq)
-
-    def cut(self, author: str, seq: int, proof: ForkProof) -> None:
-        """Drop the entries from ``seq`` on, because another envelope stands there."""
-        feed = self._feeds.get(author)
-        if feed is None or not feed.window_start <= seq <= feed.head_seq:
-            return
-        self._dirty.setdefault(author, (feed.head_seq, feed.head_id))
-        while feed.window and feed.head_seq >= seq:
-            feed.window.pop()
-            feed.head_seq -= 1
-        feed.head_id = feed.window[-1].id if feed.window else ""
-        self.prove(author, proof)
-
-    def prove(self, author: str, proof: ForkProof) -> bool:
-        """Keep the proof of a fork, within a bound; True if it is new."""
-        feed = self._feeds.get(author)
-        if feed is None or proof in feed.forks or len(feed.forks) >= limits.FORK_PROOFS_PER_FEED_MAX:
+    def end(self, author: str, seq: int) -> bool:
+        """The feed is forked at ``seq``, so it ends before. False if that is no news. Raises what the lookup raises."""
+        if 0 < self.get(author).end <= seq:
             return False
-        feed.forks.append(proof)
-        self._forked[author] = None
+        head_id = self.id_at(author, seq - 1) or ""
+        self.end_at(author, seq, head_id)
         return True
+
+    def end_at(self, author: str, seq: int, head_id: str) -> None:
+        """The same, with the id of the last entry that stands; "" if the feed is not held up to there."""
+        feed = self._known(author)
+        feed.end = seq
+        self._forked[author] = None
+        while feed.head_seq >= seq:
+            feed.head_seq -= 1
+            if feed.window:
+                feed.window.pop()
+            if feed.head_seq < seq:
+                feed.head_id = feed.window[-1] if feed.window else head_id
+
+    def settle(self, author: str, end: int) -> None:
+        """All consequences of this end are drawn."""
+        feed = self._feeds.get(author)
+        if feed is not None:
+            feed.settled = end
+
+    def unsettled(self) -> list[Feed]:
+        """Feeds whose end has consequences that are not drawn."""
+        return [feed for author in self._forked if (feed := self._feeds[author]).settled != feed.end]
 
     def equivocators(self) -> list[str]:
         """Authors of whom a fork is proved, in the order in which that became known."""
@@ -152,22 +161,14 @@ class Feeds:
         """True if it is proved that this author signed two envelopes for one place."""
         return author in self._forked
 
-    def lacks_fork(self, author: str, seq: int) -> bool:
-        """True if no fork is known at this place, and there is room for one more proof."""
-        forks = self.get(author).forks
-        return len(forks) < limits.FORK_PROOFS_PER_FEED_MAX and all(fork.seq != seq for fork in forks)
-
-    def load(self, feeds: list[Feed], accumulated: int | None = None) -> None:
-        """Take the feeds of a checkpoint."""
-        self._feeds = {
-            feed.author: Feed(
-                feed.author, feed.head_seq, feed.head_id, deque(feed.window, FEED_WINDOW_ENTRIES), feed.forks
-            )
-            for feed in feeds
-        }
-        self._forked = {feed.author: None for feed in feeds if feed.forks}
+    def load(self, feeds: list[Feed], accumulated: int | None) -> None:
+        """Take the feeds of a checkpoint. Without ``accumulated``, its accumulator, that is computed anew."""
+        for feed in feeds:
+            feed.window = deque(feed.window, FEED_WINDOW_ENTRIES)
+        self._feeds = {feed.author: feed for feed in feeds}
+        self._forked = {feed.author: None for feed in feeds if feed.end}
         self._accumulator = Accumulator(1 if accumulated is None else accumulated)
-        self._dirty = dict.fromkeys(self._feeds, (0, "")) if accumulated is None else {}
+        self._dirty = dict.fromkeys(self._feeds, (0, "", 0)) if accumulated is None else {}
 
     def all(self) -> list[Feed]:
         """Every feed, for a checkpoint."""
@@ -180,7 +181,7 @@ class Feeds:
         self._dirty.clear()
         return self._accumulator.value()
 
-    def unhashed(self) -> tuple[Accumulator, dict[str, tuple[int, str]]]:
+    def unhashed(self) -> tuple[Accumulator, dict[str, tuple[int, str, int]]]:
         """Copies of the accumulator and of the heads in it that are not the present ones: for ``rehash``."""
         return self._accumulator.copy(), self._dirty.copy()
 
@@ -190,14 +191,14 @@ class Feeds:
         return self._accumulator.digest()
 
 
-def rehash(accumulator: Accumulator, feed: Feed, before: tuple[int, str]) -> None:
-    """Put the head of a feed in the place of the (seq, id) that was hashed before; seq 0 stands for none."""
-    seq, head_id = before
-    if seq:
-        accumulator.remove(_leaf(feed.author, seq, head_id))
-    if feed.head_seq:
-        accumulator.add(_leaf(feed.author, feed.head_seq, feed.head_id))
+def rehash(accumulator: Accumulator, feed: Feed, before: tuple[int, str, int]) -> None:
+    """Put the head of a feed in the place of the one that was hashed before; one that says nothing stands for none."""
+    if before[0] or before[2]:
+        accumulator.remove(_leaf(feed.author, *before))
+    if feed.head_seq or feed.end:
+        accumulator.add(_leaf(feed.author, feed.head_seq, feed.head_id, feed.end))
 
 
-def _leaf(author: str, seq: int, head_id: str) -> bytes:
-    return f"feed\0{author}\0{seq}\0{head_id}".encode()
+def _leaf(author: str, seq: int, head_id: str, end: int) -> bytes:
+    mark = f"\0{end}" if end else ""
+    return f"feed\0{author}\0{seq}\0{head_id}{mark}".encode()

@@ -10,9 +10,11 @@ from msgspec import Meta, Struct
 
 from crabnet import limits
 from crabnet.domain.model import (
+    Acknowledgement,
     Bid,
     Body,
     Claim,
+    EnvelopeId,
     Fact,
     FactKind,
     Id,
@@ -47,14 +49,17 @@ class SettledSeed(Struct, frozen=True, gc=False):
     attempt: Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)] = 1
     note: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
     rules: Annotated[str, Meta(max_length=limits.RULES_CHARS_MAX)] = ""
+    rests_on: EnvelopeId | None = None
 
 
-BODIES: Final[dict[Kind, tuple[str, FactKind, type[Seed | Bid | Claim | Run | TaskResult]]]] = {
+Stated = Seed | Bid | Claim | Run | TaskResult | Acknowledgement
+BODIES: Final[dict[Kind, tuple[str, FactKind, type[Stated]]]] = {
     Kind.SEED_CREATED: ("seed", FactKind.SEED, Seed),
     Kind.BID_SUBMITTED: ("bid", FactKind.BID, Bid),
     Kind.CLAIM_CREATED: ("claim", FactKind.CLAIM, Claim),
     Kind.TASK_STARTED: ("run", FactKind.STARTED, Run),
     Kind.TASK_RESULT: ("result", FactKind.RESULT, TaskResult),
+    Kind.SETTLE_ACKNOWLEDGED: ("acknowledgement", FactKind.ACKNOWLEDGED, Acknowledgement),
 }
 """Envelope kind -> payload key, kind of fact, and type of the object there."""
 
@@ -92,7 +97,7 @@ def _without_nulls(value: JsonValue) -> JsonValue:
     }
 
 
-def speaker(body: Seed | Bid | Claim | Run | TaskResult) -> str | None:
+def speaker(body: Stated) -> str | None:
     """Who alone may make such an object, where the object says so itself."""
     if isinstance(body, Bid):
         return body.bidder
@@ -108,7 +113,9 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
     try:
         if kind is Kind.TASK_SETTLE:
             settled = _read(envelope, "seed", SettledSeed)
-            return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts)
+            if settled.rests_on is None:
+                raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: seed names nothing that it rests on")
+            return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts, envelope_id=meta.id)
         key, fact_kind, body_type = BODIES[kind]
         body = _read(envelope, key, body_type)
     except msgspec.ValidationError as error:
@@ -122,12 +129,22 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
         raise PayloadRefusedError(Reason.MALFORMED, f"{key}.created_at differs from meta.ts")
     if isinstance(body, TaskResult) and (body.claim_id is None or not body.seed_id):
         raise PayloadRefusedError(Reason.MALFORMED, "result names no claim or no seed")
+    if not isinstance(body, Seed) and body.rests_on is None:
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key} names nothing that it rests on")
     share_ids(body)
-    return Fact(kind=fact_kind, author=intern(meta.from_), seq=meta.seq, ts=meta.ts, body=body)
+    author = intern(meta.from_)
+    return Fact(kind=fact_kind, author=author, seq=meta.seq, ts=meta.ts, body=body, envelope=intern(meta.id))
 
 
 def settlement_fact(
-    settled: SettledSeed, settlement_id: str, *, author: str, seq: int, ts: int, signed: bool = True
+    settled: SettledSeed,
+    settlement_id: str,
+    *,
+    author: str,
+    seq: int,
+    ts: int,
+    signed: bool = True,
+    envelope_id: str = "",
 ) -> Fact:
     """The fact that a ``TaskSettle`` states. Raises ``PayloadRefusedError`` for a status that settles nothing."""
     kind = SETTLE_KINDS.get(settled.status)
@@ -142,9 +159,12 @@ def settlement_fact(
         attempt=settled.attempt,
         note=settled.note,
         created_at=ts,
+        rests_on=settled.rests_on,
     )
     share_ids(body)
-    return Fact(kind=kind, author=intern(author), seq=seq, ts=ts, body=body, signed=signed)
+    return Fact(
+        kind=kind, author=intern(author), seq=seq, ts=ts, body=body, signed=signed, envelope=intern(envelope_id)
+    )
 
 
 def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
@@ -172,6 +192,7 @@ def payload_of(body: Body, definition: Seed | None, progress: Progress) -> tuple
             result_id=body.result_id,
             attempt=body.attempt,
             note=body.note,
+            rests_on=body.rests_on,
         )
         return Kind.TASK_SETTLE, {"seed": seed}
     if isinstance(body, Seed):

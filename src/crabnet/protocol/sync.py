@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crabnet import limits
-from crabnet.domain.model import NodeId
+from crabnet.domain.model import Id, NodeId
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
@@ -22,7 +22,7 @@ _Token = Annotated[str, Meta(max_length=64)]
 _Seq = Annotated[int, Meta(ge=1)]
 _Digest = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{32})?\Z")]
 _Prefix = Annotated[str, Meta(pattern=r"^[0-9a-f]*\Z", max_length=limits.SYNC_BUCKET_DIGITS_MAX)]
-_EnvelopeId = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_EnvelopeId = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 
 
 class NodeIdentity(Struct, frozen=True):
@@ -41,12 +41,16 @@ class Hello(Struct, frozen=True):
     echo: _Token = ""
 
 
-class Head(Struct, frozen=True, array_like=True):
-    """``[author, seq, id]``: the last envelope that the sender holds of a feed."""
+class Head(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """``[author, seq, id]``: the last envelope that the sender holds of a feed; 0 and "" if it holds none.
+
+    ``end`` is the lowest place for which it can prove that the author signed two envelopes; 0 if there is none.
+    """
 
     author: NodeId
-    seq: _Seq
+    seq: Annotated[int, Meta(ge=0)]
     id: _EnvelopeId
+    end: Annotated[int, Meta(ge=0)] = 0
 
 
 class Bucket(Struct, frozen=True, array_like=True):
@@ -65,6 +69,13 @@ class Want(Struct, frozen=True, array_like=True):
     author: NodeId
     from_seq: _Seq
     to_seq: _Seq
+
+
+class Named(Struct, frozen=True, array_like=True):
+    """``[seed_id, envelope_id]``: an envelope about a seed, by its id, wherever it stands."""
+
+    seed_id: Id
+    envelope_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Served(Struct, frozen=True, array_like=True):
@@ -89,10 +100,14 @@ class Heads(Struct, frozen=True, omit_defaults=True):
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
-    """``FeedRequest``: send these again, please, and say more of these buckets."""
+    """``FeedRequest``: send these again, please, and say more of these buckets.
+
+    ``names`` are envelopes that others rest on.
+    """
 
     wants: Annotated[list[Want], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
     buckets: Annotated[list[_Prefix], Meta(max_length=limits.SYNC_BUCKETS_PER_MESSAGE_MAX)] = []
+    names: Annotated[list[Named], Meta(max_length=limits.SYNC_NAMES_PER_MESSAGE_MAX)] = []
 
 
 class ForkMark(Struct, frozen=True, array_like=True):
@@ -100,12 +115,6 @@ class ForkMark(Struct, frozen=True, array_like=True):
 
     author: NodeId
     seq: _Seq
-
-
-class ForkHeads(Struct, frozen=True):
-    """``ForkHeads``: forks of which the sender has proof."""
-
-    forks: Annotated[list[ForkMark], Meta(max_length=limits.FORKS_PER_MESSAGE_MAX)]
 
 
 class ForkRequest(Struct, frozen=True):
@@ -120,12 +129,11 @@ class RelayPrune(Struct, frozen=True):
     authors: Annotated[list[NodeId], Meta(max_length=limits.RELAY_PRUNES_PER_MESSAGE_MAX)]
 
 
-Talk = Hello | Heads | Request | ForkHeads | ForkRequest | RelayPrune
-_TYPES: dict[Kind, type[Hello | Heads | Request | ForkHeads | ForkRequest | RelayPrune]] = {
+Talk = Hello | Heads | Request | ForkRequest | RelayPrune
+_TYPES: dict[Kind, type[Hello | Heads | Request | ForkRequest | RelayPrune]] = {
     Kind.NODE_HELLO: Hello,
     Kind.FEED_HEADS: Heads,
     Kind.FEED_REQUEST: Request,
-    Kind.FORK_HEADS: ForkHeads,
     Kind.FORK_REQUEST: ForkRequest,
     Kind.RELAY_PRUNE: RelayPrune,
 }

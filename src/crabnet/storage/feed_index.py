@@ -19,27 +19,31 @@ from crabnet.limits import FEED_INDEX_ROWS_PER_QUERY_MAX
 from crabnet.storage.files import Files, OpenMode, guarded
 from crabnet.storage.journal import FramePosition
 
-_SCHEMA_VERSION: Final = 3
+_SCHEMA_VERSION: Final = 4
 _SCHEMA: Final = """
 CREATE TABLE feed (feed_no INTEGER PRIMARY KEY, namespace TEXT NOT NULL, author TEXT NOT NULL,
                    UNIQUE (namespace, author));
 CREATE TABLE entry (feed_no INTEGER NOT NULL, seq INTEGER NOT NULL, envelope_id TEXT NOT NULL, lsn INTEGER NOT NULL,
                     segment_first_lsn INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
-                    record_no INTEGER NOT NULL, PRIMARY KEY (feed_no, seq, envelope_id)) WITHOUT ROWID;
-CREATE TABLE asleep (parent TEXT NOT NULL, feed_no INTEGER NOT NULL, seq INTEGER NOT NULL, envelope_id TEXT NOT NULL,
-                     PRIMARY KEY (parent, feed_no, seq)) WITHOUT ROWID;
-CREATE INDEX asleep_place ON asleep (feed_no, seq);
+                    record_no INTEGER NOT NULL, about TEXT NOT NULL, kind TEXT NOT NULL, parent TEXT NOT NULL,
+                    role INTEGER NOT NULL, PRIMARY KEY (feed_no, seq, envelope_id)) WITHOUT ROWID;
+CREATE INDEX entry_about ON entry (about, envelope_id) WHERE about <> '';
 CREATE TABLE marker (one INTEGER PRIMARY KEY CHECK (one = 1), last_lsn INTEGER NOT NULL);
 INSERT INTO marker VALUES (1, 0);
 """
-_FORGET_ONE: Final = "DELETE FROM asleep WHERE feed_no = ? AND seq = ?"
-_FORGET_BRANCH: Final = "DELETE FROM asleep WHERE feed_no = ? AND seq >= ?"
+_COLUMNS: Final = (
+    "f.author, e.seq, e.envelope_id, e.lsn, e.segment_first_lsn, e.offset, e.length, e.record_no,"
+    " e.about, e.kind, e.parent, e.role"
+)
 _DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
 
 
 class FeedEntry(NamedTuple):
-    """Where an envelope of a feed lies: record ``record_no`` (from 0) of the frame at ``position``."""
+    """Where an envelope of a feed lies: record ``record_no`` (from 0) of the frame at ``position``.
+
+    What it is ``about``, its ``kind``, its ``parent`` and its ``role`` mean nothing here: texts and a number to find it by.
+    """
 
     namespace: str
     author: str
@@ -47,20 +51,10 @@ class FeedEntry(NamedTuple):
     envelope_id: str
     position: FramePosition
     record_no: int
-
-
-class Sleeper(NamedTuple):
-    """An envelope whose content waits for the object ``parent``; with parent "" it waits no longer.
-
-    With ``branch`` nor does anything behind it in its feed.
-    """
-
-    namespace: str
-    author: str
-    seq: int
-    envelope_id: str = ""
+    about: str = ""
+    kind: str = ""
     parent: str = ""
-    branch: bool = False
+    role: int = 0
 
 
 class FeedIndex:
@@ -98,54 +92,71 @@ class FeedIndex:
             row = connection.execute("SELECT last_lsn FROM marker").fetchone()
             return int(row[0])
 
-    def add_many(self, entries: Iterable[FeedEntry], last_lsn: int, sleepers: Iterable[Sleeper] = ()) -> None:
-        """Add entries and move the marker to ``last_lsn``, in one transaction. Adding one again changes nothing.
+    def add_many(self, entries: Iterable[FeedEntry], last_lsn: int) -> None:
+        """Add entries and move the marker to ``last_lsn``, in one transaction. Adding one again replaces it.
 
-        ``sleepers`` are taken in their order. After damage the marker stays where it is, so that the next ``open``
-        finds everything to be indexed again.
+        After damage the marker stays where it is, so that the next ``open`` finds everything to be indexed again.
         """
         with self._work("write") as connection, connection:
             rows = [
-                (self._feed_no(connection, each), each.seq, each.envelope_id, *each.position, each.record_no)
+                (
+                    self._feed_no(connection, each),
+                    each.seq,
+                    each.envelope_id,
+                    *each.position,
+                    each.record_no,
+                    each.about,
+                    each.kind,
+                    each.parent,
+                    each.role,
+                )
                 for each in entries
             ]
-            connection.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            for sleeper in sleepers:
-                place = (self._feed_no(connection, sleeper), sleeper.seq)
-                connection.execute(_FORGET_BRANCH if sleeper.branch else _FORGET_ONE, place)
-                if sleeper.parent:
-                    row = (sleeper.parent, *place, sleeper.envelope_id)
-                    connection.execute("INSERT INTO asleep VALUES (?, ?, ?, ?)", row)
+            connection.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             if not self._emptied:
                 connection.execute("UPDATE marker SET last_lsn = max(last_lsn, ?)", (last_lsn,))
 
     def find(self, namespace: str, author: str, seq_from: int, limit: int) -> list[FeedEntry]:
         """At most ``limit`` entries of a feed from ``seq_from`` on, by (seq, envelope id): a fork shows as two."""
+        where = "f.namespace = ? AND f.author = ? AND e.seq >= ? ORDER BY e.seq, e.envelope_id LIMIT ?"
+        return self._select(namespace, where, (namespace, author, seq_from, _bounded(limit)))
+
+    def find_about(self, namespace: str, about: str, envelope_id: str) -> FeedEntry | None:
+        """The envelope about something with this id. Raises ``RefusedError`` after damage, too."""
+        self._demand_whole()
+        where = "e.about = ? AND e.envelope_id = ? AND e.about <> '' AND f.namespace = ?"
+        found = self._select(namespace, where, (about, envelope_id, namespace))
+        return found[0] if found else None
+
+    def all_about(self, namespace: str, about: str, kinds: Iterable[str], role: int) -> list[FeedEntry]:
+        """All about something, of these kinds and this role, however many. Raises ``RefusedError`` after damage, too."""
+        self._demand_whole()
+        chosen = list(kinds)
+        marks = ", ".join("?" * len(chosen))
+        where = f"e.about = ? AND e.about <> '' AND f.namespace = ? AND e.role = ? AND e.kind IN ({marks})"
+        return self._select(namespace, where, (about, namespace, role, *chosen))
+
+    def find_from(self, namespace: str, author: str, seq_from: int, limit: int) -> list[FeedEntry]:
+        """As ``find``, but only what is about something and has a role. Raises ``RefusedError`` after damage, too."""
+        self._demand_whole()
+        where = (
+            "f.namespace = ? AND f.author = ? AND e.seq >= ? AND e.role > 0 AND e.about <> ''"
+            " ORDER BY e.seq, e.envelope_id LIMIT ?"
+        )
+        return self._select(namespace, where, (namespace, author, seq_from, _bounded(limit)))
+
+    def _select(self, namespace: str, where: str, values: tuple[str | int, ...]) -> list[FeedEntry]:
         with self._work("read") as connection:
             rows = connection.execute(
-                "SELECT seq, envelope_id, lsn, segment_first_lsn, offset, length, record_no FROM entry"
-                " WHERE feed_no = (SELECT feed_no FROM feed WHERE namespace = ? AND author = ?) AND seq >= ?"
-                " ORDER BY seq, envelope_id LIMIT ?",
-                (namespace, author, seq_from, min(limit, FEED_INDEX_ROWS_PER_QUERY_MAX)),
+                f"SELECT {_COLUMNS} FROM entry e JOIN feed f ON f.feed_no = e.feed_no WHERE {where}", values
             ).fetchall()
-        return [FeedEntry(namespace, author, row[0], row[1], FramePosition(*row[2:6]), row[6]) for row in rows]
+        return [
+            FeedEntry(namespace, row[0], row[1], row[2], FramePosition(*row[3:7]), row[7], *row[8:]) for row in rows
+        ]
 
-    def asleep(self, namespace: str, parent: str, after: tuple[str, int], limit: int) -> list[FeedEntry]:
-        """At most ``limit`` entries that wait for ``parent``, by author and seq, behind the place ``after``.
-
-        Raises ``RefusedError`` after damage, until everything was indexed again.
-        """
+    def _demand_whole(self) -> None:
         if self._emptied:
             raise RefusedError(f"{self._path} was damaged; it is whole again after a restart", Reason.UNAVAILABLE)
-        with self._work("read") as connection:
-            rows = connection.execute(
-                "SELECT f.author, e.seq, e.envelope_id, lsn, segment_first_lsn, offset, length, record_no FROM asleep a"
-                " JOIN feed f ON f.feed_no = a.feed_no AND f.namespace = ?"
-                " JOIN entry e ON e.feed_no = a.feed_no AND e.seq = a.seq AND e.envelope_id = a.envelope_id"
-                " WHERE a.parent = ? AND (f.author, a.seq) > (?, ?) ORDER BY f.author, a.seq LIMIT ?",
-                (namespace, parent, *after, min(limit, FEED_INDEX_ROWS_PER_QUERY_MAX)),
-            ).fetchall()
-        return [FeedEntry(namespace, row[0], row[1], row[2], FramePosition(*row[3:7]), row[7]) for row in rows]
 
     def clear(self) -> None:
         """Empty the index; ``last_lsn`` is 0 afterwards."""
@@ -157,7 +168,7 @@ class FeedIndex:
         with self._lock, suppress(sqlite3.Error):
             self._connection.close()
 
-    def _feed_no(self, connection: sqlite3.Connection, entry: FeedEntry | Sleeper) -> int:
+    def _feed_no(self, connection: sqlite3.Connection, entry: FeedEntry) -> int:
         key = (entry.namespace, entry.author)
         number = self._feed_numbers.get(key)
         if number is None:
@@ -187,6 +198,10 @@ class FeedIndex:
                         f"{self._path} was damaged and is built again from the journal", Reason.UNAVAILABLE
                     ) from error
                 raise _failed(error, what, self._path) from error
+
+
+def _bounded(limit: int) -> int:
+    return min(limit, FEED_INDEX_ROWS_PER_QUERY_MAX)
 
 
 def _is_damage(error: Exception) -> bool:

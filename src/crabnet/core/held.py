@@ -1,0 +1,126 @@
+"""What a replica needs to know of envelopes that are held but not in memory: by place, by id, and by seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from crabnet.domain.model import FactKind
+
+
+class Role(IntEnum):
+    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY."""
+
+    NEVER = 0
+    CAPPED = 1
+    MAY = 2
+
+
+class HeldRow(NamedTuple):
+    """An envelope that is held. ``parent`` is the id of what it rests on.
+
+    ``seed_id`` and ``kind`` are "" and None for one that states no fact, and for mere evidence of a fork.
+    """
+
+    author: str
+    seq: int
+    envelope_id: str
+    seed_id: str = ""
+    kind: FactKind | None = None
+    parent: str = ""
+    role: Role = Role.NEVER
+
+
+class Held(Protocol):
+    """All that is held, however old. Methods may read the disk, and raise CrabnetError when they cannot tell."""
+
+    def id_at(self, author: str, seq: int) -> str | None:
+        """The id of the envelope at a place before the end of its feed."""
+        ...
+
+    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+        """An envelope about a seed, by its id."""
+        ...
+
+    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+        """The bids on a seed, or all that was said about it but the bids: what MAY count."""
+        ...
+
+    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+        """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
+        ...
+
+    def bids_of(self, seed_id: str, author: str) -> int:
+        """How many bids of an author on a seed are held that MAY count."""
+        ...
+
+    def add(self, row: HeldRow, raw: bytes) -> None:
+        """An envelope is held from now on: to be known at once, though it is not durable yet."""
+        ...
+
+
+class MemoryHeld:
+    """``Held`` in memory, for replicas without a journal."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[HeldRow, bytes]] = {}
+        self._places: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._about: defaultdict[str, dict[str, HeldRow]] = defaultdict(dict)
+
+    def id_at(self, author: str, seq: int) -> str | None:
+        """See ``Held``."""
+        return self._places[author].get(seq)
+
+    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+        """See ``Held``."""
+        found = self._rows.get(envelope_id)
+        return found if found is not None and found[0].seed_id == seed_id else None
+
+    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+        """See ``Held``."""
+        rows = self._about[seed_id].values()
+        return [row for row in rows if (row.kind is FactKind.BID) is bids and row.role is Role.MAY]
+
+    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+        """See ``Held``."""
+        rows = [row for row, _ in self._rows.values() if row.author == author and row.seq >= seq and row.role]
+        return sorted((row.seq, row.seed_id) for row in rows)[:limit]
+
+    def bids_of(self, seed_id: str, author: str) -> int:
+        """See ``Held``."""
+        return sum(row.author == author for row in self.about(seed_id, bids=True))
+
+    def add(self, row: HeldRow, raw: bytes) -> None:
+        """See ``Held``."""
+        self._rows[row.envelope_id] = (row, raw)
+        self._places[row.author].setdefault(row.seq, row.envelope_id)
+        if row.seed_id:
+            self._about[row.seed_id][row.envelope_id] = row
+
+
+class NothingHeld:
+    """``Held`` for a replay, which decides nothing and so asks nothing."""
+
+    def id_at(self, author: str, seq: int) -> str | None:
+        """See ``Held``."""
+        return None
+
+    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+        """See ``Held``."""
+        return None
+
+    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+        """See ``Held``."""
+        return []
+
+    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+        """See ``Held``."""
+        return []
+
+    def bids_of(self, seed_id: str, author: str) -> int:
+        """See ``Held``."""
+        return 0
+
+    def add(self, row: HeldRow, raw: bytes) -> None:
+        """See ``Held``."""
