@@ -322,6 +322,11 @@ class Demo:
         names = ("id", "title", "command", "timeout_ms", "bid_deadline_ts", "exec_deadline_ms", "created_by",
                  "created_at", "claim_id", "result_id", "attempt")  # fmt: skip
         settled: JsonObject = {name: seed[name] for name in names}
+        results = details["results"]
+        result = results[0] if isinstance(results, list) else None
+        if not isinstance(result, dict):
+            raise DemoError("the publisher lost the result")
+        settled["rests_on"] = result["envelope_id"]
         envelope = seal(
             stranger,
             kind=Kind.TASK_SETTLE,

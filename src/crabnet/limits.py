@@ -98,6 +98,8 @@ SENT_FRAGMENTS_RESENDS_MAX: Final = 6
 SENT_FRAGMENTS_SOURCES_PER_MESSAGE_MAX: Final = 256
 """Sources that may ask for fragments of the same message."""
 PEERS_MAX: Final = 1_024
+"""Addresses that have proved themselves or are configured, and as many that have not; also sources, waiting neighbours
+and unreachable targets."""
 EVENT_QUEUE_MAX: Final = 10_000
 CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
 """One request on the control socket, with its newline."""
@@ -395,7 +397,8 @@ COMMIT_RECORDS_MAX: Final = 2_048
 COMMIT_BYTES_MAX: Final = 32 * 1024 * 1024
 """The same in bytes: a few records are enough for that when each brings a seed back from the archive."""
 UNSENT_PER_TARGET_MAX: Final = 256
-UNSENT_BYTES_MAX: Final = 8 * 1024 * 1024
+UNSENT_BYTES_PER_TARGET_MAX: Final = 8 * 1024 * 1024
+"""Of envelopes that wait for one target; each counts as its share of the room at least."""
 SEND_RETRY_MS: Final = 1_000
 SEND_RETRY_MS_MAX: Final = 30_000
 OUTBOX_MESSAGES_MAX: Final = 16_384

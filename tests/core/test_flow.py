@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,3 +143,34 @@ def test_nothing_stays_under_way_when_all_has_ended(steps: list[tuple[str, int, 
     assert flow.flying == 0
     for source in (SOURCE, OTHER):
         assert limits.SYNC_WINDOW_ENTRIES_MIN <= flow.room(source) <= limits.SYNC_WINDOW_ENTRIES_MAX
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("dlx+++"), st.integers(1, 64), st.integers(0, 9).map("192.0.2.{}:9012".format)),
+        max_size=80,
+    )
+)
+def test_more_busy_sources_than_there_is_room_for_leave_nothing_under_way_either(
+    steps: list[tuple[str, int, str]],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "PEERS_MAX", 4)
+        flow = Flow()
+    flights: list[Flight] = []
+    for now_ms, (step, entries, source) in enumerate(steps):
+        if step == "+" or not flights:
+            flights.append(depart(flow, 1, entries, source, now_ms))
+            assert flow.ended("author", 1, source)[0] is not None, "the newest is never the one that goes"
+        else:
+            flight = flights.pop(entries % len(flights))
+            if step == "d":
+                flow.dropped(flight)
+            elif step == "l":
+                flow.landed(flight, now_ms)
+            else:
+                flow.lost(flight, now_ms)
+        assert 0 <= flow.flying <= sum(flight.entries for flight in flights)
+    for flight in flights:
+        flow.landed(flight, 1_000)
+    assert flow.flying == 0

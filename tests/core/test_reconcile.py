@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from crabnet import limits
 from crabnet.core.reconcile import Reconciler
 from crabnet.protocol.digests import DigestTree
@@ -134,3 +136,19 @@ def test_whom_nobody_may_ask_is_given_up() -> None:
     reconciler.told_root(NEIGHBOUR, made_up(1), 0)
     assert reconciler.requests(0, lambda _: False) == []
     assert len(reconciler) == 0
+
+
+def test_who_waits_keeps_its_place_whoever_else_comes_and_however_often_it_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PEERS_MAX", 4)
+    reconciler = Reconciler(tree())
+    for number in range(limits.SYNC_DESCENTS_MAX):
+        reconciler.told_root(liar(number), made_up(number), 0)
+    assert len(asked(reconciler, 0)) == limits.SYNC_DESCENTS_MAX
+    reconciler.told_root(NEIGHBOUR, made_up(99), 0)
+    for number in range(100, 120):
+        reconciler.told_root(liar(number), made_up(number), 0)
+    reconciler.told_root(NEIGHBOUR, made_up(98), 0)
+    reconciler.told_bucket(liar(0), Bucket("", []))
+    assert asked(reconciler, 0) == {NEIGHBOUR: [""]}

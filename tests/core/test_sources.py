@@ -244,3 +244,24 @@ def test_a_large_datagram_counts_like_the_small_ones_that_it_could_be(proven: bo
     assert through(limits.DATAGRAM_BYTES_MAX) == rate
     assert through(limits.DATAGRAM_BYTES_MAX + 1) == rate // 2
     assert 1 <= through(limits.DATAGRAM_RECEIVE_BYTES_MAX) <= 1 + rate // 50
+
+
+def test_hosts_that_lose_their_good_name_displace_strangers_but_take_no_more_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SOURCES_MAX", 8)
+    monkeypatch.setattr(limits, "SOURCE_PEERS_MAX", 8)
+    gate = SourceGate(SourceRates(rejects_per_s=1))
+    fallen = [f"198.51.100.{number}:1" for number in range(8)]
+    for source in fallen:
+        gate.check(source, START_MS)
+        for _ in range(limits.SOURCE_GOOD_MIN):
+            gate.praise(source)
+    for number in range(8):
+        gate.check(f"203.0.113.{number}:1", START_MS)
+    assert len(gate) == 16
+    for source in fallen:
+        misbehave(gate, source, START_MS)
+        gate.take_blocks()
+        assert gate.check(source, START_MS) is Reason.SOURCE_BLOCKED
+    assert len(gate) == 8

@@ -1,10 +1,18 @@
-"""The pace at which stored envelopes are served."""
+"""The pace at which stored envelopes are served, and to whom in which turn."""
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+import crabnet
+from crabnet import limits
+from crabnet.core.effects import Serve
 from crabnet.node.serving import Pace
 
 
@@ -39,3 +47,39 @@ def test_over_a_long_time_no_more_is_sent_than_the_pace_allows(sizes: list[int])
         now_ms += pace.wait_ms(int(now_ms))
         pace.spend(size)
     assert sum(sizes[:-1]) <= 1_000 + now_ms + len(sizes)
+
+
+async def test_a_greedy_neighbour_delays_nobody_and_is_not_forgotten_for_idle_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PEERS_MAX", 4)
+    monkeypatch.setattr(limits, "SERVE_WANTS_AT_ONCE", 1)
+    greedy_wants = 40
+    settings = crabnet.Settings(
+        data_dir=tmp_path,
+        listen_addr="127.0.0.1:0",
+        announce_addrs=(),
+        sync_serve_bytes_per_s=10_000,
+        sync_serve_peer_bytes_per_s=0,
+    )
+    async with crabnet.Node(settings) as node:
+        wish = crabnet.Publish(title="t", command="true")
+        seeds = [await node.publish(wish) for _ in range(greedy_wants)]
+        me, serving = seeds[0].created_by, node.serving
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as modest:
+            await modest.bind(("127.0.0.1", 0))
+            for seq in range(1, greedy_wants + 1):
+                serving.put(Serve(me, seq, seq, "127.0.0.1:1"))
+            with trio.fail_after(60):
+                while serving.bytes < settings.sync_serve_bytes_per_s:  # what may go at once has gone
+                    await trio.sleep(0.01)
+                begun = serving.envelopes
+                serving.put(Serve(me, 1, 1, f"127.0.0.1:{modest.getsockname()[1]}"))
+                data, _ = await modest.recvfrom(65_536)
+                assert seeds[0].id.encode() in data
+                assert serving.envelopes - begun < greedy_wants // 4
+                for port in range(2, 2 + limits.PEERS_MAX - 1):  # as many as there is room for beside the greedy one
+                    serving.put(Serve(me, 1, 1, f"127.0.0.1:{port}"))
+                while serving.envelopes < greedy_wants + 1 + limits.PEERS_MAX - 1:
+                    await trio.sleep(0.01)
+        assert serving.dropped == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 
 from crabnet.core.commands import Received
@@ -15,14 +16,17 @@ from tests.support.envelopes import NOW_S, admission, signer
 
 
 class Neighbour:
-    """Speaks to one core from one address. Times in milliseconds."""
+    """Speaks to one core from one address. Times in milliseconds.
 
-    def __init__(self, core: Core, name: str, address: str) -> None:
+    Several with the same name are the same node at several addresses: they need common ``nonces``, or say the same.
+    """
+
+    def __init__(self, core: Core, name: str, address: str, nonces: Iterator[int] | None = None) -> None:
         self.core = core
         self.signer = signer(name)
         self.address = address
         self.challenge = ""
-        self._nonces = count(1)
+        self._nonces = count(1) if nonces is None else nonces
 
     def say(self, talk: Talk, now_ms: int = NOW_S * 1000) -> Effects:
         """Say something; what the core does."""

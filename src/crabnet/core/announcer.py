@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Bucket, Head, Heads
@@ -18,17 +18,15 @@ class Announcer:
     def __init__(self, feeds: Feeds, own: str) -> None:
         self._feeds = feeds
         self._own = own
-        self._announced: OrderedDict[str, None] = OrderedDict()
-        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._announced: dict[str, None] = {}
+        self._recent: BoundedTable[str, None] = BoundedTable(limits.SYNC_RECENT_HEADS_MAX)
         self._turns: dict[str, int] = {}
         self._turn = 0
 
     def changed(self, author: str) -> None:
         """A feed has a new head that neighbours should hear of."""
         self._announced.pop(author, None)
-        self._recent[author] = None
-        if len(self._recent) > limits.SYNC_RECENT_HEADS_MAX:
-            self._recent.popitem(last=False)
+        self._recent.put(author, None)
 
     def choose(self, known: list[str], count: int, entropy: Callable[[], int]) -> list[str]:
         """The neighbours to tell now: those told longest ago, in random order among equals."""
@@ -41,8 +39,9 @@ class Announcer:
 
     def recent(self) -> list[Head]:
         """Heads that have changed since this was asked last, a few of them."""
-        authors, self._recent = self._recent, OrderedDict()
-        return self._heads(list(authors))
+        authors = list(self._recent)
+        self._recent.clear()
+        return self._heads(authors)
 
     def heads(self, heads_max: int) -> list[Head]:
         """The next part of the version vector: our own head, then those announced longest ago."""
@@ -51,8 +50,8 @@ class Announcer:
         chosen = [self._own, *authors[: heads_max - 1]]
         for author in chosen:
             if self._feeds.get(author).head_seq:
+                self._announced.pop(author, None)
                 self._announced[author] = None
-                self._announced.move_to_end(author)
         return self._heads(chosen)
 
     def _heads(self, authors: list[str]) -> list[Head]:

@@ -8,14 +8,13 @@ and has a far larger budget, unless the author was found over its budget lately,
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from heapq import nlargest
-from typing import TypeVar
 
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.buckets import TokenBucket
 
 
@@ -75,12 +74,12 @@ class AuthorBudgets:
         self._held = held
         self._own = own
         self._elders: frozenset[str] = frozenset()
-        self._known: OrderedDict[str, _Account] = OrderedDict()
-        self._newcomers: OrderedDict[str, _Account] = OrderedDict()
+        self._known: BoundedTable[str, _Account] = BoundedTable(limits.AUTHORS_MAX)
+        self._newcomers: BoundedTable[str, _Account] = BoundedTable(limits.AUTHORS_MAX)
         self._shared = _Purse(rates.newcomer_envelopes_per_s, rates.newcomer_bytes_per_s)
         self._history = TokenBucket(rates.history_envelopes_per_s)
-        self._paused: OrderedDict[str, int] = OrderedDict()
-        self._watched: OrderedDict[str, int] = OrderedDict()
+        self._paused: BoundedTable[str, int] = BoundedTable(limits.AUTHORS_MAX)
+        self._watched: BoundedTable[str, int] = BoundedTable(limits.AUTHORS_MAX)
         self._thronged_until_ms = 0
 
     def __len__(self) -> int:
@@ -124,7 +123,7 @@ class AuthorBudgets:
         """
         known = self._known.get(author)
         if known is not None and not requested and known.purse.pay(1, size, now_ms):
-            self._known.move_to_end(author)
+            self._known.touch(author)
             return True
         if author == self._own:
             return True
@@ -137,13 +136,13 @@ class AuthorBudgets:
         elif author in self._known:
             paid = account.purse.pay(1, size, now_ms)
             if not paid:
-                _remember(self._watched, author, now_ms + limits.AUTHOR_WATCH_MS)
+                self._watched.put(author, now_ms + limits.AUTHOR_WATCH_MS)
         else:
             paid = self._pay_as_newcomer(author, account, 1 if held else limits.AUTHOR_FIRST_COST, size, now_ms)
         if not paid:
-            _remember(self._paused, author, now_ms + limits.AUTHOR_PAUSE_MS)
+            self._paused.put(author, now_ms + limits.AUTHOR_PAUSE_MS)
         elif author not in self._known:
-            _remember(self._newcomers, author, account)
+            self._newcomers.put(author, account)
         return paid
 
     def _pay_as_newcomer(self, author: str, account: _Account, cost: int, size: int, now_ms: int) -> bool:
@@ -151,11 +150,11 @@ class AuthorBudgets:
             if self._shared.pay(cost, size, now_ms):
                 return account.purse.pay(cost, size, now_ms)
             self._thronged_until_ms = now_ms + limits.AUTHOR_THRONG_MS
-        _remember(self._watched, author, now_ms + limits.AUTHOR_WATCH_MS)
+        self._watched.put(author, now_ms + limits.AUTHOR_WATCH_MS)
         return False
 
     def _trusts_history(self, author: str, held: int, now_ms: int) -> bool:
-        if now_ms < self._watched.get(author, 0):
+        if now_ms < (self._watched.get(author) or 0):
             return False
         return held >= limits.AUTHOR_KNOWN_ENTRIES or now_ms >= self._thronged_until_ms
 
@@ -179,7 +178,7 @@ class AuthorBudgets:
         """The account of an author, a known one's when its time has come. A newcomer's is not kept before it pays."""
         account = self._known.get(author)
         if account is not None:
-            self._known.move_to_end(author)
+            self._known.touch(author)
             return account
         account = self._newcomers.get(author)
         rates = self._rates
@@ -191,17 +190,6 @@ class AuthorBudgets:
             account = _Account(now_ms, purse, history)
         if held >= limits.AUTHOR_KNOWN_ENTRIES and (of_age or author in self._elders):
             account.purse = _Purse(rates.envelopes_per_s, rates.bytes_per_s)
-            self._newcomers.pop(author, None)
-            _remember(self._known, author, account)
+            self._newcomers.pop(author)
+            self._known.put(author, account)
         return account
-
-
-T = TypeVar("T")
-
-
-def _remember(table: OrderedDict[str, T], author: str, value: T) -> None:
-    """Put an entry last; the one that was put there longest ago makes room."""
-    table[author] = value
-    table.move_to_end(author)
-    if len(table) > limits.AUTHORS_MAX:
-        table.popitem(last=False)

@@ -7,7 +7,17 @@ from typing import TypeVar
 import msgspec
 
 from crabnet import limits
-from crabnet.core.commands import Acknowledge, CreateClaim, FinishRun, Publish, RenewRun, Settle, StartRun, SubmitBid
+from crabnet.core.commands import (
+    Acknowledge,
+    CreateClaim,
+    FinishRun,
+    Operation,
+    Publish,
+    RenewRun,
+    Settle,
+    StartRun,
+    SubmitBid,
+)
 from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
 from crabnet.domain.model import (
     Acknowledgement,
@@ -229,3 +239,24 @@ def _counting(record: Record, object_id: str | None) -> Fact | None:
 def _envelope(fact: Fact | None) -> str:
     """What rests on a fact names this."""
     return "" if fact is None else fact.envelope
+
+
+def build(wish: Operation, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Body]:
+    """The object that states a wish about a seed, ``EMPTY`` for a new one. Raises RefusedError, UsageError."""
+    match wish:
+        case Publish():
+            return build_seed(wish, object_id, author, now_s)
+        case SubmitBid():
+            return build_bid(wish, record, object_id, author, now_s)
+        case CreateClaim():
+            return build_claim(wish, record, object_id, now_s)
+        case StartRun():
+            return build_run(wish, record, object_id, author, now_s)
+        case RenewRun():
+            return build_renewal(wish, record, object_id, author, now_s)
+        case FinishRun():
+            return build_result(wish, record, object_id, author, now_s)
+        case Settle():
+            return build_settlement(wish, record, object_id, now_s)
+        case Acknowledge():
+            return build_acknowledgement(wish, record, object_id, author, now_s)

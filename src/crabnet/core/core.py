@@ -16,16 +16,13 @@ from crabnet.core.authors import AuthorBudgets
 from crabnet.core.commands import (
     Acknowledge,
     Answered,
-    CreateClaim,
     FinishRun,
     Input,
     Operation,
     Publish,
     Received,
-    RenewRun,
     Settle,
     StartRun,
-    SubmitBid,
     Tick,
 )
 from crabnet.core.config import CoreConfig
@@ -408,23 +405,7 @@ class Core:
         me = self.signer.node_id
 
         def made(object_id: str) -> tuple[FactKind, Body]:
-            match wish:
-                case Publish():
-                    return build.build_seed(wish, object_id, me, now_s)
-                case SubmitBid():
-                    return build.build_bid(wish, record, object_id, me, now_s)
-                case CreateClaim():
-                    return build.build_claim(wish, record, object_id, now_s)
-                case StartRun():
-                    return build.build_run(wish, record, object_id, me, now_s)
-                case RenewRun():
-                    return build.build_renewal(wish, record, object_id, me, now_s)
-                case FinishRun():
-                    return build.build_result(wish, record, object_id, me, now_s)
-                case Settle():
-                    return build.build_settlement(wish, record, object_id, now_s)
-                case Acknowledge():
-                    return build.build_acknowledgement(wish, record, object_id, me, now_s)
+            return build.build(wish, record, object_id, me, now_s)
 
         shunned = self._shunned(record)
         applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), shunned)

@@ -6,11 +6,10 @@ overflow nor a fast source waits.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 
 
 class Flight(Struct):
@@ -34,7 +33,6 @@ class _Source(Struct):
     window: float = limits.SYNC_WINDOW_ENTRIES_START
     flying: int = 0
     flights: dict[int, Flight] = {}
-    number: int = 0
     landed_ms: int = -limits.SYNC_REQUEST_RETRY_MS_MAX
     slowed_ms: int = -limits.SYNC_REQUEST_RETRY_MS_MAX
     slow_start: bool = True
@@ -42,10 +40,14 @@ class _Source(Struct):
 
 
 class Flow:
-    """Ranges in flight, by source. ``bytes_per_s`` 0 means no limit."""
+    """Ranges in flight, by source. ``bytes_per_s`` 0 means no limit.
+
+    Of a source that was forgotten, ranges under way count no more; they still come, or are overdue, as any others.
+    """
 
     def __init__(self, bytes_per_s: int = 0) -> None:
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        self._sources: BoundedTable[str, _Source] = BoundedTable(limits.PEERS_MAX)
+        self._number = 0
         self._bytes_per_s = bytes_per_s
         self._tokens = float(bytes_per_s)
         self._earned_ms = 0
@@ -75,21 +77,16 @@ class Flow:
         """A range is asked for; it is overdue after ``wait_ms``."""
         known = self._sources.get(source)
         if known is None:
-            known = self._sources[source] = _Source(flights={})
-            self._make_room()
-        self._sources.move_to_end(source)
-        known.number += 1
-        flight = Flight(author, first, last, source, known.number, now_ms, now_ms + wait_ms, last - first + 1)
+            known = _Source(flights={})
+        for _, gone in self._sources.put(source, known):
+            self.flying -= gone.flying
+        self._sources.hold(source)
+        self._number += 1
+        flight = Flight(author, first, last, source, self._number, now_ms, now_ms + wait_ms, last - first + 1)
         known.flights[flight.number] = flight
         known.flying += flight.entries
         self.flying += flight.entries
         return flight
-
-    def _make_room(self) -> None:
-        if len(self._sources) > limits.PEERS_MAX:
-            idle = next((source for source, each in self._sources.items() if not each.flights), None)
-            if idle is not None:
-                del self._sources[idle]
 
     def tells_ends(self, source: str) -> bool:
         """True if the source says where its answers end; others are over when nothing more comes."""
@@ -122,6 +119,8 @@ class Flow:
             return None
         known.flying -= flight.entries
         self.flying -= flight.entries
+        if not known.flights:
+            self._sources.release(flight.source)
         return known
 
     def is_delivering(self, source: str, now_ms: int) -> bool:

@@ -35,27 +35,27 @@ class HeldRow(NamedTuple):
 class Held(Protocol):
     """All that is held, however old. Methods may read the disk, and raise CrabnetError when they cannot tell."""
 
-    def id_at(self, author: str, seq: int) -> str | None:
+    def id_at(self, author: str, seq: int, /) -> str | None:
         """The id of the envelope at a place before the end of its feed."""
         ...
 
-    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+    def envelope(self, seed_id: str, envelope_id: str, /) -> tuple[HeldRow, bytes] | None:
         """An envelope about a seed, by its id."""
         ...
 
-    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+    def about(self, seed_id: str, /, *, bids: bool) -> list[HeldRow]:
         """The bids on a seed, or all that was said about it but the bids: what MAY count."""
         ...
 
-    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+    def seeds_from(self, author: str, seq: int, limit: int, /) -> list[tuple[int, str]]:
         """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
         ...
 
-    def bids_of(self, seed_id: str, author: str) -> int:
+    def bids_of(self, seed_id: str, author: str, /) -> int:
         """How many bids of an author on a seed are held that MAY count."""
         ...
 
-    def add(self, row: HeldRow, raw: bytes) -> None:
+    def add(self, row: HeldRow, raw: bytes, /) -> None:
         """An envelope is held from now on: to be known at once, though it is not durable yet."""
         ...
 
@@ -102,25 +102,25 @@ class MemoryHeld:
 class NothingHeld:
     """``Held`` for a replay, which decides nothing and so asks nothing."""
 
-    def id_at(self, author: str, seq: int) -> str | None:
+    def id_at(self, _author: str, _seq: int, /) -> str | None:
         """See ``Held``."""
         return None
 
-    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+    def envelope(self, _seed_id: str, _envelope_id: str, /) -> tuple[HeldRow, bytes] | None:
         """See ``Held``."""
         return None
 
-    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
+    def about(self, _seed_id: str, /, **_: bool) -> list[HeldRow]:
         """See ``Held``."""
         return []
 
-    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
+    def seeds_from(self, _author: str, _seq: int, _limit: int, /) -> list[tuple[int, str]]:
         """See ``Held``."""
         return []
 
-    def bids_of(self, seed_id: str, author: str) -> int:
+    def bids_of(self, _seed_id: str, _author: str, /) -> int:
         """See ``Held``."""
         return 0
 
-    def add(self, row: HeldRow, raw: bytes) -> None:
+    def add(self, _row: HeldRow, _raw: bytes, /) -> None:
         """See ``Held``."""

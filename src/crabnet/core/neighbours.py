@@ -11,7 +11,7 @@ from crabnet.core.applied import Applied
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeNamed, ServeProof
 from crabnet.core.feed_guard import FeedGuard
-from crabnet.core.peers import Peers
+from crabnet.core.peers import LostPeer, Peers
 from crabnet.core.reconcile import Reconciler
 from crabnet.core.relay import Relay
 from crabnet.core.replica import Replica
@@ -104,7 +104,7 @@ class Neighbours:
         if not self._config.talk:
             return
         if source in self.trusted:
-            self.peers.introduced(source, meta.from_)
+            self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
@@ -260,8 +260,7 @@ class Neighbours:
         """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
         if not self._config.talk:
             return
-        for address, node_id in self.peers.expire(now_ms):
-            effects.notices.append(Notice("peer_lost", {"address": address, "peer": node_id, "reason": "timeout"}))
+        self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
         for address in self.book.due(now_ms, self.proven):
             challenge = self.peers.invite(address, self._token, now_ms)
             if challenge:
@@ -368,12 +367,19 @@ class Neighbours:
         if hello.challenge:
             self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
         node_id = hello.identity.node_id
-        if hello.echo and self.peers.confirm(source, node_id, hello.echo):
+        replaced = self.peers.confirm(source, node_id, hello.echo)
+        if replaced is not None:
+            self._tell_lost(replaced, "replaced", effects)
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
             if source not in self.trusted:
                 self.book.confirmed(source, node_id, now_ms)
             self._tell_holdings([source], now_ms, effects)
             self._look_around(now_ms, again=True)
+
+    def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
+        effects.notices.extend(
+            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason}) for each in lost
+        )
 
     def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
         self._say_all(talk, [to], now_ms, effects)

@@ -46,7 +46,7 @@ def fork_notice(fork: Fork, source: str) -> Notice:
 
 
 def ended_notice(fork: Fork) -> Notice:
-    """This node's own feed has ended."""
+    """The feed of this node has ended."""
     fields: dict[str, FieldValue] = {
         "seq": fork.seq,
         "envelope_id": fork.envelope_id,

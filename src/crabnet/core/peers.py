@@ -7,12 +7,13 @@ more.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 
 
 class _Peer(Struct):
@@ -28,41 +29,53 @@ class _Peer(Struct):
     answered_ms: int = 0
 
 
+class LostPeer(NamedTuple):
+    """An address that had proved itself and is forgotten."""
+
+    address: str
+    node_id: str
+
+
 class Peers:
-    """Addresses heard of lately, least recently heard first."""
+    """Addresses heard of lately. Those that nobody vouches for displace one another only, however many they are."""
 
     def __init__(self) -> None:
-        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._strangers: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
+        self._lasting: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
+        """Those that have proved themselves, and configured ones that have said something."""
+
+    def _get(self, address: str) -> _Peer | None:
+        return self._lasting.get(address) or self._strangers.get(address)
+
+    def _keep(self, address: str, peer: _Peer) -> list[LostPeer]:
+        """The address is no stranger any more; who was heard longest ago of those alike makes room, if need be."""
+        self._strangers.pop(address)
+        gone = self._lasting.put(address, peer)
+        return [LostPeer(other, each.node_id) for other, each in gone if each.confirmed]
 
     def heard(self, address: str, now_ms: int) -> bool:
         """A verified envelope came from this address. True if it was silent for long before, or is new."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         returns = peer is None or now_ms - peer.heard_ms >= limits.PEER_RETURN_MS
         if peer is None:
-            peer = self._peers[address] = _Peer(now_ms)
-            self._make_room()
+            peer = _Peer(now_ms)
+            self._strangers.put(address, peer)
         peer.heard_ms = now_ms
         peer.invited = False
         peer.credit = True
-        self._peers.move_to_end(address)
+        for table in (self._lasting, self._strangers):
+            table.touch(address)
         return returns
 
     def invite(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
         """The challenge for a remembered address that has not been heard of, or "" if one is on its way."""
-        if address not in self._peers:
-            self._peers[address] = _Peer(now_ms, credit=False, invited=True)
-            self._make_room()
+        if self._get(address) is None:
+            self._strangers.put(address, _Peer(now_ms, credit=False, invited=True))
         return self.due_challenge(address, draw, now_ms)
-
-    def _make_room(self) -> None:
-        if len(self._peers) <= limits.PEERS_MAX:
-            return
-        stranger = next((address for address, peer in self._peers.items() if not peer.confirmed), None)
-        self._peers.pop(next(iter(self._peers)) if stranger is None else stranger)
 
     def spend_credit(self, address: str) -> bool:
         """True once after each message from this address: an answer to it costs nobody more than the message."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         if peer is None or not peer.credit:
             return False
         peer.credit = False
@@ -70,7 +83,7 @@ class Peers:
 
     def spend_answer(self, address: str, now_ms: int) -> bool:
         """True while the address has not had too many answers about buckets lately."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         if peer is None:
             return False
         earned = max(0, now_ms - peer.answered_ms) * limits.SYNC_ANSWERS_PER_S / 1000
@@ -83,77 +96,78 @@ class Peers:
 
     def note_digests(self, address: str) -> None:
         """Whoever is at this address compares version vectors by digests."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         if peer is not None:
             peer.tells_digests = True
 
     def tells_digests(self, address: str) -> bool:
         """True if it is known to do so."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return peer is not None and peer.tells_digests
 
     def last_heard_ms(self, address: str) -> int | None:
         """When an address was heard last, proved or not; None for one that was not."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return None if peer is None or peer.invited else peer.heard_ms
 
     def heard_ms(self, address: str) -> int | None:
         """When an address that has proved itself was heard last; None for others."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return peer.heard_ms if peer is not None and peer.confirmed else None
 
     def due_challenge(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
         """The challenge to send to this address now, or "". Drawn once, so that a slow echo counts, too."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         if peer is None or peer.confirmed or now_ms - peer.challenged_ms < limits.PEER_CHALLENGE_INTERVAL_MS:
             return ""
         peer.challenge = peer.challenge or draw()
         peer.challenged_ms = now_ms
         return peer.challenge
 
-    def confirm(self, address: str, node_id: str, echo: str) -> bool:
-        """An echo came back; True if it proves the address for the first time."""
-        peer = self._peers.get(address)
+    def confirm(self, address: str, node_id: str, echo: str) -> list[LostPeer] | None:
+        """An echo came back. If it proves the address for the first time: those that make room for it; else None."""
+        peer = self._get(address)
         if peer is None or not echo or echo != peer.challenge:
-            return False
+            return None
         new = not peer.confirmed
         peer.confirmed = True
         peer.node_id = node_id
-        return new
+        return self._keep(address, peer) if new else None
 
     def is_confirmed(self, address: str) -> bool:
         """True if the address has proved itself."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return peer is not None and peer.confirmed
 
     def present(self, address: str) -> bool:
         """True if something verified came from this address lately."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return peer is not None and not peer.invited
 
-    def introduced(self, address: str, node_id: str) -> None:
-        """Talk of this node came from a configured address, which needs no proof."""
-        peer = self._peers.get(address)
-        if peer is not None:
-            peer.node_id = node_id
+    def introduced(self, address: str, node_id: str) -> list[LostPeer]:
+        """Talk of this node came from a configured address, which needs no proof. Returns who makes room for it."""
+        peer = self._get(address)
+        if peer is None:
+            return []
+        peer.node_id = node_id
+        return self._keep(address, peer)
 
     def node_id(self, address: str) -> str:
         """The node at this address, as far as that is known, else ""."""
-        peer = self._peers.get(address)
+        peer = self._get(address)
         return "" if peer is None else peer.node_id
 
     def confirmed(self) -> list[str]:
         """All addresses that have proved themselves."""
-        return [address for address, peer in self._peers.items() if peer.confirmed]
+        return [address for address, peer in self._lasting.items() if peer.confirmed]
 
-    def expire(self, now_ms: int) -> list[tuple[str, str]]:
-        """Forget addresses that have been silent too long; returns (address, node id) of the confirmed ones."""
+    def expire(self, now_ms: int) -> list[LostPeer]:
+        """Forget addresses that have been silent too long; returns those that had proved themselves."""
         lost = []
-        while self._peers:
-            address, peer = next(iter(self._peers.items()))
-            if peer.heard_ms >= now_ms - limits.PEER_SILENCE_MS_MAX:
-                break
-            del self._peers[address]
-            if peer.confirmed:
-                lost.append((address, peer.node_id))
+        since_ms = now_ms - limits.PEER_SILENCE_MS_MAX
+        for table in (self._strangers, self._lasting):
+            while (first := table.first()) is not None and first[1].heard_ms < since_ms:
+                table.pop_first()
+                if first[1].confirmed:
+                    lost.append(LostPeer(first[0], first[1].node_id))
         return lost

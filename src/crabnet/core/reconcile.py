@@ -6,12 +6,12 @@ The neighbour does the same in its own time, so each side learns what it lacks.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.protocol.digests import DIGITS, DigestTree
 from crabnet.protocol.sync import Bucket
 
@@ -41,8 +41,8 @@ class Reconciler:
     def __init__(self, tree: DigestTree) -> None:
         self._tree = tree
         self._descents: dict[str, _Descent] = {}
-        self._compared: OrderedDict[str, _Compared] = OrderedDict()
-        self._queue: OrderedDict[str, str] = OrderedDict()
+        self._compared: BoundedTable[str, _Compared] = BoundedTable(limits.PEERS_MAX)
+        self._queue: BoundedTable[str, str] = BoundedTable(limits.PEERS_MAX)
         """Who waits for its turn, in the order in which they came, with their latest digest."""
         self.hungry = False
 
@@ -56,24 +56,21 @@ class Reconciler:
         """
         ours = self._tree.root()
         if theirs == ours:
-            self._queue.pop(source, None)
+            self._queue.pop(source)
             return True
         known = self._compared.get(source)
         again = known is not None and (known.ours, known.theirs) == (ours, theirs) and now_ms < known.until_ms
         if not theirs or again or source in self._descents:
             return False
-        if source in self._queue or len(self._queue) < limits.PEERS_MAX:
-            self._queue[source] = theirs
+        self._queue.offer(source, theirs)
         self._begin(now_ms)
         return False
 
     def _begin(self, now_ms: int) -> None:
-        while self._queue and len(self._descents) < limits.SYNC_DESCENTS_MAX:
-            source, theirs = self._queue.popitem(last=False)
-            self._compared[source] = _Compared(self._tree.root(), theirs, now_ms + limits.SYNC_COMPARED_TTL_MS)
-            self._compared.move_to_end(source)
-            if len(self._compared) > limits.PEERS_MAX:
-                self._compared.popitem(last=False)
+        while len(self._descents) < limits.SYNC_DESCENTS_MAX and (waiting := self._queue.pop_first()) is not None:
+            source, theirs = waiting
+            compared = _Compared(self._tree.root(), theirs, now_ms + limits.SYNC_COMPARED_TTL_MS)
+            self._compared.put(source, compared)
             self._descents[source] = _Descent([("", theirs)], {}, now_ms + limits.SYNC_DESCENT_MS_MAX)
             self.hungry = True
 
@@ -133,4 +130,4 @@ class Reconciler:
     def _give_up(self, source: str) -> None:
         """The comparison is not complete: the next digest of this neighbour begins another."""
         del self._descents[source]
-        self._compared.pop(source, None)
+        self._compared.pop(source)

@@ -8,11 +8,11 @@ loses sync brings, and who asks a neighbour for an author's envelopes is relayed
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.protocol.sync import RelayPrune
 
 
@@ -36,14 +36,14 @@ class Relay:
     def __init__(self, fanout: int, entropy: Callable[[], int]) -> None:
         self._fanout = fanout
         self._entropy = entropy
-        self._served: OrderedDict[_Link, int] = OrderedDict()
+        self._served: BoundedTable[_Link, int] = BoundedTable(limits.RELAY_LINKS_MAX)
         """Links that need no relay, and until when (ms)."""
-        self._providers: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._providers: BoundedTable[str, tuple[str, int]] = BoundedTable(limits.RELAY_PROVIDERS_MAX)
         """author -> the address that brought its last envelope first, and when (ms)."""
-        self._excess: OrderedDict[_Link, None] = OrderedDict()
-        self._told: OrderedDict[_Link, int] = OrderedDict()
+        self._excess: BoundedTable[_Link, None] = BoundedTable(limits.RELAY_LINKS_MAX)
+        self._told: BoundedTable[_Link, int] = BoundedTable(limits.RELAY_LINKS_MAX)
         self._neighbours: list[tuple[str, str]] = []
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: BoundedTable[str, _Open] = BoundedTable(limits.RELAY_PROVIDERS_MAX)
         self._tell_at_ms = 0
         self.relayed = 0
 
@@ -72,10 +72,7 @@ class Relay:
         return chosen
 
     def _provided(self, author: str, source: str, now_ms: int) -> None:
-        self._providers[author] = (source, now_ms)
-        self._providers.move_to_end(author)
-        if len(self._providers) > limits.RELAY_PROVIDERS_MAX:
-            self._providers.popitem(last=False)
+        self._providers.put(author, (source, now_ms))
         self._serve(_Link(source, author), now_ms)
 
     def _find_open(self, author: str, now_ms: int) -> _Open:
@@ -85,10 +82,8 @@ class Relay:
             for address, node_id in self._neighbours
             if node_id != author and not self._is_served(_Link(address, author), now_ms)
         ]
-        made = self._open[author] = _Open(found, now_ms + limits.RELAY_REFRESH_MS)
-        self._open.move_to_end(author)
-        if len(self._open) > limits.RELAY_PROVIDERS_MAX:
-            self._open.popitem(last=False)
+        made = _Open(found, now_ms + limits.RELAY_REFRESH_MS)
+        self._open.put(author, made)
         return made
 
     def repeated(self, author: str, source: str, now_ms: int, *, own: bool = False) -> None:
@@ -100,17 +95,15 @@ class Relay:
             return
         link = _Link(source, author)
         self._serve(link, now_ms)
-        provider, at_ms = self._providers.get(author, (source, 0))
+        provider, at_ms = self._providers.get(author) or (source, 0)
         if provider == source or now_ms - at_ms > limits.RELAY_PROVIDER_MS:
             return
         if own:
             self._provided(author, source, now_ms)
             link = _Link(provider, author)
-        if now_ms < self._told.get(link, 0):
+        if now_ms < (self._told.get(link) or 0):
             return
-        self._excess[link] = None
-        if len(self._excess) > limits.RELAY_LINKS_MAX:
-            self._excess.popitem(last=False)
+        self._excess.put(link, None)
 
     def pruned(self, prune: RelayPrune, source: str, now_ms: int) -> None:
         """A neighbour gets these authors' envelopes by another way."""
@@ -119,8 +112,8 @@ class Relay:
 
     def asked(self, author: str, source: str) -> None:
         """A neighbour lacks envelopes of an author: relay it to it again."""
-        if self._served.pop(_Link(source, author), None) is not None:
-            self._open.pop(author, None)
+        if self._served.pop(_Link(source, author)) is not None:
+            self._open.pop(author)
 
     def prunes(self, now_ms: int, interval_ms: int) -> list[tuple[str, RelayPrune]]:
         """(address, message) for neighbours whose relaying is not needed; once in each interval."""
@@ -132,25 +125,18 @@ class Relay:
             authors = by_address.setdefault(link.address, [])
             if len(authors) < limits.RELAY_PRUNES_PER_MESSAGE_MAX:
                 authors.append(link.author)
-                _put(self._told, link, now_ms + limits.RELAY_PRUNE_AGAIN_MS)
+                self._told.put(link, now_ms + limits.RELAY_PRUNE_AGAIN_MS)
         self._excess.clear()
         return [(address, RelayPrune(authors)) for address, authors in by_address.items()]
 
     def _serve(self, link: _Link, now_ms: int) -> None:
         if link not in self._served:
-            self._open.pop(link.author, None)
-        _put(self._served, link, now_ms + limits.RELAY_SERVED_MS)
+            self._open.pop(link.author)
+        self._served.put(link, now_ms + limits.RELAY_SERVED_MS)
 
     def _is_served(self, link: _Link, now_ms: int) -> bool:
         until_ms = self._served.get(link)
         if until_ms is None or now_ms < until_ms:
             return until_ms is not None
-        del self._served[link]
+        self._served.pop(link)
         return False
-
-
-def _put(links: OrderedDict[_Link, int], link: _Link, until_ms: int) -> None:
-    links[link] = until_ms
-    links.move_to_end(link)
-    if len(links) > limits.RELAY_LINKS_MAX:
-        links.popitem(last=False)

@@ -488,7 +488,7 @@ class Replica:
         feed = self.feeds.get(signer.node_id)
         if feed.end:
             raise RefusedError(
-                f"the feed of {signer.node_id} has ended: two envelopes are known that its key signed for seq {feed.end};"
+                f"the feed of {signer.node_id} has ended: its key has signed two envelopes for seq {feed.end};"
                 " nothing more can be said under this id; `crabnet id renew` makes a new one",
                 Reason.FEED_ENDED,
             )

@@ -8,12 +8,13 @@ worth accepting keeps its row when strangers come in masses.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.buckets import TokenBucket
 from crabnet.errors import Reason
 
@@ -86,9 +87,9 @@ class SourceGate:
 
     def __init__(self, rates: SourceRates) -> None:
         self._rates = rates
-        self._strangers: OrderedDict[str, _Row] = OrderedDict()
-        self._good: OrderedDict[str, _Row] = OrderedDict()
-        self._peers: OrderedDict[str, _PeerRow] = OrderedDict()
+        self._strangers: BoundedTable[str, _Row] = BoundedTable(limits.SOURCES_MAX)
+        self._good: BoundedTable[str, _Row] = BoundedTable(limits.SOURCE_PEERS_MAX)
+        self._peers: BoundedTable[str, _PeerRow] = BoundedTable(limits.SOURCE_PEERS_MAX)
         self._of_strangers = TokenBucket(rates.strangers_per_s)
         self._total = TokenBucket(rates.total_per_s)
         self._dropped: Counter[tuple[str, Reason]] = Counter()
@@ -129,13 +130,12 @@ class SourceGate:
         good = self._good.get(host)
         row = good or self._strangers.get(host)
         if row is None:
-            row = self._strangers[host] = _Row()
-            if len(self._strangers) > limits.SOURCES_MAX:
-                self._strangers.popitem(last=False)
+            row = _Row()
+            self._strangers.put(host, row)
         elif now_ms < row.blocked_until_ms:
             return Reason.SOURCE_BLOCKED
         else:
-            (self._strangers if good is None else self._good).move_to_end(host)
+            (self._strangers if good is None else self._good).touch(host)
         if rates.threshold_per_s:
             window_s = now_ms // 1000
             row.datagrams = row.datagrams + 1 if row.window_s == window_s else 1
@@ -160,11 +160,8 @@ class SourceGate:
     def _peer(self, source: str) -> _PeerRow:
         row = self._peers.get(source)
         if row is None:
-            row = self._peers[source] = _PeerRow(self._rates)
-            if len(self._peers) > limits.SOURCE_PEERS_MAX:
-                self._peers.popitem(last=False)
-        else:
-            self._peers.move_to_end(source)
+            row = _PeerRow(self._rates)
+        self._peers.put(source, row)
         return row
 
     def reject(self, source: str, now_ms: int, *, proven: bool = False) -> None:
@@ -175,9 +172,9 @@ class SourceGate:
             self._penalise(self._peer(source), source, now_ms, self._rates.block_ms * limits.SOURCE_SLOWED_FACTOR_MAX)
             return
         host = host_of(source)
-        row = self._good.pop(host, None)
+        row = self._good.pop(host)
         if row is not None:  # good history does not outlast misuse
-            self._strangers[host] = row
+            self._strangers.put(host, row)
         row = row or self._strangers.get(host)
         if row is not None:
             self._penalise(row, host, now_ms, self._rates.block_ms_max)
@@ -215,10 +212,8 @@ class SourceGate:
             return
         row.strikes = max(0, row.strikes - 1)
         row.blocked_until_ms = 0
-        if not proven and host in self._strangers:
-            self._good[host] = self._strangers.pop(host)
-            if len(self._good) > limits.SOURCE_PEERS_MAX:
-                self._good.popitem(last=False)
+        if not proven and self._strangers.pop(host) is not None:
+            self._good.put(host, row)
 
     def take_dropped(self) -> list[tuple[str, Reason, int]]:
         """(source, reason, datagrams) dropped unread since the last call."""

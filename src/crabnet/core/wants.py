@@ -23,7 +23,7 @@ class _Wanted(Struct):
 
 
 class Wants(Generic[K]):
-    """A table of at most ``most`` names, each asked for at most ``attempts_max`` times, each time after twice as long."""
+    """At most ``most`` names, each asked for at most ``attempts_max`` times, each time after twice as long."""
 
     def __init__(self, most: int, attempts_max: int) -> None:
         self._most = most
@@ -38,7 +38,7 @@ class Wants(Generic[K]):
         return name in self._wanted
 
     def note(self, name: K, source: str, ask_ms: int) -> bool:
-        """``source`` has this, or knows who has; it is to be asked for at ``ask_ms``. False if there is no room for it."""
+        """``source`` has this; it is to be asked for at ``ask_ms``. False if there is no room for it."""
         wanted = self._wanted.get(name)
         if wanted is not None:
             if len(wanted.sources) < limits.SYNC_SOURCES_PER_FEED_MAX:

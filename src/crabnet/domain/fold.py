@@ -325,9 +325,9 @@ class _Fold:
             return
         before = self._record
         started = self._set.parent(result)
-        if started is not None and started.kind is _K.STARTED and before.progress.run_id is None:
-            if judge(self._record, started) is None:
-                self._record = after(self._record, started)
+        fresh = started is not None and started.kind is _K.STARTED and before.progress.run_id is None
+        if started is not None and fresh and judge(before, started) is None:
+            self._record = after(before, started)
         for each in (result, fact):
             if judge(self._record, each) is not None:
                 self._record = before

@@ -58,6 +58,7 @@ class EventKind(StrEnum):
     CLAIM_OVERDUE = "claim_overdue"
     SEED_RECLAIMED = "seed_reclaimed"
     FORK_DETECTED = "fork_detected"
+    FEED_ENDED = "feed_ended"
     SEEN_PRUNED = "seen_pruned"
     GAP_DETECTED = "gap_detected"
     GAP_REQUESTED = "gap_requested"
@@ -308,7 +309,13 @@ EVENTS: Final = MappingProxyType(
             "A",
             _CORE,
             "author namespace seq envelope_id other_id address",
-            "An author signed two envelopes for one position of its feed; both are kept as proof.",
+            "An author signed two envelopes for one position of its feed, which ends before it; both are kept as proof.",
+        ),
+        EventKind.FEED_ENDED: _spec(
+            "A",
+            _CORE,
+            "seq envelope_id other_id reason detail",
+            "The feed of this node has ended: its key signed two envelopes for `seq`. It writes nothing more.",
         ),
         EventKind.SEEN_PRUNED: _spec(
             "D", _CORE, "expired evicted count", "The window of seen messages was pruned; `count` entries remain."

@@ -131,7 +131,8 @@ class Network:
         """Ask again for lost fragments, give up old ones."""
         now_ms = steady_ms()
         for source, request in self._reassembler.requests(now_ms):
-            self._answers.append(([request], parse_address(source)))
+            if len(self._answers) < limits.PEERS_MAX:
+                self._answers.append(([request], parse_address(source)))
         if self._answers:
             self._wake.set()
         for source, _ in self._reassembler.expire(now_ms):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
 from crabnet.errors import NetworkError, Reason
@@ -31,14 +32,18 @@ async def _pace(bucket: TokenBucket) -> None:
         await trio.sleep(wait_ms / 1000)
 
 
+def _new_waiting() -> BoundedTable[str, bytes]:
+    return BoundedTable(limits.UNSENT_BYTES_PER_TARGET_MAX)
+
+
 @dataclass(slots=True)
 class _Trouble:
-    """A target that could not be sent to: what waits, and when it is tried again."""
+    """A target that could not be sent to: what waits, weighed in bytes, and when it is tried again."""
 
     since_ms: int
     next_ms: int
     failures: int = 0
-    waiting: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    waiting: BoundedTable[str, bytes] = field(default_factory=_new_waiting)
 
 
 class Outbox:
@@ -162,16 +167,15 @@ class Outbox:
             self.datagrams_sent += 1
 
     def _wait(self, trouble: _Trouble, envelope_id: str, data: bytes) -> None:
-        trouble.waiting[envelope_id] = data
-        if len(trouble.waiting) > limits.UNSENT_PER_TARGET_MAX:
-            trouble.waiting.popitem(last=False)
-            self.dropped += 1
+        share = limits.UNSENT_BYTES_PER_TARGET_MAX // limits.UNSENT_PER_TARGET_MAX
+        self.dropped += len(trouble.waiting.put(envelope_id, data, max(share, len(data))))
 
     def _failed(self, target: Address, error: NetworkError, envelope_id: str, data: bytes | None) -> None:
         now_ms = steady_ms()
         trouble = self._trouble.get(target)
         if trouble is None:
             if len(self._trouble) >= limits.PEERS_MAX:
+                self.dropped += data is not None
                 return
             trouble = self._trouble[target] = _Trouble(now_ms, now_ms)
         trouble.failures += 1
@@ -209,10 +213,11 @@ class Outbox:
         for target, trouble in list(self._trouble.items()):
             if now_ms < trouble.next_ms:
                 continue
-            if not trouble.waiting:
+            oldest = trouble.waiting.first()
+            if oldest is None:
                 del self._trouble[target]
                 continue
-            envelope_id, data = next(iter(trouble.waiting.items()))
+            envelope_id, data = oldest
             try:
                 await self._transmit(data, target)
             except NetworkError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import trio
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.commands import Answered
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue, Serve, ServeNamed, ServeProof
@@ -71,7 +72,7 @@ class _Line:
     """What one neighbour waits for, in the order in which it asked."""
 
     def __init__(self, bytes_per_s: int, now_ms: int) -> None:
-        self.waiting: OrderedDict[tuple[str, int], Serve] = OrderedDict()
+        self.waiting: BoundedTable[tuple[str, int], Serve] = BoundedTable(limits.SERVES_WAITING_MAX)
         self.pace = Pace(bytes_per_s, now_ms)
 
 
@@ -98,53 +99,50 @@ class Serving:
         self._history = history
         self._pace = Pace(paces.bytes_per_s, steady_ms())
         self._peer_bytes_per_s = paces.peer_bytes_per_s
-        self._lines: OrderedDict[str, _Line] = OrderedDict()
-        self._singles: OrderedDict[ServeProof | ServeNamed, None] = OrderedDict()
+        self._lines: BoundedTable[str, _Line] = BoundedTable(limits.PEERS_MAX)
+        """Held while somebody waits in them; who was served longest ago is first."""
+        self._singles: BoundedTable[ServeProof | ServeNamed, None] = BoundedTable(limits.SERVES_WAITING_MAX)
         self._wake = trio.Event()
         self.dropped = 0
         self.envelopes = 0
         self.bytes = 0
 
     def put(self, serve: Serve) -> None:
-        """Queue an answer; the same request again replaces it. Beyond the bound of a neighbour its newest goes."""
+        """Queue an answer; the same request again replaces it. Beyond the bound of a neighbour no new one is taken.
+
+        Beyond the bound of neighbours, those who wait for nothing are forgotten first.
+        """
         line = self._lines.get(serve.to)
         if line is None:
-            line = self._lines[serve.to] = _Line(self._peer_bytes_per_s, steady_ms())
-            self._forget_idle()
-        line.waiting[(serve.author, serve.from_seq)] = serve
-        if len(line.waiting) > limits.SERVES_WAITING_MAX:
-            line.waiting.popitem(last=True)
+            line = _Line(self._peer_bytes_per_s, steady_ms())
+            for _, gone in self._lines.put(serve.to, line):
+                self.dropped += len(gone.waiting)
+                gone.waiting.clear()
+        if not line.waiting.offer((serve.author, serve.from_seq), serve):
             self.dropped += 1
+        self._lines.hold(serve.to)
         self._wake.set()
 
     def put_single(self, serve: ServeProof | ServeNamed) -> None:
         """Queue the proof of a fork, or an envelope that others rest on, for a neighbour that asked for it."""
-        self._singles[serve] = None
-        if len(self._singles) > limits.SERVES_WAITING_MAX:
-            self._singles.popitem(last=False)
-            self.dropped += 1
+        self.dropped += len(self._singles.put(serve, None))
         self._wake.set()
-
-    def _forget_idle(self) -> None:
-        if len(self._lines) > limits.PEERS_MAX:
-            idle = next((to for to, line in self._lines.items() if not line.waiting), next(iter(self._lines)))
-            del self._lines[idle]
 
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
-            await self._wake.wait()
+            wait_ms = await self._round()
+            with trio.move_on_after(math.inf if wait_ms is None else wait_ms / 1000):
+                await self._wake.wait()
             self._wake = trio.Event()
-            while (wait_ms := await self._round()) is not None:
-                with trio.move_on_after(wait_ms / 1000):
-                    await self._wake.wait()
 
     async def _round(self) -> float | None:
         """Some answers for each neighbour; how long to wait until the next round, None if nobody waits."""
         soonest_ms: float | None = None
         while self._singles and not (wait_ms := self._pace.wait_ms(steady_ms())):
-            single, _ = self._singles.popitem(last=False)
-            await self._send_single(single)
+            single = self._singles.pop_first()
+            if single is not None:
+                await self._send_single(single[0])
         if self._singles:
             soonest_ms = wait_ms
         for to, line in list(self._lines.items()):
@@ -161,10 +159,15 @@ class Serving:
     async def _answer(self, to: str, line: _Line) -> None:
         serves: list[Serve] = []
         entries = 0
-        while line.waiting and len(serves) < limits.SERVE_WANTS_AT_ONCE and entries < limits.SERVE_ENTRIES_AT_ONCE:
-            _, serve = line.waiting.popitem(last=False)
-            serves.append(serve)
-            entries += serve.to_seq - serve.from_seq + 1
+        while len(serves) < limits.SERVE_WANTS_AT_ONCE and entries < limits.SERVE_ENTRIES_AT_ONCE:
+            first = line.waiting.pop_first()
+            if first is None:
+                break
+            serves.append(first[1])
+            entries += first[1].to_seq - first[1].from_seq + 1
+        self._lines.touch(to)
+        if not line.waiting:
+            self._lines.release(to)
         try:
             found = await trio.to_thread.run_sync(self._history.read, serves)
         except CrabnetError as error:

@@ -1,7 +1,7 @@
 """``crabnet state export``: what a version vector lacks, out of the journal, as one signed file.
 
-The journal is read without the lock and one frame at a time, three times: to see where the receiver stands, to count, and
-to write. The order of the journal has everything behind what it rests on.
+The journal is read without the lock and one frame at a time, three times: to see where the receiver stands, to count,
+and to write. The order of the journal has everything behind what it rests on.
 """
 
 from __future__ import annotations

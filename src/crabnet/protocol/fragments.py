@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.errors import Reason
 from crabnet.protocol.fragment_wire import (
     CHUNK_BYTES,
@@ -182,7 +183,7 @@ class Reassembler:
         self._sources: dict[str, _Share] = {}
         self._groups: dict[str, _Share] = {}
         self._groups_by_messages: Counter[int] = Counter()
-        self._completed: OrderedDict[tuple[str, bytes], int] = OrderedDict()
+        self._completed: BoundedTable[tuple[str, bytes], int] = BoundedTable(self._bounds.completed_max)
         self._evicted = 0
 
     @property
@@ -205,7 +206,7 @@ class Reassembler:
         fragment = parse_fragment(datagram)
         if fragment is None:
             return Dropped(Reason.MALFORMED_FRAGMENT)
-        if self._completed.get((source, fragment.digest), now_ms) > now_ms:
+        if (self._completed.get((source, fragment.digest)) or now_ms) > now_ms:
             return Dropped(Reason.DUPLICATE)
         assembly = self._all.assemblies.get((source, fragment.digest, fragment.total_bytes))
         held = None if assembly is None else assembly.chunks.get(fragment.index)
@@ -253,8 +254,8 @@ class Reassembler:
         ]
         for assembly in expired:
             self._forget(assembly)
-        while self._completed and next(iter(self._completed.values())) <= now_ms:
-            self._completed.popitem(last=False)
+        while (completed := self._completed.first()) is not None and completed[1] <= now_ms:
+            self._completed.pop_first()
         return [(assembly.source, assembly.digest) for assembly in expired]
 
     def _is_due(self, assembly: _Assembly, now_ms: int) -> bool:
@@ -335,10 +336,7 @@ class Reassembler:
         message = b"".join(assembly.chunks[index] for index in range(assembly.count))
         if hashlib.sha256(message).digest() != assembly.digest:
             return Dropped(Reason.MALFORMED_FRAGMENT)
-        self._completed[assembly.source, assembly.digest] = now_ms + self._bounds.completed_ttl_ms
-        self._completed.move_to_end((assembly.source, assembly.digest))
-        while len(self._completed) > self._bounds.completed_max:
-            self._completed.popitem(last=False)
+        self._completed.put((assembly.source, assembly.digest), now_ms + self._bounds.completed_ttl_ms)
         return Complete(message)
 
     def _evict(self, assembly: _Assembly) -> None:

@@ -7,13 +7,14 @@ the key can be read out of the id and nobody can take another's.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import base58
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
 from nacl.exceptions import CryptoError
+
+from crabnet.bounded import BoundedTable
 
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
@@ -102,11 +103,10 @@ def public_key_of(node_id: str) -> bytes | None:
 
 
 class KeyRing:
-    """The public keys behind node ids, read once and remembered within a bound (least recently used goes first)."""
+    """The public keys behind node ids, read once and remembered within a bound."""
 
     def __init__(self, keys_max: int = _KEYS_CACHED_MAX) -> None:
-        self._keys: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
-        self._keys_max = keys_max
+        self._keys: BoundedTable[str, tuple[bytes, str]] = BoundedTable(keys_max)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -115,13 +115,11 @@ class KeyRing:
         """(public key, key id) of a node id, or None if it is not an Ed25519 peer id."""
         known = self._keys.get(node_id)
         if known is not None:
-            self._keys.move_to_end(node_id)
+            self._keys.touch(node_id)
             return known
         public_key = public_key_of(node_id)
         if public_key is None:
             return None
         known = (public_key, key_id_of(public_key))
-        self._keys[node_id] = known
-        if len(self._keys) > self._keys_max:
-            self._keys.popitem(last=False)
+        self._keys.put(node_id, known)
         return known

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
+
+from crabnet.bounded import BoundedTable
 
 
 class SeenWindow:
@@ -15,8 +16,7 @@ class SeenWindow:
 
     def __init__(self, *, ttl_s: int, capacity: int) -> None:
         self._ttl_s = ttl_s
-        self._capacity = capacity
-        self._seen: OrderedDict[str, int] = OrderedDict()
+        self._seen: BoundedTable[str, int] = BoundedTable(capacity)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -26,20 +26,14 @@ class SeenWindow:
 
     def add(self, message_id: str, now_s: int) -> None:
         """Remember an id; beyond the capacity the oldest is forgotten."""
-        self._seen[message_id] = now_s
-        self._seen.move_to_end(message_id)
-        if len(self._seen) > self._capacity:
-            self._seen.popitem(last=False)
+        self._seen.put(message_id, now_s)
 
     def prune(self, now_s: int) -> int:
         """Forget what is older than the TTL; returns how many."""
         horizon = now_s - self._ttl_s
         pruned = 0
-        while self._seen:
-            message_id, seen_at = next(iter(self._seen.items()))
-            if seen_at >= horizon:
-                break
-            del self._seen[message_id]
+        while (oldest := self._seen.first()) is not None and oldest[1] < horizon:
+            self._seen.pop_first()
             pruned += 1
         return pruned
 

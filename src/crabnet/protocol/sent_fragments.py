@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from typing import Final
 
 import msgspec
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.protocol.fragment_wire import check_message, fragment_count, fragment_datagram, is_whole, parse_request
 
 MESSAGE_OVERHEAD_BYTES: Final = 1_024
@@ -47,13 +47,13 @@ class SentCache:
 
     def __init__(self, bounds: SentLimits | None = None) -> None:
         self._bounds = bounds if bounds is not None else SentLimits()
-        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
-        self._bytes_held = 0
+        self._sent: BoundedTable[bytes, _Sent] = BoundedTable(self._bounds.bytes_max)
+        """Weighed in bytes, in the order in which they were sent."""
 
     @property
     def bytes_held(self) -> int:
         """Bytes of messages held, with their bookkeeping."""
-        return self._bytes_held
+        return self._sent.weight
 
     def split(self, message: bytes, now_ms: int) -> list[bytes]:
         """The datagrams of a message that is about to be sent; one of several fragments is remembered.
@@ -64,15 +64,14 @@ class SentCache:
         if is_whole(message):
             return [message]
         digest = hashlib.sha256(message).digest()
-        self._remove(digest)
-        self._sent[digest] = _Sent(message, now_ms + self._bounds.ttl_ms)
-        self._bytes_held += self._sent[digest].bytes_held
-        self._shrink(now_ms)
+        self._expire(now_ms)
+        sent = _Sent(message, now_ms + self._bounds.ttl_ms)
+        self._sent.put(digest, sent, sent.bytes_held)
         return [fragment_datagram(message, digest, index) for index in range(fragment_count(len(message)))]
 
     def answer(self, source: str, datagram: bytes, now_ms: int) -> list[bytes]:
         """The fragments to send to ``source`` for its request: none when malformed, unknown or over its budget."""
-        self._shrink(now_ms)
+        self._expire(now_ms)
         request = parse_request(datagram)
         sent = None if request is None else self._sent.get(request.digest)
         if request is None or sent is None:
@@ -86,23 +85,13 @@ class SentCache:
                 return []
             resent = sent.resent[source] = bytearray(count)
             sent.bytes_held += count + _ASKER_OVERHEAD_BYTES
-            self._bytes_held += count + _ASKER_OVERHEAD_BYTES
+            self._sent.reweigh(request.digest, sent.bytes_held)
         budget = min(2 * count - sum(resent), self._bounds.answer_bytes_max // limits.DATAGRAM_BYTES_MAX)
         allowed = [index for index in request.indexes if resent[index] < self._bounds.resends_max][: max(budget, 0)]
         for index in allowed:
             resent[index] += 1
-        found = [fragment_datagram(sent.message, request.digest, index) for index in allowed]
-        self._shrink(now_ms)
-        return found
+        return [fragment_datagram(sent.message, request.digest, index) for index in allowed]
 
-    def _remove(self, digest: bytes) -> None:
-        sent = self._sent.pop(digest, None)
-        if sent is not None:
-            self._bytes_held -= sent.bytes_held
-
-    def _shrink(self, now_ms: int) -> None:
-        while self._sent:
-            digest, oldest = next(iter(self._sent.items()))
-            if oldest.expires_ms > now_ms and self._bytes_held <= self._bounds.bytes_max:
-                break
-            self._remove(digest)
+    def _expire(self, now_ms: int) -> None:
+        while (oldest := self._sent.first()) is not None and oldest[1].expires_ms <= now_ms:
+            self._sent.pop_first()

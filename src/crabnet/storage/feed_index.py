@@ -42,7 +42,7 @@ _FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
 class FeedEntry(NamedTuple):
     """Where an envelope of a feed lies: record ``record_no`` (from 0) of the frame at ``position``.
 
-    What it is ``about``, its ``kind``, its ``parent`` and its ``role`` mean nothing here: texts and a number to find it by.
+    What it is ``about``, its ``kind``, ``parent`` and ``role`` mean nothing here: texts and a number to find it by.
     """
 
     namespace: str
@@ -129,7 +129,7 @@ class FeedIndex:
         return found[0] if found else None
 
     def all_about(self, namespace: str, about: str, kinds: Iterable[str], role: int) -> list[FeedEntry]:
-        """All about something, of these kinds and this role, however many. Raises ``RefusedError`` after damage, too."""
+        """All about something, of these kinds and this role. Raises ``RefusedError`` after damage, too."""
         self._demand_whole()
         chosen = list(kinds)
         marks = ", ".join("?" * len(chosen))
@@ -148,7 +148,8 @@ class FeedIndex:
     def _select(self, namespace: str, where: str, values: tuple[str | int, ...]) -> list[FeedEntry]:
         with self._work("read") as connection:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM entry e JOIN feed f ON f.feed_no = e.feed_no WHERE {where}", values
+                f"SELECT {_COLUMNS} FROM entry e JOIN feed f ON f.feed_no = e.feed_no WHERE {where}",  # noqa: S608
+                values,
             ).fetchall()
         return [
             FeedEntry(namespace, row[0], row[1], row[2], FramePosition(*row[3:7]), row[7], *row[8:]) for row in rows

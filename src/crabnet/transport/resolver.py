@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import trio
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.errors import NetworkError, Reason
 from crabnet.transport.base import Address
 
@@ -55,27 +55,17 @@ class _Entry:
         self.lock = trio.Lock()
 
 
-_Value = TypeVar("_Value")
-
-
-def _remember(cache: OrderedDict[Address, _Value], address: Address, value: _Value) -> None:
-    """Keep the addresses used last. Literal ones, which strangers can make many of, have a cache of their own."""
-    cache[address] = value
-    cache.move_to_end(address)
-    while len(cache) > limits.RESOLVE_CACHE_MAX:
-        cache.popitem(last=False)
-
-
 class Resolver:
     """Remembers where host names lead: RESOLVE_TTL_MS long, or, after a failure, until RESOLVE_RETRY_MS later.
 
-    While a name cannot be looked up again, the endpoints it had stay in use.
+    While a name cannot be looked up again, the endpoints it had stay in use. Literal addresses, which strangers
+    can make many of, have a table of their own.
     """
 
     def __init__(self, lookup: Lookup = look_up) -> None:
         self._lookup = lookup
-        self._literals: OrderedDict[Address, Endpoint] = OrderedDict()
-        self._names: OrderedDict[Address, _Entry] = OrderedDict()
+        self._literals: BoundedTable[Address, Endpoint] = BoundedTable(limits.RESOLVE_CACHE_MAX)
+        self._names: BoundedTable[Address, _Entry] = BoundedTable(limits.RESOLVE_CACHE_MAX)
         self._limiter = trio.CapacityLimiter(limits.RESOLVE_LOOKUPS_MAX)
 
     async def resolve(self, address: Address, family: int | None = None) -> Endpoint:
@@ -85,10 +75,10 @@ class Resolver:
         """
         literal = self._literals.get(address) or literal_endpoint(address)
         if literal is not None:
-            _remember(self._literals, address, literal)
+            self._literals.put(address, literal)
             return literal
         entry = self._names.get(address) or _Entry()
-        _remember(self._names, address, entry)
+        self._names.put(address, entry)
         if trio.current_time() >= entry.refresh_at:
             async with entry.lock:
                 if trio.current_time() >= entry.refresh_at:

@@ -1,0 +1,443 @@
+"""Every table that forgets is a ``BoundedTable``, and each of them is filled far past its bound here.
+
+A table that is new is found by its annotation: it fails ``test_every_table_is_walked`` until a walk fills it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import socket
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+import crabnet
+from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.core.authors import AuthorBudgets, AuthorRates
+from crabnet.core.commands import Tick
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.sources import SourceRates
+from crabnet.errors import NetworkError, Reason
+from crabnet.node.outbox import Outbox
+from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split
+from crabnet.protocol.fragments import request_datagram as request
+from crabnet.protocol.identity import KeyRing
+from crabnet.protocol.sync import Bucket, Head, Heads, RelayPrune, Request, Want
+from crabnet.transport.base import Address
+from crabnet.transport.resolver import Endpoint, Resolver
+from tests.support.envelopes import NOW_S, Author, signer
+from tests.support.talking import Neighbour, talk_in
+
+NOW_MS = NOW_S * 1000
+SOURCE = Path(crabnet.__file__).parent
+ROOM = 8
+"""What the bounds are set to, so that a walk past them is short."""
+CROWD = 3 * ROOM
+NEWCOMERS_PER_S = 40
+BURST = NEWCOMERS_PER_S * limits.AUTHOR_BURST_S // limits.AUTHOR_FIRST_COST
+HONEST = "192.0.2.1:9012"
+
+WALKS: Final = {
+    "core": {
+        "AuthorBudgets._newcomers",
+        "AuthorBudgets._paused",
+        "AuthorBudgets._watched",
+        "Announcer._recent",
+        "Flow._sources",
+        "Peers._lasting",
+        "Peers._strangers",
+        "Reconciler._compared",
+        "Reconciler._queue",
+        "Relay._excess",
+        "Relay._open",
+        "Relay._providers",
+        "Relay._served",
+        "Relay._told",
+        "SeenWindow._seen",
+        "SourceGate._good",
+        "SourceGate._peers",
+        "SourceGate._strangers",
+    },
+    "authors": {"AuthorBudgets._known"},
+    "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
+    "resolver": {"Resolver._literals", "Resolver._names"},
+    "outbox": {"_Trouble.waiting"},
+    "serving": {"Serving._lines", "Serving._proofs", "_Line.waiting"},
+}
+"""Walk -> the tables that it fills."""
+
+BY_HAND: Final = {
+    "bounded.py": "the class itself",
+    "core/fork_gossip.py": "refuses what is beyond its bound; proofs are bounded with their feeds",
+    "core/parking.py": "shares for known authors and newcomers",
+    "core/sleepers.py": "an iterator over what is restless",
+    "core/snapshot.py": "works off what is not hashed yet",
+    "core/syncing.py": "shares for those who tell of feeds",
+    "domain/state.py": "works off what is not hashed yet",
+    "monitor/segment.py": "the end of an iterator",
+    "node/indexing.py": "frames in use by one reader, at least one of them",
+    "node/turns.py": "a queue that refuses and forgets nothing",
+    "protocol/fragments.py": "shares for sources and groups of sources",
+    "runner/supervisor/cgroup.py": "the first of a list",
+}
+"""Modules that make room, or seem to, in another way, and why."""
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def makes_room_by_hand(tree: ast.Module) -> bool:
+    """True if a module does what evicting takes: the order of an OrderedDict, or the first of a dict."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="OrderedDict") | ast.Attribute(attr="popitem" | "move_to_end" | "OrderedDict"):
+                return True
+            case ast.Call(func=ast.Name(id="next"), args=[ast.Call(func=ast.Name(id="iter")), *_]):
+                return True
+            case _:
+                pass
+    return False
+
+
+def test_no_table_makes_room_by_hand() -> None:
+    assert {name for name, tree in modules() if makes_room_by_hand(tree)} == set(BY_HAND)
+
+
+def declared_tables() -> set[str]:
+    """``Class.attribute`` of every attribute that is annotated as a bounded table."""
+    found = set()
+    for _, tree in modules():
+        for owner in ast.walk(tree):
+            if isinstance(owner, ast.ClassDef):
+                for node in ast.walk(owner):
+                    if isinstance(node, ast.AnnAssign) and "BoundedTable[" in ast.unparse(node.annotation):
+                        found.add(f"{owner.name}.{ast.unparse(node.target).removeprefix('self.')}")
+    return found
+
+
+def test_every_table_is_walked() -> None:
+    assert declared_tables() == set().union(*WALKS.values())
+
+
+def test_every_table_is_an_annotated_attribute() -> None:
+    """What is made anywhere else would not be found."""
+    made = {
+        name: sum(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "BoundedTable"
+            for node in ast.walk(tree)
+        )
+        for name, tree in modules()
+    }
+    assert sum(made.values()) == len(declared_tables()), made
+
+
+class Watch:
+    """The tables that hang on some objects; each must keep its bound whenever ``look`` is called."""
+
+    def __init__(self, *roots: object) -> None:
+        self._roots = roots
+        self.filled: set[str] = set()
+
+    def look(self) -> None:
+        seen: set[int] = set()
+        todo = list(self._roots)
+        while todo:
+            owner = todo.pop()
+            if id(owner) in seen:
+                continue
+            seen.add(id(owner))
+            if isinstance(owner, BoundedTable):
+                todo += owner.values()
+            elif isinstance(owner, dict | list | tuple):
+                todo += owner.values() if isinstance(owner, dict) else owner
+            elif type(owner).__module__.startswith("crabnet."):
+                slots = {name for each in type(owner).__mro__ for name in getattr(each, "__slots__", ())}
+                for name in slots | vars(owner).keys() if hasattr(owner, "__dict__") else slots:
+                    value = getattr(owner, name, None)
+                    todo.append(value)
+                    if isinstance(value, BoundedTable):
+                        self._check(f"{type(owner).__name__}.{name}", value)
+
+    def _check(self, name: str, table: BoundedTable[object, object]) -> None:
+        assert table.weight <= table.capacity, name
+        if table.weight > table.capacity * 3 // 4:
+            self.filled.add(name)
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "AUTHORS_MAX",
+        "PEERS_MAX",
+        "RELAY_LINKS_MAX",
+        "RELAY_PROVIDERS_MAX",
+        "RESOLVE_CACHE_MAX",
+        "SERVES_WAITING_MAX",
+        "SOURCES_MAX",
+        "SOURCE_PEERS_MAX",
+        "UNSENT_PER_TARGET_MAX",
+    ):
+        monkeypatch.setattr(limits, name, ROOM)
+    monkeypatch.setattr(limits, "SYNC_DESCENTS_MAX", 1)
+    monkeypatch.setattr(limits, "SOURCE_GOOD_MIN", 2)
+    monkeypatch.setattr(limits, "UNSENT_BYTES_PER_TARGET_MAX", ROOM * 1_000)
+
+
+class Crowd:
+    """Neighbours of one core, each at a host of its own, who do everything that fills a table."""
+
+    def __init__(self) -> None:
+        numbers = count(1)
+        config = CoreConfig(
+            seen_capacity=CROWD,
+            sources=SourceRates(rejects_per_s=10, strangers_per_s=1_000_000),
+            authors=AuthorRates(newcomer_envelopes_per_s=NEWCOMERS_PER_S, newcomer_bytes_per_s=1_000_000),
+        )
+        self.core = Core(config, signer("observer"), lambda: next(numbers))
+        self.watch = Watch(self.core)
+        self.now_ms = NOW_MS
+        self.nonces = count(1)
+        self.honest = self.neighbour("honest", HONEST)
+        self.gossip = self.neighbour("gossip", "192.0.2.2:9012")
+        """Passes on what others have said already, or what is beyond their budget."""
+        self.peers: dict[str | None, Neighbour] = {}
+        self.authors: list[Author] = []
+        self.compares = False
+        self.author = Author("author of the honest")
+
+    def neighbour(self, name: str, address: str) -> Neighbour:
+        return Neighbour(self.core, name, address, self.nonces)
+
+    def pass_on(self, peer: Neighbour, envelope: Envelope) -> Effects:
+        self.core.allows(peer.address, self.now_ms, Effects())
+        effects = peer.pass_on(envelope, self.now_ms)
+        self.watch.look()
+        return effects
+
+    def tick(self, step_ms: int) -> Effects:
+        self.now_ms += step_ms
+        effects = Effects()
+        self.core.handle(Tick(), self.now_ms, effects)
+        self.watch.look()
+        for send in effects.sends:
+            talk = talk_in(send)
+            if self.compares and send.to in self.peers and isinstance(talk, Request) and talk.buckets:
+                answer = Heads([], buckets=[Bucket(prefix, []) for prefix in talk.buckets])
+                self.peers[send.to].say(answer, self.now_ms)
+                self.watch.look()
+        return effects
+
+    def publish(self, peer: Neighbour, author: Author) -> None:
+        ts = self.now_ms // 1000
+        envelope = author.say(Kind.SEED_CREATED, {"seed": author.seed(ts)}, ts)
+        self.pass_on(peer, envelope)
+        self.pass_on(self.gossip, envelope)
+
+    def arrive(self, number: int, *, proves: bool) -> None:
+        """One more of the crowd comes: says hello, promises, publishes, repeats what others said."""
+        peer = self.neighbour(f"crowd {number}", f"198.51.{number // 250}.{number % 250 + 1}:9012")
+        self.peers[peer.address] = peer
+        self.core.allows(f"203.0.113.{number}:1", self.now_ms, Effects())
+        self.core.allows(peer.address, self.now_ms, Effects())
+        peer.hello(now_ms=self.now_ms)
+        if proves:
+            peer.confirm(self.now_ms)
+            self.core.allows(peer.address, self.now_ms, Effects())
+        invented = signer(f"invented {number}").node_id
+        peer.heads(Head(invented, 1, "ab" * 32), now_ms=self.now_ms)
+        peer.say(Heads([], hashlib.sha256(peer.address.encode()).hexdigest()[:32]), self.now_ms)
+        peer.say(RelayPrune([invented]), self.now_ms)
+        self.authors.append(Author(f"author {number}"))
+        self.publish(peer, self.authors[-1])
+
+    def regulars_speak(self) -> None:
+        for peer in (self.honest, self.gossip):
+            self.core.allows(peer.address, self.now_ms, Effects())
+            if self.core.neighbours.peers.is_confirmed(peer.address):
+                peer.hello(now_ms=self.now_ms)
+            else:
+                peer.challenge = ""
+                peer.confirm(self.now_ms)
+
+
+def test_core() -> None:
+    crowd = Crowd()
+    crowd.regulars_speak()
+    for crowd.compares in (True, False):  # then they leave the node waiting for what they hold
+        for _ in range(CROWD):
+            crowd.arrive(len(crowd.authors), proves=True)
+            crowd.regulars_speak()
+            crowd.tick(200)
+        for _ in range(CROWD):
+            crowd.tick(500)
+    for _ in range(CROWD):
+        crowd.arrive(len(crowd.authors), proves=False)
+        crowd.regulars_speak()
+    for number in range(BURST):  # fresh identities use up what newcomers may spend; then others have to wait
+        crowd.publish(crowd.gossip, Author(f"fresh {number}"))
+    for author in crowd.authors:
+        crowd.publish(crowd.gossip, author)
+    crowd.tick(2_000)
+    assert crowd.watch.filled >= WALKS["core"]
+
+    # Whoever goes on speaking has lost nothing: it is heard, asked, and served.
+    author, honest = crowd.author, crowd.honest
+    for _ in range(40):  # until newcomers may come again
+        crowd.regulars_speak()
+        crowd.tick(500)
+    ts = crowd.now_ms // 1000
+    envelopes = [author.say(Kind.SEED_CREATED, {"seed": author.seed(ts)}, ts) for _ in range(3)]
+    crowd.regulars_speak()
+    honest.heads(Head(author.id, 3, author.head), now_ms=crowd.now_ms)
+    assert HONEST in {send.to for send in crowd.tick(1_000).sends}
+    for envelope in envelopes:
+        crowd.pass_on(honest, envelope)
+    assert crowd.core.replica.feeds.get(author.id).head_seq == 3
+    assert [serve.to for serve in honest.ask(Want(author.id, 1, 3), now_ms=crowd.now_ms).serves] == [HONEST]
+
+
+def test_authors() -> None:
+    held = {f"known {number}": limits.AUTHOR_KNOWN_ENTRIES for number in range(CROWD)}
+    budgets = AuthorBudgets(AuthorRates(envelopes_per_s=10), lambda author: held.get(author, 0), "me")
+    watch = Watch(budgets)
+    for now_ms in (NOW_MS, NOW_MS + limits.AUTHOR_KNOWN_AFTER_MS):
+        for author in held:
+            for _ in range(2):  # as a newcomer, and when its time has come
+                budgets.charge(author, 100, now_ms, requested=False)
+                assert budgets.charge("known 0", 100, now_ms + 1, requested=False), "it never stops"
+                budgets.charge(author, 100, now_ms + limits.AUTHOR_KNOWN_AFTER_MS, requested=False)
+            watch.look()
+    assert watch.filled >= WALKS["authors"]
+    assert budgets.knows("known 0")
+
+
+def message(number: int) -> bytes:
+    return b'{"n":%d,"pad":"%s"}' % (number, b"x" * 3_000)
+
+
+def test_protocol() -> None:
+    ring = KeyRing(ROOM)
+    reassembler = Reassembler(ReassemblyLimits(completed_max=ROOM))
+    cache = SentCache(SentLimits(bytes_max=ROOM * 5_000))
+    watch = Watch(ring, reassembler, cache)
+    for number in range(CROWD):
+        ring.find(signer(f"key {number}").node_id)
+        datagrams = cache.split(message(number), NOW_MS)
+        source = f"198.51.100.{number}:1"
+        taken = [reassembler.add(source, datagram, NOW_MS) for datagram in datagrams]
+        assert isinstance(taken[-1], Complete)
+        assert reassembler.add(source, datagrams[0], NOW_MS) == Dropped(Reason.DUPLICATE)
+        digest = hashlib.sha256(message(number)).digest()
+        for asker in range(CROWD):
+            assert cache.answer(f"203.0.113.{asker}:1", request(digest, [0]), NOW_MS) == datagrams[:1]
+            watch.look()
+    assert watch.filled >= WALKS["protocol"]
+    assert ring.find(signer("key 0").node_id) is not None
+
+
+def test_a_message_larger_than_the_whole_cache_is_sent_and_costs_the_others_nothing() -> None:
+    cache = SentCache(SentLimits(bytes_max=5_000))
+    kept = cache.split(message(1), NOW_MS)
+    large = b'{"%s":0}' % (b"x" * 10_000)
+    assert cache.split(large, NOW_MS) == split(large)
+    assert cache.answer(HONEST, request(hashlib.sha256(message(1)).digest(), [0]), NOW_MS) == kept[:1]
+
+
+async def test_resolver() -> None:
+    asked = []
+
+    def look_up(host: str, port: int) -> list[Endpoint]:
+        asked.append(host)
+        return [Endpoint(socket.AF_INET, ("192.0.2.1", port))]
+
+    resolver = Resolver(look_up)
+    watch = Watch(resolver)
+    for number in range(CROWD):
+        assert (await resolver.resolve(Address(f"198.51.100.{number}", 1))).sockaddr == (f"198.51.100.{number}", 1)
+        await resolver.resolve(Address(f"host{number}.example", 1))
+        await resolver.resolve(Address("often.example", 1))
+        watch.look()
+    assert watch.filled >= WALKS["resolver"]
+    assert asked.count("often.example") == 1
+
+
+class Wire:
+    """A transport that is down until it is mended."""
+
+    def __init__(self) -> None:
+        self.down = True
+        self.sent: list[bytes] = []
+
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        await trio.sleep_forever()
+
+    async def send(self, data: bytes, to: Address) -> None:
+        if self.down:
+            raise NetworkError("unreachable", Reason.SEND_FAILED)
+        self.sent.append(data)
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+
+async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
+    wire = Wire()
+    outbox = Outbox(
+        wire, [HONEST], neighbours=list, legacy=False, datagrams_per_s=0, notify=lambda _kind, _fields: None
+    )
+    watch = Watch(outbox)
+    for number in range(CROWD):
+        outbox.put(Send(b"{%d}" % number, Kind.SEED_CREATED, f"small {number}"))
+        await outbox.drain()
+        watch.look()
+    assert (outbox.unsent, outbox.dropped) == (ROOM, CROWD - ROOM)
+    for number in range(CROWD):
+        outbox.put(Send(b"{%02d}" % number + b"x" * 1_096, Kind.SEED_CREATED, f"large {number}"))
+        await outbox.drain()
+        watch.look()
+    assert watch.filled >= WALKS["outbox"]
+    assert outbox.unsent == ROOM * 1_000 // 1_100, "by its bytes"
+    wire.down = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        while outbox.unsent:
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert [data.rstrip(b"x") for data in wire.sent] == [b"{%d}" % number for number in range(CROWD - 7, CROWD)]
+
+
+async def test_serving(tmp_path: Path) -> None:
+    settings = crabnet.Settings(data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=())
+    async with crabnet.Node(settings) as node:
+        seed = await node.publish(crabnet.Publish(title="t", command="true"))
+        serving, me = node.serving, seed.created_by
+        watch = Watch(serving)
+        sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        await sock.bind(("127.0.0.1", 0))
+        with sock:
+            address = f"127.0.0.1:{sock.getsockname()[1]}"
+            for number in range(1, CROWD):
+                serving.put(Serve(me, 1, 1, f"127.0.0.1:{number}"))
+                serving.put_proof(ServeProof(me, number, f"127.0.0.1:{number}"))
+                watch.look()
+            for number in range(CROWD):
+                serving.put(Serve(me, number + 1, number + 1, address))
+                watch.look()
+            assert watch.filled >= WALKS["serving"]
+            gone = CROWD - 1 - (ROOM - 1)
+            proofs, ranges = CROWD - 1 - ROOM, CROWD - ROOM
+            assert serving.dropped == gone + proofs + ranges, "what is not served is counted"
+            with trio.fail_after(60):
+                data, _ = await sock.recvfrom(65_536)
+            assert seed.id.encode() in data
