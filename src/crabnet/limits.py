@@ -276,7 +276,11 @@ RUNNER_FILES_LEFT_OUT_SHOWN: Final = 8
 # --- Storage ---------------------------------------------------------------------------------------------
 
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Payload of one journal frame, which is one commit batch."""
+"""Payload of one journal frame."""
+FRAME_BYTES_TARGET: Final = FRAME_BYTES_MAX // 2
+"""Records of one frame, with a byte between them, unless there is only one."""
+RECORD_BYTES_MAX: Final = FRAME_BYTES_MAX - 2
+"""One record of the journal: as much as fits in a frame, with its brackets."""
 CHECKPOINT_HEADER_BYTES_MAX: Final = 64 * 1024
 CHECKPOINT_ROW_BYTES_MAX: Final = 8 * 1024 * 1024
 CHECKPOINT_SYNC_BYTES: Final = 8 * 1024 * 1024
@@ -390,6 +394,8 @@ SWEEP_RETRY_MS: Final = 60_000
 """After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
 COMMIT_RECORDS_MAX: Final = 2_048
 """Records queued for the journal beyond which reading from the network waits."""
+COMMIT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""The same in bytes: a few records are enough for that when each brings a seed back from the archive."""
 UNSENT_PER_TARGET_MAX: Final = 256
 UNSENT_BYTES_PER_TARGET_MAX: Final = 8 * 1024 * 1024
 """Of envelopes that wait for one target; each counts as its share of the room at least."""

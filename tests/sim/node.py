@@ -22,6 +22,7 @@ from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.node.framing import Batch, Durable, Framing
 from crabnet.node.risk_mark import RiskMark
 from crabnet.node.store import sleepers_of
 from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
@@ -29,6 +30,7 @@ from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
 from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.sim.disk import CutError, MemoryFiles
@@ -47,6 +49,15 @@ class _Waiting(NamedTuple):
     effects: Effects
     acknowledge: bool
     moves: int
+
+
+def _framed(waiting: list[_Waiting]) -> Iterator[Batch[_Waiting]]:
+    """Effects as the frames of the journal that they become."""
+    framing: Framing[_Waiting] = Framing(limits.FRAME_BYTES_TARGET)
+    for each in waiting:
+        framing.put(each.effects, each)
+    while framing:
+        yield framing.take()
 
 
 class Observer(Protocol):
@@ -180,12 +191,15 @@ class SimNode:
             self.disk.kill()
 
     def _cut_in_append(self, ledger: Ledger) -> None:
-        """The power goes while the frame under way is being written or synced."""
-        records = [record for waiting in self._in_flight for record in waiting.effects.records]
-        if records:
+        """The power goes while one of the frames under way is being written or synced."""
+        frames = [frame_of(batch.records) for batch in _framed(self._in_flight) if batch.records]
+        if frames:
+            cut = self.world.rng.randrange(len(frames)) if len(frames) > 1 else 0
+            for frame in frames[:cut]:
+                ledger.append(frame)
             self.disk.cut_after(1)
             try:
-                ledger.append(frame_of(records))
+                ledger.append(frames[cut])
             except CutError:
                 return
 
@@ -319,39 +333,46 @@ class SimNode:
             self._commit()
 
     def _commit(self) -> None:
-        """Group commit: one frame for all that waited, then what it asks for."""
+        """Group commit: one frame for all that waited, or several, then what it asks for."""
         ledger = self.ledger
-        batch, self._in_flight = self._in_flight, []
-        if ledger is None or not batch:
+        waiting, self._in_flight = self._in_flight, []
+        if ledger is None or not waiting:
             return
-        records = [record for waiting in batch for record in waiting.effects.records]
-        if records:
-            frame = frame_of(records)
-            ledger.append(frame)
-            self._index(frame, [effects for effects, _, _ in batch])
-        for effects, acknowledge, _ in batch:
-            for observer in self.world.observers:
-                observer.durable(self, effects)
-            if acknowledge:
-                for place in effects.places:
-                    self.acknowledged.append((place.author, place.seq, place.envelope_id))
-                    for observer in self.world.observers:
-                        observer.acknowledged(self, place)
-            if self.keep_notices:
-                self.notices += effects.notices
-            self._carry_out(effects)
-        self._wake(batch[-1].moves)
+        frames: dict[FramePosition, bytes] = {}
+        for batch in _framed(waiting):
+            if batch.records:
+                frame = frame_of(batch.records)
+                position = ledger.append(frame)
+                batch.written(position)
+                frames[position] = frame
+            for durable, _ in batch.whole:
+                self._index(durable, frames)
+            for _, each in batch.whole:
+                self._release(each)
+        self._wake(waiting[-1].moves)
         if not self.world.observers:
             self._check_final()
 
-    def _index(self, frame: bytes, batch: list[Effects]) -> None:
-        base = 0
-        for effects in batch:
+    def _release(self, waiting: _Waiting) -> None:
+        """Effects are durable: they are told, acknowledged and carried out."""
+        effects = waiting.effects
+        for observer in self.world.observers:
+            observer.durable(self, effects)
+        if waiting.acknowledge:
             for place in effects.places:
-                self._note_place(place, frame, base)
-            for each in effects.dormancy:
-                self._note_sleeper(each)
-            base += len(effects.records)
+                self.acknowledged.append((place.author, place.seq, place.envelope_id))
+                for observer in self.world.observers:
+                    observer.acknowledged(self, place)
+        if self.keep_notices:
+            self.notices += effects.notices
+        self._carry_out(effects)
+
+    def _index(self, durable: Durable, frames: dict[FramePosition, bytes]) -> None:
+        for place in durable.effects.places:
+            position, record_no = durable.place(place.record_no)
+            self._note_place(place, frames[position], record_no)
+        for each in durable.effects.dormancy:
+            self._note_sleeper(each)
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:
@@ -385,22 +406,22 @@ class SimNode:
         for record_no, record in enumerate(records):
             if isinstance(record, EnvelopeRecord):
                 meta = envelope_of(record).meta
-                self._note_place(FeedPlace(meta.from_, meta.seq, meta.id, record_no), frame, 0)
+                self._note_place(FeedPlace(meta.from_, meta.seq, meta.id, record_no), frame, record_no)
             elif isinstance(record, ForkRecord):
                 author, proof = envelope_of(record).meta.from_, record.proof
-                self._note_place(FeedPlace(author, proof.seq, proof.loser, record_no, fork=True), frame, 0)
+                self._note_place(FeedPlace(author, proof.seq, proof.loser, record_no, fork=True), frame, record_no)
             elif isinstance(record, ProofRecord):
-                proof = record.proof
-                self._note_place(FeedPlace(record.author, proof.seq, proof.loser, record_no, fork=True), frame, 0)
+                proven = FeedPlace(record.author, record.proof.seq, record.proof.loser, record_no, fork=True)
+                self._note_place(proven, frame, record_no)
 
-    def _note_place(self, place: FeedPlace, frame: bytes, base: int) -> None:
+    def _note_place(self, place: FeedPlace, frame: bytes, record_no: int) -> None:
         if place.fork:
-            raw = self.world.raw(frame, base + place.record_no)
+            raw = self.world.raw(frame, record_no)
             found = envelopes_of(raw) if raw.startswith(PROOF_START) else [raw]
             self._evidence.setdefault((place.author, place.seq), []).extend(found)
             return
         entries = self._log[place.author]
-        entry = (place.seq, place.envelope_id, frame, base + place.record_no)
+        entry = (place.seq, place.envelope_id, frame, record_no)
         if not entries or entries[-1] < entry:
             entries.append(entry)
         else:

@@ -47,8 +47,9 @@ TIGHT: dict[str, int] = {
     "ORPHAN_FACTS_MAX": 16,
     "ORPHAN_FACTS_PER_AUTHOR_MAX": 4,
     "WAITING_FACTS_PER_SEED_MAX": 3,
+    "FRAME_BYTES_TARGET": 3_000,
 }
-"""Bounds of memory that a small run reaches, so that what happens then is simulated, too."""
+"""Bounds that a small run reaches, so that what happens then is simulated, too."""
 
 
 @contextmanager
