@@ -51,10 +51,6 @@ class Held(Protocol):
         """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
         ...
 
-    def bids_of(self, seed_id: str, author: str, /) -> int:
-        """How many bids of an author on a seed are held that MAY count."""
-        ...
-
     def add(self, row: HeldRow, raw: bytes, /) -> None:
         """An envelope is held from now on: to be known at once, though it is not durable yet."""
         ...
@@ -87,10 +83,6 @@ class MemoryHeld:
         rows = [row for row, _ in self._rows.values() if row.author == author and row.seq >= seq and row.role]
         return sorted((row.seq, row.seed_id) for row in rows)[:limit]
 
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
-
     def add(self, row: HeldRow, raw: bytes) -> None:
         """See ``Held``."""
         self._rows[row.envelope_id] = (row, raw)
@@ -117,10 +109,6 @@ class NothingHeld:
     def seeds_from(self, _author: str, _seq: int, _limit: int, /) -> list[tuple[int, str]]:
         """See ``Held``."""
         return []
-
-    def bids_of(self, _seed_id: str, _author: str, /) -> int:
-        """See ``Held``."""
-        return 0
 
     def add(self, _row: HeldRow, _raw: bytes, /) -> None:
         """See ``Held``."""

@@ -42,6 +42,7 @@ from crabnet.core.records import (
 from crabnet.domain.decision import decide
 from crabnet.domain.fold import STEPS, misfit
 from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
@@ -280,7 +281,7 @@ class Replica:
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
         meta = envelope.meta
-        pins = parent is not None and not behind and self._is_pinned_by(parent)
+        pins = not behind and fact is not None and self._needs_refold(fact, parent)
         if behind:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
@@ -298,10 +299,19 @@ class Replica:
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
-    def _is_pinned_by(self, parent: Fact) -> bool:
-        """True if what a fact rests on lies behind the end of its feed and does not count yet."""
-        record = self.state.records.get(parent.seed_id, EMPTY)
-        return not self._rebuilder.is_front(parent) and record.find(parent.ref) is None
+    def _needs_refold(self, fact: Fact, parent: Fact | None) -> bool:
+        """True if a fact cannot be judged alone: what it rests on lies behind the end of its feed and does not count yet,
+        or something counts already that comes after it in the order of the fold.
+        """
+        if parent is None or not self.feeds.equivocators():
+            return False
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        if not self._rebuilder.is_front(parent) and record.find(parent.ref) is None:
+            return True
+        if fact.kind is FactKind.BID:
+            return False
+        steps = record.others if record.seed is None else (record.seed, *record.others)
+        return any(each.signed and not self._rebuilder.is_front(each) for each in steps)
 
     def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
         """A fact that is held about a seed, whether or not it counts."""
@@ -318,15 +328,14 @@ class Replica:
         if fact.kind is not FactKind.SEED and seed_id not in self.state.records and not pins:
             thawed = self.attic.bring_back((seed_id,))
         record = self.state.records.get(seed_id, EMPTY)
+        own = self._bids_before(fact, record, pins=pins) if fact.kind is FactKind.BID else 0
         if pins and parent is not None:
             reason = misfit(fact, parent)
-            decision = Decision(
-                Outcome.ACCEPTED if reason is None else Outcome.REJECTED, reason, idle=reason is not None
-            )
+            if reason is None and fact.kind is FactKind.BID and own >= self.state.caps.bids_per_seed_max:
+                reason = Reason.TOO_MANY_OWN_BIDS
+            outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
+            decision = Decision(outcome, reason, idle=reason is not None)
         else:
-            own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
-            if fact.kind is FactKind.BID and record.progress.status in FINAL:
-                own = self.held.bids_of(seed_id, fact.author)
             open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
             decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
         if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
@@ -336,11 +345,19 @@ class Replica:
             thawed = ()
         return decision, thawed
 
+    def _bids_before(self, bid: Fact, record: SeedRecord, *, pins: bool) -> int:
+        """How many valid bids of its author on the seed come before this one in its feed."""
+        if pins or record.progress.status in FINAL:  # not all of them are in memory
+            rows = self.held.about(bid.seed_id, bids=True)
+            return sum(row.author == bid.author and row.seq < bid.seq for row in rows)
+        return sum(each.author == bid.author and each.seq < bid.seq for each in record.bids)
+
     def _is_excessive(self, fact: Fact) -> bool:
         """True if its author has said so much about the seed that what does not count at once never will."""
         if fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
-        own = [row for row in self.held.about(fact.seed_id, bids=False) if row.author == fact.author]
+        rows = self.held.about(fact.seed_id, bids=False)
+        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
         if fact.kind in STEPS:
             return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
         return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX

@@ -60,15 +60,18 @@ _PARENTS: Final = {
 
 def misfit(fact: Fact, parent: Fact) -> Reason | None:
     """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
-    if parent.kind not in _PARENTS[fact.kind]:
+    if fact.kind is _K.SEED or parent.kind not in _PARENTS[fact.kind]:
         return Reason.WRONG_PARENT
     body, named = fact.body, parent.body
+    if isinstance(body, Bid):
+        rule = broken_rule(Case(fact, as_seed(parent), Progress()))
+        return None if rule is None else rule.reason
     if isinstance(body, Claim) and isinstance(named, Bid):
         return None if (body.bid_id, body.worker) == (named.id, named.bidder) else Reason.WRONG_PARENT
     if isinstance(body, Run | TaskResult):
         if isinstance(named, Claim):
             worker, claim_id = named.worker, named.id
-        elif isinstance(named, Run):
+        elif isinstance(named, Run) and named.renews is None:
             worker, claim_id = parent.author, named.claim_id
         else:
             return Reason.WRONG_PARENT
@@ -195,9 +198,10 @@ class _Set:
     """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4)."""
 
     def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
-        self.facts = list({fact.ref: fact for fact in facts}.values())
+        given = list({fact.ref: fact for fact in facts}.values())
         self._is_front = is_front
-        self._by_envelope = {fact.envelope: fact for fact in self.facts if fact.envelope}
+        self._by_envelope = {fact.envelope: fact for fact in given if fact.envelope}
+        self.facts = [fact for fact in given if self._is_sound(fact)]
         self._children: defaultdict[str, list[Fact]] = defaultdict(list)
         for fact in self.facts:
             if fact.rests_on:
@@ -211,6 +215,16 @@ class _Set:
     def parent(self, fact: Fact) -> Fact | None:
         """What a fact rests on, if that is in the set and has an envelope."""
         return self._by_envelope.get(fact.rests_on)
+
+    def _is_sound(self, fact: Fact) -> bool:
+        """True if each of the chain is of the kind, and by the author, that what it rests on demands."""
+        author = self.root(fact).author
+        while fact.rests_on:
+            parent = self.parent(fact)
+            if parent is None or misfit(fact, parent) is not None or (fact.kind in STEPS and fact.author != author):
+                return False
+            fact = parent
+        return True
 
     def root(self, fact: Fact) -> Fact:
         """The first of the chain that a fact is part of: the definition, if nothing is missing."""
@@ -319,9 +333,7 @@ class _Fold:
     def _settle_behind(self, fact: Fact) -> None:
         """A settlement of a result behind the end of its worker's feed: it says which of them counts."""
         result = self._set.parent(fact)
-        if result is None or result.kind is not _K.RESULT or self._set.in_front(result):
-            return
-        if not self._set.stands(result):
+        if result is None or result not in self._standing or result.kind is not _K.RESULT or self._set.in_front(result):
             return
         before = self._record
         started = self._set.parent(result)

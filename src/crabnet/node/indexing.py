@@ -166,10 +166,6 @@ class History:
             found.update((row.seq, row.seed_id) for row in self._fresh.of(author, seq) if row.role)
         return sorted(found)[:limit]
 
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
-
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""
         while True:
