@@ -42,6 +42,7 @@ class Kind(StrEnum):
     TASK_STARTED = "TaskStarted"
     TASK_RESULT = "TaskResult"
     TASK_SETTLE = "TaskSettle"
+    SETTLE_ACKNOWLEDGED = "SettleAcknowledged"
     NODE_HELLO = "NodeHello"
     FEED_HEADS = "FeedHeads"
     FEED_REQUEST = "FeedRequest"
@@ -60,6 +61,7 @@ FEED_KINDS: Final = frozenset(
         Kind.TASK_STARTED,
         Kind.TASK_RESULT,
         Kind.TASK_SETTLE,
+        Kind.SETTLE_ACKNOWLEDGED,
     }
 )
 """Kinds that belong to their author's feed; the others are talk between neighbours (``seq`` 0, ``prev`` empty)."""
