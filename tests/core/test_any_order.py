@@ -18,6 +18,7 @@ from tests.support.fork_cases import Case, hard_cases, small_cases
 from tests.support.naive import Caps, NaiveState, World, expected
 from tests.support.naive_facts import Entry, parse
 
+pytestmark = pytest.mark.timeout(900)  # the examples of the deep profile take minutes
 CAPS = Caps(open_seeds=3, bids_per_seed=2)
 LATER_S = NOW_S + 10_000
 
