@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import Protocol
@@ -11,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crabnet.domain.state import Caps as CoreCaps
 from crabnet.protocol.envelope import Envelope
 from tests.support.branches import deep_history, history
 from tests.support.envelopes import NOW_S
 from tests.support.fork_cases import Case, hard_cases, small_cases
 from tests.support.naive import Caps, NaiveState, World, expected
-from tests.support.naive_facts import Entry, parse
+from tests.support.replicas import CoreReplica, Habits
 
 pytestmark = pytest.mark.timeout(900)  # the examples of the deep profile take minutes
 CAPS = Caps(open_seeds=3, bids_per_seed=2)
+_CORE_CAPS = CoreCaps(open_seeds_max=CAPS.open_seeds, bids_per_seed_max=CAPS.bids_per_seed)
 LATER_S = NOW_S + 10_000
 
 
@@ -36,96 +37,11 @@ class Replica(Protocol):
         """Heads and seeds as ``naive.expected`` gives them; disputed seeds as ``naive.DISPUTED``."""
 
 
-class Plain:
-    """Takes envelopes one by one by sections 1 and 3, with room for so many that wait; the naive fold does the rest.
-
-    What it folds is only what it holds, and a proof for each end: so the state is a function of these.
-    """
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.raws: dict[str, bytes] = {}
-        self.held: dict[str, Entry] = {}
-        self.fronts: dict[str, list[Entry]] = defaultdict(list)
-        self.waiting: dict[str, Entry] = {}
-        self.naming: dict[str, set[str]] = defaultdict(set)
-        self.proofs: dict[str, tuple[Entry, Entry]] = {}
-        self.places: dict[tuple[str, int], dict[str, Entry]] = defaultdict(dict)
-
-    def receive(self, raw: bytes, now_s: int) -> None:
-        entry = parse(raw)
-        if entry.id in self.held or entry.id in self.waiting:
-            return
-        self.raws[entry.id] = raw
-        self.waiting[entry.id] = entry
-        moved = self._find_fork(entry)
-        parent = self._parent_id(entry)
-        self.naming[parent].add(entry.id)
-        self._take([entry.id, parent, *(self._waiting_of(entry.author) if moved else ())])
-        if len(self.waiting) > self.room:
-            self._give_up(max(self.waiting.values(), key=lambda each: each.seq - len(self.fronts[each.author])))
-
-    def lacks(self) -> list[tuple[str, str]]:
-        facts = [entry.fact for entry in self.waiting.values() if entry.fact is not None]
-        return [(fact.seed_id, fact.rests_on) for fact in facts if fact.rests_on and fact.rests_on not in self.held]
-
-    def state(self) -> NaiveState:
-        proofs = [entry.id for proof in self.proofs.values() for entry in proof]
-        return expected((self.raws[each] for each in {*self.held, *proofs}), CAPS)
-
-    @staticmethod
-    def _parent_id(entry: Entry) -> str:
-        return "" if entry.fact is None else entry.fact.rests_on
-
-    def _end(self, author: str) -> float:
-        return self.proofs[author][0].seq if author in self.proofs else float("inf")
-
-    def _waiting_of(self, author: str) -> list[str]:
-        return [each.id for each in self.waiting.values() if each.author == author]
-
-    def _find_fork(self, entry: Entry) -> bool:
-        here = self.places[entry.author, entry.seq]
-        moved = bool(here) and entry.seq < self._end(entry.author)
-        if moved:
-            self.proofs[entry.author] = (next(iter(here.values())), entry)
-            del self.fronts[entry.author][entry.seq - 1 :]
-        here[entry.id] = entry
-        return moved
-
-    def _give_up(self, entry: Entry) -> None:
-        del self.waiting[entry.id]
-        del self.places[entry.author, entry.seq][entry.id]
-        self.naming[self._parent_id(entry)].discard(entry.id)
-
-    def _take(self, candidates: list[str]) -> None:
-        while candidates:
-            entry = self.waiting.get(candidates.pop())
-            if entry is None or not self._may_come(entry):
-                continue
-            del self.waiting[entry.id]
-            self.held[entry.id] = entry
-            self.naming[self._parent_id(entry)].discard(entry.id)
-            if entry.seq < self._end(entry.author):
-                self.fronts[entry.author].append(entry)
-            candidates += [*self.naming[entry.id], *self.places[entry.author, entry.seq + 1]]
-
-    def _may_come(self, entry: Entry) -> bool:
-        front = self.fronts[entry.author]
-        if entry.seq < self._end(entry.author):
-            if entry.seq != len(front) + 1 or entry.prev != (front[-1].id if front else ""):
-                return False
-        elif not self.naming[entry.id]:
-            return False
-        if entry.fact is None or not entry.fact.rests_on:
-            return True
-        parent = self.held.get(entry.fact.rests_on)
-        return parent is not None and parent.fact is not None and parent.fact.seed_id == entry.fact.seed_id
-
-
 Make = Callable[[], Replica]
 FACTORIES: dict[str, Make] = {
-    "plain": lambda: Plain(room=10_000),
-    # PLUG IN HERE: the replica of crabnet.core, behind an adapter with the three methods of Replica.
+    "plain": lambda: CoreReplica(_CORE_CAPS, Habits()),
+    "restarted": lambda: CoreReplica(_CORE_CAPS, Habits(restarts=7, settled=1)),
+    "archived": lambda: CoreReplica(_CORE_CAPS, Habits(archives=3, checkpoints=11, restarts=23, settled=2)),
 }
 
 

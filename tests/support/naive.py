@@ -58,18 +58,32 @@ class NaiveState(NamedTuple):
 
 # --- What is held, and what stands (sections 1 to 4) ------------------------------------------------------
 
+_MAY_REST_ON = {
+    "bid": ("seed",),
+    "claim": ("bid",),
+    "start": ("claim",),
+    "renewal": ("claim",),
+    "result": ("claim", "start", "renewal"),
+    "settle": ("result",),
+    "forfeit": ("claim",),
+    "close": ("claim", "seed"),
+    "ack": ("settle",),
+}
 _TOWARDS_THE_CLAIM = {"settle": ("result",), "result": ("start", "claim"), "start": ("claim",)}
 
 
 class World:
     """All envelopes, which of them are held, which are the fronts, and which stand."""
 
-    def __init__(self, envelopes: Iterable[bytes | Envelope], *, reached: bool = False) -> None:
+    def __init__(
+        self, envelopes: Iterable[bytes | Envelope], *, reached: bool = False, caps: Caps | None = None
+    ) -> None:
         """``reached``: what is behind an end is held only when the front has come up to that end."""
         self.reached = reached
         raws = (each if isinstance(each, bytes) else each.raw for each in envelopes)
         self.entries = {entry.id: entry for entry in map(parse, raws)}
         self.facts = {entry.id: entry.fact for entry in self.entries.values() if entry.fact is not None}
+        self.nothing = {fact.envelope for fact in self.facts.values() if not self._has_right_kind(fact)}
         self.places: dict[str, dict[int, list[Entry]]] = defaultdict(lambda: defaultdict(list))
         for entry in self.entries.values():
             self.places[entry.author][entry.seq].append(entry)
@@ -81,6 +95,7 @@ class World:
         self.fronts: dict[str, list[Entry]] = {author: [] for author in self.places}
         self.held: set[str] = set()
         self._hold()
+        self.excess = self._beyond(caps or Caps())
         self.standing = {entry.id for front in self.fronts.values() for entry in front}
         self._pin()
 
@@ -102,7 +117,14 @@ class World:
         if entry.fact is None or not entry.fact.rests_on:
             return True
         parent = self.facts.get(entry.fact.rests_on)
-        return parent is not None and parent.envelope in self.held and parent.seed_id == entry.fact.seed_id
+        if parent is None or parent.envelope in self.nothing or parent.envelope not in self.held:
+            return False
+        return parent.seed_id == entry.fact.seed_id
+
+    def _has_right_kind(self, fact: Fact) -> bool:
+        """What rests on something of another kind states nothing."""
+        parent = self.facts.get(fact.rests_on)
+        return parent is None or parent.kind in _MAY_REST_ON.get(fact.kind, ())
 
     def _hold(self) -> None:
         late = [entry for entry in self.entries.values() if self.behind(entry)]
@@ -151,7 +173,7 @@ class World:
         if roles == ("claim", "bid"):
             seed = self.seed_of(parent)
             return seed is not None and author == seed.author
-        if roles in {("start", "claim"), ("result", "claim")}:
+        if roles in {("start", "claim"), ("renewal", "claim"), ("result", "claim")}:
             return bool(author == parent.body["worker"])
         if roles == ("result", "start"):
             return author == parent.author
@@ -168,11 +190,48 @@ class World:
             parent = None if fact is None else self.facts.get(fact.rests_on)
             if fact is None or parent is None or parent.envelope in self.standing:
                 continue
-            if self._pins(fact, parent):
+            if self._is_sound(fact) and self._pins(fact, parent):
                 self.standing.add(parent.envelope)
                 new.append(parent.envelope)
 
-    def beyond(self, caps: Caps) -> set[str]:
+    def _is_valid(self, bid: Fact) -> bool:
+        named = self.seed_of(bid)
+        if named is None:
+            return False
+        return bool(bid.body["price"] >= named.body.get("min_price", 0) and bid.ts <= named.body["bid_deadline_ts"])
+
+    def _is_sound(self, fact: Fact) -> bool:
+        """True if a fact, and all that it rests on, keeps the rules that concern only these (section 4)."""
+        if fact.envelope in self.nothing:
+            return False
+        if fact.kind == "seed":
+            return True
+        parent = self.facts.get(fact.rests_on)
+        if parent is None or fact.envelope in self.excess or not self._is_sound(parent) or not self._fits(fact, parent):
+            return False
+        root = parent
+        while root.kind != "seed":
+            root = self.facts[root.rests_on]
+        return fact.kind not in STEPS or fact.author == root.author
+
+    def _fits(self, fact: Fact, parent: Fact) -> bool:
+        body, named = fact.body, parent.body
+        match fact.kind, parent.kind:
+            case "bid", "seed":
+                return self._is_valid(fact)
+            case "claim", "bid":
+                return (body["bid_id"], body["worker"]) == (parent.id, parent.author)
+            case (("start" | "renewal" | "result"), "claim"):
+                return fact.author == named["worker"] and body["claim_id"] == parent.id
+            case "result", "start":
+                return fact.author == parent.author and body["claim_id"] == named["claim_id"]
+            case (
+                ("settle", "result") | ("forfeit", "claim") | ("close", "claim") | ("close", "seed") | ("ack", "settle")
+            ):
+                return True
+        return False
+
+    def _beyond(self, caps: Caps) -> set[str]:
         """Facts in the fronts that are beyond a cap (section 6)."""
         beyond = set()
         for front in self.fronts.values():
@@ -182,7 +241,7 @@ class World:
             steps: dict[str, int] = defaultdict(int)
             for entry in front:
                 fact = entry.fact
-                if fact is None:
+                if fact is None or fact.envelope in self.nothing:
                     continue
                 about = fact.seed_id
                 if fact.kind == "seed":
@@ -191,6 +250,8 @@ class World:
                     else:
                         seeds.add(about)
                 elif fact.kind == "bid":
+                    if not self._is_valid(fact):
+                        continue
                     bids[about] += 1
                     if bids[about] > caps.bids_per_seed:
                         beyond.add(fact.envelope)
@@ -391,12 +452,11 @@ class _Walk:
 
 def expected(envelopes: Iterable[bytes | Envelope], caps: Caps | None = None, *, reached: bool = False) -> NaiveState:
     """Heads and seeds of a node that was given all these envelopes: signed ones of one namespace, in any order."""
-    world = World(envelopes, reached=reached)
-    beyond = world.beyond(caps or Caps())
+    world = World(envelopes, reached=reached, caps=caps)
     about: dict[str, list[Fact]] = defaultdict(list)
-    for envelope in world.standing - beyond:
+    for envelope in world.standing - world.excess:
         fact = world.facts.get(envelope)
-        if fact is not None:
+        if fact is not None and world._is_sound(fact):
             about[fact.seed_id].append(fact)
     seeds = {}
     for seed_id, facts in about.items():

@@ -10,8 +10,12 @@ from crabnet.domain.model import FactKind
 
 
 class Role(IntEnum):
-    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY."""
+    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY.
 
+    NOTHING: it rests on something of another kind, and so states no fact. Else chains could be made of any length.
+    """
+
+    NOTHING = -1
     NEVER = 0
     CAPPED = 1
     MAY = 2

@@ -40,7 +40,7 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.decision import decide
-from crabnet.domain.fold import STEPS, misfit
+from crabnet.domain.fold import STEPS, may_rest_on, misfit
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
@@ -280,9 +280,12 @@ class Replica:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
+            if not may_rest_on(fact, parent):
+                detail = f"a {fact.kind} does not rest on a {parent.kind}"
+                fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         meta = envelope.meta
         pins = not behind and fact is not None and self._needs_refold(fact, parent)
-        if behind:
+        if behind and decision is None:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
         if fact is not None and decision is None:
@@ -300,8 +303,8 @@ class Replica:
         return applied
 
     def _needs_refold(self, fact: Fact, parent: Fact | None) -> bool:
-        """True if a fact cannot be judged alone: what it rests on lies behind the end of its feed and does not count yet,
-        or something counts already that comes after it in the order of the fold.
+        """True if a fact cannot be judged alone: what it rests on lies behind the end of its feed and does not count
+        yet, or something counts already that comes after it in the order of the fold.
         """
         if parent is None or not self.feeds.equivocators():
             return False
@@ -644,7 +647,7 @@ class Replica:
 
     def _replay_envelope(self, record: EnvelopeRecord, envelope: Envelope) -> None:
         meta = envelope.meta
-        fact = record_fact(record, envelope)
+        fact = None if record.role is Role.NOTHING else record_fact(record, envelope)
         for raw in record.thawed:
             self.attic.readmit(bytes(raw))
         for row in record.events:
@@ -672,7 +675,7 @@ _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS
 
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
-        return Role.NEVER
+        return Role.NOTHING
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER

@@ -58,9 +58,14 @@ _PARENTS: Final = {
 }
 
 
+def may_rest_on(fact: Fact, parent: Fact) -> bool:
+    """True if a fact may rest on one of this kind: so what rests on each other is a chain of a few."""
+    return parent.kind in _PARENTS.get(fact.kind, frozenset())
+
+
 def misfit(fact: Fact, parent: Fact) -> Reason | None:
     """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
-    if fact.kind is _K.SEED or parent.kind not in _PARENTS[fact.kind]:
+    if not may_rest_on(fact, parent):
         return Reason.WRONG_PARENT
     body, named = fact.body, parent.body
     if isinstance(body, Bid):
