@@ -9,7 +9,7 @@ from typing import Final
 DATAGRAM_BYTES_MAX: Final = 1_200
 """Largest UDP datagram sent; RFC 9000 section 14.1 argues that 1200 bytes pass almost everywhere."""
 ENVELOPE_BYTES_MAX: Final = 512 * 1024
-"""Largest envelope, in canonical bytes."""
+"""Largest envelope, as it is received. Its canonical form is never longer."""
 DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
 """Largest UDP payload over IPv4: baseline peers send an envelope whole."""
 FORK_PROOF_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + 1024
