@@ -438,8 +438,13 @@ SYNC_LOST_FORK_MS: Final = 60_000
 """A neighbour's head on a branch that does not stand is not followed again for this long."""
 FEED_CLAIM_WAIT_MS: Final = 10_000
 """How long a peer's unproved word that our own feed is longer than we know forbids writing into it."""
-FEED_CLAIM_PAUSE_MS: Final = 60_000
-"""How long after that no such word does."""
+FEED_CLAIM_PAUSE_MS: Final = 3_600_000
+"""How long no such word does, whoever gives it, after one that did not come true."""
+FEED_LIAR_MS: Final = 24 * 3_600_000
+"""How long a host is not believed after its word did not come true; then twice as long, and so on."""
+FEED_LIAR_DOUBLINGS_MAX: Final = 5
+FEED_LIARS_MAX: Final = 1_024
+"""Hosts that are not believed; those found out longest ago are forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Between a peer's confirmation of our feed's head and the end of the risk: time for others to object."""
 

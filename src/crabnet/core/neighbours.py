@@ -156,6 +156,7 @@ class Neighbours:
         proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
+            self._ask_for_own_feed(head.seq, source, now_ms, effects)
         if self.planner.hear(head, source, now_ms, proven=proven):
             held = self._replica.feeds.get(head.author).head_seq
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
@@ -189,6 +190,8 @@ class Neighbours:
         own = meta.from_ == self._signer.node_id
         if item.reason is Reason.FORK:
             self.planner.fork_lost(meta.from_, source, now_ms)
+            if own:
+                self.guard.outvoted(now_ms)
         elif own and (item.record is not None or item.parked):
             adopted = item.record is not None
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
@@ -263,7 +266,7 @@ class Neighbours:
             else:
                 self._say_all(self._hello(), chosen, now_ms, effects)
             if self.guard.at_risk:
-                self._ask_for_own_feed(now_ms, effects)
+                self._ask_for_own_feed(0, None, now_ms, effects)
         self._tell_forks(now_ms, effects)
         self._look_around(now_ms)
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
@@ -321,10 +324,12 @@ class Neighbours:
         if news is not None:
             self._say(news, None, now_ms, effects)
 
-    def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
+    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
+        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
         own = self._replica.feeds.get(self._signer.node_id)
-        want = sync.Want(own.author, own.head_seq + 1, own.head_seq + limits.SYNC_WANT_ENTRIES_MAX)
-        self._say(sync.Request([want]), None, now_ms, effects)
+        first = min(seq or own.head_seq + 1, own.head_seq + 1)
+        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        self._say(sync.Request([want]), to, now_ms, effects)
 
     def warn(self, detail: str, effects: Effects) -> None:
         """Tell that this node may not write into its feed, and why."""
