@@ -414,6 +414,10 @@ SLICES_AHEAD: Final = 1
 WATCH_MS_MAX: Final = 60_000
 """How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000
+SEED_ROWS_MAX: Final = 500
+"""Bids and facts without effect in one answer about a seed: with the longest texts in them, and in what counts beside
+them, it stays below ``CONTROL_RESPONSE_BYTES_MAX``."""
+SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors whose forks are proved that ``status`` names, the latest; all are counted."""
 TICK_MS: Final = 100

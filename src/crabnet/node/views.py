@@ -11,8 +11,9 @@ import msgspec
 
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.sweeper import lease_of
-from crabnet.domain.lifecycle import Record, counting_bids, status_at
-from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.lifecycle import Entry, Record, counting_bids, status_at
+from crabnet.domain.model import Body, Claim, Run, SeedStatus, Settlement, TaskResult, Verdict
+from crabnet.errors import Reason, UsageError
 from crabnet.node.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
@@ -113,28 +114,67 @@ IsEquivocator = Callable[[str], bool]
 """Tells whether it is proved that an author signed two envelopes for one place."""
 
 
-def seed_details(record: Record, now_s: int, is_equivocator: IsEquivocator) -> JsonObject:
-    """A seed with everything said about it."""
+def seed_details(
+    record: Record, now_s: int, is_equivocator: IsEquivocator, *, limit: int, after: str | None = None
+) -> JsonObject:
+    """A seed with what counts of all that was said about it, and a page of what strangers may say at any length.
+
+    The page has at most ``limit`` rows behind that with the id ``after``: first bids, in the order in which they count,
+    then facts without effect, of which nothing is shown that their authors could make long. Raises UsageError for an
+    ``after`` that is not there.
+    """
+    bids = [entry for entry in record.bids if entry.effective]
+    ineffective = [entry for entry in (*record.bids, *record.others) if not entry.effective]
+    rows = [*bids, *ineffective]
+    begin = 0 if after is None else _place_behind(rows, after)
+    page = rows[begin : begin + limit]
+    waiting = sum(entry.judgement.verdict is Verdict.WAITING for entry in ineffective)
+    return {
+        "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
+        "claims": _bodies(record, Claim),
+        "runs": _bodies(record, Run),
+        "results": _bodies(record, TaskResult),
+        "settlements": _bodies(record, Settlement),
+        "bids": _bid_rows(record, [entry for entry in page if entry.effective], is_equivocator),
+        "ineffective": [_ineffective_row(entry) for entry in page if not entry.effective],
+        "totals": {"bids": len(bids), "waiting": waiting, "void": len(ineffective) - waiting},
+        "next": page[-1].fact.key if page and begin + limit < len(rows) else None,
+    }
+
+
+def _place_behind(rows: list[Entry], after: str) -> int:
+    for place, entry in enumerate(rows, 1):
+        if entry.fact.key == after:
+            return place
+    raise UsageError(f"no bid or fact {after[:128]!r} of this seed is there to go on after", Reason.INVALID_ARGUMENT)
+
+
+def _bid_rows(record: Record, bids: list[Entry], is_equivocator: IsEquivocator) -> list[JsonValue]:
     counting = {fact.key for fact in counting_bids(record)}
     claimed = {
         entry.fact.body.bid_id for entry in record.others if isinstance(entry.fact.body, Claim) and entry.effective
     }
-    bids: list[JsonValue] = [
+    return [
         {
             **body_view(entry.fact.body),
             "counts": entry.fact.key in counting,
             "claimed": entry.fact.key in claimed,
             "equivocator": is_equivocator(entry.fact.author),
         }
-        for entry in record.bids
+        for entry in bids
     ]
+
+
+def _ineffective_row(entry: Entry) -> JsonObject:
+    fact, judgement = entry.fact, entry.judgement
     return {
-        "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
-        "bids": bids,
-        "claims": _bodies(record, Claim),
-        "runs": _bodies(record, Run),
-        "results": _bodies(record, TaskResult),
-        "settlements": _bodies(record, Settlement),
+        "id": fact.key,
+        "kind": fact.kind.value,
+        "author": fact.author,
+        "created_at": fact.ts,
+        "verdict": judgement.verdict.value,
+        "reason": None if judgement.reason is None else judgement.reason.value,
+        "signed": fact.signed,
     }
 
 
@@ -144,14 +184,9 @@ def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
 
 def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
     return [
-        {
-            **body_view(entry.fact.body),
-            "verdict": entry.judgement.verdict.value,
-            "reason": None if entry.judgement.reason is None else entry.judgement.reason.value,
-            "signed": entry.fact.signed,
-        }
+        {**body_view(entry.fact.body), "signed": entry.fact.signed}
         for entry in record.others
-        if isinstance(entry.fact.body, body_type)
+        if entry.effective and isinstance(entry.fact.body, body_type)
     ]
 
 
