@@ -67,7 +67,9 @@ def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
 def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     """A bid is judged alone. One that comes when all is over changes nothing, and is not kept."""
     fact = command.fact
-    reason = judge_bid(before, fact)
+    parent = command.parent if isinstance(command, Observe) else None
+    fits = parent is not None and parent is before.seed  # then ``misfit`` has looked at all that there is
+    reason = None if fits else judge_bid(before, fact)
     if reason is not None:
         return _void(fact, before, reason, idle=before.seed is not None)
     own = command.bids if isinstance(command, Observe) else sum(bid.author == fact.author for bid in before.bids)
