@@ -21,6 +21,7 @@ from crabnet import limits
 from crabnet.domain.lifecycle import RULES, TRANSITIONS
 from crabnet.domain.model import (
     RANK,
+    Acknowledgement,
     Bid,
     Claim,
     Fact,
@@ -38,7 +39,6 @@ from crabnet.errors import Reason
 from crabnet.protocol.admission import IGNORED, AdmissionPolicy
 from crabnet.protocol.canonical import JsonValue
 from crabnet.protocol.envelope import FEED_KINDS, EnvelopeMeta, Kind
-from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.fragment_wire import CHUNK_BYTES
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of, settlement_fact
@@ -145,8 +145,8 @@ def test_the_rules_are_those_of_the_code() -> None:
 
 def test_the_ranks_are_those_of_the_code() -> None:
     text = " ".join(section("10 Lifecycle").split())
-    assert "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5" in text
-    assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5]
+    assert "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5, Disputed 6" in text
+    assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5, 6]
 
 
 def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
@@ -157,6 +157,8 @@ def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
 def bound(schema: dict[str, Any]) -> str:
     """The bound of a field as the page writes it."""
     schema = schema.get("anyOf", [schema])[0]
+    if "pattern" in schema:
+        return '64 hex digits or `""`'
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if (low, high) == (1, limits.NODE_ID_CHARS_MAX):
         return ""
@@ -171,17 +173,19 @@ def bound(schema: dict[str, Any]) -> str:
 
 
 REQUIRED_ON_RECEIPT = {"claim_id", "created_at"}
-"""What the baseline leaves out of results, and a signed result must have."""
+"""What the baseline leaves out of results, and a signed result must have; ``rests_on`` is that for all."""
 
 
-@pytest.mark.parametrize("body", [Seed, Bid, Claim, Run, TaskResult, OutputFile, Termination, SettledSeed])
+@pytest.mark.parametrize(
+    "body", [Seed, Bid, Claim, Run, TaskResult, OutputFile, Termination, SettledSeed, Acknowledgement]
+)
 def test_the_fields_are_those_of_the_code(body: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(body)["$defs"][body.__name__]
     rows = described(table(section(body.__name__), "field", "type", "required", "bound"))
     assert list(rows) == list(schema["properties"])
     for name, (required, stated) in rows.items():
         is_result = body is TaskResult and name in REQUIRED_ON_RECEIPT
-        assert required is (name in schema["required"] or is_result), name
+        assert required is (name in schema["required"] or is_result or name == "rests_on"), name
         if not (body is TaskResult and name in {"seed_id", "worker"}):
             assert stated == bound(schema["properties"][name]), name
 
@@ -295,7 +299,6 @@ NUMBERS = {
     ],
     "NodeHello": [limits.SYNC_HEADS_PER_MESSAGE_MAX, limits.SYNC_WANTS_PER_MESSAGE_MAX],
     "7 Feeds": [
-        FEED_WINDOW_ENTRIES,
         limits.PARKED_ENVELOPES_PER_FEED_MAX,
         limits.PARKED_ENVELOPES_MAX,
         limits.PARKED_BYTES_MAX // 2**20,
@@ -324,10 +327,8 @@ NUMBERS = {
         limits.AUTHOR_HISTORY_BURST,
     ],
     "10 Lifecycle": [
-        limits.ORPHAN_FACTS_MAX,
-        limits.ORPHAN_FACTS_PER_AUTHOR_MAX,
-        limits.WAITING_FACTS_PER_SEED_MAX,
         limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
+        limits.WORK_PER_AUTHOR_PER_STEP_MAX,
         limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
         limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
     ],
