@@ -42,6 +42,7 @@ IGNORED: Final = frozenset(
         Reason.DUPLICATE,
         Reason.GAP,
         Reason.BROKEN_CHAIN,
+        Reason.FEED_ENDED,
         Reason.UNKNOWN_PARENT,
         Reason.PARKING_FULL,
         Reason.UNSOLICITED,
