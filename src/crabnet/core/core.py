@@ -311,7 +311,12 @@ class Core:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
             self.blame(source, now_ms, effects)
             return
-        for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
+        try:
+            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
+        except CrabnetError as error:  # what is held cannot be read now: the proof is asked for again
+            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, author))
+            return
+        for item in learned:
             self._report(item, source, now_ms, effects)
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
@@ -389,6 +394,7 @@ class Core:
                 self._try(Acknowledge(seed_id=seed_id), now_ms, effects)
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+        self.replica.check_open(self.signer.node_id)
         if self.neighbours.guard.blocks(now_ms):
             raise RefusedError(
                 "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
@@ -474,7 +480,7 @@ class Core:
             effects.notices.append(Notice("seen_pruned", fields))
         effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in self.replica.parking.expire(now_s))
         self.neighbours.tick(now_ms, effects)
-        if not self.neighbours.guard.blocks(now_ms):
+        if not self.neighbours.guard.blocks(now_ms) and not self.replica.feeds.get(self.signer.node_id).end:
             self._record_interrupted(now_ms, effects)
             self._acknowledge(now_ms, effects)
             self._sweep(now_ms, effects)

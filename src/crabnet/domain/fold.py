@@ -259,7 +259,7 @@ class _Set:
         """True if ``child``, which names ``fact``, is by the one whom the chain gives that role."""
         match fact.kind, child.kind:
             case _K.SEED, _K.BID:
-                return child.author != fact.author
+                return child.author != fact.author and judge_bid(Record(fact), child) is None
             case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
                 root = self.root(fact)
                 return root.kind is _K.SEED and child.author == root.author
