@@ -68,12 +68,14 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     """A bid is judged alone. One that comes when all is over changes nothing, and is not kept."""
     fact = command.fact
     reason = judge_bid(before, fact)
-    if reason is not None:
-        return _void(fact, before, reason, idle=before.seed is not None)
+    if reason is not None and reason is not Reason.UNKNOWN_SEED:
+        return _void(fact, before, reason, idle=True)
     own = command.bids if isinstance(command, Observe) else sum(bid.author == fact.author for bid in before.bids)
     if fact.signed and own >= caps.bids_per_seed_max:
         detail = f"{own} bids of this author on this seed are held"
         return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail, idle=True)
+    if reason is not None:
+        return _void(fact, before, reason)
     if before.progress.status in FINAL:
         return _void(fact, before, Reason.WRONG_STATE)
     if any(bid.ref == fact.ref for bid in before.bids):

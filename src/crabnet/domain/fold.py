@@ -32,6 +32,7 @@ from crabnet.domain.model import (
     FactKind,
     Progress,
     Run,
+    Seed,
     SeedStatus,
     Settlement,
     TaskResult,
@@ -44,8 +45,9 @@ _K = FactKind
 STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
 """What only the creator of a seed may say."""
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
-_ENDS_WORK: Final = frozenset({_K.FORFEIT, _K.CLOSE})
-"""What makes the work on the current claim count no longer, in whichever order the two arrive."""
+_ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
+"""What makes the work on the current claim count no longer, in whichever order the two arrive. A claim does so behind
+the end of its creator's feed, where a forfeit before it is taken back."""
 _PARENTS: Final = {
     _K.BID: frozenset({_K.SEED}),
     _K.CLAIM: frozenset({_K.BID}),
@@ -63,6 +65,9 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
     if parent.kind not in _PARENTS[fact.kind]:
         return Reason.WRONG_PARENT
     body, named = fact.body, parent.body
+    if isinstance(body, Bid) and isinstance(named, Seed):
+        rule = broken_rule(Case(fact, named, Progress()))
+        return None if rule is None else rule.reason
     if isinstance(body, Claim) and isinstance(named, Bid):
         return None if (body.bid_id, body.worker) == (named.id, named.bidder) else Reason.WRONG_PARENT
     if isinstance(body, Run | TaskResult):
@@ -191,11 +196,25 @@ def _settled(progress: Progress, body: Settlement) -> Progress:
     )
 
 
+def _fits(fact: Fact, known: dict[str, Fact]) -> bool:
+    """True if a fact and all that it rests on might count. Kinds that fit make short chains."""
+    if fact.kind is _K.SEED:
+        return judge_seed(fact) is None
+    if not fact.rests_on:
+        return True
+    parent = known.get(fact.rests_on)
+    return parent is not None and misfit(fact, parent) is None and _fits(parent, known)
+
+
 class _Set:
-    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4)."""
+    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4).
+
+    What does not fit what it rests on neither stands nor pins, nor does what rests on it in turn.
+    """
 
     def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
-        self.facts = list({fact.ref: fact for fact in facts}.values())
+        known = {fact.ref: fact for fact in facts}
+        self.facts = [fact for fact in known.values() if _fits(fact, known)]
         self._is_front = is_front
         self._by_envelope = {fact.envelope: fact for fact in self.facts if fact.envelope}
         self._children: defaultdict[str, list[Fact]] = defaultdict(list)
@@ -272,7 +291,7 @@ class _Fold:
         self._record = EMPTY
 
     def run(self) -> Record:
-        seeds = [fact for fact in self._standing if fact.kind is _K.SEED and judge_seed(fact) is None]
+        seeds = [fact for fact in self._standing if fact.kind is _K.SEED]
         if not seeds:
             return EMPTY
         seeds.sort(key=other_order)
