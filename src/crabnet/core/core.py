@@ -311,7 +311,12 @@ class Core:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
             self.blame(source, now_ms, effects)
             return
-        for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
+        try:
+            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
+        except CrabnetError as error:  # what is held cannot be read now: the proof is asked for again
+            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, author))
+            return
+        for item in learned:
             self._report(item, source, now_ms, effects)
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:

@@ -86,6 +86,14 @@ class _Arrival(NamedTuple):
     source: str
 
 
+class _Fold(NamedTuple):
+    """What is to change about a seed that was folded anew, None if nothing; its row if it came out of the archive."""
+
+    seed_id: str
+    event: SeedEvent | None
+    thawed: tuple[Raw, ...] = ()
+
+
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
@@ -113,7 +121,8 @@ class Replica:
         self._settling: dict[str, int] = {}
         """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
         self._unfolded: dict[str, None] = {}
-        """Seeds that a replay has left between an envelope that pins and what follows from it."""
+        """Seeds that a replay has left between an envelope that pins and what follows from it, or in the midst of
+        that."""
         self.held = self._rebuilder.held
 
     @property
@@ -289,9 +298,10 @@ class Replica:
         if decision is None:
             raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
         pins = pins and not decision.idle
+        fold = self._fold(fact.seed_id, fact) if pins and fact is not None else None
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
-        if pins and fact is not None:
-            applied += self._refold(fact.seed_id, arrival.now_s, fact)
+        if fold is not None:
+            applied += self._refolded(fold, arrival.now_s)
         freed = self.parking.take_lacking(meta.id)
         if not behind:
             freed += self.parking.take_next(meta.from_, meta.seq + 1)
@@ -317,7 +327,18 @@ class Replica:
         thawed: tuple[Raw, ...] = ()
         if fact.kind is not FactKind.SEED and seed_id not in self.state.records and not pins:
             thawed = self.attic.bring_back((seed_id,))
-        record = self.state.records.get(seed_id, EMPTY)
+        try:
+            decision = self._decide(fact, parent, now_s, pins=pins)
+        except CrabnetError:
+            self._put_back(seed_id, thawed)
+            raise
+        if thawed and not decision.events:
+            self._put_back(seed_id, thawed)
+            thawed = ()
+        return decision, thawed
+
+    def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
+        record = self.state.records.get(fact.seed_id, EMPTY)
         if pins and parent is not None:
             reason = misfit(fact, parent)
             decision = Decision(
@@ -326,15 +347,17 @@ class Replica:
         else:
             own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
             if fact.kind is FactKind.BID and record.progress.status in FINAL:
-                own = self.held.bids_of(seed_id, fact.author)
+                own = self.held.bids_of(fact.seed_id, fact.author)
             open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
             decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
         if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
-            decision = Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
-        if thawed and not decision.events:
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+        return decision
+
+    def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
+        """Nothing came of it: a seed that was taken out of the archive stays there."""
+        if thawed:
             self.state.evict(seed_id)
-            thawed = ()
-        return decision, thawed
 
     def _is_excessive(self, fact: Fact) -> bool:
         """True if its author has said so much about the seed that what does not count at once never will."""
@@ -386,24 +409,34 @@ class Replica:
         """To be called once after the replica was loaded: what was not all journalled is taken up again."""
         self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
         unfolded, self._unfolded = self._unfolded, {}
-        return [applied for seed_id in unfolded for applied in self._refold(seed_id, now_s)]
+        return [applied for seed_id in unfolded for applied in self._refolded(self._fold(seed_id, torn=True), now_s)]
 
     def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
         record = self.state.records.get(seed_id, EMPTY)
         event = self._rebuilder.loses_bids(seed_id, record, author)
-        return self._refold(seed_id, now_s) if event is None else self._refolded(event, (), now_s)
+        fold = self._fold(seed_id) if event is None else _Fold(seed_id, event)
+        return self._refolded(fold, now_s)
 
-    def _refold(self, seed_id: str, now_s: int, fact: Fact | None = None) -> list[Applied]:
-        """Fold a seed anew, with ``fact`` if that is not counted yet."""
+    def _fold(self, seed_id: str, fact: Fact | None = None, *, torn: bool = False) -> _Fold:
+        """Fold a seed anew, with ``fact`` if that is not counted yet; ``torn`` as in ``Rebuilder.event``.
+
+        Changes nothing but that an archived seed comes back into memory, and not even that when it raises.
+        """
         thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
-        event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact)
+        try:
+            event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
+        except CrabnetError:
+            self._put_back(seed_id, thawed)
+            raise
         if event is None:
-            if thawed:
-                self.state.evict(seed_id)
-            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
-        return self._refolded(event, thawed, now_s)
+            self._put_back(seed_id, thawed)
+            thawed = ()
+        return _Fold(seed_id, event, thawed)
 
-    def _refolded(self, event: SeedEvent, thawed: tuple[Raw, ...], now_s: int) -> list[Applied]:
+    def _refolded(self, fold: _Fold, now_s: int) -> list[Applied]:
+        seed_id, event, thawed = fold
+        if event is None:
+            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
         before = self._progress_of((event,))
         apply(self.state, event)
         rows = event_rows(event)
@@ -612,6 +645,7 @@ class Replica:
                 self.attic.readmit(bytes(raw))
             for row in record.events:
                 apply(self.state, event_of_row(row, None))
+                self._unfolded[row.seed_id] = None
             for seed_id in record.done:
                 self._unfolded.pop(seed_id, None)
             return None
