@@ -134,8 +134,8 @@ class _Author:
         return latest.envelope
 
 
-def history(seed: int, facts_max: int, seeds_max: int, forks: float = 0.0) -> list[Fact]:
-    """Facts in the order in which they were made, mostly right, about ``seeds_max`` seeds and a few more.
+def told(seed: int, facts_max: int, seeds_max: int, forks: float = 0.0) -> Scribe:
+    """Who has written facts, mostly right ones, about ``seeds_max`` seeds and a few more.
 
     Each comes after what it rests on, and what its author said before.
     """
@@ -147,7 +147,12 @@ def history(seed: int, facts_max: int, seeds_max: int, forks: float = 0.0) -> li
     while len(author.scribe.facts) < facts_max:
         author.scribe.now_s += random.choice([0, 0, 1, 5])
         author.write(random.choice(seed_ids))
-    return author.scribe.facts
+    return author.scribe
+
+
+def history(seed: int, facts_max: int, seeds_max: int, forks: float = 0.0) -> list[Fact]:
+    """The facts of ``told`` in the order in which they were made."""
+    return told(seed, facts_max, seeds_max, forks).facts
 
 
 def histories(*, facts_max: int = 24, seeds_max: int = 2, forks: float = 0.0) -> st.SearchStrategy[list[Fact]]:

@@ -55,7 +55,7 @@ class Rebuilder:
         """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that nobody has
         claimed; None if that is not so.
         """
-        if before.seed is None or before.seed.author == author:
+        if before.seed is None or before.seed.author == author or not self.is_front(before.seed):
             return None
         if any(row.kind is not FactKind.SEED for row in self.held.about(seed_id, bids=False)):
             return None
