@@ -52,8 +52,8 @@ class Rebuilder:
         return SeedEvent(seed_id, own, removed, after.progress, added, (before, after))
 
     def loses_bids(self, seed_id: str, before: Record, author: str) -> SeedEvent | None:
-        """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that nobody has
-        claimed; None if that is not so.
+        """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that stands without
+        that and that nobody has claimed; None if that is not so.
         """
         if before.seed is None or before.seed.author == author or not self.is_front(before.seed):
             return None

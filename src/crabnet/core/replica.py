@@ -39,9 +39,10 @@ from crabnet.core.records import (
     held_row,
     record_fact,
 )
-from crabnet.domain.decision import decide
-from crabnet.domain.fold import STEPS, misfit
+from crabnet.domain.decision import decide, refused_alone
+from crabnet.domain.fold import STEPS
 from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
@@ -92,6 +93,11 @@ class _Fold(NamedTuple):
     seed_id: str
     event: SeedEvent | None
     thawed: tuple[Raw, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """True if the fact counts with which the seed was folded."""
+        return self.event is not None and self.event.fact is not None
 
 
 class Replica:
@@ -289,7 +295,7 @@ class Replica:
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
         meta = envelope.meta
-        pins = parent is not None and not behind and self._is_pinned_by(parent)
+        pins = fact is not None and parent is not None and not behind and self._needs_fold(fact, parent)
         if behind:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
@@ -297,8 +303,10 @@ class Replica:
             decision, thawed = self._judge(fact, parent, arrival.now_s, pins=pins)
         if decision is None:
             raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
-        pins = pins and not decision.idle
-        fold = self._fold(fact.seed_id, fact) if pins and fact is not None else None
+        fold: _Fold | None = None
+        if pins and fact is not None and not decision.idle:
+            decision, fold = self._fold_in(fact)
+        pins = fold is not None
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
         if fold is not None:
             applied += self._refolded(fold, arrival.now_s)
@@ -308,10 +316,33 @@ class Replica:
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
-    def _is_pinned_by(self, parent: Fact) -> bool:
-        """True if what a fact rests on lies behind the end of its feed and does not count yet."""
-        record = self.state.records.get(parent.seed_id, EMPTY)
-        return not self._rebuilder.is_front(parent) and record.find(parent.ref) is None
+    def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
+        """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
+        not count yet, or what counts behind an end may be what comes after it.
+        """
+        front = self._rebuilder.is_front(parent)
+        if front and fact.kind is FactKind.BID:
+            return False
+        record = self.state.records.get(fact.seed_id) or self.attic.look(fact.seed_id) or EMPTY
+        if not front and record.find(parent.ref) is None:
+            return True
+        if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
+            return False
+        return any(each.signed and not self._rebuilder.is_front(each) for each in record.others)
+
+    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
+        """What becomes of a fact that needs a fold, and of its seed."""
+        fold = self._fold(fact.seed_id, fact)
+        if fold.counts:
+            return Decision(Outcome.ACCEPTED, None), fold
+        try:
+            decision = self._idle_if_excessive(fact, Decision(Outcome.IGNORED, Reason.WRONG_STATE))
+        except CrabnetError:
+            self._put_back(fact.seed_id, fold.thawed)
+            raise
+        if decision.idle:
+            self._put_back(fact.seed_id, fold.thawed)
+        return decision, None if decision.idle else fold
 
     def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
         """A fact that is held about a seed, whether or not it counts."""
@@ -338,21 +369,30 @@ class Replica:
         return decision, thawed
 
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
-        record = self.state.records.get(fact.seed_id, EMPTY)
-        if pins and parent is not None:
-            reason = misfit(fact, parent)
-            decision = Decision(
-                Outcome.ACCEPTED if reason is None else Outcome.REJECTED, reason, idle=reason is not None
-            )
+        open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
+        observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
+        if pins:
+            decision = refused_alone(self.state.caps, observed) or Decision(Outcome.ACCEPTED, None)
         else:
-            own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
-            if fact.kind is FactKind.BID and record.progress.status in FINAL:
-                own = self.held.bids_of(fact.seed_id, fact.author)
-            open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
-            decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
-        if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
-        return decision
+            decision = decide(self.state, observed, now_s)
+        return decision if pins or decision.events else self._idle_if_excessive(fact, decision)
+
+    def _idle_if_excessive(self, fact: Fact, decision: Decision) -> Decision:
+        if decision.idle or not fact.signed or not self._is_excessive(fact):
+            return decision
+        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+
+    def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
+        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
+        they rest on is the only one and bids are still kept.
+        """
+        if fact.kind is not FactKind.BID:
+            return 0
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
+        if sole and record.progress.status not in FINAL:
+            return sum(bid.author == fact.author for bid in record.bids)
+        return self.held.bids_of(fact.seed_id, fact.author)
 
     def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
         """Nothing came of it: a seed that was taken out of the archive stays there."""
@@ -693,6 +733,10 @@ def _role(fact: Fact | None, decision: Decision) -> Role:
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER
+
+
+def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
+    return record.seed is None or record.seed.author == fact.author
 
 
 def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:
