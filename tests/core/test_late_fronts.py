@@ -121,3 +121,21 @@ def test_a_second_definition_is_pinned_by_each_bid_on_it() -> None:
     one, other = same([*begin, *bids, fork], [*begin, fork, bids[1], bids[0]])
     assert job.status(one) == job.status(other) == "Disputed"
     assert one.state_hash() == other.state_hash()
+
+
+def test_a_claim_before_the_end_that_comes_after_a_forfeit_has_undone_what_is_behind() -> None:
+    """What was settled behind the end does not count after the forfeit, and still forbids another claim."""
+    job = Job()
+    creator = job.creator
+    forfeit = creator.settle(job.claim, "Forfeited", NOW_S + 60)
+    again = creator.claim(job.other_bid, NOW_S + 60, attempt=2)
+    result = job.worker.finish(job.claim)
+    twin = creator.twin()
+    settlement = creator.settle(result)
+    fork = twin.settle(again, "Expired", NOW_S + 61, attempt=2)
+    acknowledgement = job.worker.acknowledge(settlement)
+    begin = [*job.begin, job.claim, result]
+    front, behind = [forfeit, again], [acknowledgement, settlement, fork]
+    one, other = same([*begin, *front, *behind], [*begin, *behind, *front])
+    assert job.status(one) == job.status(other) == "Disputed"
+    assert one.state_hash() == other.state_hash()
