@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from crabnet.domain.fold import STEPS, after, ended_work, judge, judge_bid, judge_seed, misfit
+from crabnet.domain.fold import STEPS, after, ended_work, judge, judge_bid
 from crabnet.domain.lifecycle import EMPTY, RULES, Record, check_local, counting_bids
 from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
+from crabnet.domain.standing import judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
