@@ -57,9 +57,9 @@ class _Held:
         self.standing = {fact.envelope for fact in fitting if is_front(fact)}
         grew = True
         while grew:
-            pinned = {
-                fact.rests_on for fact in fitting if fact.envelope in self.standing and self.pins(fact)
-            } & {fact.envelope for fact in fitting}
+            pinned = {fact.rests_on for fact in fitting if fact.envelope in self.standing and self.pins(fact)} & {
+                fact.envelope for fact in fitting
+            }
             grew = not pinned <= self.standing
             self.standing |= pinned
 
@@ -122,9 +122,7 @@ class _Walk:
         self.held = held
         self.definition = definition
         self.seed = seed
-        self.bids = {
-            fact.envelope: fact for fact in held.stands(_K.BID) if fact.rests_on == definition.envelope
-        }
+        self.bids = {fact.envelope: fact for fact in held.stands(_K.BID) if fact.rests_on == definition.envelope}
         self.status, self.attempt = "Open", 1
         self.claim: Fact | None = None
         self.start: Fact | None = None

@@ -145,7 +145,7 @@ def told(seed: int, facts_max: int, seeds_max: int, forks: float = 0.0) -> Scrib
         author.seed()
     seed_ids = [fact.key for fact in author.scribe.facts]
     while len(author.scribe.facts) < facts_max:
-        author.scribe.now_s += random.choice([0, 0, 1, 5])
+        author.scribe.now_s += random.choice([0, 0, 1, 5]) + 100 * (random.random() < 0.02)
         author.write(random.choice(seed_ids))
     return author.scribe
 

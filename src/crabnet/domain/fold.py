@@ -264,10 +264,11 @@ class _Fold:
         others = [fact for fact in self._standing if fact.kind is not _K.BID and fact is not self._record.seed]
         others = [fact for fact in others if self._has_a_say(fact)]
         attempts = [fact.body.attempt for fact in others if isinstance(fact.body, Claim | Settlement)]
+        seeds = [] if self._record.seed is None else [self._record.seed]
         progress = Progress(
             status=_S.DISPUTED,
             attempt=max(attempts, default=1),
-            settled_at=max(fact.ts for fact in self._standing),
+            settled_at=max(fact.ts for fact in (*seeds, *bids, *others)),
             note=why,
         )
         return Record(self._record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
