@@ -337,7 +337,7 @@ class _Walk:
         bid = self.bids.get(claim.rests_on)
         if bid is None or claim.body["bid_id"] != bid.id or claim.body["worker"] != bid.author:
             return
-        self.counted |= self.work | {claim.envelope, bid.envelope}
+        self.counted |= {claim.envelope, bid.envelope}
         self.work = set()
         self.status, self.attempt, self.claim = "Claimed", claim.body.get("attempt", 1), claim
         self.run = self.result = self.settled_at = None

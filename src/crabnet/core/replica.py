@@ -40,10 +40,10 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.decision import decide, refused_alone
-from crabnet.domain.fold import STEPS, may_rest_on
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
@@ -321,7 +321,7 @@ class Replica:
 
     def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
         """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
-        not count yet, or what counts behind an end may be what comes after it.
+        not count yet, or what is held behind an end may be what comes after it.
         """
         front = self._rebuilder.is_front(parent)
         if front and fact.kind is FactKind.BID:
@@ -331,7 +331,11 @@ class Replica:
             return True
         if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
             return False
-        return any(each.signed and not self._rebuilder.is_front(each) for each in record.others)
+        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
+            return True
+        end = self.feeds.get(fact.author).end
+        rows = self.held.about(fact.seed_id, bids=False) if end else []
+        return any(row.author == fact.author and row.seq >= end for row in rows)
 
     def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
         """What becomes of a fact that needs a fold, and of its seed."""
