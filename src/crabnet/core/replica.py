@@ -40,10 +40,10 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.decision import decide, refused_alone
-from crabnet.domain.fold import STEPS
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
@@ -295,9 +295,12 @@ class Replica:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
+            if not may_rest_on(fact, parent):
+                detail = f"a {fact.kind} does not rest on a {parent.kind}"
+                fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         meta = envelope.meta
         pins = fact is not None and parent is not None and not behind and self._needs_fold(fact, parent)
-        if behind:
+        if behind and decision is None:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
         if fact is not None and decision is None:
@@ -319,7 +322,7 @@ class Replica:
 
     def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
         """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
-        not count yet, or what counts behind an end may be what comes after it.
+        not count yet, or what is held behind an end may be what comes after it.
         """
         front = self._rebuilder.is_front(parent)
         if front and fact.kind is FactKind.BID:
@@ -329,7 +332,11 @@ class Replica:
             return True
         if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
             return False
-        return any(each.signed and not self._rebuilder.is_front(each) for each in record.others)
+        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
+            return True
+        end = self.feeds.get(fact.author).end
+        rows = self.held.about(fact.seed_id, bids=False) if end else []
+        return any(row.author == fact.author and row.seq >= end for row in rows)
 
     def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
         """What becomes of a fact that needs a fold, and of its seed."""
@@ -392,8 +399,9 @@ class Replica:
         record = self.state.records.get(fact.seed_id, EMPTY)
         sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
         if sole and record.progress.status not in FINAL:
-            return sum(bid.author == fact.author for bid in record.bids)
-        return self.held.bids_of(fact.seed_id, fact.author)
+            return sum(bid.author == fact.author and bid.seq < fact.seq for bid in record.bids)
+        rows = self.held.about(fact.seed_id, bids=True)
+        return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
 
     def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
         """Nothing came of it: a seed that was taken out of the archive stays there."""
@@ -404,7 +412,8 @@ class Replica:
         """True if its author has said so much about the seed that what does not count at once never will."""
         if fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
-        own = [row for row in self.held.about(fact.seed_id, bids=False) if row.author == fact.author]
+        rows = self.held.about(fact.seed_id, bids=False)
+        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
         if fact.kind in STEPS:
             return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
         return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
@@ -417,22 +426,43 @@ class Replica:
         applied: list[Applied] = []
         for author in list(self._settling):
             feed = self.feeds.get(author)
-            rows = self.held.seeds_from(author, max(self._settling[author], feed.end), seeds_max)
-            below = feed.settled or None
-            seeds = dict.fromkeys(seed_id for seq, seed_id in rows if below is None or seq < below)
-            for seed_id in seeds:
-                applied += self._resettle(author, seed_id, now_s)
-            if len(rows) == seeds_max and (below is None or rows[-1][0] < below):
-                self._settling[author] = rows[-1][0] + (rows[-1][0] == rows[0][0])
+            try:
+                seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
+                for seed_id, seq in seeds.items():
+                    self._settling[author] = seq
+                    applied += self._resettle(author, seed_id, now_s)
+            except CrabnetError:  # what is held cannot be read now: others go on
+                self._settling[author] = self._settling.pop(author)
+                if not applied:
+                    raise
+                return applied
+            if last:
+                self._settling[author] = last
                 return applied
             del self._settling[author]
             self.feeds.settle(author, feed.end)
             record = encode_record(SettledRecord(now_s, author, feed.end))
             applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
-            seeds_max -= len(rows)
+            seeds_max -= len(seeds)
             if seeds_max <= 0:
                 break
         return applied
+
+    def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
+        """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
+        place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
+        all.
+        """
+        rows = self.held.seeds_from(author, first, most)
+        while len(rows) == most and rows[0][0] == rows[-1][0]:
+            most *= 2
+            rows = self.held.seeds_from(author, first, most)
+        seeds: dict[str, int] = {}
+        for seq, seed_id in rows:
+            if not below or seq < below:
+                seeds.setdefault(seed_id, seq)
+        more = len(rows) == most and (not below or rows[-1][0] < below)
+        return seeds, rows[-1][0] if more else 0
 
     @property
     def settling(self) -> bool:
@@ -547,6 +577,16 @@ class Replica:
                 changes.append(Change(seed_id, progress, after.progress))
         return tuple(changes)
 
+    def check_open(self, node_id: str) -> None:
+        """Raises RefusedError if this node's own feed has ended."""
+        end = self.feeds.get(node_id).end
+        if end:
+            raise RefusedError(
+                f"the feed of {node_id} has ended: its key has signed two envelopes for seq {end};"
+                " nothing more can be said under this id; `crabnet id renew` makes a new one",
+                Reason.FEED_ENDED,
+            )
+
     def propose(
         self,
         signer: Signer,
@@ -559,13 +599,8 @@ class Replica:
 
         Returns what became of it, the object, and the envelope to send.
         """
+        self.check_open(signer.node_id)
         feed = self.feeds.get(signer.node_id)
-        if feed.end:
-            raise RefusedError(
-                f"the feed of {signer.node_id} has ended: its key has signed two envelopes for seq {feed.end};"
-                " nothing more can be said under this id; `crabnet id renew` makes a new one",
-                Reason.FEED_ENDED,
-            )
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
@@ -702,7 +737,7 @@ class Replica:
 
     def _replay_envelope(self, record: EnvelopeRecord, envelope: Envelope) -> None:
         meta = envelope.meta
-        fact = record_fact(record, envelope)
+        fact = None if record.role is Role.NOTHING else record_fact(record, envelope)
         for raw in record.thawed:
             self.attic.readmit(bytes(raw))
         for row in record.events:
@@ -730,7 +765,7 @@ _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS
 
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
-        return Role.NEVER
+        return Role.NOTHING
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER
