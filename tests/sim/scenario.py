@@ -278,10 +278,13 @@ class Simulation:
     def _work(self) -> None:
         """Honest work goes on among liars: two nodes that know each other bring a whole job to its end.
 
-        Newcomers have to share what liars with ever new keys leave of their budgets, and may wait for longer.
+        Newcomers have to share what liars with ever new keys leave of their budgets, and may wait for longer. What
+        rests on the word of somebody whose clock is fast waits until its time has come.
         """
         world = self.world
-        up = [node for node in self.honest if node.core is not None and abs(node.skew_ms) < SKEW_LIMIT_MS // 2]
+        if any(abs(node.skew_ms) > SKEW_LIMIT_MS // 2 for node in self.honest):
+            return
+        up = [node for node in self.honest if node.core is not None]
         pairs = [
             (one, other)
             for one in up

@@ -63,6 +63,11 @@ class _Shelf:
         """True if one more of ``size`` bytes fits beside all others."""
         return self.count < limits.PARKED_ENVELOPES_MAX // 2 and self.bytes + size <= limits.PARKED_BYTES_MAX // 2
 
+    @property
+    def crowded(self) -> bool:
+        """True if more than half of the room is taken."""
+        return self.count > limits.PARKED_ENVELOPES_MAX // 4 or self.bytes > limits.PARKED_BYTES_MAX // 4
+
     def greedier_than(self, author: str, size: int) -> str | None:
         """Who takes most, if that is more than the author would take with one more."""
         own = (self._held.get(author) or _Held()).level(1, size)
@@ -109,6 +114,11 @@ class Parking:
     def bytes(self) -> int:
         """Bytes of all envelopes that wait."""
         return sum(shelf.bytes for shelf in self._shelves.values())
+
+    @property
+    def crowded(self) -> bool:
+        """True if room is short, for known authors or for newcomers."""
+        return any(shelf.crowded for shelf in self._shelves.values())
 
     def holds(self, envelope_id: str) -> bool:
         """True if this very envelope waits here."""

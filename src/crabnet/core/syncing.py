@@ -380,8 +380,14 @@ class SyncPlanner:
         return held + sum(flight.first + held <= seq <= flight.last for seq in self._parking.seqs(flight.author))
 
     def _next_gap(self, author: str, missing: Missing) -> tuple[int, int] | None:
-        """The first range ahead of the head that neither is under way nor waits for the entries before it."""
+        """The first range ahead of the head that neither is under way nor waits for the entries before it.
+
+        While room is short, nothing is asked for of a feed whose next entry is here and lacks what it rests on: that
+        could only wait, in the place of what is lacked, and several such feeds would hold each other up.
+        """
         head = self._feeds.get(author).head_seq
+        if self._parking.crowded and self._parking.lacks_parent(author, head + 1):
+            return None
         first = head + 1
         last = min(missing.upto, head + limits.PARKED_ENVELOPES_PER_FEED_MAX)
         parked = self._parking.seqs(author)
