@@ -253,9 +253,8 @@ class World:
                     bids[about] += 1
                     if bids[about] > caps.bids_per_seed:
                         beyond.add(fact.envelope)
-                elif fact.kind in STEPS:
-                    if fact.kind in {"settle", "close"}:
-                        closed.add(about)
+                elif fact.kind in {"settle", "close"}:
+                    closed.add(about)
         return beyond
 
 
