@@ -114,7 +114,7 @@ class Market:
             if record is None or record.progress.status in FINAL:
                 seeds.pop(seed_id, None)
                 continue
-            if any(bid.fact.author == node.id for bid in record.bids) and record.progress.status is SeedStatus.OPEN:
+            if any(bid.author == node.id for bid in record.bids) and record.progress.status is SeedStatus.OPEN:
                 continue
             wish = next_step(rng, node.id, seed_id, record)
             if wish is not None:
