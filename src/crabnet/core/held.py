@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -66,6 +67,7 @@ class MemoryHeld:
     def __init__(self) -> None:
         self._rows: dict[str, tuple[HeldRow, bytes]] = {}
         self._places: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._facts: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         self._about: defaultdict[str, dict[str, HeldRow]] = defaultdict(dict)
 
     def id_at(self, author: str, seq: int) -> str | None:
@@ -84,8 +86,9 @@ class MemoryHeld:
 
     def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """See ``Held``."""
-        rows = [row for row, _ in self._rows.values() if row.author == author and row.seq >= seq and row.role]
-        return sorted((row.seq, row.seed_id) for row in rows)[:limit]
+        facts = self._facts[author]
+        first = bisect_left(facts, (seq, ""))
+        return facts[first : first + limit]
 
     def bids_of(self, seed_id: str, author: str) -> int:
         """See ``Held``."""
@@ -93,6 +96,9 @@ class MemoryHeld:
 
     def add(self, row: HeldRow, raw: bytes) -> None:
         """See ``Held``."""
+        known = self._rows.get(row.envelope_id)
+        if row.role and (known is None or not known[0].role):
+            insort(self._facts[row.author], (row.seq, row.seed_id))
         self._rows[row.envelope_id] = (row, raw)
         self._places[row.author].setdefault(row.seq, row.envelope_id)
         if row.seed_id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from crabnet import limits
 from crabnet.core.address_book import AddressBook
@@ -17,7 +18,7 @@ from crabnet.core.relay import Relay
 from crabnet.core.replica import Replica
 from crabnet.core.syncing import SyncPlanner
 from crabnet.core.wants import Wants
-from crabnet.errors import Reason
+from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.digests import DigestTree
@@ -134,7 +135,8 @@ class Neighbours:
     def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
         """What a neighbour holds, and how far its answers went."""
         for head in said.heads:
-            self._head_from(head, source, now_ms, effects)
+            with suppress(CrabnetError):  # what is held of it cannot be read now; it is told again
+                self._head_from(head, source, now_ms, effects)
         for served in said.served:
             self.planner.ended(served, source, now_ms)
         for bucket in said.buckets:
@@ -142,7 +144,7 @@ class Neighbours:
         if said.root and self.proven(source):
             self.peers.note_digests(source)
             own = self._replica.feeds.get(self._signer.node_id)
-            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq:
+            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq and not own.end:
                 self.guard.told(sync.Head(own.author, own.head_seq, own.head_id), source, now_ms)
 
     def proven(self, source: str) -> bool:
@@ -205,8 +207,8 @@ class Neighbours:
         if item.fork is not None:
             self.changed(meta.from_)
             self.planner.forked(meta.from_, now_ms)
-        if own and (item.record is not None or item.parked):
-            adopted = item.record is not None
+        if own and (item.in_feed or item.parked):
+            adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
         if item.record is not None and item.in_feed:

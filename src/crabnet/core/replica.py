@@ -420,22 +420,43 @@ class Replica:
         applied: list[Applied] = []
         for author in list(self._settling):
             feed = self.feeds.get(author)
-            rows = self.held.seeds_from(author, max(self._settling[author], feed.end), seeds_max)
-            below = feed.settled or None
-            seeds = dict.fromkeys(seed_id for seq, seed_id in rows if below is None or seq < below)
-            for seed_id in seeds:
-                applied += self._resettle(author, seed_id, now_s)
-            if len(rows) == seeds_max and (below is None or rows[-1][0] < below):
-                self._settling[author] = rows[-1][0] + (rows[-1][0] == rows[0][0])
+            try:
+                seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
+                for seed_id, seq in seeds.items():
+                    self._settling[author] = seq
+                    applied += self._resettle(author, seed_id, now_s)
+            except CrabnetError:  # what is held cannot be read now: others go on
+                self._settling[author] = self._settling.pop(author)
+                if not applied:
+                    raise
+                return applied
+            if last:
+                self._settling[author] = last
                 return applied
             del self._settling[author]
             self.feeds.settle(author, feed.end)
             record = encode_record(SettledRecord(now_s, author, feed.end))
             applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
-            seeds_max -= len(rows)
+            seeds_max -= len(seeds)
             if seeds_max <= 0:
                 break
         return applied
+
+    def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
+        """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
+        place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
+        all.
+        """
+        rows = self.held.seeds_from(author, first, most)
+        while len(rows) == most and rows[0][0] == rows[-1][0]:
+            most *= 2
+            rows = self.held.seeds_from(author, first, most)
+        seeds: dict[str, int] = {}
+        for seq, seed_id in rows:
+            if not below or seq < below:
+                seeds.setdefault(seed_id, seq)
+        more = len(rows) == most and (not below or rows[-1][0] < below)
+        return seeds, rows[-1][0] if more else 0
 
     @property
     def settling(self) -> bool:
@@ -550,6 +571,16 @@ class Replica:
                 changes.append(Change(seed_id, progress, after.progress))
         return tuple(changes)
 
+    def check_open(self, node_id: str) -> None:
+        """Raises RefusedError if this node's own feed has ended."""
+        end = self.feeds.get(node_id).end
+        if end:
+            raise RefusedError(
+                f"the feed of {node_id} has ended: its key has signed two envelopes for seq {end};"
+                " nothing more can be said under this id; `crabnet id renew` makes a new one",
+                Reason.FEED_ENDED,
+            )
+
     def propose(
         self,
         signer: Signer,
@@ -562,13 +593,8 @@ class Replica:
 
         Returns what became of it, the object, and the envelope to send.
         """
+        self.check_open(signer.node_id)
         feed = self.feeds.get(signer.node_id)
-        if feed.end:
-            raise RefusedError(
-                f"the feed of {signer.node_id} has ended: its key has signed two envelopes for seq {feed.end};"
-                " nothing more can be said under this id; `crabnet id renew` makes a new one",
-                Reason.FEED_ENDED,
-            )
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
