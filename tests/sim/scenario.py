@@ -213,7 +213,7 @@ class Simulation:
         )
 
     def _step(self) -> None:
-        for _ in range(6):
+        for _ in range(4):
             if self.market.done < self._wishes:
                 self.market.turn(self.rng.choice(self.honest))
         for adversary in self.adversaries:
