@@ -22,6 +22,9 @@ from tests.support.envelopes import NOW_S, Author, edit, signer
 
 SOURCE = "192.0.2.1:9012"
 MAX_BIDS = 2
+STEPS = ("seed", "bid", "claim", "run", "result", "settle", "acknowledge")
+NOWHERE = "f" * 64
+"""The id of an envelope that nobody holds."""
 
 
 class Answer(NamedTuple):
@@ -47,13 +50,14 @@ def waits(reason: str) -> Answer:
 
 
 class Scene:
-    """A core, and authors who tell it things."""
+    """A core, and authors who tell it things about one seed."""
 
-    def __init__(self, policy: AdmissionPolicy | None = None) -> None:
-        self.core = Core(CoreConfig(policy=policy or AdmissionPolicy()), signer("observer"), lambda: 1)
+    def __init__(self, policy: AdmissionPolicy | None = None, core: Core | None = None) -> None:
+        self.core = core or Core(CoreConfig(policy=policy or AdmissionPolicy()), signer("observer"), lambda: 1)
         self.creator, self.worker, self.rival = Author("creator"), Author("worker"), Author("rival")
         self.seed_id = self.creator.next_object_id()
-        self.bid_id = self.claim_id = self.result_id = ""
+        self.made: dict[str, Envelope] = {}
+        """The last envelope of each step that its rightful author has made: what the next step rests on."""
         self.now_s = NOW_S
 
     def tell(self, raw: bytes | Envelope, now_s: int | None = None) -> Answer:
@@ -71,59 +75,60 @@ class Scene:
 
     # --- envelopes of the story: each may be made wrong by ``changes`` to its object ---------------------
 
+    def _keep(self, step: str, envelope: Envelope, *, rightful: bool = True) -> Envelope:
+        if rightful:
+            self.made[step] = envelope
+        return envelope
+
     def seed(self, **changes: JsonValue) -> Envelope:
         given: JsonObject = {"max_bids": MAX_BIDS, "timeout_ms": 1_000, "exec_deadline_ms": 10_000}
-        return self.creator.say(Kind.SEED_CREATED, {"seed": {**self.creator.seed(), **given, **changes}})
+        return self._keep("seed", self.creator.publish(**{**given, **changes}))
 
-    def bid(self, by: Author, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
-        bid: JsonObject = {
-            "id": by.next_object_id(),
-            "seed_id": self.seed_id,
-            "bidder": by.id,
-            "price": 3,
-            "created_at": ts,
-        }
-        if by is self.worker:
-            self.bid_id = by.next_object_id()
-        return by.say(Kind.BID_SUBMITTED, {"bid": {**bid, **changes}}, ts)
+    def bid(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        by = by or self.worker
+        envelope = by.bid(self.made["seed"], ts, **{"price": 3, **changes})
+        return self._keep("bid", envelope, rightful=by is self.worker)
 
     def claim(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
         by = by or self.creator
-        claim: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "bid_id": self.bid_id}
-        claim |= {"worker": self.worker.id, "created_at": ts}
-        if by is self.creator:
-            self.claim_id = by.next_object_id()
-        return by.say(Kind.CLAIM_CREATED, {"claim": {**claim, **changes}}, ts)
+        return self._keep("claim", by.claim(self.made["bid"], ts, **changes), rightful=by is self.creator)
 
     def run(self, by: Author | None = None, **changes: JsonValue) -> Envelope:
         by = by or self.worker
-        run: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "claim_id": self.claim_id}
-        return by.say(Kind.TASK_STARTED, {"run": {**run, "worker": by.id, "created_at": NOW_S, **changes}})
+        envelope = by.start(self.made["claim"], **changes)
+        return self._keep("run", envelope, rightful=by is self.worker and "renews" not in changes)
 
     def result(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
         by = by or self.worker
-        result: JsonObject = {"id": by.next_object_id(), "seed_id": self.seed_id, "claim_id": self.claim_id}
-        result |= {"worker": by.id, "created_at": ts, "exit_code": 0, "timed_out": False, "output_hash": "0"}
-        if by is self.worker:
-            self.result_id = by.next_object_id()
-        return by.say(Kind.TASK_RESULT, {"result": {**result, "duration_ms": 1, **changes}}, ts)
+        start = self.made.get("run", self.made["claim"])
+        return self._keep("result", by.finish(start, ts, **changes), rightful=by is self.worker)
 
-    def settle(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+    def settle(
+        self, by: Author | None = None, status: str = "Accepted", ts: int = NOW_S, **changes: JsonValue
+    ) -> Envelope:
+        """A settlement of the result, or of the claim for what ends one without a result."""
         by = by or self.creator
-        settled: JsonObject = {"id": self.seed_id, "status": "Accepted", "claim_id": self.claim_id, "attempt": 1}
-        return by.say(Kind.TASK_SETTLE, {"seed": {**settled, "result_id": self.result_id, **changes}}, ts)
+        about = self.made["claim" if status in {"Forfeited", "Expired"} else "result"]
+        return self._keep("settle", by.settle(about, status, ts, **changes), rightful=by is self.creator)
+
+    def acknowledge(self, by: Author | None = None, **changes: JsonValue) -> Envelope:
+        by = by or self.worker
+        return self._keep("acknowledge", by.acknowledge(self.made["settle"], **changes), rightful=by is self.worker)
+
+    def make(self, step: str) -> Envelope:
+        """The envelope of a step as it should be."""
+        made: Envelope = getattr(self, step)()
+        return made
 
     def until(self, step: str) -> Scene:
         """Everything in order up to this step, all accepted."""
-        for name in ("seed", "bid", "claim", "run", "result", "settle"):
-            assert self.tell(self.bid(self.worker) if name == "bid" else getattr(self, name)()) == ACCEPTED
-            if name == step:
-                return self
-        raise AssertionError(step)
+        for name in STEPS[: STEPS.index(step) + 1]:
+            assert self.tell(self.make(name)) == ACCEPTED
+        return self
 
 
 def test_the_whole_job_is_accepted() -> None:
-    assert Scene().until("settle").status == "Accepted"
+    assert Scene().until("acknowledge").status == "Accepted"
 
 
 def _signed(change: Callable[[Envelope], bytes]) -> Callable[[Scene], bytes]:
@@ -202,21 +207,47 @@ def test_places_in_a_feed() -> None:
     assert scene.tell(third) == waits("gap")
     assert scene.tell(third) == ignored("duplicate")
     assert scene.tell(first) == ACCEPTED
-    other.creator.seq, other.creator.head = 1, "f" * 64
-    assert scene.tell(other.seed()) == waits("broken_chain")
     assert scene.tell(second) == ACCEPTED
+    assert scene.core.replica.feeds.get(scene.creator.id).head_seq == 3
+    other.creator.seq, other.creator.head = 3, NOWHERE
+    assert scene.tell(other.seed()) == waits("broken_chain")
+    assert scene.tell(scene.seed()) == rejected("fork"), "what does not link is signed as well"
     assert scene.core.replica.feeds.get(scene.creator.id).head_seq == 3
 
 
-@pytest.mark.parametrize("lower_first", [True, False])
-def test_of_two_branches_the_lower_id_stands(lower_first: bool) -> None:
+@pytest.mark.parametrize("swapped", [True, False])
+def test_of_two_envelopes_for_one_place_none_stands(swapped: bool) -> None:
     scene, twin = Scene(), Scene()
-    branches = sorted((scene.seed(title="a"), twin.seed(title="b")), key=lambda e: e.meta.id, reverse=not lower_first)
+    first = scene.seed(title="shared")
+    assert scene.tell(first) == ACCEPTED
+    twin.creator.seq, twin.creator.head = 1, first.meta.id
+    branches = [scene.seed(title="a"), twin.seed(title="b")]
+    if swapped:
+        branches.reverse()
     assert scene.tell(branches[0]) == ACCEPTED
-    assert scene.tell(branches[1]) == (rejected("fork") if lower_first else ACCEPTED)
-    stands = min(branches, key=lambda e: e.meta.id)
-    assert scene.core.replica.feeds.get(scene.creator.id).head_id == stands.meta.id
-    assert [proof.id for proof in scene.core.replica.feeds.get(scene.creator.id).forks] == [stands.meta.id]
+    assert scene.tell(branches[1]) == rejected("fork")
+    feed = scene.core.replica.feeds.get(scene.creator.id)
+    assert (feed.head_seq, feed.head_id, feed.end) == (1, first.meta.id, 2)
+    assert scene.tell(branches[0]) == ignored("duplicate")
+    assert scene.tell(branches[1]) == ignored("feed_ended")
+    assert scene.tell(scene.seed()) == ignored("feed_ended")
+    assert scene.core.replica.feeds.get(scene.creator.id) == feed
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_fork_of_what_waits_ends_the_feed_before_it_is_reached(swapped: bool) -> None:
+    scene, twin = Scene(), Scene()
+    first = scene.seed(title="shared")
+    twin.creator.seq, twin.creator.head = 1, first.meta.id
+    branches = [scene.seed(title="a"), twin.seed(title="b")]
+    if swapped:
+        branches.reverse()
+    assert scene.tell(branches[0]) == waits("gap")
+    assert scene.tell(branches[1]) == rejected("fork")
+    assert scene.core.replica.feeds.get(scene.creator.id).end == 2
+    assert len(scene.core.replica.parking) == 0
+    assert scene.tell(first) == ACCEPTED, "what lies before the fork stands"
+    assert scene.tell(branches[0]) == ignored("feed_ended")
 
 
 IN_THE_FEED: dict[str, tuple[str, Callable[[Scene], Envelope], Answer]] = {
@@ -225,52 +256,78 @@ IN_THE_FEED: dict[str, tuple[str, Callable[[Scene], Envelope], Answer]] = {
         lambda s: s.creator.say(Kind.CLAIM_CREATED, {"seed": s.creator.seed()}),
         rejected("malformed"),
     ),
-    "a bid without price": ("seed", lambda s: s.bid(s.worker, price=None), rejected("malformed")),
-    "another's object id": ("seed", lambda s: s.bid(s.worker, id=s.rival.next_object_id()), rejected("wrong_id")),
-    "created_at is not ts": ("seed", lambda s: s.bid(s.worker, created_at=NOW_S - 1), rejected("malformed")),
-    "a bid for another": ("seed", lambda s: s.bid(s.worker, bidder=s.rival.id), rejected("unauthorised")),
-    "a bid below the minimum": ("seed", lambda s: s.bid(s.worker, price=0), rejected("price_too_low")),
-    "a bid after the deadline": ("seed", lambda s: s.bid(s.worker, ts=NOW_S + 61), rejected("deadline_passed")),
+    "a bid without price": ("seed", lambda s: s.bid(price=None), rejected("malformed")),
+    "a bid that names nothing": ("seed", lambda s: s.bid(rests_on=None), rejected("malformed")),
+    "a bid that names no id": ("seed", lambda s: s.bid(rests_on="0"), rejected("malformed")),
+    "a bid on a signed seed as if it were unsigned": ("seed", lambda s: s.bid(rests_on=""), ignored("unknown_seed")),
+    "another's object id": ("seed", lambda s: s.bid(id=s.rival.next_object_id()), rejected("wrong_id")),
+    "created_at is not ts": ("seed", lambda s: s.bid(created_at=NOW_S - 1), rejected("malformed")),
+    "a bid for another": ("seed", lambda s: s.bid(bidder=s.rival.id), rejected("unauthorised")),
+    "a bid below the minimum": ("seed", lambda s: s.bid(price=0), rejected("price_too_low")),
+    "a bid after the deadline": ("seed", lambda s: s.bid(ts=NOW_S + 61), rejected("deadline_passed")),
+    "a bid on a bid": ("bid", lambda s: s.rival.bid(s.made["bid"]), rejected("wrong_parent")),
     "an unknown kind": ("seed", lambda s: _later_kind(s.creator), ignored("unknown_kind")),
     "a claim by a stranger": ("bid", lambda s: s.claim(s.rival), rejected("unauthorised")),
     "a claim by the worker": ("bid", lambda s: s.claim(s.worker), rejected("unauthorised")),
-    "a claim for another worker": ("bid", lambda s: s.claim(worker=s.rival.id), rejected("unknown_bid")),
-    "a claim of no bid": ("bid", lambda s: s.claim(bid_id="nothing"), waits("unknown_bid")),
+    "a claim for another worker": ("bid", lambda s: s.claim(worker=s.rival.id), rejected("wrong_parent")),
+    "a claim of another bid than it names": ("bid", lambda s: s.claim(bid_id="nothing"), rejected("wrong_parent")),
+    "a claim that rests on the seed": (
+        "bid",
+        lambda s: s.claim(rests_on=s.made["seed"].meta.id),
+        rejected("wrong_parent"),
+    ),
     "a claim after the deadline": ("bid", lambda s: s.claim(ts=NOW_S + 60 + 3601), rejected("deadline_passed")),
     "a claim of attempt 2": ("bid", lambda s: s.claim(attempt=2), rejected("wrong_state")),
     "a second claim": ("claim", lambda s: s.claim(), rejected("wrong_state")),
-    "a settle before the result": ("claim", lambda s: s.settle(result_id="nothing"), waits("unknown_result")),
+    "a settle that rests on the claim": (
+        "claim",
+        lambda s: s.creator.settle(s.made["claim"], result_id="nothing"),
+        rejected("wrong_parent"),
+    ),
     "a run by a stranger": ("claim", lambda s: s.run(s.rival), rejected("unauthorised")),
     "a run by the creator": ("claim", lambda s: s.run(s.creator), rejected("unauthorised")),
     "a second run": ("run", lambda s: s.run(), ignored("wrong_state")),
+    "a run of another claim than it names": ("claim", lambda s: s.run(claim_id="nothing"), rejected("wrong_parent")),
     "a result by a stranger": ("run", lambda s: s.result(s.rival), rejected("unauthorised")),
-    "a result of no claim": ("run", lambda s: s.result(claim_id="nothing"), waits("unknown_claim")),
-    "a result without claim": ("run", lambda s: s.result(claim_id=None), rejected("malformed")),
-    "a forfeit before it is due": (
+    "a result of another claim than it names": (
         "run",
-        lambda s: s.settle(ts=NOW_S + 9, status="Forfeited", result_id=None),
-        rejected("not_due"),
+        lambda s: s.result(claim_id="nothing"),
+        rejected("wrong_parent"),
     ),
+    "a result without claim": ("run", lambda s: s.result(claim_id=None), rejected("malformed")),
+    "a result that rests on the claim though a run was started": (
+        "run",
+        lambda s: s.result(rests_on=s.made["claim"].meta.id),
+        rejected("wrong_parent"),
+    ),
+    "a forfeit before it is due": ("run", lambda s: s.settle(ts=NOW_S + 9, status="Forfeited"), rejected("not_due")),
     "a forfeit of another attempt": (
         "run",
-        lambda s: s.settle(ts=NOW_S + 10, status="Forfeited", attempt=2, result_id=None),
+        lambda s: s.settle(ts=NOW_S + 10, status="Forfeited", attempt=2),
         rejected("wrong_state"),
+    ),
+    "a forfeit that rests on the run": (
+        "run",
+        lambda s: s.creator.settle(s.made["run"], "Forfeited", NOW_S + 10),
+        rejected("wrong_parent"),
     ),
     "a settle by a stranger": ("result", lambda s: s.settle(s.rival), rejected("unauthorised")),
     "a settle by the worker": ("result", lambda s: s.settle(s.worker), rejected("unauthorised")),
     "a settle of another result": ("result", lambda s: s.settle(result_id="another"), rejected("unknown_result")),
     "a settle as Open": ("result", lambda s: s.settle(status="Open"), rejected("malformed")),
+    "a settle that names nothing": ("result", lambda s: s.settle(rests_on=None), rejected("malformed")),
     "a second result": ("result", lambda s: s.result(), ignored("wrong_state")),
     "a close of a done seed": ("result", lambda s: s.settle(status="Expired", claim_id=None), rejected("wrong_state")),
-    "a withdrawal by the worker": (
-        "run",
-        lambda s: s.settle(s.worker, status="Expired", result_id=None),
-        rejected("unauthorised"),
-    ),
+    "a withdrawal by the worker": ("run", lambda s: s.settle(s.worker, "Expired"), rejected("unauthorised")),
     "a withdrawal of another claim": (
         "run",
-        lambda s: s.settle(status="Expired", claim_id="another", result_id=None),
+        lambda s: s.settle(status="Expired", claim_id="another"),
         rejected("wrong_state"),
+    ),
+    "a withdrawal that rests on the seed": (
+        "run",
+        lambda s: s.settle(status="Expired", rests_on=s.made["seed"].meta.id),
+        rejected("wrong_parent"),
     ),
     "a withdrawal of a settled seed": ("settle", lambda s: s.settle(status="Expired"), rejected("wrong_state")),
     "a renewal of another run": ("run", lambda s: s.run(renews="another"), ignored("wrong_state")),
@@ -279,7 +336,17 @@ IN_THE_FEED: dict[str, tuple[str, Callable[[Scene], Envelope], Answer]] = {
     "a second settle": ("settle", lambda s: s.settle(status="Rejected"), rejected("wrong_state")),
     "a settle by a stranger, later": ("settle", lambda s: s.settle(s.rival), rejected("unauthorised")),
     "a claim of a settled seed": ("settle", lambda s: s.claim(attempt=2), rejected("wrong_state")),
+    "a bid on a settled seed": ("settle", lambda s: s.bid(s.rival), ignored("wrong_state")),
     "a result for a settled seed": ("settle", lambda s: s.result(), ignored("wrong_state")),
+    "an acknowledgement of the result": (
+        "result",
+        lambda s: s.worker.acknowledge(s.made["result"]),
+        rejected("wrong_parent"),
+    ),
+    "an acknowledgement for another": ("settle", lambda s: s.acknowledge(worker=s.rival.id), rejected("unauthorised")),
+    "an acknowledgement by a stranger": ("settle", lambda s: s.acknowledge(s.rival), rejected("unauthorised")),
+    "an acknowledgement by the creator": ("settle", lambda s: s.acknowledge(s.creator), rejected("unauthorised")),
+    "a second acknowledgement": ("acknowledge", lambda s: s.acknowledge(), rejected("duplicate")),
 }
 
 
@@ -301,18 +368,40 @@ def test_what_is_refused_keeps_its_place_and_changes_no_status(name: str) -> Non
     assert scene.tell(envelope, envelope.meta.ts) == ignored("duplicate")
 
 
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_what_rests_on_something_unknown_waits_outside_its_feed(step: str) -> None:
+    scene = Scene().until(STEPS[STEPS.index(step) - 1])
+    before = scene.core.replica.state_hash()
+    lost = getattr(scene, step)(rests_on=NOWHERE)
+    assert scene.tell(lost) == waits("unknown_parent")
+    assert scene.tell(lost) == ignored("duplicate")
+    assert scene.core.replica.state_hash() == before
+
+
 def test_parents_that_come_late() -> None:
     scene = Scene()
-    seed, bid = scene.seed(), scene.bid(scene.worker)
-    claim, run, result, settle = scene.claim(), scene.run(), scene.result(), scene.settle()
-    assert scene.tell(bid) == waits("unknown_seed")
-    assert scene.tell(run) == waits("unknown_seed")
+    seed, bid, claim, run, result, settle = map(scene.make, STEPS[:6])
+    assert scene.tell(bid) == waits("unknown_parent")
+    assert scene.tell(run) == waits("gap")
     assert scene.tell(seed) == ACCEPTED
     assert scene.tell(claim) == ACCEPTED
     assert scene.status == "Running"
-    assert scene.tell(settle) == waits("unknown_result")
+    assert scene.tell(settle) == waits("unknown_parent")
     assert scene.tell(result) == ACCEPTED
     assert scene.status == "Accepted"
+    assert len(scene.core.replica.parking) == 0
+
+
+def test_what_waits_for_one_parent_waits_for_no_other() -> None:
+    """A parent about another seed is none, though its id is right."""
+    scene = Scene()
+    seed, other = scene.seed(), scene.seed()
+    assert scene.tell(seed) == ACCEPTED
+    stray = scene.bid(seed_id=scene.seed_id, rests_on=other.meta.id)
+    assert scene.tell(stray) == waits("unknown_parent")
+    assert scene.tell(other) == ACCEPTED
+    assert scene.core.replica.feeds.get(scene.worker.id).head_seq == 0
+    assert scene.core.record(scene.seed_id).bids == ()
 
 
 def test_of_more_than_max_bids_the_first_count() -> None:

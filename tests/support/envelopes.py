@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from typing import Any
@@ -89,6 +90,81 @@ class Author:
         }
         seed.update(changes)
         return seed
+
+    def rewind(self, to: Envelope) -> Author:
+        """Forget this envelope and all after it: what is said next stands in its place."""
+        self.seq, self.head = to.meta.seq - 1, to.meta.prev
+        return self
+
+    def twin(self) -> Author:
+        """The same author with the same head, to go another way. What both say alike differs by its nonce."""
+        twin = copy.copy(self)
+        twin.nonce += 1_000_000
+        return twin
+
+    # --- steps of a job, each of which names what it rests on; ``changes`` make them wrong ---------------
+
+    def publish(self, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """A seed."""
+        return self.say(Kind.SEED_CREATED, {"seed": self.seed(ts, **changes)}, ts)
+
+    def _state(self, kind: Kind, key: str, about: Envelope, ts: int, body: JsonObject) -> Envelope:
+        full: JsonObject = {"id": self.next_object_id(), "seed_id": seed_id_of(about), "created_at": ts}
+        return self.say(kind, {key: {**full, "rests_on": about.meta.id, **body}}, ts)
+
+    def bid(self, seed: Envelope, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """A bid on a seed."""
+        return self._state(Kind.BID_SUBMITTED, "bid", seed, ts, {"bidder": self.id, "price": 10, **changes})
+
+    def claim(self, bid: Envelope, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """A claim of a bid."""
+        body = body_of(bid)
+        claim: JsonObject = {"bid_id": body["id"], "worker": body["bidder"], **changes}
+        return self._state(Kind.CLAIM_CREATED, "claim", bid, ts, claim)
+
+    def start(self, claim: Envelope, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """The start of the run of a claim; with ``renews`` its renewal."""
+        run: JsonObject = {"claim_id": body_of(claim)["id"], "worker": self.id, **changes}
+        return self._state(Kind.TASK_STARTED, "run", claim, ts, run)
+
+    def finish(self, start: Envelope, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """The result of a run, or of a claim of which nothing was started."""
+        result: JsonObject = {"claim_id": claim_id_of(start), "worker": self.id, "exit_code": 0, "timed_out": False}
+        result |= {"output_hash": "0", "duration_ms": 1, **changes}
+        return self._state(Kind.TASK_RESULT, "result", start, ts, result)
+
+    def settle(self, about: Envelope, status: str = "Accepted", ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """A settlement that rests on a result, or, a forfeit or a close, on a claim or a seed."""
+        settled: JsonObject = {"id": seed_id_of(about), "status": status, "rests_on": about.meta.id}
+        if about.meta.kind == Kind.TASK_RESULT:
+            settled["result_id"] = body_of(about)["id"]
+        if about.meta.kind != Kind.SEED_CREATED:
+            settled["claim_id"] = claim_id_of(about)
+        return self.say(Kind.TASK_SETTLE, {"seed": {**settled, **changes}}, ts)
+
+    def acknowledge(self, settlement: Envelope, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
+        """The worker's word that it knows of a settlement."""
+        body: JsonObject = {"worker": self.id, **changes}
+        return self._state(Kind.SETTLE_ACKNOWLEDGED, "acknowledgement", settlement, ts, body)
+
+
+def body_of(envelope: Envelope) -> JsonObject:
+    """The object in an envelope's payload."""
+    (body,) = envelope.payload.values()
+    if not isinstance(body, dict):
+        raise TypeError(f"{envelope.meta.kind} states no object")
+    return body
+
+
+def seed_id_of(envelope: Envelope) -> str:
+    """The seed that an envelope is about."""
+    about = "id" if envelope.meta.kind in {Kind.SEED_CREATED, Kind.TASK_SETTLE} else "seed_id"
+    return str(body_of(envelope)[about])
+
+
+def claim_id_of(envelope: Envelope) -> JsonValue:
+    """The claim that an envelope makes, or is about."""
+    return body_of(envelope).get("id" if envelope.meta.kind == Kind.CLAIM_CREATED else "claim_id")
 
 
 def edit(raw: bytes, path: str, value: Any) -> bytes:
