@@ -280,6 +280,7 @@ STRANGERS: dict[str, tuple[str, int, dict[str, Any], Reason]] = {
         {"payload.seed.id": "82838849-e0a4-5d87-9abc-91d53f4c4f70"},
         Reason.WRONG_ID,
     ),
+    "bid id of a signed envelope": ("02_BidSubmitted", 1, {"payload.bid.id": "0a" * 32}, Reason.WRONG_ID),
     "bid id of a signed bid": (
         "02_BidSubmitted",
         1,
