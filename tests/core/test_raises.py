@@ -148,8 +148,10 @@ TABLE: Final[dict[str, str]] = {
         storage.salvage     _plan                DataDirDamagedError*2
         storage.segments    frames_of            _frame_damaged
     """,
-    "What was stored reads back otherwise. node.serving makes an event of it; a row of the archive that"
+    "What was stored reads back otherwise. node.serving makes an event of it, Replica._into_feed refuses what it"
+    " would judge, Core.learn_fork and Core._talk say so; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
+        protocol.feed       Feeds.end            RefusedError
         core.records        decode_frame         DataDirDamagedError
         core.records        envelopes_of_frame   DataDirDamagedError
         core.rows           decode_seed_row      DataDirDamagedError

@@ -59,9 +59,9 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Ahead, Muted, nobody_muted
+from crabnet.protocol.admission import Admitted, Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
-from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
+from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.sync import ForkMark
 
@@ -274,7 +274,7 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self.neighbours.talk(first.admitted, source, now_ms, effects)
+            self._talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and self._wanted(meta)
@@ -311,8 +311,23 @@ class Core:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
             self.blame(source, now_ms, effects)
             return
-        for item in self.replica.learn_fork(evidence, now_ms // 1000, source):
+        self.learn_fork(evidence, source, now_ms, effects)
+
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
+        """Take in a proof that was verified, from a neighbour or from the operator."""
+        try:
+            learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
+        except CrabnetError as error:  # what is held cannot be read now: the proof must come again
+            effects.notices.append(refused_notice("learn_fork", error))
+            return
+        for item in learnt:
             self._report(item, source, now_ms, effects)
+
+    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
+        try:
+            self.neighbours.talk(admitted, source, now_ms, effects)
+        except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
+            effects.notices.append(refused_notice("talk", error))
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
