@@ -280,6 +280,23 @@ def test_what_the_index_has_lost_makes_no_fork(bench: Bench) -> None:
     assert bench.core.replica.feeds.get(first.meta.from_).end == 0
 
 
+def test_a_fork_behind_what_the_index_has_lost_waits_for_better_times(bench: Bench) -> None:
+    """The head of an ended feed is part of the state hash: it is not guessed."""
+    creator = Author("creator")
+    first = creator.publish()
+    rival = creator.twin().publish(title="rival")
+    bench.tell(first, *[creator.publish() for _ in range(FEED_WINDOW_ENTRIES + 1)])
+    bench.flush()
+    bench.core.replica.held = bench.history
+    other = sqlite3.connect(bench.path / "index.sqlite")
+    other.execute("DELETE FROM entry WHERE seq = 1")
+    other.commit()
+    other.close()
+    before = bench.core.replica.state_hash()
+    assert bench.tell(rival) == ["unavailable"]
+    assert bench.core.replica.state_hash() == before
+
+
 def test_a_proof_that_comes_while_the_index_is_damaged_stops_nothing(bench: Bench) -> None:
     first, rival = old_place(bench)
     damage(bench)

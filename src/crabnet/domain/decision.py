@@ -15,7 +15,7 @@ from crabnet.errors import Reason
 
 _WORK: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
 _TOO_EARLY: Final = frozenset({Reason.UNKNOWN_BID, Reason.UNKNOWN_RESULT, Reason.WRONG_STATE})
-"""What an unsigned fact may be refused with that has overtaken what it rests on: it belongs to no feed that orders it."""
+"""Why an unsigned fact is refused that has overtaken what it rests on: it belongs to no feed that orders it."""
 
 
 def decide(state: State, command: Command, now_s: int) -> Decision:

@@ -83,6 +83,8 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
+        self.imports_waiting: dict[str, str] = {}
+        """Envelopes of imports that are parked, and the Reason under which they were counted."""
         self._stack = AsyncExitStack()
         self._stopping = False
         self._changed = trio.Event()
