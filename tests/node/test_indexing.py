@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -28,7 +29,8 @@ from crabnet.storage.feed_index import FeedIndex
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from tests.support.envelopes import NOW_S, Author, seed_id_of, signer
+from tests.support.envelopes import NOW_S, Author, signer
+from tests.support.forked_jobs import settled_behind_the_end
 
 NOW_MS = NOW_S * 1000
 SOURCE = "192.0.2.1:9012"
@@ -126,37 +128,32 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.close()
 
 
-class Story:
-    """Two jobs of one creator, who then forks the place of its first claim; its worker has started, so that stands."""
+class Story(NamedTuple):
+    """A job that is settled behind the end of its creator's feed."""
 
-    def __init__(self) -> None:
-        creator, worker, rival = Author("creator"), Author("worker"), Author("rival")
-        first, second = creator.publish(), creator.publish()
-        bids = [worker.bid(first), rival.bid(first), worker.bid(second), worker.bid(second)]
-        other = creator.twin().claim(bids[1])
-        claim = creator.claim(bids[0])
-        start = worker.start(claim)
-        result = worker.finish(start)
-        behind = creator.settle(result)
-        acknowledged = worker.acknowledge(behind)
-        self.seed_id = seed_id_of(first)
-        self.worker = worker
-        self.claim = claim
-        self.told = [first, second, *bids, other, claim, start, result, claim, behind, acknowledged, behind]
+    seed_id: str
+    worker: Author
+    claim: Envelope
+    told: list[Envelope]
+
+
+def story() -> Story:
+    job = settled_behind_the_end()
+    return Story(job.seed_id, Author("settled worker"), job.told[6], job.told)
 
 
 def test_what_is_fresh_and_what_is_in_the_index_are_one(tmp_path: Path) -> None:
-    story = Story()
-    for flushed in range(len(story.told) + 1):
+    job = story()
+    for flushed in range(len(job.told) + 1):
         bench = Bench(tmp_path / str(flushed))
-        bench.tell(*story.told[:flushed])
+        bench.tell(*job.told[:flushed])
         bench.flush()
         bench.check()
-        bench.tell(*story.told[flushed:])
+        bench.tell(*job.told[flushed:])
         bench.check()
         bench.commit()
         bench.check()
-        record = bench.core.record(story.seed_id)
+        record = bench.core.record(job.seed_id)
         assert record.progress.status.value == "Accepted", flushed
         assert any(fact.kind is FactKind.ACKNOWLEDGED for fact in record.others)
         bench.flush()
@@ -165,21 +162,21 @@ def test_what_is_fresh_and_what_is_in_the_index_are_one(tmp_path: Path) -> None:
 
 
 def test_what_stands_behind_an_end_is_found_by_its_seed_and_marked(bench: Bench) -> None:
-    story = Story()
-    evidence = story.told.index(story.claim) + 1
-    bench.tell(*story.told[:evidence])
+    job = story()
+    evidence = job.told.index(job.claim) + 1
+    bench.tell(*job.told[:evidence])
     bench.flush()
-    assert bench.history.envelope(story.seed_id, story.claim.meta.id) is None, "mere evidence says nothing about a seed"
-    bench.tell(*story.told[evidence:])
+    assert bench.history.envelope(job.seed_id, job.claim.meta.id) is None, "mere evidence says nothing about a seed"
+    bench.tell(*job.told[evidence:])
     bench.flush()
-    found = bench.history.envelope(story.seed_id, story.claim.meta.id)
+    found = bench.history.envelope(job.seed_id, job.claim.meta.id)
     assert found is not None
-    assert found[1] == story.claim.raw
+    assert found[1] == job.claim.raw
     assert (found[0].kind, found[0].role) == (FactKind.CLAIM, Role.MAY)
-    assert bench.history.named(story.seed_id, story.claim.meta.id) == story.claim.raw
-    proof = bench.history.proof(story.claim.meta.from_, story.claim.meta.seq)
+    assert bench.history.named(job.seed_id, job.claim.meta.id) == job.claim.raw
+    proof = bench.history.proof(job.claim.meta.from_, job.claim.meta.seq)
     assert proof is not None
-    assert verify_proof(proof).meta.seq == story.claim.meta.seq
+    assert verify_proof(proof).meta.seq == job.claim.meta.seq
 
 
 def test_two_envelopes_for_one_place_are_two_of_those_that_a_reading_gives(bench: Bench) -> None:
@@ -227,27 +224,27 @@ def damage(bench: Bench) -> None:
 
 
 ASKED: dict[str, Callable[[Held, Story], object]] = {
-    "id_at": lambda held, story: held.id_at(story.worker.id, 1),
-    "envelope": lambda held, story: held.envelope(story.seed_id, "0" * 64),
-    "about": lambda held, story: held.about(story.seed_id, bids=False),
-    "seeds_from": lambda held, story: held.seeds_from(story.worker.id, 1, 10),
-    "bids_of": lambda held, story: held.bids_of(story.seed_id, story.worker.id),
+    "id_at": lambda held, job: held.id_at(job.worker.id, 1),
+    "envelope": lambda held, job: held.envelope(job.seed_id, "0" * 64),
+    "about": lambda held, job: held.about(job.seed_id, bids=False),
+    "seeds_from": lambda held, job: held.seeds_from(job.worker.id, 1, 10),
+    "bids_of": lambda held, job: held.bids_of(job.seed_id, job.worker.id),
 }
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_after_damage_nothing_is_said_to_be_absent(bench: Bench, name: str) -> None:
-    story = Story()
-    bench.tell(*story.told)
+    job = story()
+    bench.tell(*job.told)
     bench.flush()
     damage(bench)
     for _ in range(2):
         with pytest.raises(RefusedError) as refused:
-            ASKED[name](bench.history, story)
+            ASKED[name](bench.history, job)
         assert refused.value.reason is Reason.UNAVAILABLE
     bench.flush()
     with pytest.raises(RefusedError):
-        ASKED[name](bench.history, story)
+        ASKED[name](bench.history, job)
 
 
 def old_place(bench: Bench) -> tuple[Envelope, Envelope]:
@@ -319,36 +316,36 @@ def test_what_a_neighbour_says_while_the_index_is_damaged_stops_nothing(bench: B
 
 
 def test_what_the_journal_gives_otherwise_is_told_and_decides_nothing(bench: Bench) -> None:
-    story = Story()
-    bench.tell(*story.told[:8])
+    job = story()
+    bench.tell(*job.told[:8])
     bench.flush()
     path = next((bench.path / "journal").glob("*.log"))
     content = path.read_bytes()
-    for old in (story.claim.raw[-60:], story.told[2].raw[-60:]):
+    for old in (job.claim.raw[-60:], job.told[2].raw[-60:]):
         content = content.replace(old, b"x" * len(old))
     path.write_bytes(content)
     with pytest.raises(CrabnetError) as refused:
-        bench.history.envelope(story.seed_id, story.told[2].meta.id)
+        bench.history.envelope(job.seed_id, job.told[2].meta.id)
     assert isinstance(refused.value, DataDirDamagedError)
 
 
 def test_ranges_are_served_without_evidence_and_within_a_bound(bench: Bench) -> None:
-    story = Story()
-    bench.tell(*story.told)
-    serve = Serve(story.worker.id, 1, 99, SOURCE)
+    job = story()
+    bench.tell(*job.told)
+    serve = Serve(job.worker.id, 1, 99, SOURCE)
     [found] = bench.history.read([serve])
     bench.commit()
     [found] = bench.history.read([serve])
     heads = bench.core.replica.feeds.heads()
-    assert (found[-1][0], found[-1][1]) == heads[story.worker.id]
+    assert (found[-1][0], found[-1][1]) == heads[job.worker.id]
     assert [seq for seq, _, _ in found] == list(range(1, found[-1][0] + 1))
 
 
 def test_a_replica_of_what_is_held_counts_the_same(bench: Bench) -> None:
     """What was decided beside an index in parts is what a replica with all in memory decides."""
-    story = Story()
+    job = story()
     memory = Replica(CoreConfig().policy, seen_ttl_s=100, seen_capacity=1_000, parked_ttl_s=100)
-    for at, envelope in enumerate(story.told):
+    for at, envelope in enumerate(job.told):
         bench.tell(envelope)
         if at % 3 == 0:
             bench.flush()

@@ -238,7 +238,7 @@ class Core:
 
     def rest(self, now_ms: int, effects: Effects) -> None:
         """To be called when some messages were handled: goes on with what is due, without waiting for a tick."""
-        self._settle_ends(now_ms, effects)
+        self.settle_ends(now_ms, effects)
         self.neighbours.rest(now_ms, effects)
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
@@ -360,7 +360,7 @@ class Core:
         if meta is not None and meta.v is not None:
             self.neighbours.applied(item, source, now_ms, effects)
 
-    def _settle_ends(self, now_ms: int, effects: Effects) -> None:
+    def settle_ends(self, now_ms: int, effects: Effects) -> None:
         """Draw some of the consequences of feeds that have ended."""
         if not self.replica.settling:
             return
@@ -493,7 +493,7 @@ class Core:
             self._record_interrupted(now_ms, effects)
             self._acknowledge(now_ms, effects)
             self._sweep(now_ms, effects)
-        self._settle_ends(now_ms, effects)
+        self.settle_ends(now_ms, effects)
         effects.notices += self.sweeper.silent(now_ms)
 
     def _sweep(self, now_ms: int, effects: Effects) -> None:

@@ -76,10 +76,10 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     if fact.signed and own >= caps.bids_per_seed_max:
         detail = f"{own} bids of this author on this seed are held"
         return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail, idle=True)
-    if before.progress.status in FINAL:
-        return _void(fact, before, Reason.WRONG_STATE)
     if _is_known(before, fact):
         return Decision(Outcome.IGNORED, Reason.DUPLICATE)
+    if before.progress.status in FINAL:
+        return _void(fact, before, Reason.WRONG_STATE)
     decision = _counts(before, fact)
     event = decision.events[0]
     if event.decided is not None and not _is_chosen(fact, event.decided[1]):

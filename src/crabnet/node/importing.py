@@ -89,6 +89,7 @@ async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable
     with trio.CancelScope(shield=True):
         await node.remember_feed_risk()
         await node.committer.submit(effects)
+        await node.settle_ends()
     answer: JsonObject = {"accepted": accepted}
     answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
     return answer

@@ -214,6 +214,18 @@ class Node:
             await trio.lowlevel.checkpoint()
         return self.core.replica.state_hash()
 
+    async def settle_ends(self) -> None:
+        """Draw at once what follows from the ends of feeds; a node that listens does it by and by.
+
+        Raises StorageFailedError.
+        """
+        progress = True
+        while progress and self.core.replica.settling:
+            effects = Effects()
+            self.core.settle_ends(self.clock_ms(), effects)
+            progress = bool(effects.records)
+            await self.committer.submit(effects)
+
     # --- life ------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -348,6 +360,8 @@ class Node:
         effects = Effects()
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
+        if not self.listen:
+            await self.settle_ends()
         for job in self._jobs():
             jobs.start_soon(self._watched, job)
 
