@@ -256,6 +256,10 @@ def test_a_node_with_forks_and_pins_is_exported_whole(forked: Path, tmp_path: Pa
         totals = bring(other, path)
         assert (totals.accepted, totals.ignored, totals.rejected) == (taken, {"duplicate": 33 - taken}, {})
         assert state_hash(other) == state_hash(forked)
+    later = Clock()
+    later.now_ms += 365 * 24 * 3_600_000
+    again = import_with_clock(other, list(read_entries(FILES, check_export(FILES, path))), later)
+    assert again == {"accepted": 0, "ignored": {"duplicate": 33}, "rejected": {}}
     back = tmp_path / "back.ndjson"
     export(other, back)
     bring(tmp_path / "third", back)
