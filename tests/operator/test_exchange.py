@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from crabnet.core.records import Via
+from crabnet.core.replica import Replica
 from crabnet.errors import CrabnetError, DataDirDamagedError, ExitCode, Reason, RefusedError, UsageError
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
 from crabnet.operator.compare import Difference, compare, describe_difference, load_side
+from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import (
     EXPORT_TYPE,
     Vector,
@@ -256,14 +259,24 @@ def test_a_node_with_forks_and_pins_is_exported_whole(forked: Path, tmp_path: Pa
         totals = bring(other, path)
         assert (totals.accepted, totals.ignored, totals.rejected) == (taken, {"duplicate": 33 - taken}, {})
         assert state_hash(other) == state_hash(forked)
-    later = Clock()
-    later.now_ms += 365 * 24 * 3_600_000
-    again = import_with_clock(other, list(read_entries(FILES, check_export(FILES, path))), later)
-    assert again == {"accepted": 0, "ignored": {"duplicate": 33}, "rejected": {}}
     back = tmp_path / "back.ndjson"
     export(other, back)
     bring(tmp_path / "third", back)
     assert state_hash(tmp_path / "third") == state_hash(forked)
+
+
+def test_what_lies_behind_an_end_is_known_when_it_comes_again_though_no_window_of_messages_knows_it(
+    forked: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.ndjson"
+    export(forked, path)
+    entries = list(read_entries(FILES, check_export(FILES, path)))
+    replica = Replica(any_age_policy("default"), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=60)
+    news = []
+    for _ in range(3):
+        applied = [each for raw in entries for each in replica.receive(raw, NOW_S, via=Via.IMPORT)]
+        news.append(sum(each.record is not None and not each.quiet for each in applied))
+    assert news == [33, 2, 0]
 
 
 def test_a_node_that_knows_only_what_came_before_the_forks_is_completed_by_a_delta(
