@@ -1,92 +1,69 @@
-"""Much is said about one seed, or much comes back from the archive: checkpoint and journal must still take it."""
+"""Much is said about one seed: checkpoint and journal must still take it."""
 
 from __future__ import annotations
 
 import pytest
 
 from crabnet import limits
-from crabnet.core.records import SegmentRow
-from crabnet.core.replica import Replica
-from crabnet.core.rows import seed_row
+from crabnet.core.records import PART_BYTES
+from crabnet.core.rows import SEED_ROW_BYTES_MAX
 from crabnet.core.snapshot import Snapshot, restore
-from crabnet.domain.state import Outcome
-from crabnet.protocol.admission import AdmissionPolicy
-from crabnet.protocol.canonical import JsonObject
-from crabnet.protocol.envelope import Kind
-from tests.support.envelopes import NOW_S, Author
+from crabnet.protocol.envelope import Envelope
+from tests.support.envelopes import Author
+from tests.support.journals import Journal, new_replica
+
+NOTES = "n" * limits.NOTES_CHARS_MAX
 
 
-def fresh() -> Replica:
-    """An empty replica."""
-    return Replica(AdmissionPolicy(), seen_ttl_s=86_400, seen_capacity=10_000, parked_ttl_s=60)
+def bids(seed: Envelope, count: int) -> list[Envelope]:
+    """So many bids on a seed, as large as can be, by as many authors as it takes."""
+    most = limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT
+    bidders = [Author(f"bidder{number}") for number in range(-(-count // most))]
+    return [bidders[number // most].bid(seed, notes=NOTES) for number in range(count)]
 
 
-@pytest.mark.parametrize("results", [1, 5, 45])
-def test_a_seed_larger_than_a_row_survives_a_checkpoint(results: int) -> None:
-    replica = fresh()
-    creator, stranger = Author("creator"), Author("stranger")
-    seed = creator.seed()
-    replica.receive(creator.say(Kind.SEED_CREATED, {"seed": seed}).raw, NOW_S)
-    for number in range(results):
-        result: JsonObject = {
-            "id": stranger.next_object_id(),
-            "seed_id": seed["id"],
-            "worker": stranger.id,
-            "claim_id": "c",
-            "exit_code": number,
-            "timed_out": False,
-            "stdout": "x" * limits.OUTPUT_CHARS_MAX,
-            "stderr": "y" * limits.OUTPUT_CHARS_MAX,
-            "output_hash": "",
-            "duration_ms": 1,
-            "created_at": NOW_S,
-        }
-        bid: JsonObject = {"seed_id": seed["id"], "bidder": stranger.id, "price": 5, "created_at": NOW_S}
-        replica.receive(stranger.say(Kind.TASK_RESULT, {"result": result}).raw, NOW_S)
-        bid["id"] = stranger.next_object_id()
-        replica.receive(stranger.say(Kind.BID_SUBMITTED, {"bid": bid}).raw, NOW_S)
+@pytest.mark.parametrize("count", [1, 200, 400])
+def test_a_seed_larger_than_a_row_survives_a_checkpoint(count: int) -> None:
+    journal, creator = Journal(), Author("creator")
+    seed = creator.publish()
+    said = bids(seed, count)
+    claim = creator.claim(said[-1])
+    journal.tell(seed, *said, claim)
+    replica = journal.replica
     rows = list(Snapshot(replica).rows())
-    assert max(map(len, rows)) <= limits.CHECKPOINT_ROW_BYTES_MAX // 4
-    restored = fresh()
+    assert max(map(len, rows)) <= SEED_ROW_BYTES_MAX
+    assert sum(row.startswith(b'["seed"') for row in rows) == (2 if count == 400 else 1)
+    restored = new_replica()
     restore(restored, rows)
     assert restored.state.records == replica.state.records
     assert restored.state_hash() == replica.state_hash()
     [record] = restored.state.records.values()
-    bids = min(results, limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT)
-    assert (len(record.bids), len(record.others)) == (bids, results)
+    assert (len(record.bids), len(record.others)) == (count, 1)
     restored.state.load(restored.state.records, None)
     assert restored.state_hash() == replica.state_hash()
 
 
-@pytest.mark.parametrize(("seeds", "description_chars", "outcome"), [(3, 60_000, None), (80, 60_000, "limit_exceeded")])
-def test_a_fork_brings_back_from_the_archive_what_one_frame_takes(
-    seeds: int, description_chars: int, outcome: str | None
-) -> None:
-    replica = fresh()
-    creator = Author("creator")
-    for _ in range(seeds):
-        seed = creator.seed(description="d" * description_chars)
-        replica.receive(creator.say(Kind.SEED_CREATED, {"seed": seed}).raw, NOW_S)
-    records = dict(replica.state.records)
-    archive = {seed_id: seed_row(seed_id, record) for seed_id, record in records.items()}
-    replica.archive(SegmentRow(1, "00" * 32, len(archive)), tuple(archive), NOW_S)
-    assert not replica.state.records
-    replica.attic.thaw = archive.get
-    held = replica.feeds.get(creator.id).entry(1)
-    assert held is not None
-    other = Author("creator")
-    while True:
-        other.seq, other.head, other.nonce = 0, "", other.nonce + 1
-        fork = other.say(Kind.SEED_CREATED, {"seed": other.seed(title="other")})
-        if fork.meta.id < held.id:
-            break
-    before = replica.state_hash()
-    applied = replica.receive(fork.raw, NOW_S)[0]
-    if outcome is None:
-        assert applied.reason is None
-        assert applied.record is not None
-        assert len(applied.record) < limits.FRAME_BYTES_MAX
-        assert len(replica.state.records) == 1
-    else:
-        assert (applied.outcome, applied.reason, applied.record) == (Outcome.REJECTED, outcome, None)
-        assert (replica.state_hash(), len(replica.state.records)) == (before, 0)
+def test_what_comes_back_when_a_settled_seed_opens_again_is_journalled_in_parts() -> None:
+    """Bids on a settled seed are kept nowhere but in the journal; once the settlement is taken back they count."""
+    journal, creator, worker = Journal(), Author("creator"), Author("worker")
+    seed = creator.publish()
+    bid = worker.bid(seed)
+    claim = creator.claim(bid)
+    result = worker.finish(claim)
+    settled = creator.settle(result)
+    late = bids(seed, 300)
+    journal.tell(seed, bid, claim, result, settled, *late)
+    assert len(journal.record(seed).bids) == 1
+    before = len(journal.records)
+
+    journal.tell(creator.rewind(settled).settle(result, "Rejected"))
+
+    assert journal.status(seed) == "Done"
+    assert len(journal.record(seed).bids) == 1 + len(late)
+    parts = journal.records[before:]
+    assert len(parts) > 3
+    assert max(map(len, parts)) < 2 * PART_BYTES < limits.FRAME_BYTES_MAX // 4
+    assert journal.replayed().hash == journal.hash
+    for cut in range(before + 1, len(journal.records)):
+        again = journal.replayed(cut)
+        assert (again.hash, again.record(seed)) == (journal.hash, journal.record(seed))

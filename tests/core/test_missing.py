@@ -57,8 +57,8 @@ class Node:
         for seq in range(first, last + 1):
             if seq > self.head:
                 self.parking.put(parked(ALICE, seq), self.now_ms // 1000, source)
-        while self.parking.take(ALICE, self.head + 1, f"{ALICE}/{self.head}"):
-            self.feeds.advance(ALICE, self.head + 1, f"{ALICE}/{self.head + 1}", "")
+        while self.parking.take_next(ALICE, self.head + 1):
+            self.feeds.advance(ALICE, self.head + 1, f"{ALICE}/{self.head + 1}")
             self.planner.progressed(ALICE, self.now_ms, size=100)
         self.planner.ended(Served(ALICE, first, last), source, self.now_ms)
 

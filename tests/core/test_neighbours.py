@@ -295,31 +295,28 @@ class TestParking:
         peer.pass_on(envelopes[0], NOW_MS + 62_000)
         assert core.replica.feeds.get(envelopes[0].meta.from_).head_seq == 2
 
-    def test_both_branches_of_a_fork_wait(self, core: Core, peer: Neighbour) -> None:
+    def test_two_that_wait_for_one_place_end_the_feed_there(self, core: Core, peer: Neighbour) -> None:
         author, twin = Author("author"), Author("author")
         first = feed(author, 1)[0]
         feed(twin, 1)
-        branches = [
-            author.say(Kind.SEED_CREATED, {"seed": author.seed(title="a")}),
-            twin.say(Kind.SEED_CREATED, {"seed": twin.seed(title="b")}),
-        ]
-        for envelope in (*branches, first):
+        for envelope in (author.publish(title="a"), twin.publish(title="b"), first):
             peer.pass_on(envelope)
         held_feed = core.replica.feeds.get(author.id)
-        assert held_feed.head_id == min(branch.meta.id for branch in branches)
-        assert len(held_feed.forks) == 1
-
-    def test_the_rest_of_a_lost_branch_is_dropped(self, core: Core, peer: Neighbour) -> None:
-        author, twin = Author("author"), Author("author")
-        one = [author.say(Kind.SEED_CREATED, {"seed": author.seed(title="a")}), *feed(author, 3)]
-        other = [twin.say(Kind.SEED_CREATED, {"seed": twin.seed(title="b")}), *feed(twin, 3)]
-        stands, lost = sorted((one, other), key=lambda branch: branch[0].meta.id)
-        for envelope in (*stands, *lost[1:]):
-            peer.pass_on(envelope)
-        assert len(core.replica.parking) == 3
-        peer.pass_on(lost[0])
+        assert (held_feed.head_seq, held_feed.head_id, held_feed.end) == (1, first.meta.id, 2)
         assert len(core.replica.parking) == 0
-        assert core.replica.feeds.get(author.id).head_id == stands[-1].meta.id
+
+    def test_what_waits_behind_a_fork_is_dropped(self, core: Core, peer: Neighbour) -> None:
+        author = Author("author")
+        envelopes = feed(author, 6)
+        other = author.rewind(envelopes[2]).publish(title="other")
+        for envelope in (envelopes[0], *envelopes[2:]):
+            peer.pass_on(envelope)
+        assert len(core.replica.parking) == 4
+        effects = peer.pass_on(other)
+        assert "fork_detected" in [notice.kind for notice in effects.notices]
+        assert len(core.replica.parking) == 0
+        peer.pass_on(envelopes[1])
+        assert (core.replica.feeds.get(author.id).head_seq, core.replica.feeds.get(author.id).end) == (2, 3)
 
 
 def test_a_node_among_baseline_peers_says_nothing_of_ours() -> None:

@@ -7,19 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.parking import Parking
+from crabnet.core.parking import Parked, Parking
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.envelope import Envelope, EnvelopeMeta, Kind
+from crabnet.protocol.sync import Named
 
 TTL_S = 60
 PER_FEED = limits.PARKED_ENVELOPES_PER_FEED_MAX
 SHELF = limits.PARKED_ENVELOPES_MAX // 2
+LOST = Named("seed", "f" * 64)
+"""Something that others rest on, and that is not held."""
 
 
 def parked(author: str, seq: int, size: int = 100) -> Admitted:
     """An envelope that passed all checks, as far as parking looks at it."""
     meta = EnvelopeMeta(
-        id=f"{author}/{seq}", from_=author, kind="BidSubmitted", ts=0, nonce=0, seq=seq, prev=f"{author}/{seq - 1}"
+        id=f"{author}/{seq}",
+        from_=author,
+        kind="BidSubmitted",
+        ts=0,
+        nonce=0,
+        seq=seq,
+        prev=f"{author}/{seq - 1}",
     )
     return Admitted(Envelope(meta, {}, b"x" * size, b"x" * size), Kind.BID_SUBMITTED)
 
@@ -111,40 +120,132 @@ def test_what_waited_too_long_is_given_up() -> None:
     assert (len(parking), parking.bytes) == (0, 0)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["put", "put", "put", "take", "expire"]),
-            st.sampled_from("abcdef"),
-            st.integers(2, 40),
-            st.integers(1, 400_000),
-            st.booleans(),
-        ),
-        max_size=150,
-    )
+def ids(found: list[Parked]) -> list[str]:
+    return [each.admitted.envelope.meta.id for each in found]
+
+
+def test_what_comes_next_is_taken_unless_it_lacks_what_it_rests_on() -> None:
+    parking = Parking(TTL_S)
+    parking.put(parked("a", 3), 0, "s")
+    parking.put(parked("a", 4), 0, "s", lacks=LOST)
+    assert parking.take_next("a", 2) == []
+    assert ids(parking.take_next("a", 3)) == ["a/3"]
+    assert parking.take_next("a", 4) == []
+    assert (parking.lacks_parent("a", 4), parking.names(LOST.envelope_id)) == (True, True)
+    assert ids(parking.take_lacking(LOST.envelope_id)) == ["a/4"]
+    assert (len(parking), parking.names(LOST.envelope_id), parking.lacks_parent("a", 4)) == (0, False, False)
+
+
+def test_all_who_rest_on_one_envelope_are_freed_by_it() -> None:
+    parking = Parking(TTL_S)
+    for author, source in (("a", "one"), ("b", "two"), ("c", "one")):
+        parking.put(parked(author, 1), 0, source, lacks=LOST)
+    assert parking.lacking() == [(LOST, ["one", "two"])]
+    assert parking.take_lacking("0" * 64) == []
+    assert ids(parking.take_lacking(LOST.envelope_id)) == ["a/1", "b/1", "c/1"]
+    assert parking.lacking() == []
+
+
+def test_two_for_one_place_are_rivals() -> None:
+    parking = Parking(TTL_S)
+    parking.put(parked("a", 3), 0, "s")
+    assert parking.rival("a", 3, "a/3") is None
+    assert parking.rival("a", 4, "a/4") is None
+    assert parking.rival("b", 3, "b/3") is None
+    rival = parking.rival("a", 3, "a/3 other")
+    assert rival is not None
+    assert ids([rival]) == ["a/3"]
+
+
+def test_what_lies_behind_an_end_is_taken_whatever_it_waits_for() -> None:
+    parking = Parking(TTL_S)
+    for seq in (6, 3, 5):
+        parking.put(parked("a", seq), 0, "s")
+    parking.put(parked("a", 4), 0, "s", lacks=LOST)
+    parking.put(parked("b", 9), 0, "s")
+    assert ids(parking.take_behind("a", 4)) == ["a/4", "a/5", "a/6"]
+    assert (list(parking.seqs("a")), len(parking), parking.names(LOST.envelope_id)) == ([3], 2, False)
+
+
+@pytest.mark.parametrize("how", ["expired", "given up"])
+def test_what_is_given_up_names_nothing_any_more(how: str) -> None:
+    parking = Parking(TTL_S)
+    parking.put(parked("a", 500), 0, "s", lacks=LOST)
+    if how == "expired":
+        assert len(parking.expire(TTL_S + 1)) == 1
+    else:
+        fill(parking, "a", PER_FEED)
+        assert ids(parking.take_evicted()) == ["a/500"]
+    assert not parking.names(LOST.envelope_id)
+    assert parking.take_lacking(LOST.envelope_id) == []
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "put lacking", "put lacking", "take", "free", "end", "expire"]),
+        st.sampled_from("abcdef"),
+        st.integers(2, 40),
+        st.integers(1, 400_000),
+        st.booleans(),
+    ),
+    max_size=150,
 )
+
+
+class Books:
+    """A parking place, and what should be in it, with its size in bytes."""
+
+    def __init__(self) -> None:
+        self.parking = Parking(TTL_S)
+        self.sizes: dict[str, int] = {}
+
+    def put(self, one: Admitted, now_s: int, *, known: bool, lacks: Named | None) -> None:
+        meta = one.envelope.meta
+        if self.parking.holds(meta.id):
+            return
+        if self.parking.put(one, now_s, "s", known=known, lacks=lacks):
+            self.sizes[meta.id] = len(one.envelope.raw)
+        for gone in self.parking.take_evicted():
+            head = gone.admitted.envelope.meta
+            assert head.from_ != meta.from_ or head.seq > meta.seq
+            del self.sizes[head.id]
+
+    def take(self, action: str, author: str, seq: int, now_s: int) -> None:
+        match action:
+            case "take":
+                taken = self.parking.take_next(author, seq)
+            case "free":
+                taken = self.parking.take_lacking(LOST.envelope_id)
+                assert not self.parking.names(LOST.envelope_id)
+            case "end":
+                taken = self.parking.take_behind(author, seq)
+                assert all(at < seq for at in self.parking.seqs(author))
+            case _:
+                taken = self.parking.expire(now_s)
+        for each in taken:
+            del self.sizes[each.admitted.envelope.meta.id]
+
+    def check(self) -> None:
+        assert len(self.parking) == len(self.sizes) <= 24
+        assert self.parking.bytes == sum(self.sizes.values()) <= 6 * 1024 * 1024
+        assert all(self.parking.holds(each) for each in self.sizes)
+
+
+@given(STEPS)
 def test_the_books_are_right_whatever_happens(steps: list[tuple[str, str, int, int, bool]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "PARKED_ENVELOPES_MAX", 24)
         patch.setattr(limits, "PARKED_BYTES_MAX", 6 * 1024 * 1024)
-        parking = Parking(TTL_S)
-        sizes: dict[str, int] = {}
+        books = Books()
         for now_s, (action, author, seq, size, known) in enumerate(steps):
-            one = parked(author, seq, size)
-            meta = one.envelope.meta
-            if action == "put" and not parking.holds(meta.id):
-                if parking.put(one, now_s, "s", known=known):
-                    sizes[meta.id] = size
-                for gone in parking.take_evicted():
-                    head = gone.admitted.envelope.meta
-                    assert head.from_ != author or head.seq > seq
-                    del sizes[head.id]
-            elif action == "take":
-                for taken in parking.take(author, seq, meta.prev):
-                    del sizes[taken.admitted.envelope.meta.id]
-            elif action == "expire":
-                for expired in parking.expire(now_s):
-                    del sizes[expired.admitted.envelope.meta.id]
-            assert len(parking) == len(sizes) <= 24
-            assert parking.bytes == sum(sizes.values()) <= 6 * 1024 * 1024
-            assert all(parking.holds(each) for each in sizes)
+            if action.startswith("put"):
+                lacks = LOST if action == "put lacking" else None
+                books.put(parked(author, seq, size), now_s, known=known, lacks=lacks)
+            else:
+                books.take(action, author, seq, now_s)
+            books.check()
+        for author in "abcdef":
+            books.take("end", author, 0, 0)
+        books.check()
+        assert not books.sizes
+        assert books.parking.lacking() == []

@@ -18,7 +18,7 @@ def tree(changed: str = "", authors: list[str] = AUTHORS) -> DigestTree:
     """Of a node that holds one envelope of each author, and another one of ``changed``."""
     feeds = Feeds()
     for author in authors:
-        feeds.advance(author, 1, ("ff" if author == changed else "00") * 32, "")
+        feeds.advance(author, 1, ("ff" if author == changed else "00") * 32)
     return DigestTree(feeds)
 
 

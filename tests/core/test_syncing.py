@@ -21,7 +21,7 @@ HELD = Head(LOST, 1, "00" * 32)
 def planner() -> SyncPlanner:
     """Of a node that holds one envelope of the lost branch's author."""
     feeds = Feeds()
-    feeds.advance(LOST, HELD.seq, HELD.id, "")
+    feeds.advance(LOST, HELD.seq, HELD.id)
     return SyncPlanner(feeds, Parking(60))
 
 

@@ -22,6 +22,7 @@ from crabnet.protocol.sync import (
     Named,
     NodeIdentity,
     Request,
+    Served,
     Talk,
     Want,
     payload_of,
@@ -50,6 +51,7 @@ def said(kind: Kind, payload: JsonObject) -> Envelope:
         Heads([]),
         Heads([Head("a", 1, ID), Head("b", 2**53 - 1, ID)]),
         Heads([Head("a", 0, "", 1), Head("b", 7, ID, 8)]),
+        Heads([], served=[Served("a", 9, 8), Served("b", 9, 9)]),
         Request([Want("a", 1, 1), Want("b", 3, 99)]),
         Request([], [], [Named("seed", ID)]),
         ForkRequest([ForkMark("a", 3)]),
@@ -105,6 +107,8 @@ REFUSED: list[tuple[Kind, Any, Reason]] = [
     ),
     (Kind.FORK_REQUEST, {}, Reason.MALFORMED),
     (Kind.FORK_REQUEST, {"wants": [["a", 0]]}, Reason.MALFORMED),
+    (Kind.FEED_REQUEST, {"wants": [["a", 1, 1], ["a", 9, 8]]}, Reason.MALFORMED),
+    (Kind.FEED_HEADS, {"heads": [], "served": [["a", 9, 7]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, 1]] * (limits.SYNC_WANTS_PER_MESSAGE_MAX + 1)}, Reason.MALFORMED),
 ]
 

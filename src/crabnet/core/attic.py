@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from crabnet.core.records import SegmentRow
 from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import State
 
 Thaw = Callable[[str], bytes | None]
@@ -29,6 +30,10 @@ class Attic:
     def holds(self, seed_id: str) -> bool:
         """True if a seed is archived, and not in memory."""
         return seed_id not in self._state.records and self.thaw(seed_id) is not None
+
+    def look(self, seed_id: str) -> Record | None:
+        """What is archived of a seed, which stays where it is."""
+        return next((record_of_row(decode_seed_row(row)) for row in self._rows((seed_id,))), None)
 
     def bring_back(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
         """Take those of these seeds that are archived back into memory; returns their rows, for the journal."""

@@ -318,7 +318,7 @@ class Core:
         try:
             learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
         except CrabnetError as error:  # what is held cannot be read now: the proof must come again
-            effects.notices.append(refused_notice("learn_fork", error))
+            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
             return
         for item in learnt:
             self._report(item, source, now_ms, effects)
@@ -404,6 +404,7 @@ class Core:
                 self._try(Acknowledge(seed_id=seed_id), now_ms, effects)
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+        self.replica.check_open(self.signer.node_id)
         if self.neighbours.guard.blocks(now_ms):
             raise RefusedError(
                 "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
@@ -489,7 +490,7 @@ class Core:
             effects.notices.append(Notice("seen_pruned", fields))
         effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in self.replica.parking.expire(now_s))
         self.neighbours.tick(now_ms, effects)
-        if not self.neighbours.guard.blocks(now_ms):
+        if not self.neighbours.guard.blocks(now_ms) and not self.replica.feeds.get(self.signer.node_id).end:
             self._record_interrupted(now_ms, effects)
             self._acknowledge(now_ms, effects)
             self._sweep(now_ms, effects)

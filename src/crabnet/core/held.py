@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -10,8 +11,12 @@ from crabnet.domain.model import FactKind
 
 
 class Role(IntEnum):
-    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY."""
+    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY.
 
+    NOTHING: it rests on something of another kind, and so states no fact. Else chains could be made of any length.
+    """
+
+    NOTHING = -1
     NEVER = 0
     CAPPED = 1
     MAY = 2
@@ -51,10 +56,6 @@ class Held(Protocol):
         """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
         ...
 
-    def bids_of(self, seed_id: str, author: str, /) -> int:
-        """How many bids of an author on a seed are held that MAY count."""
-        ...
-
     def add(self, row: HeldRow, raw: bytes, /) -> None:
         """An envelope is held from now on: to be known at once, though it is not durable yet."""
         ...
@@ -66,6 +67,7 @@ class MemoryHeld:
     def __init__(self) -> None:
         self._rows: dict[str, tuple[HeldRow, bytes]] = {}
         self._places: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._facts: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         self._about: defaultdict[str, dict[str, HeldRow]] = defaultdict(dict)
 
     def id_at(self, author: str, seq: int) -> str | None:
@@ -84,15 +86,15 @@ class MemoryHeld:
 
     def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """See ``Held``."""
-        rows = [row for row, _ in self._rows.values() if row.author == author and row.seq >= seq and row.role]
-        return sorted((row.seq, row.seed_id) for row in rows)[:limit]
-
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
+        facts = self._facts[author]
+        first = bisect_left(facts, (seq, ""))
+        return facts[first : first + limit]
 
     def add(self, row: HeldRow, raw: bytes) -> None:
         """See ``Held``."""
+        known = self._rows.get(row.envelope_id)
+        if row.role and (known is None or not known[0].role):
+            insort(self._facts[row.author], (row.seq, row.seed_id))
         self._rows[row.envelope_id] = (row, raw)
         self._places[row.author].setdefault(row.seq, row.envelope_id)
         if row.seed_id:
@@ -117,10 +119,6 @@ class NothingHeld:
     def seeds_from(self, _author: str, _seq: int, _limit: int, /) -> list[tuple[int, str]]:
         """See ``Held``."""
         return []
-
-    def bids_of(self, _seed_id: str, _author: str, /) -> int:
-        """See ``Held``."""
-        return 0
 
     def add(self, _row: HeldRow, _raw: bytes, /) -> None:
         """See ``Held``."""

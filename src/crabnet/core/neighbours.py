@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from crabnet import limits
 from crabnet.core.address_book import AddressBook
@@ -17,7 +18,7 @@ from crabnet.core.relay import Relay
 from crabnet.core.replica import Replica
 from crabnet.core.syncing import SyncPlanner
 from crabnet.core.wants import Wants
-from crabnet.errors import Reason
+from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.digests import DigestTree
@@ -134,7 +135,8 @@ class Neighbours:
     def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
         """What a neighbour holds, and how far its answers went."""
         for head in said.heads:
-            self._head_from(head, source, now_ms, effects)
+            with suppress(CrabnetError):  # what is held of it cannot be read now; it is told again
+                self._head_from(head, source, now_ms, effects)
         for served in said.served:
             self.planner.ended(served, source, now_ms)
         for bucket in said.buckets:
@@ -142,7 +144,7 @@ class Neighbours:
         if said.root and self.proven(source):
             self.peers.note_digests(source)
             own = self._replica.feeds.get(self._signer.node_id)
-            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq:
+            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq and not own.end:
                 self.guard.told(sync.Head(own.author, own.head_seq, own.head_id), source, now_ms)
 
     def proven(self, source: str) -> bool:
@@ -156,6 +158,7 @@ class Neighbours:
         proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
+            self._ask_for_own_feed(head.seq, source, now_ms, effects)
         if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
             self.proofs.note(ForkMark(head.author, head.end), source, now_ms)
         if self.planner.hear(head, source, now_ms, proven=proven):
@@ -205,8 +208,10 @@ class Neighbours:
         if item.fork is not None:
             self.changed(meta.from_)
             self.planner.forked(meta.from_, now_ms)
-        if own and (item.record is not None or item.parked):
-            adopted = item.record is not None
+            if own:
+                self.guard.outvoted(now_ms)
+        elif own and (item.in_feed or item.parked):
+            adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
         if item.record is not None and item.in_feed:
@@ -277,7 +282,7 @@ class Neighbours:
             else:
                 self._say_all(self._hello(), chosen, now_ms, effects)
             if self.guard.at_risk:
-                self._ask_for_own_feed(now_ms, effects)
+                self._ask_for_own_feed(0, None, now_ms, effects)
         self._look_around(now_ms)
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
             self._say(prune, address, now_ms, effects)
@@ -332,10 +337,12 @@ class Neighbours:
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
-    def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
+    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
+        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
         own = self._replica.feeds.get(self._signer.node_id)
-        want = sync.Want(own.author, own.head_seq + 1, own.head_seq + limits.SYNC_WANT_ENTRIES_MAX)
-        self._say(sync.Request([want]), None, now_ms, effects)
+        first = min(seq or own.head_seq + 1, own.head_seq + 1)
+        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        self._say(sync.Request([want]), to, now_ms, effects)
 
     def warn(self, detail: str, effects: Effects) -> None:
         """Tell that this node may not write into its feed, and why."""

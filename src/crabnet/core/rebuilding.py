@@ -36,9 +36,12 @@ class Rebuilder:
         fact = stated_by(stored_envelope(found[1]))
         return None if fact is None else (fact, found[0].role)
 
-    def event(self, seed_id: str, before: Record, fact: Fact | None = None) -> SeedEvent | None:
-        """What changes about a seed when ``fact`` is taken in as well, None if nothing does."""
-        after = self._folded(seed_id, before, fact)
+    def event(self, seed_id: str, before: Record, fact: Fact | None = None, *, torn: bool = False) -> SeedEvent | None:
+        """What changes about a seed when ``fact`` is taken in as well, None if nothing does.
+
+        ``torn``: ``before`` is not the outcome of all that is held, since a change of it was journalled in part only.
+        """
+        after = self._folded(seed_id, before, fact, torn=torn)
         old = {each.ref for each in before.facts()}
         new = {each.ref: each for each in after.facts()}
         removed = tuple(sorted(old - new.keys()))
@@ -49,10 +52,10 @@ class Rebuilder:
         return SeedEvent(seed_id, own, removed, after.progress, added, (before, after))
 
     def loses_bids(self, seed_id: str, before: Record, author: str) -> SeedEvent | None:
-        """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that nobody has
-        claimed; None if that is not so.
+        """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that stands without
+        that and that nobody has claimed; None if that is not so.
         """
-        if before.seed is None or before.seed.author == author or not self._is_fixed(before.seed):
+        if before.seed is None or before.seed.author == author or not self.is_front(before.seed):
             return None
         if any(row.kind is not FactKind.SEED for row in self.held.about(seed_id, bids=False)):
             return None
@@ -62,18 +65,14 @@ class Rebuilder:
         after = Record(before.seed, tuple(bid for bid in before.bids if bid not in lost), (), before.progress)
         return SeedEvent(seed_id, None, tuple(bid.ref for bid in lost), after.progress, (), (before, after))
 
-    def _is_fixed(self, seed: Fact) -> bool:
-        """True if a definition needs no bid to stand."""
-        return not seed.signed or self.is_front(seed)
-
-    def _folded(self, seed_id: str, before: Record, fact: Fact | None) -> Record:
+    def _folded(self, seed_id: str, before: Record, fact: Fact | None, *, torn: bool) -> Record:
         known = {each.ref: each for each in before.facts()}
         if fact is not None:
             known[fact.ref] = fact
         self._load(known, seed_id, self.held.about(seed_id, bids=False))
         after = self._closed(known, seed_id)
         reopened = before.progress.status in FINAL and after.progress.status not in FINAL
-        if after is EMPTY or reopened or SeedStatus.DISPUTED in {before.progress.status, after.progress.status}:
+        if torn or after is EMPTY or reopened or SeedStatus.DISPUTED in {before.progress.status, after.progress.status}:
             self._load(known, seed_id, self.held.about(seed_id, bids=True))
             after = self._closed(known, seed_id)
         return after

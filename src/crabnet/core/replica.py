@@ -39,10 +39,11 @@ from crabnet.core.records import (
     held_row,
     record_fact,
 )
-from crabnet.domain.decision import decide
-from crabnet.domain.fold import STEPS, misfit
+from crabnet.domain.decision import decide, refused_alone
 from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
@@ -86,6 +87,19 @@ class _Arrival(NamedTuple):
     source: str
 
 
+class _Fold(NamedTuple):
+    """What is to change about a seed that was folded anew, None if nothing; its row if it came out of the archive."""
+
+    seed_id: str
+    event: SeedEvent | None
+    thawed: tuple[Raw, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """True if the fact counts with which the seed was folded."""
+        return self.event is not None and self.event.fact is not None
+
+
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
@@ -113,7 +127,8 @@ class Replica:
         self._settling: dict[str, int] = {}
         """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
         self._unfolded: dict[str, None] = {}
-        """Seeds that a replay has left between an envelope that pins and what follows from it."""
+        """Seeds that a replay has left between an envelope that pins and what follows from it, or in the midst of
+        that."""
         self.held = self._rebuilder.held
 
     @property
@@ -281,29 +296,62 @@ class Replica:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
+            if not may_rest_on(fact, parent):
+                detail = f"a {fact.kind} does not rest on a {parent.kind}"
+                fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         meta = envelope.meta
-        pins = parent is not None and not behind and self._is_pinned_by(parent)
-        if behind:
+        pins = fact is not None and parent is not None and not behind and self._needs_fold(fact, parent)
+        if behind and decision is None:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
         if fact is not None and decision is None:
             decision, thawed = self._judge(fact, parent, arrival.now_s, pins=pins)
         if decision is None:
             raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
-        pins = pins and not decision.idle
+        fold: _Fold | None = None
+        if pins and fact is not None and not decision.idle:
+            decision, fold = self._fold_in(fact)
+        pins = fold is not None
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
-        if pins and fact is not None:
-            applied += self._refold(fact.seed_id, arrival.now_s, fact)
+        if fold is not None:
+            applied += self._refolded(fold, arrival.now_s)
         freed = self.parking.take_lacking(meta.id)
         if not behind:
             freed += self.parking.take_next(meta.from_, meta.seq + 1)
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
-    def _is_pinned_by(self, parent: Fact) -> bool:
-        """True if what a fact rests on lies behind the end of its feed and does not count yet."""
-        record = self.state.records.get(parent.seed_id, EMPTY)
-        return not self._rebuilder.is_front(parent) and record.find(parent.ref) is None
+    def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
+        """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
+        not count yet, or what is held behind an end may be what comes after it.
+        """
+        front = self._rebuilder.is_front(parent)
+        if front and fact.kind is FactKind.BID:
+            return False
+        record = self.state.records.get(fact.seed_id) or self.attic.look(fact.seed_id) or EMPTY
+        if not front and record.find(parent.ref) is None:
+            return True
+        if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
+            return False
+        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
+            return True
+        end = self.feeds.get(fact.author).end
+        rows = self.held.about(fact.seed_id, bids=False) if end else []
+        return any(row.author == fact.author and row.seq >= end for row in rows)
+
+    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
+        """What becomes of a fact that needs a fold, and of its seed."""
+        fold = self._fold(fact.seed_id, fact)
+        if fold.counts:
+            return Decision(Outcome.ACCEPTED, None), fold
+        try:
+            decision = self._idle_if_excessive(fact, Decision(Outcome.IGNORED, Reason.WRONG_STATE))
+        except CrabnetError:
+            self._put_back(fact.seed_id, fold.thawed)
+            raise
+        if decision.idle:
+            self._put_back(fact.seed_id, fold.thawed)
+        return decision, None if decision.idle else fold
 
     def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
         """A fact that is held about a seed, whether or not it counts."""
@@ -319,30 +367,54 @@ class Replica:
         thawed: tuple[Raw, ...] = ()
         if fact.kind is not FactKind.SEED and seed_id not in self.state.records and not pins:
             thawed = self.attic.bring_back((seed_id,))
-        record = self.state.records.get(seed_id, EMPTY)
-        if pins and parent is not None:
-            reason = misfit(fact, parent)
-            decision = Decision(
-                Outcome.ACCEPTED if reason is None else Outcome.REJECTED, reason, idle=reason is not None
-            )
-        else:
-            own = sum(bid.author == fact.author for bid in record.bids) if fact.kind is FactKind.BID else 0
-            if fact.kind is FactKind.BID and record.progress.status in FINAL:
-                own = self.held.bids_of(seed_id, fact.author)
-            open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
-            decision = decide(self.state, Observe(fact, parent, open_seeds, own), now_s)
-        if not decision.events and not decision.idle and fact.signed and self._is_excessive(fact):
-            decision = Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+        try:
+            decision = self._decide(fact, parent, now_s, pins=pins)
+        except CrabnetError:
+            self._put_back(seed_id, thawed)
+            raise
         if thawed and not decision.events:
-            self.state.evict(seed_id)
+            self._put_back(seed_id, thawed)
             thawed = ()
         return decision, thawed
+
+    def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
+        open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
+        observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
+        if pins:
+            decision = refused_alone(self.state.caps, observed) or Decision(Outcome.ACCEPTED, None)
+        else:
+            decision = decide(self.state, observed, now_s)
+        return decision if pins or decision.events else self._idle_if_excessive(fact, decision)
+
+    def _idle_if_excessive(self, fact: Fact, decision: Decision) -> Decision:
+        if decision.idle or not fact.signed or not self._is_excessive(fact):
+            return decision
+        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+
+    def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
+        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
+        they rest on is the only one and bids are still kept.
+        """
+        if fact.kind is not FactKind.BID:
+            return 0
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
+        if sole and record.progress.status not in FINAL:
+            return sum(bid.author == fact.author and bid.seq < fact.seq for bid in record.bids)
+        rows = self.held.about(fact.seed_id, bids=True)
+        return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
+
+    def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
+        """Nothing came of it: a seed that was taken out of the archive stays there."""
+        if thawed:
+            self.state.evict(seed_id)
 
     def _is_excessive(self, fact: Fact) -> bool:
         """True if its author has said so much about the seed that what does not count at once never will."""
         if fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
-        own = [row for row in self.held.about(fact.seed_id, bids=False) if row.author == fact.author]
+        rows = self.held.about(fact.seed_id, bids=False)
+        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
         if fact.kind in STEPS:
             return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
         return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
@@ -355,22 +427,43 @@ class Replica:
         applied: list[Applied] = []
         for author in list(self._settling):
             feed = self.feeds.get(author)
-            rows = self.held.seeds_from(author, max(self._settling[author], feed.end), seeds_max)
-            below = feed.settled or None
-            seeds = dict.fromkeys(seed_id for seq, seed_id in rows if below is None or seq < below)
-            for seed_id in seeds:
-                applied += self._resettle(author, seed_id, now_s)
-            if len(rows) == seeds_max and (below is None or rows[-1][0] < below):
-                self._settling[author] = rows[-1][0] + (rows[-1][0] == rows[0][0])
+            try:
+                seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
+                for seed_id, seq in seeds.items():
+                    self._settling[author] = seq
+                    applied += self._resettle(author, seed_id, now_s)
+            except CrabnetError:  # what is held cannot be read now: others go on
+                self._settling[author] = self._settling.pop(author)
+                if not applied:
+                    raise
+                return applied
+            if last:
+                self._settling[author] = last
                 return applied
             del self._settling[author]
             self.feeds.settle(author, feed.end)
             record = encode_record(SettledRecord(now_s, author, feed.end))
             applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
-            seeds_max -= len(rows)
+            seeds_max -= len(seeds)
             if seeds_max <= 0:
                 break
         return applied
+
+    def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
+        """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
+        place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
+        all.
+        """
+        rows = self.held.seeds_from(author, first, most)
+        while len(rows) == most and rows[0][0] == rows[-1][0]:
+            most *= 2
+            rows = self.held.seeds_from(author, first, most)
+        seeds: dict[str, int] = {}
+        for seq, seed_id in rows:
+            if not below or seq < below:
+                seeds.setdefault(seed_id, seq)
+        more = len(rows) == most and (not below or rows[-1][0] < below)
+        return seeds, rows[-1][0] if more else 0
 
     @property
     def settling(self) -> bool:
@@ -388,24 +481,34 @@ class Replica:
         """To be called once after the replica was loaded: what was not all journalled is taken up again."""
         self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
         unfolded, self._unfolded = self._unfolded, {}
-        return [applied for seed_id in unfolded for applied in self._refold(seed_id, now_s)]
+        return [applied for seed_id in unfolded for applied in self._refolded(self._fold(seed_id, torn=True), now_s)]
 
     def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
         record = self.state.records.get(seed_id, EMPTY)
         event = self._rebuilder.loses_bids(seed_id, record, author)
-        return self._refold(seed_id, now_s) if event is None else self._refolded(event, (), now_s)
+        fold = self._fold(seed_id) if event is None else _Fold(seed_id, event)
+        return self._refolded(fold, now_s)
 
-    def _refold(self, seed_id: str, now_s: int, fact: Fact | None = None) -> list[Applied]:
-        """Fold a seed anew, with ``fact`` if that is not counted yet."""
+    def _fold(self, seed_id: str, fact: Fact | None = None, *, torn: bool = False) -> _Fold:
+        """Fold a seed anew, with ``fact`` if that is not counted yet; ``torn`` as in ``Rebuilder.event``.
+
+        Changes nothing but that an archived seed comes back into memory, and not even that when it raises.
+        """
         thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
-        event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact)
+        try:
+            event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
+        except CrabnetError:
+            self._put_back(seed_id, thawed)
+            raise
         if event is None:
-            if thawed:
-                self.state.evict(seed_id)
-            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
-        return self._refolded(event, thawed, now_s)
+            self._put_back(seed_id, thawed)
+            thawed = ()
+        return _Fold(seed_id, event, thawed)
 
-    def _refolded(self, event: SeedEvent, thawed: tuple[Raw, ...], now_s: int) -> list[Applied]:
+    def _refolded(self, fold: _Fold, now_s: int) -> list[Applied]:
+        seed_id, event, thawed = fold
+        if event is None:
+            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
         before = self._progress_of((event,))
         apply(self.state, event)
         rows = event_rows(event)
@@ -475,6 +578,16 @@ class Replica:
                 changes.append(Change(seed_id, progress, after.progress))
         return tuple(changes)
 
+    def check_open(self, node_id: str) -> None:
+        """Raises RefusedError if this node's own feed has ended."""
+        end = self.feeds.get(node_id).end
+        if end:
+            raise RefusedError(
+                f"the feed of {node_id} has ended: its key has signed two envelopes for seq {end};"
+                " nothing more can be said under this id; `crabnet id renew` makes a new one",
+                Reason.FEED_ENDED,
+            )
+
     def propose(
         self,
         signer: Signer,
@@ -487,13 +600,8 @@ class Replica:
 
         Returns what became of it, the object, and the envelope to send.
         """
+        self.check_open(signer.node_id)
         feed = self.feeds.get(signer.node_id)
-        if feed.end:
-            raise RefusedError(
-                f"the feed of {signer.node_id} has ended: its key has signed two envelopes for seq {feed.end};"
-                " nothing more can be said under this id; `crabnet id renew` makes a new one",
-                Reason.FEED_ENDED,
-            )
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
@@ -614,6 +722,7 @@ class Replica:
                 self.attic.readmit(bytes(raw))
             for row in record.events:
                 apply(self.state, event_of_row(row, None))
+                self._unfolded[row.seed_id] = None
             for seed_id in record.done:
                 self._unfolded.pop(seed_id, None)
             return None
@@ -629,7 +738,7 @@ class Replica:
 
     def _replay_envelope(self, record: EnvelopeRecord, envelope: Envelope) -> None:
         meta = envelope.meta
-        fact = record_fact(record, envelope)
+        fact = None if record.role is Role.NOTHING else record_fact(record, envelope)
         for raw in record.thawed:
             self.attic.readmit(bytes(raw))
         for row in record.events:
@@ -657,10 +766,14 @@ _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS
 
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
-        return Role.NEVER
+        return Role.NOTHING
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER
+
+
+def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
+    return record.seed is None or record.seed.author == fact.author
 
 
 def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:

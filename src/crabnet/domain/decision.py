@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from crabnet.domain.fold import STEPS, after, ended_work, judge, judge_bid, judge_seed, misfit
+from crabnet.domain.fold import after, ended_work, judge, judge_bid
 from crabnet.domain.lifecycle import EMPTY, RULES, Record, check_local, counting_bids
 from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
+from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
@@ -26,10 +27,10 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
         refused = _refused_here(before, command, now_s)
         if refused is not None:
             return refused
-    elif command.parent is not None:
-        reason = misfit(fact, command.parent)
-        if reason is not None:
-            return _void(fact, before, reason, idle=True)
+    else:
+        refused = refused_alone(state.caps, command)
+        if refused is not None:
+            return refused
     match fact.kind:
         case FactKind.SEED:
             return _decide_seed(state.caps, before, command)
@@ -41,6 +42,26 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
     if reason is not None:
         return _void(fact, before, reason, idle=reason is Reason.UNAUTHORISED and fact.kind in STEPS)
     return _counts(before, fact)
+
+
+def refused_alone(caps: Caps, observed: Observe) -> Decision | None:
+    """The refusal of a fact that can never count, whatever else is held: that follows from the fact, from what it rests
+    on, and from its author's feed up to there. None if it may count, also if it rests on nothing that is in a feed.
+    """
+    fact, parent = observed.fact, observed.parent
+    if parent is None:
+        return None
+    reason = misfit(fact, parent)
+    if reason is not None:
+        return _void(fact, EMPTY, reason, idle=True)
+    return _too_many_bids(caps, fact, observed.bids) if fact.kind is FactKind.BID else None
+
+
+def _too_many_bids(caps: Caps, fact: Fact, own: int) -> Decision | None:
+    if not fact.signed or own < caps.bids_per_seed_max:
+        return None
+    detail = f"{own} bids of this author on this seed are held"
+    return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail, idle=True)
 
 
 def _refused_here(before: Record, command: Propose, now_s: int) -> Decision | None:
@@ -69,13 +90,16 @@ def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
 def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     """A bid is judged alone. One that comes when all is over changes nothing, and is not kept."""
     fact = command.fact
-    reason = judge_bid(before, fact)
+    parent = command.parent if isinstance(command, Observe) else None
+    in_feed = parent is not None
+    fits = in_feed and parent is before.seed  # then ``misfit`` has looked at all that there is
+    reason = None if fits else judge_bid(before, fact)
     if reason is not None:
-        return _void(fact, before, reason, idle=before.seed is not None)
+        return _void(fact, before, reason, idle=before.seed is not None and not in_feed)
     own = command.bids if isinstance(command, Observe) else sum(bid.author == fact.author for bid in before.bids)
-    if fact.signed and own >= caps.bids_per_seed_max:
-        detail = f"{own} bids of this author on this seed are held"
-        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail, idle=True)
+    refused = _too_many_bids(caps, fact, own)
+    if refused is not None:
+        return refused
     if _is_known(before, fact):
         return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     if before.progress.status in FINAL:

@@ -168,10 +168,6 @@ class History:
         found.update((row.envelope_id, (row.seq, row.seed_id)) for row in fresh if row.role)
         return sorted(found.values())[:limit]
 
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
-
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""
         while True:
