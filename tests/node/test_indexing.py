@@ -228,7 +228,6 @@ ASKED: dict[str, Callable[[Held, Story], object]] = {
     "envelope": lambda held, job: held.envelope(job.seed_id, "0" * 64),
     "about": lambda held, job: held.about(job.seed_id, bids=False),
     "seeds_from": lambda held, job: held.seeds_from(job.worker.id, 1, 10),
-    "bids_of": lambda held, job: held.bids_of(job.seed_id, job.worker.id),
 }
 
 
