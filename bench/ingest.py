@@ -32,7 +32,8 @@ from crabnet.core.sources import SourceRates
 from crabnet.monitor.writer import EventLog
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import wall_ms
-from crabnet.node.committer import Committer, Durable
+from crabnet.node.committer import Committer
+from crabnet.node.framing import Durable
 from crabnet.node.indexing import History
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
@@ -151,9 +152,9 @@ class Rig:
 
     def release(self, durable: list[Durable]) -> None:
         """What the node does with durable effects, but for the sending."""
+        self._history.note(durable)
         for item in durable:
             self._durable += len(item.effects.records)
-            self._history.note(item)
             for notice in item.effects.notices:
                 self.reporter.notify(notice.kind, notice.fields)
         if self._durable >= self._expected:

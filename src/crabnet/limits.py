@@ -9,7 +9,7 @@ from typing import Final
 DATAGRAM_BYTES_MAX: Final = 1_200
 """Largest UDP datagram sent; RFC 9000 section 14.1 argues that 1200 bytes pass almost everywhere."""
 ENVELOPE_BYTES_MAX: Final = 512 * 1024
-"""Largest envelope, in canonical bytes."""
+"""Largest envelope, as it is received. Its canonical form is never longer."""
 DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
 """Largest UDP payload over IPv4: baseline peers send an envelope whole."""
 FORK_PROOF_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + 1024
@@ -276,7 +276,11 @@ RUNNER_FILES_LEFT_OUT_SHOWN: Final = 8
 # --- Storage ---------------------------------------------------------------------------------------------
 
 FRAME_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Payload of one journal frame, which is one commit batch."""
+"""Payload of one journal frame."""
+FRAME_BYTES_TARGET: Final = FRAME_BYTES_MAX // 2
+"""Records of one frame, with a byte between them, unless there is only one."""
+RECORD_BYTES_MAX: Final = FRAME_BYTES_MAX - 2
+"""One record of the journal: as much as fits in a frame, with its brackets."""
 CHECKPOINT_HEADER_BYTES_MAX: Final = 64 * 1024
 CHECKPOINT_ROW_BYTES_MAX: Final = 8 * 1024 * 1024
 CHECKPOINT_SYNC_BYTES: Final = 8 * 1024 * 1024
@@ -390,6 +394,8 @@ SWEEP_RETRY_MS: Final = 60_000
 """After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
 COMMIT_RECORDS_MAX: Final = 2_048
 """Records queued for the journal beyond which reading from the network waits."""
+COMMIT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""The same in bytes: a few records are enough for that when each brings a seed back from the archive."""
 UNSENT_PER_TARGET_MAX: Final = 256
 UNSENT_BYTES_PER_TARGET_MAX: Final = 8 * 1024 * 1024
 """Of envelopes that wait for one target; each counts as its share of the room at least."""
@@ -410,6 +416,10 @@ SLICES_AHEAD: Final = 1
 WATCH_MS_MAX: Final = 60_000
 """How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000
+SEED_ROWS_MAX: Final = 500
+"""Bids and facts without effect in one answer about a seed: with the longest texts in them, and in what counts beside
+them, it stays below ``CONTROL_RESPONSE_BYTES_MAX``."""
+SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors whose forks are proved that ``status`` names, the latest; all are counted."""
 TICK_MS: Final = 100
@@ -434,8 +444,13 @@ SYNC_LOST_FORK_MS: Final = 60_000
 """A neighbour's head on a branch that does not stand is not followed again for this long."""
 FEED_CLAIM_WAIT_MS: Final = 10_000
 """How long a peer's unproved word that our own feed is longer than we know forbids writing into it."""
-FEED_CLAIM_PAUSE_MS: Final = 60_000
-"""How long after that no such word does."""
+FEED_CLAIM_PAUSE_MS: Final = 3_600_000
+"""How long no such word does, whoever gives it, after one that did not come true."""
+FEED_LIAR_MS: Final = 24 * 3_600_000
+"""How long a host is not believed after its word did not come true; then twice as long, and so on."""
+FEED_LIAR_DOUBLINGS_MAX: Final = 5
+FEED_LIARS_MAX: Final = 1_024
+"""Hosts that are not believed; those found out longest ago are forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Between a peer's confirmation of our feed's head and the end of the risk: time for others to object."""
 

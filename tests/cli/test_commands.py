@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 
@@ -208,14 +208,53 @@ def test_status_id_and_show_for_people(node: Canned, capsys: pytest.CaptureFixtu
         "runs": [],
         "results": [{"id": "r", "stdout": "one\ntwo\x1b[0m\n", "termination": {"cause": "exited"}}],
         "settlements": [],
+        "ineffective": [{"id": "v", "kind": "claim", "author": "12D3", "verdict": "void", "reason": "unauthorised"}],
+        "totals": {"bids": 1, "waiting": 0, "void": 3},
+        "next": "v",
     }
     where = ["--data-dir", str(node.data_dir)]
     assert run(capsys, "status", *where)[1] == "running: true\nseeds:\n  Open: 2\ncounters: none\n"
     assert run(capsys, "id", *where)[1] == "node_id: 12D3\nalias: node\n"
-    out = run(capsys, "seed", "show", "seed-1", *where)[1]
+    _, out, err = run(capsys, "seed", "show", "seed-1", "--limit", "2", *where)
     assert "\nbid b\n  price: 3\n  counts: true\n" in out
+    assert out.index("\nresult r\n") < out.index("\nbid b\n")
+    assert out.endswith("\nwithout effect: 3 void, 0 waiting\n  claim v of 12D3: void, unauthorised\n")
+    assert err == "more: crabnet seed show seed-1 --after v\n"
     assert "  stdout:\n    | one\n    | two\\x1b[0m\n" in out
     assert "\x1b" not in out
+
+
+def test_a_long_show_is_asked_for_in_pages_and_put_together(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
+    counting: JsonObject = {"seed": SEED, "claims": [], "runs": [], "results": [], "settlements": []}
+
+    class Pages(dict[str, JsonValue | CrabnetError]):
+        def __getitem__(self, key: str) -> JsonValue | CrabnetError:
+            after = node.asked[-1][1]["after"]
+            rows: JsonObject = {
+                "bids": [{"id": "b1"}] if after is None else [],
+                "ineffective": [] if after is None else [{"id": "v1"}],
+                "next": {None: "b1", "b1": "v1"}.get(cast(str | None, after)),
+            }
+            return {**counting, **rows, "totals": {"bids": 1, "waiting": 1, "void": 1}}
+
+    node.answers = Pages()
+    where = ["--json", "--data-dir", str(node.data_dir)]
+    for limit, more, asked in (
+        (600, None, [(500, None), (500, "b1"), (500, "v1")]),
+        (2, "v1", [(2, None), (1, "b1")]),
+    ):
+        node.asked.clear()
+        shown = json.loads(run(capsys, "seed", "show", "seed-1", "--limit", str(limit), *where)[1])
+        assert [(params["limit"], params["after"]) for _, params in node.asked] == asked
+        assert ([row["id"] for row in shown["bids"]], shown["next"]) == (["b1"], more)
+        assert [row["id"] for row in shown["ineffective"]][:1] == ["v1"]
+
+
+def test_what_is_followed_has_no_pages(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--limit", "1"], ["--after", "x"]):
+        where = ["--follow", "--data-dir", str(node.data_dir)]
+        assert run(capsys, "seed", "show", "seed-1", *words, *where)[0] == ExitCode.USAGE
+    assert node.asked == []
 
 
 def test_a_run_that_was_refused_says_so_on_stderr(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +271,8 @@ def test_text_from_strangers_cannot_steer_the_terminal(node: Canned, capsys: pyt
     node.answers["seed.show"] = {
         "seed": evil, "bids": [{"id": EVIL, "notes": EVIL}], "claims": [], "runs": [],
         "results": [{"id": "r", "stdout": EVIL, "stderr": [EVIL]}], "settlements": [],
+        "ineffective": [{"id": EVIL, "kind": EVIL, "author": EVIL, "verdict": EVIL, "reason": EVIL}],
+        "totals": {"bids": 1, "waiting": EVIL, "void": EVIL}, "next": None,
     }  # fmt: skip
     node.answers["id"] = RefusedError(EVIL, Reason.NOT_DUE)
     where = ["--data-dir", str(node.data_dir)]

@@ -5,15 +5,19 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+from msgspec import structs
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, Publish, StartRun, SubmitBid, Tick
+from crabnet.core.commands import CreateClaim, Publish, Received, StartRun, SubmitBid, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
+from crabnet.core.feed_guard import FeedGuard
 from crabnet.domain.model import Bid
 from crabnet.errors import Reason, RefusedError
-from crabnet.protocol.sync import Head
+from crabnet.protocol.envelope import Kind
+from crabnet.protocol.feed import Feeds
+from crabnet.protocol.sync import Head, Request, Want
 from tests.sim.disk import MemoryFiles
 from tests.sim.market import result
 from tests.sim.world import START_MS, SimNode, Weather, World, attempt
@@ -82,7 +86,22 @@ def test_a_restored_node_takes_its_own_feed_back(more: int, looks_clean: bool) -
     adopted = next(notice.fields for notice in first.notices if notice.kind == "feed_adopted")
     assert (adopted["first_seq"], adopted["last_seq"], adopted["address"]) == (4, 3 + more, second.address)
     assert world.settle(10_000)
-    assert not any(feed.forks for node in (first, second) for feed in node.running.replica.feeds.all())
+    assert not any(feed.end for node in (first, second) for feed in node.running.replica.feeds.all())
+
+
+def test_a_liar_does_not_keep_the_truth_from_being_heard() -> None:
+    world, first, second = pair()
+    lose_end(world, first, 5)
+    first.start()
+    liar = Neighbour(first.running, "liar", "192.0.2.1:9")
+    liar.confirm(world.now_ms)
+    liar.heads(Head(first.id, 10**6, "0" * 64), now_ms=world.now_ms)
+    for _ in range(600):
+        world.run(100)
+        refused(first)
+    assert kinds(first)[-2:] == ["feed_adopted", "feed_confirmed"]
+    assert world.settle(10_000)
+    assert not any(feed.end for node in (first, second) for feed in node.running.replica.feeds.all())
 
 
 def test_a_node_that_lost_everything_but_its_key_takes_its_feed_back() -> None:
@@ -194,17 +213,23 @@ def test_runs_and_deadlines_wait_for_the_end_of_the_risk() -> None:
         assert any(notice.kind == "run_interrupted" for notice in second.notices) is not had_result
         record = second.running.replica.state.records[seed_id]
         assert record.progress.status == "Done"
-        results = [entry.fact.body for entry in record.others if entry.fact.kind == "result"]
+        results = [fact.body for fact in record.others if fact.kind == "result"]
         assert len(results) == 1
 
 
 class TestLiars:
     """Words are not proof: a stranger cannot keep a node from writing."""
 
-    def core(self) -> Core:
+    def setup_method(self) -> None:
+        self.sent: dict[Core, bytes] = {}
+
+    def core(self, title: str = "t") -> Core:
+        """A core that has written one envelope."""
         numbers = count(1)
         core = Core(CoreConfig(), signer("honest"), lambda: next(numbers))
-        self.publish(core, START_MS)
+        effects = Effects()
+        core.handle(structs.replace(WISH, title=title), START_MS, effects)
+        (self.sent[core],) = [send.data for send in effects.sends if send.kind == Kind.SEED_CREATED]
         return core
 
     def publish(self, core: Core, now_ms: int) -> bool:
@@ -216,6 +241,10 @@ class TestLiars:
             return False
         return True
 
+    def truth(self, core: Core) -> Head:
+        feed = core.replica.feeds.get(core.signer.node_id)
+        return Head(feed.author, feed.head_seq, feed.head_id)
+
     def lie(self, core: Core) -> Head:
         return Head(core.signer.node_id, 10**6, "0" * 64)
 
@@ -224,21 +253,111 @@ class TestLiars:
         Neighbour(core, "liar", "192.0.2.1:9").heads(self.lie(core))
         assert self.publish(core, START_MS)
 
-    def test_a_proven_address_forbids_writing_for_a_while_only(self) -> None:
-        core = self.core()
-        now_ms = START_MS
-        liars = [Neighbour(core, f"liar{number}", f"192.0.2.{number}:9") for number in range(8)]
-        for liar in liars:
-            liar.confirm(now_ms)
-        blocked = 0
-        for second in range(140):
-            now_ms = START_MS + second * 1_000
-            for liar in liars:
+    def blocked_s(self, core: Core, liars: list[Neighbour], from_ms: int, duration_s: int) -> int:
+        """For how many seconds nothing is written while all these tell their lie every half minute."""
+        step_s, blocked = 5, 0
+        for second in range(0, duration_s, step_s):
+            now_ms = from_ms + second * 1_000
+            for liar in liars if second % 30 == 0 else []:
+                liar.confirm(now_ms)
                 liar.heads(self.lie(core), now_ms=now_ms)
             core.handle(Tick(), now_ms, Effects())
-            blocked += not self.publish(core, now_ms)
-        wait_s, pause_s = limits.FEED_CLAIM_WAIT_MS // 1_000, limits.FEED_CLAIM_PAUSE_MS // 1_000
-        assert blocked == wait_s * -(-140 // (wait_s + pause_s))
+            blocked += 0 if self.publish(core, now_ms) else step_s
+        return blocked
+
+    def test_many_liars_together_forbid_writing_for_ten_seconds_in_an_hour(self) -> None:
+        core = self.core()
+        liars = [Neighbour(core, f"liar{number}", f"192.0.2.{number}:9") for number in range(8)]
+        assert self.blocked_s(core, liars, START_MS, 3 * 3_610) == 3 * limits.FEED_CLAIM_WAIT_MS // 1_000
+
+    def test_one_liar_alone_forbids_it_once_a_day_then_in_two_whatever_port_it_has(self) -> None:
+        core = self.core()
+        hours = []
+        for hour in range(75):
+            now_ms = START_MS + hour * 3_700_000
+            liar = Neighbour(core, f"liar{hour}", f"192.0.2.1:{hour + 9}")
+            liar.confirm(now_ms)
+            liar.heads(self.lie(core), now_ms=now_ms)
+            if not self.publish(core, now_ms):
+                hours.append(hour)
+            for later_ms in range(0, limits.FEED_CLAIM_WAIT_MS, 500):
+                core.handle(Tick(), now_ms + later_ms, Effects())
+        assert hours == [0, 24, 71]
+
+    def test_a_liar_that_takes_its_word_back_at_once_is_one(self) -> None:
+        core = self.core()
+        liar = Neighbour(core, "liar", "192.0.2.1:9")
+        for hour, believed in ((0, True), (2, False)):
+            now_ms = START_MS + hour * 3_600_000
+            liar.confirm(now_ms)
+            liar.heads(self.lie(core), self.truth(core), now_ms=now_ms)
+            core.handle(Tick(), now_ms + 100, Effects())
+            assert self.publish(core, now_ms + 200) is not believed
+
+    def test_another_is_believed_an_hour_after_a_lie(self) -> None:
+        core = self.core()
+        pause_ms = limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
+        for number, (later_ms, believed) in enumerate(((0, True), (pause_ms - 1, False), (pause_ms, True))):
+            peer = Neighbour(core, f"peer{number}", f"192.0.2.{number}:9")
+            peer.confirm(START_MS + later_ms)
+            peer.heads(self.lie(core), now_ms=START_MS + later_ms)
+            assert self.publish(core, START_MS + later_ms) is not believed
+
+    def test_whoever_sends_what_it_said_is_believed_again_at_once(self) -> None:
+        core, twin = self.core(), self.core()
+        peer = Neighbour(core, "peer", "192.0.2.1:9")
+        peer.confirm()
+        now_ms = START_MS
+        for _ in range(3):
+            effects = Effects()
+            twin.handle(WISH, now_ms, effects)
+            peer.heads(self.truth(twin), now_ms=now_ms)
+            assert not self.publish(core, now_ms)
+            (raw,) = [send.data for send in effects.sends if send.kind == Kind.SEED_CREATED]
+            core.handle(Received(peer.address, raw), now_ms, Effects())
+            assert core.feed_risk
+            peer.heads(self.truth(core), now_ms=now_ms)
+            now_ms += limits.FEED_QUIET_MS
+            core.handle(Tick(), now_ms, Effects())
+            assert not core.feed_risk
+        assert self.publish(core, now_ms)
+
+    def test_whoever_forbids_writing_is_asked_for_the_envelopes(self) -> None:
+        core = self.core()
+        peer = Neighbour(core, "peer", "192.0.2.1:9")
+        peer.confirm()
+        said = peer.heard(peer.heads(self.lie(core)))
+        assert [talk.wants for talk in said if isinstance(talk, Request)] == [[Want(core.signer.node_id, 2, 65)]]
+        other = self.core()
+        peer = Neighbour(other, "peer", "192.0.2.1:9")
+        peer.confirm()
+        said = peer.heard(peer.heads(Head(other.signer.node_id, 1, "0" * 64)))
+        assert [talk.wants for talk in said if isinstance(talk, Request)] == [[Want(other.signer.node_id, 1, 64)]]
+
+    def test_a_branch_that_does_not_stand_forbids_nothing_any_more_once_it_has_come(self) -> None:
+        cores = [self.core(title=title) for title in ("one", "other")]
+        stands, falls = sorted(cores, key=lambda core: self.truth(core).id)
+        peer = Neighbour(stands, "peer", "192.0.2.1:9")
+        peer.confirm()
+        peer.heads(self.truth(falls))
+        assert not self.publish(stands, START_MS)
+        stands.handle(Received(peer.address, self.sent[falls]), START_MS, Effects())
+        assert self.publish(stands, START_MS)
+        later_ms = START_MS + limits.FEED_CLAIM_PAUSE_MS
+        peer.heads(self.lie(stands), now_ms=later_ms)
+        assert not self.publish(stands, later_ms)
+
+    def test_the_liars_that_are_remembered_are_bounded(self) -> None:
+        guard = FeedGuard("me", Feeds())
+        head = Head("me", 7, "0" * 64)
+        pause_ms = limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
+        sources = [f"192.0.{number >> 8}.{number & 255}:9" for number in range(limits.FEED_LIARS_MAX + 2)]
+        last_ms = START_MS + len(sources) * pause_ms
+        for number, source in enumerate(sources):
+            guard.told(head, source, START_MS + number * pause_ms)
+        guard.blocks(last_ms)
+        assert not guard.told(head, sources[-1], last_ms)
+        assert guard.told(head, sources[0], last_ms)
 
     def test_a_lie_about_what_is_held_forbids_it_for_a_while_only(self) -> None:
         core = self.core()
@@ -251,8 +370,7 @@ class TestLiars:
     def test_only_proven_addresses_confirm(self) -> None:
         core = self.core()
         core.feed_risk = True
-        feed = core.replica.feeds.get(core.signer.node_id)
-        truth = Head(feed.author, feed.head_seq, feed.head_id)
+        truth = self.truth(core)
         peer = Neighbour(core, "peer", "192.0.2.1:9")
         peer.heads(truth)
         core.handle(Tick(), START_MS + 60_000, Effects())

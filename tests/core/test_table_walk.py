@@ -429,7 +429,7 @@ async def test_serving(tmp_path: Path) -> None:
             address = f"127.0.0.1:{sock.getsockname()[1]}"
             for number in range(1, CROWD):
                 serving.put(Serve(me, 1, 1, f"127.0.0.1:{number}"))
-                serving.put_proof(ServeProof(me, number, f"127.0.0.1:{number}"))
+                serving.put_single(ServeProof(me, number, f"127.0.0.1:{number}"))
                 watch.look()
             for number in range(CROWD):
                 serving.put(Serve(me, number + 1, number + 1, address))

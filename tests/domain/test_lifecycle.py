@@ -330,7 +330,8 @@ def test_renewals_are_bounded() -> None:
     story = Story(S.RUNNING)
     for _ in range(limits.RUN_RENEWALS_MAX):
         story.starts()
-    assert story.refused(story.fact(K.STARTED)) is Reason.LIMIT_EXCEEDED
+    beyond = observe(story.state, story.fact(K.STARTED))
+    assert (beyond.outcome, beyond.reason) == (Outcome.IGNORED, Reason.LIMIT_EXCEEDED)
     story.returns()
 
 

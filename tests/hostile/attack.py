@@ -95,7 +95,7 @@ def standing(node: NodeProcess, targets: Targets) -> list[object]:
         found.append({key: value for key, value in seed.items() if key != "bid_count"})
         found.append([row["id"] for row in cast(list[JsonObject], details["bids"]) if row["counts"]])
         for rows in ("claims", "runs", "results", "settlements"):
-            found.append([row for row in cast(list[JsonObject], details[rows]) if row["verdict"] == "effective"])
+            found.append(details[rows])
     return found
 
 

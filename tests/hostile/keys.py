@@ -156,6 +156,8 @@ SIGNATURES = Group(
         _edit("signature missing", "meta.signature", ..., R.MISSING_SIGNATURE),
         _edit("signature a list", "meta.signature", []),
         _edit("signature of 8193 characters", "meta.signature", "A" * 8_193),
+        _edit("signature of 8192 characters", "meta.signature", "A" * 8_192, R.BAD_SIGNATURE),
+        _edit("v null", "meta.v", None, R.MISSING_SIGNATURE),
         _forged("signature of zeros", _signature("all `A`", lambda _: "A" * 86)),
         _forged("padded", _signature("with `==` behind it", lambda text: text + "==")),
         _forged("line break behind it", _signature("with a newline behind it", lambda text: text + "\n")),

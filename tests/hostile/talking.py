@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from crabnet.domain.state import Outcome
@@ -103,6 +104,12 @@ def _unsigned(stranger: Stranger) -> Sent:
     return edit(raw, "meta.signature", "A" * 86)
 
 
+@made("a sound seed with a field `envelopes` beside `meta`, whose text does not begin like a fork proof")
+def _proof_like(stranger: Stranger) -> Sent:
+    value = json.loads(stranger.small_seed().raw)
+    return resign(stranger.signer, json.dumps({**value, "envelopes": []}).encode())
+
+
 @made("a sound proof that its author forked its feed, for which nobody asked")
 def _proof(stranger: Stranger) -> Sent:
     one = stranger.small_seed().raw
@@ -153,6 +160,7 @@ TALK = Group(
         _parts("too many buckets", Kind.FEED_HEADS, "65 buckets", heads=[], buckets=[["0", []]] * 65),
         _parts("served from 0", Kind.FEED_HEADS, "an answer from 0", heads=[], served=[["a", 0, 1]]),
         _parts("served below 0", Kind.FEED_HEADS, "an answer up to -1", heads=[], served=[["a", 1, -1]]),
+        _parts("served backwards", Kind.FEED_HEADS, "an answer from 9 to 7", heads=[], served=[["a", 9, 7]]),
         _parts("too many served", Kind.FEED_HEADS, "65 answers", heads=[], served=[["a", 1, 1]] * 65),
         _parts("wants no bucket", Kind.FEED_REQUEST, "a wish for the bucket `G`", wants=[], buckets=["G"]),
         _parts("wants a numbered bucket", Kind.FEED_REQUEST, "a number for a bucket", wants=[], buckets=[1]),
@@ -162,6 +170,7 @@ TALK = Group(
         _request("too many wants", "17 wants", [["a", 1, 64]] * 17),
         _request("want from 0", "a want from 0", [["a", 0, 64]]),
         _request("want up to 0", "a want up to 0", [["a", 1, 0]]),
+        _request("want that ends before it begins", "a want from 9 to 8", [["a", 9, 8]]),
         _request("want of one end", "a want without an end", [["a", 1]]),
         _request("want of text", "a want from text", [["a", "1", 64]]),
         _request("want of nobody", "a want without an author", [["", 1, 64]]),
@@ -178,6 +187,7 @@ TALK = Group(
         _prune("prune of nobody", "an author without a name", [""]),
         _prune("prune of a number", "a number for an author", [1]),
         _prune("prune of too many", "300 authors", ["a"] * 300),
+        Row("seed with envelopes", _proof_like, R.MALFORMED),
         Row("proof unasked", _proof, R.UNSOLICITED, Outcome.IGNORED),
     ],
 )

@@ -148,6 +148,8 @@ STRUCTURE = Group(
         _bad("NUL behind it", _whole("a NUL behind it", lambda raw: raw + b"\x00")),
         _bad("a comma behind it", _whole("`,` behind it", lambda raw: raw + b",")),
         _not_whole("in an array", _whole("inside `[]`", lambda raw: b"[" + raw + b"]")),
+        _not_whole("a space in front", _whole("a space in front", lambda raw: b" " + raw)),
+        _not_whole("a line break in front", _whole("a newline in front", lambda raw: b"\r\n" + raw)),
         _bad("key twice, same value", text(PRICE, PRICE * 2)),
         _bad("key twice, other value", text(PRICE, b'"min_price":9,' + PRICE)),
         _bad("key twice, escaped", text(PRICE, b'"\\u006din_price":9,' + PRICE)),

@@ -9,22 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Raw, structs
 
-from crabnet.domain.model import SeedStatus
+from crabnet.core.records import EnvelopeRecord, decode_frame, encode_record, frame_of
+from crabnet.domain.model import Progress, SeedStatus
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
+from crabnet.limits import CHECKPOINT_ROW_BYTES_MAX
+from crabnet.node.importing import import_entries
 from crabnet.node.node import Node
 from crabnet.operator.fsck import Examination, examine, fsck_lock
 from crabnet.operator.repair import apply_pending, prepare
 from crabnet.operator.transfer import ImportTotals
+from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from crabnet.storage.checkpoint import Condition
 from crabnet.storage.files import RealFiles
 from crabnet.storage.journal import HEADER_BYTES, seal_header
 from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole
 from crabnet.storage.recovery import Action, cells, decide
 from tests.faults.seam import Fault, FaultyFiles, KilledError
 from tests.operator.support import START_MS, Clock, publish, settings_of, verify, whole_job, work
-from tests.support.envelopes import Author
+from tests.support.envelopes import NOW_S, Author
 from tests.support.nodes import NodeProcess, crabnet, quiet
 
 FILES = RealFiles()
@@ -51,8 +57,6 @@ def seeds_of(data_dir: Path, **flags: str | bool) -> dict[str, SeedStatus]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    from crabnet.node.importing import import_entries
-
     data_dir = tmp_path_factory.mktemp("fsck") / "data"
     for number in range(4):
         stranger = Author(f"stranger {number}")
@@ -157,8 +161,6 @@ def test_what_is_behind_the_damage_and_proved_by_signature_comes_back(made: Made
 
 
 def test_envelopes_that_wait_come_back_once_the_missing_one_has_come(made: Made, tmp_path: Path) -> None:
-    from crabnet.node.importing import import_entries
-
     data_dir = copy_of(made, tmp_path)
     missing = json.loads(bytes(frame_payload(segments(data_dir)[1])))[0][1]
     broken_in_the_middle(data_dir)
@@ -181,8 +183,6 @@ def frame_payload(segment: Path) -> bytes:
 
 
 def test_whole_envelopes_in_a_damaged_frame_are_saved(tmp_path: Path) -> None:
-    from crabnet.node.importing import import_entries
-
     data_dir = tmp_path / "data"
     authors = [Author(f"one frame {number}") for number in range(3)]
     raws = [author.say(Kind.SEED_CREATED, {"seed": author.seed()}).raw for author in authors]
@@ -448,3 +448,36 @@ def test_something_else_in_the_place_of_a_file_is_named(made: Made, tmp_path: Pa
         assert (done.returncode, done.stdout) == (5, "")
         assert str(place) in done.stderr
     assert crabnet("seed", "list", *quiet(data_dir)).returncode in {5, 6}
+
+
+def test_content_of_which_no_checkpoint_can_be_made_is_found(tmp_path: Path) -> None:
+    """A node would start on it, and stop at its next checkpoint."""
+    author = Author("author")
+    raws: list[bytes] = []
+
+    async def fill(node: Node) -> None:
+        seed = author.seed(description="\U0001f600" * 60_000, rules="\U0001f600" * 60_000)
+        published = author.say(Kind.SEED_CREATED, {"seed": seed})
+        bid: JsonObject = {"id": author.next_object_id(), "seed_id": seed["id"], "rests_on": published.meta.id}
+        bid |= {"bidder": author.id, "price": 1, "created_at": NOW_S}
+        raws.extend((published.raw, author.say(Kind.BID_SUBMITTED, {"bid": bid}).raw))
+        await import_entries(node, raws, [])
+
+    work(tmp_path, fill)
+    assert looked_at(tmp_path).report.healthy
+    (record,) = decode_frame(_last_frame(tmp_path))[-1:]
+    assert isinstance(record, EnvelopeRecord)
+    [event] = record.events
+    progress = Progress(note="x" * (CHECKPOINT_ROW_BYTES_MAX - 100_000))
+    made_up = structs.replace(record, events=(structs.replace(event, progress=progress, adds=False),), raw=Raw(raws[1]))
+    with Ledger.open(tmp_path, files=FILES, now_ms=START_MS, role=LockRole.COMMAND) as ledger:
+        ledger.append(frame_of([encode_record(made_up)]))
+    report = looked_at(tmp_path).report
+    assert (report.opens, report.healthy) == (True, False)
+    [damage] = report.damages
+    assert "checkpoint" in damage
+
+
+def _last_frame(data_dir: Path) -> bytes:
+    with Ledger.open(data_dir, files=FILES, now_ms=START_MS, role=LockRole.COMMAND) as ledger:
+        return list(ledger.frames_after(0))[-1].payload

@@ -22,9 +22,9 @@ TTL_S = 43_200
 SKEW_S = 300
 
 
-def resealed(raw: bytes, name: str = "alice", **meta: Any) -> bytes:
-    """The envelope with other ``meta`` fields, with the right id and signature for them."""
-    value = json.loads(raw)
+def resealed(raw: bytes, name: str = "alice", *, _beside: JsonObject | None = None, **meta: Any) -> bytes:
+    """The envelope with other ``meta`` fields, and others beside it, with the right id and signature for them."""
+    value = {**json.loads(raw), **(_beside or {})}
     for field, item in meta.items():
         field = field.rstrip("_")
         if item is ...:
@@ -60,7 +60,9 @@ _REJECT = Outcome.REJECTED
 _IGNORE = Outcome.IGNORED
 DEFECTS = {
     "no bytes": Defect(2, Reason.EMPTY, _REJECT, b""),
-    "too large": Defect(2, Reason.TOO_LARGE, _REJECT, RAW + b" " * limits.ENVELOPE_BYTES_MAX),
+    "too large with its white space": Defect(2, Reason.TOO_LARGE, _REJECT, RAW + b" " * limits.ENVELOPE_BYTES_MAX),
+    "white space in front": Defect(3, Reason.MALFORMED, _REJECT, b" " + RAW),
+    "line break in front": Defect(3, Reason.MALFORMED, _REJECT, b"\n" + RAW),
     "no json": Defect(3, Reason.MALFORMED, _REJECT, RAW[:-1]),
     "key twice": Defect(3, Reason.MALFORMED, _REJECT, RAW.replace(b'"seq":1,', b'"seq":1,"seq":1,')),
     "no meta": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta", ...)),
@@ -70,6 +72,14 @@ DEFECTS = {
     "payload a string": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "payload", "{}")),
     "no id": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.id", ...)),
     "empty id": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.id", "")),
+    "id of 129 characters": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.id", "a" * 129)),
+    "signature of 8193 characters": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.signature", "A" * 8193)),
+    "signature a number": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.signature", 1)),
+    "namespace null": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.ns", None)),
+    "seq null": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.seq", None)),
+    "seq a boolean": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.seq", True)),
+    "version a boolean": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.v", True)),
+    "begins like a fork proof": Defect(4, Reason.MALFORMED, _REJECT, resealed(RAW, _beside={"envelopes": []})),
     "no from": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.from", ...)),
     "no kind": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.kind", ...)),
     "no ts": Defect(4, Reason.MALFORMED, _REJECT, edit(RAW, "meta.ts", ...)),
@@ -88,6 +98,10 @@ DEFECTS = {
     "version null": Defect(5, Reason.MISSING_SIGNATURE, _REJECT, edit(RAW, "meta.v", None)),
     "version 1": Defect(5, Reason.UNSUPPORTED_VERSION, _IGNORE, resealed(RAW, v=1)),
     "version 3": Defect(5, Reason.UNSUPPORTED_VERSION, _IGNORE, resealed(RAW, v=3)),
+    "version 3 with other forms": Defect(
+        5, Reason.UNSUPPORTED_VERSION, _IGNORE, edit(edit(RAW, "meta.v", 3), "meta.signature", "A" * 8192)
+    ),
+    "version 3 without a place": Defect(5, Reason.UNSUPPORTED_VERSION, _IGNORE, resealed(RAW, v=3, seq=..., alg=...)),
     "empty signature": Defect(5, Reason.MISSING_SIGNATURE, _REJECT, edit(RAW, "meta.signature", "")),
     "null signature": Defect(5, Reason.MISSING_SIGNATURE, _REJECT, edit(RAW, "meta.signature", None)),
     "no signature": Defect(5, Reason.MISSING_SIGNATURE, _REJECT, edit(RAW, "meta.signature", ...)),
@@ -107,6 +121,8 @@ DEFECTS = {
     "talk with seq": Defect(10, Reason.MALFORMED, _REJECT, resealed(RAW, kind="NodeHello")),
     "talk with prev": Defect(10, Reason.MALFORMED, _REJECT, resealed(RAW, kind="FeedHeads", seq=0, prev="a" * 64)),
     "wrong id": Defect(10, Reason.WRONG_ID, _REJECT, edit(RAW, "meta.id", "a" * 64)),
+    "id of 63 digits": Defect(10, Reason.WRONG_ID, _REJECT, edit(RAW, "meta.id", plain().meta.id[:-1])),
+    "id of 128 characters": Defect(10, Reason.WRONG_ID, _REJECT, edit(RAW, "meta.id", "a" * 128)),
     "upper-case id": Defect(10, Reason.WRONG_ID, _REJECT, edit(RAW, "meta.id", plain().meta.id.upper())),
     "payload changed": Defect(10, Reason.WRONG_ID, _REJECT, edit(RAW, "payload.seed.reward", 11)),
     "unknown algorithm": Defect(11, Reason.UNKNOWN_ALGORITHM, _REJECT, resealed(RAW, alg="ml-dsa-65")),
@@ -119,6 +135,7 @@ DEFECTS = {
     "no key id": Defect(4, Reason.MALFORMED, _REJECT, resealed(RAW, key_id=...)),
     "signed by another": Defect(12, Reason.BAD_SIGNATURE, _REJECT, resealed(RAW, "bob")),
     "in another's name": Defect(12, Reason.BAD_SIGNATURE, _REJECT, resealed(RAW, from_=BOB.node_id, key_id=BOB.key_id)),
+    "signature of 8192 characters": Defect(12, Reason.BAD_SIGNATURE, _REJECT, edit(RAW, "meta.signature", "A" * 8192)),
     "short signature": Defect(12, Reason.BAD_SIGNATURE, _REJECT, edit(RAW, "meta.signature", "AAAA")),
 }
 

@@ -8,6 +8,7 @@ import re
 import uuid
 from base64 import urlsafe_b64encode
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from crabnet import limits
 from crabnet.domain.lifecycle import RULES, TRANSITIONS
 from crabnet.domain.model import (
     RANK,
+    Acknowledgement,
     Bid,
     Claim,
+    Fact,
     FactKind,
     OutputFile,
     Run,
@@ -34,14 +37,15 @@ from crabnet.domain.model import (
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.admission import IGNORED, AdmissionPolicy
+from crabnet.protocol.canonical import JsonValue
 from crabnet.protocol.envelope import FEED_KINDS, EnvelopeMeta, Kind
-from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.fragment_wire import CHUNK_BYTES
 from crabnet.protocol.identity import Signer
-from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of
+from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of, settlement_fact
 from crabnet.settings import Settings
 from tests.protocol.test_admission import DEFECTS
 from tests.support.envelopes import admitted
+from tests.support.facts import CREATOR, Scribe, observe, state_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 
@@ -141,8 +145,10 @@ def test_the_rules_are_those_of_the_code() -> None:
 
 def test_the_ranks_are_those_of_the_code() -> None:
     text = " ".join(section("10 Lifecycle").split())
-    assert "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5" in text
-    assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5]
+    assert (
+        "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5, Disputed 6" in text
+    )
+    assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5, 6]
 
 
 def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
@@ -153,6 +159,8 @@ def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
 def bound(schema: dict[str, Any]) -> str:
     """The bound of a field as the page writes it."""
     schema = schema.get("anyOf", [schema])[0]
+    if "pattern" in schema:
+        return '64 hex digits or `""`'
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if (low, high) == (1, limits.NODE_ID_CHARS_MAX):
         return ""
@@ -167,17 +175,19 @@ def bound(schema: dict[str, Any]) -> str:
 
 
 REQUIRED_ON_RECEIPT = {"claim_id", "created_at"}
-"""What the baseline leaves out of results, and a signed result must have."""
+"""What the baseline leaves out of results, and a signed result must have; ``rests_on`` is that for all."""
 
 
-@pytest.mark.parametrize("body", [Seed, Bid, Claim, Run, TaskResult, OutputFile, Termination, SettledSeed])
+@pytest.mark.parametrize(
+    "body", [Seed, Bid, Claim, Run, TaskResult, OutputFile, Termination, SettledSeed, Acknowledgement]
+)
 def test_the_fields_are_those_of_the_code(body: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(body)["$defs"][body.__name__]
     rows = described(table(section(body.__name__), "field", "type", "required", "bound"))
     assert list(rows) == list(schema["properties"])
     for name, (required, stated) in rows.items():
         is_result = body is TaskResult and name in REQUIRED_ON_RECEIPT
-        assert required is (name in schema["required"] or is_result), name
+        assert required is (name in schema["required"] or is_result or name == "rests_on"), name
         if not (body is TaskResult and name in {"seed_id", "worker"}):
             assert stated == bound(schema["properties"][name]), name
 
@@ -186,6 +196,62 @@ def test_the_head_of_an_envelope_has_the_fields_of_the_code() -> None:
     rows = table(section("4 Envelope"), "`meta` field", "type", "bound")
     names = {field.encode_name for field in msgspec.structs.fields(EnvelopeMeta)}
     assert {row[0].strip("`") for row in rows} == names
+
+
+def test_what_step_4_demands_of_the_head_is_what_the_code_demands() -> None:
+    rows = table(section("4 Envelope"), "`meta` field", "type", "bound at step 4")
+    for name, schema in msgspec.json.schema(EnvelopeMeta)["$defs"]["EnvelopeMeta"]["properties"].items():
+        (row,) = [row for row in rows if row[0] == f"`{name}`"]
+        types = [choice["type"] for choice in schema.get("anyOf", [schema])]
+        assert row[1] == " or ".join(types), name
+        assert row[2] == ("1–128" if name in {"id", "from"} else "≥ 0" if "minimum" in schema else bound(schema)), name
+
+
+@pytest.mark.parametrize("row", table(section("SettledSeed"), "`status`", "while the seed is"), ids=" ".join)
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_what_becomes_of_a_settlement_without_a_field_is_on_the_page(row: list[str], attempt: int) -> None:
+    outcomes, statuses = (cell.replace("`", "").replace(",", " or").split(" or ") for cell in row[:2])
+    for outcome, status in product(map(SeedStatus, outcomes), map(SeedStatus, statuses)):
+        for field, cell in zip(("claim_id", "result_id", "attempt"), row[2:], strict=True):
+            scribe, named = told_until(status, attempt)
+            state = state_of(scribe.facts)
+            seed_id = scribe.facts[0].seed_id
+            assert state.records[seed_id].progress.status is status
+            decision = observe(state, settled_without(scribe, seed_id, outcome, {**named, field: None}))
+            reasons = re.findall(r"`(\w+)`", cell)
+            counts = cell == "counts" or (cell.startswith("counts in attempt 1") and attempt == 1)
+            assert (decision.outcome is Outcome.ACCEPTED) == counts, (outcome, status, field)
+            if not counts:
+                assert reasons == [decision.reason], (outcome, status, field)
+
+
+def told_until(status: SeedStatus, attempt: int) -> tuple[Scribe, dict[str, JsonValue]]:
+    """The facts of a seed up to a status in its first or second attempt, and what a settlement should name then."""
+    scribe = Scribe()
+    seed_id = scribe.seed().key
+    bid_id = scribe.bid(seed_id).key
+    named: dict[str, JsonValue] = {"attempt": attempt}
+    for number in range(1, 1 if status is SeedStatus.OPEN else attempt + 1):
+        named = {"claim_id": scribe.claim(seed_id, bid_id, attempt=number).key, "attempt": number}
+        scribe.now_s += 20
+        if number < attempt or status is SeedStatus.FORFEITED:
+            scribe.settle(seed_id, SeedStatus.FORFEITED, str(named["claim_id"]), attempt=number)
+        elif status in {SeedStatus.RUNNING, SeedStatus.DONE}:
+            scribe.started(seed_id, str(named["claim_id"]))
+            if status is SeedStatus.DONE:
+                named["result_id"] = scribe.result(seed_id, str(named["claim_id"])).key
+    return scribe, named
+
+
+def settled_without(scribe: Scribe, seed_id: str, outcome: SeedStatus, named: dict[str, JsonValue]) -> Fact:
+    """The fact that a ``SettledSeed`` with these fields states, as it is read from the wire."""
+    settled = msgspec.convert({"id": seed_id, "status": outcome.value, **without_nulls(named)}, SettledSeed)
+    seq = 1 + sum(fact.author == CREATOR for fact in scribe.facts)
+    return settlement_fact(settled, scribe.next_id(CREATOR), author=CREATOR, seq=seq, ts=scribe.now_s)
+
+
+def without_nulls(named: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {field: value for field, value in named.items() if value is not None}
 
 
 def test_the_kinds_are_those_of_the_code() -> None:
@@ -235,7 +301,6 @@ NUMBERS = {
     ],
     "NodeHello": [limits.SYNC_HEADS_PER_MESSAGE_MAX, limits.SYNC_WANTS_PER_MESSAGE_MAX],
     "7 Feeds": [
-        FEED_WINDOW_ENTRIES,
         limits.PARKED_ENVELOPES_PER_FEED_MAX,
         limits.PARKED_ENVELOPES_MAX,
         limits.PARKED_BYTES_MAX // 2**20,
@@ -264,10 +329,8 @@ NUMBERS = {
         limits.AUTHOR_HISTORY_BURST,
     ],
     "10 Lifecycle": [
-        limits.ORPHAN_FACTS_MAX,
-        limits.ORPHAN_FACTS_PER_AUTHOR_MAX,
-        limits.WAITING_FACTS_PER_SEED_MAX,
         limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
+        limits.WORK_PER_AUTHOR_PER_STEP_MAX,
         limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
         limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
     ],

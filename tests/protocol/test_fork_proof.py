@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import rfc8785
 
 from crabnet.errors import Reason
 from crabnet.limits import FORK_PROOF_BYTES_MAX
@@ -32,26 +33,29 @@ def twice(name: str = "forger", common: int = 0, namespace: str = "default") -> 
 
 
 def document(one: bytes, other: bytes, **changes: Any) -> bytes:
-    fields = {"envelopes": [json.loads(one), json.loads(other)], "format": "crabnet-fork-proof", "version": 1}
-    return json.dumps({**fields, **changes}).encode()
+    fields: dict[str, Any] = {
+        "envelopes": [json.loads(one), json.loads(other)],
+        "format": "crabnet-fork-proof",
+        "version": 1,
+    }
+    return rfc8785.dumps({**fields, **changes})
 
 
 @pytest.mark.parametrize("common", [0, 4])
 @pytest.mark.parametrize("namespace", ["default", "market"])
 def test_two_envelopes_for_one_place_prove_a_fork(common: int, namespace: str) -> None:
     lower, higher = twice(common=common, namespace=namespace)
-    for raw in (document_of(lower.raw, higher.raw), document(higher.raw, lower.raw)):
-        evidence = verify_proof(raw)
-        assert (evidence.meta, evidence.higher.envelope.meta) == (lower.meta, higher.meta)
-        assert evidence.same_parent
-        assert evidence.document() == document_of(lower.raw, higher.raw)
-        assert verify_proof(evidence.document()) == evidence
+    evidence = verify_proof(document_of(lower.raw, higher.raw))
+    assert (evidence.meta, evidence.higher.envelope.meta) == (lower.meta, higher.meta)
+    assert evidence.same_parent
+    assert evidence.document() == document_of(lower.raw, higher.raw)
 
 
 def test_branches_behind_the_fork_prove_it_too() -> None:
     one, other = Author("forger"), Author("forger")
     said(one, "a"), said(other, "b")
-    evidence = verify_proof(document(said(one, "c").raw, said(other, "c").raw))
+    lower, higher = sorted((said(one, "c"), said(other, "c")), key=lambda envelope: envelope.meta.id)
+    evidence = verify_proof(document(lower.raw, higher.raw))
     assert not evidence.same_parent
 
 
@@ -67,7 +71,22 @@ HELLO = Author("forger")
 HELLO.seq = -1
 TALK = HELLO.say(Kind.NODE_HELLO, {"identity": {"node_id": HELLO.id}})
 
+PROOF = document_of(ONE.raw, OTHER.raw)
 REFUSED: dict[str, tuple[bytes, Reason]] = {
+    "the higher id first": (document_of(OTHER.raw, ONE.raw), Reason.MALFORMED),
+    "a line break behind it": (PROOF + b"\n", Reason.MALFORMED),
+    "white space in front": (b" " + PROOF, Reason.MALFORMED),
+    "white space within": (PROOF.replace(b'"version":1', b'"version": 1'), Reason.MALFORMED),
+    "white space between the envelopes": (
+        PROOF.replace(ONE.raw + b",", ONE.raw + b", "),
+        Reason.MALFORMED,
+    ),
+    "an envelope not canonical": (document_of(ONE.raw[:-1] + b" }", OTHER.raw), Reason.MALFORMED),
+    "keys in another order": (
+        b'{"version":1,' + PROOF.removeprefix(b"{").removesuffix(b',"version":1}') + b"}",
+        Reason.MALFORMED,
+    ),
+    "a field more": (document(ONE.raw, OTHER.raw, more=1), Reason.MALFORMED),
     "the same envelope twice": (document(ONE.raw, ONE.raw), Reason.DUPLICATE),
     "two authors": (document(ONE.raw, FOREIGN.raw), Reason.UNAUTHORISED),
     "two places": (document(ONE.raw, LATER.raw), Reason.GAP),
@@ -107,17 +126,12 @@ def test_everything_else_is_refused_by_name(name: str) -> None:
     assert refused.value.detail
 
 
-def test_no_single_changed_byte_leaves_another_proof() -> None:
-    """Whoever alters a proof on its way has none, or the same one."""
-    whole = document_of(ONE.raw, OTHER.raw)
-    good = verify_proof(whole)
-    for at in range(0, len(whole), 7):
-        altered = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
-        try:
-            evidence = verify_proof(altered)
-        except ProofRefusedError:
-            continue
-        assert evidence.document() == good.document()
+def test_no_changed_byte_leaves_a_proof() -> None:
+    """Whoever alters a proof on its way has none."""
+    for at in range(0, len(PROOF), 7):
+        altered = PROOF[:at] + bytes([PROOF[at] ^ 1]) + PROOF[at + 1 :]
+        with pytest.raises(ProofRefusedError):
+            verify_proof(altered)
 
 
 def test_stored_envelopes_of_a_place_give_the_pair_that_decides() -> None:

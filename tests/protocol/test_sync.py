@@ -13,7 +13,7 @@ from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.payloads import PayloadRefusedError
-from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Talk, Want, payload_of, talk_of
+from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Served, Talk, Want, payload_of, talk_of
 from tests.protocol.test_canonical import VALUES
 from tests.support.envelopes import NOW_S, admitted, signer
 
@@ -36,6 +36,7 @@ def said(kind: Kind, payload: JsonObject) -> Envelope:
         Hello(NodeIdentity(ALICE.node_id, "alias", "crabnet/1"), "challenge", "echo"),
         Heads([]),
         Heads([Head("a", 1, ID), Head("b", 2**53 - 1, ID)]),
+        Heads([], served=[Served("a", 9, 8), Served("b", 9, 9)]),
         Request([Want("a", 1, 1), Want("b", 3, 99)]),
     ],
     ids=lambda talk: type(talk).__name__,
@@ -72,6 +73,8 @@ REFUSED: list[tuple[Kind, Any, Reason]] = [
     (Kind.FEED_HEADS, {"heads": [["a", 1, ID]] * (limits.SYNC_HEADS_PER_MESSAGE_MAX + 1)}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 0, 1]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, True]]}, Reason.MALFORMED),
+    (Kind.FEED_REQUEST, {"wants": [["a", 1, 1], ["a", 9, 8]]}, Reason.MALFORMED),
+    (Kind.FEED_HEADS, {"heads": [], "served": [["a", 9, 7]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, 1]] * (limits.SYNC_WANTS_PER_MESSAGE_MAX + 1)}, Reason.MALFORMED),
 ]
 

@@ -6,10 +6,12 @@ slow; what it holds is told, sent, served and acknowledged only then.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from crabnet import limits
 from crabnet.core.commands import Answered, Input, Operation, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
@@ -19,11 +21,13 @@ from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.node.framing import Batch, Framing
 from crabnet.node.risk_mark import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
 from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.sim.disk import CutError, MemoryFiles
@@ -39,6 +43,15 @@ class _Waiting(NamedTuple):
 
     effects: Effects
     acknowledge: bool
+
+
+def _framed(waiting: list[_Waiting]) -> Iterator[Batch[_Waiting]]:
+    """Effects as the frames of the journal that they become."""
+    framing: Framing[_Waiting] = Framing(limits.FRAME_BYTES_TARGET)
+    for each in waiting:
+        framing.put(each.effects, each)
+    while framing:
+        yield framing.take()
 
 
 class Observer(Protocol):
@@ -170,12 +183,15 @@ class SimNode:
             self.disk.kill()
 
     def _cut_in_append(self, ledger: Ledger) -> None:
-        """The power goes while the frame under way is being written or synced."""
-        records = [record for waiting in self._in_flight for record in waiting.effects.records]
-        if records:
+        """The power goes while one of the frames under way is being written or synced."""
+        frames = [frame_of(batch.records) for batch in _framed(self._in_flight) if batch.records]
+        if frames:
+            cut = self.world.rng.randrange(len(frames)) if len(frames) > 1 else 0
+            for frame in frames[:cut]:
+                ledger.append(frame)
             self.disk.cut_after(1)
             try:
-                ledger.append(frame_of(records))
+                ledger.append(frames[cut])
             except CutError:
                 return
 
@@ -315,29 +331,38 @@ class SimNode:
             self._commit()
 
     def _commit(self) -> None:
-        """Group commit: one frame for all that waited, then what it asks for."""
+        """Group commit: one frame for all that waited, or several, then what it asks for."""
         ledger = self.ledger
-        batch, self._in_flight = self._in_flight, []
-        if ledger is None or not batch:
+        waiting, self._in_flight = self._in_flight, []
+        if ledger is None or not waiting:
             return
-        records = [record for waiting in batch for record in waiting.effects.records]
-        if records:
-            frame = frame_of(records)
-            ledger.append(frame)
-            self.history.add(frame, [effects for effects, _ in batch])
-        for effects, acknowledge in batch:
-            for observer in self.world.observers:
-                observer.durable(self, effects)
-            if acknowledge:
-                for place in effects.places:
-                    self.acknowledged.append((place.row.author, place.row.seq, place.row.envelope_id))
-                    for observer in self.world.observers:
-                        observer.acknowledged(self, place)
-            if self.keep_notices:
-                self.notices += effects.notices
-            self._carry_out(effects)
+        frames: dict[FramePosition, bytes] = {}
+        for batch in _framed(waiting):
+            if batch.records:
+                frame = frame_of(batch.records)
+                position = ledger.append(frame)
+                batch.written(position)
+                frames[position] = frame
+            for durable, _ in batch.whole:
+                self.history.add(durable, frames)
+            for _, each in batch.whole:
+                self._release(each)
         if not self.world.observers:
             self._check_final()
+
+    def _release(self, waiting: _Waiting) -> None:
+        """Effects are durable: they are told, acknowledged and carried out."""
+        effects = waiting.effects
+        for observer in self.world.observers:
+            observer.durable(self, effects)
+        if waiting.acknowledge:
+            for place in effects.places:
+                self.acknowledged.append((place.row.author, place.row.seq, place.row.envelope_id))
+                for observer in self.world.observers:
+                    observer.acknowledged(self, place)
+        if self.keep_notices:
+            self.notices += effects.notices
+        self._carry_out(effects)
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:

@@ -51,8 +51,9 @@ TIGHT: dict[str, int] = {
     "FORK_WANTS_MAX": 8,
     "NAMED_WANTS_MAX": 16,
     "SETTLED_AT_ONCE_MAX": 2,
+    "FRAME_BYTES_TARGET": 3_000,
 }
-"""Bounds of memory that a small run reaches, so that what happens then is simulated, too."""
+"""Bounds that a small run reaches, so that what happens then is simulated, too."""
 
 
 @contextmanager

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from crabnet import limits
-from crabnet.core.effects import Effects, Serve, ServeNamed, ServeProof
+from crabnet.core.effects import Serve, ServeNamed, ServeProof
 from crabnet.core.held import HeldRow, MemoryHeld
 from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of, held_row, stated_by
+from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission
 from crabnet.protocol.feed import Feed
 from crabnet.protocol.fork_proof import choose_pair
+from crabnet.storage.journal import FramePosition
 
 
 class _Entry(NamedTuple):
@@ -67,13 +69,11 @@ class Stored:
             self.held.add(row, envelope.raw)
             self._enter(row, frame, record_no)
 
-    def add(self, frame: bytes, batch: list[Effects]) -> None:
-        """A frame is durable: know what its effects say of it."""
-        base = 0
-        for effects in batch:
-            for place in effects.places:
-                self._enter(place.row, frame, base + place.record_no)
-            base += len(effects.records)
+    def add(self, durable: Durable, frames: Mapping[FramePosition, bytes]) -> None:
+        """Effects are durable in these frames: know what they say of them."""
+        for place in durable.effects.places:
+            position, record_no = durable.place(place.record_no)
+            self._enter(place.row, frames[position], record_no)
 
     def _enter(self, row: HeldRow, frame: bytes, record_no: int) -> None:
         self._rows[row.envelope_id] = row

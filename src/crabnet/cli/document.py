@@ -34,8 +34,9 @@ _JSON: Final = {
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
-    "seed show": '`{"seed": Seed, "bids": […], "claims": […], "runs": […], "results": […], "settlements": […],'
-    ' "local_run": Run here or null}`; with `--follow` one such object a line for each change',
+    "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
+    ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
+    " `next` is where `--after` goes on; with `--follow` one such object a line for each change",
     "audit proof": (
         'one object a line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds", "ts",'
         ' "proof"}`, `proof` being the document itself'

@@ -64,7 +64,7 @@ def _show(before: FsckReport, after: FsckReport, totals: ImportTotals | None) ->
     for notice in before.notices:
         write(f"no obstacle: {plain(notice)}\n")
     if before.opens and totals is None and not before.repair:
-        words = "healthy" if before.healthy else "a node starts on it, but not all of its history is readable"
+        words = "healthy" if before.healthy else "a node starts on it, but something is wrong"
         write(f"{words}: {before.seeds_kept} tasks up to frame {before.kept_lsn}\n")
         return
     if before.obstacle:

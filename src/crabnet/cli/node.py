@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -45,11 +46,32 @@ def peers(context: click.Context) -> None:
 
 
 @click.command("id", cls=Command)
+@click.argument("action", type=click.Choice(["renew"]), required=False)
 @click.pass_context
-def identity(context: click.Context) -> None:
-    """Show who this node is: node id and public key."""
+def identity(context: click.Context, action: str | None) -> None:
+    """Show who this node is: node id and public key.
+
+    With "renew": make a new identity in the same data dir. That is the way on for a node whose feed has ended because
+    its key signed two envelopes for one place. What is held stays, the old key is kept. No node may run meanwhile.
+    """
+    if action is not None:
+        _renew(context)
+        return
     result = state_of(context).perform("id", {})
     write(json_line(result) if state_of(context).json else table(result))
+
+
+def _renew(context: click.Context) -> None:
+    from crabnet.operator.renewal import renew
+    from crabnet.storage.files import RealFiles
+
+    state = state_of(context)
+    done = renew(RealFiles(), state.settings, time.time_ns() // 1_000_000)
+    if state.json:
+        write(json_line({"node_id": done.node_id, "former": done.former, "end": done.end, "key_kept": done.key_kept}))
+        return
+    write(f"new identity {done.node_id}\n")
+    note(f"the feed of {plain(done.former)} ended before {done.end}; its key is kept in {plain(done.key_kept)}")
 
 
 @click.command("listen", cls=Command, settings_shown=True, holds_signals=True)

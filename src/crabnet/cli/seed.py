@@ -14,7 +14,14 @@ from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
-from crabnet.limits import EXECUTION_PICK_UP_MS_DEFAULT, INTEGER_MAX, SEED_LIST_MAX, TIMEOUT_MS_MAX
+from crabnet.limits import (
+    EXECUTION_PICK_UP_MS_DEFAULT,
+    INTEGER_MAX,
+    SEED_LIST_MAX,
+    SEED_ROWS_DEFAULT,
+    SEED_ROWS_MAX,
+    TIMEOUT_MS_MAX,
+)
 
 PAGE_SEEDS: Final = SEED_LIST_MAX
 """Seeds asked for at a time; fewer when their answer would be too long."""
@@ -202,29 +209,53 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
 @click.command("show", cls=Command)
 @click.argument("seed_id")
 @click.option("--follow", "following", is_flag=True, help="Go on until the task is over: a line for each change.")
+@click.option(
+    "--limit",
+    type=WholeNumber(1, INTEGER_MAX),
+    help=f"Most bids shown; default: {SEED_ROWS_DEFAULT}.",
+)
+@click.option("--after", metavar="ID", help="Only bids behind this one: the next page.")
 @click.pass_context
-def show_(context: click.Context, seed_id: str, following: bool) -> None:
-    """Show a task with its bids, claims, runs, results and settlements.
+def show_(context: click.Context, seed_id: str, following: bool, limit: int | None, after: str | None) -> None:
+    """Show a task: its bids, and the claims, runs, results, settlements and acknowledgements that count.
 
     With `--follow` (and `--json`) prints one line (one object) now and for each change, until the task is accepted,
     rejected, expired or withdrawn. That needs a running node, unless the task is over.
     """
+    if following and (limit is not None or after is not None):
+        raise UsageError("--follow shows no pages: leave out --limit and --after", Reason.INVALID_ARGUMENT)
     if following:
         for shown in follow(state_of(context), seed_id):
             write(json_line(shown) if state_of(context).json else progress_line(shown) + "\n")
         return
-    result = state_of(context).perform("seed.show", {"seed_id": seed_id})
+    shown = _shown(context, seed_id, SEED_ROWS_DEFAULT if limit is None else limit, after)
     if state_of(context).json:
-        write(json_line(result))
+        write(json_line(shown))
         return
-    write(table(as_object(result, "seed")))
-    here = as_object(result).get("local_run")
+    write(table(as_object(shown, "seed")))
+    here = shown.get("local_run")
     if here is not None:
         write("\nrun on this node\n" + "".join(f"  {row}\n" for row in table(here).splitlines()))
-    for name in ("bids", "claims", "runs", "results", "settlements"):
-        for item in as_list(result, name):
+    for name in ("claims", "runs", "results", "settlements", "acknowledgements", "bids"):
+        for item in as_list(shown, name):
             write(f"\n{name.removesuffix('s')} {as_text(item, 'id')}\n")
             write("".join(f"  {row}\n" for row in table(item, skip=frozenset({"id", "seed_id"})).splitlines()))
+    if shown.get("next") is not None:
+        note(f"more: crabnet seed show {plain(seed_id)} --after {as_text(shown, 'next')}")
+
+
+def _shown(context: click.Context, seed_id: str, limit: int, after: str | None) -> dict[str, JsonValue]:
+    """The answer of ``seed.show``, with as many pages put together as ``limit`` bids take."""
+    perform = state_of(context).perform
+    bids: list[JsonValue] = []
+    following: JsonValue = after
+    while True:
+        wanted = min(SEED_ROWS_MAX, limit - len(bids))
+        shown = as_object(perform("seed.show", {"seed_id": seed_id, "limit": wanted, "after": following}))
+        bids += as_list(shown, "bids")
+        following = shown.get("next")
+        if following is None or len(bids) >= limit:
+            return {**shown, "bids": bids}
 
 
 def _row(seed_view: JsonValue) -> str:

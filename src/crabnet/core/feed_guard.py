@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.protocol.feed import Feed, Feeds
+from crabnet.protocol.fragments import source_group
 from crabnet.protocol.sync import Head
 
 
@@ -22,11 +26,19 @@ class Cleared(NamedTuple):
     adopted_from: str
 
 
-class _Claim(NamedTuple):
-    """A peer's word, not yet proved by an envelope, that our feed is longer or other than we know."""
+class _Word(Struct):
+    """What a peer says, not yet proved by an envelope: our feed is longer or other than we know."""
 
+    source: str
     seq: int
     forks: bool
+    until_ms: int
+    backed: bool = False
+    """Some envelope of ours that we did not hold has come since."""
+
+
+class _Liar(NamedTuple):
+    times: int
     until_ms: int
 
 
@@ -41,8 +53,9 @@ class FeedGuard:
         self._accepted = accepted
         self._node_id = node_id
         self._feeds = feeds
-        self._claim: _Claim | None = None
-        self._claims_after_ms = 0
+        self._word: _Word | None = None
+        self._deaf_until_ms = 0
+        self._liars: BoundedTable[str, _Liar] = BoundedTable(limits.FEED_LIARS_MAX)
         self._confirmed_by = ""
         self._confirmed_ms = 0
         self._adopted_first = 0
@@ -50,37 +63,35 @@ class FeedGuard:
 
     def blocks(self, now_ms: int) -> bool:
         """True while nothing may be written into the feed."""
-        return not self._accepted and (self.at_risk or self._claimed(now_ms))
-
-    def _claimed(self, now_ms: int) -> bool:
-        claim = self._claim
-        if claim is None:
-            return False
-        return now_ms < claim.until_ms and (claim.forks or self._feed.head_seq < claim.seq)
+        self._settle(now_ms)
+        return not self._accepted and (self.at_risk or self._word is not None)
 
     @property
     def _feed(self) -> Feed:
         return self._feeds.get(self._node_id)
 
     def told(self, head: Head, source: str, now_ms: int) -> bool:
-        """A peer says how far it holds our feed. True if that is news that forbids writing.
+        """A peer says how far it holds our feed. True if that is news that forbids writing: ask it for the envelopes.
 
-        A claim is not proof: it forbids writing for a bounded time only, and then not again for a while, or any
-        stranger could silence us. An envelope of ours that we lack is proof.
+        A word is not proof. It forbids writing for a bounded time only; when nothing has come of it, nobody's word does
+        for long, and that of its source for longer, or strangers could silence us. An envelope of ours that we lack is
+        proof, whoever sends it.
         """
         if self._accepted:
             return False
+        self._settle(now_ms)
         feed = self._feed
         held = self._feeds.id_at(self._node_id, head.seq)
         if held is not None and held == head.id:
             if self.at_risk and not self._confirmed_by:
                 self._confirmed_by, self._confirmed_ms = source, now_ms
             return False
-        if (head.seq <= feed.head_seq and held is None) or now_ms < self._claims_after_ms:
+        if (head.seq <= feed.head_seq and held is None) or self._word is not None or now_ms < self._deaf_until_ms:
             return False
-        until_ms = now_ms + limits.FEED_CLAIM_WAIT_MS
-        self._claim = _Claim(head.seq, held is not None, until_ms)
-        self._claims_after_ms = until_ms + limits.FEED_CLAIM_PAUSE_MS
+        liar = self._liars.get(source_group(source))
+        if liar is not None and now_ms < liar.until_ms:
+            return False
+        self._word = _Word(source, head.seq, held is not None, now_ms + limits.FEED_CLAIM_WAIT_MS)
         return not self.at_risk
 
     def proved(self, seq: int, source: str, now_ms: int, *, adopted: bool) -> bool:
@@ -90,22 +101,51 @@ class FeedGuard:
         news = not self.at_risk
         self.at_risk = True
         self._confirmed_by = ""
+        self._liars.pop(source_group(source))
         if adopted:
             self._adopted_first = min(self._adopted_first or seq, seq)
             self._adopted_from = source
-        if self._claim is not None:
-            self._claim = self._claim._replace(until_ms=now_ms + limits.FEED_CLAIM_WAIT_MS)
+        if self._word is not None:
+            self._word.backed = True
+            self._word.until_ms = now_ms + limits.FEED_CLAIM_WAIT_MS
         return news
+
+    def outvoted(self, now_ms: int) -> None:
+        """An envelope of ours came that does not stand beside the one held: no word about it was a lie, or matters."""
+        if self._word is not None and self._word.forks:
+            self._word.backed = True
+            self._word.until_ms = now_ms
+
+    def _settle(self, now_ms: int) -> None:
+        """The word that forbids writing comes true, or its time passes."""
+        word = self._word
+        if word is None:
+            return
+        came_true = not word.forks and self._feed.head_seq >= word.seq
+        if not came_true and now_ms < word.until_ms:
+            return
+        self._word = None
+        if came_true:
+            return
+        self._deaf_until_ms = word.until_ms + limits.FEED_CLAIM_PAUSE_MS
+        if not word.backed:
+            self._disbelieve(source_group(word.source), word.until_ms)
+
+    def _disbelieve(self, group: str, now_ms: int) -> None:
+        liar = self._liars.get(group)
+        times = 0 if liar is None else liar.times
+        pause_ms = limits.FEED_LIAR_MS << min(times, limits.FEED_LIAR_DOUBLINGS_MAX)
+        self._liars.put(group, _Liar(times + 1, now_ms + pause_ms))
 
     def tick(self, now_ms: int) -> Cleared | None:
         """Says so when the risk is over: a peer has confirmed our head, and nobody has claimed more for a while."""
-        if not self.at_risk or not self._confirmed_by or self._claimed(now_ms):
+        self._settle(now_ms)
+        if not self.at_risk or not self._confirmed_by or self._word is not None:
             return None
         if now_ms < self._confirmed_ms + limits.FEED_QUIET_MS:
             return None
         cleared = Cleared(self._confirmed_by, self._adopted_first, self._adopted_from)
         self.at_risk = False
-        self._claim = None
         self._confirmed_by = self._adopted_from = ""
         self._adopted_first = 0
         return cleared

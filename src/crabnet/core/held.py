@@ -11,8 +11,12 @@ from crabnet.domain.model import FactKind
 
 
 class Role(IntEnum):
-    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY."""
+    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY.
 
+    NOTHING: it rests on something of another kind, and so states no fact. Else chains could be made of any length.
+    """
+
+    NOTHING = -1
     NEVER = 0
     CAPPED = 1
     MAY = 2
@@ -52,10 +56,6 @@ class Held(Protocol):
         """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
         ...
 
-    def bids_of(self, seed_id: str, author: str, /) -> int:
-        """How many bids of an author on a seed are held that MAY count."""
-        ...
-
     def add(self, row: HeldRow, raw: bytes, /) -> None:
         """An envelope is held from now on: to be known at once, though it is not durable yet."""
         ...
@@ -90,10 +90,6 @@ class MemoryHeld:
         first = bisect_left(facts, (seq, ""))
         return facts[first : first + limit]
 
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
-
     def add(self, row: HeldRow, raw: bytes) -> None:
         """See ``Held``."""
         known = self._rows.get(row.envelope_id)
@@ -123,10 +119,6 @@ class NothingHeld:
     def seeds_from(self, _author: str, _seq: int, _limit: int, /) -> list[tuple[int, str]]:
         """See ``Held``."""
         return []
-
-    def bids_of(self, _seed_id: str, _author: str, /) -> int:
-        """See ``Held``."""
-        return 0
 
     def add(self, _row: HeldRow, _raw: bytes, /) -> None:
         """See ``Held``."""

@@ -158,6 +158,7 @@ class Neighbours:
         proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
+            self._ask_for_own_feed(head.seq, source, now_ms, effects)
         if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
             self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
         if proven:
@@ -228,7 +229,9 @@ class Neighbours:
         if item.fork is not None:
             self.changed(meta.from_)
             self.planner.forked(meta.from_, now_ms)
-        if own and (item.in_feed or item.parked):
+            if own:
+                self.guard.outvoted(now_ms)
+        elif own and (item.in_feed or item.parked):
             adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
@@ -304,7 +307,7 @@ class Neighbours:
             else:
                 self._say_all(self._hello(), chosen, now_ms, effects)
             if self.guard.at_risk:
-                self._ask_for_own_feed(now_ms, effects)
+                self._ask_for_own_feed(0, None, now_ms, effects)
         self._look_around(now_ms)
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
             self._say(prune, address, now_ms, effects)
@@ -359,10 +362,12 @@ class Neighbours:
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
-    def _ask_for_own_feed(self, now_ms: int, effects: Effects) -> None:
+    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
+        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
         own = self._replica.feeds.get(self._signer.node_id)
-        want = sync.Want(own.author, own.head_seq + 1, own.head_seq + limits.SYNC_WANT_ENTRIES_MAX)
-        self._say(sync.Request([want]), None, now_ms, effects)
+        first = min(seq or own.head_seq + 1, own.head_seq + 1)
+        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        self._say(sync.Request([want]), to, now_ms, effects)
 
     def warn(self, detail: str, effects: Effects) -> None:
         """Tell that this node may not write into its feed, and why."""

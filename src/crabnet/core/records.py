@@ -256,7 +256,7 @@ def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
 def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> HeldRow:
     """What is to be known of the envelope of a record while it is not in memory."""
     meta = envelope.meta
-    if fact is None:
+    if fact is None or record.role is Role.NOTHING:
         return HeldRow(meta.from_, meta.seq, meta.id)
     return HeldRow(meta.from_, meta.seq, meta.id, fact.seed_id, fact.kind, fact.rests_on, record.role)
 

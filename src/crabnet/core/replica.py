@@ -40,10 +40,10 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.decision import decide, refused_alone
-from crabnet.domain.fold import STEPS
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
@@ -295,9 +295,12 @@ class Replica:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
+            if not may_rest_on(fact, parent):
+                detail = f"a {fact.kind} does not rest on a {parent.kind}"
+                fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         meta = envelope.meta
         pins = fact is not None and parent is not None and not behind and self._needs_fold(fact, parent)
-        if behind:
+        if behind and decision is None:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
         if fact is not None and decision is None:
@@ -396,8 +399,9 @@ class Replica:
         record = self.state.records.get(fact.seed_id, EMPTY)
         sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
         if sole and record.progress.status not in FINAL:
-            return sum(bid.author == fact.author for bid in record.bids)
-        return self.held.bids_of(fact.seed_id, fact.author)
+            return sum(bid.author == fact.author and bid.seq < fact.seq for bid in record.bids)
+        rows = self.held.about(fact.seed_id, bids=True)
+        return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
 
     def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
         """Nothing came of it: a seed that was taken out of the archive stays there."""
@@ -408,7 +412,8 @@ class Replica:
         """True if its author has said so much about the seed that what does not count at once never will."""
         if fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
-        own = [row for row in self.held.about(fact.seed_id, bids=False) if row.author == fact.author]
+        rows = self.held.about(fact.seed_id, bids=False)
+        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
         if fact.kind in STEPS:
             return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
         return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
@@ -732,7 +737,7 @@ class Replica:
 
     def _replay_envelope(self, record: EnvelopeRecord, envelope: Envelope) -> None:
         meta = envelope.meta
-        fact = record_fact(record, envelope)
+        fact = None if record.role is Role.NOTHING else record_fact(record, envelope)
         for raw in record.thawed:
             self.attic.readmit(bytes(raw))
         for row in record.events:
@@ -760,7 +765,7 @@ _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS
 
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
-        return Role.NEVER
+        return Role.NOTHING
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER

@@ -1,7 +1,8 @@
 """The replica as rows of a checkpoint, and back.
 
 A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each, or for a part of a large
-one; a reader skips none.
+one; a reader skips none. Every row is bounded, whatever the replica has grown to: what grows with time is divided among
+rows.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from crabnet.errors import DataDirDamagedError
 from crabnet.protocol.feed import Feed
 from crabnet.protocol.feed import rehash as rehash_feed
 
-_SEEN_PER_ROW: Final = 1_000
-_OPEN_PER_ROW: Final = 1_000
+_PER_ROW: Final = 1_000
+"""Ids and the like in one row. The longest, in JSON, has 0.8 kB."""
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
@@ -54,7 +55,10 @@ class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
 
 
 class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
-    """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive."""
+    """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive.
+
+    Long lists go on in rows of kind ``more``. ``outdated`` is None in older checkpoints: they do not tell.
+    """
 
     namespace: str
     seeds: str
@@ -63,9 +67,18 @@ class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
     archived: dict[SeedStatus, int] = {}
     segments: tuple[SegmentRow, ...] = ()
     erased: tuple[str, ...] = ()
+    outdated: tuple[str, ...] | None = None
 
 
-Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow
+class MoreRow(Struct, frozen=True, array_like=True, tag="more", gc=False):
+    """A part of the lists that the row of totals begins."""
+
+    segments: tuple[SegmentRow, ...] = ()
+    erased: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+
+
+Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow | MoreRow
 _encode: Final = msgspec.json.Encoder().encode
 _rows: Final = msgspec.json.Decoder(Row)
 
@@ -81,8 +94,7 @@ class Snapshot:
         self._namespace = replica.namespace
         self._arrivals = replica.arrivals
         self._archived = dict(state.archived)
-        self._segments = tuple(replica.attic.segments)
-        self._erased = tuple(state.erased)
+        self._lists = MoreRow(tuple(replica.attic.segments), tuple(state.erased), tuple(state.outdated))
         self._records = state.records.copy()
         self._feeds = {feed.author: _copy(feed) for feed in replica.feeds.all()}
         self._seen = list(replica.seen.entries())
@@ -113,27 +125,36 @@ class Snapshot:
 
     def _totals(self) -> TotalsRow:
         self.hash_some(len(self._unhashed_seeds) + len(self._unhashed_feeds))
+        first = self._part(0)
         return TotalsRow(
             self._namespace,
             f"{self._seeds_hash.value():x}",
             f"{self._feeds_hash.value():x}",
             self._arrivals,
             self._archived,
-            self._segments,
-            self._erased,
+            first.segments,
+            first.erased,
+            first.outdated,
         )
+
+    def _part(self, at: int) -> MoreRow:
+        lists, until = self._lists, at + _PER_ROW
+        return MoreRow(lists.segments[at:until], lists.erased[at:until], lists.outdated[at:until])
 
     def rows(self) -> Iterator[bytes]:
         """All rows, lazily."""
         yield _encode(self._totals())
+        longest = max(map(len, (self._lists.segments, self._lists.erased, self._lists.outdated)))
+        for at in range(_PER_ROW, longest, _PER_ROW):
+            yield _encode(self._part(at))
         for feed in self._feeds.values():
             window = tuple(feed.window)
             yield _encode(FeedRow(feed.author, feed.head_seq, feed.head_id, window, feed.end, feed.settled))
             opened = list(feed.open_seeds)
-            for at in range(0, len(opened), _OPEN_PER_ROW):
-                yield _encode(OpenRow(feed.author, tuple(opened[at : at + _OPEN_PER_ROW])))
-        for at in range(0, len(self._seen), _SEEN_PER_ROW):
-            yield _encode(SeenRow(tuple(self._seen[at : at + _SEEN_PER_ROW])))
+            for at in range(0, len(opened), _PER_ROW):
+                yield _encode(OpenRow(feed.author, tuple(opened[at : at + _PER_ROW])))
+        for at in range(0, len(self._seen), _PER_ROW):
+            yield _encode(SeenRow(tuple(self._seen[at : at + _PER_ROW])))
         for seed_id, record in self._records.items():
             yield from seed_rows(seed_id, record)
 
@@ -148,6 +169,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     records: dict[str, Record] = {}
     feeds: dict[str, Feed] = {}
     totals: TotalsRow | None = None
+    more: list[MoreRow] = []
     try:
         for raw in rows:
             row = _rows.decode(raw)
@@ -160,6 +182,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
                 feeds[row.author].open_seeds.update(dict.fromkeys(map(intern, row.seed_ids)))
             elif isinstance(row, SeenRow):
                 replica.seen.load(row.entries)
+            elif isinstance(row, MoreRow):
+                more.append(row)
             else:
                 totals = row
     except (msgspec.MsgspecError, KeyError) as error:
@@ -174,6 +198,10 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     replica.state.load(records, int(totals.seeds, 16))
     replica.feeds.load(list(feeds.values()), int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
-    replica.attic.segments = list(totals.segments)
     replica.state.archived.update(totals.archived)
-    replica.state.erased.update(totals.erased)
+    for part in (MoreRow(totals.segments, totals.erased, totals.outdated or ()), *more):
+        replica.attic.segments += part.segments
+        replica.state.erased.update(part.erased)
+        replica.state.outdated.update(part.outdated)
+    if totals.outdated is None and totals.segments:
+        replica.state.outdated.update(records)

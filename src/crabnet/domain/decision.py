@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from crabnet.domain.fold import STEPS, after, ended_work, judge, judge_bid
+from crabnet.domain.fold import after, ended_work, judge, judge_bid
 from crabnet.domain.lifecycle import EMPTY, RULES, Record, check_local, counting_bids
 from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
-from crabnet.domain.standing import judge_seed, misfit
+from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
@@ -88,8 +88,10 @@ def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
 def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     """A bid is judged alone. One that comes when all is over changes nothing, and is not kept."""
     fact = command.fact
-    reason = judge_bid(before, fact)
-    in_feed = isinstance(command, Observe) and command.parent is not None
+    parent = command.parent if isinstance(command, Observe) else None
+    in_feed = parent is not None
+    fits = in_feed and parent is before.seed  # then ``misfit`` has looked at all that there is
+    reason = None if fits else judge_bid(before, fact)
     if reason is not None:
         return _void(fact, before, reason, idle=before.seed is not None and not in_feed)
     own = command.bids if isinstance(command, Observe) else sum(bid.author == fact.author for bid in before.bids)

@@ -33,14 +33,12 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
-from crabnet.domain.standing import Standing
+from crabnet.domain.standing import STEPS, Standing
 from crabnet.errors import Reason
 
 _S = SeedStatus
 _K = FactKind
 
-STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
-"""What only the creator of a seed may say."""
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
 _ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
 """What makes the work on the current claim count no longer, in whichever order the two arrive. A claim does so behind
@@ -219,9 +217,7 @@ class _Fold:
     def _settle_behind(self, fact: Fact) -> None:
         """A settlement of a result behind the end of its worker's feed: it says which of them counts."""
         result = self._set.parent(fact)
-        if result is None or result.kind is not _K.RESULT or self._set.in_front(result):
-            return
-        if not self._set.stands(result):
+        if result is None or result not in self._standing or result.kind is not _K.RESULT or self._set.in_front(result):
             return
         before = self._record
         started = self._set.parent(result)

@@ -11,6 +11,8 @@ from crabnet.domain.model import Bid, Claim, Fact, FactKind, Progress, Run, Seed
 from crabnet.errors import Reason
 
 _K = FactKind
+STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
+"""What only the creator of a seed may say."""
 _PARENTS: Final = {
     _K.BID: frozenset({_K.SEED}),
     _K.CLAIM: frozenset({_K.BID}),
@@ -23,9 +25,14 @@ _PARENTS: Final = {
 }
 
 
+def may_rest_on(fact: Fact, parent: Fact) -> bool:
+    """True if a fact may rest on one of this kind: so what rests on each other is a chain of a few."""
+    return parent.kind in _PARENTS.get(fact.kind, frozenset())
+
+
 def misfit(fact: Fact, parent: Fact) -> Reason | None:
     """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
-    if parent.kind not in _PARENTS[fact.kind]:
+    if not may_rest_on(fact, parent):
         return Reason.WRONG_PARENT
     body, named = fact.body, parent.body
     if isinstance(body, Bid) and isinstance(named, Seed):
@@ -36,7 +43,7 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
     if isinstance(body, Run | TaskResult):
         if isinstance(named, Claim):
             worker, claim_id = named.worker, named.id
-        elif isinstance(named, Run):
+        elif isinstance(named, Run) and named.renews is None:
             worker, claim_id = parent.author, named.claim_id
         else:
             return Reason.WRONG_PARENT
@@ -59,7 +66,16 @@ def _fits(fact: Fact, known: dict[str, Fact]) -> bool:
     if not fact.rests_on:
         return True
     parent = known.get(fact.rests_on)
-    return parent is not None and misfit(fact, parent) is None and _fits(parent, known)
+    if parent is None or misfit(fact, parent) is not None or not _fits(parent, known):
+        return False
+    return fact.kind not in STEPS or fact.author == _creator(parent, known)
+
+
+def _creator(fact: Fact, known: dict[str, Fact]) -> str:
+    """The author of the definition that a chain begins with."""
+    while fact.rests_on:
+        fact = known[fact.rests_on]
+    return fact.author
 
 
 class Standing:

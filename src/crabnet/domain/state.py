@@ -102,7 +102,11 @@ _encode_leaf = msgspec.json.Encoder(order="deterministic").encode
 
 
 class State:
-    """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot."""
+    """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot.
+
+    ``outdated`` are seeds in memory of which the archive holds an earlier state; ``erased`` are those of them of which
+    nothing is left.
+    """
 
     def __init__(self, caps: Caps = DEFAULT_CAPS) -> None:
         self.caps = caps
@@ -110,6 +114,7 @@ class State:
         self.counts: Counter[SeedStatus] = Counter()
         self.totals: Counter[FactKind] = Counter()
         self.archived: Counter[SeedStatus] = Counter()
+        self.outdated: set[str] = set()
         self.erased: set[str] = set()
         self._accumulator = Accumulator()
         self._dirty: dict[str, Record | None] = {}
@@ -126,10 +131,10 @@ class State:
             self._count(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
-            self.erased.add(seed_id)
+            _move(seed_id, self.outdated, self.erased)
         else:
             self.records[seed_id] = record
-            self.erased.discard(seed_id)
+            _move(seed_id, self.erased, self.outdated)
 
     def evict(self, seed_id: str) -> None:
         """Let a seed leave memory for the archive. The state hash goes on covering it."""
@@ -139,6 +144,7 @@ class State:
         if seed_id in self._dirty:
             self._rehash(seed_id, self._dirty.pop(seed_id))
         del self.records[seed_id]
+        self.outdated.discard(seed_id)
         self._count(record, -1)
         self.archived[record.progress.status] += 1
 
@@ -146,6 +152,7 @@ class State:
         """Take a seed back from the archive, as it left."""
         if seed_id not in self.records:
             self.records[seed_id] = record
+            self.outdated.add(seed_id)
             self._count(record, 1)
             self.archived[record.progress.status] -= 1
 
@@ -208,6 +215,12 @@ class State:
         """The accumulator's number, for a checkpoint."""
         self.hash_some(len(self._dirty))
         return self._accumulator.value()
+
+
+def _move(seed_id: str, from_: set[str], to: set[str]) -> None:
+    if seed_id in from_:
+        from_.remove(seed_id)
+        to.add(seed_id)
 
 
 def _differing(one: tuple[Fact, ...], other: tuple[Fact, ...]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from crabnet.domain.model import SeedStatus
 from crabnet.node.committer import Committer
 from crabnet.node.views import SeedPlace
 from crabnet.storage.archive import Archive, ArchiveRow
+from crabnet.storage.archive_segment import CREATED_AT_MAX
 
 
 class Archivist:
@@ -72,11 +73,11 @@ class Archivist:
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
-    """The row of a seed; None for one that stays in memory: without definition, or so large that it could not be
-    journalled as a whole when it comes back.
+    """The row of a seed; None for one that stays in memory: without definition, so large that it could not be
+    journalled as a whole when it comes back, or with a time that the archive cannot sort by, as unsigned ones may have.
     """
     seed = record.definition
-    if seed is None:
+    if seed is None or seed.created_at > CREATED_AT_MAX:
         return None
     row = seed_row(seed_id, record)
     if len(row) > SEED_ROW_BYTES_MAX:

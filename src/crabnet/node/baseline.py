@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.records import frame_of
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
+from crabnet.node.framing import Framing
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
 from crabnet.storage.ledger import Ledger
 
@@ -38,8 +38,12 @@ def import_baseline(core: Core, ledger: Ledger, now_ms: int) -> tuple[str, ...]:
     effects = Effects()
     for fact in found.facts:
         core.import_fact(fact, now_ms, effects)
-    for records in _frames(effects.records):
-        ledger.append(frame_of(records))
+    framing: Framing[None] = Framing()
+    framing.put(effects, None)
+    while framing:
+        batch = framing.take()
+        if batch.records:
+            ledger.append(frame_of(batch.records))
     return (*found.problems, *differences(found, core))
 
 
@@ -53,16 +57,3 @@ def differences(found: BaselineState, core: Core) -> Iterator[str]:
             yield f"Seed {seed_id}: it was not imported"
         elif here is not status and not (status is SeedStatus.OPEN and here is SeedStatus.EXPIRED):
             yield f"Seed {seed_id}: it is {status.value} in the file, but {here.value} here"
-
-
-def _frames(records: Sequence[bytes]) -> Iterator[list[bytes]]:
-    frame: list[bytes] = []
-    size = 0
-    for record in records:
-        if frame and (size + len(record) > limits.FRAME_BYTES_MAX // 2 or len(frame) >= limits.COMMIT_RECORDS_MAX):
-            yield frame
-            frame, size = [], 0
-        frame.append(record)
-        size += len(record) + 1
-    if frame:
-        yield frame

@@ -1,11 +1,10 @@
-"""Group commit: effects queue up while a frame is synced; the next frame takes them all.
+"""Group commit: effects queue up while a frame is synced; the next frame takes them all, or as many as fit.
 
-Nothing that effects ask for happens before their records are durable. The ledger's one writer is here.
+Nothing that effects ask for happens before all their records are durable. The ledger's one writer is here.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from crabnet.core.effects import Effects
 from crabnet.core.records import frame_of
 from crabnet.errors import Reason, StorageFailedError
 from crabnet.node.call_thread import CallThread
+from crabnet.node.framing import Batch, Durable, Framing
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 
@@ -27,13 +27,7 @@ class _Waiter:
     failure: StorageFailedError | None = None
 
 
-@dataclass(slots=True)
-class Durable:
-    """Effects whose records are durable, and where: their first record has number ``record_base`` in the frame."""
-
-    effects: Effects
-    position: FramePosition | None
-    record_base: int
+_Frame = Batch[_Waiter | None]
 
 
 class Committer:
@@ -42,8 +36,7 @@ class Committer:
     def __init__(self, ledger: Ledger, release: Callable[[list[Durable]], None]) -> None:
         self._ledger = ledger
         self._release = release
-        self._pending: deque[tuple[Effects, _Waiter | None]] = deque()
-        self._pending_records = 0
+        self._pending: Framing[_Waiter | None] = Framing()
         self._wake = trio.Event()
         self._drained = trio.Event()
         self._drained.set()
@@ -68,8 +61,8 @@ class Committer:
             raise StorageFailedError(waiter.failure.message, waiter.failure.reason)
 
     async def room(self) -> None:
-        """Wait while more records are queued than one frame should hold."""
-        while self._pending_records >= limits.COMMIT_RECORDS_MAX and self._failure is None:
+        """Wait while as much is queued as should be."""
+        while self._pending.full and self._failure is None:
             await self._drained.wait()
 
     async def boundary(self, at_boundary: Callable[[], None], at_synced: Callable[[], None]) -> None:
@@ -87,9 +80,8 @@ class Committer:
                 waiter.failure = self._failure
                 waiter.done.set()
             return
-        self._pending.append((effects, waiter))
-        self._pending_records += len(effects.records)
-        if self._pending_records >= limits.COMMIT_RECORDS_MAX:
+        self._pending.put(effects, waiter)
+        if self._pending.full:
             self._drained = trio.Event() if self._drained.is_set() else self._drained
         self._wake.set()
 
@@ -113,26 +105,18 @@ class Committer:
         self._wake.set()
         await self._over.wait()
         if self._failure is None:
-            self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), [])
+            self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), Batch())
 
-    def _take(self) -> list[tuple[Effects, _Waiter | None]]:
-        batch: list[tuple[Effects, _Waiter | None]] = []
-        size = 0
-        while self._pending:
-            records_bytes = sum(len(record) + 1 for record in self._pending[0][0].records)
-            if batch and size + records_bytes > limits.FRAME_BYTES_MAX // 2:
-                return batch
-            size += records_bytes
-            item = self._pending.popleft()
-            self._pending_records -= len(item[0].records)
-            batch.append(item)
-        boundaries, self._boundaries = self._boundaries, []
-        for at_boundary, at_synced in boundaries:
-            at_boundary()
-            self._crossed.append(at_synced)
+    def _take(self) -> _Frame:
+        batch = self._pending.take()
+        if not self._pending:
+            boundaries, self._boundaries = self._boundaries, []
+            for at_boundary, at_synced in boundaries:
+                at_boundary()
+                self._crossed.append(at_synced)
         return batch
 
-    async def _commit(self, batch: list[tuple[Effects, _Waiter | None]], thread: CallThread[FramePosition]) -> None:
+    async def _commit(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
         try:
             await self._write(batch, thread)
         except BaseException as error:
@@ -142,9 +126,9 @@ class Committer:
     async def fail(self, error: BaseException) -> None:
         """Acknowledge nothing from now on, since a part of the node has failed; tell those who wait."""
         if self._failure is None:
-            await self._give_up(error, [])
+            await self._give_up(error, Batch())
 
-    async def _give_up(self, error: BaseException, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+    async def _give_up(self, error: BaseException, batch: _Frame) -> None:
         """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
         failure = error
         if not isinstance(failure, StorageFailedError):
@@ -156,34 +140,26 @@ class Committer:
             with trio.CancelScope(shield=True):
                 await trio.sleep(limits.LAST_WORDS_MS / 1000)
 
-    async def _write(self, batch: list[tuple[Effects, _Waiter | None]], thread: CallThread[FramePosition]) -> None:
-        records = [record for effects, _ in batch for record in effects.records]
-        position: FramePosition | None = None
-        if records:
+    async def _write(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
+        if batch.records:
             # In a thread, so that the loop goes on whatever the disk does.
-            position = await thread.run_sync(partial(self._ledger.append, frame_of(records)))
+            batch.written(await thread.run_sync(partial(self._ledger.append, frame_of(batch.records))))
             self.frames += 1
-            self.records += len(records)
+            self.records += len(batch.records)
         crossed, self._crossed = self._crossed, []
         for at_synced in crossed:
             at_synced()
-        if self._pending_records < limits.COMMIT_RECORDS_MAX:
+        if not self._pending.full:
             self._drained.set()
-        durable = []
-        base = 0
-        for effects, _ in batch:
-            durable.append(Durable(effects, position, base))
-            base += len(effects.records)
-        self._release(durable)
-        for _, waiter in batch:
+        self._release([durable for durable, _ in batch.whole])
+        for _, waiter in batch.whole:
             if waiter is not None:
                 waiter.done.set()
 
-    def _fail(self, error: StorageFailedError, batch: list[tuple[Effects, _Waiter | None]]) -> None:
+    def _fail(self, error: StorageFailedError, batch: _Frame) -> None:
         self._failure = error
-        for _, waiter in (*batch, *self._pending):
+        for waiter in (*(waiter for _, waiter in batch.whole), *self._pending.clear()):
             if waiter is not None:
                 waiter.failure = error
                 waiter.done.set()
-        self._pending.clear()
         self._drained.set()

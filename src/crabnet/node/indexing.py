@@ -10,11 +10,11 @@ from typing import Final
 import trio
 
 from crabnet import limits
-from crabnet.core.effects import Effects, Serve
+from crabnet.core.effects import Serve
 from crabnet.core.held import HeldRow, Role
 from crabnet.core.records import envelopes_of_frame
 from crabnet.domain.model import FactKind
-from crabnet.node.committer import Durable
+from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
 from crabnet.protocol.replay import SeenWindow
@@ -92,20 +92,20 @@ class History:
         self._index = index
         self._namespace = namespace
         self._lock = threading.Lock()
-        self._queue: list[tuple[FramePosition, int, Effects]] = []
+        self._queue: list[Durable] = []
         self._fresh = _Fresh()
         self._lsn = ledger.last_lsn
         self._reading = threading.Lock()
         self._frames: OrderedDict[FramePosition, list[bytes]] = OrderedDict()
         self._frames_bytes = 0
 
-    def note(self, durable: Durable) -> None:
-        """Remember where the feed envelopes of durable effects lie."""
-        if durable.position is None:
-            return
+    def note(self, durables: list[Durable]) -> None:
+        """Remember where the feed envelopes of durable effects lie: of all that have become durable at once."""
         with self._lock:
-            self._queue.append((durable.position, durable.record_base, durable.effects))
-            self._lsn = durable.position.lsn
+            for durable in durables:
+                if durable.stretches:
+                    self._queue.append(durable)
+                    self._lsn = durable.stretches[-1].position.lsn
 
     def flush(self) -> None:
         """Write what was noted to the index."""
@@ -116,14 +116,14 @@ class History:
             return
         self._index.add_many(self._entries(noted), lsn)
         with self._lock:
-            for _, _, effects in noted:
-                for place in effects.places:
+            for durable in noted:
+                for place in durable.effects.places:
                     self._fresh.forget(place.row)
 
-    def _entries(self, noted: list[tuple[FramePosition, int, Effects]]) -> Iterator[FeedEntry]:
-        for position, base, effects in noted:
-            for place in effects.places:
-                yield entry_of(self._namespace, place.row, position, base + place.record_no)
+    def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
+        for durable in noted:
+            for place in durable.effects.places:
+                yield entry_of(self._namespace, place.row, *durable.place(place.record_no))
 
     def add(self, row: HeldRow, raw: bytes) -> None:
         """See ``Held``."""
@@ -165,10 +165,6 @@ class History:
         with self._lock:
             found.update((row.seq, row.seed_id) for row in self._fresh.of(author, seq) if row.role)
         return sorted(found)[:limit]
-
-    def bids_of(self, seed_id: str, author: str) -> int:
-        """See ``Held``."""
-        return sum(row.author == author for row in self.about(seed_id, bids=True))
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""

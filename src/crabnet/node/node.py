@@ -34,9 +34,10 @@ from crabnet.monitor.registry import Severity
 from crabnet.node.archiving import Archivist
 from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import NodeClock
-from crabnet.node.committer import Committer, Durable
+from crabnet.node.committer import Committer
 from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.failures import failure_of
+from crabnet.node.framing import Durable
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
 from crabnet.node.remembering import PeerKeeper, PeersFile
@@ -434,9 +435,9 @@ class Node:
     def _release(self, durable: list[Durable]) -> None:
         """Everything here is durable: now it may be told, sent and served."""
         self._has_changed()
+        self.history.note(durable)
         for item in durable:
             effects = item.effects
-            self.history.note(item)
             for notice in effects.notices:
                 self.reporter.notify(notice.kind, notice.fields)
             for send in effects.sends:

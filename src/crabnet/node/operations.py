@@ -77,6 +77,8 @@ class _List(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed_id: str
+    limit: Annotated[int, Meta(ge=1, le=limits.SEED_ROWS_MAX)] = limits.SEED_ROWS_DEFAULT
+    after: str | None = None
 
 
 class _Watch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,14 +147,15 @@ async def _list(node: Node, params: _List) -> JsonObject:
 
 
 async def _show(node: Node, params: _Show) -> JsonObject:
-    details = _details(node, params.seed_id)
+    details = _details(node, params.seed_id, params.limit, params.after)
     await node.durable()
     return details
 
 
-def _details(node: Node, seed_id: str) -> JsonObject:
+def _details(node: Node, seed_id: str, limit: int = limits.SEED_ROWS_DEFAULT, after: str | None = None) -> JsonObject:
     is_equivocator = node.core.replica.feeds.is_equivocator
-    details = seed_details(node.core.record(seed_id), node.clock_ms() // 1000, is_equivocator)
+    record, now_s = node.core.record(seed_id), node.clock_ms() // 1000
+    details = seed_details(record, now_s, is_equivocator, limit=limit, after=after)
     details["local_run"] = local_run(node.workshop.view(seed_id))
     return details
 

@@ -38,7 +38,7 @@ from crabnet.settings import Settings
 from crabnet.storage.archive import Archive, SegmentInfo
 from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.files import Files, OpenMode, guarded, opened
+from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
 from crabnet.storage.journal import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
@@ -49,6 +49,9 @@ from crabnet.storage.walk import walk_journal
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
+FORMER_FILE = "identity.former"
+"""The ids that the data dir had before, a line each: `crabnet id renew`."""
+_FORMER_BYTES_MAX = 64 * 1024
 _SEED_BYTES = 32
 _FORMAT_WITHIN_BYTES = 256
 _INDEX_BATCH = 10_000
@@ -113,7 +116,13 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         lock.release()
         raise
     ledger = Ledger.open(
-        settings.data_dir, files=files, now_ms=now_ms, role=role, expected_node_id=signer.node_id, lock=lock
+        settings.data_dir,
+        files=files,
+        now_ms=now_ms,
+        role=role,
+        expected_node_id=signer.node_id,
+        former_ids=read_former(files, settings.data_dir),
+        lock=lock,
     )
     with ExitStack() as undo:
         undo.callback(ledger.close)
@@ -156,6 +165,13 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         last_ms,
         left_out,
     )
+
+
+def read_former(files: Files, data_dir: Path) -> tuple[str, ...]:
+    """The ids that the data dir had before. Raises StorageFailedError."""
+    with guarded("read the former identities", data_dir):
+        content = read_whole(files, data_dir / FORMER_FILE, _FORMER_BYTES_MAX)
+    return tuple((content or b"").decode(errors="replace").split())
 
 
 def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:

@@ -12,7 +12,8 @@ import msgspec
 from crabnet.core.neighbours import Neighbours
 from crabnet.core.sweeper import lease_of
 from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
-from crabnet.domain.model import Acknowledgement, Body, Claim, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
+from crabnet.errors import Reason, UsageError
 from crabnet.node.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
@@ -113,28 +114,47 @@ IsEquivocator = Callable[[str], bool]
 """Tells whether it is proved that an author signed two envelopes for one place."""
 
 
-def seed_details(record: Record, now_s: int, is_equivocator: IsEquivocator) -> JsonObject:
-    """A seed with everything said about it."""
-    counting = {fact.key for fact in counting_bids(record)}
-    claimed = {fact.ref for fact in claimed_bids(record)}
-    bids: list[JsonValue] = [
-        {
-            **body_view(fact.body),
-            "counts": fact.key in counting,
-            "claimed": fact.ref in claimed,
-            "equivocator": is_equivocator(fact.author),
-        }
-        for fact in record.bids
-    ]
+def seed_details(
+    record: Record, now_s: int, is_equivocator: IsEquivocator, *, limit: int, after: str | None = None
+) -> JsonObject:
+    """A seed with what counts of all that was said about it, and a page of its bids in the order in which they count.
+
+    The page has at most ``limit`` bids behind that with the id ``after``. Raises UsageError if that is not there.
+    """
+    begin = 0 if after is None else _place_behind(record.bids, after)
+    page = record.bids[begin : begin + limit]
     return {
         "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
-        "bids": bids,
         "claims": _bodies(record, Claim),
         "runs": _bodies(record, Run),
         "results": _bodies(record, TaskResult),
         "settlements": _bodies(record, Settlement),
         "acknowledgements": _bodies(record, Acknowledgement),
+        "bids": _bid_rows(record, page, is_equivocator),
+        "totals": {"bids": len(record.bids)},
+        "next": page[-1].key if page and begin + limit < len(record.bids) else None,
     }
+
+
+def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
+    for place, bid in enumerate(bids, 1):
+        if bid.key == after:
+            return place
+    raise UsageError(f"no bid {after[:128]!r} of this seed is there to go on after", Reason.INVALID_ARGUMENT)
+
+
+def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> list[JsonValue]:
+    counting = {fact.key for fact in counting_bids(record)}
+    claimed = {fact.ref for fact in claimed_bids(record)}
+    return [
+        {
+            **body_view(bid.body),
+            "counts": bid.key in counting,
+            "claimed": bid.ref in claimed,
+            "equivocator": is_equivocator(bid.author),
+        }
+        for bid in bids
+    ]
 
 
 def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
@@ -143,11 +163,7 @@ def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
 
 def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
     return [
-        {
-            **body_view(fact.body),
-            "envelope_id": fact.envelope or None,
-            "signed": fact.signed,
-        }
+        {**body_view(fact.body), "envelope_id": fact.envelope or None, "signed": fact.signed}
         for fact in record.others
         if isinstance(fact.body, body_type)
     ]

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.held import NothingHeld
+from crabnet.core.held import NothingHeld, Role
 from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
@@ -332,6 +332,8 @@ class _Audit:
     def _redecide(self, replica: Replica, record: Record, lsn: int) -> None:
         """Note a decision that this version would not make: its rules may have changed, or somebody changed history."""
         if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.thawed:
+            return
+        if record.role is Role.NOTHING:
             return
         fact = record_fact(record, envelope_of(record))
         before = EMPTY if fact is None else replica.state.records.get(fact.seed_id, EMPTY)

@@ -21,9 +21,10 @@ import msgspec
 
 from crabnet.core.records import EnvelopeRecord, FactRecord, ForkRecord, decode_frame
 from crabnet.core.replica import Replica
-from crabnet.core.snapshot import restore
-from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
+from crabnet.core.snapshot import Snapshot, restore
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import AUDIT_FINDINGS_MAX
+from crabnet.node.store import read_former
 from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
@@ -33,7 +34,7 @@ from crabnet.operator.paths import kind_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
-from crabnet.storage.checkpoint import read_rows
+from crabnet.storage.checkpoint import check_row, read_rows
 from crabnet.storage.files import Files, guarded
 from crabnet.storage.keyfile import KEY_FILE, load_key_file
 from crabnet.storage.layout import Layout, list_segments
@@ -209,7 +210,7 @@ def _opens(files: Files, settings: Settings, examination: Examination) -> None:
     report, found = examination.report, examination.survey
     report.kept_lsn = found.journal.last_lsn
     try:
-        refuse_if_told(found, _node_id(files, settings))
+        refuse_if_told(found, _node_id(files, settings), read_former(files, settings.data_dir))
     except DataDirDamagedError as error:
         report.opens, report.obstacle, report.obstacle_reason = False, error.message, error.reason
         return
@@ -240,6 +241,11 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
         report.repair = ""
         return False
     report.seeds_kept = len(replica.state.records) + sum(replica.state.archived.values())
+    try:
+        for row in Snapshot(replica).rows():
+            check_row(row)
+    except RefusedError as error:
+        report.damages.append(f"{settings.data_dir}: a node stops at its next checkpoint: {error.message}")
     try:
         broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.attic.segments)]
     except DataDirDamagedError as error:

@@ -74,7 +74,7 @@ class _Import:
 
 async def _status_of(perform: Perform, seed_id: str) -> str | None:
     try:
-        shown = await perform("seed.show", {"seed_id": seed_id})
+        shown = await perform("seed.show", {"seed_id": seed_id, "limit": 1})
     except RefusedError:
         return None
     seed = shown.get("seed") if isinstance(shown, dict) else None

@@ -42,6 +42,7 @@ IGNORED: Final = frozenset(
         Reason.DUPLICATE,
         Reason.GAP,
         Reason.BROKEN_CHAIN,
+        Reason.FEED_ENDED,
         Reason.UNKNOWN_PARENT,
         Reason.PARKING_FULL,
         Reason.UNSOLICITED,
@@ -52,6 +53,8 @@ IGNORED: Final = frozenset(
 
 _HEX: Final = "0123456789abcdef"
 _KINDS: Final = {kind.value: kind for kind in Kind}
+_RESERVED: Final = "envelopes"
+"""A fork proof begins with this name, and is known by that: no field of an envelope beside ``meta`` has it."""
 
 
 class AdmissionPolicy(Struct, frozen=True):
@@ -250,6 +253,8 @@ class Admission:
             return refusal(Reason.EMPTY, "no bytes")
         if len(raw) > limits.ENVELOPE_BYTES_MAX:
             return refusal(Reason.TOO_LARGE, f"{len(raw)} bytes, at most {limits.ENVELOPE_BYTES_MAX}")
+        if not raw.startswith(b"{"):
+            return refusal(Reason.MALFORMED, "it does not begin with '{'")
         try:
             value, canonical = parse_object(raw)
             envelope = shape(value, canonical)
@@ -257,6 +262,8 @@ class Admission:
             return refusal(Reason.MALFORMED, str(error))
         except msgspec.ValidationError as error:
             return refusal(Reason.MALFORMED, f"envelope: {error}")
+        if _RESERVED in value:
+            return refusal(Reason.MALFORMED, f"envelope: the name {_RESERVED!r} is reserved for fork proofs")
         missing = missing_fields(value, envelope.meta)
         if missing:
             return refusal(Reason.MALFORMED, f"envelope: meta lacks {', '.join(missing)}")

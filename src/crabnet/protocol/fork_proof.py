@@ -107,7 +107,8 @@ def place_of(data: bytes, admission: Admission) -> tuple[str, int]:
 def verify_proof(data: bytes, admission: Admission | None = None) -> ForkEvidence:
     """The evidence in a document, everything about it checked. Raises ``ProofRefusedError``.
 
-    Without ``admission`` a proof of any namespace is taken: that of its first envelope.
+    Without ``admission`` a proof of any namespace is taken: that of its first envelope. Only the canonical document is
+    a proof, so that there is one text for each.
     """
     raws = envelopes_of(data)
     found: list[Admitted] = []
@@ -121,7 +122,12 @@ def verify_proof(data: bytes, admission: Admission | None = None) -> ForkEvidenc
         if vouched.envelope.meta.v is None or not vouched.envelope.meta.seq:
             raise ProofRefusedError(Reason.MALFORMED, f"envelope {number} of 2 belongs to no feed")
         found.append(vouched)
-    return _paired(*found)
+    evidence = _paired(*found)
+    if evidence.lower is not found[0]:
+        raise ProofRefusedError(Reason.MALFORMED, "the envelope with the lower id does not come first")
+    if evidence.document() != data:
+        raise ProofRefusedError(Reason.MALFORMED, "it is not in canonical form, without white space")
+    return evidence
 
 
 def _any_admission(namespace: str) -> Admission:

@@ -149,6 +149,10 @@ def talk_of(envelope: Envelope, kind: Kind) -> Talk:
         raise PayloadRefusedError(Reason.UNAUTHORISED, f"hello of {envelope.meta.from_} speaks for another node")
     if isinstance(talk, Heads) and any(len(bucket.digests) not in {0, _CHILDREN} for bucket in talk.buckets):
         raise PayloadRefusedError(Reason.MALFORMED, f"a bucket has {_CHILDREN} digests or none")
+    if isinstance(talk, Request) and any(want.to_seq < want.from_seq for want in talk.wants):
+        raise PayloadRefusedError(Reason.MALFORMED, "a want ends before it begins")
+    if isinstance(talk, Heads) and any(served.to_seq < served.from_seq - 1 for served in talk.served):
+        raise PayloadRefusedError(Reason.MALFORMED, "a served range ends further back than just before its beginning")
     return talk
 
 

@@ -222,6 +222,15 @@ def read_baseline(files: Files, finding: CheckpointFinding) -> bytes:
     return content
 
 
+def check_row(row: bytes) -> None:
+    """Raise ``RefusedError`` for what cannot be a row: no line that starts with ``[``, or too long."""
+    if not row.startswith(b"[") or b"\n" in row:
+        raise RefusedError("a checkpoint row must be a JSON array on one line", Reason.MALFORMED)
+    if len(row) > CHECKPOINT_ROW_BYTES_MAX:
+        text = f"a checkpoint row of {len(row)} bytes is over the bound of {CHECKPOINT_ROW_BYTES_MAX}: {row[:80]!r}…"
+        raise RefusedError(text, Reason.TOO_LARGE)
+
+
 class CheckpointFile:
     """A checkpoint being written to a temporary file. Every method may raise ``OSError``."""
 
@@ -242,10 +251,9 @@ class CheckpointFile:
         self._put(start)
 
     def write_rows(self, rows: Iterable[bytes]) -> None:
-        """Add rows. Raises ``RefusedError`` for one that is not a line starting with ``[`` or is too long."""
+        """Add rows. Raises ``RefusedError`` as ``check_row`` does."""
         for row in rows:
-            if not row.startswith(b"[") or b"\n" in row or len(row) > CHECKPOINT_ROW_BYTES_MAX:
-                raise RefusedError("a checkpoint row must be a JSON array on one line within bounds", Reason.MALFORMED)
+            check_row(row)
             self._put(b",\n" + row if self._row_count else row)
             self._row_count += 1
             if self._buffered_bytes >= STORAGE_CHUNK_BYTES:

@@ -91,18 +91,20 @@ class Ledger:
         role: LockRole,
         program: str = "crabnet",
         expected_node_id: str | None = None,
+        former_ids: tuple[str, ...] = (),
         lock: DirLock | None = None,
     ) -> Self:
         """Lock a data dir, recover it, and be ready to append. A missing data dir is made.
 
-        ``lock`` is one already taken on ``<data_dir>/lock``; it is released by ``close`` and on failure. Raises
-        ``DataDirBusyError``, ``DataDirDamagedError`` (nothing changed) and ``StorageFailedError``.
+        ``former_ids`` are those that the data dir had before ``expected_node_id``. ``lock`` is one already taken on
+        ``<data_dir>/lock``; it is released by ``close`` and on failure. Raises ``DataDirBusyError``,
+        ``DataDirDamagedError`` (nothing changed) and ``StorageFailedError``.
         """
         layout = Layout(data_dir)
         held = lock or DirLock.acquire(files, layout.lock, role, program=program, now_ms=now_ms)
         try:
             found = survey(files, data_dir)
-            refuse_if_told(found, expected_node_id)
+            refuse_if_told(found, expected_node_id, former_ids)
             with guarded("recover the data dir", data_dir):
                 writer = repair(files, found, now_ms)
             return cls(files, found, writer, held)

@@ -95,7 +95,7 @@ def iter_frames(files: Files, layout: Layout, after_lsn: int, until_lsn: int) ->
         raise DataDirDamagedError(f"{layout.journal}: frames {expected} to {until_lsn} are missing")
 
 
-def refuse_if_told(survey: Survey, expected_node_id: str | None) -> None:
+def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tuple[str, ...] = ()) -> None:
     """Raise ``DataDirDamagedError`` when the table refuses, or when the checkpoint is another node's."""
     rule = survey.rule
     hint = "nothing was changed; run `crabnet fsck` to see what can be saved"
@@ -110,7 +110,9 @@ def refuse_if_told(survey: Survey, expected_node_id: str | None) -> None:
         raise DataDirDamagedError(f"{survey.layout.journal}: the journal is missing; {hint}")
     finding_used = survey.base.finding
     header = None if finding_used is None else finding_used.header
-    if header is not None and expected_node_id is not None and header.node_id != expected_node_id:
+    if expected_node_id is None or header is None:
+        return
+    if header.node_id not in {expected_node_id, *former_ids}:
         raise DataDirDamagedError(
             f"{survey.layout.data_dir} belongs to node {header.node_id}, but the key here is that of "
             f"{expected_node_id}; put the right identity.key back"

@@ -1,0 +1,156 @@
+"""The same envelopes, in any order and with pauses, give the same heads and seeds: those of ``tests.support.naive``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crabnet.domain.state import Caps as CoreCaps
+from crabnet.protocol.envelope import Envelope
+from tests.support.branches import deep_history, history
+from tests.support.envelopes import NOW_S
+from tests.support.fork_cases import Case, hard_cases, small_cases
+from tests.support.naive import Caps, NaiveState, World, expected
+from tests.support.replicas import CoreReplica, Habits
+
+pytestmark = pytest.mark.timeout(900)  # the examples of the deep profile take minutes
+CAPS = Caps(open_seeds=3, bids_per_seed=2)
+_CORE_CAPS = CoreCaps(open_seeds_max=CAPS.open_seeds, bids_per_seed_max=CAPS.bids_per_seed)
+LATER_S = NOW_S + 10_000
+
+
+class Replica(Protocol):
+    """What is under test. It may give up what waits, and then gets it again."""
+
+    def receive(self, raw: bytes, now_s: int) -> None:
+        """Take an envelope, let it wait, or drop it."""
+
+    def lacks(self) -> list[tuple[str, str]]:
+        """(Seed id, envelope id) of what is named and not held, which it would ask its neighbours for."""
+
+    def state(self) -> NaiveState:
+        """Heads and seeds as ``naive.expected`` gives them; disputed seeds as ``naive.DISPUTED``."""
+
+
+Make = Callable[[], Replica]
+FACTORIES: dict[str, Make] = {
+    "plain": lambda: CoreReplica(_CORE_CAPS, Habits()),
+    "restarted": lambda: CoreReplica(_CORE_CAPS, Habits(restarts=7, settled=1)),
+    "archived": lambda: CoreReplica(_CORE_CAPS, Habits(archives=3, checkpoints=11, restarts=23, settled=2)),
+}
+
+
+def serve(replica: Replica, raws: dict[str, bytes], order: list[str]) -> None:
+    """Deliver everything in this order, and answer what is asked for; again and again until nothing changes."""
+    before = None
+    while True:
+        for envelope_id in order:
+            replica.receive(raws[envelope_id], LATER_S)
+        _answer(replica, raws)
+        heads = replica.state().heads
+        if heads == before:
+            return
+        before = heads
+
+
+def _answer(replica: Replica, raws: dict[str, bytes]) -> None:
+    """Give what the replica asks for, for as long as it asks for something else than before."""
+    asked: set[str] = set()
+    while True:
+        wanted = {envelope_id for _, envelope_id in replica.lacks()} & raws.keys()
+        if wanted <= asked:
+            return
+        asked |= wanted
+        for envelope_id in sorted(wanted):
+            replica.receive(raws[envelope_id], LATER_S)
+
+
+def check(
+    make: Make,
+    envelopes: Iterable[Envelope],
+    rng: Random,
+    *,
+    replicas: int = 2,
+    stages: int = 1,
+    by_time: bool = False,
+) -> None:
+    """Deliver to several replicas in different orders. After each stage a part of the envelopes more is known."""
+    told = list(envelopes)
+    if not by_time:
+        rng.shuffle(told)
+    nodes = [make() for _ in range(replicas)]
+    for stage in range(1, stages + 1):
+        raws = {each.meta.id: each.raw for each in told[: len(told) * stage // stages]}
+        for node in nodes:
+            serve(node, raws, rng.sample(sorted(raws), len(raws)))
+        for node in nodes:
+            assert node.state() == expected(raws.values(), CAPS)
+
+
+each_kind = pytest.mark.parametrize("make", list(FACTORIES.values()), ids=list(FACTORIES))
+
+
+@each_kind
+@given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
+def test_any_order_gives_the_same(make: Make, number: int, order: int) -> None:
+    check(make, history(number), Random(order), replicas=3)
+
+
+@each_kind
+@given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
+def test_what_is_known_at_any_time_gives_the_same(make: Make, number: int, order: int) -> None:
+    check(make, history(number, 40), Random(order), stages=4)
+
+
+@each_kind
+@given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
+def test_each_branch_may_be_known_before_the_others(make: Make, number: int, order: int) -> None:
+    check(make, history(number, 40), Random(order), stages=5, by_time=True)
+
+
+@each_kind
+def test_the_small_cases_in_any_order(make: Make) -> None:
+    rng = Random(1)
+    for case in small_cases():
+        check(make, case.envelopes, rng, replicas=1)
+
+
+@each_kind
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_forks_thousands_of_entries_back(make: Make, number: int) -> None:
+    check(make, deep_history(number), Random(number), replicas=2, stages=3, by_time=True)
+
+
+@each_kind
+@pytest.mark.parametrize("case", hard_cases(), ids=lambda case: case.name)
+def test_hard_cases_in_any_order(make: Make, case: Case) -> None:
+    rng = Random(1)
+    for _ in range(20):
+        check(make, case.envelopes, rng, replicas=1, stages=2)
+
+
+@pytest.mark.parametrize("reached", [False, True])
+@given(number=st.integers(0, 2**32))
+def test_the_state_follows_from_the_fronts_and_the_ends(number: int, reached: bool) -> None:
+    """With ``reached`` only those ends matter that are in the version vector."""
+    told = {each.meta.id: each.raw for each in history(number)}
+    world = World(told.values(), reached=reached)
+
+    known = {entry.id for front in world.fronts.values() for entry in front}
+    new = list(known)
+    while new:
+        fact = world.facts.get(new.pop())
+        if fact is not None and fact.rests_on and fact.rests_on not in known:
+            known.add(fact.rests_on)
+            new.append(fact.rests_on)
+    for author, end in world.ends.items():
+        if not reached or len(world.fronts[author]) + 1 == end:
+            known |= {entry.id for entry in world.places[author][end][:2]}
+
+    kept = expected((told[each] for each in known), CAPS, reached=reached)
+    assert kept == expected(told.values(), CAPS, reached=reached)

@@ -1,0 +1,239 @@
+"""Every ``raise`` of the packages that a peer's bytes or mere growth can reach, and why it does not stop a node.
+
+A node must never stop because of what others send, or because it has run for long. So whoever writes a ``raise`` says
+here who catches it, or why nothing of that kind reaches it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import crabnet
+
+PACKAGES: Final = ("core", "domain", "protocol", "node", "storage")
+SOURCE: Final = Path(crabnet.__file__).parent
+HINT: Final = (
+    "tests/core/test_raises.py does not fit the code any more. For each raise that is new: who catches it, if a peer's"
+    " bytes or growth reach it? If nobody does, return a refusal with a Reason instead, before anything is changed, or"
+    " bound what grows. Then put it under its reason in TABLE."
+)
+
+
+class Raise(NamedTuple):
+    """A place that raises: "-" stands for the error that is passing."""
+
+    module: str
+    function: str
+    error: str
+
+
+TABLE: Final[dict[str, str]] = {
+    "Refusals of what a peer sent. Caught by those who judge it: Admission._parse, Replica._accept, ._unsigned and"
+    " .import_fact, records.stated_by, Core._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer with"
+    " the Reason.": """
+        protocol.canonical  _refuse_float        JsonRefusedError
+        protocol.canonical  parse_object         JsonRefusedError*3
+        protocol.canonical  _check_depth         JsonRefusedError
+        protocol.canonical  _check_duplicates    JsonRefusedError
+        protocol.envelope   shape                msgspec.ValidationError
+        protocol.fork_proof envelopes_of         ProofRefusedError*4
+        protocol.fork_proof place_of             ProofRefusedError
+        protocol.fork_proof verify_proof         ProofRefusedError*2
+        protocol.fork_proof _paired              ProofRefusedError*3
+        protocol.legacy     legacy_fact          PayloadRefusedError*2
+        protocol.legacy     check_unsigned       PayloadRefusedError*2
+        protocol.legacy     _linked              PayloadRefusedError*3
+        protocol.legacy     _settlement          PayloadRefusedError*2
+        protocol.payloads   fact_of              PayloadRefusedError*7
+        protocol.payloads   settlement_fact      PayloadRefusedError
+        protocol.sync       talk_of              PayloadRefusedError*3
+    """,
+    "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
+    " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
+    " for the run.": """
+        core.build          _checked             UsageError*3
+        core.build          build_seed           UsageError
+        core.build          build_claim          RefusedError
+        core.build          own_claim            RefusedError*2
+        core.build          build_run            RefusedError
+        core.build          build_renewal        RefusedError
+        core.build          build_settlement     UsageError
+        core.build          build_acknowledgement RefusedError
+        core.core           Core.record          RefusedError
+        core.core           Core._operate        RefusedError*2
+        core.core           Core._stated         RefusedError
+        core.replica        Replica.propose      RefusedError*2 UsageError
+        node.control_server _answer              RefusedError -*2
+        node.control_server _parse               UsageError*2
+        node.control_server _checked             UsageError*3
+        node.node           Node.perform         RefusedError -
+        node.operations     dispatch             UsageError*2
+        node.work           Workshop.cancel      RefusedError*2
+        node.work           Workshop.run         RefusedError*2
+        node.work           Workshop._run        self._given_up*2
+        node.work           Workshop._finish     - self._given_up
+        node.work           task_of              RefusedError*2
+        storage.archive_index ArchiveIndex.page  RefusedError
+    """,
+    "Types: the object belongs to the kind of fact, by payloads.BODIES and SETTLE_KINDS, and the reply to the wish."
+    " Only seeds with a definition are shown: Core.record and views.find_seeds see to that. EnvelopeMeta was taken from"
+    " an object. A settlement is stated of a seed that LOCAL_RULES found. An envelope that states no fact has its"
+    " decision already.": """
+        core.replica        Replica._accept      RefusedError
+        domain.decision     _decide_seed         TypeError
+        domain.lifecycle    as_seed              TypeError
+        domain.lifecycle    _bid                 TypeError
+        domain.lifecycle    _claim_of            TypeError
+        domain.lifecycle    _settlement          TypeError
+        domain.lifecycle    _run                 TypeError
+        protocol.envelope   content_of           TypeError
+        protocol.payloads   payload_of           ValueError
+        node.node           Node.publish         TypeError
+        node.node           Node.bid             TypeError
+        node.node           Node.claim           TypeError
+        node.seed_state     seed_state           ValueError
+        node.views          seed_view            ValueError
+        node.work           Workshop._run        TypeError
+        node.work           Workshop._finish     TypeError
+    """,
+    "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
+    " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"
+    " out what does not fit, and the agenda gives each seed once. The header of a checkpoint holds settings only.": """
+        storage.journal     encode_frame         RefusedError*2
+        storage.checkpoint  check_row            RefusedError*2
+        storage.checkpoint  CheckpointFile.__init__ RefusedError
+        storage.archive_segment validate_rows    RefusedError*6
+    """,
+    "Messages that a node makes or passes on: envelopes and proofs keep the bounds of Admission and seal. A destination"
+    " that takes only one datagram is a baseline peer; Outbox makes an event of it.": """
+        protocol.fragment_wire check_message     RefusedError*3
+        node.outbox         Outbox._transmit     NetworkError
+    """,
+    "Checkpoints are made by one job at a time, and each writer is given up by who began it.": """
+        storage.ledger      Ledger.begin_checkpoint RefusedError
+        storage.ledger      CheckpointWriter._check RefusedError
+    """,
+    "Opening or examining a data dir, before the node takes part: damage, another version or namespace, another"
+    " process.": """
+        core.records        record_fact          DataDirDamagedError
+        core.snapshot       restore              DataDirDamagedError*3
+        protocol.keys       seed_of_pem          ValueError*2
+        node.baseline       import_baseline      DataDirDamagedError RefusedError
+        node.control_server _bind                DataDirDamagedError _socket_failed*2
+        node.store          open_store           -
+        node.store          _signer              DataDirDamagedError*2
+        node.store          _restore             DataDirDamagedError
+        node.store          _demand_namespace    UsageError
+        storage.archive     Archive.open         -
+        storage.archive     _chained             DataDirDamagedError
+        storage.archive_segment check_segment    DataDirDamagedError damaged*2
+        storage.archive_segment refuse_newer     DataDirDamagedError
+        storage.checkpoint  examine_checkpoint   -
+        storage.checkpoint  read_rows            DataDirDamagedError*2
+        storage.checkpoint  read_baseline        DataDirDamagedError
+        storage.journal     SegmentWriter.reopen OSError
+        storage.keyfile     load_key_file        DataDirDamagedError*2
+        storage.layout      read_seal            ValueError
+        storage.ledger      Ledger.open          -
+        storage.lock        DirLock.acquire      DataDirBusyError _unsupported -
+        storage.lock        _locked              _unsupported -
+        storage.lock        acquire_with_wait    -*2
+        storage.opening     iter_frames          DataDirDamagedError
+        storage.opening     refuse_if_told       _newer*2 DataDirDamagedError*3
+        storage.opening     repair               -
+        storage.salvage     _plan                DataDirDamagedError*2
+        storage.segments    frames_of            _frame_damaged
+    """,
+    "What was stored reads back otherwise. node.serving makes an event of it; a row of the archive that"
+    " a late fact needs stops the node, which is what damage is to do.": """
+        core.records        decode_frame         DataDirDamagedError
+        core.records        envelopes_of_frame   DataDirDamagedError
+        core.rows           decode_seed_row      DataDirDamagedError
+        storage.archive     Archive._placed_rows damaged
+        storage.segments    read_frame_at        _frame_damaged
+    """,
+    "The disk fails, or did: the ledger is poisoned, those who wait are told, the node stops. Indexes are built again,"
+    " once, and their words are bounded by the domain.": """
+        node.checkpoints    Checkpointer.make    -
+        node.checkpoints    Checkpointer.make_now -
+        node.committer      Committer.submit     StorageFailedError
+        storage.archive     Archive._check       StorageFailedError*2
+        storage.archive     Archive._fatal       -
+        storage.archive     Archive._ask         StorageFailedError self._unusable
+        storage.archive     Archive._open_index  -
+        storage.archive     Archive._build_index self._unusable
+        storage.archive     Archive._read        IndexDamagedError
+        storage.archive_index _Connection.use    StorageFailedError IndexDamagedError
+        storage.archive_index ArchiveIndex.__init__ -
+        storage.archive_index ArchiveIndex.open  IndexDamagedError*2
+        storage.archive_index ArchiveIndex.build IndexDamagedError -
+        storage.archive_index ArchiveIndex._connect IndexDamagedError
+        storage.archive_index ArchiveIndex._insert -
+        storage.archive_segment scan_segment     -
+        storage.archive_segment write_segment    OSError
+        storage.checkpoint  CheckpointFile._descriptor OSError
+        storage.checkpoint  CheckpointFile.finish OSError
+        storage.feed_index  FeedIndex._demand_whole RefusedError
+        storage.feed_index  FeedIndex._work      RefusedError _failed
+        storage.feed_index  _connect             _failed StorageFailedError
+        storage.feed_index  _prepare             -
+        storage.files       guarded              storage_failed
+        storage.files       write_all            OSError
+        storage.journal     SegmentWriter.create -
+        storage.ledger      Ledger._check        StorageFailedError*2
+        storage.ledger      Ledger._fatal        self._failure -*2
+    """,
+    "Errors that pass: cleared up after, told, or told apart, and raised on.": """
+        node.call_thread    CallThread.run_sync  error
+        node.committer      Committer._commit    -
+        node.control_server _accept              -
+        node.ending         until_signal         principal
+        node.node           Node.__aenter__      -
+        node.node           Node.__aexit__       first -
+        node.node           Node._open_network   -
+        node.node           Node._watched        -
+        node.oneshot        call_locally         KeyboardInterrupt
+        node.run            run_node             KeyboardInterrupt
+    """,
+    "Caught by the next caller: the node checks signatures itself then.": """
+        node.signatures     _process             FileNotFoundError
+    """,
+}
+
+
+def in_table() -> Iterator[Raise]:
+    for block in TABLE.values():
+        for line in block.strip().splitlines():
+            module, function, *errors = line.split()
+            for error in errors:
+                name, _, times = error.partition("*")
+                for _ in range(int(times or 1)):
+                    yield Raise(module, function, name)
+
+
+def in_code() -> Iterator[Raise]:
+    for package in PACKAGES:
+        for path in sorted((SOURCE / package).rglob("*.py")):
+            module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+            yield from _raises(ast.parse(path.read_text(encoding="utf-8")), module, ())
+
+
+def _raises(node: ast.AST, module: str, scope: tuple[str, ...]) -> Iterator[Raise]:
+    for child in ast.iter_child_nodes(node):
+        inner = scope
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = (*scope, child.name)
+        elif isinstance(child, ast.Raise):
+            error = child.exc.func if isinstance(child.exc, ast.Call) else child.exc
+            yield Raise(module, ".".join(scope), "-" if error is None else ast.unparse(error))
+        yield from _raises(child, module, inner)
+
+
+def test_every_raise_has_its_reason() -> None:
+    code, table = Counter(in_code()), Counter(in_table())
+    assert not code - table, f"in the code, but not in the table: {list((code - table).elements())}. {HINT}"
+    assert not table - code, f"in the table, but not in the code: {list((table - code).elements())}. {HINT}"
