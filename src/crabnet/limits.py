@@ -460,6 +460,8 @@ AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report; further ones are counted."""
 AUDIT_NOTES_MAX: Final = 20
 """Notes about decisions that the present rules would not make; further ones are counted."""
+AUDIT_CHAINS_MAX: Final = 10_000
+"""Tasks whose chains an audit reports one by one; further ones are counted."""
 AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
 LAST_WORDS_MS: Final = 200

@@ -169,11 +169,13 @@ def test_a_forged_envelope_is_found_by_its_signature(sound: Path, tmp_path: Path
     forge(data_dir, 2, b"echo hi", b"echo ho")
     report = verify(data_dir)
     path = next(data_dir.glob("*/00000000000000000002.log"))
-    (found,) = report.findings
+    found, followed = report.findings
     envelope_id = json.loads(path.read_bytes().splitlines()[1][FRAME_PREFIX_BYTES:])[0][1]["meta"]["id"]
     assert (found.path, found.lsn, found.envelope_id) == (path, 2, envelope_id)
     assert path.read_bytes()[found.offset :].startswith(b'{"meta":{')
     assert "wrong_id" in found.detail
+    assert followed.envelope_id == envelope_id
+    assert "is not in the journal as it was signed" in followed.detail
 
 
 def test_a_forged_decision_is_found_by_the_checkpoints_and_noted_without_them(sound: Path, tmp_path: Path) -> None:

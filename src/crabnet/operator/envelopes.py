@@ -58,6 +58,7 @@ class EnvelopeChecker:
         self._holes = 0
         self._holes_known: dict[str, int] = {}
         self._ids: dict[str, bytearray] = {}
+        self._behind: set[bytes] = set()
         self._evidence: tuple[str, int, str] = ("", 0, "")
         self.feeds.lookup = self._lookup
 
@@ -72,6 +73,11 @@ class EnvelopeChecker:
         at = (meta.seq - 1) * _ID_BYTES
         if at <= len(ids):
             ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id)
+
+    def holds(self, author: str, seq: int, envelope_id: str) -> bool:
+        """True if this envelope was found at its place, and sound; also if it may lie where nothing could be read."""
+        known = self._lookup(author, seq) == envelope_id or bytes.fromhex(envelope_id) in self._behind
+        return known or bool(self._holes)
 
     def skip(self) -> None:
         """A part of the journal could not be read: every feed may go on at a later place."""
@@ -126,7 +132,10 @@ class EnvelopeChecker:
         feed = self.feeds.get(meta.from_)
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
         if record.behind:
-            return "" if place is Place.BEHIND else f"the journal proves no end of its feed before seq {meta.seq}"
+            if place is not Place.BEHIND:
+                return f"the journal proves no end of its feed before seq {meta.seq}"
+            self._behind.add(bytes.fromhex(meta.id))
+            return ""
         wrong = ""
         if place is not Place.NEXT:
             self._broken.add(meta.from_)
