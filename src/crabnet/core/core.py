@@ -242,7 +242,7 @@ class Core:
         self.neighbours.rest(now_ms, effects)
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
-        return self.neighbours.planner.wanted(meta.from_, meta.seq)
+        return self.neighbours.planner.wanted(meta.from_, meta.seq) or self.replica.parking.names(meta.id)
 
     def _muted(self, now_ms: int) -> Muted:
         authors = self.authors
@@ -277,10 +277,10 @@ class Core:
             self._talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
-        asked_for = meta is not None and self._wanted(meta)
+        asked_for = meta is not None and self.neighbours.planner.wanted(meta.from_, meta.seq)
         for item in applied:
             self._report(item, source, now_ms, effects)
-            if not asked_for and not imported:
+            if not asked_for and not imported and not self.neighbours.asked_for(item):
                 self.neighbours.pass_on(item, source, now_ms, effects)
         for parked in self.replica.parking.take_evicted():
             effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
@@ -353,8 +353,8 @@ class Core:
             effects.notices.append(fork_notice(item.fork, source))
             if item.fork.author == self.signer.node_id:
                 effects.notices.append(ended_notice(item.fork))
-        if item.lacks is not None and item.parked and source != IMPORTED:
-            self.neighbours.lacks(item.lacks, source, now_ms)
+        if item.lacks is not None and meta is not None and item.reason is not Reason.PARKING_FULL:
+            self.neighbours.lacks(item.lacks, meta, source, now_ms)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
         if meta is not None and meta.v is not None:

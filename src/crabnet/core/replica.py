@@ -203,7 +203,8 @@ class Replica:
         if place is Place.DUPLICATE:
             return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
         if self.parking.holds(meta.id):
-            return [refused_by(refusal(Reason.DUPLICATE, "waits already", meta))]
+            refused = refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
+            return [msgspec.structs.replace(refused, lacks=self.parking.lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
         rival = None if place is Place.BEHIND else self.parking.rival(meta.from_, meta.seq, meta.id)
