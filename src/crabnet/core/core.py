@@ -59,7 +59,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Admitted, Ahead, Muted, nobody_muted
+from crabnet.protocol.admission import Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -274,7 +274,7 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self._talk(first.admitted, source, now_ms, effects)
+            self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and self.neighbours.planner.wanted(meta.from_, meta.seq)
@@ -322,12 +322,6 @@ class Core:
             return
         for item in learnt:
             self._report(item, source, now_ms, effects)
-
-    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
-        try:
-            self.neighbours.talk(admitted, source, now_ms, effects)
-        except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
-            effects.notices.append(refused_notice("talk", error))
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest

@@ -51,7 +51,7 @@ class TaskChains(Struct, frozen=True):
     """A task, and the chain of each attempt at it; of a disputed one, all that stand against each other.
 
     ``note`` is that of the settlement, or why it is disputed. ``complete``: it is accepted or rejected, and every link
-    up to there holds. ``acknowledged``: its worker has said that it knows. ``wrong`` is what is wrong besides the links.
+    up to there holds. ``acknowledged``: its worker has said that it knows. ``wrong``: of the task besides its links.
     """
 
     seed_id: str
