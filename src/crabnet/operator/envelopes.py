@@ -67,12 +67,12 @@ class EnvelopeChecker:
         entry = self._ids.get(author, b"")[(seq - 1) * _ID_BYTES : seq * _ID_BYTES]
         return entry.hex() if any(entry) else None
 
-    def _advance(self, meta: EnvelopeMeta) -> None:
+    def _advance(self, meta: EnvelopeMeta, *, sound: bool = True) -> None:
         self.feeds.advance(meta.from_, meta.seq, meta.id)
         ids = self._ids.setdefault(meta.from_, bytearray())
         at = (meta.seq - 1) * _ID_BYTES
         if at <= len(ids):
-            ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id)
+            ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id) if sound else bytes(_ID_BYTES)
 
     def holds(self, author: str, seq: int, envelope_id: str) -> bool:
         """True if this envelope was found at its place, and sound; also if it may lie where nothing could be read."""
@@ -108,7 +108,7 @@ class EnvelopeChecker:
             if meta is None:
                 return "", wrong, ""
             if meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord) and not record.behind:
-                self.feeds.advance(meta.from_, meta.seq, meta.id)
+                self._advance(meta, sound=False)
             return meta.id, wrong, meta.from_
         meta = admitted.envelope.meta
         if admitted.envelope.raw != raw:
