@@ -101,8 +101,8 @@ PEERS_MAX: Final = 1_024
 """Addresses that have proved themselves or are configured, and as many that have not; also sources, waiting neighbours
 and unreachable targets."""
 EVENT_QUEUE_MAX: Final = 10_000
-CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
-"""One request on the control socket, with its newline."""
+CONTROL_LINE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""One request on the control socket, with its newline: the largest fork proof in base64 fits."""
 CONTROL_RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CONTROL_CONNECTIONS_MAX: Final = 64
 """Further connections wait until one of these ends."""

@@ -313,15 +313,16 @@ class Core:
             return
         self.learn_fork(evidence, source, now_ms, effects)
 
-    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
-        """Take in a proof that was verified, from a neighbour or from the operator."""
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
+        """Take in a verified proof, from a neighbour or from the operator; why it was not taken, None if it was."""
         try:
-            learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
+            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
         except CrabnetError as error:  # what is held cannot be read now: the proof must come again
             effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
-            return
-        for item in learnt:
+            return Reason.UNAVAILABLE
+        for item in learned:
             self._report(item, source, now_ms, effects)
+        return None if learned else Reason.DUPLICATE
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
