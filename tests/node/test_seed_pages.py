@@ -28,7 +28,7 @@ OUTPUT = LONGEST * (limits.OUTPUT_CHARS_MAX // 2)
 NOTE = LONGEST * limits.RULES_CHARS_MAX
 
 
-def crowded(bids: int, attempts: int = 1) -> Record:
+def crowded(bids: int, results: int, attempts: int = 1) -> Record:
     """A seed about which as much as can be was said, and as long as can be, accepted in the last of its attempts."""
     scribe = Scribe()
     seed = scribe.seed(claim_window_s=10**6)
@@ -50,8 +50,10 @@ def crowded(bids: int, attempts: int = 1) -> Record:
     returned = scribe.result(seed_id, claim.key)
     accepted = scribe.settle(seed_id, SeedStatus.ACCEPTED, claim.key, returned.key, attempt=attempts)
     facts += [with_body(returned, TaskResult, stdout=OUTPUT), with_body(accepted, Settlement, note=NOTE)]
-    facts.append(scribe.acknowledges(accepted))
-    facts += [scribe.result(seed_id, claim.key, STRANGER) for _ in range(5)]
+    facts += [
+        with_body(scribe.result(seed_id, claim.key, STRANGER), TaskResult, stdout=OUTPUT, stderr=OUTPUT)
+        for _ in range(results)
+    ]
     return refold(facts, everything)
 
 
@@ -69,7 +71,7 @@ def ids(rows: JsonValue) -> list[str]:
 
 
 def test_a_crowded_seed_is_shown_in_pages_within_the_bound() -> None:
-    record = crowded(bids=10_000, attempts=limits.ATTEMPTS_MAX)
+    record = crowded(bids=10_000, results=600, attempts=limits.ATTEMPTS_MAX)
     bids: list[str] = []
     after: str | None = None
     while True:
@@ -77,26 +79,19 @@ def test_a_crowded_seed_is_shown_in_pages_within_the_bound() -> None:
         if after is None or shown["next"] is None:  # those between are like the first, and take a second each
             assert len(msgspec.json.encode({"id": 1, "result": shown})) <= limits.CONTROL_RESPONSE_BYTES_MAX
         bids += ids(shown["bids"])
-        for counting, number in (
-            ("claims", 100),
-            ("runs", 33),
-            ("results", 1),
-            ("settlements", 100),
-            ("acknowledgements", 1),
-        ):
+        for counting, number in (("claims", 100), ("runs", 33), ("results", 1), ("settlements", 100)):
             assert len(cast(list[JsonValue], shown[counting])) == number
         after = cast(str | None, shown["next"])
         if after is None:
             break
     assert cast(JsonObject, shown["seed"])["status"] == "Accepted"
     assert shown["totals"] == {"bids": 10_000}
-    assert bids == [bid.key for bid in record.bids]
-    assert {bid.author for bid in record.bids} == {WORKER}
+    assert bids == [bid.key for bid in record.bids if bid.author == WORKER]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 7, 17, 18, 19])
-def test_pages_of_any_size_hold_every_row_once(limit: int) -> None:
-    record = crowded(bids=18)
+@pytest.mark.parametrize("limit", [1, 2, 7, 8, 9])
+def test_pages_of_any_size_hold_every_bid_once(limit: int) -> None:
+    record = crowded(bids=8, results=2)
     whole = page(record, 100)
     assert whole["next"] is None
     found: list[str] = []
@@ -110,15 +105,15 @@ def test_pages_of_any_size_hold_every_row_once(limit: int) -> None:
         if after is None:
             break
     assert found == ids(whole["bids"])
-    assert len(found) == 18
+    assert len(found) == 8
 
 
 def test_what_changes_beyond_the_page_changes_the_mark() -> None:
-    def mark(bids: int) -> str:
-        return view_mark({**page(crowded(bids), 5), "local_run": None})
+    def mark(bids: int, results: int) -> str:
+        return view_mark({**page(crowded(bids, results), 5), "local_run": None})
 
-    assert mark(8) != mark(9)
-    assert mark(8) == mark(8)
+    assert mark(8, 2) != mark(9, 2)
+    assert mark(8, 2) == mark(8, 3), "what does not count is not shown"
 
 
 async def test_a_node_shows_pages(tmp_path: Path) -> None:
