@@ -217,6 +217,22 @@ def test_a_changed_checkpoint_is_located_to_the_row(sound: Path, tmp_path: Path)
     assert seed_id in row.detail
 
 
+def test_a_changed_row_is_located_behind_lists_that_take_several_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crabnet.core.snapshot._PER_ROW", 1)
+    data_dir = tmp_path / "data"
+    for _ in range(3):
+        work(data_dir, publish_one)
+    path = data_dir / "state.json"
+    content = path.read_bytes()
+    assert content.count(b'\n["open",') == 3
+    at = content.rindex(b"echo hi")
+    path.write_bytes(content[:at] + b"x" + content[at + 1 :])
+    row = next(each for each in verify(data_dir).findings if each.path == path and each.offset)
+    assert content[row.offset :].startswith(b'["seed",')
+
+
 def test_a_checkpoint_forged_with_its_checksum_is_found(sound: Path, tmp_path: Path) -> None:
     data_dir = copy_of(sound, tmp_path)
     path = data_dir / "state.json"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crabnet.operator.chains import ChainReport
     from crabnet.operator.findings import AuditReport
 
-KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close")
+KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close", "acknowledged", "refold")
 
 audit = LazyGroup(
     "audit",
