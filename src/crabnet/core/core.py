@@ -59,7 +59,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Admitted, Ahead, Muted, nobody_muted
+from crabnet.protocol.admission import Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -294,7 +294,7 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self._talk(first.admitted, source, now_ms, effects)
+            self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and self.neighbours.planner.wanted(meta.from_, meta.seq)
@@ -333,21 +333,16 @@ class Core:
             return
         self.learn_fork(evidence, source, now_ms, effects)
 
-    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
-        """Take in a proof that was verified, from a neighbour or from the operator."""
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
+        """Take in a verified proof, from a neighbour or from the operator; why it was not taken, None if it was."""
         try:
-            learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
+            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
         except CrabnetError as error:  # what is held cannot be read now: the proof must come again
             effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
-            return
-        for item in learnt:
+            return Reason.UNAVAILABLE
+        for item in learned:
             self._report(item, source, now_ms, effects)
-
-    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
-        try:
-            self.neighbours.talk(admitted, source, now_ms, effects)
-        except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
-            effects.notices.append(refused_notice("talk", error))
+        return None if learned else Reason.DUPLICATE
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
@@ -410,10 +405,12 @@ class Core:
         effects.notices.append(change_notice(change, envelope_id))
 
     def _is_to_be_acknowledged(self, record: Record) -> bool:
-        """True if this node's work was settled by a signature, and it has not said yet that it knows."""
-        progress = record.progress
-        if progress.claimed_by != self.signer.node_id or progress.status not in _SETTLED or not self.config.talk:
+        """True if another has settled this node's work by a signature, and it has not said yet that it knows."""
+        progress, me = record.progress, self.signer.node_id
+        if progress.claimed_by != me or progress.status not in _SETTLED or not self.config.talk:
             return False
+        if record.seed is None or record.seed.author == me:
+            return False  # what both sides are to hold each other to has one side only
         kinds = {fact.kind for fact in record.others if fact.signed}
         return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
 
