@@ -120,13 +120,13 @@ TABLE: Final[dict[str, str]] = {
     "Opening or examining a data dir, before the node takes part: damage, another version or namespace, another"
     " process.": """
         core.records        record_fact          DataDirDamagedError
-        core.snapshot       restore              DataDirDamagedError*3
+        core.snapshot       restore              DataDirDamagedError*2 other_version
         protocol.keys       seed_of_pem          ValueError*2
         node.baseline       import_baseline      DataDirDamagedError RefusedError
         node.control_server _bind                DataDirDamagedError _socket_failed*2
         node.store          open_store           -
         node.store          _signer              DataDirDamagedError*2
-        node.store          _restore             DataDirDamagedError
+        node.store          _restore             other_version
         node.store          _demand_namespace    UsageError
         storage.archive     Archive.open         -
         storage.archive     _chained             DataDirDamagedError
@@ -148,11 +148,13 @@ TABLE: Final[dict[str, str]] = {
         storage.salvage     _plan                DataDirDamagedError*2
         storage.segments    frames_of            _frame_damaged
     """,
-    "What was stored reads back otherwise. node.serving makes an event of it; a row of the archive that"
+    "What was stored reads back otherwise. node.serving makes an event of it, Replica._into_feed refuses what it"
+    " would judge, Core.learn_fork and Core._talk say so; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
-        core.records        decode_frame         DataDirDamagedError
-        core.records        envelopes_of_frame   DataDirDamagedError
-        core.rows           decode_seed_row      DataDirDamagedError
+        protocol.feed       Feeds.end            RefusedError
+        core.records        decode_frame         other_version
+        core.records        envelopes_of_frame   other_version
+        core.rows           decode_seed_row      other_version
         storage.archive     Archive._placed_rows damaged
         storage.segments    read_frame_at        _frame_damaged
     """,

@@ -76,6 +76,8 @@ class Safety:
                 self._ended(node, str(notice.fields["author"]))
         for place in effects.places:
             self._closed(node, place.row)
+            if place.row.kind is FactKind.ACKNOWLEDGED:
+                shown += self._changed(node, place.row.seed_id)
         if shown:
             self._seen_before_durable.setdefault(node.name, {})[id(effects)] = shown
         self._steps += 1
@@ -143,7 +145,7 @@ class Safety:
             return
         known = self._effective.setdefault(f"{node.name} {node.lives}", set())
         digest = sha256(given.data).digest()[:12]
-        if effects.places and not any(place.row.kind for place in effects.places):
+        if effects.places and effects.places[0].row.kind is None:
             digest = b"evidence" + digest  # once that, and once behind the end, when others rest on it
         if digest in known:
             raise ViolationError(f"{node.name}: a replay had an effect: {given.data[:200]!r} from {given.source}")

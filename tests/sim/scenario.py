@@ -30,7 +30,7 @@ TROUBLE_MS_MAX = 400_000
 """A run whose operators cannot get their work done in this time ends its trouble anyway."""
 ROUNDS_MAX = 75
 """Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
-DUSK_MS = 45_000
+DUSK_MS = 65_000
 """Until the last deadline of a seed has passed."""
 QUIET_MS = 5_000
 """Nodes that have agreed go on for this long."""
@@ -43,8 +43,8 @@ SKEW_LIMIT_MS = 300_000
 
 
 TIGHT: dict[str, int] = {
-    "PARKED_ENVELOPES_MAX": 48,
-    "PARKED_ENVELOPES_PER_FEED_MAX": 12,
+    "PARKED_ENVELOPES_MAX": 96,
+    "PARKED_ENVELOPES_PER_FEED_MAX": 24,
     "PEERS_MAX": 24,
     "SYNC_MISSING_FEEDS_MAX": 64,
     "SYNC_WANT_ENTRIES_MAX": 16,
@@ -165,6 +165,7 @@ class Simulation:
         self.withholder = self._add_withholder(config) if plan.withholder else None
         world.observers += [self.safety, self.market]
         self.crashes = 0
+        self._night = False
         self._connect()
 
     def _is_forker(self, author: str) -> bool:
@@ -213,7 +214,7 @@ class Simulation:
         )
 
     def _step(self) -> None:
-        for _ in range(6):
+        for _ in range(4):
             if self.market.done < self._wishes:
                 self.market.turn(self.rng.choice(self.honest))
         for adversary in self.adversaries:
@@ -224,7 +225,7 @@ class Simulation:
 
     def _troubles(self) -> list[Callable[[], None]]:
         return [self._crash, self._crash, self._restart, self._restart, self._restart, self._checkpoint,
-                self._split, self._one_way, self._join, self._join]  # fmt: skip
+                self._part, self._one_way, self._join]  # fmt: skip
 
     def _crash(self) -> None:
         node = self.rng.choice(self.honest)
@@ -243,6 +244,11 @@ class Simulation:
             node.checkpoint(cut_after=self.rng.choice([0, 0, self.rng.randint(1, 12)]))
             self.crashes += node.core is None
 
+    def _part(self) -> None:
+        """A split that does not last, or else nothing would ever be settled."""
+        self._split()
+        self.world.later(self.rng.randint(2_000, 20_000), self._join)
+
     def _split(self) -> None:
         members = list(self.world.nodes.values())
         self.rng.shuffle(members)
@@ -252,12 +258,15 @@ class Simulation:
     def _one_way(self) -> None:
         members = list(self.world.nodes.values())
         self.world.block([self.rng.choice(members)], self.rng.sample(members, self.rng.randint(1, len(members))))
+        self.world.later(self.rng.randint(2_000, 20_000), self._join)
 
     def _join(self) -> None:
-        self.world.partition()
+        if not self._night:
+            self.world.partition()
 
     def _dusk(self) -> None:
         """The operators rest, the trouble lasts: a split, a node that is down, until the last deadline has passed."""
+        self._night = True
         self._split()
         self._crash()
         self.world.run(DUSK_MS, tick_ms=STEP_MS)

@@ -59,9 +59,9 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Ahead, Muted, nobody_muted
+from crabnet.protocol.admission import Admitted, Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
-from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
+from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.sync import ForkMark
 
@@ -238,7 +238,7 @@ class Core:
 
     def rest(self, now_ms: int, effects: Effects) -> None:
         """To be called when some messages were handled: goes on with what is due, without waiting for a tick."""
-        self._settle_ends(now_ms, effects)
+        self.settle_ends(now_ms, effects)
         self.neighbours.rest(now_ms, effects)
 
     def _wanted(self, meta: EnvelopeMeta) -> bool:
@@ -274,7 +274,7 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self.neighbours.talk(first.admitted, source, now_ms, effects)
+            self._talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and self.neighbours.planner.wanted(meta.from_, meta.seq)
@@ -311,13 +311,23 @@ class Core:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
             self.blame(source, now_ms, effects)
             return
+        self.learn_fork(evidence, source, now_ms, effects)
+
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
+        """Take in a proof that was verified, from a neighbour or from the operator."""
         try:
-            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
-        except CrabnetError as error:  # what is held cannot be read now: the proof is asked for again
-            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, author))
+            learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
+        except CrabnetError as error:  # what is held cannot be read now: the proof must come again
+            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
             return
-        for item in learned:
+        for item in learnt:
             self._report(item, source, now_ms, effects)
+
+    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
+        try:
+            self.neighbours.talk(admitted, source, now_ms, effects)
+        except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
+            effects.notices.append(refused_notice("talk", error))
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
@@ -350,7 +360,7 @@ class Core:
         if meta is not None and meta.v is not None:
             self.neighbours.applied(item, source, now_ms, effects)
 
-    def _settle_ends(self, now_ms: int, effects: Effects) -> None:
+    def settle_ends(self, now_ms: int, effects: Effects) -> None:
         """Draw some of the consequences of feeds that have ended."""
         if not self.replica.settling:
             return
@@ -484,7 +494,7 @@ class Core:
             self._record_interrupted(now_ms, effects)
             self._acknowledge(now_ms, effects)
             self._sweep(now_ms, effects)
-        self._settle_ends(now_ms, effects)
+        self.settle_ends(now_ms, effects)
         effects.notices += self.sweeper.silent(now_ms)
 
     def _sweep(self, now_ms: int, effects: Effects) -> None:

@@ -291,6 +291,8 @@ class Replica:
                 fact = fact_of(envelope, admitted.kind)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
+            return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
