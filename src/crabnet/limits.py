@@ -41,8 +41,10 @@ BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
 """Bids of one author on one seed. All nodes of a namespace must agree."""
 STEPS_PER_AUTHOR_PER_SEED_MAX: Final = 256
 """Claims, settlements and the like of one author on one seed: the attempts that there may be need 201."""
-WORK_PER_AUTHOR_PER_STEP_MAX: Final = 64
-"""Starts, renewals and results of one author that rest on the same envelope: a run needs 34."""
+STARTS_PER_AUTHOR_PER_STEP_MAX: Final = 64
+"""Starts and renewals of one author that rest on the same envelope: a run needs 33."""
+RESULTS_PER_AUTHOR_PER_STEP_MAX: Final = 2
+"""Results, or acknowledgements, of one author that rest on the same envelope: a run needs one."""
 SYNC_NAMES_PER_MESSAGE_MAX: Final = 16
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""

@@ -46,7 +46,7 @@ def lives(facts: list[Fact]) -> Iterator[SeedEvent]:
         after = refold([fact for fact in facts if fact.seed_id == seed_id], is_front)
         old, new = ({fact.ref for fact in record.facts()} for record in (before, after))
         added = tuple(fact for fact in after.facts() if fact.ref not in old)
-        yield SeedEvent(seed_id, None, tuple(sorted(old - new)), after.progress, added, (before, after))
+        yield SeedEvent(seed_id, None, tuple(sorted(old - new)), after.progress, added, decided=(before, after))
 
 
 @given(histories(seeds_max=1, forks=FORKS), RANDOMS)

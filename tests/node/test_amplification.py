@@ -144,14 +144,16 @@ async def a_claim_of_a_later_attempt(victim: Victim) -> None:
     await _claims_that_come_and_go(victim, attempt=2, results=1)
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="a refold journals whole what it brings back, each time")
-ATTACKS: list[Attack] = [late_bids, disputes_of_an_archived_seed]
-UNBOUNDED: list[Attack] = [a_definition_that_comes_and_goes, a_dispute_about_results, a_claim_of_a_later_attempt]
+ATTACKS: list[Attack] = [
+    late_bids,
+    disputes_of_an_archived_seed,
+    a_definition_that_comes_and_goes,
+    a_dispute_about_results,
+    a_claim_of_a_later_attempt,
+]
 
 
-@pytest.mark.parametrize(
-    "attack", [*ATTACKS, *(pytest.param(attack, marks=NOT_YET) for attack in UNBOUNDED)], ids=lambda each: each.__name__
-)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: each.__name__)
 async def test_what_is_written_for_what_is_said(attack: Attack, tmp_path: Path) -> None:
     clock = Clock()
     budgets = {"author_envelopes_per_sec": 0, "author_bytes_per_sec": 0}

@@ -345,7 +345,7 @@ NUMBERS = {
     ],
     "10 Lifecycle": [
         limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
-        limits.WORK_PER_AUTHOR_PER_STEP_MAX,
+        limits.STARTS_PER_AUTHOR_PER_STEP_MAX,
         limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
         limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
     ],

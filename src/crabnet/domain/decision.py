@@ -122,7 +122,7 @@ def _is_known(record: Record, fact: Fact) -> bool:
 
 def _counts(before: Record, fact: Fact) -> Decision:
     record = after(before, fact)
-    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, (), (before, record))
+    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, decided=(before, record))
     return Decision(Outcome.ACCEPTED, None, (event,))
 
 
