@@ -117,3 +117,5 @@ class Effects:
     roused: list[str] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""
+    alone: bool = False
+    """Committed in a frame of its own: a commit that failed may have been due to it."""

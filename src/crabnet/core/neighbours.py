@@ -12,6 +12,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeProof
 from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.fork_gossip import ForkGossip
+from crabnet.core.mending import Part
 from crabnet.core.peers import Peers
 from crabnet.core.reconcile import Reconciler
 from crabnet.core.relay import Relay
@@ -56,6 +57,46 @@ class Neighbours:
         self._announce_at_ms = 0
         self._look_at_ms = 0
 
+    def parts(self) -> dict[Part, object]:
+        """The parts as they are now."""
+        return {
+            Part.PEERS: self.peers,
+            Part.ADDRESS_BOOK: self.book,
+            Part.WANTS: self.planner,
+            Part.DIGESTS: self.digests,
+            Part.COMPARISONS: self.reconciler,
+            Part.GOSSIP: self.forks,
+            Part.RELAY: self.relay,
+            Part.ANNOUNCER: self._announcer,
+            Part.FEED_GUARD: self.guard,
+        }
+
+    def renew(self, part: Part) -> None:
+        """Make a part anew. What it knew is learned again, as after a start."""
+        config, replica = self._config, self._replica
+        if part is Part.PEERS:
+            self.peers = Peers()
+        elif part is Part.ADDRESS_BOOK:
+            self.book = AddressBook(config.peers_remembered)
+        elif part is Part.WANTS:
+            self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=config.sync_fetch_bytes_per_s)
+        elif part is Part.DIGESTS:
+            self.digests = DigestTree(replica.feeds)
+            self.reconciler = Reconciler(self.digests)
+        elif part is Part.COMPARISONS:
+            self.reconciler = Reconciler(self.digests)
+        elif part is Part.GOSSIP:
+            self.forks = ForkGossip(replica.feeds)
+        elif part is Part.RELAY:
+            self.relay = Relay(config.relay_fanout if config.talk else 0, self._entropy)
+            self._look_at_ms = 0
+        elif part is Part.ANNOUNCER:
+            self._announcer = Announcer(replica.feeds, self._signer.node_id)
+        elif part is Part.FEED_GUARD:
+            guard = FeedGuard(self._signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
+            guard.at_risk = self.guard.at_risk
+            self.guard = guard
+
     def begin(self) -> None:
         """To be called once after the replica was loaded."""
         for author in self._replica.feeds.authors():
@@ -71,7 +112,7 @@ class Neighbours:
             self._tell_holdings([source], now_ms, effects)
         if source in self.trusted:
             if not known:
-                self._look_around(now_ms, again=True)
+                self._look_around(now_ms, effects, again=True)
             return
         challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
@@ -245,30 +286,48 @@ class Neighbours:
         """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
         if not self._config.talk:
             return
+        steps: tuple[Callable[[int, Effects], None], ...] = (
+            self._lose_silent,
+            self._invite,
+            self.ask,
+            self._announce,
+            self._tell_forks,
+            self._look_around,
+            self._prune,
+            self._clear,
+        )
+        for step in steps:
+            with self._replica.mending.soft:
+                step(now_ms, effects)
+
+    def _lose_silent(self, now_ms: int, effects: Effects) -> None:
         for address, node_id in self.peers.expire(now_ms):
             effects.notices.append(Notice("peer_lost", {"address": address, "peer": node_id, "reason": "timeout"}))
+
+    def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):
             challenge = self.peers.invite(address, self._token, now_ms)
             if challenge:
                 self._say(self._hello(challenge=challenge), address, now_ms, effects)
-        self.ask(now_ms, effects)
-        if now_ms >= self._announce_at_ms:
-            # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
-            interval_ms = self._config.sync_interval_ms
-            self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
-            known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
-            chosen = self._announcer.choose(known, self._config.sync_fanout, self._entropy)
-            if self.digests.root():
-                self._tell_holdings(chosen, now_ms, effects)
-            else:
-                self._say_all(self._hello(), chosen, now_ms, effects)
-            if self.guard.at_risk:
-                self._ask_for_own_feed(now_ms, effects)
-        self._tell_forks(now_ms, effects)
-        self._look_around(now_ms)
+
+    def _announce(self, now_ms: int, effects: Effects) -> None:
+        if now_ms < self._announce_at_ms:
+            return
+        # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
+        interval_ms = self._config.sync_interval_ms
+        self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
+        known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
+        chosen = self._announcer.choose(known, self._config.sync_fanout, self._entropy)
+        if self.digests.root():
+            self._tell_holdings(chosen, now_ms, effects)
+        else:
+            self._say_all(self._hello(), chosen, now_ms, effects)
+        if self.guard.at_risk:
+            self._ask_for_own_feed(now_ms, effects)
+
+    def _prune(self, now_ms: int, effects: Effects) -> None:
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
             self._say(prune, address, now_ms, effects)
-        self._clear(now_ms, effects)
 
     def rest(self, now_ms: int, effects: Effects) -> None:
         """Some messages were handled: ask on at once if that made room."""
@@ -303,7 +362,7 @@ class Neighbours:
             heads = self._announcer.heads(limits.SYNC_HEADS_PER_DATAGRAM)
             self._say_all(sync.Heads(heads, root), full, now_ms, effects)
 
-    def _look_around(self, now_ms: int, *, again: bool = False) -> None:
+    def _look_around(self, now_ms: int, _: Effects, *, again: bool = False) -> None:
         """From time to time: whom to relay to. Configured addresses count once something came from them, so that
         nothing is relayed to a broadcast address.
         """
@@ -361,7 +420,7 @@ class Neighbours:
             if source not in self.trusted:
                 self.book.confirmed(source, node_id, now_ms)
             self._tell_holdings([source], now_ms, effects)
-            self._look_around(now_ms, again=True)
+            self._look_around(now_ms, effects, again=True)
             known = self.forks.page()
             if known is not None:
                 self._say(known, source, now_ms, effects)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -17,7 +18,8 @@ from crabnet import limits
 from crabnet.core.applied import Applied, Change, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.dormancy import Dormancy
-from crabnet.core.parking import Parking
+from crabnet.core.mending import Mending
+from crabnet.core.parking import Parked, Parking
 from crabnet.core.records import (
     ArchiveRecord,
     EnvelopeRecord,
@@ -95,6 +97,7 @@ class _Earlier(NamedTuple):
 
 
 _NOTHING_EARLIER: Final = _Earlier()
+_UNJUDGED: Final = refusal(Reason.INTERNAL, "an unexpected error of this node; see quarantine/ in its data dir")
 
 
 class Replica:
@@ -120,6 +123,7 @@ class Replica:
         self.attic = Attic(self.state)
         self.dormancy = Dormancy(self.state)
         self.knows: Callable[[str], bool] = _knows_everybody
+        self.mending = Mending()
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
 
     def state_hash(self) -> str:
@@ -144,7 +148,9 @@ class Replica:
         pays: Pays | None = None,
     ) -> list[Applied]:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
-        admitted = self.admission.admit(raw, now_s, wanted, muted)
+        admitted: Admitted | Refusal = _UNJUDGED
+        with self.mending.judging(raw):
+            admitted = self.admission.admit(raw, now_s, wanted, muted)
         if isinstance(admitted, Refusal):
             return [refused_by(admitted)]
         meta = admitted.envelope.meta
@@ -152,8 +158,17 @@ class Replica:
             self.seen.add(meta.id, now_s)
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
         if not admitted.envelope.signed:
-            return [self._unsigned(admitted, now_s, via)]
+            return [self._contained(admitted, partial(self._unsigned, admitted, now_s, via))]
         return self._into_feed(admitted, now_s, via, source, pays)
+
+    def _contained(self, admitted: Admitted, judge: Callable[[], Applied]) -> Applied:
+        """What becomes of one envelope. It is refused if the node has failed on it, or cannot judge it."""
+        raw, meta = admitted.envelope.raw, admitted.envelope.meta
+        if self.mending.refuses(raw):
+            return refused_by(refusal(Reason.QUARANTINED, "the node has failed on it before", meta))
+        with self.mending.judging(raw):
+            return judge()
+        return refused_by(refusal(Reason.INTERNAL, _UNJUDGED.detail, meta))
 
     def _into_feed(
         self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None
@@ -161,13 +176,15 @@ class Replica:
         """Step 13 and on, for a signed envelope and then for those that waited for it."""
         meta = admitted.envelope.meta
         head = self.feeds.get(meta.from_).head_id
-        applied = [self._signed(admitted, now_s, via, source, pays)]
-        if not len(self.parking):
-            return applied
+        applied = [self._contained(admitted, partial(self._signed, admitted, now_s, via, source, pays))]
         while (feed := self.feeds.get(meta.from_)).head_id != head:
             head = feed.head_id
-            for parked in self.parking.take(meta.from_, feed.head_seq + 1, head):
-                applied.append(self._signed(parked.admitted, now_s, via, parked.source))
+            waiting: list[Parked] = []
+            with self.mending.soft:
+                waiting = self.parking.take(meta.from_, feed.head_seq + 1, head)
+            for each in waiting:
+                judge = partial(self._signed, each.admitted, now_s, via, each.source)
+                applied.append(self._contained(each.admitted, judge))
         return applied
 
     def _signed(self, admitted: Admitted, now_s: int, via: Via, source: str, pays: Pays | None = None) -> Applied:
@@ -175,7 +192,7 @@ class Replica:
         meta = admitted.envelope.meta
         feed = self.feeds.get(meta.from_)
         place = feed.place(meta.seq, meta.id, meta.prev)
-        new = place is not Place.DUPLICATE and not self.parking.holds(meta.id)
+        new = place is not Place.DUPLICATE and not self._waits(meta.id)
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
             detail = "the author is over its budget"
             return Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)
@@ -188,7 +205,9 @@ class Replica:
             held_id = "" if held is None else held.id
             if place is Place.FORK_WINS:
                 return self._observe(admitted, now_s, via, ForkProof(meta.seq, meta.id, held_id))
-            self.parking.drop_branch(meta.from_, meta.seq + 1, meta.id)
+            with self.mending.soft:
+                self.parking.drop_branch(meta.from_, meta.seq + 1, meta.id)
+            self.mending.boundary.cross(admitted.envelope.raw)
             proof = ForkProof(meta.seq, held_id, meta.id)
             new = self.feeds.prove(meta.from_, proof)
             return Applied(
@@ -199,13 +218,19 @@ class Replica:
                 record=encode_record(ForkRecord(Raw(admitted.envelope.raw), now_s, proof)) if new else None,
                 proof=proof if new else None,
             )
-        if self.parking.holds(meta.id):
+        if self._waits(meta.id):
             return refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
-        reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
-        if not self.parking.put(admitted, now_s, source, known=self.knows(meta.from_)):
-            reason = Reason.PARKING_FULL
+        reason = Reason.PARKING_FULL
+        with self.mending.soft:
+            if self.parking.put(admitted, now_s, source, known=self.knows(meta.from_)):
+                reason = Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN
         detail = f"seq {meta.seq}, the feed is held up to {feed.head_seq}"
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=reason is not Reason.PARKING_FULL)
+
+    def _waits(self, envelope_id: str) -> bool:
+        with self.mending.soft:
+            return self.parking.holds(envelope_id)
+        return False
 
     def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
         """Take in a verified proof: both envelopes as if they had come, so that this node decides as all others do.
@@ -222,7 +247,7 @@ class Replica:
             held = feed.entry(seq)
             settled = seq <= feed.head_seq and (held is None or held.id == head.id)
             too_early = head.ts > now_s + self.admission.policy.future_skew_s
-            if not settled and not too_early and not self.parking.holds(head.id):
+            if not settled and not too_early and not self._waits(head.id):
                 applied += self._into_feed(admitted, now_s, Via.SYNC, source)
         if not self.feeds.get(author).head_seq or not self.feeds.lacks_fork(author, seq):
             return applied
@@ -232,6 +257,7 @@ class Replica:
         if held is not None and held.id == higher.id and not evidence.same_parent:
             stands, loser = loser, stands
         proof = ForkProof(seq, stands, loser)
+        self.mending.boundary.cross()
         self.feeds.prove(author, proof)
         record = encode_record(ProofRecord(Raw(evidence.document()), now_s, author, proof))
         kept = Applied(
@@ -250,6 +276,7 @@ class Replica:
             if self.attic.too_much(touched):
                 detail = "the fork takes back more than one frame of the journal can tell of"
                 return refused_by(refusal(Reason.LIMIT_EXCEEDED, detail, meta))
+            self.mending.boundary.cross(envelope.raw)
             thawed = self.attic.bring_back(touched)
             cut_events = decide(self.state, Retract(meta.from_, meta.seq, touched), now_s).events
             before = self._progress_of(cut_events)
@@ -266,7 +293,7 @@ class Replica:
                 fact = fact_of(envelope, admitted.kind)
                 if fact.kind is not FactKind.SEED and fact.seed_id not in self.state.records:
                     thawed += self.attic.bring_back((fact.seed_id,))
-                decision = self._judge(fact, now_s)
+                decision = self._judge(fact, now_s, thawed=thawed if cut is None else ())
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
         if decision.asleep and thawed and cut is None and fact is not None:
@@ -275,8 +302,19 @@ class Replica:
         earlier = _Earlier(cut, cut_events, before, thawed) if cut is not None or thawed else _NOTHING_EARLIER
         return self._commit(envelope, fact, decision, now_s, via, earlier)
 
-    def _judge(self, fact: Fact, now_s: int, woken_by: str = "") -> Decision:
-        """What becomes of a fact, if none of its author that come before may sleep; else it sleeps like those."""
+    def _judge(self, fact: Fact, now_s: int, woken_by: str = "", thawed: tuple[Raw, ...] = ()) -> Decision:
+        """What becomes of a fact, if none of its author that come before may sleep; else it sleeps like those.
+
+        A seed that was ``thawed`` for it goes back when it cannot be judged.
+        """
+        try:
+            return self._judged(fact, now_s, woken_by)
+        except BaseException:
+            if thawed:
+                self.state.evict(fact.seed_id)
+            raise
+
+    def _judged(self, fact: Fact, now_s: int, woken_by: str) -> Decision:
         parent = self.dormancy.holds_back(fact, woken_by)
         if parent:
             reason = Reason.UNKNOWN_SEED if parent == fact.seed_id else Reason.UNKNOWN_CLAIM
@@ -296,7 +334,7 @@ class Replica:
             return None
         fact = fact_of(envelope, Kind(meta.kind))
         thawed = self.attic.bring_back((fact.seed_id,))
-        decision = self._judge(fact, now_s, parent)
+        decision = self._judge(fact, now_s, parent, thawed)
         if decision.asleep == parent or not (decision.events or decision.asleep):
             if thawed:
                 self.state.evict(fact.seed_id)
@@ -304,6 +342,7 @@ class Replica:
                 return None
             return Applied(decision.outcome, decision.reason, decision.detail, meta, seed_id=fact.seed_id, woken=True)
         before = self._progress_of(decision.events)
+        self.mending.boundary.cross(raw)
         for event in decision.events:
             apply(self.state, event)
         rows = tuple(event_row(event) for event in decision.events)
@@ -324,6 +363,7 @@ class Replica:
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
+        self.mending.boundary.cross()
         self.attic.put_away(segment, seed_ids)
         return encode_record(ArchiveRecord(segment, now_s, seed_ids))
 
@@ -355,6 +395,7 @@ class Replica:
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
         before = self._progress_of(decision.events)
+        self.mending.boundary.cross()
         for event in decision.events:
             apply(self.state, event)
         self.arrivals += 1
@@ -434,6 +475,7 @@ class Replica:
         before = self._progress_of(decision.events)
         if earlier.before:
             before.update(earlier.before)
+        self.mending.boundary.cross(envelope.raw)
         for event in decision.events:
             apply(self.state, event)
         seed_id = "" if fact is None else fact.seed_id

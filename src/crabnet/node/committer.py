@@ -14,8 +14,9 @@ import trio
 
 from crabnet import limits
 from crabnet.core.effects import Effects
-from crabnet.core.records import frame_of
-from crabnet.errors import Reason, StorageFailedError
+from crabnet.core.mending import ReplicaFailedError, is_containable
+from crabnet.core.records import envelopes_of_frame, frame_of
+from crabnet.errors import CrabnetError, Reason, StorageFailedError
 from crabnet.node.call_thread import CallThread
 from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
@@ -39,9 +40,16 @@ class Durable:
 class Committer:
     """``release`` is called with everything that has become durable, in order."""
 
-    def __init__(self, ledger: Ledger, release: Callable[[list[Durable]], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        release: Callable[[list[Durable]], None],
+        broken: Callable[[], Exception | None] = lambda: None,
+    ) -> None:
+        """``broken`` gives the error by which memory became worthless: from then on nothing is committed."""
         self._ledger = ledger
         self._release = release
+        self._broken = broken
         self._pending: deque[tuple[Effects, _Waiter | None]] = deque()
         self._pending_records = 0
         self._wake = trio.Event()
@@ -82,9 +90,13 @@ class Committer:
         await self.submit(Effects())
 
     def _put(self, effects: Effects, waiter: _Waiter | None) -> None:
-        if self._failure is not None:
+        failure = self._failure
+        broken = self._broken()
+        if failure is None and broken is not None:
+            failure = _part_failed(broken)
+        if failure is not None:
             if waiter is not None:
-                waiter.failure = self._failure
+                waiter.failure = failure
                 waiter.done.set()
             return
         self._pending.append((effects, waiter))
@@ -94,13 +106,19 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
+        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned.
+
+        Raises ReplicaFailedError for an unexpected error, and what ``broken`` gives.
+        """
         try:
             with CallThread[FramePosition]("crabnet-journal") as thread:
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     while self._pending:
+                        broken = self._broken()
+                        if broken is not None:
+                            raise broken
                         await self._commit(self._take(), thread)
                     if self._closing:
                         return
@@ -120,7 +138,8 @@ class Committer:
         size = 0
         while self._pending:
             records_bytes = sum(len(record) + 1 for record in self._pending[0][0].records)
-            if batch and size + records_bytes > limits.FRAME_BYTES_MAX // 2:
+            apart = bool(batch) and (batch[-1][0].alone or self._pending[0][0].alone)
+            if apart or (batch and size + records_bytes > limits.FRAME_BYTES_MAX // 2):
                 return batch
             size += records_bytes
             item = self._pending.popleft()
@@ -148,8 +167,7 @@ class Committer:
         """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
         failure = error
         if not isinstance(failure, StorageFailedError):
-            text = f"a part of the node has failed: {type(error).__name__}: {error}"
-            failure = StorageFailedError(text, Reason.INTERNAL)
+            failure = _part_failed(error)
         self._ledger.poison(failure)
         self._fail(failure, batch)
         if isinstance(error, Exception):
@@ -161,7 +179,12 @@ class Committer:
         position: FramePosition | None = None
         if records:
             # In a thread, so that the loop goes on whatever the disk does.
-            position = await thread.run_sync(partial(self._ledger.append, frame_of(records)))
+            try:
+                position = await thread.run_sync(partial(self._ledger.append, frame_of(records)))
+            except Exception as error:
+                if not is_containable(error):
+                    raise
+                raise _commit_failed(error, records) from error
             self.frames += 1
             self.records += len(records)
         crossed, self._crossed = self._crossed, []
@@ -187,3 +210,17 @@ class Committer:
                 waiter.done.set()
         self._pending.clear()
         self._drained.set()
+
+
+def _part_failed(error: BaseException) -> StorageFailedError:
+    return StorageFailedError(f"a part of the node has failed: {type(error).__name__}: {error}", Reason.INTERNAL)
+
+
+def _commit_failed(error: Exception, records: list[bytes]) -> ReplicaFailedError:
+    """Names the envelope that could not be committed; of several, each may be the cause."""
+    try:
+        raws = tuple(raw for record in records for raw in envelopes_of_frame(frame_of([record])) if raw)
+    except CrabnetError:
+        raws = ()
+    alone = len(raws) == 1
+    return ReplicaFailedError("committing", error, messages=raws if alone else (), suspects=() if alone else raws)
