@@ -483,3 +483,5 @@ JOB_RETRY_S: Final = 5
 """A background job that ended with an unexpected error is begun again after this."""
 RESTART_DELAY_S: Final = 1
 """Between the end of a node that failed and its restart."""
+RESTART_BUSY_MS: Final = 200
+"""A restart that finds the data dir in use by a command tries again after this."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from crabnet import limits
-from crabnet.errors import CrabnetError, NodeFailingError, principal
+from crabnet.errors import CrabnetError, DataDirBusyError, NodeFailingError, principal
 from crabnet.settings import Settings
 
 
@@ -55,10 +55,14 @@ async def supervised(
     """
     restarts = Restarts(settings.restarts_max, settings.restarts_window_s)
     life = Life(settings)
+    busy_until_s = 0.0
     while True:
         failure = await _lived(live, life)
         if failure is None:
             return
+        if isinstance(failure, DataDirBusyError) and life.address is None and trio.current_time() < busy_until_s:
+            await trio.sleep(limits.RESTART_BUSY_MS / 1000)
+            continue
         if life.address is None or asked.is_set() or isinstance(failure, CrabnetError):
             raise failure
         cause = f"unexpected {type(failure).__name__}: {failure}"[: limits.EVENT_DETAIL_CHARS]
@@ -71,6 +75,8 @@ async def supervised(
             ) from failure
         log(f"{cause}; the node starts again from its journal ({count} of {settings.restarts_max})")
         life = Life(replace(settings, listen_addr=life.address), count, cause)
+        # Commands work on the data dir themselves while no node does: they are waited for.
+        busy_until_s = trio.current_time() + limits.RESTART_DELAY_S + settings.lock_wait_ms / 1000
         del failure
         _forget_the_last()
         with trio.move_on_after(limits.RESTART_DELAY_S):
