@@ -23,6 +23,7 @@ from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.identity import verify_each
 from tests.core.test_outcomes import Scene
+from tests.sim.test_soft_state import plant
 from tests.support.envelopes import NOW_S, Author, signer
 
 NOW_MS = NOW_S * 1000
@@ -276,3 +277,13 @@ def test_deadlines_are_noted_anew_once(core: Core, monkeypatch: pytest.MonkeyPat
     assert core.sweeper is not before
     core.handle(Tick(), NOW_MS + 60_000, effects)
     assert "seed_changed" in [notice.kind for notice in effects.notices]
+
+
+@pytest.mark.parametrize("part", [Part.BUDGETS, Part.DIGESTS, Part.DEADLINES])
+def test_a_soft_part_that_fails_at_the_start_does_not_keep_the_node_from_starting(core: Core, part: Part) -> None:
+    receive(core, seed(Author("a")))
+    plant(core, part, "changed" if part is Part.DIGESTS else "begin")
+    core.begin(NOW_MS, Effects())
+    assert [fault.part for fault in core.mending.take_faults()[0]] == [part.value]
+    receive(core, seed(Author("b")))
+    assert height(core, Author("b")) == 1

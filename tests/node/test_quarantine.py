@@ -16,6 +16,7 @@ from crabnet import limits
 from crabnet.core.commands import Publish, Received
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Fault, Part, ReplicaFailedError, hash_of
+from crabnet.errors import StorageFailedError
 from crabnet.monitor.reader import read_events
 from crabnet.node.node import Node
 from crabnet.node.quarantine import CONDEMNED_FILE, DIRECTORY, Quarantine
@@ -207,12 +208,18 @@ async def test_a_program_with_a_node_inside_gets_the_error_and_can_open_the_node
         assert len(await node.seeds()) == (2 if isinstance(files, BrokenFiles) else 1)
 
 
-async def test_an_error_met_by_a_job_ends_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_an_error_while_applying_nothing_is_written_and_the_block_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def life() -> None:
         async with open_node(tmp_path) as node:
             cannot_apply(monkeypatch, KeyError("planted"))
             with suppress(ReplicaFailedError):
                 await tell(node, seed(Author("a"), POISON))
+            before = node.ledger.last_lsn
+            with pytest.raises(StorageFailedError):
+                await node.committer.submit(Effects(records=[b"{}"]))
+            assert node.ledger.last_lsn == before
             await trio.sleep_forever()
 
     with pytest.raises(ReplicaFailedError), trio.fail_after(DEADLINE_S):

@@ -135,14 +135,17 @@ class Core:
     def begin(self, now_ms: int, effects: Effects) -> None:
         """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted."""
         me = self.signer.node_id
-        self.authors.begin((author, head[0]) for author, head in self.replica.feeds.heads().items())
-        self.neighbours.begin()
+        with self._soft:
+            self.authors.begin((author, head[0]) for author, head in self.replica.feeds.heads().items())
+        with self._soft:
+            self.neighbours.begin()
         for seed_id, record in self.replica.state.records.items():
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
                 self._interrupted.append(seed_id)
             self._watch(seed_id, record, now_ms)
-        self.overdue_at_start = self.sweeper.begin(now_ms)
+        with self._soft:
+            self.overdue_at_start = self.sweeper.begin(now_ms)
         self._deadlines_from_ms = now_ms
         if self.feed_risk:
             self.neighbours.warn("the data dir was repaired, or is a copy", effects)

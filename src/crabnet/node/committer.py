@@ -90,13 +90,9 @@ class Committer:
         await self.submit(Effects())
 
     def _put(self, effects: Effects, waiter: _Waiter | None) -> None:
-        failure = self._failure
-        broken = self._broken()
-        if failure is None and broken is not None:
-            failure = _part_failed(broken)
-        if failure is not None:
+        if self._failure is not None:
             if waiter is not None:
-                waiter.failure = failure
+                waiter.failure = self._failure
                 waiter.done.set()
             return
         self._pending.append((effects, waiter))
@@ -167,7 +163,8 @@ class Committer:
         """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
         failure = error
         if not isinstance(failure, StorageFailedError):
-            failure = _part_failed(error)
+            text = f"a part of the node has failed: {type(error).__name__}: {error}"
+            failure = StorageFailedError(text, Reason.INTERNAL)
         self._ledger.poison(failure)
         self._fail(failure, batch)
         if isinstance(error, Exception):
@@ -210,10 +207,6 @@ class Committer:
                 waiter.done.set()
         self._pending.clear()
         self._drained.set()
-
-
-def _part_failed(error: BaseException) -> StorageFailedError:
-    return StorageFailedError(f"a part of the node has failed: {type(error).__name__}: {error}", Reason.INTERNAL)
 
 
 def _commit_failed(error: Exception, records: list[bytes]) -> ReplicaFailedError:
