@@ -414,15 +414,15 @@ class Core:
                 effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
         if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
             return
-        with self._soft:
-            if first.reason is Reason.DUPLICATE and not asked_for:
+        if first.reason is Reason.DUPLICATE and not asked_for:
+            with self._soft:
                 self.neighbours.repeated(meta, source, now_ms)
         over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
-        with self._soft:
-            if over_budget or first.reason in _BEHIND:
+        if over_budget or first.reason in _BEHIND:
+            with self._soft:
                 self.neighbours.gap(meta, first.reason, source, now_ms, effects)
-        with self._soft:
-            if first.record is not None or first.parked:
+        if first.record is not None or first.parked:
+            with self._soft:
                 self.neighbours.heard(source, now_ms, effects)
 
     def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
@@ -491,8 +491,8 @@ class Core:
                 self.neighbours.forks.learned(meta.from_, item.proof.seq)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        with self._soft:
-            if meta is not None and meta.v is not None and not item.learned and not item.woken:
+        if meta is not None and meta.v is not None and not item.learned and not item.woken:
+            with self._soft:
                 self.neighbours.applied(item, source, now_ms, effects)
 
     def _roused(self, given: Roused, now_ms: int, effects: Effects) -> None:
