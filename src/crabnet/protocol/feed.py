@@ -127,9 +127,12 @@ class Feeds:
         """The feed is forked at ``seq``, so it ends before. False if that is no news. Raises what the lookup raises."""
         if 0 < self.get(author).end <= seq:
             return False
-        head_id = self.id_at(author, seq - 1) or ""
-        self.end_at(author, seq, head_id)
+        self.end_at(author, seq, self.last_before(author, seq))
         return True
+
+    def last_before(self, author: str, seq: int) -> str:
+        """The id of the entry before a place, "" if the feed is not held up to there. Raises what the lookup raises."""
+        return self.id_at(author, seq - 1) or ""
 
     def end_at(self, author: str, seq: int, head_id: str) -> None:
         """The same, with the id of the last entry that stands; "" if the feed is not held up to there."""
