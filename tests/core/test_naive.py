@@ -193,15 +193,6 @@ def test_open_seeds_beyond_the_cap_until_one_is_closed() -> None:
     assert second.id not in seeds
 
 
-def test_steps_beyond_the_cap() -> None:
-    lane = Lane(TO_BID)
-    lane.settle(lane.creator, lane.step["seed"], "Forfeited")
-    lane.claim(lane.creator, lane.step["bid"])
-
-    assert expected(lane.envelopes, Caps(steps_per_seed=1)).seeds[lane.step["seed"].id].status == "Open"
-    assert expected(lane.envelopes, Caps(steps_per_seed=2)).seeds[lane.step["seed"].id].status == "Claimed"
-
-
 def test_an_end_that_the_front_has_not_come_up_to() -> None:
     """Somebody bids on a seed of a feed that forked there, and of which the entries before are withheld."""
     lane = Lane(("seed",))

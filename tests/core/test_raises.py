@@ -123,13 +123,13 @@ TABLE: Final[dict[str, str]] = {
     "Opening or examining a data dir, before the node takes part: damage, another version or namespace, another"
     " process.": """
         core.records        record_fact          DataDirDamagedError
-        core.snapshot       restore              DataDirDamagedError*3
+        core.snapshot       restore              DataDirDamagedError*2 other_version
         protocol.keys       seed_of_pem          ValueError*2
         node.baseline       import_baseline      DataDirDamagedError RefusedError
         node.control_server _bind                DataDirDamagedError _socket_failed*2
         node.store          open_store           -
         node.store          _signer              DataDirDamagedError*2
-        node.store          _restore             DataDirDamagedError
+        node.store          _restore             other_version
         node.store          _demand_namespace    UsageError
         storage.archive     Archive.open         -
         storage.archive     _chained             DataDirDamagedError
@@ -151,11 +151,13 @@ TABLE: Final[dict[str, str]] = {
         storage.salvage     _plan                DataDirDamagedError*2
         storage.segments    frames_of            _frame_damaged
     """,
-    "What was stored reads back otherwise. node.serving makes an event of it; a row of the archive that"
+    "What was stored reads back otherwise. node.serving makes an event of it, Replica._contained refuses what it"
+    " would judge, Core.learn_fork and Core._talk say so; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
-        core.records        decode_frame         DataDirDamagedError
-        core.records        envelopes_of_frame   DataDirDamagedError
-        core.rows           decode_seed_row      DataDirDamagedError
+        protocol.feed       Feeds.last_before    RefusedError
+        core.records        decode_frame         other_version
+        core.records        envelopes_of_frame   other_version
+        core.rows           decode_seed_row      other_version
         storage.archive     Archive._placed_rows damaged
         storage.segments    read_frame_at        _frame_damaged
     """,
@@ -198,11 +200,11 @@ TABLE: Final[dict[str, str]] = {
         node.committer      Committer._write     - _commit_failed
         node.supervising    supervised           failure NodeFailingError
     """,
-    "What is held cannot be read now: Replica._contained has the envelope come again, Core._proof_received the proof,"
-    " and Core._settle_ends tries again; nothing was changed. Damage passes, and so does what came after a change: both"
+    "What is held cannot be read now: Replica._contained has the envelope come again, Core._learn_fork the proof,"
+    " and Core.settle_ends tries again; nothing was changed. Damage passes, and so does what came after a change: both"
     " end the node. Replica.resume raises while the node starts.": """
-        core.core           Core._proof_received -
-        core.core           Core._settle_ends    -
+        core.core           Core._learn_fork     -
+        core.core           Core.settle_ends     -
         core.replica        Replica.receive      -
         core.replica        Replica._contained   -
         core.replica        Replica._fold_in     -

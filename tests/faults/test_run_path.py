@@ -203,7 +203,7 @@ async def judge(scene: Scene) -> list[str]:
         record = node.core.record(scene.seed_id)
         if record.progress.status is not SeedStatus.ACCEPTED:
             found.append(f"in the end the seed is {record.progress.status}")
-        codes = [entry.fact.body.exit_code for entry in record.others if hasattr(entry.fact.body, "exit_code")]
+        codes = [fact.body.exit_code for fact in record.others if hasattr(fact.body, "exit_code")]
         if codes != [limits.EXIT_CODE_INTERRUPTED if interrupted else 0]:
             found.append(f"exit codes {codes}, interrupted: {interrupted}")
     found += journal_broken(scene, {**sent, **scene.sink.heard()})
@@ -309,7 +309,7 @@ async def judge_interrupted(scene: Scene) -> list[str]:
     async with Node(scene.settings()) as node:
         await scene.work(node)
         record = node.core.record(scene.seed_id)
-        codes = [entry.fact.body.exit_code for entry in record.others if hasattr(entry.fact.body, "exit_code")]
+        codes = [fact.body.exit_code for fact in record.others if hasattr(fact.body, "exit_code")]
     found = [] if codes == [limits.EXIT_CODE_INTERRUPTED] else [f"exit codes {codes}"]
     found += journal_broken(scene, {**sent, **scene.sink.heard()})
     if [kind for kind, _ in journal_of(scene.data_dir).values()] != ORDER:

@@ -38,6 +38,7 @@ def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
         if name in {"done", "accepted"}:
             node.ask("seed.run", seed_id=ids[name])
     node.ask("seed.settle", seed_id=ids["accepted"], outcome="Accepted")
+    wait_for("the settlement is acknowledged", lambda: node.rows(ids["accepted"], "acknowledgements"))
     return node, Targets(node.node_id, **{name: node.show(ids[name]) for name in SORTS})
 
 
@@ -94,7 +95,7 @@ def standing(node: NodeProcess, targets: Targets) -> list[object]:
         seed = cast(JsonObject, details["seed"])
         found.append({key: value for key, value in seed.items() if key != "bid_count"})
         found.append([row["id"] for row in cast(list[JsonObject], details["bids"]) if row["counts"]])
-        for rows in ("claims", "runs", "results", "settlements"):
+        for rows in ("claims", "runs", "results", "settlements", "acknowledgements"):
             found.append(details[rows])
     return found
 

@@ -18,6 +18,7 @@ BODIES = {
     Kind.TASK_STARTED: "run",
     Kind.TASK_RESULT: "result",
     Kind.TASK_SETTLE: "seed",
+    Kind.SETTLE_ACKNOWLEDGED: "acknowledgement",
 }
 
 
@@ -115,6 +116,14 @@ def _other_time(stranger: Stranger) -> Sent:
     return stranger.bid(created_at=stranger.now_s - 1)
 
 
+RESTS_ON: dict[str, JsonValue] = {
+    "null": None,
+    "a number": 1,
+    "63 digits": "0" * 63,
+    "65 digits": "0" * 65,
+    "capitals": "A" * 64,
+    "a line break": "0" * 64 + "\n",
+}
 KINDS = [Kind.SEED_CREATED, Kind.BID_SUBMITTED, Kind.CLAIM_CREATED, Kind.TASK_STARTED, Kind.TASK_RESULT]
 PAYLOADS = Group(
     "Payloads",
@@ -143,6 +152,10 @@ PAYLOADS = Group(
         _bid("seed_id a number", seed_id=1),
         _bid("bidder empty", bidder=""),
         _bid("bidder null", bidder=None),
+        *(_bid(f"bid on {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_claim(f"claim of {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_result(f"result of {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_settle(f"settlement of {name}", "Accepted", rests_on=value) for name, value in RESTS_ON.items()),
         _bad("bid at another time", _other_time),
         _bad("bid under a taken id", _id_taken, R.WRONG_ID),
         _seed("command empty", command=""),

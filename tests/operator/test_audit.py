@@ -91,7 +91,7 @@ def test_a_sound_data_dir_passes_and_its_hashes_agree(sound: Path, start: str) -
     assert report.ok, report.findings
     assert (report.frames, report.envelopes, report.unsigned) == (8, 8, 0)
     (feed,) = report.feeds
-    assert (feed.seq, feed.whole, feed.forks) == (8, True, 0)
+    assert (feed.seq, feed.whole, feed.end) == (8, True, 0)
     assert feed.id in next(sound.glob("journal/*.log")).read_text() + (sound / "state.json").read_text()
     assert report.comparisons
     assert all(each.equal for each in report.comparisons)

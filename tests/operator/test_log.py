@@ -24,7 +24,7 @@ EVERYTHING = LogFilter(kinds=frozenset())
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A settled task at the start, an hour later an open one, and a stranger's claim on it, which is void."""
+    """A settled task at the start, an hour later an open one, and a stranger's claim of it, which is void."""
     path = tmp_path_factory.mktemp("log") / "data"
     clock = Clock()
 
@@ -34,8 +34,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def second(node: Node) -> None:
         seed = await publish(node)
         stranger = Author("stranger")
+        definition = node.core.record(seed.id).seed
+        assert definition is not None
         claim: JsonObject = {"id": stranger.next_object_id(), "seed_id": seed.id, "bid_id": "b", "worker": stranger.id,
-                 "created_at": clock() // 1000}  # fmt: skip
+                 "created_at": clock() // 1000, "rests_on": definition.envelope}  # fmt: skip
         raw = stranger.say(Kind.CLAIM_CREATED, {"claim": claim}, clock() // 1000).raw
         await import_entries(node, [raw], [])
 
@@ -55,13 +57,13 @@ def test_claims_results_and_settlements_are_shown(data_dir: Path) -> None:
         ("claim", "accepted", None, "Claimed"),
         ("result", "accepted", None, "Done"),
         ("settle", "accepted", None, "Accepted"),
-        ("claim", "rejected", "unauthorised", "Open"),
+        ("claim", "rejected", "wrong_parent", None),
     ]
     assert {row.via for row in found} == {"local", "import"}
     assert [row.at for row in found] == ["2026-01-01T00:00:00Z"] * 3 + ["2026-01-01T01:00:00Z"]
     stranger = found[-1]
     assert (stranger.author, stranger.signed) == (Author("stranger").id, True)
-    assert all(each in describe_row(stranger) for each in ("rejected (unauthorised)", stranger.envelope_id or "?"))
+    assert all(each in describe_row(stranger) for each in ("rejected (wrong_parent)", stranger.envelope_id or "?"))
 
 
 def test_filters(data_dir: Path) -> None:

@@ -145,7 +145,9 @@ def test_the_rules_are_those_of_the_code() -> None:
 
 def test_the_ranks_are_those_of_the_code() -> None:
     text = " ".join(section("10 Lifecycle").split())
-    assert "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5, Disputed 6" in text
+    assert (
+        "rank Open 0, Expired 1, Claimed 2, Running 3, Done 4, Accepted, Rejected and Forfeited 5, Disputed 6" in text
+    )
     assert [RANK[status] for status in SeedStatus] == [0, 1, 2, 3, 4, 5, 5, 5, 6]
 
 

@@ -23,8 +23,10 @@ from tests.sim.world import SimNode, World
 
 CLAIMABLE = {SeedStatus.OPEN, SeedStatus.FORFEITED}
 OUTCOMES = (SeedStatus.ACCEPTED, SeedStatus.ACCEPTED, SeedStatus.REJECTED)
-_LOOKS = 12
-"""Seeds that an operator looks at in one turn."""
+_LOOKS = 60
+"""Seeds that an operator looks at in one turn, the latest that moved."""
+_OPEN_WANTED = 10
+"""Seeds of its own beyond which an operator seldom offers more."""
 
 
 def publish(rng: Random) -> Publish:
@@ -33,9 +35,9 @@ def publish(rng: Random) -> Publish:
         title=f"task {rng.randrange(10**6)}",
         command="true",
         timeout_ms=rng.choice([500, 3_000]),
-        bid_window_ms=rng.choice([3_000, 20_000]),
-        claim_window_ms=rng.choice([5_000, 30_000]),
-        exec_deadline_ms=rng.choice([4_000, 15_000]),
+        bid_window_ms=rng.choice([5_000, 20_000]),
+        claim_window_ms=rng.choice([10_000, 40_000]),
+        exec_deadline_ms=rng.choice([5_000, 20_000]),
         min_price=rng.choice([0, 5]),
         max_bids=rng.choice([0, 1, 2]),
         announce=rng.random() < 0.9,
@@ -67,12 +69,22 @@ def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation |
         return result(seed_id) if rng.random() < 0.7 else RenewRun(seed_id=seed_id, lease_ms=2_000)
     if record.definition.created_by != me:
         return SubmitBid(seed_id=seed_id, price=rng.randrange(12)) if status is SeedStatus.OPEN else None
-    if rng.random() < 0.02:
+    if rng.random() < 0.01:
         return Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note="withdrawn")
     if status is SeedStatus.DONE:
         return Settle(seed_id=seed_id, outcome=rng.choice(OUTCOMES))
     bids = counting_bids(record)
     return CreateClaim(seed_id=seed_id, bid_id=rng.choice(bids).key) if bids and status in CLAIMABLE else None
+
+
+def _is_pressing(me: str, record: Record) -> bool:
+    """True if a job waits for ``me``: to claim, to work, or to settle."""
+    status, seed = record.progress.status, record.definition
+    if seed is None:
+        return False
+    if seed.created_by == me:
+        return status is SeedStatus.DONE or (status in CLAIMABLE and bool(record.bids))
+    return record.progress.claimed_by == me and status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
 
 class Market:
@@ -89,9 +101,11 @@ class Market:
         if node.core is None:
             return
         rng = self._world.rng
-        wish = self._wish(node) if rng.random() >= 0.15 else None
+        wish = self._wish(node)
+        if wish is None:
+            return
         try:
-            node.operate(publish(rng) if wish is None else wish)
+            node.operate(wish)
         except RefusedError:
             self.refused += 1
         except CrabnetError as error:
@@ -104,28 +118,37 @@ class Market:
         node.operate(publish(self._world.rng))
 
     def _wish(self, node: SimNode) -> Operation | None:
+        """Mostly what brings a job to its end, and what nobody else would do."""
         rng = self._world.rng
         seeds = self._unfinished.setdefault(node.name, {})
-        names = list(seeds)
         records = node.running.replica.state.records
-        for _ in range(min(_LOOKS, len(names))):
-            seed_id = rng.choice(names)
+        own = 0
+        found: dict[bool, list[tuple[str, Record]]] = {True: [], False: []}
+        for seed_id in list(seeds)[-_LOOKS:]:
             record = records.get(seed_id)
-            if record is None or record.progress.status in FINAL:
-                seeds.pop(seed_id, None)
+            if record is None or record.progress.status in FINAL or record.definition is None:
+                del seeds[seed_id]
                 continue
-            if any(bid.fact.author == node.id for bid in record.bids) and record.progress.status is SeedStatus.OPEN:
-                continue
-            wish = next_step(rng, node.id, seed_id, record)
-            if wish is not None:
-                return wish
-        return None
+            own += record.definition.created_by == node.id
+            if not any(bid.author == node.id for bid in record.bids) or record.progress.status is not SeedStatus.OPEN:
+                found[_is_pressing(node.id, record)].append((seed_id, record))
+        if rng.random() < (0.2 if own < _OPEN_WANTED else 0.02):
+            return publish(rng)
+        for pressing in (True, False) if rng.random() < 0.8 else (False, True):
+            rng.shuffle(found[pressing])
+            for seed_id, record in found[pressing]:
+                wish = next_step(rng, node.id, seed_id, record)
+                if wish is not None:
+                    return wish
+        return publish(rng) if own < _OPEN_WANTED else None
 
     def stepped(self, node: SimNode, effects: Effects) -> None:
         """Take note of seeds that moved."""
         for notice in effects.notices:
             if notice.kind == "seed_changed":
-                self._unfinished.setdefault(node.name, {})[str(notice.fields["seed_id"])] = None
+                seeds = self._unfinished.setdefault(node.name, {})
+                seeds.pop(str(notice.fields["seed_id"]), None)
+                seeds[str(notice.fields["seed_id"])] = None
 
     def started(self, node: SimNode) -> None:
         """Look at everything once."""

@@ -6,27 +6,24 @@ slow; what it holds is told, sent, served and acknowledged only then.
 
 from __future__ import annotations
 
-from bisect import bisect, insort
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crabnet import limits
-from crabnet.core.commands import Answered, Input, Operation, Received, Roused, Tick
+from crabnet.core.commands import Answered, Input, Operation, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.effects import Awake, Effects, FeedPlace, Notice, Reply, Send, Serve, ServeProof, Sleep
+from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
+from crabnet.core.held import NothingHeld
 from crabnet.core.mending import Fault
-from crabnet.core.records import EnvelopeRecord, ForkRecord, ProofRecord, decode_frame, envelope_of, frame_of
+from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.node.framing import Batch, Durable, Framing
+from crabnet.node.framing import Batch, Framing
 from crabnet.node.risk_mark import RiskMark
-from crabnet.node.store import sleepers_of
-from crabnet.protocol.fork_proof import PROOF_START, choose_pair, envelopes_of
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
@@ -35,6 +32,7 @@ from crabnet.storage.journal import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.sim.disk import CutError, MemoryFiles
+from tests.sim.stored import Stored
 from tests.support.envelopes import signer
 
 if TYPE_CHECKING:
@@ -42,14 +40,10 @@ if TYPE_CHECKING:
 
 
 class _Waiting(NamedTuple):
-    """Effects that wait for the disk; the operator is answered if ``acknowledge``.
-
-    ``moves`` is what ``Dormancy`` had counted by then.
-    """
+    """Effects that wait for the disk; the operator is answered if ``acknowledge``."""
 
     effects: Effects
     acknowledge: bool
-    moves: int
 
 
 def _framed(waiting: list[_Waiting]) -> Iterator[Batch[_Waiting]]:
@@ -121,9 +115,7 @@ class SimNode:
         self._in_flight: list[_Waiting] = []
         self._busy = False
         self._resting = False
-        self._log: dict[str, list[tuple[int, str, bytes, int]]] = {}
-        self._evidence: dict[tuple[str, int], list[bytes]] = {}
-        self._asleep: dict[str, dict[int, Sleep]] = {}
+        self.history = Stored(world.raw)
         self._final: dict[str, SeedStatus] = {}
 
     @property
@@ -151,7 +143,7 @@ class SimNode:
         effects = Effects()
         self.running.begin(self.now_ms, effects)
         self._submit(effects, acknowledge=False)
-        self._wake(self.running.replica.dormancy.moves)
+        self._rest_soon()
 
     def recover(self, *, feed_risk: bool = False) -> None:
         """Open the data dir as ``node.store.open_store`` does, but without its indexes and its archive."""
@@ -160,16 +152,16 @@ class SimNode:
         )
         core = Core(self.config, self.signer, self.world.entropy, self.world.verify_all)
         core.neighbours.trusted = frozenset(self.targets)
+        core.replica.held = NothingHeld()
         if ledger.recovery.checkpoint is not None:
             restore(core.replica, ledger.recovery.rows())
         for frame in ledger.recovery.frames():
             for record in decode_frame(frame.payload):
                 core.replica.replay(record)
-        self._log = defaultdict(list)
-        self._evidence = {}
-        self._asleep = {}
+        self.history = Stored(self.world.raw)
         for frame in ledger.frames_after(0):
-            self._note(frame.payload)
+            self.history.recover(frame.payload)
+        core.replica.held = self.history.held
         mark = RiskMark(self.disk, self.data_dir)
         at_risk = mark.present or not ledger.recovery.is_clean or feed_risk
         core.feed_risk = at_risk
@@ -293,6 +285,7 @@ class SimNode:
             effects = Effects()
             self.core.rest(self.now_ms, effects)
             self._submit(effects, acknowledge=False)
+            self._rest_soon()
 
     def operate(self, wish: Operation) -> Reply:
         """What the operator asks for. Raises RefusedError; the reply counts once it is acknowledged."""
@@ -317,10 +310,15 @@ class SimNode:
         for observer in self.world.observers:
             observer.stepped(self, effects)
         if not acknowledge and not (
-            effects.records or effects.sends or effects.serves or effects.proofs or effects.notices
+            effects.records
+            or effects.sends
+            or effects.serves
+            or effects.proofs
+            or effects.serves_named
+            or effects.notices
         ):
             return
-        self._pending.append(_Waiting(effects, acknowledge, self.running.replica.dormancy.moves))
+        self._pending.append(_Waiting(effects, acknowledge))
         if not self._busy:
             self._begin_commit()
 
@@ -360,10 +358,9 @@ class SimNode:
                 batch.written(position)
                 frames[position] = frame
             for durable, _ in batch.whole:
-                self._index(durable, frames)
+                self.history.add(durable, frames)
             for _, each in batch.whole:
                 self._release(each)
-        self._wake(waiting[-1].moves)
         if not self.world.observers:
             self._check_final()
 
@@ -374,19 +371,12 @@ class SimNode:
             observer.durable(self, effects)
         if waiting.acknowledge:
             for place in effects.places:
-                self.acknowledged.append((place.author, place.seq, place.envelope_id))
+                self.acknowledged.append((place.row.author, place.row.seq, place.row.envelope_id))
                 for observer in self.world.observers:
                     observer.acknowledged(self, place)
         if self.keep_notices:
             self.notices += effects.notices
         self._carry_out(effects)
-
-    def _index(self, durable: Durable, frames: dict[FramePosition, bytes]) -> None:
-        for place in durable.effects.places:
-            position, record_no = durable.place(place.record_no)
-            self._note_place(place, frames[position], record_no)
-        for each in durable.effects.dormancy:
-            self._note_sleeper(each)
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:
@@ -403,102 +393,24 @@ class SimNode:
         for serve in effects.serves:
             self._serve(serve)
         for wanted in effects.proofs:
-            self._send_proof(wanted)
+            self._send_single(wanted.to, self.history.proof(wanted, self.running.replica.admission))
+        for named in effects.serves_named:
+            self._send_single(named.to, self.history.named(named))
+
+    def _send_single(self, to: str, found: bytes | None) -> None:
+        if found is not None:
+            self._transmit(to, found)
 
     def _transmit(self, target: str, message: bytes) -> None:
         for datagram in self.sent_cache.split(message, self.world.now_ms):
             self.world.send(self.address, target, datagram)
 
-    def _note(self, frame: bytes) -> None:
-        """Keep the index of feeds up to date, from the frame alone."""
-        records = decode_frame(frame)
-        for sleeper in sleepers_of(records, ""):
-            place = (sleeper.author, sleeper.seq)
-            self._note_sleeper(
-                Sleep(sleeper.parent, *place, sleeper.envelope_id) if sleeper.parent else Awake(*place, sleeper.branch)
-            )
-        for record_no, record in enumerate(records):
-            if isinstance(record, EnvelopeRecord):
-                meta = envelope_of(record).meta
-                self._note_place(FeedPlace(meta.from_, meta.seq, meta.id, record_no), frame, record_no)
-            elif isinstance(record, ForkRecord):
-                author, proof = envelope_of(record).meta.from_, record.proof
-                self._note_place(FeedPlace(author, proof.seq, proof.loser, record_no, fork=True), frame, record_no)
-            elif isinstance(record, ProofRecord):
-                proven = FeedPlace(record.author, record.proof.seq, record.proof.loser, record_no, fork=True)
-                self._note_place(proven, frame, record_no)
-
-    def _note_place(self, place: FeedPlace, frame: bytes, record_no: int) -> None:
-        if place.fork:
-            raw = self.world.raw(frame, record_no)
-            found = envelopes_of(raw) if raw.startswith(PROOF_START) else [raw]
-            self._evidence.setdefault((place.author, place.seq), []).extend(found)
-            return
-        entries = self._log[place.author]
-        entry = (place.seq, place.envelope_id, frame, record_no)
-        if not entries or entries[-1] < entry:
-            entries.append(entry)
-        else:
-            insort(entries, entry)
-
-    def _note_sleeper(self, change: Sleep | Awake) -> None:
-        sleepers = self._asleep.setdefault(change.author, {})
-        for seq in [seq for seq in sleepers if seq >= change.seq]:
-            if seq == change.seq or (isinstance(change, Awake) and change.branch):
-                del sleepers[seq]
-        if isinstance(change, Sleep):
-            sleepers[change.seq] = change
-
-    def _wake(self, since: int) -> None:
-        """Judge what has slept, as ``node.waking`` does. What fell asleep up to ``since`` is in the journal."""
-        for parent in list(self.running.replica.dormancy.restless):
-            raws = [
-                self.world.raw(frame, record_no)
-                for author, sleepers in sorted(self._asleep.items())
-                for seq, envelope_id, frame, record_no in self._log.get(author, [])
-                if seq in sleepers and sleepers[seq].parent == parent and sleepers[seq].envelope_id == envelope_id
-            ]
-            self.give(Roused(parent, tuple(raws), last=True, since=since))
-
-    def envelope_sizes(self) -> Iterator[int]:
-        """Bytes of each envelope held of any feed."""
-        for entries in self._log.values():
-            for _, _, frame, record_no in entries:
-                yield len(self.world.raw(frame, record_no))
-
     def _serve(self, serve: Serve) -> None:
-        feed = self.running.replica.feeds.get(serve.author)
-        entries = self._log.get(serve.author, [])
-        size, last = 0, serve.from_seq - 1
-        for seq, envelope_id, frame, record_no in entries[bisect(entries, (serve.from_seq,)) :]:
-            if seq > min(serve.to_seq, feed.head_seq):
-                break
-            standing = feed.entry(seq)
-            if standing is not None and standing.id != envelope_id:
-                continue
-            raw = self.world.raw(frame, record_no)
-            size += len(raw)
-            if size > limits.SYNC_RESPONSE_BYTES_MAX and last >= serve.from_seq:
-                break
+        last = serve.from_seq - 1
+        for seq, raw in self.history.range(serve, self.running.replica.feeds.get(serve.author)):
             self._transmit(serve.to, raw)
             last = seq
         self.give(Answered(serve.to, [Served(serve.author, serve.from_seq, last)]))
-
-    def stored(self, author: str) -> list[tuple[int, str, bytes]]:
-        """(seq, id, envelope) of an author's feed as journalled here."""
-        entries = self._log.get(author, [])
-        return [(seq, envelope_id, self.world.raw(frame, at)) for seq, envelope_id, frame, at in entries]
-
-    def _send_proof(self, wanted: ServeProof) -> None:
-        place = (wanted.author, wanted.seq)
-        raws = [
-            self.world.raw(frame, record_no)
-            for seq, _, frame, record_no in self._log.get(wanted.author, [])
-            if seq == wanted.seq
-        ]
-        evidence = choose_pair([*raws, *self._evidence.get(place, [])], self.running.replica.admission)
-        if evidence is not None:
-            self._transmit(wanted.to, evidence.document())
 
     def _check_final(self) -> None:
         """Nothing settled re-opens; only a world with forgers may take that back."""

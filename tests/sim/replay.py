@@ -76,7 +76,7 @@ def _read_data_dir(path: Path) -> Incident:
         if isinstance(record, EnvelopeRecord | ForkRecord):
             meta = envelope_of(record).meta
             _add(incident, bytes(record.raw), meta)
-            if isinstance(record, ForkRecord) or record.cut is not None:
+            if isinstance(record, ForkRecord):
                 incident.forkers.add(meta.from_)
         replica.replay(record)
     incident.state_hash = replica.state_hash()
@@ -115,17 +115,20 @@ def _statuses(replica: Replica) -> dict[str, str]:
 
 
 def run(incident: Incident, seed: int) -> Replayed:
-    """Give the envelopes to a network of fresh nodes. Raises ViolationError."""
+    """Give the envelopes to a network of fresh nodes with keys of their own. Raises ViolationError.
+
+    All are given twice: of what lies behind the end of a feed nothing is kept that nobody rests on yet.
+    """
     world = World(seed, forks=True)
     config = CoreConfig(policy=any_age_policy(incident.namespace))
-    nodes = [world.add(f"n{number}", config) for number in range(NODES)]
-    world.observers.append(Safety(frozenset(node.id for node in nodes), incident.forkers))
+    nodes = [world.add(f"replay{number}", config) for number in range(NODES)]
+    world.observers.append(Safety(frozenset(node.id for node in nodes), incident.forkers.__contains__))
     for node in nodes:
         node.targets = [other.address for other in nodes if other is not node]
         node.keep_notices = False
         node.start()
     world.weather = Weather(loss=0.1, duplicate=0.1, delay_ms=(1, 200))
-    for number, raw in enumerate(incident.envelopes):
+    for number, raw in enumerate((*incident.envelopes, *incident.envelopes)):
         for node in world.rng.sample(nodes, world.rng.randint(1, NODES - 1)):
             node.give(Received("192.0.2.1:9012", raw, via=Via.IMPORT))
         if number % _SLICE == _SLICE - 1:

@@ -13,10 +13,14 @@ from msgspec.structs import replace
 
 from crabnet import limits
 from crabnet.core.config import CoreConfig
+from crabnet.core.replica import Replica
+from crabnet.domain.lifecycle import EMPTY
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
-from tests.sim.adversaries import KINDS, Adversary, Withholder
-from tests.sim.checks import Safety, ViolationError, compare_with_reference
+from tests.sim.adversaries import Withholder
+from tests.sim.adversary import Adversary
+from tests.sim.checks import Safety, ViolationError, compare_with_refold
+from tests.sim.liars import KINDS
 from tests.sim.market import Market
 from tests.sim.node import SimNode
 from tests.sim.world import Weather, World
@@ -26,7 +30,7 @@ TROUBLE_MS_MAX = 400_000
 """A run whose operators cannot get their work done in this time ends its trouble anyway."""
 ROUNDS_MAX = 75
 """Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
-DUSK_MS = 45_000
+DUSK_MS = 65_000
 """Until the last deadline of a seed has passed."""
 QUIET_MS = 5_000
 """Nodes that have agreed go on for this long."""
@@ -39,14 +43,14 @@ SKEW_LIMIT_MS = 300_000
 
 
 TIGHT: dict[str, int] = {
-    "PARKED_ENVELOPES_MAX": 48,
-    "PARKED_ENVELOPES_PER_FEED_MAX": 12,
+    "PARKED_ENVELOPES_MAX": 96,
+    "PARKED_ENVELOPES_PER_FEED_MAX": 24,
     "PEERS_MAX": 24,
     "SYNC_MISSING_FEEDS_MAX": 64,
     "SYNC_WANT_ENTRIES_MAX": 16,
-    "ORPHAN_FACTS_MAX": 16,
-    "ORPHAN_FACTS_PER_AUTHOR_MAX": 4,
-    "WAITING_FACTS_PER_SEED_MAX": 3,
+    "FORK_WANTS_MAX": 8,
+    "NAMED_WANTS_MAX": 16,
+    "SETTLED_AT_ONCE_MAX": 2,
     "FRAME_BYTES_TARGET": 3_000,
 }
 """Bounds that a small run reaches, so that what happens then is simulated, too."""
@@ -110,7 +114,7 @@ def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Pla
             for _ in range(count)
         ),
         slow=tuple(rng.random() < 0.2 for _ in range(count)),
-        liars=tuple(kind for kind in KINDS if rng.random() < 0.5),
+        liars=tuple(rng.sample(sorted(KINDS), rng.choice([0, 1, 1, 2, 2, 3, 4, 6]))),
         withholder=rng.random() < 0.3,
         trouble=rng.choice([0.2, 1.0, 1.0, 2.0]),
         tight=rng.random() < 0.3,
@@ -151,20 +155,21 @@ class Simulation:
             node.keep_notices = False
             node.disk_ms = (20, 800) if slow else (1, 8)
         self.market = Market(world)
-        liars: set[str] = set()
-        self.safety = Safety(frozenset(node.id for node in self.honest), liars)
+        self.safety = Safety(frozenset(node.id for node in self.honest), self._is_forker)
         self.adversaries: list[Adversary] = []
         lies = int(plan.operations * LIARS_SHARE) // max(1, len(plan.liars))
         self._wishes = plan.operations - lies * len(plan.liars)
         for number, kind in enumerate(plan.liars):
             adversary = KINDS[kind](world, f"liar{number}", budget=lies)
             self.adversaries.append(adversary)
-            if adversary.forks:
-                liars.add(adversary.author.id)
         self.withholder = self._add_withholder(config) if plan.withholder else None
         world.observers += [self.safety, self.market]
         self.crashes = 0
+        self._night = False
         self._connect()
+
+    def _is_forker(self, author: str) -> bool:
+        return any(author in adversary.forkers for adversary in self.adversaries)
 
     def _add_withholder(self, config: CoreConfig) -> SimNode:
         node = Withholder(self.world, "withholder", config)
@@ -209,7 +214,7 @@ class Simulation:
         )
 
     def _step(self) -> None:
-        for _ in range(6):
+        for _ in range(4):
             if self.market.done < self._wishes:
                 self.market.turn(self.rng.choice(self.honest))
         for adversary in self.adversaries:
@@ -220,7 +225,7 @@ class Simulation:
 
     def _troubles(self) -> list[Callable[[], None]]:
         return [self._crash, self._crash, self._restart, self._restart, self._restart, self._checkpoint,
-                self._split, self._one_way, self._join, self._join]  # fmt: skip
+                self._part, self._one_way, self._join]  # fmt: skip
 
     def _crash(self) -> None:
         node = self.rng.choice(self.honest)
@@ -239,6 +244,11 @@ class Simulation:
             node.checkpoint(cut_after=self.rng.choice([0, 0, self.rng.randint(1, 12)]))
             self.crashes += node.core is None
 
+    def _part(self) -> None:
+        """A split that does not last, or else nothing would ever be settled."""
+        self._split()
+        self.world.later(self.rng.randint(2_000, 20_000), self._join)
+
     def _split(self) -> None:
         members = list(self.world.nodes.values())
         self.rng.shuffle(members)
@@ -248,12 +258,15 @@ class Simulation:
     def _one_way(self) -> None:
         members = list(self.world.nodes.values())
         self.world.block([self.rng.choice(members)], self.rng.sample(members, self.rng.randint(1, len(members))))
+        self.world.later(self.rng.randint(2_000, 20_000), self._join)
 
     def _join(self) -> None:
-        self.world.partition()
+        if not self._night:
+            self.world.partition()
 
     def _dusk(self) -> None:
         """The operators rest, the trouble lasts: a split, a node that is down, until the last deadline has passed."""
+        self._night = True
         self._split()
         self._crash()
         self.world.run(DUSK_MS, tick_ms=STEP_MS)
@@ -278,8 +291,8 @@ class Simulation:
     def _agreed(self) -> bool:
         """True if all honest nodes hold the same; the hashes are compared when the heads are equal."""
         replicas = [node.running.replica for node in self.honest]
-        heads = replicas[0].feeds.heads()
-        if any(replica.feeds.heads() != heads for replica in replicas):
+        heads = _heads(replicas[0])
+        if any(replica.settling or _heads(replica) != heads for replica in replicas):
             return False
         return len({replica.state_hash() for replica in replicas}) == 1
 
@@ -312,21 +325,22 @@ class Simulation:
             self.safety.bounded(node)
             for author, seq, envelope_id in node.acknowledged:
                 for other in self.honest:
-                    held = other.running.replica.feeds.get(author).entry(seq)
-                    if held is None or held.id != envelope_id:
+                    if other.running.replica.feeds.id_at(author, seq) != envelope_id:
                         raise ViolationError(
                             f"{other.name} lacks {envelope_id} ({seq}), which {node.name} acknowledged"
                         )
-        for seed_id, record in self.honest[0].running.replica.state.records.items():
-            if record.definition is not None:
-                compare_with_reference(self.honest[0], seed_id, record)
+        for node in self.honest:
+            self.safety.same_heads_same_state(node)
+            records = node.running.replica.state.records
+            for seed_id in {row.seed_id: None for row in node.history.rows() if row.seed_id}:
+                compare_with_refold(node, seed_id, records.get(seed_id, EMPTY))
         for node in self.honest:
             before = node.running.replica
             node.sync()
             node.crash()
             node.recover()
             after = node.running.replica
-            if after.state_hash() != before.state_hash() or after.feeds.heads() != before.feeds.heads():
+            if after.state_hash() != before.state_hash() or _heads(after) != _heads(before):
                 raise ViolationError(f"{node.name} is another after a restart")
 
     def describe(self) -> str:
@@ -334,12 +348,20 @@ class Simulation:
         return "\n".join(describe(node) for node in self.honest)
 
 
+def _heads(replica: Replica) -> list[tuple[str, int, str, int]]:
+    """The version vector, with the ends of feeds."""
+    return sorted((feed.author, feed.head_seq, feed.head_id, feed.end) for feed in replica.feeds.all())
+
+
 def describe(node: SimNode) -> str:
     """A node in one line."""
     replica = node.running.replica
-    feeds = " ".join(f"{author[-4:]}:{seq}" for author, (seq, _) in sorted(replica.feeds.heads().items()))
+    feeds = " ".join(
+        f"{author[-4:]}:{seq}{f'<{end}' if end else ''}-{head_id[:4]}" for author, seq, head_id, end in _heads(replica)
+    )
     missing = len(node.running.neighbours.planner)
-    return f"  {node.name} {replica.state_hash()[:8]} parked {len(replica.parking)} missing {missing} feeds {feeds}"
+    waits = f"parked {len(replica.parking)} missing {missing} settling {replica.settling}"
+    return f"  {node.name} {replica.state_hash()[:8]} {waits} feeds {feeds}"
 
 
 def simulate(seed: int, *, nodes: int | None = None, operations: int = 2_000, keep: Path | None = None) -> Outcome:

@@ -17,7 +17,7 @@ from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
-from tests.sim.adversaries import Adversary, _Voice
+from tests.sim.adversary import Adversary, Voice
 from tests.sim.market import result
 from tests.sim.world import SimNode, World
 
@@ -51,14 +51,13 @@ class FreshIdentities(Adversary):
 
     def harm(self) -> None:
         for _ in range(self.rng.randint(2, 6)):
-            voice = _Voice(f"{self.name} {len(self.voices)}")
+            voice = Voice(f"{self.name} {len(self.voices)}")
             self.voices.append(voice)
             targets = self.some()
             self.tell(voice.say(Kind.SEED_CREATED, {"seed": voice.seed()}).raw, targets)
             if self.rng.random() < 0.3:
-                bid: JsonObject = {"seed_id": "unknown", "bidder": voice.id, "price": 1, "created_at": self.now_s}
-                bid["id"] = voice.next_object_id()
-                self.tell(voice.say(Kind.BID_SUBMITTED, {"bid": bid}, self.now_s).raw, targets)
+                bid: JsonObject = {"seed_id": "unknown", "bidder": voice.id, "price": 1, "rests_on": "0" * 64}
+                self.tell(voice.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s).raw, targets)
 
 
 def started(world: World) -> list[SimNode]:
@@ -139,7 +138,7 @@ def test_honest_work_goes_on_and_all_agree_after_a_signed_flood(flood: type[Adve
         seconds = (world.now_ms - begun_ms) / 1000
         for node in nodes:
             assert held_of(node, flooder) <= CONFIG.authors.envelopes_per_s * (seconds + BURST_S + 1)
-            assert node.running.replica.state.open_seeds[flooder.author.id] <= CONFIG.caps.open_seeds_max
+            assert len(node.running.replica.feeds.get(flooder.author.id).open_seeds) <= CONFIG.caps.open_seeds_max
     assert slowest_ms < 10_000
     assert all(dropped(node) > 0 for node in nodes)
     said = sum(len(voice.said) for voice in flooder.voices)

@@ -1,19 +1,18 @@
-"""Proofs of forks reach nodes that never saw the fork, also those that can no longer be changed by it."""
+"""Ends of feeds and their proofs reach nodes that never saw the fork, however far back it lies."""
 
 from __future__ import annotations
 
 import pytest
 
-from crabnet import limits
 from crabnet.core.commands import CreateClaim, Operation, Publish, Received, SubmitBid
 from crabnet.core.config import CoreConfig
+from crabnet.core.records import stored_envelope
 from crabnet.domain.model import Bid, Seed
 from crabnet.errors import Reason, RefusedError
-from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
 from tests.sim.node import SimNode
 from tests.sim.world import Weather, World
-from tests.support.envelopes import NOW_S, Author
+from tests.support.envelopes import NOW_S, Author, body_of, seed_id_of
 
 STRANGER = "203.0.113.9:9012"
 
@@ -33,101 +32,121 @@ def tell(node: SimNode, *envelopes: Envelope) -> None:
 
 
 def forked(author: Author, ts: int = NOW_S) -> tuple[Envelope, Envelope]:
-    """The author's next envelope, twice: the one that stands and the one that does not."""
+    """The author's next envelope, twice: two for one place, that with the lower id first."""
     seq, head = author.seq, author.head
     made = []
     for title in ("a", "b"):
         author.seq, author.head = seq, head
         made.append(author.say(Kind.SEED_CREATED, {"seed": author.seed(ts, title=title)}, ts))
-    stands, loser = sorted(made, key=lambda envelope: envelope.meta.id)
-    author.head = stands.meta.id
-    return stands, loser
+    lower, higher = sorted(made, key=lambda envelope: envelope.meta.id)
+    author.head = lower.meta.id
+    return lower, higher
 
 
 def common(author: Author, number: int) -> list[Envelope]:
     return [author.say(Kind.SEED_CREATED, {"seed": author.seed()}) for _ in range(number)]
 
 
-def flagged(node: SimNode, author: Author) -> bool:
-    return node.running.replica.feeds.is_equivocator(author.id)
-
-
-def forks_at(node: SimNode, author: Author) -> list[tuple[int, str, str]]:
-    return [(fork.seq, fork.id, fork.loser) for fork in node.running.replica.feeds.get(author.id).forks]
+def end_at(node: SimNode, author: Author) -> tuple[int, int]:
+    """Where the feed of an author ends in a node, and its head."""
+    feed = node.running.replica.feeds.get(author.id)
+    return feed.end, feed.head_seq
 
 
 @pytest.mark.parametrize("length", [0, 3])
-def test_who_saw_only_what_stands_learns_of_the_fork(length: int) -> None:
+def test_who_saw_only_one_branch_learns_of_the_fork(length: int) -> None:
     world = World(length, forks=True)
     first, *others = line(world, "a", "b", "c", "d")
     author = Author("forger")
     shared = common(author, length)
-    stands, loser = forked(author)
+    one, other = forked(author)
     for node in (first, *others):
-        tell(node, *shared, stands)
+        tell(node, *shared, one)
     assert world.settle(20_000)
-    tell(first, loser)
+    tell(first, other)
     world.run(20_000)
     for node in (first, *others):
-        assert forks_at(node, author) == [(length + 1, stands.meta.id, loser.meta.id)]
+        assert end_at(node, author) == (length + 1, length)
         assert any(notice.kind == "fork_detected" for notice in node.notices)
     assert len(world.hashes()) == 1
 
 
-def test_who_saw_only_what_does_not_stand_decides_as_all_others() -> None:
+def test_those_who_saw_different_branches_decide_alike() -> None:
     world = World(3, forks=True)
     first, second, third = line(world, "a", "b", "c")
     author = Author("forger")
-    stands, loser = forked(author)
-    tell(second, loser)
-    tell(third, loser)
+    one, other = forked(author)
+    tell(second, other)
+    tell(third, other)
     assert world.settle(20_000)
-    tell(first, stands)
+    tell(first, one)
     assert world.settle(20_000)
     world.run(20_000)
     for node in (first, second, third):
-        assert node.running.replica.feeds.get(author.id).head_id == stands.meta.id
-        assert forks_at(node, author) == [(1, stands.meta.id, loser.meta.id)]
+        assert end_at(node, author) == (1, 0)
+        assert not any(record.seed for record in node.running.replica.state.records.values())
 
 
 def test_a_late_joiner_and_a_restart_from_a_checkpoint_know_the_fork() -> None:
     world = World(4, forks=True)
     (first,) = line(world, "a")
     author = Author("forger")
-    stands, loser = forked(author)
-    tell(first, stands, loser)
+    tell(first, *forked(author))
     world.run(1_000)
     first.sync()
     first.checkpoint()
     first.crash()
-    world.run((limits.FORKS_ANNOUNCE_INTERVALS + 14 * 3_600) * 1_000, tick_ms=3_600_000)
+    world.run(14 * 3_600_000, tick_ms=3_600_000)
     late = world.add("late")
     late.targets, first.targets = [first.address], [late.address]
     first.start()
     late.start()
     world.run(30_000)
-    assert forks_at(late, author) == forks_at(first, author) == [(1, stands.meta.id, loser.meta.id)]
+    assert end_at(late, author) == end_at(first, author) == (1, 0)
 
 
-def test_a_fork_too_far_back_to_change_anything_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_far_back_ends_the_feed_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crabnet.protocol.feed.FEED_WINDOW_ENTRIES", 8)
     world = World(5, forks=True)
     first, second = line(world, "a", "b")
     author = Author("forger")
-    stands, loser = forked(author)
-    tell(first, loser, stands)
+    shared = common(author, 2)
+    one, other = forked(author)
+    author.head = one.meta.id
     more = common(author, 20)
-    tell(first, *more)
-    second.give(Received(STRANGER, stands.raw))
+    tell(first, *shared, one, *more)
+    assert world.settle(20_000)
+    assert end_at(second, author) == (0, 23)
+    second.give(Received(STRANGER, other.raw))
     world.run(30_000)
-    assert flagged(first, author)
-    assert flagged(second, author)
+    assert end_at(first, author) == end_at(second, author) == (3, 2)
+    assert len(first.running.replica.state.records) == 2
     second.sync()
     second.checkpoint()
     second.crash()
     second.start()
-    assert flagged(second, author)
+    assert end_at(second, author) == (3, 2)
     assert len(world.hashes()) == 1
+
+
+def test_an_end_moves_down_only() -> None:
+    """Forks at ever lower places, told to one node or another, end the feed before the lowest."""
+    world = World(11, forks=True)
+    first, second = line(world, "a", "b")
+    author = Author("forger")
+    branches = []
+    shared: list[Envelope] = []
+    for _ in range(6):
+        one, other = forked(author)
+        branches.append(other)
+        shared.append(one)
+    tell(first, *shared)
+    assert world.settle(20_000)
+    for at in (4, 5, 2, 3, 1):
+        tell(first if at % 2 else second, branches[at])
+        assert world.settle(20_000)
+        lowest = 3 if at in {2, 3} else min(at, 4) + 1
+        assert end_at(first, author) == end_at(second, author) == (lowest, lowest - 1)
 
 
 def test_proofs_cross_a_lossy_network() -> None:
@@ -136,15 +155,15 @@ def test_proofs_cross_a_lossy_network() -> None:
     authors = [Author(f"forger{number}") for number in range(12)]
     pairs = [forked(author) for author in authors]
     world.weather = Weather(loss=0.2, duplicate=0.1)
-    for stands, _ in pairs:
-        tell(nodes[0], stands)
-    for stands, loser in pairs:
-        tell(nodes[2], stands, loser)
+    for one, _ in pairs:
+        tell(nodes[0], one)
+    for pair in pairs:
+        tell(nodes[2], *pair)
     world.run(60_000)
-    assert all(flagged(node, author) for node in nodes for author in authors)
+    assert {end_at(node, author) for node in nodes for author in authors} == {(1, 0)}
 
 
-def test_gossip_ends_when_everybody_knows() -> None:
+def test_talk_of_a_fork_ends_when_everybody_knows() -> None:
     world = World(7, forks=True)
     nodes = line(world, "a", "b")
     author = Author("forger")
@@ -154,40 +173,31 @@ def test_gossip_ends_when_everybody_knows() -> None:
     world.run(60_000)
     assert before == 2
     assert sum(notice.kind == "fork_detected" for node in nodes for notice in node.notices) == before
-    assert not any(len(node.running.neighbours.forks) for node in nodes)
+    assert not any(len(node.running.neighbours.proofs) for node in nodes)
 
 
 # --- no new deals with who forked its feed --------------------------------------------------------------------
 
 
-def offer(node: SimNode) -> str:
+def offer(node: SimNode) -> Envelope:
     seed = node.operate(Publish(title="t", command="true", timeout_ms=1_000, bid_window_ms=600_000))
     assert isinstance(seed, Seed)
-    return seed.id
+    node.sync()
+    return stored_envelope(node.history.of(node.id)[-1][2])
 
 
 @pytest.mark.parametrize("refuse", [True, False])
 def test_bids_of_an_equivocator_are_not_claimed_and_its_seeds_get_no_bid(refuse: bool) -> None:
     world = World(8, forks=True)
     (node,) = line(world, "a", config=CoreConfig(refuse_equivocators=refuse))
-    seed_id = offer(node)
+    ours = offer(node)
     author = Author("forger")
-    bid: JsonObject = {
-        "id": author.next_object_id(),
-        "seed_id": seed_id,
-        "bidder": author.id,
-        "price": 5,
-        "created_at": NOW_S,
-    }
-    tell(node, author.say(Kind.BID_SUBMITTED, {"bid": bid}))
-    stands, loser = forked(author)
-    tell(node, stands, loser)
-    theirs = next(
-        seed_id
-        for seed_id, record in node.running.replica.state.records.items()
-        if record.seed is not None and record.seed.author == author.id
-    )
-    wishes: list[Operation] = [CreateClaim(seed_id=seed_id, bid_id=str(bid["id"])), SubmitBid(seed_id=theirs, price=5)]
+    bid, theirs = author.bid(ours), author.publish()
+    tell(node, bid, theirs, *forked(author))
+    wishes: list[Operation] = [
+        CreateClaim(seed_id=seed_id_of(ours), bid_id=str(body_of(bid)["id"])),
+        SubmitBid(seed_id=seed_id_of(theirs), price=5),
+    ]
     for wish in wishes:
         if refuse:
             with pytest.raises(RefusedError) as refused:
@@ -205,31 +215,23 @@ def test_nodes_with_different_policies_hold_the_same_state() -> None:
     strict.targets, easy.targets = [easy.address], [strict.address]
     strict.start()
     easy.start()
-    seed_id = offer(easy)
+    seed = offer(easy)
     author = Author("forger")
-    bid: JsonObject = {
-        "id": author.next_object_id(),
-        "seed_id": seed_id,
-        "bidder": author.id,
-        "price": 5,
-        "created_at": NOW_S,
-    }
-    first = author.say(Kind.BID_SUBMITTED, {"bid": bid})
-    stands, loser = forked(author)
-    tell(easy, first, stands, loser)
-    claim = easy.operate(CreateClaim(seed_id=seed_id, bid_id=str(bid["id"])))
+    bid = author.bid(seed)
+    tell(easy, bid, *forked(author))
+    claim = easy.operate(CreateClaim(seed_id=seed_id_of(seed), bid_id=str(body_of(bid)["id"])))
     assert claim is not None
     assert world.settle(20_000)
-    assert strict.running.record(seed_id).progress.claimed_by == author.id
+    assert strict.running.record(seed_id_of(seed)).progress.claimed_by == author.id
 
 
 def test_bids_between_others_are_untouched() -> None:
     world = World(10, forks=True)
     one, two = line(world, "a", "b")
     tell(one, *forked(Author("forger")))
-    seed_id = offer(one)
+    seed = offer(one)
     assert world.settle(20_000)
-    bid = two.operate(SubmitBid(seed_id=seed_id, price=3))
+    bid = two.operate(SubmitBid(seed_id=seed_id_of(seed), price=3))
     assert isinstance(bid, Bid)
     assert world.settle(20_000)
-    one.operate(CreateClaim(seed_id=seed_id, bid_id=bid.id))
+    one.operate(CreateClaim(seed_id=seed_id_of(seed), bid_id=bid.id))

@@ -84,7 +84,7 @@ def test_news_crosses_a_line_at_once_and_unchanged() -> None:
     world.run(1_500)
     assert len(world.hashes()) == 1
     assert {(head(node, nodes["a"]), head(node, nodes["f"])) for node in nodes.values()} == {(5, 5)}
-    logs = [{author: node.stored(author) for author in (nodes["a"].id, nodes["f"].id)} for node in nodes.values()]
+    logs = [{author: node.history.of(author) for author in (nodes["a"].id, nodes["f"].id)} for node in nodes.values()]
     assert all(log == logs[0] for log in logs)
 
 
@@ -119,7 +119,7 @@ def test_every_node_passes_an_envelope_on_once_and_to_few() -> None:
     assert watch.relayed
     assert max(watch.relayed.values()) <= 2
     before = dict(watch.relayed)
-    ((_, _, raw),) = nodes["b"].stored(nodes["a"].id)
+    ((_, _, raw),) = nodes["b"].history.of(nodes["a"].id)
     for source in ("c", "d", "203.0.113.9"):
         for _ in range(20):
             nodes["b"].give(Received(f"{source}:9012", raw))
@@ -185,7 +185,7 @@ def test_an_envelope_altered_on_the_way_is_refused_and_healed(changed: bytes) ->
     assert head(nodes["c"], nodes["a"]) == 0
     world.run(30_000)
     assert len(world.hashes()) == 1
-    assert nodes["c"].stored(nodes["a"].id) == nodes["a"].stored(nodes["a"].id)
+    assert nodes["c"].history.of(nodes["a"].id) == nodes["a"].history.of(nodes["a"].id)
 
 
 def test_nothing_is_relayed_to_broadcast_addresses() -> None:

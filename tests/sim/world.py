@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from crabnet.core.config import CoreConfig
-from crabnet.core.records import ArchiveRecord, FactRecord, decode_frame
+from crabnet.core.records import envelopes_of_frame
 from crabnet.protocol.identity import SignedBytes, verify
 from tests.sim.node import Observer, SimNode, attempt
 from tests.support.envelopes import NOW_S
@@ -94,15 +94,12 @@ class World:
         return f"{self._trace:08x}-{self.delivered}-{self.rng.getrandbits(32):08x}"
 
     def raw(self, frame: bytes, record_no: int) -> bytes:
-        """What a journal record holds: an envelope, or the proof of a fork."""
+        """The envelope in a journal record."""
         raws = self._frames.get(frame)
         if raws is None:
             if len(self._frames) >= _FRAMES_MAX:
                 self._frames.clear()
-            raws = self._frames[frame] = [
-                b"" if isinstance(record, ArchiveRecord | FactRecord) else bytes(record.raw)
-                for record in decode_frame(frame)
-            ]
+            raws = self._frames[frame] = envelopes_of_frame(frame)
         return raws[record_no]
 
     def add(self, name: str, config: CoreConfig | None = None, *, skew_ms: int = 0) -> SimNode:

@@ -1,27 +1,25 @@
-"""Histories of facts for tests of the domain: plausible ones with strangers, mistakes and missing parents."""
+"""Facts for tests of the domain, and somebody who hears them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from random import Random
-
-from hypothesis import strategies as st
+import hashlib
+from collections.abc import Callable, Iterable
 
 from crabnet.domain.decision import decide
 from crabnet.domain.model import (
+    Acknowledgement,
     Bid,
     Body,
     Claim,
     Fact,
     FactKind,
-    Progress,
     Run,
     Seed,
     SeedStatus,
     Settlement,
     TaskResult,
 )
-from crabnet.domain.state import Decision, Observe, State, apply
+from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, State, apply
 
 START_S = 1_000
 CREATOR, WORKER, RIVAL, STRANGER = "creator", "worker", "rival", "stranger"
@@ -31,25 +29,57 @@ OUTCOMES = {
     FactKind.CLOSE: (SeedStatus.EXPIRED,),
 }
 KIND_OF_OUTCOME = {outcome: kind for kind, outcomes in OUTCOMES.items() for outcome in outcomes}
+UNHELD = "f" * 64
+"""The id of an envelope that nobody has."""
 
 
 class Scribe:
-    """Writes facts: counts each author's ``seq`` and derives ids from it, as feeds do."""
+    """Writes facts: counts each author's ``seq`` and derives ids from it, as feeds do.
 
-    def __init__(self) -> None:
+    A fact rests on the latest one that fits, unless told otherwise. After ``fork`` an author signs places once more.
+    """
+
+    def __init__(self, *, signed: bool = True) -> None:
         self.now_s = START_S
         self.facts: list[Fact] = []
-        self._seqs: dict[str, int] = {}
+        self.chains: dict[str, list[list[Fact]]] = {}
+        self._current: dict[str, int] = {}
+        self._signed = signed
+
+    def chain(self, author: str) -> list[Fact]:
+        """The branch of the author's feed that it goes on with."""
+        return self.chains.setdefault(author, [[]])[self._current.get(author, 0)]
+
+    def fork(self, author: str, seq: int) -> None:
+        """The next fact of the author takes the place ``seq``, once more."""
+        shared = self.chain(author)[: seq - 1]
+        self.chains[author].append(shared)
+        self._current[author] = len(self.chains[author]) - 1
+
+    def switch(self, author: str, branch: int) -> None:
+        """The author goes on with another branch of its feed."""
+        self._current[author] = branch
 
     def next_id(self, author: str) -> str:
-        """The id of the author's next object."""
-        return f"{author}/{self._seqs.get(author, 0) + 1}"
+        """The id of the author's next object: that of its place, whichever the branch."""
+        return f"{author}/{len(self.chain(author)) + 1}"
 
     def _write(self, kind: FactKind, author: str, body: Body) -> Fact:
-        seq = self._seqs[author] = self._seqs.get(author, 0) + 1
-        fact = Fact(kind=kind, author=author, seq=seq, ts=self.now_s, body=body)
+        chain = self.chain(author)
+        seq = len(chain) + 1
+        place = f"{author}/{seq}/{self._current.get(author, 0)}"
+        envelope = hashlib.sha256(place.encode()).hexdigest() if self._signed else ""
+        fact = Fact(kind=kind, author=author, seq=seq, ts=self.now_s, body=body, signed=self._signed, envelope=envelope)
+        chain.append(fact)
         self.facts.append(fact)
         return fact
+
+    def _envelope(self, key: str | None, rests_on: str | None) -> str:
+        """What to rest on: as told, else the latest fact with this key."""
+        if rests_on is not None:
+            return rests_on
+        latest = next((fact for fact in reversed(self.facts) if fact.key == key), None)
+        return UNHELD if latest is None and self._signed else latest.envelope if latest is not None else ""
 
     def seed(
         self,
@@ -79,17 +109,37 @@ class Scribe:
         )
         return self._write(FactKind.SEED, author, body)
 
-    def bid(self, seed_id: str, author: str = WORKER, *, price: int = 5, bidder: str | None = None) -> Fact:
-        """A bid."""
+    def bid(
+        self,
+        seed_id: str,
+        author: str = WORKER,
+        *,
+        price: int = 5,
+        bidder: str | None = None,
+        rests_on: str | None = None,
+    ) -> Fact:
+        """A bid, which rests on the seed."""
         body = Bid(
-            id=self.next_id(author), seed_id=seed_id, bidder=bidder or author, price=price, created_at=self.now_s
+            id=self.next_id(author),
+            seed_id=seed_id,
+            bidder=bidder or author,
+            price=price,
+            created_at=self.now_s,
+            rests_on=self._envelope(seed_id, rests_on),
         )
         return self._write(FactKind.BID, author, body)
 
     def claim(
-        self, seed_id: str, bid_id: str, worker: str = WORKER, author: str = CREATOR, *, attempt: int = 1
+        self,
+        seed_id: str,
+        bid_id: str,
+        worker: str = WORKER,
+        author: str = CREATOR,
+        *,
+        attempt: int = 1,
+        rests_on: str | None = None,
     ) -> Fact:
-        """A claim."""
+        """A claim, which rests on the bid."""
         body = Claim(
             id=self.next_id(author),
             seed_id=seed_id,
@@ -97,11 +147,20 @@ class Scribe:
             worker=worker,
             created_at=self.now_s,
             attempt=attempt,
+            rests_on=self._envelope(bid_id, rests_on),
         )
         return self._write(FactKind.CLAIM, author, body)
 
-    def started(self, seed_id: str, claim_id: str, author: str = WORKER, *, renews: str | None = None) -> Fact:
-        """A run, or the renewal of one."""
+    def started(
+        self,
+        seed_id: str,
+        claim_id: str,
+        author: str = WORKER,
+        *,
+        renews: str | None = None,
+        rests_on: str | None = None,
+    ) -> Fact:
+        """A run, or the renewal of one; both rest on the claim."""
         body = Run(
             id=self.next_id(author),
             seed_id=seed_id,
@@ -110,11 +169,14 @@ class Scribe:
             created_at=self.now_s,
             renews=renews,
             lease_ms=60_000,
+            rests_on=self._envelope(claim_id, rests_on),
         )
         return self._write(FactKind.STARTED, author, body)
 
-    def result(self, seed_id: str, claim_id: str, author: str = WORKER) -> Fact:
-        """A result."""
+    def result(self, seed_id: str, claim_id: str, author: str = WORKER, *, rests_on: str | None = None) -> Fact:
+        """A result, which rests on the first run that its author's branch has of the claim, else on the claim."""
+        runs = [fact for fact in self.chain(author) if isinstance(fact.body, Run) and fact.body.claim_id == claim_id]
+        run = next((fact for fact in runs if isinstance(fact.body, Run) and fact.body.renews is None), None)
         body = TaskResult(
             id=self.next_id(author),
             seed_id=seed_id,
@@ -125,6 +187,7 @@ class Scribe:
             duration_ms=1,
             claim_id=claim_id,
             created_at=self.now_s,
+            rests_on=self._envelope(claim_id if run is None else run.key, rests_on),
         )
         return self._write(FactKind.RESULT, author, body)
 
@@ -137,8 +200,9 @@ class Scribe:
         author: str = CREATOR,
         *,
         attempt: int = 1,
+        rests_on: str | None = None,
     ) -> Fact:
-        """A settlement of any of the three kinds."""
+        """A settlement of any of the three kinds, which rests on the result, the claim, or the seed."""
         body = Settlement(
             id=self.next_id(author),
             seed_id=seed_id,
@@ -147,125 +211,74 @@ class Scribe:
             result_id=result_id,
             attempt=attempt,
             created_at=self.now_s,
+            rests_on=self._envelope(result_id or claim_id or seed_id, rests_on),
         )
         return self._write(KIND_OF_OUTCOME[outcome], author, body)
 
+    def acknowledges(self, settlement: Fact, author: str = WORKER, *, rests_on: str | None = None) -> Fact:
+        """An acknowledgement of a settlement."""
+        body = Acknowledgement(
+            id=self.next_id(author),
+            seed_id=settlement.seed_id,
+            worker=author,
+            created_at=self.now_s,
+            rests_on=settlement.envelope if rests_on is None else rests_on,
+        )
+        return self._write(FactKind.ACKNOWLEDGED, author, body)
 
-def observe(state: State, fact: Fact) -> Decision:
-    """Judge a fact and do what follows."""
-    decision = decide(state, Observe(fact), now_s=0)
-    for event in decision.events:
-        apply(state, event)
-    return decision
+
+class Witness:
+    """Hears facts in causal order and judges each as it comes: what a node does that knows of no fork."""
+
+    def __init__(self, facts: Iterable[Fact] = (), caps: Caps = DEFAULT_CAPS) -> None:
+        self.state = State(caps)
+        self.heard: dict[str, Fact] = {}
+        self.idle: set[str] = set()
+        self._open: dict[str, set[str]] = {}
+        for fact in facts:
+            self.observe(fact)
+
+    def observe(self, fact: Fact) -> Decision:
+        """Judge a fact and do what follows."""
+        decision = decide(self.state, self.command(fact), now_s=0)
+        if decision.idle:
+            self.idle.add(fact.ref)
+        self.heard[fact.ref] = fact
+        opened = self._open.setdefault(fact.author, set())
+        if fact.kind is FactKind.SEED and decision.outcome is Outcome.ACCEPTED:
+            opened.add(fact.seed_id)
+        elif fact.kind in {FactKind.SETTLE, FactKind.CLOSE}:
+            opened.discard(fact.seed_id)
+        for event in decision.events:
+            apply(self.state, event)
+        return decision
+
+    def command(self, fact: Fact) -> Observe:
+        """The fact with what it rests on, and what its author's feed says up to there."""
+        bids = sum(
+            each.kind is FactKind.BID and (each.author, each.seed_id) == (fact.author, fact.seed_id)
+            for each in self.heard.values()
+            if each.ref not in self.idle
+        )
+        return Observe(fact, self.heard.get(fact.rests_on), len(self._open.get(fact.author, ())), bids)
 
 
-def state_of(facts: Iterable[Fact]) -> State:
-    """The state after these facts in this order."""
-    state = State()
+def ends_of(facts: Iterable[Fact]) -> dict[str, int]:
+    """Where feeds end: the lowest place of each author for which there are two envelopes."""
+    places: dict[tuple[str, int], str] = {}
+    ends: dict[str, int] = {}
     for fact in facts:
-        observe(state, fact)
-    return state
+        if places.setdefault((fact.author, fact.seq), fact.envelope) != fact.envelope:
+            ends[fact.author] = min(fact.seq, ends.get(fact.author, fact.seq))
+    return ends
 
 
-_K = FactKind
-_LIKELY: dict[SeedStatus, list[FactKind]] = {
-    SeedStatus.OPEN: [_K.BID, _K.BID, _K.CLAIM, _K.CLAIM, _K.CLAIM, _K.CLOSE],
-    SeedStatus.CLAIMED: [_K.STARTED, _K.STARTED, _K.STARTED, _K.RESULT, _K.FORFEIT, _K.SETTLE],
-    SeedStatus.RUNNING: [_K.RESULT, _K.RESULT, _K.RESULT, _K.RESULT, _K.FORFEIT, _K.STARTED, _K.STARTED, _K.CLOSE],
-    SeedStatus.DONE: [_K.SETTLE, _K.SETTLE, _K.SETTLE, _K.SETTLE, _K.FORFEIT, _K.RESULT, _K.CLOSE],
-    SeedStatus.FORFEITED: [_K.CLAIM, _K.CLAIM, _K.CLAIM, _K.BID, _K.CLOSE, _K.RESULT],
-}
-_ANY = [_K.BID, _K.CLAIM, _K.STARTED, _K.RESULT, _K.SETTLE, _K.FORFEIT, _K.CLOSE, _K.SEED]
-_RARELY = 0.08
+def fronts(facts: Iterable[Fact]) -> Callable[[Fact], bool]:
+    """Tells whether a fact lies before the end of its feed."""
+    ends = ends_of(facts)
+    return lambda fact: fact.author not in ends or fact.seq < ends[fact.author]
 
 
-class _Author:
-    """Makes up the next fact: mostly what is due in the seed's status, sometimes anything."""
-
-    def __init__(self, scribe: Scribe, random: Random) -> None:
-        self.scribe = scribe
-        self.random = random
-        self.state = State()
-
-    def rarely(self) -> bool:
-        return self.random.random() < _RARELY
-
-    def by(self, usual: str) -> str:
-        return self.random.choice([CREATOR, WORKER, RIVAL, STRANGER]) if self.rarely() else usual
-
-    def pick(self, usual: str | None, facts: list[Fact], kind: FactKind) -> str:
-        if usual is not None and not self.rarely():
-            return usual
-        return self.random.choice(["missing", *(fact.key for fact in facts if fact.kind is kind)][-3:])
-
-    def seed(self) -> None:
-        choice = self.random.choice
-        named = choice([CREATOR, STRANGER]) if self.rarely() else None
-        self.scribe.seed(created_by=named, max_bids=choice([0, 1, 2]), claim_window_s=choice([None, 60, 200]))
-        observe(self.state, self.scribe.facts[-1])
-
-    def write(self, seed_id: str) -> None:
-        choice, scribe = self.random.choice, self.scribe
-        record = self.state.records.get(seed_id)
-        progress = Progress() if record is None else record.progress
-        mine = [fact for fact in scribe.facts if fact.seed_id == seed_id]
-        kind = choice(_ANY if self.rarely() else _LIKELY.get(progress.status, _ANY))
-        if kind in {_K.FORFEIT, _K.CLOSE}:
-            scribe.now_s += choice([0, 11, 11])
-        attempt = progress.attempt + self.rarely()
-        claim_id = self.pick(progress.claim_id, mine, choice([_K.CLAIM, _K.CLAIM, kind]))
-        worker = self.by(progress.claimed_by or WORKER)
-        if kind is _K.SEED:
-            self.seed()
-            return
-        if kind is _K.BID:
-            author = choice([WORKER, RIVAL])
-            scribe.bid(seed_id, author, price=choice([1, 2, 5, 5]), bidder=self.by(author))
-        elif kind is _K.CLAIM:
-            bids = [fact.key for fact in mine if fact.kind is _K.BID]
-            bid_id = self.pick(choice(bids) if bids else None, mine, _K.BID)
-            bidder = next((fact.author for fact in mine if fact.key == bid_id), WORKER)
-            attempt += progress.status is SeedStatus.FORFEITED
-            scribe.claim(seed_id, bid_id, self.by(bidder), self.by(CREATOR), attempt=attempt)
-        elif kind is _K.STARTED:
-            renews = self.pick(progress.run_id, mine, _K.STARTED) if choice([True, False, False]) else None
-            scribe.started(seed_id, claim_id, worker, renews=progress.run_id if renews is None else renews)
-        elif kind is _K.RESULT:
-            scribe.result(seed_id, claim_id, worker)
-        else:
-            result_id = self.pick(progress.result_id, mine, _K.RESULT) if kind is _K.SETTLE else None
-            scribe.settle(seed_id, choice(OUTCOMES[kind]), claim_id, result_id, self.by(CREATOR), attempt=attempt)
-        observe(self.state, scribe.facts[-1])
-
-
-def history(seed: int, facts_max: int, seeds_max: int) -> list[Fact]:
-    """Facts in the order in which they were made, mostly right, about ``seeds_max`` seeds and a few more."""
-    random = Random(seed)
-    author = _Author(Scribe(), random)
-    for _ in range(random.randint(1, seeds_max)):
-        author.seed()
-    seed_ids = [fact.key for fact in author.scribe.facts]
-    while len(author.scribe.facts) < facts_max:
-        author.scribe.now_s += random.choice([0, 0, 1, 5])
-        author.write(random.choice(seed_ids))
-    return author.scribe.facts
-
-
-def histories(*, facts_max: int = 24, seeds_max: int = 2) -> st.SearchStrategy[list[Fact]]:
-    """Histories by number, so that they reach the ends of lives; those that fail are made shorter."""
-    return st.builds(history, st.integers(0, 2**32 - 1), st.integers(1, facts_max), st.just(seeds_max))
-
-
-@st.composite
-def interleavings(draw: st.DrawFn, facts: list[Fact]) -> list[Fact]:
-    """The facts in another order that keeps the order of each author's feed."""
-    queues: dict[str, list[Fact]] = {}
-    for fact in facts:
-        queues.setdefault(fact.author, []).append(fact)
-    order = []
-    while queues:
-        author = draw(st.sampled_from(sorted(queues)))
-        order.append(queues[author].pop(0))
-        if not queues[author]:
-            del queues[author]
-    return order
+def everything(_: Fact) -> bool:
+    """For ``refold``: no feed has ended."""
+    return True

@@ -177,7 +177,7 @@ def _seeds() -> list[Case]:
         one.case("two seeds, a bid on one", "Open"),
         own.case("a bid by the creator pins nothing", None),
         left.case("two seeds with bids, one of which was taken back", "Open"),
-        poor.case("a bid below the least price pins the seed", "Open"),
+        poor.case("a bid below the least price pins nothing", None),
     ]
 
 

@@ -23,7 +23,6 @@ class Caps(NamedTuple):
 
     open_seeds: int = 65_536
     bids_per_seed: int = 32
-    steps_per_seed: int = 256
 
 
 class NaiveSeed(NamedTuple):
@@ -238,7 +237,6 @@ class World:
             seeds: set[str] = set()
             closed: set[str] = set()
             bids: dict[str, int] = defaultdict(int)
-            steps: dict[str, int] = defaultdict(int)
             for entry in front:
                 fact = entry.fact
                 if fact is None or fact.envelope in self.nothing:
@@ -255,12 +253,8 @@ class World:
                     bids[about] += 1
                     if bids[about] > caps.bids_per_seed:
                         beyond.add(fact.envelope)
-                elif fact.kind in STEPS:
-                    steps[about] += 1
-                    if steps[about] > caps.steps_per_seed:
-                        beyond.add(fact.envelope)
-                    if fact.kind in {"settle", "close"}:
-                        closed.add(about)
+                elif fact.kind in {"settle", "close"}:
+                    closed.add(about)
         return beyond
 
 
@@ -337,7 +331,7 @@ class _Walk:
         bid = self.bids.get(claim.rests_on)
         if bid is None or claim.body["bid_id"] != bid.id or claim.body["worker"] != bid.author:
             return
-        self.counted |= self.work | {claim.envelope, bid.envelope}
+        self.counted |= {claim.envelope, bid.envelope}
         self.work = set()
         self.status, self.attempt, self.claim = "Claimed", claim.body.get("attempt", 1), claim
         self.run = self.result = self.settled_at = None

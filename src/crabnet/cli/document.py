@@ -36,7 +36,7 @@ _JSON: Final = {
     "seed settle": '`{"seed": Seed}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
-    ' "ineffective": […], "totals": {"bids", "waiting", "void"}, "next": id or null, "local_run": Run here or null}`;'
+    ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
     " `next` is where `--after` goes on; with `--follow` one such object a line for each change",
     "audit proof": (
         'one object a line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds", "ts",'

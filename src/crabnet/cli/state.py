@@ -30,8 +30,8 @@ def vector_(context: click.Context) -> None:
         return
     heads = answer.get("heads") if isinstance(answer, dict) else None
     for author, head in sorted((heads if isinstance(heads, dict) else {}).items()):
-        seq, envelope_id = head if isinstance(head, list) and len(head) == 2 else ("?", "?")
-        write(f"{plain(author)} {seq} {plain(str(envelope_id))}\n")
+        words = head if isinstance(head, list) else ["?"]
+        write(" ".join(plain(str(word) or "-") for word in (author, *words)) + "\n")
 
 
 @click.command("export", cls=Command)

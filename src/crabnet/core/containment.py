@@ -154,7 +154,13 @@ class SoftParts:
         return []
 
     def wanted(self, meta: EnvelopeMeta) -> bool:
-        """True for what this node has asked for."""
+        """True for what this node has asked for, and for what waiting envelopes rest on."""
+        with self._soft:
+            return self.neighbours.planner.wanted(meta.from_, meta.seq) or self._replica.parking.names(meta.id)
+        return False
+
+    def asked_for(self, meta: EnvelopeMeta) -> bool:
+        """True for what this node has asked for by its place."""
         with self._soft:
             return self.neighbours.planner.wanted(meta.from_, meta.seq)
         return False

@@ -52,9 +52,9 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
-from crabnet.protocol.admission import Ahead, nobody_muted
+from crabnet.protocol.admission import Admitted, Ahead, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
-from crabnet.protocol.fork_proof import PROOF_START, ProofRefusedError, place_of, verify_proof
+from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.sync import ForkMark
 
@@ -115,7 +115,10 @@ class Core:
 
     def _handle(self, given: Input, now_ms: int, effects: Effects) -> None:
         if isinstance(given, Received):
-            self._received(given, now_ms, effects)
+            if self.mending.refuses(given.data):
+                effects.notices.append(quarantined_notice(given.source))
+            else:
+                self._received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
         elif isinstance(given, Answered):
@@ -245,14 +248,11 @@ class Core:
         """
         self.mending.handling()
         if not self._ends_wait:
-            self._settle_ends(now_ms, effects)
+            self.settle_ends(now_ms, effects)
         with self._soft:
             self.neighbours.rest(now_ms, effects)
 
     def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
-        if self.mending.refuses(received.data):
-            effects.notices.append(quarantined_notice(received.source))
-            return
         if received.data.startswith(PROOF_START):
             self._proof_received(received, now_ms, effects)
             return
@@ -276,16 +276,16 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            with self._soft:
-                self.neighbours.talk(first.admitted, source, now_ms, effects)
+            self._talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
-        asked_for = meta is not None and parts.wanted(meta)
+        asked_for = meta is not None and parts.asked_for(meta)
         for item in applied:
             self._report(item, source, now_ms, effects)
             if not asked_for and not imported:
                 with self._soft:
-                    self.neighbours.pass_on(item, source, now_ms, effects)
+                    if not self.neighbours.asked_for(item):
+                        self.neighbours.pass_on(item, source, now_ms, effects)
         with self._soft:
             for parked in self.replica.parking.take_evicted():
                 effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
@@ -319,16 +319,32 @@ class Core:
             effects.notices.append(proof_notice(source, error.reason, error.detail))
             self.blame(source, now_ms, effects)
             return
+        self._learn_fork(evidence, source, now_ms, effects)
+
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
+        """Take in a proof that was verified. Raises ReplicaFailedError."""
+        self.mending.handling()
+        with Containment(self.mending):
+            self._learn_fork(evidence, source, now_ms, effects)
+
+    def _learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
         try:
             learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
-        except CrabnetError as error:  # what is held cannot be read now: the proof is asked for again
+        except CrabnetError as error:  # what is held cannot be read now: the proof must come again
             if self.mending.boundary.is_open or isinstance(error, DataDirDamagedError):
                 raise
-            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, author))
+            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
             return
         self._hand_over(learned, effects)
         for item in learned:
             self._report(item, source, now_ms, effects)
+
+    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
+        with self._soft:
+            try:
+                self.neighbours.talk(admitted, source, now_ms, effects)
+            except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
+                effects.notices.append(refused_notice("talk", error))
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
@@ -367,16 +383,17 @@ class Core:
                 effects.notices.append(fork_notice(item.fork, source))
                 if item.fork.author == self.signer.node_id:
                     effects.notices.append(ended_notice(item.fork))
-            if item.lacks is not None and item.parked and source != IMPORTED:
-                self.neighbours.lacks(item.lacks, source, now_ms)
+            if item.lacks is not None and meta is not None and item.reason is not Reason.PARKING_FULL:
+                self.neighbours.lacks(item.lacks, meta, source, now_ms)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
         if meta is not None and meta.v is not None:
             with self._soft:
                 self.neighbours.applied(item, source, now_ms, effects)
 
-    def _settle_ends(self, now_ms: int, effects: Effects) -> None:
-        """Draw some of the consequences of feeds that have ended."""
+    def settle_ends(self, now_ms: int, effects: Effects) -> None:
+        """Draw some of the consequences of feeds that have ended. Raises ReplicaFailedError."""
+        self.mending.handling()
         self._ends_wait = False
         if not self.replica.settling:
             return
@@ -505,5 +522,5 @@ class Core:
         self.neighbours.tick(now_ms, effects)
         if not parts.blocked(now_ms) and not self.replica.feeds.get(self.signer.node_id).end:
             self._chores.do(now_ms, effects)
-        self._settle_ends(now_ms, effects)
+        self.settle_ends(now_ms, effects)
         effects.notices += parts.silent_runs(now_ms)

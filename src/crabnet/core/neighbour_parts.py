@@ -93,7 +93,7 @@ class NeighbourParts:
         elif part is Part.PROOFS:
             self.proofs = Wants(limits.FORK_WANTS_MAX, limits.WANT_ATTEMPTS_MAX)
         elif part is Part.NAMED:
-            self.named = Wants(limits.NAMED_WANTS_MAX, limits.WANT_ATTEMPTS_MAX)
+            self.named = Wants(limits.NAMED_WANTS_MAX)
         elif part is Part.RELAY:
             self.relay = Relay(config.relay_fanout if config.talk else 0, self._entropy)
         elif part is Part.ANNOUNCER:

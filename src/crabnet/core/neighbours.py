@@ -13,6 +13,7 @@ from crabnet.core.mending import Part
 from crabnet.core.neighbour_parts import NeighbourParts
 from crabnet.core.peers import LostPeer
 from crabnet.core.replica import Replica
+from crabnet.core.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
@@ -148,10 +149,18 @@ class Neighbours(NeighbourParts):
             self.warn(f"{source} says that it reaches {head.seq}", effects)
             self._ask_for_own_feed(head.seq, source, now_ms, effects)
         if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
-            self.proofs.note(ForkMark(head.author, head.end), source, now_ms)
+            self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
+        if proven:
+            self._may_have_named(head, source, now_ms)
         if self.planner.hear(head, source, now_ms, proven=proven):
             held = self._replica.feeds.get(head.author).head_seq
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
+
+    def _teller(self, source: str) -> str:
+        """Who answers for what a source says: one key at many addresses is one teller."""
+        if not self.proven(source):
+            return STRANGERS
+        return source if source in self.trusted else self.peers.node_id(source) or source
 
     def _lacks_proof(self, mark: ForkMark) -> bool:
         end = self._replica.feeds.get(mark.author).end
@@ -160,10 +169,23 @@ class Neighbours(NeighbourParts):
     def _lacks_named(self, named: Named) -> bool:
         return self._replica.parking.names(named.envelope_id)
 
-    def lacks(self, named: Named, source: str, now_ms: int) -> None:
-        """Something that came from ``source`` rests on an envelope that is not held: mostly it is on its way."""
-        if self._config.talk:
-            self.named.note(named, source, now_ms + limits.SYNC_QUIET_MS)
+    def lacks(self, named: Named, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
+        """An envelope that came from ``source`` rests on one that is not held: mostly that is on its way.
+
+        Whoever holds an envelope holds all that it rests on, so all who have the one are asked for the other.
+        """
+        if not self._config.talk:
+            return
+        holders = self.planner.holders(meta.from_, meta.seq)
+        holders += self.named.sources(Named(named.seed_id, meta.id))
+        for each in dict.fromkeys((source, *holders)):
+            self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
+
+    def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
+        """A neighbour says how far it holds a feed of which the next entry waits for what it rests on."""
+        for seq, named in self._replica.parking.lacks_of(head.author):
+            if seq <= head.seq:
+                self.named.note(named, source, now_ms, teller=self._teller(source))
 
     def _asked(self, request: sync.Request, source: str, now_ms: int, effects: Effects) -> None:
         """Have what is held served; where it ends before the wish begins, say how far it goes."""
@@ -204,6 +226,10 @@ class Neighbours(NeighbourParts):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
         if item.record is not None and item.in_feed:
             self._progressed(meta.from_, len(item.record), now_ms, effects)
+
+    def asked_for(self, item: Applied) -> bool:
+        """True if an envelope was asked for by its name."""
+        return item.meta is not None and Named(item.seed_id, item.meta.id) in self.named
 
     def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""

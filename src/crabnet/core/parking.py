@@ -118,6 +118,16 @@ class Parking:
         """True if something that waits rests on this envelope."""
         return envelope_id in self._lacking
 
+    def lacks(self, envelope_id: str) -> Named | None:
+        """What an envelope that waits here rests on, if that is what it lacks."""
+        parked = self._waiting.get(envelope_id)
+        return None if parked is None else parked.lacks
+
+    def lacks_of(self, author: str) -> list[tuple[int, Named]]:
+        """(seq, what it rests on) of an author's envelopes that lack that."""
+        parkeds = (parked for parkeds in self._by_author.get(author, {}).values() for parked in parkeds)
+        return [(_seq_of(parked), parked.lacks) for parked in parkeds if parked.lacks is not None]
+
     def lacking(self) -> list[tuple[Named, list[str]]]:
         """What others rest on and is not held, and where those came from."""
         found = []

@@ -167,6 +167,15 @@ _values: Final = msgspec.json.Decoder(dict)
 _BODIES: Final = {kind: msgspec.json.Decoder(body_type) for kind, body_type in BODY_TYPES.items()}
 
 
+def other_version(what: str, error: Exception) -> DataDirDamagedError:
+    """For bytes whose checksum holds, but that this version would not have written."""
+    return DataDirDamagedError(
+        f"{what} what this version cannot read: {error}. Another version wrote it, and formats were not kept before the"
+        " first release: leave the data dir to that version, and begin a new one; nothing was changed",
+        Reason.UNSUPPORTED_VERSION,
+    )
+
+
 def encode_record(record: Record) -> bytes:
     """One line of JSON."""
     return _encode(record)
@@ -182,9 +191,7 @@ def decode_frame(payload: bytes) -> list[Record]:
     try:
         return _records.decode(payload)
     except msgspec.MsgspecError as error:
-        raise DataDirDamagedError(
-            f"a journal frame holds what this version cannot read: {error}; it was written by another version"
-        ) from error
+        raise other_version("a journal frame holds", error) from error
 
 
 def envelopes_of_frame(payload: bytes) -> list[bytes]:
@@ -192,7 +199,7 @@ def envelopes_of_frame(payload: bytes) -> list[bytes]:
     try:
         records = _heads.decode(payload)
     except msgspec.MsgspecError as error:
-        raise DataDirDamagedError(f"a journal frame holds what this version cannot read: {error}") from error
+        raise other_version("a journal frame holds", error) from error
     return [bytes(record.raw) if record.tag in _WITH_ENVELOPE else b"" for record in records]
 
 

@@ -41,10 +41,10 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.decision import decide, refused_alone
-from crabnet.domain.fold import STEPS, may_rest_on
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
@@ -230,7 +230,8 @@ class Replica:
         if place is Place.DUPLICATE:
             return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
         if waits:
-            return [refused_by(refusal(Reason.DUPLICATE, "waits already", meta))]
+            refused = refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
+            return [msgspec.structs.replace(refused, lacks=self._lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
         rival = None if place is Place.BEHIND else self._rival(meta)
@@ -256,6 +257,12 @@ class Replica:
         with self.mending.soft:
             return self.parking.holds(envelope_id)
         return False
+
+    def _lacks(self, envelope_id: str) -> Named | None:
+        """What an envelope that waits rests on, if it waits for that."""
+        with self.mending.soft:
+            return self.parking.lacks(envelope_id)
+        return None
 
     def _is_named(self, envelope_id: str) -> bool:
         """True if something that waits rests on this envelope."""
@@ -348,6 +355,8 @@ class Replica:
                 fact = fact_of(envelope, admitted.kind)
             except PayloadRefusedError as error:
                 decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
+            return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
@@ -377,7 +386,7 @@ class Replica:
 
     def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
         """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
-        not count yet, or what counts behind an end may be what comes after it.
+        not count yet, or what is held behind an end may be what comes after it.
         """
         front = self._rebuilder.is_front(parent)
         if front and fact.kind is FactKind.BID:
@@ -387,7 +396,11 @@ class Replica:
             return True
         if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
             return False
-        return any(each.signed and not self._rebuilder.is_front(each) for each in record.others)
+        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
+            return True
+        end = self.feeds.get(fact.author).end
+        rows = self.held.about(fact.seed_id, bids=False) if end else []
+        return any(row.author == fact.author and row.seq >= end for row in rows)
 
     def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
         """What becomes of a fact that needs a fold, and of its seed."""

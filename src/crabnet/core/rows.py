@@ -9,11 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.core.records import FactRow, fact_of_row, fact_row
+from crabnet.core.records import FactRow, fact_of_row, fact_row, other_version
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Progress, share_ids
 from crabnet.domain.state import assembled
-from crabnet.errors import DataDirDamagedError
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -70,4 +69,4 @@ def decode_seed_row(data: bytes) -> SeedRow:
     try:
         return _seed_rows.decode(data)
     except msgspec.MsgspecError as error:
-        raise DataDirDamagedError(f"a stored seed cannot be read: {error}") from error
+        raise other_version("the row of a seed holds", error) from error

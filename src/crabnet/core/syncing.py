@@ -136,6 +136,11 @@ class SyncPlanner:
         if not missing.holders:
             self._drop(author, missing)
 
+    def holders(self, author: str, seq: int) -> list[str]:
+        """Who said that it holds a feed up to there, who told last first."""
+        missing = self._missing.get(author)
+        return [] if missing is None else missing.able(seq)
+
     def wanted(self, author: str, seq: int) -> bool:
         """True if this envelope was asked for."""
         missing = self._missing.get(author)

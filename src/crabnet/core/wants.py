@@ -6,26 +6,33 @@ Bounded. Each teller has its share, so that nobody who makes things up keeps oth
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from crabnet import limits
 
 K = TypeVar("K", bound=Hashable)
+STRANGERS: Final = ""
+"""The teller that all sources which have not proved their address are."""
+_DOUBLED_MAX: Final = 16
 
 
 class _Wanted(Struct):
+    """``sources`` are those who have it, and how often each was asked."""
+
     teller: str
-    sources: dict[str, None]
+    sources: dict[str, int]
     next_ms: int
     attempts: int = 0
 
 
 class Wants(Generic[K]):
-    """At most ``most`` names, each asked for at most ``attempts_max`` times, each time after twice as long."""
+    """At most ``most`` names. Whoever has one is asked for it at most ``attempts_max`` times, None for as long as it is
+    lacked; when all were asked, each is asked again after twice as long.
+    """
 
-    def __init__(self, most: int, attempts_max: int) -> None:
+    def __init__(self, most: int, attempts_max: int | None = None) -> None:
         self._most = most
         self._attempts_max = attempts_max
         self._wanted: dict[K, _Wanted] = {}
@@ -37,23 +44,60 @@ class Wants(Generic[K]):
     def __contains__(self, name: K) -> bool:
         return name in self._wanted
 
-    def note(self, name: K, source: str, ask_ms: int) -> bool:
-        """``source`` has this; it is to be asked for at ``ask_ms``. False if there is no room for it."""
+    def note(self, name: K, source: str, ask_ms: int, *, teller: str) -> bool:
+        """``source`` has this; it is to be asked for at ``ask_ms``. False if there is no room for it.
+
+        ``teller`` is who stands behind the source. Strangers get no more than half of the room, and displace nobody; of
+        the others, who tells of less displaces who tells of most.
+        """
         wanted = self._wanted.get(name)
         if wanted is not None:
-            if len(wanted.sources) < limits.SYNC_SOURCES_PER_FEED_MAX:
-                wanted.sources[source] = None
+            self._add_source(wanted, source, ask_ms)
+            if wanted.teller == STRANGERS and teller != STRANGERS:
+                self._untell(name, wanted)
+                self._tell(name, wanted, teller)
             return True
-        if len(self._wanted) >= self._most and not self._make_room(source):
+        if len(self._wanted) >= self._most // (2 if teller == STRANGERS else 1) and not self._make_room(teller):
             return False
-        self._wanted[name] = _Wanted(source, {source: None}, ask_ms)
-        self._told_by.setdefault(source, {})[name] = None
+        wanted = self._wanted[name] = _Wanted(teller, {source: 0}, ask_ms)
+        self._tell(name, wanted, teller)
         return True
 
-    def _make_room(self, source: str) -> bool:
-        """Who has told of most gives up its latest, if that is more than the newcomer would have."""
-        greedy = max(self._told_by.values(), key=len)
-        if len(greedy) <= len(self._told_by.get(source, ())) + 1:
+    def _add_source(self, wanted: _Wanted, source: str, ask_ms: int) -> None:
+        """One more who has it, in the place of who was asked most if there are many. It need not wait for them."""
+        sources = wanted.sources
+        if source in sources:
+            return
+        if len(sources) >= limits.SYNC_SOURCES_PER_FEED_MAX:
+            most = max(sources, key=sources.__getitem__)
+            if not sources[most]:
+                return
+            del sources[most]
+        sources[source] = 0
+        if wanted.attempts:
+            wanted.next_ms = min(wanted.next_ms, ask_ms)
+
+    def sources(self, name: K) -> list[str]:
+        """Those who have this, as far as it is wanted."""
+        wanted = self._wanted.get(name)
+        return [] if wanted is None else list(wanted.sources)
+
+    def _tell(self, name: K, wanted: _Wanted, teller: str) -> None:
+        wanted.teller = teller
+        self._told_by.setdefault(teller, {})[name] = None
+
+    def _untell(self, name: K, wanted: _Wanted) -> None:
+        told = self._told_by[wanted.teller]
+        del told[name]
+        if not told:
+            del self._told_by[wanted.teller]
+
+    def _make_room(self, teller: str) -> bool:
+        """Who has told of most gives up its latest, if that is more than the newcomer would have; strangers first."""
+        if teller == STRANGERS:
+            return False
+        greedy = self._told_by.get(STRANGERS) or max(self._told_by.values(), key=len)
+        if STRANGERS not in self._told_by and len(greedy) <= len(self._told_by.get(teller, ())) + 1:
             return False
         self.drop(next(reversed(greedy)))
         return True
@@ -62,15 +106,12 @@ class Wants(Generic[K]):
         """It is not wanted any more."""
         wanted = self._wanted.pop(name, None)
         if wanted is not None:
-            told = self._told_by[wanted.teller]
-            del told[name]
-            if not told:
-                del self._told_by[wanted.teller]
+            self._untell(name, wanted)
 
     def requests(
         self, now_ms: int, lacks: Callable[[K], bool], may_ask: Callable[[str], bool], per_message: int
     ) -> list[tuple[str, list[K]]]:
-        """(source, names) due now, to sources that ``may_ask`` allows; each attempt turns to the next source."""
+        """(source, names) due now. Of the sources that ``may_ask`` allows, who was asked least often is asked."""
         by_source: dict[str, list[K]] = {}
         for name, wanted in list(self._wanted.items()):
             if not lacks(name):
@@ -78,16 +119,22 @@ class Wants(Generic[K]):
                 continue
             if now_ms < wanted.next_ms:
                 continue
-            if wanted.attempts >= self._attempts_max:
+            if self._attempts_max is not None and min(wanted.sources.values()) >= self._attempts_max:
                 self.drop(name)
                 continue
-            sources = list(wanted.sources)
-            source = sources[wanted.attempts % len(sources)]
-            names = by_source.setdefault(source, [])
-            if len(names) >= per_message or not (names or may_ask(source)):
-                continue
-            wait_ms = limits.SYNC_REQUEST_RETRY_MS << wanted.attempts
-            wanted.attempts += 1
-            wanted.next_ms = now_ms + min(wait_ms, limits.SYNC_REQUEST_RETRY_MS_MAX)
-            names.append(name)
-        return [(source, names) for source, names in by_source.items() if names]
+            for source in sorted(wanted.sources, key=wanted.sources.__getitem__):
+                names = by_source.get(source)
+                if names is None and may_ask(source):
+                    names = by_source[source] = []
+                if names is not None and len(names) < per_message:
+                    names.append(name)
+                    _asked(wanted, source, now_ms)
+                    break
+        return list(by_source.items())
+
+
+def _asked(wanted: _Wanted, source: str, now_ms: int) -> None:
+    turns = min(wanted.attempts // len(wanted.sources), _DOUBLED_MAX)
+    wanted.next_ms = now_ms + min(limits.SYNC_REQUEST_RETRY_MS << turns, limits.SYNC_REQUEST_RETRY_MS_MAX)
+    wanted.attempts += 1
+    wanted.sources[source] += 1

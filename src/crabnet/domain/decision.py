@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from crabnet.domain.fold import STEPS, after, ended_work, judge, judge_bid, judge_seed, misfit
+from crabnet.domain.fold import after, ended_work, judge, judge_bid
 from crabnet.domain.lifecycle import EMPTY, RULES, Record, check_local, counting_bids
 from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
+from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
 _WORK: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
+_TOO_EARLY: Final = frozenset({Reason.UNKNOWN_BID, Reason.UNKNOWN_RESULT, Reason.WRONG_STATE})
+"""Why an unsigned fact is refused that has overtaken what it rests on: it belongs to no feed that orders it."""
 
 
 def decide(state: State, command: Command, now_s: int) -> Decision:
@@ -33,7 +36,7 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
             return _decide_seed(state.caps, before, command)
         case FactKind.BID:
             return _decide_bid(state.caps, before, command)
-    if before.find(fact.ref) is not None:
+    if _is_known(before, fact):
         return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     reason = judge(before, fact)
     if reason is not None:
@@ -49,10 +52,9 @@ def refused_alone(caps: Caps, observed: Observe) -> Decision | None:
     if parent is None:
         return None
     reason = misfit(fact, parent)
-    if fact.kind is not FactKind.BID:
-        return None if reason is None else _void(fact, EMPTY, reason, idle=True)
-    reason = reason or judge_bid(Record(parent), fact)
-    return _too_many_bids(caps, fact, observed.bids) if reason is None else _void(fact, EMPTY, reason, idle=True)
+    if reason is not None:
+        return _void(fact, EMPTY, reason, idle=True)
+    return _too_many_bids(caps, fact, observed.bids) if fact.kind is FactKind.BID else None
 
 
 def _too_many_bids(caps: Caps, fact: Fact, own: int) -> Decision | None:
@@ -98,15 +100,22 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     refused = _too_many_bids(caps, fact, own)
     if refused is not None:
         return refused
+    if _is_known(before, fact):
+        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     if before.progress.status in FINAL:
         return _void(fact, before, Reason.WRONG_STATE)
-    if any(bid.ref == fact.ref for bid in before.bids):
-        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     decision = _counts(before, fact)
     event = decision.events[0]
     if event.decided is not None and not _is_chosen(fact, event.decided[1]):
         return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS, decision.events)
     return decision
+
+
+def _is_known(record: Record, fact: Fact) -> bool:
+    """True if the fact, or another without an envelope that has its id, counts already."""
+    if fact.envelope:
+        return record.find(fact.envelope) is not None
+    return any(known.ref == fact.ref for known in record.facts())
 
 
 def _counts(before: Record, fact: Fact) -> Decision:
@@ -117,7 +126,7 @@ def _counts(before: Record, fact: Fact) -> Decision:
 
 def _void(fact: Fact, record: Record, reason: Reason, *, idle: bool = False) -> Decision:
     late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in {Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM}
-    unknown = reason is Reason.UNKNOWN_SEED
+    unknown = reason is Reason.UNKNOWN_SEED or (not fact.signed and reason in _TOO_EARLY)
     detail = _why(fact, reason, record.progress.status)
     return Decision(Outcome.IGNORED if late or unknown else Outcome.REJECTED, reason, detail=detail, idle=idle)
 

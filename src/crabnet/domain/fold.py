@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -18,7 +17,6 @@ from crabnet.domain.lifecycle import (
     TRANSITIONS,
     Case,
     Record,
-    as_seed,
     bid_order,
     broken_rule,
     names,
@@ -26,7 +24,6 @@ from crabnet.domain.lifecycle import (
 )
 from crabnet.domain.model import (
     FINAL,
-    Bid,
     Claim,
     Fact,
     FactKind,
@@ -36,60 +33,16 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.standing import STEPS, Standing
 from crabnet.errors import Reason
 
 _S = SeedStatus
 _K = FactKind
 
-STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
-"""What only the creator of a seed may say."""
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
-_ENDS_WORK: Final = frozenset({_K.FORFEIT, _K.CLOSE})
-"""What makes the work on the current claim count no longer, in whichever order the two arrive."""
-_PARENTS: Final = {
-    _K.BID: frozenset({_K.SEED}),
-    _K.CLAIM: frozenset({_K.BID}),
-    _K.STARTED: frozenset({_K.CLAIM}),
-    _K.RESULT: frozenset({_K.CLAIM, _K.STARTED}),
-    _K.SETTLE: frozenset({_K.RESULT}),
-    _K.FORFEIT: frozenset({_K.CLAIM}),
-    _K.CLOSE: frozenset({_K.CLAIM, _K.SEED}),
-    _K.ACKNOWLEDGED: frozenset({_K.SETTLE}),
-}
-
-
-def may_rest_on(fact: Fact, parent: Fact) -> bool:
-    """True if a fact may rest on one of this kind: so what rests on each other is a chain of a few."""
-    return parent.kind in _PARENTS.get(fact.kind, frozenset())
-
-
-def misfit(fact: Fact, parent: Fact) -> Reason | None:
-    """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
-    if not may_rest_on(fact, parent):
-        return Reason.WRONG_PARENT
-    body, named = fact.body, parent.body
-    if isinstance(body, Bid):
-        rule = broken_rule(Case(fact, as_seed(parent), Progress()))
-        return None if rule is None else rule.reason
-    if isinstance(body, Claim) and isinstance(named, Bid):
-        return None if (body.bid_id, body.worker) == (named.id, named.bidder) else Reason.WRONG_PARENT
-    if isinstance(body, Run | TaskResult):
-        if isinstance(named, Claim):
-            worker, claim_id = named.worker, named.id
-        elif isinstance(named, Run) and named.renews is None:
-            worker, claim_id = parent.author, named.claim_id
-        else:
-            return Reason.WRONG_PARENT
-        if fact.author != worker:
-            return Reason.UNAUTHORISED
-        return None if body.claim_id == claim_id else Reason.WRONG_PARENT
-    return None
-
-
-def judge_seed(fact: Fact) -> Reason | None:
-    """Why a definition is refused: it names somebody else as its creator."""
-    rule = broken_rule(Case(fact, as_seed(fact), Progress()))
-    return None if rule is None else rule.reason
+_ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
+"""What makes the work on the current claim count no longer, in whichever order the two arrive. A claim does so behind
+the end of its creator's feed, where a forfeit before it is taken back."""
 
 
 def judge_bid(record: Record, fact: Fact) -> Reason | None:
@@ -199,99 +152,25 @@ def _settled(progress: Progress, body: Settlement) -> Progress:
     )
 
 
-class _Set:
-    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4)."""
-
-    def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
-        given = list({fact.ref: fact for fact in facts}.values())
-        self._is_front = is_front
-        self._by_envelope = {fact.envelope: fact for fact in given if fact.envelope}
-        self.facts = [fact for fact in given if self._is_sound(fact)]
-        self._children: defaultdict[str, list[Fact]] = defaultdict(list)
-        for fact in self.facts:
-            if fact.rests_on:
-                self._children[fact.rests_on].append(fact)
-        self._stands: dict[str, bool] = {}
-
-    def in_front(self, fact: Fact) -> bool:
-        """True if no fork can concern a fact: it lies before the end of its feed, or in none."""
-        return not fact.signed or not fact.envelope or self._is_front(fact)
-
-    def parent(self, fact: Fact) -> Fact | None:
-        """What a fact rests on, if that is in the set and has an envelope."""
-        return self._by_envelope.get(fact.rests_on)
-
-    def _is_sound(self, fact: Fact) -> bool:
-        """True if each of the chain is of the kind, and by the author, that what it rests on demands."""
-        author = self.root(fact).author
-        while fact.rests_on:
-            parent = self.parent(fact)
-            if parent is None or misfit(fact, parent) is not None or (fact.kind in STEPS and fact.author != author):
-                return False
-            fact = parent
-        return True
-
-    def root(self, fact: Fact) -> Fact:
-        """The first of the chain that a fact is part of: the definition, if nothing is missing."""
-        parent = self.parent(fact)
-        while parent is not None:
-            fact, parent = parent, self.parent(parent)
-        return fact
-
-    def claim_of(self, fact: Fact) -> Fact | None:
-        """The claim that work, or a settlement of it, rests on."""
-        found: Fact | None = fact
-        while found is not None and found.kind is not _K.CLAIM:
-            found = self.parent(found)
-        return found
-
-    def stands(self, fact: Fact) -> bool:
-        """True if a fact stands: it is in the front of its feed, or pinned. Hashes cannot run in circles."""
-        known = self._stands.get(fact.ref)
-        if known is None:
-            known = self.in_front(fact) or any(
-                self._pins(child, fact) and self.stands(child) for child in self._children[fact.envelope]
-            )
-            self._stands[fact.ref] = known
-        return known
-
-    def _pins(self, child: Fact, fact: Fact) -> bool:
-        """True if ``child``, which names ``fact``, is by the one whom the chain gives that role."""
-        match fact.kind, child.kind:
-            case _K.SEED, _K.BID:
-                return child.author != fact.author and judge_bid(Record(fact), child) is None
-            case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
-                root = self.root(fact)
-                return root.kind is _K.SEED and child.author == root.author
-            case _K.CLAIM, _K.STARTED | _K.RESULT:
-                return isinstance(fact.body, Claim) and child.author == fact.body.worker
-            case _K.STARTED, _K.RESULT:
-                return child.author == fact.author
-            case _K.SETTLE, _K.ACKNOWLEDGED:
-                claim = self.claim_of(fact)
-                return claim is not None and isinstance(claim.body, Claim) and child.author == claim.body.worker
-        return False
-
-
 def refold(facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> Record:
     """The record of a set of facts about one seed, whatever their order; ``EMPTY`` if no definition stands.
 
     ``is_front`` tells what lies before the end of its author's feed. Facts of the front that are beyond a cap are not
     to be among them.
     """
-    return _Fold(_Set(facts, is_front)).run()
+    return _Fold(Standing(facts, is_front)).run()
 
 
 class _Fold:
     """One walk over the facts of a seed, in the order of ADR 26 section 5."""
 
-    def __init__(self, held: _Set) -> None:
+    def __init__(self, held: Standing) -> None:
         self._set = held
         self._standing = [fact for fact in held.facts if held.stands(fact)]
         self._record = EMPTY
 
     def run(self) -> Record:
-        seeds = [fact for fact in self._standing if fact.kind is _K.SEED and judge_seed(fact) is None]
+        seeds = [fact for fact in self._standing if fact.kind is _K.SEED]
         if not seeds:
             return EMPTY
         seeds.sort(key=other_order)
@@ -379,14 +258,26 @@ class _Fold:
     def _disputed(self, why: str) -> Record:
         bids = [fact for fact in self._standing if fact.kind is _K.BID]
         others = [fact for fact in self._standing if fact.kind is not _K.BID and fact is not self._record.seed]
+        others = [fact for fact in others if self._has_a_say(fact)]
         attempts = [fact.body.attempt for fact in others if isinstance(fact.body, Claim | Settlement)]
+        seeds = [] if self._record.seed is None else [self._record.seed]
         progress = Progress(
             status=_S.DISPUTED,
             attempt=max(attempts, default=1),
-            settled_at=max(fact.ts for fact in self._standing),
+            settled_at=max(fact.ts for fact in (*seeds, *bids, *others)),
             note=why,
         )
         return Record(self._record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
+
+    def _has_a_say(self, fact: Fact) -> bool:
+        """True for what the creator and the workers of its claims say; strangers' words are not kept."""
+        creator = None if self._record.seed is None else self._record.seed.author
+        if fact.kind is _K.SEED or fact.kind in STEPS:
+            return fact.author == creator
+        claim = self._set.claim_of(fact)
+        if claim is None:
+            return not fact.rests_on
+        return claim.author == creator and isinstance(claim.body, Claim) and claim.body.worker == fact.author
 
 
 def _exclusive(claims: list[Fact], settlements: list[Fact]) -> str:

@@ -23,9 +23,10 @@ from crabnet.protocol.canonical import JsonObject
 SOURCE: Final = IMPORTED
 _FACTS: Final = frozenset({FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE})
 _ACCEPTED: Final = "envelope_accepted"
+_PARKED: Final = "envelope_parked"
 _COUNTED: Final = {
     "envelope_ignored": "ignored",
-    "envelope_parked": "ignored",
+    _PARKED: "ignored",
     "envelope_rejected": "rejected",
 }
 
@@ -73,17 +74,22 @@ async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable
         if not _hand_over(node, item, effects):
             refused["rejected"][Reason.MALFORMED.value] += 1
         judged = [each for each in effects.notices[told:] if each.kind == _ACCEPTED or each.kind in _COUNTED]
-        accepted += sum(_count(each, refused) for each in judged)
-        # Those behind the first waited for it: they were counted as ignored when their turn in the file came.
-        refused["ignored"][Reason.GAP.value] -= max(0, len(judged) - 1)
+        for at, notice in enumerate(judged):
+            accepted += _count(notice, refused, node.imports_waiting, brought=at == 0)
         if number % limits.IMPORT_SLICE == 0:
             node.committer.enqueue(effects)
             effects = Effects()
             await trio.lowlevel.checkpoint()
             await node.committer.room()
+    node.imports_waiting = {
+        envelope_id: reason
+        for envelope_id, reason in node.imports_waiting.items()
+        if node.core.replica.parking.holds(envelope_id)
+    }
     with trio.CancelScope(shield=True):
         await node.remember_feed_risk()
         await node.committer.submit(effects)
+        await node.settle_ends()
     answer: JsonObject = {"accepted": accepted}
     answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
     return answer
@@ -112,8 +118,21 @@ def _is_talk(raw: bytes) -> bool:
     return meta.v is not None and meta.seq == 0
 
 
-def _count(notice: Notice, refused: dict[str, Counter[str]]) -> int:
+def _count(notice: Notice, refused: dict[str, Counter[str]], waiting: dict[str, str], *, brought: bool) -> int:
+    """Count what became of an envelope: one that was ``brought``, or one of an import that has waited for that.
+
+    What waits was counted as ignored when its turn came.
+    """
+    envelope_id = str(notice.fields.get("envelope_id"))
+    if not brought:
+        before = waiting.pop(envelope_id, None)
+        if before is None:
+            return 0
+        refused["ignored"][before] -= 1
     if notice.kind == _ACCEPTED:
         return 1
-    refused[_COUNTED[notice.kind]][str(notice.fields.get("reason"))] += 1
+    reason = str(notice.fields.get("reason"))
+    refused[_COUNTED[notice.kind]][reason] += 1
+    if notice.kind == _PARKED:
+        waiting[envelope_id] = reason
     return 0

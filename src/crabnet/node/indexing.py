@@ -137,8 +137,8 @@ class History:
             fresh = self._fresh.places.get((author, seq))
         if fresh is not None:
             return fresh
-        entries = self._index.find(self._namespace, author, seq, 1)
-        return entries[0].envelope_id if entries and entries[0].seq == seq else None
+        entry = self._index.find_at(self._namespace, author, seq)
+        return None if entry is None else entry.envelope_id
 
     def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
         """See ``Held``."""
@@ -165,10 +165,12 @@ class History:
 
     def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """See ``Held``."""
-        found = {(entry.seq, entry.about) for entry in self._index.find_from(self._namespace, author, seq, limit)}
+        entries = self._index.find_from(self._namespace, author, seq, limit)
+        found = {entry.envelope_id: (entry.seq, entry.about) for entry in entries}
         with self._lock:
-            found.update((row.seq, row.seed_id) for row in self._fresh.of(author, seq) if row.role)
-        return sorted(found)[:limit]
+            fresh = self._fresh.of(author, seq)
+        found.update((row.envelope_id, (row.seq, row.seed_id)) for row in fresh if row.role)
+        return sorted(found.values())[:limit]
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""

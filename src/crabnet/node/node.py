@@ -87,6 +87,8 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
+        self.imports_waiting: dict[str, str] = {}
+        """Envelopes of imports that are parked, and the Reason under which they were counted."""
         self._stack = AsyncExitStack()
         self._stopping = False
         self._changed = trio.Event()
@@ -217,6 +219,18 @@ class Node:
             state.hash_some(limits.HASH_SLICE)
             await trio.lowlevel.checkpoint()
         return self.core.replica.state_hash()
+
+    async def settle_ends(self) -> None:
+        """Draw at once what follows from the ends of feeds; a node that listens does it by and by.
+
+        Raises StorageFailedError.
+        """
+        progress = True
+        while progress and self.core.replica.settling:
+            effects = Effects()
+            self.core.settle_ends(self.clock_ms(), effects)
+            progress = bool(effects.records)
+            await self.committer.submit(effects)
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -355,6 +369,8 @@ class Node:
         effects = Effects()
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
+        if not self.listen:
+            await self.settle_ends()
         for job in self._jobs():
             jobs.start_soon(self._watched, job)
 

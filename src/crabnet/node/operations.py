@@ -200,12 +200,15 @@ async def _state_point(node: Node) -> tuple[str, int]:
 
 
 async def _vector(node: Node, _: _NoParams) -> JsonObject:
-    heads: dict[str, tuple[int, str]] = {}
+    vector: JsonObject = {}
     lsns: list[int] = []
-    await node.committer.boundary(
-        lambda: heads.update(node.core.replica.feeds.heads()), lambda: lsns.append(node.ledger.last_lsn)
-    )
-    vector: JsonObject = {author: [seq, envelope_id] for author, (seq, envelope_id) in heads.items() if seq}
+
+    def read() -> None:
+        for feed in node.core.replica.feeds.all():
+            if feed.head_seq or feed.end:
+                vector[feed.author] = [feed.head_seq, feed.head_id, *([feed.end] if feed.end else [])]
+
+    await node.committer.boundary(read, lambda: lsns.append(node.ledger.last_lsn))
     return {"namespace": node.settings.namespace, "node_id": node.node_id, "lsn": lsns[0], "heads": vector}
 
 

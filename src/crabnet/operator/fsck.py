@@ -238,6 +238,8 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
         report.opens = False
         text = error.message if isinstance(error, CrabnetError) else str(error)
         report.obstacle = f"{settings.data_dir}: {text}"
+        if isinstance(error, CrabnetError):
+            report.obstacle_reason = error.reason
         report.repair = ""
         return False
     report.seeds_kept = len(replica.state.records) + sum(replica.state.archived.values())

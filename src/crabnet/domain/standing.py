@@ -1,0 +1,145 @@
+"""What of the facts about a seed stands: what lies before the end of its feed, and what both sides signed (ADR 26)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from crabnet.domain.lifecycle import Case, as_seed, broken_rule
+from crabnet.domain.model import Bid, Claim, Fact, FactKind, Progress, Run, Seed, TaskResult
+from crabnet.errors import Reason
+
+_K = FactKind
+STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
+"""What only the creator of a seed may say."""
+_PARENTS: Final = {
+    _K.BID: frozenset({_K.SEED}),
+    _K.CLAIM: frozenset({_K.BID}),
+    _K.STARTED: frozenset({_K.CLAIM}),
+    _K.RESULT: frozenset({_K.CLAIM, _K.STARTED}),
+    _K.SETTLE: frozenset({_K.RESULT}),
+    _K.FORFEIT: frozenset({_K.CLAIM}),
+    _K.CLOSE: frozenset({_K.CLAIM, _K.SEED}),
+    _K.ACKNOWLEDGED: frozenset({_K.SETTLE}),
+}
+
+
+def may_rest_on(fact: Fact, parent: Fact) -> bool:
+    """True if a fact may rest on one of this kind: so what rests on each other is a chain of a few."""
+    return parent.kind in _PARENTS.get(fact.kind, frozenset())
+
+
+def misfit(fact: Fact, parent: Fact) -> Reason | None:
+    """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
+    if not may_rest_on(fact, parent):
+        return Reason.WRONG_PARENT
+    body, named = fact.body, parent.body
+    if isinstance(body, Bid) and isinstance(named, Seed):
+        rule = broken_rule(Case(fact, named, Progress()))
+        return None if rule is None else rule.reason
+    if isinstance(body, Claim) and isinstance(named, Bid):
+        return None if (body.bid_id, body.worker) == (named.id, named.bidder) else Reason.WRONG_PARENT
+    if isinstance(body, Run | TaskResult):
+        if isinstance(named, Claim):
+            worker, claim_id = named.worker, named.id
+        elif isinstance(named, Run) and named.renews is None:
+            worker, claim_id = parent.author, named.claim_id
+        else:
+            return Reason.WRONG_PARENT
+        if fact.author != worker:
+            return Reason.UNAUTHORISED
+        return None if body.claim_id == claim_id else Reason.WRONG_PARENT
+    return None
+
+
+def judge_seed(fact: Fact) -> Reason | None:
+    """Why a definition is refused: it names somebody else as its creator."""
+    rule = broken_rule(Case(fact, as_seed(fact), Progress()))
+    return None if rule is None else rule.reason
+
+
+def _fits(fact: Fact, known: dict[str, Fact]) -> bool:
+    """True if a fact and all that it rests on might count. Kinds that fit make short chains."""
+    if fact.kind is _K.SEED:
+        return judge_seed(fact) is None
+    if not fact.rests_on:
+        return True
+    parent = known.get(fact.rests_on)
+    if parent is None or misfit(fact, parent) is not None or not _fits(parent, known):
+        return False
+    return fact.kind not in STEPS or fact.author == _creator(parent, known)
+
+
+def _creator(fact: Fact, known: dict[str, Fact]) -> str:
+    """The author of the definition that a chain begins with."""
+    while fact.rests_on:
+        fact = known[fact.rests_on]
+    return fact.author
+
+
+class Standing:
+    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4).
+
+    What does not fit what it rests on neither stands nor pins, nor does what rests on it in turn.
+    """
+
+    def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
+        known = {fact.ref: fact for fact in facts}
+        self.facts = [fact for fact in known.values() if _fits(fact, known)]
+        self._is_front = is_front
+        self._by_envelope = {fact.envelope: fact for fact in self.facts if fact.envelope}
+        self._children: defaultdict[str, list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            if fact.rests_on:
+                self._children[fact.rests_on].append(fact)
+        self._stands: dict[str, bool] = {}
+
+    def in_front(self, fact: Fact) -> bool:
+        """True if no fork can concern a fact: it lies before the end of its feed, or in none."""
+        return not fact.signed or not fact.envelope or self._is_front(fact)
+
+    def parent(self, fact: Fact) -> Fact | None:
+        """What a fact rests on, if that is in the set and has an envelope."""
+        return self._by_envelope.get(fact.rests_on)
+
+    def root(self, fact: Fact) -> Fact:
+        """The first of the chain that a fact is part of: the definition, if nothing is missing."""
+        parent = self.parent(fact)
+        while parent is not None:
+            fact, parent = parent, self.parent(parent)
+        return fact
+
+    def claim_of(self, fact: Fact) -> Fact | None:
+        """The claim that work, or a settlement of it, rests on."""
+        found: Fact | None = fact
+        while found is not None and found.kind is not _K.CLAIM:
+            found = self.parent(found)
+        return found
+
+    def stands(self, fact: Fact) -> bool:
+        """True if a fact stands: it is in the front of its feed, or pinned. Hashes cannot run in circles."""
+        known = self._stands.get(fact.ref)
+        if known is None:
+            known = self.in_front(fact) or any(
+                self._pins(child, fact) and self.stands(child) for child in self._children[fact.envelope]
+            )
+            self._stands[fact.ref] = known
+        return known
+
+    def _pins(self, child: Fact, fact: Fact) -> bool:
+        """True if ``child``, which names ``fact``, is by the one whom the chain gives that role."""
+        match fact.kind, child.kind:
+            case _K.SEED, _K.BID:
+                return child.author != fact.author
+            case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
+                root = self.root(fact)
+                return root.kind is _K.SEED and child.author == root.author
+            case _K.CLAIM, _K.STARTED | _K.RESULT:
+                return isinstance(fact.body, Claim) and child.author == fact.body.worker
+            case _K.STARTED, _K.RESULT:
+                return child.author == fact.author
+            case _K.SETTLE, _K.ACKNOWLEDGED:
+                claim = self.claim_of(fact)
+                return claim is not None and isinstance(claim.body, Claim) and child.author == claim.body.worker
+        return False
