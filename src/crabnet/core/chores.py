@@ -55,10 +55,12 @@ class Chores:
             self._unacknowledged[seed_id] = None
 
     def _is_to_be_acknowledged(self, record: Record) -> bool:
-        """True if this node's work was settled by a signature, and it has not said yet that it knows."""
-        progress = record.progress
-        if progress.claimed_by != self._node_id or progress.status not in _SETTLED or not self._talk:
+        """True if another has settled this node's work by a signature, and it has not said yet that it knows."""
+        progress, me = record.progress, self._node_id
+        if progress.claimed_by != me or progress.status not in _SETTLED or not self._talk:
             return False
+        if record.seed is None or record.seed.author == me:
+            return False  # what both sides are to hold each other to has one side only
         kinds = {fact.kind for fact in record.others if fact.signed}
         return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
 

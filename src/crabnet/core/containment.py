@@ -6,7 +6,7 @@ write into its own feed is answered with no.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from crabnet import limits
@@ -48,6 +48,8 @@ class SoftParts:
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
         self._resting = Agenda()
+        self._away_again_ms: dict[str, int] = {}
+        """When seeds that came back from the archive may leave memory again."""
         self._deadlines_wrong = False
         self._deadlines_from_ms = 0
         self.neighbours = Neighbours(config, signer, replica, entropy, self._room)
@@ -60,6 +62,7 @@ class SoftParts:
             self._begin_budgets()
         with self._soft:
             self.neighbours.begin()
+        self._away_again_ms = dict.fromkeys(self._replica.state.outdated, 0)
 
     def begin_deadlines(self, now_ms: int) -> int:
         """To be called once after ``watch`` of every seed; how many deadlines passed meanwhile."""
@@ -198,19 +201,39 @@ class SoftParts:
         if not self._config.archive_after_ms:
             return
         with self._soft:
-            since_ms = at_rest_since_ms(record)
-            if since_ms is not None:
-                self._resting.add(since_ms + self._config.archive_after_ms, seed_id)
+            due_ms = self._away_at_ms(seed_id, record, now_ms)
+            if due_ms is not None:
+                self._resting.add(due_ms, seed_id)
+
+    def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
+        """When a seed is to leave memory, None if more is expected of it.
+
+        One that came back stays as long as it has been at rest, once more: it costs a few hundred bytes to bring back a
+        seed of a megabyte, which is written each time that it comes and goes.
+        """
+        since_ms = at_rest_since_ms(record)
+        if since_ms is None:
+            return None
+        due_ms = since_ms + self._config.archive_after_ms
+        if seed_id not in self._replica.state.outdated:
+            return due_ms
+        rest_ms = max(self._config.archive_after_ms, now_ms - since_ms)
+        return max(due_ms, self._away_again_ms.setdefault(seed_id, now_ms + rest_ms))
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """Seeds that have been at rest for the retention time."""
         found: list[tuple[str, Record]] = []
         for seed_id in self._resting.due(now_ms, limits.ARCHIVE_SEGMENT_SEEDS_MAX):
             record = self._replica.state.records.get(seed_id)
-            since_ms = None if record is None else at_rest_since_ms(record)
-            if record is not None and since_ms is not None and since_ms + self._config.archive_after_ms <= now_ms:
+            due_ms = None if record is None else self._away_at_ms(seed_id, record, now_ms)
+            if record is not None and due_ms is not None and due_ms <= now_ms:
                 found.append((seed_id, record))
         return found
+
+    def archived(self, seed_ids: Iterable[str]) -> None:
+        """Seeds have left memory."""
+        for seed_id in seed_ids:
+            self._away_again_ms.pop(seed_id, None)
 
     def sweeps(self, now_ms: int) -> list[Sweep]:
         """What deadlines ask for now."""

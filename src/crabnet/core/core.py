@@ -52,7 +52,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
-from crabnet.protocol.admission import Admitted, Ahead, nobody_muted
+from crabnet.protocol.admission import Ahead, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -171,6 +171,7 @@ class Core:
             ids = tuple(seed_id for seed_id, record in written if records.get(seed_id) is record)
             effects.records.append(self.replica.archive(segment, ids, now_ms // 1000))
             self.mending.boundary.close()
+            self._parts.archived(ids)
             for seed_id, _ in written:
                 changed = records.get(seed_id)
                 if changed is not None:
@@ -276,7 +277,8 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self._talk(first.admitted, source, now_ms, effects)
+            with self._soft:
+                self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and parts.asked_for(meta)
@@ -321,30 +323,28 @@ class Core:
             return
         self._learn_fork(evidence, source, now_ms, effects)
 
-    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
-        """Take in a proof that was verified. Raises ReplicaFailedError."""
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
+        """Take in a verified proof that the operator brings; why it was not taken, None if it was.
+
+        Raises ReplicaFailedError.
+        """
         self.mending.handling()
         with Containment(self.mending):
-            self._learn_fork(evidence, source, now_ms, effects)
+            return self._learn_fork(evidence, source, now_ms, effects)
+        return Reason.INTERNAL
 
-    def _learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
+    def _learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
         try:
             learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
         except CrabnetError as error:  # what is held cannot be read now: the proof must come again
             if self.mending.boundary.is_open or isinstance(error, DataDirDamagedError):
                 raise
             effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
-            return
+            return Reason.UNAVAILABLE
         self._hand_over(learned, effects)
         for item in learned:
             self._report(item, source, now_ms, effects)
-
-    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
-        with self._soft:
-            try:
-                self.neighbours.talk(admitted, source, now_ms, effects)
-            except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
-                effects.notices.append(refused_notice("talk", error))
+        return None if learned else Reason.DUPLICATE
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest

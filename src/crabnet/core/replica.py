@@ -345,16 +345,8 @@ class Replica:
         """Steps 14 and 15 for an envelope that takes its place, or that others rest on: role and lifecycle."""
         admitted = arrival.admitted
         envelope = admitted.envelope
-        fact: Fact | None = None
         parent: Fact | None = None
-        decision: Decision | None = None
-        if admitted.kind is Kind.UNKNOWN:
-            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {envelope.meta.kind}")
-        else:
-            try:
-                fact = fact_of(envelope, admitted.kind)
-            except PayloadRefusedError as error:
-                decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        fact, decision = _stated(admitted)
         if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
             return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
@@ -860,6 +852,17 @@ def _role(fact: Fact | None, decision: Decision) -> Role:
 
 def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
     return record.seed is None or record.seed.author == fact.author
+
+
+def _stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
+    """The fact that an envelope states, or what is decided about one that states none."""
+    if admitted.kind is Kind.UNKNOWN:
+        detail = f"kind {admitted.envelope.meta.kind}"
+        return None, Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=detail)
+    try:
+        return fact_of(admitted.envelope, admitted.kind), None
+    except PayloadRefusedError as error:
+        return None, Decision(Outcome.REJECTED, error.reason, detail=error.detail)
 
 
 def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:
