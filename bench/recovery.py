@@ -85,7 +85,7 @@ def _fill(data_dir: Path, seeds: int) -> Opened:
     store = open_store(_settings(data_dir), RealFiles(), role=LockRole.NODE, now_ms=wall_ms())
     population = Population(wall_ms() // 1000)
     store.core.replica.state.load(population.hold(seeds), None)
-    store.core.replica.feeds.load(population.feeds())
+    store.core.replica.feeds.load(population.feeds(), None)
 
     async def checkpoint() -> None:
         committer = Committer(store.ledger, lambda _: None)

@@ -41,8 +41,10 @@ BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
 """Bids of one author on one seed. All nodes of a namespace must agree."""
 STEPS_PER_AUTHOR_PER_SEED_MAX: Final = 256
 """Claims, settlements and the like of one author on one seed: the attempts that there may be need 201."""
-WORK_PER_AUTHOR_PER_STEP_MAX: Final = 64
-"""Starts, renewals and results of one author that rest on the same envelope: a run needs 34."""
+STARTS_PER_AUTHOR_PER_STEP_MAX: Final = 64
+"""Starts and renewals of one author that rest on the same envelope: a run needs 33."""
+RESULTS_PER_AUTHOR_PER_STEP_MAX: Final = 2
+"""Results, or acknowledgements, of one author that rest on the same envelope: a run needs one."""
 SYNC_NAMES_PER_MESSAGE_MAX: Final = 16
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""
@@ -101,8 +103,8 @@ PEERS_MAX: Final = 1_024
 """Addresses that have proved themselves or are configured, and as many that have not; also sources, waiting neighbours
 and unreachable targets."""
 EVENT_QUEUE_MAX: Final = 10_000
-CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
-"""One request on the control socket, with its newline."""
+CONTROL_LINE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""One request on the control socket, with its newline: the largest fork proof in base64 fits."""
 CONTROL_RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CONTROL_CONNECTIONS_MAX: Final = 64
 """Further connections wait until one of these ends."""
@@ -460,6 +462,8 @@ AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report; further ones are counted."""
 AUDIT_NOTES_MAX: Final = 20
 """Notes about decisions that the present rules would not make; further ones are counted."""
+AUDIT_CHAINS_MAX: Final = 10_000
+"""Tasks whose chains an audit reports one by one; further ones are counted."""
 AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
 LAST_WORDS_MS: Final = 200
@@ -473,3 +477,26 @@ IMPORT_SLICE: Final = 64
 """Imported envelopes handled before other tasks of the node have their turn."""
 LEFT_OUT_EVENTS_MAX: Final = 100
 """Events about what of a baseline's state could not be imported."""
+
+# --- Errors that nobody expected -----------------------------------------------------------------------------
+
+FAULTS_PENDING_MAX: Final = 64
+"""Faults that wait to be told and kept; further ones are counted."""
+FAULT_TEXT_CHARS: Final = 32_768
+"""Of a traceback its end is kept."""
+QUARANTINE_FILES_MAX: Final = 256
+QUARANTINE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Kept faults, all together; the oldest go."""
+CONDEMNED_MAX: Final = 4_096
+"""Hashes of messages that are refused since a node failed on them, and as many suspects; the oldest go."""
+CONDEMNED_FILE_BYTES_MAX: Final = 1024 * 1024
+CONDEMN_S: Final = 5
+"""How long a failing node tries to remember what it has failed on."""
+DEADLINES_RENEW_MS: Final = 60_000
+"""The deadlines of all seeds are noted anew no more often than this."""
+JOB_RETRY_S: Final = 5
+"""A background job that ended with an unexpected error is begun again after this."""
+RESTART_DELAY_S: Final = 1
+"""Between the end of a node that failed and its restart."""
+RESTART_BUSY_MS: Final = 200
+"""A restart that finds the data dir in use by a command tries again after this."""

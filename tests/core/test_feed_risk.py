@@ -86,7 +86,7 @@ def test_a_restored_node_takes_its_own_feed_back(more: int, looks_clean: bool) -
     adopted = next(notice.fields for notice in first.notices if notice.kind == "feed_adopted")
     assert (adopted["first_seq"], adopted["last_seq"], adopted["address"]) == (4, 3 + more, second.address)
     assert world.settle(10_000)
-    assert not any(feed.forks for node in (first, second) for feed in node.running.replica.feeds.all())
+    assert not any(feed.end for node in (first, second) for feed in node.running.replica.feeds.all())
 
 
 def test_a_liar_does_not_keep_the_truth_from_being_heard() -> None:
@@ -101,7 +101,7 @@ def test_a_liar_does_not_keep_the_truth_from_being_heard() -> None:
         refused(first)
     assert kinds(first)[-2:] == ["feed_adopted", "feed_confirmed"]
     assert world.settle(10_000)
-    assert not any(feed.forks for node in (first, second) for feed in node.running.replica.feeds.all())
+    assert not any(feed.end for node in (first, second) for feed in node.running.replica.feeds.all())
 
 
 def test_a_node_that_lost_everything_but_its_key_takes_its_feed_back() -> None:
@@ -213,7 +213,7 @@ def test_runs_and_deadlines_wait_for_the_end_of_the_risk() -> None:
         assert any(notice.kind == "run_interrupted" for notice in second.notices) is not had_result
         record = second.running.replica.state.records[seed_id]
         assert record.progress.status == "Done"
-        results = [entry.fact.body for entry in record.others if entry.fact.kind == "result"]
+        results = [fact.body for fact in record.others if fact.kind == "result"]
         assert len(results) == 1
 
 

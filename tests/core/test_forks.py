@@ -41,8 +41,9 @@ class Job:
 
 def heard(envelopes: Sequence[Envelope], *, settling: bool) -> Journal:
     """A node that hears of all again and again, as by sync, until nothing moves."""
-    journal, before = Journal(), ("", 0)
-    while (now := (journal.hash, len(journal.replica.parking))) != before:
+    journal = Journal()
+    before: object = None
+    while (now := journal.settle().standing) != before:
         before = now
         for envelope in envelopes:
             journal.tell(envelope)

@@ -115,8 +115,9 @@ def objects(author: Author, rng: Random) -> tuple[Kind, JsonObject]:
     kind = Kind(envelope.meta.kind)
     talk: dict[Kind, JsonObject] = {
         Kind.NODE_HELLO: {"identity": {"node_id": author.id, "alias": "a"}, "challenge": "c", "echo": ""},
-        Kind.FEED_HEADS: {"heads": [[author.id, 5, "0" * 64]]},
-        Kind.FEED_REQUEST: {"wants": [[author.id, 1, 5]]},
+        Kind.FEED_HEADS: {"heads": [[author.id, 5, "0" * 64], [author.id, 5, "0" * 64, 6]]},
+        Kind.FEED_REQUEST: {"wants": [[author.id, 1, 5]], "names": [["s", "0" * 64]]},
+        Kind.FORK_REQUEST: {"wants": [[author.id, 5]]},
     }
     chosen = rng.choice([kind, *talk])
     return chosen, talk.get(chosen, envelope.payload)
@@ -135,7 +136,7 @@ def test_signed_envelopes_with_hostile_payloads(seed: int, changes: list[tuple[l
     for path, put, remove in changes:
         kind, payload = objects(author, rng)
         changed = mutate(payload, path, put, remove=remove)
-        if kind in {Kind.NODE_HELLO, Kind.FEED_HEADS, Kind.FEED_REQUEST}:
+        if kind in {Kind.NODE_HELLO, Kind.FEED_HEADS, Kind.FEED_REQUEST, Kind.FORK_REQUEST}:
             envelope = seal(
                 author.signer, kind=kind, namespace="default", ts=NOW_S, nonce=rng.getrandbits(53), payload=changed
             )
@@ -210,7 +211,7 @@ def test_broken_copies_of_good_envelopes(
 def wishes(rng: Random, core: Core) -> Input:
     """An operation, sensible or not."""
     ids = [*core.replica.state.records, "", "x" * 200]
-    bids = [entry.fact.key for record in core.replica.state.records.values() for entry in record.bids]
+    bids = [bid.key for record in core.replica.state.records.values() for bid in record.bids]
     seed_id = rng.choice(ids)
     number = rng.choice([-1, 0, 1, 5, 2**53 - 1, 2**53, 2**64, 2**100])
     text = rng.choice(["", "t", "\ud800", "\x00", "x" * (limits.COMMAND_CHARS_MAX + 1), "\U0001f980" * 70_000])

@@ -24,7 +24,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, EndedClaim, Notice, RunOrder
 from crabnet.core.records import decode_frame, frame_of
-from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult, TerminationCause, Verdict
+from crabnet.domain.model import Bid, Claim, FactKind, Seed, SeedStatus, TaskResult, TerminationCause
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from tests.sim.market import result
 from tests.support.envelopes import NOW_S, signer
@@ -123,6 +123,39 @@ def test_the_whole_job_with_its_replies() -> None:
     assert one == other
 
 
+def acknowledgements(pair: Pair, seed_id: str) -> list[int]:
+    """How many acknowledgements count in each node."""
+    records = [core.record(seed_id) for core in pair.cores.values()]
+    return [sum(fact.kind is FactKind.ACKNOWLEDGED for fact in record.others) for record in records]
+
+
+@pytest.mark.parametrize("outcome", [SeedStatus.ACCEPTED, SeedStatus.REJECTED])
+@pytest.mark.parametrize("restarts", [True, False])
+def test_the_worker_acknowledges_a_settlement_once(outcome: SeedStatus, restarts: bool) -> None:
+    pair = Pair()
+    seed_id, _ = pair.claimed()
+    pair.do("worker", result(seed_id))
+    pair.do("creator", Settle(seed_id=seed_id, outcome=outcome))
+    assert acknowledgements(pair, seed_id) == [0, 0]
+    if restarts:
+        pair.restart("worker")
+    for _ in range(3):
+        pair.do("creator", Tick())
+        pair.do("worker", Tick())
+        assert acknowledgements(pair, seed_id) == [1, 1]
+    assert pair.status(seed_id) == outcome.value
+
+
+@pytest.mark.parametrize("outcome", [SeedStatus.FORFEITED, SeedStatus.EXPIRED])
+def test_what_is_no_settlement_is_not_acknowledged(outcome: SeedStatus) -> None:
+    pair = Pair()
+    seed_id, _ = pair.claimed()
+    pair.now_ms += 60_000
+    pair.do("creator", Settle(seed_id=seed_id, outcome=outcome))
+    pair.do("worker", Tick())
+    assert acknowledgements(pair, seed_id) == [0, 0]
+
+
 Refusal = tuple[str, Callable[[str, str], Operation], type[CrabnetError], Reason]
 REFUSED_WHEN_CLAIMED: dict[str, Refusal] = {
     "no such seed": ("worker", lambda s, b: SubmitBid(seed_id="x", price=1), RefusedError, Reason.UNKNOWN_SEED),
@@ -141,7 +174,7 @@ REFUSED_WHEN_CLAIMED: dict[str, Refusal] = {
         "creator",
         lambda s, b: Settle(seed_id=s, outcome=SeedStatus.ACCEPTED),
         RefusedError,
-        Reason.UNKNOWN_RESULT,
+        Reason.WRONG_STATE,
     ),
     "a settle by the worker": (
         "worker",
@@ -297,8 +330,8 @@ class TestDeadlines:
         pair.silent = False
         pair.deliver()
         assert pair.status(seed_id) == "Forfeited"
-        verdicts = [entry.judgement.verdict for entry in pair.cores["creator"].record(seed_id).others]
-        assert verdicts.count(Verdict.VOID) == 1
+        for core in pair.cores.values():
+            assert [fact.kind for fact in core.record(seed_id).others] == [FactKind.CLAIM, FactKind.FORFEIT]
         assert len({core.replica.state_hash() for core in pair.cores.values()}) == 1
         pair.do("creator", CreateClaim(seed_id=seed_id, bid_id=spare))
         progress = pair.cores["worker"].record(seed_id).progress
@@ -338,7 +371,7 @@ class TestInterruptedRuns:
         assert "run_interrupted" in [notice.kind for notice in effects.notices]
         assert pair.status(seed_id) == "Done"
         record = pair.cores["creator"].record(seed_id)
-        bodies = [entry.fact.body for entry in record.others if isinstance(entry.fact.body, TaskResult)]
+        bodies = [fact.body for fact in record.others if isinstance(fact.body, TaskResult)]
         assert [body.termination and body.termination.cause for body in bodies] == [TerminationCause.INTERRUPTED]
         assert bodies[0].exit_code == limits.EXIT_CODE_INTERRUPTED
         assert pair.restart("worker").records == []

@@ -82,7 +82,7 @@ class Scene:
 
     def seed(self, **changes: JsonValue) -> Envelope:
         given: JsonObject = {"max_bids": MAX_BIDS, "timeout_ms": 1_000, "exec_deadline_ms": 10_000}
-        return self._keep("seed", self.creator.publish(**{**given, **changes}))
+        return self._keep("seed", self.creator.publish(NOW_S, **{**given, **changes}))
 
     def bid(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
         by = by or self.worker
@@ -95,7 +95,7 @@ class Scene:
 
     def run(self, by: Author | None = None, **changes: JsonValue) -> Envelope:
         by = by or self.worker
-        envelope = by.start(self.made["claim"], **changes)
+        envelope = by.start(self.made["claim"], NOW_S, **changes)
         return self._keep("run", envelope, rightful=by is self.worker and "renews" not in changes)
 
     def result(self, by: Author | None = None, ts: int = NOW_S, **changes: JsonValue) -> Envelope:
@@ -113,7 +113,9 @@ class Scene:
 
     def acknowledge(self, by: Author | None = None, **changes: JsonValue) -> Envelope:
         by = by or self.worker
-        return self._keep("acknowledge", by.acknowledge(self.made["settle"], **changes), rightful=by is self.worker)
+        return self._keep(
+            "acknowledge", by.acknowledge(self.made["settle"], NOW_S, **changes), rightful=by is self.worker
+        )
 
     def make(self, step: str) -> Envelope:
         """The envelope of a step as it should be."""

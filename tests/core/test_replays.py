@@ -24,12 +24,20 @@ from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, content_of, seal
 from crabnet.protocol.sync import Head, Want
-from tests.core.test_outcomes import Scene
+from tests.core.test_outcomes import STEPS, Scene
 from tests.support.envelopes import NOW_S, Author, edit, signer
 from tests.support.talking import Neighbour
 
 SOURCE = "192.0.2.1:9012"
-KINDS: Final = ("SeedCreated", "BidSubmitted", "ClaimCreated", "TaskStarted", "TaskResult", "TaskSettle")
+KINDS: Final = (
+    "SeedCreated",
+    "BidSubmitted",
+    "ClaimCreated",
+    "TaskStarted",
+    "TaskResult",
+    "TaskSettle",
+    "SettleAcknowledged",
+)
 NEXT_DAY_S: Final = 2 * 86_400
 
 
@@ -39,7 +47,7 @@ class Job:
     def __init__(self) -> None:
         scene = Scene()
         self.mallory = Author("mallory")
-        made = [scene.seed(), scene.bid(scene.worker), scene.claim(), scene.run(), scene.result(), scene.settle()]
+        made = [scene.make(step) for step in STEPS]
         self.by_kind = {envelope.meta.kind: envelope for envelope in made}
         self.core = new_core()
         self.records: list[bytes] = []
@@ -195,8 +203,7 @@ def test_what_another_says_in_its_own_name_takes_its_own_place_and_no_effect(kin
     core.handle(Received(SOURCE, stolen(JOB.by_kind[kind])), NOW_S * 1000, effects)
     assert reason_of(effects) in {"wrong_id", "unauthorised"}
     assert len(core.replica.state.records) == 1
-    if kind != "TaskSettle":
-        assert core.replica.state.digest() == seeds
+    assert core.replica.state.digest() == seeds
     (record,) = core.replica.state.records.values()
     assert record.progress.status == "Accepted"
 

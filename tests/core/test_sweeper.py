@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from crabnet.core.commands import CreateClaim, FinishRun, RenewRun, Settle, StartRun, SubmitBid, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Notice
-from crabnet.domain.model import Claim, FactKind, SeedStatus, Verdict
+from crabnet.domain.model import Claim, FactKind, SeedStatus
 from crabnet.errors import Reason, RefusedError
 from tests.core.test_operations import WISH
 from tests.sim.market import result
@@ -66,7 +66,7 @@ class Market:
     def workers_of(self, seed_id: str) -> list[str]:
         """The names of the workers that were chosen, in the order of attempts."""
         names = {node.id: node.name for node in self.world.nodes.values()}
-        facts = [entry.fact for entry in self.publisher.running.record(seed_id).others if entry.effective]
+        facts = self.publisher.running.record(seed_id).others
         claims = [fact.body for fact in sorted(facts, key=lambda fact: fact.seq) if isinstance(fact.body, Claim)]
         return [names[claim.worker] for claim in claims]
 
@@ -224,9 +224,9 @@ def test_a_withdrawal_ends_the_claim_and_a_late_result_is_void_everywhere(starte
     market.wait(10_000)
     assert market.status(seed_id) is S.EXPIRED
     for node in market.world.nodes.values():
-        entries = node.running.record(seed_id).others
-        (entry,) = [entry for entry in entries if entry.fact.kind is FactKind.RESULT]
-        assert (entry.judgement.verdict, entry.judgement.reason) == (Verdict.VOID, Reason.WRONG_STATE)
+        kinds = [fact.kind for fact in node.running.record(seed_id).others]
+        assert kinds.count(FactKind.CLOSE) == 1
+        assert not {FactKind.RESULT, FactKind.STARTED} & set(kinds)
     assert len(market.world.hashes()) == 1
 
 

@@ -24,10 +24,12 @@ from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.feed_guard import FeedGuard
 from crabnet.core.sources import SourceRates
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.outbox import Outbox
 from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.feed import Feeds
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split
 from crabnet.protocol.fragments import request_datagram as request
 from crabnet.protocol.identity import KeyRing
@@ -68,23 +70,23 @@ WALKS: Final = {
         "SourceGate._strangers",
     },
     "authors": {"AuthorBudgets._known"},
+    "liars": {"FeedGuard._liars"},
     "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
     "resolver": {"Resolver._literals", "Resolver._names"},
     "outbox": {"_Trouble.waiting"},
-    "serving": {"Serving._lines", "Serving._proofs", "_Line.waiting"},
+    "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
 
 BY_HAND: Final = {
     "bounded.py": "the class itself",
-    "core/fork_gossip.py": "refuses what is beyond its bound; proofs are bounded with their feeds",
     "core/parking.py": "shares for known authors and newcomers",
-    "core/sleepers.py": "an iterator over what is restless",
     "core/snapshot.py": "works off what is not hashed yet",
     "core/syncing.py": "shares for those who tell of feeds",
     "domain/state.py": "works off what is not hashed yet",
     "monitor/segment.py": "the end of an iterator",
     "node/indexing.py": "frames in use by one reader, at least one of them",
+    "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
     "node/turns.py": "a queue that refuses and forgets nothing",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
@@ -417,6 +419,19 @@ async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
     assert [data.rstrip(b"x") for data in wire.sent] == [b"{%d}" % number for number in range(CROWD - 7, CROWD)]
 
 
+def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FEED_LIARS_MAX", ROOM)
+    guard = FeedGuard(signer("me").node_id, Feeds())
+    watch = Watch(guard)
+    now_ms = NOW_MS
+    for number in range(CROWD):
+        assert guard.told(Head(signer("me").node_id, 5, "0" * 64), f"192.0.2.{number}:1", now_ms)
+        now_ms += limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
+        assert not guard.blocks(now_ms), "a word that did not come true forbids nothing any more"
+        watch.look()
+    assert watch.filled == WALKS["liars"]
+
+
 async def test_serving(tmp_path: Path) -> None:
     settings = crabnet.Settings(data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=())
     async with crabnet.Node(settings) as node:
@@ -429,7 +444,7 @@ async def test_serving(tmp_path: Path) -> None:
             address = f"127.0.0.1:{sock.getsockname()[1]}"
             for number in range(1, CROWD):
                 serving.put(Serve(me, 1, 1, f"127.0.0.1:{number}"))
-                serving.put_proof(ServeProof(me, number, f"127.0.0.1:{number}"))
+                serving.put_single(ServeProof(me, number, f"127.0.0.1:{number}"))
                 watch.look()
             for number in range(CROWD):
                 serving.put(Serve(me, number + 1, number + 1, address))

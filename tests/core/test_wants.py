@@ -14,7 +14,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Notice, ServeNamed, ServeProof
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore
-from crabnet.core.wants import Wants
+from crabnet.core.wants import STRANGERS, Wants
 from crabnet.protocol.envelope import Envelope
 from crabnet.protocol.fork_proof import document_of
 from crabnet.protocol.sync import ForkMark, ForkRequest, Head, Heads, Named, Request
@@ -301,7 +301,9 @@ class TestNames:
         times = []
         for at in range(0, 60_000, 100):
             times += [at for each in names(tick(core, NOW_MS + at)) if each == named]
-        assert 1 < len(times) <= limits.WANT_ATTEMPTS_MAX
+        pauses = [later - earlier for earlier, later in pairwise(times)]
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == limits.SYNC_REQUEST_RETRY_MS_MAX
         peer.pass_on(other, NOW_MS + 60_000)
         assert core.replica.feeds.get(creator.id).head_seq == 1
         for at in range(60_000, LONG_MS, 1_000):
@@ -343,8 +345,8 @@ class TestTable:
 
     def test_who_told_of_most_makes_room(self) -> None:
         wants: Wants[int] = Wants(8, 3)
-        assert [wants.note(number, "greedy", 0) for number in range(10)] == [True] * 8 + [False] * 2
-        taken = [wants.note(100 + number, "modest", 0) for number in range(8)]
+        assert [wants.note(number, "greedy", 0, teller="greedy") for number in range(10)] == [True] * 8 + [False] * 2
+        taken = [wants.note(100 + number, "modest", 0, teller="modest") for number in range(8)]
         assert sum(taken) == 4
         assert len(wants) == 8
         assert all(number in wants for number in range(4)), "those that it told of last are given up"
@@ -352,21 +354,39 @@ class TestTable:
     def test_sources_are_asked_in_turn_and_those_that_may_not_be_asked_are_left(self) -> None:
         wants: Wants[int] = Wants(8, 4)
         for source in ("a", "b"):
-            wants.note(1, source, 0)
+            wants.note(1, source, 0, teller=source)
         asked_of = [wants.requests(at, lambda _: True, lambda _: True, 5) for at in (0, 10_000, 20_000)]
         assert asked_of == [[("a", [1])], [("b", [1])], [("a", [1])]]
-        assert wants.requests(90_000, lambda _: True, lambda source: source == "a", 5) == []
+        assert wants.requests(90_000, lambda _: True, lambda source: source == "a", 5) == [("a", [1])]
+        assert wants.requests(180_000, lambda _: True, lambda _: False, 5) == []
+        assert 1 in wants
+
+    def test_a_source_that_comes_late_need_not_wait_for_the_others(self) -> None:
+        wants: Wants[int] = Wants(8, 4)
+        wants.note(1, "a", 0, teller="a")
+        wants.requests(0, lambda _: True, lambda _: True, 5)
+        wants.note(1, "b", 100, teller="b")
+        assert wants.requests(100, lambda _: True, lambda _: True, 5) == [("b", [1])]
+
+    def test_strangers_take_half_of_the_room_and_make_room_first(self) -> None:
+        wants: Wants[int] = Wants(8, 3)
+        assert sum(wants.note(number, "stranger", 0, teller=STRANGERS) for number in range(8)) == 4
+        for number in range(10, 18):
+            assert wants.note(number, "proven", 0, teller="proven")
+        assert len(wants) == 8
+        assert not any(number in wants for number in range(8))
+        assert not wants.note(9, "stranger", 0, teller=STRANGERS)
 
     def test_a_message_names_no_more_than_it_may_and_the_rest_comes_next(self) -> None:
         wants: Wants[int] = Wants(8, 3)
         for number in range(5):
-            wants.note(number, "a", 0)
+            wants.note(number, "a", 0, teller="a")
         assert wants.requests(0, lambda _: True, lambda _: True, 3) == [("a", [0, 1, 2])]
         assert wants.requests(0, lambda _: True, lambda _: True, 3) == [("a", [3, 4])]
         assert wants.requests(0, lambda _: True, lambda _: True, 3) == []
 
     def test_what_is_lacked_no_more_is_forgotten(self) -> None:
         wants: Wants[int] = Wants(8, 3)
-        wants.note(1, "a", 0)
+        wants.note(1, "a", 0, teller="a")
         assert wants.requests(0, lambda _: False, lambda _: True, 3) == []
         assert 1 not in wants

@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from crabnet.domain.model import Acknowledgement, Bid, Claim, Fact, FactKind, Run, Seed, Settlement, TaskResult
+from crabnet.domain.lifecycle import Record, claimed_bids
+from crabnet.domain.model import (
+    Acknowledgement,
+    Bid,
+    Claim,
+    Fact,
+    FactKind,
+    Run,
+    Seed,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+)
 
 _K = FactKind
 _PARENTS = {
@@ -286,4 +298,32 @@ def standing(facts: list[Fact], is_front: Callable[[Fact], bool]) -> Standing | 
         None if walk.result is None else walk.result.key,
         frozenset(counting),
         frozenset(walk.bids),
+    )
+
+
+def about(facts: list[Fact]) -> dict[str, list[Fact]]:
+    """The facts by seed."""
+    by_seed: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_seed.setdefault(fact.seed_id, []).append(fact)
+    return by_seed
+
+
+def seen(record: Record) -> Standing | None:
+    """A record in the words of the reference."""
+    progress = record.progress
+    if record.seed is None:
+        return None
+    if progress.status is SeedStatus.DISPUTED:
+        return DISPUTED
+    counting = (record.seed, *claimed_bids(record), *record.others)
+    return Standing(
+        progress.status.value,
+        progress.attempt,
+        progress.claim_id,
+        progress.claimed_by,
+        progress.run_id,
+        progress.result_id,
+        frozenset(fact.envelope for fact in counting),
+        frozenset(fact.envelope for fact in record.bids),
     )

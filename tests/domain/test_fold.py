@@ -8,23 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY, Record, claimed_bids
+from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Fact, SeedStatus
 from crabnet.domain.state import leaf
-from tests.domain.reference import DISPUTED, Standing, standing
+from tests.domain.reference import about, seen, standing
 from tests.support.facts import Witness, everything, fronts
 from tests.support.made_up import histories, history, interleaved
 
 FORKS = 0.15
 RANDOMS = st.randoms(use_true_random=False)
-
-
-def about(facts: list[Fact]) -> dict[str, list[Fact]]:
-    """The facts by seed."""
-    by_seed: dict[str, list[Fact]] = {}
-    for fact in facts:
-        by_seed.setdefault(fact.seed_id, []).append(fact)
-    return by_seed
 
 
 def assert_same(one: Record, other: Record) -> None:
@@ -35,26 +27,6 @@ def assert_same(one: Record, other: Record) -> None:
     assert leaf("", one) == leaf("", other)
     if one.progress.status not in FINAL:
         assert one == other
-
-
-def seen(record: Record) -> Standing | None:
-    """A record in the words of the reference."""
-    progress = record.progress
-    if record.seed is None:
-        return None
-    if progress.status is SeedStatus.DISPUTED:
-        return DISPUTED
-    counting = (record.seed, *claimed_bids(record), *record.others)
-    return Standing(
-        progress.status.value,
-        progress.attempt,
-        progress.claim_id,
-        progress.claimed_by,
-        progress.run_id,
-        progress.result_id,
-        frozenset(fact.envelope for fact in counting),
-        frozenset(fact.envelope for fact in record.bids),
-    )
 
 
 @given(histories(facts_max=30), RANDOMS)

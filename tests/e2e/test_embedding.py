@@ -89,11 +89,7 @@ async def test_a_run_that_is_cancelled_is_ended_and_recorded(tmp_path: Path) -> 
             nursery.cancel_scope.cancel()
     async with crabnet.Node(settings(tmp_path / "node")) as node:
         await eventually("it is over", lambda: status(node, seed.id) is crabnet.SeedStatus.DONE)
-        [result] = [
-            entry.fact.body
-            for entry in node.core.record(seed.id).others
-            if isinstance(entry.fact.body, crabnet.TaskResult)
-        ]
+        [result] = [fact.body for fact in node.core.record(seed.id).others if isinstance(fact.body, crabnet.TaskResult)]
         assert result.exit_code != 0
 
 

@@ -98,7 +98,7 @@ def journal_broken(scene: Queue, sent: dict[str, str]) -> list[str]:
 
 def bodies_of(record: Record) -> tuple[list[Run], list[TaskResult]]:
     """The starts, without renewals, and the results that count."""
-    bodies = [entry.fact.body for entry in record.others if entry.effective]
+    bodies = [fact.body for fact in record.others]
     runs = [body for body in bodies if isinstance(body, Run) and body.renews is None]
     return runs, [body for body in bodies if isinstance(body, TaskResult)]
 

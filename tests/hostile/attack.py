@@ -24,8 +24,8 @@ Answer = tuple[str, str | None]
 
 
 def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
-    """A node with one seed of each sort, all of its own making."""
-    node = nodes.start("victim", peers)
+    """A node with one seed of each sort, all of its own making. It takes any number of newcomers: each row is by one."""
+    node = nodes.start("victim", peers, "--newcomer-envelopes-per-sec", "0")
     ids: dict[str, str] = {}
     for name in SORTS:
         ids[name] = node.publish(title=name, min_price=5, max_bids=1 if name == "full" else 0)
@@ -94,7 +94,7 @@ def standing(node: NodeProcess, targets: Targets) -> list[object]:
         seed = cast(JsonObject, details["seed"])
         found.append({key: value for key, value in seed.items() if key != "bid_count"})
         found.append([row["id"] for row in cast(list[JsonObject], details["bids"]) if row["counts"]])
-        for rows in ("claims", "runs", "results", "settlements"):
+        for rows in ("claims", "runs", "results", "settlements", "acknowledgements"):
             found.append(details[rows])
     return found
 

@@ -47,6 +47,11 @@ class Targets:
         """The first of the ``bids``, ``claims`` … of one of the seeds."""
         return cast(JsonObject, cast(list[JsonValue], self.details(name)[rows])[0])
 
+    def last_of(self, name: str, *rows: str) -> JsonValue:
+        """The envelope of the first of these that one of the seeds has any of, or of the seed itself."""
+        found = next((self.part(name, each) for each in rows if self.details(name)[each]), self.seed(name))
+        return found["envelope_id"]
+
 
 class Stranger(Author):
     """Somebody with a sound key, who sends one row of the corpus. Times in seconds."""
@@ -71,25 +76,28 @@ class Stranger(Author):
         body: JsonObject = {"id": self.next_object_id(), "created_at": self.now_s, **fields}
         return self.say(kind, {key: body}, self.now_s)
 
-    def bid(self, seed: str = "open", **changes: JsonValue) -> Envelope:
+    def bids(self, seed: str = "open", **changes: JsonValue) -> Envelope:
         """A bid that nobody could object to, but for ``changes``."""
         seed_id = self.targets.seed(seed)["id"]
         fields: JsonObject = {"seed_id": seed_id, "bidder": self.id, "price": 50}
+        fields["rests_on"] = self.targets.last_of(seed)
         return self.state(Kind.BID_SUBMITTED, "bid", {**fields, **changes})
 
-    def claim(self, seed: str = "open", **changes: JsonValue) -> Envelope:
+    def claims(self, seed: str = "open", **changes: JsonValue) -> Envelope:
         """A claim of the first bid."""
         bid = self.targets.part(seed, "bids")
         fields: JsonObject = {"seed_id": bid["seed_id"], "bid_id": bid["id"], "worker": bid["bidder"]}
+        fields["rests_on"] = bid["envelope_id"]
         return self.state(Kind.CLAIM_CREATED, "claim", {**fields, **changes})
 
-    def started(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
+    def starts(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
         """The word that the claimed run begins."""
         claim = self.targets.part(seed, "claims")
         fields: JsonObject = {"seed_id": claim["seed_id"], "claim_id": claim["id"], "worker": self.id}
+        fields["rests_on"] = claim["envelope_id"]
         return self.state(Kind.TASK_STARTED, "run", {**fields, **changes})
 
-    def result(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
+    def returns(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
         """A result of the claimed run."""
         claim = self.targets.part(seed, "claims")
         fields: JsonObject = {
@@ -102,13 +110,22 @@ class Stranger(Author):
             "stderr": "",
             "output_hash": "0" * 64,
             "duration_ms": 1,
+            "rests_on": self.targets.last_of(seed, "runs", "claims"),
         }
         return self.state(Kind.TASK_RESULT, "result", {**fields, **changes})
 
-    def settle(self, seed: str, status: JsonValue, **changes: JsonValue) -> Envelope:
+    def settles(self, seed: str, status: JsonValue, **changes: JsonValue) -> Envelope:
         """A settlement of what stands there."""
-        settled: JsonObject = {**self.targets.seed(seed), "status": status, **changes}
+        rows = ("claims",) if status in {"Forfeited", "Expired"} else ("results", "claims")
+        rests_on = self.targets.last_of(seed, *rows)
+        settled: JsonObject = {**self.targets.seed(seed), "status": status, "rests_on": rests_on, **changes}
         return self.say(Kind.TASK_SETTLE, {"seed": settled}, self.now_s)
+
+    def acknowledges(self, seed: str = "accepted", **changes: JsonValue) -> Envelope:
+        """The word that a settlement was seen."""
+        fields: JsonObject = {"seed_id": self.targets.seed(seed)["id"], "worker": self.id}
+        fields["rests_on"] = self.targets.last_of(seed, "settlements")
+        return self.state(Kind.SETTLE_ACKNOWLEDGED, "acknowledgement", {**fields, **changes})
 
 
 Sent = bytes | Envelope | list[bytes]

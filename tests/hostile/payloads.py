@@ -18,6 +18,7 @@ BODIES = {
     Kind.TASK_STARTED: "run",
     Kind.TASK_RESULT: "result",
     Kind.TASK_SETTLE: "seed",
+    Kind.SETTLE_ACKNOWLEDGED: "acknowledgement",
 }
 
 
@@ -35,8 +36,8 @@ def _foreign_body(kind: Kind, key: str) -> Recipe:
     def make(stranger: Stranger) -> Sent:
         bodies = {
             "seed": stranger.seed(stranger.now_s),
-            "bid": _payload(stranger.bid)["bid"],
-            "result": _payload(stranger.result)["result"],
+            "bid": _payload(stranger.bids)["bid"],
+            "result": _payload(stranger.returns)["result"],
         }
         stranger.seq, stranger.head = 0, ""
         return stranger.say(kind, {key: bodies[key]}, stranger.now_s)
@@ -48,7 +49,7 @@ def _wrong_body(kind: Kind) -> Recipe:
     """The body of another kind, under the name that the kind demands."""
 
     def make(stranger: Stranger) -> Sent:
-        other = stranger.seed(stranger.now_s) if BODIES[kind] != "seed" else _payload(stranger.bid)["bid"]
+        other = stranger.seed(stranger.now_s) if BODIES[kind] != "seed" else _payload(stranger.bids)["bid"]
         stranger.seq, stranger.head = 0, ""
         return stranger.say(kind, {BODIES[kind]: other}, stranger.now_s)
 
@@ -61,21 +62,21 @@ def _payload(make: Callable[[], Envelope]) -> JsonObject:
 
 def _bid(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
-        name, Recipe(f"a bid with `{brief(changes)}`", lambda stranger: stranger.bid("open", **changes)), reason
+        name, Recipe(f"a bid with `{brief(changes)}`", lambda stranger: stranger.bids("open", **changes)), reason
     )
 
 
 def _result(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
         name,
-        Recipe(f"a result with `{brief(changes)}`", lambda stranger: stranger.result("claimed", **changes)),
+        Recipe(f"a result with `{brief(changes)}`", lambda stranger: stranger.returns("claimed", **changes)),
         reason,
     )
 
 
 def _claim(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
-        name, Recipe(f"a claim with `{brief(changes)}`", lambda stranger: stranger.claim("open", **changes)), reason
+        name, Recipe(f"a claim with `{brief(changes)}`", lambda stranger: stranger.claims("open", **changes)), reason
     )
 
 
@@ -85,7 +86,7 @@ def _seed(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
 
 def _settle(name: str, status: JsonValue, **changes: JsonValue) -> Row:
     how = f"a settlement of the finished seed with status `{status}` and `{brief(changes)}`"
-    return _bad(name, Recipe(how, lambda stranger: stranger.settle("done", status, **changes)))
+    return _bad(name, Recipe(how, lambda stranger: stranger.settles("done", status, **changes)))
 
 
 def _id_of_seq(seq: int) -> Recipe:
@@ -102,7 +103,7 @@ def _id_upper(stranger: Stranger) -> Sent:
 
 @made("its bid has the id of a bid that is there")
 def _id_taken(stranger: Stranger) -> Sent:
-    return stranger.bid(id=stranger.targets.part("open", "bids")["id"])
+    return stranger.bids(id=stranger.targets.part("open", "bids")["id"])
 
 
 @made("its seed has the id of the same place in another namespace")
@@ -112,9 +113,17 @@ def _id_elsewhere(stranger: Stranger) -> Sent:
 
 @made("a bid dated a second before its envelope")
 def _other_time(stranger: Stranger) -> Sent:
-    return stranger.bid(created_at=stranger.now_s - 1)
+    return stranger.bids(created_at=stranger.now_s - 1)
 
 
+RESTS_ON: dict[str, JsonValue] = {
+    "null": None,
+    "a number": 1,
+    "63 digits": "0" * 63,
+    "65 digits": "0" * 65,
+    "capitals": "A" * 64,
+    "a line break": "0" * 64 + "\n",
+}
 KINDS = [Kind.SEED_CREATED, Kind.BID_SUBMITTED, Kind.CLAIM_CREATED, Kind.TASK_STARTED, Kind.TASK_RESULT]
 PAYLOADS = Group(
     "Payloads",
@@ -143,6 +152,10 @@ PAYLOADS = Group(
         _bid("seed_id a number", seed_id=1),
         _bid("bidder empty", bidder=""),
         _bid("bidder null", bidder=None),
+        *(_bid(f"bid on {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_claim(f"claim of {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_result(f"result of {name}", rests_on=value) for name, value in RESTS_ON.items()),
+        *(_settle(f"settlement of {name}", "Accepted", rests_on=value) for name, value in RESTS_ON.items()),
         _bad("bid at another time", _other_time),
         _bad("bid under a taken id", _id_taken, R.WRONG_ID),
         _seed("command empty", command=""),

@@ -98,20 +98,41 @@ def _pair(stranger: Stranger) -> list[Envelope]:
     return sorted((left, right), key=lambda envelope: envelope.meta.id)
 
 
-@made("two sound envelopes for the first place; the higher id comes second and loses")
-def _loses(stranger: Stranger) -> Sent:
+@made("two sound envelopes for the first place; the higher id comes second")
+def _higher_second(stranger: Stranger) -> Sent:
     return [envelope.raw for envelope in _pair(stranger)]
 
 
-@made("three for the first place; the loser comes twice")
-def _loses_twice(stranger: Stranger) -> Sent:
+@made("two sound envelopes for the first place; the lower id comes second")
+def _lower_second(stranger: Stranger) -> Sent:
+    return [envelope.raw for envelope in reversed(_pair(stranger))]
+
+
+@made("two sound envelopes for the second place, ahead of their feed")
+def _ahead(stranger: Stranger) -> Sent:
+    stranger.small_seed()
+    head = stranger.head
+    one = stranger.small_seed()
+    stranger.seq, stranger.head = 1, head
+    return [one.raw, stranger.small_seed(title="right").raw]
+
+
+@made("two for the first place, and the second again")
+def _proof_again(stranger: Stranger) -> Sent:
     low, high = _pair(stranger)
     return [low.raw, high.raw, high.raw]
 
 
+@made("two for the first place, and one that follows the first")
+def _behind(stranger: Stranger) -> Sent:
+    low, high = _pair(stranger)
+    stranger.seq, stranger.head = 1, low.meta.id
+    return [low.raw, high.raw, stranger.small_seed().raw]
+
+
 PLACES = Group(
     "Places in feeds",
-    "Soundly signed; their authors get the places that are theirs. A fork is told by `fork_detected`, too.",
+    "Soundly signed; their authors get the places that are theirs. A fork ends the feed; `fork_detected` tells of it.",
     [
         _again("twice", _twice),
         _again("twice, spelled otherwise", _respelled),
@@ -124,8 +145,11 @@ PLACES = Group(
         _parked("a broken chain", _broken, R.BROKEN_CHAIN, before=1),
         _parked("its own tail", _own_tail, R.BROKEN_CHAIN, before=1),
         _parked("another's chain", _others_chain, R.BROKEN_CHAIN, before=1),
-        Row("a fork that loses", _loses, R.FORK, before=1),
-        Row("a fork that loses again", _loses_twice, R.FORK, before=2),
+        Row("a fork", _higher_second, R.FORK, before=1),
+        Row("a fork, the other way round", _lower_second, R.FORK, before=1),
+        Row("a fork ahead of its feed", _ahead, R.FORK, before=1),
+        Row("a fork, again", _proof_again, R.FEED_ENDED, Outcome.IGNORED, before=2),
+        Row("behind a fork", _behind, R.FEED_ENDED, Outcome.IGNORED, before=2),
     ],
     keeps_place=True,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from crabnet import limits
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -16,6 +17,7 @@ from tests.support.envelopes import edit
 
 R = Reason
 ZEROS = "0" * 64
+NAMES_MAX = limits.SYNC_NAMES_PER_MESSAGE_MAX
 
 
 def _talk(stranger: Stranger, kind: Kind, payload: JsonObject) -> bytes:
@@ -43,10 +45,6 @@ def _request(name: str, how: str, wants: JsonValue) -> Row:
 
 def _parts(name: str, kind: Kind, how: str, **payload: JsonValue) -> Row:
     return Row(name, _said(kind, how, lambda _: payload), R.MALFORMED)
-
-
-def _forks(name: str, how: str, forks: JsonValue) -> Row:
-    return Row(name, _said(Kind.FORK_HEADS, how, lambda _: {"forks": forks}), R.MALFORMED)
 
 
 def _proofs(name: str, how: str, wants: JsonValue) -> Row:
@@ -142,7 +140,9 @@ TALK = Group(
         _heads("heads an object", "an object for heads", {}),
         _heads("too many heads", "65 heads", [["a", 1, ZEROS]] * 65),
         _heads("head of two", "a head without an id", [["a", 1]]),
-        _heads("head at 0", "a head at 0", [["a", 0, ZEROS]]),
+        _heads("head with an end below 0", "a head that ends before -1", [["a", 1, ZEROS, -1]]),
+        _heads("head with an end in text", 'a head that ends before "2"', [["a", 1, ZEROS, "2"]]),
+        _heads("head with a truth for an end", "a head that ends before true", [["a", 1, ZEROS, True]]),
         _heads("head below 0", "a head at -1", [["a", -1, ZEROS]]),
         _heads("head at text", 'a head at "1"', [["a", "1", ZEROS]]),
         _heads("head of nobody", "a head without an author", [["", 1, ZEROS]]),
@@ -174,12 +174,11 @@ TALK = Group(
         _request("want of one end", "a want without an end", [["a", 1]]),
         _request("want of text", "a want from text", [["a", "1", 64]]),
         _request("want of nobody", "a want without an author", [["", 1, 64]]),
+        _parts("name of one", Kind.FEED_REQUEST, "a name without an id", wants=[], names=[["a"]]),
+        _parts("name of no seed", Kind.FEED_REQUEST, "a name without a seed", wants=[], names=[["", ZEROS]]),
+        _parts("name in capitals", Kind.FEED_REQUEST, "an id in capitals", wants=[], names=[["a", "A" * 64]]),
+        _parts("too many names", Kind.FEED_REQUEST, "many names", wants=[], names=[["a", ZEROS]] * (NAMES_MAX + 1)),
         Row("request of nobody", _unsigned, R.BAD_SIGNATURE),
-        Row("forks of nothing", _said(Kind.FORK_HEADS, "an empty payload", lambda _: {}), R.MALFORMED),
-        _forks("too many forks", "65 forks", [["a", 1]] * 65),
-        _forks("fork at 0", "a fork at 0", [["a", 0]]),
-        _forks("fork of one", "a fork without a place", [["a"]]),
-        _forks("fork of nobody", "a fork without an author", [["", 1]]),
         Row("proofs of nothing", _said(Kind.FORK_REQUEST, "an empty payload", lambda _: {}), R.MALFORMED),
         _proofs("too many proofs", "17 wants", [["a", 1]] * 17),
         _proofs("proof at 0", "a want at 0", [["a", 0]]),

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 import crabnet
 from crabnet import limits
-from crabnet.core.effects import Serve
-from crabnet.node.serving import Pace
+from crabnet.core.config import CoreConfig
+from crabnet.core.core import Core
+from crabnet.core.effects import FieldValue, Serve, ServeNamed, ServeProof
+from crabnet.errors import Reason, RefusedError
+from crabnet.node.committer import Committer
+from crabnet.node.outbox import Outbox
+from crabnet.node.serving import Pace, Paces, Serving, Stored
+from crabnet.storage.files import RealFiles
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole
+from crabnet.transport.base import Address
+from tests.support.envelopes import signer
 
 
 def test_a_second_s_worth_may_go_at_once_and_more_has_to_be_waited_for() -> None:
@@ -83,3 +95,146 @@ async def test_a_greedy_neighbour_delays_nobody_and_is_not_forgotten_for_idle_on
                 while serving.envelopes < greedy_wants + 1 + limits.PEERS_MAX - 1:
                     await trio.sleep(0.01)
         assert serving.dropped == 0
+
+
+class Shelf:
+    """A ``Reader`` that holds named envelopes and proofs of a size, and can fail."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self.asked: list[str] = []
+
+    def read(self, serves: list[Serve]) -> list[Stored]:
+        return [[] for _ in serves]
+
+    def proof(self, author: str, seq: int) -> bytes | None:
+        return self._give(f"{author} {seq}")
+
+    def named(self, seed_id: str, envelope_id: str) -> bytes | None:
+        return self._give(f"{seed_id} {envelope_id}")
+
+    def _give(self, what: str) -> bytes | None:
+        self.asked.append(what)
+        if what.startswith("damaged"):
+            raise RefusedError("it cannot be read", Reason.UNAVAILABLE)
+        return None if what.startswith("lost") else b"{%s}" % what.encode().ljust(self.size)
+
+
+class Wire:
+    """A transport that notes what is sent, to whom, and when in seconds."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[float, str, bytes]] = []
+        self.sending = trio.Event()
+
+    async def receive(self) -> list[tuple[bytes, Address]]:
+        await trio.sleep_forever()
+
+    async def send(self, data: bytes, to: Address) -> None:
+        self.sent.append((trio.current_time(), str(to), data))
+        self.sending.set()
+        self.sending = trio.Event()
+
+    async def aclose(self) -> None:
+        """Nothing to release."""
+
+    async def until(self, count: int) -> None:
+        """Wait until so much was sent."""
+        while len(self.sent) < count:
+            await self.sending.wait()
+
+
+class Counter:
+    """What is served from a shelf; ``told`` are the notices."""
+
+    def __init__(self, ledger: Ledger, shelf: Shelf, bytes_per_s: int) -> None:
+        self.wire = Wire()
+        self.told: list[dict[str, FieldValue]] = []
+        outbox = Outbox(self.wire, [], neighbours=list, legacy=False, datagrams_per_s=0, notify=self._tell)
+        core = Core(CoreConfig(), signer("server"), lambda: 1)
+        committer = Committer(ledger, lambda _: None)
+        paces = Paces(bytes_per_s, 0)
+        self.serving = Serving(core, self.wire, outbox, committer, self._tell, lambda: 0, shelf, paces)
+
+    def _tell(self, _kind: str, fields: dict[str, FieldValue]) -> None:
+        self.told.append(fields)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger.open(tmp_path, files=RealFiles(), now_ms=0, role=LockRole.NODE)
+    yield ledger
+    ledger.close()
+
+
+def singles(count: int, size: int, pace: int, ledger: Ledger) -> list[tuple[float, str, bytes]]:
+    """When named envelopes and proofs, in turn, go out to two neighbours, on virtual time."""
+    counters: list[Counter] = []
+
+    async def serve() -> None:
+        counter = Counter(ledger, Shelf(size), pace)
+        counters.append(counter)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counter.serving.run)
+            for number in range(count):
+                to = f"127.0.0.1:{1 + number % 2}"
+                if number % 3:
+                    counter.serving.put_single(ServeNamed("seed", f"{number}", to))
+                else:
+                    counter.serving.put_single(ServeProof("author", number, to))
+            await counter.wire.until(count)
+            nursery.cancel_scope.cancel()
+
+    trio.run(serve, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert counters[0].serving.dropped == 0
+    return counters[0].wire.sent
+
+
+def test_named_envelopes_and_proofs_go_to_whoever_asked_in_the_order_of_the_questions(ledger: Ledger) -> None:
+    sent = singles(7, 0, 0, ledger)
+    assert [(to, data.strip(b"{}").split()[-1]) for _, to, data in sent] == [
+        (f"127.0.0.1:{1 + number % 2}", str(number).encode()) for number in range(7)
+    ]
+
+
+def test_they_keep_the_pace(ledger: Ledger) -> None:
+    size, pace = 1_000, 2_500
+    sent = singles(40, size, pace, ledger)
+    begun = sent[0][0]
+    for number, (at, _, _) in enumerate(sent):
+        assert number * size <= pace * (1 + at - begun) + 2 * size
+
+
+async def test_the_same_question_twice_is_answered_once_and_what_is_not_there_not_at_all(ledger: Ledger) -> None:
+    counter = Counter(ledger, Shelf(), 0)
+    to = "127.0.0.1:1"
+    for serve in (
+        ServeNamed("seed", "1", to),
+        ServeNamed("lost", "2", to),
+        ServeNamed("damaged", "3", to),
+        ServeProof("lost", 4, to),
+        ServeNamed("seed", "1", to),
+        ServeNamed("seed", "5", to),
+    ):
+        counter.serving.put_single(serve)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counter.serving.run)
+            await counter.wire.until(2)
+            nursery.cancel_scope.cancel()
+    assert sorted(data for _, _, data in counter.wire.sent) == [b"{seed 1}", b"{seed 5}"]
+    assert [each["reason"] for each in counter.told] == ["unavailable"]
+
+
+async def test_too_many_questions_displace_the_oldest(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SERVES_WAITING_MAX", 3)
+    counter = Counter(ledger, Shelf(), 0)
+    for number in range(5):
+        counter.serving.put_single(ServeNamed("seed", str(number), "127.0.0.1:1"))
+    assert counter.serving.dropped == 2
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counter.serving.run)
+            await counter.wire.until(3)
+            nursery.cancel_scope.cancel()
+    assert [data for _, _, data in counter.wire.sent] == [b"{seed 2}", b"{seed 3}", b"{seed 4}"]

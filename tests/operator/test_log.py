@@ -16,6 +16,7 @@ from crabnet.protocol.envelope import Kind
 from crabnet.storage.files import RealFiles
 from tests.operator.support import START_MS, Clock, publish, whole_job, work
 from tests.support.envelopes import Author
+from tests.support.forked_jobs import disputed, taken_back
 from tests.support.nodes import crabnet, quiet
 
 NOW_S = START_MS // 1000
@@ -24,7 +25,7 @@ EVERYTHING = LogFilter(kinds=frozenset())
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A settled task at the start, an hour later an open one, and a stranger's claim on it, which is void."""
+    """A settled task at the start, an hour later an open one, and a stranger's claim of it, which is void."""
     path = tmp_path_factory.mktemp("log") / "data"
     clock = Clock()
 
@@ -34,8 +35,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def second(node: Node) -> None:
         seed = await publish(node)
         stranger = Author("stranger")
+        definition = node.core.record(seed.id).seed
+        assert definition is not None
         claim: JsonObject = {"id": stranger.next_object_id(), "seed_id": seed.id, "bid_id": "b", "worker": stranger.id,
-                 "created_at": clock() // 1000}  # fmt: skip
+                 "created_at": clock() // 1000, "rests_on": definition.envelope}  # fmt: skip
         raw = stranger.say(Kind.CLAIM_CREATED, {"claim": claim}, clock() // 1000).raw
         await import_entries(node, [raw], [])
 
@@ -55,13 +58,13 @@ def test_claims_results_and_settlements_are_shown(data_dir: Path) -> None:
         ("claim", "accepted", None, "Claimed"),
         ("result", "accepted", None, "Done"),
         ("settle", "accepted", None, "Accepted"),
-        ("claim", "rejected", "unauthorised", "Open"),
+        ("claim", "rejected", "wrong_parent", None),
     ]
     assert {row.via for row in found} == {"local", "import"}
     assert [row.at for row in found] == ["2026-01-01T00:00:00Z"] * 3 + ["2026-01-01T01:00:00Z"]
     stranger = found[-1]
     assert (stranger.author, stranger.signed) == (Author("stranger").id, True)
-    assert all(each in describe_row(stranger) for each in ("rejected (unauthorised)", stranger.envelope_id or "?"))
+    assert all(each in describe_row(stranger) for each in ("rejected (wrong_parent)", stranger.envelope_id or "?"))
 
 
 def test_filters(data_dir: Path) -> None:
@@ -75,6 +78,25 @@ def test_filters(data_dir: Path) -> None:
     assert [row.lsn for row in rows(data_dir, LogFilter(after_lsn=6, kinds=frozenset()))] == [7, 8]
     assert [row.lsn for row in rows(data_dir, LogFilter(since_s=NOW_S + 1, kinds=frozenset()))] == [7, 8]
     assert [row.lsn for row in newest(everything, 2)] == [7, 8]
+
+
+def test_what_the_end_of_a_feed_changes_is_shown(tmp_path: Path) -> None:
+    told = [taken_back(), disputed()]
+
+    async def job(node: Node) -> None:
+        for each in told:
+            await import_entries(node, [envelope.raw for envelope in each.told], [])
+
+    work(tmp_path, job)
+    found = rows(tmp_path, LogFilter(seed_id=told[0].seed_id))
+    assert [(row.kind, row.decision, row.status) for row in found] == [
+        ("claim", "accepted", "Claimed"),
+        ("refold", "accepted", "Open"),
+    ]
+    assert "by=" not in describe_row(found[-1])
+    assert "status=Open" in describe_row(found[-1])
+    [quarrel] = rows(tmp_path, LogFilter(seed_id=told[1].seed_id, kinds=frozenset({"refold"})))[-1:]
+    assert quarrel.status == "Disputed"
 
 
 @pytest.mark.parametrize(

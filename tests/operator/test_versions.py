@@ -1,4 +1,4 @@
-"""Every version of every format that was ever written is read; newer ones are refused by name."""
+"""Every version of every format that was released is read; what was not, and newer ones, are refused by name."""
 
 from __future__ import annotations
 
@@ -23,19 +23,31 @@ from crabnet.storage.files import RealFiles
 from crabnet.storage.journal import HEADER_BYTES, JOURNAL_VERSION, seal_header
 from crabnet.storage.keyfile import create_key_file
 from tests.operator.support import START_MS, Clock, publish, settings_of, verify, work
+from tests.support.nodes import crabnet, quiet
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-STATE_HASH = "f48af94502985cd30433e047c0816b93076687c76232745eafc6a123d9c6ed74"
+STATE_HASH = "98eb76477ac360393f60d682ea4b15d15b73b14cb871b5fd41de4c994e6f967a"
 FILES = RealFiles()
+
+
+def with_key(fixture: Path, place: Path) -> Path:
+    """A copy of a data dir with its key, which is no secret."""
+    data_dir = Path(shutil.copytree(fixture, place))
+    data_dir.chmod(0o700)
+    create_key_file(FILES, data_dir, lambda: pem_of_seed(hashlib.sha256(b"crabnet fixture, no secret").digest()))
+    return data_dir
 
 
 @pytest.fixture(name="data_dir")
 def _data_dir(tmp_path: Path) -> Path:
-    """The data dir of version 1 with its key, which is no secret."""
-    data_dir = Path(shutil.copytree(FIXTURES / "data-dir-v1", tmp_path / "data"))
-    data_dir.chmod(0o700)
-    create_key_file(FILES, data_dir, lambda: pem_of_seed(hashlib.sha256(b"crabnet fixture, no secret").digest()))
-    return data_dir
+    """The data dir of version 1."""
+    return with_key(FIXTURES / "data-dir-v1", tmp_path / "data")
+
+
+@pytest.fixture(name="unreleased")
+def _unreleased(tmp_path: Path) -> Path:
+    """A data dir of a development version."""
+    return with_key(FIXTURES / "unreleased" / "data-dir", tmp_path / "unreleased")
 
 
 def test_there_is_a_fixture_of_every_version() -> None:
@@ -53,7 +65,8 @@ def test_a_data_dir_of_version_1_opens_and_goes_on(data_dir: Path) -> None:
     async def look(node: Node) -> None:
         state = node.core.replica.state
         seen.append((node.core.replica.state_hash(), {key: n for key, n in state.archived.items() if n}))
-        assert len(state.records) == 2
+        assert len(state.records) == 4
+        assert [feed.end for feed in node.core.replica.feeds.all() if feed.end] == [3]
         await publish(node)
 
     work(data_dir, look, clock)
@@ -71,14 +84,57 @@ def test_a_data_dir_of_version_1_passes_the_audit(data_dir: Path, start: str) ->
 def test_an_export_of_version_1_is_imported(data_dir: Path, tmp_path: Path) -> None:
     export = check_export(FILES, FIXTURES / "export-v1.ndjson", "default")
     totals = import_entries(settings_of(tmp_path / "other"), read_entries(FILES, export))
-    assert (totals.entries, totals.accepted) == (7, 7)
+    assert (totals.entries, totals.accepted, totals.ignored, totals.rejected) == (20, 19, {}, {"fork": 1})
     sides = [
         load_side(FILES, str(path), data_dir=path, namespace="default", durable_lsn=lambda _: None)
         for path in (tmp_path / "other", data_dir)
     ]
     difference = compare(sides[0], sides[1])
-    assert [(each.a and each.a[0], each.b and each.b[0]) for each in difference.feeds] == [(7, 8)]
+    assert [(each.a and each.a.seq, each.b and each.b.seq) for each in difference.feeds] == [(7, 8)]
     assert [each.a for each in difference.seeds] == [None]
+
+
+def test_a_data_dir_of_version_1_is_exported(data_dir: Path, tmp_path: Path) -> None:
+    words = quiet(data_dir)
+    done = crabnet("state", "export", str(tmp_path / "x"), *words)
+    assert (done.returncode, done.stdout) == (0, f"exported 21 envelopes to {tmp_path / 'x'}\n"), done.stderr
+    other = quiet(tmp_path / "other")
+    done = crabnet("state", "import", str(tmp_path / "x"), *other)
+    assert done.stdout == "imported 20 of 21 envelopes\nrejected 1: fork\n", done.stderr
+    done = crabnet("state", "diff", str(data_dir), "live", *other)
+    assert done.stdout == "the same: 4 feeds, 5 tasks\n"
+
+
+def contents(data_dir: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_what_was_never_released_is_refused_and_left_as_it_is(unreleased: Path, checkpoints: bool) -> None:
+    if not checkpoints:
+        for name in ("state.json", "state.json.bak"):
+            (unreleased / name).unlink()
+    before = contents(unreleased)
+    words = quiet(unreleased)
+    for command in (["seed", "list"], ["listen"], ["state", "export", "x"], ["audit", "log"]):
+        done = crabnet(*command, *words)
+        assert (done.returncode, done.stdout) == (5, ""), command
+        assert "unsupported_version" in done.stderr
+        assert "begin a new one" in done.stderr
+    for command in (["fsck"], ["fsck", "--repair"], ["audit", "verify"]):
+        done = crabnet(*command, *words)
+        assert done.returncode == 5
+        assert "begin a new one" in done.stdout + done.stderr
+    after = contents(unreleased)
+    assert {path: after[path] for path in before} == before
+    assert {path.name for path in after.keys() - before.keys()} <= {"lock", "reserve", "events.lock", "events.ndjson"}
+
+
+def test_of_an_export_that_was_never_released_no_step_counts(tmp_path: Path) -> None:
+    """Its steps do not name what they rest on: each is refused by itself, as if it came from the network."""
+    export = check_export(FILES, FIXTURES / "unreleased" / "export.ndjson", "default")
+    totals = import_entries(settings_of(tmp_path / "other"), read_entries(FILES, export))
+    assert (totals.entries, totals.accepted, totals.rejected) == (7, 2, {"malformed": 5})
 
 
 def newer_checkpoint(name: str) -> Callable[[Path], None]:

@@ -259,7 +259,7 @@ STRANGERS: dict[str, tuple[str, int, dict[str, Any], Reason]] = {
     ),
     "settle by a stranger": ("05_TaskSettle_two_nodes", 4, {"meta.from": "node-evil"}, Reason.UNAUTHORISED),
     "settle by the worker": ("05_TaskSettle_two_nodes", 4, {"meta.from": WORKER}, Reason.UNAUTHORISED),
-    "settle before the result": ("05_TaskSettle_two_nodes", 3, {}, Reason.UNKNOWN_RESULT),
+    "settle before the result": ("05_TaskSettle_two_nodes", 3, {}, Reason.WRONG_STATE),
     "settle an open seed": ("05_TaskSettle_two_nodes", 2, {}, Reason.WRONG_STATE),
     "settle an unknown seed": ("05_TaskSettle_two_nodes", 0, {}, Reason.UNKNOWN_SEED),
     "claim without a bid": ("03_ClaimCreated", 1, {}, Reason.UNKNOWN_BID),
@@ -280,6 +280,7 @@ STRANGERS: dict[str, tuple[str, int, dict[str, Any], Reason]] = {
         {"payload.seed.id": "82838849-e0a4-5d87-9abc-91d53f4c4f70"},
         Reason.WRONG_ID,
     ),
+    "bid id of a signed envelope": ("02_BidSubmitted", 1, {"payload.bid.id": "0a" * 32}, Reason.WRONG_ID),
     "bid id of a signed bid": (
         "02_BidSubmitted",
         1,
@@ -346,6 +347,21 @@ def test_facts_that_share_an_id_stay_apart() -> None:
     decision = node.take(claim)
     assert (decision.outcome, decision.reason) == (Outcome.IGNORED, Reason.DUPLICATE)
     assert node.status() is SeedStatus.OPEN
+    bid = edit(vector("02_BidSubmitted"), "payload.bid.id", SEED_ID)
+    assert node.take(bid).reason is Reason.DUPLICATE
+    assert len(node.state.records[SEED_ID].bids) == 1
+
+
+EARLY = [(0, "02_BidSubmitted"), (0, "03_ClaimCreated"), (1, "03_ClaimCreated"), (3, "05_TaskSettle_two_nodes")]
+
+
+@pytest.mark.parametrize(("held", "name"), EARLY)
+def test_what_overtakes_what_it_rests_on_is_no_fault_of_its_source_and_may_come_again(held: int, name: str) -> None:
+    node = after(*FLOW[:held])
+    assert node.take(vector(name)).outcome is Outcome.IGNORED
+    for each in FLOW[held:]:
+        assert node.take(vector(each)).outcome is Outcome.ACCEPTED
+    assert node.status() is SeedStatus.ACCEPTED
 
 
 PLACES = {

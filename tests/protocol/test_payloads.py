@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crabnet import limits
 from crabnet.domain.model import (
+    Acknowledgement,
     Bid,
     Body,
     Claim,
@@ -35,16 +37,31 @@ from tests.support.envelopes import NOW_S, Author, admitted
 ALICE = Author("alice").id
 BOB = Author("bob").id
 ID = object_id("default", ALICE, 1)
+PARENT = "ab" * 32
 HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 OBJECTS: dict[Kind, tuple[str, JsonObject]] = {
     Kind.SEED_CREATED: ("seed", Author("alice").seed()),
-    Kind.BID_SUBMITTED: ("bid", {"id": ID, "seed_id": "s", "bidder": ALICE, "price": 5, "created_at": NOW_S}),
+    Kind.BID_SUBMITTED: (
+        "bid",
+        {"id": ID, "seed_id": "s", "bidder": ALICE, "price": 5, "created_at": NOW_S, "rests_on": PARENT},
+    ),
     Kind.CLAIM_CREATED: (
         "claim",
-        {"id": ID, "seed_id": "s", "bid_id": "b", "worker": BOB, "created_at": NOW_S, "attempt": 2},
+        {
+            "id": ID,
+            "seed_id": "s",
+            "bid_id": "b",
+            "worker": BOB,
+            "created_at": NOW_S,
+            "attempt": 2,
+            "rests_on": PARENT,
+        },
     ),
-    Kind.TASK_STARTED: ("run", {"id": ID, "seed_id": "s", "claim_id": "c", "worker": ALICE, "created_at": NOW_S}),
+    Kind.TASK_STARTED: (
+        "run",
+        {"id": ID, "seed_id": "s", "claim_id": "c", "worker": ALICE, "created_at": NOW_S, "rests_on": PARENT},
+    ),
     Kind.TASK_RESULT: (
         "result",
         {
@@ -57,9 +74,17 @@ OBJECTS: dict[Kind, tuple[str, JsonObject]] = {
             "output_hash": HASH,
             "duration_ms": 1,
             "created_at": NOW_S,
+            "rests_on": PARENT,
         },
     ),
-    Kind.TASK_SETTLE: ("seed", {"id": "s", "status": "Accepted", "claim_id": "c", "result_id": "r", "attempt": 3}),
+    Kind.TASK_SETTLE: (
+        "seed",
+        {"id": "s", "status": "Accepted", "claim_id": "c", "result_id": "r", "attempt": 3, "rests_on": PARENT},
+    ),
+    Kind.SETTLE_ACKNOWLEDGED: (
+        "acknowledgement",
+        {"id": ID, "seed_id": "s", "worker": ALICE, "created_at": NOW_S, "rests_on": PARENT},
+    ),
 }
 
 
@@ -92,6 +117,14 @@ def test_a_good_payload_becomes_a_fact(kind: Kind) -> None:
     assert fact.seed_id == (ID if kind is Kind.SEED_CREATED else "s")
     assert (fact.author, fact.seq, fact.ts, fact.signed) == (ALICE, 1, NOW_S, True)
     assert fact.body.created_at == NOW_S
+    assert len(fact.envelope) == 64
+    assert fact.ref == fact.envelope
+    assert fact.rests_on == ("" if kind is Kind.SEED_CREATED else PARENT)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTS if kind is not Kind.SEED_CREATED])
+def test_what_a_step_rests_on_may_be_unsigned(kind: Kind) -> None:
+    assert said(kind, changed(kind, rests_on="")).rests_on == ""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,10 +142,18 @@ BAD_FIELDS: list[tuple[Kind, str, Any, Reason]] = [
     *((kind, "created_at", ..., Reason.MALFORMED) for kind in KINDS if kind is not Kind.TASK_SETTLE),
     *((kind, "id", ..., Reason.MALFORMED) for kind in KINDS),
     *((kind, "id", "", Reason.MALFORMED) for kind in KINDS),
+    *(
+        (kind, "rests_on", value, Reason.MALFORMED)
+        for kind in KINDS
+        if kind is not Kind.SEED_CREATED
+        for value in (..., None, 7, PARENT[1:], PARENT + "0", PARENT.upper(), "x" * 64)
+    ),
     (Kind.SEED_CREATED, "created_by", BOB, Reason.UNAUTHORISED),
     (Kind.BID_SUBMITTED, "bidder", BOB, Reason.UNAUTHORISED),
     (Kind.TASK_STARTED, "worker", BOB, Reason.UNAUTHORISED),
     (Kind.TASK_RESULT, "worker", BOB, Reason.UNAUTHORISED),
+    (Kind.SETTLE_ACKNOWLEDGED, "worker", BOB, Reason.UNAUTHORISED),
+    (Kind.SETTLE_ACKNOWLEDGED, "seed_id", "", Reason.MALFORMED),
     (Kind.SEED_CREATED, "title", "x" * (limits.TITLE_CHARS_MAX + 1), Reason.MALFORMED),
     (Kind.SEED_CREATED, "description", "x" * (limits.DESCRIPTION_CHARS_MAX + 1), Reason.MALFORMED),
     (Kind.SEED_CREATED, "command", "x" * (limits.COMMAND_CHARS_MAX + 1), Reason.MALFORMED),
@@ -172,7 +213,8 @@ def test_bad_fields_are_refused(kind: Kind, field: str, value: Any, reason: Reas
 def test_null_is_the_same_as_absent(kind: Kind, fields: list[str]) -> None:
     absent = said(kind, changed(kind, **dict.fromkeys(fields, ...)))
     null = said(kind, changed(kind, **dict.fromkeys(fields)))
-    assert absent == null
+    assert structs.replace(absent, envelope="") == structs.replace(null, envelope="")
+    assert absent.envelope != null.envelope
 
 
 def test_a_cause_that_a_later_version_names_is_read_as_it_is() -> None:
@@ -211,6 +253,7 @@ def test_settlements_are_of_three_kinds(status: str, kind: FactKind) -> None:
         attempt=3,
         note="why",
         created_at=NOW_S,
+        rests_on=PARENT,
     )
 
 
@@ -227,9 +270,9 @@ SEED = Seed(
 )
 BODIES: list[Body] = [
     SEED,
-    Bid(id=ID, seed_id="s", bidder=ALICE, price=1, notes="n", created_at=NOW_S),
-    Claim(id=ID, seed_id="s", bid_id="b", worker=BOB, created_at=NOW_S, attempt=2),
-    Run(id=ID, seed_id="s", claim_id="c", worker=ALICE, created_at=NOW_S),
+    Bid(id=ID, seed_id="s", bidder=ALICE, price=1, notes="n", created_at=NOW_S, rests_on=PARENT),
+    Claim(id=ID, seed_id="s", bid_id="b", worker=BOB, created_at=NOW_S, attempt=2, rests_on=PARENT),
+    Run(id=ID, seed_id="s", claim_id="c", worker=ALICE, created_at=NOW_S, rests_on=""),
     TaskResult(
         id=ID,
         seed_id="s",
@@ -246,10 +289,28 @@ BODIES: list[Body] = [
         stderr_truncated=True,
         termination=Termination(cause=TerminationCause.TIMEOUT, signal="SIGKILL", escalated=True, wall_ms=1, cpu_ms=2),
         refusal="x",
+        rests_on=PARENT,
     ),
-    Settlement(id=ID, seed_id=ID, outcome=SeedStatus.EXPIRED, note="n", created_at=NOW_S),
-    Settlement(id=ID, seed_id=ID, outcome=SeedStatus.FORFEITED, claim_id="c", attempt=7, created_at=NOW_S),
-    Settlement(id=ID, seed_id=ID, outcome=SeedStatus.REJECTED, claim_id="c", result_id="r", created_at=NOW_S),
+    Acknowledgement(id=ID, seed_id="s", worker=ALICE, created_at=NOW_S, rests_on=PARENT),
+    Settlement(id=ID, seed_id=ID, outcome=SeedStatus.EXPIRED, note="n", created_at=NOW_S, rests_on=PARENT),
+    Settlement(
+        id=ID,
+        seed_id=ID,
+        outcome=SeedStatus.FORFEITED,
+        claim_id="c",
+        attempt=7,
+        created_at=NOW_S,
+        rests_on=PARENT,
+    ),
+    Settlement(
+        id=ID,
+        seed_id=ID,
+        outcome=SeedStatus.REJECTED,
+        claim_id="c",
+        result_id="r",
+        created_at=NOW_S,
+        rests_on=PARENT,
+    ),
 ]
 
 

@@ -13,7 +13,21 @@ from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.payloads import PayloadRefusedError
-from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Served, Talk, Want, payload_of, talk_of
+from crabnet.protocol.sync import (
+    ForkMark,
+    ForkRequest,
+    Head,
+    Heads,
+    Hello,
+    Named,
+    NodeIdentity,
+    Request,
+    Served,
+    Talk,
+    Want,
+    payload_of,
+    talk_of,
+)
 from tests.protocol.test_canonical import VALUES
 from tests.support.envelopes import NOW_S, admitted, signer
 
@@ -36,8 +50,11 @@ def said(kind: Kind, payload: JsonObject) -> Envelope:
         Hello(NodeIdentity(ALICE.node_id, "alias", "crabnet/1"), "challenge", "echo"),
         Heads([]),
         Heads([Head("a", 1, ID), Head("b", 2**53 - 1, ID)]),
+        Heads([Head("a", 0, "", 1), Head("b", 7, ID, 8)]),
         Heads([], served=[Served("a", 9, 8), Served("b", 9, 9)]),
         Request([Want("a", 1, 1), Want("b", 3, 99)]),
+        Request([], [], [Named("seed", ID)]),
+        ForkRequest([ForkMark("a", 3)]),
     ],
     ids=lambda talk: type(talk).__name__,
 )
@@ -47,7 +64,12 @@ def test_what_is_said_is_understood(talk: Talk) -> None:
 
 
 def test_the_wire_form_is_that_of_the_document() -> None:
-    assert payload_of(Heads([Head("a", 1, ID)])) == (Kind.FEED_HEADS, {"heads": [["a", 1, ID]]})
+    ended = [Head("a", 1, ID, 2), Head("b", 0, "", 1)]
+    assert payload_of(Heads([Head("a", 1, ID)])) == (Kind.FEED_HEADS, {"heads": [["a", 1, ID, 0]]})
+    assert payload_of(Heads(ended)) == (Kind.FEED_HEADS, {"heads": [["a", 1, ID, 2], ["b", 0, "", 1]]})
+    named = Request([], [], [Named("seed", ID)])
+    assert payload_of(named) == (Kind.FEED_REQUEST, {"wants": [], "names": [["seed", ID]]})
+    assert payload_of(ForkRequest([ForkMark("a", 3)])) == (Kind.FORK_REQUEST, {"wants": [["a", 3]]})
     assert payload_of(Request([Want("a", 1, 2)])) == (Kind.FEED_REQUEST, {"wants": [["a", 1, 2]]})
     assert payload_of(Hello(NodeIdentity("n", "x", "y"), "c", "e")) == (
         Kind.NODE_HELLO,
@@ -66,13 +88,25 @@ REFUSED: list[tuple[Kind, Any, Reason]] = [
     (Kind.FEED_HEADS, {}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": {}}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [["a", 1]]}, Reason.MALFORMED),
-    (Kind.FEED_HEADS, {"heads": [["a", 0, ID]]}, Reason.MALFORMED),
+    (Kind.FEED_HEADS, {"heads": [["a", -1, ID]]}, Reason.MALFORMED),
+    (Kind.FEED_HEADS, {"heads": [["a", 1, ID, -1]]}, Reason.MALFORMED),
+    (Kind.FEED_HEADS, {"heads": [["a", 1, ID, "2"]]}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [["a", 1, ID.upper()]]}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [["a", 1, ID + "\n"]]}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [["", 1, ID]]}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [["a", 1, ID]] * (limits.SYNC_HEADS_PER_MESSAGE_MAX + 1)}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 0, 1]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, True]]}, Reason.MALFORMED),
+    (Kind.FEED_REQUEST, {"wants": [], "names": [["seed"]]}, Reason.MALFORMED),
+    (Kind.FEED_REQUEST, {"wants": [], "names": [["", ID]]}, Reason.MALFORMED),
+    (Kind.FEED_REQUEST, {"wants": [], "names": [["seed", ID[1:]]]}, Reason.MALFORMED),
+    (
+        Kind.FEED_REQUEST,
+        {"wants": [], "names": [["seed", ID]] * (limits.SYNC_NAMES_PER_MESSAGE_MAX + 1)},
+        Reason.MALFORMED,
+    ),
+    (Kind.FORK_REQUEST, {}, Reason.MALFORMED),
+    (Kind.FORK_REQUEST, {"wants": [["a", 0]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, 1], ["a", 9, 8]]}, Reason.MALFORMED),
     (Kind.FEED_HEADS, {"heads": [], "served": [["a", 9, 7]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, 1]] * (limits.SYNC_WANTS_PER_MESSAGE_MAX + 1)}, Reason.MALFORMED),
@@ -86,10 +120,10 @@ def test_refused(kind: Kind, payload: JsonObject, reason: Reason) -> None:
     assert caught.value.reason is reason
 
 
-TALK = st.sampled_from([Kind.NODE_HELLO, Kind.FEED_HEADS, Kind.FEED_REQUEST])
+TALK = st.sampled_from([Kind.NODE_HELLO, Kind.FEED_HEADS, Kind.FEED_REQUEST, Kind.FORK_REQUEST])
 
 
-@given(TALK, st.dictionaries(st.sampled_from(["identity", "challenge", "echo", "heads", "wants"]), VALUES, max_size=4))
+@given(TALK, st.dictionaries(st.sampled_from(["identity", "echo", "heads", "wants", "names"]), VALUES, max_size=4))
 def test_any_payload_is_understood_or_refused(kind: Kind, payload: JsonObject) -> None:
     envelope = said(kind, payload)
     try:

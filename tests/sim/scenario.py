@@ -55,7 +55,7 @@ TIGHT: dict[str, int] = {
     "NAMED_WANTS_MAX": 16,
     "SETTLED_AT_ONCE_MAX": 2,
     "STEPS_PER_AUTHOR_PER_SEED_MAX": 10,
-    "WORK_PER_AUTHOR_PER_STEP_MAX": 4,
+    "STARTS_PER_AUTHOR_PER_STEP_MAX": 4,
     "FRAME_BYTES_TARGET": 3_000,
 }
 """Bounds that a small run reaches, so that what happens then is simulated, too."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
-from crabnet.storage.feed_index import FeedEntry, FeedIndex, Sleeper
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.journal import FramePosition
 from tests.storage.support import FILES
 
@@ -50,36 +50,54 @@ def test_a_fork_shows_as_two_entries(tmp_path: Path) -> None:
     index.close()
 
 
-def asleep(seq: int, parent: str, author: str = "alice") -> Sleeper:
-    return Sleeper("default", author, seq, f"id-{author}-{seq}", parent)
+def about(seq: int, what: str, kind: str = "claim", role: int = 2, **fields: str) -> FeedEntry:
+    parent = fields.pop("parent", "")
+    return entry(seq, **fields)._replace(about=what, kind=kind, parent=parent, role=role)
 
 
-def test_sleepers_are_found_by_what_they_wait_for(tmp_path: Path) -> None:
+def test_entries_are_found_by_what_they_are_about(tmp_path: Path) -> None:
     index = open_index(tmp_path)
-    entries = [entry(seq) for seq in (1, 2, 3)] + [entry(1, "bob"), entry(1, namespace="other")]
-    sleepers = [asleep(3, "seed"), asleep(1, "seed"), asleep(2, "another"), asleep(1, "seed", "bob")]
-    index.add_many(entries, 7, sleepers)
-    assert index.asleep("default", "seed", ("", 0), 10) == [entry(1), entry(3), entry(1, "bob")]
-    assert index.asleep("default", "seed", ("", 0), 2) == [entry(1), entry(3)]
-    assert index.asleep("default", "seed", ("alice", 3), 10) == [entry(1, "bob")]
-    assert index.asleep("default", "nothing", ("", 0), 10) == []
-    assert index.asleep("other", "seed", ("", 0), 10) == []
+    bid, claim = about(1, "seed", "bid", author="bob", parent="p"), about(2, "seed", parent="id-bob-1")
+    void, capped = about(3, "seed", role=0), about(4, "seed", role=1)
+    other, elsewhere = about(5, "another"), about(1, "seed", namespace="other")
+    index.add_many([bid, claim, void, capped, other, elsewhere, entry(6)], 7)
+    for _ in range(2):
+        assert index.find_about("default", "seed", bid.envelope_id) == bid
+        assert index.find_about("default", "seed", void.envelope_id) == void
+        assert index.find_about("default", "another", bid.envelope_id) is None
+        assert index.find_about("default", "seed", "no such id") is None
+        assert index.find_about("default", "", entry(6).envelope_id) is None
+        assert index.find_about("other", "seed", elsewhere.envelope_id) == elsewhere
+        assert index.all_about("default", "seed", ["bid"], 2) == [bid]
+        assert index.all_about("default", "seed", ["claim", "settle"], 2) == [claim]
+        assert index.all_about("default", "seed", ["claim"], 1) == [capped]
+        assert index.all_about("default", "seed", [], 2) == []
+        assert index.all_about("default", "", ["claim", ""], 0) == []
+        assert index.find_from("default", "alice", 1, 10) == [claim, capped, other]
+        assert index.find_from("default", "alice", 3, 1) == [capped]
+        assert index.find_from("default", "nobody", 1, 10) == []
+        index.close()
+        index = open_index(tmp_path)
     index.close()
-    again = open_index(tmp_path)
-    assert again.asleep("default", "another", ("", 0), 10) == [entry(2)]
-    again.close()
 
 
-def test_sleepers_wake_and_wait_for_something_else(tmp_path: Path) -> None:
+def test_the_entry_at_a_place(tmp_path: Path) -> None:
     index = open_index(tmp_path)
-    index.add_many([entry(seq) for seq in (1, 2, 3, 4)], 7, [asleep(seq, "seed") for seq in (1, 2, 3, 4)])
-    index.add_many([], 8, [Sleeper("default", "alice", 1), asleep(2, "claim")])
-    assert index.asleep("default", "seed", ("", 0), 10) == [entry(3), entry(4)]
-    assert index.asleep("default", "claim", ("", 0), 10) == [entry(2)]
-    other = FeedEntry(*entry(3)[:3], "other", *entry(3)[4:])
-    branch = [Sleeper("default", "alice", 3, branch=True), Sleeper("default", "alice", 3, "other", "seed")]
-    index.add_many([other], 9, branch)
-    assert index.asleep("default", "seed", ("", 0), 10) == [other]
+    index.add_many([entry(1), entry(3, envelope_id="b"), entry(3, envelope_id="a")], 3)
+    assert index.find_at("default", "alice", 1) == entry(1)
+    assert index.find_at("default", "alice", 3) == entry(3, envelope_id="a")
+    assert index.find_at("default", "alice", 2) is None
+    assert index.find_at("default", "alice", 4) is None
+    assert index.find_at("other", "alice", 1) is None
+    index.close()
+
+
+def test_what_was_evidence_first_is_about_something_once_others_rest_on_it(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(1)], 1)
+    index.add_many([about(1, "seed")], 2)
+    assert index.find("default", "alice", 1, 10) == [about(1, "seed")]
+    assert index.find_from("default", "alice", 1, 10) == [about(1, "seed")]
     index.close()
 
 
@@ -94,8 +112,15 @@ def test_after_damage_everything_is_to_be_indexed_again(tmp_path: Path) -> None:
         index.find("default", "alice", 1, 10)
     index.add_many([entry(5_000)], 600)
     assert index.last_lsn == 0
-    with pytest.raises(RefusedError, match="after a restart"):
-        index.asleep("default", "seed", ("", 0), 10)
+    for ask in (
+        lambda: index.find_at("default", "alice", 5_000),
+        lambda: index.find_about("default", "seed", "id"),
+        lambda: index.all_about("default", "seed", ["bid"], 2),
+        lambda: index.find_from("default", "alice", 1, 10),
+    ):
+        with pytest.raises(RefusedError, match="after a restart") as refused:
+            ask()
+        assert refused.value.reason is Reason.UNAVAILABLE
     index.close()
     again = open_index(tmp_path)
     assert again.last_lsn == 0

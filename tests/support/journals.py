@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 from crabnet.core.applied import Applied
@@ -48,6 +49,13 @@ class Journal:
         """The state hash, once all consequences are drawn."""
         return self.settle().replica.state_hash()
 
+    @property
+    def standing(self) -> tuple[str, int, frozenset[str]]:
+        """Where it stands: the state hash as it is, how many envelopes wait, and what is lacked."""
+        parking = self.replica.parking
+        lacking = frozenset(named.envelope_id for named, _ in parking.lacking())
+        return self.replica.state_hash(), len(parking), lacking
+
     def record(self, envelope: Envelope) -> Record:
         """What counts of the seed that an envelope is about."""
         return self.settle().replica.state.records.get(seed_id_of(envelope), EMPTY)
@@ -71,9 +79,9 @@ class Journal:
         return other
 
     def restored(self) -> Journal:
-        """Another one, from a checkpoint of the present state; the index of the journal is shared."""
+        """Another one, from a checkpoint of the present state and the index of the journal."""
         other = Journal(self.caps)
         restore(other.replica, list(Snapshot(self.replica).rows()))
-        other.replica.held = self.replica.held
+        other.replica.held = copy.deepcopy(self.replica.held)
         other.keep(other.replica.resume(NOW_S))
         return other

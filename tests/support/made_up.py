@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 from hypothesis import strategies as st
@@ -161,19 +162,22 @@ def histories(*, facts_max: int = 24, seeds_max: int = 2, forks: float = 0.0) ->
     return st.builds(history, number, st.integers(1, facts_max), st.just(seeds_max), st.just(forks))
 
 
-def interleaved(facts: list[Fact], random: Random) -> list[Fact]:
-    """The facts in another order in which each comes after what it rests on, and after its author's earlier ones."""
+def interleaved(facts: list[Fact], random: Random, heard: Iterable[str] = ()) -> list[Fact]:
+    """The facts in another order in which each comes after what it rests on, and after its author's earlier ones.
+
+    ``heard`` are envelopes that have come before.
+    """
     queues: dict[str, list[Fact]] = {}
     for fact in facts:
         queues.setdefault(fact.author, []).append(fact)
-    told: dict[str, None] = {"": None}
+    come = {"", *heard}
     order: list[Fact] = []
     while queues:
-        ready = [author for author, queue in queues.items() if queue[0].rests_on in told]
+        ready = [author for author, queue in queues.items() if queue[0].rests_on in come]
         author = random.choice(ready)
         fact = queues[author].pop(0)
         order.append(fact)
-        told[fact.envelope] = None
+        come.add(fact.envelope)
         if not queues[author]:
             del queues[author]
     return order

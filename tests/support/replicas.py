@@ -114,7 +114,11 @@ class CoreReplica:
         for seed_id in archived:
             if seed_id not in self.replica.state.erased:
                 self.replica.attic.bring_back((seed_id,))
-        seeds = {seed_id: naive_seed(record) for seed_id, record in self.replica.state.records.items()}
+        seeds = {
+            seed_id: naive_seed(record)
+            for seed_id, record in self.replica.state.records.items()
+            if record.seed is not None
+        }
         for seed_id in archived:
             self.replica.state.evict(seed_id)
         return NaiveState(heads, seeds)

@@ -17,7 +17,8 @@ from crabnet import limits
 from crabnet.core.applied import Applied, Change, Fork, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
-from crabnet.core.parking import Parking
+from crabnet.core.mending import JUDGING, Mending, ReplicaFailedError, is_containable
+from crabnet.core.parking import Parked, Parking
 from crabnet.core.rebuilding import Rebuilder
 from crabnet.core.records import (
     ArchiveRecord,
@@ -45,7 +46,7 @@ from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
-from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
     AdmissionPolicy,
@@ -100,6 +101,9 @@ class _Fold(NamedTuple):
         return self.event is not None and self.event.fact is not None
 
 
+_UNJUDGED: Final = refusal(Reason.INTERNAL, "an unexpected error of this node; see quarantine/ in its data dir")
+
+
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
@@ -122,6 +126,7 @@ class Replica:
         self.replayed_until_s = 0
         self.attic = Attic(self.state)
         self.knows: Callable[[str], bool] = _knows_everybody
+        self.mending = Mending()
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
         self._rebuilder = Rebuilder(self.feeds, MemoryHeld())
         self._settling: dict[str, int] = {}
@@ -163,51 +168,73 @@ class Replica:
         pays: Pays | None = None,
     ) -> list[Applied]:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
-        admitted = self.admission.admit(raw, now_s, wanted, muted)
+        admitted: Admitted | Refusal
+        try:
+            admitted = self.admission.admit(raw, now_s, wanted, muted)
+        except Exception as error:
+            if not is_containable(error):
+                raise
+            self.mending.fault(JUDGING, error, raw)
+            admitted = _UNJUDGED
         if isinstance(admitted, Refusal):
             return [refused_by(admitted)]
         meta = admitted.envelope.meta
         if admitted.kind not in FEED_KINDS and admitted.kind is not Kind.UNKNOWN:
             self.seen.add(meta.id, now_s)
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
-        if not admitted.envelope.signed:
-            return [self._unsigned(admitted, now_s, via)]
-        return self._into_feed(_Arrival(admitted, now_s, via, source), pays)
+        return self._take_in(_Arrival(admitted, now_s, via, source), pays)
 
-    def _into_feed(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
-        """Step 13 and on, for a signed envelope and then for those that waited for it."""
+    def _take_in(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
+        """Step 13 and on, for an envelope and then for those that waited for it."""
         applied: list[Applied] = []
         waiting = deque([arrival])
         while waiting:
             each = waiting.popleft()
-            try:
-                applied += self._signed(each, waiting, pays if each is arrival else None)
-            except CrabnetError as error:  # what is held cannot be read now: the envelope must come again
-                detail = f"it cannot be judged now: {error.message}"
-                meta = each.admitted.envelope.meta
-                applied.append(Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, meta, each.admitted))
+            applied += self._contained(each, waiting, pays if each is arrival else None)
         return applied
+
+    def _contained(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
+        """What becomes of one envelope. It is refused if the node has failed on it, or cannot judge it."""
+        admitted = arrival.admitted
+        envelope = admitted.envelope
+        if self.mending.refuses(envelope.raw):
+            return [refused_by(refusal(Reason.QUARANTINED, "the node has failed on it before", envelope.meta))]
+        crossings = self.mending.boundary.crossings
+        try:
+            if not envelope.signed:
+                return [self._unsigned(admitted, arrival.now_s, arrival.via)]
+            return self._signed(arrival, waiting, pays)
+        except Exception as error:
+            fatal = isinstance(error, DataDirDamagedError | ReplicaFailedError)
+            if fatal or self.mending.boundary.crossings != crossings:
+                raise
+            if isinstance(error, CrabnetError):  # what is held cannot be read now: the envelope must come again
+                detail = f"it cannot be judged now: {error.message}"
+                return [Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, envelope.meta, admitted)]
+            self.mending.fault(JUDGING, error, envelope.raw)
+            return [refused_by(refusal(Reason.INTERNAL, _UNJUDGED.detail, envelope.meta))]
 
     def _signed(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
         """Step 13: the place in the author's feed, and whether it may take it now."""
         admitted = arrival.admitted
         meta = admitted.envelope.meta
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
-        if place is Place.BEHIND and not self.parking.names(meta.id) and arrival.via is not Via.IMPORT:
+        if place is Place.BEHIND and arrival.via is not Via.IMPORT and not self._is_named(meta.id):
             detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
             return [Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)]
-        new = place is not Place.DUPLICATE and not self.parking.holds(meta.id)
+        waits = place is not Place.DUPLICATE and self._waits(meta.id)
+        new = place is not Place.DUPLICATE and not waits
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
             detail = "the author is over its budget"
             return [Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)]
         if place is Place.DUPLICATE:
             return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
-        if self.parking.holds(meta.id):
+        if waits:
             refused = refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
-            return [msgspec.structs.replace(refused, lacks=self.parking.lacks(meta.id))]
+            return [msgspec.structs.replace(refused, lacks=self._lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
-        rival = None if place is Place.BEHIND else self.parking.rival(meta.from_, meta.seq, meta.id)
+        rival = None if place is Place.BEHIND else self._rival(meta)
         if rival is not None:
             return self._forked([arrival, _parked_arrival(rival.admitted, arrival, rival.source)], waiting)
         if place is Place.GAP or place is Place.BROKEN_CHAIN:
@@ -217,13 +244,53 @@ class Replica:
     def _park(self, arrival: _Arrival, reason: Reason, lacks: Named | None = None) -> Applied:
         meta = arrival.admitted.envelope.meta
         known = self.knows(meta.from_)
-        if not self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks):
-            reason = Reason.PARKING_FULL
+        parked = False
+        with self.mending.soft:
+            parked = self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks)
         detail = f"seq {meta.seq}, the feed is held up to {self.feeds.get(meta.from_).head_seq}"
         if lacks is not None:
             detail = f"it rests on envelope {lacks.envelope_id} about seed {lacks.seed_id}, which is not held"
-        parked = reason is not Reason.PARKING_FULL
+        reason = reason if parked else Reason.PARKING_FULL
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=parked, lacks=lacks)
+
+    def _waits(self, envelope_id: str) -> bool:
+        with self.mending.soft:
+            return self.parking.holds(envelope_id)
+        return False
+
+    def _lacks(self, envelope_id: str) -> Named | None:
+        """What an envelope that waits rests on, if it waits for that."""
+        with self.mending.soft:
+            return self.parking.lacks(envelope_id)
+        return None
+
+    def _is_named(self, envelope_id: str) -> bool:
+        """True if something that waits rests on this envelope."""
+        with self.mending.soft:
+            return self.parking.names(envelope_id)
+        return False
+
+    def _rival(self, meta: EnvelopeMeta) -> Parked | None:
+        with self.mending.soft:
+            return self.parking.rival(meta.from_, meta.seq, meta.id)
+        return None
+
+    def _freed_by(self, meta: EnvelopeMeta, *, behind: bool) -> list[Parked]:
+        """What waits no more, now that an envelope is held."""
+        freed: list[Parked] = []
+        with self.mending.soft:
+            freed += self.parking.take_lacking(meta.id)
+            if not behind:
+                freed += self.parking.take_next(meta.from_, meta.seq + 1)
+        return freed
+
+    def _named_behind(self, evidence: list[_Arrival], author: str, seq: int) -> list[_Arrival]:
+        """What others rest on, of what has come or waited behind the end of its feed; the rest waits no more."""
+        behind: list[_Arrival] = []
+        with self.mending.soft:
+            for parked in self.parking.take_behind(author, seq):
+                behind.append(_parked_arrival(parked.admitted, evidence[0], parked.source))
+        return [each for each in (*evidence, *behind) if self._is_named(each.admitted.envelope.meta.id)]
 
     def _forked(self, evidence: list[_Arrival], waiting: deque[_Arrival]) -> list[Applied]:
         """The first of ``evidence`` and another envelope, the second or the one that is held, are for one place."""
@@ -232,8 +299,9 @@ class Replica:
         other = self.feeds.id_at(author, seq) or ""
         if len(evidence) > 1:
             other = evidence[1].admitted.envelope.meta.id
-        self.feeds.end(author, seq)
-        head_id = self.feeds.get(author).head_id if self.feeds.get(author).head_seq == seq - 1 else ""
+        head_id = self.feeds.last_before(author, seq)
+        self.mending.boundary.cross(evidence[0].admitted.envelope.raw)
+        self.feeds.end_at(author, seq, head_id)
         self._settling[author] = seq
         applied = []
         for at, each in enumerate(evidence):
@@ -253,11 +321,7 @@ class Replica:
                     quiet=at > 0,
                 )
             )
-        behind = [
-            _parked_arrival(parked.admitted, evidence[0], parked.source)
-            for parked in self.parking.take_behind(author, seq)
-        ]
-        waiting.extend(each for each in (*evidence, *behind) if self.parking.names(each.admitted.envelope.meta.id))
+        waiting.extend(self._named_behind(evidence, author, seq))
         return applied
 
     def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
@@ -274,23 +338,17 @@ class Replica:
         waiting: deque[_Arrival] = deque()
         applied = self._forked(arrivals, waiting)
         while waiting:
-            applied += self._into_feed(waiting.popleft())
+            applied += self._take_in(waiting.popleft())
         return applied
 
     def _accept(self, arrival: _Arrival, waiting: deque[_Arrival], *, behind: bool) -> list[Applied]:
         """Steps 14 and 15 for an envelope that takes its place, or that others rest on: role and lifecycle."""
         admitted = arrival.admitted
         envelope = admitted.envelope
-        fact: Fact | None = None
         parent: Fact | None = None
-        decision: Decision | None = None
-        if admitted.kind is Kind.UNKNOWN:
-            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {envelope.meta.kind}")
-        else:
-            try:
-                fact = fact_of(envelope, admitted.kind)
-            except PayloadRefusedError as error:
-                decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        fact, decision = _stated(admitted)
+        if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
+            return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
             parent = self._find(fact.seed_id, fact.rests_on)
             if parent is None:
@@ -314,9 +372,7 @@ class Replica:
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
         if fold is not None:
             applied += self._refolded(fold, arrival.now_s)
-        freed = self.parking.take_lacking(meta.id)
-        if not behind:
-            freed += self.parking.take_next(meta.from_, meta.seq + 1)
+        freed = self._freed_by(meta, behind=behind)
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
@@ -338,19 +394,12 @@ class Replica:
         rows = self.held.about(fact.seed_id, bids=False) if end else []
         return any(row.author == fact.author and row.seq >= end for row in rows)
 
-    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
+    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold]:
         """What becomes of a fact that needs a fold, and of its seed."""
         fold = self._fold(fact.seed_id, fact)
         if fold.counts:
             return Decision(Outcome.ACCEPTED, None), fold
-        try:
-            decision = self._idle_if_excessive(fact, Decision(Outcome.IGNORED, Reason.WRONG_STATE))
-        except CrabnetError:
-            self._put_back(fact.seed_id, fold.thawed)
-            raise
-        if decision.idle:
-            self._put_back(fact.seed_id, fold.thawed)
-        return decision, None if decision.idle else fold
+        return Decision(Outcome.IGNORED, Reason.WRONG_STATE), fold
 
     def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
         """A fact that is held about a seed, whether or not it counts."""
@@ -368,7 +417,7 @@ class Replica:
             thawed = self.attic.bring_back((seed_id,))
         try:
             decision = self._decide(fact, parent, now_s, pins=pins)
-        except CrabnetError:
+        except BaseException:
             self._put_back(seed_id, thawed)
             raise
         if thawed and not decision.events:
@@ -379,16 +428,13 @@ class Replica:
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
         open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
         observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
-        if pins:
-            decision = refused_alone(self.state.caps, observed) or Decision(Outcome.ACCEPTED, None)
-        else:
-            decision = decide(self.state, observed, now_s)
-        return decision if pins or decision.events else self._idle_if_excessive(fact, decision)
-
-    def _idle_if_excessive(self, fact: Fact, decision: Decision) -> Decision:
-        if decision.idle or not fact.signed or not self._is_excessive(fact):
+        decision = refused_alone(self.state.caps, observed) if pins else decide(self.state, observed, now_s)
+        if decision is not None and decision.idle:
             return decision
-        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+        if fact.signed and self._is_excessive(fact, parent):
+            detail = "its author has said too much about the seed"
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail, idle=True)
+        return decision or Decision(Outcome.ACCEPTED, None)
 
     def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
         """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
@@ -408,30 +454,48 @@ class Replica:
         if thawed:
             self.state.evict(seed_id)
 
-    def _is_excessive(self, fact: Fact) -> bool:
-        """True if its author has said so much about the seed that what does not count at once never will."""
-        if fact.kind in {FactKind.SEED, FactKind.BID}:
+    def _is_excessive(self, fact: Fact, parent: Fact | None) -> bool:
+        """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
+        if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
+        kinds, most = _cap_of(fact.kind)
+        if fact.seq - self._first_said(fact, parent) <= most:
+            return False  # there is no room for so much between, and the index need not be asked
         rows = self.held.about(fact.seed_id, bids=False)
-        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
-        if fact.kind in STEPS:
-            return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
-        return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
+        same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
+        return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
+
+    def _first_said(self, fact: Fact, parent: Fact) -> int:
+        """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
+        step in the chain; 0 if that is not in memory.
+        """
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        step: Fact | None = parent
+        while step is not None:
+            if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
+                return step.seq
+            step = record.find(step.rests_on) if step.rests_on else None
+        return 0
 
     def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
         """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
 
-        Raises CrabnetError when what is held cannot be read; nothing is lost by that.
+        Raises CrabnetError when what is held cannot be read, and whatever a fold raises; nothing is lost by that.
         """
+        boundary = self.mending.boundary
         applied: list[Applied] = []
         for author in list(self._settling):
             feed = self.feeds.get(author)
+            crossings = boundary.crossings
             try:
                 seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
                 for seed_id, seq in seeds.items():
                     self._settling[author] = seq
+                    crossings = boundary.crossings
                     applied += self._resettle(author, seed_id, now_s)
-            except CrabnetError:  # what is held cannot be read now: others go on
+            except Exception:  # mostly, what is held cannot be read now: others go on
+                if boundary.crossings != crossings:
+                    raise
                 self._settling[author] = self._settling.pop(author)
                 if not applied:
                     raise
@@ -440,6 +504,7 @@ class Replica:
                 self._settling[author] = last
                 return applied
             del self._settling[author]
+            boundary.cross()
             self.feeds.settle(author, feed.end)
             record = encode_record(SettledRecord(now_s, author, feed.end))
             applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
@@ -477,10 +542,23 @@ class Replica:
         return applied
 
     def resume(self, now_s: int) -> list[Applied]:
-        """To be called once after the replica was loaded: what was not all journalled is taken up again."""
+        """To be called once after the replica was loaded: what was not all journalled is taken up again.
+
+        Raises CrabnetError when what is held cannot be read. A seed whose fold fails otherwise stays as it is.
+        """
         self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
         unfolded, self._unfolded = self._unfolded, {}
-        return [applied for seed_id in unfolded for applied in self._refolded(self._fold(seed_id, torn=True), now_s)]
+        applied: list[Applied] = []
+        for seed_id in unfolded:
+            try:
+                fold = self._fold(seed_id, torn=True)
+            except CrabnetError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one seed is no reason not to start
+                self.mending.fault(JUDGING, error, b"")
+            else:
+                applied += self._refolded(fold, now_s)
+        return applied
 
     def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
         record = self.state.records.get(seed_id, EMPTY)
@@ -496,7 +574,7 @@ class Replica:
         thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
         try:
             event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
-        except CrabnetError:
+        except BaseException:
             self._put_back(seed_id, thawed)
             raise
         if event is None:
@@ -508,6 +586,7 @@ class Replica:
         seed_id, event, thawed = fold
         if event is None:
             return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
+        self.mending.boundary.cross()
         before = self._progress_of((event,))
         apply(self.state, event)
         rows = event_rows(event)
@@ -525,6 +604,7 @@ class Replica:
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
+        self.mending.boundary.cross()
         self.attic.put_away(segment, seed_ids)
         return encode_record(ArchiveRecord(segment, now_s, seed_ids))
 
@@ -555,6 +635,7 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
+        self.mending.boundary.cross()
         before = self._progress_of(decision.events)
         for event in decision.events:
             apply(self.state, event)
@@ -609,6 +690,10 @@ class Replica:
         if decision.outcome is not Outcome.ACCEPTED:
             raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
+        if self._is_excessive(fact, record.find(fact.rests_on)):
+            raise RefusedError(
+                f"seed {fact.seed_id} has all the steps that one author may take", Reason.TOO_MANY_OWN_STEPS
+            )
         envelope_kind, payload = payload_of(body, record.definition, record.progress)
         envelope = seal(
             signer,
@@ -648,6 +733,7 @@ class Replica:
         behind: bool = False,
         pins: bool = False,
     ) -> Applied:
+        self.mending.boundary.cross(envelope.raw)
         meta = envelope.meta
         before = self._progress_of(decision.events)
         for event in decision.events:
@@ -763,6 +849,15 @@ _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
 _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
 
 
+def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
+    """The kinds that count together towards a cap, and the cap: for steps on a seed, for others on one envelope."""
+    if kind in STEPS:
+        return STEPS, limits.STEPS_PER_AUTHOR_PER_SEED_MAX
+    if kind is FactKind.STARTED:
+        return frozenset({kind}), limits.STARTS_PER_AUTHOR_PER_STEP_MAX
+    return frozenset({kind}), limits.RESULTS_PER_AUTHOR_PER_STEP_MAX
+
+
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
         return Role.NOTHING
@@ -773,6 +868,17 @@ def _role(fact: Fact | None, decision: Decision) -> Role:
 
 def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
     return record.seed is None or record.seed.author == fact.author
+
+
+def _stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
+    """The fact that an envelope states, or what is decided about one that states none."""
+    if admitted.kind is Kind.UNKNOWN:
+        detail = f"kind {admitted.envelope.meta.kind}"
+        return None, Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=detail)
+    try:
+        return fact_of(admitted.envelope, admitted.kind), None
+    except PayloadRefusedError as error:
+        return None, Decision(Outcome.REJECTED, error.reason, detail=error.detail)
 
 
 def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from crabnet.core.applied import combined_hash
-from crabnet.core.records import SegmentRow
+from crabnet.core.records import SegmentRow, other_version
 from crabnet.core.replica import Replica
 from crabnet.core.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.lifecycle import Record
@@ -187,7 +187,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
             else:
                 totals = row
     except (msgspec.MsgspecError, KeyError) as error:
-        raise DataDirDamagedError(f"state.json holds a row that this version cannot read: {error}") from error
+        raise other_version("state.json holds", error) from error
     if totals is None:
         raise DataDirDamagedError("state.json lacks its row of totals")
     if totals.namespace != replica.namespace:

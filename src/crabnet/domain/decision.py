@@ -14,7 +14,11 @@ from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
+_TOO_LATE: Final = frozenset({Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM, Reason.LIMIT_EXCEEDED})
+"""Why honest work and bids may be void: their authors did not know better."""
 _WORK: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
+_TOO_EARLY: Final = frozenset({Reason.UNKNOWN_BID, Reason.UNKNOWN_RESULT, Reason.WRONG_STATE})
+"""Why an unsigned fact is refused that has overtaken what it rests on: it belongs to no feed that orders it."""
 
 
 def decide(state: State, command: Command, now_s: int) -> Decision:
@@ -34,7 +38,7 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
             return _decide_seed(state.caps, before, command)
         case FactKind.BID:
             return _decide_bid(state.caps, before, command)
-    if before.find(fact.ref) is not None:
+    if _is_known(before, fact):
         return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     reason = judge(before, fact)
     if reason is not None:
@@ -98,10 +102,10 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     refused = _too_many_bids(caps, fact, own)
     if refused is not None:
         return refused
+    if _is_known(before, fact):
+        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     if before.progress.status in FINAL:
         return _void(fact, before, Reason.WRONG_STATE)
-    if any(bid.ref == fact.ref for bid in before.bids):
-        return Decision(Outcome.IGNORED, Reason.DUPLICATE)
     decision = _counts(before, fact)
     event = decision.events[0]
     if event.decided is not None and not _is_chosen(fact, event.decided[1]):
@@ -109,15 +113,22 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
     return decision
 
 
+def _is_known(record: Record, fact: Fact) -> bool:
+    """True if the fact, or another without an envelope that has its id, counts already."""
+    if fact.envelope:
+        return record.find(fact.envelope) is not None
+    return any(known.ref == fact.ref for known in record.facts())
+
+
 def _counts(before: Record, fact: Fact) -> Decision:
     record = after(before, fact)
-    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, (), (before, record))
+    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, decided=(before, record))
     return Decision(Outcome.ACCEPTED, None, (event,))
 
 
 def _void(fact: Fact, record: Record, reason: Reason, *, idle: bool = False) -> Decision:
-    late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in {Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM}
-    unknown = reason is Reason.UNKNOWN_SEED
+    late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in _TOO_LATE
+    unknown = reason is Reason.UNKNOWN_SEED or (not fact.signed and reason in _TOO_EARLY)
     detail = _why(fact, reason, record.progress.status)
     return Decision(Outcome.IGNORED if late or unknown else Outcome.REJECTED, reason, detail=detail, idle=idle)
 

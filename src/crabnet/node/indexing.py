@@ -14,6 +14,7 @@ from crabnet.core.effects import Serve
 from crabnet.core.held import HeldRow, Role
 from crabnet.core.records import envelopes_of_frame
 from crabnet.domain.model import FactKind
+from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
@@ -136,8 +137,8 @@ class History:
             fresh = self._fresh.places.get((author, seq))
         if fresh is not None:
             return fresh
-        entries = self._index.find(self._namespace, author, seq, 1)
-        return entries[0].envelope_id if entries and entries[0].seq == seq else None
+        entry = self._index.find_at(self._namespace, author, seq)
+        return None if entry is None else entry.envelope_id
 
     def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
         """See ``Held``."""
@@ -148,8 +149,11 @@ class History:
         entry = self._index.find_about(self._namespace, seed_id, envelope_id)
         if entry is None:
             return None
-        with self._reading:
-            return _row_of(entry), self._frame(entry.position)[entry.record_no]
+        try:
+            with self._reading:
+                return _row_of(entry), self._frame(entry.position)[entry.record_no]
+        except DataDirDamagedError as error:
+            raise RefusedError(f"envelope {envelope_id} cannot be read: {error.message}", Reason.UNAVAILABLE) from error
 
     def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
         """See ``Held``."""
@@ -161,10 +165,12 @@ class History:
 
     def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """See ``Held``."""
-        found = {(entry.seq, entry.about) for entry in self._index.find_from(self._namespace, author, seq, limit)}
+        entries = self._index.find_from(self._namespace, author, seq, limit)
+        found = {entry.envelope_id: (entry.seq, entry.about) for entry in entries}
         with self._lock:
-            found.update((row.seq, row.seed_id) for row in self._fresh.of(author, seq) if row.role)
-        return sorted(found)[:limit]
+            fresh = self._fresh.of(author, seq)
+        found.update((row.envelope_id, (row.seq, row.seed_id)) for row in fresh if row.role)
+        return sorted(found.values())[:limit]
 
     async def run(self) -> None:
         """Flush a few times a second until cancelled."""

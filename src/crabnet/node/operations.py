@@ -90,6 +90,7 @@ class _Watch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class _Import(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     envelopes: list[bytes] = []
     facts: list[UnsignedFact] = []
+    proofs: list[bytes] = []
 
 
 class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -200,17 +201,20 @@ async def _state_point(node: Node) -> tuple[str, int]:
 
 
 async def _vector(node: Node, _: _NoParams) -> JsonObject:
-    heads: dict[str, tuple[int, str]] = {}
+    vector: JsonObject = {}
     lsns: list[int] = []
-    await node.committer.boundary(
-        lambda: heads.update(node.core.replica.feeds.heads()), lambda: lsns.append(node.ledger.last_lsn)
-    )
-    vector: JsonObject = {author: [seq, envelope_id] for author, (seq, envelope_id) in heads.items() if seq}
+
+    def read() -> None:
+        for feed in node.core.replica.feeds.all():
+            if feed.head_seq or feed.end:
+                vector[feed.author] = [feed.head_seq, feed.head_id, *([feed.end] if feed.end else [])]
+
+    await node.committer.boundary(read, lambda: lsns.append(node.ledger.last_lsn))
     return {"namespace": node.settings.namespace, "node_id": node.node_id, "lsn": lsns[0], "heads": vector}
 
 
 async def _import(node: Node, params: _Import) -> JsonObject:
-    return await import_entries(node, params.envelopes, params.facts)
+    return await import_entries(node, params.envelopes, params.facts, params.proofs)
 
 
 def sandbox_view(report: SandboxReport | None) -> JsonObject:

@@ -22,6 +22,7 @@ from crabnet.core.records import (
     envelope_of,
     held_row,
     is_frame_of_records,
+    other_version,
     stated_by,
 )
 from crabnet.core.snapshot import restore
@@ -220,7 +221,7 @@ def _restore(core: Core, ledger: Ledger) -> int:
                 core.replica.replay(record)
             replayed += 1
     except msgspec.MsgspecError as error:
-        raise DataDirDamagedError(f"the journal holds what this version cannot read: {error}") from error
+        raise other_version("the journal holds", error) from error
     finally:
         gc.enable()
     gc.freeze()

@@ -124,7 +124,11 @@ def seed_details(
     begin = 0 if after is None else _place_behind(record.bids, after)
     page = record.bids[begin : begin + limit]
     return {
-        "seed": {**seed_view(record, now_s), "equivocator": _by_equivocator(record, is_equivocator)},
+        "seed": {
+            **seed_view(record, now_s),
+            "envelope_id": None if record.seed is None else record.seed.envelope or None,
+            "equivocator": _by_equivocator(record, is_equivocator),
+        },
         "claims": _bodies(record, Claim),
         "runs": _bodies(record, Run),
         "results": _bodies(record, TaskResult),
@@ -149,6 +153,7 @@ def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivoca
     return [
         {
             **body_view(bid.body),
+            "envelope_id": bid.envelope or None,
             "counts": bid.key in counting,
             "claimed": bid.ref in claimed,
             "equivocator": is_equivocator(bid.author),

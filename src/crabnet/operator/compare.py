@@ -18,9 +18,9 @@ from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import leaf
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX
-from crabnet.operator.archived import archived_seeds
+from crabnet.operator.archived import archived_only
 from crabnet.operator.envelopes import any_age_policy
-from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
+from crabnet.operator.exchange import VectorEntry, check_export, looks_like_baseline, read_entries
 from crabnet.operator.namespace import namespace_of
 from crabnet.operator.paths import input_file
 from crabnet.protocol.baseline_state import parse_baseline_state
@@ -53,17 +53,17 @@ class Side:
     name: str
     namespace: str
     state_hash: str
-    heads: dict[str, tuple[int, str]]
+    heads: dict[str, VectorEntry]
     seeds: dict[str, SeedState]
     partial: bool
 
 
 class FeedDifference(Struct, frozen=True):
-    """A feed that is held differently: [seq, id] on each side, null where it is not held."""
+    """A feed that is held differently: [seq, id, end] on each side, null where it is not held."""
 
     node_id: str
-    a: tuple[int, str] | None
-    b: tuple[int, str] | None
+    a: VectorEntry | None
+    b: VectorEntry | None
 
 
 class SeedDifference(Struct, frozen=True):
@@ -132,12 +132,15 @@ def describe_difference(difference: Difference, a: str, b: str) -> Iterator[str]
         yield f"seed {seed.seed_id}: {_seed(a, seed.a)}, {_seed(b, seed.b)}"
 
 
-def _head(name: str, head: tuple[int, str] | None) -> str:
-    return f"{name} has nothing" if head is None else f"{name} has {head[0]} ({head[1][:16]}…)"
+def _head(name: str, head: VectorEntry | None) -> str:
+    if head is None:
+        return f"{name} has nothing"
+    held = f"{name} has {head.seq} ({head.id[:16]}…)" if head.seq else f"{name} has nothing of it that stands"
+    return f"{held} and knows that it ends before {head.end}" if head.end else held
 
 
 def _distance(feed: FeedDifference) -> str:
-    if feed.a is not None and feed.b is not None and feed.a[0] == feed.b[0]:
+    if feed.a is not None and feed.b is not None and feed.a.seq == feed.b.seq and feed.a.id != feed.b.id:
         return ": forked"
     return ""
 
@@ -167,7 +170,12 @@ def _side(name: str, replica: Replica, *, partial: bool = False) -> Side:
         for seed_id, record in replica.state.records.items()
         if record.seed is not None
     }
-    return Side(name, replica.namespace, replica.state_hash(), replica.feeds.heads(), seeds, partial)
+    heads = {
+        feed.author: VectorEntry(feed.head_seq, feed.head_id, feed.end)
+        for feed in replica.feeds.all()
+        if feed.head_seq or feed.end
+    }
+    return Side(name, replica.namespace, replica.state_hash(), heads, seeds, partial)
 
 
 def _scratch(namespace: str) -> Replica:
@@ -191,10 +199,7 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
         for record in decode_frame(frame.payload):
             replica.replay(record)
     side = _side(name, replica)
-    in_memory, erased = replica.state.records, replica.state.erased
-    for seed_id, seed in archived_seeds(
-        files, path, replica.attic.segments, lambda key: key in in_memory or key in erased
-    ):
+    for seed_id, seed in archived_only(files, path, replica):
         side.seeds[seed_id] = _seed_state(seed_id, seed)
     return side
 
@@ -210,8 +215,7 @@ def _load_export(files: Files, name: str, path: Path) -> Side:
     header = export.header
     replica = _scratch(header.namespace)
     if not header.is_full:
-        heads = {author: (entry.seq, entry.id) for author, entry in header.heads.items()}
-        return Side(name, header.namespace, "", heads, {}, partial=True)
+        return Side(name, header.namespace, "", header.heads, {}, partial=True)
     for raw in read_entries(files, export):
         replica.receive(raw, header.created_at, via=Via.IMPORT)
         replica.settle_all(header.created_at)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -36,10 +36,18 @@ _SNIFF_BYTES: Final = 64
 
 
 class VectorEntry(Struct, frozen=True, array_like=True):
-    """How far a feed is held: the last ``seq`` and the id of the envelope there."""
+    """How far a feed is held: the last ``seq`` and the id of the envelope there; 0 and "" if nothing of it stands.
 
-    seq: Annotated[int, Meta(ge=1, le=limits.INTEGER_MAX)]
-    id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    ``end`` is the place before which it ends, 0 if it goes on.
+    """
+
+    seq: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)]
+    id: Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
+    end: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)] = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.seq) is not bool(self.id) or not (self.seq or self.end) or 0 < self.end <= self.seq:
+            raise ValueError("a head has a seq and an id, and its feed ends behind it")
 
 
 Vector = dict[NodeId, VectorEntry]
@@ -90,7 +98,7 @@ class ExportFile:
 
 
 def parse_vector(text: str | bytes) -> Vector:
-    """A version vector from the output of ``state vector --json`` or as ``{"<node id>": [seq, "<id>"]}``.
+    """A version vector from the output of ``state vector --json`` or as ``{"<node id>": [seq, "<id>", end]}``.
 
     Raises UsageError.
     """
@@ -111,11 +119,6 @@ def read_vector(files: Files, path: Path) -> Vector:
     if content is None:
         raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
     return parse_vector(content)
-
-
-def vector_json(vector: Mapping[str, VectorEntry]) -> dict[str, list[int | str]]:
-    """A vector as it is written."""
-    return {author: [entry.seq, entry.id] for author, entry in vector.items()}
 
 
 def encode_header(header: ExportHeader) -> bytes:

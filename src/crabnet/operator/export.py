@@ -140,6 +140,11 @@ class _Selection:
         return count, tuple(sorted(broken))
 
 
+def _is_ahead(base: VectorEntry, ours: VectorEntry) -> bool:
+    """True if the receiver holds more of a feed than we, and goes on doing so when it has taken the export in."""
+    return base.seq > ours.seq and not 0 < ours.end <= base.seq
+
+
 def export_state(
     files: Files,
     data_dir: Path,
@@ -165,7 +170,7 @@ def export_state(
     count, incomplete = selection.incomplete()
     legacy = sum(1 for _ in selection.unsigned())
     heads = {author: head for author, head in source.heads.items() if author not in incomplete}
-    ahead = {author: entry for author, entry in base.items() if author not in heads or heads[author].seq < entry.seq}
+    ahead = {author: entry for author, entry in base.items() if author not in heads or _is_ahead(entry, heads[author])}
     header = ExportHeader(
         namespace=source.namespace,
         node_id=source.node_id,

@@ -47,7 +47,7 @@ from crabnet.storage.survey import Survey, verify
 WAITING: Final = ".waiting"
 _PENDING: Final = re.compile(r"entries-\d+\.ndjson(?:\.\d+)?(?:\.waiting)?")
 """What a repair has taken out of damaged files, in damaged/: not yet given to the node, or waiting for earlier ones."""
-_DIRECTORIES: Final = ("journal", "history", "archive", "damaged")
+_DIRECTORIES: Final = ("journal", "history", "archive", "damaged", "quarantine")
 _FILES: Final = (
     *("state.json", "state.json.bak", "sealed", "reserve", "origin", "feed-risk", "repaired", "identity.key"),
     *("events.lock", "index.sqlite", "archive.sqlite", "archive.sqlite.sum"),
@@ -238,6 +238,8 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
         report.opens = False
         text = error.message if isinstance(error, CrabnetError) else str(error)
         report.obstacle = f"{settings.data_dir}: {text}"
+        if isinstance(error, CrabnetError):
+            report.obstacle_reason = error.reason
         report.repair = ""
         return False
     report.seeds_kept = len(replica.state.records) + sum(replica.state.archived.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,8 @@ from crabnet.limits import CHECKPOINT_HEADER_BYTES_MAX
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks
 
 _LSN: Final = re.compile(rb'"lsn":(\d{1,18}),')
-_KEY: Final = re.compile(rb'\["(seed|feed)","([^"\\]{1,128})"')
-_UNKNOWN: Final = re.compile(rb'\["(seen|totals)",')
+_KEY: Final = re.compile(rb'\["(seed|feed|open)","([^"\\]{1,128})"')
+_UNKNOWN: Final = re.compile(rb'\["(seen|totals|more)",')
 
 
 def header_lsn(files: Files, path: Path) -> int | None:
@@ -31,11 +32,11 @@ def differing_row(files: Files, path: Path, replica: Replica) -> tuple[int, str]
 
     The rows of the window of seen messages are not compared: an audit does not keep that. Raises StorageFailedError.
     """
-    expected = {}
+    expected: defaultdict[bytes, deque[bytes]] = defaultdict(deque)
     for row in Snapshot(replica).rows():
         match = _KEY.match(row)
         if match is not None:
-            expected[match[0]] = row
+            expected[match[0]].append(row)
     for offset, line in _rows(files, path):
         row = line.removesuffix(b",")
         match = _KEY.match(row)
@@ -44,9 +45,10 @@ def differing_row(files: Files, path: Path, replica: Replica) -> tuple[int, str]
                 continue
             return offset, "this row was never written so"
         name = f"{match[1].decode()} {match[2].decode(errors='backslashreplace')}"
-        if match[0] not in expected:
+        parts = expected.get(match[0])
+        if not parts:
             return offset, f"the journal knows no {name}"
-        if row != expected[match[0]]:
+        if row != parts.popleft():
             return offset, f"the row of {name} is not what the journal gives"
     return None
 

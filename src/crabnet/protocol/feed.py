@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct, field
 
 from crabnet.domain.accumulator import Accumulator
+from crabnet.errors import Reason, RefusedError
 
 FEED_WINDOW_ENTRIES: Final = 256
 """Ids in memory of the last entries of each feed. What is older is looked up: the window decides nothing."""
@@ -97,7 +98,8 @@ class Feeds:
         if feed.end and seq >= feed.end:
             return Place.BEHIND
         if seq <= feed.head_seq:
-            return Place.DUPLICATE if self.id_at(author, seq) == envelope_id else Place.FORK
+            held = self.id_at(author, seq)  # None if it is lost here: then nothing is known that makes a fork of this
+            return Place.DUPLICATE if held is None or held == envelope_id else Place.FORK
         if seq > feed.head_seq + 1:
             return Place.GAP
         return Place.NEXT if prev == feed.head_id else Place.BROKEN_CHAIN
@@ -124,12 +126,24 @@ class Feeds:
         feed.head_id = envelope_id
 
     def end(self, author: str, seq: int) -> bool:
-        """The feed is forked at ``seq``, so it ends before. False if that is no news. Raises what the lookup raises."""
+        """The feed is forked at ``seq``, so it ends before. False if that is no news.
+
+        Raises what ``last_before`` raises.
+        """
         if 0 < self.get(author).end <= seq:
             return False
-        head_id = self.id_at(author, seq - 1) or ""
-        self.end_at(author, seq, head_id)
+        self.end_at(author, seq, self.last_before(author, seq))
         return True
+
+    def last_before(self, author: str, seq: int) -> str:
+        """The id of the entry before a place, "" if the feed is not held up to there.
+
+        Raises what the lookup raises, and RefusedError if that id is lost here.
+        """
+        entry_id = self.id_at(author, seq - 1)
+        if entry_id is None and 1 < seq <= self.get(author).head_seq + 1:
+            raise RefusedError(f"the id of seq {seq - 1} of the feed of {author} is lost here", Reason.UNAVAILABLE)
+        return entry_id or ""
 
     def end_at(self, author: str, seq: int, head_id: str) -> None:
         """The same, with the id of the last entry that stands; "" if the feed is not held up to there."""

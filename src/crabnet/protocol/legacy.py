@@ -6,6 +6,7 @@ accept them agree on signed seeds but not necessarily on unsigned ones.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 
@@ -18,6 +19,7 @@ from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.identity import looks_self_certifying
 from crabnet.protocol.payloads import BODIES, PayloadRefusedError, SettledSeed, settlement_fact, speaker, stated
 
+_ENVELOPE_ID = re.compile("[0-9a-f]{64}")
 _AWAITING = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
 
 
@@ -50,11 +52,13 @@ def check_unsigned(author: str, object_id: str) -> None:
         raise PayloadRefusedError(Reason.UNAUTHORISED, f"an unsigned envelope cannot speak for {author}")
     if _reserved(object_id):
         raise PayloadRefusedError(
-            Reason.WRONG_ID, f"{object_id} has the form of ids that only a signed envelope creates"
+            Reason.WRONG_ID, f"{object_id} has the form of ids that only signed envelopes have or create"
         )
 
 
 def _reserved(object_id: str) -> bool:
+    if _ENVELOPE_ID.fullmatch(object_id):
+        return True
     try:
         return uuid.UUID(object_id).version == 5
     except ValueError:

@@ -121,6 +121,12 @@ class FeedIndex:
         where = "f.namespace = ? AND f.author = ? AND e.seq >= ? ORDER BY e.seq, e.envelope_id LIMIT ?"
         return self._select(namespace, where, (namespace, author, seq_from, _bounded(limit)))
 
+    def find_at(self, namespace: str, author: str, seq: int) -> FeedEntry | None:
+        """The entry of a feed at a place, that with the lowest id. Raises ``RefusedError`` after damage, too."""
+        self._demand_whole()
+        found = self.find(namespace, author, seq, 1)
+        return found[0] if found and found[0].seq == seq else None
+
     def find_about(self, namespace: str, about: str, envelope_id: str) -> FeedEntry | None:
         """The envelope about something with this id. Raises ``RefusedError`` after damage, too."""
         self._demand_whole()
