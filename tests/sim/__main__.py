@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.sim.liars import KINDS
+from tests.sim.plan import draw
 from tests.sim.replay import replay
 from tests.sim.report import report
-from tests.sim.scenario import Outcome, draw, simulate
+from tests.sim.scenario import Outcome, simulate
 
 
 class Task(NamedTuple):

@@ -92,15 +92,18 @@ class Parker(Adversary):
 
 
 class Cycler(Adversary):
-    """Closes one seed and opens the next, again and again."""
+    """Opens seeds and closes them again, by tides of many and few open ones."""
 
     def __init__(self, world: World, name: str, *, budget: int) -> None:
         super().__init__(world, name, budget=budget)
         self._open: deque[Envelope] = deque()
+        self._closing = 0.1
 
     def harm(self) -> None:
+        if not self._open or self.rng.random() < 0.02:
+            self._closing = self.rng.choice([0.1, 0.5, 0.9])
         for _ in range(3):
-            if self._open and self.rng.random() < 0.5:
+            if self._open and self.rng.random() < self._closing:
                 self.tell(self.author.settle(self._open.popleft(), "Expired", self.now_s).raw, self.some())
             else:
                 self._open.append(self.author.publish(self.now_s))

@@ -47,7 +47,7 @@ class Equivocator(Adversary):
 
 
 class Descender(Adversary):
-    """Publishes and bids for a while, then forks its feed ever further back, each fork told to some."""
+    """Publishes and bids for a while, then forks its feed ever further back, at several places at once."""
 
     forks = True
 
@@ -63,7 +63,7 @@ class Descender(Adversary):
             return
         if not self._length:
             self.author = self.voice("descender")
-            self._feed, self._length = [], self.rng.choice([3, 20, 80, 199])
+            self._feed, self._length = [], self.rng.choice([3, 10, 20, 80, 199])
         for _ in range(4):
             self._feed.append(self._say(self.author))
             self.tell(self._feed[-1].raw, self.some() if self.rng.random() < 0.1 else None)
@@ -77,12 +77,16 @@ class Descender(Adversary):
         return voice.publish(self.now_s)
 
     def _fork(self) -> None:
-        other = self.author.twin()
-        other.nonce += 1_000 * self._place
-        other.rewind(self._feed[self._place - 1])
-        self.tell(other.publish(self.now_s, title=f"fork at {self._place}").raw, self.some())
-        self._place -= self.rng.choice([1, 1, 1, 1, 10])
-        if self._place <= 0 or self.rng.random() < 0.01:
+        victims = self.victims()
+        self.rng.shuffle(victims)
+        places = list(range(self._place, max(0, self._place - self.rng.randint(1, 3)), -1))
+        for at, place in enumerate(places):
+            other = self.author.twin()
+            other.nonce += 1_000 * place
+            other.rewind(self._feed[place - 1])
+            self.tell(other.publish(self.now_s, title=f"fork at {place}").raw, victims[at :: len(places)])
+        self._place = places[-1] - self.rng.choice([1, 1, 1, 1, 10])
+        if self._place <= 0 or self.rng.random() < 0.02:
             self._place = self._length = 0
 
 
@@ -106,8 +110,15 @@ class _Game(Adversary):
         self._branches: list[_Branch] = []
         self._begun_ms = 0
         self._accomplice = self.voice("accomplice", forks=False)
+        self._bystander = self.voice("bystander", forks=False)
+        self._later: list[tuple[int, _Branch]] = []
 
     def harm(self) -> None:
+        for due_ms, away in list(self._later):
+            if due_ms <= self.world.now_ms:
+                self._later.remove((due_ms, away))
+                self._branches.append(away)
+                self.tell(away.last.raw, away.targets)
         if not self._branches or self.world.now_ms > self._begun_ms + _GAME_MS:
             self._branches = self._begin()
             self._begun_ms = self.world.now_ms
@@ -132,13 +143,12 @@ class _Game(Adversary):
 
     def _step(self, branch: _Branch, say: Callable[[Voice], Envelope], other: Callable[[Voice], Envelope]) -> None:
         """Take a step, and with some chance another one for the same place, which another branch follows."""
-        if self.rng.random() < 0.35 and len(self._branches) < 4:
+        if self.rng.random() < 0.5 and len(self._branches) + len(self._later) < 4:
             twin = branch.voice.twin()
             first, second = self._parted()
             away = _Branch(twin, second, other(twin))
             away.said = [*branch.said, away.last]
-            self._branches.append(away)
-            self.tell(away.last.raw, second)
+            self._later.append((self.world.now_ms + self.rng.choice([0, 0, 2_000, 8_000]), away))
             branch.targets = first
         branch.last = say(branch.voice)
         branch.said.append(branch.last)
@@ -216,6 +226,8 @@ class ForkingCreator(_Game):
             lambda voice: voice.publish(self.now_s, title="instead of a settlement"),
         ]
         self._step(branch, lambda voice: voice.settle(result, "Accepted", self.now_s), self.rng.choice(ways))
+        if self.rng.random() < 0.3:
+            self.tell(self._bystander.acknowledge(branch.last, self.now_s).raw)
         if result.meta.from_ == self._accomplice.id:
             for each in self._branches:
                 if each.last.meta.kind == Kind.TASK_SETTLE and _rests_on(each.last) == result.meta.id:

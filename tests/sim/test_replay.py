@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from tests.sim.plan import draw
 from tests.sim.replay import read, replay, run
-from tests.sim.scenario import Simulation, draw
+from tests.sim.scenario import Simulation
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
