@@ -155,6 +155,7 @@ def test_forks_of_one_feed_cost_what_came_in() -> None:
     received = sum(len(envelope.raw) for envelope in (*said, *forks))
     assert journal.replica.feeds.get(author.id).end == 2
     assert journal.written() <= 8 * received
+    assert len(journal.records) <= 4 * len((*said, *forks)), "each seed is folded anew but once"
     assert journal.replayed().hash == journal.hash
 
 
@@ -420,6 +421,15 @@ class TestOwnFeed:
         assert refused.value.reason is Reason.FEED_ENDED
         assert len(effects.records) == records
         assert core.replica.feeds.get(core.signer.node_id).head_seq == 0
+
+    def test_that_its_feed_has_ended_is_said_rather_than_that_it_is_at_risk(self) -> None:
+        core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)
+        core.handle(self.WISH, NOW_S * 1000, Effects())
+        core.handle(Received("192.0.2.1:9", Author("operator").publish(title="copy").raw), NOW_S * 1000, Effects())
+        core.feed_risk = True
+        with pytest.raises(RefusedError) as refused:
+            core.handle(self.WISH, NOW_S * 1000, Effects())
+        assert refused.value.reason is Reason.FEED_ENDED
 
     def test_others_forks_are_no_alert(self) -> None:
         core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)
