@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.domain.fold import rebuild
+from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
     Bid,
@@ -112,7 +112,7 @@ class Population:
         records: dict[str, Record] = {}
         for number in range(seeds):
             facts = self._facts(number % 10)
-            records[facts[0].seed_id] = rebuild(facts)
+            records[facts[0].seed_id] = refold(facts, lambda _: True)
         self._random.shuffle(self._open)
         return records
 

@@ -41,8 +41,10 @@ BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT: Final = 32
 """Bids of one author on one seed. All nodes of a namespace must agree."""
 STEPS_PER_AUTHOR_PER_SEED_MAX: Final = 256
 """Claims, settlements and the like of one author on one seed: the attempts that there may be need 201."""
-WORK_PER_AUTHOR_PER_STEP_MAX: Final = 64
-"""Starts, renewals and results of one author that rest on the same envelope: a run needs 34."""
+STARTS_PER_AUTHOR_PER_STEP_MAX: Final = 64
+"""Starts and renewals of one author that rest on the same envelope: a run needs 33."""
+RESULTS_PER_AUTHOR_PER_STEP_MAX: Final = 2
+"""Results, or acknowledgements, of one author that rest on the same envelope: a run needs one."""
 SYNC_NAMES_PER_MESSAGE_MAX: Final = 16
 RUN_RENEWALS_MAX: Final = 32
 """How often a worker may say that a run goes on; each is kept for good."""
@@ -101,8 +103,8 @@ PEERS_MAX: Final = 1_024
 """Addresses that have proved themselves or are configured, and as many that have not; also sources, waiting neighbours
 and unreachable targets."""
 EVENT_QUEUE_MAX: Final = 10_000
-CONTROL_LINE_BYTES_MAX: Final = 1024 * 1024
-"""One request on the control socket, with its newline."""
+CONTROL_LINE_BYTES_MAX: Final = 2 * 1024 * 1024
+"""One request on the control socket, with its newline: the largest fork proof in base64 fits."""
 CONTROL_RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CONTROL_CONNECTIONS_MAX: Final = 64
 """Further connections wait until one of these ends."""
@@ -460,6 +462,8 @@ AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report; further ones are counted."""
 AUDIT_NOTES_MAX: Final = 20
 """Notes about decisions that the present rules would not make; further ones are counted."""
+AUDIT_CHAINS_MAX: Final = 10_000
+"""Tasks whose chains an audit reports one by one; further ones are counted."""
 AUDIT_RETRIES: Final = 3
 """Walks over a data dir that changes while it is read."""
 LAST_WORDS_MS: Final = 200

@@ -466,15 +466,18 @@ def counted(journal: Journal, envelope: Envelope, kind: FactKind) -> int:
     return sum(fact.kind is kind for fact in journal.record(envelope).others)
 
 
-@pytest.mark.parametrize("make", [Author.start, Author.finish])
-def test_what_an_author_says_of_one_step_without_effect_is_bounded(make: Callable[..., Envelope]) -> None:
+@pytest.mark.parametrize(
+    ("make", "most"),
+    [(Author.start, limits.STARTS_PER_AUTHOR_PER_STEP_MAX), (Author.finish, limits.RESULTS_PER_AUTHOR_PER_STEP_MAX)],
+)
+def test_what_an_author_says_of_one_step_is_bounded(make: Callable[..., Envelope], most: int) -> None:
     creator, worker = Author("creator"), Author("worker")
     seed = creator.publish()
     bid = worker.bid(seed)
     claim = creator.claim(bid)
     journal = Journal()
     journal.tell(seed, bid, claim)
-    reasons = [journal.tell(make(worker, claim))[0].reason for _ in range(limits.WORK_PER_AUTHOR_PER_STEP_MAX + 2)]
+    reasons = [journal.tell(make(worker, claim))[0].reason for _ in range(most + 2)]
     assert reasons[0] is None
     assert set(reasons[1:-2]) == {Reason.WRONG_STATE}
     assert reasons[-2:] == [Reason.TOO_MANY_OWN_STEPS] * 2

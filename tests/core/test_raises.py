@@ -149,7 +149,7 @@ TABLE: Final[dict[str, str]] = {
         storage.segments    frames_of            _frame_damaged
     """,
     "What was stored reads back otherwise. node.serving makes an event of it, Replica._into_feed refuses what it"
-    " would judge, Core.learn_fork and Core._talk say so; a row of the archive that"
+    " would judge, Core.learn_fork says so, Neighbours._told goes on; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
         protocol.feed       Feeds.end            RefusedError
         core.records        decode_frame         other_version

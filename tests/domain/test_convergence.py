@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -67,6 +68,19 @@ def test_the_hash_tells_every_state_from_those_before(facts: list[Fact]) -> None
         digest = witness.state.digest()
         assert (digest in digests) == (what_counts(witness.state) == before)
         digests.add(digest)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_hash_covers_the_bids_that_were_claimed_and_no_others(signed: bool) -> None:
+    def digests(price: int, *, claimed: bool) -> bytes:
+        scribe = Scribe(signed=signed)
+        seed = scribe.seed()
+        bid, other = scribe.bid(seed.key, price=price), scribe.bid(seed.key, RIVAL)
+        claim = scribe.claim(seed.key, bid.key) if claimed else scribe.claim(seed.key, other.key, RIVAL)
+        return Witness([seed, bid, other, claim]).state.digest()
+
+    assert digests(5, claimed=True) != digests(6, claimed=True)
+    assert digests(5, claimed=False) == digests(6, claimed=False)
 
 
 @given(histories(), RANDOMS)

@@ -80,6 +80,14 @@ def test_the_end_of_a_claim_rests_on_that_claim(outcome: SeedStatus) -> None:
     story.tell(story.scribe.settle(story.seed, outcome, story.claim, attempt=2))
 
 
+@pytest.mark.parametrize("kind", [K.STARTED, K.RESULT])
+def test_work_on_the_claim_before_is_late(kind: FactKind) -> None:
+    story, first = two_claims()
+    write = story.scribe.started if kind is K.STARTED else story.scribe.result
+    decision = story.observe(write(story.seed, first.key))
+    assert (decision.outcome, decision.reason, decision.events) == (Outcome.IGNORED, Reason.WRONG_STATE, ())
+
+
 def test_a_close_rests_on_the_seed_unless_it_withdraws_a_claim() -> None:
     story = Story(S.FORFEITED)
     claim = next(fact.envelope for fact in story.scribe.facts if fact.kind is K.CLAIM)

@@ -116,12 +116,29 @@ def test_a_run_that_was_taken_back_can_be_forfeited() -> None:
 
 
 def test_an_own_bid_pins_no_seed() -> None:
+    """What lies behind an end need not be chained, so that an author can name it before the end."""
     scribe = Scribe()
     seed = scribe.seed()
     facts = [seed, scribe.bid(seed.key, CREATOR)]
-    assert outcome(facts, seed) == "none"
-    assert refold(facts, ending(seed)) == EMPTY
+    assert refold(facts, lambda fact: fact is not seed) == EMPTY
     assert outcome([*facts, scribe.bid(seed.key, STRANGER)], seed) == "Open"
+
+
+def test_a_claim_is_pinned_through_a_whole_chain_behind() -> None:
+    job = Job()
+    record = refold(job.upto(job.settlement), lambda fact: fact in {job.seed, job.bid, job.settlement})
+    assert (record.progress.status, record.others) == (S.CLAIMED, (job.claim,))
+    without = [fact for fact in job.upto(job.settlement) if fact is not job.settlement]
+    assert refold(without, lambda fact: fact in {job.seed, job.bid}).progress.status is S.OPEN
+
+
+def test_a_settlement_that_does_not_count_makes_no_result_count() -> None:
+    """It pins the result, which is then held to be said, and nothing more."""
+    job = Job(started=False)
+    job.scribe.fork(CREATOR, job.settlement.seq)
+    void = job.scribe.settle(job.seed.key, S.ACCEPTED, job.claim.key, job.result.key, attempt=2)
+    record = refold([*job.upto(job.result), void], ending(job.result))
+    assert (record.progress.status, record.others) == (S.CLAIMED, (job.claim,))
 
 
 @pytest.mark.parametrize("price", [1, 2])
@@ -145,7 +162,7 @@ def test_strangers_pin_nothing(name: str) -> None:
     forked = getattr(job, name)
     facts = job.upto(forked)
     assert outcome([*facts, PINNED_BY_OTHERS[name](job)], forked) == outcome(facts, forked)
-    assert forked not in refold([*facts, PINNED_BY_OTHERS[name](job)], ending(forked)).others
+    assert forked not in refold([*facts, PINNED_BY_OTHERS[name](job)], ending(forked)).facts()
 
 
 def test_what_does_not_fit_pins_nothing() -> None:
@@ -267,6 +284,9 @@ def test_after_a_final_step_before_the_end_nothing_behind_it_counts() -> None:
     facts = [fact for fact in job.scribe.facts if fact is not job.forfeit]
     record = refold(facts, ending(job.second))
     assert (record.progress.status, record.others) == (S.EXPIRED, (job.claim, close))
+    again = job.scribe.claim(job.seed.key, job.bids[1].key, RIVAL, attempt=2)
+    both = [*facts, again, job.scribe.started(job.seed.key, again.key, RIVAL)]
+    assert refold(both, ending(job.second)) == record
 
 
 # --- what no rule chooses between ------------------------------------------------------------------------

@@ -146,6 +146,13 @@ class Outsider:
         """Section 5."""
         return str(uuid.uuid5(NS, f"default/{self.id}/{len(self.feeds.get(self.id, [])) + 1}"))
 
+    def named(self, author: str, kind: str, name: str, object_id: str) -> str:
+        """The id of the envelope that states an object: what the next step rests on (section 8)."""
+        for envelope in self.feeds.get(author, []):
+            if envelope["meta"]["kind"] == kind and envelope["payload"][name]["id"] == object_id:
+                return str(envelope["meta"]["id"])
+        raise LookupError(object_id)
+
     def say(self, kind: str, name: str, **fields: Any) -> str:
         """State something in the own feed; the id of the new object."""
         feed = self.feeds.setdefault(self.id, [])
@@ -209,10 +216,13 @@ class Outsider:
             for author, first, last in payload["wants"]:
                 for held in self.feeds.get(author, [])[first - 1 : last]:
                     self.send(jcs(held))
+            named = {envelope_id for _, envelope_id in payload.get("names", [])}
+            for held in [each for feed in self.feeds.values() for each in feed if each["meta"]["id"] in named]:
+                self.send(jcs(held))
         elif meta["kind"] == "FeedHeads":
             wants = [
                 [author, len(self.feeds.get(author, [])) + 1, seq]
-                for author, seq, _ in payload["heads"]
+                for author, seq, *_ in payload["heads"]
                 if seq > len(self.feeds.get(author, []))
             ]
             if wants:

@@ -19,13 +19,13 @@ from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.admission import IGNORED, Admitted
 from crabnet.protocol.canonical import JsonObject, JsonRefusedError, canonical_bytes, parse_object
-from crabnet.protocol.envelope import Kind, seal
+from crabnet.protocol.envelope import FEED_KINDS, Kind, seal
 from tests.fuzz import reference
 from tests.fuzz.budget import Spent, fuzz, long_and_short
 from tests.fuzz.mutation import mutate_bytes, mutate_tree, parts, spell
 from tests.hostile.case import rehash, resign
+from tests.support.branches import Branches
 from tests.support.envelopes import NOW_S, Author, admission, signer
-from tests.support.histories import Story
 
 AUTHOR = Author("fuzzer")
 DECLARED = frozenset(
@@ -40,11 +40,11 @@ DECLARED = frozenset(
 
 def valid() -> list[bytes]:
     """Envelopes of every kind."""
-    found = [envelope.raw for envelope in Story(Random(1)).tell(30)]
+    found = [envelope.raw for envelope in Branches(Random(1)).tell(40)]
     talk: dict[Kind, JsonObject] = {
         Kind.NODE_HELLO: {"identity": {"node_id": AUTHOR.id, "alias": "a"}, "challenge": "c", "echo": ""},
-        Kind.FEED_HEADS: {"heads": [[AUTHOR.id, 5, "0" * 64]]},
-        Kind.FEED_REQUEST: {"wants": [[AUTHOR.id, 1, 5]]},
+        Kind.FEED_HEADS: {"heads": [[AUTHOR.id, 5, "0" * 64], [AUTHOR.id, 0, "", 1]]},
+        Kind.FEED_REQUEST: {"wants": [[AUTHOR.id, 1, 5]], "names": [["seed", "0" * 64]]},
     }
     for kind, payload in talk.items():
         found.append(seal(AUTHOR.signer, kind=kind, namespace="default", ts=NOW_S, nonce=1, payload=payload).raw)
@@ -52,6 +52,7 @@ def valid() -> list[bytes]:
 
 
 VALID = valid()
+KINDS = {json.loads(raw)["meta"]["kind"] for raw in VALID}
 PARTS = [part for raw in VALID for part in parts(json.loads(raw))]
 
 
@@ -141,6 +142,10 @@ def test_json(seconds: float) -> None:
 
     fuzz(min(seconds, 20), reads_what_the_reference_reads, spent)
     assert min(spent.outcomes["read"], spent.outcomes["refused"]) > spent.inputs / 20
+
+
+def test_there_is_one_of_every_kind_of_feed_envelope() -> None:
+    assert KINDS >= FEED_KINDS
 
 
 @pytest.mark.parametrize("raw", VALID)

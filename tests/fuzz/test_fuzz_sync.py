@@ -25,14 +25,17 @@ from tests.fuzz.budget import Spent, fuzz, long_and_short
 from tests.fuzz.mutation import mutate_bytes, mutate_tree, parts, spell
 from tests.fuzz.test_fuzz_envelopes import DECLARED as VERIFICATION
 from tests.fuzz.test_fuzz_envelopes import VALID
-from tests.support.envelopes import NOW_S, Author, signer
-from tests.support.histories import Story
+from tests.support.branches import Branches, Odds
+from tests.support.envelopes import NOW_S, Author, seed_id_of, signer
 from tests.support.talking import Neighbour
 
 NOW_MS = NOW_S * 1000
-STORY = Story(Random(2), forks=0.2).tell(40)
+STORY = Branches(Random(2), odds=Odds(fork=0.2)).tell(60)
 NAMES = [*sorted({envelope.meta.from_ for envelope in STORY}), signer("observer").node_id, "a", "12D3KooWnobody"]
 PLACES = [(envelope.meta.from_, envelope.meta.seq, envelope.meta.id) for envelope in STORY]
+NAMED: list[JsonValue] = [
+    [seed_id_of(envelope), envelope.meta.id] for envelope in STORY if envelope.meta.kind in FEED_KINDS
+]
 PROVEN, UNPROVEN, OTHER = "192.0.2.1:1", "192.0.2.2:1", "198.51.100.3:7"
 SEQS = [1, 2, 3, 64, 65, 4_096, 2**32, 2**53 - 1]
 DECLARED = {
@@ -40,7 +43,7 @@ DECLARED = {
     *(Reason.DUPLICATE, Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL, Reason.FORK, Reason.UNSOLICITED),
     *(Reason.UNAUTHORISED, Reason.WRONG_STATE, Reason.NOT_DUE, Reason.TOO_MANY_BIDS, Reason.PRICE_TOO_LOW),
     *(Reason.DEADLINE_PASSED, Reason.UNKNOWN_SEED, Reason.UNKNOWN_BID, Reason.UNKNOWN_CLAIM, Reason.UNKNOWN_RESULT),
-    Reason.UNKNOWN_PARENT,
+    *(Reason.UNKNOWN_PARENT, Reason.WRONG_PARENT, Reason.FEED_ENDED, Reason.UNKNOWN_KIND, Reason.TOO_MANY_OWN_STEPS),
 }
 """What one envelope or document may be refused with."""
 SENDS_PER_INPUT_MAX = 64
@@ -61,7 +64,9 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
             "echo": "",
         },
         Kind.FEED_HEADS: {
-            "heads": [[name, seq + at, envelope_id] for at in range(many)],
+            "heads": [
+                [name, seq + at, envelope_id, *rng.choice([[], [0], [seq + at + 1], [seq + at]])] for at in range(many)
+            ],
             "root": rng.choice(["", "0" * 32]),
             "buckets": [[prefix, digests]] * rng.choice([0, 1, 3]),
             "served": [[name, seq, seq - 1 + rng.choice([0, 64])]] * rng.choice([0, 1, 3]),
@@ -69,8 +74,8 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
         Kind.FEED_REQUEST: {
             "wants": [[name, seq, seq + rng.choice([0, 1, 64, 2**40])]] * many,
             "buckets": [prefix] * rng.choice([0, 1, 3]),
+            "names": [rng.choice(NAMED)] * rng.choice([0, 1, 3]),
         },
-        Kind.FORK_HEADS: {"forks": [[name, seq + at] for at in range(many)]},
         Kind.FORK_REQUEST: {"wants": [[name, seq]] * many},
         Kind.RELAY_PRUNE: {"authors": [name] * many},
     }
@@ -120,6 +125,7 @@ def check(effects: Effects, outcomes: Counter[str]) -> None:
             assert len(send.data) <= limits.DATAGRAM_BYTES_MAX
     assert {serve.to for serve in effects.serves} <= {PROVEN}
     assert {proof.to for proof in effects.proofs} <= {PROVEN}
+    assert {named.to for named in effects.serves_named} <= {PROVEN}
     assert all(serve.to_seq - serve.from_seq < limits.SYNC_WANT_ENTRIES_MAX for serve in effects.serves)
 
 

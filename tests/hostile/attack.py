@@ -38,7 +38,6 @@ def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
         if name in {"done", "accepted"}:
             node.ask("seed.run", seed_id=ids[name])
     node.ask("seed.settle", seed_id=ids["accepted"], outcome="Accepted")
-    wait_for("the settlement is acknowledged", lambda: node.rows(ids["accepted"], "acknowledgements"))
     return node, Targets(node.node_id, **{name: node.show(ids[name]) for name in SORTS})
 
 

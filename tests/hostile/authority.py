@@ -23,7 +23,7 @@ def _settling(seed: str, status: str) -> Row:
         "Forfeited": {"claimed", "done", "accepted"},
     }
     there = seed in named.get(status, SEEDS)
-    recipe = Recipe(how, lambda stranger: stranger.settle(seed, status))
+    recipe = Recipe(how, lambda stranger: stranger.settles(seed, status))
     return _refused(f"settles {seed} as {status}", recipe, R.UNAUTHORISED if there else R.WRONG_PARENT)
 
 
@@ -45,149 +45,149 @@ def _creating_as_own(seed: str) -> Row:
 
 @made("a claim of another's seed for its bidder")
 def _claims(stranger: Stranger) -> Sent:
-    return stranger.claim("open")
+    return stranger.claims("open")
 
 
 @made("a claim of another's seed for the stranger")
 def _claims_for_itself(stranger: Stranger) -> Sent:
-    return stranger.claim("open", worker=stranger.id)
+    return stranger.claims("open", worker=stranger.id)
 
 
 @made("a claim of a claimed seed")
 def _claims_claimed(stranger: Stranger) -> Sent:
-    return stranger.claim("claimed")
+    return stranger.claims("claimed")
 
 
 @made("a claim of a settled seed, as its second attempt")
 def _claims_settled(stranger: Stranger) -> Sent:
-    return stranger.claim("accepted", attempt=2)
+    return stranger.claims("accepted", attempt=2)
 
 
 @made("a claim of an expired seed with the bid of another")
 def _claims_expired(stranger: Stranger) -> Sent:
-    return stranger.claim("open", seed_id=stranger.targets.seed("expired")["id"])
+    return stranger.claims("open", seed_id=stranger.targets.seed("expired")["id"])
 
 
 @made("the start of another's run")
 def _starts(stranger: Stranger) -> Sent:
-    return stranger.started("claimed")
+    return stranger.starts("claimed")
 
 
 @made("the start of another's run in the name of its worker")
 def _starts_as_worker(stranger: Stranger) -> Sent:
-    return stranger.started("claimed", worker=stranger.targets.creator)
+    return stranger.starts("claimed", worker=stranger.targets.creator)
 
 
 @made("the start of a run that is settled")
 def _starts_settled(stranger: Stranger) -> Sent:
-    return stranger.started("accepted")
+    return stranger.starts("accepted")
 
 
 @made("a result for another's claim")
 def _returns(stranger: Stranger) -> Sent:
-    return stranger.result("claimed")
+    return stranger.returns("claimed")
 
 
 @made("a result in the name of the worker")
 def _returns_as_worker(stranger: Stranger) -> Sent:
-    return stranger.result("claimed", worker=stranger.targets.creator)
+    return stranger.returns("claimed", worker=stranger.targets.creator)
 
 
 @made("a second result of a finished run")
 def _returns_again(stranger: Stranger) -> Sent:
-    return stranger.result("done")
+    return stranger.returns("done")
 
 
 @made("a result of a settled run")
 def _returns_late(stranger: Stranger) -> Sent:
-    return stranger.result("accepted")
+    return stranger.returns("accepted")
 
 
 @made("a result that rests on an envelope that nobody has seen")
 def _returns_for_unknown(stranger: Stranger) -> Sent:
-    return stranger.result("claimed", rests_on="0" * 64)
+    return stranger.returns("claimed", rests_on="0" * 64)
 
 
 @made("a result that rests on the settlement of the seed")
 def _returns_for_settlement(stranger: Stranger) -> Sent:
-    return stranger.result("accepted", rests_on=stranger.targets.last_of("accepted", "settlements"))
+    return stranger.returns("accepted", rests_on=stranger.targets.last_of("accepted", "settlements"))
 
 
 @made("a claim that rests on the seed")
 def _claims_the_seed(stranger: Stranger) -> Sent:
-    return stranger.claim("open", rests_on=stranger.targets.last_of("open"))
+    return stranger.claims("open", rests_on=stranger.targets.last_of("open"))
 
 
 @made("a claim of the bid of another for the stranger")
 def _claims_otherwise(stranger: Stranger) -> Sent:
-    return stranger.claim("open", bid_id="another-bid")
+    return stranger.claims("open", bid_id="another-bid")
 
 
 @made("a bid that rests on a bid")
 def _bids_on_a_bid(stranger: Stranger) -> Sent:
-    return stranger.bid("open", rests_on=stranger.targets.last_of("open", "bids"))
+    return stranger.bids("open", rests_on=stranger.targets.last_of("open", "bids"))
 
 
 @made("a bid that rests on the envelope of another seed")
 def _bids_on_another(stranger: Stranger) -> Sent:
-    return stranger.bid("open", rests_on=stranger.targets.last_of("claimed"))
+    return stranger.bids("open", rests_on=stranger.targets.last_of("claimed"))
 
 
 @made("a bid that says that its seed is unsigned")
 def _bids_on_unsigned(stranger: Stranger) -> Sent:
-    return stranger.bid("open", rests_on="")
+    return stranger.bids("open", rests_on="")
 
 
 @made("the word that a settlement of another's work was seen")
 def _acknowledges(stranger: Stranger) -> Sent:
-    return stranger.acknowledge("accepted")
+    return stranger.acknowledges("accepted")
 
 
 @made("the same in the name of the worker")
 def _acknowledges_as_worker(stranger: Stranger) -> Sent:
-    return stranger.acknowledge("accepted", worker=stranger.targets.creator)
+    return stranger.acknowledges("accepted", worker=stranger.targets.creator)
 
 
 @made("the word that the settlement of an open seed was seen")
 def _acknowledges_nothing(stranger: Stranger) -> Sent:
-    return stranger.acknowledge("open")
+    return stranger.acknowledges("open")
 
 
 @made("a settlement of the finished seed that names a claim and a result of nobody")
 def _settles_otherwise(stranger: Stranger) -> Sent:
-    return stranger.settle("done", "Accepted", claim_id="no-such-claim", result_id="no-such-result")
+    return stranger.settles("done", "Accepted", claim_id="no-such-claim", result_id="no-such-result")
 
 
 @made("a bid in the name of another")
 def _bids_for_another(stranger: Stranger) -> Sent:
-    return stranger.bid("open", bidder=stranger.targets.creator)
+    return stranger.bids("open", bidder=stranger.targets.creator)
 
 
 @made("a bid below the lowest price")
 def _bids_too_little(stranger: Stranger) -> Sent:
-    return stranger.bid("open", price=4)
+    return stranger.bids("open", price=4)
 
 
 @made("a bid a second after the deadline")
 def _bids_too_late(stranger: Stranger) -> Sent:
     stranger.now_s = int(str(stranger.targets.seed("expired")["bid_deadline_ts"])) + 1
-    return stranger.bid("expired")
+    return stranger.bids("expired")
 
 
 @made("a second bid for a seed that takes one")
 def _bids_too_many(stranger: Stranger) -> Sent:
     stranger.now_s += 2
-    return stranger.bid("full")
+    return stranger.bids("full")
 
 
 @made("a bid for a seed that nobody knows")
 def _bids_for_nothing(stranger: Stranger) -> Sent:
-    return stranger.bid("open", seed_id="no-such-seed")
+    return stranger.bids("open", seed_id="no-such-seed")
 
 
 @made("a claim of a seed that nobody knows")
 def _claims_nothing(stranger: Stranger) -> Sent:
-    return stranger.claim("open", seed_id="no-such-seed")
+    return stranger.claims("open", seed_id="no-such-seed")
 
 
 @made("a seed in the name of another")

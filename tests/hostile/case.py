@@ -76,28 +76,28 @@ class Stranger(Author):
         body: JsonObject = {"id": self.next_object_id(), "created_at": self.now_s, **fields}
         return self.say(kind, {key: body}, self.now_s)
 
-    def bid(self, seed: str = "open", **changes: JsonValue) -> Envelope:
+    def bids(self, seed: str = "open", **changes: JsonValue) -> Envelope:
         """A bid that nobody could object to, but for ``changes``."""
         seed_id = self.targets.seed(seed)["id"]
         fields: JsonObject = {"seed_id": seed_id, "bidder": self.id, "price": 50}
         fields["rests_on"] = self.targets.last_of(seed)
         return self.state(Kind.BID_SUBMITTED, "bid", {**fields, **changes})
 
-    def claim(self, seed: str = "open", **changes: JsonValue) -> Envelope:
+    def claims(self, seed: str = "open", **changes: JsonValue) -> Envelope:
         """A claim of the first bid."""
         bid = self.targets.part(seed, "bids")
         fields: JsonObject = {"seed_id": bid["seed_id"], "bid_id": bid["id"], "worker": bid["bidder"]}
         fields["rests_on"] = bid["envelope_id"]
         return self.state(Kind.CLAIM_CREATED, "claim", {**fields, **changes})
 
-    def started(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
+    def starts(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
         """The word that the claimed run begins."""
         claim = self.targets.part(seed, "claims")
         fields: JsonObject = {"seed_id": claim["seed_id"], "claim_id": claim["id"], "worker": self.id}
         fields["rests_on"] = claim["envelope_id"]
         return self.state(Kind.TASK_STARTED, "run", {**fields, **changes})
 
-    def result(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
+    def returns(self, seed: str = "claimed", **changes: JsonValue) -> Envelope:
         """A result of the claimed run."""
         claim = self.targets.part(seed, "claims")
         fields: JsonObject = {
@@ -114,14 +114,14 @@ class Stranger(Author):
         }
         return self.state(Kind.TASK_RESULT, "result", {**fields, **changes})
 
-    def settle(self, seed: str, status: JsonValue, **changes: JsonValue) -> Envelope:
+    def settles(self, seed: str, status: JsonValue, **changes: JsonValue) -> Envelope:
         """A settlement of what stands there."""
         rows = ("claims",) if status in {"Forfeited", "Expired"} else ("results", "claims")
         rests_on = self.targets.last_of(seed, *rows)
         settled: JsonObject = {**self.targets.seed(seed), "status": status, "rests_on": rests_on, **changes}
         return self.say(Kind.TASK_SETTLE, {"seed": settled}, self.now_s)
 
-    def acknowledge(self, seed: str = "accepted", **changes: JsonValue) -> Envelope:
+    def acknowledges(self, seed: str = "accepted", **changes: JsonValue) -> Envelope:
         """The word that a settlement was seen."""
         fields: JsonObject = {"seed_id": self.targets.seed(seed)["id"], "worker": self.id}
         fields["rests_on"] = self.targets.last_of(seed, "settlements")

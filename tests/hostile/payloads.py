@@ -36,8 +36,8 @@ def _foreign_body(kind: Kind, key: str) -> Recipe:
     def make(stranger: Stranger) -> Sent:
         bodies = {
             "seed": stranger.seed(stranger.now_s),
-            "bid": _payload(stranger.bid)["bid"],
-            "result": _payload(stranger.result)["result"],
+            "bid": _payload(stranger.bids)["bid"],
+            "result": _payload(stranger.returns)["result"],
         }
         stranger.seq, stranger.head = 0, ""
         return stranger.say(kind, {key: bodies[key]}, stranger.now_s)
@@ -49,7 +49,7 @@ def _wrong_body(kind: Kind) -> Recipe:
     """The body of another kind, under the name that the kind demands."""
 
     def make(stranger: Stranger) -> Sent:
-        other = stranger.seed(stranger.now_s) if BODIES[kind] != "seed" else _payload(stranger.bid)["bid"]
+        other = stranger.seed(stranger.now_s) if BODIES[kind] != "seed" else _payload(stranger.bids)["bid"]
         stranger.seq, stranger.head = 0, ""
         return stranger.say(kind, {BODIES[kind]: other}, stranger.now_s)
 
@@ -62,21 +62,21 @@ def _payload(make: Callable[[], Envelope]) -> JsonObject:
 
 def _bid(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
-        name, Recipe(f"a bid with `{brief(changes)}`", lambda stranger: stranger.bid("open", **changes)), reason
+        name, Recipe(f"a bid with `{brief(changes)}`", lambda stranger: stranger.bids("open", **changes)), reason
     )
 
 
 def _result(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
         name,
-        Recipe(f"a result with `{brief(changes)}`", lambda stranger: stranger.result("claimed", **changes)),
+        Recipe(f"a result with `{brief(changes)}`", lambda stranger: stranger.returns("claimed", **changes)),
         reason,
     )
 
 
 def _claim(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
     return _bad(
-        name, Recipe(f"a claim with `{brief(changes)}`", lambda stranger: stranger.claim("open", **changes)), reason
+        name, Recipe(f"a claim with `{brief(changes)}`", lambda stranger: stranger.claims("open", **changes)), reason
     )
 
 
@@ -86,7 +86,7 @@ def _seed(name: str, reason: Reason = R.MALFORMED, **changes: JsonValue) -> Row:
 
 def _settle(name: str, status: JsonValue, **changes: JsonValue) -> Row:
     how = f"a settlement of the finished seed with status `{status}` and `{brief(changes)}`"
-    return _bad(name, Recipe(how, lambda stranger: stranger.settle("done", status, **changes)))
+    return _bad(name, Recipe(how, lambda stranger: stranger.settles("done", status, **changes)))
 
 
 def _id_of_seq(seq: int) -> Recipe:
@@ -103,7 +103,7 @@ def _id_upper(stranger: Stranger) -> Sent:
 
 @made("its bid has the id of a bid that is there")
 def _id_taken(stranger: Stranger) -> Sent:
-    return stranger.bid(id=stranger.targets.part("open", "bids")["id"])
+    return stranger.bids(id=stranger.targets.part("open", "bids")["id"])
 
 
 @made("its seed has the id of the same place in another namespace")
@@ -113,7 +113,7 @@ def _id_elsewhere(stranger: Stranger) -> Sent:
 
 @made("a bid dated a second before its envelope")
 def _other_time(stranger: Stranger) -> Sent:
-    return stranger.bid(created_at=stranger.now_s - 1)
+    return stranger.bids(created_at=stranger.now_s - 1)
 
 
 RESTS_ON: dict[str, JsonValue] = {

@@ -132,7 +132,7 @@ def _behind(stranger: Stranger) -> Sent:
 
 PLACES = Group(
     "Places in feeds",
-    "Soundly signed; their authors get the places that are theirs. A fork ends the feed; `fork_detected` tells of it, too.",
+    "Soundly signed; their authors get the places that are theirs. A fork ends the feed; `fork_detected` tells of it.",
     [
         _again("twice", _twice),
         _again("twice, spelled otherwise", _respelled),

@@ -129,7 +129,6 @@ class Wire:
 
     async def receive(self) -> list[tuple[bytes, Address]]:
         await trio.sleep_forever()
-        return []
 
     async def send(self, data: bytes, to: Address) -> None:
         self.sent.append((trio.current_time(), str(to), data))

@@ -169,11 +169,13 @@ def test_a_forged_envelope_is_found_by_its_signature(sound: Path, tmp_path: Path
     forge(data_dir, 2, b"echo hi", b"echo ho")
     report = verify(data_dir)
     path = next(data_dir.glob("*/00000000000000000002.log"))
-    (found,) = report.findings
+    found, followed = report.findings
     envelope_id = json.loads(path.read_bytes().splitlines()[1][FRAME_PREFIX_BYTES:])[0][1]["meta"]["id"]
     assert (found.path, found.lsn, found.envelope_id) == (path, 2, envelope_id)
     assert path.read_bytes()[found.offset :].startswith(b'{"meta":{')
     assert "wrong_id" in found.detail
+    assert followed.envelope_id == envelope_id
+    assert "is not in the journal as it was signed" in followed.detail
 
 
 def test_a_forged_decision_is_found_by_the_checkpoints_and_noted_without_them(sound: Path, tmp_path: Path) -> None:
@@ -213,6 +215,22 @@ def test_a_changed_checkpoint_is_located_to_the_row(sound: Path, tmp_path: Path)
     assert row.offset < at < content.index(b"\n", row.offset)
     seed_id = json.loads(content[row.offset : content.index(b"\n", row.offset)].rstrip(b","))[1]
     assert seed_id in row.detail
+
+
+def test_a_changed_row_is_located_behind_lists_that_take_several_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crabnet.core.snapshot._PER_ROW", 1)
+    data_dir = tmp_path / "data"
+    for _ in range(3):
+        work(data_dir, publish_one)
+    path = data_dir / "state.json"
+    content = path.read_bytes()
+    assert content.count(b'\n["open",') == 3
+    at = content.rindex(b"echo hi")
+    path.write_bytes(content[:at] + b"x" + content[at + 1 :])
+    row = next(each for each in verify(data_dir).findings if each.path == path and each.offset)
+    assert content[row.offset :].startswith(b'["seed",')
 
 
 def test_a_checkpoint_forged_with_its_checksum_is_found(sound: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from crabnet.protocol.envelope import Kind
 from crabnet.storage.files import RealFiles
 from tests.operator.support import START_MS, Clock, publish, whole_job, work
 from tests.support.envelopes import Author
+from tests.support.forked_jobs import disputed, taken_back
 from tests.support.nodes import crabnet, quiet
 
 NOW_S = START_MS // 1000
@@ -77,6 +78,25 @@ def test_filters(data_dir: Path) -> None:
     assert [row.lsn for row in rows(data_dir, LogFilter(after_lsn=6, kinds=frozenset()))] == [7, 8]
     assert [row.lsn for row in rows(data_dir, LogFilter(since_s=NOW_S + 1, kinds=frozenset()))] == [7, 8]
     assert [row.lsn for row in newest(everything, 2)] == [7, 8]
+
+
+def test_what_the_end_of_a_feed_changes_is_shown(tmp_path: Path) -> None:
+    told = [taken_back(), disputed()]
+
+    async def job(node: Node) -> None:
+        for each in told:
+            await import_entries(node, [envelope.raw for envelope in each.told], [])
+
+    work(tmp_path, job)
+    found = rows(tmp_path, LogFilter(seed_id=told[0].seed_id))
+    assert [(row.kind, row.decision, row.status) for row in found] == [
+        ("claim", "accepted", "Claimed"),
+        ("refold", "accepted", "Open"),
+    ]
+    assert "by=" not in describe_row(found[-1])
+    assert "status=Open" in describe_row(found[-1])
+    [quarrel] = rows(tmp_path, LogFilter(seed_id=told[1].seed_id, kinds=frozenset({"refold"})))[-1:]
+    assert quarrel.status == "Disputed"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from crabnet.protocol.payloads import BODIES, SettledSeed, fact_of, settlement_f
 from crabnet.settings import Settings
 from tests.protocol.test_admission import DEFECTS
 from tests.support.envelopes import admitted
-from tests.support.facts import CREATOR, Scribe, observe, state_of
+from tests.support.facts import CREATOR, Scribe, Witness
 
 PAGE = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 
@@ -214,10 +214,10 @@ def test_what_becomes_of_a_settlement_without_a_field_is_on_the_page(row: list[s
     for outcome, status in product(map(SeedStatus, outcomes), map(SeedStatus, statuses)):
         for field, cell in zip(("claim_id", "result_id", "attempt"), row[2:], strict=True):
             scribe, named = told_until(status, attempt)
-            state = state_of(scribe.facts)
+            witness = Witness(scribe.facts)
             seed_id = scribe.facts[0].seed_id
-            assert state.records[seed_id].progress.status is status
-            decision = observe(state, settled_without(scribe, seed_id, outcome, {**named, field: None}))
+            assert witness.state.records[seed_id].progress.status is status
+            decision = witness.observe(settled_without(scribe, seed_id, outcome, {**named, field: None}))
             reasons = re.findall(r"`(\w+)`", cell)
             counts = cell == "counts" or (cell.startswith("counts in attempt 1") and attempt == 1)
             assert (decision.outcome is Outcome.ACCEPTED) == counts, (outcome, status, field)
@@ -245,9 +245,24 @@ def told_until(status: SeedStatus, attempt: int) -> tuple[Scribe, dict[str, Json
 
 def settled_without(scribe: Scribe, seed_id: str, outcome: SeedStatus, named: dict[str, JsonValue]) -> Fact:
     """The fact that a ``SettledSeed`` with these fields states, as it is read from the wire."""
-    settled = msgspec.convert({"id": seed_id, "status": outcome.value, **without_nulls(named)}, SettledSeed)
+    rests_on = rightful_parent(scribe, outcome)
+    fields = {"id": seed_id, "status": outcome.value, "rests_on": rests_on, **without_nulls(named)}
+    settled = msgspec.convert(fields, SettledSeed)
     seq = 1 + sum(fact.author == CREATOR for fact in scribe.facts)
-    return settlement_fact(settled, scribe.next_id(CREATOR), author=CREATOR, seq=seq, ts=scribe.now_s)
+    return settlement_fact(
+        settled, scribe.next_id(CREATOR), author=CREATOR, seq=seq, ts=scribe.now_s, envelope_id="e" * 64
+    )
+
+
+def rightful_parent(scribe: Scribe, outcome: SeedStatus) -> str:
+    """The envelope of what a settlement should rest on: the last fact of the kinds that fit."""
+    last = scribe.facts[-1].kind
+    if outcome in {SeedStatus.ACCEPTED, SeedStatus.REJECTED}:
+        kind = FactKind.RESULT
+    else:
+        over = outcome is SeedStatus.EXPIRED and last in {FactKind.FORFEIT, FactKind.BID, FactKind.SEED}
+        kind = FactKind.SEED if over else FactKind.CLAIM
+    return next((fact.envelope for fact in reversed(scribe.facts) if fact.kind is kind), scribe.facts[0].envelope)
 
 
 def without_nulls(named: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -330,7 +345,7 @@ NUMBERS = {
     ],
     "10 Lifecycle": [
         limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
-        limits.WORK_PER_AUTHOR_PER_STEP_MAX,
+        limits.STARTS_PER_AUTHOR_PER_STEP_MAX,
         limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT,
         limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT,
     ],

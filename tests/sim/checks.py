@@ -21,6 +21,8 @@ from crabnet.domain.model import FINAL, Acknowledgement, Claim, Fact, FactKind, 
 from crabnet.domain.state import leaf
 from crabnet.protocol.envelope import FEED_KINDS
 from tests.sim.node import SimNode
+from tests.support.naive import Caps, expected
+from tests.support.replicas import naive_seed
 
 _MEMORY_EVERY_STEPS = 50
 _REFOLD_EVERY_CHANGES = 16
@@ -318,6 +320,30 @@ def compare_with_refold(node: SimNode, seed_id: str, record: Record) -> None:
         raise ViolationError(
             f"{node.name}: seed {seed_id} is {record.progress}, all that is held says {expected.progress}"
         )
+
+
+def compare_with_naive_rules(node: SimNode) -> None:
+    """All seeds and heads of a node are what a second implementation makes of all its envelopes at once."""
+    replica = node.running.replica
+    caps = node.config.caps
+    bounds = Caps(
+        caps.open_seeds_max,
+        caps.bids_per_seed_max,
+        limits.STEPS_PER_AUTHOR_PER_SEED_MAX,
+        limits.STARTS_PER_AUTHOR_PER_STEP_MAX,
+        limits.RESULTS_PER_AUTHOR_PER_STEP_MAX,
+    )
+    naive = expected(node.history.envelopes(), bounds)
+    for feed in replica.feeds.all():
+        head = (feed.head_seq, feed.head_id, feed.end == feed.head_seq + 1)
+        if head != naive.heads.get(feed.author, (0, "", False)):
+            should = naive.heads.get(feed.author)
+            raise ViolationError(f"{node.name}: {feed.author} is at {head}, by the naive rules at {should}")
+    for seed_id in replica.state.records.keys() | naive.seeds.keys():
+        record = replica.state.records.get(seed_id)
+        found = None if record is None or record.seed is None else naive_seed(record)
+        if found != naive.seeds.get(seed_id):
+            raise ViolationError(f"{node.name}: {seed_id} is {found}, by the naive rules {naive.seeds.get(seed_id)}")
 
 
 def counts_if_stands(row: HeldRow, fact: Fact, end: int) -> bool:

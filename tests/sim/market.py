@@ -100,7 +100,6 @@ class Market:
         """One operator does one thing that its node allows, or is refused."""
         if node.core is None:
             return
-        rng = self._world.rng
         wish = self._wish(node)
         if wish is None:
             return

@@ -116,7 +116,7 @@ def measure(nodes: int, topology: str, loss: float, *, operations: int = OPERATI
 
 def _held(members: list[SimNode]) -> Traffic:
     """Envelopes that the first node holds, and their bytes."""
-    sizes = list(members[0].history.sizes())
+    sizes = [len(raw) for raw in members[0].history.envelopes()]
     return Traffic(len(sizes), sum(sizes))
 
 

@@ -15,11 +15,12 @@ from crabnet import limits
 from crabnet.core.config import CoreConfig
 from crabnet.core.replica import Replica
 from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.state import Caps
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
 from tests.sim.adversaries import Withholder
 from tests.sim.adversary import Adversary
-from tests.sim.checks import Safety, ViolationError, compare_with_refold
+from tests.sim.checks import Safety, ViolationError, compare_with_naive_rules, compare_with_refold
 from tests.sim.liars import KINDS
 from tests.sim.market import Market
 from tests.sim.node import SimNode
@@ -51,9 +52,12 @@ TIGHT: dict[str, int] = {
     "FORK_WANTS_MAX": 8,
     "NAMED_WANTS_MAX": 16,
     "SETTLED_AT_ONCE_MAX": 2,
+    "STEPS_PER_AUTHOR_PER_SEED_MAX": 10,
+    "STARTS_PER_AUTHOR_PER_STEP_MAX": 4,
     "FRAME_BYTES_TARGET": 3_000,
 }
 """Bounds that a small run reaches, so that what happens then is simulated, too."""
+TIGHT_CAPS = Caps(open_seeds_max=25, bids_per_seed_max=2)
 
 
 @contextmanager
@@ -150,6 +154,8 @@ class Simulation:
         self.world = world = World(plan.seed, forks=True)
         self.rng = world.rng
         config = default_config() if config is None else config
+        if plan.tight:
+            config = replace(config, caps=TIGHT_CAPS)
         self.honest = [world.add(f"n{number}", config, skew_ms=skew) for number, skew in enumerate(plan.skews_ms)]
         for node, slow in zip(self.honest, plan.slow, strict=True):
             node.keep_notices = False
@@ -322,6 +328,7 @@ class Simulation:
     def _judge(self) -> None:
         """Nothing acknowledged is missing anywhere, all is as the rules say, and a restart changes nothing."""
         for node in self.honest:
+            node.sync()
             self.safety.bounded(node)
             for author, seq, envelope_id in node.acknowledged:
                 for other in self.honest:
@@ -331,6 +338,7 @@ class Simulation:
                         )
         for node in self.honest:
             self.safety.same_heads_same_state(node)
+            compare_with_naive_rules(node)
             records = node.running.replica.state.records
             for seed_id in {row.seed_id: None for row in node.history.rows() if row.seed_id}:
                 compare_with_refold(node, seed_id, records.get(seed_id, EMPTY))

@@ -128,11 +128,11 @@ class Stored:
         entries = self._entries.get(author, [])
         return [(entry.seq, entry.envelope_id, self._raw(entry.frame, entry.record_no)) for entry in entries]
 
-    def sizes(self) -> Iterator[int]:
-        """Bytes of each envelope of any feed."""
+    def envelopes(self) -> Iterator[bytes]:
+        """All of all authors."""
         for author in self._entries:
             for _, _, raw in self.of(author):
-                yield len(raw)
+                yield raw
 
 
 def _at(entries: list[_Entry], seq: int, envelope_id: str = "") -> int:

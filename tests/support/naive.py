@@ -23,6 +23,9 @@ class Caps(NamedTuple):
 
     open_seeds: int = 65_536
     bids_per_seed: int = 32
+    steps_per_seed: int = 256
+    starts_per_step: int = 64
+    results_per_step: int = 2
 
 
 class NaiveSeed(NamedTuple):
@@ -221,9 +224,9 @@ class World:
             case "claim", "bid":
                 return (body["bid_id"], body["worker"]) == (parent.id, parent.author)
             case (("start" | "renewal" | "result"), "claim"):
-                return fact.author == named["worker"] and body["claim_id"] == parent.id
+                return bool(fact.author == named["worker"] and body["claim_id"] == parent.id)
             case "result", "start":
-                return fact.author == parent.author and body["claim_id"] == named["claim_id"]
+                return bool(fact.author == parent.author and body["claim_id"] == named["claim_id"])
             case (
                 ("settle", "result") | ("forfeit", "claim") | ("close", "claim") | ("close", "seed") | ("ack", "settle")
             ):
@@ -237,6 +240,7 @@ class World:
             seeds: set[str] = set()
             closed: set[str] = set()
             bids: dict[str, int] = defaultdict(int)
+            said: dict[tuple[str, str], int] = defaultdict(int)
             for entry in front:
                 fact = entry.fact
                 if fact is None or fact.envelope in self.nothing:
@@ -253,12 +257,28 @@ class World:
                     bids[about] += 1
                     if bids[about] > caps.bids_per_seed:
                         beyond.add(fact.envelope)
-                elif fact.kind in {"settle", "close"}:
-                    closed.add(about)
+                else:
+                    if fact.kind in {"settle", "close"}:
+                        closed.add(about)
+                    key, most = _cap_of(fact, caps)
+                    parent = self.facts.get(fact.rests_on)
+                    if parent is not None and self._fits(fact, parent):
+                        said[key] += 1
+                        if said[key] > most:
+                            beyond.add(fact.envelope)
         return beyond
 
 
 # --- What counts (section 5) ------------------------------------------------------------------------------
+
+
+def _cap_of(fact: Fact, caps: Caps) -> tuple[tuple[str, str], int]:
+    """What counts together towards a cap, and the cap."""
+    if fact.kind in STEPS:
+        return ("step", fact.seed_id), caps.steps_per_seed
+    if fact.kind in {"start", "renewal"}:
+        return ("start", fact.rests_on), caps.starts_per_step
+    return (fact.kind, fact.rests_on), caps.results_per_step
 
 
 class _Walk:

@@ -114,13 +114,18 @@ class CoreReplica:
         for seed_id in archived:
             if seed_id not in self.replica.state.erased:
                 self.replica.attic.bring_back((seed_id,))
-        seeds = {seed_id: _seed(record) for seed_id, record in self.replica.state.records.items()}
+        seeds = {
+            seed_id: naive_seed(record)
+            for seed_id, record in self.replica.state.records.items()
+            if record.seed is not None
+        }
         for seed_id in archived:
             self.replica.state.evict(seed_id)
         return NaiveState(heads, seeds)
 
 
-def _seed(record: Record) -> NaiveSeed:
+def naive_seed(record: Record) -> NaiveSeed:
+    """A record in the words of the naive rules."""
     progress = record.progress
     if progress.status is SeedStatus.DISPUTED:
         return DISPUTED

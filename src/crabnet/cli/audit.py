@@ -15,9 +15,10 @@ from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
 
 if TYPE_CHECKING:
+    from crabnet.operator.chains import ChainReport
     from crabnet.operator.findings import AuditReport
 
-KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close")
+KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit", "close", "acknowledged", "refold")
 
 audit = LazyGroup(
     "audit",
@@ -37,7 +38,9 @@ audit = LazyGroup(
 )
 @click.pass_context
 def verify_(context: click.Context, start: str) -> None:
-    """Check every frame, signature and feed, and replay the journal. Prints one line per finding, and each feed's head.
+    """Check every frame, signature and feed, replay the journal, and follow what rests on what in every task.
+
+    Prints one line per finding, each feed's head, and how many tasks have a whole chain.
 
     Exit code 5 when something was found.
     """
@@ -97,9 +100,25 @@ def _report_fields(report: AuditReport) -> dict[str, JsonValue]:
         "state_hash": report.state_hash or None,
         "comparisons": comparisons,
         "feeds": feeds,
+        "tasks": _task_fields(report.chains),
         "findings": findings,
         "findings_total": report.findings_total,
         "notes": [*report.notes],
+    }
+
+
+def _task_fields(chains: ChainReport) -> dict[str, JsonValue]:
+    import msgspec
+
+    shown = chains.shown()
+    return {
+        "total": chains.tasks,
+        "complete": chains.complete,
+        "acknowledged": chains.acknowledged,
+        "disputed": chains.disputed,
+        "broken": chains.broken,
+        "left_out": chains.tasks - len(shown),
+        "chains": msgspec.to_builtins(shown),
     }
 
 
@@ -112,6 +131,11 @@ def _show_report(report: AuditReport) -> None:
         verdict = "verified, without gaps" if feed.whole else "not whole"
         forked = f"; it ends before {feed.end}: two envelopes are signed for that" if feed.end else ""
         write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
+    if report.state_hash:
+        from crabnet.operator.chains import describe
+
+        for line in describe(report.chains):
+            write(plain(line) + "\n")
     if report.ok:
         write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
         for each in report.comparisons:

@@ -47,7 +47,10 @@ _JSON: Final = {
     "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
     ' "decided_otherwise", "state_hash", "comparisons": [{"with", "lsn", "expected", "computed"}],'
-    ' "feeds": [{"author", "seq", "id", "whole", "forks"}],'
+    ' "feeds": [{"author", "seq", "id", "whole", "end"}],'
+    ' "tasks": {"total", "complete", "acknowledged", "disputed", "broken", "left_out", "chains": [{"seed_id", "status",'
+    ' "creator", "note", "complete", "acknowledged", "wrong", "chains": [{"wrong", "wrong_id",'
+    ' "links": [{"kind", "author", "seq", "envelope_id", "object_id"}]}]}]},'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',
@@ -59,7 +62,7 @@ _JSON: Final = {
     "state export": '`{"file", "bytes", "entries", "unsigned", "unsigned_left_out", "full", "lsn",'
     ' "incomplete": [node id]}`',
     "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter",'
-    ' "problems": [text]}`; `exporter` is null for a state of the Rust program',
+    ' "problems": [text]}`; `exporter` is null for proofs and for a state of the Rust program',
     "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
     ' "seeds": [{"seed_id", "a", "b"}]}`',
     "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',

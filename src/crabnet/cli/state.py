@@ -101,26 +101,35 @@ def export_(
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_context
 def import_(context: click.Context, file: Path) -> None:
-    """Take in an export of another node, or a state.json of the Rust program. Prints: imported N of M envelopes.
+    """Take in an export of another node, proofs of forks, or a state.json of the Rust program.
 
-    The file is read to its end and verified before anything is applied. Every envelope is verified as if it came from
-    the network, but may be old. Importing twice changes nothing.
+    Prints: imported N of M envelopes. The file is read to its end and verified before anything is applied. Every
+    envelope is verified as if it came from the network, but may be old. Importing twice changes nothing. Proofs are
+    those that `audit proof --out` writes: each ends the feed that it is about.
     """
     run = state_of(context)
     settings = run.settings
     from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
     from crabnet.operator.paths import input_file
-    from crabnet.operator.transfer import import_entries
+    from crabnet.operator.proofs import check_file, describe, looks_like_proofs
+    from crabnet.operator.transfer import Proof, import_entries
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
     path = input_file(file)
     problems: list[str] = []
     exporter: str | None = None
-    if looks_like_baseline(files, path):
+    what = "envelopes"
+    if looks_like_proofs(files, path):
+        found_proofs = check_file(files, path)
+        what = "proofs of forks"
+        totals = import_entries(settings, [Proof(each.document) for each in found_proofs])
+        problems = [describe(each.row) for each in found_proofs]
+    elif looks_like_baseline(files, path):
         from crabnet.operator.baseline import read_importable, seeds_apart
 
         found = read_importable(files, path, run.perform("config", {}))
+        what = "unsigned facts"
         totals = import_entries(settings, found.facts, found.statuses)
         problems = [*found.problems, *seeds_apart(found, totals.statuses)]
     else:
@@ -140,17 +149,16 @@ def import_(context: click.Context, file: Path) -> None:
         }
         write(json_line(fields))
         return
-    what = "unsigned facts" if exporter is None else "envelopes"
     write(f"imported {totals.accepted} of {totals.entries} {what}\n")
     for word, counts in (("ignored", totals.ignored), ("rejected", totals.rejected)):
         for reason, count in sorted(counts.items()):
             write(f"{word} {count}: {plain(reason)}\n")
     for problem in problems:
         note(plain(problem))
-    if totals.ignored["gap"]:
+    if totals.ignored["gap"] or totals.ignored["unknown_parent"]:
         note(
-            "envelopes with the reason gap follow others that are neither here nor in the file: export since this "
-            "node's vector, as `crabnet state vector --json` prints it"
+            "envelopes with the reason gap follow others that are neither here nor in the file, and those with "
+            "unknown_parent rest on such: export since this node's vector, as `crabnet state vector --json` prints it"
         )
 
 

@@ -59,7 +59,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.protocol.admission import Admitted, Ahead, Muted, nobody_muted
+from crabnet.protocol.admission import Ahead, Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -111,6 +111,8 @@ class Core:
         )
         self.sweeper = Sweeper(sweeps, signer.node_id, self.replica.state, self._shuns)
         self._resting = Agenda()
+        self._away_again_ms: dict[str, int] = {}
+        """When seeds that came back from the archive may leave memory again."""
         self._entropy = entropy
         self._interrupted: list[str] = []
         self._unacknowledged: dict[str, None] = {}
@@ -132,6 +134,7 @@ class Core:
         me = self.signer.node_id
         self.authors.begin((author, head[0]) for author, head in self.replica.feeds.heads().items())
         self.neighbours.begin()
+        self._away_again_ms = dict.fromkeys(self.replica.state.outdated, 0)
         for seed_id, record in self.replica.state.records.items():
             progress = record.progress
             if progress.status is SeedStatus.RUNNING and progress.claimed_by == me:
@@ -159,17 +162,32 @@ class Core:
         """Note when time will matter to a seed that has changed."""
         self.sweeper.watch(seed_id, record, now_ms)
         if self.config.archive_after_ms:
-            since_ms = at_rest_since_ms(record)
-            if since_ms is not None:
-                self._resting.add(since_ms + self.config.archive_after_ms, seed_id)
+            due_ms = self._away_at_ms(seed_id, record, now_ms)
+            if due_ms is not None:
+                self._resting.add(due_ms, seed_id)
+
+    def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
+        """When a seed is to leave memory, None if more is expected of it.
+
+        One that came back stays as long as it has been at rest, once more: it costs a few hundred bytes to bring back a
+        seed of a megabyte, which is written each time that it comes and goes.
+        """
+        since_ms = at_rest_since_ms(record)
+        if since_ms is None:
+            return None
+        due_ms = since_ms + self.config.archive_after_ms
+        if seed_id not in self.replica.state.outdated:
+            return due_ms
+        rest_ms = max(self.config.archive_after_ms, now_ms - since_ms)
+        return max(due_ms, self._away_again_ms.setdefault(seed_id, now_ms + rest_ms))
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """Seeds that have been at rest for the retention time. Give those that were written to ``archived``."""
         found: list[tuple[str, Record]] = []
         for seed_id in self._resting.due(now_ms, limits.ARCHIVE_SEGMENT_SEEDS_MAX):
             record = self.replica.state.records.get(seed_id)
-            since_ms = None if record is None else at_rest_since_ms(record)
-            if record is not None and since_ms is not None and since_ms + self.config.archive_after_ms <= now_ms:
+            due_ms = None if record is None else self._away_at_ms(seed_id, record, now_ms)
+            if record is not None and due_ms is not None and due_ms <= now_ms:
                 found.append((seed_id, record))
         return found
 
@@ -178,6 +196,8 @@ class Core:
         records = self.replica.state.records
         ids = tuple(seed_id for seed_id, record in written if records.get(seed_id) is record)
         effects.records.append(self.replica.archive(segment, ids, now_ms // 1000))
+        for seed_id in ids:
+            self._away_again_ms.pop(seed_id, None)
         for seed_id, _ in written:
             changed = records.get(seed_id)
             if changed is not None:
@@ -274,7 +294,7 @@ class Core:
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
         if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self._talk(first.admitted, source, now_ms, effects)
+            self.neighbours.talk(first.admitted, source, now_ms, effects)
             return
         meta = first.meta
         asked_for = meta is not None and self.neighbours.planner.wanted(meta.from_, meta.seq)
@@ -313,21 +333,16 @@ class Core:
             return
         self.learn_fork(evidence, source, now_ms, effects)
 
-    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> None:
-        """Take in a proof that was verified, from a neighbour or from the operator."""
+    def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
+        """Take in a verified proof, from a neighbour or from the operator; why it was not taken, None if it was."""
         try:
-            learnt = self.replica.learn_fork(evidence, now_ms // 1000, source)
+            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
         except CrabnetError as error:  # what is held cannot be read now: the proof must come again
             effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
-            return
-        for item in learnt:
+            return Reason.UNAVAILABLE
+        for item in learned:
             self._report(item, source, now_ms, effects)
-
-    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
-        try:
-            self.neighbours.talk(admitted, source, now_ms, effects)
-        except CrabnetError as error:  # what is held cannot be read now: neighbours say it again
-            effects.notices.append(refused_notice("talk", error))
+        return None if learned else Reason.DUPLICATE
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
@@ -390,10 +405,12 @@ class Core:
         effects.notices.append(change_notice(change, envelope_id))
 
     def _is_to_be_acknowledged(self, record: Record) -> bool:
-        """True if this node's work was settled by a signature, and it has not said yet that it knows."""
-        progress = record.progress
-        if progress.claimed_by != self.signer.node_id or progress.status not in _SETTLED or not self.config.talk:
+        """True if another has settled this node's work by a signature, and it has not said yet that it knows."""
+        progress, me = record.progress, self.signer.node_id
+        if progress.claimed_by != me or progress.status not in _SETTLED or not self.config.talk:
             return False
+        if record.seed is None or record.seed.author == me:
+            return False  # what both sides are to hold each other to has one side only
         kinds = {fact.kind for fact in record.others if fact.signed}
         return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
 

@@ -23,10 +23,13 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
 
 
 def at_rest_since_ms(record: Record) -> int | None:
-    """Since when nothing more is expected of a seed: settled or closed, or open past its claim deadline."""
+    """Since when nothing more is expected of a seed: settled or closed, or open past its claim deadline.
+
+    Of one whose definition does not stand any more: since the last that was said about it.
+    """
     seed, progress = record.definition, record.progress
     if seed is None:
-        return None
+        return max((fact.ts for fact in record.fallen), default=0) * 1000 or None
     if progress.status in FINAL and progress.settled_at is not None:
         return progress.settled_at * 1000
     return seed.claim_deadline_s * 1000 if progress.status is SeedStatus.OPEN else None

@@ -13,7 +13,7 @@ from crabnet.core.records import stated_by, stored_envelope
 from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
-from crabnet.domain.state import SeedEvent
+from crabnet.domain.state import SeedEvent, assembled
 from crabnet.protocol.feed import Feeds
 
 
@@ -43,13 +43,17 @@ class Rebuilder:
         """
         after = self._folded(seed_id, before, fact, torn=torn)
         old = {each.ref for each in before.facts()}
+        fallen = {each.ref for each in before.fallen}
         new = {each.ref: each for each in after.facts()}
         removed = tuple(sorted(old - new.keys()))
-        own = None if fact is None else new.get(fact.ref)
-        added = tuple(each for ref, each in new.items() if ref not in old and each is not own)
-        if not removed and not added and own is None and after.progress == before.progress:
+        returned = tuple(sorted(fallen & new.keys()))
+        own = None if fact is None or fact.ref in fallen else new.get(fact.ref)
+        added = tuple(each for ref, each in new.items() if ref not in old and ref not in fallen and each is not own)
+        if not removed and not added and not returned and own is None and after.progress == before.progress:
             return None
-        return SeedEvent(seed_id, own, removed, after.progress, added, (before, after))
+        known = {each.ref: each for each in (*before.facts(), *before.fallen)}
+        after = assembled(new.values(), after.progress, [each for ref, each in known.items() if ref not in new])
+        return SeedEvent(seed_id, own, removed, after.progress, added, returned, (before, after))
 
     def loses_bids(self, seed_id: str, before: Record, author: str) -> SeedEvent | None:
         """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that stands without
@@ -62,11 +66,12 @@ class Rebuilder:
         lost = [bid for bid in before.bids if bid.author == author and bid.signed and not self.is_front(bid)]
         if not lost:
             return None
-        after = Record(before.seed, tuple(bid for bid in before.bids if bid not in lost), (), before.progress)
-        return SeedEvent(seed_id, None, tuple(bid.ref for bid in lost), after.progress, (), (before, after))
+        kept = [fact for fact in before.facts() if fact not in lost]
+        after = assembled(kept, before.progress, (*before.fallen, *lost))
+        return SeedEvent(seed_id, None, tuple(bid.ref for bid in lost), after.progress, decided=(before, after))
 
     def _folded(self, seed_id: str, before: Record, fact: Fact | None, *, torn: bool) -> Record:
-        known = {each.ref: each for each in before.facts()}
+        known = {each.ref: each for each in (*before.facts(), *before.fallen)}
         if fact is not None:
             known[fact.ref] = fact
         self._load(known, seed_id, self.held.about(seed_id, bids=False))

@@ -72,6 +72,7 @@ class EventRow(Struct, frozen=True, array_like=True, gc=False):
     removed: tuple[str, ...]
     progress: Progress
     added: tuple[FactRow, ...] = ()
+    returned: tuple[str, ...] = ()
 
 
 class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=False):
@@ -271,27 +272,28 @@ def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> H
 def event_row(event: SeedEvent) -> EventRow:
     """A decided change ready to be stored."""
     added = tuple(fact_row(fact) for fact in event.added)
-    return EventRow(event.seed_id, event.fact is not None, event.removed, event.progress, added)
+    return EventRow(event.seed_id, event.fact is not None, event.removed, event.progress, added, event.returned)
 
 
 def event_rows(event: SeedEvent) -> list[EventRow]:
     """A change of any size in parts, each of which fits a record."""
     parts: list[EventRow] = []
-    removed = list(event.removed)
+    removed, returned = event.removed, event.returned
     added: list[FactRow] = []
     size = 0
     facts = event.added if event.fact is None else (*event.added, event.fact)
-    while len(removed) > REFS_PER_PART:
-        part, removed = removed[:REFS_PER_PART], removed[REFS_PER_PART:]
-        parts.append(EventRow(event.seed_id, False, tuple(part), event.progress))
+    for at in range(0, max(len(removed), len(returned)), REFS_PER_PART):
+        until = at + REFS_PER_PART
+        parts.append(EventRow(event.seed_id, False, removed[at:until], event.progress, returned=returned[at:until]))
     for fact in facts:
         row = fact_row(fact)
         if added and size + len(row.body) > PART_BYTES:
-            parts.append(EventRow(event.seed_id, False, tuple(removed), event.progress, tuple(added)))
-            removed, added, size = [], [], 0
+            parts.append(EventRow(event.seed_id, False, (), event.progress, tuple(added)))
+            added, size = [], 0
         added.append(row)
         size += len(row.body)
-    parts.append(EventRow(event.seed_id, False, tuple(removed), event.progress, tuple(added)))
+    if added or not parts:
+        parts.append(EventRow(event.seed_id, False, (), event.progress, tuple(added)))
     return parts
 
 
@@ -299,4 +301,4 @@ def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:
     """A stored change."""
     share_ids(row.progress)
     added = tuple(fact_of_row(each) for each in row.added)
-    return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, row.progress, added)
+    return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, row.progress, added, row.returned)

@@ -281,16 +281,8 @@ class Replica:
         """Steps 14 and 15 for an envelope that takes its place, or that others rest on: role and lifecycle."""
         admitted = arrival.admitted
         envelope = admitted.envelope
-        fact: Fact | None = None
         parent: Fact | None = None
-        decision: Decision | None = None
-        if admitted.kind is Kind.UNKNOWN:
-            decision = Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=f"kind {envelope.meta.kind}")
-        else:
-            try:
-                fact = fact_of(envelope, admitted.kind)
-            except PayloadRefusedError as error:
-                decision = Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+        fact, decision = _stated(admitted)
         if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
             return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
@@ -340,19 +332,12 @@ class Replica:
         rows = self.held.about(fact.seed_id, bids=False) if end else []
         return any(row.author == fact.author and row.seq >= end for row in rows)
 
-    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold | None]:
+    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold]:
         """What becomes of a fact that needs a fold, and of its seed."""
         fold = self._fold(fact.seed_id, fact)
         if fold.counts:
             return Decision(Outcome.ACCEPTED, None), fold
-        try:
-            decision = self._idle_if_excessive(fact, Decision(Outcome.IGNORED, Reason.WRONG_STATE))
-        except CrabnetError:
-            self._put_back(fact.seed_id, fold.thawed)
-            raise
-        if decision.idle:
-            self._put_back(fact.seed_id, fold.thawed)
-        return decision, None if decision.idle else fold
+        return Decision(Outcome.IGNORED, Reason.WRONG_STATE), fold
 
     def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
         """A fact that is held about a seed, whether or not it counts."""
@@ -381,16 +366,13 @@ class Replica:
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
         open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
         observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
-        if pins:
-            decision = refused_alone(self.state.caps, observed) or Decision(Outcome.ACCEPTED, None)
-        else:
-            decision = decide(self.state, observed, now_s)
-        return decision if pins or decision.events else self._idle_if_excessive(fact, decision)
-
-    def _idle_if_excessive(self, fact: Fact, decision: Decision) -> Decision:
-        if decision.idle or not fact.signed or not self._is_excessive(fact):
+        decision = refused_alone(self.state.caps, observed) if pins else decide(self.state, observed, now_s)
+        if decision is not None and decision.idle:
             return decision
-        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, idle=True)
+        if fact.signed and self._is_excessive(fact, parent):
+            detail = "its author has said too much about the seed"
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail, idle=True)
+        return decision or Decision(Outcome.ACCEPTED, None)
 
     def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
         """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
@@ -410,15 +392,28 @@ class Replica:
         if thawed:
             self.state.evict(seed_id)
 
-    def _is_excessive(self, fact: Fact) -> bool:
-        """True if its author has said so much about the seed that what does not count at once never will."""
-        if fact.kind in {FactKind.SEED, FactKind.BID}:
+    def _is_excessive(self, fact: Fact, parent: Fact | None) -> bool:
+        """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
+        if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
+        kinds, most = _cap_of(fact.kind)
+        if fact.seq - self._first_said(fact, parent) <= most:
+            return False  # there is no room for so much between, and the index need not be asked
         rows = self.held.about(fact.seed_id, bids=False)
-        own = [row for row in rows if row.author == fact.author and row.seq < fact.seq]
-        if fact.kind in STEPS:
-            return sum(row.kind in STEPS for row in own) >= limits.STEPS_PER_AUTHOR_PER_SEED_MAX
-        return sum(row.parent == fact.rests_on for row in own) >= limits.WORK_PER_AUTHOR_PER_STEP_MAX
+        same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
+        return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
+
+    def _first_said(self, fact: Fact, parent: Fact) -> int:
+        """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
+        step in the chain; 0 if that is not in memory.
+        """
+        record = self.state.records.get(fact.seed_id, EMPTY)
+        step: Fact | None = parent
+        while step is not None:
+            if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
+                return step.seq
+            step = record.find(step.rests_on) if step.rests_on else None
+        return 0
 
     def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
         """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
@@ -611,6 +606,10 @@ class Replica:
         if decision.outcome is not Outcome.ACCEPTED:
             raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
+        if self._is_excessive(fact, record.find(fact.rests_on)):
+            raise RefusedError(
+                f"seed {fact.seed_id} has all the steps that one author may take", Reason.TOO_MANY_OWN_STEPS
+            )
         envelope_kind, payload = payload_of(body, record.definition, record.progress)
         envelope = seal(
             signer,
@@ -765,6 +764,15 @@ _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
 _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
 
 
+def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
+    """The kinds that count together towards a cap, and the cap: for steps on a seed, for others on one envelope."""
+    if kind in STEPS:
+        return STEPS, limits.STEPS_PER_AUTHOR_PER_SEED_MAX
+    if kind is FactKind.STARTED:
+        return frozenset({kind}), limits.STARTS_PER_AUTHOR_PER_STEP_MAX
+    return frozenset({kind}), limits.RESULTS_PER_AUTHOR_PER_STEP_MAX
+
+
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
         return Role.NOTHING
@@ -775,6 +783,17 @@ def _role(fact: Fact | None, decision: Decision) -> Role:
 
 def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
     return record.seed is None or record.seed.author == fact.author
+
+
+def _stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
+    """The fact that an envelope states, or what is decided about one that states none."""
+    if admitted.kind is Kind.UNKNOWN:
+        detail = f"kind {admitted.envelope.meta.kind}"
+        return None, Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=detail)
+    try:
+        return fact_of(admitted.envelope, admitted.kind), None
+    except PayloadRefusedError as error:
+        return None, Decision(Outcome.REJECTED, error.reason, detail=error.detail)
 
 
 def _parked_arrival(admitted: Admitted, arrival: _Arrival, source: str) -> _Arrival:

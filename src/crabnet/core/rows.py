@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.records import FactRow, fact_of_row, fact_row, other_version
 from crabnet.domain.lifecycle import Record
-from crabnet.domain.model import Progress, share_ids
+from crabnet.domain.model import Fact, Progress, share_ids
 from crabnet.domain.state import assembled
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -23,6 +23,7 @@ class SeedRow(Struct, frozen=True, array_like=True, tag="seed", gc=False):
     seed_id: str
     progress: Progress
     facts: tuple[FactRow, ...]
+    fallen: tuple[FactRow, ...] = ()
 
 
 SEED_ROW_BYTES_MAX: Final = min(limits.CHECKPOINT_ROW_BYTES_MAX, limits.FRAME_BYTES_MAX) // 8
@@ -32,7 +33,8 @@ _seed_rows: Final = msgspec.json.Decoder(SeedRow)
 
 def seed_row(seed_id: str, record: Record) -> bytes:
     """The row of one seed."""
-    return _encode(SeedRow(seed_id, record.progress, tuple(map(fact_row, record.facts()))))
+    facts, fallen = map(fact_row, record.facts()), map(fact_row, record.fallen)
+    return _encode(SeedRow(seed_id, record.progress, tuple(facts), tuple(fallen)))
 
 
 def seed_rows(seed_id: str, record: Record) -> Iterator[bytes]:
@@ -41,27 +43,38 @@ def seed_rows(seed_id: str, record: Record) -> Iterator[bytes]:
     if len(row) <= SEED_ROW_BYTES_MAX:
         yield row
         return
-    facts: list[FactRow] = []
+    for part in _parts(record.facts()):
+        yield _encode(SeedRow(seed_id, record.progress, part))
+    for part in _parts(record.fallen):
+        yield _encode(SeedRow(seed_id, record.progress, (), part))
+
+
+def _parts(facts: Iterable[Fact]) -> Iterator[tuple[FactRow, ...]]:
+    part: list[FactRow] = []
     size = 0
-    for fact in map(fact_row, record.facts()):
-        fact_bytes = len(_encode(fact))
-        if facts and size + fact_bytes > SEED_ROW_BYTES_MAX:
-            yield _encode(SeedRow(seed_id, record.progress, tuple(facts)))
-            facts, size = [], 0
-        facts.append(fact)
-        size += fact_bytes
-    yield _encode(SeedRow(seed_id, record.progress, tuple(facts)))
+    for row in map(fact_row, facts):
+        row_bytes = len(_encode(row))
+        if part and size + row_bytes > SEED_ROW_BYTES_MAX:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(row)
+        size += row_bytes
+    if part:
+        yield tuple(part)
 
 
 def joined(before: Record | None, record: Record) -> Record:
     """The record of a seed after one more of its rows."""
-    return record if before is None else assembled((*before.facts(), *record.facts()), record.progress)
+    if before is None:
+        return record
+    facts, fallen = (*before.facts(), *record.facts()), (*before.fallen, *record.fallen)
+    return assembled(facts, record.progress, fallen)
 
 
 def record_of_row(row: SeedRow) -> Record:
     """The record of a row."""
     share_ids(row.progress)
-    return assembled(map(fact_of_row, row.facts), row.progress)
+    return assembled(map(fact_of_row, row.facts), row.progress, map(fact_of_row, row.fallen))
 
 
 def decode_seed_row(data: bytes) -> SeedRow:

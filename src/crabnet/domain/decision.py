@@ -14,6 +14,8 @@ from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason
 
+_TOO_LATE: Final = frozenset({Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM, Reason.LIMIT_EXCEEDED})
+"""Why honest work and bids may be void: their authors did not know better."""
 _WORK: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
 _TOO_EARLY: Final = frozenset({Reason.UNKNOWN_BID, Reason.UNKNOWN_RESULT, Reason.WRONG_STATE})
 """Why an unsigned fact is refused that has overtaken what it rests on: it belongs to no feed that orders it."""
@@ -120,12 +122,12 @@ def _is_known(record: Record, fact: Fact) -> bool:
 
 def _counts(before: Record, fact: Fact) -> Decision:
     record = after(before, fact)
-    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, (), (before, record))
+    event = SeedEvent(fact.seed_id, fact, ended_work(before, fact), record.progress, decided=(before, record))
     return Decision(Outcome.ACCEPTED, None, (event,))
 
 
 def _void(fact: Fact, record: Record, reason: Reason, *, idle: bool = False) -> Decision:
-    late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in {Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM}
+    late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in _TOO_LATE
     unknown = reason is Reason.UNKNOWN_SEED or (not fact.signed and reason in _TOO_EARLY)
     detail = _why(fact, reason, record.progress.status)
     return Decision(Outcome.IGNORED if late or unknown else Outcome.REJECTED, reason, detail=detail, idle=idle)

@@ -78,18 +78,22 @@ def judge(record: Record, fact: Fact) -> Reason | None:
 
 def after(record: Record, fact: Fact) -> Record:
     """The record with one more fact that counts."""
+    fallen = tuple(each for each in record.fallen if each.ref != fact.ref) if record.fallen else ()
     if fact.kind is _K.SEED:
-        return Record(fact, record.bids, record.others, record.progress)
+        return Record(fact, record.bids, record.others, record.progress, fallen)
     if fact.kind is _K.BID:
         bids = record.bids
         bids = (*bids, fact) if not bids or bid_order(bids[-1]) < bid_order(fact) else _sorted((*bids, fact), bid_order)
-        return Record(record.seed, bids, record.others, record.progress)
+        return Record(record.seed, bids, record.others, record.progress, fallen)
     others, progress = record.others, record.progress
     if fact.kind in _ENDS_WORK and progress.claim_id is not None:
-        others = tuple(each for each in others if not _is_work_on(each, progress.claim_id))
+        ended = tuple(each for each in others if _is_work_on(each, progress.claim_id))
+        if ended:
+            others = tuple(each for each in others if not _is_work_on(each, progress.claim_id))
+            fallen = _sorted((*fallen, *ended), other_order)
     last = not others or other_order(others[-1]) < other_order(fact)
     others = (*others, fact) if last else _sorted((*others, fact), other_order)
-    return Record(record.seed, record.bids, others, _progressed(progress, fact))
+    return Record(record.seed, record.bids, others, _progressed(progress, fact), fallen)
 
 
 def _sorted(facts: tuple[Fact, ...], order: Callable[[Fact], tuple[str | int, ...]]) -> tuple[Fact, ...]:
@@ -270,14 +274,11 @@ class _Fold:
         return Record(self._record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
 
     def _has_a_say(self, fact: Fact) -> bool:
-        """True for what the creator and the workers of its claims say; strangers' words are not kept."""
-        creator = None if self._record.seed is None else self._record.seed.author
-        if fact.kind is _K.SEED or fact.kind in STEPS:
-            return fact.author == creator
-        claim = self._set.claim_of(fact)
-        if claim is None:
-            return not fact.rests_on
-        return claim.author == creator and isinstance(claim.body, Claim) and claim.body.worker == fact.author
+        """True for what makes up the chains; of results those that were settled."""
+        if fact.kind is _K.SEED or fact.kind in STEPS or fact.kind is _K.ACKNOWLEDGED:
+            return True
+        settled = {each.rests_on for each in self._standing if each.kind is _K.SETTLE}
+        return not fact.rests_on or fact.kind is _K.STARTED or fact.envelope in settled
 
 
 def _exclusive(claims: list[Fact], settlements: list[Fact]) -> str:

@@ -64,6 +64,10 @@ class Record(Struct, frozen=True, gc=False):
     bids: tuple[Fact, ...] = ()
     others: tuple[Fact, ...] = ()
     progress: Progress = Progress()
+    fallen: tuple[Fact, ...] = ()
+    """What counted once and does not now, in the order of ``others``: it may come back, and need not be journalled
+    whole then. No rule looks at it.
+    """
 
     @property
     def definition(self) -> Seed | None:
@@ -71,7 +75,7 @@ class Record(Struct, frozen=True, gc=False):
         return None if self.seed is None else as_seed(self.seed)
 
     def facts(self) -> Iterable[Fact]:
-        """Every fact."""
+        """Every fact that counts."""
         if self.seed is not None:
             yield self.seed
         yield from self.bids

@@ -135,10 +135,8 @@ class Standing:
             case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
                 root = self.root(fact)
                 return root.kind is _K.SEED and child.author == root.author
-            case _K.CLAIM, _K.STARTED | _K.RESULT:
-                return isinstance(fact.body, Claim) and child.author == fact.body.worker
-            case _K.STARTED, _K.RESULT:
-                return child.author == fact.author
+            case (_K.CLAIM, _K.STARTED | _K.RESULT) | (_K.STARTED, _K.RESULT):
+                return True  # work by others than the claim's worker is a misfit
             case _K.SETTLE, _K.ACKNOWLEDGED:
                 claim = self.claim_of(fact)
                 return claim is not None and isinstance(claim.body, Claim) and child.author == claim.body.worker

@@ -64,7 +64,8 @@ Command = Observe | Propose
 class SeedEvent(Struct, frozen=True, gc=False):
     """A decided change of one seed: what counts from now on and what no longer does, by ``Fact.ref``; the progress.
 
-    ``fact`` is that of the envelope at hand, ``added`` are others, which the end of a feed has brought back.
+    ``fact`` is that of the envelope at hand, ``added`` are others, which the end of a feed has made count; ``returned``
+    are those of these that had fallen.
     """
 
     seed_id: str
@@ -72,6 +73,7 @@ class SeedEvent(Struct, frozen=True, gc=False):
     removed: tuple[str, ...]
     progress: Progress
     added: tuple[Fact, ...] = ()
+    returned: tuple[str, ...] = ()
     decided: tuple[Record, Record] | None = None
     """The record that was decided on and what becomes of it, so that ``apply`` need not do it again. Not stored."""
 
@@ -123,12 +125,13 @@ class State:
         """Put a record in the place of the present one; None removes it."""
         before = self.records.get(seed_id)
         self._dirty.setdefault(seed_id, before)
-        if before is not None and record is not None:
+        if before is not None and record is not None and before.seed is not None and record.seed is not None:
             self._recount(before, record)
-        elif before is not None:
-            self._count(before, -1)
-        elif record is not None:
-            self._count(record, 1)
+        else:
+            if before is not None:
+                self._count(before, -1)
+            if record is not None:
+                self._count(record, 1)
         if record is None:
             self.records.pop(seed_id, None)
             _move(seed_id, self.outdated, self.erased)
@@ -146,7 +149,7 @@ class State:
         del self.records[seed_id]
         self.outdated.discard(seed_id)
         self._count(record, -1)
-        self.archived[record.progress.status] += 1
+        self.archived[record.progress.status] += record.seed is not None
 
     def readmit(self, seed_id: str, record: Record) -> None:
         """Take a seed back from the archive, as it left."""
@@ -154,9 +157,11 @@ class State:
             self.records[seed_id] = record
             self.outdated.add(seed_id)
             self._count(record, 1)
-            self.archived[record.progress.status] -= 1
+            self.archived[record.progress.status] -= record.seed is not None
 
     def _count(self, record: Record, sign: int) -> None:
+        if record.seed is None:
+            return
         self.counts[record.progress.status] += sign
         self.totals[FactKind.BID] += sign * len(record.bids)
         for fact in record.others:
@@ -238,9 +243,9 @@ def rehash(accumulator: Accumulator, seed_id: str, before: Record | None, after:
     """Put a seed as it is in the place of the seed as it was: some 50 µs."""
     if before is after:
         return
-    if before is not None:
+    if before is not None and before.seed is not None:
         accumulator.remove(leaf(seed_id, before))
-    if after is not None:
+    if after is not None and after.seed is not None:
         accumulator.add(leaf(seed_id, after))
 
 
@@ -262,18 +267,23 @@ def apply(state: State, event: SeedEvent) -> None:
         after = event.decided[1]
     else:
         added = event.added if event.fact is None else (*event.added, event.fact)
-        after = _changed(before, frozenset(event.removed), added, event.progress)
-    state.replace(event.seed_id, None if after.seed is None else after)
+        after = _changed(before, frozenset(event.removed), added, event.returned, event.progress)
+    state.replace(event.seed_id, None if after.seed is None and not after.fallen else after)
 
 
-def _changed(before: Record, removed: frozenset[str], added: tuple[Fact, ...], progress: Progress) -> Record:
-    gone = removed | {fact.ref for fact in added}
-    kept = [fact for fact in before.facts() if fact.ref not in gone] if gone else list(before.facts())
-    return assembled((*kept, *added), progress)
+def _changed(
+    before: Record, removed: frozenset[str], added: tuple[Fact, ...], returned: tuple[str, ...], progress: Progress
+) -> Record:
+    counting = {fact.ref: fact for fact in before.facts() if fact.ref not in removed}
+    known = {fact.ref: fact for fact in (*before.facts(), *before.fallen)}
+    counting.update((ref, known[ref]) for ref in returned if ref in known)
+    counting.update((fact.ref, fact) for fact in added)
+    fallen = [fact for ref, fact in known.items() if ref not in counting]
+    return assembled(counting.values(), progress, fallen)
 
 
-def assembled(facts: Iterable[Fact], progress: Progress) -> Record:
-    """The record of these facts, all of which count."""
+def assembled(facts: Iterable[Fact], progress: Progress, fallen: Iterable[Fact] = ()) -> Record:
+    """The record of these facts, all of which count but those that have fallen."""
     seeds: list[Fact] = []
     bids: list[Fact] = []
     others: list[Fact] = []
@@ -283,4 +293,5 @@ def assembled(facts: Iterable[Fact], progress: Progress) -> Record:
     seeds.sort(key=other_order)
     bids.sort(key=bid_order)
     others = sorted((*others, *seeds[1:]), key=other_order)
-    return Record(seeds[0] if seeds else None, tuple(bids), tuple(others), progress)
+    shelf = tuple(sorted(fallen, key=other_order))
+    return Record(seeds[0] if seeds else None, tuple(bids), tuple(others), progress, shelf)

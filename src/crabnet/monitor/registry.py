@@ -309,7 +309,7 @@ EVENTS: Final = MappingProxyType(
             "A",
             _CORE,
             "author namespace seq envelope_id other_id address",
-            "An author signed two envelopes for one position of its feed, which ends there; both are kept as proof.",
+            "An author signed two envelopes for one place of its feed, which ends before it; both are kept as proof.",
         ),
         EventKind.FEED_ENDED: _spec(
             "A",

@@ -73,13 +73,13 @@ class Archivist:
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
-    """The row of a seed; None for one that stays in memory: without definition, so large that it could not be
-    journalled as a whole when it comes back, or with a time that the archive cannot sort by, as unsigned ones may have.
+    """The row of a seed; None for one that stays in memory: so large that it could not be journalled as a whole when it
+    comes back, or with a time that the archive cannot sort by, as unsigned ones may have.
     """
     seed = record.definition
-    if seed is None or seed.created_at > CREATED_AT_MAX:
-        return None
     row = seed_row(seed_id, record)
-    if len(row) > SEED_ROW_BYTES_MAX:
+    if len(row) > SEED_ROW_BYTES_MAX or (seed is not None and seed.created_at > CREATED_AT_MAX):
         return None
+    if seed is None:  # what has fallen, and may come back
+        return ArchiveRow(seed_id, 0, "", "", row)
     return ArchiveRow(seed_id, seed.created_at, status_at(record, now_s).value, seed.created_by, row)

@@ -1,4 +1,6 @@
-"""What the operator brings: envelopes, verified as from the network, only that they may be old; facts of a baseline."""
+"""What the operator brings: envelopes, verified as from the network, only that they may be old; facts of a baseline;
+proofs of forks.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,12 @@ from crabnet.core.core import IMPORTED
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.records import BODY_TYPES, Via
 from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId
+from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.node.node import Node
+from crabnet.protocol.admission import refusal
 from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.fork_proof import ProofRefusedError, verify_proof
 
 SOURCE: Final = IMPORTED
 _FACTS: Final = frozenset({FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE})
@@ -60,7 +65,9 @@ class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return Fact(kind=self.kind, author=self.author, seq=0, ts=self.ts, body=body, signed=False)
 
 
-async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact]) -> JsonObject:
+async def import_entries(
+    node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact], proofs: Iterable[bytes] = ()
+) -> JsonObject:
     """How many were accepted, and how many ignored and rejected by Reason; durable when this returns.
 
     Raises StorageFailedError.
@@ -86,6 +93,12 @@ async def import_entries(node: Node, envelopes: Iterable[bytes], facts: Iterable
         for envelope_id, reason in node.imports_waiting.items()
         if node.core.replica.parking.holds(envelope_id)
     }
+    for document in proofs:
+        reason = _learn(node, document, effects)
+        accepted += reason is None
+        if reason is not None:
+            harmless = refusal(reason).outcome is Outcome.IGNORED or reason is Reason.UNAVAILABLE
+            refused["ignored" if harmless else "rejected"][reason.value] += 1
     with trio.CancelScope(shield=True):
         await node.remember_feed_risk()
         await node.committer.submit(effects)
@@ -107,6 +120,15 @@ def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool
         return False
     node.core.import_fact(fact, node.clock_ms(), effects)
     return True
+
+
+def _learn(node: Node, document: bytes, effects: Effects) -> Reason | None:
+    """Verify a proof and end the feed that it is about; why that was not done, None if it was."""
+    try:
+        evidence = verify_proof(document, node.core.replica.admission)
+    except ProofRefusedError as error:
+        return error.reason
+    return node.core.learn_fork(evidence, SOURCE, node.clock_ms(), effects)
 
 
 def _is_talk(raw: bytes) -> bool:

@@ -90,6 +90,7 @@ class _Watch(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class _Import(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     envelopes: list[bytes] = []
     facts: list[UnsignedFact] = []
+    proofs: list[bytes] = []
 
 
 class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -213,7 +214,7 @@ async def _vector(node: Node, _: _NoParams) -> JsonObject:
 
 
 async def _import(node: Node, params: _Import) -> JsonObject:
-    return await import_entries(node, params.envelopes, params.facts)
+    return await import_entries(node, params.envelopes, params.facts, params.proofs)
 
 
 def sandbox_view(report: SandboxReport | None) -> JsonObject:

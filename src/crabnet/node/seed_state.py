@@ -5,7 +5,17 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crabnet.domain.lifecycle import Record, counting_bids, status_at
-from crabnet.domain.model import Bid, Claim, Progress, Run, Seed, SeedStatus, Settlement, TaskResult
+from crabnet.domain.model import (
+    Acknowledgement,
+    Bid,
+    Claim,
+    Progress,
+    Run,
+    Seed,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+)
 
 
 class SeedState(Struct, frozen=True, kw_only=True):
@@ -20,6 +30,8 @@ class SeedState(Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...]
     results: tuple[TaskResult, ...]
     settlements: tuple[Settlement, ...]
+    acknowledgements: tuple[Acknowledgement, ...]
+    """The worker's word that it knows of the settlement: its creator cannot take that back."""
 
     @property
     def result(self) -> TaskResult | None:
@@ -41,4 +53,5 @@ def seed_state(record: Record, now_s: int) -> SeedState:
         runs=tuple(body for body in bodies if isinstance(body, Run)),
         results=tuple(body for body in bodies if isinstance(body, TaskResult)),
         settlements=tuple(body for body in bodies if isinstance(body, Settlement)),
+        acknowledgements=tuple(body for body in bodies if isinstance(body, Acknowledgement)),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from crabnet.core.records import SegmentRow
+from crabnet.core.replica import Replica
 from crabnet.core.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import Record
 from crabnet.storage.archive import SegmentInfo, verify_archive
@@ -39,3 +40,9 @@ def archived_seeds(
                 if isinstance(placed, PlacedRow) and placed.row.key not in newer and not stale(placed.row.key):
                     yield placed.row.key, record_of_row(decode_seed_row(placed.row.data))
                     newer.add(placed.row.key)
+
+
+def archived_only(files: Files, data_dir: Path, replica: Replica) -> Iterator[tuple[str, Record]]:
+    """What the archive holds of a replica's seeds and its memory does not. Raises as ``archived_seeds`` does."""
+    records, erased = replica.state.records, replica.state.erased
+    return archived_seeds(files, data_dir, replica.attic.segments, lambda key: key in records or key in erased)

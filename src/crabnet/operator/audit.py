@@ -2,44 +2,40 @@
 
 Every frame from the first on: CRC, hash link, each envelope's id, signature and place in its feed. From the start that
 was asked for the journalled decisions are applied again, and the state hash, computed from scratch, is compared with
-that of every checkpoint on the way and with the live node's. Frames are read one at a time: memory holds the state, not
-the journal.
+that of every checkpoint on the way and with the live node's. In the end the chain of each task is followed, link by
+link (``chains``). Frames are read one at a time: memory holds the state, not the journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from crabnet.core.held import NothingHeld, Role
+from crabnet.core.held import NothingHeld
 from crabnet.core.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
-    Record,
     SegmentRow,
     decode_frame,
-    envelope_of,
-    event_row,
-    record_fact,
 )
 from crabnet.core.replica import Replica
 from crabnet.core.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
-from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import FINAL
-from crabnet.domain.state import Observe, leaf
+from crabnet.domain.state import leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.limits import AUDIT_NOTES_MAX, AUDIT_RETRIES
-from crabnet.operator.archived import archive_damages, archived_seeds
+from crabnet.operator.archived import archive_damages, archived_only
+from crabnet.operator.chains import all_chains
 from crabnet.operator.envelopes import EnvelopeChecker, any_age_admission, broken_envelopes
 from crabnet.operator.findings import GENESIS, AskNode, AuditReport, Comparison, Finding, LivePoint
 from crabnet.operator.frames import Hole, Segment, read_hole, walk_journal
 from crabnet.operator.namespace import namespace_of
+from crabnet.operator.redeciding import otherwise_decided
 from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
@@ -194,14 +190,11 @@ class _Audit:
     def _recompute(self, replica: Replica) -> None:
         """Hash all seeds anew, those in the archive too, and all feeds."""
         state = replica.state
-        records, erased = state.records, state.erased
+        records = state.records
         state.load(records, None)
         if replica.attic.segments:
             total = Accumulator(state.accumulated())
-            archived = archived_seeds(
-                self._files, self._layout.data_dir, replica.attic.segments, lambda key: key in records or key in erased
-            )
-            for seed_id, record in archived:
+            for seed_id, record in archived_only(self._files, self._layout.data_dir, replica):
                 total.add(leaf(seed_id, record))
             state.load(records, total.value())
         replica.feeds.load(replica.feeds.all(), None)
@@ -321,7 +314,7 @@ class _Audit:
             self._report.facts += isinstance(record, FactRecord)
             try:
                 if replica is not None:
-                    self._redecide(replica, record, frame.lsn)
+                    self._note_otherwise(otherwise_decided(replica, record), frame.lsn)
                     replica.replay(record)
             except (CrabnetError, msgspec.MsgspecError) as error:
                 text = error.message if isinstance(error, CrabnetError) else str(error)
@@ -329,25 +322,10 @@ class _Audit:
                 self._break(frame.lsn, frame.hash)
                 replica = None
 
-    def _redecide(self, replica: Replica, record: Record, lsn: int) -> None:
-        """Note a decision that this version would not make: its rules may have changed, or somebody changed history."""
-        if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.thawed:
-            return
-        if record.role is Role.NOTHING:
-            return
-        fact = record_fact(record, envelope_of(record))
-        before = EMPTY if fact is None else replica.state.records.get(fact.seed_id, EMPTY)
-        if fact is None or before.progress.status in FINAL:
-            return
-        parent = before.find(fact.rests_on) if fact.rests_on else None
-        own = sum(bid.author == fact.author for bid in before.bids)
-        seeds = len(replica.feeds.get(fact.author).open_seeds)
-        decision = decide(replica.state, Observe(fact, parent, seeds, own), record.at_s)
-        if tuple(map(event_row, decision.events)) != record.events:
-            self._report.otherwise += 1
-            if self._report.otherwise <= AUDIT_NOTES_MAX:
-                text = f"frame {lsn}: the rules of this version decide otherwise about {fact.kind.value} {fact.key}"
-                self._report.notes.append(text)
+    def _note_otherwise(self, what: str, lsn: int) -> None:
+        self._report.otherwise += bool(what)
+        if what and self._report.otherwise <= AUDIT_NOTES_MAX:
+            self._report.notes.append(f"frame {lsn}: the rules of this version decide otherwise about {what}")
 
     # --- what was known before -----------------------------------------------------------------------------
 
@@ -397,11 +375,21 @@ class _Audit:
         if self._replica is None:
             return
         self._report.state_hash = self._replica.state_hash()
+        self._chains(self._replica)
         heads = self._checker.feeds.heads()
         if not self._report.findings_total and self._replica.feeds.heads() != heads:
             wrong = next(author for author, head in heads.items() if self._replica.feeds.heads().get(author) != head)
             text = f"the feed of {wrong} in the state is not the one in the journal"
             self._report.add(Finding(self._layout.journal, text))
+
+    def _chains(self, replica: Replica) -> None:
+        """Follow what rests on what in every task; a link that does not hold is a finding."""
+        archived = archived_only(self._files, self._layout.data_dir, replica)
+        for task in all_chains(chain(replica.state.records.items(), archived), self._checker.holds):
+            self._report.chains.add(task)
+            for envelope_id, wrong in task.faults():
+                text = f"task {task.seed_id}: {wrong}"
+                self._report.add(Finding(self._layout.journal, text, envelope_id=envelope_id))
 
 
 def new_replica(namespace: str) -> Replica:

@@ -18,7 +18,7 @@ from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import leaf
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX
-from crabnet.operator.archived import archived_seeds
+from crabnet.operator.archived import archived_only
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import VectorEntry, check_export, looks_like_baseline, read_entries
 from crabnet.operator.namespace import namespace_of
@@ -199,10 +199,7 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
         for record in decode_frame(frame.payload):
             replica.replay(record)
     side = _side(name, replica)
-    in_memory, erased = replica.state.records, replica.state.erased
-    for seed_id, seed in archived_seeds(
-        files, path, replica.attic.segments, lambda key: key in in_memory or key in erased
-    ):
+    for seed_id, seed in archived_only(files, path, replica):
         side.seeds[seed_id] = _seed_state(seed_id, seed)
     return side
 

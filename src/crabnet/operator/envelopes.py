@@ -58,6 +58,7 @@ class EnvelopeChecker:
         self._holes = 0
         self._holes_known: dict[str, int] = {}
         self._ids: dict[str, bytearray] = {}
+        self._behind: set[bytes] = set()
         self._evidence: tuple[str, int, str] = ("", 0, "")
         self.feeds.lookup = self._lookup
 
@@ -66,12 +67,17 @@ class EnvelopeChecker:
         entry = self._ids.get(author, b"")[(seq - 1) * _ID_BYTES : seq * _ID_BYTES]
         return entry.hex() if any(entry) else None
 
-    def _advance(self, meta: EnvelopeMeta) -> None:
+    def _advance(self, meta: EnvelopeMeta, *, sound: bool = True) -> None:
         self.feeds.advance(meta.from_, meta.seq, meta.id)
         ids = self._ids.setdefault(meta.from_, bytearray())
         at = (meta.seq - 1) * _ID_BYTES
         if at <= len(ids):
-            ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id)
+            ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id) if sound else bytes(_ID_BYTES)
+
+    def holds(self, author: str, seq: int, envelope_id: str) -> bool:
+        """True if this envelope was found at its place, and sound; also if it may lie where nothing could be read."""
+        known = self._lookup(author, seq) == envelope_id or bytes.fromhex(envelope_id) in self._behind
+        return known or bool(self._holes)
 
     def skip(self) -> None:
         """A part of the journal could not be read: every feed may go on at a later place."""
@@ -102,7 +108,7 @@ class EnvelopeChecker:
             if meta is None:
                 return "", wrong, ""
             if meta.v is not None and meta.seq and isinstance(record, EnvelopeRecord) and not record.behind:
-                self.feeds.advance(meta.from_, meta.seq, meta.id)
+                self._advance(meta, sound=False)
             return meta.id, wrong, meta.from_
         meta = admitted.envelope.meta
         if admitted.envelope.raw != raw:
@@ -126,7 +132,10 @@ class EnvelopeChecker:
         feed = self.feeds.get(meta.from_)
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
         if record.behind:
-            return "" if place is Place.BEHIND else f"the journal proves no end of its feed before seq {meta.seq}"
+            if place is not Place.BEHIND:
+                return f"the journal proves no end of its feed before seq {meta.seq}"
+            self._behind.add(bytes.fromhex(meta.id))
+            return ""
         wrong = ""
         if place is not Place.NEXT:
             self._broken.add(meta.from_)

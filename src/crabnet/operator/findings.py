@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from crabnet.limits import AUDIT_FINDINGS_MAX
+from crabnet.operator.chains import ChainReport
 from crabnet.operator.envelopes import FeedChain
 
 GENESIS: Final = "genesis"
@@ -76,6 +77,8 @@ class AuditReport:
     """Decisions that the rules of this version would not make."""
     feeds: list[FeedChain] = field(default_factory=list)
     """The chain of each author: every envelope's id, signature and link verified, up to the head."""
+    chains: ChainReport = field(default_factory=ChainReport)
+    """What rests on what, for each task; of nothing when the state was not replayed."""
     notes: list[str] = field(default_factory=list)
 
     @property

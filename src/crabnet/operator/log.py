@@ -28,6 +28,7 @@ from crabnet.core.records import (
     record_fact,
 )
 from crabnet.domain.model import Fact, FactKind
+from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
 from crabnet.operator.frames import Hole, Segment, walk_journal
 from crabnet.protocol.envelope import Envelope, EnvelopeMeta, Kind
@@ -37,6 +38,8 @@ from crabnet.storage.layout import Layout, list_segments
 
 DECISIVE: Final = frozenset({FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE, FactKind.FORFEIT, FactKind.CLOSE})
 """What the log shows unless asked for more: what moves a reward."""
+REFOLD: Final = "refold"
+"""The kind of a row that tells how the end of a feed has changed a seed."""
 _KINDS: Final = {kind.value: kind for kind in Kind if kind.value}
 _AGO: Final = re.compile(r"(\d{1,12})([smhd]?)")
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -44,7 +47,10 @@ _LSN: Final = re.compile(r"lsn:(\d{1,18})")
 
 
 class LogRow(Struct, frozen=True, kw_only=True):
-    """One journalled decision. ``at_s`` is when this node decided, ``ts`` what the author's clock said."""
+    """One journalled decision. ``at_s`` is when this node decided, ``ts`` what the author's clock said.
+
+    ``author`` is "" for what follows from the end of a feed.
+    """
 
     lsn: int
     at_s: int
@@ -77,7 +83,7 @@ class LogFilter:
             return False
         if self.seed_id is not None and row.seed_id != self.seed_id:
             return False
-        kinds = frozenset(each.value for each in DECISIVE) if self.kinds is None else self.kinds
+        kinds = frozenset({REFOLD, *(each.value for each in DECISIVE)}) if self.kinds is None else self.kinds
         return not kinds or row.kind in kinds
 
 
@@ -137,7 +143,9 @@ def newest(rows: Iterable[LogRow], limit: int) -> Iterator[LogRow]:
 
 def log_row(record: Record, lsn: int) -> LogRow | None:
     """What the log shows of a record; None for records that decide nothing."""
-    if isinstance(record, ArchiveRecord | RefoldRecord | SettledRecord):
+    if isinstance(record, RefoldRecord):
+        return _refold_row(record, lsn)
+    if isinstance(record, ArchiveRecord | SettledRecord):
         return None
     meta: EnvelopeMeta | None = None
     if isinstance(record, FactRecord):
@@ -165,6 +173,29 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
         decision=decision,
         reason=reason or None,
         status=status or None,
+    )
+
+
+def _refold_row(record: RefoldRecord, lsn: int) -> LogRow | None:
+    """A seed that the end of a feed has changed; None for all but the last part of that, and if nothing has changed."""
+    if not record.done or not record.events:
+        return None
+    event = record.events[-1]
+    return LogRow(
+        lsn=lsn,
+        at_s=record.at_s,
+        at=_utc(record.at_s),
+        kind=REFOLD,
+        author="",
+        seed_id=event.seed_id,
+        object_id=None,
+        envelope_id=None,
+        ts=record.at_s,
+        via=None,
+        signed=True,
+        decision=Outcome.ACCEPTED.value,
+        reason=None,
+        status=event.progress.status.value,
     )
 
 
@@ -199,7 +230,7 @@ def describe_row(row: LogRow) -> str:
     parts += [f"status={row.status}"] if row.status is not None else []
     parts += [f"seed={row.seed_id}"] if row.seed_id is not None else []
     parts += [f"id={row.object_id}"] if row.object_id not in {None, row.seed_id} else []
-    parts += [f"by={row.author}"]
+    parts += [f"by={row.author}"] if row.author else []
     parts += [f"envelope={row.envelope_id}"] if row.envelope_id is not None else []
     parts += [f"via={row.via}"] if row.via is not None else []
     return " ".join(parts if row.signed else [*parts, "unsigned"])

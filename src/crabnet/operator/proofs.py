@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -19,8 +19,10 @@ from crabnet.limits import FORK_PROOF_BYTES_MAX
 from crabnet.operator.frames import Frame, walk_journal
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.fork_proof import ForkEvidence, ProofRefusedError, document_of, verify_proof
-from crabnet.storage.files import Files, guarded, read_whole
+from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
 from crabnet.storage.layout import Layout
+
+_SNIFF_BYTES: Final = 64
 
 
 class ForkRow(Struct, frozen=True, kw_only=True):
@@ -100,6 +102,18 @@ def _evidence(files: Files, layout: Layout, author: str | None) -> dict[tuple[st
 
 def _frames(files: Files, layout: Layout) -> Iterator[Frame]:
     return (item for item in walk_journal(files, layout) if isinstance(item, Frame))
+
+
+def looks_like_proofs(files: Files, path: Path) -> bool:
+    """Whether a file can hold proofs of forks: no export and no state of the Rust program begins so. Raises UsageError,
+    StorageFailedError.
+    """
+    with guarded("read the file", path):
+        if files.size(path) is None:
+            raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
+        with opened(files, path, OpenMode.READ) as fd:
+            start = files.pread(fd, _SNIFF_BYTES, 0)
+    return start.lstrip().replace(b" ", b"").replace(b"\n", b"").startswith(b'{"envelopes":')
 
 
 def check_file(files: Files, path: Path) -> list[StoredProof]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
@@ -22,8 +22,16 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.settings import Settings
 
 METHOD: Final = "state.import"
-Entry = bytes | Fact
-"""An envelope, or an unsigned fact of a baseline state."""
+
+
+class Proof(NamedTuple):
+    """The document that proves a fork."""
+
+    document: bytes
+
+
+Entry = bytes | Fact | Proof
+"""An envelope, an unsigned fact of a baseline state, or a proof of a fork."""
 
 
 @dataclass
@@ -110,14 +118,19 @@ def _params(batch: list[Entry]) -> JsonObject:
         for each in batch
         if isinstance(each, Fact)
     ]
-    return {"envelopes": [b64encode(each).decode() for each in batch if isinstance(each, bytes)], "facts": facts}
+    params: JsonObject = {
+        "envelopes": [b64encode(each).decode() for each in batch if isinstance(each, bytes)],
+        "facts": facts,
+    }
+    proofs: list[JsonValue] = [b64encode(each.document).decode() for each in batch if isinstance(each, Proof)]
+    return {**params, "proofs": proofs} if proofs else params
 
 
 def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     batch: list[Entry] = []
     size = 0
     for entry in entries:
-        entry_bytes = len(entry) if isinstance(entry, bytes) else len(msgspec.json.encode(entry.body))
+        entry_bytes = _size(entry)
         if batch and (size + entry_bytes > IMPORT_BATCH_BYTES or len(batch) >= IMPORT_BATCH_ENTRIES):
             yield batch
             batch, size = [], 0
@@ -125,3 +138,9 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         size += entry_bytes
     if batch:
         yield batch
+
+
+def _size(entry: Entry) -> int:
+    if isinstance(entry, Fact):
+        return len(msgspec.json.encode(entry.body))
+    return len(entry.document if isinstance(entry, Proof) else entry)

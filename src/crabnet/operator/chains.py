@@ -1,0 +1,271 @@
+"""The chain of each task, as ``crabnet audit verify`` reports it: which envelope of whom rests on which.
+
+For each attempt seed <- bid <- claim <- start <- result <- settlement <- acknowledgement, as far as it goes, of what
+counts. Every link is checked by itself, whatever the journalled decisions say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec import Struct
+
+from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import Bid, Claim, Fact, FactKind, Run, Seed, SeedStatus, Settlement, TaskResult
+from crabnet.domain.standing import may_rest_on, misfit
+from crabnet.limits import AUDIT_CHAINS_MAX
+
+_K = FactKind
+_S = SeedStatus
+_BEFORE_CLAIMS: Final = frozenset({_K.SEED, _K.BID})
+_BY_CREATOR: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
+_REACHED: Final = {_K.SEED: _S.OPEN, _K.CLAIM: _S.CLAIMED, _K.STARTED: _S.RUNNING, _K.RESULT: _S.DONE}
+_SETTLED: Final = frozenset({_S.ACCEPTED, _S.REJECTED})
+Journalled = Callable[[str, int, str], bool]
+"""Tells whether the journal holds an envelope: its author, its place in the feed, its id."""
+
+
+class Link(Struct, frozen=True):
+    """One step of a chain. ``envelope_id`` is "" for an unsigned one, which is known by its object only."""
+
+    kind: FactKind
+    author: str
+    seq: int
+    envelope_id: str
+    object_id: str
+
+
+class Chain(Struct, frozen=True):
+    """From the seed to the last step that rests on it; ``wrong`` says what is wrong with a link, "" if nothing is, and
+    ``wrong_id`` which envelope that is.
+    """
+
+    links: tuple[Link, ...]
+    wrong: str = ""
+    wrong_id: str = ""
+
+
+class TaskChains(Struct, frozen=True):
+    """A task, and the chain of each attempt at it; of a disputed one, all that stand against each other.
+
+    ``note`` is that of the settlement, or why it is disputed. ``complete``: it is accepted or rejected, and every link
+    up to there holds. ``acknowledged``: its worker has said that it knows. ``wrong``: of the task besides its links.
+    """
+
+    seed_id: str
+    status: SeedStatus
+    creator: str
+    note: str
+    chains: tuple[Chain, ...]
+    complete: bool
+    acknowledged: bool
+    wrong: str = ""
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """(envelope id, what is wrong) of everything that does not hold."""
+        for chain in self.chains:
+            if chain.wrong:
+                yield chain.wrong_id, chain.wrong
+        if self.wrong:
+            yield "", self.wrong
+
+
+@dataclass
+class ChainReport:
+    """The chains of all tasks: numbers, and the first ``AUDIT_CHAINS_MAX`` tasks themselves, those disputed before."""
+
+    tasks: int = 0
+    complete: int = 0
+    acknowledged: int = 0
+    broken: int = 0
+    disputed: int = 0
+    kept: list[TaskChains] = field(default_factory=list)
+    quarrels: list[TaskChains] = field(default_factory=list)
+
+    def add(self, task: TaskChains) -> None:
+        """Count a task, and keep it while there is room."""
+        self.tasks += 1
+        self.complete += task.complete
+        self.acknowledged += task.acknowledged
+        self.broken += any(True for _ in task.faults())
+        disputed = task.status is _S.DISPUTED
+        self.disputed += disputed
+        room = self.quarrels if disputed else self.kept
+        if len(room) < AUDIT_CHAINS_MAX:
+            room.append(task)
+
+    def shown(self) -> list[TaskChains]:
+        """What is reported one by one."""
+        return [*self.quarrels, *self.kept][:AUDIT_CHAINS_MAX]
+
+
+def follow(seed_id: str, record: Record, journalled: Journalled) -> TaskChains:
+    """The chains of one task, every link of them checked."""
+    walk = _Walk(record, journalled)
+    progress = record.progress
+    chains = tuple(walk.chain(leaf) for leaf in walk.leaves())
+    sound = all(not chain.wrong for chain in chains)
+    wrong = "" if progress.status is _S.DISPUTED else walk.contradiction()
+    ends = [chain.links[-1].kind for chain in chains if chain.links]
+    settled = progress.status in _SETTLED and (_K.SETTLE in ends or _K.ACKNOWLEDGED in ends)
+    return TaskChains(
+        seed_id,
+        progress.status,
+        "" if record.seed is None else record.seed.author,
+        progress.note,
+        chains,
+        settled and sound and not wrong,
+        _K.ACKNOWLEDGED in ends and sound,
+        wrong,
+    )
+
+
+class _Walk:
+    """The facts of one task that are part of a chain."""
+
+    def __init__(self, record: Record, journalled: Journalled) -> None:
+        self._record = record
+        self._journalled = journalled
+        seeds = [] if record.seed is None else [record.seed]
+        steps = [fact for fact in record.others if not (isinstance(fact.body, Run) and fact.body.renews)]
+        seeds += [fact for fact in steps if fact.kind is _K.SEED]
+        self._all = [*seeds, *(fact for fact in steps if fact.kind is not _K.SEED), *record.bids]
+        self._by_envelope = {fact.envelope: fact for fact in self._all if fact.envelope}
+        claims = [fact for fact in steps if fact.kind is _K.CLAIM]
+        named = {found.ref for claim in claims if (found := self.parent(claim)) is not None}
+        pinning = record.bids if len(seeds) > 1 else [bid for bid in record.bids if bid.ref in named]
+        self._linked = [*seeds, *pinning, *(fact for fact in steps if fact.kind is not _K.SEED)]
+
+    def parent(self, fact: Fact) -> Fact | None:
+        """What a fact rests on: by envelope, and by object if that is unsigned."""
+        if fact.kind is _K.SEED:
+            return None
+        if fact.rests_on:
+            return self._by_envelope.get(fact.rests_on)
+        kind, object_id = _named(fact)
+        return next((each for each in self._all if each.kind is kind and each.key == object_id), None)
+
+    def leaves(self) -> list[Fact]:
+        """The last step of each chain, by attempt."""
+        followed = {found.ref for fact in self._linked if (found := self.parent(fact)) is not None}
+        return sorted((fact for fact in self._linked if fact.ref not in followed), key=self._order)
+
+    def _order(self, fact: Fact) -> tuple[int, int, str]:
+        claim = self._claim_of(fact)
+        attempt = claim.body.attempt if claim is not None and isinstance(claim.body, Claim) else 0
+        return (attempt, fact.ts, fact.ref)
+
+    def _claim_of(self, fact: Fact) -> Fact | None:
+        """The claim that a step is part of the chain of."""
+        found: Fact | None = fact
+        while found is not None and found.kind not in _BEFORE_CLAIMS | {_K.CLAIM}:
+            parent = self.parent(found)
+            found = parent if parent is not None and may_rest_on(found, parent) else None
+        return found if found is not None and found.kind is _K.CLAIM else None
+
+    def chain(self, leaf: Fact) -> Chain:
+        """The chain that ends with a step; it begins where it breaks, if it does."""
+        facts = [leaf]
+        wrong, at = "", leaf
+        while not wrong and facts[-1].kind is not _K.SEED:
+            at = facts[-1]
+            parent = self.parent(at)
+            if parent is None:
+                wrong = f"{_name(at)} rests on {at.rests_on or _named(at)[1]}, which does not count"
+            elif not may_rest_on(at, parent) or (not at.rests_on and at.signed and parent.signed):
+                wrong = f"{_name(at)} rests on {_name(parent)}, which it may not"
+            else:
+                facts.append(parent)
+        facts.reverse()
+        for fact, parent in zip(facts, [None, *facts], strict=False):
+            if not wrong:
+                wrong, at = self._fault(fact, parent), fact
+        links = (Link(fact.kind, fact.author, fact.seq, fact.envelope, fact.key) for fact in facts)
+        return Chain(tuple(links), wrong, at.envelope if wrong else "")
+
+    def _fault(self, fact: Fact, parent: Fact | None) -> str:
+        """What is wrong with a step that has its place in the chain."""
+        rightful = self._rightful(fact)
+        if fact.author != rightful:
+            return f"{_name(fact)} is by {fact.author}, and only {rightful} may say that"
+        reason = None if parent is None else misfit(fact, parent)
+        if reason is not None:
+            return f"{_name(fact)} does not fit what it rests on: {reason.value}"
+        if fact.envelope and not self._journalled(fact.author, fact.seq, fact.envelope):
+            return f"{_name(fact)} is not in the journal as it was signed"
+        return ""
+
+    def _rightful(self, fact: Fact) -> str:
+        """Whose word a step must be."""
+        if isinstance(fact.body, Seed):
+            return fact.body.created_by
+        if isinstance(fact.body, Bid):
+            return fact.body.bidder
+        if fact.kind in _BY_CREATOR:
+            root = fact
+            while root.kind is not _K.SEED and (found := self.parent(root)) is not None:
+                root = found
+            return root.author
+        claim = self._claim_of(fact)
+        return claim.body.worker if claim is not None and isinstance(claim.body, Claim) else ""
+
+    def contradiction(self) -> str:
+        """What the status says that no chain bears out, "" if all is borne out."""
+        progress = self._record.progress
+        reached = {_reached(fact, self.parent(fact)) for fact in self.leaves()}
+        if progress.status not in reached:
+            return f"it is said to be {progress.status.value}, but no chain ends so"
+        for what, kind, object_id in (
+            ("claim", _K.CLAIM, progress.claim_id),
+            ("run", _K.STARTED, progress.run_id),
+            ("result", _K.RESULT, progress.result_id),
+        ):
+            if object_id is not None and not any(f.kind is kind and f.key == object_id for f in self._linked):
+                return f"it is said to have the {what} {object_id}, which does not count"
+        return ""
+
+
+def _named(fact: Fact) -> tuple[FactKind, str]:
+    """Kind and id of the object that a fact names as what it is about."""
+    body = fact.body
+    if isinstance(body, Claim):
+        return _K.BID, body.bid_id
+    if isinstance(body, Run | TaskResult):
+        return _K.CLAIM, body.claim_id or ""
+    if isinstance(body, Settlement) and body.outcome in _SETTLED:
+        return _K.RESULT, body.result_id or ""
+    if isinstance(body, Settlement) and body.claim_id is not None:
+        return _K.CLAIM, body.claim_id
+    return _K.SEED, fact.seed_id
+
+
+def _reached(leaf: Fact, parent: Fact | None) -> SeedStatus | None:
+    """The status of a task whose last chain ends with a step."""
+    if leaf.kind is _K.ACKNOWLEDGED and parent is not None:
+        leaf = parent
+    return leaf.body.outcome if isinstance(leaf.body, Settlement) else _REACHED.get(leaf.kind)
+
+
+def _name(fact: Fact) -> str:
+    return f"{fact.kind.value} {fact.envelope or fact.key}"
+
+
+def all_chains(records: Iterable[tuple[str, Record]], journalled: Journalled) -> Iterator[TaskChains]:
+    """The chains of every task whose definition counts."""
+    return (follow(seed_id, record, journalled) for seed_id, record in records if record.seed is not None)
+
+
+def describe(report: ChainReport) -> Iterator[str]:
+    """Lines for people: numbers, and the disputed tasks with what stands against what."""
+    yield (
+        f"{report.tasks} tasks, {report.complete} with a whole chain from seed to settlement,"
+        f" {report.acknowledged} of them acknowledged by the worker"
+    )
+    for task in report.quarrels:
+        yield f"task {task.seed_id} is disputed: {task.note}; its creator is {task.creator}"
+        for chain in task.chains:
+            yield "  " + " <- ".join(f"{link.kind.value} {link.envelope_id or link.object_id}" for link in chain.links)
+    if report.disputed > len(report.quarrels):
+        yield f"{report.disputed - len(report.quarrels)} more tasks are disputed"
