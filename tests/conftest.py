@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from crabnet.core.mending import Mending
 from tests.support.leftovers import Watch
 from tests.support.slices import DAY_VARIABLE, FULL, day
 
@@ -41,6 +42,23 @@ BY_USER = (
 """Directories, files and tests that depend on whose process it is; as root, `make test` runs them once more as an
 ordinary user.
 """
+
+
+@pytest.fixture(autouse=True)
+def no_fault_goes_unnoticed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A node goes on after an error that nobody expected; a test does not, unless it is marked ``expects_faults``."""
+    found: list[BaseException] = []
+    note = Mending.fault
+
+    def noted(self: Mending, part: str, error: BaseException, message: bytes) -> None:
+        found.append(error)
+        note(self, part, error, message)
+
+    monkeypatch.setattr(Mending, "fault", noted)
+    yield
+    if found and request.node.get_closest_marker("expects_faults") is None:
+        raise found[0]
+
 
 _WATCH = pytest.StashKey[Watch]()
 

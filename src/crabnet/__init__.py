@@ -11,6 +11,7 @@ from crabnet._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from crabnet.core.commands import Publish
+    from crabnet.core.mending import ReplicaFailedError
     from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
     from crabnet.errors import CrabnetError, Reason
     from crabnet.node.node import Node
@@ -28,6 +29,7 @@ _HOMES = {
     "Claim": "crabnet.domain.model",
     "TaskResult": "crabnet.domain.model",
     "CrabnetError": "crabnet.errors",
+    "ReplicaFailedError": "crabnet.core.mending",
     "Reason": "crabnet.errors",
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "Node",
     "Publish",
     "Reason",
+    "ReplicaFailedError",
     "Seed",
     "SeedState",
     "SeedStatus",

@@ -8,7 +8,8 @@ CrabnetError                 exit code
 ├── DataDirDamagedError      5   stored bytes are damaged, newer, or unsafe; nothing was changed
 ├── StorageFailedError       6   a write, fsync or rename failed: the ledger is poisoned
 ├── NetworkError             7   an address cannot be bound, resolved or sent to
-└── NodeTimeoutError         8   an answer did not come in time
+├── NodeTimeoutError         8   an answer did not come in time
+└── NodeFailingError         10  a node failed unexpectedly, and was restarted as often as it may be
 ```
 
 Functions that judge input from peers do not raise these for a refusal: they return an outcome
@@ -33,6 +34,7 @@ class ExitCode(IntEnum):
     NETWORK = 7
     TIMEOUT = 8
     DIFFERENT = 9
+    FAILING = 10
     INTERRUPTED = 130
 
 
@@ -128,6 +130,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
+    QUARANTINED = "quarantined"
+    RESTARTS_EXHAUSTED = "restarts_exhausted"
 
 
 class CrabnetError(Exception):
@@ -197,6 +201,13 @@ class NodeTimeoutError(CrabnetError):
     default_reason = Reason.TIMEOUT
 
 
+class NodeFailingError(CrabnetError):
+    """A node has failed unexpectedly too often to be started again by itself. What was durable stays durable."""
+
+    exit_code = ExitCode.FAILING
+    default_reason = Reason.RESTARTS_EXHAUSTED
+
+
 ERRORS_BY_EXIT_CODE: dict[ExitCode, type[CrabnetError]] = {
     error.exit_code: error
     for error in (
@@ -207,6 +218,7 @@ ERRORS_BY_EXIT_CODE: dict[ExitCode, type[CrabnetError]] = {
         StorageFailedError,
         NetworkError,
         NodeTimeoutError,
+        NodeFailingError,
     )
 }
 
@@ -226,8 +238,12 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
 
 
+_CONSEQUENCES = frozenset({Reason.INTERNAL, Reason.NODE_STOPPING})
+"""Reasons by which those who wait for a commit learn that the node ends for another cause."""
+
+
 def _rank(error: BaseException) -> int:
-    if isinstance(error, StorageFailedError | DataDirDamagedError):
+    if isinstance(error, StorageFailedError | DataDirDamagedError) and error.reason not in _CONSEQUENCES:
         return 0
     if isinstance(error, KeyboardInterrupt):
         return 1

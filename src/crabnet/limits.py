@@ -477,3 +477,26 @@ IMPORT_SLICE: Final = 64
 """Imported envelopes handled before other tasks of the node have their turn."""
 LEFT_OUT_EVENTS_MAX: Final = 100
 """Events about what of a baseline's state could not be imported."""
+
+# --- Errors that nobody expected -----------------------------------------------------------------------------
+
+FAULTS_PENDING_MAX: Final = 64
+"""Faults that wait to be told and kept; further ones are counted."""
+FAULT_TEXT_CHARS: Final = 32_768
+"""Of a traceback its end is kept."""
+QUARANTINE_FILES_MAX: Final = 256
+QUARANTINE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Kept faults, all together; the oldest go."""
+CONDEMNED_MAX: Final = 4_096
+"""Hashes of messages that are refused since a node failed on them, and as many suspects; the oldest go."""
+CONDEMNED_FILE_BYTES_MAX: Final = 1024 * 1024
+CONDEMN_S: Final = 5
+"""How long a failing node tries to remember what it has failed on."""
+DEADLINES_RENEW_MS: Final = 60_000
+"""The deadlines of all seeds are noted anew no more often than this."""
+JOB_RETRY_S: Final = 5
+"""A background job that ended with an unexpected error is begun again after this."""
+RESTART_DELAY_S: Final = 1
+"""Between the end of a node that failed and its restart."""
+RESTART_BUSY_MS: Final = 200
+"""A restart that finds the data dir in use by a command tries again after this."""

@@ -208,46 +208,42 @@ def test_status_id_and_show_for_people(node: Canned, capsys: pytest.CaptureFixtu
         "runs": [],
         "results": [{"id": "r", "stdout": "one\ntwo\x1b[0m\n", "termination": {"cause": "exited"}}],
         "settlements": [],
-        "ineffective": [{"id": "v", "kind": "claim", "author": "12D3", "verdict": "void", "reason": "unauthorised"}],
-        "totals": {"bids": 1, "waiting": 0, "void": 3},
-        "next": "v",
+        "acknowledgements": [{"id": "a", "worker": "12D3"}],
+        "totals": {"bids": 2},
+        "next": "b",
     }
     where = ["--data-dir", str(node.data_dir)]
     assert run(capsys, "status", *where)[1] == "running: true\nseeds:\n  Open: 2\ncounters: none\n"
     assert run(capsys, "id", *where)[1] == "node_id: 12D3\nalias: node\n"
-    _, out, err = run(capsys, "seed", "show", "seed-1", "--limit", "2", *where)
-    assert "\nbid b\n  price: 3\n  counts: true\n" in out
-    assert out.index("\nresult r\n") < out.index("\nbid b\n")
-    assert out.endswith("\nwithout effect: 3 void, 0 waiting\n  claim v of 12D3: void, unauthorised\n")
-    assert err == "more: crabnet seed show seed-1 --after v\n"
+    _, out, err = run(capsys, "seed", "show", "seed-1", "--limit", "1", *where)
+    assert out.endswith("\nbid b\n  price: 3\n  counts: true\n")
+    assert out.index("\nresult r\n") < out.index("\nacknowledgement a\n") < out.index("\nbid b\n")
+    assert err == "more: crabnet seed show seed-1 --after b\n"
     assert "  stdout:\n    | one\n    | two\\x1b[0m\n" in out
     assert "\x1b" not in out
 
 
 def test_a_long_show_is_asked_for_in_pages_and_put_together(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
     counting: JsonObject = {"seed": SEED, "claims": [], "runs": [], "results": [], "settlements": []}
+    following: dict[str | None, str | None] = {None: "b1", "b1": "b2", "b2": None}
 
     class Pages(dict[str, JsonValue | CrabnetError]):
         def __getitem__(self, key: str) -> JsonValue | CrabnetError:
-            after = node.asked[-1][1]["after"]
-            rows: JsonObject = {
-                "bids": [{"id": "b1"}] if after is None else [],
-                "ineffective": [] if after is None else [{"id": "v1"}],
-                "next": {None: "b1", "b1": "v1"}.get(cast(str | None, after)),
-            }
-            return {**counting, **rows, "totals": {"bids": 1, "waiting": 1, "void": 1}}
+            after = cast(str | None, node.asked[-1][1]["after"])
+            row = {None: "b1", "b1": "b2", "b2": "b3"}[after]
+            return {**counting, "bids": [{"id": row}], "next": following[after], "totals": {"bids": 3}}
 
     node.answers = Pages()
     where = ["--json", "--data-dir", str(node.data_dir)]
     for limit, more, asked in (
-        (600, None, [(500, None), (500, "b1"), (500, "v1")]),
-        (2, "v1", [(2, None), (1, "b1")]),
+        (600, None, [(500, None), (500, "b1"), (500, "b2")]),
+        (2, "b2", [(2, None), (1, "b1")]),
     ):
         node.asked.clear()
         shown = json.loads(run(capsys, "seed", "show", "seed-1", "--limit", str(limit), *where)[1])
         assert [(params["limit"], params["after"]) for _, params in node.asked] == asked
-        assert ([row["id"] for row in shown["bids"]], shown["next"]) == (["b1"], more)
-        assert [row["id"] for row in shown["ineffective"]][:1] == ["v1"]
+        assert [row["id"] for row in shown["bids"]] == ["b1", "b2", "b3"][: min(limit, 3)]
+        assert shown["next"] == more
 
 
 def test_what_is_followed_has_no_pages(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:

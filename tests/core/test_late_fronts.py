@@ -139,3 +139,15 @@ def test_a_claim_before_the_end_that_comes_after_a_forfeit_has_undone_what_is_be
     one, other = same([*begin, *front, *behind], [*begin, *behind, *front])
     assert job.status(one) == job.status(other) == "Disputed"
     assert one.state_hash() == other.state_hash()
+
+
+def test_a_seed_behind_the_end_goes_with_the_last_bid_that_pinned_it() -> None:
+    job = Job()
+    fork = Author("creator").publish(title="another")
+    bid = Author("stranger").bid(job.seed)
+    again = Author("stranger").bid(job.seed, price=11)
+    pinned, _ = same([job.seed, fork, bid], [bid, fork, job.seed])
+    assert job.status(pinned) == "Open"
+    one, other = same([job.seed, fork, bid, again], [job.seed, bid, again, fork])
+    assert one.state.records == other.state.records == {}
+    assert one.state_hash() == other.state_hash()

@@ -42,7 +42,7 @@ TABLE: Final[dict[str, str]] = {
         protocol.envelope   shape                msgspec.ValidationError
         protocol.fork_proof envelopes_of         ProofRefusedError*4
         protocol.fork_proof place_of             ProofRefusedError
-        protocol.fork_proof verify_proof         ProofRefusedError*2
+        protocol.fork_proof verify_proof         ProofRefusedError*4
         protocol.fork_proof _paired              ProofRefusedError*3
         protocol.legacy     legacy_fact          PayloadRefusedError*2
         protocol.legacy     check_unsigned       PayloadRefusedError*2
@@ -50,7 +50,7 @@ TABLE: Final[dict[str, str]] = {
         protocol.legacy     _settlement          PayloadRefusedError*2
         protocol.payloads   fact_of              PayloadRefusedError*7
         protocol.payloads   settlement_fact      PayloadRefusedError
-        protocol.sync       talk_of              PayloadRefusedError*3
+        protocol.sync       talk_of              PayloadRefusedError*5
     """,
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
@@ -66,12 +66,15 @@ TABLE: Final[dict[str, str]] = {
         core.core           Core.record          RefusedError
         core.core           Core._operate        RefusedError*2
         core.core           Core._stated         RefusedError
-        core.replica        Replica.propose      RefusedError*2 UsageError
+        core.replica        Replica.check_open   RefusedError
+        core.replica        Replica.propose      RefusedError UsageError
+        core.mending        Containment.__exit__ RefusedError
         node.control_server _answer              RefusedError -*2
         node.control_server _parse               UsageError*2
         node.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
         node.operations     dispatch             UsageError*2
+        node.views          _place_behind        UsageError
         node.work           Workshop.cancel      RefusedError*2
         node.work           Workshop.run         RefusedError*2
         node.work           Workshop._run        self._given_up*2
@@ -148,10 +151,10 @@ TABLE: Final[dict[str, str]] = {
         storage.salvage     _plan                DataDirDamagedError*2
         storage.segments    frames_of            _frame_damaged
     """,
-    "What was stored reads back otherwise. node.serving makes an event of it, Replica._into_feed refuses what it"
+    "What was stored reads back otherwise. node.serving makes an event of it, Replica._contained refuses what it"
     " would judge, Core.learn_fork says so, Neighbours._told goes on; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
-        protocol.feed       Feeds.end            RefusedError
+        protocol.feed       Feeds.last_before    RefusedError
         core.records        decode_frame         other_version
         core.records        envelopes_of_frame   other_version
         core.rows           decode_seed_row      other_version
@@ -189,7 +192,31 @@ TABLE: Final[dict[str, str]] = {
         storage.ledger      Ledger._check        StorageFailedError*2
         storage.ledger      Ledger._fatal        self._failure -*2
     """,
+    "An unexpected error while applying or committing: node.supervising starts the node again, and it refuses then what"
+    " it has failed on; so many times, and the process ends.": """
+        core.mending        Mending.handling     self.broken
+        core.mending        Containment.__exit__ failed
+        node.committer      Committer.run        broken
+        node.committer      Committer._write     - _commit_failed
+        node.supervising    supervised           failure NodeFailingError
+    """,
+    "What is held cannot be read now: Replica._contained has the envelope come again, Core._learn_fork the proof,"
+    " and Core.settle_ends tries again; nothing was changed. Damage passes, and so does what came after a change: both"
+    " end the node. Replica.resume raises while the node starts.": """
+        core.core           Core._learn_fork     -
+        core.core           Core.settle_ends     -
+        core.replica        Replica.receive      -
+        core.replica        Replica._contained   -
+        core.replica        Replica._fold_in     -
+        core.replica        Replica._judge       -
+        core.replica        Replica.settle_some  -*2
+        core.replica        Replica.resume       -
+        core.replica        Replica._fold        -
+        node.indexing       History.envelope     RefusedError
+    """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """
+        node.faults         Faults.contained     -
+        node.supervising    _lived               -
         node.call_thread    CallThread.run_sync  error
         node.committer      Committer._commit    -
         node.control_server _accept              -

@@ -86,6 +86,7 @@ BY_HAND: Final = {
     "domain/state.py": "works off what is not hashed yet",
     "monitor/segment.py": "the end of an iterator",
     "node/indexing.py": "frames in use by one reader, at least one of them",
+    "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
     "node/turns.py": "a queue that refuses and forgets nothing",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",

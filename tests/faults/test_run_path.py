@@ -21,6 +21,7 @@ from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.node.committer import Committer
+from crabnet.node.framing import Batch
 from crabnet.node.node import Node
 from crabnet.protocol.envelope import FEED_KINDS, Kind, shape
 from crabnet.protocol.fragments import Complete, Reassembler
@@ -336,12 +337,12 @@ def test_a_second_crash_while_an_interrupted_run_is_recovered(scene: Scene) -> N
     check(trio.run(pairs, scene, 9), "interrupted run, second crash, a sample", 5)
 
 
-async def _send_too_early(self: Committer, batch: list[tuple[Effects, object]], thread: object) -> None:
+async def _send_too_early(self: Committer, batch: Batch[object], thread: object) -> None:
     node: Node = self._release.__self__  # type: ignore[attr-defined]
-    for effects, _ in batch:
-        for send in effects.sends:
+    for durable, _ in batch.whole:
+        for send in durable.effects.sends:
             node.outbox.put(send)
-        effects.sends.clear()
+        durable.effects.sends.clear()
     with trio.CancelScope(shield=True):
         await node.outbox.drain()
     await _WRITE(self, batch, thread)  # type: ignore[arg-type]

@@ -24,8 +24,8 @@ Answer = tuple[str, str | None]
 
 
 def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
-    """A node with one seed of each sort, all of its own making."""
-    node = nodes.start("victim", peers)
+    """A node with one seed of each sort, all of its own making. It takes any number of newcomers: each row is by one."""
+    node = nodes.start("victim", peers, "--newcomer-envelopes-per-sec", "0")
     ids: dict[str, str] = {}
     for name in SORTS:
         ids[name] = node.publish(title=name, min_price=5, max_bids=1 if name == "full" else 0)

@@ -75,6 +75,14 @@ def test_effects_become_frames(given: list[Effects], frames: list[tuple[list[int
     assert framed(10, *given) == frames
 
 
+def test_effects_that_are_to_be_alone_share_no_frame() -> None:
+    def alone(*sizes: int) -> Effects:
+        return Effects(records=[bytes(size) for size in sizes], alone=True)
+
+    given = [effects_of(1), alone(2), alone(3, 3, 3, 3), effects_of(1), effects_of(1)]
+    assert framed(10, *given) == [([1], [0]), ([2], [1]), ([3, 3], []), ([3, 3], [2]), ([1, 1], [3, 4])]
+
+
 def test_every_record_is_found_where_it_lies() -> None:
     framing: Framing[None] = Framing(10)
     given = [effects_of(1, 2), effects_of(3, 4, 5, 6), effects_of(1, 1)]

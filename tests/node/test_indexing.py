@@ -18,7 +18,7 @@ from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
 from crabnet.core.records import frame_of
 from crabnet.core.replica import Replica
 from crabnet.domain.model import FactKind
-from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
+from crabnet.errors import Reason, RefusedError
 from crabnet.node.framing import Durable, Stretch
 from crabnet.node.indexing import History
 from crabnet.protocol.envelope import Envelope
@@ -325,9 +325,9 @@ def test_what_the_journal_gives_otherwise_is_told_and_decides_nothing(bench: Ben
     for old in (job.claim.raw[-60:], job.told[2].raw[-60:]):
         content = content.replace(old, b"x" * len(old))
     path.write_bytes(content)
-    with pytest.raises(CrabnetError) as refused:
+    with pytest.raises(RefusedError, match="is damaged") as refused:
         bench.history.envelope(job.seed_id, job.told[2].meta.id)
-    assert isinstance(refused.value, DataDirDamagedError)
+    assert refused.value.reason is Reason.UNAVAILABLE
 
 
 def test_ranges_are_served_without_evidence_and_within_a_bound(bench: Bench) -> None:

@@ -30,7 +30,7 @@ from crabnet.storage.lock import LockRole
 from crabnet.storage.recovery import Action, cells, decide
 from tests.faults.seam import Fault, FaultyFiles, KilledError
 from tests.operator.support import START_MS, Clock, publish, settings_of, verify, whole_job, work
-from tests.support.envelopes import NOW_S, Author
+from tests.support.envelopes import NOW_S, Author, seed_id_of
 from tests.support.nodes import NodeProcess, crabnet, quiet
 
 FILES = RealFiles()
@@ -481,3 +481,42 @@ def test_content_of_which_no_checkpoint_can_be_made_is_found(tmp_path: Path) -> 
 def _last_frame(data_dir: Path) -> bytes:
     with Ledger.open(data_dir, files=FILES, now_ms=START_MS, role=LockRole.COMMAND) as ledger:
         return list(ledger.frames_after(0))[-1].payload
+
+
+@pytest.mark.parametrize(("told", "lacks"), [([1], 0), ([1, 2, 3], 0), ([0, 2, 3], 1)])
+def test_what_was_saved_and_rests_on_what_was_lost_stays_aside_until_that_is_back(
+    tmp_path: Path, told: list[int], lacks: int
+) -> None:
+    creator, worker = Author("creator"), Author("worker")
+    seed = creator.publish()
+    bid = worker.bid(seed)
+    claim = creator.claim(bid)
+    steps = [seed, bid, claim, worker.start(claim)]
+    data_dir = tmp_path / "data"
+    work(data_dir, nothing)
+    (data_dir / "damaged").mkdir(mode=0o700, exist_ok=True)
+    saved = data_dir / "damaged" / "entries-1.ndjson"
+    saved.write_bytes(b"".join(steps[at].raw + b"\n" for at in told))
+    apply_pending(FILES, settings_of(data_dir), [saved])
+    [waiting] = (data_dir / "damaged").iterdir()
+    assert waiting.name == "entries-1.ndjson.waiting"
+
+    async def find(node: Node) -> None:
+        await import_entries(node, [steps[lacks].raw], [])
+
+    work(data_dir, find)
+    apply_pending(FILES, settings_of(data_dir), [waiting])
+    [done] = (data_dir / "damaged").iterdir()
+    assert done.name != waiting.name
+    statuses: list[tuple[int, int]] = []
+
+    async def look(node: Node) -> None:
+        record = node.core.record(seed_id_of(seed))
+        statuses.append((len(record.bids), len(record.others)))
+
+    work(data_dir, look)
+    assert statuses == [(1, max(0, len(told) - 1))]
+
+
+async def nothing(_: Node) -> None:
+    """Only open the data dir."""

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.sim.liars import KINDS
 from tests.sim.replay import replay
 from tests.sim.report import report
 from tests.sim.scenario import Outcome, draw, simulate
@@ -25,12 +26,14 @@ class Task(NamedTuple):
     nodes: int | None
     operations: int
     keep: Path | None = None
+    liars: tuple[str, ...] | None = None
 
     @property
     def command(self) -> str:
         """What reproduces it exactly."""
         nodes = "" if self.nodes is None else f" --nodes {self.nodes}"
-        return f"python -m tests.sim --seed {self.seed}{nodes} --operations {self.operations}"
+        liars = "" if self.liars is None else f" --liars {','.join(self.liars)}"
+        return f"python -m tests.sim --seed {self.seed}{nodes} --operations {self.operations}{liars}"
 
 
 class Verdict(NamedTuple):
@@ -47,7 +50,8 @@ def run(task: Task) -> Verdict:
     started = time.process_time()
     gc.disable()
     try:
-        outcome, problem = simulate(task.seed, nodes=task.nodes, operations=task.operations, keep=task.keep), ""
+        outcome = simulate(task.seed, nodes=task.nodes, operations=task.operations, liars=task.liars, keep=task.keep)
+        problem = ""
     except AssertionError as error:
         outcome, problem = None, str(error)
     except Exception:  # noqa: BLE001 - a node that raises is a finding like any other
@@ -70,7 +74,8 @@ def show(verdict: Verdict, *, verbose: bool) -> None:
     """One line of what came out, more if something is wrong."""
     outcome = verdict.outcome
     if outcome is None:
-        plan = draw(verdict.task.seed, nodes=verdict.task.nodes, operations=verdict.task.operations)
+        task = verdict.task
+        plan = draw(task.seed, nodes=task.nodes, operations=task.operations, liars=task.liars)
         print(f"seed {verdict.task.seed} FAILED: {plan}\n{verdict.problem}\nreproduce: {verdict.task.command}")
     elif verbose:
         print(
@@ -99,6 +104,14 @@ def summarise(verdicts: list[Verdict], wall_s: float) -> None:
         print(f"{len(failed)} seeds FAILED: {', '.join(map(str, failed))}")
 
 
+def _kinds(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in KINDS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such adversary: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    return names
+
+
 def main() -> int:
     """The exit code: 1 if a seed failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -107,6 +120,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one seed, and tell about it")
     parser.add_argument("--nodes", type=int, help="nodes of each run instead of 3 to 9")
     parser.add_argument("--operations", type=int, default=2_000)
+    parser.add_argument("--liars", type=_kinds, help="adversaries, with commas between, instead of those drawn")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="with --seed: save the data dirs of all nodes in this directory")
     parser.add_argument("--report", action="store_true", help="bytes and messages per envelope at 5, 20 and 50 nodes")
@@ -126,7 +140,7 @@ def main() -> int:
     else:
         seeds = range(arguments.first, arguments.first + (arguments.seeds or 10))
     keep = arguments.keep if arguments.seed is not None else None
-    tasks = [Task(seed, arguments.nodes, arguments.operations, keep) for seed in seeds]
+    tasks = [Task(seed, arguments.nodes, arguments.operations, keep, arguments.liars) for seed in seeds]
     started = time.monotonic()
     verdicts = []
     for verdict in run_all(tasks, min(arguments.jobs, len(tasks))):

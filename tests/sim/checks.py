@@ -46,11 +46,12 @@ class _Fact(NamedTuple):
 
 class Safety:
     """Watches all nodes. ``forks`` tells who may fork its feed: its seeds may be taken back, until the worker has
-    acknowledged the settlement.
+    acknowledged the settlement. Nodes that are given ``imports`` may hold what nobody asks for.
     """
 
-    def __init__(self, honest: frozenset[str], forks: Callable[[str], bool]) -> None:
+    def __init__(self, honest: frozenset[str], forks: Callable[[str], bool], *, imports: bool = False) -> None:
         self._honest = honest
+        self._imports = imports
         self._forks = forks
         self._final: dict[tuple[str, str], SeedStatus] = {}
         self._claims: dict[tuple[str, int], str] = {}
@@ -78,6 +79,8 @@ class Safety:
                 self._ended(node, str(notice.fields["author"]))
         for place in effects.places:
             self._closed(node, place.row)
+            if place.row.kind is not None and not self._imports:
+                self._asked_for(node, place.row, effects)
             if place.row.kind is FactKind.ACKNOWLEDGED:
                 shown += self._changed(node, place.row.seed_id)
         if shown:
@@ -128,6 +131,14 @@ class Safety:
         """What an envelope rests on is held before it."""
         if row.parent and node.history.held.envelope(row.seed_id, row.parent) is None:
             raise ViolationError(f"{node.name} holds {row.envelope_id}, and not {row.parent}, on which it rests")
+
+    def _asked_for(self, node: SimNode, row: HeldRow, effects: Effects) -> None:
+        """What lies behind the end of its feed is taken only since something that waits rests on it."""
+        replica = node.running.replica
+        if replica.feeds.is_front(row.author, row.seq):
+            return
+        if not any(place.row.parent == row.envelope_id for place in effects.places):
+            raise ViolationError(f"{node.name} took {row.envelope_id}, which is behind an end and which nobody named")
 
     def same_heads_same_state(self, node: SimNode) -> None:
         """What stands follows from the fronts of all feeds alone, whichever way and in whichever order they came."""

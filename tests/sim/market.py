@@ -17,9 +17,9 @@ from crabnet.core.commands import (
 )
 from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.domain.lifecycle import Record, counting_bids
-from crabnet.domain.model import FINAL, SeedStatus, Termination, TerminationCause
+from crabnet.domain.model import FINAL, FactKind, Seed, SeedStatus, Termination, TerminationCause
 from crabnet.errors import CrabnetError, RefusedError
-from tests.sim.world import SimNode, World
+from tests.sim.world import SimNode, World, attempt
 
 CLAIMABLE = {SeedStatus.OPEN, SeedStatus.FORFEITED}
 OUTCOMES = (SeedStatus.ACCEPTED, SeedStatus.ACCEPTED, SeedStatus.REJECTED)
@@ -85,6 +85,57 @@ def _is_pressing(me: str, record: Record) -> bool:
     if seed.created_by == me:
         return status is SeedStatus.DONE or (status in CLAIMABLE and bool(record.bids))
     return record.progress.claimed_by == me and status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
+
+
+class Job:
+    """One whole job of two honest operators, who try each step until it is done."""
+
+    def __init__(self, publisher: SimNode, worker: SimNode) -> None:
+        self._publisher = publisher
+        self._worker = worker
+        self._seed_id = ""
+
+    @property
+    def done(self) -> bool:
+        """True when it is settled and acknowledged, and the publisher knows."""
+        record = self._record(self._publisher)
+        return record is not None and any(fact.kind is FactKind.ACKNOWLEDGED for fact in record.others)
+
+    def __str__(self) -> str:
+        records = [(node.name, self._record(node)) for node in (self._publisher, self._worker)]
+        stages = [f"at {name} {'nothing' if record is None else record.progress}" for name, record in records]
+        return f"seed {self._seed_id or 'not published'}, {', '.join(stages)}"
+
+    def go_on(self) -> None:
+        """What can be done next by either of them."""
+        if not self._seed_id:
+            wish = Publish(
+                title="job", command="true", timeout_ms=1_000, bid_window_ms=600_000, claim_window_ms=600_000
+            )
+            seed = attempt(self._publisher, wish)
+            self._seed_id = seed.id if isinstance(seed, Seed) else ""
+            return
+        for node in (self._publisher, self._worker):
+            record = self._record(node)
+            step = None if record is None else self._wish(node, record)
+            if step is not None:
+                attempt(node, step)
+
+    def _wish(self, node: SimNode, record: Record) -> Operation | None:
+        status, seed_id = record.progress.status, self._seed_id
+        own = next((bid for bid in record.bids if bid.author == self._worker.id), None)
+        if node is self._publisher:
+            if status is SeedStatus.OPEN and own is not None:
+                return CreateClaim(seed_id=seed_id, bid_id=own.key)
+            return Settle(seed_id=seed_id, outcome=SeedStatus.ACCEPTED) if status is SeedStatus.DONE else None
+        if status is SeedStatus.OPEN:
+            return SubmitBid(seed_id=seed_id, price=1) if own is None else None
+        if status is SeedStatus.CLAIMED:
+            return StartRun(seed_id=seed_id)
+        return result(seed_id) if status is SeedStatus.RUNNING else None
+
+    def _record(self, node: SimNode) -> Record | None:
+        return node.running.replica.state.records.get(self._seed_id)
 
 
 class Market:

@@ -17,6 +17,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
 from crabnet.core.held import NothingHeld
+from crabnet.core.mending import Fault
 from crabnet.core.records import decode_frame, frame_of
 from crabnet.core.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
@@ -102,6 +103,9 @@ class SimNode:
         self.acknowledged: list[tuple[str, int, str]] = []
         self.notices: list[Notice] = []
         self.keep_notices = True
+        self.tolerates_faults = False
+        self.faults: list[Fault] = []
+        """Errors that nobody expected; raised unless they are tolerated."""
         self.core: Core | None = None
         self.ledger: Ledger | None = None
         self.reassembler = Reassembler()
@@ -286,13 +290,23 @@ class SimNode:
     def operate(self, wish: Operation) -> Reply:
         """What the operator asks for. Raises RefusedError; the reply counts once it is acknowledged."""
         effects = Effects()
-        self.running.handle(wish, self.now_ms, effects)
+        try:
+            self.running.handle(wish, self.now_ms, effects)
+        finally:
+            self._take_faults()
         self._submit(effects, acknowledge=True)
         return effects.reply
 
     # --- group commit ----------------------------------------------------------------------------------
 
+    def _take_faults(self) -> None:
+        faults, _ = self.running.mending.take_faults()
+        self.faults += faults
+        if faults and not self.tolerates_faults:
+            raise AssertionError(f"{self.name}: unexpected error in {faults[0].part}") from faults[0].error
+
     def _submit(self, effects: Effects, *, acknowledge: bool) -> None:
+        self._take_faults()
         for observer in self.world.observers:
             observer.stepped(self, effects)
         if not acknowledge and not (
@@ -370,7 +384,7 @@ class SimNode:
                 continue
             for observer in self.world.observers:
                 observer.sent(self, send)
-            known = [] if send.to is not None else self.running.neighbours.peers.confirmed()
+            known = [] if send.to is not None else self.running.confirmed_peers()
             targets = dict.fromkeys((*self.targets, *known)) if send.to is None else [send.to]
             for target in targets:
                 self._transmit(target, send.data)

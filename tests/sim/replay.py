@@ -122,7 +122,7 @@ def run(incident: Incident, seed: int) -> Replayed:
     world = World(seed, forks=True)
     config = CoreConfig(policy=any_age_policy(incident.namespace))
     nodes = [world.add(f"replay{number}", config) for number in range(NODES)]
-    world.observers.append(Safety(frozenset(node.id for node in nodes), incident.forkers.__contains__))
+    world.observers.append(Safety(frozenset(node.id for node in nodes), incident.forkers.__contains__, imports=True))
     for node in nodes:
         node.targets = [other.address for other in nodes if other is not node]
         node.keep_notices = False

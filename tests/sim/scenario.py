@@ -22,7 +22,7 @@ from tests.sim.adversaries import Withholder
 from tests.sim.adversary import Adversary
 from tests.sim.checks import Safety, ViolationError, compare_with_naive_rules, compare_with_refold
 from tests.sim.liars import KINDS
-from tests.sim.market import Market
+from tests.sim.market import Job, Market
 from tests.sim.node import SimNode
 from tests.sim.world import Weather, World
 
@@ -33,6 +33,8 @@ ROUNDS_MAX = 75
 """Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
 DUSK_MS = 65_000
 """Until the last deadline of a seed has passed."""
+JOB_MS_MAX = 90_000
+"""Until a job of two honest nodes is done, whatever liars do meanwhile."""
 QUIET_MS = 5_000
 """Nodes that have agreed go on for this long."""
 NODES = (*[3] * 8, *[4] * 5, *[5] * 2, 6, 7, 8, 9)
@@ -98,12 +100,13 @@ class Plan(Struct, frozen=True, kw_only=True):
         )
 
 
-def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Plan:
-    """The plan of a seed."""
+def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000, liars: tuple[str, ...] | None = None) -> Plan:
+    """The plan of a seed; ``nodes`` and ``liars`` instead of those that it would have."""
     rng = Random(f"plan {seed}")
     drawn = rng.choice(NODES)
     count = drawn if nodes is None else nodes
     badly = rng.random() < 0.35
+    drawn_liars = tuple(rng.sample(sorted(KINDS), rng.choice([0, 1, 1, 2, 2, 3, 4, 6])))
     return Plan(
         seed=seed,
         nodes=count,
@@ -118,7 +121,7 @@ def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000) -> Pla
             for _ in range(count)
         ),
         slow=tuple(rng.random() < 0.2 for _ in range(count)),
-        liars=tuple(rng.sample(sorted(KINDS), rng.choice([0, 1, 1, 2, 2, 3, 4, 6]))),
+        liars=drawn_liars if liars is None else liars,
         withholder=rng.random() < 0.3,
         trouble=rng.choice([0.2, 1.0, 1.0, 2.0]),
         tight=rng.random() < 0.3,
@@ -172,6 +175,7 @@ class Simulation:
         world.observers += [self.safety, self.market]
         self.crashes = 0
         self._night = False
+        self.job_ms = 0
         self._connect()
 
     def _is_forker(self, author: str) -> bool:
@@ -199,6 +203,7 @@ class Simulation:
         end_ms = self.world.now_ms + TROUBLE_MS_MAX
         while self.market.done < self._wishes and self.world.now_ms < end_ms:
             self.world.run(STEP_MS, tick_ms=STEP_MS, step=self._step)
+        self._work()
         self._dusk()
         self._heal()
         rounds = self._agree()
@@ -269,6 +274,46 @@ class Simulation:
     def _join(self) -> None:
         if not self._night:
             self.world.partition()
+
+    def _work(self) -> None:
+        """Honest work goes on among liars: two nodes that know each other bring a whole job to its end.
+
+        Newcomers have to share what liars with ever new keys leave of their budgets, and may wait for longer.
+        """
+        world = self.world
+        up = [node for node in self.honest if node.core is not None and abs(node.skew_ms) < SKEW_LIMIT_MS // 2]
+        pairs = [
+            (one, other)
+            for one in up
+            for other in up
+            if one is not other and one.running.authors.knows(other.id) and other.running.authors.knows(one.id)
+        ]
+        if not pairs:
+            return
+        world.partition()
+        world.weather = Weather(0.02, 0.02, (1, 200))
+        for node in self.honest:
+            if node.core is None:
+                node.start()
+        job = Job(*self.rng.choice(pairs))
+        begun_ms = world.now_ms
+        while not job.done:
+            if world.now_ms > begun_ms + JOB_MS_MAX:
+                raise ViolationError(f"after {JOB_MS_MAX / 1000:.0f} s a job is not done: {job}\n{self.describe()}")
+            for adversary in self.adversaries:
+                adversary.budget += 1
+            world.run(1_000, tick_ms=STEP_MS, step=self._job_step(job))
+        self.job_ms = world.now_ms - begun_ms
+        world.weather = self.plan.weather
+
+    def _job_step(self, job: Job) -> Callable[[], None]:
+        def step() -> None:
+            job.go_on()
+            for adversary in self.adversaries:
+                if self.rng.random() < 0.5:
+                    adversary.act()
+
+        return step
 
     def _dusk(self) -> None:
         """The operators rest, the trouble lasts: a split, a node that is down, until the last deadline has passed."""
@@ -372,12 +417,19 @@ def describe(node: SimNode) -> str:
     return f"  {node.name} {replica.state_hash()[:8]} {waits} feeds {feeds}"
 
 
-def simulate(seed: int, *, nodes: int | None = None, operations: int = 2_000, keep: Path | None = None) -> Outcome:
+def simulate(
+    seed: int,
+    *,
+    nodes: int | None = None,
+    operations: int = 2_000,
+    liars: tuple[str, ...] | None = None,
+    keep: Path | None = None,
+) -> Outcome:
     """Run one seed. Raises ViolationError, or whatever the node itself raises.
 
     With ``keep`` the data dirs of all honest nodes are saved there, as they are at the end or at the violation.
     """
-    plan = draw(seed, nodes=nodes, operations=operations)
+    plan = draw(seed, nodes=nodes, operations=operations, liars=liars)
     with tight_bounds() if plan.tight else nullcontext():
         simulation = Simulation(plan)
         try:

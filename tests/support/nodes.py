@@ -77,6 +77,7 @@ class NodeProcess:
         self.process: subprocess.Popen[str] | None = None
         self.listen = "127.0.0.1:0"
         self.node_id = ""
+        self.program = CRABNET
         self.limit_file_bytes: int | None = None
         self.netns: str | None = None
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
@@ -88,7 +89,7 @@ class NodeProcess:
         words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", *self.words]
         with self._errors.open("a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
-                [*self._prefix(), *CRABNET, *words],
+                [*self._prefix(), *self.program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -279,6 +280,9 @@ class Nodes:
             if node.process is not None:
                 node.kill()
             sweep_runs(node.data_dir)
+        for node in self.made:
+            if node.program is CRABNET and node.data_dir.is_dir():
+                assert not node.events("fault_contained", "replica_failed")
 
 
 def converge(nodes: list[NodeProcess], seed_ids: Iterable[str] = (), status: str = "Accepted") -> str:

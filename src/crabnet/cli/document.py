@@ -23,6 +23,7 @@ _EXIT_CODES: Final = {
     ExitCode.NETWORK: "an address cannot be bound, resolved or sent to; what was stored stays stored",
     ExitCode.TIMEOUT: "no answer in time; whether the operation took effect is not known: ask `crabnet status`",
     ExitCode.DIFFERENT: "`state diff` has found differences",
+    ExitCode.FAILING: "`listen` has started the node again as often as it may (`restarts_max`) after unexpected errors",
     ExitCode.INTERRUPTED: "Ctrl-C",
 }
 

@@ -102,3 +102,5 @@ class Effects:
     ended_claims: list[EndedClaim] = field(default_factory=list)
     reply: Reply = None
     reply_seed_id: str = ""
+    alone: bool = False
+    """Committed in a frame of its own: a commit that failed may have been due to it."""

@@ -6,30 +6,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from crabnet import limits
-from crabnet.core.address_book import AddressBook
-from crabnet.core.announcer import Announcer
 from crabnet.core.applied import Applied
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeNamed, ServeProof
-from crabnet.core.feed_guard import FeedGuard
-from crabnet.core.peers import LostPeer, Peers
-from crabnet.core.reconcile import Reconciler
-from crabnet.core.relay import Relay
+from crabnet.core.mending import Part
+from crabnet.core.neighbour_parts import NeighbourParts
+from crabnet.core.peers import LostPeer
 from crabnet.core.replica import Replica
-from crabnet.core.syncing import SyncPlanner
-from crabnet.core.wants import STRANGERS, Wants
+from crabnet.core.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import Admitted
-from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
 
 
-class Neighbours:
-    """Who is there, what they hold, and what we want of them."""
+class Neighbours(NeighbourParts):
+    """Talks with whoever is there."""
 
     def __init__(
         self,
@@ -40,24 +35,18 @@ class Neighbours:
         room: Callable[[str, int], int],
     ) -> None:
         """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
-        self.peers = Peers()
-        self.book = AddressBook(config.peers_remembered)
-        self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=config.sync_fetch_bytes_per_s)
-        self.digests = DigestTree(replica.feeds)
-        self.reconciler = Reconciler(self.digests)
-        self.proofs: Wants[ForkMark] = Wants(limits.FORK_WANTS_MAX, limits.WANT_ATTEMPTS_MAX)
-        self.named: Wants[Named] = Wants(limits.NAMED_WANTS_MAX)
-        self.relay = Relay(config.relay_fanout if config.talk else 0, entropy)
+        super().__init__(config, signer.node_id, replica, entropy)
         self.trusted: frozenset[str] = frozenset()
-        self.guard = FeedGuard(signer.node_id, replica.feeds, accepted=config.accept_feed_risk)
-        self._config = config
         self._signer = signer
-        self._replica = replica
-        self._entropy = entropy
         self._room = room
-        self._announcer = Announcer(replica.feeds, signer.node_id)
         self._announce_at_ms = 0
         self._look_at_ms = 0
+
+    def renew(self, part: Part) -> None:
+        """Make a part anew."""
+        super().renew(part)
+        if part is Part.RELAY:
+            self._look_at_ms = 0
 
     def begin(self) -> None:
         """To be called once after the replica was loaded."""
@@ -74,7 +63,7 @@ class Neighbours:
             self._tell_holdings([source], now_ms, effects)
         if source in self.trusted:
             if not known:
-                self._look_around(now_ms, again=True)
+                self._look_around(now_ms, effects, again=True)
             return
         challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
@@ -213,7 +202,7 @@ class Neighbours:
         if heads:
             self._say(sync.Heads(heads), source, now_ms, effects)
         if request.buckets and self.peers.spend_answer(source, now_ms):
-            for answer in self._announcer.buckets(self.digests, request.buckets):
+            for answer in self.announcer.buckets(self.digests, request.buckets):
                 self._say(answer, source, now_ms, effects)
 
     def served(self, ranges: list[sync.Served], to: str, now_ms: int, effects: Effects) -> None:
@@ -268,7 +257,7 @@ class Neighbours:
     def changed(self, author: str) -> None:
         """A feed has a new head."""
         self.digests.changed(author)
-        self._announcer.changed(author)
+        self.announcer.changed(author)
 
     def _progressed(self, author: str, size: int, now_ms: int, effects: Effects) -> None:
         """A feed has moved on."""
@@ -288,28 +277,46 @@ class Neighbours:
         """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
         if not self._config.talk:
             return
+        steps: tuple[Callable[[int, Effects], None], ...] = (
+            self._lose_silent,
+            self._invite,
+            self.ask,
+            self._announce,
+            self._look_around,
+            self._prune,
+            self._clear,
+        )
+        for step in steps:
+            with self._replica.mending.soft:
+                step(now_ms, effects)
+
+    def _lose_silent(self, now_ms: int, effects: Effects) -> None:
         self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
+
+    def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):
             challenge = self.peers.invite(address, self._token, now_ms)
             if challenge:
                 self._say(self._hello(challenge=challenge), address, now_ms, effects)
-        self.ask(now_ms, effects)
-        if now_ms >= self._announce_at_ms:
-            # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
-            interval_ms = self._config.sync_interval_ms
-            self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
-            known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
-            chosen = self._announcer.choose(known, self._config.sync_fanout, self._entropy)
-            if self.digests.root():
-                self._tell_holdings(chosen, now_ms, effects)
-            else:
-                self._say_all(self._hello(), chosen, now_ms, effects)
-            if self.guard.at_risk:
-                self._ask_for_own_feed(0, None, now_ms, effects)
-        self._look_around(now_ms)
+
+    def _announce(self, now_ms: int, effects: Effects) -> None:
+        if now_ms < self._announce_at_ms:
+            return
+        # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
+        interval_ms = self._config.sync_interval_ms
+        self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
+        known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
+        chosen = self.announcer.choose(known, self._config.sync_fanout, self._entropy)
+        if self.digests.root():
+            self._tell_holdings(chosen, now_ms, effects)
+        else:
+            self._say_all(self._hello(), chosen, now_ms, effects)
+        if self.guard.at_risk:
+            self._ask_for_own_feed(0, None, now_ms, effects)
+
+    def _prune(self, now_ms: int, effects: Effects) -> None:
         for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
             self._say(prune, address, now_ms, effects)
-        self._clear(now_ms, effects)
 
     def rest(self, now_ms: int, effects: Effects) -> None:
         """Some messages were handled: ask on at once if that made room."""
@@ -345,12 +352,12 @@ class Neighbours:
         brief = [address for address in addresses if self.peers.tells_digests(address)]
         full = [address for address in addresses if address not in brief]
         if brief:
-            self._say_all(sync.Heads(self._announcer.recent(), root), brief, now_ms, effects)
+            self._say_all(sync.Heads(self.announcer.recent(), root), brief, now_ms, effects)
         if full:
-            heads = self._announcer.heads(limits.SYNC_HEADS_PER_DATAGRAM)
+            heads = self.announcer.heads(limits.SYNC_HEADS_PER_DATAGRAM)
             self._say_all(sync.Heads(heads, root), full, now_ms, effects)
 
-    def _look_around(self, now_ms: int, *, again: bool = False) -> None:
+    def _look_around(self, now_ms: int, _: Effects, *, again: bool = False) -> None:
         """From time to time: whom to relay to. Configured addresses count once something came from them, so that
         nothing is relayed to a broadcast address.
         """
@@ -404,7 +411,7 @@ class Neighbours:
             if source not in self.trusted:
                 self.book.confirmed(source, node_id, now_ms)
             self._tell_holdings([source], now_ms, effects)
-            self._look_around(now_ms, again=True)
+            self._look_around(now_ms, effects, again=True)
 
     def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
         effects.notices.extend(

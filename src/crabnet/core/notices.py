@@ -114,6 +114,11 @@ def drop_notice(source: str, reason: Reason, count: int) -> Notice:
     return Notice("datagram_dropped", fields)
 
 
+def quarantined_notice(source: str) -> Notice:
+    """A message came on which this node has failed before; nothing of it was read."""
+    return Notice("envelope_ignored", {"address": source, "reason": Reason.QUARANTINED.value})
+
+
 def blocked_notice(block: Block) -> Notice:
     """A source said too much, or too much that is broken, and is not listened to for a while."""
     fields: dict[str, FieldValue] = {

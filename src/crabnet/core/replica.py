@@ -17,7 +17,8 @@ from crabnet import limits
 from crabnet.core.applied import Applied, Change, Fork, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
-from crabnet.core.parking import Parking
+from crabnet.core.mending import JUDGING, Mending, ReplicaFailedError, is_containable
+from crabnet.core.parking import Parked, Parking
 from crabnet.core.rebuilding import Rebuilder
 from crabnet.core.records import (
     ArchiveRecord,
@@ -45,7 +46,7 @@ from crabnet.domain.lifecycle import Record as SeedRecord
 from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
 from crabnet.domain.standing import STEPS, may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
-from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
     AdmissionPolicy,
@@ -100,6 +101,9 @@ class _Fold(NamedTuple):
         return self.event is not None and self.event.fact is not None
 
 
+_UNJUDGED: Final = refusal(Reason.INTERNAL, "an unexpected error of this node; see quarantine/ in its data dir")
+
+
 class Replica:
     """Seeds, feeds, the seen window and the parking place of one namespace."""
 
@@ -122,6 +126,7 @@ class Replica:
         self.replayed_until_s = 0
         self.attic = Attic(self.state)
         self.knows: Callable[[str], bool] = _knows_everybody
+        self.mending = Mending()
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
         self._rebuilder = Rebuilder(self.feeds, MemoryHeld())
         self._settling: dict[str, int] = {}
@@ -163,51 +168,73 @@ class Replica:
         pays: Pays | None = None,
     ) -> list[Applied]:
         """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
-        admitted = self.admission.admit(raw, now_s, wanted, muted)
+        admitted: Admitted | Refusal
+        try:
+            admitted = self.admission.admit(raw, now_s, wanted, muted)
+        except Exception as error:
+            if not is_containable(error):
+                raise
+            self.mending.fault(JUDGING, error, raw)
+            admitted = _UNJUDGED
         if isinstance(admitted, Refusal):
             return [refused_by(admitted)]
         meta = admitted.envelope.meta
         if admitted.kind not in FEED_KINDS and admitted.kind is not Kind.UNKNOWN:
             self.seen.add(meta.id, now_s)
             return [Applied(Outcome.ACCEPTED, meta=meta, admitted=admitted)]
-        if not admitted.envelope.signed:
-            return [self._unsigned(admitted, now_s, via)]
-        return self._into_feed(_Arrival(admitted, now_s, via, source), pays)
+        return self._take_in(_Arrival(admitted, now_s, via, source), pays)
 
-    def _into_feed(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
-        """Step 13 and on, for a signed envelope and then for those that waited for it."""
+    def _take_in(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
+        """Step 13 and on, for an envelope and then for those that waited for it."""
         applied: list[Applied] = []
         waiting = deque([arrival])
         while waiting:
             each = waiting.popleft()
-            try:
-                applied += self._signed(each, waiting, pays if each is arrival else None)
-            except CrabnetError as error:  # what is held cannot be read now: the envelope must come again
-                detail = f"it cannot be judged now: {error.message}"
-                meta = each.admitted.envelope.meta
-                applied.append(Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, meta, each.admitted))
+            applied += self._contained(each, waiting, pays if each is arrival else None)
         return applied
+
+    def _contained(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
+        """What becomes of one envelope. It is refused if the node has failed on it, or cannot judge it."""
+        admitted = arrival.admitted
+        envelope = admitted.envelope
+        if self.mending.refuses(envelope.raw):
+            return [refused_by(refusal(Reason.QUARANTINED, "the node has failed on it before", envelope.meta))]
+        crossings = self.mending.boundary.crossings
+        try:
+            if not envelope.signed:
+                return [self._unsigned(admitted, arrival.now_s, arrival.via)]
+            return self._signed(arrival, waiting, pays)
+        except Exception as error:
+            fatal = isinstance(error, DataDirDamagedError | ReplicaFailedError)
+            if fatal or self.mending.boundary.crossings != crossings:
+                raise
+            if isinstance(error, CrabnetError):  # what is held cannot be read now: the envelope must come again
+                detail = f"it cannot be judged now: {error.message}"
+                return [Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, envelope.meta, admitted)]
+            self.mending.fault(JUDGING, error, envelope.raw)
+            return [refused_by(refusal(Reason.INTERNAL, _UNJUDGED.detail, envelope.meta))]
 
     def _signed(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
         """Step 13: the place in the author's feed, and whether it may take it now."""
         admitted = arrival.admitted
         meta = admitted.envelope.meta
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
-        if place is Place.BEHIND and not self.parking.names(meta.id) and arrival.via is not Via.IMPORT:
+        if place is Place.BEHIND and arrival.via is not Via.IMPORT and not self._is_named(meta.id):
             detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
             return [Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)]
-        new = place is not Place.DUPLICATE and not self.parking.holds(meta.id)
+        waits = place is not Place.DUPLICATE and self._waits(meta.id)
+        new = place is not Place.DUPLICATE and not waits
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
             detail = "the author is over its budget"
             return [Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)]
         if place is Place.DUPLICATE:
             return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
-        if self.parking.holds(meta.id):
+        if waits:
             refused = refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
-            return [msgspec.structs.replace(refused, lacks=self.parking.lacks(meta.id))]
+            return [msgspec.structs.replace(refused, lacks=self._lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
-        rival = None if place is Place.BEHIND else self.parking.rival(meta.from_, meta.seq, meta.id)
+        rival = None if place is Place.BEHIND else self._rival(meta)
         if rival is not None:
             return self._forked([arrival, _parked_arrival(rival.admitted, arrival, rival.source)], waiting)
         if place is Place.GAP or place is Place.BROKEN_CHAIN:
@@ -217,13 +244,53 @@ class Replica:
     def _park(self, arrival: _Arrival, reason: Reason, lacks: Named | None = None) -> Applied:
         meta = arrival.admitted.envelope.meta
         known = self.knows(meta.from_)
-        if not self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks):
-            reason = Reason.PARKING_FULL
+        parked = False
+        with self.mending.soft:
+            parked = self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks)
         detail = f"seq {meta.seq}, the feed is held up to {self.feeds.get(meta.from_).head_seq}"
         if lacks is not None:
             detail = f"it rests on envelope {lacks.envelope_id} about seed {lacks.seed_id}, which is not held"
-        parked = reason is not Reason.PARKING_FULL
+        reason = reason if parked else Reason.PARKING_FULL
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=parked, lacks=lacks)
+
+    def _waits(self, envelope_id: str) -> bool:
+        with self.mending.soft:
+            return self.parking.holds(envelope_id)
+        return False
+
+    def _lacks(self, envelope_id: str) -> Named | None:
+        """What an envelope that waits rests on, if it waits for that."""
+        with self.mending.soft:
+            return self.parking.lacks(envelope_id)
+        return None
+
+    def _is_named(self, envelope_id: str) -> bool:
+        """True if something that waits rests on this envelope."""
+        with self.mending.soft:
+            return self.parking.names(envelope_id)
+        return False
+
+    def _rival(self, meta: EnvelopeMeta) -> Parked | None:
+        with self.mending.soft:
+            return self.parking.rival(meta.from_, meta.seq, meta.id)
+        return None
+
+    def _freed_by(self, meta: EnvelopeMeta, *, behind: bool) -> list[Parked]:
+        """What waits no more, now that an envelope is held."""
+        freed: list[Parked] = []
+        with self.mending.soft:
+            freed += self.parking.take_lacking(meta.id)
+            if not behind:
+                freed += self.parking.take_next(meta.from_, meta.seq + 1)
+        return freed
+
+    def _named_behind(self, evidence: list[_Arrival], author: str, seq: int) -> list[_Arrival]:
+        """What others rest on, of what has come or waited behind the end of its feed; the rest waits no more."""
+        behind: list[_Arrival] = []
+        with self.mending.soft:
+            for parked in self.parking.take_behind(author, seq):
+                behind.append(_parked_arrival(parked.admitted, evidence[0], parked.source))
+        return [each for each in (*evidence, *behind) if self._is_named(each.admitted.envelope.meta.id)]
 
     def _forked(self, evidence: list[_Arrival], waiting: deque[_Arrival]) -> list[Applied]:
         """The first of ``evidence`` and another envelope, the second or the one that is held, are for one place."""
@@ -232,8 +299,9 @@ class Replica:
         other = self.feeds.id_at(author, seq) or ""
         if len(evidence) > 1:
             other = evidence[1].admitted.envelope.meta.id
-        self.feeds.end(author, seq)
-        head_id = self.feeds.get(author).head_id if self.feeds.get(author).head_seq == seq - 1 else ""
+        head_id = self.feeds.last_before(author, seq)
+        self.mending.boundary.cross(evidence[0].admitted.envelope.raw)
+        self.feeds.end_at(author, seq, head_id)
         self._settling[author] = seq
         applied = []
         for at, each in enumerate(evidence):
@@ -253,11 +321,7 @@ class Replica:
                     quiet=at > 0,
                 )
             )
-        behind = [
-            _parked_arrival(parked.admitted, evidence[0], parked.source)
-            for parked in self.parking.take_behind(author, seq)
-        ]
-        waiting.extend(each for each in (*evidence, *behind) if self.parking.names(each.admitted.envelope.meta.id))
+        waiting.extend(self._named_behind(evidence, author, seq))
         return applied
 
     def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
@@ -274,7 +338,7 @@ class Replica:
         waiting: deque[_Arrival] = deque()
         applied = self._forked(arrivals, waiting)
         while waiting:
-            applied += self._into_feed(waiting.popleft())
+            applied += self._take_in(waiting.popleft())
         return applied
 
     def _accept(self, arrival: _Arrival, waiting: deque[_Arrival], *, behind: bool) -> list[Applied]:
@@ -308,9 +372,7 @@ class Replica:
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
         if fold is not None:
             applied += self._refolded(fold, arrival.now_s)
-        freed = self.parking.take_lacking(meta.id)
-        if not behind:
-            freed += self.parking.take_next(meta.from_, meta.seq + 1)
+        freed = self._freed_by(meta, behind=behind)
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
@@ -355,7 +417,7 @@ class Replica:
             thawed = self.attic.bring_back((seed_id,))
         try:
             decision = self._decide(fact, parent, now_s, pins=pins)
-        except CrabnetError:
+        except BaseException:
             self._put_back(seed_id, thawed)
             raise
         if thawed and not decision.events:
@@ -418,17 +480,22 @@ class Replica:
     def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
         """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
 
-        Raises CrabnetError when what is held cannot be read; nothing is lost by that.
+        Raises CrabnetError when what is held cannot be read, and whatever a fold raises; nothing is lost by that.
         """
+        boundary = self.mending.boundary
         applied: list[Applied] = []
         for author in list(self._settling):
             feed = self.feeds.get(author)
+            crossings = boundary.crossings
             try:
                 seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
                 for seed_id, seq in seeds.items():
                     self._settling[author] = seq
+                    crossings = boundary.crossings
                     applied += self._resettle(author, seed_id, now_s)
-            except CrabnetError:  # what is held cannot be read now: others go on
+            except Exception:  # mostly, what is held cannot be read now: others go on
+                if boundary.crossings != crossings:
+                    raise
                 self._settling[author] = self._settling.pop(author)
                 if not applied:
                     raise
@@ -437,6 +504,7 @@ class Replica:
                 self._settling[author] = last
                 return applied
             del self._settling[author]
+            boundary.cross()
             self.feeds.settle(author, feed.end)
             record = encode_record(SettledRecord(now_s, author, feed.end))
             applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
@@ -474,10 +542,23 @@ class Replica:
         return applied
 
     def resume(self, now_s: int) -> list[Applied]:
-        """To be called once after the replica was loaded: what was not all journalled is taken up again."""
+        """To be called once after the replica was loaded: what was not all journalled is taken up again.
+
+        Raises CrabnetError when what is held cannot be read. A seed whose fold fails otherwise stays as it is.
+        """
         self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
         unfolded, self._unfolded = self._unfolded, {}
-        return [applied for seed_id in unfolded for applied in self._refolded(self._fold(seed_id, torn=True), now_s)]
+        applied: list[Applied] = []
+        for seed_id in unfolded:
+            try:
+                fold = self._fold(seed_id, torn=True)
+            except CrabnetError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one seed is no reason not to start
+                self.mending.fault(JUDGING, error, b"")
+            else:
+                applied += self._refolded(fold, now_s)
+        return applied
 
     def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
         record = self.state.records.get(seed_id, EMPTY)
@@ -493,7 +574,7 @@ class Replica:
         thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
         try:
             event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
-        except CrabnetError:
+        except BaseException:
             self._put_back(seed_id, thawed)
             raise
         if event is None:
@@ -505,6 +586,7 @@ class Replica:
         seed_id, event, thawed = fold
         if event is None:
             return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
+        self.mending.boundary.cross()
         before = self._progress_of((event,))
         apply(self.state, event)
         rows = event_rows(event)
@@ -522,6 +604,7 @@ class Replica:
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
+        self.mending.boundary.cross()
         self.attic.put_away(segment, seed_ids)
         return encode_record(ArchiveRecord(segment, now_s, seed_ids))
 
@@ -552,6 +635,7 @@ class Replica:
         decision = decide(self.state, Observe(fact), now_s)
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
+        self.mending.boundary.cross()
         before = self._progress_of(decision.events)
         for event in decision.events:
             apply(self.state, event)
@@ -649,6 +733,7 @@ class Replica:
         behind: bool = False,
         pins: bool = False,
     ) -> Applied:
+        self.mending.boundary.cross(envelope.raw)
         meta = envelope.meta
         before = self._progress_of(decision.events)
         for event in decision.events:

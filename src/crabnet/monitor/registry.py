@@ -44,6 +44,9 @@ class EventKind(StrEnum):
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
+    FAULT_CONTAINED = "fault_contained"
+    REPLICA_FAILED = "replica_failed"
+    NODE_RESTARTED = "node_restarted"
     CLOCK_STEPPED = "clock_stepped"
     CLOCK_BEHIND = "clock_behind"
     NODE_WAS_AWAY = "node_was_away"
@@ -158,6 +161,7 @@ FIELDS: Final = MappingProxyType(
         "origin": "where the value comes from: `flag`, `environment`, `file` or `default`",
         "other_id": "id of the second envelope with the same feed position",
         "outcome": "how recovery decided, by the names of docs/STORAGE.md",
+        "part": "part of the node that met an unexpected error",
         "peer": "node id of the peer",
         "pid": "process id of the node",
         "profile": "profile of the run, or profiles that are allowed, separated by commas",
@@ -240,6 +244,26 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.JOB_FAILED: _spec(
             "A", _NODE, "job reason detail failures", "A background job ended with an error it should not have."
+        ),
+        EventKind.FAULT_CONTAINED: _spec(
+            "A",
+            _NODE,
+            "part reason detail address count",
+            "An error that nobody expected, which the node goes on from: the part was made anew, or (`judging`) the"
+            " message was refused. The message and the traceback are in `quarantine/`.",
+        ),
+        EventKind.REPLICA_FAILED: _spec(
+            "A",
+            _NODE,
+            "part reason detail address count",
+            "An error that nobody expected while `applying` or `committing`: the node ends, and `listen` starts it"
+            " again from the journal. `count` messages are refused from then on.",
+        ),
+        EventKind.NODE_RESTARTED: _spec(
+            "A",
+            _NODE,
+            "detail count",
+            "The node has started itself again after an unexpected error, for the `count`th time in the window.",
         ),
         EventKind.CLOCK_STEPPED: _spec(
             "A",

@@ -13,8 +13,9 @@ import trio
 
 from crabnet import limits
 from crabnet.core.effects import Effects
-from crabnet.core.records import frame_of
-from crabnet.errors import Reason, StorageFailedError
+from crabnet.core.mending import ReplicaFailedError, is_containable
+from crabnet.core.records import envelopes_of_frame, frame_of
+from crabnet.errors import CrabnetError, Reason, StorageFailedError
 from crabnet.node.call_thread import CallThread
 from crabnet.node.framing import Batch, Durable, Framing
 from crabnet.storage.journal import FramePosition
@@ -33,9 +34,16 @@ _Frame = Batch[_Waiter | None]
 class Committer:
     """``release`` is called with everything that has become durable, in order."""
 
-    def __init__(self, ledger: Ledger, release: Callable[[list[Durable]], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        release: Callable[[list[Durable]], None],
+        broken: Callable[[], Exception | None] = lambda: None,
+    ) -> None:
+        """``broken`` gives the error by which memory became worthless: from then on nothing is committed."""
         self._ledger = ledger
         self._release = release
+        self._broken = broken
         self._pending: Framing[_Waiter | None] = Framing()
         self._wake = trio.Event()
         self._drained = trio.Event()
@@ -86,13 +94,19 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned."""
+        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned.
+
+        Raises ReplicaFailedError for an unexpected error, and what ``broken`` gives.
+        """
         try:
             with CallThread[FramePosition]("crabnet-journal") as thread:
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     while self._pending:
+                        broken = self._broken()
+                        if broken is not None:
+                            raise broken
                         await self._commit(self._take(), thread)
                     if self._closing:
                         return
@@ -143,7 +157,13 @@ class Committer:
     async def _write(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
         if batch.records:
             # In a thread, so that the loop goes on whatever the disk does.
-            batch.written(await thread.run_sync(partial(self._ledger.append, frame_of(batch.records))))
+            try:
+                position = await thread.run_sync(partial(self._ledger.append, frame_of(batch.records)))
+            except Exception as error:
+                if not is_containable(error):
+                    raise
+                raise _commit_failed(error, batch.records) from error
+            batch.written(position)
             self.frames += 1
             self.records += len(batch.records)
         crossed, self._crossed = self._crossed, []
@@ -163,3 +183,13 @@ class Committer:
                 waiter.failure = error
                 waiter.done.set()
         self._drained.set()
+
+
+def _commit_failed(error: Exception, records: list[bytes]) -> ReplicaFailedError:
+    """Names the envelope that could not be committed; of several, each may be the cause."""
+    try:
+        raws = tuple(raw for record in records for raw in envelopes_of_frame(frame_of([record])) if raw)
+    except CrabnetError:
+        raws = ()
+    alone = len(raws) == 1
+    return ReplicaFailedError("committing", error, messages=raws if alone else (), suspects=() if alone else raws)

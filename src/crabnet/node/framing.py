@@ -49,6 +49,11 @@ class _Item(Generic[T]):
     framed: int = 0
     """Records that are in a frame already."""
 
+    @property
+    def alone(self) -> bool:
+        """True if no other effects belong into the same frame."""
+        return self.durable.effects.alone
+
     def fitting(self, room: int) -> tuple[int, int]:
         """How many of the records that are left fit, one at least, and their bytes."""
         records = self.durable.effects.records
@@ -121,7 +126,8 @@ class Framing(Generic[T]):
         room = self._frame_bytes
         while self._pending:
             item = self._pending[0]
-            if item.bytes_left > room and batch.records:
+            apart = bool(batch.whole) and (item.alone or batch.whole[-1][0].effects.alone)
+            if apart or (item.bytes_left > room and batch.records):
                 break
             count, size = item.fitting(room)
             room -= size

@@ -14,6 +14,7 @@ from crabnet.core.effects import Serve
 from crabnet.core.held import HeldRow, Role
 from crabnet.core.records import envelopes_of_frame
 from crabnet.domain.model import FactKind
+from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.node.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
@@ -148,8 +149,11 @@ class History:
         entry = self._index.find_about(self._namespace, seed_id, envelope_id)
         if entry is None:
             return None
-        with self._reading:
-            return _row_of(entry), self._frame(entry.position)[entry.record_no]
+        try:
+            with self._reading:
+                return _row_of(entry), self._frame(entry.position)[entry.record_no]
+        except DataDirDamagedError as error:
+            raise RefusedError(f"envelope {envelope_id} cannot be read: {error.message}", Reason.UNAVAILABLE) from error
 
     def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
         """See ``Held``."""

@@ -71,7 +71,10 @@ class Network:
                     now_ms = self._clock_ms()
                     messages = []
                     for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
-                        message = self._take(data, address, now_ms, effects, crowded=crowded)
+                        message = None
+                        self._core.mending.handling(data, str(address))
+                        with self._core.mending.separately("fragments", self._renew, data):
+                            message = self._take(data, address, now_ms, effects, crowded=crowded)
                         if message is not None:
                             messages.append(message)
                     ahead = self._core.collect(messages, now_ms)
@@ -81,13 +84,22 @@ class Network:
     async def _handle_all(self, slices: trio.MemoryReceiveChannel[_Slice]) -> None:
         """Handle slices in the order in which they came."""
         async for each in slices:
-            genuine = await self._signatures.answers(each.batch)
+            genuine: list[bool] | None = None
+            with self._core.mending.separately("signatures"):
+                genuine = await self._signatures.answers(each.batch)
             now_ms = self._clock_ms()
             self._core.answered(each.ahead, genuine)
+            effects = each.effects
             for message in each.messages:
-                self._core.handle(message, now_ms, each.effects)
-            self._core.rest(now_ms, each.effects)
-            self._committer.enqueue(each.effects)
+                if self._core.mending.is_suspect(message.data):
+                    self._committer.enqueue(effects)
+                    alone, effects = Effects(alone=True), Effects()
+                    self._core.handle(message, now_ms, alone)
+                    self._committer.enqueue(alone)
+                else:
+                    self._core.handle(message, now_ms, effects)
+            self._core.rest(now_ms, effects)
+            self._committer.enqueue(effects)
             await trio.lowlevel.checkpoint()
             await self._committer.room()
 
@@ -130,13 +142,17 @@ class Network:
     def tick(self) -> None:
         """Ask again for lost fragments, give up old ones."""
         now_ms = steady_ms()
-        for source, request in self._reassembler.requests(now_ms):
-            if len(self._answers) < limits.PEERS_MAX:
-                self._answers.append(([request], parse_address(source)))
-        if self._answers:
-            self._wake.set()
-        for source, _ in self._reassembler.expire(now_ms):
-            self._notify("fragment_dropped", {"address": source, "reason": Reason.EXPIRED.value, "count": 1})
+        with self._core.mending.separately("fragments", self._renew):
+            for source, request in self._reassembler.requests(now_ms):
+                if len(self._answers) < limits.PEERS_MAX:
+                    self._answers.append(([request], parse_address(source)))
+            if self._answers:
+                self._wake.set()
+            for source, _ in self._reassembler.expire(now_ms):
+                self._notify("fragment_dropped", {"address": source, "reason": Reason.EXPIRED.value, "count": 1})
+
+    def _renew(self) -> None:
+        self._reassembler = Reassembler()
 
     async def _answer_all(self) -> None:
         while True:

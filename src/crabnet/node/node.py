@@ -20,6 +20,7 @@ from crabnet.core.commands import (
     Tick,
 )
 from crabnet.core.effects import Effects, Reply
+from crabnet.core.mending import ReplicaFailedError
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.errors import (
     CrabnetError,
@@ -37,9 +38,11 @@ from crabnet.node.clock import NodeClock
 from crabnet.node.committer import Committer
 from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.failures import failure_of
+from crabnet.node.faults import Faults
 from crabnet.node.framing import Durable
 from crabnet.node.network import Network
 from crabnet.node.outbox import Outbox
+from crabnet.node.quarantine import Quarantine
 from crabnet.node.remembering import PeerKeeper, PeersFile
 from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
@@ -66,7 +69,8 @@ class Node:
     ``clock_ms`` gives the node's time; without, it is that of the system, without its steps (``NodeClock``).
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
-    A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it.
+    A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it; so is
+    a ReplicaFailedError, after an unexpected error that makes memory worthless: open the data dir again to go on.
     """
 
     def __init__(
@@ -198,6 +202,8 @@ class Node:
                 },
             )
             raise
+        finally:
+            self.faults.take()
         with trio.CancelScope(shield=True):
             await self.committer.submit(effects)
         return effects.reply
@@ -244,7 +250,7 @@ class Node:
             return bool(await self._stack.__aexit__(kind, error, traceback))
         except BaseExceptionGroup as group:
             first = principal(group)
-            if isinstance(first, StorageFailedError | DataDirDamagedError):
+            if isinstance(first, StorageFailedError | DataDirDamagedError | ReplicaFailedError):
                 raise first from group
             if error is not None and group.split(lambda found: found is error)[1] is None:
                 return False  # only the block failed: its exception goes on as it was raised
@@ -269,7 +275,11 @@ class Node:
             self.node_id, self.events, self.clock_ms, events_per_s=settings.events_per_reason_per_sec
         )
         self._stack.push_async_callback(self._close_events)
-        self.committer = Committer(store.ledger, self._release)
+        mending = self.core.mending
+        quarantine = Quarantine(self.files, settings.data_dir)
+        self.faults = Faults(mending, quarantine, self.reporter.notify, self.clock_ms)
+        await self.faults.load()
+        self.committer = Committer(store.ledger, self._release, lambda: mending.broken)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         self._stack.callback(runner.close)
@@ -312,11 +322,10 @@ class Node:
             raise
         self._stack.push_async_callback(transport.aclose)
         self.transport = transport
-        peers = self.core.neighbours.peers
         self.outbox = Outbox(
             transport,
             [*settings.announce_addrs, *settings.bootstrap_peers],
-            neighbours=peers.confirmed,
+            neighbours=self.core.confirmed_peers,
             legacy=settings.legacy_peers,
             datagrams_per_s=sends_per_s(settings),
             notify=self.reporter.notify,
@@ -366,7 +375,12 @@ class Node:
             jobs.start_soon(self._watched, job)
 
     def _jobs(self) -> list[Callable[[], Awaitable[None]]]:
-        always: list[Callable[[], Awaitable[None]]] = [self._write_events, self.outbox.run]
+        soft = self._soft_job
+        always: list[Callable[[], Awaitable[None]]] = [
+            self.faults.run,
+            soft("events", self._write_events),
+            soft("outbox", self.outbox.run),
+        ]
         if not self.listen:
             return always
         report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
@@ -377,16 +391,19 @@ class Node:
         )
         return [
             *always,
-            self._prepare_runner,
+            soft("runner", self._prepare_runner),
             self.network.receive,
-            self.serving.run,
+            soft("serving", self.serving.run),
             self._tick,
             self.history.run,
             self.archivist.run,
-            self._peer_keeper.run,
-            Watch(self.ledger, self.transport, self.outbox, self.reporter.notify).run,
+            soft("peers_file", self._peer_keeper.run),
+            soft("watch", Watch(self.ledger, self.transport, self.outbox, self.reporter.notify).run),
             checkpoints,
         ]
+
+    def _soft_job(self, name: str, job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        return partial(self.faults.contained, name, job)
 
     async def _write(self) -> None:
         """Ended by ``_finish`` alone, however the node is left."""
@@ -400,14 +417,20 @@ class Node:
         except BaseException as error:
             failure = failure_of(error)
             if failure is not None:
+                await self.faults.failed(principal(failure))
                 await self.committer.fail(principal(failure))
             raise
 
     async def _finish(self) -> None:
         """All other jobs have ended: what they left becomes durable and is sent, and a checkpoint is made."""
         with trio.CancelScope(shield=True):
+            broken = self.core.mending.broken
+            if broken is not None:
+                await self.faults.failed(broken)
             await self.committer.close()
-            if self.ledger.failure is not None:
+            self.faults.take()
+            await self.faults.keep()
+            if self.ledger.failure is not None or broken is not None:
                 return
             with trio.move_on_after(limits.SHUTDOWN_SEND_S):
                 await self.outbox.drain()
@@ -452,20 +475,25 @@ class Node:
         """Everything here is durable: now it may be told, sent and served."""
         self._has_changed()
         self.history.note(durable)
+        separately = self.core.mending.separately
         for item in durable:
             effects = item.effects
-            for notice in effects.notices:
-                self.reporter.notify(notice.kind, notice.fields)
-            for send in effects.sends:
-                self.outbox.put(send)
-            for serve in effects.serves:
-                self.serving.put(serve)
-            for proof in effects.proofs:
-                self.serving.put_single(proof)
-            for named in effects.serves_named:
-                self.serving.put_single(named)
             for claim in effects.ended_claims:
-                self.workshop.ended(claim)
+                with separately("runs"):
+                    self.workshop.ended(claim)
+            for notice in effects.notices:
+                with separately("events"):
+                    self.reporter.notify(notice.kind, notice.fields)
+            with separately("outbox"):
+                for send in effects.sends:
+                    self.outbox.put(send)
+            with separately("serving"):
+                for serve in effects.serves:
+                    self.serving.put(serve)
+                for proof in effects.proofs:
+                    self.serving.put_single(proof)
+                for named in effects.serves_named:
+                    self.serving.put_single(named)
 
     async def remember_feed_risk(self) -> None:
         """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
@@ -482,6 +510,7 @@ class Node:
             self.core.handle(Tick(), now_ms, effects)
             self.network.tick()
             self.committer.enqueue(effects)
+            self.faults.take()
             await self.remember_feed_risk()
             await trio.sleep(limits.TICK_MS / 1000)
 

@@ -21,12 +21,15 @@ from crabnet.storage.files import Files
 from crabnet.storage.lock import LockRole
 
 _KINDS = {kind.value: kind for kind in EventKind}
-_COUNTED: Final = frozenset({"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fragment_dropped"})
+_COUNTED: Final = frozenset(
+    {"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fault_contained", "fragment_dropped"}
+)
 """Events that stand for ``count`` things; their counters count the things."""
 _SAMPLED: Final = _COUNTED | {
     "envelope_ignored",
     "envelope_parked",
     "envelope_rejected",
+    "fault_contained",
     "gap_detected",
     "gap_requested",
     "source_blocked",

@@ -17,6 +17,7 @@ from crabnet.node.control_server import serve_control
 from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations import dispatch
+from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 
@@ -33,16 +34,25 @@ def tune_collector() -> None:
 def run_node(settings: Settings, log: Callable[[str], None]) -> None:
     """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` is given one line at a time.
 
-    Raises what entering a Node raises, and KeyboardInterrupt after SIGINT.
+    Starts it again after an unexpected error, as ``supervised`` says. Raises what entering a Node raises,
+    NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
     tune_collector()
-    if trio.run(until_signal, partial(_serve, settings, log)) == signal.SIGINT:
+
+    async def live(asked: trio.Event) -> None:
+        await supervised(partial(_serve, log, asked), settings, log, asked)
+
+    if trio.run(until_signal, live) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _serve(settings: Settings, log: Callable[[str], None], asked: trio.Event) -> None:
+async def _serve(log: Callable[[str], None], asked: trio.Event, life: Life) -> None:
     """A node and its control socket until it is ``asked`` to end, and has opened."""
+    settings = life.settings
     async with Node(settings) as node, trio.open_nursery() as nursery:
+        life.address = node.listen_address
+        if life.restarts:
+            node.reporter.notify("node_restarted", {"detail": life.cause, "count": life.restarts})
 
         def failed(method: str, error: Exception) -> None:
             if isinstance(error, CrabnetError):

@@ -47,7 +47,7 @@ from crabnet.storage.survey import Survey, verify
 WAITING: Final = ".waiting"
 _PENDING: Final = re.compile(r"entries-\d+\.ndjson(?:\.\d+)?(?:\.waiting)?")
 """What a repair has taken out of damaged files, in damaged/: not yet given to the node, or waiting for earlier ones."""
-_DIRECTORIES: Final = ("journal", "history", "archive", "damaged")
+_DIRECTORIES: Final = ("journal", "history", "archive", "damaged", "quarantine")
 _FILES: Final = (
     *("state.json", "state.json.bak", "sealed", "reserve", "origin", "feed-risk", "repaired", "identity.key"),
     *("events.lock", "index.sqlite", "archive.sqlite", "archive.sqlite.sum"),

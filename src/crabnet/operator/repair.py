@@ -24,6 +24,9 @@ from crabnet.storage.salvage import salvage
 
 _DONE: Final = ".applied"
 
+_COME_AGAIN: Final = (Reason.GAP, Reason.UNKNOWN_PARENT, Reason.PARKING_FULL, Reason.UNAVAILABLE)
+"""Why envelopes were ignored that may count later."""
+
 
 def prepare(files: Files, settings: Settings, examination: Examination, lock: DirLock, now_ms: int) -> None:
     """Bring the data dir into a state that opens; the lock is held. Can be interrupted and done again at every point.
@@ -95,7 +98,7 @@ def apply_pending(files: Files, settings: Settings, pending: list[Path]) -> Impo
         totals.accepted += part.accepted
         totals.ignored += part.ignored
         totals.rejected += part.rejected
-        incomplete = part.ignored[Reason.GAP.value] or part.ignored[Reason.PARKING_FULL.value]
+        incomplete = any(part.ignored[reason.value] for reason in _COME_AGAIN)
         name = path.name.removesuffix(WAITING) + (WAITING if incomplete else _DONE)
         with guarded("mark the entries as applied", path):
             move_file(files, path, path.with_name(name))

@@ -47,6 +47,8 @@ IGNORED: Final = frozenset(
         Reason.PARKING_FULL,
         Reason.UNSOLICITED,
         Reason.AUTHOR_LIMITED,
+        Reason.QUARANTINED,
+        Reason.INTERNAL,
     }
 )
 """Harmless refusals. Every other Reason counts against the source."""
@@ -229,6 +231,11 @@ class Admission:
                     candidate.identity = _forged(candidate.envelope.meta)
             candidate.identity_known = True
         self._ahead = ahead.candidates
+
+    def forget_ahead(self) -> None:
+        """Nothing is being checked any more: each message is checked when it is admitted."""
+        self._ahead = {}
+        self._asked = set()
 
     def _candidate(self, raw: bytes) -> _Candidate:
         envelope = self._parse(raw)

@@ -128,16 +128,22 @@ class Feeds:
     def end(self, author: str, seq: int) -> bool:
         """The feed is forked at ``seq``, so it ends before. False if that is no news.
 
-        Raises what the lookup raises, and RefusedError if the id of the entry before is lost here.
+        Raises what ``last_before`` raises.
         """
-        feed = self.get(author)
-        if 0 < feed.end <= seq:
+        if 0 < self.get(author).end <= seq:
             return False
-        head_id = self.id_at(author, seq - 1)
-        if head_id is None and 1 < seq <= feed.head_seq + 1:
-            raise RefusedError(f"the id of seq {seq - 1} of the feed of {author} is lost here", Reason.UNAVAILABLE)
-        self.end_at(author, seq, head_id or "")
+        self.end_at(author, seq, self.last_before(author, seq))
         return True
+
+    def last_before(self, author: str, seq: int) -> str:
+        """The id of the entry before a place, "" if the feed is not held up to there.
+
+        Raises what the lookup raises, and RefusedError if that id is lost here.
+        """
+        entry_id = self.id_at(author, seq - 1)
+        if entry_id is None and 1 < seq <= self.get(author).head_seq + 1:
+            raise RefusedError(f"the id of seq {seq - 1} of the feed of {author} is lost here", Reason.UNAVAILABLE)
+        return entry_id or ""
 
     def end_at(self, author: str, seq: int, head_id: str) -> None:
         """The same, with the id of the last entry that stands; "" if the feed is not held up to there."""

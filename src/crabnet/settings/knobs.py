@@ -136,6 +136,11 @@ class Settings:
         IntKind(0, limits.PEERS_MAX), "network", "Neighbours that a live envelope of another node is passed on to; "
         "those that get it by other ways are left out. 0 leaves it all to sync.", unit="neighbours"))
 
+    restarts_max: int = _knob(5, _Row(
+        IntKind(0, 1_000), "node", "How often `listen` starts the node again by itself after an unexpected error "
+        "within `restarts_window_s`; then it ends with exit code 10. 0 for never."))
+    restarts_window_s: int = _knob(600, _Row(
+        IntKind(1, DAY_S), "node", "The time within which restarts are counted.", unit="s"))
     verify_process: bool = _knob(True, _Row(
         BoolKind(), "node", "Check signatures in a process of their own while many come, if there is a second "
         "processor. It is started when it is needed and takes some 20 MB."))

@@ -1,0 +1,119 @@
+"""What a node states by itself: interrupted runs, that it knows of a settlement, and what deadlines ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from crabnet import limits
+from crabnet.core.commands import Acknowledge, FinishRun, Operation
+from crabnet.core.containment import SoftParts
+from crabnet.core.effects import Effects, FieldValue, Notice
+from crabnet.core.mending import Containment, Mending
+from crabnet.core.notices import refused_notice
+from crabnet.domain.lifecycle import EMPTY, Record
+from crabnet.domain.model import FactKind, SeedStatus, Termination, TerminationCause
+from crabnet.domain.state import State
+from crabnet.errors import CrabnetError, Reason
+
+_EMPTY_OUTPUT_HASH: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_SETTLED: Final = frozenset({SeedStatus.ACCEPTED, SeedStatus.REJECTED})
+
+
+class Chores:
+    """``operate`` does what an operator could ask for. With ``talk``, settlements are acknowledged."""
+
+    def __init__(
+        self,
+        node_id: str,
+        state: State,
+        parts: SoftParts,
+        mending: Mending,
+        operate: Callable[[Operation, int, Effects], None],
+        *,
+        talk: bool,
+    ) -> None:
+        self._node_id = node_id
+        self._state = state
+        self._parts = parts
+        self._mending = mending
+        self._operate = operate
+        self._talk = talk
+        self._interrupted: list[str] = []
+        self._unacknowledged: dict[str, None] = {}
+
+    def found(self, seed_id: str, record: Record) -> None:
+        """A seed that was loaded at the start."""
+        progress = record.progress
+        if progress.status is SeedStatus.RUNNING and progress.claimed_by == self._node_id:
+            self._interrupted.append(seed_id)
+        self.changed(seed_id, record)
+
+    def changed(self, seed_id: str, record: Record) -> None:
+        """A seed has changed."""
+        if self._is_to_be_acknowledged(record):
+            self._unacknowledged[seed_id] = None
+
+    def _is_to_be_acknowledged(self, record: Record) -> bool:
+        """True if another has settled this node's work by a signature, and it has not said yet that it knows."""
+        progress, me = record.progress, self._node_id
+        if progress.claimed_by != me or progress.status not in _SETTLED or not self._talk:
+            return False
+        if record.seed is None or record.seed.author == me:
+            return False  # what both sides are to hold each other to has one side only
+        kinds = {fact.kind for fact in record.others if fact.signed}
+        return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
+
+    def do(self, now_ms: int, effects: Effects) -> None:
+        """State all that is due. To be called while something may be written into this node's feed."""
+        self.record_interrupted(now_ms, effects)
+        self._acknowledge(now_ms, effects)
+        for sweep in self._parts.sweeps(now_ms):
+            if not self._try(sweep.wish, now_ms, effects):
+                self._parts.sweep_again(sweep, now_ms)
+            elif sweep.notice is not None:
+                effects.notices.append(sweep.notice)
+
+    def record_interrupted(self, now_ms: int, effects: Effects) -> None:
+        """Give results to runs that the end of the node has interrupted."""
+        interrupted, self._interrupted = self._interrupted, []
+        for seed_id in interrupted:
+            progress = self._state.records.get(seed_id, EMPTY).progress
+            if progress.status is not SeedStatus.RUNNING:
+                continue
+            fields: dict[str, FieldValue] = {
+                "seed_id": seed_id,
+                "claim_id": progress.claim_id,
+                "run_id": progress.run_id,
+                "reason": Reason.RUN_INTERRUPTED.value,
+            }
+            effects.notices.append(Notice("run_interrupted", fields))
+            result = FinishRun(
+                seed_id=seed_id,
+                exit_code=limits.EXIT_CODE_INTERRUPTED,
+                timed_out=False,
+                stdout="",
+                stderr="run interrupted: the worker's node stopped while the command ran; it was not run again",
+                output_hash=_EMPTY_OUTPUT_HASH,
+                duration_ms=0,
+                termination=Termination(cause=TerminationCause.INTERRUPTED),
+            )
+            self._try(result, now_ms, effects)
+
+    def _acknowledge(self, now_ms: int, effects: Effects) -> None:
+        waiting, self._unacknowledged = self._unacknowledged, {}
+        for seed_id in waiting:
+            if self._is_to_be_acknowledged(self._state.records.get(seed_id, EMPTY)):
+                self._try(Acknowledge(seed_id=seed_id), now_ms, effects)
+
+    def _try(self, wish: Operation, now_ms: int, effects: Effects) -> bool:
+        """A refusal becomes a notice."""
+        try:
+            with Containment(self._mending, type(wish).__name__):
+                self._operate(wish, now_ms, effects)
+        except CrabnetError as error:
+            effects.notices.append(refused_notice(type(wish).__name__, error))
+            return False
+        finally:
+            effects.reply = None
+        return True

@@ -1,0 +1,306 @@
+"""The soft parts of a core (ADR 27): what is asked of them has an answer also when one of them fails.
+
+A part that fails is made anew, and the answer is the one that refuses and delays nothing; only whether this node may
+write into its own feed is answered with no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from crabnet import limits
+from crabnet.core.authors import AuthorBudgets
+from crabnet.core.config import CoreConfig
+from crabnet.core.deadlines import Agenda, at_rest_since_ms
+from crabnet.core.effects import Effects, Notice
+from crabnet.core.mending import Part
+from crabnet.core.neighbours import Neighbours
+from crabnet.core.notices import blocked_notice, drop_notice
+from crabnet.core.parking import Parking
+from crabnet.core.replica import Pays, Replica
+from crabnet.core.sources import SourceGate
+from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
+from crabnet.domain.lifecycle import Record
+from crabnet.protocol.admission import Muted, nobody_muted
+from crabnet.protocol.envelope import EnvelopeMeta
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.sync import ForkMark
+
+
+class SoftParts:
+    """Sources, budgets, neighbours and deadlines of a node. ``shuns`` are authors with whom no new deals are made."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        signer: Signer,
+        replica: Replica,
+        entropy: Callable[[], int],
+        shuns: Callable[[str], bool],
+    ) -> None:
+        self._config = config
+        self._node_id = signer.node_id
+        self._replica = replica
+        self._shuns = shuns
+        self._soft = replica.mending.soft
+        self._gate = SourceGate(config.sources)
+        self._budgets = self._new_budgets()
+        self._sweeper = self._new_sweeper()
+        self._resting = Agenda()
+        self._away_again_ms: dict[str, int] = {}
+        """When seeds that came back from the archive may leave memory again."""
+        self._deadlines_wrong = False
+        self._deadlines_from_ms = 0
+        self.neighbours = Neighbours(config, signer, replica, entropy, self._room)
+        replica.knows = self.knows
+        replica.mending.parts, replica.mending.renew = self._parts, self._renew
+
+    def begin(self) -> None:
+        """To be called once after the replica was loaded, before ``watch`` of every seed."""
+        with self._soft:
+            self._begin_budgets()
+        with self._soft:
+            self.neighbours.begin()
+        self._away_again_ms = dict.fromkeys(self._replica.state.outdated, 0)
+
+    def begin_deadlines(self, now_ms: int) -> int:
+        """To be called once after ``watch`` of every seed; how many deadlines passed meanwhile."""
+        self._deadlines_from_ms = now_ms
+        with self._soft:
+            return self._sweeper.begin(now_ms)
+        return 0
+
+    # --- sources and authors ---------------------------------------------------------------------------
+
+    def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int, *, crowded: bool) -> bool:
+        """May this source speak now?"""
+        proven = self.proven(source)
+        with self._soft:
+            refused = self._gate.check(source, now_ms, proven=proven, size_bytes=size_bytes, crowded=crowded)
+            self._tell_blocks(effects)
+            return refused is None
+        return True
+
+    def praise(self, source: str, *, proven: bool) -> None:
+        """Something good came from this address."""
+        with self._soft:
+            self._gate.praise(source, proven=proven)
+
+    def blame(self, source: str, now_ms: int, effects: Effects) -> None:
+        """Count something broken or hostile against the address that sent it."""
+        proven = self.proven(source)
+        with self._soft:
+            self._gate.reject(source, now_ms, proven=proven)
+            self._tell_blocks(effects)
+
+    def _tell_blocks(self, effects: Effects) -> None:
+        if self._gate.blocked:
+            effects.notices.extend(blocked_notice(block) for block in self._gate.take_blocks())
+
+    def tell_drops(self, effects: Effects) -> None:
+        """Tell how much was not even looked at."""
+        with self._soft:
+            for source, reason, count in self._gate.take_dropped():
+                effects.notices.append(drop_notice(source, reason, count))
+
+    def knows(self, author: str) -> bool:
+        """True if an author is not a newcomer."""
+        with self._soft:
+            return self._budgets.knows(author)
+        return True
+
+    def limited(self) -> bool:
+        """True if authors have budgets."""
+        with self._soft:
+            return self._budgets.enabled
+        return False
+
+    def muted(self, now_ms: int) -> Muted:
+        """Whose envelopes are not even verified at the moment."""
+        with self._soft:
+            if self._budgets.pausing(now_ms):
+                return partial(self._paused, now_ms)
+        return nobody_muted
+
+    def _paused(self, now_ms: int, author: str) -> bool:
+        with self._soft:
+            return self._budgets.paused(author, now_ms)
+        return False
+
+    def payer(self, now_ms: int, *, proven: bool) -> Pays:
+        """Charges authors for what comes from a source."""
+        return partial(self._pays, now_ms, proven)
+
+    def _pays(self, now_ms: int, proven: bool, meta: EnvelopeMeta, size: int) -> bool:
+        """What cannot be charged is taken: budgets only delay."""
+        requested = proven and self.wanted(meta)
+        with self._soft:
+            return self._budgets.charge(meta.from_, size, now_ms, requested=requested)
+        return True
+
+    def _room(self, author: str, now_ms: int) -> int:
+        return self._budgets.room(author, now_ms)
+
+    # --- neighbours ------------------------------------------------------------------------------------
+
+    def proven(self, source: str) -> bool:
+        """True if this address is configured or has proved itself."""
+        with self._soft:
+            return self.neighbours.proven(source)
+        return False
+
+    def confirmed_peers(self) -> list[str]:
+        """Addresses that have proved themselves."""
+        with self._soft:
+            return self.neighbours.peers.confirmed()
+        return []
+
+    def wanted(self, meta: EnvelopeMeta) -> bool:
+        """True for what this node has asked for, and for what waiting envelopes rest on."""
+        with self._soft:
+            return self.neighbours.planner.wanted(meta.from_, meta.seq) or self._replica.parking.names(meta.id)
+        return False
+
+    def asked_for(self, meta: EnvelopeMeta) -> bool:
+        """True for what this node has asked for by its place."""
+        with self._soft:
+            return self.neighbours.planner.wanted(meta.from_, meta.seq)
+        return False
+
+    def hungry(self) -> bool:
+        """True if neighbours would be asked for more at once."""
+        with self._soft:
+            return self.neighbours.planner.hungry or self.neighbours.reconciler.hungry
+        return False
+
+    def awaits_proofs(self) -> bool:
+        """True if any proof of a fork was asked for, or is about to be."""
+        with self._soft:
+            return len(self.neighbours.proofs) > 0
+        return False
+
+    def awaits_proof(self, mark: ForkMark) -> bool:
+        """The same, for this fork."""
+        with self._soft:
+            return mark in self.neighbours.proofs
+        return False
+
+    def blocked(self, now_ms: int) -> bool:
+        """True while nothing may be written into this node's feed."""
+        with self._soft:
+            return self.neighbours.guard.blocks(now_ms)
+        return True
+
+    # --- deadlines -------------------------------------------------------------------------------------
+
+    def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Note when time will matter to a seed that has changed."""
+        with self._soft:
+            self._sweeper.watch(seed_id, record, now_ms)
+        if not self._config.archive_after_ms:
+            return
+        with self._soft:
+            due_ms = self._away_at_ms(seed_id, record, now_ms)
+            if due_ms is not None:
+                self._resting.add(due_ms, seed_id)
+
+    def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
+        """When a seed is to leave memory, None if more is expected of it.
+
+        One that came back stays as long as it has been at rest, once more: it costs a few hundred bytes to bring back a
+        seed of a megabyte, which is written each time that it comes and goes.
+        """
+        since_ms = at_rest_since_ms(record)
+        if since_ms is None:
+            return None
+        due_ms = since_ms + self._config.archive_after_ms
+        if seed_id not in self._replica.state.outdated:
+            return due_ms
+        rest_ms = max(self._config.archive_after_ms, now_ms - since_ms)
+        return max(due_ms, self._away_again_ms.setdefault(seed_id, now_ms + rest_ms))
+
+    def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
+        """Seeds that have been at rest for the retention time."""
+        found: list[tuple[str, Record]] = []
+        for seed_id in self._resting.due(now_ms, limits.ARCHIVE_SEGMENT_SEEDS_MAX):
+            record = self._replica.state.records.get(seed_id)
+            due_ms = None if record is None else self._away_at_ms(seed_id, record, now_ms)
+            if record is not None and due_ms is not None and due_ms <= now_ms:
+                found.append((seed_id, record))
+        return found
+
+    def archived(self, seed_ids: Iterable[str]) -> None:
+        """Seeds have left memory."""
+        for seed_id in seed_ids:
+            self._away_again_ms.pop(seed_id, None)
+
+    def sweeps(self, now_ms: int) -> list[Sweep]:
+        """What deadlines ask for now."""
+        with self._soft:
+            return self._sweeper.sweep(now_ms)
+        return []
+
+    def sweep_again(self, sweep: Sweep, now_ms: int) -> None:
+        """Something could not be done: it is to be tried again."""
+        with self._soft:
+            self._sweeper.again(sweep, now_ms)
+
+    def silent_runs(self, now_ms: int) -> list[Notice]:
+        """Runs whose lease has passed without a word."""
+        with self._soft:
+            return self._sweeper.silent(now_ms)
+        return []
+
+    def renew_deadlines(self, now_ms: int) -> None:
+        """Note all deadlines anew if they are wrong, at most now and then: this looks at every seed."""
+        if not self._deadlines_wrong or now_ms < self._deadlines_from_ms:
+            return
+        self._deadlines_from_ms = now_ms + limits.DEADLINES_RENEW_MS
+        self._sweeper, self._resting = self._new_sweeper(), Agenda()
+        for seed_id, record in self._replica.state.records.items():
+            self.watch(seed_id, record, now_ms)
+        self._sweeper.begin(now_ms)
+        self._deadlines_wrong = False
+
+    # --- making parts anew -----------------------------------------------------------------------------
+
+    def _new_budgets(self) -> AuthorBudgets:
+        feeds = self._replica.feeds
+        return AuthorBudgets(self._config.authors, lambda author: feeds.get(author).head_seq, self._node_id)
+
+    def _begin_budgets(self) -> None:
+        self._budgets.begin((author, head[0]) for author, head in self._replica.feeds.heads().items())
+
+    def _new_sweeper(self) -> Sweeper:
+        sweeps = SweepConfig(
+            execution_grace_ms=self._config.execution_grace_ms,
+            auto_reclaim=self._config.auto_reclaim,
+            attempts_max=self._config.reclaim_attempts_max,
+        )
+        return Sweeper(sweeps, self._node_id, self._replica.state, self._shuns)
+
+    def _parts(self) -> dict[Part, object]:
+        """The soft parts as they are now."""
+        return {
+            Part.SOURCES: self._gate,
+            Part.BUDGETS: self._budgets,
+            Part.PARKING: self._replica.parking,
+            Part.DEADLINES: self._sweeper,
+            **self.neighbours.parts(),
+        }
+
+    def _renew(self, part: Part) -> None:
+        """Make a soft part anew, from the configuration and the replica."""
+        if part is Part.SOURCES:
+            self._gate = SourceGate(self._config.sources)
+        elif part is Part.BUDGETS:
+            self._budgets = self._new_budgets()
+            self._begin_budgets()
+        elif part is Part.PARKING:
+            self._replica.parking = Parking(self._config.parked_ttl_s)
+            self.neighbours.renew(Part.WANTS)
+        elif part is Part.DEADLINES:
+            self._deadlines_wrong = True
+        else:
+            self.neighbours.renew(part)

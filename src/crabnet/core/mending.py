@@ -1,0 +1,290 @@
+"""Where errors that nobody expected end (ADR 27): soft parts are made anew, what cannot be judged is refused, and only
+an error while applying is fatal.
+
+``Boundary`` tells judging, which only reads, from applying. Damaged or failing storage is never contained here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from crabnet import limits
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, StorageFailedError
+
+
+class Part(StrEnum):
+    """What can be made anew: each is derived from the replica and the configuration, or is learned again."""
+
+    SOURCES = "sources"
+    BUDGETS = "budgets"
+    PEERS = "peers"
+    ADDRESS_BOOK = "address_book"
+    WANTS = "wants"
+    PARKING = "parking"
+    DIGESTS = "digests"
+    COMPARISONS = "comparisons"
+    PROOFS = "proofs"
+    NAMED = "named"
+    RELAY = "relay"
+    ANNOUNCER = "announcer"
+    FEED_GUARD = "feed_guard"
+    DEADLINES = "deadlines"
+
+
+UNKNOWN_PART: Final = "soft_state"
+"""The part of a fault that none of the parts was under way in: then all of them are made anew."""
+JUDGING: Final = "judging"
+
+
+class Fault(NamedTuple):
+    """An error that nobody expected, where, and the message that was being handled, empty if none was."""
+
+    part: str
+    error: BaseException
+    message: bytes = b""
+    source: str = ""
+
+
+class ReplicaFailedError(Exception):
+    """An unexpected error while applying or committing: memory is not to be trusted, the journal is.
+
+    ``messages`` are those that were being handled, to be refused from now on. ``suspects`` were committed together: one
+    of them may be the cause.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        cause: BaseException,
+        *,
+        messages: tuple[bytes, ...] = (),
+        suspects: tuple[bytes, ...] = (),
+        source: str = "",
+    ) -> None:
+        self.stage = stage
+        self.cause = cause
+        blameless = isinstance(cause, MemoryError | StorageFailedError | DataDirDamagedError)
+        self.messages = () if blameless else messages
+        self.suspects = () if blameless else suspects
+        self.source = source
+        super().__init__(f"unexpected {type(cause).__name__} while {stage}: {cause}")
+
+
+def is_containable(error: BaseException | None) -> bool:
+    """False for what ends the node whatever it was doing: interruptions, and storage that fails or is damaged."""
+    return isinstance(error, Exception) and not isinstance(
+        error, StorageFailedError | DataDirDamagedError | ReplicaFailedError
+    )
+
+
+def hash_of(message: bytes) -> str:
+    """By which a message is refused: hex SHA-256 of its bytes."""
+    return hashlib.sha256(message).hexdigest()
+
+
+class Boundary:
+    """Counts what was applied, and whether the journal's records of it are in safe hands."""
+
+    def __init__(self) -> None:
+        self.crossings = 0
+        self.raw = b""
+        """The envelope that was applied last, empty if it was something else."""
+        self._handed_over = 0
+
+    @property
+    def is_open(self) -> bool:
+        """True while something was applied, in full or in part, whose record nobody has yet."""
+        return self.crossings != self._handed_over
+
+    def cross(self, raw: bytes = b"") -> None:
+        """To be called just before the first change that belongs to a record."""
+        self.crossings += 1
+        self.raw = raw
+
+    def close(self) -> None:
+        """The records of all that was applied will reach the journal before anything that is applied later."""
+        self._handed_over = self.crossings
+
+
+def _no_parts() -> Mapping[Part, object]:
+    return {}
+
+
+def _nothing_to_renew(_: Part) -> None:
+    return None
+
+
+class Mending:
+    """Takes unexpected errors. ``parts`` gives the parts as they are now, ``renew`` makes one anew."""
+
+    def __init__(self) -> None:
+        self.boundary = Boundary()
+        self.broken: ReplicaFailedError | None = None
+        """Set for good once memory cannot be trusted any more."""
+        self.refused: set[str] = set()
+        """Hashes of messages that were being applied or committed when a node failed here."""
+        self.suspects: set[str] = set()
+        """Hashes of messages that are committed alone, for one of them may have failed a commit."""
+        self.parts: Callable[[], Mapping[Part, object]] = _no_parts
+        self.renew: Callable[[Part], None] = _nothing_to_renew
+        self.soft = _Soft(self)
+        """For a step that touches nothing but soft parts: the part that fails is made anew, the rest is left out."""
+        self.message = b""
+        self.source = ""
+        self._faults: list[Fault] = []
+        self._lost = 0
+
+    def handling(self, message: bytes = b"", source: str = "") -> None:
+        """What is handled from now on. Raises ReplicaFailedError once memory cannot be trusted any more."""
+        if self.broken is not None:
+            raise self.broken
+        self.message, self.source = message, source
+
+    def refuses(self, message: bytes) -> bool:
+        """True for a message that this data dir has failed on."""
+        return bool(self.refused) and hash_of(message) in self.refused
+
+    def is_suspect(self, message: bytes) -> bool:
+        """True for a message that is to be committed alone."""
+        return bool(self.suspects) and hash_of(message) in self.suspects
+
+    def judging(self, message: bytes) -> _Judging:
+        """For a step that judges ``message``: what fails before the boundary is crossed ends here."""
+        return _Judging(self, message)
+
+    def separately(self, part: str, renew: Callable[[], None] | None = None, message: bytes = b"") -> _Separately:
+        """For a step of something else that is soft, and that ``renew`` makes anew."""
+        return _Separately(self, part, renew, message)
+
+    def fault(self, part: str, error: BaseException, message: bytes) -> None:
+        """Note an error for whoever keeps them. Of too many at once only the number is kept."""
+        if len(self._faults) < limits.FAULTS_PENDING_MAX:
+            self._faults.append(Fault(part, error, message, self.source if message else ""))
+        else:
+            self._lost += 1
+
+    def take_faults(self) -> tuple[list[Fault], int]:
+        """The faults since the last call, and how many more there were."""
+        found, lost = self._faults, self._lost
+        self._faults, self._lost = [], 0
+        return found, lost
+
+    def fail(self, stage: str, error: Exception) -> ReplicaFailedError:
+        """From now on nothing in memory is to be trusted."""
+        if self.broken is None:
+            messages = tuple(dict.fromkeys(raw for raw in (self.message, self.boundary.raw) if raw))
+            self.broken = ReplicaFailedError(stage, error, messages=messages, source=self.source)
+            self.broken.__cause__ = error
+        return self.broken
+
+    def mend(self, error: BaseException) -> None:
+        """Note an error of a soft part, and make the part anew; all of them if it cannot be told which."""
+        part = _part_in(error, self.parts())
+        self.fault(part or UNKNOWN_PART, error, self.message)
+        for each in Part if part is None else (part,):
+            try:
+                self.renew(each)
+            except Exception as again:  # noqa: BLE001 - the part stays as it is, the others are made anew
+                self.fault(each, again, self.message)
+
+
+def _part_in(error: BaseException, parts: Mapping[Part, object]) -> Part | None:
+    """The part whose code was under way, the innermost if one called another."""
+    names = {id(each): part for part, each in parts.items()}
+    found: Part | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
+
+
+class _Soft(AbstractContextManager[None]):
+    """Holds nothing of its own, so one of them serves every step, also one within another."""
+
+    def __init__(self, mending: Mending) -> None:
+        self._mending = mending
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or not is_containable(error):
+            return False
+        self._mending.mend(error)
+        return True
+
+
+class _Judging(AbstractContextManager[None]):
+    def __init__(self, mending: Mending, message: bytes) -> None:
+        self._mending = mending
+        self._message = message
+        self._crossings = mending.boundary.crossings
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or not is_containable(error) or self._mending.boundary.crossings != self._crossings:
+            return False
+        self._mending.fault(JUDGING, error, self._message)
+        return True
+
+
+class _Separately(AbstractContextManager[None]):
+    def __init__(self, mending: Mending, part: str, renew: Callable[[], None] | None, message: bytes) -> None:
+        self._mending = mending
+        self._part = part
+        self._message = message
+        self._renew = renew
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or not is_containable(error):
+            return False
+        self._mending.fault(self._part, error, self._message)
+        if self._renew is not None:
+            self._renew()
+        return True
+
+
+class Containment(AbstractContextManager[None]):
+    """Around all that an input does. An error with the boundary open is fatal; any other ends here as a fault.
+
+    What the caller expects passes: errors of the tree, of an ``operation`` by its name. Nothing unexpected can be kept
+    from whoever asked for an operation, so it becomes a RefusedError.
+    """
+
+    def __init__(self, mending: Mending, operation: str | None = None) -> None:
+        self._mending = mending
+        self._operation = operation
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        mending = self._mending
+        if error is None:
+            mending.boundary.close()
+            return False
+        if not isinstance(error, Exception) or isinstance(error, ReplicaFailedError):
+            return False
+        if mending.boundary.is_open:
+            failed = mending.fail("applying", error)
+            if is_containable(error):
+                raise failed
+        if not is_containable(error) or (self._operation is not None and isinstance(error, CrabnetError)):
+            return False
+        mending.fault(JUDGING, error, mending.message)
+        if self._operation is not None:
+            raise RefusedError(
+                f"{self._operation}: an unexpected {type(error).__name__}; see quarantine/ in the data dir",
+                Reason.INTERNAL,
+            ) from error
+        return True
