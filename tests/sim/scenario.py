@@ -286,7 +286,7 @@ class Simulation:
             (one, other)
             for one in up
             for other in up
-            if one is not other and one.running.authors.knows(other.id) and other.running.authors.knows(one.id)
+            if one is not other and one.running.knows(other.id) and other.running.knows(one.id)
         ]
         if not pairs:
             return

@@ -14,9 +14,10 @@ from crabnet.core.replica import Replica
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
 from crabnet.domain.model import Fact, FactKind, SeedStatus
+from crabnet.domain.standing import Standing
 from crabnet.domain.state import Command, Decision, Outcome, State
 from crabnet.errors import Reason
-from crabnet.protocol.feed import Feed, Place
+from crabnet.protocol.feed import Feeds, Place
 from crabnet.protocol.replay import SeenWindow
 from tests.sim.__main__ import Task, run
 from tests.sim.disk import MemoryFiles
@@ -73,24 +74,24 @@ def seen_window_forgets(patch: pytest.MonkeyPatch) -> None:
 
 
 def fork_by_arrival(patch: pytest.MonkeyPatch) -> None:
-    """Of two envelopes for one place the first that came stands."""
-    place = Feed.place
+    """Of two envelopes for one place the first that came stands, and the feed goes on."""
+    place = Feeds.place
 
-    def first_wins(self: Feed, seq: int, envelope_id: str, prev: str) -> Place:
-        found = place(self, seq, envelope_id, prev)
-        return Place.FORK_LOSES if found is Place.FORK_WINS else found
+    def first_wins(self: Feeds, author: str, seq: int, envelope_id: str, prev: str) -> Place:
+        found = place(self, author, seq, envelope_id, prev)
+        return Place.DUPLICATE if found is Place.FORK else found
 
-    patch.setattr(Feed, "place", first_wins)
+    patch.setattr(Feeds, "place", first_wins)
 
 
-def waiting_facts_are_dropped(patch: pytest.MonkeyPatch) -> None:
-    """What comes before its parent has no effect, and has none when the parent comes."""
+def an_end_takes_all(patch: pytest.MonkeyPatch) -> None:
+    """What others have built upon falls with the feed that it is in."""
+    patch.setattr(Standing, "_pins", lambda _self, _child, _fact: False)
 
-    def impatient(state: State, command: Command, now_s: int) -> Decision:
-        decision = decide(state, command, now_s)
-        return msgspec.structs.replace(decision, events=()) if decision.outcome is Outcome.IGNORED else decision
 
-    patch.setattr("crabnet.core.replica.decide", impatient)
+def bids_are_counted_by_arrival(patch: pytest.MonkeyPatch) -> None:
+    """A bid is beyond the cap if so many of its author have come, wherever they are in its feed."""
+    patch.setattr(Replica, "_bids_so_far", lambda self, fact, _parent: len(self.held.about(fact.seed_id, bids=True)))
 
 
 def acknowledged_before_the_sync(patch: pytest.MonkeyPatch) -> None:
@@ -143,9 +144,9 @@ def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "replay", forgetful)
 
 
-def sleepers_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """What sleeps for want of room is never woken."""
-    patch.setattr(Replica, "wake", lambda *_: None)
+def ends_are_noted_only(patch: pytest.MonkeyPatch) -> None:
+    """What an end takes back of the seeds of others is never worked off."""
+    patch.setattr(Replica, "settle_some", lambda *_: [])
 
 
 PLANTS: list[Plant] = [
@@ -155,12 +156,13 @@ PLANTS: list[Plant] = [
     sync_skips_the_last,
     seen_window_forgets,
     fork_by_arrival,
-    waiting_facts_are_dropped,
+    an_end_takes_all,
+    bids_are_counted_by_arrival,
     acknowledged_before_the_sync,
     sync_of_the_disk_does_nothing,
     rule_by_the_clock,
     replay_forgets_a_feed,
-    sleepers_are_forgotten,
+    ends_are_noted_only,
 ]
 
 

@@ -192,6 +192,10 @@ class Core:
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
+    def knows(self, author: str) -> bool:
+        """True if an author is not a newcomer, so that its envelopes have a budget of their own."""
+        return self._parts.knows(author)
+
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0, *, crowded: bool = False) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
         return self._parts.allows(source, now_ms, effects, size_bytes, crowded=crowded)
