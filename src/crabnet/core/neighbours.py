@@ -214,9 +214,7 @@ class Neighbours(NeighbourParts):
         if item.fork is not None:
             self.changed(meta.from_)
             self.planner.forked(meta.from_, now_ms)
-            if own:
-                self.guard.outvoted(now_ms)
-        elif own and (item.in_feed or item.parked):
+        if own and (item.in_feed or item.parked):
             adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
