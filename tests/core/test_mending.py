@@ -54,7 +54,7 @@ def cannot_judge(patch: pytest.MonkeyPatch, error: Exception) -> None:
             raise error
         return decide(state, command, now_s)
 
-    patch.setattr(replica, "decide", judge)
+    patch.setattr("crabnet.core.judge.decide", judge)
 
 
 def cannot_apply(patch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -237,7 +237,7 @@ def test_an_archived_seed_goes_back_when_what_concerns_it_cannot_be_judged(
         assert scene.seed_id in state.records
         raise KeyError("planted")
 
-    monkeypatch.setattr(replica, "decide", judge)
+    monkeypatch.setattr("crabnet.core.judge.decide", judge)
     bid = scene.bid(scene.worker)
     assert told(receive(core, bid)) == [("envelope_ignored", Reason.INTERNAL)]
     assert scene.seed_id not in state.records

@@ -10,6 +10,7 @@ import pytest
 from crabnet.core import neighbours
 from crabnet.core.commands import Operation
 from crabnet.core.effects import Reply, Serve
+from crabnet.core.judge import Judge
 from crabnet.core.replica import Replica
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
@@ -50,7 +51,7 @@ def bid_cap_by_arrival(patch: pytest.MonkeyPatch) -> None:
             return decision
         return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS)
 
-    patch.setattr("crabnet.core.replica.decide", capped)
+    patch.setattr("crabnet.core.judge.decide", capped)
 
 
 def settled_reopens(patch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,11 @@ def an_end_takes_all(patch: pytest.MonkeyPatch) -> None:
 
 def bids_are_counted_by_arrival(patch: pytest.MonkeyPatch) -> None:
     """A bid is beyond the cap if so many of its author have come, wherever they are in its feed."""
-    patch.setattr(Replica, "_bids_so_far", lambda self, fact, _parent: len(self.held.about(fact.seed_id, bids=True)))
+
+    def come(judge: Judge, fact: Fact, _parent: Fact | None) -> int:
+        return len(judge._rebuilder.held.about(fact.seed_id, bids=True))
+
+    patch.setattr(Judge, "_bids_so_far", come)
 
 
 def acknowledged_before_the_sync(patch: pytest.MonkeyPatch) -> None:
@@ -127,7 +132,7 @@ def rule_by_the_clock(patch: pytest.MonkeyPatch) -> None:
                 return Decision(Outcome.REJECTED, Reason.DEADLINE_PASSED)
         return decide(state, command, now_s)
 
-    patch.setattr("crabnet.core.replica.decide", punctual)
+    patch.setattr("crabnet.core.judge.decide", punctual)
 
 
 def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
