@@ -12,14 +12,14 @@ from crabnet.core.commands import Publish, Received
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.held import HeldRow, MemoryHeld
 from crabnet.core.records import SegmentRow, Via, decode_frame, frame_of
 from crabnet.core.rows import seed_row
 from crabnet.domain.model import FactKind
 from crabnet.domain.state import Caps, Outcome
-from crabnet.errors import Reason, RefusedError, StorageFailedError
+from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Envelope, Kind
 from tests.support.envelopes import NOW_S, Author, seed_id_of, signer
+from tests.support.facts import definitions
 from tests.support.journals import Journal
 
 
@@ -111,7 +111,7 @@ def test_a_large_branch_that_was_archived_is_taken_back_by_all(forked: str) -> N
     assert plain.status(closed[-1]) == ""
     counts = plain.replica.state.counts
     assert tidy.replica.state.counts + tidy.replica.state.archived == counts
-    assert seed_id_of(closed[-1]) in tidy.replica.state.erased
+    assert seed_id_of(closed[-1]) not in definitions(tidy.replica.state)
 
 
 def test_a_seed_is_closed_and_the_next_opened_again_and_again() -> None:
@@ -155,6 +155,7 @@ def test_forks_of_one_feed_cost_what_came_in() -> None:
     received = sum(len(envelope.raw) for envelope in (*said, *forks))
     assert journal.replica.feeds.get(author.id).end == 2
     assert journal.written() <= 8 * received
+    assert len(journal.records) <= 4 * len((*said, *forks)), "each seed is folded anew but once"
     assert journal.replayed().hash == journal.hash
 
 
@@ -170,7 +171,7 @@ def test_the_end_of_a_long_feed_is_worked_off_in_slices() -> None:
         cuts.append(len(journal.records))
     assert max(slices) <= limits.SETTLED_AT_ONCE_MAX + 1
     assert len(slices) >= 10_000 // limits.SETTLED_AT_ONCE_MAX
-    assert list(journal.replica.state.records) == [seed_id_of(seeds[0])]
+    assert definitions(journal.replica.state) == {seed_id_of(seeds[0])}
 
     for cut in (cuts[len(cuts) // 2], cuts[-1] - 1):
         again = journal.replayed(cut)
@@ -277,105 +278,6 @@ class TestWhatStandsBehind:
         assert journal.tell(bid)[0].outcome is Outcome.ACCEPTED
 
 
-class Failing(MemoryHeld):
-    """An index that can be read ``after`` times more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.after: int | None = None
-        self.broken: set[str] = set()
-        """Authors of whose feeds nothing can be read."""
-
-    def _read(self) -> None:
-        if self.after is not None:
-            if self.after <= 0:
-                raise StorageFailedError("the disk fails", Reason.STORAGE_FAILED)
-            self.after -= 1
-
-    def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
-        self._read()
-        return super().envelope(seed_id, envelope_id)
-
-    def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
-        self._read()
-        return super().about(seed_id, bids=bids)
-
-    def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
-        self._read()
-        if author in self.broken:
-            raise StorageFailedError("the disk fails", Reason.STORAGE_FAILED)
-        return super().seeds_from(author, seq, limit)
-
-
-def failing_journal() -> tuple[Journal, Failing]:
-    journal, held = Journal(), Failing()
-    journal.replica.held = held
-    return journal, held
-
-
-class TestADiskThatFails:
-    """Whatever cannot be read now is done later, and what the journal says is what the replica is."""
-
-    @pytest.mark.parametrize("answers", range(8))
-    def test_in_the_midst_of_an_end(self, answers: int) -> None:
-        creator, worker = Author("creator"), Author("worker")
-        seeds = feed(creator, 6)
-        bid = worker.bid(seeds[3])
-        fork = fork_of(creator, seeds[1])
-        journal, held = failing_journal()
-        twin = Journal()
-        twin.tell(*seeds, bid, fork)
-        journal.tell(*seeds, bid, fork)
-        held.after = answers
-        try:
-            journal.keep(journal.replica.settle_some(64, NOW_S))
-        except StorageFailedError:
-            assert answers < 3
-        held.after = None
-        assert journal.replayed().hash == twin.hash
-        assert journal.hash == twin.hash
-        assert journal.replayed().hash == twin.hash
-
-    @pytest.mark.parametrize("archived", [True, False])
-    @pytest.mark.parametrize("answers", range(6))
-    def test_when_something_behind_is_named(self, answers: int, archived: bool) -> None:
-        creator, worker, rival = Author("creator"), Author("worker"), Author("rival")
-        seed = creator.publish()
-        bid, other = worker.bid(seed), rival.bid(seed)
-        claim = creator.claim(bid)
-        start = worker.start(claim)
-        journal, held = failing_journal()
-        twin = Journal()
-        for each in (journal, twin):
-            each.tell(seed, bid, other, claim, fork_of(creator, claim))
-            each.settle()
-        if archived:
-            archive(journal, [seed_id_of(seed)])
-        held.after = answers
-        (applied,) = journal.tell(start)
-        assert (applied.record is None) is (applied.reason is Reason.UNAVAILABLE)
-        assert applied.record is not None or journal.replica.feeds.get(worker.id).head_seq == 1
-        held.after = None
-        state = journal.replica.state
-        assert archived or journal.replayed().replica.state.records == state.records
-        assert applied.record is not None or (seed_id_of(seed) in state.records) is not archived
-        journal.tell(start)
-        twin.tell(start)
-        assert journal.hash == twin.hash
-        assert journal.status(seed) == "Running"
-
-    def test_one_feed_that_cannot_be_read_does_not_keep_others_from_being_worked_off(self) -> None:
-        one, other = Author("one"), Author("other")
-        feeds = [feed(author, 3) for author in (one, other)]
-        journal, held = failing_journal()
-        journal.tell(*feeds[0], *feeds[1], fork_of(one, feeds[0][1]), fork_of(other, feeds[1][1]))
-        held.broken = {one.id}
-        with pytest.raises(StorageFailedError):
-            journal.replica.settle_some(64, NOW_S)
-        journal.keep(journal.replica.settle_some(64, NOW_S))
-        assert [feed.author for feed in journal.replica.feeds.unsettled()] == [one.id]
-
-
 def test_a_journal_is_imported_in_its_order_into_any_node() -> None:
     """With all that stands behind ends, though nothing that waits names it yet."""
     creator, worker, rival = Author("creator"), Author("worker"), Author("rival")
@@ -420,6 +322,15 @@ class TestOwnFeed:
         assert refused.value.reason is Reason.FEED_ENDED
         assert len(effects.records) == records
         assert core.replica.feeds.get(core.signer.node_id).head_seq == 0
+
+    def test_that_its_feed_has_ended_is_said_rather_than_that_it_is_at_risk(self) -> None:
+        core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)
+        core.handle(self.WISH, NOW_S * 1000, Effects())
+        core.handle(Received("192.0.2.1:9", Author("operator").publish(title="copy").raw), NOW_S * 1000, Effects())
+        core.feed_risk = True
+        with pytest.raises(RefusedError) as refused:
+            core.handle(self.WISH, NOW_S * 1000, Effects())
+        assert refused.value.reason is Reason.FEED_ENDED
 
     def test_others_forks_are_no_alert(self) -> None:
         core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)

@@ -334,18 +334,17 @@ class TestLiars:
         said = peer.heard(peer.heads(Head(other.signer.node_id, 1, "0" * 64)))
         assert [talk.wants for talk in said if isinstance(talk, Request)] == [[Want(other.signer.node_id, 1, 64)]]
 
-    def test_a_branch_that_does_not_stand_forbids_nothing_any_more_once_it_has_come(self) -> None:
-        cores = [self.core(title=title) for title in ("one", "other")]
-        stands, falls = sorted(cores, key=lambda core: self.truth(core).id)
-        peer = Neighbour(stands, "peer", "192.0.2.1:9")
+    def test_when_the_other_branch_has_come_the_feed_is_known_to_have_ended(self) -> None:
+        ours, other = (self.core(title=title) for title in ("one", "other"))
+        peer = Neighbour(ours, "peer", "192.0.2.1:9")
         peer.confirm()
-        peer.heads(self.truth(falls))
-        assert not self.publish(stands, START_MS)
-        stands.handle(Received(peer.address, self.sent[falls]), START_MS, Effects())
-        assert self.publish(stands, START_MS)
-        later_ms = START_MS + limits.FEED_CLAIM_PAUSE_MS
-        peer.heads(self.lie(stands), now_ms=later_ms)
-        assert not self.publish(stands, later_ms)
+        peer.heads(self.truth(other))
+        assert not self.publish(ours, START_MS)
+        ours.handle(Received(peer.address, self.sent[other]), START_MS, Effects())
+        with pytest.raises(RefusedError) as refused:
+            self.publish(ours, START_MS)
+        assert refused.value.reason is Reason.FEED_ENDED
+        assert not ours.feed_risk
 
     def test_the_liars_that_are_remembered_are_bounded(self) -> None:
         guard = FeedGuard("me", Feeds())

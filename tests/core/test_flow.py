@@ -47,6 +47,17 @@ def test_what_is_lost_at_once_is_one_loss() -> None:
     assert flow.room(SOURCE) == START / 4
 
 
+def test_sources_without_proof_leave_half_of_what_may_be_under_way_to_others() -> None:
+    flow = Flow(proven=lambda source: source == SOURCE)
+    strangers = [f"10.0.0.1:{port}" for port in range(limits.SYNC_ENTRIES_IN_FLIGHT_MAX // START + 1)]
+    flights = [depart(flow, 1, int(flow.room(each)), each) for each in strangers if flow.room(each)]
+    assert sum(flight.entries for flight in flights) == limits.SYNC_ENTRIES_IN_FLIGHT_MAX // 2
+    assert (flow.room(SOURCE), flow.room(strangers[0]), flow.room(OTHER)) == (START, 0, 0)
+
+    flow.dropped(flights[0])
+    assert flow.room(OTHER) == START
+
+
 def test_windows_stay_within_their_bounds() -> None:
     flow = Flow()
     for at in range(100):

@@ -164,6 +164,19 @@ def test_the_claim_of_the_second_attempt_counts_if_it_was_followed() -> None:
         assert progress.attempt == 1 + started
 
 
+def test_work_on_a_claim_ends_with_a_claim_behind_the_end_whichever_comes_first() -> None:
+    job = Job()
+    told = _second_claim(job, started=True)
+    late, prompt = Journal(), Journal()
+    late.tell(*(envelope for envelope in told if envelope is not job.start))
+    assert late.record(job.seed).progress.attempt == 2
+    late.tell(job.start)
+    prompt.tell(*told)
+    assert late.hash == prompt.hash
+    assert late.record(job.seed).others == prompt.record(job.seed).others
+    assert job.start.meta.id not in [fact.envelope for fact in late.record(job.seed).others]
+
+
 def test_a_bid_that_was_taken_back_leaves_the_others() -> None:
     job, rival = Job(), Author("rival")
     bid = rival.bid(job.seed)

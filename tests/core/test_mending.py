@@ -26,6 +26,7 @@ from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.identity import verify_each
 from tests.core.test_outcomes import Scene
 from tests.support.envelopes import NOW_S, Author, seed_id_of, signer
+from tests.support.facts import definitions
 from tests.support.planted import plant
 
 NOW_MS = NOW_S * 1000
@@ -53,7 +54,7 @@ def cannot_judge(patch: pytest.MonkeyPatch, error: Exception) -> None:
             raise error
         return decide(state, command, now_s)
 
-    patch.setattr(replica, "decide", judge)
+    patch.setattr("crabnet.core.judge.decide", judge)
 
 
 def cannot_apply(patch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -236,7 +237,7 @@ def test_an_archived_seed_goes_back_when_what_concerns_it_cannot_be_judged(
         assert scene.seed_id in state.records
         raise KeyError("planted")
 
-    monkeypatch.setattr(replica, "decide", judge)
+    monkeypatch.setattr("crabnet.core.judge.decide", judge)
     bid = scene.bid(scene.worker)
     assert told(receive(core, bid)) == [("envelope_ignored", Reason.INTERNAL)]
     assert scene.seed_id not in state.records
@@ -275,7 +276,7 @@ def test_an_end_whose_consequences_cannot_be_drawn_is_told_once_a_tick_and_drawn
     assert seed_id_of(first) in core.replica.state.records
     core.handle(Tick(), NOW_MS, effects)
     assert not core.replica.settling
-    assert seed_id_of(first) not in core.replica.state.records
+    assert seed_id_of(first) not in definitions(core.replica.state)
     assert effects.records
 
 

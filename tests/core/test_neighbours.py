@@ -13,7 +13,8 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy
-from crabnet.protocol.envelope import Envelope, Kind
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Talk, Want
 from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.talking import Neighbour, talk_in
@@ -337,6 +338,19 @@ def test_a_flood_from_one_source_is_blocked_for_a_while() -> None:
     assert core.allows("192.0.2.2:1", NOW_MS, effects)
     assert not core.allows("192.0.2.1:1", NOW_MS + 2_999, effects)
     assert core.allows("192.0.2.1:1", NOW_MS + 3_000, effects)
+
+
+def test_talk_that_cannot_be_understood_is_held_against_its_source() -> None:
+    core = Core(CoreConfig(sources=SourceRates(rejects_per_s=5, block_ms=3_000)), signer("observer"), lambda: 1)
+    kinds: list[str] = []
+    for nonce in range(7):
+        payload: JsonObject = {"hello": 7}
+        broken = seal(signer("peer"), kind=Kind.NODE_HELLO, namespace="default", ts=NOW_S, nonce=nonce, payload=payload)
+        effects = Effects()
+        if core.allows("192.0.2.1:1", NOW_MS, effects):
+            core.handle(Received("192.0.2.1:1", broken.raw), NOW_MS, effects)
+        kinds += [notice.kind for notice in effects.notices]
+    assert kinds == [*["envelope_rejected"] * 6, "source_blocked"]
 
 
 def test_the_seen_window_is_pruned_and_says_so() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.replica import Replica
+from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.protocol.envelope import Envelope
 from tests.support.envelopes import NOW_S, edit
@@ -54,9 +55,8 @@ def check_same(one: Replica, other: Replica) -> None:
     for feed in one.feeds.all():
         assert feed.end or feed.open_seeds.keys() == other.feeds.get(feed.author).open_seeds.keys()
     assert one.state.counts == other.state.counts
-    assert one.state.records.keys() == other.state.records.keys()
-    for seed_id, record in one.state.records.items():
-        twin = other.state.records[seed_id]
+    for seed_id in one.state.records.keys() | other.state.records.keys():
+        record, twin = one.state.records.get(seed_id, EMPTY), other.state.records.get(seed_id, EMPTY)
         assert record.progress.status is twin.progress.status
         if record.progress.status is not SeedStatus.DISPUTED:
             assert (record.seed, record.others, record.progress) == (twin.seed, twin.others, twin.progress)

@@ -14,7 +14,7 @@ from crabnet.domain.decision import decide
 from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Fact, FactKind
-from crabnet.domain.state import SeedEvent, State, apply
+from crabnet.domain.state import SeedEvent, State, apply, assembled
 from tests.support.facts import Witness, fronts
 from tests.support.made_up import histories, interleaved
 
@@ -44,9 +44,14 @@ def lives(facts: list[Fact]) -> Iterator[SeedEvent]:
     for seed_id in dict.fromkeys(fact.seed_id for fact in facts):
         before = witness.state.records.get(seed_id, EMPTY)
         after = refold([fact for fact in facts if fact.seed_id == seed_id], is_front)
-        old, new = ({fact.ref for fact in record.facts()} for record in (before, after))
-        added = tuple(fact for fact in after.facts() if fact.ref not in old)
-        yield SeedEvent(seed_id, None, tuple(sorted(old - new)), after.progress, added, decided=(before, after))
+        new = {fact.ref: fact for fact in after.facts()}
+        known = {fact.ref: fact for fact in (*before.facts(), *before.fallen)}
+        removed = tuple(sorted(fact.ref for fact in before.facts() if fact.ref not in new))
+        returned = tuple(sorted(fact.ref for fact in before.fallen if fact.ref in new))
+        added = tuple(fact for ref, fact in new.items() if ref not in known)
+        fallen = [fact for ref, fact in known.items() if ref not in new]
+        after = assembled(after.facts(), after.progress, fallen)
+        yield SeedEvent(seed_id, None, removed, after.progress, added, returned, (before, after))
 
 
 @given(histories(seeds_max=1, forks=FORKS), RANDOMS)

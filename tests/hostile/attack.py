@@ -24,7 +24,7 @@ Answer = tuple[str, str | None]
 
 
 def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
-    """A node with one seed of each sort, all of its own making. It takes any number of newcomers: each row is by one."""
+    """A node with one seed of each sort, all of its own making. Newcomers are not limited: each row is by one."""
     node = nodes.start("victim", peers, "--newcomer-envelopes-per-sec", "0")
     ids: dict[str, str] = {}
     for name in SORTS:

@@ -72,6 +72,15 @@ def test_a_fault_is_kept_with_its_message(tmp_path: Path) -> None:
     assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
 
 
+def test_what_a_crash_left_unfinished_is_removed(tmp_path: Path) -> None:
+    quarantine = Quarantine(RealFiles(), tmp_path)
+    quarantine.path.mkdir()
+    unfinished = quarantine.path / "0000000000001-half.json.tmp"
+    unfinished.write_bytes(b"{")
+    assert quarantine.load() == ""
+    assert not unfinished.exists()
+
+
 def test_the_same_again_is_kept_once(tmp_path: Path) -> None:
     quarantine = Quarantine(RealFiles(), tmp_path)
     names = {quarantine.keep(Fault("relay", error_of("planted"), b"m"), at_ms) for at_ms in range(5)}

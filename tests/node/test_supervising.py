@@ -59,7 +59,8 @@ async def test_a_node_is_started_again_at_its_address(tmp_path: Path, autojump_c
     await lives.run()
     assert [life.restarts for life in lives.lived] == [0, 1, 2]
     assert [life.settings.listen_addr for life in lives.lived[1:]] == [ADDRESS] * 2
-    assert lives.lived[1].cause == "unexpected ZeroDivisionError: planted"
+    assert lives.lived[1].cause.startswith("unexpected ZeroDivisionError")
+    assert "planted" not in "".join([lives.lived[1].cause, *lives.log]), "a stranger may have written the text"
     assert len(lives.log) == 2
 
 

@@ -201,7 +201,7 @@ class Simulation:
             (one, other)
             for one in up
             for other in up
-            if one is not other and one.running.replica.knows(other.id) and other.running.replica.knows(one.id)
+            if one is not other and one.running.knows(other.id) and other.running.knows(one.id)
         ]
         if not pairs:
             return

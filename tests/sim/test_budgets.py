@@ -43,7 +43,7 @@ class SignedFlooder(Adversary):
 
     def harm(self) -> None:
         for _ in range(self.rng.randint(5, 15)):
-            self.tell(self.author.say(Kind.SEED_CREATED, {"seed": self.author.seed()}).raw, self.some())
+            self.tell(self.author.publish(self.now_s, bid_deadline_ts=self.now_s + 600).raw, self.some())
 
 
 class FreshIdentities(Adversary):
@@ -54,7 +54,7 @@ class FreshIdentities(Adversary):
             voice = Voice(f"{self.name} {len(self.voices)}")
             self.voices.append(voice)
             targets = self.some()
-            self.tell(voice.say(Kind.SEED_CREATED, {"seed": voice.seed()}).raw, targets)
+            self.tell(voice.publish(self.now_s, bid_deadline_ts=self.now_s + 600).raw, targets)
             if self.rng.random() < 0.3:
                 bid: JsonObject = {"seed_id": "unknown", "bidder": voice.id, "price": 1, "rests_on": "0" * 64}
                 self.tell(voice.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s).raw, targets)
@@ -165,3 +165,25 @@ def test_a_late_joiner_is_not_held_up_by_the_budget_of_newcomers() -> None:
     assert world.settle(120_000)
     assert dropped(late) == 0
     assert world.now_ms - begun_ms < 30_000, "110 newcomers' envelopes would take 100 s"
+
+
+@pytest.mark.parametrize(("flood", "budget"), [(FreshIdentities, 600), (SignedFlooder, 3_000)])
+def test_who_bids_on_what_a_flood_offers_goes_on(flood: type[Adversary], budget: int) -> None:
+    """What a known author rests on is paid by it: else its feed would stand still where the flood found no room."""
+    world = World(9)
+    nodes = started(world)
+    with_history(world, nodes[:2])
+    flooder = flood(world, "flooder", budget=budget)
+    publisher, worker = nodes[:2]
+
+    def lacked() -> list[str]:
+        records = worker.running.replica.state.records
+        found = [each for voice in flooder.voices for each in worker.running.replica.feeds.get(voice.id).open_seeds]
+        return [each for each in found if each in records and each not in publisher.running.replica.state.records]
+
+    until(world, lambda: len(lacked()) > 0, flooder.act)
+    seed_id = lacked()[-1]
+    worker.operate(SubmitBid(seed_id=seed_id, price=5))
+    assert job(world, publisher, worker, flooder.act) < 15_000
+    assert flooder.budget > 0
+    assert publisher.running.record(seed_id).bids

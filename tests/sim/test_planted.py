@@ -12,6 +12,7 @@ from crabnet.core import announcer, neighbours
 from crabnet.core.applied import Applied
 from crabnet.core.commands import Operation
 from crabnet.core.effects import Reply, Serve
+from crabnet.core.judge import Judge
 from crabnet.core.records import ForkRecord
 from crabnet.core.replica import Replica
 from crabnet.domain import decision, fold, standing
@@ -64,7 +65,7 @@ def bid_cap_by_arrival(patch: pytest.MonkeyPatch) -> None:
             return decided
         return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS)
 
-    patch.setattr("crabnet.core.replica.decide", capped)
+    patch.setattr("crabnet.core.judge.decide", capped)
 
 
 def settled_reopens(patch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def rule_by_the_clock(patch: pytest.MonkeyPatch) -> None:
                 return Decision(Outcome.REJECTED, Reason.DEADLINE_PASSED)
         return decide(state, command, now_s)
 
-    patch.setattr("crabnet.core.replica.decide", punctual)
+    patch.setattr("crabnet.core.judge.decide", punctual)
 
 
 def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
@@ -249,13 +250,13 @@ def two_chains_are_followed(patch: pytest.MonkeyPatch) -> None:
 
 def parent_is_not_demanded(patch: pytest.MonkeyPatch) -> None:
     """What an envelope rests on need not be held."""
-    find = Replica._find
+    find = Judge.find
 
-    def found(self: Replica, seed_id: str, envelope_id: str) -> Fact | None:
-        record = self.state.records.get(seed_id)
+    def found(self: Judge, seed_id: str, envelope_id: str) -> Fact | None:
+        record = self._state.records.get(seed_id)
         return find(self, seed_id, envelope_id) or (None if record is None else record.seed)
 
-    patch.setattr(Replica, "_find", found)
+    patch.setattr(Judge, "find", found)
 
 
 def behind_is_taken_unasked(patch: pytest.MonkeyPatch) -> None:

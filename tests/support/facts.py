@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from crabnet.domain.decision import decide
+from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -31,6 +34,16 @@ OUTCOMES = {
 KIND_OF_OUTCOME = {outcome: kind for kind, outcomes in OUTCOMES.items() for outcome in outcomes}
 UNHELD = "f" * 64
 """The id of an envelope that nobody has."""
+
+
+def counting(record: Record) -> Record:
+    """A record without what has fallen, which follows from what happened and not from what is held."""
+    return msgspec.structs.replace(record, fallen=())
+
+
+def definitions(state: State) -> set[str]:
+    """The seeds of a state that stand."""
+    return {seed_id for seed_id, record in state.records.items() if record.seed is not None}
 
 
 class Scribe:

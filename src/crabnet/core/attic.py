@@ -48,6 +48,11 @@ class Attic:
         seed = decode_seed_row(row)
         self._state.readmit(seed.seed_id, record_of_row(seed))
 
+    def put_back(self, seed_id: str, rows: tuple[Raw, ...]) -> None:
+        """Nothing came of it: a seed that ``bring_back`` has taken out stays archived."""
+        if rows:
+            self._state.evict(seed_id)
+
     def put_away(self, segment: SegmentRow, seed_ids: Iterable[str]) -> None:
         """Let seeds leave memory that a durable segment holds."""
         self.segments.append(segment)

@@ -52,7 +52,7 @@ from crabnet.domain.model import (
 )
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
-from crabnet.protocol.admission import Ahead, nobody_muted
+from crabnet.protocol.admission import Admitted, Ahead, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
@@ -192,6 +192,10 @@ class Core:
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
+    def knows(self, author: str) -> bool:
+        """True if an author is not a newcomer, so that its envelopes have a budget of their own."""
+        return self._parts.knows(author)
+
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0, *, crowded: bool = False) -> bool:
         """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
         return self._parts.allows(source, now_ms, effects, size_bytes, crowded=crowded)
@@ -274,12 +278,11 @@ class Core:
         )
         self._hand_over(applied, effects)
         first = applied[0]
+        if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
+            self._talk(first.admitted, source, now_ms, effects, proven=proven)
+            return
         if not imported:
             self._hold_to_account(first, source, now_ms, effects, proven=proven)
-        if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            with self._soft:
-                self.neighbours.talk(first.admitted, source, now_ms, effects)
-            return
         meta = first.meta
         asked_for = meta is not None and parts.asked_for(meta)
         for item in applied:
@@ -303,6 +306,13 @@ class Core:
         if first.record is not None or first.parked:
             with self._soft:
                 self.neighbours.heard(source, now_ms, effects)
+
+    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
+        with self._soft:
+            if self.neighbours.talk(admitted, source, now_ms, effects):
+                self._parts.praise(source, proven=proven)
+            else:
+                self.blame(source, now_ms, effects)
 
     def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
         """A document that proves a fork. One that nobody asked for is not even verified."""

@@ -110,12 +110,6 @@ class FeedGuard:
             self._word.until_ms = now_ms + limits.FEED_CLAIM_WAIT_MS
         return news
 
-    def outvoted(self, now_ms: int) -> None:
-        """An envelope of ours came that does not stand beside the one held: no word about it was a lie, or matters."""
-        if self._word is not None and self._word.forks:
-            self._word.backed = True
-            self._word.until_ms = now_ms
-
     def _settle(self, now_ms: int) -> None:
         """The word that forbids writing comes true, or its time passes."""
         word = self._word

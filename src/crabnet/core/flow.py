@@ -1,10 +1,12 @@
 """How much is asked of whom at once: a window of entries for each source, and a pace for all together.
 
 A window grows with every range that came whole and halves when something was lost, so that neither socket buffers
-overflow nor a fast source waits.
+overflow nor a fast source waits. Sources that have not proved their address share half of what may be under way.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -27,6 +29,7 @@ class Flight(Struct):
     due_ms: int
     entries: int
     ended: bool = False
+    unproven: bool = False
 
 
 class _Source(Struct):
@@ -45,17 +48,21 @@ class Flow:
     Of a source that was forgotten, ranges under way count no more; they still come, or are overdue, as any others.
     """
 
-    def __init__(self, bytes_per_s: int = 0) -> None:
+    def __init__(self, bytes_per_s: int = 0, proven: Callable[[str], bool] = lambda _: True) -> None:
+        self._proven = proven
         self._sources: BoundedTable[str, _Source] = BoundedTable(limits.PEERS_MAX)
         self._number = 0
         self._bytes_per_s = bytes_per_s
         self._tokens = float(bytes_per_s)
         self._earned_ms = 0
         self.flying = 0
+        self._flying_unproven = 0
 
     def room(self, source: str) -> float:
         """How many more entries may be asked of a source now; none at all while too many are under way."""
         if self.flying >= limits.SYNC_ENTRIES_IN_FLIGHT_MAX:
+            return 0
+        if self._flying_unproven >= limits.SYNC_ENTRIES_IN_FLIGHT_MAX // 2 and not self._proven(source):
             return 0
         known = self._sources.get(source)
         return limits.SYNC_WINDOW_ENTRIES_START if known is None else known.window - known.flying
@@ -80,12 +87,24 @@ class Flow:
             known = _Source(flights={})
         for _, gone in self._sources.put(source, known):
             self.flying -= gone.flying
+            self._flying_unproven -= sum(flight.entries for flight in gone.flights.values() if flight.unproven)
         self._sources.hold(source)
         self._number += 1
-        flight = Flight(author, first, last, source, self._number, now_ms, now_ms + wait_ms, last - first + 1)
+        flight = Flight(
+            author,
+            first,
+            last,
+            source,
+            self._number,
+            now_ms,
+            now_ms + wait_ms,
+            last - first + 1,
+            unproven=not self._proven(source),
+        )
         known.flights[flight.number] = flight
         known.flying += flight.entries
         self.flying += flight.entries
+        self._flying_unproven += flight.entries * flight.unproven
         return flight
 
     def tells_ends(self, source: str) -> bool:
@@ -119,6 +138,7 @@ class Flow:
             return None
         known.flying -= flight.entries
         self.flying -= flight.entries
+        self._flying_unproven -= flight.entries * flight.unproven
         if not known.flights:
             self._sources.release(flight.source)
         return known

@@ -53,8 +53,13 @@ class NeighbourParts:
         self._node_id = node_id
         self._replica = replica
         self._entropy = entropy
+        self.trusted: frozenset[str] = frozenset()
         for part in _PARTS:
             self._make(part)
+
+    def proven(self, source: str) -> bool:
+        """True if this address is configured or has proved itself."""
+        return source in self.trusted or self.peers.is_confirmed(source)
 
     def parts(self) -> dict[Part, object]:
         """The parts as they are now."""
@@ -84,7 +89,8 @@ class NeighbourParts:
         elif part is Part.ADDRESS_BOOK:
             self.book = AddressBook(config.peers_remembered)
         elif part is Part.WANTS:
-            self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=config.sync_fetch_bytes_per_s)
+            pace = config.sync_fetch_bytes_per_s
+            self.planner = SyncPlanner(replica.feeds, replica.parking, fetch_bytes_per_s=pace, proven=self.proven)
         elif part is Part.DIGESTS:
             self.digests = DigestTree(replica.feeds)
             self.reconciler = Reconciler(self.digests)

@@ -36,7 +36,6 @@ class Neighbours(NeighbourParts):
     ) -> None:
         """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
         super().__init__(config, signer.node_id, replica, entropy)
-        self.trusted: frozenset[str] = frozenset()
         self._signer = signer
         self._room = room
         self._announce_at_ms = 0
@@ -72,11 +71,11 @@ class Neighbours(NeighbourParts):
     def _token(self) -> str:
         return f"{self._entropy():x}{self._entropy():x}"
 
-    def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> None:
-        """A message that belongs to no feed."""
+    def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
+        """A message that belongs to no feed; False if its payload says nothing that can be understood."""
         meta = admitted.envelope.meta
         if meta.from_ == self._signer.node_id:
-            return
+            return True
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:
@@ -89,10 +88,10 @@ class Neighbours(NeighbourParts):
                 "detail": error.detail[: limits.EVENT_DETAIL_CHARS],
             }
             effects.notices.append(Notice("envelope_rejected", fields))
-            return
+            return False
         self.heard(source, now_ms, effects)
         if not self._config.talk:
-            return
+            return True
         if source in self.trusted:
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
@@ -101,6 +100,7 @@ class Neighbours(NeighbourParts):
             self._told(said, source, now_ms, effects)
         elif self.proven(source):
             self._proven_said(said, source, now_ms, effects)
+        return True
 
     def _proven_said(
         self,
@@ -135,10 +135,6 @@ class Neighbours(NeighbourParts):
             own = self._replica.feeds.get(self._signer.node_id)
             if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq and not own.end:
                 self.guard.told(sync.Head(own.author, own.head_seq, own.head_id), source, now_ms)
-
-    def proven(self, source: str) -> bool:
-        """True if this address is configured or has proved itself."""
-        return source in self.trusted or self.peers.is_confirmed(source)
 
     def _may_ask(self, source: str) -> bool:
         return self.proven(source) or self.peers.spend_credit(source)
@@ -218,9 +214,7 @@ class Neighbours(NeighbourParts):
         if item.fork is not None:
             self.changed(meta.from_)
             self.planner.forked(meta.from_, now_ms)
-            if own:
-                self.guard.outvoted(now_ms)
-        elif own and (item.in_feed or item.parked):
+        if own and (item.in_feed or item.parked):
             adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)

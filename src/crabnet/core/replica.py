@@ -17,6 +17,7 @@ from crabnet import limits
 from crabnet.core.applied import Applied, Change, Fork, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
+from crabnet.core.judge import Judge
 from crabnet.core.mending import JUDGING, Mending, ReplicaFailedError, is_containable
 from crabnet.core.parking import Parked, Parking
 from crabnet.core.rebuilding import Rebuilder
@@ -40,12 +41,11 @@ from crabnet.core.records import (
     held_row,
     record_fact,
 )
-from crabnet.domain.decision import decide, refused_alone
+from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.lifecycle import Record as SeedRecord
-from crabnet.domain.model import FINAL, Body, Fact, FactKind, Progress, Seed
-from crabnet.domain.standing import STEPS, may_rest_on
-from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, Propose, SeedEvent, State, apply
+from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.standing import may_rest_on
+from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, SeedEvent, State, apply
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
@@ -129,6 +129,7 @@ class Replica:
         self.mending = Mending()
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
         self._rebuilder = Rebuilder(self.feeds, MemoryHeld())
+        self._judge = Judge(self.state, self.feeds, self.attic, self._rebuilder)
         self._settling: dict[str, int] = {}
         """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
         self._unfolded: dict[str, None] = {}
@@ -350,19 +351,19 @@ class Replica:
         if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
             return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
         if fact is not None and fact.rests_on:
-            parent = self._find(fact.seed_id, fact.rests_on)
+            parent = self._judge.find(fact.seed_id, fact.rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
             if not may_rest_on(fact, parent):
                 detail = f"a {fact.kind} does not rest on a {parent.kind}"
                 fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         meta = envelope.meta
-        pins = fact is not None and parent is not None and not behind and self._needs_fold(fact, parent)
+        pins = fact is not None and parent is not None and not behind and self._judge.needs_fold(fact, parent)
         if behind and decision is None:
             decision = Decision(Outcome.ACCEPTED, None)
         thawed: tuple[Raw, ...] = ()
         if fact is not None and decision is None:
-            decision, thawed = self._judge(fact, parent, arrival.now_s, pins=pins)
+            decision, thawed = self._judge.judge(fact, parent, arrival.now_s, pins=pins)
         if decision is None:
             raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
         fold: _Fold | None = None
@@ -376,106 +377,12 @@ class Replica:
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
-    def _needs_fold(self, fact: Fact, parent: Fact) -> bool:
-        """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
-        not count yet, or what is held behind an end may be what comes after it.
-        """
-        front = self._rebuilder.is_front(parent)
-        if front and fact.kind is FactKind.BID:
-            return False
-        record = self.state.records.get(fact.seed_id) or self.attic.look(fact.seed_id) or EMPTY
-        if not front and record.find(parent.ref) is None:
-            return True
-        if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
-            return False
-        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
-            return True
-        end = self.feeds.get(fact.author).end
-        rows = self.held.about(fact.seed_id, bids=False) if end else []
-        return any(row.author == fact.author and row.seq >= end for row in rows)
-
     def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold]:
         """What becomes of a fact that needs a fold, and of its seed."""
         fold = self._fold(fact.seed_id, fact)
         if fold.counts:
             return Decision(Outcome.ACCEPTED, None), fold
         return Decision(Outcome.IGNORED, Reason.WRONG_STATE), fold
-
-    def _find(self, seed_id: str, envelope_id: str) -> Fact | None:
-        """A fact that is held about a seed, whether or not it counts."""
-        found = self.state.records.get(seed_id, EMPTY).find(envelope_id)
-        if found is not None:
-            return found
-        stored = self._rebuilder.fact(seed_id, envelope_id)
-        return None if stored is None else stored[0]
-
-    def _judge(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> tuple[Decision, tuple[Raw, ...]]:
-        """What becomes of a fact of the front of a feed, and the rows of archived seeds that come back for it."""
-        seed_id = fact.seed_id
-        thawed: tuple[Raw, ...] = ()
-        if fact.kind is not FactKind.SEED and seed_id not in self.state.records and not pins:
-            thawed = self.attic.bring_back((seed_id,))
-        try:
-            decision = self._decide(fact, parent, now_s, pins=pins)
-        except BaseException:
-            self._put_back(seed_id, thawed)
-            raise
-        if thawed and not decision.events:
-            self._put_back(seed_id, thawed)
-            thawed = ()
-        return decision, thawed
-
-    def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
-        open_seeds = len(self.feeds.get(fact.author).open_seeds) if fact.signed else 0
-        observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
-        decision = refused_alone(self.state.caps, observed) if pins else decide(self.state, observed, now_s)
-        if decision is not None and decision.idle:
-            return decision
-        if fact.signed and self._is_excessive(fact, parent):
-            detail = "its author has said too much about the seed"
-            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail, idle=True)
-        return decision or Decision(Outcome.ACCEPTED, None)
-
-    def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
-        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
-        they rest on is the only one and bids are still kept.
-        """
-        if fact.kind is not FactKind.BID:
-            return 0
-        record = self.state.records.get(fact.seed_id, EMPTY)
-        sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
-        if sole and record.progress.status not in FINAL:
-            return sum(bid.author == fact.author and bid.seq < fact.seq for bid in record.bids)
-        rows = self.held.about(fact.seed_id, bids=True)
-        return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
-
-    def _put_back(self, seed_id: str, thawed: tuple[Raw, ...]) -> None:
-        """Nothing came of it: a seed that was taken out of the archive stays there."""
-        if thawed:
-            self.state.evict(seed_id)
-
-    def _is_excessive(self, fact: Fact, parent: Fact | None) -> bool:
-        """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
-        if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
-            return False
-        kinds, most = _cap_of(fact.kind)
-        if fact.seq - self._first_said(fact, parent) <= most:
-            return False  # there is no room for so much between, and the index need not be asked
-        rows = self.held.about(fact.seed_id, bids=False)
-        same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
-        return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
-
-    def _first_said(self, fact: Fact, parent: Fact) -> int:
-        """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
-        step in the chain; 0 if that is not in memory.
-        """
-        record = self.state.records.get(fact.seed_id, EMPTY)
-        step: Fact | None = parent
-        while step is not None:
-            if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
-                return step.seq
-            step = record.find(step.rests_on) if step.rests_on else None
-        return 0
 
     def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
         """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
@@ -575,10 +482,10 @@ class Replica:
         try:
             event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
         except BaseException:
-            self._put_back(seed_id, thawed)
+            self.attic.put_back(seed_id, thawed)
             raise
         if event is None:
-            self._put_back(seed_id, thawed)
+            self.attic.put_back(seed_id, thawed)
             thawed = ()
         return _Fold(seed_id, event, thawed)
 
@@ -685,15 +592,10 @@ class Replica:
         seq = feed.head_seq + 1
         kind, body = build(object_id(self.namespace, signer.node_id, seq))
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
-        open_seeds = len(feed.open_seeds)
-        decision = decide(self.state, Propose(fact, shunned, open_seeds), now_s)
+        decision = self._judge.propose(fact, shunned, now_s)
         if decision.outcome is not Outcome.ACCEPTED:
             raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
-        if self._is_excessive(fact, record.find(fact.rests_on)):
-            raise RefusedError(
-                f"seed {fact.seed_id} has all the steps that one author may take", Reason.TOO_MANY_OWN_STEPS
-            )
         envelope_kind, payload = payload_of(body, record.definition, record.progress)
         envelope = seal(
             signer,
@@ -711,7 +613,7 @@ class Replica:
                 f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
             )
         fact = msgspec.structs.replace(fact, envelope=envelope.meta.id)
-        decision = decide(self.state, Propose(fact, shunned, open_seeds), now_s)
+        decision = self._judge.propose(fact, shunned, now_s)
         return self._commit(envelope, fact, decision, now_s, Via.LOCAL), body, envelope.raw
 
     def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
@@ -849,25 +751,12 @@ _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
 _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
 
 
-def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
-    """The kinds that count together towards a cap, and the cap: for steps on a seed, for others on one envelope."""
-    if kind in STEPS:
-        return STEPS, limits.STEPS_PER_AUTHOR_PER_SEED_MAX
-    if kind is FactKind.STARTED:
-        return frozenset({kind}), limits.STARTS_PER_AUTHOR_PER_STEP_MAX
-    return frozenset({kind}), limits.RESULTS_PER_AUTHOR_PER_STEP_MAX
-
-
 def _role(fact: Fact | None, decision: Decision) -> Role:
     if fact is None:
         return Role.NOTHING
     if not decision.idle:
         return Role.MAY
     return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER
-
-
-def _is_by_creator(fact: Fact, record: SeedRecord) -> bool:
-    return record.seed is None or record.seed.author == fact.author
 
 
 def _stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:

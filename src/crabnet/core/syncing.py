@@ -31,14 +31,21 @@ class SyncPlanner:
     ``hungry`` says that ``requests`` would find something to do before the next tick.
     """
 
-    def __init__(self, feeds: Feeds, parking: Parking, *, fetch_bytes_per_s: int = 0) -> None:
+    def __init__(
+        self,
+        feeds: Feeds,
+        parking: Parking,
+        *,
+        fetch_bytes_per_s: int = 0,
+        proven: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self._feeds = feeds
         self._parking = parking
         self._missing: dict[str, Missing] = {}
         self._told_by: dict[str, dict[str, None]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[int, str]] = []
-        self.flow = Flow(fetch_bytes_per_s)
+        self.flow = Flow(fetch_bytes_per_s, proven)
         self.hungry = False
 
     def __len__(self) -> int:

@@ -275,8 +275,11 @@ class _Fold:
 
     def _has_a_say(self, fact: Fact) -> bool:
         """True for what makes up the chains; of results those that were settled."""
-        if fact.kind is _K.SEED or fact.kind in STEPS or fact.kind is _K.ACKNOWLEDGED:
+        if fact.kind is _K.SEED or fact.kind in STEPS:
             return True
+        if fact.kind is _K.ACKNOWLEDGED:
+            claim = self._set.claim_of(fact)
+            return claim is not None and isinstance(claim.body, Claim) and claim.body.worker == fact.author
         settled = {each.rests_on for each in self._standing if each.kind is _K.SETTLE}
         return not fact.rests_on or fact.kind is _K.STARTED or fact.envelope in settled
 

@@ -64,7 +64,7 @@ class Faults:
         fields: dict[str, FieldValue] = {
             "part": part[:_PART_CHARS],
             "reason": "internal",
-            "detail": _brief(error),
+            "detail": brief(error),
             "address": source or None,
             "count": count,
         }
@@ -96,7 +96,7 @@ class Faults:
         fields: dict[str, FieldValue] = {
             "part": error.stage,
             "reason": "internal",
-            "detail": _brief(error.cause),
+            "detail": brief(error.cause),
             "address": error.source or None,
             "count": len(error.messages),
         }
@@ -137,7 +137,7 @@ class Faults:
         self._notify("job_failed", fields)
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """Only where and what kind of error: its text may hold what a stranger has sent."""
     trace = error.__traceback__
     place = ""

@@ -24,6 +24,7 @@ CONDEMNED_FILE: Final = "refused.json"
 _FORMAT: Final = "crabnet-refused-1"
 _HASH_CHARS: Final = 16
 _SUFFIX: Final = ".json"
+_UNFINISHED: Final = ".tmp"
 
 
 class _Condemned(Struct, frozen=True, kw_only=True):
@@ -49,6 +50,8 @@ class Quarantine:
     def load(self) -> str:
         """Take over what is there; what is wrong with the list of hashes, "" for nothing."""
         for name in self._files.listdir(self.path):
+            if name.endswith(_UNFINISHED):
+                self._files.unlink(self.path / name)
             if name == CONDEMNED_FILE or not name.endswith(_SUFFIX):
                 continue
             self._note(name, self._files.size(self.path / name) or 0)
@@ -89,7 +92,7 @@ class Quarantine:
         make_dir(self._files, self.path)
         self._make_room(len(content))
         # Without a sync: what a power cut may leave of it is a file that nobody can read.
-        temporary = self.path / (name + ".tmp")
+        temporary = self.path / (name + _UNFINISHED)
         with opened(self._files, temporary, OpenMode.REPLACE) as fd:
             write_all(self._files, fd, content, 0)
         self._files.rename(temporary, self.path / name)

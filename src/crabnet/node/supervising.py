@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import trio
 
 from crabnet import limits
+from crabnet.core.mending import ReplicaFailedError
 from crabnet.errors import CrabnetError, DataDirBusyError, NodeFailingError, principal
+from crabnet.node.faults import brief
 from crabnet.settings import Settings
 
 
@@ -65,7 +67,7 @@ async def supervised(
             continue
         if life.address is None or asked.is_set() or isinstance(failure, CrabnetError):
             raise failure
-        cause = f"unexpected {type(failure).__name__}: {failure}"[: limits.EVENT_DETAIL_CHARS]
+        cause = brief(failure.cause if isinstance(failure, ReplicaFailedError) else failure)
         count = restarts.allowed(trio.current_time())
         if not count:
             raise NodeFailingError(

@@ -195,7 +195,8 @@ class _Audit:
         if replica.attic.segments:
             total = Accumulator(state.accumulated())
             for seed_id, record in archived_only(self._files, self._layout.data_dir, replica):
-                total.add(leaf(seed_id, record))
+                if record.seed is not None:
+                    total.add(leaf(seed_id, record))
             state.load(records, total.value())
         replica.feeds.load(replica.feeds.all(), None)
 

@@ -242,7 +242,7 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
             report.obstacle_reason = error.reason
         report.repair = ""
         return False
-    report.seeds_kept = len(replica.state.records) + sum(replica.state.archived.values())
+    report.seeds_kept = sum((replica.state.counts + replica.state.archived).values())
     try:
         for row in Snapshot(replica).rows():
             check_row(row)
