@@ -61,6 +61,8 @@ PARKED_ENVELOPES_MAX: Final = 4_096
 PARKED_ENVELOPES_PER_FEED_MAX: Final = 256
 PARKED_BYTES_MAX: Final = 64 * 1024 * 1024
 PARKED_BYTES_PER_FEED_MAX: Final = 4 * 1024 * 1024
+PARKED_VOUCHERS_LOOKED_AT_MAX: Final = 256
+"""Parked envelopes looked at to find a known author that waits for another one."""
 SETTLED_AT_ONCE_MAX: Final = 64
 """Facts of ended feeds that are worked off between other things."""
 FORK_EVIDENCE_MAX: Final = 8

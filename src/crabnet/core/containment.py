@@ -123,10 +123,14 @@ class SoftParts:
                 return partial(self._paused, now_ms)
         return nobody_muted
 
-    def _paused(self, now_ms: int, author: str) -> bool:
+    def _paused(self, now_ms: int, meta: EnvelopeMeta) -> bool:
         with self._soft:
-            return self._budgets.paused(author, now_ms)
+            return self._budgets.paused(meta.from_, now_ms) and self._voucher(meta) is None
         return False
+
+    def _voucher(self, meta: EnvelopeMeta) -> str | None:
+        """A known author that waits for an envelope: it may pay for it, so that no flood holds up what it says."""
+        return self._replica.parking.voucher(meta.from_, meta.seq, meta.id, self._budgets.knows)
 
     def payer(self, now_ms: int, *, proven: bool) -> Pays:
         """Charges authors for what comes from a source."""
@@ -136,11 +140,21 @@ class SoftParts:
         """What cannot be charged is taken: budgets only delay."""
         requested = proven and self.wanted(meta)
         with self._soft:
-            return self._budgets.charge(meta.from_, size, now_ms, requested=requested)
+            if self._budgets.charge(meta.from_, size, now_ms, requested=requested):
+                return True
+            voucher = self._voucher(meta)
+            return voucher is not None and self._budgets.charge(voucher, size, now_ms, requested=False)
         return True
 
     def _room(self, author: str, now_ms: int) -> int:
-        return self._budgets.room(author, now_ms)
+        room = self._budgets.room(author, now_ms)
+        if room:
+            return room
+        last = self._replica.parking.last_named(author)
+        voucher = self._replica.parking.voucher(author, last - 1, "", self._budgets.knows) if last else None
+        if voucher is None:
+            return 0
+        return min(self._budgets.room(voucher, now_ms), last - self._replica.feeds.get(author).head_seq)
 
     # --- neighbours ------------------------------------------------------------------------------------
 

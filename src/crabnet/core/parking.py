@@ -9,7 +9,7 @@ and sync brings it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView
 from typing import Final, NamedTuple
 
 from crabnet import limits
@@ -138,6 +138,36 @@ class Parking:
         parkeds = (parked for parkeds in self._by_author.get(author, {}).values() for parked in parkeds)
         return [(_seq_of(parked), parked.lacks) for parked in parkeds if parked.lacks is not None]
 
+    def last_named(self, author: str) -> int:
+        """The last place of an author's feed at which something waits that others rest on, 0 if there is none."""
+        places = self._by_author.get(author, {})
+        named = [at for at, parkeds in places.items() if any(_id_of(parked) in self._lacking for parked in parkeds)]
+        return max(named, default=0)
+
+    def voucher(self, author: str, seq: int, envelope_id: str, knows: Callable[[str], bool]) -> str | None:
+        """An author that is known and waits, in the end, for this envelope or for one that comes after it.
+
+        Looks at a bounded number of those that wait.
+        """
+        if not self._lacking:
+            return None
+        left = limits.PARKED_VOUCHERS_LOOKED_AT_MAX
+        seen: set[str] = set()
+        waiting = [(author, seq, envelope_id)]
+        while waiting and left > 0:
+            author, seq, envelope_id = waiting.pop()
+            later = [parkeds for at, parkeds in self._by_author.get(author, {}).items() if at > seq]
+            ids = [envelope_id, *(_id_of(parked) for parkeds in later for parked in parkeds)]
+            left -= len(ids)
+            for child in (child for each in ids for child in self._lacking.get(each, {}).values()):
+                meta = child.admitted.envelope.meta
+                if knows(meta.from_):
+                    return meta.from_
+                if meta.id not in seen:
+                    seen.add(meta.id)
+                    waiting.append((meta.from_, meta.seq, meta.id))
+        return None
+
     def lacking(self) -> list[tuple[Named, list[str]]]:
         """What others rest on and is not held, and where those came from."""
         found = []
@@ -245,6 +275,10 @@ class Parking:
             self._remove(parked)
             expired.append(parked)
         return expired
+
+
+def _id_of(parked: Parked) -> str:
+    return parked.admitted.envelope.meta.id
 
 
 def _seq_of(parked: Parked) -> int:

@@ -244,9 +244,9 @@ class Replica:
 
     def _park(self, arrival: _Arrival, reason: Reason, lacks: Named | None = None) -> Applied:
         meta = arrival.admitted.envelope.meta
-        known = self.knows(meta.from_)
-        parked = False
+        known, parked = self.knows(meta.from_), False
         with self.mending.soft:
+            known = known or self.parking.voucher(meta.from_, meta.seq, meta.id, self.knows) is not None
             parked = self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks)
         detail = f"seq {meta.seq}, the feed is held up to {self.feeds.get(meta.from_).head_seq}"
         if lacks is not None:

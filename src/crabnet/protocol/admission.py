@@ -85,15 +85,15 @@ class Admitted(Struct, frozen=True, gc=False):
 
 
 Wanted = Callable[[EnvelopeMeta], bool]
-Muted = Callable[[str], bool]
-"""Tells of an author, by its id, that nothing of it is taken at the moment."""
+Muted = Callable[[EnvelopeMeta], bool]
+"""Tells of an envelope that it is not taken at the moment, whatever its signature says."""
 
 
 def _nothing_wanted(_: EnvelopeMeta) -> bool:
     return False
 
 
-def nobody_muted(_: str) -> bool:
+def nobody_muted(_: EnvelopeMeta) -> bool:
     """No author is over its budget."""
     return False
 
@@ -161,7 +161,7 @@ class Admission:
             return refused
         if seen_key(meta) in self.seen:
             return refusal(Reason.DUPLICATE, "seen before", meta)
-        if meta.seq and muted(meta.from_):
+        if meta.seq and muted(meta):
             return refusal(Reason.AUTHOR_LIMITED, "the author is over its budget", meta)
         if meta.v is not None and kind is not Kind.UNKNOWN:
             refused = candidate.identity if candidate.identity_known else self._check_identity(envelope, kind)
@@ -210,7 +210,7 @@ class Admission:
             meta = envelope.meta
             if meta.v is None or kind is Kind.UNKNOWN or meta.id in self._asked or meta.id in self.seen:
                 continue
-            if meta.seq and muted(meta.from_):
+            if meta.seq and muted(meta):
                 continue
             if self._check_time(meta, now_s, wanted) is None:
                 found = self._signed_bytes(envelope, kind)
