@@ -146,6 +146,53 @@ def test_all_who_rest_on_one_envelope_are_freed_by_it() -> None:
     assert parking.lacking() == []
 
 
+def rest_on(parking: Parking, author: str, seq: int, other: str, *, known: bool) -> None:
+    """An author's envelope rests on one that is not held."""
+    assert parking.put(parked(author, seq), 0, "s", known=known, lacks=Named("seed", other))
+
+
+def test_a_known_author_vouches_for_what_it_waits_for() -> None:
+    """For what its envelope rests on, for all before that in its feed, and for what those rest on in turn."""
+    parking = Parking(TTL_S)
+    knows = {"known"}.__contains__
+    rest_on(parking, "known", 9, "new/5", known=True)
+    rest_on(parking, "nobody", 1, "other/3", known=False)
+    assert parking.voucher("new", 5, "new/5", knows) == "known"
+    assert parking.voucher("new", 4, "new/4", knows) is None, "nothing tells yet that it comes before"
+
+    rest_on(parking, "new", 5, "third/2", known=False)
+    assert parking.last_named("new") == 5
+    assert parking.voucher("new", 4, "new/4", knows) == "known"
+    assert parking.voucher("new", 6, "new/6", knows) is None
+    assert parking.voucher("third", 2, "third/2", knows) == "known"
+    assert parking.voucher("other", 3, "other/3", knows) is None, "who waits for it is no more known than it is"
+    assert parking.last_named("third") == parking.last_named("known") == 0
+
+
+def test_looking_for_a_voucher_has_an_end() -> None:
+    """A chain of newcomers is followed for a while, one that runs in a circle as well."""
+    parking = Parking(TTL_S)
+    most = limits.PARKED_VOUCHERS_LOOKED_AT_MAX + 1
+    for number in range(most):
+        rest_on(parking, f"link{number}", 1, f"link{number + 1}/1", known=False)
+    assert parking.voucher("link3", 1, "link3/1", {"link0"}.__contains__) == "link0"
+    assert parking.voucher(f"link{most}", 1, f"link{most}/1", {"link0"}.__contains__) is None
+    rest_on(parking, "one", 1, "other/2", known=False)
+    rest_on(parking, "other", 1, "one/2", known=False)
+    for author in ("one", "other"):
+        fill(parking, author, 1, known=False, first=2)
+    assert parking.voucher("one", 1, "one/1", lambda _: False) is None
+
+
+def test_it_is_crowded_when_more_than_half_of_a_shelf_is_taken() -> None:
+    parking = Parking(TTL_S)
+    for number in range(SHELF // 2 // PER_FEED):
+        fill(parking, f"newcomer {number}", PER_FEED, known=False)
+    assert not parking.crowded
+    fill(parking, "one more", 1, known=False)
+    assert parking.crowded
+
+
 def test_two_for_one_place_are_rivals() -> None:
     parking = Parking(TTL_S)
     parking.put(parked("a", 3), 0, "s")

@@ -6,8 +6,8 @@ from crabnet import limits
 from crabnet.core.parking import Parking
 from crabnet.core.syncing import SyncPlanner
 from crabnet.protocol.feed import Feeds
-from crabnet.protocol.sync import Head
-from tests.support.envelopes import Author
+from crabnet.protocol.sync import Head, Named
+from tests.support.envelopes import Author, admitted
 
 SOURCE = "192.0.2.1:9012"
 OTHER = "192.0.2.2:9012"
@@ -141,3 +141,22 @@ def test_feeds_that_wait_for_a_busy_source_do_not_hold_up_those_of_others() -> N
 
     rounds = limits.SYNC_MISSING_FEEDS_MAX // limits.SYNC_FEEDS_PER_ROUND
     assert asked_of(sync, OTHER, rounds=rounds + 1) == 1
+
+
+def test_a_feed_that_waits_for_another_asks_for_no_more_while_room_is_short() -> None:
+    """What comes after could only wait, in the place of what is lacked."""
+    feeds, parking = Feeds(), Parking(60)
+    sync = SyncPlanner(feeds, parking)
+    sync.hear(Head(LOST, 100, "ab" * 32), SOURCE, 0)
+    waiting = admitted(Author("lost branch").bid(Author("real").publish()).raw)
+    parking.put(waiting, 0, SOURCE, lacks=Named("seed", "c" * 64))
+    assert next(want.from_seq for _, wants in sync.requests(0, lambda _: True) for want in wants) == 2
+
+    sync = SyncPlanner(feeds, parking)
+    sync.hear(Head(LOST, 100, "ab" * 32), SOURCE, 0)
+    for number in range(8):
+        other = Author(f"other{number}")
+        other.publish()
+        while parking.put(admitted(other.publish().raw), 0, SOURCE) and not parking.crowded:
+            pass
+    assert asked(sync, 0) == {}
