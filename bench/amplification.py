@@ -33,6 +33,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "a fat definition that comes and goes": strangers.a_definition_that_comes_and_goes,
     "disputes of an archived seed": strangers.disputes_of_an_archived_seed,
     "a dispute about fat results": strangers.a_dispute_about_results,
+    "a dispute about eight attempts": strangers.a_dispute_about_forfeited_attempts,
     "claims of a later attempt that come and go": strangers.a_claim_of_a_later_attempt,
     "10,200 void facts about one seed": strangers.void_facts,
     "forks of new authors": strangers.forks,

@@ -86,6 +86,14 @@ async def test_what_is_written_for_what_is_said(attack: Attack, tmp_path: Path) 
     assert written <= FACTOR_MAX * victim.heard, f"{written / victim.heard:.1f} times"
 
 
+@pytest.mark.deep
+@pytest.mark.xfail(strict=True, reason="each coming and going of a dispute writes the ids of all that has a say in it")
+async def test_what_is_written_for_a_dispute_about_many_attempts(tmp_path: Path) -> None:
+    async with victim_in(tmp_path) as victim:
+        await strangers.a_dispute_about_forfeited_attempts(victim)
+        assert (await victim.written()).total <= FACTOR_MAX * victim.heard
+
+
 @pytest.mark.parametrize(
     "attack", [strangers.malformed, strangers.bad_signatures, strangers.proofs_that_nobody_asked_for, strangers.gaps]
 )

@@ -10,7 +10,7 @@ from crabnet.protocol import sync
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fork_proof import document_of
 from crabnet.protocol.sync import Head, Heads
-from tests.support.envelopes import NOW_S, Author, edit, signer
+from tests.support.envelopes import NOW_S, Author, body_of, edit, signer
 from tests.support.talking import Neighbour
 from tests.support.victim import Victim
 
@@ -100,6 +100,33 @@ async def a_dispute_about_results(victim: Victim) -> None:
 async def a_claim_of_a_later_attempt(victim: Victim) -> None:
     """While it stands, the fat result of the claim before does not count."""
     await _claims_that_come_and_go(victim, attempt=2, results=1)
+
+
+async def a_dispute_about_forfeited_attempts(victim: Victim, attempts: int = 8, accomplices: int = 60) -> None:
+    """Two claims of the last of many attempts, each of which has many renewals: in dispute all of them have a say."""
+    creator = Author("creator")
+    seed = creator.publish(exec_deadline_ms=0, timeout_ms=1, claim_deadline_ts=NOW_S + 3_600)
+    await victim.tell(seed)
+    for attempt in range(1, attempts + 1):
+        now_s = NOW_S + 2 * attempt
+        worker = Author(f"worker {attempt}")
+        bid = worker.bid(seed)
+        claim = creator.claim(bid, now_s, attempt=attempt)
+        start = worker.start(claim, now_s)
+        again = {"renews": body_of(start)["id"], "lease_ms": 60_000}
+        await victim.tell(bid, claim, start, *[worker.start(claim, now_s, **again) for _ in range(62)])
+        if attempt < attempts:
+            await victim.tell(creator.settle(claim, "Forfeited", now_s + 1, attempt=attempt))
+    last = creator.rewind(claim).say(Kind.UNKNOWN, {})
+    await victim.tell(last, other(creator, last))
+    for number in range(accomplices):
+        accomplice, branch = Author(f"accomplice {number}"), creator.twin().rewind(last)
+        branch.nonce += 1_000 * number
+        bid = accomplice.bid(seed)
+        claim = branch.claim(bid, attempt=attempts)
+        start = accomplice.start(claim)
+        await victim.tell(bid, start, claim)
+        await victim.tell(other(accomplice, start))
 
 
 async def honest_seeds(victim: Victim) -> None:
