@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import catchup, commits, ingest, pauses, recovery, sandbox, start
+from bench import amplification, catchup, commits, ingest, pauses, recovery, sandbox, start
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
@@ -21,6 +21,7 @@ PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "pauses": pauses.measure,
     "catchup": catchup.measure,
     "sandbox": sandbox.measure,
+    "amplification": amplification.measure,
 }
 
 

@@ -26,7 +26,7 @@ from tests.operator.support import START_MS, Clock, publish, settings_of, verify
 from tests.support.nodes import crabnet, quiet
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-STATE_HASH = "98eb76477ac360393f60d682ea4b15d15b73b14cb871b5fd41de4c994e6f967a"
+STATE_HASH = "7d4120f6fd0f6a47ef9bec6898b2f50f24d60b393c3a2addc794b5cfcc2a277e"
 FILES = RealFiles()
 
 
