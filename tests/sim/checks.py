@@ -137,7 +137,9 @@ class Safety:
         replica = node.running.replica
         if replica.feeds.is_front(row.author, row.seq):
             return
-        if not any(place.row.parent == row.envelope_id for place in effects.places):
+        came = [node.history.held.envelope(place.row.seed_id, place.row.envelope_id) for place in effects.places]
+        name = row.envelope_id.encode()
+        if not any(found is not None and found[0] is not row and name in found[1] for found in came):
             raise ViolationError(f"{node.name} took {row.envelope_id}, which is behind an end and which nobody named")
 
     def same_heads_same_state(self, node: SimNode) -> None:

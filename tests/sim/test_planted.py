@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from crabnet.core.commands import Operation
 from crabnet.core.effects import Reply, Serve
 from crabnet.core.judge import Judge
 from crabnet.core.records import ForkRecord
-from crabnet.core.replica import Replica
+from crabnet.core.replica import Replica, _Arrival
 from crabnet.domain import decision, fold, standing
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
@@ -153,18 +154,17 @@ def first_of_two_stands(patch: pytest.MonkeyPatch) -> None:
 
 
 def lower_id_stands(patch: pytest.MonkeyPatch) -> None:
-    """Of two envelopes for one place that with the lower id stands, and the feed ends behind it."""
-    place, end = Feeds.place, Feeds.end
+    """Who holds that with the lower id of two envelopes for one place keeps it, and goes on."""
+    forked = Replica._forked
 
-    def lower(self: Feeds, author: str, seq: int, envelope_id: str, prev: str) -> Place:
-        found = place(self, author, seq, envelope_id, prev)
-        held = self.id_at(author, seq)
-        if found is Place.FORK and held is not None and held < envelope_id:
-            end(self, author, seq + 1)
-            return Place.DUPLICATE
-        return found
+    def lower(self: Replica, evidence: list[_Arrival], waiting: deque[_Arrival]) -> list[Applied]:
+        meta = evidence[0].admitted.envelope.meta
+        held = self.feeds.id_at(meta.from_, meta.seq)
+        if held is not None and held < meta.id:
+            return [Applied(Outcome.REJECTED, Reason.FORK, "", meta)]
+        return forked(self, evidence, waiting)
 
-    patch.setattr(Feeds, "place", lower)
+    patch.setattr(Replica, "_forked", lower)
 
 
 def end_stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
