@@ -67,7 +67,7 @@ TABLE: Final[dict[str, str]] = {
         core.core           Core._operate        RefusedError*2
         core.core           Core._stated         RefusedError
         core.replica        Replica.check_open   RefusedError
-        core.replica        Replica.propose      RefusedError*2 UsageError
+        core.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
         node.control_server _answer              RefusedError -*2
         node.control_server _parse               UsageError*2
@@ -207,7 +207,7 @@ TABLE: Final[dict[str, str]] = {
         core.core           Core.settle_ends     -
         core.replica        Replica.receive      -
         core.replica        Replica._contained   -
-        core.replica        Replica._judge       -
+        core.judge          Judge.judge          -
         core.replica        Replica.settle_some  -*2
         core.replica        Replica.resume       -
         core.replica        Replica._fold        -
