@@ -7,7 +7,7 @@ from random import Random
 from typing import Protocol
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crabnet.domain.state import Caps as CoreCaps
@@ -17,11 +17,14 @@ from tests.support.envelopes import NOW_S
 from tests.support.fork_cases import Case, hard_cases, small_cases
 from tests.support.naive import Caps, NaiveState, World, expected
 from tests.support.replicas import CoreReplica, Habits
+from tests.support.slices import todays
 
-pytestmark = pytest.mark.timeout(900)  # the examples of the deep profile take minutes
 CAPS = Caps(open_seeds=3, bids_per_seed=2)
 _CORE_CAPS = CoreCaps(open_seeds_max=CAPS.open_seeds, bids_per_seed_max=CAPS.bids_per_seed)
 LATER_S = NOW_S + 10_000
+SETS_OF_A_CHUNK = 500
+CHUNKS = 100
+CHUNKS_SHARE = 25
 
 
 class Replica(Protocol):
@@ -40,8 +43,13 @@ class Replica(Protocol):
 Make = Callable[[], Replica]
 FACTORIES: dict[str, Make] = {
     "plain": lambda: CoreReplica(_CORE_CAPS, Habits()),
-    "restarted": lambda: CoreReplica(_CORE_CAPS, Habits(restarts=7, settled=1)),
-    "archived": lambda: CoreReplica(_CORE_CAPS, Habits(archives=3, checkpoints=11, restarts=23, settled=2)),
+    "restarted": lambda: CoreReplica(_CORE_CAPS, Habits(restarts=23, settled=1)),
+    "archived": lambda: CoreReplica(_CORE_CAPS, Habits(archives=5, checkpoints=29, restarts=47, settled=2)),
+}
+OF_LONG_FEEDS: dict[str, Make] = {  # a restart costs as much as all that came before it
+    "plain": FACTORIES["plain"],
+    "restarted": lambda: CoreReplica(_CORE_CAPS, Habits(restarts=2_003, settled=1)),
+    "archived": lambda: CoreReplica(_CORE_CAPS, Habits(archives=101, checkpoints=1_009, restarts=4_001, settled=2)),
 }
 
 
@@ -96,21 +104,35 @@ each_kind = pytest.mark.parametrize("make", list(FACTORIES.values()), ids=list(F
 
 
 @each_kind
+@settings(max_examples=30)
 @given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
 def test_any_order_gives_the_same(make: Make, number: int, order: int) -> None:
     check(make, history(number), Random(order), replicas=3)
 
 
 @each_kind
+@settings(max_examples=30)
 @given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
 def test_what_is_known_at_any_time_gives_the_same(make: Make, number: int, order: int) -> None:
     check(make, history(number, 40), Random(order), stages=4)
 
 
 @each_kind
+@settings(max_examples=30)
 @given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
 def test_each_branch_may_be_known_before_the_others(make: Make, number: int, order: int) -> None:
     check(make, history(number, 40), Random(order), stages=5, by_time=True)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("chunk", todays(range(CHUNKS), CHUNKS_SHARE))
+def test_fifty_thousand_sets(chunk: int) -> None:
+    kinds = list(FACTORIES.values())
+    for number in range(chunk * SETS_OF_A_CHUNK, (chunk + 1) * SETS_OF_A_CHUNK):
+        rng = Random(f"order {number}")
+        stages = rng.choice((1, 1, 2, 4))
+        envelopes = history(number, rng.choice((10, 20, 40, 80)))
+        check(kinds[number % len(kinds)], envelopes, rng, stages=stages, by_time=rng.random() < 0.5)
 
 
 @each_kind
@@ -120,7 +142,7 @@ def test_the_small_cases_in_any_order(make: Make) -> None:
         check(make, case.envelopes, rng, replicas=1)
 
 
-@each_kind
+@pytest.mark.parametrize("make", list(OF_LONG_FEEDS.values()), ids=list(OF_LONG_FEEDS))
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_forks_thousands_of_entries_back(make: Make, number: int) -> None:
     check(make, deep_history(number), Random(number), replicas=2, stages=3, by_time=True)

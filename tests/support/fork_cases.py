@@ -264,6 +264,9 @@ def _results() -> list[Case]:
     mistaken.fork("result")
     mistaken.mistake = lambda stated: stated.update(attempt=2)
     mistaken.settle(mistaken.creator, mistaken.step["result"])
+    same_id = Yard(TO_START)
+    copy = same_id.worker.copy_before(same_id.seq("start"))
+    same_id.settle(same_id.creator, same_id.result(copy, same_id.step["start"]), "Rejected")
     gone = Yard((*TO_START, "forfeit"))
     gone.result(gone.worker, gone.step["start"])
     return [
@@ -274,5 +277,6 @@ def _results() -> list[Case]:
         again.case("a settled result lets the start count that it names", "Accepted"),
         unstarted.case("a settled result behind that rests on the claim", "Rejected"),
         mistaken.case("a settlement that is void lets no result behind count", "Running"),
+        same_id.case("a start and a settled result of it for one place, and so with one object id", "Rejected"),
         gone.case("a result after a forfeit", "Forfeited"),
     ]

@@ -144,7 +144,7 @@ def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s
         worker=author,
         created_at=now_s,
         lease_ms=wish.lease_ms,
-        rests_on=_envelope(_counting(record, claim_id)),
+        rests_on=_envelope(record.claim),
     )
     return FactKind.STARTED, _checked(run)
 
@@ -162,7 +162,7 @@ def build_renewal(wish: RenewRun, record: Record, object_id: str, author: str, n
         created_at=now_s,
         renews=record.progress.run_id,
         lease_ms=wish.lease_ms,
-        rests_on=_envelope(_counting(record, claim_id)),
+        rests_on=_envelope(record.claim),
     )
     return FactKind.STARTED, _checked(renewal)
 
@@ -191,7 +191,7 @@ def build_result(
         profile=wish.profile,
         files=wish.files,
         files_omitted=wish.files_omitted,
-        rests_on=_envelope(_counting(record, record.progress.run_id or record.progress.claim_id)),
+        rests_on=_envelope(record.run or record.claim),
     )
     return FactKind.RESULT, _checked(result)
 
@@ -203,7 +203,7 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
     progress = record.progress
     named = kind is not FactKind.CLOSE or progress.status in CLAIM_HOLDS
-    rests_on = _counting(record, progress.result_id if kind is FactKind.SETTLE else progress.claim_id)
+    rests_on = record.result if kind is FactKind.SETTLE else record.claim
     settlement = Settlement(
         id=object_id,
         seed_id=wish.seed_id,
@@ -229,11 +229,6 @@ def build_acknowledgement(
         id=object_id, seed_id=wish.seed_id, worker=author, created_at=now_s, rests_on=_envelope(settlement)
     )
     return FactKind.ACKNOWLEDGED, _checked(acknowledgement)
-
-
-def _counting(record: Record, object_id: str | None) -> Fact | None:
-    """The step or work with this id that counts."""
-    return next((fact for fact in record.others if fact.key == object_id), None)
 
 
 def _envelope(fact: Fact | None) -> str:

@@ -24,6 +24,7 @@ from crabnet.domain.model import (
     TaskResult,
     share_ids,
 )
+from crabnet.domain.prefixes import shortened
 from crabnet.domain.state import Outcome, SeedEvent
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, Kind, shape
@@ -65,7 +66,9 @@ class FactRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class EventRow(Struct, frozen=True, array_like=True, gc=False):
-    """A ``SeedEvent`` as stored. With ``adds`` the fact of the record's envelope is added."""
+    """A ``SeedEvent`` as stored. With ``adds`` the fact of the record's envelope is added. ``removed`` and ``returned``
+    name facts as ``prefixes.shortened`` does, among those that counted or had fallen before.
+    """
 
     seed_id: str
     adds: bool
@@ -272,13 +275,14 @@ def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> H
 def event_row(event: SeedEvent) -> EventRow:
     """A decided change ready to be stored."""
     added = tuple(fact_row(fact) for fact in event.added)
-    return EventRow(event.seed_id, event.fact is not None, event.removed, event.progress, added, event.returned)
+    removed, returned = _short(event)
+    return EventRow(event.seed_id, event.fact is not None, removed, event.progress, added, returned)
 
 
 def event_rows(event: SeedEvent) -> list[EventRow]:
     """A change of any size in parts, each of which fits a record."""
     parts: list[EventRow] = []
-    removed, returned = event.removed, event.returned
+    removed, returned = _short(event)
     added: list[FactRow] = []
     size = 0
     facts = event.added if event.fact is None else (*event.added, event.fact)
@@ -295,6 +299,15 @@ def event_rows(event: SeedEvent) -> list[EventRow]:
     if added or not parts:
         parts.append(EventRow(event.seed_id, False, (), event.progress, tuple(added)))
     return parts
+
+
+def _short(event: SeedEvent) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What an event takes away and what it brings back, by names as short as what was decided on allows."""
+    if event.decided is None or not (event.removed or event.returned):
+        return event.removed, event.returned
+    before = event.decided[0]
+    among = [fact.ref for fact in (*before.facts(), *before.fallen)]
+    return shortened(event.removed, among), shortened(event.returned, among)
 
 
 def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:

@@ -178,14 +178,21 @@ class _Fold:
         if not seeds:
             return EMPTY
         seeds.sort(key=other_order)
+        if len(seeds) == 1:
+            return self._followed(seeds[0])
+        chains = [self._followed(seed) for seed in seeds]
         self._record = Record(seeds[0])
-        if len(seeds) > 1:
-            return self._disputed("the creator signed two definitions, and others have bid on both")
+        facts = [fact for chain in chains for fact in (*chain.bids, *chain.others)]
+        return self._disputed("the creator signed two definitions, and others have bid on both", (*facts, *seeds[1:]))
+
+    def _followed(self, seed: Fact) -> Record:
+        """What came of one definition."""
+        self._record = Record(seed)
         bids = [fact for fact in self._standing if fact.kind is _K.BID and judge_bid(self._record, fact) is None]
-        self._record = Record(seeds[0], _sorted(tuple(bids), bid_order))
+        self._record = Record(seed, _sorted(tuple(bids), bid_order))
         steps = [fact for fact in self._standing if fact.kind in STEPS]
         front = [fact for fact in steps if self._set.in_front(fact)]
-        behind = [fact for fact in steps if not self._set.in_front(fact) and fact.author == seeds[0].author]
+        behind = [fact for fact in steps if not self._set.in_front(fact) and fact.author == seed.author]
         for fact in sorted(front, key=lambda fact: (fact.seq, fact.envelope)):
             if not self._add(fact) and fact.kind is _K.SETTLE:
                 self._settle_behind(fact)
@@ -243,13 +250,12 @@ class _Fold:
             if self._claim_counts(fact):
                 self._claimed(fact)
         for fact in () if why else settlements:
-            claim = self._set.claim_of(fact)
-            if claim is None or claim.key != self._record.progress.claim_id:
+            if self._set.claim_of(fact) is not self._record.claim:
                 why = "the creator settled one claim and made another, and both were followed"
             elif not self._add(fact):
                 self._settle_behind(fact)
         if why:
-            self._record = self._disputed(why)
+            self._record = self._disputed(why, self._chains((*claims, *settlements)))
 
     def _claim_counts(self, fact: Fact) -> bool:
         claim, progress = fact.body, self._record.progress
@@ -259,29 +265,39 @@ class _Fold:
         later = claim.attempt > progress.attempt or (progress.status is _S.OPEN and claim.attempt == progress.attempt)
         return later and bid is not None and bid.author == claim.worker
 
-    def _disputed(self, why: str) -> Record:
-        bids = [fact for fact in self._standing if fact.kind is _K.BID]
-        others = [fact for fact in self._standing if fact.kind is not _K.BID and fact is not self._record.seed]
-        others = [fact for fact in others if self._has_a_say(fact)]
-        attempts = [fact.body.attempt for fact in others if isinstance(fact.body, Claim | Settlement)]
-        seeds = [] if self._record.seed is None else [self._record.seed]
+    def _disputed(self, why: str, chains: Iterable[Fact]) -> Record:
+        """What counts without the dispute, and all that makes up its chains."""
+        record = self._record
+        held = {fact.ref: fact for fact in (*record.bids, *record.others, *chains)}
+        bids = [fact for fact in held.values() if fact.kind is _K.BID]
+        others = [fact for fact in held.values() if fact.kind is not _K.BID and fact is not record.seed]
+        seeds = [] if record.seed is None else [record.seed]
         progress = Progress(
             status=_S.DISPUTED,
-            attempt=max(attempts, default=1),
-            settled_at=max(fact.ts for fact in (*seeds, *bids, *others)),
+            attempt=max((fact.body.attempt for fact in others if isinstance(fact.body, Claim | Settlement)), default=1),
+            settled_at=max(fact.ts for fact in (*seeds, *held.values())),
             note=why,
         )
-        return Record(self._record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
+        return Record(record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
 
-    def _has_a_say(self, fact: Fact) -> bool:
-        """True for what makes up the chains; of results those that were settled."""
-        if fact.kind is _K.SEED or fact.kind in STEPS:
-            return True
-        if fact.kind is _K.ACKNOWLEDGED:
-            claim = self._set.claim_of(fact)
-            return claim is not None and isinstance(claim.body, Claim) and claim.body.worker == fact.author
-        settled = {each.rests_on for each in self._standing if each.kind is _K.SETTLE}
-        return not fact.rests_on or fact.kind is _K.STARTED or fact.envelope in settled
+    def _chains(self, steps: Iterable[Fact]) -> Iterable[Fact]:
+        """Steps that exclude each other, one word of the worker's on each, and all that these rest on.
+
+        One word: a dispute may come and go with each word of an accomplice, and each time all this is journalled.
+        """
+        chains: dict[str, Fact] = {}
+        for step in steps:
+            children = [fact for fact in self._set.children(step) if fact.author == self._worker(step)]
+            pins = [fact for fact in children if self._set.stands(fact)]
+            link: Fact | None = min(pins, key=other_order, default=step)
+            while link is not None and link.ref not in chains:
+                chains[link.ref] = link
+                link = self._set.parent(link)
+        return chains.values()
+
+    def _worker(self, step: Fact) -> str:
+        claim = self._set.claim_of(step)
+        return claim.body.worker if claim is not None and isinstance(claim.body, Claim) else ""
 
 
 def _exclusive(claims: list[Fact], settlements: list[Fact]) -> str:

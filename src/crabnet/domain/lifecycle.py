@@ -81,6 +81,27 @@ class Record(Struct, frozen=True, gc=False):
         yield from self.bids
         yield from self.others
 
+    @property
+    def claim(self) -> Fact | None:
+        """The current claim."""
+        return self._stated(FactKind.CLAIM, self.progress.claim_id)
+
+    @property
+    def run(self) -> Fact | None:
+        """The start of the run of the current claim."""
+        return self._stated(FactKind.STARTED, self.progress.run_id)
+
+    @property
+    def result(self) -> Fact | None:
+        """The result of the current claim."""
+        return self._stated(FactKind.RESULT, self.progress.result_id)
+
+    def _stated(self, kind: FactKind, object_id: str | None) -> Fact | None:
+        """By kind as well: at one place of a feed that was forked an author may have started a run and finished it."""
+        if object_id is None:
+            return None
+        return next((fact for fact in self.others if fact.kind is kind and fact.key == object_id), None)
+
     def find(self, envelope_id: str) -> Fact | None:
         """The fact of an envelope, if it counts."""
         if self.seed is not None and self.seed.envelope == envelope_id:
@@ -101,11 +122,6 @@ class Case(Struct, frozen=True, gc=False):
     now_s: int = 0
     shunned: frozenset[str] = frozenset()
     """Authors with whom this node's policy makes no new deals."""
-
-    def current(self, object_id: str | None) -> Fact | None:
-        """The step or work with this id, if it counts."""
-        others = self.record.others
-        return None if object_id is None else next((fact for fact in others if fact.key == object_id), None)
 
 
 class Rule(NamedTuple):
@@ -175,14 +191,10 @@ def _bid_fits_claim(case: Case) -> bool:
     return bid is not None and bid.author == claim.worker
 
 
-def _current_claim(case: Case) -> Fact | None:
-    return case.current(case.progress.claim_id)
-
-
 def _names_claim(case: Case) -> bool:
     body = case.fact.body
     claim_id = body.claim_id if isinstance(body, Run | Settlement) else None
-    return claim_id == case.progress.claim_id and names(case.fact, _current_claim(case), claim_id)
+    return claim_id == case.progress.claim_id and names(case.fact, case.record.claim, claim_id)
 
 
 def _names_run(case: Case) -> bool:
@@ -190,9 +202,9 @@ def _names_run(case: Case) -> bool:
     claim_id = case.fact.body.claim_id if isinstance(case.fact.body, TaskResult) else None
     if claim_id != case.progress.claim_id:
         return False
-    started = case.current(case.progress.run_id)
+    started = case.record.run
     if started is None or not case.fact.rests_on:
-        return names(case.fact, _current_claim(case), claim_id)
+        return names(case.fact, case.record.claim, claim_id)
     return names(case.fact, started, None)
 
 
@@ -267,7 +279,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             "it rests on the result that counts, and names it",
             lambda c: (
                 _settlement(c).result_id == c.progress.result_id
-                and names(c.fact, c.current(c.progress.result_id), c.progress.result_id)
+                and names(c.fact, c.record.result, c.progress.result_id)
             ),
         ),
     ),

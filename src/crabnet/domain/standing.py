@@ -103,6 +103,10 @@ class Standing:
         """What a fact rests on, if that is in the set and has an envelope."""
         return self._by_envelope.get(fact.rests_on)
 
+    def children(self, fact: Fact) -> list[Fact]:
+        """What rests on a fact."""
+        return list(self._children[fact.envelope])
+
     def root(self, fact: Fact) -> Fact:
         """The first of the chain that a fact is part of: the definition, if nothing is missing."""
         parent = self.parent(fact)

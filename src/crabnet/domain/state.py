@@ -24,6 +24,7 @@ from crabnet.domain.lifecycle import (
     other_order,
 )
 from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus
+from crabnet.domain.prefixes import resolved
 from crabnet.errors import Reason
 
 
@@ -62,7 +63,8 @@ Command = Observe | Propose
 
 
 class SeedEvent(Struct, frozen=True, gc=False):
-    """A decided change of one seed: what counts from now on and what no longer does, by ``Fact.ref``; the progress.
+    """A decided change of one seed: what counts from now on and what no longer does, by ``Fact.ref`` or by what
+    ``prefixes.shortened`` makes of it; the progress.
 
     ``fact`` is that of the envelope at hand, ``added`` are others, which the end of a feed has made count; ``returned``
     are those of these that had fallen.
@@ -267,16 +269,18 @@ def apply(state: State, event: SeedEvent) -> None:
         after = event.decided[1]
     else:
         added = event.added if event.fact is None else (*event.added, event.fact)
-        after = _changed(before, frozenset(event.removed), added, event.returned, event.progress)
+        after = _changed(before, event.removed, added, event.returned, event.progress)
     state.replace(event.seed_id, None if after.seed is None and not after.fallen else after)
 
 
 def _changed(
-    before: Record, removed: frozenset[str], added: tuple[Fact, ...], returned: tuple[str, ...], progress: Progress
+    before: Record, removed: tuple[str, ...], added: tuple[Fact, ...], returned: tuple[str, ...], progress: Progress
 ) -> Record:
-    counting = {fact.ref: fact for fact in before.facts() if fact.ref not in removed}
     known = {fact.ref: fact for fact in (*before.facts(), *before.fallen)}
-    counting.update((ref, known[ref]) for ref in returned if ref in known)
+    counting = {fact.ref: fact for fact in before.facts()}
+    for ref in resolved(removed, known) if removed else ():
+        counting.pop(ref, None)
+    counting.update((ref, known[ref]) for ref in (resolved(returned, known) if returned else ()))
     counting.update((fact.ref, fact) for fact in added)
     fallen = [fact for ref, fact in known.items() if ref not in counting]
     return assembled(counting.values(), progress, fallen)

@@ -1,0 +1,41 @@
+"""Short names for what a record holds: the beginning of ``Fact.ref`` that only one of its facts has.
+
+A dispute can come and go with each word of an accomplice, and each time the journal names all that it concerns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Final
+
+_CHARS_MIN: Final = 6
+
+
+def shortened(refs: Iterable[str], among: Iterable[str]) -> tuple[str, ...]:
+    """Each of ``refs`` by the shortest beginning, of at least six characters, that no other of ``among`` has."""
+    names = sorted({*among})
+    short = []
+    for ref in refs:
+        at = bisect_left(names, ref)
+        near = [*names[max(0, at - 1) : at], *names[at + 1 : at + 2]]
+        chars = max(_CHARS_MIN, *(1 + _shared(ref, other) for other in near)) if near else _CHARS_MIN
+        short.append(ref[:chars])
+    return tuple(short)
+
+
+def resolved(short: Iterable[str], among: Iterable[str]) -> list[str]:
+    """What ``shortened`` has named; what names nothing is left out."""
+    names = sorted({*among})
+    found = []
+    for each in short:
+        at = bisect_left(names, each)
+        if at < len(names) and names[at].startswith(each):
+            found.append(names[at])
+    return found
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two names have in common at their beginning."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
