@@ -9,6 +9,7 @@ import pytest
 import trio
 
 import crabnet
+from crabnet.domain.model import FactKind
 
 DEADLINE_S = 60
 
@@ -30,6 +31,10 @@ def status(node: crabnet.Node, seed_id: str) -> crabnet.SeedStatus | None:
         return node.core.record(seed_id).progress.status
     except crabnet.CrabnetError:  # not known yet
         return None
+
+
+def acknowledged(node: crabnet.Node, seed_id: str) -> bool:
+    return any(fact.kind is FactKind.ACKNOWLEDGED for fact in node.core.record(seed_id).others)
 
 
 async def test_two_nodes_in_one_program_do_the_whole_job(tmp_path: Path) -> None:
@@ -55,6 +60,8 @@ async def test_two_nodes_in_one_program_do_the_whole_job(tmp_path: Path) -> None
             await eventually("the result arrives", lambda: status(publisher, seed.id) is statuses.DONE)
             await publisher.settle(seed.id, statuses.ACCEPTED, note="well done")
             await eventually("the settlement arrives", lambda: status(worker, seed.id) is statuses.ACCEPTED)
+            await eventually("the worker acknowledges it", lambda: acknowledged(worker, seed.id))
+            await eventually("the acknowledgement arrives", lambda: acknowledged(publisher, seed.id))
             assert await publisher.state_hash() == await worker.state_hash()
 
 

@@ -87,10 +87,10 @@ async def test_what_is_written_for_what_is_said(attack: Attack, tmp_path: Path) 
 
 
 @pytest.mark.deep
-@pytest.mark.xfail(strict=True, reason="each coming and going of a dispute writes the ids of all that has a say in it")
-async def test_what_is_written_for_a_dispute_about_many_attempts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attempts", [8, 20])
+async def test_what_is_written_for_a_dispute_about_many_attempts(attempts: int, tmp_path: Path) -> None:
     async with victim_in(tmp_path) as victim:
-        await strangers.a_dispute_about_forfeited_attempts(victim)
+        await strangers.a_dispute_about_forfeited_attempts(victim, attempts)
         assert (await victim.written()).total <= FACTOR_MAX * victim.heard
 
 

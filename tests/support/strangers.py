@@ -93,7 +93,7 @@ async def _claims_that_come_and_go(victim: Victim, attempt: int, results: int) -
 
 
 async def a_dispute_about_results(victim: Victim) -> None:
-    """Two claims of one attempt, of one of which there are many results: in dispute all of them have a say."""
+    """Two claims of one attempt, of one of which there are many results, come and go."""
     await _claims_that_come_and_go(victim, attempt=1, results=10)
 
 
@@ -103,7 +103,7 @@ async def a_claim_of_a_later_attempt(victim: Victim) -> None:
 
 
 async def a_dispute_about_forfeited_attempts(victim: Victim, attempts: int = 8, accomplices: int = 60) -> None:
-    """Two claims of the last of many attempts, each of which has many renewals: in dispute all of them have a say."""
+    """Two claims of the last of many attempts, each of which was renewed many times, come and go."""
     creator = Author("creator")
     seed = creator.publish(exec_deadline_ms=0, timeout_ms=1, claim_deadline_ts=NOW_S + 3_600)
     await victim.tell(seed)
