@@ -119,7 +119,8 @@ def test_captured_datagrams_are_taken_and_linked_where_the_operator_allows_it(no
     wait_for("none is taken twice", lambda: len(node.events(reason="duplicate")) == len(JOB))
     for number in ("09", "13"):
         node.send_to(vector(number))
-    wait_for("the others come", lambda: len(node.seed_ids()) == 3)
+        node.await_event("envelope_accepted", envelope_id=json.loads(vector(number))["meta"]["id"])
+    assert len(node.seed_ids()) == 3
     titles = {str(node.seed(seed_id)["title"]) for seed_id in node.seed_ids()}
     assert 'tït€l 🦀 "q" \\ / \x01 \x7f \t nl\nend' in titles
     before = node.state_hash()
