@@ -361,6 +361,10 @@ SOURCE_GOOD_MIN: Final = 16
 SOURCE_FORGIVE_MS: Final = 60_000
 """Time without misuse after a block that takes back a strike."""
 DROPS_REPORT_MS: Final = 1_000
+TOLD_BYTES_MIN: Final = 72
+"""A message of fewer bytes says nothing. One event, of some 300 bytes, is written for so many bytes of such."""
+TRIFLES_TOLD_ALONE: Final = 64
+"""Of these so many are told one by one, in the life of a node."""
 
 # --- Budgets of authors ----------------------------------------------------------------------------------
 

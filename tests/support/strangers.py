@@ -312,7 +312,7 @@ async def malformed(victim: Victim) -> None:
 
 async def tiny(victim: Victim) -> None:
     """An empty object."""
-    for _ in range(1_000):
+    for _ in range(10_000):
         await victim.hear(b"{}")
 
 

@@ -16,7 +16,7 @@ from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.mending import Part
 from crabnet.core.neighbours import Neighbours
-from crabnet.core.notices import blocked_notice, drop_notice
+from crabnet.core.notices import Trifles, blocked_notice, drop_notice
 from crabnet.core.parking import Parking
 from crabnet.core.replica import Pays, Replica
 from crabnet.core.sources import SourceGate
@@ -45,6 +45,7 @@ class SoftParts:
         self._shuns = shuns
         self._soft = replica.mending.soft
         self._gate = SourceGate(config.sources)
+        self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
         self._resting = Agenda()
@@ -93,6 +94,14 @@ class SoftParts:
         with self._soft:
             self._gate.reject(source, now_ms, proven=proven)
             self._tell_blocks(effects)
+
+    def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
+        """True for a message that is too small to say anything, after many such: blamed, and told with others."""
+        if size_bytes >= limits.TOLD_BYTES_MIN or not self._trifles.crowded():
+            return False
+        self.blame(source, now_ms, effects)
+        effects.notices.extend(self._trifles.add(source, size_bytes))
+        return True
 
     def _tell_blocks(self, effects: Effects) -> None:
         if self._gate.blocked:

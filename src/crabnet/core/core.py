@@ -117,7 +117,7 @@ class Core:
         if isinstance(given, Received):
             if self.mending.refuses(given.data):
                 effects.notices.append(quarantined_notice(given.source))
-            else:
+            elif given.via is Via.IMPORT or not self.trifle(given.source, len(given.data), now_ms, effects):
                 self._received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
@@ -203,6 +203,10 @@ class Core:
     def blame(self, source: str, now_ms: int, effects: Effects) -> None:
         """Count something broken or hostile against the address that sent it."""
         self._parts.blame(source, now_ms, effects)
+
+    def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
+        """True for one more message that is too small to say anything: it is told with others, and not looked at."""
+        return self._parts.trifle(source, size_bytes, now_ms, effects)
 
     def confirmed_peers(self) -> list[str]:
         """Addresses that have proved themselves."""

@@ -114,6 +114,37 @@ def drop_notice(source: str, reason: Reason, count: int) -> Notice:
     return Notice("datagram_dropped", fields)
 
 
+class Trifles:
+    """Messages that are smaller than what is written about one. After the first ones they are told together, so that no
+    more is written than a few times what came.
+    """
+
+    def __init__(self) -> None:
+        self._alone = limits.TRIFLES_TOLD_ALONE
+        self._count = 0
+        self._bytes = 0
+
+    def crowded(self) -> bool:
+        """False for the first ones, which are handled and told like any other message."""
+        self._alone = max(-1, self._alone - 1)
+        return self._alone < 0
+
+    def add(self, source: str, size_bytes: int) -> list[Notice]:
+        """One more; what is to be told now: how many there were, and the source of the last."""
+        self._count += 1
+        self._bytes += size_bytes
+        if self._bytes < limits.TOLD_BYTES_MIN:
+            return []
+        fields: dict[str, FieldValue] = {
+            "address": source,
+            "reason": Reason.MALFORMED.value,
+            "bytes": self._bytes,
+            "count": self._count,
+        }
+        self._count = self._bytes = 0
+        return [Notice("datagram_received_bad", fields)]
+
+
 def quarantined_notice(source: str) -> Notice:
     """A message came on which this node has failed before; nothing of it was read."""
     return Notice("envelope_ignored", {"address": source, "reason": Reason.QUARANTINED.value})

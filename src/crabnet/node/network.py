@@ -117,6 +117,8 @@ class Network:
                 return Received(source, taken.message)
             if isinstance(taken, Dropped) and taken.reason is not Reason.DUPLICATE:
                 if taken.reason is Reason.MALFORMED_FRAGMENT:
+                    if self._core.trifle(source, len(data), now_ms, effects):
+                        return None
                     self._core.blame(source, now_ms, effects)
                 fields: dict[str, FieldValue] = {
                     "address": source,
@@ -130,7 +132,7 @@ class Network:
             if answer and len(self._answers) < limits.PEERS_MAX:
                 self._answers.append((answer, address))
                 self._wake.set()
-        else:
+        elif not self._core.trifle(source, len(data), now_ms, effects):
             self._core.blame(source, now_ms, effects)
             reason = Reason.MALFORMED_FRAGMENT if shape is Shape.REQUEST else shape
             self._notify(
