@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from crabnet import limits
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject
@@ -50,6 +51,25 @@ def test_what_is_signed_but_not_allowed_is_refused_by_name_and_moves_nothing(nod
     late = nodes.start("late", [node.listen])
     converge([node, late])
     assert standing(late, targets) == before
+
+
+def test_tiny_datagrams_are_told_together_after_the_first_ones(nodes: Nodes) -> None:
+    off = ("--udp-source-rejects-per-sec", "0", "--udp-source-fast-fail-threshold-per-sec", "0")
+    node = nodes.start("node", [], *off)
+    tiny = [b"\x00\x01", b"{}", split(b"{" * 2_000)[0][:5]]
+    for at in range(600):
+        node.send_to(tiny[at % len(tiny)])
+        if at % 50 == 49:  # none is to be lost in the socket's buffer
+            node.ask("status")
+
+    def heard() -> bool:
+        told = (*node.events("datagram_received_bad"), *node.events("envelope_rejected", "fragment_dropped"))
+        return sum(int(cast(int, event.payload.get("count", 1))) for event in told) >= 560
+
+    wait_for("all are told but the last few", heard)
+    told = node.events("datagram_received_bad", "envelope_rejected", "fragment_dropped")
+    assert len(told) <= limits.TRIFLES_TOLD_ALONE + sum(map(len, tiny)) * 200 // limits.TOLD_BYTES_MIN
+    assert node.status(node.publish()) == "Open"
 
 
 @pytest.fixture
