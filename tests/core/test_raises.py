@@ -202,15 +202,15 @@ TABLE: Final[dict[str, str]] = {
     """,
     "What is held cannot be read now: Replica._contained has the envelope come again, Core._learn_fork the proof,"
     " and Core.settle_ends tries again; nothing was changed. Damage passes, and so does what came after a change: both"
-    " end the node. Replica.resume raises while the node starts.": """
+    " end the node. Settling.resume raises while the node starts.": """
         core.core           Core._learn_fork     -
         core.core           Core.settle_ends     -
         core.replica        Replica.receive      -
         core.replica        Replica._contained   -
         core.judge          Judge.judge          -
-        core.replica        Replica.settle_some  -*2
-        core.replica        Replica.resume       -
-        core.replica        Replica._fold        -
+        core.settling       Settling.settle_some -*2
+        core.settling       Settling.resume      -
+        core.settling       Settling.fold        -
         node.indexing       History.envelope     RefusedError
     """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """

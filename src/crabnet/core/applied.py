@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from crabnet.core.held import HeldRow
 from crabnet.domain.model import Progress
-from crabnet.domain.state import Outcome
+from crabnet.domain.state import Outcome, SeedEvent, State
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Admitted, Refusal
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -56,6 +57,25 @@ class Applied(Struct, frozen=True, gc=False):
     """The envelope as it was signed, if it entered its feed."""
     quiet: bool = False
     """It is evidence, or came earlier: no word of its own is due."""
+
+
+def progress_of(state: State, events: Iterable[SeedEvent]) -> dict[str, Progress | None]:
+    """Where the seeds of some events stand, for ``changes_since`` afterwards."""
+    before: dict[str, Progress | None] = {}
+    for event in events:
+        record = state.records.get(event.seed_id)
+        before[event.seed_id] = None if record is None else record.progress
+    return before
+
+
+def changes_since(state: State, before: Mapping[str, Progress | None]) -> tuple[Change, ...]:
+    """Which of these seeds have moved."""
+    changes = []
+    for seed_id, progress in before.items():
+        after = state.records.get(seed_id)
+        if after is not None and after.progress is not progress and after.progress != progress:
+            changes.append(Change(seed_id, progress, after.progress))
+    return tuple(changes)
 
 
 def refused_by(refused: Refusal) -> Applied:

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from crabnet import limits
-from crabnet.core.applied import Applied, Change, Fork, combined_hash, refused_by
+from crabnet.core.applied import Applied, Fork, changes_since, combined_hash, progress_of, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
 from crabnet.core.judge import Judge
@@ -35,17 +35,17 @@ from crabnet.core.records import (
     envelope_of,
     event_of_row,
     event_row,
-    event_rows,
     fact_of_row,
     fact_row,
     held_row,
     record_fact,
 )
+from crabnet.core.settling import Fold, Settling
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import Body, Fact, FactKind, Progress, Seed
+from crabnet.domain.model import Body, Fact, FactKind, Seed
 from crabnet.domain.standing import may_rest_on
-from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, SeedEvent, State, apply
+from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, State, apply
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.protocol.admission import (
     Admission,
@@ -88,19 +88,6 @@ class _Arrival(NamedTuple):
     source: str
 
 
-class _Fold(NamedTuple):
-    """What is to change about a seed that was folded anew, None if nothing; its row if it came out of the archive."""
-
-    seed_id: str
-    event: SeedEvent | None
-    thawed: tuple[Raw, ...] = ()
-
-    @property
-    def counts(self) -> bool:
-        """True if the fact counts with which the seed was folded."""
-        return self.event is not None and self.event.fact is not None
-
-
 _UNJUDGED: Final = refusal(Reason.INTERNAL, "an unexpected error of this node; see quarantine/ in its data dir")
 
 
@@ -130,11 +117,7 @@ class Replica:
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
         self._rebuilder = Rebuilder(self.feeds, MemoryHeld())
         self._judge = Judge(self.state, self.feeds, self.attic, self._rebuilder)
-        self._settling: dict[str, int] = {}
-        """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
-        self._unfolded: dict[str, None] = {}
-        """Seeds that a replay has left between an envelope that pins and what follows from it, or in the midst of
-        that."""
+        self._settling = Settling(self.state, self.feeds, self.attic, self._rebuilder, self.mending)
         self.held = self._rebuilder.held
 
     @property
@@ -303,7 +286,7 @@ class Replica:
         head_id = self.feeds.last_before(author, seq)
         self.mending.boundary.cross(evidence[0].admitted.envelope.raw)
         self.feeds.end_at(author, seq, head_id)
-        self._settling[author] = seq
+        self._settling.begin(author, seq)
         applied = []
         for at, each in enumerate(evidence):
             last = at == len(evidence) - 1
@@ -366,20 +349,20 @@ class Replica:
             decision, thawed = self._judge.judge(fact, parent, arrival.now_s, pins=pins)
         if decision is None:
             raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
-        fold: _Fold | None = None
+        fold: Fold | None = None
         if pins and fact is not None and not decision.idle:
             decision, fold = self._fold_in(fact)
         pins = fold is not None
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
         if fold is not None:
-            applied += self._refolded(fold, arrival.now_s)
+            applied += self._settling.refolded(fold, arrival.now_s)
         freed = self._freed_by(meta, behind=behind)
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
 
-    def _fold_in(self, fact: Fact) -> tuple[Decision, _Fold]:
+    def _fold_in(self, fact: Fact) -> tuple[Decision, Fold]:
         """What becomes of a fact that needs a fold, and of its seed."""
-        fold = self._fold(fact.seed_id, fact)
+        fold = self._settling.fold(fact.seed_id, fact)
         if fold.counts:
             return Decision(Outcome.ACCEPTED, None), fold
         return Decision(Outcome.IGNORED, Reason.WRONG_STATE), fold
@@ -389,62 +372,17 @@ class Replica:
 
         Raises CrabnetError when what is held cannot be read, and whatever a fold raises; nothing is lost by that.
         """
-        boundary = self.mending.boundary
-        applied: list[Applied] = []
-        for author in list(self._settling):
-            feed = self.feeds.get(author)
-            crossings = boundary.crossings
-            try:
-                seeds, last = self._behind(author, max(self._settling[author], feed.end), feed.settled, seeds_max)
-                for seed_id, seq in seeds.items():
-                    self._settling[author] = seq
-                    crossings = boundary.crossings
-                    applied += self._resettle(author, seed_id, now_s)
-            except Exception:  # mostly, what is held cannot be read now: others go on
-                if boundary.crossings != crossings:
-                    raise
-                self._settling[author] = self._settling.pop(author)
-                if not applied:
-                    raise
-                return applied
-            if last:
-                self._settling[author] = last
-                return applied
-            del self._settling[author]
-            boundary.cross()
-            self.feeds.settle(author, feed.end)
-            record = encode_record(SettledRecord(now_s, author, feed.end))
-            applied.append(Applied(Outcome.ACCEPTED, record=record, quiet=True))
-            seeds_max -= len(seeds)
-            if seeds_max <= 0:
-                break
-        return applied
-
-    def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
-        """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
-        place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
-        all.
-        """
-        rows = self.held.seeds_from(author, first, most)
-        while len(rows) == most and rows[0][0] == rows[-1][0]:
-            most *= 2
-            rows = self.held.seeds_from(author, first, most)
-        seeds: dict[str, int] = {}
-        for seq, seed_id in rows:
-            if not below or seq < below:
-                seeds.setdefault(seed_id, seq)
-        more = len(rows) == most and (not below or rows[-1][0] < below)
-        return seeds, rows[-1][0] if more else 0
+        return self._settling.settle_some(seeds_max, now_s)
 
     @property
     def settling(self) -> bool:
         """True if ``settle_some`` would have something to do."""
-        return bool(self._settling)
+        return self._settling.pending
 
     def settle_all(self, now_s: int) -> list[Applied]:
         """Draw all consequences at once."""
         applied: list[Applied] = []
-        while self._settling:
+        while self.settling:
             applied += self.settle_some(limits.SETTLED_AT_ONCE_MAX, now_s)
         return applied
 
@@ -453,61 +391,7 @@ class Replica:
 
         Raises CrabnetError when what is held cannot be read. A seed whose fold fails otherwise stays as it is.
         """
-        self._settling = {feed.author: feed.end for feed in self.feeds.unsettled()}
-        unfolded, self._unfolded = self._unfolded, {}
-        applied: list[Applied] = []
-        for seed_id in unfolded:
-            try:
-                fold = self._fold(seed_id, torn=True)
-            except CrabnetError:
-                raise
-            except Exception as error:  # noqa: BLE001 - one seed is no reason not to start
-                self.mending.fault(JUDGING, error, b"")
-            else:
-                applied += self._refolded(fold, now_s)
-        return applied
-
-    def _resettle(self, author: str, seed_id: str, now_s: int) -> list[Applied]:
-        record = self.state.records.get(seed_id, EMPTY)
-        event = self._rebuilder.loses_bids(seed_id, record, author)
-        fold = self._fold(seed_id) if event is None else _Fold(seed_id, event)
-        return self._refolded(fold, now_s)
-
-    def _fold(self, seed_id: str, fact: Fact | None = None, *, torn: bool = False) -> _Fold:
-        """Fold a seed anew, with ``fact`` if that is not counted yet; ``torn`` as in ``Rebuilder.event``.
-
-        Changes nothing but that an archived seed comes back into memory, and not even that when it raises.
-        """
-        thawed = () if seed_id in self.state.records else self.attic.bring_back((seed_id,))
-        try:
-            event = self._rebuilder.event(seed_id, self.state.records.get(seed_id, EMPTY), fact, torn=torn)
-        except BaseException:
-            self.attic.put_back(seed_id, thawed)
-            raise
-        if event is None:
-            self.attic.put_back(seed_id, thawed)
-            thawed = ()
-        return _Fold(seed_id, event, thawed)
-
-    def _refolded(self, fold: _Fold, now_s: int) -> list[Applied]:
-        seed_id, event, thawed = fold
-        if event is None:
-            return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
-        self.mending.boundary.cross()
-        before = self._progress_of((event,))
-        apply(self.state, event)
-        rows = event_rows(event)
-        applied = []
-        for at, row in enumerate(rows):
-            last = at == len(rows) - 1
-            record = RefoldRecord(now_s, (event.seed_id,) if last else (), (row,), thawed if at == 0 else ())
-            changes = self._changes(before) if last else ()
-            applied.append(
-                Applied(
-                    Outcome.ACCEPTED, record=encode_record(record), seed_id=event.seed_id, changes=changes, quiet=True
-                )
-            )
-        return applied
+        return self._settling.resume(now_s)
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
         """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
@@ -543,7 +427,7 @@ class Replica:
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
         self.mending.boundary.cross()
-        before = self._progress_of(decision.events)
+        before = progress_of(self.state, decision.events)
         for event in decision.events:
             apply(self.state, event)
         self.arrivals += 1
@@ -554,16 +438,8 @@ class Replica:
             decision.detail,
             record=encode_record(FactRecord(fact_row(fact), now_s, decision.outcome, decision.reason, rows)),
             seed_id=fact.seed_id,
-            changes=self._changes(before),
+            changes=changes_since(self.state, before),
         )
-
-    def _changes(self, before: Mapping[str, Progress | None]) -> tuple[Change, ...]:
-        changes = []
-        for seed_id, progress in before.items():
-            after = self.state.records.get(seed_id)
-            if after is not None and after.progress is not progress and after.progress != progress:
-                changes.append(Change(seed_id, progress, after.progress))
-        return tuple(changes)
 
     def check_open(self, node_id: str) -> None:
         """Raises RefusedError if this node's own feed has ended."""
@@ -616,13 +492,6 @@ class Replica:
         decision = self._judge.propose(fact, shunned, now_s)
         return self._commit(envelope, fact, decision, now_s, Via.LOCAL), body, envelope.raw
 
-    def _progress_of(self, events: tuple[SeedEvent, ...]) -> dict[str, Progress | None]:
-        before: dict[str, Progress | None] = {}
-        for event in events:
-            record = self.state.records.get(event.seed_id)
-            before[event.seed_id] = None if record is None else record.progress
-        return before
-
     def _commit(
         self,
         envelope: Envelope,
@@ -637,7 +506,7 @@ class Replica:
     ) -> Applied:
         self.mending.boundary.cross(envelope.raw)
         meta = envelope.meta
-        before = self._progress_of(decision.events)
+        before = progress_of(self.state, decision.events)
         for event in decision.events:
             apply(self.state, event)
         unsigned = fact is not None and not fact.signed
@@ -671,7 +540,7 @@ class Replica:
             record=encode_record(record),
             row=row,
             seed_id="" if fact is None else fact.seed_id,
-            changes=self._changes(before),
+            changes=changes_since(self.state, before),
             in_feed=meta.v is not None and not behind,
             raw=envelope.raw,
         )
@@ -709,9 +578,9 @@ class Replica:
                 self.attic.readmit(bytes(raw))
             for row in record.events:
                 apply(self.state, event_of_row(row, None))
-                self._unfolded[row.seed_id] = None
+                self._settling.unfolded[row.seed_id] = None
             for seed_id in record.done:
-                self._unfolded.pop(seed_id, None)
+                self._settling.unfolded.pop(seed_id, None)
             return None
         envelope = envelope_of(record)
         meta = envelope.meta
@@ -731,7 +600,7 @@ class Replica:
         for row in record.events:
             apply(self.state, event_of_row(row, fact))
         if record.pins and fact is not None:
-            self._unfolded[fact.seed_id] = None
+            self._settling.unfolded[fact.seed_id] = None
         self.seen.add(seen_key(meta), record.at_s)
         if meta.v is None:
             self.arrivals += 1
