@@ -33,9 +33,10 @@ class Requests:
         """True if it is known by now that nobody can be asked for this entry."""
         if not self.exhausted:
             return False
+        if self.exhausted.issuperset(missing.holders):
+            return True
         best = missing.best(seq)
-        waits = bool(best) and all(source in self.exhausted and self._delivers(source) for source in best)
-        return waits or self.exhausted.issuperset(missing.holders)
+        return bool(best) and all(source in self.exhausted and self._delivers(source) for source in best)
 
     def pick(self, missing: Missing, seq: int) -> str | None:
         """The source to ask for this entry and those after it, None if there is none now.
