@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from crabnet.core.replica import Replica
+from crabnet.errors import Reason
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Envelope
 from tests.support.envelopes import NOW_S, Author
@@ -67,6 +68,18 @@ def test_a_step_before_the_end_that_comes_after_a_claim_behind_it(ends: str) -> 
     one, other = same([*job.begin, *front, *behind], [*job.begin, *behind, *front])
     assert job.status(one) == job.status(other) == ("Running" if ends == "Forfeited" else "Expired")
     assert one.state_hash() == other.state_hash()
+
+
+def test_what_lies_behind_an_end_comes_only_to_who_names_it_about_its_own_seed() -> None:
+    job = Job()
+    wrong = Author("liar").bid(job.seed, seed_id="00000000-0000-4000-8000-000000000000")
+    ended = [job.creator.twin().rewind(job.seed).publish(title=title) for title in ("one", "two")]
+    replica = told([*ended, wrong])
+    (applied,) = replica.receive(job.seed.raw, LATER_S, wanted=lambda meta: replica.parking.names(meta.id))
+    assert applied.reason is Reason.FEED_ENDED
+    assert all(record.seed is None for record in replica.state.records.values())
+    assert replica.state_hash() == told(ended).state_hash()
+    assert job.status(told([*ended, wrong, job.bid])) == "Open"
 
 
 def test_a_result_before_the_end_that_comes_after_a_settled_one_behind_it() -> None:

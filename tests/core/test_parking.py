@@ -132,7 +132,7 @@ def test_what_comes_next_is_taken_unless_it_lacks_what_it_rests_on() -> None:
     assert ids(parking.take_next("a", 3)) == ["a/3"]
     assert parking.take_next("a", 4) == []
     assert (parking.lacks_parent("a", 4), parking.names(LOST.envelope_id)) == (True, True)
-    assert ids(parking.take_lacking(LOST.envelope_id)) == ["a/4"]
+    assert ids(parking.take_lacking(LOST)) == ["a/4"]
     assert (len(parking), parking.names(LOST.envelope_id), parking.lacks_parent("a", 4)) == (0, False, False)
 
 
@@ -141,9 +141,20 @@ def test_all_who_rest_on_one_envelope_are_freed_by_it() -> None:
     for author, source in (("a", "one"), ("b", "two"), ("c", "one")):
         parking.put(parked(author, 1), 0, source, lacks=LOST)
     assert parking.lacking() == [(LOST, ["one", "two"])]
-    assert parking.take_lacking("0" * 64) == []
-    assert ids(parking.take_lacking(LOST.envelope_id)) == ["a/1", "b/1", "c/1"]
+    assert parking.take_lacking(Named(LOST.seed_id, "0" * 64)) == []
+    assert ids(parking.take_lacking(LOST)) == ["a/1", "b/1", "c/1"]
     assert parking.lacking() == []
+
+
+def test_who_names_an_envelope_about_another_seed_hides_nobody_who_names_it_rightly() -> None:
+    parking = Parking(TTL_S)
+    wrong = Named("other", LOST.envelope_id)
+    parking.put(parked("liar", 1), 0, "liars", lacks=wrong)
+    assert not parking.lacks_named(LOST)
+    parking.put(parked("a", 1), 0, "one", lacks=LOST)
+    assert parking.lacking() == [(wrong, ["liars"]), (LOST, ["one"])]
+    assert ids(parking.take_lacking(LOST)) == ["a/1"]
+    assert (parking.lacks_named(LOST), parking.lacks_named(wrong), len(parking)) == (False, True, 1)
 
 
 def rest_on(parking: Parking, author: str, seq: int, other: str, *, known: bool) -> None:
@@ -224,7 +235,7 @@ def test_what_is_given_up_names_nothing_any_more(how: str) -> None:
         fill(parking, "a", PER_FEED)
         assert ids(parking.take_evicted()) == ["a/500"]
     assert not parking.names(LOST.envelope_id)
-    assert parking.take_lacking(LOST.envelope_id) == []
+    assert parking.take_lacking(LOST) == []
 
 
 STEPS = st.lists(
@@ -262,7 +273,7 @@ class Books:
             case "take":
                 taken = self.parking.take_next(author, seq)
             case "free":
-                taken = self.parking.take_lacking(LOST.envelope_id)
+                taken = self.parking.take_lacking(LOST)
                 assert not self.parking.names(LOST.envelope_id)
             case "end":
                 taken = self.parking.take_behind(author, seq)

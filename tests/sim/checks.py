@@ -234,7 +234,8 @@ class Safety:
         """Nothing settled re-opens; a creator who forks can dispute it once it was acknowledged, no more."""
         status = record.progress.status
         before = self._final.get((node.name, seed_id))
-        if before is not None and status is not before and not self._tainted(record):
+        known = record.definition is not None  # else its creator's fork took all of it back
+        if known and before is not None and status is not before and not self._tainted(record):
             raise ViolationError(f"{node.name}: seed {seed_id} was {before.value}, is {status.value}")
         acknowledged = self._acknowledged.get((node.name, seed_id))
         if acknowledged is not None and status not in {acknowledged, SeedStatus.DISPUTED}:

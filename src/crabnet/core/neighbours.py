@@ -163,7 +163,7 @@ class Neighbours(NeighbourParts):
         return not end or mark.seq < end
 
     def _lacks_named(self, named: Named) -> bool:
-        return self._replica.parking.names(named.envelope_id)
+        return self._replica.parking.lacks_named(named)
 
     def lacks(self, named: Named, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
         """An envelope that came from ``source`` rests on one that is not held: mostly that is on its way.

@@ -9,7 +9,7 @@ and sync brings it again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, KeysView
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from typing import Final, NamedTuple
 
 from crabnet import limits
@@ -103,7 +103,10 @@ class Parking:
         self._ttl_s = ttl_s
         self._by_author: dict[str, dict[int, list[Parked]]] = {}
         self._waiting: OrderedDict[str, Parked] = OrderedDict()
-        self._lacking: dict[str, dict[str, Parked]] = {}
+        self._lacking: dict[str, dict[str, dict[str, Parked]]] = {}
+        """What waits, by the envelope that it rests on and the seed that it says that to be about. Who names one about
+        another seed than it is about waits in vain, alone.
+        """
         self._shelves = {True: _Shelf(), False: _Shelf()}
         self._evicted: list[Parked] = []
 
@@ -125,8 +128,12 @@ class Parking:
         return envelope_id in self._waiting
 
     def names(self, envelope_id: str) -> bool:
-        """True if something that waits rests on this envelope."""
+        """True if something that waits rests on this envelope, whatever that is about."""
         return envelope_id in self._lacking
+
+    def lacks_named(self, named: Named) -> bool:
+        """True if something that waits rests on this envelope about this seed."""
+        return named.seed_id in self._lacking.get(named.envelope_id, {})
 
     def lacks(self, envelope_id: str) -> Named | None:
         """What an envelope that waits here rests on, if that is what it lacks."""
@@ -159,7 +166,7 @@ class Parking:
             later = [parkeds for at, parkeds in self._by_author.get(author, {}).items() if at > seq]
             ids = [envelope_id, *(_id_of(parked) for parkeds in later for parked in parkeds)]
             left -= len(ids)
-            for child in (child for each in ids for child in self._lacking.get(each, {}).values()):
+            for child in (child for each in ids for child in self._children(each)):
                 meta = child.admitted.envelope.meta
                 if knows(meta.from_):
                     return meta.from_
@@ -168,14 +175,17 @@ class Parking:
                     waiting.append((meta.from_, meta.seq, meta.id))
         return None
 
+    def _children(self, envelope_id: str) -> Iterator[Parked]:
+        for parkeds in self._lacking.get(envelope_id, {}).values():
+            yield from parkeds.values()
+
     def lacking(self) -> list[tuple[Named, list[str]]]:
         """What others rest on and is not held, and where those came from."""
-        found = []
-        for parkeds in self._lacking.values():
-            first = next(iter(parkeds.values()))
-            if first.lacks is not None:
-                found.append((first.lacks, list(dict.fromkeys(parked.source for parked in parkeds.values()))))
-        return found
+        return [
+            (Named(seed_id, envelope_id), list(dict.fromkeys(parked.source for parked in parkeds.values())))
+            for envelope_id, by_seed in self._lacking.items()
+            for seed_id, parkeds in by_seed.items()
+        ]
 
     def put(
         self, admitted: Admitted, now_s: int, source: str, *, known: bool = True, lacks: Named | None = None
@@ -195,7 +205,7 @@ class Parking:
         self._by_author.setdefault(meta.from_, {}).setdefault(meta.seq, []).append(parked)
         self._waiting[meta.id] = parked
         if lacks is not None:
-            self._lacking.setdefault(lacks.envelope_id, {})[meta.id] = parked
+            self._lacking.setdefault(lacks.envelope_id, {}).setdefault(lacks.seed_id, {})[meta.id] = parked
         shelf.add(meta.from_, 1, size)
         return True
 
@@ -225,9 +235,9 @@ class Parking:
         """Take out what wants to stand at ``seq`` and lacks nothing else."""
         return self._take(parked for parked in self._by_author.get(author, {}).get(seq, ()) if parked.lacks is None)
 
-    def take_lacking(self, envelope_id: str) -> list[Parked]:
-        """Take out what waited for this envelope."""
-        return self._take(self._lacking.get(envelope_id, {}).values())
+    def take_lacking(self, named: Named) -> list[Parked]:
+        """Take out what waited for this envelope about this seed."""
+        return self._take(self._lacking.get(named.envelope_id, {}).get(named.seed_id, {}).values())
 
     def take_behind(self, author: str, seq: int) -> list[Parked]:
         """Take out all of an author's from ``seq`` on."""
@@ -250,9 +260,12 @@ class Parking:
         if not places:
             del self._by_author[meta.from_]
         if parked.lacks is not None:
-            same = self._lacking[parked.lacks.envelope_id]
+            by_seed = self._lacking[parked.lacks.envelope_id]
+            same = by_seed[parked.lacks.seed_id]
             del same[meta.id]
             if not same:
+                del by_seed[parked.lacks.seed_id]
+            if not by_seed:
                 del self._lacking[parked.lacks.envelope_id]
         del self._waiting[meta.id]
         self._shelves[parked.known].add(meta.from_, -1, -len(envelope.raw))

@@ -204,8 +204,7 @@ class Replica:
         meta = admitted.envelope.meta
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
         if place is Place.BEHIND and arrival.via is not Via.IMPORT and not self._is_named(meta.id):
-            detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
-            return [Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)]
+            return [self._behind_end(meta)]
         waits = place is not Place.DUPLICATE and self._waits(meta.id)
         new = place is not Place.DUPLICATE and not waits
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
@@ -224,6 +223,10 @@ class Replica:
         if place is Place.GAP or place is Place.BROKEN_CHAIN:
             return [self._park(arrival, Reason.GAP if place is Place.GAP else Reason.BROKEN_CHAIN)]
         return self._accept(arrival, waiting, behind=place is Place.BEHIND)
+
+    def _behind_end(self, meta: EnvelopeMeta) -> Applied:
+        detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
+        return Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)
 
     def _park(self, arrival: _Arrival, reason: Reason, lacks: Named | None = None) -> Applied:
         meta = arrival.admitted.envelope.meta
@@ -259,11 +262,18 @@ class Replica:
             return self.parking.rival(meta.from_, meta.seq, meta.id)
         return None
 
-    def _freed_by(self, meta: EnvelopeMeta, *, behind: bool) -> list[Parked]:
+    def _is_lacking(self, named: Named) -> bool:
+        """True if something that waits rests on this envelope about this seed."""
+        with self.mending.soft:
+            return self.parking.lacks_named(named)
+        return False
+
+    def _freed_by(self, meta: EnvelopeMeta, fact: Fact | None, *, behind: bool) -> list[Parked]:
         """What waits no more, now that an envelope is held."""
         freed: list[Parked] = []
         with self.mending.soft:
-            freed += self.parking.take_lacking(meta.id)
+            if fact is not None:
+                freed += self.parking.take_lacking(Named(fact.seed_id, meta.id))
             if not behind:
                 freed += self.parking.take_next(meta.from_, meta.seq + 1)
         return freed
@@ -331,8 +341,9 @@ class Replica:
         envelope = admitted.envelope
         parent: Fact | None = None
         fact, decision = _stated(admitted)
-        if behind and (fact is None or self.held.envelope(fact.seed_id, envelope.meta.id) is not None):
-            return [refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", envelope.meta))]
+        refused = self._refused_behind(envelope.meta, fact, arrival.via) if behind else None
+        if refused is not None:
+            return [refused]
         if fact is not None and fact.rests_on:
             parent = self._judge.find(fact.seed_id, fact.rests_on)
             if parent is None:
@@ -356,9 +367,17 @@ class Replica:
         applied = [self._commit(envelope, fact, decision, arrival.now_s, arrival.via, thawed, behind=behind, pins=pins)]
         if fold is not None:
             applied += self._settling.refolded(fold, arrival.now_s)
-        freed = self._freed_by(meta, behind=behind)
+        freed = self._freed_by(meta, fact, behind=behind)
         waiting.extend(_parked_arrival(parked.admitted, arrival, parked.source) for parked in freed)
         return applied
+
+    def _refused_behind(self, meta: EnvelopeMeta, fact: Fact | None, via: Via) -> Applied | None:
+        """What is held behind the end of a feed is what others rest on, once."""
+        if fact is None or self.held.envelope(fact.seed_id, meta.id) is not None:
+            return refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", meta))
+        if via is Via.IMPORT or self._is_lacking(Named(fact.seed_id, meta.id)):
+            return None
+        return self._behind_end(meta)
 
     def _fold_in(self, fact: Fact) -> tuple[Decision, Fold]:
         """What becomes of a fact that needs a fold, and of its seed."""
