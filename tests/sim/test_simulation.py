@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.sim.__main__ import Task, run
-from tests.support.slices import todays
+from tests.support.slices import FULL, todays
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 400
 CHUNK = 10
 DAYS = 2
+OPERATIONS = 2_000 if FULL else 1_200
 
 
 def broken(task: Task) -> str:
@@ -34,7 +35,7 @@ def test_nodes_converge_whatever_happens(seed: int) -> None:
 @pytest.mark.deep
 @pytest.mark.parametrize("first", todays(range(0, SEEDS, CHUNK), DAYS))
 def test_nodes_converge_whatever_happens_deep(first: int) -> None:
-    problems = [problem for seed in range(first, first + CHUNK) if (problem := broken(Task(seed, None, 2_000)))]
+    problems = [problem for seed in range(first, first + CHUNK) if (problem := broken(Task(seed, None, OPERATIONS)))]
     assert problems == []
 
 

@@ -21,7 +21,7 @@ NOT_UNDER_WAY = {
     Part.PEERS: {"heard_ms", "introduced", "invite", "last_heard_ms", "spend_answer"},
     Part.ADDRESS_BOOK: {"failures", "load", "peers"},
     Part.WANTS: {"forked", "has_told_much", "holders"},
-    Part.PARKING: {"lacking", "last_named", "take_behind"},
+    Part.PARKING: {"lacks_named", "lacking", "last_named", "take_behind"},
     Part.DIGESTS: {"bucket", "heads"},
     Part.COMPARISONS: {"told_bucket"},
     Part.PROOFS: {"drop", "note", "sources"},
