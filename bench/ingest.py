@@ -147,6 +147,7 @@ class Rig:
         )
         self._index = FeedIndex.open(files, directory / "node" / "index.sqlite", journal_last_lsn=0)
         self._history = History(self.ledger, self._index, NAMESPACE)
+        self.core.replica.held = self._history
         self._arrived = trio.Event()
         self._durable = self._expected = 0
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
+    Acknowledgement,
     Bid,
     Body,
     Claim,
@@ -99,7 +100,7 @@ class Population:
         self.publishers = [Author(f"publisher {number}", number) for number in range(PUBLISHERS)]
         self.workers = [Author(f"worker {number}", 100 + number) for number in range(WORKERS)]
         self._random = random.Random(seed)
-        self._open: list[tuple[Author, Seed]] = []
+        self._open: list[tuple[Author, Seed, str]] = []
         self._under_way: deque[Iterator[Message]] = deque()
 
     @property
@@ -134,7 +135,8 @@ class Population:
         return messages
 
     def _fact(self, author: Author, kind: FactKind, body: Body) -> Fact:
-        return Fact(kind=kind, author=author.id, seq=author.skip(), ts=self.now_s, body=body)
+        seq = author.skip()
+        return Fact(kind=kind, author=author.id, seq=seq, ts=self.now_s, body=body, envelope=author.head_id)
 
     def _facts(self, stage: int) -> list[Fact]:
         """Stage 0 and 1: open, 2: claimed, 3: running, above: accepted."""
@@ -142,42 +144,53 @@ class Population:
         seed = self._seed(publisher)
         facts = [self._fact(publisher, FactKind.SEED, seed)]
         if stage < 2:
-            self._open.append((publisher, seed))
+            self._open.append((publisher, seed, facts[0].envelope))
             return facts
         bidders = self._random.sample(self.workers, BIDS_PER_SEED)
-        bids = [self._bid(bidder, seed) for bidder in bidders]
+        bids = [self._bid(bidder, seed, facts[0].envelope) for bidder in bidders]
         facts += [self._fact(bidder, FactKind.BID, bid) for bidder, bid in zip(bidders, bids, strict=True)]
-        claim = self._claim(publisher, bids[0])
+        claim = self._claim(publisher, bids[0], facts[1].envelope)
         facts.append(self._fact(publisher, FactKind.CLAIM, claim))
         if stage == 2:
             return facts
-        run = self._run(bidders[0], claim)
+        run = self._run(bidders[0], claim, facts[-1].envelope)
         facts.append(self._fact(bidders[0], FactKind.STARTED, run))
         if stage == 3:
             return facts
-        result = self._result(bidders[0], claim)
+        result = self._result(bidders[0], claim, facts[-1].envelope)
         facts.append(self._fact(bidders[0], FactKind.RESULT, result))
-        facts.append(self._fact(publisher, FactKind.SETTLE, self._settlement(publisher, claim, result)))
+        settlement = self._settlement(publisher, claim, result, facts[-1].envelope)
+        facts.append(self._fact(publisher, FactKind.SETTLE, settlement))
+        acknowledgement = self._acknowledgement(bidders[0], seed, facts[-1].envelope)
+        facts.append(self._fact(bidders[0], FactKind.ACKNOWLEDGED, acknowledgement))
         return facts
 
     def _lifecycle(self) -> Iterator[Message]:
         if self._open and self._random.random() < 0.5:
-            publisher, seed = self._open.pop()
+            publisher, seed, offered = self._open.pop()
         else:
             publisher = self._random.choice(self.publishers)
             seed = self._seed(publisher)
-            yield self._say(publisher, seed)
+            said = self._say(publisher, seed)
+            yield said
+            offered = said.envelope.meta.id
         bidders = self._random.sample(self.workers, BIDS_PER_SEED)
         bids = []
+        named = []
         for bidder in bidders:
-            bid = self._bid(bidder, seed)
+            bid = self._bid(bidder, seed, offered)
             bids.append(bid)
-            yield self._say(bidder, bid)
-        claim = self._claim(publisher, bids[0])
-        yield self._say(publisher, claim)
-        yield self._say(bidders[0], self._run(bidders[0], claim))
-        result = self._result(bidders[0], claim)
-        yield self._say(bidders[0], result)
+            said = self._say(bidder, bid)
+            named.append(said.envelope.meta.id)
+            yield said
+        claim = self._claim(publisher, bids[0], named[0])
+        said = self._say(publisher, claim)
+        yield said
+        said = self._say(bidders[0], self._run(bidders[0], claim, said.envelope.meta.id))
+        yield said
+        result = self._result(bidders[0], claim, said.envelope.meta.id)
+        said = self._say(bidders[0], result)
+        yield said
         progress = Progress(
             status=SeedStatus.DONE,
             claim_id=claim.id,
@@ -185,7 +198,10 @@ class Population:
             claimed_at=claim.created_at,
             result_id=result.id,
         )
-        yield self._say(publisher, self._settlement(publisher, claim, result), seed, progress)
+        settlement = self._settlement(publisher, claim, result, said.envelope.meta.id)
+        said = self._say(publisher, settlement, seed, progress)
+        yield said
+        yield self._say(bidders[0], self._acknowledgement(bidders[0], seed, said.envelope.meta.id))
 
     def _say(
         self, author: Author, body: Body, definition: Seed | None = None, progress: Progress | None = None
@@ -209,21 +225,37 @@ class Population:
             claim_deadline_ts=self.now_s + 7_200,
         )
 
-    def _bid(self, worker: Author, seed: Seed) -> Bid:
-        price = self._random.randint(5, 20)
-        return Bid(id=worker.next_id(), seed_id=seed.id, bidder=worker.id, price=price, created_at=self.now_s)
+    def _bid(self, worker: Author, seed: Seed, rests_on: str) -> Bid:
+        return Bid(
+            id=worker.next_id(),
+            seed_id=seed.id,
+            bidder=worker.id,
+            price=self._random.randint(5, 20),
+            created_at=self.now_s,
+            rests_on=rests_on,
+        )
 
-    def _claim(self, publisher: Author, bid: Bid) -> Claim:
+    def _claim(self, publisher: Author, bid: Bid, rests_on: str) -> Claim:
         return Claim(
-            id=publisher.next_id(), seed_id=bid.seed_id, bid_id=bid.id, worker=bid.bidder, created_at=self.now_s
+            id=publisher.next_id(),
+            seed_id=bid.seed_id,
+            bid_id=bid.id,
+            worker=bid.bidder,
+            created_at=self.now_s,
+            rests_on=rests_on,
         )
 
-    def _run(self, worker: Author, claim: Claim) -> Run:
+    def _run(self, worker: Author, claim: Claim, rests_on: str) -> Run:
         return Run(
-            id=worker.next_id(), seed_id=claim.seed_id, claim_id=claim.id, worker=worker.id, created_at=self.now_s
+            id=worker.next_id(),
+            seed_id=claim.seed_id,
+            claim_id=claim.id,
+            worker=worker.id,
+            created_at=self.now_s,
+            rests_on=rests_on,
         )
 
-    def _result(self, worker: Author, claim: Claim) -> TaskResult:
+    def _result(self, worker: Author, claim: Claim, rests_on: str) -> TaskResult:
         return TaskResult(
             id=worker.next_id(),
             seed_id=claim.seed_id,
@@ -236,9 +268,10 @@ class Population:
             claim_id=claim.id,
             created_at=self.now_s,
             termination=Termination(cause=TerminationCause.EXITED, wall_ms=12, cpu_ms=3),
+            rests_on=rests_on,
         )
 
-    def _settlement(self, publisher: Author, claim: Claim, result: TaskResult) -> Settlement:
+    def _settlement(self, publisher: Author, claim: Claim, result: TaskResult, rests_on: str) -> Settlement:
         return Settlement(
             id=publisher.next_id(),
             seed_id=claim.seed_id,
@@ -246,4 +279,10 @@ class Population:
             claim_id=claim.id,
             result_id=result.id,
             created_at=self.now_s,
+            rests_on=rests_on,
+        )
+
+    def _acknowledgement(self, worker: Author, seed: Seed, rests_on: str) -> Acknowledgement:
+        return Acknowledgement(
+            id=worker.next_id(), seed_id=seed.id, worker=worker.id, created_at=self.now_s, rests_on=rests_on
         )

@@ -76,8 +76,8 @@ class SoftParts:
 
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int, *, crowded: bool) -> bool:
         """May this source speak now?"""
-        proven = self.proven(source)
         with self._soft:
+            proven = self.neighbours.proven(source)
             refused = self._gate.check(source, now_ms, proven=proven, size_bytes=size_bytes, crowded=crowded)
             self._tell_blocks(effects)
             return refused is None

@@ -5,6 +5,8 @@ Caps are functions of what its author's feed says before it (ADR 26 section 3), 
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Raw
 
 from crabnet import limits
@@ -12,7 +14,7 @@ from crabnet.core.attic import Attic
 from crabnet.core.rebuilding import Rebuilder
 from crabnet.domain.decision import decide, refused_alone
 from crabnet.domain.lifecycle import EMPTY, Record
-from crabnet.domain.model import FINAL, Fact, FactKind
+from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
 from crabnet.domain.standing import STEPS
 from crabnet.domain.state import Decision, Observe, Outcome, Propose, State
 from crabnet.errors import Reason
@@ -108,24 +110,46 @@ class Judge:
         """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
         if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
+        record = self._state.records.get(fact.seed_id, EMPTY)
+        if _is_first(fact, parent, record):
+            return False
         kinds, most = _cap_of(fact.kind)
-        if fact.seq - self._first_said(fact, parent) <= most:
+        if fact.seq - _first_said(fact, parent, record) <= most:
             return False  # there is no room for so much between, and the index need not be asked
         rows = self._rebuilder.held.about(fact.seed_id, bids=False)
         same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
         return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
 
-    def _first_said(self, fact: Fact, parent: Fact) -> int:
-        """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
-        step in the chain; 0 if that is not in memory.
-        """
-        record = self._state.records.get(fact.seed_id, EMPTY)
-        step: Fact | None = parent
-        while step is not None:
-            if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
-                return step.seq
-            step = record.find(step.rests_on) if step.rests_on else None
-        return 0
+
+_AT_WORK: Final = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
+"""Where the result is awaited."""
+
+
+def _is_first(fact: Fact, parent: Fact, record: Record) -> bool:
+    """True for a result or an acknowledgement by the worker that is awaited: one that had come before would count, and
+    none does. Mostly so, and then the index need not be asked.
+    """
+    progress = record.progress
+    if fact.author != progress.claimed_by:
+        return False
+    if fact.kind is FactKind.RESULT:
+        awaited = record.run or record.claim
+        return progress.status in _AT_WORK and awaited is not None and awaited.ref == parent.ref
+    if fact.kind is not FactKind.ACKNOWLEDGED or record.find(parent.ref) is None:
+        return False
+    return all(each.kind is not FactKind.ACKNOWLEDGED for each in record.others)
+
+
+def _first_said(fact: Fact, parent: Fact, record: Record) -> int:
+    """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
+    step in the chain; 0 if that is not in memory.
+    """
+    step: Fact | None = parent
+    while step is not None:
+        if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
+            return step.seq
+        step = record.find(step.rests_on) if step.rests_on else None
+    return 0
 
 
 def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:

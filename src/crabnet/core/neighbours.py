@@ -56,12 +56,11 @@ class Neighbours(NeighbourParts):
         """Something verified came from ``source``: ask it to prove its address, if it has not yet."""
         if not self._config.talk:
             return
-        known = self.peers.present(source)
-        returns = self.peers.heard(source, now_ms)
-        if returns and self.proven(source):
+        before = self.peers.heard(source, now_ms)
+        if before.returns and self.proven(source):
             self._tell_holdings([source], now_ms, effects)
         if source in self.trusted:
-            if not known:
+            if not before.present:
                 self._look_around(now_ms, effects, again=True)
             return
         challenge = self.peers.due_challenge(source, self._token, now_ms)

@@ -36,6 +36,13 @@ class LostPeer(NamedTuple):
     node_id: str
 
 
+class Heard(NamedTuple):
+    """What was so of an address until now: it was ``present``, or ``returns`` after a long silence, or is new."""
+
+    present: bool
+    returns: bool
+
+
 class Peers:
     """Addresses heard of lately. Those that nobody vouches for displace one another only, however many they are."""
 
@@ -53,19 +60,24 @@ class Peers:
         gone = self._lasting.put(address, peer)
         return [LostPeer(other, each.node_id) for other, each in gone if each.confirmed]
 
-    def heard(self, address: str, now_ms: int) -> bool:
-        """A verified envelope came from this address. True if it was silent for long before, or is new."""
-        peer = self._get(address)
+    def heard(self, address: str, now_ms: int) -> Heard:
+        """A verified envelope came from this address."""
+        table = self._lasting
+        peer = table.get(address)
+        if peer is None:
+            table = self._strangers
+            peer = table.get(address)
+        present = peer is not None and not peer.invited
         returns = peer is None or now_ms - peer.heard_ms >= limits.PEER_RETURN_MS
         if peer is None:
             peer = _Peer(now_ms)
-            self._strangers.put(address, peer)
+            table.put(address, peer)
+        else:
+            table.touch(address)
         peer.heard_ms = now_ms
         peer.invited = False
         peer.credit = True
-        for table in (self._lasting, self._strangers):
-            table.touch(address)
-        return returns
+        return Heard(present, returns)
 
     def invite(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
         """The challenge for a remembered address that has not been heard of, or "" if one is on its way."""

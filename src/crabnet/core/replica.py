@@ -205,7 +205,8 @@ class Replica:
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
         if place is Place.BEHIND and arrival.via is not Via.IMPORT and not self._is_named(meta.id):
             return [self._behind_end(meta)]
-        waits = place is not Place.DUPLICATE and self._waits(meta.id)
+        others_wait = len(self.parking) > 0
+        waits = others_wait and place is not Place.DUPLICATE and self._waits(meta.id)
         new = place is not Place.DUPLICATE and not waits
         if pays is not None and new and not pays(meta, len(admitted.envelope.raw)):
             detail = "the author is over its budget"
@@ -217,7 +218,7 @@ class Replica:
             return [msgspec.structs.replace(refused, lacks=self._lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
-        rival = None if place is Place.BEHIND else self._rival(meta)
+        rival = self._rival(meta) if others_wait and place is not Place.BEHIND else None
         if rival is not None:
             return self._forked([arrival, _parked_arrival(rival.admitted, arrival, rival.source)], waiting)
         if place is Place.GAP or place is Place.BROKEN_CHAIN:
@@ -271,6 +272,8 @@ class Replica:
     def _freed_by(self, meta: EnvelopeMeta, fact: Fact | None, *, behind: bool) -> list[Parked]:
         """What waits no more, now that an envelope is held."""
         freed: list[Parked] = []
+        if not len(self.parking):
+            return freed
         with self.mending.soft:
             if fact is not None:
                 freed += self.parking.take_lacking(Named(fact.seed_id, meta.id))

@@ -98,15 +98,21 @@ class Record(Struct, frozen=True, gc=False):
 
     def _stated(self, kind: FactKind, object_id: str | None) -> Fact | None:
         """By kind as well: at one place of a feed that was forked an author may have started a run and finished it."""
-        if object_id is None:
-            return None
-        return next((fact for fact in self.others if fact.kind is kind and fact.key == object_id), None)
+        if object_id is not None:
+            for fact in self.others:
+                if fact.kind is kind and fact.body.id == object_id:
+                    return fact
+        return None
 
     def find(self, envelope_id: str) -> Fact | None:
         """The fact of an envelope, if it counts."""
         if self.seed is not None and self.seed.envelope == envelope_id:
             return self.seed
-        return next((fact for fact in (*self.others, *self.bids) if fact.envelope == envelope_id), None)
+        for facts in (self.others, self.bids):
+            for fact in facts:
+                if fact.envelope == envelope_id:
+                    return fact
+        return None
 
 
 EMPTY: Final = Record()
