@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from crabnet import limits
 from crabnet.core.authors import AuthorBudgets
@@ -26,6 +27,16 @@ from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.sync import ForkMark
+
+
+class Terms(NamedTuple):
+    """``proven``: the source is configured or has proved itself. ``muted`` tells whose envelopes are not even verified
+    at the moment, ``pays`` charges authors; None if none has a budget.
+    """
+
+    proven: bool
+    muted: Muted
+    pays: Pays | None
 
 
 class SoftParts:
@@ -119,11 +130,17 @@ class SoftParts:
             return self._budgets.knows(author)
         return True
 
-    def limited(self) -> bool:
-        """True if authors have budgets."""
+    def terms(self, source: str, now_ms: int) -> Terms:
+        """On which terms an envelope of a source is taken."""
+        muted: Muted = nobody_muted
+        proven = False
         with self._soft:
-            return self._budgets.enabled
-        return False
+            proven = self.neighbours.proven(source)
+            if not self._budgets.enabled:
+                return Terms(proven, nobody_muted, None)
+            if self._budgets.pausing(now_ms):
+                muted = partial(self._paused, now_ms)
+        return Terms(proven, muted, partial(self._pays, now_ms, proven))
 
     def muted(self, now_ms: int) -> Muted:
         """Whose envelopes are not even verified at the moment."""
@@ -140,10 +157,6 @@ class SoftParts:
     def _voucher(self, meta: EnvelopeMeta) -> str | None:
         """A known author that waits for an envelope: it may pay for it, so that no flood holds up what it says."""
         return self._replica.parking.voucher(meta.from_, meta.seq, meta.id, self._budgets.knows)
-
-    def payer(self, now_ms: int, *, proven: bool) -> Pays:
-        """Charges authors for what comes from a source."""
-        return partial(self._pays, now_ms, proven)
 
     def _pays(self, now_ms: int, proven: bool, meta: EnvelopeMeta, size: int) -> bool:
         """What cannot be charged is taken: budgets only delay."""

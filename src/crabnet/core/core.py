@@ -269,16 +269,15 @@ class Core:
         now_s = now_ms // 1000
         imported = received.via is Via.IMPORT
         parts = self._parts
-        proven = parts.proven(source)
-        limited = not imported and parts.limited()
+        proven, muted, pays = parts.terms(source, now_ms)
         applied = self.replica.receive(
             received.data,
             now_s,
             via=received.via,
             source=source,
             wanted=_anything if imported else parts.wanted,
-            muted=parts.muted(now_ms) if limited else nobody_muted,
-            pays=parts.payer(now_ms, proven=proven) if limited else None,
+            muted=nobody_muted if imported else muted,
+            pays=None if imported else pays,
         )
         self._hand_over(applied, effects)
         first = applied[0]

@@ -34,6 +34,8 @@ class Judge:
         """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
         not count yet, or what is held behind an end may be what comes after it.
         """
+        if not self._feeds.any_ended:
+            return False
         front = self._rebuilder.is_front(parent)
         if front and fact.kind is FactKind.BID:
             return False

@@ -73,6 +73,11 @@ class Feeds:
     def __len__(self) -> int:
         return len(self._feeds)
 
+    @property
+    def any_ended(self) -> bool:
+        """False while no feed has ended: then all that is held lies before the end of its feed."""
+        return bool(self._forked)
+
     def get(self, author: str) -> Feed:
         """The feed of an author; an empty one, not kept, for an unknown author."""
         return self._feeds.get(author) or Feed(author)
@@ -106,6 +111,8 @@ class Feeds:
 
     def is_front(self, author: str, seq: int) -> bool:
         """True if a place lies before the end of its feed."""
+        if not self._forked:
+            return True
         end = self.get(author).end
         return not end or seq < end
 
