@@ -16,6 +16,7 @@ from crabnet.core.effects import Reply, Serve
 from crabnet.core.judge import Judge
 from crabnet.core.records import ForkRecord
 from crabnet.core.replica import Replica, _Arrival
+from crabnet.core.settling import Settling
 from crabnet.domain import decision, fold, standing
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
@@ -214,7 +215,7 @@ def end_is_forgotten_at_a_restart(patch: pytest.MonkeyPatch) -> None:
 
 def consequences_are_not_drawn(patch: pytest.MonkeyPatch) -> None:
     """What an author said behind its end goes on counting."""
-    patch.setattr(Replica, "_resettle", lambda *_: [])
+    patch.setattr(Settling, "_resettle", lambda *_: [])
 
 
 def heads_without_ends(patch: pytest.MonkeyPatch) -> None:
