@@ -263,6 +263,7 @@ def parent_is_not_demanded(patch: pytest.MonkeyPatch) -> None:
 def behind_is_taken_unasked(patch: pytest.MonkeyPatch) -> None:
     """What lies behind an end is taken from anybody, whether or not anything rests on it."""
     patch.setattr(Replica, "_is_named", lambda *_: True)
+    patch.setattr(Replica, "_is_lacking", lambda *_: True)
 
 
 def nothing_is_asked_for_by_name(patch: pytest.MonkeyPatch) -> None:
@@ -334,7 +335,7 @@ PLANTS = [
     Planted(heads_without_ends, FORKS),
     Planted(pins_are_ignored, FORKS),
     Planted(anybody_pins, ("creator", "creator")),
-    Planted(two_chains_are_followed, ("creator", "creator")),
+    Planted(two_chains_are_followed, ("creator", "creator", "creator")),
     Planted(parent_is_not_demanded, ("namer",)),
     Planted(behind_is_taken_unasked, ("equivocator",)),
     Planted(nothing_is_asked_for_by_name, ("creator",)),
