@@ -132,15 +132,11 @@ class SoftParts:
 
     def terms(self, source: str, now_ms: int) -> Terms:
         """On which terms an envelope of a source is taken."""
-        muted: Muted = nobody_muted
-        proven = False
+        proven = self.proven(source)
         with self._soft:
-            proven = self.neighbours.proven(source)
-            if not self._budgets.enabled:
-                return Terms(proven, nobody_muted, None)
-            if self._budgets.pausing(now_ms):
-                muted = partial(self._paused, now_ms)
-        return Terms(proven, muted, partial(self._pays, now_ms, proven))
+            if self._budgets.enabled:
+                return Terms(proven, self.muted(now_ms), partial(self._pays, now_ms, proven))
+        return Terms(proven, nobody_muted, None)
 
     def muted(self, now_ms: int) -> Muted:
         """Whose envelopes are not even verified at the moment."""

@@ -126,8 +126,10 @@ class Trifles:
 
     def crowded(self) -> bool:
         """False for the first ones, which are handled and told like any other message."""
-        self._alone = max(-1, self._alone - 1)
-        return self._alone < 0
+        if not self._alone:
+            return True
+        self._alone -= 1
+        return False
 
     def add(self, source: str, size_bytes: int) -> list[Notice]:
         """One more; what is to be told now: how many there were, and the source of the last."""

@@ -19,7 +19,7 @@ def shortened(refs: Iterable[str], among: Iterable[str]) -> tuple[str, ...]:
     for ref in refs:
         at = bisect_left(names, ref)
         near = [*names[max(0, at - 1) : at], *names[at + 1 : at + 2]]
-        chars = max(_CHARS_MIN, *(1 + _shared(ref, other) for other in near)) if near else _CHARS_MIN
+        chars = max([_CHARS_MIN, *(1 + _shared(ref, other) for other in near)])
         short.append(ref[:chars])
     return tuple(short)
 

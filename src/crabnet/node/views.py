@@ -90,7 +90,8 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
 def _run_view(record: Record) -> JsonObject:
     """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
     progress = record.progress
-    started_at = None if record.run is None else record.run.body.created_at
+    run = record.run
+    started_at = None if run is None else run.body.created_at
     running = progress.status is SeedStatus.RUNNING
     heard_at = progress.renewed_at if progress.renewed_at is not None else started_at
     lease_ms = lease_of(record)
