@@ -82,7 +82,14 @@ async def _claims_that_come_and_go(victim: Victim, attempt: int, results: int) -
         creator.rewind(claim)
     last = creator.say(Kind.UNKNOWN, {})
     await victim.tell(last, other(creator, last))
-    for number in range(40):
+    await _starts_that_come_and_go(victim, seed, creator, attempt, accomplices=40)
+
+
+async def _starts_that_come_and_go(
+    victim: Victim, seed: Envelope, creator: Author, attempt: int, accomplices: int
+) -> None:
+    """From where it is the creator claims the bid of each accomplice, who starts and then takes that back."""
+    for number in range(accomplices):
         accomplice, branch = Author(f"accomplice {number}"), creator.twin()
         branch.nonce += 1_000 * number
         bid = accomplice.bid(seed)
@@ -119,14 +126,7 @@ async def a_dispute_about_forfeited_attempts(victim: Victim, attempts: int = 8, 
             await victim.tell(creator.settle(claim, "Forfeited", now_s + 1, attempt=attempt))
     last = creator.rewind(claim).say(Kind.UNKNOWN, {})
     await victim.tell(last, other(creator, last))
-    for number in range(accomplices):
-        accomplice, branch = Author(f"accomplice {number}"), creator.twin().rewind(last)
-        branch.nonce += 1_000 * number
-        bid = accomplice.bid(seed)
-        claim = branch.claim(bid, attempt=attempts)
-        start = accomplice.start(claim)
-        await victim.tell(bid, start, claim)
-        await victim.tell(other(accomplice, start))
+    await _starts_that_come_and_go(victim, seed, creator.twin().rewind(last), attempts, accomplices)
 
 
 async def honest_seeds(victim: Victim) -> None:
