@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crabnet import limits
 from crabnet.domain.state import Caps as CoreCaps
 from crabnet.protocol.envelope import Envelope
 from tests.support.branches import deep_history, history
@@ -36,6 +37,9 @@ class Replica(Protocol):
     def lacks(self) -> list[tuple[str, str]]:
         """(Seed id, envelope id) of what is named and not held, which it would ask its neighbours for."""
 
+    def learn_fork(self, raws: Iterable[bytes], now_s: int) -> None:
+        """Take the proof that two of these envelopes are."""
+
     def state(self) -> NaiveState:
         """Heads and seeds as ``naive.expected`` gives them; disputed seeds as ``naive.DISPUTED``."""
 
@@ -61,9 +65,21 @@ def serve(replica: Replica, raws: dict[str, bytes], order: list[str]) -> None:
             replica.receive(raws[envelope_id], LATER_S)
         _answer(replica, raws)
         heads = replica.state().heads
-        if heads == before:
+        if heads == before and not _prove(replica, raws):
             return
         before = heads
+
+
+def _prove(replica: Replica, raws: dict[str, bytes]) -> bool:
+    """Prove forks so far ahead that not all between can wait here: neighbours who know the end tell of it."""
+    if len(raws) <= limits.PARKED_ENVELOPES_PER_FEED_MAX:
+        return False
+    before = replica.state()
+    world = World(raws.values())
+    for author, end in world.ends.items():
+        if end > before.heads.get(author, (0, "", False))[0] + limits.PARKED_ENVELOPES_PER_FEED_MAX:
+            replica.learn_fork([raws[entry.id] for entry in world.places[author][end]], LATER_S)
+    return replica.state() != before
 
 
 def _answer(replica: Replica, raws: dict[str, bytes]) -> None:
@@ -122,6 +138,14 @@ def test_what_is_known_at_any_time_gives_the_same(make: Make, number: int, order
 @given(number=st.integers(0, 2**32), order=st.integers(0, 2**32))
 def test_each_branch_may_be_known_before_the_others(make: Make, number: int, order: int) -> None:
     check(make, history(number, 40), Random(order), stages=5, by_time=True)
+
+
+def test_a_fork_beyond_what_may_wait_is_proved() -> None:
+    """One replica finds it by itself, and the other has no place where both branches could wait."""
+    rng = Random("order 4362")
+    rng.choice((1, 1, 2, 4))
+    envelopes = history(4362, rng.choice((10, 20, 40, 80)))
+    check(FACTORIES["plain"], envelopes, rng, by_time=rng.random() < 0.5)
 
 
 @pytest.mark.deep

@@ -16,6 +16,7 @@ from crabnet.domain.lifecycle import Record, claimed_bids
 from crabnet.domain.model import FINAL, FactKind, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.fork_proof import choose_pair
 from tests.support.naive import DISPUTED, NaiveSeed, NaiveState
 
 _AGE_S = 10**9
@@ -101,6 +102,12 @@ class CoreReplica:
     def lacks(self) -> list[tuple[str, str]]:
         """(Seed id, envelope id) of what is named and not held."""
         return [(named.seed_id, named.envelope_id) for named, _ in self.replica.parking.lacking()]
+
+    def learn_fork(self, raws: Iterable[bytes], now_s: int) -> None:
+        """Take the proof that two of these envelopes are."""
+        evidence = choose_pair(list(raws), self.replica.admission)
+        if evidence is not None:
+            self._note(self.replica.learn_fork(evidence, now_s, "neighbour"))
 
     def state(self) -> NaiveState:
         """Heads and seeds, when all consequences of ends are drawn."""
