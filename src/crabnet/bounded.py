@@ -7,7 +7,7 @@ only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import chain
 from typing import Final, Generic, TypeVar
 
@@ -31,11 +31,15 @@ class BoundedTable(Generic[K, V]):
     Iteration is in the order in which entries would go. The table must not change meanwhile.
     """
 
-    __slots__ = ("_free", "_held", "_overweight", "_weights", "capacity")
+    __slots__ = ("_free", "_held", "_overweight", "_weights", "capacity", "get")
+
+    get: Callable[[K], V | None]
+    """The value of a key, None if it is not there. Looking is no use: the order stays."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._free: OrderedDict[K, V] = OrderedDict()
+        self.get = self._free.get  # until something is held: most tables hold nothing, and are asked all the time
         self._held: OrderedDict[K, V] = OrderedDict()
         self._weights: dict[K, int] = {}
         """Of entries that do not weigh 1."""
@@ -55,11 +59,6 @@ class BoundedTable(Generic[K, V]):
     def weight(self) -> int:
         """Of all entries together."""
         return len(self._free) + len(self._held) + self._overweight
-
-    def get(self, key: K) -> V | None:
-        """The value of a key, None if it is not there. Looking is no use: the order stays."""
-        value = self._free.get(key)
-        return self._held.get(key) if value is None and self._held else value
 
     def items(self) -> Iterator[tuple[K, V]]:
         """(key, value)."""
@@ -120,14 +119,19 @@ class BoundedTable(Generic[K, V]):
 
     def touch(self, key: K) -> None:
         """An entry was used: it is the last to go of those that are held, or of those that are not."""
-        for table in (self._free, self._held):
-            if key in table:
-                table.move_to_end(key)
+        if key in self._free:
+            self._free.move_to_end(key)
+        elif key in self._held:
+            self._held.move_to_end(key)
 
     def hold(self, key: K) -> None:
         """An entry is in use from now on: it goes after all that are not."""
         if key in self._free:
             self._held[key] = self._free.pop(key)
+            self.get = self._get_either
+
+    def _get_either(self, key: K) -> V | None:
+        return self._held[key] if key in self._held else self._free.get(key)
 
     def release(self, key: K) -> None:
         """An entry was in use until now."""

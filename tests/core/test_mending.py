@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from crabnet import limits
-from crabnet.core import replica, settling
+from crabnet.core import applied
 from crabnet.core.commands import Publish, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
@@ -65,7 +65,7 @@ def cannot_apply(patch: pytest.MonkeyPatch, error: Exception) -> None:
         if is_poison(event.fact):
             raise error
 
-    patch.setattr(replica, "apply", half)
+    patch.setattr(applied, "apply", half)
 
 
 def seed(author: Author, title: str = "t") -> Envelope:
@@ -293,7 +293,7 @@ def test_an_error_while_drawing_the_consequences_of_an_end_makes_memory_worthles
         if next(calls) == seeds:
             raise KeyError("planted")
 
-    monkeypatch.setattr(settling, "apply", half)
+    monkeypatch.setattr(applied, "apply", half)
     assert fails(core, lambda: core.rest(NOW_MS, Effects())).stage == "applying"
 
 

@@ -48,7 +48,8 @@ TABLE: Final[dict[str, str]] = {
         protocol.legacy     check_unsigned       PayloadRefusedError*2
         protocol.legacy     _linked              PayloadRefusedError*3
         protocol.legacy     _settlement          PayloadRefusedError*2
-        protocol.payloads   fact_of              PayloadRefusedError*7
+        protocol.payloads   fact_of              PayloadRefusedError*5
+        protocol.payloads   _check_rests_on      PayloadRefusedError*2
         protocol.payloads   settlement_fact      PayloadRefusedError
         protocol.sync       talk_of              PayloadRefusedError*5
     """,

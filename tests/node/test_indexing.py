@@ -58,7 +58,7 @@ class Both:
 
     def about(self, seed_id: str, *, bids: bool) -> list[HeldRow]:
         """See ``Held``."""
-        return same(*(sorted(each.about(seed_id, bids=bids)) for each in (self.history, self.memory)))
+        return same(*(sorted(each.about(seed_id, bids=bids), key=repr) for each in (self.history, self.memory)))
 
     def seeds_from(self, author: str, seq: int, limit: int) -> list[tuple[int, str]]:
         """See ``Held``."""

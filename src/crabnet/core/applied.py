@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from crabnet.core.held import HeldRow
 from crabnet.domain.model import Progress
-from crabnet.domain.state import Outcome, SeedEvent, State
+from crabnet.domain.state import Outcome, SeedEvent, State, apply
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Admitted, Refusal
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -59,17 +59,13 @@ class Applied(Struct, frozen=True, gc=False):
     """It is evidence, or came earlier: no word of its own is due."""
 
 
-def progress_of(state: State, events: Iterable[SeedEvent]) -> dict[str, Progress | None]:
-    """Where the seeds of some events stand, for ``changes_since`` afterwards."""
+def apply_all(state: State, events: Iterable[SeedEvent]) -> tuple[Change, ...]:
+    """Make events so; which seeds have moved by that."""
     before: dict[str, Progress | None] = {}
     for event in events:
         record = state.records.get(event.seed_id)
-        before[event.seed_id] = None if record is None else record.progress
-    return before
-
-
-def changes_since(state: State, before: Mapping[str, Progress | None]) -> tuple[Change, ...]:
-    """Which of these seeds have moved."""
+        before.setdefault(event.seed_id, None if record is None else record.progress)
+        apply(state, event)
     changes = []
     for seed_id, progress in before.items():
         after = state.records.get(seed_id)

@@ -46,12 +46,15 @@ class _Purse:
         return self.envelopes.room(now_ms) >= cost and self.bytes.room(now_ms) >= size
 
     def pay(self, cost: int, size: int, now_ms: int) -> bool:
-        envelopes, in_bytes = self.envelopes, self.bytes
-        if envelopes.room(now_ms) < cost or in_bytes.room(now_ms) < size:
+        if not self.affords(cost, size, now_ms):
             return False
-        envelopes.tokens -= cost
-        in_bytes.tokens -= size
+        self.spend(cost, size)
         return True
+
+    def spend(self, cost: int, size: int) -> None:
+        """To be called when it ``affords`` that at this moment."""
+        self.envelopes.tokens -= cost
+        self.bytes.tokens -= size
 
 
 class _Account:
@@ -129,11 +132,12 @@ class AuthorBudgets:
             return True
         held = self._held(author)
         account = self._account(author, held, now_ms)
+        newcomer = self._known.get(author) is None
         if requested and self._trusts_history(author, held, now_ms):
             paid = account.history.room(now_ms) >= 1 and self._history.take(now_ms)
             if paid:
                 account.history.tokens -= 1
-        elif author in self._known:
+        elif not newcomer:
             paid = account.purse.pay(1, size, now_ms)
             if not paid:
                 self._watched.put(author, now_ms + limits.AUTHOR_WATCH_MS)
@@ -141,14 +145,15 @@ class AuthorBudgets:
             paid = self._pay_as_newcomer(author, account, 1 if held else limits.AUTHOR_FIRST_COST, size, now_ms)
         if not paid:
             self._paused.put(author, now_ms + limits.AUTHOR_PAUSE_MS)
-        elif author not in self._known:
+        elif newcomer:
             self._newcomers.put(author, account)
         return paid
 
     def _pay_as_newcomer(self, author: str, account: _Account, cost: int, size: int, now_ms: int) -> bool:
         if account.purse.affords(cost, size, now_ms):
             if self._shared.pay(cost, size, now_ms):
-                return account.purse.pay(cost, size, now_ms)
+                account.purse.spend(cost, size)
+                return True
             self._thronged_until_ms = now_ms + limits.AUTHOR_THRONG_MS
         self._watched.put(author, now_ms + limits.AUTHOR_WATCH_MS)
         return False

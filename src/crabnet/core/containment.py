@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.authors import AuthorBudgets
@@ -29,7 +30,7 @@ from crabnet.protocol.identity import Signer
 from crabnet.protocol.sync import ForkMark
 
 
-class Terms(NamedTuple):
+class Terms(Struct, frozen=True):
     """``proven``: the source is configured or has proved itself. ``muted`` tells whose envelopes are not even verified
     at the moment, ``pays`` charges authors; None if none has a budget.
     """
@@ -132,18 +133,21 @@ class SoftParts:
 
     def terms(self, source: str, now_ms: int) -> Terms:
         """On which terms an envelope of a source is taken."""
-        proven = self.proven(source)
         with self._soft:
+            proven = self.neighbours.proven(source)
             if self._budgets.enabled:
-                return Terms(proven, self.muted(now_ms), partial(self._pays, now_ms, proven))
-        return Terms(proven, nobody_muted, None)
+                return Terms(proven, self._muted(now_ms), partial(self._pays, now_ms, proven))
+            return Terms(proven, nobody_muted, None)
+        return Terms(False, nobody_muted, None)
 
     def muted(self, now_ms: int) -> Muted:
         """Whose envelopes are not even verified at the moment."""
         with self._soft:
-            if self._budgets.pausing(now_ms):
-                return partial(self._paused, now_ms)
+            return self._muted(now_ms)
         return nobody_muted
+
+    def _muted(self, now_ms: int) -> Muted:
+        return partial(self._paused, now_ms) if self._budgets.pausing(now_ms) else nobody_muted
 
     def _paused(self, now_ms: int, meta: EnvelopeMeta) -> bool:
         with self._soft:

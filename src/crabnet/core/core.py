@@ -87,6 +87,7 @@ class Core:
         )
         self.mending = self.replica.mending
         self._soft = self.mending.soft
+        self._containment = Containment(self.mending)
         self._parts = SoftParts(config, signer, self.replica, entropy, self._shuns)
         self.neighbours = self._parts.neighbours
         self._report_drops_at_ms = 0
@@ -110,7 +111,7 @@ class Core:
         else:
             self.mending.handling()
             operation = None if isinstance(given, Answered | Tick) else type(given).__name__
-        with Containment(self.mending, operation):
+        with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
     def _handle(self, given: Input, now_ms: int, effects: Effects) -> None:
@@ -269,15 +270,16 @@ class Core:
         now_s = now_ms // 1000
         imported = received.via is Via.IMPORT
         parts = self._parts
-        proven, muted, pays = parts.terms(source, now_ms)
+        terms = parts.terms(source, now_ms)
+        proven = terms.proven
         applied = self.replica.receive(
             received.data,
             now_s,
             via=received.via,
             source=source,
             wanted=_anything if imported else parts.wanted,
-            muted=nobody_muted if imported else muted,
-            pays=None if imported else pays,
+            muted=nobody_muted if imported else terms.muted,
+            pays=None if imported else terms.pays,
         )
         self._hand_over(applied, effects)
         first = applied[0]
@@ -290,25 +292,28 @@ class Core:
         asked_for = meta is not None and parts.asked_for(meta)
         for item in applied:
             self._report(item, source, now_ms, effects)
-            if not asked_for and not imported:
-                with self._soft:
-                    if not self.neighbours.asked_for(item):
-                        self.neighbours.pass_on(item, source, now_ms, effects)
         with self._soft:
+            for item in () if asked_for or imported else applied:
+                if not self.neighbours.asked_for(item):
+                    self.neighbours.pass_on(item, source, now_ms, effects)
             for parked in self.replica.parking.take_evicted():
                 effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
-        if meta is None or meta.v is None or imported or first.outcome is Outcome.REJECTED:
+            if meta is not None and meta.v is not None and not imported:
+                self._consider(first, meta, source, now_ms, effects, asked_for=asked_for)
+
+    def _consider(
+        self, first: Applied, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects, *, asked_for: bool
+    ) -> None:
+        """What an envelope says of the neighbour that sent it, and of what may be asked of it."""
+        if first.outcome is Outcome.REJECTED:
             return
         if first.reason is Reason.DUPLICATE and not asked_for:
-            with self._soft:
-                self.neighbours.repeated(meta, source, now_ms)
+            self.neighbours.repeated(meta, source, now_ms)
         over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
         if over_budget or first.reason in _AHEAD:
-            with self._soft:
-                self.neighbours.gap(meta, first.reason, source, now_ms, effects)
+            self.neighbours.gap(meta, first.reason, source, now_ms, effects)
         if first.record is not None or first.parked:
-            with self._soft:
-                self.neighbours.heard(source, now_ms, effects)
+            self.neighbours.heard(source, now_ms, effects)
 
     def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         with self._soft:
@@ -398,11 +403,10 @@ class Core:
                     effects.notices.append(ended_notice(item.fork))
             if item.lacks is not None and meta is not None and item.reason is not Reason.PARKING_FULL:
                 self.neighbours.lacks(item.lacks, meta, source, now_ms)
+            if meta is not None and meta.v is not None:
+                self.neighbours.applied(item, source, now_ms, effects)
         for change in item.changes:
             self._changed(change, meta.id if meta is not None else "", now_ms, effects)
-        if meta is not None and meta.v is not None:
-            with self._soft:
-                self.neighbours.applied(item, source, now_ms, effects)
 
     def settle_ends(self, now_ms: int, effects: Effects) -> None:
         """Draw some of the consequences of feeds that have ended. Raises ReplicaFailedError."""

@@ -59,7 +59,7 @@ class ServeNamed(NamedTuple):
     to: str
 
 
-class FeedPlace(NamedTuple):
+class FeedPlace(Struct, frozen=True, gc=False):
     """A journalled envelope, for the index; ``record_no`` counts within the batch."""
 
     row: HeldRow

@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from crabnet.domain.model import FactKind
 
@@ -22,7 +24,7 @@ class Role(IntEnum):
     MAY = 2
 
 
-class HeldRow(NamedTuple):
+class HeldRow(Struct, frozen=True, gc=False):
     """An envelope that is held. ``parent`` is the id of what it rests on.
 
     ``seed_id`` and ``kind`` are "" and None for one that states no fact, and for mere evidence of a fork.

@@ -85,8 +85,10 @@ class Judge:
         return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail)
 
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
-        open_seeds = len(self._feeds.get(fact.author).open_seeds) if fact.signed else 0
-        observed = Observe(fact, parent, open_seeds, self._bids_so_far(fact, parent))
+        kind = fact.kind
+        open_seeds = len(self._feeds.get(fact.author).open_seeds) if kind is FactKind.SEED and fact.signed else 0
+        own_bids = self._bids_so_far(fact, parent) if kind is FactKind.BID else 0
+        observed = Observe(fact, parent, open_seeds, own_bids)
         decision = refused_alone(self._state.caps, observed) if pins else decide(self._state, observed, now_s)
         if decision is not None and decision.idle:
             return decision
@@ -99,8 +101,6 @@ class Judge:
         """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
         they rest on is the only one and bids are still kept.
         """
-        if fact.kind is not FactKind.BID:
-            return 0
         record = self._state.records.get(fact.seed_id, EMPTY)
         sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
         if sole and record.progress.status not in FINAL:

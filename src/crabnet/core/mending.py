@@ -157,9 +157,14 @@ class Mending:
         """For a step that judges ``message``: what fails before the boundary is crossed ends here."""
         return _Judging(self, message)
 
-    def separately(self, part: str, renew: Callable[[], None] | None = None, message: bytes = b"") -> _Separately:
-        """For a step of something else that is soft, and that ``renew`` makes anew."""
-        return _Separately(self, part, renew, message)
+    def separately(
+        self, part: str, renew: Callable[[], None] | None = None, *, by_message: bool = False
+    ) -> _Separately:
+        """For steps of something else that is soft, and that ``renew`` makes anew. May be kept and entered again.
+
+        ``by_message``: each step is about the message that is handled then.
+        """
+        return _Separately(self, part, renew, by_message)
 
     def fault(self, part: str, error: BaseException, message: bytes) -> None:
         """Note an error for whoever keeps them. Of too many at once only the number is kept."""
@@ -238,18 +243,18 @@ class _Judging(AbstractContextManager[None]):
 
 
 class _Separately(AbstractContextManager[None]):
-    def __init__(self, mending: Mending, part: str, renew: Callable[[], None] | None, message: bytes) -> None:
+    def __init__(self, mending: Mending, part: str, renew: Callable[[], None] | None, by_message: bool) -> None:
         self._mending = mending
         self._part = part
-        self._message = message
         self._renew = renew
+        self._by_message = by_message
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if error is None or not is_containable(error):
             return False
-        self._mending.fault(self._part, error, self._message)
+        self._mending.fault(self._part, error, self._mending.message if self._by_message else b"")
         if self._renew is not None:
             self._renew()
         return True

@@ -36,7 +36,7 @@ class LostPeer(NamedTuple):
     node_id: str
 
 
-class Heard(NamedTuple):
+class Heard(Struct, frozen=True, gc=False):
     """What was so of an address until now: it was ``present``, or ``returns`` after a long silence, or is new."""
 
     present: bool

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import force_setattr
 
 from crabnet.core.held import HeldRow, Role
 from crabnet.domain.model import (
@@ -251,9 +252,12 @@ def stated_by(envelope: Envelope) -> Fact | None:
     if envelope.meta.v is None or envelope.meta.kind not in FEED_KINDS:
         return None
     try:
-        return fact_of(envelope, Kind(envelope.meta.kind))
+        fact = fact_of(envelope, Kind(envelope.meta.kind))
     except PayloadRefusedError:
         return None
+    share_ids(fact.body)
+    force_setattr(fact, "envelope", intern(fact.envelope))
+    return fact
 
 
 def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
@@ -274,7 +278,7 @@ def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> H
 
 def event_row(event: SeedEvent) -> EventRow:
     """A decided change ready to be stored."""
-    added = tuple(fact_row(fact) for fact in event.added)
+    added = tuple([fact_row(fact) for fact in event.added])
     removed, returned = _short(event)
     return EventRow(event.seed_id, event.fact is not None, removed, event.progress, added, returned)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from crabnet import limits
-from crabnet.core.applied import Applied, Fork, changes_since, combined_hash, progress_of, refused_by
+from crabnet.core.applied import Applied, Fork, apply_all, combined_hash, refused_by
 from crabnet.core.attic import Attic
 from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
 from crabnet.core.judge import Judge
@@ -43,7 +43,7 @@ from crabnet.core.records import (
 from crabnet.core.settling import Fold, Settling
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
-from crabnet.domain.model import Body, Fact, FactKind, Seed
+from crabnet.domain.model import Body, Fact, FactKind, Seed, share_with
 from crabnet.domain.standing import may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, State, apply
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
@@ -79,7 +79,7 @@ def _knows_everybody(_: str) -> bool:
     return True
 
 
-class _Arrival(NamedTuple):
+class _Arrival(Struct, frozen=True, gc=False):
     """An envelope on its way into its feed: when (s), how and whence it came."""
 
     admitted: Admitted
@@ -347,13 +347,16 @@ class Replica:
         refused = self._refused_behind(envelope.meta, fact, arrival.via) if behind else None
         if refused is not None:
             return [refused]
-        if fact is not None and fact.rests_on:
-            parent = self._judge.find(fact.seed_id, fact.rests_on)
+        rests_on = "" if fact is None else fact.rests_on
+        if fact is not None and rests_on:
+            parent = self._judge.find(fact.seed_id, rests_on)
             if parent is None:
-                return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, fact.rests_on))]
+                return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, rests_on))]
             if not may_rest_on(fact, parent):
                 detail = f"a {fact.kind} does not rest on a {parent.kind}"
                 fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
+        if fact is not None:
+            share_with(fact, parent)
         meta = envelope.meta
         pins = fact is not None and parent is not None and not behind and self._judge.needs_fold(fact, parent)
         if behind and decision is None:
@@ -449,9 +452,7 @@ class Replica:
         if not decision.events:
             return Applied(decision.outcome, decision.reason, decision.detail, seed_id=fact.seed_id)
         self.mending.boundary.cross()
-        before = progress_of(self.state, decision.events)
-        for event in decision.events:
-            apply(self.state, event)
+        changes = apply_all(self.state, decision.events)
         self.arrivals += 1
         rows = tuple(event_row(event) for event in decision.events)
         return Applied(
@@ -460,7 +461,7 @@ class Replica:
             decision.detail,
             record=encode_record(FactRecord(fact_row(fact), now_s, decision.outcome, decision.reason, rows)),
             seed_id=fact.seed_id,
-            changes=changes_since(self.state, before),
+            changes=changes,
         )
 
     def check_open(self, node_id: str) -> None:
@@ -528,9 +529,7 @@ class Replica:
     ) -> Applied:
         self.mending.boundary.cross(envelope.raw)
         meta = envelope.meta
-        before = progress_of(self.state, decision.events)
-        for event in decision.events:
-            apply(self.state, event)
+        changes = apply_all(self.state, decision.events)
         unsigned = fact is not None and not fact.signed
         if meta.v is None:
             self.arrivals += 1
@@ -562,17 +561,16 @@ class Replica:
             record=encode_record(record),
             row=row,
             seed_id="" if fact is None else fact.seed_id,
-            changes=changes_since(self.state, before),
+            changes=changes,
             in_feed=meta.v is not None and not behind,
             raw=envelope.raw,
         )
 
     def _enter(self, meta: EnvelopeMeta, fact: Fact | None, outcome: Outcome) -> None:
         """An envelope takes its place; what its author says of its own seeds decides how many of them are open."""
-        self.feeds.advance(meta.from_, meta.seq, meta.id)
+        open_seeds = self.feeds.advance(meta.from_, meta.seq, meta.id).open_seeds
         if fact is None:
             return
-        open_seeds = self.feeds.get(meta.from_).open_seeds
         if fact.kind is FactKind.SEED and outcome is Outcome.ACCEPTED:
             open_seeds[fact.seed_id] = None
         elif fact.kind in _CLOSING:

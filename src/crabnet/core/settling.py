@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
-from crabnet.core.applied import Applied, changes_since, progress_of
+from crabnet.core.applied import Applied, apply_all
 from crabnet.core.attic import Attic
 from crabnet.core.mending import JUDGING, Mending
 from crabnet.core.rebuilding import Rebuilder
 from crabnet.core.records import RefoldRecord, SettledRecord, encode_record, event_rows
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Fact
-from crabnet.domain.state import Outcome, SeedEvent, State, apply
+from crabnet.domain.state import Outcome, SeedEvent, State
 from crabnet.errors import CrabnetError
 from crabnet.protocol.feed import Feeds
 
@@ -153,17 +153,19 @@ class Settling:
         if event is None:
             return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
         self._mending.boundary.cross()
-        before = progress_of(self._state, (event,))
-        apply(self._state, event)
+        changes = apply_all(self._state, (event,))
         rows = event_rows(event)
         applied = []
         for at, row in enumerate(rows):
             last = at == len(rows) - 1
             record = RefoldRecord(now_s, (event.seed_id,) if last else (), (row,), thawed if at == 0 else ())
-            changes = changes_since(self._state, before) if last else ()
             applied.append(
                 Applied(
-                    Outcome.ACCEPTED, record=encode_record(record), seed_id=event.seed_id, changes=changes, quiet=True
+                    Outcome.ACCEPTED,
+                    record=encode_record(record),
+                    seed_id=event.seed_id,
+                    changes=changes if last else (),
+                    quiet=True,
                 )
             )
         return applied

@@ -418,7 +418,10 @@ def check_local(record: Record, fact: Fact, now_s: int, shunned: frozenset[str] 
 
 def broken_rule(case: Case) -> Rule | None:
     """The first of ``RULES`` that a fact breaks."""
-    return next((rule for rule in RULES[case.fact.kind] if not rule.holds(case)), None)
+    for rule in RULES[case.fact.kind]:
+        if not rule.holds(case):
+            return rule
+    return None
 
 
 def bid_order(fact: Fact) -> tuple[int, str, str]:

@@ -18,8 +18,11 @@ from crabnet import limits
 
 Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
-EnvelopeId = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
-"""What a step rests on, by the id of its envelope; "" for what is unsigned and has no place in a feed."""
+EnvelopeId = Annotated[str, Meta(max_length=64, extra_json_schema={"pattern": r"^(?:[0-9a-f]{64})?\Z"})]
+"""What a step rests on, by the id of its envelope; "" for what is unsigned and has no place in a feed.
+
+What strangers say is checked with ``is_envelope_id``: a pattern here would cost as much as all other fields together.
+"""
 Natural = Annotated[int, Meta(ge=0)]
 Word = Annotated[str, Meta(max_length=limits.RUN_WORD_CHARS_MAX)]
 
@@ -302,12 +305,45 @@ _SHARED: Final[dict[type, tuple[str, ...]]] = {  # what several others name: a n
 }
 
 
+def is_envelope_id(text: str) -> bool:
+    """True for the 64 lower-case hex digits of an envelope's id."""
+    try:
+        return len(text) == 64 and bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
+
+
 def share_ids(named: Body | Progress) -> None:
     """Let all objects that name the same id hold the same string: a decoder makes a new one each time.
 
-    Halves what a seed takes in memory.
+    Halves what a seed takes in memory. See ``share_with`` for what comes from the network.
     """
     for name in _SHARED[type(named)]:
         value = getattr(named, name)
         if value is not None:
             force_setattr(named, name, intern(value))
+
+
+def share_with(fact: Fact, parent: Fact | None) -> None:
+    """The same for a fact and the one that it rests on, which has most of its strings: to look each of them up in the
+    table of all strings costs several times as much.
+    """
+    body = fact.body
+    if isinstance(body, Seed):
+        force_setattr(body, "created_by", fact.author)
+        return
+    if parent is None:
+        return
+    known = parent.body
+    force_setattr(body, "seed_id", parent.seed_id)
+    force_setattr(body, "rests_on", parent.envelope)
+    if isinstance(body, Bid):
+        force_setattr(body, "bidder", fact.author)
+    elif not isinstance(body, Settlement):
+        worker = parent.author if isinstance(body, Claim) else fact.author
+        if body.worker == worker:
+            force_setattr(body, "worker", worker)
+    if isinstance(body, Run | TaskResult | Settlement):
+        claim_id = known.id if isinstance(known, Claim) else getattr(known, "claim_id", None)
+        if body.claim_id == claim_id:
+            force_setattr(body, "claim_id", claim_id)

@@ -53,29 +53,51 @@ class _Fresh:
     """Envelopes that are not in the index yet: a few hundred milliseconds' worth."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, tuple[HeldRow, bytes]] = {}
-        self.places: dict[tuple[str, int], str] = {}
+        self._rows: dict[str, tuple[HeldRow, bytes]] = {}
+        self._unplaced: list[HeldRow] = []
+        """Rows that are in none of the tables below: mostly nobody asks before the index has them."""
+        self._places: dict[tuple[str, int], str] = {}
         self._about: dict[str, dict[str, HeldRow]] = {}
 
     def add(self, row: HeldRow, raw: bytes) -> None:
-        self.rows[row.envelope_id] = (row, raw)
-        self.places.setdefault((row.author, row.seq), row.envelope_id)
-        if row.seed_id:
-            self._about.setdefault(row.seed_id, {})[row.envelope_id] = row
+        self._rows[row.envelope_id] = (row, raw)
+        self._unplaced.append(row)
 
-    def about(self, seed_id: str) -> Iterable[HeldRow]:
-        return self._about.get(seed_id, {}).values()
+    def get(self, envelope_id: str) -> tuple[HeldRow, bytes] | None:
+        return self._rows.get(envelope_id)
+
+    def id_at(self, author: str, seq: int) -> str | None:
+        self._place_all()
+        return self._places.get((author, seq))
+
+    def about(self, seed_id: str) -> list[HeldRow]:
+        self._place_all()
+        return list(self._about.get(seed_id, {}).values())
 
     def of(self, author: str, seq: int) -> list[HeldRow]:
-        return [row for row, _ in self.rows.values() if row.author == author and row.seq >= seq]
+        return [row for row, _ in self._rows.values() if row.author == author and row.seq >= seq]
 
-    def forget(self, row: HeldRow) -> None:
-        known = self.rows.get(row.envelope_id)
-        if known is None or known[0] is not row:
-            return
-        del self.rows[row.envelope_id]
-        if self.places.get((row.author, row.seq)) == row.envelope_id:
-            del self.places[row.author, row.seq]
+    def forget(self, rows: Iterable[HeldRow]) -> None:
+        for row in rows:
+            if self._is_here(row):
+                self._forget(row)
+        self._unplaced = [row for row in self._unplaced if self._is_here(row)]
+
+    def _is_here(self, row: HeldRow) -> bool:
+        known = self._rows.get(row.envelope_id)
+        return known is not None and known[0] is row
+
+    def _place_all(self) -> None:
+        for row in self._unplaced:
+            self._places.setdefault((row.author, row.seq), row.envelope_id)
+            if row.seed_id:
+                self._about.setdefault(row.seed_id, {})[row.envelope_id] = row
+        self._unplaced = []
+
+    def _forget(self, row: HeldRow) -> None:
+        del self._rows[row.envelope_id]
+        if self._places.get((row.author, row.seq)) == row.envelope_id:
+            del self._places[row.author, row.seq]
         about = self._about.get(row.seed_id, {})
         about.pop(row.envelope_id, None)
         if not about:
@@ -117,9 +139,7 @@ class History:
             return
         self._index.add_many(self._entries(noted), lsn)
         with self._lock:
-            for durable in noted:
-                for place in durable.effects.places:
-                    self._fresh.forget(place.row)
+            self._fresh.forget(place.row for durable in noted for place in durable.effects.places)
 
     def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
         for durable in noted:
@@ -134,7 +154,7 @@ class History:
     def id_at(self, author: str, seq: int) -> str | None:
         """See ``Held``."""
         with self._lock:
-            fresh = self._fresh.places.get((author, seq))
+            fresh = self._fresh.id_at(author, seq)
         if fresh is not None:
             return fresh
         entry = self._index.find_at(self._namespace, author, seq)
@@ -143,7 +163,7 @@ class History:
     def envelope(self, seed_id: str, envelope_id: str) -> tuple[HeldRow, bytes] | None:
         """See ``Held``."""
         with self._lock:
-            fresh = self._fresh.rows.get(envelope_id)
+            fresh = self._fresh.get(envelope_id)
         if fresh is not None and fresh[0].seed_id == seed_id:
             return fresh
         entry = self._index.find_about(self._namespace, seed_id, envelope_id)

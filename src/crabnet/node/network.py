@@ -59,6 +59,8 @@ class Network:
     async def receive(self) -> None:
         """Receive until cancelled. While one slice is handled, the signatures of the next ones are checked."""
         slices, to_handle = trio.open_memory_channel[_Slice](limits.SLICES_AHEAD)
+        handling = self._core.mending.handling
+        fragments = self._core.mending.separately("fragments", self._renew, by_message=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signatures.run)
             nursery.start_soon(self._answer_all)
@@ -72,8 +74,8 @@ class Network:
                     messages = []
                     for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
                         message = None
-                        self._core.mending.handling(data, str(address))
-                        with self._core.mending.separately("fragments", self._renew, data):
+                        handling(data, str(address))
+                        with fragments:
                             message = self._take(data, address, now_ms, effects, crowded=crowded)
                         if message is not None:
                             messages.append(message)

@@ -123,14 +123,15 @@ class Feeds:
         self._dirty.setdefault(author, (feed.head_seq, feed.head_id, feed.end))
         return feed
 
-    def advance(self, author: str, seq: int, envelope_id: str) -> None:
-        """Append an envelope. Total: a seq that does not follow restarts the window there."""
+    def advance(self, author: str, seq: int, envelope_id: str) -> Feed:
+        """Append an envelope; returns its feed. Total: a seq that does not follow restarts the window there."""
         feed = self._known(author)
         if seq != feed.head_seq + 1:
             feed.window.clear()
         feed.window.append(envelope_id)
         feed.head_seq = seq
         feed.head_id = envelope_id
+        return feed
 
     def end(self, author: str, seq: int) -> bool:
         """The feed is forked at ``seq``, so it ends before. False if that is no news.

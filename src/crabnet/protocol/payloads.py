@@ -24,7 +24,7 @@ from crabnet.domain.model import (
     SeedStatus,
     Settlement,
     TaskResult,
-    share_ids,
+    is_envelope_id,
 )
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -113,8 +113,7 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
     try:
         if kind is Kind.TASK_SETTLE:
             settled = _read(envelope, "seed", SettledSeed)
-            if settled.rests_on is None:
-                raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: seed names nothing that it rests on")
+            _check_rests_on(settled.rests_on, kind, "seed")
             return settlement_fact(settled, expected, author=meta.from_, seq=meta.seq, ts=meta.ts, envelope_id=meta.id)
         key, fact_kind, body_type = BODIES[kind]
         body = _read(envelope, key, body_type)
@@ -129,11 +128,16 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
         raise PayloadRefusedError(Reason.MALFORMED, f"{key}.created_at differs from meta.ts")
     if isinstance(body, TaskResult) and (body.claim_id is None or not body.seed_id):
         raise PayloadRefusedError(Reason.MALFORMED, "result names no claim or no seed")
-    if not isinstance(body, Seed) and body.rests_on is None:
+    if not isinstance(body, Seed):
+        _check_rests_on(body.rests_on, kind, key)
+    return Fact(kind=fact_kind, author=intern(meta.from_), seq=meta.seq, ts=meta.ts, body=body, envelope=meta.id)
+
+
+def _check_rests_on(envelope_id: str | None, kind: Kind, key: str) -> None:
+    if envelope_id is None:
         raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key} names nothing that it rests on")
-    share_ids(body)
-    author = intern(meta.from_)
-    return Fact(kind=fact_kind, author=author, seq=meta.seq, ts=meta.ts, body=body, envelope=intern(meta.id))
+    if envelope_id and not is_envelope_id(envelope_id):
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key}.rests_on is not the id of an envelope")
 
 
 def settlement_fact(
@@ -161,10 +165,7 @@ def settlement_fact(
         created_at=ts,
         rests_on=settled.rests_on,
     )
-    share_ids(body)
-    return Fact(
-        kind=kind, author=intern(author), seq=seq, ts=ts, body=body, signed=signed, envelope=intern(envelope_id)
-    )
+    return Fact(kind=kind, author=intern(author), seq=seq, ts=ts, body=body, signed=signed, envelope=envelope_id)
 
 
 def wire_seed(seed: Seed, progress: Progress) -> JsonObject:

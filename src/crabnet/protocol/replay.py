@@ -22,7 +22,7 @@ class SeenWindow:
         return len(self._seen)
 
     def __contains__(self, message_id: str) -> bool:
-        return message_id in self._seen
+        return self._seen.get(message_id) is not None
 
     def add(self, message_id: str, now_s: int) -> None:
         """Remember an id; beyond the capacity the oldest is forgotten."""
