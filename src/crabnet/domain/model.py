@@ -79,6 +79,16 @@ class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     claim_deadline_ts: Natural | None = None
 
     @property
+    def seed_id(self) -> str:
+        """The seed that it is about, as all bodies have it."""
+        return self.id
+
+    @property
+    def rests_on(self) -> str | None:
+        """A definition rests on nothing."""
+        return None
+
+    @property
     def claim_deadline_s(self) -> int:
         """Last second at which a claim may be made."""
         if self.claim_deadline_ts is not None:
@@ -264,12 +274,12 @@ class Fact(Struct, frozen=True, gc=False, kw_only=True):
     @property
     def seed_id(self) -> str:
         """The seed that the fact is about."""
-        return self.body.id if isinstance(self.body, Seed) else self.body.seed_id
+        return self.body.seed_id
 
     @property
     def rests_on(self) -> str:
         """The id of the envelope that it rests on; "" if that is unsigned, or there is none."""
-        return "" if isinstance(self.body, Seed) else self.body.rests_on or ""
+        return self.body.rests_on or ""
 
 
 class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
