@@ -434,7 +434,7 @@ TICK_MS: Final = 100
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
-SERVE_ENTRIES_AT_ONCE: Final = 128
+SERVE_ENTRIES_AT_ONCE: Final = 1_024
 """Entries sent to one neighbour before the others have their turn."""
 FRAMES_READ_BYTES_MAX: Final = 32 * 1024 * 1024
 """Journal frames kept in memory while neighbours read history."""

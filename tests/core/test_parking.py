@@ -185,7 +185,7 @@ def test_looking_for_a_voucher_has_an_end() -> None:
     parking = Parking(TTL_S)
     most = limits.PARKED_VOUCHERS_LOOKED_AT_MAX + 1
     for number in range(most):
-        rest_on(parking, f"link{number}", 1, f"link{number + 1}/1", known=False)
+        rest_on(parking, f"link{number}", 1, f"link{number + 1}/1", known=number == 0)
     assert parking.voucher("link3", 1, "link3/1", {"link0"}.__contains__) == "link0"
     assert parking.voucher(f"link{most}", 1, f"link{most}/1", {"link0"}.__contains__) is None
     rest_on(parking, "one", 1, "other/2", known=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from crabnet import limits
 from crabnet.core.parking import Parking
 from crabnet.core.syncing import SyncPlanner
+from crabnet.protocol.admission import Admitted
 from crabnet.protocol.feed import Feeds
-from crabnet.protocol.sync import Head, Named
+from crabnet.protocol.sync import Head, Named, Served
 from tests.support.envelopes import Author, admitted
 
 SOURCE = "192.0.2.1:9012"
@@ -160,3 +163,55 @@ def test_a_feed_that_waits_for_another_asks_for_no_more_while_room_is_short() ->
         while parking.put(admitted(other.publish().raw), 0, SOURCE) and not parking.crowded:
             pass
     assert asked(sync, 0) == {}
+
+
+def waiting(author: Author, count: int) -> list[Admitted]:
+    """The first entries of a feed, the first of which rests on what is not held."""
+    said = [author.bid(Author("unheard").publish()), *(author.publish() for _ in range(count - 1))]
+    return [admitted(each.raw) for each in said]
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_a_range_that_is_here_and_waits_has_come(told_first: bool) -> None:
+    """Its place goes to others at once: what it waits for may be among them."""
+    parking, author = Parking(60), Author("waits")
+    sync = SyncPlanner(Feeds(), parking)
+    entries = waiting(author, limits.SYNC_WANT_ENTRIES_MAX)
+    sync.hear(Head(author.id, len(entries), "ab" * 32), SOURCE, 0)
+    assert asked(sync, 0) == {SOURCE: {author.id}}
+    served = Served(author.id, 1, len(entries))
+    if told_first:
+        sync.ended(served, SOURCE, 1)
+    for entry in entries:
+        assert sync.flow.flying == len(entries)
+        lacks = Named("seed", "lost") if entry is entries[0] else None
+        assert parking.put(entry, 0, SOURCE, lacks=lacks)
+        sync.arrived(author.id, entry.envelope.meta.seq, 1)
+    if not told_first:
+        sync.ended(served, SOURCE, 1)
+    assert sync.flow.flying == 0
+    assert sync.flow.room(SOURCE) > limits.SYNC_WINDOW_ENTRIES_START
+
+
+def test_a_range_of_which_some_is_lost_has_not_come() -> None:
+    parking, author = Parking(60), Author("waits")
+    sync = SyncPlanner(Feeds(), parking)
+    entries = waiting(author, 5)
+    sync.hear(Head(author.id, len(entries), "ab" * 32), SOURCE, 0)
+    assert asked(sync, 0) == {SOURCE: {author.id}}
+    for entry in (entries[0], entries[1], entries[4]):
+        lacks = Named("seed", "lost") if entry is entries[0] else None
+        assert parking.put(entry, 0, SOURCE, lacks=lacks)
+        sync.arrived(author.id, entry.envelope.meta.seq, 1)
+    sync.ended(Served(author.id, 1, len(entries)), SOURCE, 1)
+    assert sync.flow.flying == len(entries)
+    wants = [want for _, all_ in sync.requests(1 + limits.SYNC_QUIET_MS, lambda _: True) for want in all_]
+    assert [(want.from_seq, want.to_seq) for want in wants] == [(3, 4)]
+
+
+def test_feeds_take_turns() -> None:
+    """One range of each: what a feed rests on is in the others."""
+    sync = SyncPlanner(Feeds(), Parking(60))
+    for name in ("one", "other"):
+        sync.hear(Head(Author(name).id, limits.PARKED_ENVELOPES_PER_FEED_MAX, "ab" * 32), SOURCE, 0)
+    assert asked(sync, 0) == {SOURCE: {Author("one").id, Author("other").id}}

@@ -338,8 +338,8 @@ def test_ranges_are_served_without_evidence_and_within_a_bound(bench: Bench) -> 
     bench.commit()
     [found] = bench.history.read([serve])
     heads = bench.core.replica.feeds.heads()
-    assert (found[-1][0], found[-1][1]) == heads[job.worker.id]
-    assert [seq for seq, _, _ in found] == list(range(1, found[-1][0] + 1))
+    assert (found[-1].seq, found[-1].envelope_id) == heads[job.worker.id]
+    assert [each.seq for each in found] == list(range(1, found[-1].seq + 1))
 
 
 def test_a_replica_of_what_is_held_counts_the_same(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from crabnet.core.effects import FieldValue, Serve, ServeNamed, ServeProof
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.committer import Committer
 from crabnet.node.outbox import Outbox
-from crabnet.node.serving import Pace, Paces, Serving, Stored
+from crabnet.node.serving import Pace, Paces, Serving, Stored, StoredEnvelope
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
@@ -151,10 +151,10 @@ class Counter:
         self.wire = Wire()
         self.told: list[dict[str, FieldValue]] = []
         outbox = Outbox(self.wire, [], neighbours=list, legacy=False, datagrams_per_s=0, notify=self._tell)
-        core = Core(CoreConfig(), signer("server"), lambda: 1)
+        self.core = Core(CoreConfig(), signer("server"), lambda: 1)
         committer = Committer(ledger, lambda _: None)
         paces = Paces(bytes_per_s, 0)
-        self.serving = Serving(core, self.wire, outbox, committer, self._tell, lambda: 0, shelf, paces)
+        self.serving = Serving(self.core, self.wire, outbox, committer, self._tell, lambda: 0, shelf, paces)
 
     def _tell(self, _kind: str, fields: dict[str, FieldValue]) -> None:
         self.told.append(fields)
@@ -238,3 +238,32 @@ async def test_too_many_questions_displace_the_oldest(ledger: Ledger, monkeypatc
             await counter.wire.until(3)
             nursery.cancel_scope.cancel()
     assert [data for _, _, data in counter.wire.sent] == [b"{seed 2}", b"{seed 3}", b"{seed 4}"]
+
+
+class Woven(Shelf):
+    """Feeds whose entries were taken in turns."""
+
+    def read(self, serves: list[Serve]) -> list[Stored]:
+        return [
+            [
+                StoredEnvelope(seq, f"{each.author}{seq}", b"{%b%d}" % (each.author.encode(), seq), (seq, at))
+                for seq in range(each.from_seq, each.to_seq + 1)
+            ]
+            for at, each in enumerate(serves)
+        ]
+
+
+async def test_several_feeds_are_served_in_the_order_in_which_they_were_taken(ledger: Ledger) -> None:
+    """So each envelope comes after what it rests on."""
+    counter = Counter(ledger, Woven(), 0)
+    for author in ("a", "b"):
+        for seq in (1, 2, 3):
+            counter.core.replica.feeds.advance(author, seq, f"{author}{seq}")
+    counter.serving.put(Serve("a", 1, 3, "127.0.0.1:1"))
+    counter.serving.put(Serve("b", 2, 9, "127.0.0.1:1"))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counter.serving.run)
+            await counter.wire.until(5)
+            nursery.cancel_scope.cancel()
+    assert [data for _, _, data in counter.wire.sent[:5]] == [b"{a1}", b"{a2}", b"{b2}", b"{a3}", b"{b3}"]

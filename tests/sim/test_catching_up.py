@@ -14,14 +14,16 @@ from tests.support.envelopes import Author, seed_id_of
 AUTHORS = 8
 ROUNDS = 60
 STRANGER = "203.0.113.9:9012"
+MANY_ROUND_TRIPS_MS = 3_000
+"""Of 2 ms each, and far less than as many answers would take if each ended only after ``SYNC_QUIET_MS``."""
 
 
-def woven() -> list[Envelope]:
+def woven(rounds: int = ROUNDS) -> list[Envelope]:
     """Feeds of several authors, each of whose bids rests on the last seed of the next author."""
     authors = [Author(f"weaver{number}") for number in range(AUTHORS)]
     seeds = [author.publish() for author in authors]
     told = list(seeds)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for number, author in enumerate(authors):
             told.append(author.bid(seeds[(number + 1) % AUTHORS]))
             seeds[number] = author.publish()
@@ -53,6 +55,18 @@ def test_feeds_that_rest_on_one_another_are_caught_up_with(tight: bool, monkeypa
     world.weather = Weather(loss=0.05, delay_ms=(1, 60))
     assert world.settle(30_000)
     assert len(late.running.replica.state.records) == AUTHORS * (ROUNDS + 1)
+
+
+def test_what_waits_for_other_feeds_does_not_count_as_lost() -> None:
+    """Ranges whose envelopes wait for one another are over when they are here, and the next are asked for at once."""
+    world = World(3)
+    first = started(world, "first", [])
+    for envelope in woven(rounds=200):
+        first.give(Received(STRANGER, envelope.raw))
+    late = started(world, "late", [first])
+    first.targets = [late.address]
+    world.weather = Weather(loss=0, delay_ms=(1, 1))
+    assert world.settle(MANY_ROUND_TRIPS_MS)
 
 
 def test_what_a_stranger_names_is_asked_of_all_who_hold_it() -> None:

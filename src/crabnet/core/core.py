@@ -291,7 +291,7 @@ class Core:
         meta = first.meta
         asked_for = meta is not None and parts.asked_for(meta)
         for item in applied:
-            self._report(item, source, now_ms, effects)
+            self._report(item, source, now_ms, effects, fetched=asked_for)
         with self._soft:
             for item in () if asked_for or imported else applied:
                 if not self.neighbours.asked_for(item):
@@ -391,11 +391,11 @@ class Core:
                 self._persist(item, item.record, effects)
         self.mending.boundary.close()
 
-    def _report(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
-        """Notices and consequences of one applied envelope."""
+    def _report(self, item: Applied, source: str, now_ms: int, effects: Effects, *, fetched: bool = False) -> None:
+        """Notices and consequences of one applied envelope. That what is ``fetched`` waits for more is no news."""
         meta = item.meta
         with self._soft:
-            if not item.quiet:
+            if not (item.quiet or (fetched and item.parked)):
                 effects.notices.append(applied_notice(item, source))
             if item.fork is not None:
                 effects.notices.append(fork_notice(item.fork, source))

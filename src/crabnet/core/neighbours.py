@@ -217,6 +217,8 @@ class Neighbours(NeighbourParts):
             adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
                 self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
+        if item.parked:
+            self.planner.arrived(meta.from_, meta.seq, now_ms)
         if item.record is not None and item.in_feed:
             self._progressed(meta.from_, len(item.record), now_ms, effects)
 

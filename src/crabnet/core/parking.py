@@ -127,6 +127,11 @@ class Parking:
         """True if this very envelope waits here."""
         return envelope_id in self._waiting
 
+    @property
+    def any_lacking(self) -> bool:
+        """True if anything waits for what it rests on."""
+        return bool(self._lacking)
+
     def names(self, envelope_id: str) -> bool:
         """True if something that waits rests on this envelope, whatever that is about."""
         return envelope_id in self._lacking
@@ -154,9 +159,9 @@ class Parking:
     def voucher(self, author: str, seq: int, envelope_id: str, knows: Callable[[str], bool]) -> str | None:
         """An author that is known and waits, in the end, for this envelope or for one that comes after it.
 
-        Looks at a bounded number of those that wait.
+        Looks at a bounded number of those that wait; at none while no author waits that was known when it began to.
         """
-        if not self._lacking:
+        if not self._lacking or not self._shelves[True].count:
             return None
         left = limits.PARKED_VOUCHERS_LOOKED_AT_MAX
         seen: set[str] = set()

@@ -349,7 +349,8 @@ class Replica:
             return [refused]
         rests_on = "" if fact is None else fact.rests_on
         if fact is not None and rests_on:
-            parent = self._judge.find(fact.seed_id, rests_on)
+            if not self._waits(rests_on):  # what waits is not held, and the disk need not be asked
+                parent = self._judge.find(fact.seed_id, rests_on)
             if parent is None:
                 return [self._park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, rests_on))]
             if not may_rest_on(fact, parent):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import Enum, auto
 from itertools import islice
 
 from crabnet import limits
@@ -23,6 +24,17 @@ from crabnet.protocol.sync import Head, Served, Want
 
 def _any_room(_author: str, _now_ms: int) -> int:
     return limits.SYNC_WANT_ENTRIES_MAX
+
+
+class _Turn(Enum):
+    """What came of a feed's turn to be asked for."""
+
+    DONE = auto()
+    """There is nothing to ask now."""
+    MORE = auto()
+    """A range was asked for, and there may be more."""
+    BLOCKED = auto()
+    """No source has room."""
 
 
 class SyncPlanner:
@@ -184,6 +196,23 @@ class SyncPlanner:
             self._schedule(author, missing, flights[0].due_ms)
         return None
 
+    def arrived(self, author: str, seq: int, now_ms: int) -> None:
+        """An envelope came and waits for others: for those before it, or, with the whole feed, for what it rests on.
+
+        A range of which all is here has come, whatever it waits for, and makes room for others: among these may be what
+        is waited for.
+        """
+        missing = self._missing.get(author)
+        flights = [] if missing is None else [each for each in missing.flights if each.first <= seq <= each.last]
+        if missing is None or not flights:
+            return
+        missing.moved_ms = now_ms
+        for flight in flights:
+            if (flight.ended or seq == flight.last) and self._is_here(flight):
+                self._landed(missing, flight, now_ms)
+                missing.attempts = 0
+                self._wake(author, missing, now_ms)
+
     def forked(self, author: str, now_ms: int) -> None:
         """The feed was found to end earlier: nothing from there on is asked for any more."""
         missing = self._missing.get(author)
@@ -220,7 +249,7 @@ class SyncPlanner:
             missing.span = min(2 * missing.span, limits.SYNC_WANT_ENTRIES_MAX)
         flight.last = min(flight.last, served.to_seq)
         flight.ended = True
-        if self._feeds.get(served.author).head_seq >= flight.last:
+        if self._is_here(flight):
             self._landed(missing, flight, now_ms)
         else:
             self._hasten(flight, now_ms + limits.SYNC_QUIET_MS)
@@ -287,44 +316,55 @@ class SyncPlanner:
             return []
         asked = Requests(self.flow, may_ask, room, now_ms)
         blocked = 0
-        for author in list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND)):
-            missing = self._missing.get(author)
-            head = self._feeds.get(author).head_seq
-            if missing is not None and not missing.flights and asked.is_vain(missing, head + 1):
+        turn = list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND))
+        while turn:
+            again = []
+            for author in turn:
+                missing = self._missing.get(author)
+                head = self._feeds.get(author).head_seq
+                if missing is not None and not missing.flights and asked.is_vain(missing, head + 1):
+                    self._ready.move_to_end(author)
+                    continue
+                answer = _Turn.DONE if missing is None else self._ask(author, missing, now_ms, asked)
+                if missing is None or answer is _Turn.DONE:
+                    self._ready.pop(author, None)
+                    continue
                 self._ready.move_to_end(author)
-                continue
-            if missing is None or self._ask(author, missing, now_ms, asked):
-                self._ready.pop(author, None)
-                continue
-            self._ready.move_to_end(author)
-            asked.note_exhausted(missing.sources)
-            blocked += 1
-            if blocked >= limits.SYNC_BLOCKED_FEEDS_PER_ROUND:
-                break
+                if answer is _Turn.MORE:
+                    again.append(author)
+                    continue
+                asked.note_exhausted(missing.sources)
+                blocked += 1
+                if blocked >= limits.SYNC_BLOCKED_FEEDS_PER_ROUND:
+                    return asked.messages()
+            turn = again
         return asked.messages()
 
-    def _ask(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> bool:
-        """Ask for what may be asked for now; False if more could be, but no source has room."""
+    def _ask(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
+        """Ask for a range of what may be asked for now.
+
+        One range of each feed in turn: what feeds rest on is in other feeds, and mostly as far from their beginnings.
+        """
         self._overdue(author, missing, now_ms)
         over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
         if over or (not missing.forked_at and self._feeds.get(author).head_seq >= missing.upto):
             self._drop(author, missing)
-            return True
+            return _Turn.DONE
         if missing.attempts >= limits.SYNC_FORK_ATTEMPTS_MAX:
             missing.forked_at = 0
         if now_ms < missing.ask_ms:
             self._schedule(author, missing, missing.ask_ms)
-            return True
+            return _Turn.DONE
         entries_max = asked.room(author, now_ms)
         if entries_max < limits.SYNC_WANT_ENTRIES_MAX:
             entries_max -= sum(flight.entries for flight in missing.flights)
         if entries_max < 1:
             self._schedule(author, missing, now_ms + limits.AUTHOR_PAUSE_MS)
-            return True
+            return _Turn.DONE
         gap = self._next_gap(author, missing)
         if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
             return self._ask_behind(author, missing, now_ms, asked)
-        while gap is not None:
+        if gap is not None:
             source = asked.pick(missing, gap[0])
             if source is None:
                 return self._unasked(author, missing, missing.best(gap[0]), now_ms)
@@ -334,21 +374,18 @@ class SyncPlanner:
             missing.flights.append(flight)
             missing.flights.sort(key=_first_seq)
             missing.asked_upto = max(missing.asked_upto, flight.last)
-            if entries_max < limits.SYNC_WANT_ENTRIES_MAX:
-                break
-            gap = self._next_gap(author, missing)
         due_ms = [flight.due_ms for flight in missing.flights]
         self._schedule(author, missing, min(due_ms, default=now_ms + missing.pause_ms()))
-        return True
+        return _Turn.MORE if gap is not None and entries_max >= limits.SYNC_WANT_ENTRIES_MAX else _Turn.DONE
 
-    def _unasked(self, author: str, missing: Missing, able: list[str], now_ms: int) -> bool:
-        """Nobody can be asked: False if that is for want of room, else it is tried again after a while."""
+    def _unasked(self, author: str, missing: Missing, able: list[str], now_ms: int) -> _Turn:
+        """Nobody can be asked: if that is not for want of room, it is tried again after a while."""
         if not any(self.flow.room(source) >= 1 for source in able):
-            return False
+            return _Turn.BLOCKED
         self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
-        return True
+        return _Turn.DONE
 
-    def _ask_behind(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> bool:
+    def _ask_behind(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
         """Ask for what comes before the first entry that does not link."""
         source = asked.pick_in_turn(missing)
         if source is None:
@@ -359,7 +396,7 @@ class SyncPlanner:
         missing.ask_ms = now_ms + missing.pause_ms()
         missing.attempts += 1
         self._schedule(author, missing, missing.ask_ms)
-        return True
+        return _Turn.DONE
 
     def _overdue(self, author: str, missing: Missing, now_ms: int) -> None:
         """Give up ranges that should have come, unless their source is still bringing others."""
@@ -381,6 +418,9 @@ class SyncPlanner:
                 missing.ask_ms = now_ms if at_once else flight.asked_ms + wait_ms
                 missing.attempts += 1
 
+    def _is_here(self, flight: Flight) -> bool:
+        return self._came(flight) > flight.last - flight.first
+
     def _came(self, flight: Flight) -> int:
         """How many entries of a range are held or wait for those before them."""
         held = max(0, min(self._feeds.get(flight.author).head_seq, flight.last) - flight.first + 1)
@@ -389,14 +429,16 @@ class SyncPlanner:
     def _next_gap(self, author: str, missing: Missing) -> tuple[int, int] | None:
         """The first range ahead of the head that neither is under way nor waits for the entries before it.
 
-        While room is short, nothing is asked for of a feed whose next entry is here and lacks what it rests on: that
-        could only wait, in the place of what is lacked, and several such feeds would hold each other up.
+        While room is short, or will be when all is here that is under way, nothing is asked for of a feed whose next
+        entry is here and lacks what it rests on: that could only wait, in the place of what is lacked, and several such
+        feeds would hold each other up.
         """
         head = self._feeds.get(author).head_seq
-        if self._parking.crowded and self._parking.lacks_parent(author, head + 1):
+        crowded = self._parking.crowded or len(self._parking) + self.flow.flying > limits.PARKED_ENVELOPES_MAX // 4
+        if crowded and self._parking.lacks_parent(author, head + 1):
             return None
         first = head + 1
-        last = min(missing.upto, head + limits.PARKED_ENVELOPES_PER_FEED_MAX)
+        last = min(missing.upto, head + self._ahead())
         parked = self._parking.seqs(author)
         for flight in missing.flights:
             while first < flight.first and self._waits(author, first, head):
@@ -410,6 +452,15 @@ class SyncPlanner:
         last = min(last, min((seq for seq in parked if seq > first), default=last + 1) - 1)
         last = min(last, first + missing.span - 1)
         return (first, last) if first <= last else None
+
+    def _ahead(self) -> int:
+        """How far beyond its head a feed is asked for. While some wait for what is in others, all advance side by side:
+        they share the room for what waits.
+        """
+        if not self._parking.any_lacking:
+            return limits.PARKED_ENVELOPES_PER_FEED_MAX
+        share = limits.PARKED_ENVELOPES_MAX // 2 // max(1, len(self._missing))
+        return min(max(share, limits.SYNC_WANT_ENTRIES_MAX), limits.PARKED_ENVELOPES_PER_FEED_MAX)
 
     def _waits(self, author: str, seq: int, head: int) -> bool:
         """True if the entry at ``seq`` is here already, and only waits for others."""

@@ -16,6 +16,7 @@ from crabnet.core.records import envelopes_of_frame
 from crabnet.domain.model import FactKind
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.node.framing import Durable
+from crabnet.node.serving import Stored, StoredEnvelope
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
 from crabnet.protocol.replay import SeenWindow
@@ -199,14 +200,14 @@ class History:
             if self._queue:
                 await trio.to_thread.run_sync(self.flush)
 
-    def read(self, serves: list[Serve]) -> list[list[tuple[int, str, bytes]]]:
-        """For each range (seq, id, envelope) in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
+    def read(self, serves: list[Serve]) -> list[Stored]:
+        """For each range its envelopes in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
         self.flush()
         with self._reading:
             return [self._range(serve) for serve in serves]
 
-    def _range(self, serve: Serve) -> list[tuple[int, str, bytes]]:
-        found: list[tuple[int, str, bytes]] = []
+    def _range(self, serve: Serve) -> Stored:
+        found: Stored = []
         size = 0
         rows_max = 2 * (serve.to_seq - serve.from_seq + 1)
         for entry in self._index.find(self._namespace, serve.author, serve.from_seq, rows_max):
@@ -216,7 +217,8 @@ class History:
             if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
                 break
             size += len(raw)
-            found.append((entry.seq, entry.envelope_id, raw))
+            order = (entry.position.lsn, entry.record_no)
+            found.append(StoredEnvelope(entry.seq, entry.envelope_id, raw, order))
         return found
 
     def proof(self, author: str, seq: int) -> bytes | None:

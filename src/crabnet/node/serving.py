@@ -20,7 +20,28 @@ from crabnet.protocol.sync import Served
 from crabnet.transport.base import Address, Transport, parse_address
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
-Stored = list[tuple[int, str, bytes]]
+
+
+class StoredEnvelope(NamedTuple):
+    """An envelope of a feed; ``order`` tells the place that it has in the journal."""
+
+    seq: int
+    envelope_id: str
+    raw: bytes
+    order: tuple[int, int]
+
+
+Stored = list[StoredEnvelope]
+
+
+class _Range:
+    """What came of one range: ``last`` is the seq of the last envelope that was sent of it."""
+
+    def __init__(self, serve: Serve) -> None:
+        self.serve = serve
+        self.last = serve.from_seq - 1
+        self.sent = 0
+        self.is_cut = False
 
 
 class Reader(Protocol):
@@ -173,40 +194,48 @@ class Serving:
         except CrabnetError as error:
             self._failed(error)
             return
-        address = parse_address(to)
-        ranges = []
-        for serve, stored in zip(serves, found, strict=True):
-            last = await self._send(serve, stored, address, line)
-            ranges.append(Served(serve.author, serve.from_seq, last))
+        ranges = [_Range(serve) for serve in serves]
+        await self._send(ranges, found, parse_address(to), line)
         effects = Effects()
-        self._core.handle(Answered(to, ranges), self._clock_ms(), effects)
+        served = [Served(each.serve.author, each.serve.from_seq, each.last) for each in ranges]
+        self._core.handle(Answered(to, served), self._clock_ms(), effects)
         self._committer.enqueue(effects)
 
-    async def _send(self, serve: Serve, stored: Stored, address: Address, line: _Line) -> int:
-        """Send what stands of the envelopes; the seq of the last one."""
-        feed = self._core.replica.feeds.get(serve.author)
-        sent, sent_bytes, last = 0, 0, serve.from_seq - 1
-        for seq, envelope_id, raw in stored:
-            if seq > feed.head_seq or feed.in_window(seq) not in {None, envelope_id}:
+    async def _send(self, ranges: list[_Range], found: list[Stored], address: Address, line: _Line) -> None:
+        """Send what stands of the envelopes, those of all feeds in the order in which they were taken here: each then
+        comes after what it rests on, and waits for nothing that is under way.
+        """
+        sent_bytes = 0
+        stored = [(each, part) for part, envelopes in zip(ranges, found, strict=True) for each in envelopes]
+        for envelope, part in sorted(stored, key=lambda each: each[0].order):
+            feed = self._core.replica.feeds.get(part.serve.author)
+            seq = envelope.seq
+            stands = seq <= feed.head_seq and feed.in_window(seq) in {None, envelope.envelope_id}
+            if part.is_cut or not stands:
                 continue
             try:
-                for datagram in self._outbox.sent.split(raw, steady_ms()):
+                for datagram in self._outbox.sent.split(envelope.raw, steady_ms()):
                     await self._transport.send(datagram, address)
                     self._outbox.datagrams_sent += 1
             except NetworkError:
                 self.dropped += 1
-                break
-            sent, sent_bytes, last = sent + 1, sent_bytes + len(raw), seq
+                part.is_cut = True
+                continue
+            part.sent, part.last = part.sent + 1, seq
+            sent_bytes += len(envelope.raw)
         self._pace.spend(sent_bytes)
         line.pace.spend(sent_bytes)
-        self.envelopes += sent
+        self.envelopes += sum(part.sent for part in ranges)
         self.bytes += sent_bytes
-        if sent:
-            self._notify(
-                "sync_served",
-                {"author": serve.author, "first_seq": serve.from_seq, "entries": sent, "address": serve.to},
-            )
-        return last
+        for part in ranges:
+            if part.sent:
+                fields: dict[str, FieldValue] = {
+                    "author": part.serve.author,
+                    "first_seq": part.serve.from_seq,
+                    "entries": part.sent,
+                    "address": part.serve.to,
+                }
+                self._notify("sync_served", fields)
 
     async def _send_single(self, serve: ServeProof | ServeNamed) -> None:
         try:
