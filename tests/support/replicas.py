@@ -103,11 +103,12 @@ class CoreReplica:
         """(Seed id, envelope id) of what is named and not held."""
         return [(named.seed_id, named.envelope_id) for named, _ in self.replica.parking.lacking()]
 
-    def learn_fork(self, raws: Iterable[bytes], now_s: int) -> None:
-        """Take the proof that two of these envelopes are."""
+    def learn_fork(self, raws: Iterable[bytes], now_s: int) -> bool:
+        """Take the proof that two of these envelopes are; False if it is no news."""
         evidence = choose_pair(list(raws), self.replica.admission)
-        if evidence is not None:
-            self._note(self.replica.learn_fork(evidence, now_s, "neighbour"))
+        learned = [] if evidence is None else self.replica.learn_fork(evidence, now_s, "neighbour")
+        self._note(learned)
+        return bool(learned)
 
     def state(self) -> NaiveState:
         """Heads and seeds, when all consequences of ends are drawn."""
