@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import MethodType
 
 from crabnet.cli.main import main
-from crabnet.core import replica
+from crabnet.core import applied
 from crabnet.core.core import Core
 from crabnet.core.mending import Part
 from crabnet.domain.model import Seed
@@ -42,7 +42,7 @@ def applying() -> None:
         if event.fact is not None and isinstance(event.fact.body, Seed) and event.fact.body.title.startswith(TITLE):
             raise ZeroDivisionError("planted")
 
-    replica.apply = half  # type: ignore[attr-defined]
+    applied.apply = half  # type: ignore[attr-defined]
 
 
 def committing() -> None:
