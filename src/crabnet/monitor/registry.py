@@ -305,7 +305,10 @@ EVENTS: Final = MappingProxyType(
             "An envelope is hostile or broken; it counts against the address it came from.",
         ),
         EventKind.ENVELOPE_PARKED: _spec(
-            "D", _CORE, _ENVELOPE + " reason", "An envelope waits for a part of its feed or for its parent."
+            "D",
+            _CORE,
+            _ENVELOPE + " reason",
+            "An envelope that was not asked for waits for a part of its feed or for its parent.",
         ),
         EventKind.ENVELOPE_DROPPED: _spec(
             "N",
