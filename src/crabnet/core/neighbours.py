@@ -224,7 +224,7 @@ class Neighbours(NeighbourParts):
 
     def asked_for(self, item: Applied) -> bool:
         """True if an envelope was asked for by its name."""
-        return item.meta is not None and Named(item.seed_id, item.meta.id) in self.named
+        return len(self.named) > 0 and item.meta is not None and Named(item.seed_id, item.meta.id) in self.named
 
     def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
         """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""

@@ -170,11 +170,10 @@ class Replica:
 
     def _take_in(self, arrival: _Arrival, pays: Pays | None = None) -> list[Applied]:
         """Step 13 and on, for an envelope and then for those that waited for it."""
-        applied: list[Applied] = []
-        waiting = deque([arrival])
+        waiting: deque[_Arrival] = deque()
+        applied = self._contained(arrival, waiting, pays)
         while waiting:
-            each = waiting.popleft()
-            applied += self._contained(each, waiting, pays if each is arrival else None)
+            applied += self._contained(waiting.popleft(), waiting, None)
         return applied
 
     def _contained(self, arrival: _Arrival, waiting: deque[_Arrival], pays: Pays | None) -> list[Applied]:
