@@ -10,10 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from crabnet import limits
-from crabnet.core.commands import Received
+from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
+from crabnet.core.records import Via
 from crabnet.domain.lifecycle import counting_bids
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -426,3 +427,19 @@ def test_baseline_envelopes_cannot_speak_for_keys() -> None:
     anonymous = edit(edit(stripped, "meta.from", "node-1"), "payload.seed.created_by", "node-1")
     assert scene.tell(anonymous) == rejected("wrong_id")
     assert scene.tell(edit(anonymous, "payload.seed.id", "seed-1")) == ACCEPTED
+
+
+@pytest.mark.parametrize(("via", "told"), [(Via.LIVE, []), (Via.IMPORT, ["envelope_parked"])])
+def test_that_a_fetched_envelope_waits_is_told_to_an_operator_alone(via: Via, told: list[str]) -> None:
+    """It waits for the rest of what was asked for. An import is counted by what is told of each envelope."""
+    core, author = Core(CoreConfig(), signer("observer"), lambda: 1), Author("author")
+    core.neighbours.trusted = frozenset({SOURCE})
+    _, second, third = (author.publish() for _ in range(3))
+    effects = Effects()
+    core.handle(Received(SOURCE, third.raw), NOW_S * 1000, effects)
+    core.handle(Tick(), NOW_S * 1000, effects)
+    assert any(notice.kind == "gap_requested" for notice in effects.notices)
+    effects = Effects()
+    core.handle(Received(SOURCE, second.raw, via), NOW_S * 1000, effects)
+    assert core.replica.parking.holds(second.meta.id)
+    assert [notice.kind for notice in effects.notices] == told

@@ -11,7 +11,7 @@ from crabnet.core.replica import Replica
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import is_envelope_id
 from crabnet.protocol.admission import AdmissionPolicy
-from tests.support.envelopes import NOW_S, Author, seed_id_of
+from tests.support.envelopes import NOW_S, job, seed_id_of
 
 
 def fresh() -> Replica:
@@ -35,20 +35,13 @@ def names(record: Record) -> Iterable[str]:
 
 @pytest.mark.parametrize("replayed", [False, True])
 def test_each_id_is_one_string(replayed: bool) -> None:
-    replica, creator, worker = fresh(), Author("creator"), Author("worker")
-    seed = creator.publish()
-    bid = worker.bid(seed)
-    claim = creator.claim(bid)
-    started = worker.start(claim)
-    result = worker.finish(started)
-    settlement = creator.settle(result)
-    envelopes = [seed, bid, claim, started, result, settlement, worker.acknowledge(settlement)]
+    replica, envelopes = fresh(), job()
     journal = [item.record for each in envelopes for item in replica.receive(each.raw, NOW_S)]
     if replayed:
         replica = fresh()
         for each in decode_frame(frame_of([record for record in journal if record is not None])):
             replica.replay(each)
-    record = replica.state.records[seed_id_of(seed)]
+    record = replica.state.records[seed_id_of(envelopes[0])]
     assert len(list(record.facts())) == len(envelopes)
     said = list(names(record))
     assert len({id(each) for each in said}) == len(set(said))

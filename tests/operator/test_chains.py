@@ -23,23 +23,11 @@ from crabnet.operator.envelopes import any_age_policy
 from crabnet.protocol.envelope import Envelope
 from tests.operator.support import Clock, publish, verify, whole_job, work
 from tests.operator.test_audit import forge
-from tests.support.envelopes import NOW_S, Author, seed_id_of
+from tests.support.envelopes import NOW_S, Author, job, seed_id_of
 from tests.support.forked_jobs import all_of_them, disputed, settled_behind_the_end
 from tests.support.nodes import crabnet, json_line, quiet
 
 WHOLE = ["seed", "bid", "claim", "started", "result", "settle", "acknowledged"]
-
-
-def job(steps: int = 7) -> list[Envelope]:
-    """So many steps of a job between a creator and a worker."""
-    creator, worker = Author("creator"), Author("worker")
-    seed = creator.publish()
-    bid = worker.bid(seed)
-    claim = creator.claim(bid)
-    start = worker.start(claim)
-    result = worker.finish(start)
-    settlement = creator.settle(result)
-    return [seed, bid, claim, start, result, settlement, worker.acknowledge(settlement)][:steps]
 
 
 def record_of(envelopes: list[Envelope]) -> Record:

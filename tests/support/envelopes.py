@@ -148,6 +148,18 @@ class Author:
         return self._state(Kind.SETTLE_ACKNOWLEDGED, "acknowledgement", settlement, ts, body)
 
 
+def job(steps: int = 7) -> list[Envelope]:
+    """So many steps of a job between a creator and a worker."""
+    creator, worker = Author("creator"), Author("worker")
+    seed = creator.publish()
+    bid = worker.bid(seed)
+    claim = creator.claim(bid)
+    start = worker.start(claim)
+    result = worker.finish(start)
+    settlement = creator.settle(result)
+    return [seed, bid, claim, start, result, settlement, worker.acknowledge(settlement)][:steps]
+
+
 def body_of(envelope: Envelope) -> JsonObject:
     """The object in an envelope's payload."""
     (body,) = envelope.payload.values()

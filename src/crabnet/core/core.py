@@ -291,7 +291,7 @@ class Core:
         meta = first.meta
         asked_for = meta is not None and parts.asked_for(meta)
         for item in applied:
-            self._report(item, source, now_ms, effects, fetched=asked_for)
+            self._report(item, source, now_ms, effects, fetched=asked_for and not imported)
         with self._soft:
             for item in () if asked_for or imported else applied:
                 if not self.neighbours.asked_for(item):
@@ -392,7 +392,7 @@ class Core:
         self.mending.boundary.close()
 
     def _report(self, item: Applied, source: str, now_ms: int, effects: Effects, *, fetched: bool = False) -> None:
-        """Notices and consequences of one applied envelope. That what is ``fetched`` waits for more is no news."""
+        """Notices and consequences of one applied envelope; none that what was ``fetched`` waits for more of that."""
         meta = item.meta
         with self._soft:
             if not (item.quiet or (fetched and item.parked)):
