@@ -356,7 +356,7 @@ def test_a_gate_without_its_supervisor_is_found_by_name(tmp_path: Path) -> None:
 def test_work_dirs_are_swept_at_any_depth_and_without_following_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
@@ -378,7 +378,7 @@ def test_work_dirs_are_swept_at_any_depth_and_without_following_links(
 def test_what_no_node_locks_is_swept_by_any_node_of_this_user_once_it_is_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     used = scratch.make("4567")
     left, new, foreign = tmp_path / "crabnet-run-89ab-x", tmp_path / "crabnet-run-89ab-y", tmp_path / "other-89ab-x"
     for path in (left, new, foreign):
@@ -397,6 +397,39 @@ def test_what_no_node_locks_is_swept_by_any_node_of_this_user_once_it_is_old(
     assert sorted(tmp_path.iterdir()) == sorted([new, foreign, file])
     assert scratch.sweep("89ab") == 1
     assert sorted(tmp_path.iterdir()) == sorted([foreign, file])
+
+
+_WATCHED = """
+import sys
+from crabnet.runner import scratch
+sys.addaudithook(lambda event, args: event in ("open", "os.mkdir") and print(args[0], file=sys.stderr))
+scratch.sweep("0123")
+scratch.make("0123")
+"""
+
+
+def test_nothing_but_directories_of_runs_is_made_for_them_so_that_a_killed_node_leaves_nothing_unknown(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED], env={"TMPDIR": str(tmp_path)}, check=True, capture_output=True, text=True
+    )
+
+    touched = {Path(line) for line in done.stderr.splitlines()}
+    (made,) = tmp_path.iterdir()
+    assert {path for path in touched if path.parent == tmp_path} == {made}
+
+
+def test_a_temporary_directory_that_cannot_be_used_gives_way_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    monkeypatch.setenv("TEMP", str(file))
+    monkeypatch.setenv("TMP", str(tmp_path))
+
+    assert scratch.temporary() == tmp_path
 
 
 _KILLED = """
@@ -424,7 +457,6 @@ async def test_a_self_test_that_was_killed_is_swept_by_the_next_start(
     data.mkdir()
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     done = await trio.run_process([sys.executable, "-c", _KILLED, str(data)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert list(temporary.glob("*/secret"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -19,6 +20,7 @@ from crabnet.runner.supervisor.spawn import NOBODY_UID
 _PREFIX: Final = "crabnet-run-"
 _ABANDONED_AFTER_S: Final = 600
 """Much longer than a node takes from making a directory to locking it."""
+_PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -35,9 +37,23 @@ class Scratch:
         os.close(self.fd)
 
 
+def temporary() -> Path:
+    """The directory for temporary ones: of ``TMPDIR``, ``TEMP`` and ``TMP``, then of the usual places, the first that
+    this process may write to. Raises FileNotFoundError when there is none.
+
+    ``tempfile.gettempdir`` finds it by writing a file there, and a node that is killed in between leaves that file.
+    """
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    places = [os.path.abspath(place) for place in (*named, *_PLACES) if place]
+    for place in places:
+        if os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise FileNotFoundError(errno.ENOENT, f"no directory for temporary files among {', '.join(places)}")
+
+
 def make(owner_tag: str) -> Scratch:
     """Make a directory that is empty and only this user's. Raises OSError."""
-    path = Path(tempfile.mkdtemp(prefix=_prefix(owner_tag))).resolve(strict=True)
+    path = Path(tempfile.mkdtemp(prefix=_prefix(owner_tag), dir=temporary())).resolve(strict=True)
     try:
         fd = os.open(path, _DIRECTORY)
     except OSError:
@@ -55,7 +71,7 @@ def sweep(owner_tag: str) -> int:
     node that was killed may be gone for good.
     """
     own = 0
-    for path in sorted(Path(tempfile.gettempdir()).glob(_PREFIX + "*")):
+    for path in sorted(temporary().glob(_PREFIX + "*")):
         if path.name.startswith(_prefix(owner_tag)):
             if _is_ours(path):
                 remove_tree(path)
