@@ -184,7 +184,8 @@ TABLE: Final[dict[str, str]] = {
         storage.checkpoint  CheckpointFile._descriptor OSError
         storage.checkpoint  CheckpointFile.finish OSError
         storage.feed_index  FeedIndex._demand_whole RefusedError
-        storage.feed_index  FeedIndex._work      RefusedError _failed
+        storage.feed_index  FeedIndex._guarded   RefusedError _failed
+        storage.feed_index  FeedIndex._write     -
         storage.feed_index  _connect             _failed StorageFailedError
         storage.feed_index  _prepare             -
         storage.files       guarded              storage_failed

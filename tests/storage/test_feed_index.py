@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,29 @@ def test_use_from_several_threads(tmp_path: Path) -> None:
         thread.join()
     assert len(finished) == 4
     assert all(len(index.find("default", f"author-{number}", 1, 100)) == 39 for number in range(4))
+    index.close()
+
+
+def test_who_reads_does_not_wait_for_who_writes(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many([entry(1)], 1)
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def entries() -> Iterator[FeedEntry]:
+        yield entry(2)
+        under_way.set()
+        go_on.wait(30)
+        yield entry(3)
+
+    writing = threading.Thread(target=index.add_many, args=(entries(), 3))
+    writing.start()
+    under_way.wait(30)
+    found = index.find("default", "alice", 1, 10), index.find_at("default", "alice", 2), index.last_lsn
+    assert writing.is_alive()
+    go_on.set()
+    writing.join()
+    assert found == ([entry(1)], None, 1)
+    assert index.find("default", "alice", 1, 10) == [entry(1), entry(2), entry(3)]
     index.close()
 
 

@@ -64,11 +64,13 @@ class FeedIndex:
     ``last_lsn`` is 0 again. They raise ``StorageFailedError`` when the disk fails; the ledger is not touched by that.
     """
 
-    def __init__(self, files: Files, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, files: Files, path: Path) -> None:
         self._files = files
         self._path = path
-        self._connection = connection
-        self._lock = threading.Lock()
+        self._writer, self._reader = _connect(files, path)
+        self._writing = threading.Lock()
+        """Guards the writer and the numbers of feeds. Whoever wants both locks takes this one first."""
+        self._reading = threading.Lock()
         self._feed_numbers: dict[tuple[str, str], int] = {}
         self._emptied = False
 
@@ -80,7 +82,7 @@ class FeedIndex:
         """
         with guarded("open the feed index", path):
             files.close(files.open(path, OpenMode.LOCK))
-        index = cls(files, path, _connect(files, path))
+        index = cls(files, path)
         if index.last_lsn > journal_last_lsn:
             index.clear()
         return index
@@ -88,7 +90,7 @@ class FeedIndex:
     @property
     def last_lsn(self) -> int:
         """The last frame whose envelopes are in the index."""
-        with self._work("read") as connection:
+        with self._read() as connection:
             row = connection.execute("SELECT last_lsn FROM marker").fetchone()
             return int(row[0])
 
@@ -97,7 +99,7 @@ class FeedIndex:
 
         After damage the marker stays where it is, so that the next ``open`` finds everything to be indexed again.
         """
-        with self._work("write") as connection, connection:
+        with self._write() as connection, connection:
             rows = [
                 (
                     self._feed_no(connection, each),
@@ -152,7 +154,7 @@ class FeedIndex:
         return self._select(namespace, where, (namespace, author, seq_from, _bounded(limit)))
 
     def _select(self, namespace: str, where: str, values: tuple[str | int, ...]) -> list[FeedEntry]:
-        with self._work("read") as connection:
+        with self._read() as connection:
             rows = connection.execute(
                 f"SELECT {_COLUMNS} FROM entry e JOIN feed f ON f.feed_no = e.feed_no WHERE {where}",  # noqa: S608
                 values,
@@ -167,13 +169,18 @@ class FeedIndex:
 
     def clear(self) -> None:
         """Empty the index; ``last_lsn`` is 0 afterwards."""
-        with self._lock:
+        with self._writing, self._reading:
             self._reset()
 
     def close(self) -> None:
         """Close the index. Closing twice is harmless."""
-        with self._lock, suppress(sqlite3.Error):
-            self._connection.close()
+        with self._writing, self._reading:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        for connection in (self._reader, self._writer):
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def _feed_no(self, connection: sqlite3.Connection, entry: FeedEntry) -> int:
         key = (entry.namespace, entry.author)
@@ -186,25 +193,38 @@ class FeedIndex:
 
     def _reset(self) -> None:
         self._feed_numbers.clear()
-        with suppress(sqlite3.Error):
-            self._connection.close()
+        self._disconnect()
         _remove(self._files, self._path)
-        self._connection = _connect(self._files, self._path)
+        self._writer, self._reader = _connect(self._files, self._path)
 
     @contextmanager
-    def _work(self, what: str) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        """In WAL mode a reader does not wait for the writer: the node's loop reads while a thread commits."""
+        with self._guarded("read"), self._reading:
+            yield self._reader
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._guarded("write"), self._writing:
             try:
-                yield self._connection
-            except (sqlite3.Error, OverflowError, TypeError) as error:
-                self._feed_numbers.clear()
-                if _is_damage(error):
-                    self._emptied = True
-                    self._reset()
-                    raise RefusedError(
-                        f"{self._path} was damaged and is built again from the journal", Reason.UNAVAILABLE
-                    ) from error
+                yield self._writer
+            except BaseException:
+                self._feed_numbers.clear()  # some of them may be of rows that are rolled back
+                raise
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OverflowError, TypeError) as error:
+            if not _is_damage(error):
                 raise _failed(error, what, self._path) from error
+            with self._writing, self._reading:
+                self._emptied = True
+                self._reset()
+            raise RefusedError(
+                f"{self._path} was damaged and is built again from the journal", Reason.UNAVAILABLE
+            ) from error
 
 
 def _bounded(limit: int) -> int:
@@ -233,17 +253,20 @@ def _remove(files: Files, path: Path) -> None:
                 files.unlink(file)
 
 
-def _connect(files: Files, path: Path) -> sqlite3.Connection:
+def _connect(files: Files, path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """A connection to write with, and one to read with."""
     try:
-        connection = _prepare(files, path)
-        if connection is None:
+        writer = _prepare(files, path)
+        if writer is None:
             _remove(files, path)
-            connection = _prepare(files, path)
+            writer = _prepare(files, path)
+        if writer is None:
+            raise StorageFailedError(f"cannot open the feed index: {path} cannot be made")
+        reader = sqlite3.connect(path, check_same_thread=False)
+        reader.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise _failed(error, "open", path) from error
-    if connection is None:
-        raise StorageFailedError(f"cannot open the feed index: {path} cannot be made")
-    return connection
+    return writer, reader
 
 
 def _prepare(files: Files, path: Path) -> sqlite3.Connection | None:
