@@ -20,7 +20,7 @@ from crabnet.runner.supervisor.spawn import NOBODY_UID
 _PREFIX: Final = "crabnet-run-"
 _ABANDONED_AFTER_S: Final = 600
 """Much longer than a node takes from making a directory to locking it."""
-_PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")
+_PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - directories are made in them by mkdtemp alone
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,11 +44,11 @@ def temporary() -> Path:
     ``tempfile.gettempdir`` finds it by writing a file there, and a node that is killed in between leaves that file.
     """
     named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
-    places = [os.path.abspath(place) for place in (*named, *_PLACES) if place]
+    places = [Path(place).absolute() for place in (*named, *_PLACES) if place]
     for place in places:
-        if os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK):
-            return Path(place)
-    raise FileNotFoundError(errno.ENOENT, f"no directory for temporary files among {', '.join(places)}")
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise FileNotFoundError(errno.ENOENT, f"no directory for temporary files among {', '.join(map(str, places))}")
 
 
 def make(owner_tag: str) -> Scratch:
