@@ -412,7 +412,11 @@ def test_nothing_but_directories_of_runs_is_made_for_them_so_that_a_killed_node_
     tmp_path: Path,
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _WATCHED], env={"TMPDIR": str(tmp_path)}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", _WATCHED],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
     )
 
     touched = {Path(line) for line in done.stderr.splitlines()}
