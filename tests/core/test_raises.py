@@ -187,6 +187,7 @@ TABLE: Final[dict[str, str]] = {
         storage.feed_index  FeedIndex._guarded   RefusedError _failed
         storage.feed_index  FeedIndex._write     -
         storage.feed_index  _connect             _failed StorageFailedError
+        storage.feed_index  _open_reader         -
         storage.feed_index  _prepare             -
         storage.files       guarded              storage_failed
         storage.files       write_all            OSError

@@ -19,7 +19,7 @@ from crabnet.node.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from tests.support import strangers
-from tests.support.envelopes import NOW_S, Author, seed_id_of
+from tests.support.envelopes import NOW_S, Author, job, seed_id_of
 from tests.support.strangers import Attack
 from tests.support.victim import Victim, victim_in
 
@@ -117,19 +117,16 @@ async def test_a_creator_that_takes_back_its_steps_one_by_one_has_each_written_o
 
 @pytest.mark.parametrize("attack", [strangers.results_of_a_non_winner, strangers.results_of_non_winners])
 async def test_results_of_those_who_did_not_win_leave_no_trace_in_the_seed(attack: Attack, tmp_path: Path) -> None:
-    creator, worker = Author("creator"), Author("worker")
-    job = strangers.running(creator, worker)
-    seed_id = seed_id_of(job[0])
+    seed, bid, claim, start, result, settlement, acknowledgement = job()
+    seed_id = seed_id_of(seed)
     async with victim_in(tmp_path) as victim:
-        await victim.tell(*job)  # the attack says the same once more
+        await victim.tell(seed, bid, claim, start)  # the attack says the same once more
         row = seed_row(seed_id, only_record(victim))
         await attack(victim)
         assert seed_row(seed_id, only_record(victim)) == row
         assert await shown(victim, seed_id, "results") == [0]
 
-        result = worker.finish(job[-1])
-        settlement = creator.settle(result)
-        await victim.tell(result, settlement, worker.acknowledge(settlement))
+        await victim.tell(result, settlement, acknowledgement)
         await victim.wait(30 * DAY_MS)
         assert not victim.node.core.replica.state.records
         assert await shown(victim, seed_id, "results", "settlements", "acknowledgements") == [1, 1, 1]

@@ -10,7 +10,7 @@ from crabnet.protocol import sync
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fork_proof import document_of
 from crabnet.protocol.sync import Head, Heads
-from tests.support.envelopes import NOW_S, Author, body_of, edit, signer
+from tests.support.envelopes import NOW_S, Author, body_of, edit, job, signer
 from tests.support.talking import Neighbour
 from tests.support.victim import Victim
 
@@ -164,12 +164,7 @@ async def void_facts(victim: Victim, facts: int = 10_200) -> None:
 
 async def steps_without_right(victim: Victim) -> None:
     """Claims, starts, settlements and closes of a seed of others."""
-    creator, worker = Author("creator"), Author("worker")
-    seed = creator.publish()
-    bid = worker.bid(seed)
-    claim = creator.claim(bid)
-    start = worker.start(claim)
-    result = worker.finish(start)
+    seed, bid, claim, start, result = job(5)
     await victim.tell(seed, bid, claim, start, result)
     for number in range(10):
         stranger = Author(f"stranger {number}")
@@ -178,31 +173,23 @@ async def steps_without_right(victim: Victim) -> None:
             await victim.tell(stranger.settle(seed, "Expired"))
 
 
-def running(creator: Author, worker: Author) -> list[Envelope]:
-    """A seed, a bid, its claim and its start."""
-    seed = creator.publish()
-    bid = worker.bid(seed)
-    claim = creator.claim(bid)
-    return [seed, bid, claim, worker.start(claim)]
-
-
 async def results_of_a_non_winner(victim: Victim, results: int = 600) -> None:
     """Fat results of a run that another does."""
-    job = running(Author("creator"), Author("worker"))
-    await victim.tell(*job)
+    *_, start = begun = job(4)
+    await victim.tell(*begun)
     stranger = Author("stranger")
     for number in range(results):
-        await victim.tell(stranger.finish(job[-1], stdout="x" * 10_000, exit_code=number % 256))
+        await victim.tell(stranger.finish(start, stdout="x" * 10_000, exit_code=number % 256))
 
 
 async def results_of_non_winners(victim: Victim, authors: int = 300) -> None:
     """Two fat results of each of many."""
-    job = running(Author("creator"), Author("worker"))
-    await victim.tell(*job)
+    *_, start = begun = job(4)
+    await victim.tell(*begun)
     for number in range(authors):
         stranger = Author(f"stranger {number}")
         for exit_code in range(2):
-            await victim.tell(stranger.finish(job[-1], stdout="x" * 10_000, exit_code=exit_code))
+            await victim.tell(stranger.finish(start, stdout="x" * 10_000, exit_code=exit_code))
 
 
 async def descending_forks(victim: Victim, attempts: int = 99) -> None:

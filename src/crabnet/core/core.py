@@ -392,7 +392,7 @@ class Core:
         self.mending.boundary.close()
 
     def _report(self, item: Applied, source: str, now_ms: int, effects: Effects, *, fetched: bool = False) -> None:
-        """Notices and consequences of one applied envelope; none that what was ``fetched`` waits for more of that."""
+        """Notices and consequences of one applied envelope. That one that was ``fetched`` waits is not told."""
         meta = item.meta
         with self._soft:
             if not (item.quiet or (fetched and item.parked)):

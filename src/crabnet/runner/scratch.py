@@ -46,7 +46,9 @@ def temporary() -> Path:
     named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     places = [Path(place).absolute() for place in (*named, *_PLACES) if place]
     for place in places:
-        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        if (
+            os.access(place, os.W_OK | os.X_OK) and place.is_dir()
+        ):  # in this order: is_dir raises where one may not look
             return place
     raise FileNotFoundError(errno.ENOENT, f"no directory for temporary files among {', '.join(map(str, places))}")
 

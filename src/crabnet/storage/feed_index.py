@@ -262,11 +262,19 @@ def _connect(files: Files, path: Path) -> tuple[sqlite3.Connection, sqlite3.Conn
             writer = _prepare(files, path)
         if writer is None:
             raise StorageFailedError(f"cannot open the feed index: {path} cannot be made")
-        reader = sqlite3.connect(path, check_same_thread=False)
-        reader.execute("PRAGMA query_only = ON")
+        return writer, _open_reader(writer, path)
     except sqlite3.Error as error:
         raise _failed(error, "open", path) from error
-    return writer, reader
+
+
+def _open_reader(writer: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    try:
+        reader = sqlite3.connect(path, check_same_thread=False)
+        reader.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        writer.close()
+        raise
+    return reader
 
 
 def _prepare(files: Files, path: Path) -> sqlite3.Connection | None:
