@@ -26,9 +26,9 @@ from bench.workload import Population
 from crabnet.control.client import JsonValue, call
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects
-from crabnet.core.records import Via, frame_of
+from crabnet.core.replica.records import Via, frame_of
 from crabnet.node.clock import wall_ms
-from crabnet.node.store import open_store
+from crabnet.node.durable.store import open_store
 from crabnet.settings import Settings
 from crabnet.storage.files import RealFiles
 from crabnet.storage.lock import LockRole

@@ -14,7 +14,7 @@ import trio
 
 from bench.report import Measure, at_least, percentile
 from crabnet.core.effects import Effects
-from crabnet.node.committer import Committer
+from crabnet.node.durable.committer import Committer
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole

@@ -25,23 +25,23 @@ from nacl.bindings import crypto_sign_open
 from bench.report import Measure, at_least, at_most, spread
 from bench.workload import NAMESPACE, Message, Population
 from crabnet import limits
-from crabnet.core.authors import AuthorRates
+from crabnet.core.budgets.authors import AuthorRates
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.sources import SourceRates
 from crabnet.monitor.writer import EventLog
-from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import wall_ms
-from crabnet.node.committer import Committer
-from crabnet.node.framing import Durable
-from crabnet.node.indexing import History
-from crabnet.node.network import Network
-from crabnet.node.outbox import Outbox
+from crabnet.node.durable.checkpoints import Checkpointer
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.indexing import History
+from crabnet.node.durable.store import entropy
+from crabnet.node.network.network import Network
+from crabnet.node.network.outbox import Outbox
+from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.reporting import Reporter
 from crabnet.node.run import tune_collector
-from crabnet.node.signatures import Signatures
-from crabnet.node.store import entropy
-from crabnet.node.verifier import ParallelVerifier, processors
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
 from crabnet.storage.feed_index import FeedIndex
 from crabnet.storage.files import RealFiles

@@ -16,11 +16,11 @@ from bench.report import Measure
 from bench.workload import Population
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects
-from crabnet.core.records import Via, frame_of
-from crabnet.node.checkpoints import Checkpointer
+from crabnet.core.replica.records import Via, frame_of
 from crabnet.node.clock import wall_ms
-from crabnet.node.committer import Committer
-from crabnet.node.store import open_store
+from crabnet.node.durable.checkpoints import Checkpointer
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.store import open_store
 from crabnet.settings import Settings
 from crabnet.storage.files import RealFiles
 from crabnet.storage.lock import LockRole

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from crabnet.errors import CrabnetError
-from crabnet.node.control_server import serve_control
+from crabnet.node.operations.control_server import serve_control
 from crabnet.protocol.canonical import JsonObject, JsonValue
 
 

@@ -34,8 +34,8 @@ from crabnet.errors import (
     StorageFailedError,
     UsageError,
 )
-from crabnet.node import control_server
-from crabnet.node.control_server import serve_control
+from crabnet.node.operations import control_server
+from crabnet.node.operations.control_server import serve_control
 from crabnet.protocol.canonical import JsonObject, JsonValue
 
 VALID = b'{"v":1,"id":7,"method":"echo","params":{"x":1}}\n'
@@ -422,7 +422,7 @@ def test_the_client_imports_nothing_slow() -> None:
 def test_a_node_that_is_killed_leaves_a_socket_that_means_not_running(tmp_path: Path) -> None:
     program = (
         "import sys, trio, pathlib\n"
-        "from crabnet.node.control_server import serve_control\n"
+        "from crabnet.node.operations.control_server import serve_control\n"
         "async def dispatch(method, params):\n    await trio.sleep_forever()\n"
         "async def main():\n"
         "    async with trio.open_nursery() as nursery:\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from crabnet import limits
-from crabnet.core.address_book import AddressBook, RememberedPeer
+from crabnet.core.sync.address_book import AddressBook, RememberedPeer
 
 NOW_MS = 1_767_225_600_000
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.authors import AuthorBudgets, AuthorRates
+from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
 
 NOW_MS = 1_767_225_600_000
 RATES = AuthorRates(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.workload import Population
-from crabnet.core.replica import Replica
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.state import Outcome
 from crabnet.protocol.admission import AdmissionPolicy

@@ -12,9 +12,9 @@ from crabnet.core.commands import Publish, Received, SubmitBid
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.records import SegmentRow
-from crabnet.core.rows import seed_row
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import SegmentRow
+from crabnet.core.replica.rows import seed_row
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.state import Caps
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Envelope

@@ -7,11 +7,11 @@ from itertools import count
 import pytest
 
 from crabnet import limits
-from crabnet.core.address_book import RememberedPeer
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
+from crabnet.core.sync.address_book import RememberedPeer
 from crabnet.protocol.envelope import Kind
 from crabnet.protocol.sync import Head, Heads, Hello, Request, Want
 from tests.support.envelopes import NOW_S, Author, signer

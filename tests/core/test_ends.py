@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from crabnet import limits
-from crabnet.core.applied import Applied
 from crabnet.core.commands import Publish, Received
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.records import SegmentRow, Via, decode_frame, frame_of
-from crabnet.core.rows import seed_row
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.records import SegmentRow, Via, decode_frame, frame_of
+from crabnet.core.replica.rows import seed_row
 from crabnet.domain.model import FactKind
 from crabnet.domain.state import Caps, Outcome
 from crabnet.errors import Reason, RefusedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crabnet.core.held import HeldRow, MemoryHeld
+from crabnet.core.replica.held import HeldRow, MemoryHeld
 from crabnet.errors import Reason, StorageFailedError
 from tests.core.test_ends import archive, feed, fork_of
 from tests.support.envelopes import NOW_S, Author, seed_id_of

@@ -12,7 +12,7 @@ from crabnet.core.commands import CreateClaim, Publish, Received, StartRun, Subm
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.feed_guard import FeedGuard
+from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.domain.model import Bid
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Kind

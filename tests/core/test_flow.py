@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.flow import Flight, Flow
+from crabnet.core.sync.flow import Flight, Flow
 
 SOURCE, OTHER = "192.0.2.1:9012", "192.0.2.2:9012"
 START = limits.SYNC_WINDOW_ENTRIES_START

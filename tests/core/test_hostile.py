@@ -17,8 +17,8 @@ from crabnet.core.commands import CreateClaim, Input, Publish, Received, Settle,
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.records import decode_frame, frame_of
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import decode_frame, frame_of
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import CrabnetError
 from crabnet.protocol.admission import AdmissionPolicy

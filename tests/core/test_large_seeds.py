@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crabnet import limits
-from crabnet.core.records import PART_BYTES
-from crabnet.core.rows import SEED_ROW_BYTES_MAX
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import PART_BYTES
+from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.protocol.envelope import Envelope
 from tests.support.envelopes import Author
 from tests.support.journals import Journal, new_replica

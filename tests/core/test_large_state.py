@@ -9,10 +9,10 @@ import pytest
 from msgspec import Raw
 
 from crabnet import limits
-from crabnet.core.records import RefoldRecord, SegmentRow, encode_record, event_rows
-from crabnet.core.replica import Replica
-from crabnet.core.rows import SEED_ROW_BYTES_MAX, seed_row
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import RefoldRecord, SegmentRow, encode_record, event_rows
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX, seed_row
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.model import Fact, FactKind, Progress, TaskResult
 from crabnet.domain.state import SeedEvent
 from crabnet.protocol.admission import AdmissionPolicy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from crabnet.core.replica import Replica
+from crabnet.core.replica.replica import Replica
 from crabnet.errors import Reason
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Envelope

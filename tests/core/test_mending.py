@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from crabnet import limits
-from crabnet.core import applied
 from crabnet.core.commands import Publish, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Part, ReplicaFailedError, hash_of
-from crabnet.core.rebuilding import Rebuilder
-from crabnet.core.records import RefoldRecord, SegmentRow, decode_frame, frame_of
-from crabnet.core.rows import seed_row
+from crabnet.core.replica import applied
+from crabnet.core.replica.rebuilding import Rebuilder
+from crabnet.core.replica.records import RefoldRecord, SegmentRow, decode_frame, frame_of
+from crabnet.core.replica.rows import seed_row
 from crabnet.domain.decision import decide
 from crabnet.domain.model import Fact, Seed
 from crabnet.domain.state import Command, Decision, SeedEvent, State, apply
@@ -54,7 +54,7 @@ def cannot_judge(patch: pytest.MonkeyPatch, error: Exception) -> None:
             raise error
         return decide(state, command, now_s)
 
-    patch.setattr("crabnet.core.judge.decide", judge)
+    patch.setattr("crabnet.core.replica.judge.decide", judge)
 
 
 def cannot_apply(patch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -237,7 +237,7 @@ def test_an_archived_seed_goes_back_when_what_concerns_it_cannot_be_judged(
         assert scene.seed_id in state.records
         raise KeyError("planted")
 
-    monkeypatch.setattr("crabnet.core.judge.decide", judge)
+    monkeypatch.setattr("crabnet.core.replica.judge.decide", judge)
     bid = scene.bid(scene.worker)
     assert told(receive(core, bid)) == [("envelope_ignored", Reason.INTERNAL)]
     assert scene.seed_id not in state.records

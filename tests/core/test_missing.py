@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from crabnet import limits
-from crabnet.core.parking import Parking
-from crabnet.core.syncing import SyncPlanner
+from crabnet.core.replica.parking import Parking
+from crabnet.core.sync.planner import SyncPlanner
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Head, Served
 from tests.core.test_parking import parked

@@ -7,11 +7,11 @@ from itertools import count, pairwise
 import pytest
 
 from crabnet import limits
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.sources import SourceRates
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal

@@ -23,7 +23,7 @@ from crabnet.core.commands import (
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, EndedClaim, Notice, RunOrder
-from crabnet.core.records import decode_frame, frame_of
+from crabnet.core.replica.records import decode_frame, frame_of
 from crabnet.domain.model import Bid, Claim, FactKind, Seed, SeedStatus, TaskResult, TerminationCause
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from tests.sim.market import result

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.replica import Replica
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.protocol.envelope import Envelope

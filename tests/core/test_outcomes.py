@@ -14,7 +14,7 @@ from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.records import Via
+from crabnet.core.replica.records import Via
 from crabnet.domain.lifecycle import counting_bids
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject, JsonValue

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.parking import Parked, Parking
+from crabnet.core.replica.parking import Parked, Parking
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.envelope import Envelope, EnvelopeMeta, Kind
 from crabnet.protocol.sync import Named

@@ -67,27 +67,27 @@ TABLE: Final[dict[str, str]] = {
         core.core           Core.record          RefusedError
         core.core           Core._operate        RefusedError*2
         core.core           Core._stated         RefusedError
-        core.replica        Replica.check_open   RefusedError
-        core.replica        Replica.propose      RefusedError UsageError
+        core.replica.replica        Replica.check_open   RefusedError
+        core.replica.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
-        node.control_server _answer              RefusedError -*2
-        node.control_server _parse               UsageError*2
-        node.control_server _checked             UsageError*3
+        node.operations.control_server _answer              RefusedError -*2
+        node.operations.control_server _parse               UsageError*2
+        node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
-        node.operations     dispatch             UsageError*2
-        node.views          _place_behind        UsageError
-        node.work           Workshop.cancel      RefusedError*2
-        node.work           Workshop.run         RefusedError*2
-        node.work           Workshop._run        self._given_up*2
-        node.work           Workshop._finish     - self._given_up
-        node.work           task_of              RefusedError*2
-        storage.archive_index ArchiveIndex.page  RefusedError
+        node.operations.operations     dispatch             UsageError*2
+        node.operations.views          _place_behind        UsageError
+        node.work.work           Workshop.cancel      RefusedError*2
+        node.work.work           Workshop.run         RefusedError*2
+        node.work.work           Workshop._run        self._given_up*2
+        node.work.work           Workshop._finish     - self._given_up
+        node.work.work           task_of              RefusedError*2
+        storage.archive.index ArchiveIndex.page  RefusedError
     """,
     "Types: the object belongs to the kind of fact, by payloads.BODIES and SETTLE_KINDS, and the reply to the wish."
     " Only seeds with a definition are shown: Core.record and views.find_seeds see to that. EnvelopeMeta was taken from"
     " an object. A settlement is stated of a seed that LOCAL_RULES found. An envelope that states no fact has its"
     " decision already.": """
-        core.replica        Replica._accept      RefusedError
+        core.replica.replica        Replica._accept      RefusedError
         domain.decision     _decide_seed         TypeError
         domain.lifecycle    as_seed              TypeError
         domain.lifecycle    _bid                 TypeError
@@ -100,22 +100,22 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.bid             TypeError
         node.node           Node.claim           TypeError
         node.seed_state     seed_state           ValueError
-        node.views          seed_view            ValueError
-        node.work           Workshop._run        TypeError
-        node.work           Workshop._finish     TypeError
+        node.operations.views          seed_view            ValueError
+        node.work.work           Workshop._run        TypeError
+        node.work.work           Workshop._finish     TypeError
     """,
     "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
     " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"
     " out what does not fit, and the agenda gives each seed once. The header of a checkpoint holds settings only.": """
-        storage.journal     encode_frame         RefusedError*2
+        storage.journal.writing     encode_frame         RefusedError*2
         storage.checkpoint  check_row            RefusedError*2
         storage.checkpoint  CheckpointFile.__init__ RefusedError
-        storage.archive_segment validate_rows    RefusedError*6
+        storage.archive.segment validate_rows    RefusedError*6
     """,
     "Messages that a node makes or passes on: envelopes and proofs keep the bounds of Admission and seal. A destination"
     " that takes only one datagram is a baseline peer; Outbox makes an event of it.": """
         protocol.fragment_wire check_message     RefusedError*3
-        node.outbox         Outbox._transmit     NetworkError
+        node.network.outbox         Outbox._transmit     NetworkError
     """,
     "Checkpoints are made by one job at a time, and each writer is given up by who began it.": """
         storage.ledger      Ledger.begin_checkpoint RefusedError
@@ -123,64 +123,64 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Opening or examining a data dir, before the node takes part: damage, another version or namespace, another"
     " process.": """
-        core.records        record_fact          DataDirDamagedError
-        core.snapshot       restore              DataDirDamagedError*2 other_version
+        core.replica.records        record_fact          DataDirDamagedError
+        core.replica.snapshot       restore              DataDirDamagedError*2 other_version
         protocol.keys       seed_of_pem          ValueError*2
-        node.baseline       import_baseline      DataDirDamagedError RefusedError
-        node.control_server _bind                DataDirDamagedError _socket_failed*2
-        node.store          open_store           -
-        node.store          _signer              DataDirDamagedError*2
-        node.store          _restore             other_version
-        node.store          _demand_namespace    UsageError
-        storage.archive     Archive.open         -
-        storage.archive     _chained             DataDirDamagedError
-        storage.archive_segment check_segment    DataDirDamagedError damaged*2
-        storage.archive_segment refuse_newer     DataDirDamagedError
+        node.durable.baseline       import_baseline      DataDirDamagedError RefusedError
+        node.operations.control_server _bind                DataDirDamagedError _socket_failed*2
+        node.durable.store          open_store           -
+        node.durable.store          _signer              DataDirDamagedError*2
+        node.durable.store          _restore             other_version
+        node.durable.store          _demand_namespace    UsageError
+        storage.archive.archive     Archive.open         -
+        storage.archive.archive     _chained             DataDirDamagedError
+        storage.archive.segment check_segment    DataDirDamagedError damaged*2
+        storage.archive.segment refuse_newer     DataDirDamagedError
         storage.checkpoint  examine_checkpoint   -
         storage.checkpoint  read_rows            DataDirDamagedError*2
         storage.checkpoint  read_baseline        DataDirDamagedError
-        storage.journal     SegmentWriter.reopen OSError
+        storage.journal.writing     SegmentWriter.reopen OSError
         storage.keyfile     load_key_file        DataDirDamagedError*2
         storage.layout      read_seal            ValueError
         storage.ledger      Ledger.open          -
         storage.lock        DirLock.acquire      DataDirBusyError _unsupported -
         storage.lock        _locked              _unsupported -
         storage.lock        acquire_with_wait    -*2
-        storage.opening     iter_frames          DataDirDamagedError
-        storage.opening     refuse_if_told       _newer*2 DataDirDamagedError*3
-        storage.opening     repair               -
-        storage.salvage     _plan                DataDirDamagedError*2
-        storage.segments    frames_of            _frame_damaged
+        storage.opening.opening     iter_frames          DataDirDamagedError
+        storage.opening.opening     refuse_if_told       _newer*2 DataDirDamagedError*3
+        storage.opening.opening     repair               -
+        storage.opening.salvage     _plan                DataDirDamagedError*2
+        storage.journal.reading    frames_of            _frame_damaged
     """,
     "What was stored reads back otherwise. node.serving makes an event of it, Replica._contained refuses what it"
     " would judge, Core.learn_fork says so, Neighbours._told goes on; a row of the archive that"
     " a late fact needs stops the node, which is what damage is to do.": """
         protocol.feed       Feeds.last_before    RefusedError
-        core.records        decode_frame         other_version
-        core.records        envelopes_of_frame   other_version
-        core.rows           decode_seed_row      other_version
-        storage.archive     Archive._placed_rows damaged
-        storage.segments    read_frame_at        _frame_damaged
+        core.replica.records        decode_frame         other_version
+        core.replica.records        envelopes_of_frame   other_version
+        core.replica.rows           decode_seed_row      other_version
+        storage.archive.archive     Archive._placed_rows damaged
+        storage.journal.reading    read_frame_at        _frame_damaged
     """,
     "The disk fails, or did: the ledger is poisoned, those who wait are told, the node stops. Indexes are built again,"
     " once, and their words are bounded by the domain.": """
-        node.checkpoints    Checkpointer.make    -
-        node.checkpoints    Checkpointer.make_now -
-        node.committer      Committer.submit     StorageFailedError
-        storage.archive     Archive._check       StorageFailedError*2
-        storage.archive     Archive._fatal       -
-        storage.archive     Archive._ask         StorageFailedError self._unusable
-        storage.archive     Archive._open_index  -
-        storage.archive     Archive._build_index self._unusable
-        storage.archive     Archive._read        IndexDamagedError
-        storage.archive_index _Connection.use    StorageFailedError IndexDamagedError
-        storage.archive_index ArchiveIndex.__init__ -
-        storage.archive_index ArchiveIndex.open  IndexDamagedError*2
-        storage.archive_index ArchiveIndex.build IndexDamagedError -
-        storage.archive_index ArchiveIndex._connect IndexDamagedError
-        storage.archive_index ArchiveIndex._insert -
-        storage.archive_segment scan_segment     -
-        storage.archive_segment write_segment    OSError
+        node.durable.checkpoints    Checkpointer.make    -
+        node.durable.checkpoints    Checkpointer.make_now -
+        node.durable.committer      Committer.submit     StorageFailedError
+        storage.archive.archive     Archive._check       StorageFailedError*2
+        storage.archive.archive     Archive._fatal       -
+        storage.archive.archive     Archive._ask         StorageFailedError self._unusable
+        storage.archive.archive     Archive._open_index  -
+        storage.archive.archive     Archive._build_index self._unusable
+        storage.archive.archive     Archive._read        IndexDamagedError
+        storage.archive.index _Connection.use    StorageFailedError IndexDamagedError
+        storage.archive.index ArchiveIndex.__init__ -
+        storage.archive.index ArchiveIndex.open  IndexDamagedError*2
+        storage.archive.index ArchiveIndex.build IndexDamagedError -
+        storage.archive.index ArchiveIndex._connect IndexDamagedError
+        storage.archive.index ArchiveIndex._insert -
+        storage.archive.segment scan_segment     -
+        storage.archive.segment write_segment    OSError
         storage.checkpoint  CheckpointFile._descriptor OSError
         storage.checkpoint  CheckpointFile.finish OSError
         storage.feed_index  FeedIndex._demand_whole RefusedError
@@ -191,7 +191,7 @@ TABLE: Final[dict[str, str]] = {
         storage.feed_index  _prepare             -
         storage.files       guarded              storage_failed
         storage.files       write_all            OSError
-        storage.journal     SegmentWriter.create -
+        storage.journal.writing     SegmentWriter.create -
         storage.ledger      Ledger._check        StorageFailedError*2
         storage.ledger      Ledger._fatal        self._failure -*2
     """,
@@ -199,8 +199,8 @@ TABLE: Final[dict[str, str]] = {
     " it has failed on; so many times, and the process ends.": """
         core.mending        Mending.handling     self.broken
         core.mending        Containment.__exit__ failed
-        node.committer      Committer.run        broken
-        node.committer      Committer._write     - _commit_failed
+        node.durable.committer      Committer.run        broken
+        node.durable.committer      Committer._write     - _commit_failed
         node.supervising    supervised           failure NodeFailingError
     """,
     "What is held cannot be read now: Replica._contained has the envelope come again, Core._learn_fork the proof,"
@@ -208,30 +208,30 @@ TABLE: Final[dict[str, str]] = {
     " end the node. Settling.resume raises while the node starts.": """
         core.core           Core._learn_fork     -
         core.core           Core.settle_ends     -
-        core.replica        Replica.receive      -
-        core.replica        Replica._contained   -
-        core.judge          Judge.judge          -
-        core.settling       Settling.settle_some -*2
-        core.settling       Settling.resume      -
-        core.settling       Settling.fold        -
-        node.indexing       History.envelope     RefusedError
+        core.replica.replica        Replica.receive      -
+        core.replica.replica        Replica._contained   -
+        core.replica.judge          Judge.judge          -
+        core.replica.settling       Settling.settle_some -*2
+        core.replica.settling       Settling.resume      -
+        core.replica.settling       Settling.fold        -
+        node.durable.indexing       History.envelope     RefusedError
     """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """
         node.faults         Faults.contained     -
         node.supervising    _lived               -
-        node.call_thread    CallThread.run_sync  error
-        node.committer      Committer._commit    -
-        node.control_server _accept              -
+        node.durable.call_thread    CallThread.run_sync  error
+        node.durable.committer      Committer._commit    -
+        node.operations.control_server _accept              -
         node.ending         until_signal         principal
         node.node           Node.__aenter__      -
         node.node           Node.__aexit__       first -
         node.node           Node._open_network   -
         node.node           Node._watched        -
-        node.oneshot        call_locally         KeyboardInterrupt
+        node.operations.oneshot        call_locally         KeyboardInterrupt
         node.run            run_node             KeyboardInterrupt
     """,
     "Caught by the next caller: the node checks signatures itself then.": """
-        node.signatures     _process             FileNotFoundError
+        node.network.signatures     _process             FileNotFoundError
     """,
 }
 

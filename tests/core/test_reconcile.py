@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crabnet import limits
-from crabnet.core.reconcile import Reconciler
+from crabnet.core.sync.reconcile import Reconciler
 from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Bucket

@@ -18,8 +18,8 @@ from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
-from crabnet.core.records import Via, decode_frame, frame_of
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import Via, decode_frame, frame_of
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, content_of, seal

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from crabnet.core.records import decode_frame, frame_of
-from crabnet.core.replica import Replica
+from crabnet.core.replica.records import decode_frame, frame_of
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import is_envelope_id
 from crabnet.protocol.admission import AdmissionPolicy

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Kind
 from tests.support.envelopes import NOW_S, Author

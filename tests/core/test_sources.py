@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet import limits
-from crabnet.core.sources import SourceGate, SourceRates
+from crabnet.core.budgets.sources import SourceGate, SourceRates
 from crabnet.errors import Reason
 
 START_MS = 1_767_225_600_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crabnet import limits
-from crabnet.core.parking import Parking
-from crabnet.core.syncing import SyncPlanner
+from crabnet.core.replica.parking import Parking
+from crabnet.core.sync.planner import SyncPlanner
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Head, Named, Served

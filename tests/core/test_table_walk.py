@@ -19,15 +19,15 @@ import trio
 import crabnet
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.core.authors import AuthorBudgets, AuthorRates
+from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
-from crabnet.core.feed_guard import FeedGuard
-from crabnet.core.sources import SourceRates
+from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.errors import NetworkError, Reason
-from crabnet.node.outbox import Outbox
+from crabnet.node.network.outbox import Outbox
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split

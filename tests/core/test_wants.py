@@ -12,9 +12,9 @@ from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Notice, ServeNamed, ServeProof
-from crabnet.core.records import decode_frame, frame_of
-from crabnet.core.snapshot import Snapshot, restore
-from crabnet.core.wants import STRANGERS, Wants
+from crabnet.core.replica.records import decode_frame, frame_of
+from crabnet.core.replica.snapshot import Snapshot, restore
+from crabnet.core.sync.wants import STRANGERS, Wants
 from crabnet.protocol.envelope import Envelope
 from crabnet.protocol.fork_proof import document_of
 from crabnet.protocol.sync import ForkMark, ForkRequest, Head, Heads, Named, Request

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crabnet.errors import DataDirDamagedError
 from crabnet.storage.files import RealFiles
-from crabnet.storage.survey import verify
+from crabnet.storage.opening.survey import verify
 from tests.faults.seam import FaultyFiles
 from tests.faults.suites import Report
 from tests.faults.workload import (

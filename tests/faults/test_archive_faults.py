@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import CrabnetError, DataDirDamagedError, StorageFailedError
-from crabnet.storage import archive_segment
-from crabnet.storage.archive import Archive, ArchiveRow, SegmentInfo, verify_archive
+from crabnet.storage.archive import segment as archive_segment
+from crabnet.storage.archive.archive import Archive, ArchiveRow, SegmentInfo, verify_archive
 from crabnet.storage.files import Files, OpenMode, RealFiles
 from tests.faults.powercut import TracingFiles, _Disk, states_after
 from tests.faults.seam import Fault, FaultyFiles, KilledError

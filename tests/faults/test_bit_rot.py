@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import DataDirDamagedError
-from crabnet.storage.recovery import NoticeCode
+from crabnet.storage.opening.recovery import NoticeCode
 from tests.faults.rot import CLOSED_AFTER_APPENDS, CLOSED_AFTER_CHECKPOINT, Victim, cuts, flips, make_victim, rot
 from tests.faults.workload import APPEND, CHECKPOINT, put, recover, scratch
 

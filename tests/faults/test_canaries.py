@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from crabnet.errors import DataDirDamagedError
-from crabnet.storage import journal, ledger, segments
+from crabnet.storage import ledger
 from crabnet.storage.files import Files, OpenMode, write_all
-from crabnet.storage.journal import Frame, SegmentWriter
+from crabnet.storage.journal import reading as segments
+from crabnet.storage.journal import writing as journal
+from crabnet.storage.journal.writing import Frame, SegmentWriter
 from crabnet.storage.layout import list_segments
 from tests.faults.powercut import TracingFiles, power_cuts, record
 from tests.faults.seam import FaultyFiles

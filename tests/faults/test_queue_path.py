@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from crabnet.core.commands import Publish
-from crabnet.core.records import envelope_of
+from crabnet.core.replica.records import envelope_of
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Run, SeedStatus, TaskResult, TerminationCause
 from crabnet.errors import Reason, RefusedError

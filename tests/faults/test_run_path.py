@@ -17,11 +17,11 @@ import trio
 from crabnet import limits
 from crabnet.core.commands import Operation, Publish, StartRun
 from crabnet.core.effects import Effects, Reply
-from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
+from crabnet.core.replica.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import CrabnetError, RefusedError
-from crabnet.node.committer import Committer
-from crabnet.node.framing import Batch
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.framing import Batch
 from crabnet.node.node import Node
 from crabnet.protocol.envelope import FEED_KINDS, Kind, shape
 from crabnet.protocol.fragments import Complete, Reassembler

@@ -21,7 +21,7 @@ from crabnet.storage.checkpoint import CheckpointHeader
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from crabnet.storage.recovery import NoticeCode
+from crabnet.storage.opening.recovery import NoticeCode
 from tests.faults.seam import FaultyFiles, KilledError
 from tests.support.leftovers import MEMORY_DIR
 

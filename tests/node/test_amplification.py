@@ -11,11 +11,11 @@ from typing import cast
 
 import pytest
 
-from crabnet.core.held import Held, HeldRow
-from crabnet.core.rows import seed_row
+from crabnet.core.replica.held import Held, HeldRow
+from crabnet.core.replica.rows import seed_row
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
-from crabnet.node.operations import dispatch
+from crabnet.node.operations.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from tests.support import strangers

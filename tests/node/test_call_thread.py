@@ -5,7 +5,7 @@ import threading
 import pytest
 import trio
 
-from crabnet.node.call_thread import CallThread
+from crabnet.node.durable.call_thread import CallThread
 
 
 async def test_calls_run_one_after_another_in_one_other_thread() -> None:

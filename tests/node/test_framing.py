@@ -14,15 +14,15 @@ import trio.testing
 from crabnet import limits
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects, Serve
-from crabnet.core.records import Via
+from crabnet.core.replica.records import Via
 from crabnet.errors import Reason, StorageFailedError
-from crabnet.node.committer import Committer
-from crabnet.node.framing import Durable, Framing
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.framing import Durable, Framing
 from crabnet.node.node import Node
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal import FramePosition
+from crabnet.storage.journal.writing import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.faults.seam import Fault, FaultyFiles

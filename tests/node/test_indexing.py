@@ -14,13 +14,13 @@ from crabnet.core.commands import Received
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Serve
-from crabnet.core.held import Held, HeldRow, MemoryHeld, Role
-from crabnet.core.records import frame_of
-from crabnet.core.replica import Replica
+from crabnet.core.replica.held import Held, HeldRow, MemoryHeld, Role
+from crabnet.core.replica.records import frame_of
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.model import FactKind
 from crabnet.errors import Reason, RefusedError
-from crabnet.node.framing import Durable, Stretch
-from crabnet.node.indexing import History
+from crabnet.node.durable.framing import Durable, Stretch
+from crabnet.node.durable.indexing import History
 from crabnet.protocol.envelope import Envelope
 from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.fork_proof import document_of, verify_proof

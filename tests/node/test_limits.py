@@ -12,8 +12,8 @@ from crabnet.core.effects import Send
 from crabnet.monitor.reader import read_events
 from crabnet.monitor.writer import EventLog
 from crabnet.node.config import core_config, sends_per_s
+from crabnet.node.network.outbox import Outbox
 from crabnet.node.node import Node
-from crabnet.node.outbox import Outbox
 from crabnet.node.reporting import Reporter
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 from crabnet.storage.files import RealFiles

@@ -16,8 +16,8 @@ from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Bid, Fact, Seed, SeedStatus, Settlement, TaskResult
 from crabnet.errors import Reason, UsageError
-from crabnet.node.operations import dispatch
-from crabnet.node.views import seed_details, view_mark
+from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.views import seed_details, view_mark
 from crabnet.protocol.canonical import JsonObject
 from tests.support.facts import START_S, STRANGER, WORKER, Scribe, everything
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.effects import FieldValue
-from crabnet.node.signatures import Batch, Signatures
-from crabnet.node.verify_process import decode_answer, encode_batch, serve
+from crabnet.node.network.signatures import Batch, Signatures
+from crabnet.node.network.verify_process import decode_answer, encode_batch, serve
 from crabnet.protocol.identity import SignedBytes, verify_each
 from tests.support.envelopes import signer
 
@@ -189,7 +189,7 @@ async def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.Monk
 
 _NODE = """
 import sys, trio
-from crabnet.node.signatures import Signatures
+from crabnet.node.network.signatures import Signatures
 from crabnet.protocol.identity import SignedBytes, verify_each
 async def main():
     signatures = Signatures(verify_each, print, processors=2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crabnet.node.verifier import ParallelVerifier
+from crabnet.node.network.verifier import ParallelVerifier
 from crabnet.protocol.identity import SignedBytes
 from tests.support.envelopes import signer
 

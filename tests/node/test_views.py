@@ -7,7 +7,7 @@ from typing import cast
 from crabnet.control.client import JsonValue
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.node.views import peer_views
+from crabnet.node.operations.views import peer_views
 from crabnet.protocol.envelope import Envelope, Kind
 from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.talking import Neighbour

@@ -13,7 +13,7 @@ import pytest
 from crabnet.errors import UsageError
 from crabnet.node.node import Node
 from crabnet.operator.findings import LivePoint
-from crabnet.storage.journal import FRAME_PREFIX_BYTES, HEADER_BYTES, encode_frame, encode_header, hash_line
+from crabnet.storage.journal.writing import FRAME_PREFIX_BYTES, HEADER_BYTES, encode_frame, encode_header, hash_line
 from crabnet.storage.layout import encode_seal
 from tests.operator.support import Clock, ledger_files, publish, verify, whole_job, work
 
@@ -220,7 +220,7 @@ def test_a_changed_checkpoint_is_located_to_the_row(sound: Path, tmp_path: Path)
 def test_a_changed_row_is_located_behind_lists_that_take_several_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crabnet.core.snapshot._PER_ROW", 1)
+    monkeypatch.setattr("crabnet.core.replica.snapshot._PER_ROW", 1)
     data_dir = tmp_path / "data"
     for _ in range(3):
         work(data_dir, publish_one)

@@ -11,13 +11,13 @@ import pytest
 from msgspec import structs
 
 from crabnet import limits
-from crabnet.core.records import Via
-from crabnet.core.replica import Replica
+from crabnet.core.replica.records import Via
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.domain.state import assembled
-from crabnet.node.importing import import_entries
 from crabnet.node.node import Node
+from crabnet.node.operations.importing import import_entries
 from crabnet.operator.chains import ChainReport, TaskChains, describe, follow
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.protocol.envelope import Envelope

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from crabnet.core.records import Via
-from crabnet.core.replica import Replica
+from crabnet.core.replica.records import Via
+from crabnet.core.replica.replica import Replica
 from crabnet.errors import CrabnetError, DataDirDamagedError, ExitCode, Reason, RefusedError, UsageError
 from crabnet.node.node import Node
-from crabnet.node.operations import dispatch
+from crabnet.node.operations.operations import dispatch
 from crabnet.operator.compare import Difference, compare, describe_difference, load_side
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import (
@@ -124,7 +124,7 @@ def test_what_is_imported_may_be_old_but_not_from_the_future(home: Path, tmp_pat
 
 
 def import_with_clock(data_dir: Path, entries: list[bytes], clock: Clock) -> dict[str, object]:
-    from crabnet.node.importing import import_entries as import_into
+    from crabnet.node.operations.importing import import_entries as import_into
 
     answers: list[dict[str, object]] = []
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from msgspec import Raw, structs
 
-from crabnet.core.records import EnvelopeRecord, decode_frame, encode_record, frame_of
+from crabnet.core.replica.records import EnvelopeRecord, decode_frame, encode_record, frame_of
 from crabnet.domain.model import Progress, SeedStatus
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.limits import CHECKPOINT_ROW_BYTES_MAX
-from crabnet.node.importing import import_entries
 from crabnet.node.node import Node
+from crabnet.node.operations.importing import import_entries
 from crabnet.operator.fsck import Examination, examine, fsck_lock
 from crabnet.operator.repair import apply_pending, prepare
 from crabnet.operator.transfer import ImportTotals
@@ -24,10 +24,10 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from crabnet.storage.checkpoint import Condition
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal import HEADER_BYTES, seal_header
+from crabnet.storage.journal.writing import HEADER_BYTES, seal_header
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from crabnet.storage.recovery import Action, cells, decide
+from crabnet.storage.opening.recovery import Action, cells, decide
 from tests.faults.seam import Fault, FaultyFiles, KilledError
 from tests.operator.support import START_MS, Clock, publish, settings_of, verify, whole_job, work
 from tests.support.envelopes import NOW_S, Author, seed_id_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import DataDirDamagedError, UsageError
-from crabnet.node.importing import import_entries
 from crabnet.node.node import Node
+from crabnet.node.operations.importing import import_entries
 from crabnet.operator.log import LogFilter, LogRow, describe_row, newest, parse_since, read_log
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from crabnet.core.records import stored_envelope
+from crabnet.core.replica.records import stored_envelope
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fragment_wire import Shape, classify, is_whole

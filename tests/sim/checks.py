@@ -13,8 +13,8 @@ from typing import NamedTuple
 from crabnet import limits
 from crabnet.core.commands import Received
 from crabnet.core.effects import Effects, FeedPlace, Send
-from crabnet.core.held import HeldRow, Role
-from crabnet.core.records import stated_by, stored_envelope
+from crabnet.core.replica.held import HeldRow, Role
+from crabnet.core.replica.records import stated_by, stored_envelope
 from crabnet.domain.fold import refold
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Acknowledgement, Claim, Fact, FactKind, Run, SeedStatus, Settlement, TaskResult

@@ -16,19 +16,19 @@ from crabnet.core.commands import Answered, Input, Operation, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
-from crabnet.core.held import NothingHeld
 from crabnet.core.mending import Fault
-from crabnet.core.records import decode_frame, frame_of
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.held import NothingHeld
+from crabnet.core.replica.records import decode_frame, frame_of
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.node.framing import Batch, Framing
-from crabnet.node.risk_mark import RiskMark
+from crabnet.node.durable.framing import Batch, Framing
+from crabnet.node.durable.risk_mark import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
 from crabnet.storage.checkpoint import CheckpointHeader
-from crabnet.storage.journal import FramePosition
+from crabnet.storage.journal.writing import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.sim.disk import CutError, MemoryFiles

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from crabnet.core.commands import Received
 from crabnet.core.config import CoreConfig
-from crabnet.core.records import (
+from crabnet.core.replica.records import (
     EnvelopeRecord,
     ForkRecord,
     Record,
@@ -22,16 +22,16 @@ from crabnet.core.records import (
     envelope_of,
     is_frame_of_records,
 )
-from crabnet.core.replica import Replica
+from crabnet.core.replica.replica import Replica
 from crabnet.errors import CrabnetError
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import check_export, read_entries
 from crabnet.protocol.canonical import parse_object
 from crabnet.protocol.envelope import EnvelopeMeta, shape
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal import Frame
+from crabnet.storage.journal.walk import walk_journal
+from crabnet.storage.journal.writing import Frame
 from crabnet.storage.layout import Layout
-from crabnet.storage.walk import walk_journal
 from tests.sim.checks import Safety, ViolationError
 from tests.sim.world import SimNode, Weather, World
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from crabnet.core.config import CoreConfig
-from crabnet.core.replica import Replica
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.node.config import core_config
 from crabnet.settings import Settings

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from crabnet import limits
 from crabnet.core.effects import Serve, ServeNamed, ServeProof
-from crabnet.core.held import HeldRow, MemoryHeld
-from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of, held_row, stated_by
-from crabnet.node.framing import Durable
+from crabnet.core.replica.held import HeldRow, MemoryHeld
+from crabnet.core.replica.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of, held_row, stated_by
+from crabnet.node.durable.framing import Durable
 from crabnet.protocol.admission import Admission
 from crabnet.protocol.feed import Feed
 from crabnet.protocol.fork_proof import choose_pair
-from crabnet.storage.journal import FramePosition
+from crabnet.storage.journal.writing import FramePosition
 
 
 class _Entry(NamedTuple):

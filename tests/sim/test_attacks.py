@@ -10,8 +10,8 @@ from crabnet import limits
 from crabnet.core.commands import Publish, Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FeedPlace, Send
-from crabnet.core.records import stored_envelope
-from crabnet.core.snapshot import Snapshot
+from crabnet.core.replica.records import stored_envelope
+from crabnet.core.replica.snapshot import Snapshot
 from crabnet.domain.model import Seed
 from crabnet.domain.state import Caps
 from crabnet.protocol.envelope import Envelope

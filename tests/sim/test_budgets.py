@@ -9,10 +9,10 @@ import pytest
 from msgspec import structs
 
 from crabnet import limits
-from crabnet.core.authors import AuthorRates
+from crabnet.core.budgets.authors import AuthorRates
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import CreateClaim, Publish, Settle, StartRun, SubmitBid
 from crabnet.core.config import CoreConfig
-from crabnet.core.sources import SourceRates
 from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.canonical import JsonObject

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from crabnet.core import announcer, neighbours
-from crabnet.core.applied import Applied
 from crabnet.core.commands import Operation
 from crabnet.core.effects import Reply, Serve
-from crabnet.core.judge import Judge
-from crabnet.core.records import ForkRecord
-from crabnet.core.replica import Replica, _Arrival
-from crabnet.core.settling import Settling
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.judge import Judge
+from crabnet.core.replica.records import ForkRecord
+from crabnet.core.replica.replica import Replica, _Arrival
+from crabnet.core.replica.settling import Settling
+from crabnet.core.sync import announcer, neighbours
 from crabnet.domain import decision, fold, standing
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
@@ -67,7 +67,7 @@ def bid_cap_by_arrival(patch: pytest.MonkeyPatch) -> None:
             return decided
         return Decision(Outcome.IGNORED, Reason.TOO_MANY_BIDS)
 
-    patch.setattr("crabnet.core.judge.decide", capped)
+    patch.setattr("crabnet.core.replica.judge.decide", capped)
 
 
 def settled_reopens(patch: pytest.MonkeyPatch) -> None:
@@ -123,12 +123,12 @@ def rule_by_the_clock(patch: pytest.MonkeyPatch) -> None:
                 return Decision(Outcome.REJECTED, Reason.DEADLINE_PASSED)
         return decide(state, command, now_s)
 
-    patch.setattr("crabnet.core.judge.decide", punctual)
+    patch.setattr("crabnet.core.replica.judge.decide", punctual)
 
 
 def replay_forgets_a_feed(patch: pytest.MonkeyPatch) -> None:
     """A restart forgets the last of what was journalled."""
-    from crabnet.core.records import EnvelopeRecord
+    from crabnet.core.replica.records import EnvelopeRecord
 
     replay = Replica.replay
 

@@ -6,7 +6,7 @@ import pytest
 
 from crabnet.core.commands import CreateClaim, Operation, Publish, Received, SubmitBid
 from crabnet.core.config import CoreConfig
-from crabnet.core.records import stored_envelope
+from crabnet.core.replica.records import stored_envelope
 from crabnet.domain.model import Bid, Seed
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Envelope, Kind

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from crabnet.core.config import CoreConfig
-from crabnet.core.records import envelopes_of_frame
+from crabnet.core.replica.records import envelopes_of_frame
 from crabnet.protocol.identity import SignedBytes, verify
 from tests.sim.node import Observer, SimNode, attempt
 from tests.support.envelopes import NOW_S

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, StorageFailedError
 from crabnet.limits import ARCHIVE_ROW_BYTES_MAX, ARCHIVE_WORD_BYTES_MAX
-from crabnet.storage.archive import Archive, ArchiveRow, SegmentInfo, verify_archive
+from crabnet.storage.archive.archive import Archive, ArchiveRow, SegmentInfo, verify_archive
 from tests.faults.seam import FaultyFiles
 from tests.storage.support import FILES
 

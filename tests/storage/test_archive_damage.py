@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, StorageFailedError
-from crabnet.storage.archive import Archive, ArchiveRow, verify_archive
+from crabnet.storage.archive.archive import Archive, ArchiveRow, verify_archive
 from tests.faults.seam import Fault, FaultyFiles
 from tests.storage.support import FILES
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from crabnet import limits
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal import (
+from crabnet.storage.journal.reading import HeaderKind, TailKind, frames_of, read_frame_at, scan_segment
+from crabnet.storage.journal.writing import (
     FRAME_OVERHEAD_BYTES,
     GENESIS_HASH,
     HEADER_BYTES,
@@ -25,7 +26,6 @@ from crabnet.storage.journal import (
     segment_first_lsn,
     segment_name,
 )
-from crabnet.storage.segments import HeaderKind, TailKind, frames_of, read_frame_at, scan_segment
 
 FILES = RealFiles()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "STORAGE.md"

@@ -11,10 +11,10 @@ import pytest
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.storage.checkpoint import CheckpointHeader, Condition
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal import encode_header, seal_header, segment_name
+from crabnet.storage.journal.writing import encode_header, seal_header, segment_name
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from crabnet.storage.recovery import Action, NoticeCode, cells, decide, render_table
+from crabnet.storage.opening.recovery import Action, NoticeCode, cells, decide, render_table
 
 BASELINE = b'{"identity":{"node_id":"node-1","alias":"node"},"seeds":{},"bids":{}}'
 NEWER_STATE = b'{"format":"crabnet-state","version":99,"rows":[]}'
@@ -134,7 +134,7 @@ def test_the_cell(
 
 def test_every_row_of_the_table_is_the_answer_to_some_cell() -> None:
     used = {id(decide(*cell)) for cell in cells()}
-    from crabnet.storage.recovery import RULES
+    from crabnet.storage.opening.recovery import RULES
 
     assert {id(rule) for rule in RULES} == used
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import DataDirBusyError, DataDirDamagedError, Reason
-from crabnet.storage.journal import segment_name
-from crabnet.storage.recovery import NoticeCode
-from crabnet.storage.salvage import plan_salvage, salvage
+from crabnet.storage.journal.writing import segment_name
+from crabnet.storage.opening.recovery import NoticeCode
+from crabnet.storage.opening.salvage import plan_salvage, salvage
 from tests.faults.seam import Fault, FaultyFiles, KilledError
 from tests.faults.suites import plans
 from tests.faults.workload import put, scratch, take

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from crabnet.core.applied import Applied
-from crabnet.core.records import decode_frame, frame_of
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.records import decode_frame, frame_of
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.state import DEFAULT_CAPS, Caps
 from crabnet.protocol.admission import AdmissionPolicy

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from types import MethodType
 
 from crabnet.cli.main import main
-from crabnet.core import applied
 from crabnet.core.core import Core
 from crabnet.core.mending import Part
+from crabnet.core.replica import applied
 from crabnet.domain.model import Seed
 from crabnet.domain.state import SeedEvent, State, apply
 from crabnet.storage.ledger import Ledger

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from crabnet.core.applied import Applied
-from crabnet.core.records import SegmentRow, decode_frame, frame_of
-from crabnet.core.replica import Replica
-from crabnet.core.rows import seed_row
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.records import SegmentRow, decode_frame, frame_of
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.rows import seed_row
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.domain.lifecycle import Record, claimed_bids
 from crabnet.domain.model import FINAL, FactKind, SeedStatus
 from crabnet.domain.state import Caps

@@ -40,6 +40,6 @@ def perform(settings: Settings, method: str, params: Mapping[str, JsonValue]) ->
 
 
 def _locally(settings: Settings, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
-    from crabnet.node.oneshot import call_locally  # noqa: PLC0415 - slow to import, and not needed beside a node
+    from crabnet.node.operations.oneshot import call_locally  # noqa: PLC0415 - slow to import, and not needed beside a node
 
     return call_locally(settings, method, dict(params))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from crabnet.core.records import Via
+from crabnet.core.replica.records import Via
 from crabnet.domain.model import OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
 from crabnet.protocol.sync import Served

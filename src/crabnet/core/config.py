@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.core.authors import AuthorRates
-from crabnet.core.sources import SourceRates
+from crabnet.core.budgets.authors import AuthorRates
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.domain.state import DEFAULT_CAPS, Caps
 from crabnet.protocol.admission import AdmissionPolicy
 

@@ -12,17 +12,17 @@ from functools import partial
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.core.authors import AuthorBudgets
+from crabnet.core.budgets.authors import AuthorBudgets
+from crabnet.core.budgets.sources import SourceGate
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.mending import Part
-from crabnet.core.neighbours import Neighbours
 from crabnet.core.notices import Trifles, blocked_notice, drop_notice
-from crabnet.core.parking import Parking
-from crabnet.core.replica import Pays, Replica
-from crabnet.core.sources import SourceGate
+from crabnet.core.replica.parking import Parking
+from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
+from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.lifecycle import Record
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta

@@ -11,7 +11,6 @@ from typing import Final
 
 from crabnet import limits
 from crabnet.core import build
-from crabnet.core.applied import Applied, Change
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
@@ -37,9 +36,10 @@ from crabnet.core.notices import (
     quarantined_notice,
     refused_notice,
 )
-from crabnet.core.records import SegmentRow, Via
-from crabnet.core.replica import Replica
-from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.core.replica.applied import Applied, Change
+from crabnet.core.replica.records import SegmentRow, Via
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import (
     Acknowledgement,

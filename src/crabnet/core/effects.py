@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from crabnet.core.held import HeldRow
+from crabnet.core.replica.held import HeldRow
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 
 FieldValue = str | int | bool | None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from crabnet import limits
-from crabnet.core.applied import Applied, Change, Fork
+from crabnet.core.budgets.sources import Block
 from crabnet.core.effects import FieldValue, Notice
-from crabnet.core.parking import Parked
-from crabnet.core.sources import Block
+from crabnet.core.replica.applied import Applied, Change, Fork
+from crabnet.core.replica.parking import Parked
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal

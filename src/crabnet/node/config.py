@@ -7,9 +7,9 @@ import os
 import trio
 
 from crabnet import __version__
-from crabnet.core.authors import AuthorRates
+from crabnet.core.budgets.authors import AuthorRates
+from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
-from crabnet.core.sources import SourceRates
 from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy

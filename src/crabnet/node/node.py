@@ -32,27 +32,27 @@ from crabnet.errors import (
     principal,
 )
 from crabnet.monitor.registry import Severity
-from crabnet.node.archiving import Archivist
-from crabnet.node.checkpoints import Checkpointer
 from crabnet.node.clock import NodeClock
-from crabnet.node.committer import Committer
 from crabnet.node.config import runner_of, sends_per_s
+from crabnet.node.durable.archiving import Archivist
+from crabnet.node.durable.checkpoints import Checkpointer
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.store import Store, open_store
 from crabnet.node.failures import failure_of
 from crabnet.node.faults import Faults
-from crabnet.node.framing import Durable
-from crabnet.node.network import Network
-from crabnet.node.outbox import Outbox
+from crabnet.node.network.network import Network
+from crabnet.node.network.outbox import Outbox
+from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.serving import Paces, Serving
+from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.verifier import processors
+from crabnet.node.operations.views import find_seeds
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.remembering import PeerKeeper, PeersFile
 from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seed_state import SeedState, seed_state
-from crabnet.node.serving import Paces, Serving
-from crabnet.node.signatures import Signatures
-from crabnet.node.store import Store, open_store
-from crabnet.node.verifier import processors
-from crabnet.node.views import find_seeds
 from crabnet.node.watching import Watch
-from crabnet.node.work import Stage, Task, Workshop, WorkshopConfig, task_of
+from crabnet.node.work.work import Stage, Task, Workshop, WorkshopConfig, task_of
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole

@@ -14,7 +14,7 @@ from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
 from crabnet.node.clock import ClockStep
-from crabnet.node.store import Store
+from crabnet.node.durable.store import Store
 from crabnet.runner.sandbox.model import Mode, SandboxReport
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 from crabnet.storage.files import Files

@@ -13,10 +13,10 @@ import trio
 from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
-from crabnet.node.control_server import serve_control
 from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations import dispatch
+from crabnet.node.operations.control_server import serve_control
+from crabnet.node.operations.operations import dispatch
 from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings

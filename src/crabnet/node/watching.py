@@ -9,7 +9,7 @@ import trio
 from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
-from crabnet.node.outbox import Outbox
+from crabnet.node.network.outbox import Outbox
 from crabnet.storage.ledger import Ledger
 from crabnet.transport.udp import UdpTransport
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from crabnet.core.records import SegmentRow
-from crabnet.core.replica import Replica
-from crabnet.core.rows import decode_seed_row, record_of_row
+from crabnet.core.replica.records import SegmentRow
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import Record
-from crabnet.storage.archive import SegmentInfo, verify_archive
-from crabnet.storage.archive_segment import FIRST_PREVIOUS, PlacedRow, scan_segment, segment_path
+from crabnet.storage.archive.archive import SegmentInfo, verify_archive
+from crabnet.storage.archive.segment import FIRST_PREVIOUS, PlacedRow, scan_segment, segment_path
 from crabnet.storage.files import Files, guarded
-from crabnet.storage.journal_survey import Damage
+from crabnet.storage.journal.survey import Damage
 
 _DIRECTORY: Final = "archive"
 

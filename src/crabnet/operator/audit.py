@@ -15,16 +15,16 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.held import NothingHeld
-from crabnet.core.records import (
+from crabnet.core.replica.held import NothingHeld
+from crabnet.core.replica.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
     SegmentRow,
     decode_frame,
 )
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import restore
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import restore
 from crabnet.domain.accumulator import Accumulator
 from crabnet.domain.state import leaf
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
@@ -40,7 +40,7 @@ from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
 from crabnet.storage.files import Files, OpenMode, guarded, opened
-from crabnet.storage.journal import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
+from crabnet.storage.journal.writing import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
 
 __all__ = ["GENESIS", "AskNode", "AuditReport", "Comparison", "Finding", "LivePoint", "audit", "new_replica"]

@@ -9,7 +9,7 @@ from crabnet.control.client import JsonValue
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX
-from crabnet.node.baseline import UNSIGNED_HINT
+from crabnet.node.durable.baseline import UNSIGNED_HINT
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
 from crabnet.storage.files import Files, guarded, read_whole
 

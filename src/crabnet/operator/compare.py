@@ -10,10 +10,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.core.held import NothingHeld
-from crabnet.core.records import Via, decode_frame
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import restore
+from crabnet.core.replica.held import NothingHeld
+from crabnet.core.replica.records import Via, decode_frame
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import restore
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import leaf
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
@@ -27,7 +27,7 @@ from crabnet.protocol.baseline_state import parse_baseline_state
 from crabnet.storage.checkpoint import CheckpointHeader, read_rows
 from crabnet.storage.files import Files, guarded, read_whole
 from crabnet.storage.ledger import Ledger
-from crabnet.storage.opening import iter_frames, refuse_if_told
+from crabnet.storage.opening.opening import iter_frames, refuse_if_told
 
 LIVE: Final = "live"
 DurableLsn = Callable[[Path], int | None]

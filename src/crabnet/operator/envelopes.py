@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, envelope_of, record_fact
+from crabnet.core.replica.records import EnvelopeRecord, ForkRecord, envelope_of, record_fact
 from crabnet.errors import DataDirDamagedError
 from crabnet.limits import ENVELOPE_BYTES_MAX
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Admitted

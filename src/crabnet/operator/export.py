@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame
+from crabnet.core.replica.records import EnvelopeRecord, ForkRecord, decode_frame
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import STORAGE_CHUNK_BYTES
 from crabnet.operator.exchange import (
@@ -28,7 +28,7 @@ from crabnet.operator.exchange import (
 from crabnet.operator.frames import walk_journal
 from crabnet.protocol.statement import sign_statement
 from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
-from crabnet.storage.journal import Frame
+from crabnet.storage.journal.writing import Frame
 from crabnet.storage.layout import Layout
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crabnet.core.records import is_frame_of_records
+from crabnet.core.replica.records import is_frame_of_records
 from crabnet.storage.files import Files
-from crabnet.storage.journal import Frame
+from crabnet.storage.journal.walk import Hole, Segment, read_hole
+from crabnet.storage.journal.walk import walk_journal as _walk
+from crabnet.storage.journal.writing import Frame
 from crabnet.storage.layout import Layout
-from crabnet.storage.walk import Hole, Segment, read_hole
-from crabnet.storage.walk import walk_journal as _walk
 
 __all__ = ["Frame", "Hole", "Segment", "read_hole", "walk_journal"]
 

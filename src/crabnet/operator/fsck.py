@@ -19,12 +19,12 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, FactRecord, ForkRecord, decode_frame
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import Snapshot, restore
+from crabnet.core.replica.records import EnvelopeRecord, FactRecord, ForkRecord, decode_frame
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import AUDIT_FINDINGS_MAX
-from crabnet.node.store import read_former
+from crabnet.node.durable.store import read_former
 from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
@@ -40,9 +40,9 @@ from crabnet.storage.keyfile import KEY_FILE, load_key_file
 from crabnet.storage.layout import Layout, list_segments
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import DirLock, LockRole
-from crabnet.storage.opening import iter_frames, refuse_if_told
-from crabnet.storage.salvage import Salvage, plan_salvage
-from crabnet.storage.survey import Survey, verify
+from crabnet.storage.opening.opening import iter_frames, refuse_if_told
+from crabnet.storage.opening.salvage import Salvage, plan_salvage
+from crabnet.storage.opening.survey import Survey, verify
 
 WAITING: Final = ".waiting"
 _PENDING: Final = re.compile(r"entries-\d+\.ndjson(?:\.\d+)?(?:\.waiting)?")

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import (
+from crabnet.core.replica.records import (
     ArchiveRecord,
     EnvelopeRecord,
     FactRecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from crabnet.core.records import EnvelopeRecord, decode_frame, envelope_of
+from crabnet.core.replica.records import EnvelopeRecord, decode_frame, envelope_of
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.operator.frames import Frame, walk_journal
 from crabnet.storage.files import Files

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from crabnet.core.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of
+from crabnet.core.replica.records import EnvelopeRecord, ForkRecord, decode_frame, envelope_of
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import FORK_PROOF_BYTES_MAX
 from crabnet.operator.frames import Frame, walk_journal

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from crabnet.core.held import Role
-from crabnet.core.records import EnvelopeRecord, Record, envelope_of, event_row, record_fact
-from crabnet.core.replica import Replica
+from crabnet.core.replica.held import Role
+from crabnet.core.replica.records import EnvelopeRecord, Record, envelope_of, event_row, record_fact
+from crabnet.core.replica.replica import Replica
 from crabnet.domain.decision import decide
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FINAL

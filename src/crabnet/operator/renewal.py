@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from crabnet.errors import DataDirDamagedError, RefusedError
-from crabnet.node.store import FORMER_FILE, open_store, read_former
+from crabnet.node.durable.store import FORMER_FILE, open_store, read_former
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed
 from crabnet.settings import Settings

@@ -8,19 +8,19 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.records import FactRow, fact_of_row
+from crabnet.core.replica.records import FactRow, fact_of_row
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.limits import STORAGE_CHUNK_BYTES
-from crabnet.node.risk_mark import RiskMark
-from crabnet.node.store import INDEX_NAME
+from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.store import INDEX_NAME
 from crabnet.operator.fsck import WAITING, Examination, entries_behind
 from crabnet.operator.transfer import Entry, ImportTotals, import_entries
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, OpenMode, guarded, move_file, opened, read_chunks, replace_file, write_all
 from crabnet.storage.layout import Layout
 from crabnet.storage.lock import DirLock
-from crabnet.storage.opening import free_name, set_aside
-from crabnet.storage.salvage import salvage
+from crabnet.storage.opening.opening import free_name, set_aside
+from crabnet.storage.opening.salvage import salvage
 
 _DONE: Final = ".applied"
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from crabnet.core.replica import Replica
-from crabnet.core.snapshot import Snapshot
+from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.snapshot import Snapshot
 from crabnet.limits import CHECKPOINT_HEADER_BYTES_MAX
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks
 

@@ -17,7 +17,7 @@ from crabnet.domain.model import Fact
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from crabnet.node.node import Node
-from crabnet.node.operations import dispatch
+from crabnet.node.operations.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.settings import Settings
 

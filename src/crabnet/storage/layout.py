@@ -10,7 +10,7 @@ from typing import Final
 import google_crc32c
 
 from crabnet.storage.files import Files, read_whole
-from crabnet.storage.journal import segment_first_lsn
+from crabnet.storage.journal.writing import segment_first_lsn
 
 _SEAL: Final = re.compile(rb"crabnet-sealed 0001 ([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 _SEAL_BYTES_MAX: Final = 256

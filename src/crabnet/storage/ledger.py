@@ -20,7 +20,8 @@ from crabnet.errors import CrabnetError, Reason, RefusedError, StorageFailedErro
 from crabnet.limits import DISK_FREE_LOW_BYTES
 from crabnet.storage.checkpoint import CheckpointFile, CheckpointHeader, Condition
 from crabnet.storage.files import Files, guarded, move_file, replace_file, storage_failed
-from crabnet.storage.journal import (
+from crabnet.storage.journal.reading import read_frame_at
+from crabnet.storage.journal.writing import (
     HEADER_BYTES,
     Frame,
     FramePosition,
@@ -31,9 +32,8 @@ from crabnet.storage.journal import (
 )
 from crabnet.storage.layout import Layout, encode_seal, list_segments
 from crabnet.storage.lock import DirLock, LockRole
-from crabnet.storage.opening import Recovery, iter_frames, refuse_if_told, repair
-from crabnet.storage.segments import read_frame_at
-from crabnet.storage.survey import Survey, survey
+from crabnet.storage.opening.opening import Recovery, iter_frames, refuse_if_told, repair
+from crabnet.storage.opening.survey import Survey, survey
 
 
 class DiskSpace(NamedTuple):

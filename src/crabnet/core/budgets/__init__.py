@@ -1,0 +1,1 @@
+"""How much may come: of sources, and of authors."""

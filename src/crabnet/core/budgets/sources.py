@@ -1,0 +1,226 @@
+"""Step 1 of verification: may this source speak at all? Rates, penalties and blocks by source, in bounded memory.
+
+An address that has proved itself, or is configured, has a row of its own and is never silenced: its junk may be forged,
+so that misuse slows it down to a trickle. Everybody else is a stranger, goes by IP address, shares one budget with the
+other strangers, and is dropped unread for a while after misuse, for longer each time. A host that has sent what was
+worth accepting keeps its row when strangers come in masses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.errors import Reason
+
+
+class SourceRates(Struct, frozen=True, kw_only=True):
+    """Rates of datagrams, and what follows misuse. 0 turns a rate off."""
+
+    threshold_per_s: int = 0
+    """Datagrams in a second from a stranger's IP address after which it is blocked."""
+    rejects_per_s: int = 0
+    """Rejected messages a second after which a source is blocked or, when it has proved itself, slowed down."""
+    block_ms: int = 3_000
+    block_ms_max: int = 300_000
+    """Each block is twice as long as the one before, up to this."""
+    strangers_per_s: int = 0
+    """Datagrams of all strangers together."""
+    peer_per_s: int = 0
+    """Datagrams of one source that has proved itself; what is beyond is dropped, without a block."""
+    total_per_s: int = 0
+    """Datagrams of all sources, beyond a small share that each proven one has for itself."""
+
+
+class Block(NamedTuple):
+    """A source that is not listened to, or hardly, from now on."""
+
+    source: str
+    reason: Reason
+    duration_ms: int
+
+
+class _Row:
+    """What is remembered of one source."""
+
+    __slots__ = ("blocked_until_ms", "datagrams", "forgiven_ms", "good", "score", "scored_ms", "strikes", "window_s")
+
+    def __init__(self) -> None:
+        self.window_s = 0
+        self.datagrams = 0
+        self.score = 0.0
+        self.scored_ms = 0
+        self.good = 0
+        self.strikes = 0
+        self.forgiven_ms = 0
+        self.blocked_until_ms = 0
+
+
+class _PeerRow(_Row):
+    """A source that has proved itself: what it may do beside the others, and during a block."""
+
+    __slots__ = ("rate", "share", "trickle")
+
+    def __init__(self, rates: SourceRates) -> None:
+        super().__init__()
+        self.rate = TokenBucket(rates.peer_per_s)
+        self.share = TokenBucket(limits.SOURCE_SHARE_PER_S)
+        self.trickle = TokenBucket(limits.SOURCE_TRICKLE_PER_S)
+
+
+ELSEWHERE: Final = "others"
+"""Stands for all sources that are not told by name."""
+
+
+def host_of(source: str) -> str:
+    """The IP address of ``host:port``."""
+    return source.rpartition(":")[0]
+
+
+class SourceGate:
+    """Counts, scores and blocks sources. Sources are ``host:port``; ``proven`` is what the caller knows of them."""
+
+    def __init__(self, rates: SourceRates) -> None:
+        self._rates = rates
+        self._strangers: BoundedTable[str, _Row] = BoundedTable(limits.SOURCES_MAX)
+        self._good: BoundedTable[str, _Row] = BoundedTable(limits.SOURCE_PEERS_MAX)
+        self._peers: BoundedTable[str, _PeerRow] = BoundedTable(limits.SOURCE_PEERS_MAX)
+        self._of_strangers = TokenBucket(rates.strangers_per_s)
+        self._total = TokenBucket(rates.total_per_s)
+        self._dropped: Counter[tuple[str, Reason]] = Counter()
+        self._blocks: list[Block] = []
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._good) + len(self._peers)
+
+    @property
+    def blocked(self) -> bool:
+        """True if ``take_blocks`` has something to tell."""
+        return bool(self._blocks)
+
+    def check(
+        self, source: str, now_ms: int, *, proven: bool = False, size_bytes: int = 0, crowded: bool = False
+    ) -> Reason | None:
+        """To be asked once for each datagram. None if it may be read, else why it is dropped.
+
+        A large datagram counts as often as it holds one of the usual size, since that is what reading it costs. While
+        the socket is ``crowded``, more comes than is read: then strangers have less, or proven peers wait behind them.
+        """
+        weight = 1 + size_bytes // (limits.DATAGRAM_BYTES_MAX + 1)
+        host = host_of(source)
+        if proven:
+            refused = self._check_peer(source, now_ms, weight)
+        else:
+            price = weight * limits.SOURCE_CROWDED_WEIGHT if crowded else weight
+            refused = self._check_stranger(host, now_ms, weight, price)
+        if refused is not None:
+            name = (source if proven else host, refused)
+            if name not in self._dropped and len(self._dropped) >= limits.SOURCES_REPORTED_MAX:
+                name = (ELSEWHERE, refused)
+            self._dropped[name] += 1
+        return refused
+
+    def _check_stranger(self, host: str, now_ms: int, weight: int, price: int) -> Reason | None:
+        rates = self._rates
+        good = self._good.get(host)
+        row = good or self._strangers.get(host)
+        if row is None:
+            row = _Row()
+            self._strangers.put(host, row)
+        elif now_ms < row.blocked_until_ms:
+            return Reason.SOURCE_BLOCKED
+        else:
+            (self._strangers if good is None else self._good).touch(host)
+        if rates.threshold_per_s:
+            window_s = now_ms // 1000
+            row.datagrams = row.datagrams + 1 if row.window_s == window_s else 1
+            row.window_s = window_s
+            if row.datagrams > rates.threshold_per_s:
+                self._block(row, host, Reason.RATE_LIMITED, now_ms, rates.block_ms_max)
+                return Reason.RATE_LIMITED
+        if good is None and not self._of_strangers.take(now_ms, price):
+            return Reason.RATE_LIMITED
+        return None if self._total.take(now_ms, weight) else Reason.RATE_LIMITED
+
+    def _check_peer(self, source: str, now_ms: int, weight: int) -> Reason | None:
+        row = self._peer(source)
+        if now_ms < row.blocked_until_ms and not row.trickle.take(now_ms):
+            return Reason.SOURCE_BLOCKED
+        if not row.rate.take(now_ms, weight):
+            return Reason.RATE_LIMITED
+        if self._total.take(now_ms, weight) or row.share.take(now_ms, weight):
+            return None
+        return Reason.RATE_LIMITED
+
+    def _peer(self, source: str) -> _PeerRow:
+        row = self._peers.get(source)
+        if row is None:
+            row = _PeerRow(self._rates)
+        self._peers.put(source, row)
+        return row
+
+    def reject(self, source: str, now_ms: int, *, proven: bool = False) -> None:
+        """Something hostile or broken came from this source, by its own fault: no honest node passes such things on."""
+        if not self._rates.rejects_per_s:
+            return
+        if proven:
+            self._penalise(self._peer(source), source, now_ms, self._rates.block_ms * limits.SOURCE_SLOWED_FACTOR_MAX)
+            return
+        host = host_of(source)
+        row = self._good.pop(host)
+        if row is not None:  # good history does not outlast misuse
+            self._strangers.put(host, row)
+        row = row or self._strangers.get(host)
+        if row is not None:
+            self._penalise(row, host, now_ms, self._rates.block_ms_max)
+
+    def _penalise(self, row: _Row, name: str, now_ms: int, block_ms_max: int) -> None:
+        allowed = self._rates.rejects_per_s
+        row.score = max(0.0, row.score - max(0, now_ms - row.scored_ms) * allowed / 1000) + 1
+        row.scored_ms = now_ms
+        row.good = 0
+        if row.score > allowed and now_ms >= row.blocked_until_ms:
+            row.score = 0
+            self._block(row, name, Reason.MISUSE, now_ms, block_ms_max)
+
+    def _block(self, row: _Row, name: str, reason: Reason, now_ms: int, block_ms_max: int) -> None:
+        forgiven = max(0, now_ms - row.forgiven_ms) // limits.SOURCE_FORGIVE_MS
+        row.strikes = max(0, row.strikes - forgiven)
+        longest_ms = max(block_ms_max, self._rates.block_ms)
+        duration_ms = min(self._rates.block_ms << min(row.strikes, 20), longest_ms)
+        row.strikes = min(row.strikes + 1, 20)
+        row.blocked_until_ms = row.forgiven_ms = now_ms + duration_ms
+        if duration_ms and len(self._blocks) < limits.SOURCES_REPORTED_MAX:
+            self._blocks.append(Block(name, reason, duration_ms))
+
+    def praise(self, source: str, *, proven: bool = False) -> None:
+        """Something from this source was worth accepting: it makes up for misuse, and earns a lasting row."""
+        row: _Row | None
+        host = source if proven else host_of(source)
+        row = self._peers.get(source) if proven else self._good.get(host) or self._strangers.get(host)
+        if row is None or (not row.score and not row.strikes and (proven or host in self._good)):
+            return
+        row.good += 1
+        if row.score:
+            row.score = max(0.0, row.score - 1)
+        if row.good % limits.SOURCE_GOOD_MIN:
+            return
+        row.strikes = max(0, row.strikes - 1)
+        row.blocked_until_ms = 0
+        if not proven and self._strangers.pop(host) is not None:
+            self._good.put(host, row)
+
+    def take_dropped(self) -> list[tuple[str, Reason, int]]:
+        """(source, reason, datagrams) dropped unread since the last call."""
+        dropped, self._dropped = self._dropped, Counter()
+        return [(source, reason, count) for (source, reason), count in dropped.items()]
+
+    def take_blocks(self) -> list[Block]:
+        """Blocks that began since the last call."""
+        blocks, self._blocks = self._blocks, []
+        return blocks

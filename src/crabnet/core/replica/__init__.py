@@ -1,0 +1,1 @@
+"""The replicated state of a node: applying envelopes, records of them, and what waits."""

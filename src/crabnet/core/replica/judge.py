@@ -1,0 +1,167 @@
+"""What becomes of a fact when it comes: whether it counts, never will, or may yet, and whether a fold has to tell.
+
+Caps are functions of what its author's feed says before it (ADR 26 section 3), so they are judged with the index.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Raw
+
+from crabnet import limits
+from crabnet.core.replica.archived import Attic
+from crabnet.core.replica.rebuilding import Rebuilder
+from crabnet.domain.decision import decide, refused_alone
+from crabnet.domain.lifecycle import EMPTY, Record
+from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
+from crabnet.domain.standing import STEPS
+from crabnet.domain.state import Decision, Observe, Outcome, Propose, State
+from crabnet.errors import Reason
+from crabnet.protocol.feed import Feeds
+
+
+class Judge:
+    """Reads the state, feeds and what is held; changes nothing but that a seed may come back out of the archive."""
+
+    def __init__(self, state: State, feeds: Feeds, attic: Attic, rebuilder: Rebuilder) -> None:
+        self._state = state
+        self._feeds = feeds
+        self._attic = attic
+        self._rebuilder = rebuilder
+
+    def needs_fold(self, fact: Fact, parent: Fact) -> bool:
+        """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
+        not count yet, or what is held behind an end may be what comes after it.
+        """
+        if not self._feeds.any_ended:
+            return False
+        front = self._rebuilder.is_front(parent)
+        if front and fact.kind is FactKind.BID:
+            return False
+        record = self._state.records.get(fact.seed_id) or self._attic.look(fact.seed_id) or EMPTY
+        if not front and record.find(parent.ref) is None:
+            return True
+        if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
+            return False
+        if any(each.signed and not self._rebuilder.is_front(each) for each in record.others):
+            return True
+        end = self._feeds.get(fact.author).end
+        rows = self._rebuilder.held.about(fact.seed_id, bids=False) if end else []
+        return any(row.author == fact.author and row.seq >= end for row in rows)
+
+    def find(self, seed_id: str, envelope_id: str) -> Fact | None:
+        """A fact that is held about a seed, whether or not it counts."""
+        found = self._state.records.get(seed_id, EMPTY).find(envelope_id)
+        if found is not None:
+            return found
+        stored = self._rebuilder.fact(seed_id, envelope_id)
+        return None if stored is None else stored[0]
+
+    def judge(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> tuple[Decision, tuple[Raw, ...]]:
+        """What becomes of a fact of the front of a feed, and the rows of archived seeds that come back for it."""
+        seed_id = fact.seed_id
+        thawed: tuple[Raw, ...] = ()
+        if fact.kind is not FactKind.SEED and seed_id not in self._state.records and not pins:
+            thawed = self._attic.bring_back((seed_id,))
+        try:
+            decision = self._decide(fact, parent, now_s, pins=pins)
+        except BaseException:
+            self._attic.put_back(seed_id, thawed)
+            raise
+        if thawed and not decision.events:
+            self._attic.put_back(seed_id, thawed)
+            thawed = ()
+        return decision, thawed
+
+    def propose(self, fact: Fact, shunned: frozenset[str], now_s: int) -> Decision:
+        """What would become of something that this node says itself."""
+        open_seeds = len(self._feeds.get(fact.author).open_seeds)
+        decision = decide(self._state, Propose(fact, shunned, open_seeds), now_s)
+        parent = self._state.records.get(fact.seed_id, EMPTY).find(fact.rests_on)
+        if decision.outcome is not Outcome.ACCEPTED or not self._is_excessive(fact, parent):
+            return decision
+        detail = f"seed {fact.seed_id} has all the steps that one author may take"
+        return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail)
+
+    def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
+        kind = fact.kind
+        open_seeds = len(self._feeds.get(fact.author).open_seeds) if kind is FactKind.SEED and fact.signed else 0
+        own_bids = self._bids_so_far(fact, parent) if kind is FactKind.BID else 0
+        observed = Observe(fact, parent, open_seeds, own_bids)
+        decision = refused_alone(self._state.caps, observed) if pins else decide(self._state, observed, now_s)
+        if decision is not None and decision.idle:
+            return decision
+        if fact.signed and self._is_excessive(fact, parent):
+            detail = "its author has said too much about the seed"
+            return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail, idle=True)
+        return decision or Decision(Outcome.ACCEPTED, None)
+
+    def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
+        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
+        they rest on is the only one and bids are still kept.
+        """
+        record = self._state.records.get(fact.seed_id, EMPTY)
+        sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
+        if sole and record.progress.status not in FINAL:
+            return sum(bid.author == fact.author and bid.seq < fact.seq for bid in record.bids)
+        rows = self._rebuilder.held.about(fact.seed_id, bids=True)
+        return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
+
+    def _is_excessive(self, fact: Fact, parent: Fact | None) -> bool:
+        """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
+        if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
+            return False
+        record = self._state.records.get(fact.seed_id, EMPTY)
+        if _is_first(fact, parent, record):
+            return False
+        kinds, most = _cap_of(fact.kind)
+        if fact.seq - _first_said(fact, parent, record) <= most:
+            return False  # there is no room for so much between, and the index need not be asked
+        rows = self._rebuilder.held.about(fact.seed_id, bids=False)
+        same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
+        return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
+
+
+_AT_WORK: Final = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
+"""Where the result is awaited."""
+
+
+def _is_first(fact: Fact, parent: Fact, record: Record) -> bool:
+    """True for a result or an acknowledgement by the worker that is awaited: one that had come before would count, and
+    none does. Mostly so, and then the index need not be asked.
+    """
+    progress = record.progress
+    if fact.author != progress.claimed_by:
+        return False
+    if fact.kind is FactKind.RESULT:
+        awaited = record.run or record.claim
+        return progress.status in _AT_WORK and awaited is not None and awaited.ref == parent.ref
+    if fact.kind is not FactKind.ACKNOWLEDGED or record.find(parent.ref) is None:
+        return False
+    return all(each.kind is not FactKind.ACKNOWLEDGED for each in record.others)
+
+
+def _first_said(fact: Fact, parent: Fact, record: Record) -> int:
+    """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
+    step in the chain; 0 if that is not in memory.
+    """
+    step: Fact | None = parent
+    while step is not None:
+        if step.author == fact.author and (fact.kind not in STEPS or step.kind is FactKind.SEED):
+            return step.seq
+        step = record.find(step.rests_on) if step.rests_on else None
+    return 0
+
+
+def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
+    """The kinds that count together towards a cap, and the cap: for steps on a seed, for others on one envelope."""
+    if kind in STEPS:
+        return STEPS, limits.STEPS_PER_AUTHOR_PER_SEED_MAX
+    if kind is FactKind.STARTED:
+        return frozenset({kind}), limits.STARTS_PER_AUTHOR_PER_STEP_MAX
+    return frozenset({kind}), limits.RESULTS_PER_AUTHOR_PER_STEP_MAX
+
+
+def _is_by_creator(fact: Fact, record: Record) -> bool:
+    return record.seed is None or record.seed.author == fact.author

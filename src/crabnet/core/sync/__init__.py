@@ -1,0 +1,1 @@
+"""Talk with neighbours: what is missing, whom to ask, and what to pass on."""

@@ -1,0 +1,443 @@
+"""Talk with neighbours: hellos, heads, requests, and the healing of gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from crabnet import limits
+from crabnet.core.config import CoreConfig
+from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeNamed, ServeProof
+from crabnet.core.mending import Part
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.replica import Replica
+from crabnet.core.sync.neighbour_parts import NeighbourParts
+from crabnet.core.sync.peers import LostPeer
+from crabnet.core.sync.wants import STRANGERS
+from crabnet.errors import CrabnetError, Reason
+from crabnet.protocol import sync
+from crabnet.protocol.admission import Admitted
+from crabnet.protocol.envelope import EnvelopeMeta, seal
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.payloads import PayloadRefusedError
+from crabnet.protocol.sync import ForkMark, Named
+
+
+class Neighbours(NeighbourParts):
+    """Talks with whoever is there."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        signer: Signer,
+        replica: Replica,
+        entropy: Callable[[], int],
+        room: Callable[[str, int], int],
+    ) -> None:
+        """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
+        super().__init__(config, signer.node_id, replica, entropy)
+        self._signer = signer
+        self._room = room
+        self._announce_at_ms = 0
+        self._look_at_ms = 0
+
+    def renew(self, part: Part) -> None:
+        """Make a part anew."""
+        super().renew(part)
+        if part is Part.RELAY:
+            self._look_at_ms = 0
+
+    def begin(self) -> None:
+        """To be called once after the replica was loaded."""
+        for author in self._replica.feeds.authors():
+            self.digests.changed(author)
+
+    def heard(self, source: str, now_ms: int, effects: Effects) -> None:
+        """Something verified came from ``source``: ask it to prove its address, if it has not yet."""
+        if not self._config.talk:
+            return
+        before = self.peers.heard(source, now_ms)
+        if before.returns and self.proven(source):
+            self._tell_holdings([source], now_ms, effects)
+        if source in self.trusted:
+            if not before.present:
+                self._look_around(now_ms, effects, again=True)
+            return
+        challenge = self.peers.due_challenge(source, self._token, now_ms)
+        if challenge:
+            self._say(self._hello(challenge=challenge), source, now_ms, effects)
+
+    def _token(self) -> str:
+        return f"{self._entropy():x}{self._entropy():x}"
+
+    def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
+        """A message that belongs to no feed; False if its payload says nothing that can be understood."""
+        meta = admitted.envelope.meta
+        if meta.from_ == self._signer.node_id:
+            return True
+        try:
+            said = sync.talk_of(admitted.envelope, admitted.kind)
+        except PayloadRefusedError as error:
+            fields: dict[str, FieldValue] = {
+                "address": source,
+                "envelope_id": meta.id,
+                "author": meta.from_,
+                "kind": meta.kind,
+                "reason": error.reason.value,
+                "detail": error.detail[: limits.EVENT_DETAIL_CHARS],
+            }
+            effects.notices.append(Notice("envelope_rejected", fields))
+            return False
+        self.heard(source, now_ms, effects)
+        if not self._config.talk:
+            return True
+        if source in self.trusted:
+            self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
+        if isinstance(said, sync.Hello):
+            self._hello_from(said, source, now_ms, effects)
+        elif isinstance(said, sync.Heads):
+            self._told(said, source, now_ms, effects)
+        elif self.proven(source):
+            self._proven_said(said, source, now_ms, effects)
+        return True
+
+    def _proven_said(
+        self,
+        said: sync.Request | sync.ForkRequest | sync.RelayPrune,
+        source: str,
+        now_ms: int,
+        effects: Effects,
+    ) -> None:
+        """What only an address that is configured or has proved itself may say."""
+        if isinstance(said, sync.Request):
+            self._asked(said, source, now_ms, effects)
+        elif isinstance(said, sync.RelayPrune):
+            self.relay.pruned(said, source, now_ms)
+        else:
+            effects.proofs.extend(
+                ServeProof(mark.author, mark.seq, source)
+                for mark in said.wants
+                if self._replica.feeds.get(mark.author).end == mark.seq
+            )
+
+    def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
+        """What a neighbour holds, and how far its answers went."""
+        for head in said.heads:
+            with suppress(CrabnetError):  # what is held of it cannot be read now; it is told again
+                self._head_from(head, source, now_ms, effects)
+        for served in said.served:
+            self.planner.ended(served, source, now_ms)
+        for bucket in said.buckets:
+            self.reconciler.told_bucket(source, bucket)
+        if said.root and self.proven(source):
+            self.peers.note_digests(source)
+            own = self._replica.feeds.get(self._signer.node_id)
+            if self.reconciler.told_root(source, said.root, now_ms) and own.head_seq and not own.end:
+                self.guard.told(sync.Head(own.author, own.head_seq, own.head_id), source, now_ms)
+
+    def _may_ask(self, source: str) -> bool:
+        return self.proven(source) or self.peers.spend_credit(source)
+
+    def _head_from(self, head: sync.Head, source: str, now_ms: int, effects: Effects) -> None:
+        proven = self.proven(source)
+        if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
+            self.warn(f"{source} says that it reaches {head.seq}", effects)
+            self._ask_for_own_feed(head.seq, source, now_ms, effects)
+        if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
+            self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
+        if proven:
+            self._may_have_named(head, source, now_ms)
+        if self.planner.hear(head, source, now_ms, proven=proven):
+            held = self._replica.feeds.get(head.author).head_seq
+            self._gap_notice(head.author, held + 1, head.seq, source, effects)
+
+    def _teller(self, source: str) -> str:
+        """Who answers for what a source says: one key at many addresses is one teller."""
+        if not self.proven(source):
+            return STRANGERS
+        return source if source in self.trusted else self.peers.node_id(source) or source
+
+    def _lacks_proof(self, mark: ForkMark) -> bool:
+        end = self._replica.feeds.get(mark.author).end
+        return not end or mark.seq < end
+
+    def _lacks_named(self, named: Named) -> bool:
+        return self._replica.parking.lacks_named(named)
+
+    def lacks(self, named: Named, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
+        """An envelope that came from ``source`` rests on one that is not held: mostly that is on its way.
+
+        Whoever holds an envelope holds all that it rests on, so all who have the one are asked for the other.
+        """
+        if not self._config.talk:
+            return
+        holders = self.planner.holders(meta.from_, meta.seq)
+        holders += self.named.sources(Named(named.seed_id, meta.id))
+        for each in dict.fromkeys((source, *holders)):
+            self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
+
+    def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
+        """A neighbour says how far it holds a feed of which the next entry waits for what it rests on."""
+        for seq, named in self._replica.parking.lacks_of(head.author):
+            if seq <= head.seq:
+                self.named.note(named, source, now_ms, teller=self._teller(source))
+
+    def _asked(self, request: sync.Request, source: str, now_ms: int, effects: Effects) -> None:
+        """Have what is held served; where it ends before the wish begins, say how far it goes."""
+        heads = []
+        for want in request.wants:
+            feed = self._replica.feeds.get(want.author)
+            self.relay.asked(want.author, source)
+            if want.from_seq <= feed.head_seq:
+                last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
+                effects.serves.append(Serve(want.author, want.from_seq, last, source))
+            elif feed.head_seq or feed.end:
+                heads.append(sync.Head(want.author, feed.head_seq, feed.head_id, feed.end))
+        effects.serves_named.extend(ServeNamed(each.seed_id, each.envelope_id, source) for each in request.names)
+        if heads:
+            self._say(sync.Heads(heads), source, now_ms, effects)
+        if request.buckets and self.peers.spend_answer(source, now_ms):
+            for answer in self.announcer.buckets(self.digests, request.buckets):
+                self._say(answer, source, now_ms, effects)
+
+    def served(self, ranges: list[sync.Served], to: str, now_ms: int, effects: Effects) -> None:
+        """Tell a neighbour how far the answers to its requests went."""
+        self._say(sync.Heads([], served=ranges), to, now_ms, effects)
+
+    def applied(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """What became of a feed envelope that came from ``source``."""
+        meta = item.meta
+        if meta is None:
+            return
+        own = meta.from_ == self._signer.node_id
+        if item.fork is not None:
+            self.changed(meta.from_)
+            self.planner.forked(meta.from_, now_ms)
+        if own and (item.in_feed or item.parked):
+            adopted = item.in_feed
+            if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
+                self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
+        if item.parked:
+            self.planner.arrived(meta.from_, meta.seq, now_ms)
+        if item.record is not None and item.in_feed:
+            self._progressed(meta.from_, len(item.record), now_ms, effects)
+
+    def asked_for(self, item: Applied) -> bool:
+        """True if an envelope was asked for by its name."""
+        return len(self.named) > 0 and item.meta is not None and Named(item.seed_id, item.meta.id) in self.named
+
+    def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""
+        meta = item.meta
+        if meta is None or not item.in_feed or not item.raw or meta.from_ == self._signer.node_id:
+            return
+        for address in self.relay.targets(meta.from_, source, now_ms):
+            effects.sends.append(Send(item.raw, meta.kind, meta.id, address, relayed=True))
+
+    def repeated(self, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
+        """An envelope of a feed came that is held already."""
+        if meta.seq and meta.from_ != self._signer.node_id and self.proven(source):
+            own = self.peers.node_id(source) == meta.from_
+            self.relay.repeated(meta.from_, source, now_ms, own=own)
+
+    def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
+        """An envelope came that is ahead of what is held, does not link to it, or finds no room."""
+        if not self._config.talk:
+            return
+        held = self._replica.feeds.get(meta.from_).head_seq
+        forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
+        taken = reason not in {Reason.PARKING_FULL, Reason.AUTHOR_LIMITED}
+        upto = max(meta.seq - 1, 1) if taken else meta.seq
+        if self.planner.note(meta.from_, upto, source, now_ms, proven=self.proven(source), forked_at=forked_at):
+            self._gap_notice(meta.from_, held + 1, upto, source, effects)
+
+    def changed(self, author: str) -> None:
+        """A feed has a new head."""
+        self.digests.changed(author)
+        self.announcer.changed(author)
+
+    def _progressed(self, author: str, size: int, now_ms: int, effects: Effects) -> None:
+        """A feed has moved on."""
+        self.changed(author)
+        closed = self.planner.progressed(author, now_ms, size=size)
+        if closed is not None:
+            first, last, duration_ms = closed
+            fields: dict[str, FieldValue] = {
+                "author": author,
+                "first_seq": first,
+                "last_seq": last,
+                "duration_ms": duration_ms,
+            }
+            effects.notices.append(Notice("gap_filled", fields))
+
+    def tick(self, now_ms: int, effects: Effects) -> None:
+        """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
+        if not self._config.talk:
+            return
+        steps: tuple[Callable[[int, Effects], None], ...] = (
+            self._lose_silent,
+            self._invite,
+            self.ask,
+            self._announce,
+            self._look_around,
+            self._prune,
+            self._clear,
+        )
+        for step in steps:
+            with self._replica.mending.soft:
+                step(now_ms, effects)
+
+    def _lose_silent(self, now_ms: int, effects: Effects) -> None:
+        self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
+
+    def _invite(self, now_ms: int, effects: Effects) -> None:
+        for address in self.book.due(now_ms, self.proven):
+            challenge = self.peers.invite(address, self._token, now_ms)
+            if challenge:
+                self._say(self._hello(challenge=challenge), address, now_ms, effects)
+
+    def _announce(self, now_ms: int, effects: Effects) -> None:
+        if now_ms < self._announce_at_ms:
+            return
+        # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
+        interval_ms = self._config.sync_interval_ms
+        self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
+        known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
+        chosen = self.announcer.choose(known, self._config.sync_fanout, self._entropy)
+        if self.digests.root():
+            self._tell_holdings(chosen, now_ms, effects)
+        else:
+            self._say_all(self._hello(), chosen, now_ms, effects)
+        if self.guard.at_risk:
+            self._ask_for_own_feed(0, None, now_ms, effects)
+
+    def _prune(self, now_ms: int, effects: Effects) -> None:
+        for address, prune in self.relay.prunes(now_ms, self._config.sync_interval_ms):
+            self._say(prune, address, now_ms, effects)
+
+    def rest(self, now_ms: int, effects: Effects) -> None:
+        """Some messages were handled: ask on at once if that made room."""
+        if self.planner.hungry or self.reconciler.hungry:
+            self.ask(now_ms, effects)
+
+    def ask(self, now_ms: int, effects: Effects) -> None:
+        """Ask neighbours for what is due."""
+        for source, wants in self.planner.requests(now_ms, self._may_ask, self._room):
+            for want in wants:
+                fields: dict[str, FieldValue] = {
+                    "author": want.author,
+                    "first_seq": want.from_seq,
+                    "last_seq": want.to_seq,
+                    "address": source,
+                }
+                effects.notices.append(Notice("gap_requested", fields))
+            self._say(sync.Request(wants), source, now_ms, effects)
+        for source, prefixes in self.reconciler.requests(now_ms, self.proven, self.planner.has_told_much):
+            self._say(sync.Request([], prefixes), source, now_ms, effects)
+        wants_max = limits.SYNC_WANTS_PER_MESSAGE_MAX
+        for source, marks in self.proofs.requests(now_ms, self._lacks_proof, self.proven, wants_max):
+            self._say(sync.ForkRequest(marks), source, now_ms, effects)
+        names_max = limits.SYNC_NAMES_PER_MESSAGE_MAX
+        for source, named in self.named.requests(now_ms, self._lacks_named, self._may_ask, names_max):
+            self._say(sync.Request([], names=named), source, now_ms, effects)
+
+    def _tell_holdings(self, addresses: list[str], now_ms: int, effects: Effects) -> None:
+        """Tell what is held: the digest of it, and some heads, more of them to whoever may not know digests."""
+        root = self.digests.root()
+        if not root:
+            return
+        brief = [address for address in addresses if self.peers.tells_digests(address)]
+        full = [address for address in addresses if address not in brief]
+        if brief:
+            self._say_all(sync.Heads(self.announcer.recent(), root), brief, now_ms, effects)
+        if full:
+            heads = self.announcer.heads(limits.SYNC_HEADS_PER_DATAGRAM)
+            self._say_all(sync.Heads(heads, root), full, now_ms, effects)
+
+    def _look_around(self, now_ms: int, _: Effects, *, again: bool = False) -> None:
+        """From time to time: whom to relay to. Configured addresses count once something came from them, so that
+        nothing is relayed to a broadcast address.
+        """
+        if now_ms < self._look_at_ms and not again:
+            return
+        self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
+        around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
+        self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
+
+    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
+        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
+        own = self._replica.feeds.get(self._signer.node_id)
+        first = min(seq or own.head_seq + 1, own.head_seq + 1)
+        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        self._say(sync.Request([want]), to, now_ms, effects)
+
+    def warn(self, detail: str, effects: Effects) -> None:
+        """Tell that this node may not write into its feed, and why."""
+        own = self._replica.feeds.get(self._signer.node_id)
+        fields: dict[str, FieldValue] = {
+            "namespace": self._replica.namespace,
+            "last_seq": own.head_seq,
+            "reason": Reason.FEED_RISK.value,
+            "detail": detail,
+        }
+        effects.notices.append(Notice("feed_at_risk", fields))
+
+    def _clear(self, now_ms: int, effects: Effects) -> None:
+        cleared = self.guard.tick(now_ms)
+        if cleared is None:
+            return
+        head_seq = self._replica.feeds.get(self._signer.node_id).head_seq
+        fields: dict[str, FieldValue] = {"namespace": self._replica.namespace, "last_seq": head_seq}
+        if cleared.first_seq:
+            adopted: dict[str, FieldValue] = {"first_seq": cleared.first_seq, "address": cleared.adopted_from}
+            effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
+        effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
+
+    def _hello(self, *, challenge: str = "", echo: str = "") -> sync.Hello:
+        identity = sync.NodeIdentity(self._signer.node_id, self._config.alias, self._config.agent)
+        return sync.Hello(identity, challenge, echo)
+
+    def _hello_from(self, hello: sync.Hello, source: str, now_ms: int, effects: Effects) -> None:
+        if hello.challenge:
+            self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
+        node_id = hello.identity.node_id
+        replaced = self.peers.confirm(source, node_id, hello.echo)
+        if replaced is not None:
+            self._tell_lost(replaced, "replaced", effects)
+            effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
+            if source not in self.trusted:
+                self.book.confirmed(source, node_id, now_ms)
+            self._tell_holdings([source], now_ms, effects)
+            self._look_around(now_ms, effects, again=True)
+
+    def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
+        effects.notices.extend(
+            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason}) for each in lost
+        )
+
+    def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
+        self._say_all(talk, [to], now_ms, effects)
+
+    def _say_all(self, talk: sync.Talk, to: Sequence[str | None], now_ms: int, effects: Effects) -> None:
+        if not to:
+            return
+        kind, payload = sync.payload_of(talk)
+        envelope = seal(
+            self._signer,
+            kind=kind,
+            namespace=self._replica.namespace,
+            ts=now_ms // 1000,
+            nonce=self._entropy(),
+            payload=payload,
+        )
+        self._replica.seen.add(envelope.meta.id, now_ms // 1000)
+        effects.sends += [Send(envelope.raw, kind, envelope.meta.id, address) for address in to]
+
+    def _gap_notice(self, author: str, first: int, last: int, source: str, effects: Effects) -> None:
+        fields: dict[str, FieldValue] = {
+            "author": author,
+            "first_seq": first,
+            "last_seq": last,
+            "address": source,
+        }
+        effects.notices.append(Notice("gap_detected", fields))

@@ -1,0 +1,473 @@
+"""Healing: which parts of feeds are missing, whom to ask for them, and when to ask again.
+
+What is missing lies ahead of the head, or, when a feed has been forked, behind it: then the entries before the first
+one that does not link are asked for, further and further back, until the envelope at the place of the fork comes.
+Ahead, several ranges of a feed are under way at once, from several sources; how many, ``Flow`` decides.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum, auto
+from itertools import islice
+
+from crabnet import limits
+from crabnet.core.replica.parking import Parking
+from crabnet.core.sync.flow import Flight, Flow
+from crabnet.core.sync.missing import Missing
+from crabnet.core.sync.requests import Requests
+from crabnet.protocol.feed import Feeds
+from crabnet.protocol.sync import Head, Served, Want
+
+
+def _any_room(_author: str, _now_ms: int) -> int:
+    return limits.SYNC_WANT_ENTRIES_MAX
+
+
+class _Turn(Enum):
+    """What came of a feed's turn to be asked for."""
+
+    DONE = auto()
+    """There is nothing to ask now."""
+    MORE = auto()
+    """A range was asked for, and there may be more."""
+    BLOCKED = auto()
+    """No source has room."""
+
+
+class SyncPlanner:
+    """What this node lacks of others' feeds. Reads feeds and parking place, changes neither.
+
+    ``hungry`` says that ``requests`` would find something to do before the next tick.
+    """
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        parking: Parking,
+        *,
+        fetch_bytes_per_s: int = 0,
+        proven: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._feeds = feeds
+        self._parking = parking
+        self._missing: dict[str, Missing] = {}
+        self._told_by: dict[str, dict[str, None]] = {}
+        self._ready: OrderedDict[str, None] = OrderedDict()
+        self._timers: list[tuple[int, str]] = []
+        self.flow = Flow(fetch_bytes_per_s, proven)
+        self.hungry = False
+
+    def __len__(self) -> int:
+        return len(self._missing)
+
+    def has_told_much(self, source: str) -> bool:
+        """Whether so much of what is missing was heard of from this source that it need not tell more for now."""
+        return len(self._told_by.get(source, ())) >= limits.SYNC_MISSING_FEEDS_MAX // 2
+
+    def note(
+        self, author: str, upto: int, source: str, now_ms: int, *, proven: bool = True, forked_at: int = 0
+    ) -> bool:
+        """``source`` has the author's feed up to ``upto``, and we lack some of it. True if that is news.
+
+        ``forked_at`` is the seq of an envelope that does not link to what is held. Sources that have not ``proven``
+        their address get no more than half of the room, and displace nobody; of the others, who tells of fewer feeds
+        displaces who tells of most.
+        """
+        teller = source if proven else ""
+        missing = self._missing.get(author)
+        news = missing is None
+        if missing is None:
+            if not self._has_room(teller):
+                return False
+            head = self._feeds.get(author).head_seq
+            missing = self._missing[author] = Missing(upto, teller, now_ms, now_ms, head, now_ms, [], {})
+            self._told_by.setdefault(teller, {})[author] = None
+            self._ready[author] = None
+        elif teller and not missing.teller:
+            self._untell(author, missing)
+            missing.teller = teller
+            self._told_by.setdefault(teller, {})[author] = None
+        if forked_at and (not missing.forked_at or forked_at < missing.forked_at):
+            missing.forked_at = forked_at
+            missing.attempts = 0
+            missing.ask_ms = now_ms
+            self._ready[author] = None
+        if missing.told(source, upto, now_ms, proven=proven):
+            self._ready[author] = None
+        return news
+
+    def _has_room(self, teller: str) -> bool:
+        """Room for one more feed; made at the cost of who has told of most, so that nobody fills the table alone."""
+        if len(self._missing) < limits.SYNC_MISSING_FEEDS_MAX // (1 if teller else 2):
+            return True
+        own = len(self._told_by.get(teller, ()))
+        if not teller or own >= len(self._missing) // len(self._told_by):
+            return False  # the common case of a flood, without a look at all the others
+        told = max(self._told_by.values(), key=len)
+        if len(told) <= own + 1:
+            return False
+        author = next(reversed(told))
+        self._drop(author, self._missing[author])
+        return True
+
+    def _untell(self, author: str, missing: Missing) -> None:
+        told = self._told_by[missing.teller]
+        del told[author]
+        if not told:
+            del self._told_by[missing.teller]
+
+    def hear(self, head: Head, source: str, now_ms: int, *, proven: bool = True) -> bool:
+        """Compare a neighbour's head with ours; True if something new is found missing."""
+        feed = self._feeds.get(head.author)
+        seq = min(head.seq, feed.end - 1) if feed.end else head.seq
+        if seq > feed.head_seq:
+            news = self.note(head.author, seq, source, now_ms, proven=proven)
+            self._reaches(head.author, source, seq, now_ms)
+            return news
+        if seq < head.seq:
+            return False
+        self._reaches(head.author, source, head.seq, now_ms)
+        held = self._feeds.id_at(head.author, head.seq)
+        if held is None or held == head.id:
+            return False
+        return self.note(head.author, head.seq, source, now_ms, proven=proven, forked_at=head.seq + 1)
+
+    def _reaches(self, author: str, source: str, seq: int, now_ms: int) -> None:
+        """A source holds a feed up to here, whatever it, or a branch that was lost, once promised.
+
+        What it was asked for beyond would only keep its window from other feeds. Just after it promised more, this may
+        be older word that took a longer way.
+        """
+        missing = self._missing.get(author)
+        holder = None if missing is None else missing.holders.get(source)
+        if missing is None or missing.forked_at or holder is None:
+            return
+        if now_ms < holder.reached_ms + limits.SYNC_STALE_HEAD_MS and seq < holder.reach:
+            return
+        for flight in [each for each in missing.flights if each.source == source and each.first > seq]:
+            missing.flights.remove(flight)
+            self.flow.dropped(flight)
+            self._ready[author] = None
+        missing.reaches(source, seq if seq > self._feeds.get(author).head_seq else 0)
+        if not missing.holders:
+            self._drop(author, missing)
+
+    def holders(self, author: str, seq: int) -> list[str]:
+        """Who said that it holds a feed up to there, who told last first."""
+        missing = self._missing.get(author)
+        return [] if missing is None else missing.able(seq)
+
+    def wanted(self, author: str, seq: int) -> bool:
+        """True if this envelope was asked for."""
+        missing = self._missing.get(author)
+        if missing is None:
+            return False
+        first, last = missing.behind
+        return first <= seq <= last or self._feeds.get(author).head_seq < seq <= missing.asked_upto
+
+    def progressed(self, author: str, now_ms: int, *, size: int = 0) -> tuple[int, int, int] | None:
+        """The feed moved by an envelope of ``size`` bytes. (first seq, last seq, ms) of a gap that is now closed."""
+        missing = self._missing.get(author)
+        if missing is None:
+            return None
+        head = self._feeds.get(author).head_seq
+        if head <= missing.asked_upto:
+            self.flow.came(size)
+        missing.moved_ms = now_ms
+        if missing.forked_at:
+            return None
+        missing.attempts = 0
+        flights = missing.flights
+        landed = False
+        while flights and head >= flights[0].last:
+            self._landed(missing, flights[0], now_ms)
+            landed = True
+        if head >= missing.upto:
+            self._drop(author, missing)
+            return missing.head_then + 1, head, now_ms - missing.since_ms
+        if landed or not flights:
+            self._wake(author, missing, now_ms)
+        elif flights and not self.flow.tells_ends(flights[0].source):
+            # An answer whose end nobody tells is taken to be over when nothing more has come for a while.
+            flights[0].due_ms = now_ms + limits.SYNC_QUIET_MS
+            self._schedule(author, missing, flights[0].due_ms)
+        return None
+
+    def arrived(self, author: str, seq: int, now_ms: int) -> None:
+        """An envelope came and waits for others: for those before it, or, with the whole feed, for what it rests on.
+
+        A range of which all is here has come, whatever it waits for, and makes room for others: among these may be what
+        is waited for.
+        """
+        missing = self._missing.get(author)
+        flights = [] if missing is None else [each for each in missing.flights if each.first <= seq <= each.last]
+        if missing is None or not flights:
+            return
+        missing.moved_ms = now_ms
+        for flight in flights:
+            if (flight.ended or seq == flight.last) and self._is_here(flight):
+                self._landed(missing, flight, now_ms)
+                missing.attempts = 0
+                self._wake(author, missing, now_ms)
+
+    def forked(self, author: str, now_ms: int) -> None:
+        """The feed was found to end earlier: nothing from there on is asked for any more."""
+        missing = self._missing.get(author)
+        if missing is None:
+            return
+        feed = self._feeds.get(author)
+        for flight in [each for each in missing.flights if each.last >= feed.end]:
+            missing.flights.remove(flight)
+            self.flow.dropped(flight)
+        missing.forked_at = 0
+        missing.head_then = min(missing.head_then, feed.head_seq)
+        for source in [each for each, holder in missing.holders.items() if holder.reach >= feed.end]:
+            missing.reaches(source, feed.end - 1)
+        if missing.upto <= feed.head_seq:
+            self._drop(author, missing)
+        else:
+            self._wake(author, missing, now_ms)
+
+    def ended(self, served: Served, source: str, now_ms: int) -> None:
+        """A source says how far its answer to one of our requests went: what did not come by now was lost."""
+        flight, passed = self.flow.ended(served.author, served.from_seq, source)
+        if flight is None:
+            return
+        for each in passed:
+            self._hasten(each, now_ms + limits.SYNC_QUIET_MS)
+        missing = self._missing[served.author]
+        if served.to_seq < flight.first:
+            self._no_more(missing, flight, now_ms)
+            self._wake(served.author, missing, now_ms)
+            return
+        if served.to_seq < flight.last:
+            missing.span = served.to_seq - flight.first + 1
+        else:
+            missing.span = min(2 * missing.span, limits.SYNC_WANT_ENTRIES_MAX)
+        flight.last = min(flight.last, served.to_seq)
+        flight.ended = True
+        if self._is_here(flight):
+            self._landed(missing, flight, now_ms)
+        else:
+            self._hasten(flight, now_ms + limits.SYNC_QUIET_MS)
+        self._wake(served.author, missing, now_ms)
+
+    def _no_more(self, missing: Missing, flight: Flight, now_ms: int) -> None:
+        """The source had nothing of the range."""
+        missing.flights.remove(flight)
+        self.flow.dropped(flight)
+        missing.attempts += 1
+        missing.broke_word(flight, now_ms)
+        missing.ask_ms = now_ms if missing.has_better(flight.source) else flight.due_ms
+
+    def _landed(self, missing: Missing, flight: Flight, now_ms: int) -> None:
+        missing.flights.remove(flight)
+        self.flow.landed(flight, now_ms)
+        missing.kept_word(flight.source)
+
+    def _hasten(self, flight: Flight, due_ms: int) -> None:
+        missing = self._missing.get(flight.author)
+        if missing is not None and due_ms < flight.due_ms:
+            flight.due_ms = due_ms
+            flight.ended = True
+            self._schedule(flight.author, missing, due_ms)
+
+    def _drop(self, author: str, missing: Missing) -> None:
+        self._release(missing)
+        self._untell(author, missing)
+        del self._missing[author]
+        self._ready.pop(author, None)
+
+    def _release(self, missing: Missing) -> None:
+        for flight in missing.flights:
+            self.flow.dropped(flight)
+        missing.flights.clear()
+
+    def _wake(self, author: str, missing: Missing, now_ms: int) -> None:
+        """Something came: more may be asked for at once."""
+        if missing.attempts == 0:
+            missing.ask_ms = min(missing.ask_ms, now_ms)
+        self._ready[author] = None
+        self.hungry = True
+
+    def _schedule(self, author: str, missing: Missing, at_ms: int) -> None:
+        if missing.timer_ms is None or at_ms < missing.timer_ms:
+            missing.timer_ms = at_ms
+            heapq.heappush(self._timers, (at_ms, author))
+
+    def requests(
+        self, now_ms: int, may_ask: Callable[[str], bool], room: Callable[[str, int], int] = _any_room
+    ) -> list[tuple[str, list[Want]]]:
+        """(source, wants) due now, of sources that ``may_ask`` allows.
+
+        ``room`` tells how many envelopes of an author may come now: what would be over its budget is not asked for.
+        """
+        self.hungry = False
+        while self._timers and self._timers[0][0] <= now_ms:
+            at_ms, author = heapq.heappop(self._timers)
+            due = self._missing.get(author)
+            if due is not None and due.timer_ms == at_ms:
+                due.timer_ms = None
+                self._ready[author] = None
+        if not self.flow.may_ask(now_ms):
+            return []
+        asked = Requests(self.flow, may_ask, room, now_ms)
+        blocked = 0
+        turn = list(islice(self._ready, limits.SYNC_FEEDS_PER_ROUND))
+        while turn:
+            again = []
+            for author in turn:
+                missing = self._missing.get(author)
+                head = self._feeds.get(author).head_seq
+                if missing is not None and not missing.flights and asked.is_vain(missing, head + 1):
+                    self._ready.move_to_end(author)
+                    continue
+                answer = _Turn.DONE if missing is None else self._ask(author, missing, now_ms, asked)
+                if missing is None or answer is _Turn.DONE:
+                    self._ready.pop(author, None)
+                    continue
+                self._ready.move_to_end(author)
+                if answer is _Turn.MORE:
+                    again.append(author)
+                    continue
+                asked.note_exhausted(missing.sources)
+                blocked += 1
+                if blocked >= limits.SYNC_BLOCKED_FEEDS_PER_ROUND:
+                    return asked.messages()
+            turn = again
+        return asked.messages()
+
+    def _ask(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
+        """Ask for a range of what may be asked for now.
+
+        One range of each feed in turn: what feeds rest on is in other feeds, and mostly as far from their beginnings.
+        """
+        self._overdue(author, missing, now_ms)
+        over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
+        if over or (not missing.forked_at and self._feeds.get(author).head_seq >= missing.upto):
+            self._drop(author, missing)
+            return _Turn.DONE
+        if missing.attempts >= limits.SYNC_FORK_ATTEMPTS_MAX:
+            missing.forked_at = 0
+        if now_ms < missing.ask_ms:
+            self._schedule(author, missing, missing.ask_ms)
+            return _Turn.DONE
+        entries_max = asked.room(author, now_ms)
+        if entries_max < limits.SYNC_WANT_ENTRIES_MAX:
+            entries_max -= sum(flight.entries for flight in missing.flights)
+        if entries_max < 1:
+            self._schedule(author, missing, now_ms + limits.AUTHOR_PAUSE_MS)
+            return _Turn.DONE
+        gap = self._next_gap(author, missing)
+        if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
+            return self._ask_behind(author, missing, now_ms, asked)
+        if gap is not None:
+            source = asked.pick(missing, gap[0])
+            if source is None:
+                return self._unasked(author, missing, missing.best(gap[0]), now_ms)
+            gap = (gap[0], min(gap[1], gap[0] + entries_max - 1, missing.holders[source].reach))
+            flight = self.flow.depart(author, *gap, source, now_ms, missing.wait_ms(source))
+            asked.add(source, Want(author, *gap))
+            missing.flights.append(flight)
+            missing.flights.sort(key=_first_seq)
+            missing.asked_upto = max(missing.asked_upto, flight.last)
+        due_ms = [flight.due_ms for flight in missing.flights]
+        self._schedule(author, missing, min(due_ms, default=now_ms + missing.pause_ms()))
+        return _Turn.MORE if gap is not None and entries_max >= limits.SYNC_WANT_ENTRIES_MAX else _Turn.DONE
+
+    def _unasked(self, author: str, missing: Missing, able: list[str], now_ms: int) -> _Turn:
+        """Nobody can be asked: if that is not for want of room, it is tried again after a while."""
+        if not any(self.flow.room(source) >= 1 for source in able):
+            return _Turn.BLOCKED
+        self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
+        return _Turn.DONE
+
+    def _ask_behind(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
+        """Ask for what comes before the first entry that does not link."""
+        source = asked.pick_in_turn(missing)
+        if source is None:
+            return self._unasked(author, missing, missing.sources, now_ms)
+        last = max(1, min(missing.forked_at - 1, self._feeds.get(author).head_seq))
+        missing.behind = (max(1, last - limits.SYNC_WANT_ENTRIES_MAX + 1), last)
+        asked.add(source, Want(author, *missing.behind))
+        missing.ask_ms = now_ms + missing.pause_ms()
+        missing.attempts += 1
+        self._schedule(author, missing, missing.ask_ms)
+        return _Turn.DONE
+
+    def _overdue(self, author: str, missing: Missing, now_ms: int) -> None:
+        """Give up ranges that should have come, unless their source is still bringing others."""
+        for flight in [each for each in missing.flights if each.due_ms <= now_ms]:
+            moving = now_ms - missing.moved_ms < limits.SYNC_QUIET_MS
+            if not flight.ended and (moving or self.flow.is_busy(flight, now_ms)):
+                flight.due_ms = now_ms + limits.SYNC_QUIET_MS
+                continue
+            missing.flights.remove(flight)
+            if self._feeds.get(author).head_seq >= flight.first and not self.flow.tells_ends(flight.source):
+                self.flow.dropped(flight)
+                continue
+            self.flow.lost(flight, now_ms)
+            wait_ms = missing.wait_ms(flight.source)
+            if 2 * self._came(flight) < flight.last - flight.first + 1:
+                missing.broke_word(flight, now_ms)
+            if missing.moved_ms <= flight.asked_ms:
+                at_once = missing.has_better(flight.source) or (flight.ended and not missing.attempts)
+                missing.ask_ms = now_ms if at_once else flight.asked_ms + wait_ms
+                missing.attempts += 1
+
+    def _is_here(self, flight: Flight) -> bool:
+        return self._came(flight) > flight.last - flight.first
+
+    def _came(self, flight: Flight) -> int:
+        """How many entries of a range are held or wait for those before them."""
+        held = max(0, min(self._feeds.get(flight.author).head_seq, flight.last) - flight.first + 1)
+        return held + sum(flight.first + held <= seq <= flight.last for seq in self._parking.seqs(flight.author))
+
+    def _next_gap(self, author: str, missing: Missing) -> tuple[int, int] | None:
+        """The first range ahead of the head that neither is under way nor waits for the entries before it.
+
+        While room is short, or will be when all is here that is under way, nothing is asked for of a feed whose next
+        entry is here and lacks what it rests on: that could only wait, in the place of what is lacked, and several such
+        feeds would hold each other up.
+        """
+        head = self._feeds.get(author).head_seq
+        crowded = self._parking.crowded or len(self._parking) + self.flow.flying > limits.PARKED_ENVELOPES_MAX // 4
+        if crowded and self._parking.lacks_parent(author, head + 1):
+            return None
+        first = head + 1
+        last = min(missing.upto, head + self._ahead())
+        parked = self._parking.seqs(author)
+        for flight in missing.flights:
+            while first < flight.first and self._waits(author, first, head):
+                first += 1
+            if flight.first > first:
+                last = min(last, flight.first - 1)
+                break
+            first = max(first, flight.last + 1)
+        while self._waits(author, first, head):
+            first += 1
+        last = min(last, min((seq for seq in parked if seq > first), default=last + 1) - 1)
+        last = min(last, first + missing.span - 1)
+        return (first, last) if first <= last else None
+
+    def _ahead(self) -> int:
+        """How far beyond its head a feed is asked for. While some wait for what is in others, all advance side by side:
+        they share the room for what waits.
+        """
+        if not self._parking.any_lacking:
+            return limits.PARKED_ENVELOPES_PER_FEED_MAX
+        share = limits.PARKED_ENVELOPES_MAX // 2 // max(1, len(self._missing))
+        return min(max(share, limits.SYNC_WANT_ENTRIES_MAX), limits.PARKED_ENVELOPES_PER_FEED_MAX)
+
+    def _waits(self, author: str, seq: int, head: int) -> bool:
+        """True if the entry at ``seq`` is here already, and only waits for others."""
+        if seq == head + 1:
+            return self._parking.lacks_parent(author, seq)
+        return seq in self._parking.seqs(author)
+
+
+def _first_seq(flight: Flight) -> int:
+    return flight.first

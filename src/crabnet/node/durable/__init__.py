@@ -1,0 +1,1 @@
+"""What a node does with its disk: commits, checkpoints, archive, index."""

@@ -1,0 +1,85 @@
+"""Seeds at rest move from memory to the archive: written durably first, then journalled, then forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from crabnet import limits
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects
+from crabnet.core.replica.records import SegmentRow
+from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX, decode_seed_row, record_of_row, seed_row
+from crabnet.domain.lifecycle import Record, status_at
+from crabnet.domain.model import SeedStatus
+from crabnet.node.durable.committer import Committer
+from crabnet.node.operations.views import SeedPlace
+from crabnet.storage.archive.archive import Archive, ArchiveRow
+from crabnet.storage.archive.segment import CREATED_AT_MAX
+
+
+class Archivist:
+    """The one who moves seeds at rest, and finds them again for lists."""
+
+    def __init__(self, core: Core, archive: Archive, committer: Committer, clock_ms: Callable[[], int]) -> None:
+        self._core = core
+        self._archive = archive
+        self._committer = committer
+        self._clock_ms = clock_ms
+
+    async def run(self) -> None:
+        """Archive what is due, now and then, until cancelled. Raises StorageFailedError."""
+        while True:
+            if not await self.archive_due():
+                await trio.sleep(limits.ARCHIVE_CHECK_S)
+
+    async def archive_due(self) -> bool:
+        """Archive some of the seeds that are due; False if there were none."""
+        now_ms = self._clock_ms()
+        found = self._core.archivable(now_ms)
+        if not found:
+            return False
+        await self._committer.submit(Effects())
+        rows: list[ArchiveRow] = []
+        written: list[tuple[str, Record]] = []
+        for seed_id, record in found:
+            row = archive_row(seed_id, record, now_ms // 1000)
+            if row is not None:
+                rows.append(row)
+                written.append((seed_id, record))
+        if not rows:
+            return True
+        with trio.CancelScope(shield=True):
+            info = await trio.to_thread.run_sync(self._archive.write_segment, rows)
+            effects = Effects()
+            self._core.archived(SegmentRow(info.number, info.sha256, info.rows), written, now_ms, effects)
+            await self._committer.submit(effects)
+        return True
+
+    def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
+        """Archived seeds, newest first. Blocks on the disk."""
+        in_memory = self._core.replica.state.records
+        found: list[tuple[str, Record]] = []
+        while len(found) < limit:
+            rows = self._archive.page(tag=None if status is None else status.value, limit=limit, after=after)
+            if not rows:
+                break
+            after = (rows[-1].created_at, rows[-1].key)
+            found.extend(
+                (row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory
+            )
+        return found[:limit]
+
+
+def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
+    """The row of a seed; None for one that stays in memory: so large that it could not be journalled as a whole when it
+    comes back, or with a time that the archive cannot sort by, as unsigned ones may have.
+    """
+    seed = record.definition
+    row = seed_row(seed_id, record)
+    if len(row) > SEED_ROW_BYTES_MAX or (seed is not None and seed.created_at > CREATED_AT_MAX):
+        return None
+    if seed is None:  # what has fallen, and may come back
+        return ArchiveRow(seed_id, 0, "", "", row)
+    return ArchiveRow(seed_id, seed.created_at, status_at(record, now_s).value, seed.created_by, row)

@@ -1,0 +1,195 @@
+"""Group commit: effects queue up while a frame is synced; the next frame takes them all, or as many as fit.
+
+Nothing that effects ask for happens before all their records are durable. The ledger's one writer is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from crabnet import limits
+from crabnet.core.effects import Effects
+from crabnet.core.mending import ReplicaFailedError, is_containable
+from crabnet.core.replica.records import envelopes_of_frame, frame_of
+from crabnet.errors import CrabnetError, Reason, StorageFailedError
+from crabnet.node.durable.call_thread import CallThread
+from crabnet.node.durable.framing import Batch, Durable, Framing
+from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.ledger import Ledger
+
+
+@dataclass(slots=True)
+class _Waiter:
+    done: trio.Event
+    failure: StorageFailedError | None = None
+
+
+_Frame = Batch[_Waiter | None]
+
+
+class Committer:
+    """``release`` is called with everything that has become durable, in order."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        release: Callable[[list[Durable]], None],
+        broken: Callable[[], Exception | None] = lambda: None,
+    ) -> None:
+        """``broken`` gives the error by which memory became worthless: from then on nothing is committed."""
+        self._ledger = ledger
+        self._release = release
+        self._broken = broken
+        self._pending: Framing[_Waiter | None] = Framing()
+        self._wake = trio.Event()
+        self._drained = trio.Event()
+        self._drained.set()
+        self._failure: StorageFailedError | None = None
+        self._boundaries: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._crossed: list[Callable[[], None]] = []
+        self._closing = False
+        self._over = trio.Event()
+        self.frames = 0
+        self.records = 0
+
+    def enqueue(self, effects: Effects) -> None:
+        """Have effects carried out once they are durable."""
+        self._put(effects, None)
+
+    async def submit(self, effects: Effects) -> None:
+        """The same, and wait for it. Raises StorageFailedError if they cannot be made durable."""
+        waiter = _Waiter(trio.Event())
+        self._put(effects, waiter)
+        await waiter.done.wait()
+        if waiter.failure is not None:
+            raise StorageFailedError(waiter.failure.message, waiter.failure.reason)
+
+    async def room(self) -> None:
+        """Wait while as much is queued as should be."""
+        while self._pending.full and self._failure is None:
+            await self._drained.wait()
+
+    async def boundary(self, at_boundary: Callable[[], None], at_synced: Callable[[], None]) -> None:
+        """Call ``at_boundary`` when the next frame will hold all that memory holds, ``at_synced`` once it is synced.
+
+        Between the two nothing is appended: the ledger's last lsn in ``at_synced`` belongs to memory in
+        ``at_boundary``. Neither may raise. Raises StorageFailedError.
+        """
+        self._boundaries.append((at_boundary, at_synced))
+        await self.submit(Effects())
+
+    def _put(self, effects: Effects, waiter: _Waiter | None) -> None:
+        if self._failure is not None:
+            if waiter is not None:
+                waiter.failure = self._failure
+                waiter.done.set()
+            return
+        self._pending.put(effects, waiter)
+        if self._pending.full:
+            self._drained = trio.Event() if self._drained.is_set() else self._drained
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned.
+
+        Raises ReplicaFailedError for an unexpected error, and what ``broken`` gives.
+        """
+        try:
+            with CallThread[FramePosition]("crabnet-journal") as thread:
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    while self._pending:
+                        broken = self._broken()
+                        if broken is not None:
+                            raise broken
+                        await self._commit(self._take(), thread)
+                    if self._closing:
+                        return
+        finally:
+            self._over.set()
+
+    async def close(self) -> None:
+        """Commit all that is pending and refuse what comes from then on; returns when ``run`` has ended."""
+        self._closing = True
+        self._wake.set()
+        await self._over.wait()
+        if self._failure is None:
+            self._fail(StorageFailedError("the node is stopping; try again", Reason.NODE_STOPPING), Batch())
+
+    def _take(self) -> _Frame:
+        batch = self._pending.take()
+        if not self._pending:
+            boundaries, self._boundaries = self._boundaries, []
+            for at_boundary, at_synced in boundaries:
+                at_boundary()
+                self._crossed.append(at_synced)
+        return batch
+
+    async def _commit(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
+        try:
+            await self._write(batch, thread)
+        except BaseException as error:
+            await self._give_up(error, batch)
+            raise
+
+    async def fail(self, error: BaseException) -> None:
+        """Acknowledge nothing from now on, since a part of the node has failed; tell those who wait."""
+        if self._failure is None:
+            await self._give_up(error, Batch())
+
+    async def _give_up(self, error: BaseException, batch: _Frame) -> None:
+        """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
+        failure = error
+        if not isinstance(failure, StorageFailedError):
+            text = f"a part of the node has failed: {type(error).__name__}: {error}"
+            failure = StorageFailedError(text, Reason.INTERNAL)
+        self._ledger.poison(failure)
+        self._fail(failure, batch)
+        if isinstance(error, Exception):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(limits.LAST_WORDS_MS / 1000)
+
+    async def _write(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
+        if batch.records:
+            # In a thread, so that the loop goes on whatever the disk does.
+            try:
+                position = await thread.run_sync(partial(self._ledger.append, frame_of(batch.records)))
+            except Exception as error:
+                if not is_containable(error):
+                    raise
+                raise _commit_failed(error, batch.records) from error
+            batch.written(position)
+            self.frames += 1
+            self.records += len(batch.records)
+        crossed, self._crossed = self._crossed, []
+        for at_synced in crossed:
+            at_synced()
+        if not self._pending.full:
+            self._drained.set()
+        self._release([durable for durable, _ in batch.whole])
+        for _, waiter in batch.whole:
+            if waiter is not None:
+                waiter.done.set()
+
+    def _fail(self, error: StorageFailedError, batch: _Frame) -> None:
+        self._failure = error
+        for waiter in (*(waiter for _, waiter in batch.whole), *self._pending.clear()):
+            if waiter is not None:
+                waiter.failure = error
+                waiter.done.set()
+        self._drained.set()
+
+
+def _commit_failed(error: Exception, records: list[bytes]) -> ReplicaFailedError:
+    """Names the envelope that could not be committed; of several, each may be the cause."""
+    try:
+        raws = tuple(raw for record in records for raw in envelopes_of_frame(frame_of([record])) if raw)
+    except CrabnetError:
+        raws = ()
+    alone = len(raws) == 1
+    return ReplicaFailedError("committing", error, messages=raws if alone else (), suspects=() if alone else raws)

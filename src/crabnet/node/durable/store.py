@@ -1,0 +1,268 @@
+"""Opening a data dir: lock, key, ledger, core, index. Everything that happens before the first input."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from crabnet.core.core import Core
+from crabnet.core.replica.held import HeldRow, NothingHeld
+from crabnet.core.replica.records import (
+    EnvelopeRecord,
+    ForkRecord,
+    Record,
+    decode_frame,
+    envelope_of,
+    held_row,
+    is_frame_of_records,
+    other_version,
+    stated_by,
+)
+from crabnet.core.replica.snapshot import restore
+from crabnet.errors import DataDirDamagedError, Reason, UsageError
+from crabnet.node.clock import wall_ms
+from crabnet.node.config import core_config
+from crabnet.node.durable.baseline import import_baseline
+from crabnet.node.durable.indexing import History, entry_of
+from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.network.verifier import ParallelVerifier
+from crabnet.protocol.identity import Signer
+from crabnet.protocol.keys import pem_of_seed, seed_of_pem
+from crabnet.settings import Settings
+from crabnet.storage.archive.archive import Archive, SegmentInfo
+from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
+from crabnet.storage.feed_index import FeedEntry, FeedIndex
+from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
+from crabnet.storage.journal.walk import walk_journal
+from crabnet.storage.journal.writing import Frame
+from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
+from crabnet.storage.layout import Layout
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole, acquire_with_wait
+from crabnet.storage.origin import Origin
+
+LOCK_NAME = "lock"
+INDEX_NAME = "index.sqlite"
+FORMER_FILE = "identity.former"
+"""The ids that the data dir had before, a line each: `crabnet id renew`."""
+_FORMER_BYTES_MAX = 64 * 1024
+_SEED_BYTES = 32
+_FORMAT_WITHIN_BYTES = 256
+_INDEX_BATCH = 10_000
+
+
+@dataclass
+class Store:
+    """An open data dir and the core that was restored from it."""
+
+    ledger: Ledger
+    core: Core
+    index: FeedIndex
+    history: History
+    archive: Archive
+    risk_mark: RiskMark
+    copied: bool
+    key_created: bool
+    feed_risk_accepted: bool
+    replayed_frames: int
+    duration_ms: int
+    verifier: ParallelVerifier
+    last_ms: int | None = None
+    """When something was written here last, by the clock of then; None for a new data dir."""
+    left_out: tuple[str, ...] = ()
+    """What of a baseline's state could not be imported."""
+
+    def close(self) -> None:
+        """Close index and ledger; the ledger last, for it holds the lock."""
+        try:
+            self.index.close()
+            self.archive.close()
+            self.verifier.close()
+        finally:
+            self.ledger.close()
+
+
+def entropy() -> int:
+    """A random integer up to 2^53-1, from the system."""
+    return int.from_bytes(os.urandom(8), "big") >> 11
+
+
+def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int) -> Store:
+    """Open the data dir of ``settings``. Blocks: use a worker thread.
+
+    A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
+    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace,
+    RefusedError for an unsigned baseline state.
+    """
+    started_ms = wall_ms()
+    lock = acquire_with_wait(
+        files,
+        settings.data_dir / LOCK_NAME,
+        role,
+        program="crabnet",
+        clock_ms=wall_ms,
+        wait_ms=settings.lock_wait_ms if role is LockRole.COMMAND else 0,
+        sleep_ms=lambda ms: time.sleep(ms / 1000),
+    )
+    try:
+        signer, created = _signer(files, settings.data_dir)
+    except BaseException:
+        lock.release()
+        raise
+    ledger = Ledger.open(
+        settings.data_dir,
+        files=files,
+        now_ms=now_ms,
+        role=role,
+        expected_node_id=signer.node_id,
+        former_ids=read_former(files, settings.data_dir),
+        lock=lock,
+    )
+    with ExitStack() as undo:
+        undo.callback(ledger.close)
+        verifier = ParallelVerifier()
+        undo.callback(verifier.close)
+        core = Core(core_config(settings), signer, entropy, verifier)
+        core.replica.held = NothingHeld()
+        replayed = _restore(core, ledger)
+        mark = RiskMark(files, settings.data_dir)
+        origin = Origin(files, settings.data_dir, (KEY_FILE, Layout(settings.data_dir).journal.name))
+        at_risk = mark.present or not ledger.recovery.is_clean or origin.copied
+        core.feed_risk = at_risk and not settings.accept_feed_risk
+        mark.keep(core.feed_risk)
+        copied = origin.copied
+        origin.keep()
+        known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.attic.segments]
+        archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
+        core.replica.attic.thaw = archive.get
+        header = ledger.recovery.checkpoint
+        written_ms = 0 if header is None else header.created_at_ms
+        last_ms = max(written_ms, core.replica.replayed_until_s * 1000) or None
+        left_out = import_baseline(core, ledger, now_ms)
+        index = _open_index(files, settings, ledger)
+        history = History(ledger, index, settings.namespace)
+        core.replica.held = history
+        undo.pop_all()
+    return Store(
+        ledger,
+        core,
+        index,
+        history,
+        archive,
+        mark,
+        copied,
+        created,
+        at_risk and settings.accept_feed_risk,
+        replayed,
+        wall_ms() - started_ms,
+        verifier,
+        last_ms,
+        left_out,
+    )
+
+
+def read_former(files: Files, data_dir: Path) -> tuple[str, ...]:
+    """The ids that the data dir had before. Raises StorageFailedError."""
+    with guarded("read the former identities", data_dir):
+        content = read_whole(files, data_dir / FORMER_FILE, _FORMER_BYTES_MAX)
+    return tuple((content or b"").decode(errors="replace").split())
+
+
+def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
+    pem = load_key_file(files, data_dir)
+    created = pem is None
+    if pem is None:
+        if _holds_our_state(files, data_dir):
+            raise DataDirDamagedError(
+                f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
+            )
+        pem = create_key_file(files, data_dir, lambda: pem_of_seed(os.urandom(_SEED_BYTES)))
+    try:
+        return Signer(seed_of_pem(pem)), created
+    except ValueError as error:
+        raise DataDirDamagedError(f"{data_dir / KEY_FILE} is damaged: {error}; restore it from a backup") from error
+
+
+def _holds_our_state(files: Files, data_dir: Path) -> bool:
+    """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
+    layout = Layout(data_dir)
+    with guarded("look into the data dir", data_dir):
+        for path in (layout.state, layout.bak):
+            if files.size(path) is not None:
+                with opened(files, path, OpenMode.READ) as fd:
+                    if CHECKPOINT_FORMAT.encode() in files.pread(fd, _FORMAT_WITHIN_BYTES, 0):
+                        return True
+        return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
+
+
+def _restore(core: Core, ledger: Ledger) -> int:
+    """Load the checkpoint and replay the journal after it; returns the number of frames replayed."""
+    recovery = ledger.recovery
+    replayed = 0
+    known = recovery.checkpoint is not None
+    gc.disable()
+    try:
+        if recovery.checkpoint is not None:
+            _demand_namespace(core, recovery.checkpoint.extra.get("namespace"))
+            restore(core.replica, recovery.rows())
+        for frame in recovery.frames():
+            for record in decode_frame(frame.payload):
+                if not known and isinstance(record, EnvelopeRecord):
+                    meta = envelope_of(record).meta
+                    known = meta.v is not None
+                    _demand_namespace(core, meta.ns if known else None)
+                core.replica.replay(record)
+            replayed += 1
+    except msgspec.MsgspecError as error:
+        raise other_version("the journal holds", error) from error
+    finally:
+        gc.enable()
+    gc.freeze()
+    return replayed
+
+
+def _demand_namespace(core: Core, held: object) -> None:
+    """Refuse a data dir of another namespace, before anything of it is mixed with that of the settings."""
+    ours = core.replica.namespace
+    if isinstance(held, str) and held != ours:
+        raise UsageError(
+            f"the data dir belongs to namespace {held!r}, the settings say {ours!r}: use one data dir per namespace",
+            Reason.WRONG_NAMESPACE,
+        )
+
+
+def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
+    index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
+    entries: list[FeedEntry] = []
+    if index.last_lsn < ledger.last_lsn:
+        # What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
+        layout = Layout(settings.data_dir)
+        for frame in walk_journal(files, layout, is_frame_of_records, after_lsn=index.last_lsn):
+            if not isinstance(frame, Frame) or not index.last_lsn < frame.lsn <= ledger.last_lsn:
+                continue
+            entries.extend(index_entries(decode_frame(frame.payload), frame, settings.namespace))
+            if len(entries) >= _INDEX_BATCH:
+                index.add_many(entries, frame.lsn)
+                entries = []
+    if entries or index.last_lsn < ledger.last_lsn:
+        index.add_many(entries, ledger.last_lsn)
+    return index
+
+
+def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
+    """Where the feed envelopes of a frame lie, and its evidence of forks."""
+    for record_no, record in enumerate(records):
+        if isinstance(record, EnvelopeRecord) and record.fact is None:
+            envelope = envelope_of(record)
+            row = held_row(record, envelope, stated_by(envelope))
+            yield entry_of(namespace, row, frame.position, record_no)
+        elif isinstance(record, ForkRecord):
+            meta = envelope_of(record).meta
+            yield entry_of(namespace, HeldRow(meta.from_, meta.seq, meta.id), frame.position, record_no)

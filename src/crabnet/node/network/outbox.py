@@ -1,0 +1,227 @@
+"""Sending: to whom, in which datagrams, how fast, and again after a failure. Only what is durable ever gets here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.core.effects import FieldValue, Send
+from crabnet.errors import NetworkError, Reason
+from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
+from crabnet.protocol.fragments import SentCache
+from crabnet.transport.base import Address, Transport, parse_address
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+def steady_ms() -> int:
+    """Milliseconds of trio's clock, which never goes back."""
+    return int(trio.current_time() * 1000)
+
+
+async def _pace(bucket: TokenBucket) -> None:
+    """Wait until one more datagram may be sent."""
+    while not bucket.take(steady_ms()):
+        wait_ms = bucket.wait_ms(steady_ms())
+        await trio.sleep(wait_ms / 1000)
+
+
+def _new_waiting() -> BoundedTable[str, bytes]:
+    return BoundedTable(limits.UNSENT_BYTES_PER_TARGET_MAX)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A target that could not be sent to: what waits, weighed in bytes, and when it is tried again."""
+
+    since_ms: int
+    next_ms: int
+    failures: int = 0
+    waiting: BoundedTable[str, bytes] = field(default_factory=_new_waiting)
+
+
+class Outbox:
+    """Queue of envelopes to send. A failed send is kept, retried with back-off, and told by events."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        targets: list[str],
+        *,
+        neighbours: Callable[[], list[str]],
+        legacy: bool,
+        datagrams_per_s: int,
+        notify: Notify,
+    ) -> None:
+        self._transport = transport
+        self._targets = [parse_address(target) for target in dict.fromkeys(targets)]
+        self._neighbours = neighbours
+        self._legacy = legacy
+        self._notify = notify
+        self._queue: deque[Send] = deque()
+        self._wake = trio.Event()
+        self._trouble: dict[Address, _Trouble] = {}
+        self._broadcasts = TokenBucket(datagrams_per_s)
+        self._answers = TokenBucket(datagrams_per_s)
+        self.sent = SentCache()
+        self.datagrams_sent = 0
+        self.dropped = 0
+
+    @property
+    def unsent(self) -> int:
+        """Envelopes that wait for a target that could not be sent to."""
+        return sum(len(trouble.waiting) for trouble in self._trouble.values())
+
+    def put(self, send: Send) -> None:
+        """Queue an envelope. When the queue is full the oldest goes: sync brings it later."""
+        if self._legacy and send.kind not in BASELINE_KINDS:
+            return
+        if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
+            self.dropped += 1
+            return
+        self._queue.append(send)
+        if len(self._queue) > limits.OUTBOX_MESSAGES_MAX:
+            self._queue.popleft()
+            self.dropped += 1
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            with trio.move_on_after(limits.SEND_RETRY_MS / 1000):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await self.drain()
+            await self._retry()
+
+    async def drain(self) -> None:
+        """Send all that is queued now. What a cancellation interrupts stays queued."""
+        while self._queue:
+            send = self._queue[0]
+            await self._send_out(send)
+            if self._queue and self._queue[0] is send:
+                self._queue.popleft()
+
+    async def _send_out(self, send: Send) -> None:
+        """Send an envelope to all whom it is for. Twice to the same does no harm."""
+        if send.to is not None:
+            await self._send(send, parse_address(send.to))
+            return
+        known = {str(target) for target in self._targets}
+        targets = self._targets + [parse_address(address) for address in self._neighbours() if address not in known]
+        failed = [target for target in targets if not await self._send(send, target)]
+        if send.kind in FEED_KINDS:
+            fields: dict[str, FieldValue] = {
+                "envelope_id": send.envelope_id,
+                "kind": send.kind,
+                "bytes": len(send.data),
+                "targets": len(targets) - len(failed),
+            }
+            self._notify("announce_sent", fields)
+
+    async def _send(self, send: Send, target: Address) -> bool:
+        trouble = self._trouble.get(target)
+        keep = send.kind in FEED_KINDS and not send.relayed
+        if trouble is not None and steady_ms() < trouble.next_ms:
+            if keep:
+                self._wait(trouble, send.envelope_id, send.data)
+            return False
+        try:
+            await self._transmit(send.data, target)
+        except NetworkError as error:
+            self._failed(target, error, send.envelope_id, send.data if keep else None)
+            return False
+        if trouble is not None:
+            await self._recovered(target, trouble)
+        return True
+
+    async def _transmit(self, data: bytes, target: Address) -> None:
+        if self._legacy and len(data) > limits.DATAGRAM_RECEIVE_BYTES_MAX:
+            raise NetworkError(
+                f"{len(data)} bytes do not fit in the one datagram that a baseline peer reads", Reason.TOO_LARGE
+            )
+        datagrams = [data] if self._legacy else self.sent.split(data, steady_ms())
+        for datagram in datagrams:
+            await _pace(self._broadcasts)
+            await self._transport.send(datagram, target)
+            self.datagrams_sent += 1
+
+    async def send_raw(self, datagrams: list[bytes], to: Address) -> None:
+        """Send datagrams that are answers: dropped on failure, for the other side asks again.
+
+        They have a bucket of their own: whoever asks a lot does not hold up what this node has to say.
+        """
+        for datagram in datagrams:
+            await _pace(self._answers)
+            try:
+                await self._transport.send(datagram, to)
+            except NetworkError:
+                self.dropped += 1
+                return
+            self.datagrams_sent += 1
+
+    def _wait(self, trouble: _Trouble, envelope_id: str, data: bytes) -> None:
+        share = limits.UNSENT_BYTES_PER_TARGET_MAX // limits.UNSENT_PER_TARGET_MAX
+        self.dropped += len(trouble.waiting.put(envelope_id, data, max(share, len(data))))
+
+    def _failed(self, target: Address, error: NetworkError, envelope_id: str, data: bytes | None) -> None:
+        now_ms = steady_ms()
+        trouble = self._trouble.get(target)
+        if trouble is None:
+            if len(self._trouble) >= limits.PEERS_MAX:
+                self.dropped += data is not None
+                return
+            trouble = self._trouble[target] = _Trouble(now_ms, now_ms)
+        trouble.failures += 1
+        backoff = min(limits.SEND_RETRY_MS << min(trouble.failures - 1, 10), limits.SEND_RETRY_MS_MAX)
+        trouble.next_ms = now_ms + backoff
+        if data is not None and error.reason is not Reason.TOO_LARGE:
+            self._wait(trouble, envelope_id, data)
+        self._notify(
+            "send_failed",
+            {
+                "address": str(target),
+                "envelope_id": envelope_id,
+                "reason": error.reason.value,
+                "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                "failures": trouble.failures,
+            },
+        )
+
+    async def _recovered(self, target: Address, trouble: _Trouble) -> None:
+        del self._trouble[target]
+        fields: dict[str, FieldValue] = {
+            "address": str(target),
+            "failures": trouble.failures,
+            "duration_ms": steady_ms() - trouble.since_ms,
+        }
+        self._notify("send_recovered", fields)
+        for envelope_id, data in trouble.waiting.items():
+            try:
+                await self._transmit(data, target)
+            except NetworkError as error:
+                self._failed(target, error, envelope_id, data)
+
+    async def _retry(self) -> None:
+        now_ms = steady_ms()
+        for target, trouble in list(self._trouble.items()):
+            if now_ms < trouble.next_ms:
+                continue
+            oldest = trouble.waiting.first()
+            if oldest is None:
+                del self._trouble[target]
+                continue
+            envelope_id, data = oldest
+            try:
+                await self._transmit(data, target)
+            except NetworkError as error:
+                self._failed(target, error, envelope_id, data)
+            else:
+                trouble.waiting.pop(envelope_id)
+                await self._recovered(target, trouble)

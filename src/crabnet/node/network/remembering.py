@@ -1,0 +1,100 @@
+"""The file ``peers.json`` in a data dir: peers to say hello to at the next start. A convenience, never a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import trio
+from msgspec import Meta, Struct
+
+from crabnet import limits
+from crabnet.core.effects import FieldValue
+from crabnet.core.sync.address_book import RememberedPeer
+from crabnet.core.sync.neighbours import Neighbours
+from crabnet.errors import UsageError
+from crabnet.storage.files import Files, read_whole, replace_file
+from crabnet.transport.base import parse_address
+
+PEERS_FILE: Final = "peers.json"
+_FORMAT: Final = "crabnet-peers-1"
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class _Peers(Struct, frozen=True, kw_only=True):
+    format: str
+    peers: Annotated[list[RememberedPeer], Meta(max_length=limits.PEERS_REMEMBERED_MAX)]
+
+
+class PeersFile:
+    """Reads and replaces the file. Methods block."""
+
+    def __init__(self, files: Files, data_dir: Path) -> None:
+        self._files = files
+        self._path = data_dir / PEERS_FILE
+
+    def read(self) -> tuple[list[RememberedPeer], str]:
+        """The peers, and what is wrong with the file, "" for nothing. A damaged one is as good as none."""
+        try:
+            content = read_whole(self._files, self._path, limits.PEERS_FILE_BYTES_MAX)
+        except OSError as error:
+            return [], f"cannot read {self._path}: {error}"
+        if content is None:
+            return [], ""
+        if len(content) > limits.PEERS_FILE_BYTES_MAX:
+            return [], f"{self._path} is larger than {limits.PEERS_FILE_BYTES_MAX} bytes"
+        try:
+            stored = msgspec.json.decode(content, type=_Peers)
+            if stored.format != _FORMAT:
+                return [], f"{self._path} has format {stored.format[:64]!r}, not {_FORMAT}"
+            for peer in stored.peers:
+                parse_address(peer.address)
+        except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
+            return [], f"{self._path} is damaged: {error}"
+        return stored.peers, ""
+
+    def write(self, peers: list[RememberedPeer]) -> str:
+        """Replace the file durably; what went wrong, "" for nothing."""
+        content = msgspec.json.encode(_Peers(format=_FORMAT, peers=peers)) + b"\n"
+        try:
+            replace_file(self._files, self._path, content)
+        except OSError as error:
+            return f"cannot write {self._path}: {error}"
+        return ""
+
+
+class PeerKeeper:
+    """Keeps the file as the neighbours change. A fault is told by an event and stops nothing."""
+
+    def __init__(self, file: PeersFile, neighbours: Neighbours, notify: Notify) -> None:
+        self._file = file
+        self._neighbours = neighbours
+        self._notify = notify
+
+    async def load(self, now_ms: int) -> None:
+        """Take what was remembered."""
+        peers, wrong = await trio.to_thread.run_sync(self._file.read)
+        self._neighbours.book.load(peers, now_ms)
+        self._tell(wrong)
+
+    async def save(self) -> None:
+        """Write the file if something has changed."""
+        book = self._neighbours.book
+        peers = book.peers(self._neighbours.peers.heard_ms)
+        if book.changed:
+            book.changed = False
+            self._tell(await trio.to_thread.run_sync(self._file.write, peers))
+
+    async def run(self) -> None:
+        """Save now and then until cancelled."""
+        while True:
+            await trio.sleep(limits.PEERS_SAVE_S)
+            await self.save()
+
+    def _tell(self, wrong: str) -> None:
+        if wrong:
+            fields: dict[str, FieldValue] = {"file": PEERS_FILE, "detail": wrong[: limits.EVENT_DETAIL_CHARS]}
+            self._notify("peers_file_bad", fields)

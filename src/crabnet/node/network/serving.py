@@ -1,0 +1,254 @@
+"""Answers to neighbours that lack something: stored envelopes, sent again at a bounded pace, to all in turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import trio
+
+from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.core.commands import Answered
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects, FieldValue, Serve, ServeNamed, ServeProof
+from crabnet.errors import CrabnetError, NetworkError
+from crabnet.node.durable.committer import Committer
+from crabnet.node.network.outbox import Outbox, steady_ms
+from crabnet.protocol.sync import Served
+from crabnet.transport.base import Address, Transport, parse_address
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class StoredEnvelope(NamedTuple):
+    """An envelope of a feed; ``order`` tells the place that it has in the journal."""
+
+    seq: int
+    envelope_id: str
+    raw: bytes
+    order: tuple[int, int]
+
+
+Stored = list[StoredEnvelope]
+
+
+class _Range:
+    """What came of one range: ``last`` is the seq of the last envelope that was sent of it."""
+
+    def __init__(self, serve: Serve) -> None:
+        self.serve = serve
+        self.last = serve.from_seq - 1
+        self.sent = 0
+        self.is_cut = False
+
+
+class Reader(Protocol):
+    """What is stored. Methods block, and raise CrabnetError."""
+
+    def read(self, serves: list[Serve]) -> list[Stored]:
+        """For each range what is held of it."""
+        ...
+
+    def proof(self, author: str, seq: int) -> bytes | None:
+        """The proof of a fork."""
+        ...
+
+    def named(self, seed_id: str, envelope_id: str) -> bytes | None:
+        """An envelope about a seed, by its id."""
+        ...
+
+
+class Paces(NamedTuple):
+    """Bytes that may be served in a second: to all together, and to one neighbour. 0 means no limit."""
+
+    bytes_per_s: int
+    peer_bytes_per_s: int
+
+
+class Pace:
+    """Bytes that may be sent: a token bucket of one second's worth, by a clock in milliseconds. 0 means no limit."""
+
+    def __init__(self, bytes_per_s: int, now_ms: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._tokens = float(bytes_per_s)
+        self._earned_ms = now_ms
+
+    def wait_ms(self, now_ms: int) -> float:
+        """Until something may be sent; 0 for now."""
+        if not self._bytes_per_s:
+            return 0
+        earned = max(0, now_ms - self._earned_ms) * self._bytes_per_s / 1000
+        self._tokens = min(float(self._bytes_per_s), self._tokens + earned)
+        self._earned_ms = now_ms
+        return max(0.0, -self._tokens * 1000 / self._bytes_per_s)
+
+    def spend(self, sent_bytes: int) -> None:
+        """So much was sent: it may be more than there was, and is waited for afterwards."""
+        self._tokens -= sent_bytes
+
+
+class _Line:
+    """What one neighbour waits for, in the order in which it asked."""
+
+    def __init__(self, bytes_per_s: int, now_ms: int) -> None:
+        self.waiting: BoundedTable[tuple[str, int], Serve] = BoundedTable(limits.SERVES_WAITING_MAX)
+        self.pace = Pace(bytes_per_s, now_ms)
+
+
+class Serving:
+    """One task. Each neighbour in turn gets some answers, so that a greedy one delays nobody but itself."""
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Transport,
+        outbox: Outbox,
+        committer: Committer,
+        notify: Notify,
+        clock_ms: Callable[[], int],
+        history: Reader,
+        paces: Paces,
+    ) -> None:
+        self._core = core
+        self._transport = transport
+        self._outbox = outbox
+        self._committer = committer
+        self._notify = notify
+        self._clock_ms = clock_ms
+        self._history = history
+        self._pace = Pace(paces.bytes_per_s, steady_ms())
+        self._peer_bytes_per_s = paces.peer_bytes_per_s
+        self._lines: BoundedTable[str, _Line] = BoundedTable(limits.PEERS_MAX)
+        """Held while somebody waits in them; who was served longest ago is first."""
+        self._singles: BoundedTable[ServeProof | ServeNamed, None] = BoundedTable(limits.SERVES_WAITING_MAX)
+        self._wake = trio.Event()
+        self.dropped = 0
+        self.envelopes = 0
+        self.bytes = 0
+
+    def put(self, serve: Serve) -> None:
+        """Queue an answer; the same request again replaces it. Beyond the bound of a neighbour no new one is taken.
+
+        Beyond the bound of neighbours, those who wait for nothing are forgotten first.
+        """
+        line = self._lines.get(serve.to)
+        if line is None:
+            line = _Line(self._peer_bytes_per_s, steady_ms())
+            for _, gone in self._lines.put(serve.to, line):
+                self.dropped += len(gone.waiting)
+                gone.waiting.clear()
+        if not line.waiting.offer((serve.author, serve.from_seq), serve):
+            self.dropped += 1
+        self._lines.hold(serve.to)
+        self._wake.set()
+
+    def put_single(self, serve: ServeProof | ServeNamed) -> None:
+        """Queue the proof of a fork, or an envelope that others rest on, for a neighbour that asked for it."""
+        self.dropped += len(self._singles.put(serve, None))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            wait_ms = await self._round()
+            with trio.move_on_after(math.inf if wait_ms is None else wait_ms / 1000):
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    async def _round(self) -> float | None:
+        """Some answers for each neighbour; how long to wait until the next round, None if nobody waits."""
+        soonest_ms: float | None = None
+        while self._singles and not (wait_ms := self._pace.wait_ms(steady_ms())):
+            single = self._singles.pop_first()
+            if single is not None:
+                await self._send_single(single[0])
+        if self._singles:
+            soonest_ms = wait_ms
+        for to, line in list(self._lines.items()):
+            if not line.waiting:
+                continue
+            now_ms = steady_ms()
+            wait_ms = max(self._pace.wait_ms(now_ms), line.pace.wait_ms(now_ms))
+            if not wait_ms:
+                await self._answer(to, line)
+            if line.waiting:
+                soonest_ms = wait_ms if soonest_ms is None else min(soonest_ms, wait_ms)
+        return soonest_ms
+
+    async def _answer(self, to: str, line: _Line) -> None:
+        serves: list[Serve] = []
+        entries = 0
+        while len(serves) < limits.SERVE_WANTS_AT_ONCE and entries < limits.SERVE_ENTRIES_AT_ONCE:
+            first = line.waiting.pop_first()
+            if first is None:
+                break
+            serves.append(first[1])
+            entries += first[1].to_seq - first[1].from_seq + 1
+        self._lines.touch(to)
+        if not line.waiting:
+            self._lines.release(to)
+        try:
+            found = await trio.to_thread.run_sync(self._history.read, serves)
+        except CrabnetError as error:
+            self._failed(error)
+            return
+        ranges = [_Range(serve) for serve in serves]
+        await self._send(ranges, found, parse_address(to), line)
+        effects = Effects()
+        served = [Served(each.serve.author, each.serve.from_seq, each.last) for each in ranges]
+        self._core.handle(Answered(to, served), self._clock_ms(), effects)
+        self._committer.enqueue(effects)
+
+    async def _send(self, ranges: list[_Range], found: list[Stored], address: Address, line: _Line) -> None:
+        """Send what stands of the envelopes, those of all feeds in the order in which they were taken here: each then
+        comes after what it rests on, and waits for nothing that is under way.
+        """
+        sent_bytes = 0
+        stored = [(each, part) for part, envelopes in zip(ranges, found, strict=True) for each in envelopes]
+        for envelope, part in sorted(stored, key=lambda each: each[0].order):
+            feed = self._core.replica.feeds.get(part.serve.author)
+            seq = envelope.seq
+            stands = seq <= feed.head_seq and feed.in_window(seq) in {None, envelope.envelope_id}
+            if part.is_cut or not stands:
+                continue
+            try:
+                for datagram in self._outbox.sent.split(envelope.raw, steady_ms()):
+                    await self._transport.send(datagram, address)
+                    self._outbox.datagrams_sent += 1
+            except NetworkError:
+                self.dropped += 1
+                part.is_cut = True
+                continue
+            part.sent, part.last = part.sent + 1, seq
+            sent_bytes += len(envelope.raw)
+        self._pace.spend(sent_bytes)
+        line.pace.spend(sent_bytes)
+        self.envelopes += sum(part.sent for part in ranges)
+        self.bytes += sent_bytes
+        for part in ranges:
+            if part.sent:
+                fields: dict[str, FieldValue] = {
+                    "author": part.serve.author,
+                    "first_seq": part.serve.from_seq,
+                    "entries": part.sent,
+                    "address": part.serve.to,
+                }
+                self._notify("sync_served", fields)
+
+    async def _send_single(self, serve: ServeProof | ServeNamed) -> None:
+        try:
+            if isinstance(serve, ServeProof):
+                found = await trio.to_thread.run_sync(self._history.proof, serve.author, serve.seq)
+            else:
+                found = await trio.to_thread.run_sync(self._history.named, serve.seed_id, serve.envelope_id)
+        except CrabnetError as error:
+            self._failed(error)
+            return
+        if found is not None:
+            self._pace.spend(len(found))
+            await self._outbox.send_raw(self._outbox.sent.split(found, steady_ms()), parse_address(serve.to))
+
+    def _failed(self, error: CrabnetError) -> None:
+        self._notify("job_failed", {"job": "serve", "reason": error.reason.value, "detail": error.message})

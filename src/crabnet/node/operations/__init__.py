@@ -1,0 +1,1 @@
+"""What a node is asked to do, by programs and over its control socket."""

@@ -1,0 +1,160 @@
+"""What the operator brings: envelopes, verified as from the network, only that they may be old; facts of a baseline;
+proofs of forks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.core.commands import Received
+from crabnet.core.core import IMPORTED
+from crabnet.core.effects import Effects, Notice
+from crabnet.core.replica.records import BODY_TYPES, Via
+from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId
+from crabnet.domain.state import Outcome
+from crabnet.errors import Reason
+from crabnet.node.node import Node
+from crabnet.protocol.admission import refusal
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.fork_proof import ProofRefusedError, verify_proof
+
+SOURCE: Final = IMPORTED
+_FACTS: Final = frozenset({FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE})
+_ACCEPTED: Final = "envelope_accepted"
+_PARKED: Final = "envelope_parked"
+_COUNTED: Final = {
+    "envelope_ignored": "ignored",
+    _PARKED: "ignored",
+    "envelope_rejected": "rejected",
+}
+
+
+class _Meta(Struct, gc=False):
+    v: int | None = None
+    seq: int = 0
+
+
+class _Envelope(Struct, gc=False):
+    meta: _Meta
+
+
+_decode: Final = msgspec.json.Decoder(_Envelope).decode
+
+
+class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fact of a baseline state. ``ts`` in seconds; ``body`` is the object of that kind."""
+
+    kind: FactKind
+    author: NodeId
+    ts: Natural
+    body: dict[str, object]
+
+    def fact(self) -> Fact | None:
+        """The fact, None when the body is not one of its kind."""
+        try:
+            body: Body = msgspec.convert(self.body, BODY_TYPES[self.kind])
+        except msgspec.ValidationError:
+            return None
+        return Fact(kind=self.kind, author=self.author, seq=0, ts=self.ts, body=body, signed=False)
+
+
+async def import_entries(
+    node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact], proofs: Iterable[bytes] = ()
+) -> JsonObject:
+    """How many were accepted, and how many ignored and rejected by Reason; durable when this returns.
+
+    Raises StorageFailedError.
+    """
+    accepted = 0
+    refused: dict[str, Counter[str]] = {"ignored": Counter(), "rejected": Counter()}
+    effects = Effects()
+    items: list[bytes | UnsignedFact] = [*envelopes, *facts]
+    for number, item in enumerate(items, 1):
+        told = len(effects.notices)
+        if not _hand_over(node, item, effects):
+            refused["rejected"][Reason.MALFORMED.value] += 1
+        judged = [each for each in effects.notices[told:] if each.kind == _ACCEPTED or each.kind in _COUNTED]
+        for at, notice in enumerate(judged):
+            accepted += _count(notice, refused, node.imports_waiting, brought=at == 0)
+        if number % limits.IMPORT_SLICE == 0:
+            node.committer.enqueue(effects)
+            effects = Effects()
+            await trio.lowlevel.checkpoint()
+            await node.committer.room()
+    node.imports_waiting = {
+        envelope_id: reason
+        for envelope_id, reason in node.imports_waiting.items()
+        if node.core.replica.parking.holds(envelope_id)
+    }
+    for document in proofs:
+        reason = _learn(node, document, effects)
+        accepted += reason is None
+        if reason is not None:
+            harmless = refusal(reason).outcome is Outcome.IGNORED or reason is Reason.UNAVAILABLE
+            refused["ignored" if harmless else "rejected"][reason.value] += 1
+    with trio.CancelScope(shield=True):
+        await node.remember_feed_risk()
+        await node.committer.submit(effects)
+        await node.settle_ends()
+    answer: JsonObject = {"accepted": accepted}
+    answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
+    return answer
+
+
+def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool:
+    """Have the core judge an entry; false for one that has no business in an import."""
+    if isinstance(item, bytes):
+        if _is_talk(item):
+            return False
+        node.core.handle(Received(SOURCE, item, Via.IMPORT), node.clock_ms(), effects)
+        return True
+    fact = item.fact()
+    if fact is None or fact.kind not in _FACTS:
+        return False
+    node.core.import_fact(fact, node.clock_ms(), effects)
+    return True
+
+
+def _learn(node: Node, document: bytes, effects: Effects) -> Reason | None:
+    """Verify a proof and end the feed that it is about; why that was not done, None if it was."""
+    try:
+        evidence = verify_proof(document, node.core.replica.admission)
+    except ProofRefusedError as error:
+        return error.reason
+    return node.core.learn_fork(evidence, SOURCE, node.clock_ms(), effects)
+
+
+def _is_talk(raw: bytes) -> bool:
+    """Whether it is a message between neighbours, which has no business in an export."""
+    try:
+        meta = _decode(raw).meta
+    except msgspec.MsgspecError:
+        return False
+    return meta.v is not None and meta.seq == 0
+
+
+def _count(notice: Notice, refused: dict[str, Counter[str]], waiting: dict[str, str], *, brought: bool) -> int:
+    """Count what became of an envelope: one that was ``brought``, or one of an import that has waited for that.
+
+    What waits was counted as ignored when its turn came.
+    """
+    envelope_id = str(notice.fields.get("envelope_id"))
+    if not brought:
+        before = waiting.pop(envelope_id, None)
+        if before is None:
+            return 0
+        refused["ignored"][before] -= 1
+    if notice.kind == _ACCEPTED:
+        return 1
+    reason = str(notice.fields.get("reason"))
+    refused[_COUNTED[notice.kind]][reason] += 1
+    if notice.kind == _PARKED:
+        waiting[envelope_id] = reason
+    return 0

@@ -1,0 +1,39 @@
+"""One method done without a running node: open the data dir, do it, send, close."""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from crabnet.node.ending import until_signal
+from crabnet.node.node import Node
+from crabnet.node.operations.operations import dispatch
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.settings import Settings
+
+
+def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonValue:
+    """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir.
+
+    A signal that asks the process to end gives up the method, unless it is done, and closes the data dir in order;
+    then the signal does what it would have done. What is durable by then stays.
+    """
+    answers: list[JsonValue] = []
+
+    async def once(asked: trio.Event) -> None:
+        async with Node(settings, listen=False) as node, trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when, asked, nursery.cancel_scope)
+            answers.append(await dispatch(node, method, params))
+            nursery.cancel_scope.cancel()
+
+    came = trio.run(until_signal, once)
+    if came is not None and not answers:
+        signal.raise_signal(came)
+        raise KeyboardInterrupt  # for a signal that is ignored or handled by whoever embeds this
+    return answers[0]
+
+
+async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:
+    await asked.wait()
+    scope.cancel()

@@ -1,0 +1,237 @@
+"""What the API and the CLI show, as JSON objects (docs/CONTROL.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from crabnet.core.sweeper import lease_of
+from crabnet.core.sync.neighbours import Neighbours
+from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
+from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
+from crabnet.errors import Reason, UsageError
+from crabnet.node.work.work import RunView
+from crabnet.protocol.canonical import JsonObject, JsonValue
+from crabnet.protocol.payloads import wire_seed
+
+SeedPlace = tuple[int, str]
+"""(created_at, seed id): the place of a seed in lists."""
+
+
+class ArchivePage(Protocol):
+    """Gives archived seeds, newest first."""
+
+    def __call__(
+        self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
+    ) -> list[tuple[str, Record]]: ...
+
+
+def body_view(body: Body) -> JsonObject:
+    """All fields of an object."""
+    view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
+    return view
+
+
+def peer_views(neighbours: Neighbours, now_ms: int, is_equivocator: IsEquivocator) -> list[JsonValue]:
+    """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch."""
+    peers = neighbours.peers
+    remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
+    confirmed = dict.fromkeys(peers.confirmed())
+    views: list[JsonObject] = []
+    for address in dict.fromkeys([*sorted(neighbours.trusted), *confirmed, *remembered]):
+        known = remembered.get(address)
+        heard_ms = peers.last_heard_ms(address)
+        if heard_ms is None and known is not None:
+            heard_ms = known.last_seen_s * 1000
+        node_id = peers.node_id(address) or (known.node_id if known is not None else "")
+        views.append(
+            {
+                "address": address,
+                "node_id": node_id or None,
+                "configured": address in neighbours.trusted,
+                "confirmed": address in confirmed,
+                "last_seen_ms": heard_ms,
+                "silent_ms": None if heard_ms is None else max(0, now_ms - heard_ms),
+                "failures": neighbours.book.failures(address),
+                "equivocator": is_equivocator(node_id),
+            }
+        )
+    views.sort(key=_silence)
+    return list(views)
+
+
+def _silence(view: JsonObject) -> float:
+    silent_ms = view["silent_ms"]
+    return silent_ms if isinstance(silent_ms, int) else float("inf")
+
+
+def seed_view(record: Record, now_s: int) -> JsonObject:
+    """A seed as it stands at ``now_s``."""
+    seed, progress = record.definition, record.progress
+    if seed is None:
+        raise ValueError("a seed without definition is not shown")
+    view = wire_seed(seed, progress)
+    view.update(
+        status=status_at(record, now_s).value,
+        claim_deadline_ts=seed.claim_deadline_s,
+        attempt=progress.attempt,
+        version=progress.version,
+        bid_count=len(record.bids),
+        note=progress.note,
+        **_run_view(record),
+    )
+    return view
+
+
+def _run_view(record: Record) -> JsonObject:
+    """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
+    progress = record.progress
+    run = record.run
+    started_at = None if run is None else run.body.created_at
+    running = progress.status is SeedStatus.RUNNING
+    heard_at = progress.renewed_at if progress.renewed_at is not None else started_at
+    lease_ms = lease_of(record)
+    return {
+        "started_at": started_at,
+        "heard_at": heard_at if running else None,
+        "lease_until": None if lease_ms is None or heard_at is None else heard_at + -(-lease_ms // 1000),
+        "renewals": progress.renewals,
+    }
+
+
+def local_run(view: RunView | None) -> JsonValue:
+    """The run of a seed on this node, which others do not see."""
+    if view is None:
+        return None
+    return {"stage": view.stage.value, "position": view.position, "since_ms": view.since_ms}
+
+
+IsEquivocator = Callable[[str], bool]
+"""Tells whether it is proved that an author signed two envelopes for one place."""
+
+
+def seed_details(
+    record: Record, now_s: int, is_equivocator: IsEquivocator, *, limit: int, after: str | None = None
+) -> JsonObject:
+    """A seed with what counts of all that was said about it, and a page of its bids in the order in which they count.
+
+    The page has at most ``limit`` bids behind that with the id ``after``. Raises UsageError if that is not there.
+    """
+    begin = 0 if after is None else _place_behind(record.bids, after)
+    page = record.bids[begin : begin + limit]
+    return {
+        "seed": {
+            **seed_view(record, now_s),
+            "envelope_id": None if record.seed is None else record.seed.envelope or None,
+            "equivocator": _by_equivocator(record, is_equivocator),
+        },
+        "claims": _bodies(record, Claim),
+        "runs": _bodies(record, Run),
+        "results": _bodies(record, TaskResult),
+        "settlements": _bodies(record, Settlement),
+        "acknowledgements": _bodies(record, Acknowledgement),
+        "bids": _bid_rows(record, page, is_equivocator),
+        "totals": {"bids": len(record.bids)},
+        "next": page[-1].key if page and begin + limit < len(record.bids) else None,
+    }
+
+
+def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
+    for place, bid in enumerate(bids, 1):
+        if bid.key == after:
+            return place
+    raise UsageError(f"no bid {after[:128]!r} of this seed is there to go on after", Reason.INVALID_ARGUMENT)
+
+
+def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> list[JsonValue]:
+    counting = {fact.key for fact in counting_bids(record)}
+    claimed = {fact.ref for fact in claimed_bids(record)}
+    return [
+        {
+            **body_view(bid.body),
+            "envelope_id": bid.envelope or None,
+            "counts": bid.key in counting,
+            "claimed": bid.ref in claimed,
+            "equivocator": is_equivocator(bid.author),
+        }
+        for bid in bids
+    ]
+
+
+def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
+    return record.seed is not None and is_equivocator(record.seed.author)
+
+
+def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
+    return [
+        {**body_view(fact.body), "envelope_id": fact.envelope or None, "signed": fact.signed}
+        for fact in record.others
+        if isinstance(fact.body, body_type)
+    ]
+
+
+def view_mark(details: JsonObject) -> str:
+    """A short text that differs whenever two views of a seed do, but for the time that has passed."""
+    here = details["local_run"]
+    aged: JsonObject = {"local_run": {**here, "since_ms": 0}} if isinstance(here, dict) else {}
+    return hashlib.sha256(msgspec.json.encode({**details, **aged}, order="deterministic")).hexdigest()[:32]
+
+
+class Found(NamedTuple):
+    """A seed of a list, and whether it has left memory."""
+
+    created_at: int
+    seed_id: str
+    record: Record
+    archived: bool
+
+
+def find_seeds(
+    records: Mapping[str, Record],
+    archived: ArchivePage,
+    now_s: int,
+    *,
+    status: SeedStatus | None,
+    limit: int,
+    after: SeedPlace | None,
+) -> list[Found]:
+    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
+    live = (
+        Found(seed.created_at, seed_id, record, False)
+        for seed_id, record in records.items()
+        if (seed := record.definition) is not None
+        and (status is None or status_at(record, now_s) is status)
+        and (after is None or _order(seed.created_at, seed_id) > _order(*after))
+    )
+    found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))
+    found += [
+        Found(seed.created_at, seed_id, record, True)
+        for seed_id, record in archived(status=status, limit=limit, after=after)
+        if (seed := record.definition) is not None
+    ]
+    found.sort(key=lambda item: _order(item.created_at, item.seed_id))
+    return found[:limit]
+
+
+def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int) -> JsonObject:
+    """A page of at most ``limit`` seeds; one more in ``found`` says that another page follows."""
+    page = found[:limit]
+    return {
+        "seeds": [
+            {
+                **seed_view(item.record, now_s),
+                "archived": item.archived,
+                "equivocator": _by_equivocator(item.record, is_equivocator),
+            }
+            for item in page
+        ],
+        "next": page[-1].seed_id if len(found) > limit else None,
+    }
+
+
+def _order(created_at: int, seed_id: str) -> tuple[int, str]:
+    return (-created_at, seed_id)

@@ -1,0 +1,1 @@
+"""Running what was claimed for this node."""

@@ -1,0 +1,1 @@
+"""The archive: immutable segments of rows that left memory, and their index."""

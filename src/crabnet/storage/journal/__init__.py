@@ -1,0 +1,1 @@
+"""The journal: segments of frames, written, read and surveyed."""

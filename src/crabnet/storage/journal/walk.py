@@ -1,0 +1,183 @@
+"""Reading a journal whatever its condition: every sound frame, and every place that is not sound. Needs no lock.
+
+Recovery stops at the first damage; here the walk goes on behind it, to use or to show what is still readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crabnet.limits import FRAME_BYTES_MAX, STORAGE_CHUNK_BYTES
+from crabnet.storage.files import Files, OpenMode, guarded
+from crabnet.storage.journal.reading import HeaderKind, classify_header
+from crabnet.storage.journal.writing import (
+    FRAME_OVERHEAD_BYTES,
+    FRAME_PREFIX,
+    HEADER_BYTES,
+    Frame,
+    parse_frame,
+)
+from crabnet.storage.layout import Layout, list_segments
+
+_FRAME_ANYWHERE: Final = re.compile(rb"(?=" + FRAME_PREFIX.pattern + rb")")
+_HEADER_DETAIL: Final = {
+    HeaderKind.NEWER: "the segment is of a newer version; upgrade Crabnet",
+    HeaderKind.OLDER: "the segment says that it is of an older version, but none was ever written",
+}
+
+
+Believe = Callable[[bytes], bool]
+"""Whether a payload was really written as one. Asked behind damage, where text of strangers may look like a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A place of a segment that holds no sound frame: bytes ``offset`` to ``end``, after frame ``after_lsn``."""
+
+    path: Path
+    offset: int
+    end: int
+    after_lsn: int
+    detail: str
+    at_end: bool = False
+    """Nothing follows in this segment: an unfinished last frame looks like this, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The beginning of a segment: the hash that its first line says stands before it, empty if it does not say."""
+
+    path: Path
+    first_lsn: int
+    previous_hash: str
+
+
+class _Reader:
+    """A file read forwards, with one buffer."""
+
+    def __init__(self, files: Files, fd: int) -> None:
+        self._files = files
+        self._fd = fd
+        self._base = 0
+        self._data = b""
+
+    def at(self, offset: int, size: int) -> tuple[bytes, int]:
+        """A buffer and the index of ``offset`` in it, with ``size`` bytes behind it if the file has them."""
+        have = self._base + len(self._data)
+        if offset < self._base or offset + size > have:
+            kept = self._data[offset - self._base :] if self._base <= offset < have else b""
+            parts, reached = [kept], offset + len(kept)
+            while reached < offset + size:
+                chunk = self._files.pread(self._fd, max(STORAGE_CHUNK_BYTES, offset + size - reached), reached)
+                if not chunk:
+                    break
+                parts.append(chunk)
+                reached += len(chunk)
+            self._base, self._data = offset, b"".join(parts)
+        return self._data, offset - self._base
+
+    def bytes(self, offset: int, end: int) -> bytes:
+        """The bytes from ``offset`` up to ``end``."""
+        data, at = self.at(offset, end - offset)
+        return data[at : at + end - offset]
+
+    def frame(self, offset: int, segment_lsn: int) -> Frame | None:
+        """The frame whose line starts at ``offset``, if its CRC holds."""
+        data, at = self.at(offset, FRAME_OVERHEAD_BYTES)
+        match = FRAME_PREFIX.match(data, at)
+        if match is None or int(match[2], 16) > FRAME_BYTES_MAX:
+            return None
+        data, at = self.at(offset, FRAME_OVERHEAD_BYTES + int(match[2], 16))
+        return parse_frame(data, at, segment_lsn, offset - at)
+
+
+def open_segment(files: Files, paths: Sequence[Path]) -> tuple[int, Path]:
+    """Open a segment at the first of its places where it is; beside a running node it may be moving."""
+    for path in (*paths, paths[0]):
+        try:
+            return files.open(path, OpenMode.READ), path
+        except FileNotFoundError:
+            continue
+    return files.open(paths[-1], OpenMode.READ), paths[-1]
+
+
+def walk_segment(
+    files: Files, paths: Sequence[Path], first_lsn: int, believe: Believe
+) -> Iterator[Segment | Frame | Hole]:
+    """The segment's beginning, then its frames and holes in order. Raises StorageFailedError."""
+    with guarded("read the journal", paths[0]):
+        fd, path = open_segment(files, paths)
+        try:
+            reader = _Reader(files, fd)
+            line = reader.bytes(0, HEADER_BYTES)
+            kind, previous_hash = classify_header(line, first_lsn, len(line) + (len(line) == HEADER_BYTES))
+            yield Segment(path, first_lsn, previous_hash)
+            lsn, offset = first_lsn - 1, HEADER_BYTES
+            if kind is not HeaderKind.OK:
+                detail = _HEADER_DETAIL.get(kind, "its first line is not that of a journal segment")
+                yield Hole(path, 0, min(len(line), HEADER_BYTES), lsn, detail, at_end=len(line) < HEADER_BYTES)
+                if kind is HeaderKind.NEWER or len(line) < HEADER_BYTES:
+                    return
+            while reader.bytes(offset, offset + 1):
+                frame = reader.frame(offset, first_lsn)
+                if frame is None:
+                    frame, end = _resume(reader, offset, first_lsn, lsn, believe)
+                    yield Hole(path, offset, end, lsn, "the bytes are not a sound frame", at_end=frame is None)
+                    offset = end
+                if frame is not None:
+                    yield frame
+                    lsn, offset = frame.lsn, frame.end
+        finally:
+            files.close(fd)
+
+
+def _resume(reader: _Reader, offset: int, segment_lsn: int, lsn: int, believe: Believe) -> tuple[Frame | None, int]:
+    """The next sound frame behind damage at ``offset``, and where it is; None and the end of the file without one."""
+    at = offset + 1
+    while True:
+        data, start = reader.at(at, STORAGE_CHUNK_BYTES)
+        if len(data) - start <= 0:
+            return None, at
+        block_base = at - start
+        for match in _FRAME_ANYWHERE.finditer(data, start):
+            found = block_base + match.start()
+            lsn_max = lsn + 2 + (found - offset) // FRAME_OVERHEAD_BYTES
+            if not lsn < int(match[3], 16) <= lsn_max:
+                continue
+            frame = reader.frame(found, segment_lsn)
+            if frame is not None and believe(frame.payload):
+                return frame, found
+        end = block_base + len(data)
+        data, start = reader.at(end, 1)
+        if len(data) - start <= 0:
+            return None, end
+        at = max(at + 1, end - FRAME_OVERHEAD_BYTES)
+
+
+def read_hole(files: Files, hole: Hole) -> bytes:
+    """The bytes of a hole, of a long one the beginning. Raises StorageFailedError."""
+    layout = Layout(hole.path.parent.parent)
+    with guarded("read the journal", hole.path):
+        fd, _ = open_segment(files, layout.places(hole.path.name))
+        try:
+            return _Reader(files, fd).bytes(hole.offset, min(hole.end, hole.offset + 2 * FRAME_BYTES_MAX))
+        finally:
+            files.close(fd)
+
+
+def walk_journal(
+    files: Files, layout: Layout, believe: Believe, *, after_lsn: int = 0
+) -> Iterator[Segment | Frame | Hole]:
+    """Every segment in order, history/ too, but for those that hold nothing after ``after_lsn``.
+
+    Raises StorageFailedError.
+    """
+    with guarded("read the journal", layout.journal):
+        segments = list_segments(files, layout)
+    for index, (first_lsn, path) in enumerate(segments):
+        if index + 1 == len(segments) or segments[index + 1][0] > after_lsn + 1:
+            yield from walk_segment(files, layout.places(path.name), first_lsn, believe)

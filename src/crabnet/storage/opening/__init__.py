@@ -1,0 +1,1 @@
+"""What a data dir is opened from, and repairs."""

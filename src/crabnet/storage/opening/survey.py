@@ -1,0 +1,185 @@
+"""A look at a data dir that changes nothing: what is there, in which condition, and what recovery would do.
+
+Needs no lock; beside a running node the answer may be about a moment that has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint
+from crabnet.storage.files import Files, guarded
+from crabnet.storage.journal.reading import TailKind
+from crabnet.storage.journal.survey import Base, Damage, JournalSurvey, survey_journal
+from crabnet.storage.journal.writing import GENESIS_HASH, Frame
+from crabnet.storage.layout import Layout, list_segments, read_seal
+from crabnet.storage.opening.recovery import Action, Notice, NoticeCode, Rule, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that recovery needs to know."""
+
+    layout: Layout
+    state: CheckpointFinding
+    bak: CheckpointFinding
+    base: Base
+    journal: JournalSurvey
+    segments: list[tuple[int, Path]]
+    seal_lsn: int | None
+    rule: Rule
+    notices: tuple[Notice, ...]
+
+    def damages(self) -> list[Damage]:
+        """All damage that was found, for the operator."""
+        found = [
+            Damage(each.path, each.offset, each.detail)
+            for each in (self.state, self.bak)
+            if each.condition in {Condition.DAMAGED, Condition.NEWER}
+        ]
+        found += [] if self.journal.damage is None else [self.journal.damage]
+        return found + self.journal.covered
+
+
+def survey(files: Files, data_dir: Path) -> Survey:
+    """Examine a data dir. Raises ``StorageFailedError`` when it cannot be read."""
+    layout = Layout(data_dir)
+    state = examine_checkpoint(files, layout.state)
+    bak = examine_checkpoint(files, layout.bak)
+    notices: list[Notice] = []
+    with guarded("read the data dir", data_dir):
+        segments = list_segments(files, layout)
+    seal: tuple[int, str] | None = None
+    with guarded("read the seal", layout.seal):
+        try:
+            seal = read_seal(files, layout.seal)
+        except ValueError as error:
+            notices.append(Notice(NoticeCode.SEAL_DAMAGED, f"{layout.seal}: {error}; it is written anew", layout.seal))
+    base = _choose_base(files, layout, state, bak, segments)
+    with guarded("read the journal", layout.journal):
+        journal = survey_journal(files, layout, base, segments, seal)
+    rule = decide(state.condition, bak.condition, journal.condition)
+    seal_lsn = None if seal is None else seal[0]
+    replacing = state.condition is Condition.ABSENT and _is_replacing(files, layout, bak, journal)
+    notices += _notices(state, bak, journal, segments, seal_lsn, replacing=replacing)
+    with guarded("read the data dir", layout.repaired):
+        if files.size(layout.repaired) is not None:
+            message = f"{layout.repaired}: acknowledged frames may have been lost in a repair"
+            notices.append(Notice(NoticeCode.REPAIRED, message, layout.repaired))
+    if rule.action is Action.IMPORT_BASELINE:
+        message = f"{layout.state}: a state of the Rust program; its content is imported"
+        notices.append(Notice(NoticeCode.BASELINE_IMPORTED, message, layout.state))
+    return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices))
+
+
+def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None = None) -> list[Damage]:
+    """Read everything from the first frame on, history/ too, and return what is wrong, each with file and offset.
+
+    Every CRC and every hash link is checked, also those from the checkpoints and the seal to the journal. ``visit``
+    sees the frames in order, up to the first damage. Needs no lock. Raises ``StorageFailedError``.
+    """
+    layout = Layout(data_dir)
+    checkpoints = [examine_checkpoint(files, path) for path in (layout.state, layout.bak)]
+    found = [
+        Damage(each.path, each.offset, each.detail)
+        for each in checkpoints
+        if each.condition in {Condition.DAMAGED, Condition.NEWER}
+    ]
+    known = [(each.header.lsn, each.header.journal_head) for each in checkpoints if each.header is not None]
+    seal: tuple[int, str] | None = None
+    with guarded("read the data dir", data_dir):
+        segments = list_segments(files, layout)
+        try:
+            seal = read_seal(files, layout.seal)
+        except ValueError as error:
+            found.append(Damage(layout.seal, 0, str(error)))
+        base = _beginning(files, layout, segments)
+        journal = survey_journal(files, layout, base, segments, seal, known=known, visit=visit)
+    found += journal.covered + ([] if journal.damage is None else [journal.damage])
+    if journal.torn_segment is not None:
+        found.append(Damage(journal.torn_segment[1], 0, "it has no frames and no sound header"))
+    elif journal.condition is Condition.OK and journal.last is not None and journal.last.tail is TailKind.TORN:
+        found.append(Damage(journal.last.path, journal.last.end, journal.last.detail))
+    reached = max((lsn for lsn, _ in known), default=0)
+    if journal.condition in {Condition.OK, Condition.ABSENT} and journal.last_lsn < reached:
+        found.append(Damage(layout.journal, 0, f"it ends with frame {journal.last_lsn}, but had reached {reached}"))
+    return found
+
+
+def _base_of(finding: CheckpointFinding) -> Base:
+    if finding.header is None:
+        return Base(finding, 0, finding.digest)
+    return Base(finding, finding.header.lsn, finding.header.journal_head)
+
+
+def _choose_base(
+    files: Files, layout: Layout, state: CheckpointFinding, bak: CheckpointFinding, segments: list[tuple[int, Path]]
+) -> Base:
+    """The newest usable checkpoint; without one the beginning, empty or an imported baseline."""
+    for finding in (state, bak):
+        if finding.condition in {Condition.OK, Condition.OLDER}:
+            return _base_of(finding)
+    return _beginning(files, layout, segments)
+
+
+def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -> Base:
+    """What frame 1 follows: nothing, or an imported baseline state."""
+    if segments:
+        baseline = examine_checkpoint(files, layout.baseline)
+        if baseline.condition is Condition.OLDER:
+            return _base_of(baseline)
+    return Base(None, 0, GENESIS_HASH)
+
+
+def _is_replacing(files: Files, layout: Layout, bak: CheckpointFinding, journal: JournalSurvey) -> bool:
+    """Whether a process died between the two renames that put a checkpoint in place.
+
+    Then the new one is there, whole, under its temporary name, and the journal reaches as far as it says: what is
+    known is all that a state.json would tell.
+    """
+    if bak.condition not in {Condition.OK, Condition.OLDER} or journal.condition is not Condition.OK:
+        return False
+    waiting = examine_checkpoint(files, layout.temporary)
+    return waiting.condition is Condition.OK and bak.lsn <= waiting.lsn <= journal.last_lsn
+
+
+def _notices(
+    state: CheckpointFinding,
+    bak: CheckpointFinding,
+    journal: JournalSurvey,
+    segments: list[tuple[int, Path]],
+    seal_lsn: int | None,
+    *,
+    replacing: bool,
+) -> list[Notice]:
+    notices: list[Notice] = []
+
+    def add(code: NoticeCode, path: Path, offset: int, message: str) -> None:
+        notices.append(Notice(code, f"{path}: {message}", path, offset))
+
+    if state.condition is Condition.DAMAGED:
+        add(NoticeCode.STATE_DAMAGED, state.path, state.offset, state.detail)
+    elif state.condition is Condition.ABSENT and segments:
+        if replacing:
+            add(NoticeCode.CHECKPOINT_UNFINISHED, state.path, 0, "a crash cut its replacement short")
+        elif bak.condition is not Condition.ABSENT or segments[-1][0] > 1:
+            add(NoticeCode.STATE_ABSENT, state.path, 0, "there is no checkpoint, although there has been one")
+        else:
+            add(NoticeCode.NO_CHECKPOINT_YET, state.path, 0, "no checkpoint was made yet")
+    if bak.condition is Condition.DAMAGED:
+        add(NoticeCode.BAK_DAMAGED, bak.path, bak.offset, bak.detail)
+    if journal.last is not None and journal.last.tail is TailKind.TORN:
+        last = journal.last
+        code = NoticeCode.JOURNAL_UNFINISHED if last.unfinished else NoticeCode.JOURNAL_TORN
+        add(code, last.path, last.end, f"{last.detail}, never acknowledged; they are cut off")
+    if journal.torn_segment is not None:
+        unfinished = journal.torn_segment_unfinished
+        code = NoticeCode.JOURNAL_SEGMENT_UNFINISHED if unfinished else NoticeCode.JOURNAL_SEGMENT_TORN
+        add(code, journal.torn_segment[1], 0, "it has no frames and no sound header")
+    for damage in journal.covered:
+        add(NoticeCode.JOURNAL_DAMAGE_COVERED, damage.path, damage.offset, f"{damage.detail}; make a checkpoint")
+    if journal.condition is Condition.OK and journal.last_lsn != (seal_lsn or 0):
+        add(NoticeCode.UNCLEAN_SHUTDOWN, journal.last.path if journal.last else state.path, 0, "it was not closed")
+    return notices
