@@ -15,12 +15,12 @@ import trio
 from bench.report import Measure, at_most
 from crabnet.runner.execute import run_command
 from crabnet.runner.landlock import abi_version
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox import bwrap, cgroups
 from crabnet.runner.sandbox.model import NO_FENCE, CgroupPlaces, Fence, Mode, Profile
-from crabnet.runner.sandbox.survey import BWRAP_PATHS
+from crabnet.runner.self_test import BWRAP_PATHS
+from crabnet.runner.supervisor_client import Supervisors
 
 GROUP: Final = "Sandboxed runs"
 _OVERHEAD_MS_MAX: Final = 20

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
     from crabnet.errors import CrabnetError, Reason
     from crabnet.node.node import Node
-    from crabnet.node.seed_state import SeedState
+    from crabnet.node.seeds import SeedState
     from crabnet.settings import Settings
 
 _HOMES = {
@@ -23,7 +23,7 @@ _HOMES = {
     "Settings": "crabnet.settings",
     "Publish": "crabnet.core.commands",
     "Seed": "crabnet.domain.model",
-    "SeedState": "crabnet.node.seed_state",
+    "SeedState": "crabnet.node.seeds",
     "SeedStatus": "crabnet.domain.model",
     "Bid": "crabnet.domain.model",
     "Claim": "crabnet.domain.model",

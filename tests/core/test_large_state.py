@@ -18,7 +18,7 @@ from crabnet.domain.state import SeedEvent
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Kind
 from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
-from crabnet.storage.checkpoint import check_row
+from crabnet.storage.checkpoint.writing import check_row
 from tests.support.envelopes import NOW_S, Author
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

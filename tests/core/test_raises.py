@@ -107,9 +107,9 @@ TABLE: Final[dict[str, str]] = {
     "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
     " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"
     " out what does not fit, and the agenda gives each seed once. The header of a checkpoint holds settings only.": """
-        storage.journal.writing     encode_frame         RefusedError*2
-        storage.checkpoint  check_row            RefusedError*2
-        storage.checkpoint  CheckpointFile.__init__ RefusedError
+        storage.journal.segment     encode_frame         RefusedError*2
+        storage.checkpoint.writing  check_row            RefusedError*2
+        storage.checkpoint.writing  CheckpointFile.__init__ RefusedError
         storage.archive.segment validate_rows    RefusedError*6
     """,
     "Messages that a node makes or passes on: envelopes and proofs keep the bounds of Admission and seal. A destination"
@@ -136,10 +136,10 @@ TABLE: Final[dict[str, str]] = {
         storage.archive.archive     _chained             DataDirDamagedError
         storage.archive.segment check_segment    DataDirDamagedError damaged*2
         storage.archive.segment refuse_newer     DataDirDamagedError
-        storage.checkpoint  examine_checkpoint   -
-        storage.checkpoint  read_rows            DataDirDamagedError*2
-        storage.checkpoint  read_baseline        DataDirDamagedError
-        storage.journal.writing     SegmentWriter.reopen OSError
+        storage.checkpoint.reading  examine_checkpoint   -
+        storage.checkpoint.reading  read_rows            DataDirDamagedError*2
+        storage.checkpoint.reading  read_baseline        DataDirDamagedError
+        storage.journal.segment     SegmentWriter.reopen OSError
         storage.keyfile     load_key_file        DataDirDamagedError*2
         storage.layout      read_seal            ValueError
         storage.ledger      Ledger.open          -
@@ -181,8 +181,8 @@ TABLE: Final[dict[str, str]] = {
         storage.archive.index ArchiveIndex._insert -
         storage.archive.segment scan_segment     -
         storage.archive.segment write_segment    OSError
-        storage.checkpoint  CheckpointFile._descriptor OSError
-        storage.checkpoint  CheckpointFile.finish OSError
+        storage.checkpoint.writing  CheckpointFile._descriptor OSError
+        storage.checkpoint.writing  CheckpointFile.finish OSError
         storage.feed_index  FeedIndex._demand_whole RefusedError
         storage.feed_index  FeedIndex._guarded   RefusedError _failed
         storage.feed_index  FeedIndex._write     -
@@ -191,7 +191,7 @@ TABLE: Final[dict[str, str]] = {
         storage.feed_index  _prepare             -
         storage.files       guarded              storage_failed
         storage.files       write_all            OSError
-        storage.journal.writing     SegmentWriter.create -
+        storage.journal.segment     SegmentWriter.create -
         storage.ledger      Ledger._check        StorageFailedError*2
         storage.ledger      Ledger._fatal        self._failure -*2
     """,

@@ -13,9 +13,9 @@ from crabnet.errors import DataDirDamagedError
 from crabnet.storage import ledger
 from crabnet.storage.files import Files, OpenMode, write_all
 from crabnet.storage.journal import reading as segments
-from crabnet.storage.journal import writing as journal
-from crabnet.storage.journal.writing import Frame, SegmentWriter
-from crabnet.storage.layout import list_segments
+from crabnet.storage.journal import segment as journal
+from crabnet.storage.journal.segment import Frame, SegmentWriter
+from crabnet.storage.layout import list_segments, segment_name
 from tests.faults.powercut import TracingFiles, power_cuts, record
 from tests.faults.seam import FaultyFiles
 from tests.faults.suites import CaughtError, paired_faults, single_faults
@@ -48,7 +48,7 @@ def hunt_tampering(data_dir: Path) -> None:
     run_to_the_end(FaultyFiles(), data_dir, Trail(), ("append",) * 5)
     (data_dir / "sealed").unlink()
     snapshot = take(data_dir)
-    name = f"journal/{journal.segment_name(1)}"
+    name = f"journal/{segment_name(1)}"
     content = snapshot[name] or b""
     lines = content.splitlines(keepends=True)
     rest = b"%08x %016x %s \n" % (0, 6, journal.hash_line(lines[-1]).encode())
@@ -162,7 +162,7 @@ def plant_segment_after_the_rename(patch: pytest.MonkeyPatch) -> None:
     ) -> SegmentWriter:
         if first_lsn == 1:
             return real(cls, files, directory, first_lsn, previous_hash)  # type: ignore[no-any-return]
-        path = directory / journal.segment_name(first_lsn)
+        path = directory / segment_name(first_lsn)
         writer = cls(files, path, files.open(path, OpenMode.CREATE), first_lsn, 0)
         writer.end = write_all(files, writer._fd, journal.encode_header(first_lsn, previous_hash), 0)
         return writer

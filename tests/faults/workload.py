@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from crabnet.errors import CrabnetError, DataDirDamagedError, RefusedError, StorageFailedError
-from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.checkpoint.format import CheckpointHeader
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole

@@ -22,7 +22,7 @@ from crabnet.node.node import Node
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.faults.seam import Fault, FaultyFiles

@@ -19,8 +19,9 @@ from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue, Serve, ServeNamed, ServeProof
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.indexing import Stored, StoredEnvelope
 from crabnet.node.network.outbox import Outbox
-from crabnet.node.network.serving import Pace, Paces, Serving, Stored, StoredEnvelope
+from crabnet.node.network.serving import Pace, Paces, Serving
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole

@@ -13,7 +13,7 @@ import pytest
 from crabnet.errors import UsageError
 from crabnet.node.node import Node
 from crabnet.operator.findings import LivePoint
-from crabnet.storage.journal.writing import FRAME_PREFIX_BYTES, HEADER_BYTES, encode_frame, encode_header, hash_line
+from crabnet.storage.journal.segment import FRAME_PREFIX_BYTES, HEADER_BYTES, encode_frame, encode_header, hash_line
 from crabnet.storage.layout import encode_seal
 from tests.operator.support import Clock, ledger_files, publish, verify, whole_job, work
 

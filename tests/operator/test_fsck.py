@@ -22,9 +22,9 @@ from crabnet.operator.repair import apply_pending, prepare
 from crabnet.operator.transfer import ImportTotals
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
-from crabnet.storage.checkpoint import Condition
+from crabnet.storage.checkpoint.format import Condition
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal.writing import HEADER_BYTES, seal_header
+from crabnet.storage.journal.segment import HEADER_BYTES, seal_header
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from crabnet.storage.opening.recovery import Action, cells, decide

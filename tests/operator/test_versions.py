@@ -18,9 +18,9 @@ from crabnet.operator.exchange import EXPORT_VERSION, check_export, read_entries
 from crabnet.operator.transfer import import_entries
 from crabnet.protocol.keys import pem_of_seed
 from crabnet.storage.archive.segment import ARCHIVE_VERSION
-from crabnet.storage.checkpoint import CHECKPOINT_VERSION
+from crabnet.storage.checkpoint.format import CHECKPOINT_VERSION
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal.writing import HEADER_BYTES, JOURNAL_VERSION, seal_header
+from crabnet.storage.journal.segment import HEADER_BYTES, JOURNAL_VERSION, seal_header
 from crabnet.storage.keyfile import create_key_file
 from tests.operator.support import START_MS, Clock, publish, settings_of, verify, work
 from tests.support.nodes import crabnet, quiet

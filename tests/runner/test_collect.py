@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.runner.collect import CollectBounds, Manifest, Omission, collect_outputs
-from crabnet.runner.removal import remove_tree
+from crabnet.runner.remove_tree import remove_tree
 
 DEFAULT = CollectBounds()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crabnet.runner.removal import remove_tree
+from crabnet.runner.remove_tree import remove_tree
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import trio
 
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
-from crabnet.runner import landlock, scratch
+from crabnet.runner import landlock, scratch, self_test
 from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
-from crabnet.runner.sandbox import cgroups, leftovers, survey
+from crabnet.runner.sandbox import cgroups, leftovers
 from crabnet.runner.sandbox.model import (
     NO_FENCE,
     CgroupPlaces,
@@ -41,7 +41,7 @@ from crabnet.runner.supervisor.spawn import GATE
 ANY = RunnerPolicy(allowed_commands=frozenset({"*"}), kill_wait_ms=100)
 MIB = 1024 * 1024
 BOTH = (Profile.STRICT, Profile.NETWORK)
-BWRAP = next((Path(path) for path in survey.BWRAP_PATHS if os.access(path, os.X_OK)), None)
+BWRAP = next((Path(path) for path in self_test.BWRAP_PATHS if os.access(path, os.X_OK)), None)
 FENCES = [
     pytest.param(
         Fence(Mode.BWRAP, bwrap=BWRAP), id="bwrap", marks=pytest.mark.skipif(BWRAP is None, reason="needs bubblewrap")
@@ -126,16 +126,16 @@ async def test_the_network_is_not_given_without_namespaces() -> None:
 
 
 async def test_the_canary_finds_that_nothing_holds_it() -> None:
-    assert "canary" in await survey.canary_problem(NO_FENCE, ANY, "test")
+    assert "canary" in await self_test.canary_problem(NO_FENCE, ANY, "test")
 
 
 @pytest.mark.parametrize("fence", FENCES)
 async def test_the_canary_is_held(fence: Fence) -> None:
-    assert await survey.canary_problem(fence, ANY, "test") == ""
+    assert await self_test.canary_problem(fence, ANY, "test") == ""
 
 
 async def test_without_any_sandbox_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "BWRAP_PATHS", ())
+    monkeypatch.setattr(self_test, "BWRAP_PATHS", ())
     marker = tmp_path / "marker"
     runner = Runner(ANY, Choice.BWRAP, tmp_path)
     request = RunRequest("run-1", f"touch {marker}", 60_000)
@@ -317,7 +317,7 @@ async def test_a_survey_beside_a_running_node_leaves_its_groups_alone(tmp_path: 
     held = cgroups.hold(places)
     directories = [*places.parents.values()]
 
-    await survey.survey(ANY, Choice.NONE, tmp_path)
+    await self_test.survey(ANY, Choice.NONE, tmp_path)
 
     assert all(path.is_dir() for path in directories)
     assert not [path for path in directories[0].parent.iterdir() if path.name.startswith(f"{directories[0].name}-")]
@@ -444,7 +444,7 @@ def test_a_temporary_directory_that_cannot_be_used_gives_way_to_the_next(
 _KILLED = """
 import os, signal, sys, trio
 from pathlib import Path
-from crabnet.runner.sandbox import survey
+from crabnet.runner import self_test
 from crabnet.runner.sandbox.model import Choice
 from crabnet.runner.policy import RunnerPolicy
 async def kill():
@@ -454,7 +454,7 @@ async def kill():
 async def main():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kill)
-        await survey.survey(RunnerPolicy(), Choice.AUTO, Path(sys.argv[1]))
+        await self_test.survey(RunnerPolicy(), Choice.AUTO, Path(sys.argv[1]))
 trio.run(main)
 """
 

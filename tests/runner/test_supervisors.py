@@ -14,12 +14,12 @@ import trio
 
 from crabnet.runner.execute import run_command
 from crabnet.runner.landlock import abi_version
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox.model import NO_FENCE, Fence, Mode
-from crabnet.runner.sandbox.survey import BWRAP_PATHS
+from crabnet.runner.self_test import BWRAP_PATHS
 from crabnet.runner.supervisor.tree import children_of
+from crabnet.runner.supervisor_client import Supervisors
 
 BWRAP = next((Path(path) for path in BWRAP_PATHS if os.access(path, os.X_OK)), None)
 FENCES = [
@@ -130,7 +130,7 @@ async def test_its_death_at_any_moment_of_a_start_loses_no_run_and_repeats_none(
 
 _DIES = """
 import os, signal, trio
-from crabnet.runner.link import Supervisors
+from crabnet.runner.supervisor_client import Supervisors
 from crabnet.runner.supervisor.tree import children_of
 async def main():
     supervisors = Supervisors()

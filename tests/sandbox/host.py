@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from crabnet.runner.landlock import abi_version
-from crabnet.runner.removal import remove_tree
+from crabnet.runner.remove_tree import remove_tree
 from crabnet.runner.syscalls import SYSCALLS
 
 ROOT = Path(__file__).parents[2]

@@ -27,8 +27,8 @@ from crabnet.node.durable.risk_mark import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
-from crabnet.storage.checkpoint import CheckpointHeader
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.checkpoint.format import CheckpointHeader
+from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.sim.disk import CutError, MemoryFiles

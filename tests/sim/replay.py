@@ -29,8 +29,8 @@ from crabnet.operator.exchange import check_export, read_entries
 from crabnet.protocol.canonical import parse_object
 from crabnet.protocol.envelope import EnvelopeMeta, shape
 from crabnet.storage.files import RealFiles
+from crabnet.storage.journal.segment import Frame
 from crabnet.storage.journal.walk import walk_journal
-from crabnet.storage.journal.writing import Frame
 from crabnet.storage.layout import Layout
 from tests.sim.checks import Safety, ViolationError
 from tests.sim.world import SimNode, Weather, World

@@ -17,7 +17,7 @@ from crabnet.node.durable.framing import Durable
 from crabnet.protocol.admission import Admission
 from crabnet.protocol.feed import Feed
 from crabnet.protocol.fork_proof import choose_pair
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 
 
 class _Entry(NamedTuple):

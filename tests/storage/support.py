@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.checkpoint.format import CheckpointHeader
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole

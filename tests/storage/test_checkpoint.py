@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
-from crabnet.storage.checkpoint import Condition, examine_checkpoint, read_rows
+from crabnet.storage.checkpoint.format import Condition
+from crabnet.storage.checkpoint.reading import examine_checkpoint, read_rows
 from tests.storage.support import FILES, HEADER, checkpoint, open_ledger, payloads
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 from tests.storage.support import FILES
 
 

@@ -14,7 +14,7 @@ from crabnet import limits
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.storage.files import RealFiles
 from crabnet.storage.journal.reading import HeaderKind, TailKind, frames_of, read_frame_at, scan_segment
-from crabnet.storage.journal.writing import (
+from crabnet.storage.journal.segment import (
     FRAME_OVERHEAD_BYTES,
     GENESIS_HASH,
     HEADER_BYTES,
@@ -23,9 +23,8 @@ from crabnet.storage.journal.writing import (
     encode_header,
     hash_line,
     parse_frame,
-    segment_first_lsn,
-    segment_name,
 )
+from crabnet.storage.layout import segment_first_lsn, segment_name
 
 FILES = RealFiles()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "STORAGE.md"

@@ -12,7 +12,7 @@ import pytest
 from crabnet.errors import DataDirBusyError, DataDirDamagedError, Reason, RefusedError, StorageFailedError
 from crabnet.limits import DISK_FREE_LOW_BYTES, RESERVE_BYTES
 from crabnet.storage.files import OpenMode, RealFiles
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import DirLock, LockRole
 from crabnet.storage.opening.recovery import Action, NoticeCode

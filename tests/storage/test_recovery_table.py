@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import DataDirDamagedError, Reason
-from crabnet.storage.checkpoint import CheckpointHeader, Condition
+from crabnet.storage.checkpoint.format import CheckpointHeader, Condition
 from crabnet.storage.files import RealFiles
-from crabnet.storage.journal.writing import encode_header, seal_header, segment_name
+from crabnet.storage.journal.segment import encode_header, seal_header
+from crabnet.storage.layout import segment_name
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from crabnet.storage.opening.recovery import Action, NoticeCode, cells, decide, render_table

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crabnet.errors import DataDirBusyError, DataDirDamagedError, Reason
-from crabnet.storage.journal.writing import segment_name
+from crabnet.storage.layout import segment_name
 from crabnet.storage.opening.recovery import NoticeCode
 from crabnet.storage.opening.salvage import plan_salvage, salvage
 from tests.faults.seam import Fault, FaultyFiles, KilledError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crabnet.storage.journal.writing import encode_frame, encode_header, segment_name
+from crabnet.storage.journal.segment import encode_frame, encode_header
+from crabnet.storage.layout import segment_name
 from crabnet.storage.opening.recovery import NoticeCode
 from tests.storage.test_recovery_table import checkpoint, content, frame, open_ledger
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from crabnet.runner.removal import remove_tree
+from crabnet.runner.remove_tree import remove_tree
 from tests.support import orphans
 
 MEMORY_DIR: Final = "TESTS_MEMORY_DIR"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command, LazyGroup, WholeNumber
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX

@@ -8,7 +8,8 @@ from typing import Final
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from crabnet.cli.options import Command, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command
 from crabnet.cli.output import json_line, write
 
 SHELLS: Final = ("bash", "zsh", "fish")

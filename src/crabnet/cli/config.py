@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from crabnet.cli.options import Command, LazyGroup, State, state_of
+from crabnet.cli.checking import check_config
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import json_line, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.settings import KNOBS, shown
@@ -47,29 +49,3 @@ def verify(context: click.Context) -> None:
     that of the first failed one.
     """
     check_config(state_of(context))
-
-
-def check_config(state: State) -> None:
-    """Print one line per check. Raises the CrabnetError of the first that failed."""
-    settings = state.settings
-    from crabnet.operator.verify_config import failure, verify_config
-    from crabnet.storage.files import RealFiles
-
-    checks = verify_config(settings, RealFiles())
-    error = failure(checks)
-    if state.json:
-        rows: list[JsonValue] = [
-            {
-                "name": check.name,
-                "verdict": check.verdict.value,
-                "reason": None if check.error is None else check.error.reason.value,
-                "detail": check.detail,
-            }
-            for check in checks
-        ]
-        write(json_line({"ok": error is None, "checks": rows}))
-    else:
-        for check in checks:
-            write(f"{check.verdict.value:<8} {check.name}: {plain(check.detail)}\n")
-    if error is not None:
-        raise error

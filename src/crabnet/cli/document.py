@@ -7,8 +7,9 @@ from typing import Final
 
 import click
 
+from crabnet.cli.context import State
 from crabnet.cli.group import cli
-from crabnet.cli.options import LazyGroup, State, global_options
+from crabnet.cli.options import LazyGroup, global_options
 from crabnet.errors import ExitCode
 from crabnet.settings import KNOBS
 

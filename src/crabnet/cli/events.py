@@ -8,7 +8,8 @@ from typing import Final
 import click
 import msgspec
 
-from crabnet.cli.options import Command, WholeNumber, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command, WholeNumber
 from crabnet.cli.output import json_line, pause, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError, Reason, UsageError

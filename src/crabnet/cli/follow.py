@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from threading import Event, Thread
 from typing import Final
 
-from crabnet.cli.options import State
+from crabnet.cli.context import State
 from crabnet.cli.output import as_list, as_object, as_text, note, pause, plain
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import CrabnetError

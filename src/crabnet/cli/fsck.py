@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crabnet.cli.options import Command, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError

@@ -7,7 +7,8 @@ from typing import Final
 import click
 
 from crabnet._version import __version__
-from crabnet.cli.options import LazyGroup, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import LazyGroup
 from crabnet.cli.output import json_line, write
 
 _TOP: Final = {

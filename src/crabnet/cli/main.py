@@ -118,8 +118,8 @@ def _flush_error() -> OSError | None:
 def _invoke(arguments: list[str]) -> int:
     import click
 
+    from crabnet.cli.context import State
     from crabnet.cli.group import cli
-    from crabnet.cli.options import State
     from crabnet.errors import Reason, UsageError
 
     if "_CRABNET_COMPLETE" in os.environ:

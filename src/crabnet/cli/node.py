@@ -9,7 +9,8 @@ from typing import Final
 
 import click
 
-from crabnet.cli.options import Command, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 
 _LISTENING: Final = "listen started on "

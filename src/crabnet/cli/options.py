@@ -1,8 +1,7 @@
-"""Options that every command takes, before or after the subcommand, and the state that they fill."""
+"""Options that every command takes, before or after the subcommand."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,80 +9,16 @@ from typing import Final
 
 import click
 
+from crabnet.cli.context import state_of
 from crabnet.cli.output import write
-from crabnet.control.client import JsonValue, NodeNotRunningError, call
-from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
-from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Knob, Resolved, Settings, resolve
+from crabnet.settings import KNOBS, Knob
 from crabnet.settings.kinds import BoolKind, ListKind
 from crabnet.signals import HELD
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,40}", re.ASCII)
 _MAIN: Final = frozenset({"data_dir"})
 """Settings shown in every command's help; the others are shown by ``crabnet listen --help``."""
-
-
-class State:
-    """What the global options said, for one run of ``crabnet``."""
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.arguments = arguments
-        self.flags: dict[str, FlagValue] = {}
-        self.config: Path | None = None
-        self.json = False
-        self.verify_config = False
-        self._resolved: Resolved | None = None
-
-    @property
-    def resolved(self) -> Resolved:
-        """The effective settings. Raises UsageError."""
-        if self._resolved is None:
-            self._resolved = resolve(self.flags, os.environ, self.config)
-        return self._resolved
-
-    @property
-    def settings(self) -> Settings:
-        """The effective settings. Raises UsageError."""
-        return self.resolved.settings
-
-    def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
-        """Do one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
-        for name, value in params.items():
-            if isinstance(value, str) and not _is_unicode(value):
-                raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
-        self._demand_namespace()
-        return perform(self.settings, method, params)
-
-    def _demand_namespace(self) -> None:
-        """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""
-        wanted = self.settings.namespace
-        if self.resolved.origins["namespace"] == DEFAULT_ORIGIN:
-            return
-        try:
-            answer = call(self.settings.data_dir, "id", {}, self.settings.control_timeout_ms)
-        except NodeNotRunningError:
-            return
-        held = answer.get("namespace") if isinstance(answer, dict) else None
-        if held != wanted:
-            raise UsageError(
-                f"the node that runs on {self.settings.data_dir} is in namespace {held!r}, the settings say {wanted!r}"
-                f" ({self.resolved.origins['namespace']}): use one data dir per namespace",
-                Reason.WRONG_NAMESPACE,
-            )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def state_of(context: click.Context) -> State:
-    """The state of this run."""
-    state = context.find_root().obj
-    return state if isinstance(state, State) else State([])
 
 
 class WholeNumber(click.IntRange):
@@ -138,7 +73,7 @@ def _verified(context: click.Context) -> bool:
     state = state_of(context)
     if not state.verify_config:
         return False
-    from crabnet.cli.config import check_config
+    from crabnet.cli.checking import check_config
 
     check_config(state)
     return True

@@ -8,9 +8,10 @@ from typing import Final
 
 import click
 
+from crabnet.cli.context import state_of
 from crabnet.cli.follow import follow, progress_line
 from crabnet.cli.follow import progress as told_of
-from crabnet.cli.options import Command, LazyGroup, WholeNumber, state_of
+from crabnet.cli.options import Command, LazyGroup, WholeNumber
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from crabnet.cli.options import Command, LazyGroup, state_of
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import ExitCode, Reason, UsageError

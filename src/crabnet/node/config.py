@@ -15,7 +15,7 @@ from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
 from crabnet.runner.sandbox.model import Choice, Profile, RunLimits, SandboxReport
-from crabnet.runner.sandbox.survey import survey
+from crabnet.runner.self_test import survey
 from crabnet.settings import Settings
 
 

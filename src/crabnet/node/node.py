@@ -46,11 +46,10 @@ from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.serving import Paces, Serving
 from crabnet.node.network.signatures import Signatures
-from crabnet.node.network.verifier import processors
-from crabnet.node.operations.views import find_seeds
+from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
-from crabnet.node.seed_state import SeedState, seed_state
+from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.watching import Watch
 from crabnet.node.work.work import Stage, Task, Workshop, WorkshopConfig, task_of
 from crabnet.settings import Settings
@@ -260,13 +259,14 @@ class Node:
         settings = self.settings
         role = LockRole.NODE if self.listen else LockRole.COMMAND
         runner = runner_of(settings)
+        self._verify_all = ParallelVerifier()
+        self._stack.callback(self._verify_all.close)
         store = await trio.to_thread.run_sync(
-            partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms())
+            partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms(), verify_all=self._verify_all)
         )
         self._stack.push_async_callback(self._close_store, store)
         self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
         self._last_ms = store.last_ms
-        self._verify_all = store.verifier
         self.history = store.history
         self.events = await trio.to_thread.run_sync(
             open_events, self.files, settings, self.node_id, role, self.clock_ms()

@@ -38,9 +38,10 @@ from crabnet.operator.namespace import namespace_of
 from crabnet.operator.redeciding import otherwise_decided
 from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
-from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint, read_rows
+from crabnet.storage.checkpoint.format import CheckpointFinding, Condition
+from crabnet.storage.checkpoint.reading import examine_checkpoint, read_rows
 from crabnet.storage.files import Files, OpenMode, guarded, opened
-from crabnet.storage.journal.writing import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
+from crabnet.storage.journal.segment import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
 
 __all__ = ["GENESIS", "AskNode", "AuditReport", "Comparison", "Finding", "LivePoint", "audit", "new_replica"]

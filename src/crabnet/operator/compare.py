@@ -24,7 +24,8 @@ from crabnet.operator.exchange import VectorEntry, check_export, looks_like_base
 from crabnet.operator.namespace import namespace_of
 from crabnet.operator.paths import input_file
 from crabnet.protocol.baseline_state import parse_baseline_state
-from crabnet.storage.checkpoint import CheckpointHeader, read_rows
+from crabnet.storage.checkpoint.format import CheckpointHeader
+from crabnet.storage.checkpoint.reading import read_rows
 from crabnet.storage.files import Files, guarded, read_whole
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.opening.opening import iter_frames, refuse_if_told

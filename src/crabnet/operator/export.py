@@ -28,7 +28,7 @@ from crabnet.operator.exchange import (
 from crabnet.operator.frames import walk_journal
 from crabnet.protocol.statement import sign_statement
 from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
-from crabnet.storage.journal.writing import Frame
+from crabnet.storage.journal.segment import Frame
 from crabnet.storage.layout import Layout
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from crabnet.core.replica.records import is_frame_of_records
 from crabnet.storage.files import Files
+from crabnet.storage.journal.segment import Frame
 from crabnet.storage.journal.walk import Hole, Segment, read_hole
 from crabnet.storage.journal.walk import walk_journal as _walk
-from crabnet.storage.journal.writing import Frame
 from crabnet.storage.layout import Layout
 
 __all__ = ["Frame", "Hole", "Segment", "read_hole", "walk_journal"]

@@ -34,7 +34,8 @@ from crabnet.operator.paths import kind_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
-from crabnet.storage.checkpoint import check_row, read_rows
+from crabnet.storage.checkpoint.reading import read_rows
+from crabnet.storage.checkpoint.writing import check_row
 from crabnet.storage.files import Files, guarded
 from crabnet.storage.keyfile import KEY_FILE, load_key_file
 from crabnet.storage.layout import Layout, list_segments

@@ -14,7 +14,6 @@ import trio
 from crabnet import limits
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.collect import CollectBounds, OutputFile, collect_outputs
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import (
     Cause,
     RunOutcome,
@@ -30,6 +29,7 @@ from crabnet.runner.sandbox.model import NO_FENCE, Fence, Mode, Profile
 from crabnet.runner.sandbox.orders import Launch, order
 from crabnet.runner.sandbox.requests import Agreed, agree
 from crabnet.runner.supervisor.tree import threads_of_user
+from crabnet.runner.supervisor_client import Supervisors
 from crabnet.runner.workdir import (
     CD_SCRIPT,
     Workdir,

@@ -27,7 +27,7 @@ from typing import Final
 from crabnet import limits
 from crabnet.errors import Reason, UsageError
 from crabnet.runner.sandbox.model import Profile, RunLimits
-from crabnet.runner.words import LexError, Operator, Token, Word, lex
+from crabnet.runner.shell_lexer import LexError, Operator, Token, Word, lex
 
 ANY_COMMAND: Final = "*"
 """In the allowlist: every command is allowed."""

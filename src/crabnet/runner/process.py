@@ -15,13 +15,13 @@ import msgspec
 import trio
 
 from crabnet import limits
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox.bwrap import WORK
 from crabnet.runner.sandbox.model import Mode
 from crabnet.runner.supervisor.order import Order
+from crabnet.runner.supervisor_client import Supervisors
 
 _READ_BYTES = 64 * 1024
 _DETAIL_CHARS = 300

@@ -9,12 +9,12 @@ import trio
 
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.execute import check_request, refused_outcome, run_command
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox import cgroups
 from crabnet.runner.sandbox.model import NO_FENCE, Choice, Fence, Mode, SandboxReport
-from crabnet.runner.sandbox.survey import survey
+from crabnet.runner.self_test import survey
+from crabnet.runner.supervisor_client import Supervisors
 
 
 class Runner:

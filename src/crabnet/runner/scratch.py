@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crabnet.runner.removal import remove_tree
+from crabnet.runner.remove_tree import remove_tree
 from crabnet.runner.supervisor.spawn import NOBODY_UID
 
 _PREFIX: Final = "crabnet-run-"

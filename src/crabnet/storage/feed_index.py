@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Self
 from crabnet.errors import Reason, RefusedError, StorageFailedError
 from crabnet.limits import FEED_INDEX_ROWS_PER_QUERY_MAX
 from crabnet.storage.files import Files, OpenMode, guarded
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 
 _SCHEMA_VERSION: Final = 4
 _SCHEMA: Final = """

@@ -10,10 +10,24 @@ from typing import Final
 import google_crc32c
 
 from crabnet.storage.files import Files, read_whole
-from crabnet.storage.journal.writing import segment_first_lsn
 
+LSN_MAX: Final = 2**63 - 1
+"""Of a frame in the journal."""
+_SEGMENT_NAME: Final = re.compile(r"(\d{20})\.log")
 _SEAL: Final = re.compile(rb"crabnet-sealed 0001 ([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 _SEAL_BYTES_MAX: Final = 256
+
+
+def segment_name(first_lsn: int) -> str:
+    """The file name of a segment."""
+    return f"{first_lsn:020d}.log"
+
+
+def segment_first_lsn(name: str) -> int | None:
+    """The first lsn that a file name tells, or ``None`` when it is not the name of a segment."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    first = int(match[1]) if match else 0
+    return first if 1 <= first <= LSN_MAX else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,19 +18,12 @@ import msgspec
 
 from crabnet.errors import CrabnetError, Reason, RefusedError, StorageFailedError
 from crabnet.limits import DISK_FREE_LOW_BYTES
-from crabnet.storage.checkpoint import CheckpointFile, CheckpointHeader, Condition
+from crabnet.storage.checkpoint.format import CheckpointHeader, Condition
+from crabnet.storage.checkpoint.writing import CheckpointFile
 from crabnet.storage.files import Files, guarded, move_file, replace_file, storage_failed
 from crabnet.storage.journal.reading import read_frame_at
-from crabnet.storage.journal.writing import (
-    HEADER_BYTES,
-    Frame,
-    FramePosition,
-    SegmentWriter,
-    encode_frame,
-    hash_line,
-    segment_name,
-)
-from crabnet.storage.layout import Layout, encode_seal, list_segments
+from crabnet.storage.journal.segment import HEADER_BYTES, Frame, FramePosition, SegmentWriter, encode_frame, hash_line
+from crabnet.storage.layout import Layout, encode_seal, list_segments, segment_name
 from crabnet.storage.lock import DirLock, LockRole
 from crabnet.storage.opening.opening import Recovery, iter_frames, refuse_if_told, repair
 from crabnet.storage.opening.survey import Survey, survey

@@ -14,7 +14,7 @@ from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX, decode_seed_row, recor
 from crabnet.domain.lifecycle import Record, status_at
 from crabnet.domain.model import SeedStatus
 from crabnet.node.durable.committer import Committer
-from crabnet.node.operations.views import SeedPlace
+from crabnet.node.seeds import SeedPlace
 from crabnet.storage.archive.archive import Archive, ArchiveRow
 from crabnet.storage.archive.segment import CREATED_AT_MAX
 

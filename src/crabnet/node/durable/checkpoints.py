@@ -15,7 +15,7 @@ from crabnet.core.effects import FieldValue
 from crabnet.core.replica.snapshot import Snapshot
 from crabnet.errors import StorageFailedError
 from crabnet.node.durable.committer import Committer
-from crabnet.storage.checkpoint import CheckpointHeader
+from crabnet.storage.checkpoint.format import CheckpointHeader
 from crabnet.storage.ledger import Ledger, LedgerMark
 
 _HASH_SLICE: Final = 64

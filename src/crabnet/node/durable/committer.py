@@ -18,7 +18,7 @@ from crabnet.core.replica.records import envelopes_of_frame, frame_of
 from crabnet.errors import CrabnetError, Reason, StorageFailedError
 from crabnet.node.durable.call_thread import CallThread
 from crabnet.node.durable.framing import Batch, Durable, Framing
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
 
 

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from crabnet import limits
 from crabnet.core.effects import Effects
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -16,16 +16,27 @@ from crabnet.core.replica.records import envelopes_of_frame
 from crabnet.domain.model import FactKind
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.node.durable.framing import Durable
-from crabnet.node.network.serving import Stored, StoredEnvelope
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
 from crabnet.protocol.replay import SeenWindow
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.journal.writing import FramePosition
+from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
 
 _BIDS: Final = (FactKind.BID.value,)
 _OTHERS: Final = tuple(kind.value for kind in FactKind if kind is not FactKind.BID)
+
+
+class StoredEnvelope(NamedTuple):
+    """An envelope of a feed; ``order`` tells the place that it has in the journal."""
+
+    seq: int
+    envelope_id: str
+    raw: bytes
+    order: tuple[int, int]
+
+
+Stored = list[StoredEnvelope]
 
 
 def entry_of(namespace: str, row: HeldRow, position: FramePosition, record_no: int) -> FeedEntry:

@@ -32,16 +32,15 @@ from crabnet.node.config import core_config
 from crabnet.node.durable.baseline import import_baseline
 from crabnet.node.durable.indexing import History, entry_of
 from crabnet.node.durable.risk_mark import RiskMark
-from crabnet.node.network.verifier import ParallelVerifier
-from crabnet.protocol.identity import Signer
+from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive.archive import Archive, SegmentInfo
-from crabnet.storage.checkpoint import CHECKPOINT_FORMAT
+from crabnet.storage.checkpoint.format import CHECKPOINT_FORMAT
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
+from crabnet.storage.journal.segment import Frame
 from crabnet.storage.journal.walk import walk_journal
-from crabnet.storage.journal.writing import Frame
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
@@ -73,7 +72,6 @@ class Store:
     feed_risk_accepted: bool
     replayed_frames: int
     duration_ms: int
-    verifier: ParallelVerifier
     last_ms: int | None = None
     """When something was written here last, by the clock of then; None for a new data dir."""
     left_out: tuple[str, ...] = ()
@@ -84,7 +82,6 @@ class Store:
         try:
             self.index.close()
             self.archive.close()
-            self.verifier.close()
         finally:
             self.ledger.close()
 
@@ -94,8 +91,10 @@ def entropy() -> int:
     return int.from_bytes(os.urandom(8), "big") >> 11
 
 
-def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int) -> Store:
-    """Open the data dir of ``settings``. Blocks: use a worker thread.
+def open_store(
+    settings: Settings, files: Files, *, role: LockRole, now_ms: int, verify_all: VerifyAll = verify_each
+) -> Store:
+    """Open the data dir of ``settings``; its core checks signatures with ``verify_all``. Blocks: use a worker thread.
 
     A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
     Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace,
@@ -127,9 +126,7 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
     )
     with ExitStack() as undo:
         undo.callback(ledger.close)
-        verifier = ParallelVerifier()
-        undo.callback(verifier.close)
-        core = Core(core_config(settings), signer, entropy, verifier)
+        core = Core(core_config(settings), signer, entropy, verify_all)
         core.replica.held = NothingHeld()
         replayed = _restore(core, ledger)
         mark = RiskMark(files, settings.data_dir)
@@ -162,7 +159,6 @@ def open_store(settings: Settings, files: Files, *, role: LockRole, now_ms: int)
         at_risk and settings.accept_feed_risk,
         replayed,
         wall_ms() - started_ms,
-        verifier,
         last_ms,
         left_out,
     )

@@ -15,23 +15,12 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue, Serve, ServeNamed, ServeProof
 from crabnet.errors import CrabnetError, NetworkError
 from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.indexing import Stored
 from crabnet.node.network.outbox import Outbox, steady_ms
 from crabnet.protocol.sync import Served
 from crabnet.transport.base import Address, Transport, parse_address
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
-
-
-class StoredEnvelope(NamedTuple):
-    """An envelope of a feed; ``order`` tells the place that it has in the journal."""
-
-    seq: int
-    envelope_id: str
-    raw: bytes
-    order: tuple[int, int]
-
-
-Stored = list[StoredEnvelope]
 
 
 class _Range:

@@ -20,7 +20,6 @@ from crabnet.node.node import Node
 from crabnet.node.operations.importing import UnsignedFact, import_entries
 from crabnet.node.operations.views import (
     body_view,
-    find_seeds,
     local_run,
     peer_views,
     seed_details,
@@ -28,6 +27,7 @@ from crabnet.node.operations.views import (
     seed_view,
     view_mark,
 )
+from crabnet.node.seeds import find_seeds
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.identity import ALGORITHM
 from crabnet.runner.sandbox.model import SandboxReport

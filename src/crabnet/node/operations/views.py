@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,20 +12,10 @@ from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
 from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
 from crabnet.errors import Reason, UsageError
+from crabnet.node.seeds import Found
 from crabnet.node.work.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
-
-SeedPlace = tuple[int, str]
-"""(created_at, seed id): the place of a seed in lists."""
-
-
-class ArchivePage(Protocol):
-    """Gives archived seeds, newest first."""
-
-    def __call__(
-        self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
-    ) -> list[tuple[str, Record]]: ...
 
 
 def body_view(body: Body) -> JsonObject:
@@ -181,42 +169,6 @@ def view_mark(details: JsonObject) -> str:
     return hashlib.sha256(msgspec.json.encode({**details, **aged}, order="deterministic")).hexdigest()[:32]
 
 
-class Found(NamedTuple):
-    """A seed of a list, and whether it has left memory."""
-
-    created_at: int
-    seed_id: str
-    record: Record
-    archived: bool
-
-
-def find_seeds(
-    records: Mapping[str, Record],
-    archived: ArchivePage,
-    now_s: int,
-    *,
-    status: SeedStatus | None,
-    limit: int,
-    after: SeedPlace | None,
-) -> list[Found]:
-    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
-    live = (
-        Found(seed.created_at, seed_id, record, False)
-        for seed_id, record in records.items()
-        if (seed := record.definition) is not None
-        and (status is None or status_at(record, now_s) is status)
-        and (after is None or _order(seed.created_at, seed_id) > _order(*after))
-    )
-    found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))
-    found += [
-        Found(seed.created_at, seed_id, record, True)
-        for seed_id, record in archived(status=status, limit=limit, after=after)
-        if (seed := record.definition) is not None
-    ]
-    found.sort(key=lambda item: _order(item.created_at, item.seed_id))
-    return found[:limit]
-
-
 def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int) -> JsonObject:
     """A page of at most ``limit`` seeds; one more in ``found`` says that another page follows."""
     page = found[:limit]
@@ -231,7 +183,3 @@ def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, 
         ],
         "next": page[-1].seed_id if len(found) > limit else None,
     }
-
-
-def _order(created_at: int, seed_id: str) -> tuple[int, str]:
-    return (-created_at, seed_id)

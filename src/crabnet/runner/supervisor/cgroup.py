@@ -11,7 +11,7 @@ import signal
 import time
 from typing import NamedTuple
 
-from crabnet.runner.supervisor.birth import Membership
+from crabnet.runner.supervisor.cgroup_join import Membership
 from crabnet.runner.supervisor.order import Bounds, CgroupOrder
 
 CPU_PERIOD_US = 100_000

@@ -26,8 +26,8 @@ import signal
 import struct
 import time
 
-from crabnet.runner.supervisor.birth import Membership
 from crabnet.runner.supervisor.cgroup import CgroupUsage, RunCgroup
+from crabnet.runner.supervisor.cgroup_join import Membership
 from crabnet.runner.supervisor.order import ORDER_BYTES_MAX, Order, decode
 from crabnet.runner.supervisor.spawn import (
     Abandoned,

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from crabnet.runner.landlock import Grant, abi_version, install_filter, prctl, restrict
-from crabnet.runner.supervisor import birth
-from crabnet.runner.supervisor.birth import Membership, fork_into, join
+from crabnet.runner.supervisor import cgroup_join
+from crabnet.runner.supervisor.cgroup_join import Membership, fork_into, join
 from crabnet.runner.supervisor.order import Order
 from crabnet.runner.supervisor.tree import children_of, status_field
 
@@ -81,7 +81,7 @@ def warm_up() -> None:
     """Have what each start of a run would load loaded already, in the process that supervisors are forked from."""
     prctl(_PR_SET_PDEATHSIG, 0)
     abi_version()
-    birth.warm_up()
+    cgroup_join.warm_up()
 
 
 def become_subreaper() -> None:

@@ -14,7 +14,7 @@ import google_crc32c
 from crabnet.errors import DataDirDamagedError
 from crabnet.limits import FRAME_BYTES_MAX, STORAGE_CHUNK_BYTES
 from crabnet.storage.files import Files, OpenMode, guarded, opened
-from crabnet.storage.journal.writing import (
+from crabnet.storage.journal.segment import (
     FRAME_OVERHEAD_BYTES,
     FRAME_PREFIX,
     FRAME_PREFIX_BYTES,

@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from crabnet.storage.checkpoint import CheckpointFinding, Condition
+from crabnet.storage.checkpoint.format import CheckpointFinding, Condition
 from crabnet.storage.files import Files
 from crabnet.storage.journal.reading import HeaderKind, SegmentScan, TailKind, scan_segment
-from crabnet.storage.journal.writing import GENESIS_HASH, HEADER_BYTES, Frame
+from crabnet.storage.journal.segment import GENESIS_HASH, HEADER_BYTES, Frame
 from crabnet.storage.layout import Layout
 
 _FOREIGN: Final = {HeaderKind.NEWER: Condition.NEWER, HeaderKind.OLDER: Condition.OLDER}

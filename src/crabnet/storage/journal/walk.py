@@ -14,13 +14,7 @@ from typing import Final
 from crabnet.limits import FRAME_BYTES_MAX, STORAGE_CHUNK_BYTES
 from crabnet.storage.files import Files, OpenMode, guarded
 from crabnet.storage.journal.reading import HeaderKind, classify_header
-from crabnet.storage.journal.writing import (
-    FRAME_OVERHEAD_BYTES,
-    FRAME_PREFIX,
-    HEADER_BYTES,
-    Frame,
-    parse_frame,
-)
+from crabnet.storage.journal.segment import FRAME_OVERHEAD_BYTES, FRAME_PREFIX, HEADER_BYTES, Frame, parse_frame
 from crabnet.storage.layout import Layout, list_segments
 
 _FRAME_ANYWHERE: Final = re.compile(rb"(?=" + FRAME_PREFIX.pattern + rb")")

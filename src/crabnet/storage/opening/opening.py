@@ -9,13 +9,8 @@ from pathlib import Path
 
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.limits import RESERVE_BYTES
-from crabnet.storage.checkpoint import (
-    CheckpointFinding,
-    CheckpointHeader,
-    Condition,
-    read_baseline,
-    read_rows,
-)
+from crabnet.storage.checkpoint.format import CheckpointFinding, CheckpointHeader, Condition
+from crabnet.storage.checkpoint.reading import read_baseline, read_rows
 from crabnet.storage.files import (
     Files,
     OpenMode,
@@ -28,7 +23,7 @@ from crabnet.storage.files import (
     write_all,
 )
 from crabnet.storage.journal.reading import SegmentScan, TailKind, frames_of
-from crabnet.storage.journal.writing import Frame, SegmentWriter
+from crabnet.storage.journal.segment import Frame, SegmentWriter
 from crabnet.storage.layout import Layout, list_segments
 from crabnet.storage.opening.recovery import Action, Notice
 from crabnet.storage.opening.survey import Survey

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from crabnet.storage.checkpoint import Condition
+from crabnet.storage.checkpoint.format import Condition
 
 OK: Final = frozenset({Condition.OK})
 DAMAGED: Final = frozenset({Condition.DAMAGED})

@@ -12,7 +12,7 @@ from pathlib import Path
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.storage.files import Files, OpenMode, guarded, make_dir, opened, read_chunks, replace_file, write_all
 from crabnet.storage.journal.reading import HeaderKind, SegmentScan, TailKind, scan_segment
-from crabnet.storage.journal.writing import HEADER_BYTES, Frame, SegmentWriter
+from crabnet.storage.journal.segment import HEADER_BYTES, Frame, SegmentWriter
 from crabnet.storage.layout import Layout, list_segments
 from crabnet.storage.lock import DirLock, LockRole
 from crabnet.storage.opening.opening import free_name, set_aside

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crabnet.storage.checkpoint import CheckpointFinding, Condition, examine_checkpoint
+from crabnet.storage.checkpoint.format import CheckpointFinding, Condition
+from crabnet.storage.checkpoint.reading import examine_checkpoint
 from crabnet.storage.files import Files, guarded
 from crabnet.storage.journal.reading import TailKind
+from crabnet.storage.journal.segment import GENESIS_HASH, Frame
 from crabnet.storage.journal.survey import Base, Damage, JournalSurvey, survey_journal
-from crabnet.storage.journal.writing import GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
 from crabnet.storage.opening.recovery import Action, Notice, NoticeCode, Rule, decide
 

@@ -21,11 +21,11 @@ import trio
 from crabnet import limits
 from crabnet.runner import landlock, scratch
 from crabnet.runner.execute import run_command
-from crabnet.runner.link import Supervisors
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import ANY_COMMAND, RunnerPolicy
 from crabnet.runner.sandbox import cgroups, leftovers
 from crabnet.runner.sandbox.model import Attempt, CgroupPlaces, Choice, Fence, Mode, Profile, SandboxReport, enforcers
+from crabnet.runner.supervisor_client import Supervisors
 
 BWRAP_PATHS: Final = ("/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap")
 _MODES: Final = {

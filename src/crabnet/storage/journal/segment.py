@@ -22,6 +22,7 @@ import google_crc32c
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import FRAME_BYTES_MAX, STORAGE_CHUNK_BYTES
 from crabnet.storage.files import Files, OpenMode, opened, write_all
+from crabnet.storage.layout import segment_name
 
 JOURNAL_VERSION: Final = 1
 GENESIS_HASH: Final = "0" * 64
@@ -29,13 +30,11 @@ GENESIS_HASH: Final = "0" * 64
 HEADER_BYTES: Final = 16 + 5 + 21 + 65 + 8 + 1
 FRAME_PREFIX_BYTES: Final = 9 + 9 + 17 + 65
 FRAME_OVERHEAD_BYTES: Final = FRAME_PREFIX_BYTES + 1
-LSN_MAX: Final = 2**63 - 1
 
 HEADER_LINE: Final = re.compile(rb"crabnet-journal (\d{4}) (\d{20}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 FRAME_PREFIX: Final = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) ([0-9a-f]{64}) ")
 _FRAME_START: Final = re.compile(rb"[0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{8} ")
 """CRC and length, or the beginning of them filled up with question marks."""
-_SEGMENT_NAME: Final = re.compile(r"(\d{20})\.log")
 
 
 class FramePosition(NamedTuple):
@@ -63,18 +62,6 @@ class Frame(NamedTuple):
     def end(self) -> int:
         """Offset after the line."""
         return self.position.offset + FRAME_OVERHEAD_BYTES + self.position.length
-
-
-def segment_name(first_lsn: int) -> str:
-    """The file name of a segment."""
-    return f"{first_lsn:020d}.log"
-
-
-def segment_first_lsn(name: str) -> int | None:
-    """The first lsn that a file name tells, or ``None`` when it is not the name of a segment."""
-    match = _SEGMENT_NAME.fullmatch(name)
-    first = int(match[1]) if match else 0
-    return first if 1 <= first <= LSN_MAX else None
 
 
 def encode_header(first_lsn: int, previous_hash: str) -> bytes:

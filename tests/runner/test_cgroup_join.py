@@ -15,12 +15,12 @@ from crabnet.runner.supervisor.order import Bounds
 MIB = 1024 * 1024
 _FORK = """
 import os, sys
-from crabnet.runner.supervisor import birth
+from crabnet.runner.supervisor import cgroup_join
 if sys.argv[1] == "refused":
-    birth._CLONE3 = 99_999  # no kernel has this call
-pid, to_join = birth.fork_into(birth.Membership(sys.argv[2], tuple(sys.argv[3:])))
+    cgroup_join._CLONE3 = 99_999  # no kernel has this call
+pid, to_join = cgroup_join.fork_into(cgroup_join.Membership(sys.argv[2], tuple(sys.argv[3:])))
 if pid == 0:
-    birth.join(to_join)
+    cgroup_join.join(to_join)
     print(os.getpid(), os.getppid(), to_join.cradle, flush=True)
     sys.stdin.read()
     os._exit(7)

@@ -1,6 +1,10 @@
-"""How a seed stands, for Python programs."""
+"""How a seed stands, for Python programs, and which seeds there are in memory and in the archive."""
 
 from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -55,3 +59,55 @@ def seed_state(record: Record, now_s: int) -> SeedState:
         settlements=tuple(body for body in bodies if isinstance(body, Settlement)),
         acknowledgements=tuple(body for body in bodies if isinstance(body, Acknowledgement)),
     )
+
+
+SeedPlace = tuple[int, str]
+"""(created_at, seed id): the place of a seed in lists."""
+
+
+class ArchivePage(Protocol):
+    """Gives archived seeds, newest first."""
+
+    def __call__(
+        self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
+    ) -> list[tuple[str, Record]]: ...
+
+
+class Found(NamedTuple):
+    """A seed of a list, and whether it has left memory."""
+
+    created_at: int
+    seed_id: str
+    record: Record
+    archived: bool
+
+
+def find_seeds(
+    records: Mapping[str, Record],
+    archived: ArchivePage,
+    now_s: int,
+    *,
+    status: SeedStatus | None,
+    limit: int,
+    after: SeedPlace | None,
+) -> list[Found]:
+    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
+    live = (
+        Found(seed.created_at, seed_id, record, False)
+        for seed_id, record in records.items()
+        if (seed := record.definition) is not None
+        and (status is None or status_at(record, now_s) is status)
+        and (after is None or _order(seed.created_at, seed_id) > _order(*after))
+    )
+    found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))
+    found += [
+        Found(seed.created_at, seed_id, record, True)
+        for seed_id, record in archived(status=status, limit=limit, after=after)
+        if (seed := record.definition) is not None
+    ]
+    found.sort(key=lambda item: _order(item.created_at, item.seed_id))
+    return found[:limit]
+
+
+def _order(created_at: int, seed_id: str) -> tuple[int, str]:
+    return (-created_at, seed_id)

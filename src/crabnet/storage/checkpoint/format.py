@@ -1,0 +1,74 @@
+"""The checkpoint ``state.json``: a JSON file written and read as a stream, one row per line.
+
+::
+
+    {"format":"crabnet-state","version":1,"lsn":7,"journal_head":"…","state_hash":"…",…,"rows":[
+    ["kind",{…}],
+    ["kind",{…}]
+    ],"row_count":2,
+    "checksum":"sha256:<64 hex: over every byte before this line>"}
+
+Rows are opaque JSON without line feed. The Rust baseline's ``state.json`` counts as version 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+CHECKPOINT_VERSION: Final = 1
+CHECKPOINT_FORMAT: Final = "crabnet-state"
+ROWS_BEGIN: Final = b',"rows":[\n'
+
+JsonScalar = str | int | bool | None
+
+
+class Condition(StrEnum):
+    """The state of a stored part, the dimensions of the recovery table."""
+
+    OK = "ok"
+    DAMAGED = "damaged"
+    ABSENT = "absent"
+    OLDER = "older"
+    NEWER = "newer"
+
+
+class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """What a checkpoint says of itself. ``lsn`` and ``journal_head`` are filled in by the ledger.
+
+    ``extra`` is free for the caller; ``created_at_ms`` is milliseconds since 1970.
+    """
+
+    format: str = CHECKPOINT_FORMAT
+    version: int = CHECKPOINT_VERSION
+    lsn: int = 0
+    journal_head: str = ""
+    state_hash: str
+    created_at_ms: int
+    node_id: str
+    extra: dict[str, JsonScalar] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFinding:
+    """What was found at the place of a checkpoint, the checksum verified.
+
+    ``digest`` is the SHA-256 that the file carries, or for an older one that of the whole file.
+    """
+
+    path: Path
+    condition: Condition
+    header: CheckpointHeader | None = None
+    row_count: int = 0
+    digest: str = ""
+    offset: int = 0
+    detail: str = ""
+
+    @property
+    def lsn(self) -> int:
+        """The last lsn that the checkpoint covers; 0 for a baseline file."""
+        return 0 if self.header is None else self.header.lsn
