@@ -172,7 +172,7 @@ def test_archived_seeds_count_also_after_a_restart() -> None:
     restore(restarted.replica, list(Snapshot(replica).rows()))
     restarted.replica.held = replica.held
     for each in (core, restarted):
-        each.replica.attic.thaw = rows.get
+        each.replica.archived.read_row = rows.get
     void, closing, allowed = author.publish(), author.settle(one, "Expired"), author.publish()
     for each in (core, restarted):
         assert tell(each, void) == VOID_SEED

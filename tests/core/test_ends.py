@@ -67,7 +67,7 @@ def archive(journal: Journal, seed_ids: list[str]) -> None:
     """Let seeds leave memory for an archive."""
     state = journal.replica.state
     rows = {seed_id: seed_row(seed_id, state.records[seed_id]) for seed_id in seed_ids}
-    journal.replica.attic.thaw = rows.get
+    journal.replica.archived.read_row = rows.get
     journal.records.append(journal.replica.archive(SegmentRow(1, "0" * 64, len(rows)), tuple(rows), NOW_S))
 
 
@@ -166,8 +166,8 @@ def test_the_end_of_a_long_feed_is_worked_off_in_slices() -> None:
     journal.tell(*seeds, fork_of(author, seeds[1]))
     slices = []
     cuts = []
-    while journal.replica.settling:
-        slices.append(len(journal.keep(journal.replica.settle_some(limits.SETTLED_AT_ONCE_MAX, NOW_S))))
+    while journal.replica.settling.pending:
+        slices.append(len(journal.keep(journal.replica.settling.settle_some(limits.SETTLED_AT_ONCE_MAX, NOW_S))))
         cuts.append(len(journal.records))
     assert max(slices) <= limits.SETTLED_AT_ONCE_MAX + 1
     assert len(slices) >= 10_000 // limits.SETTLED_AT_ONCE_MAX
@@ -175,11 +175,11 @@ def test_the_end_of_a_long_feed_is_worked_off_in_slices() -> None:
 
     for cut in (cuts[len(cuts) // 2], cuts[-1] - 1):
         again = journal.replayed(cut)
-        assert again.replica.settling
+        assert again.replica.settling.pending
         assert again.hash == journal.hash
         assert again.replica.state.records == journal.replica.state.records
-    assert not journal.replayed().replica.settling
-    assert not journal.restored().replica.settling
+    assert not journal.replayed().replica.settling.pending
+    assert not journal.restored().replica.settling.pending
 
 
 def test_a_checkpoint_in_the_midst_of_an_end_resumes_it() -> None:
@@ -187,9 +187,9 @@ def test_a_checkpoint_in_the_midst_of_an_end_resumes_it() -> None:
     seeds = feed(author, 200)
     journal = Journal()
     journal.tell(*seeds, fork_of(author, seeds[1]))
-    journal.keep(journal.replica.settle_some(50, NOW_S))
+    journal.keep(journal.replica.settling.settle_some(50, NOW_S))
     restored = journal.restored()
-    assert restored.replica.settling
+    assert restored.replica.settling.pending
     assert restored.hash == journal.hash
 
 
@@ -198,9 +198,9 @@ def test_a_lower_end_that_comes_while_a_higher_one_is_worked_off() -> None:
     seeds = feed(author, 300)
     one, other = Journal(), Journal()
     one.tell(*seeds, fork_of(author, seeds[150]))
-    one.keep(one.replica.settle_some(20, NOW_S))
+    one.keep(one.replica.settling.settle_some(20, NOW_S))
     one.tell(fork_of(author, seeds[3]))
-    one.keep(one.replica.settle_some(20, NOW_S))
+    one.keep(one.replica.settling.settle_some(20, NOW_S))
     cut = len(one.records)
     other.tell(*seeds, fork_of(author, seeds[3]))
     assert one.hash == other.hash == one.replayed(cut).hash
@@ -220,8 +220,8 @@ def test_all_facts_of_one_place_are_settled_however_many() -> None:
     journal.tell(*seeds, last)
     journal.tell(*(claim for claim in claims if seed_id_of(claim) != ids[-1]))
     journal.tell(*others)
-    while journal.replica.settling:
-        journal.keep(journal.replica.settle_some(2, NOW_S))
+    while journal.replica.settling.pending:
+        journal.keep(journal.replica.settling.settle_some(2, NOW_S))
     assert journal.record(last).bids == ()
     assert {journal.status(bid) for bid in others} == {"Claimed"}
 

@@ -62,7 +62,7 @@ class TestADiskThatFails:
         journal.tell(*seeds, bid, fork)
         held.after = answers
         try:
-            journal.keep(journal.replica.settle_some(64, NOW_S))
+            journal.keep(journal.replica.settling.settle_some(64, NOW_S))
         except StorageFailedError:
             assert answers < 3
         held.after = None
@@ -105,6 +105,6 @@ class TestADiskThatFails:
         journal.tell(*feeds[0], *feeds[1], fork_of(one, feeds[0][1]), fork_of(other, feeds[1][1]))
         held.broken = {one.id}
         with pytest.raises(StorageFailedError):
-            journal.replica.settle_some(64, NOW_S)
-        journal.keep(journal.replica.settle_some(64, NOW_S))
+            journal.replica.settling.settle_some(64, NOW_S)
+        journal.keep(journal.replica.settling.settle_some(64, NOW_S))
         assert [feed.author for feed in journal.replica.feeds.unsettled()] == [one.id]

@@ -32,7 +32,7 @@ def fresh() -> Replica:
 
 
 def lists_of(replica: Replica) -> tuple[list[SegmentRow], set[str], set[str]]:
-    return replica.attic.segments, replica.state.erased, replica.state.outdated
+    return replica.archived.segments, replica.state.erased, replica.state.outdated
 
 
 def restored(replica: Replica) -> Replica:
@@ -49,7 +49,7 @@ def restored(replica: Replica) -> Replica:
 @pytest.mark.parametrize("number", [0, 1, 999, 1_000, 1_001, 2_000, 120_000])
 def test_lists_of_any_length_survive_a_checkpoint(number: int) -> None:
     replica = fresh()
-    replica.attic.segments = [SegmentRow(each + 1, "ab" * 32, 1_000) for each in range(number)]
+    replica.archived.segments = [SegmentRow(each + 1, "ab" * 32, 1_000) for each in range(number)]
     ids = [f"{each:07}" + LONGEST[7:] for each in range(min(number, 12_000))]
     replica.state.erased.update(ids)
     replica.state.outdated.update(ids[1::3])
@@ -82,7 +82,7 @@ class _Archived:
 
     def put_away(self) -> None:
         self.replica.archive(SegmentRow(1, "00" * 32, 1), (self.seed_id,), NOW_S)
-        self.replica.attic.thaw = self.archive.get
+        self.replica.archived.read_row = self.archive.get
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -93,20 +93,20 @@ def test_only_what_the_archive_holds_is_remembered_when_it_goes(restarts: bool) 
     def after() -> tuple[set[str], set[str]]:
         if restarts:
             scene.replica = restored(scene.replica)
-            scene.replica.attic.thaw = scene.archive.get
+            scene.replica.archived.read_row = scene.archive.get
         return lists_of(scene.replica)[1:]
 
     seed_id, other = scene.seed_id, "never archived"
     nothing: set[str] = set()
     assert after() == (nothing, nothing)
-    assert scene.replica.attic.bring_back((seed_id,))
+    assert scene.replica.archived.readmit((seed_id,))
     scene.replica.state.replace(other, scene.record)
     assert after() == (nothing, {seed_id})
     for _ in range(2):
         scene.replica.state.replace(seed_id, None)
         scene.replica.state.replace(other, None)
         assert after() == ({seed_id}, nothing)
-        assert not scene.replica.attic.bring_back((seed_id,))
+        assert not scene.replica.archived.readmit((seed_id,))
         scene.replica.state.replace(seed_id, scene.record)
         scene.replica.state.replace(other, scene.record)
         assert after() == (nothing, {seed_id})
@@ -116,7 +116,7 @@ def test_only_what_the_archive_holds_is_remembered_when_it_goes(restarts: bool) 
 
 def test_a_checkpoint_that_does_not_tell_what_the_archive_holds_is_read_with_care() -> None:
     scene = _Archived()
-    scene.replica.attic.bring_back((scene.seed_id,))
+    scene.replica.archived.readmit((scene.seed_id,))
     rows = []
     for raw in Snapshot(scene.replica).rows():
         row = json.loads(raw)
@@ -162,7 +162,7 @@ def test_a_change_of_any_size_becomes_records_that_fit_in_a_frame() -> None:
     )
     removed = tuple(f"{each:05}" + LONGEST[5:] for each in range(20_000))
     event = SeedEvent(LONGEST, None, removed, Progress(note="\x01" * limits.RULES_CHARS_MAX), results)
-    thawed = (Raw(b'"%s"' % (b"x" * (SEED_ROW_BYTES_MAX - 2))),)
-    records = [encode_record(RefoldRecord(NOW_S, (LONGEST,), (row,), thawed)) for row in event_rows(event)]
+    readmitted = (Raw(b'"%s"' % (b"x" * (SEED_ROW_BYTES_MAX - 2))),)
+    records = [encode_record(RefoldRecord(NOW_S, (LONGEST,), (row,), readmitted)) for row in event_rows(event)]
     assert len(records) > 5
     assert max(map(len, records)) <= limits.RECORD_BYTES_MAX

@@ -24,7 +24,7 @@ def told(envelopes: Sequence[Envelope]) -> Replica:
         before = replica.state_hash()
         for envelope in envelopes:
             replica.receive(envelope.raw, LATER_S, wanted=lambda meta: replica.parking.names(meta.id))
-            replica.settle_all(LATER_S)
+            replica.settling.settle_all(LATER_S)
     return replica
 
 

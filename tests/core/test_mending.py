@@ -228,7 +228,7 @@ def test_an_archived_seed_goes_back_when_what_concerns_it_cannot_be_judged(
     core.handle(Received(SOURCE, scene.seed().raw), NOW_MS, Effects())
     state = core.replica.state
     rows = {scene.seed_id: seed_row(scene.seed_id, state.records[scene.seed_id])}
-    core.replica.attic.thaw = rows.get
+    core.replica.archived.read_row = rows.get
     written = [(scene.seed_id, state.records[scene.seed_id])]
     core.archived(SegmentRow(1, "", 1), written, NOW_MS, Effects())
     before = core.replica.state_hash()
@@ -275,7 +275,7 @@ def test_an_end_whose_consequences_cannot_be_drawn_is_told_once_a_tick_and_drawn
     assert core.mending.broken is None
     assert seed_id_of(first) in core.replica.state.records
     core.handle(Tick(), NOW_MS, effects)
-    assert not core.replica.settling
+    assert not core.replica.settling.pending
     assert seed_id_of(first) not in definitions(core.replica.state)
     assert effects.records
 

@@ -67,7 +67,7 @@ TABLE: Final[dict[str, str]] = {
         core.core           Core.record          RefusedError
         core.core           Core._operate        RefusedError*2
         core.core           Core._stated         RefusedError
-        core.replica.replica        Replica.check_open   RefusedError
+        core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
         node.operations.control_server _answer              RefusedError -*2
@@ -76,10 +76,10 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.perform         RefusedError -
         node.operations.operations     dispatch             UsageError*2
         node.operations.views          _place_behind        UsageError
-        node.work.work           Workshop.cancel      RefusedError*2
-        node.work.work           Workshop.run         RefusedError*2
-        node.work.work           Workshop._run        self._given_up*2
-        node.work.work           Workshop._finish     - self._given_up
+        node.work.work           RunManager.cancel      RefusedError*2
+        node.work.work           RunManager.run         RefusedError*2
+        node.work.work           RunManager._run        self._given_up*2
+        node.work.work           RunManager._finish     - self._given_up
         node.work.work           task_of              RefusedError*2
         storage.archive.index ArchiveIndex.page  RefusedError
     """,
@@ -99,10 +99,10 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.publish         TypeError
         node.node           Node.bid             TypeError
         node.node           Node.claim           TypeError
-        node.seed_state     seed_state           ValueError
+        node.seeds          seed_state           ValueError
         node.operations.views          seed_view            ValueError
-        node.work.work           Workshop._run        TypeError
-        node.work.work           Workshop._finish     TypeError
+        node.work.work           RunManager._run        TypeError
+        node.work.work           RunManager._finish     TypeError
     """,
     "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
     " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"

@@ -217,7 +217,7 @@ def test_the_end_of_a_long_feed_is_worked_off_from_the_index(bench: Bench) -> No
     bench.flush()
     assert bench.tell(rival) == ["fork"]
     effects = Effects()
-    while bench.core.replica.settling:
+    while bench.core.replica.settling.pending:
         bench.core.rest(NOW_MS, effects)
     assert bench.core.replica.feeds.get(first.meta.from_).settled == 1
     assert len(bench.core.replica.state.records) == seeds, "each is pinned by its bid"
@@ -351,5 +351,5 @@ def test_a_replica_of_what_is_held_counts_the_same(bench: Bench) -> None:
         if at % 3 == 0:
             bench.flush()
         memory.receive(envelope.raw, NOW_S)
-        memory.settle_all(NOW_S)
+        memory.settling.settle_all(NOW_S)
     assert bench.core.replica.state_hash() == memory.state_hash()

@@ -34,7 +34,7 @@ def record_of(envelopes: list[Envelope]) -> Record:
     replica = Replica(any_age_policy("default"), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=60)
     for envelope in envelopes:
         replica.receive(envelope.raw, NOW_S, via=Via.IMPORT)
-        replica.settle_all(NOW_S)
+        replica.settling.settle_all(NOW_S)
     return replica.state.records[seed_id_of(envelopes[0])]
 
 

@@ -144,7 +144,7 @@ class Safety:
 
     def same_heads_same_state(self, node: SimNode) -> None:
         """What stands follows from the fronts of all feeds alone, whichever way and in whichever order they came."""
-        if node.core is None or node.core.replica.settling:
+        if node.core is None or node.core.replica.settling.pending:
             return
         replica = node.core.replica
         heads = sorted((feed.author, feed.head_seq, feed.head_id, feed.end) for feed in replica.feeds.all())
@@ -319,7 +319,7 @@ def _may_say(fact: Fact, creator: str, claims: dict[str, Claim], parent: Fact | 
 def compare_with_refold(node: SimNode, seed_id: str, record: Record) -> None:
     """What was judged fact by fact, as the facts came, is what all that is held about the seed amounts to."""
     replica = node.running.replica
-    if replica.settling:
+    if replica.settling.pending:
         return
     facts = []
     for row in node.history.held.all_about(seed_id):

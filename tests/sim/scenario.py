@@ -258,7 +258,7 @@ class Simulation:
         """True if all honest nodes hold the same; the hashes are compared when the heads are equal."""
         replicas = [node.running.replica for node in self.honest]
         heads = _heads(replicas[0])
-        if any(replica.settling or _heads(replica) != heads for replica in replicas):
+        if any(replica.settling.pending or _heads(replica) != heads for replica in replicas):
             return False
         return len({replica.state_hash() for replica in replicas}) == 1
 
@@ -328,7 +328,7 @@ def describe(node: SimNode) -> str:
         f"{author[-4:]}:{seq}{f'<{end}' if end else ''}-{head_id[:4]}" for author, seq, head_id, end in _heads(replica)
     )
     missing = len(node.running.neighbours.planner)
-    waits = f"parked {len(replica.parking)} missing {missing} settling {replica.settling}"
+    waits = f"parked {len(replica.parking)} missing {missing} settling {replica.settling.pending}"
     return f"  {node.name} {replica.state_hash()[:8]} {waits} feeds {feeds}"
 
 

@@ -88,7 +88,7 @@ def test_descending_forks_cost_what_they_send() -> None:
         sent += tell(node, [fork])
         world.run(100)
     ended = node.running.replica.feeds.get(forger.id)
-    assert (ended.end, ended.head_seq, node.running.replica.settling) == (1, 0, False)
+    assert (ended.end, ended.head_seq, node.running.replica.settling.pending) == (1, 0, False)
     assert written.bytes - before < 3 * sent
     assert len(node.running.record(seed_id_of(seed)).bids) == 100
 
@@ -109,7 +109,7 @@ def test_forks_of_each_step_of_one_seed_cost_what_they_send() -> None:
         for place in reversed(fallen):
             sent += tell(node, [author.twin().rewind(place).publish(title="instead")])
             world.run(100)
-    assert not node.running.replica.settling
+    assert not node.running.replica.settling.pending
     assert written.bytes - before < 6 * sent
 
 

@@ -14,8 +14,9 @@ from crabnet.core.effects import Reply, Serve
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.judge import Judge
 from crabnet.core.replica.records import ForkRecord
-from crabnet.core.replica.replica import Replica, _Arrival
+from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.settling import Settling
+from crabnet.core.replica.waiting import Arrival, Waiting
 from crabnet.core.sync import announcer, neighbours
 from crabnet.domain import decision, fold, standing
 from crabnet.domain.decision import decide
@@ -158,7 +159,7 @@ def lower_id_stands(patch: pytest.MonkeyPatch) -> None:
     """Who holds that with the lower id of two envelopes for one place keeps it, and goes on."""
     forked = Replica._forked
 
-    def lower(self: Replica, evidence: list[_Arrival], waiting: deque[_Arrival]) -> list[Applied]:
+    def lower(self: Replica, evidence: list[Arrival], waiting: deque[Arrival]) -> list[Applied]:
         meta = evidence[0].admitted.envelope.meta
         held = self.feeds.id_at(meta.from_, meta.seq)
         if held is not None and held < meta.id:
@@ -262,8 +263,8 @@ def parent_is_not_demanded(patch: pytest.MonkeyPatch) -> None:
 
 def behind_is_taken_unasked(patch: pytest.MonkeyPatch) -> None:
     """What lies behind an end is taken from anybody, whether or not anything rests on it."""
-    patch.setattr(Replica, "_is_named", lambda *_: True)
-    patch.setattr(Replica, "_is_lacking", lambda *_: True)
+    patch.setattr(Waiting, "is_named", lambda *_: True)
+    patch.setattr(Waiting, "is_lacking", lambda *_: True)
 
 
 def nothing_is_asked_for_by_name(patch: pytest.MonkeyPatch) -> None:
@@ -288,15 +289,15 @@ def work_outlives_a_forfeit(patch: pytest.MonkeyPatch) -> None:
 
 def cap_counts_what_was_refused(patch: pytest.MonkeyPatch) -> None:
     """A seed beyond the cap counts towards it."""
-    enter = Replica._enter
-    patch.setattr(Replica, "_enter", lambda self, meta, fact, _outcome: enter(self, meta, fact, Outcome.ACCEPTED))
+    enter = Replica.enter
+    patch.setattr(Replica, "enter", lambda self, meta, fact, _outcome: enter(self, meta, fact, Outcome.ACCEPTED))
 
 
 def cap_counts_what_stands(patch: pytest.MonkeyPatch) -> None:
     """What its author says of a seed ends its counting towards the cap only if it counts."""
 
     def enter(self: Replica, meta: EnvelopeMeta, fact: Fact | None, outcome: Outcome) -> None:
-        _enter(self, meta, fact, outcome)
+        as_before(self, meta, fact, outcome)
         feed, records = self.feeds.get(meta.from_), self.state.records
         for seed_id in list(feed.open_seeds):
             if seed_id in records and records[seed_id].progress.status in FINAL:
@@ -304,8 +305,8 @@ def cap_counts_what_stands(patch: pytest.MonkeyPatch) -> None:
         if fact is not None and fact.kind is FactKind.CLOSE and outcome is not Outcome.ACCEPTED:
             feed.open_seeds[fact.seed_id] = None
 
-    _enter = Replica._enter
-    patch.setattr(Replica, "_enter", enter)
+    as_before = Replica.enter
+    patch.setattr(Replica, "enter", enter)
 
 
 class Planted(NamedTuple):

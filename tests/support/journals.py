@@ -41,7 +41,7 @@ class Journal:
 
     def settle(self) -> Journal:
         """Draw all consequences of forks."""
-        self.keep(self.replica.settle_all(NOW_S))
+        self.keep(self.replica.settling.settle_all(NOW_S))
         return self
 
     @property
@@ -75,7 +75,7 @@ class Journal:
         other.records = self.records[:records]
         for record in decode_frame(frame_of(other.records)):
             other.replica.replay(record)
-        other.keep(other.replica.resume(NOW_S))
+        other.keep(other.replica.settling.resume(NOW_S))
         return other
 
     def restored(self) -> Journal:
@@ -83,5 +83,5 @@ class Journal:
         other = Journal(self.caps)
         restore(other.replica, list(Snapshot(self.replica).rows()))
         other.replica.held = copy.deepcopy(self.replica.held)
-        other.keep(other.replica.resume(NOW_S))
+        other.keep(other.replica.settling.resume(NOW_S))
         return other

@@ -46,13 +46,13 @@ class CoreReplica:
     def _fresh(self) -> Replica:
         policy = AdmissionPolicy("default", message_ttl_s=_AGE_S)
         replica = Replica(policy, seen_ttl_s=0, seen_capacity=1, parked_ttl_s=_AGE_S, caps=self._caps)
-        replica.attic.thaw = self._archive.get
+        replica.archived.read_row = self._archive.get
         return replica
 
     def receive(self, raw: bytes, now_s: int) -> None:
         """Take an envelope, let it wait, or drop it."""
         self._note(self.replica.receive(raw, now_s))
-        self._note(self.replica.settle_some(self._habits.settled, now_s))
+        self._note(self.replica.settling.settle_some(self._habits.settled, now_s))
         self._count += 1
         if self._is_due(self._habits.archives):
             self._put_away(now_s)
@@ -84,7 +84,7 @@ class CoreReplica:
             raise AssertionError("a restart gives another state")
         waiting = self.replica.parking.expire(2**62)
         self.replica = fresh
-        self._note(fresh.resume(now_s))
+        self._note(fresh.settling.resume(now_s))
         for parked in waiting:  # a neighbour sends them again
             self._note(fresh.receive(parked.admitted.envelope.raw, now_s))
 
@@ -112,16 +112,16 @@ class CoreReplica:
 
     def state(self) -> NaiveState:
         """Heads and seeds, when all consequences of ends are drawn."""
-        self._note(self.replica.settle_all(0))
+        self._note(self.replica.settling.settle_all(0))
         heads = {
             feed.author: (feed.head_seq, feed.head_id, feed.end == feed.head_seq + 1)
             for feed in self.replica.feeds.all()
             if feed.head_seq or feed.end == 1
         }
-        archived = [seed_id for seed_id in self._archive if self.replica.attic.holds(seed_id)]
+        archived = [seed_id for seed_id in self._archive if self.replica.archived.holds(seed_id)]
         for seed_id in archived:
             if seed_id not in self.replica.state.erased:
-                self.replica.attic.bring_back((seed_id,))
+                self.replica.archived.readmit((seed_id,))
         seeds = {
             seed_id: naive_seed(record)
             for seed_id, record in self.replica.state.records.items()

@@ -76,7 +76,7 @@ class Victim:
         began_s = time.process_time()
         effects = Effects()
         self.node.core.handle(given, self.clock.now_ms, effects)
-        while self.node.core.replica.settling:
+        while self.node.core.replica.settling.pending:
             self.node.core.rest(self.clock.now_ms, effects)
         await self.node.committer.submit(effects)
         self.cpu_s += time.process_time() - began_s

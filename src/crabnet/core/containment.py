@@ -41,7 +41,7 @@ class Terms(Struct, frozen=True):
 
 
 class SoftParts:
-    """Sources, budgets, neighbours and deadlines of a node. ``shuns`` are authors with whom no new deals are made."""
+    """Sources, budgets, neighbours and deadlines of a node. ``denies`` are authors with whom no new deals are made."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class SoftParts:
         signer: Signer,
         replica: Replica,
         entropy: Callable[[], int],
-        shuns: Callable[[str], bool],
+        denies: Callable[[str], bool],
     ) -> None:
         self._config = config
         self._node_id = signer.node_id
         self._replica = replica
-        self._shuns = shuns
+        self._denies = denies
         self._soft = replica.mending.soft
         self._gate = SourceGate(config.sources)
         self._trifles = Trifles()
@@ -66,7 +66,7 @@ class SoftParts:
         self._deadlines_wrong = False
         self._deadlines_from_ms = 0
         self.neighbours = Neighbours(config, signer, replica, entropy, self._room)
-        replica.knows = self.knows
+        replica.waiting.knows = self.knows
         replica.mending.parts, replica.mending.renew = self._parts, self._renew
 
     def begin(self) -> None:
@@ -314,7 +314,7 @@ class SoftParts:
             auto_reclaim=self._config.auto_reclaim,
             attempts_max=self._config.reclaim_attempts_max,
         )
-        return Sweeper(sweeps, self._node_id, self._replica.state, self._shuns)
+        return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
 
     def _parts(self) -> dict[Part, object]:
         """The soft parts as they are now."""
@@ -334,7 +334,7 @@ class SoftParts:
             self._budgets = self._new_budgets()
             self._begin_budgets()
         elif part is Part.PARKING:
-            self._replica.parking = Parking(self._config.parked_ttl_s)
+            self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
         elif part is Part.DEADLINES:
             self._deadlines_wrong = True

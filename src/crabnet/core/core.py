@@ -88,7 +88,7 @@ class Core:
         self.mending = self.replica.mending
         self._soft = self.mending.soft
         self._containment = Containment(self.mending)
-        self._parts = SoftParts(config, signer, self.replica, entropy, self._shuns)
+        self._parts = SoftParts(config, signer, self.replica, entropy, self._denies)
         self.neighbours = self._parts.neighbours
         self._report_drops_at_ms = 0
         self._entropy = entropy
@@ -138,7 +138,7 @@ class Core:
             self._parts.watch(seed_id, record, now_ms)
             self._chores.found(seed_id, record)
         with Containment(self.mending, "start"):
-            resumed = self.replica.resume(now_ms // 1000)
+            resumed = self.replica.settling.resume(now_ms // 1000)
             self._hand_over(resumed, effects)
             for item in resumed:
                 self._report(item, IMPORTED, now_ms, effects)
@@ -182,7 +182,7 @@ class Core:
         """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
         record = self.replica.state.records.get(seed_id)
         if record is None and seed_id not in self.replica.state.erased:
-            row = self.replica.attic.thaw(seed_id)
+            row = self.replica.archived.read_row(seed_id)
             record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
             raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
@@ -249,7 +249,7 @@ class Core:
     @property
     def hungry(self) -> bool:
         """True if ``rest`` would do more."""
-        return (self.replica.settling and not self._ends_wait) or self._parts.hungry()
+        return (self.replica.settling.pending and not self._ends_wait) or self._parts.hungry()
 
     def rest(self, now_ms: int, effects: Effects) -> None:
         """To be called when some messages were handled: goes on with what is due, without waiting for a tick.
@@ -412,12 +412,12 @@ class Core:
         """Draw some of the consequences of feeds that have ended. Raises ReplicaFailedError."""
         self.mending.handling()
         self._ends_wait = False
-        if not self.replica.settling:
+        if not self.replica.settling.pending:
             return
         settled: list[Applied] = []
         try:
             with Containment(self.mending, "settle_ends"):
-                settled = self.replica.settle_some(limits.SETTLED_AT_ONCE_MAX, now_ms // 1000)
+                settled = self.replica.settling.settle_some(limits.SETTLED_AT_ONCE_MAX, now_ms // 1000)
                 self._hand_over(settled, effects)
         except CrabnetError as error:  # mostly, what is held cannot be read now
             if isinstance(error, DataDirDamagedError):
@@ -463,8 +463,8 @@ class Core:
         def made(object_id: str) -> tuple[FactKind, Body]:
             return build.build(wish, record, object_id, me, now_s)
 
-        shunned = self._shunned(record)
-        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), shunned)
+        denied = self._denied(record)
+        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), denied)
         self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
         effects.reply_seed_id = applied.seed_id
         definition = self.replica.definition(applied.seed_id)
@@ -481,7 +481,7 @@ class Core:
         else:
             effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
 
-    def _shunned(self, record: Record) -> frozenset[str]:
+    def _denied(self, record: Record) -> frozenset[str]:
         """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
         feeds = self.replica.feeds
         if not self.config.refuse_equivocators or not feeds.equivocators():
@@ -489,9 +489,9 @@ class Core:
         parties = {bid.author for bid in record.bids}
         if record.seed is not None:
             parties.add(record.seed.author)
-        return frozenset(each for each in parties - {self.signer.node_id} if self._shuns(each))
+        return frozenset(each for each in parties - {self.signer.node_id} if self._denies(each))
 
-    def _shuns(self, author: str) -> bool:
+    def _denies(self, author: str) -> bool:
         """True if the policy is to make no new deals with this author."""
         return self.config.refuse_equivocators and self.replica.feeds.is_equivocator(author)
 

@@ -46,16 +46,16 @@ class _Heard(NamedTuple):
 
 
 class Sweeper:
-    """The deadlines of all seeds in ``state`` that ``node_id`` has published; no bids of whom it ``shuns`` are claimed.
+    """The deadlines of all seeds in ``state`` that ``node_id`` has published. It claims no bids of those it ``denies``.
 
     After a start no claim is forfeited for one grace: what peers have to say of it may be on its way.
     """
 
-    def __init__(self, config: SweepConfig, node_id: str, state: State, shuns: Callable[[str], bool]) -> None:
+    def __init__(self, config: SweepConfig, node_id: str, state: State, denies: Callable[[str], bool]) -> None:
         self._config = config
         self._node_id = node_id
         self._state = state
-        self._shuns = shuns
+        self._denies = denies
         self._deadlines = Agenda()
         self._leases = Agenda()
         self._heard: dict[str, _Heard] = {}
@@ -153,14 +153,14 @@ class Sweeper:
         most = min(self._config.attempts_max, limits.ATTEMPTS_MAX)
         if progress.attempt >= most or now_ms // 1000 > claim_deadline_s(seed, progress):
             return None
-        return next_bid(record, self._shuns)
+        return next_bid(record, self._denies)
 
 
-def next_bid(record: Record, shuns: Callable[[str], bool]) -> Bid | None:
+def next_bid(record: Record, denies: Callable[[str], bool]) -> Bid | None:
     """Of the bids that count the cheapest of the workers that were chosen least often, the earliest of equals."""
     claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
-    bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid) and not shuns(fact.author)]
+    bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid) and not denies(fact.author)]
     return min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
 
 

@@ -70,7 +70,7 @@ def _refused_here(before: Record, command: Propose, now_s: int) -> Decision | No
     fact = command.fact
     if before.seed is None and fact.kind is not FactKind.SEED:
         return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
-    rule = check_local(before, fact, now_s, command.shunned)
+    rule = check_local(before, fact, now_s, command.denied)
     return None if rule is None else Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
 
 

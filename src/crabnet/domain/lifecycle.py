@@ -126,7 +126,7 @@ class Case(Struct, frozen=True, gc=False):
     progress: Progress
     record: Record = EMPTY
     now_s: int = 0
-    shunned: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
     """Authors with whom this node's policy makes no new deals."""
 
 
@@ -353,14 +353,14 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.EQUIVOCATOR,
             "the seed's creator has not forked its feed (the setting refuse_equivocators)",
-            lambda c: c.seed.created_by not in c.shunned,
+            lambda c: c.seed.created_by not in c.denied,
         ),
     ),
     _K.CLAIM: (
         Rule(
             Reason.EQUIVOCATOR,
             "the bidder has not forked its feed (the setting refuse_equivocators)",
-            lambda c: _claim_of(c).worker not in c.shunned,
+            lambda c: _claim_of(c).worker not in c.denied,
         ),
         Rule(
             Reason.TOO_MANY_BIDS,
@@ -407,12 +407,12 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
     return status
 
 
-def check_local(record: Record, fact: Fact, now_s: int, shunned: frozenset[str] = frozenset()) -> Rule | None:
+def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Rule | None:
     """The first of ``LOCAL_RULES`` that this node's own fact breaks."""
     seed = record.definition
     if seed is None:
         return None
-    case = Case(fact, seed, record.progress, record, now_s, shunned)
+    case = Case(fact, seed, record.progress, record, now_s, denied)
     return next((rule for rule in LOCAL_RULES.get(fact.kind, ()) if not rule.holds(case)), None)
 
 

@@ -51,11 +51,11 @@ class Observe(Struct, frozen=True):
 class Propose(Struct, frozen=True):
     """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must count at once.
 
-    ``shunned`` are authors with whom this node's policy makes no new deals; ``open_seeds`` as in ``Observe``.
+    ``denied`` are authors with whom this node's policy makes no new deals; ``open_seeds`` as in ``Observe``.
     """
 
     fact: Fact
-    shunned: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
     open_seeds: int = 0
 
 

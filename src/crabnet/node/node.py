@@ -51,7 +51,7 @@ from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.watching import Watch
-from crabnet.node.work.work import Stage, Task, Workshop, WorkshopConfig, task_of
+from crabnet.node.work.work import RunManager, RunManagerConfig, Stage, Task, task_of
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
@@ -125,7 +125,7 @@ class Node:
 
         Waits while as many run as may. A run that is ended because its claim is over has no result: CLAIM_OVER.
         """
-        return await self.workshop.run(seed_id, announce)
+        return await self.run_manager.run(seed_id, announce)
 
     async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
         """End a seed, or this node's run of one: says which, ``seed``, ``queued`` (a run that waited) or ``run``.
@@ -139,7 +139,7 @@ class Node:
                 Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note or "withdrawn", announce=announce)
             )
             return "seed"
-        return "queued" if await self.workshop.cancel(seed_id) is Stage.QUEUED else "run"
+        return "queued" if await self.run_manager.cancel(seed_id) is Stage.QUEUED else "run"
 
     async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
         """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
@@ -225,7 +225,7 @@ class Node:
         Raises StorageFailedError.
         """
         progress = True
-        while progress and self.core.replica.settling:
+        while progress and self.core.replica.settling.pending:
             effects = Effects()
             self.core.settle_ends(self.clock_ms(), effects)
             progress = bool(effects.records)
@@ -284,8 +284,8 @@ class Node:
         self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
         self._stack.callback(runner.close)
         self.runner = runner
-        bounds = WorkshopConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
-        self.workshop = Workshop(
+        bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
+        self.run_manager = RunManager(
             runner,
             bounds,
             self._task_of,
@@ -480,7 +480,7 @@ class Node:
             effects = item.effects
             for claim in effects.ended_claims:
                 with separately("runs"):
-                    self.workshop.ended(claim)
+                    self.run_manager.ended(claim)
             for notice in effects.notices:
                 with separately("events"):
                     self.reporter.notify(notice.kind, notice.fields)

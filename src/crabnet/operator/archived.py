@@ -45,4 +45,4 @@ def archived_seeds(
 def archived_only(files: Files, data_dir: Path, replica: Replica) -> Iterator[tuple[str, Record]]:
     """What the archive holds of a replica's seeds and its memory does not. Raises as ``archived_seeds`` does."""
     records, erased = replica.state.records, replica.state.erased
-    return archived_seeds(files, data_dir, replica.attic.segments, lambda key: key in records or key in erased)
+    return archived_seeds(files, data_dir, replica.archived.segments, lambda key: key in records or key in erased)

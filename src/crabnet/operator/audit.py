@@ -173,7 +173,7 @@ class _Audit:
             text = error.message if isinstance(error, CrabnetError) else str(error)
             self._report.add(Finding(path, text, lsn=header.lsn))
             return None
-        self._segments = max(self._segments, replica.attic.segments, key=len)
+        self._segments = max(self._segments, replica.archived.segments, key=len)
         stored = (replica.state.accumulated(), replica.feeds.accumulated())
         try:
             self._recompute(replica)
@@ -193,7 +193,7 @@ class _Audit:
         state = replica.state
         records = state.records
         state.load(records, None)
-        if replica.attic.segments:
+        if replica.archived.segments:
             total = Accumulator(state.accumulated())
             for seed_id, record in archived_only(self._files, self._layout.data_dir, replica):
                 if record.seed is not None:
@@ -368,7 +368,7 @@ class _Audit:
         if self._live is not None and self._lsn < self._live.lsn:
             text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
             self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
-        segments = self._segments if self._replica is None else self._replica.attic.segments
+        segments = self._segments if self._replica is None else self._replica.archived.segments
         try:
             for damage in archive_damages(self._files, self._layout.data_dir, segments):
                 self._report.add(Finding(damage.path, damage.detail, damage.offset))

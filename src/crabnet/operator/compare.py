@@ -219,7 +219,7 @@ def _load_export(files: Files, name: str, path: Path) -> Side:
         return Side(name, header.namespace, "", header.heads, {}, partial=True)
     for raw in read_entries(files, export):
         replica.receive(raw, header.created_at, via=Via.IMPORT)
-        replica.settle_all(header.created_at)
+        replica.settling.settle_all(header.created_at)
     return _side(name, replica)
 
 

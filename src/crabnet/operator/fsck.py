@@ -250,7 +250,7 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
     except RefusedError as error:
         report.damages.append(f"{settings.data_dir}: a node stops at its next checkpoint: {error.message}")
     try:
-        broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.attic.segments)]
+        broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.archived.segments)]
     except DataDirDamagedError as error:
         broken = [error.message]
     if broken:

@@ -16,7 +16,7 @@ def otherwise_decided(replica: Replica, record: Record) -> str:
 
     "" if it would decide the same, or if more than the replica is needed to tell. Raises DataDirDamagedError.
     """
-    if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.thawed:
+    if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.readmitted:
         return ""
     if record.role is Role.NOTHING:
         return ""

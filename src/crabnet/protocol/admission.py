@@ -89,7 +89,8 @@ Muted = Callable[[EnvelopeMeta], bool]
 """Tells of an envelope that it is not taken at the moment, whatever its signature says."""
 
 
-def _nothing_wanted(_: EnvelopeMeta) -> bool:
+def nothing_wanted(_: EnvelopeMeta) -> bool:
+    """Nothing was asked for."""
     return False
 
 
@@ -144,7 +145,7 @@ class Admission:
         """Ids of envelopes whose signatures are being checked."""
 
     def admit(
-        self, raw: bytes, now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+        self, raw: bytes, now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
     ) -> Admitted | Refusal:
         """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it."""
         candidate = self._ahead.pop(raw, None) if self._ahead else None
@@ -186,7 +187,7 @@ class Admission:
         return Admitted(envelope, kind) if refused is None else refused
 
     def look_ahead(
-        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
     ) -> None:
         """Check at once the signatures of messages that are about to be admitted; ``admit`` judges as it would without.
 
@@ -196,7 +197,7 @@ class Admission:
         self.answered(ahead, self._verify_all(ahead.signed))
 
     def collect(
-        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = _nothing_wanted, muted: Muted = nobody_muted
+        self, raws: Iterable[bytes], now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
     ) -> Ahead:
         """The first half of ``look_ahead``: what is to be checked. Give the answers to ``answered``."""
         ahead = Ahead([], [], {})

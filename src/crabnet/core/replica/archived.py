@@ -11,7 +11,7 @@ from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.state import State
 
-Thaw = Callable[[str], bytes | None]
+ReadRow = Callable[[str], bytes | None]
 """Gives the archived row of a seed that is not in memory, None if there is none."""
 
 
@@ -19,41 +19,41 @@ def _nothing_archived(_: str) -> bytes | None:
     return None
 
 
-class Attic:
+class ArchivedSeeds:
     """The archive as a replica sees it. ``segments`` are those that the journal vouches for."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self.segments: list[SegmentRow] = []
-        self.thaw: Thaw = _nothing_archived
+        self.read_row: ReadRow = _nothing_archived
 
     def holds(self, seed_id: str) -> bool:
         """True if a seed is archived, and not in memory."""
-        return seed_id not in self._state.records and self.thaw(seed_id) is not None
+        return seed_id not in self._state.records and self.read_row(seed_id) is not None
 
-    def look(self, seed_id: str) -> Record | None:
+    def peek(self, seed_id: str) -> Record | None:
         """What is archived of a seed, which stays where it is."""
         return next((record_of_row(decode_seed_row(row)) for row in self._rows((seed_id,))), None)
 
-    def bring_back(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
+    def readmit(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
         """Take those of these seeds that are archived back into memory; returns their rows, for the journal."""
         rows = []
         for row in self._rows(seed_ids):
-            self.readmit(row)
+            self.readmit_row(row)
             rows.append(Raw(row))
         return tuple(rows)
 
-    def readmit(self, row: bytes) -> None:
+    def readmit_row(self, row: bytes) -> None:
         """Take a seed back into memory as its row says. Raises DataDirDamagedError."""
         seed = decode_seed_row(row)
         self._state.readmit(seed.seed_id, record_of_row(seed))
 
-    def put_back(self, seed_id: str, rows: tuple[Raw, ...]) -> None:
-        """Nothing came of it: a seed that ``bring_back`` has taken out stays archived."""
+    def undo(self, seed_id: str, rows: tuple[Raw, ...]) -> None:
+        """Nothing came of it: a seed that ``readmit`` has taken out stays archived."""
         if rows:
             self._state.evict(seed_id)
 
-    def put_away(self, segment: SegmentRow, seed_ids: Iterable[str]) -> None:
+    def archive(self, segment: SegmentRow, seed_ids: Iterable[str]) -> None:
         """Let seeds leave memory that a durable segment holds."""
         self.segments.append(segment)
         for seed_id in seed_ids:
@@ -63,6 +63,6 @@ class Attic:
         for seed_id in seed_ids:
             if seed_id in self._state.records or seed_id in self._state.erased or not seed_id:
                 continue
-            row = self.thaw(seed_id)
+            row = self.read_row(seed_id)
             if row is not None:
                 yield row

@@ -10,7 +10,8 @@ from typing import Final
 from msgspec import Raw
 
 from crabnet import limits
-from crabnet.core.replica.archived import Attic
+from crabnet.core.replica.archived import ArchivedSeeds
+from crabnet.core.replica.held import Role
 from crabnet.core.replica.rebuilding import Rebuilder
 from crabnet.domain.decision import decide, refused_alone
 from crabnet.domain.lifecycle import EMPTY, Record
@@ -18,16 +19,19 @@ from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
 from crabnet.domain.standing import STEPS
 from crabnet.domain.state import Decision, Observe, Outcome, Propose, State
 from crabnet.errors import Reason
+from crabnet.protocol.admission import Admitted
+from crabnet.protocol.envelope import Kind
 from crabnet.protocol.feed import Feeds
+from crabnet.protocol.payloads import PayloadRefusedError, fact_of
 
 
 class Judge:
     """Reads the state, feeds and what is held; changes nothing but that a seed may come back out of the archive."""
 
-    def __init__(self, state: State, feeds: Feeds, attic: Attic, rebuilder: Rebuilder) -> None:
+    def __init__(self, state: State, feeds: Feeds, archived: ArchivedSeeds, rebuilder: Rebuilder) -> None:
         self._state = state
         self._feeds = feeds
-        self._attic = attic
+        self._archived = archived
         self._rebuilder = rebuilder
 
     def needs_fold(self, fact: Fact, parent: Fact) -> bool:
@@ -39,7 +43,7 @@ class Judge:
         front = self._rebuilder.is_front(parent)
         if front and fact.kind is FactKind.BID:
             return False
-        record = self._state.records.get(fact.seed_id) or self._attic.look(fact.seed_id) or EMPTY
+        record = self._state.records.get(fact.seed_id) or self._archived.peek(fact.seed_id) or EMPTY
         if not front and record.find(parent.ref) is None:
             return True
         if fact.kind is FactKind.BID or (fact.kind in STEPS and not _is_by_creator(fact, record)):
@@ -61,23 +65,23 @@ class Judge:
     def judge(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> tuple[Decision, tuple[Raw, ...]]:
         """What becomes of a fact of the front of a feed, and the rows of archived seeds that come back for it."""
         seed_id = fact.seed_id
-        thawed: tuple[Raw, ...] = ()
+        readmitted: tuple[Raw, ...] = ()
         if fact.kind is not FactKind.SEED and seed_id not in self._state.records and not pins:
-            thawed = self._attic.bring_back((seed_id,))
+            readmitted = self._archived.readmit((seed_id,))
         try:
             decision = self._decide(fact, parent, now_s, pins=pins)
         except BaseException:
-            self._attic.put_back(seed_id, thawed)
+            self._archived.undo(seed_id, readmitted)
             raise
-        if thawed and not decision.events:
-            self._attic.put_back(seed_id, thawed)
-            thawed = ()
-        return decision, thawed
+        if readmitted and not decision.events:
+            self._archived.undo(seed_id, readmitted)
+            readmitted = ()
+        return decision, readmitted
 
-    def propose(self, fact: Fact, shunned: frozenset[str], now_s: int) -> Decision:
+    def propose(self, fact: Fact, denied: frozenset[str], now_s: int) -> Decision:
         """What would become of something that this node says itself."""
         open_seeds = len(self._feeds.get(fact.author).open_seeds)
-        decision = decide(self._state, Propose(fact, shunned, open_seeds), now_s)
+        decision = decide(self._state, Propose(fact, denied, open_seeds), now_s)
         parent = self._state.records.get(fact.seed_id, EMPTY).find(fact.rests_on)
         if decision.outcome is not Outcome.ACCEPTED or not self._is_excessive(fact, parent):
             return decision
@@ -123,6 +127,7 @@ class Judge:
         return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
 
 
+_CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
 _AT_WORK: Final = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
 """Where the result is awaited."""
 
@@ -165,3 +170,23 @@ def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
 
 def _is_by_creator(fact: Fact, record: Record) -> bool:
     return record.seed is None or record.seed.author == fact.author
+
+
+def stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
+    """The fact that an envelope states, or what is decided about one that states none."""
+    if admitted.kind is Kind.UNKNOWN:
+        detail = f"kind {admitted.envelope.meta.kind}"
+        return None, Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=detail)
+    try:
+        return fact_of(admitted.envelope, admitted.kind), None
+    except PayloadRefusedError as error:
+        return None, Decision(Outcome.REJECTED, error.reason, detail=error.detail)
+
+
+def role_of(fact: Fact | None, decision: Decision) -> Role:
+    """What may become of a fact later, by what was decided when it came."""
+    if fact is None:
+        return Role.NOTHING
+    if not decision.idle:
+        return Role.MAY
+    return Role.CAPPED if decision.reason in _CAPPED else Role.NEVER

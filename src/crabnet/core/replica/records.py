@@ -97,7 +97,7 @@ class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=Fa
     role: Role = Role.NEVER
     arrival: int = 0
     fact: FactRow | None = None
-    thawed: tuple[Raw, ...] = ()
+    readmitted: tuple[Raw, ...] = ()
     """Rows of archived seeds that came back into memory for this decision."""
 
 
@@ -117,7 +117,7 @@ class RefoldRecord(Struct, frozen=True, array_like=True, tag="refold", gc=False)
     at_s: int
     done: tuple[str, ...]
     events: tuple[EventRow, ...]
-    thawed: tuple[Raw, ...] = ()
+    readmitted: tuple[Raw, ...] = ()
 
 
 class SettledRecord(Struct, frozen=True, array_like=True, tag="settled", gc=False):

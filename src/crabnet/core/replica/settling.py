@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from msgspec import Raw
 
+from crabnet import limits
 from crabnet.core.mending import JUDGING, Mending
 from crabnet.core.replica.applied import Applied, apply_all
-from crabnet.core.replica.archived import Attic
+from crabnet.core.replica.archived import ArchivedSeeds
 from crabnet.core.replica.rebuilding import Rebuilder
 from crabnet.core.replica.records import RefoldRecord, SettledRecord, encode_record, event_rows
 from crabnet.domain.lifecycle import EMPTY
@@ -23,7 +24,7 @@ class Fold(NamedTuple):
 
     seed_id: str
     event: SeedEvent | None
-    thawed: tuple[Raw, ...] = ()
+    readmitted: tuple[Raw, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -34,10 +35,12 @@ class Fold(NamedTuple):
 class Settling:
     """Feeds whose end is not worked off. Changes the state, and says in journal records what it has changed."""
 
-    def __init__(self, state: State, feeds: Feeds, attic: Attic, rebuilder: Rebuilder, mending: Mending) -> None:
+    def __init__(
+        self, state: State, feeds: Feeds, archived: ArchivedSeeds, rebuilder: Rebuilder, mending: Mending
+    ) -> None:
         self._state = state
         self._feeds = feeds
-        self._attic = attic
+        self._archived = archived
         self._rebuilder = rebuilder
         self._mending = mending
         self._from_seq: dict[str, int] = {}
@@ -91,6 +94,13 @@ class Settling:
                 break
         return applied
 
+    def settle_all(self, now_s: int) -> list[Applied]:
+        """Draw all consequences at once."""
+        applied: list[Applied] = []
+        while self.pending:
+            applied += self.settle_some(limits.SETTLED_AT_ONCE_MAX, now_s)
+        return applied
+
     def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
         """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
         place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
@@ -137,19 +147,19 @@ class Settling:
 
         Changes nothing but that an archived seed comes back into memory, and not even that when it raises.
         """
-        thawed = () if seed_id in self._state.records else self._attic.bring_back((seed_id,))
+        readmitted = () if seed_id in self._state.records else self._archived.readmit((seed_id,))
         try:
             event = self._rebuilder.event(seed_id, self._state.records.get(seed_id, EMPTY), fact, torn=torn)
         except BaseException:
-            self._attic.put_back(seed_id, thawed)
+            self._archived.undo(seed_id, readmitted)
             raise
         if event is None:
-            self._attic.put_back(seed_id, thawed)
-            thawed = ()
-        return Fold(seed_id, event, thawed)
+            self._archived.undo(seed_id, readmitted)
+            readmitted = ()
+        return Fold(seed_id, event, readmitted)
 
     def refolded(self, fold: Fold, now_s: int) -> list[Applied]:
-        seed_id, event, thawed = fold
+        seed_id, event, readmitted = fold
         if event is None:
             return [Applied(Outcome.ACCEPTED, record=encode_record(RefoldRecord(now_s, (seed_id,), ())), quiet=True)]
         self._mending.boundary.cross()
@@ -158,7 +168,7 @@ class Settling:
         applied = []
         for at, row in enumerate(rows):
             last = at == len(rows) - 1
-            record = RefoldRecord(now_s, (event.seed_id,) if last else (), (row,), thawed if at == 0 else ())
+            record = RefoldRecord(now_s, (event.seed_id,) if last else (), (row,), readmitted if at == 0 else ())
             applied.append(
                 Applied(
                     Outcome.ACCEPTED,

@@ -94,7 +94,7 @@ class Snapshot:
         self._namespace = replica.namespace
         self._arrivals = replica.arrivals
         self._archived = dict(state.archived)
-        self._lists = MoreRow(tuple(replica.attic.segments), tuple(state.erased), tuple(state.outdated))
+        self._lists = MoreRow(tuple(replica.archived.segments), tuple(state.erased), tuple(state.outdated))
         self._records = state.records.copy()
         self._feeds = {feed.author: _copy(feed) for feed in replica.feeds.all()}
         self._seen = list(replica.seen.entries())
@@ -200,7 +200,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
     replica.arrivals = totals.arrivals
     replica.state.archived.update(totals.archived)
     for part in (MoreRow(totals.segments, totals.erased, totals.outdated or ()), *more):
-        replica.attic.segments += part.segments
+        replica.archived.segments += part.segments
         replica.state.erased.update(part.erased)
         replica.state.outdated.update(part.outdated)
     if totals.outdated is None and totals.segments:

@@ -136,9 +136,9 @@ def open_store(
         mark.keep(core.feed_risk)
         copied = origin.copied
         origin.keep()
-        known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.attic.segments]
+        known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
         archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
-        core.replica.attic.thaw = archive.get
+        core.replica.archived.read_row = archive.get
         header = ledger.recovery.checkpoint
         written_ms = 0 if header is None else header.created_at_ms
         last_ms = max(written_ms, core.replica.replayed_until_s * 1000) or None

@@ -157,7 +157,7 @@ def _details(node: Node, seed_id: str, limit: int = limits.SEED_ROWS_DEFAULT, af
     is_equivocator = node.core.replica.feeds.is_equivocator
     record, now_s = node.core.record(seed_id), node.clock_ms() // 1000
     details = seed_details(record, now_s, is_equivocator, limit=limit, after=after)
-    details["local_run"] = local_run(node.workshop.view(seed_id))
+    details["local_run"] = local_run(node.run_manager.view(seed_id))
     return details
 
 
@@ -284,10 +284,10 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
         },
         "unsent": node.outbox.unsent,
         "runs": {
-            "running": node.workshop.turns.running,
-            "queued": node.workshop.turns.queued,
-            "running_max": node.workshop.turns.runs_max,
-            "queued_max": node.workshop.turns.queue_max,
+            "running": node.run_manager.turns.running,
+            "queued": node.run_manager.turns.queued,
+            "running_max": node.run_manager.turns.runs_max,
+            "queued_max": node.run_manager.turns.queue_max,
         },
         "feed_risk": node.core.feed_risk,
         "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],

@@ -54,8 +54,8 @@ class RunView(NamedTuple):
     since_ms: int
 
 
-class WorkshopConfig(NamedTuple):
-    """Bounds of a workshop."""
+class RunManagerConfig(NamedTuple):
+    """Bounds of a run manager."""
 
     runs_max: int
     queue_max: int
@@ -85,7 +85,7 @@ class _Job:
         self.stop.set()
 
 
-class Workshop:
+class RunManager:
     """The runs of this node. ``perform`` has the core do something and returns when that is durable.
 
     ``task_of`` gives the task of a seed that may be run now, or raises RefusedError; ``holds(seed_id, claim_id)`` says
@@ -95,7 +95,7 @@ class Workshop:
     def __init__(
         self,
         runner: Runner,
-        config: WorkshopConfig,
+        config: RunManagerConfig,
         task_of: Callable[[str], Task],
         holds: Callable[[str, str], bool],
         perform: Perform,
