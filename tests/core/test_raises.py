@@ -33,8 +33,8 @@ class Raise(NamedTuple):
 
 TABLE: Final[dict[str, str]] = {
     "Refusals of what a peer sent. Caught by those who judge it: Admission._parse, Replica._accept, ._unsigned and"
-    " .import_fact, records.stated_by, Core._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer with"
-    " the Reason.": """
+    " .import_fact, records.stated_by, Receiving._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer"
+    " with the Reason.": """
         protocol.canonical  _refuse_float        JsonRefusedError
         protocol.canonical  parse_object         JsonRefusedError*3
         protocol.canonical  _check_depth         JsonRefusedError
@@ -65,8 +65,8 @@ TABLE: Final[dict[str, str]] = {
         core.build          build_settlement     UsageError
         core.build          build_acknowledgement RefusedError
         core.core           Core.record          RefusedError
-        core.core           Core._operate        RefusedError*2
-        core.core           Core._stated         RefusedError
+        core.operating      Operating.operate    RefusedError*2
+        core.operating      Operating._stated    RefusedError
         core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
@@ -203,10 +203,10 @@ TABLE: Final[dict[str, str]] = {
         node.durable.committer      Committer._write     - _commit_failed
         node.supervising    supervised           failure NodeFailingError
     """,
-    "What is held cannot be read now: Replica._contained has the envelope come again, Core._learn_fork the proof,"
+    "What is held cannot be read now: Replica._contained has the envelope come again, Receiving.learn_fork the proof,"
     " and Core.settle_ends tries again; nothing was changed. Damage passes, and so does what came after a change: both"
     " end the node. Settling.resume raises while the node starts.": """
-        core.core           Core._learn_fork     -
+        core.receiving      Receiving.learn_fork -
         core.core           Core.settle_ends     -
         core.replica.replica        Replica.receive      -
         core.replica.replica        Replica._contained   -

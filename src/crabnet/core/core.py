@@ -7,66 +7,42 @@ if that fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
 
 from crabnet import limits
-from crabnet.core import build
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
     Input,
     Operation,
-    Publish,
     Received,
-    Settle,
-    StartRun,
     Tick,
 )
 from crabnet.core.config import CoreConfig
+from crabnet.core.consequences import IMPORTED, Consequences
 from crabnet.core.containment import SoftParts
-from crabnet.core.effects import Effects, EndedClaim, FeedPlace, FieldValue, Notice, RunOrder, Send
+from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment
 from crabnet.core.notices import (
-    applied_notice,
-    change_notice,
-    ended_notice,
-    fork_notice,
     given_up_notice,
-    proof_notice,
     quarantined_notice,
     refused_notice,
 )
-from crabnet.core.replica.applied import Applied, Change
+from crabnet.core.operating import Operating, denies
+from crabnet.core.receiving import Receiving
+from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.records import SegmentRow, Via
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import (
-    Acknowledgement,
-    Body,
     Fact,
-    FactKind,
-    Run,
     SeedStatus,
-    Settlement,
 )
-from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
-from crabnet.protocol.admission import Admitted, Ahead, nobody_muted
-from crabnet.protocol.envelope import EnvelopeMeta
-from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
+from crabnet.protocol.admission import Ahead
+from crabnet.protocol.fork_proof import ForkEvidence
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
-from crabnet.protocol.sync import ForkMark
-
-_NOT_THE_SOURCE: Final = frozenset({Reason.FORK, Reason.LIMIT_EXCEEDED})
-"""Rejects that honest neighbours can bring about by passing on what they hold."""
-_AHEAD: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
-IMPORTED: Final = "import"
-"""Stands for the source of what no neighbour has sent."""
-
-
-def _anything(_: EnvelopeMeta) -> bool:
-    return True
 
 
 class Core:
@@ -88,13 +64,15 @@ class Core:
         self.mending = self.replica.mending
         self._soft = self.mending.soft
         self._containment = Containment(self.mending)
-        self._parts = SoftParts(config, signer, self.replica, entropy, self._denies)
+        self._parts = SoftParts(config, signer, self.replica, entropy, partial(denies, config, self.replica))
         self.neighbours = self._parts.neighbours
         self._report_drops_at_ms = 0
-        self._entropy = entropy
         self._chores = Chores(
             signer.node_id, self.replica.state, self._parts, self.mending, self._operate, talk=config.talk
         )
+        self._consequences = Consequences(signer.node_id, self.replica, self._parts, self._chores)
+        self._receiving = Receiving(self.replica, self._parts, self._consequences)
+        self._operating = Operating(config, signer, self.replica, self._parts, self._consequences, entropy, self.record)
         self._ends_wait = False
         """The consequences of ends could not be drawn: this is left to the next tick."""
         self.overdue_at_start = 0
@@ -119,7 +97,7 @@ class Core:
             if self.mending.refuses(given.data):
                 effects.notices.append(quarantined_notice(given.source))
             elif given.via is Via.IMPORT or not self.trifle(given.source, len(given.data), now_ms, effects):
-                self._received(given, now_ms, effects)
+                self._receiving.received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
         elif isinstance(given, Answered):
@@ -139,9 +117,9 @@ class Core:
             self._chores.found(seed_id, record)
         with Containment(self.mending, "start"):
             resumed = self.replica.settling.resume(now_ms // 1000)
-            self._hand_over(resumed, effects)
+            self._consequences.hand_over(resumed, effects)
             for item in resumed:
-                self._report(item, IMPORTED, now_ms, effects)
+                self._consequences.report(item, IMPORTED, now_ms, effects)
         self.overdue_at_start = self._parts.begin_deadlines(now_ms)
         if self.feed_risk:
             self.neighbours.warn("the data dir was repaired, or is a copy", effects)
@@ -262,85 +240,6 @@ class Core:
         with self._soft:
             self.neighbours.rest(now_ms, effects)
 
-    def _received(self, received: Received, now_ms: int, effects: Effects) -> None:
-        if received.data.startswith(PROOF_START):
-            self._proof_received(received, now_ms, effects)
-            return
-        source = received.source
-        now_s = now_ms // 1000
-        imported = received.via is Via.IMPORT
-        parts = self._parts
-        terms = parts.terms(source, now_ms)
-        proven = terms.proven
-        applied = self.replica.receive(
-            received.data,
-            now_s,
-            via=received.via,
-            source=source,
-            wanted=_anything if imported else parts.wanted,
-            muted=nobody_muted if imported else terms.muted,
-            pays=None if imported else terms.pays,
-        )
-        self._hand_over(applied, effects)
-        first = applied[0]
-        if first.admitted is not None and first.record is None and first.outcome is Outcome.ACCEPTED:
-            self._talk(first.admitted, source, now_ms, effects, proven=proven)
-            return
-        if not imported:
-            self._hold_to_account(first, source, now_ms, effects, proven=proven)
-        meta = first.meta
-        asked_for = meta is not None and parts.asked_for(meta)
-        for item in applied:
-            self._report(item, source, now_ms, effects, fetched=asked_for and not imported)
-        with self._soft:
-            for item in () if asked_for or imported else applied:
-                if not self.neighbours.asked_for(item):
-                    self.neighbours.pass_on(item, source, now_ms, effects)
-            for parked in self.replica.parking.take_evicted():
-                effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
-            if meta is not None and meta.v is not None and not imported:
-                self._consider(first, meta, source, now_ms, effects, asked_for=asked_for)
-
-    def _consider(
-        self, first: Applied, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects, *, asked_for: bool
-    ) -> None:
-        """What an envelope says of the neighbour that sent it, and of what may be asked of it."""
-        if first.outcome is Outcome.REJECTED:
-            return
-        if first.reason is Reason.DUPLICATE and not asked_for:
-            self.neighbours.repeated(meta, source, now_ms)
-        over_budget = first.reason is Reason.AUTHOR_LIMITED and first.admitted is not None
-        if over_budget or first.reason in _AHEAD:
-            self.neighbours.gap(meta, first.reason, source, now_ms, effects)
-        if first.record is not None or first.parked:
-            self.neighbours.heard(source, now_ms, effects)
-
-    def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
-        with self._soft:
-            if self.neighbours.talk(admitted, source, now_ms, effects):
-                self._parts.praise(source, proven=proven)
-            else:
-                self.blame(source, now_ms, effects)
-
-    def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
-        """A document that proves a fork. One that nobody asked for is not even verified."""
-        source = received.source
-        if not self._parts.awaits_proofs():
-            effects.notices.append(proof_notice(source, Reason.UNSOLICITED, "nobody asked for a fork proof"))
-            return
-        try:
-            author, seq = place_of(received.data, self.replica.admission)
-            if not self._parts.awaits_proof(ForkMark(author, seq)):
-                detail = f"nobody asked for proof of a fork at seq {seq}"
-                effects.notices.append(proof_notice(source, Reason.UNSOLICITED, detail, author))
-                return
-            evidence = verify_proof(received.data, self.replica.admission)
-        except ProofRefusedError as error:
-            effects.notices.append(proof_notice(source, error.reason, error.detail))
-            self.blame(source, now_ms, effects)
-            return
-        self._learn_fork(evidence, source, now_ms, effects)
-
     def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
         """Take in a verified proof that the operator brings; why it was not taken, None if it was.
 
@@ -348,30 +247,8 @@ class Core:
         """
         self.mending.handling()
         with Containment(self.mending):
-            return self._learn_fork(evidence, source, now_ms, effects)
+            return self._receiving.learn_fork(evidence, source, now_ms, effects)
         return Reason.INTERNAL
-
-    def _learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
-        try:
-            learned = self.replica.learn_fork(evidence, now_ms // 1000, source)
-        except CrabnetError as error:  # what is held cannot be read now: the proof must come again
-            if self.mending.boundary.is_open or isinstance(error, DataDirDamagedError):
-                raise
-            effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
-            return Reason.UNAVAILABLE
-        self._hand_over(learned, effects)
-        for item in learned:
-            self._report(item, source, now_ms, effects)
-        return None if learned else Reason.DUPLICATE
-
-    def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
-        """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
-        nodes pass that on as well.
-        """
-        if item.outcome is Outcome.ACCEPTED:
-            self._parts.praise(source, proven=proven)
-        elif item.outcome is Outcome.REJECTED and item.record is None and item.reason not in _NOT_THE_SOURCE:
-            self.blame(source, now_ms, effects)
 
     def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
         """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be.
@@ -381,32 +258,8 @@ class Core:
         self.mending.handling()
         with Containment(self.mending):
             item = self.replica.import_fact(fact, now_ms // 1000)
-            self._hand_over([item], effects)
-            self._report(item, IMPORTED, now_ms, effects)
-
-    def _hand_over(self, applied: Sequence[Applied], effects: Effects) -> None:
-        """Journal records before anything else is done with what was applied."""
-        for item in applied:
-            if item.record is not None:
-                self._persist(item, item.record, effects)
-        self.mending.boundary.close()
-
-    def _report(self, item: Applied, source: str, now_ms: int, effects: Effects, *, fetched: bool = False) -> None:
-        """Notices and consequences of one applied envelope. That one that was ``fetched`` waits is not told."""
-        meta = item.meta
-        with self._soft:
-            if not (item.quiet or (fetched and item.parked)):
-                effects.notices.append(applied_notice(item, source))
-            if item.fork is not None:
-                effects.notices.append(fork_notice(item.fork, source))
-                if item.fork.author == self.signer.node_id:
-                    effects.notices.append(ended_notice(item.fork))
-            if item.lacks is not None and meta is not None and item.reason is not Reason.PARKING_FULL:
-                self.neighbours.lacks(item.lacks, meta, source, now_ms)
-            if meta is not None and meta.v is not None:
-                self.neighbours.applied(item, source, now_ms, effects)
-        for change in item.changes:
-            self._changed(change, meta.id if meta is not None else "", now_ms, effects)
+            self._consequences.hand_over([item], effects)
+            self._consequences.report(item, IMPORTED, now_ms, effects)
 
     def settle_ends(self, now_ms: int, effects: Effects) -> None:
         """Draw some of the consequences of feeds that have ended. Raises ReplicaFailedError."""
@@ -418,106 +271,17 @@ class Core:
         try:
             with Containment(self.mending, "settle_ends"):
                 settled = self.replica.settling.settle_some(limits.SETTLED_AT_ONCE_MAX, now_ms // 1000)
-                self._hand_over(settled, effects)
+                self._consequences.hand_over(settled, effects)
         except CrabnetError as error:  # mostly, what is held cannot be read now
             if isinstance(error, DataDirDamagedError):
                 raise
             self._ends_wait = True
             effects.notices.append(refused_notice("settle_ends", error))
         for item in settled:
-            self._report(item, IMPORTED, now_ms, effects)
-
-    def _persist(self, item: Applied, record: bytes, effects: Effects) -> None:
-        if item.row is not None:
-            effects.places.append(FeedPlace(item.row, len(effects.records)))
-        effects.records.append(record)
-
-    def _changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
-        record = self.replica.state.records.get(change.seed_id, EMPTY)
-        before, after = change.before, change.after
-        self._parts.watch(change.seed_id, record, now_ms)
-        if before is not None and before.claim_id is not None and before.claimed_by == self.signer.node_id:
-            over = after.claim_id != before.claim_id or after.status not in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
-            if over:
-                effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
-        self._chores.changed(change.seed_id, record)
-        effects.notices.append(change_notice(change, envelope_id))
+            self._consequences.report(item, IMPORTED, now_ms, effects)
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
-        self.replica.check_open(self.signer.node_id)
-        if self._parts.blocked(now_ms):
-            raise RefusedError(
-                "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
-                " this node has sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the"
-                " risk of forking it with --accept-feed-risk",
-                Reason.FEED_RISK,
-            )
-        now_s = now_ms // 1000
-        record = EMPTY if isinstance(wish, Publish) else self.record(wish.seed_id)
-        if not isinstance(wish, Publish) and wish.seed_id not in self.replica.state.records:
-            raise RefusedError(
-                f"seed {wish.seed_id} is {record.progress.status.value} and archived", Reason.WRONG_STATE
-            )
-        me = self.signer.node_id
-
-        def made(object_id: str) -> tuple[FactKind, Body]:
-            return build.build(wish, record, object_id, me, now_s)
-
-        denied = self._denied(record)
-        applied, body, raw = self.replica.propose(self.signer, made, now_s, self._entropy(), denied)
-        self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
-        effects.reply_seed_id = applied.seed_id
-        definition = self.replica.definition(applied.seed_id)
-        if isinstance(wish, StartRun) and definition is not None:
-            progress = self.replica.state.records[applied.seed_id].progress
-            effects.reply = RunOrder(
-                applied.seed_id,
-                progress.claim_id or "",
-                body.id,
-                definition.command,
-                definition.timeout_ms,
-                progress.attempt,
-            )
-        else:
-            effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
-
-    def _denied(self, record: Record) -> frozenset[str]:
-        """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
-        feeds = self.replica.feeds
-        if not self.config.refuse_equivocators or not feeds.equivocators():
-            return frozenset()
-        parties = {bid.author for bid in record.bids}
-        if record.seed is not None:
-            parties.add(record.seed.author)
-        return frozenset(each for each in parties - {self.signer.node_id} if self._denies(each))
-
-    def _denies(self, author: str) -> bool:
-        """True if the policy is to make no new deals with this author."""
-        return self.config.refuse_equivocators and self.replica.feeds.is_equivocator(author)
-
-    def _readable(self, wish: Operation) -> bool:
-        """False for what baseline peers could not read, when they are among those who listen."""
-        known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
-        return self.config.talk or not isinstance(wish, Settle) or wish.outcome in known
-
-    def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
-        meta = applied.meta
-        if applied.record is None or meta is None:
-            raise RefusedError("nothing was stated", Reason.INTERNAL)
-        self._persist(applied, applied.record, effects)
-        fields: dict[str, FieldValue] = {
-            "envelope_id": meta.id,
-            "kind": meta.kind,
-            "seq": meta.seq,
-            "seed_id": applied.seed_id,
-        }
-        effects.notices.append(Notice("envelope_created", fields))
-        for change in applied.changes:
-            self._changed(change, meta.id, now_ms, effects)
-        if announce:
-            effects.sends.append(Send(raw, meta.kind, meta.id))
-        with self._soft:
-            self.neighbours.changed(meta.from_)
+        self._operating.operate(wish, now_ms, effects)
 
     def _tick(self, now_ms: int, effects: Effects) -> None:
         now_s = now_ms // 1000

@@ -16,6 +16,7 @@ from itertools import islice
 from crabnet import limits
 from crabnet.core.replica.parking import Parking
 from crabnet.core.sync.flow import Flight, Flow
+from crabnet.core.sync.gaps import Gaps
 from crabnet.core.sync.missing import Missing
 from crabnet.core.sync.requests import Requests
 from crabnet.protocol.feed import Feeds
@@ -52,7 +53,7 @@ class SyncPlanner:
         proven: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._feeds = feeds
-        self._parking = parking
+        self._gaps = Gaps(feeds, parking)
         self._missing: dict[str, Missing] = {}
         self._told_by: dict[str, dict[str, None]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
@@ -208,7 +209,7 @@ class SyncPlanner:
             return
         missing.moved_ms = now_ms
         for flight in flights:
-            if (flight.ended or seq == flight.last) and self._is_here(flight):
+            if (flight.ended or seq == flight.last) and self._gaps.is_here(flight):
                 self._landed(missing, flight, now_ms)
                 missing.attempts = 0
                 self._wake(author, missing, now_ms)
@@ -249,7 +250,7 @@ class SyncPlanner:
             missing.span = min(2 * missing.span, limits.SYNC_WANT_ENTRIES_MAX)
         flight.last = min(flight.last, served.to_seq)
         flight.ended = True
-        if self._is_here(flight):
+        if self._gaps.is_here(flight):
             self._landed(missing, flight, now_ms)
         else:
             self._hasten(flight, now_ms + limits.SYNC_QUIET_MS)
@@ -361,7 +362,7 @@ class SyncPlanner:
         if entries_max < 1:
             self._schedule(author, missing, now_ms + limits.AUTHOR_PAUSE_MS)
             return _Turn.DONE
-        gap = self._next_gap(author, missing)
+        gap = self._gaps.following(author, missing, flying=self.flow.flying, feeds=len(self._missing))
         if missing.forked_at and (missing.attempts % 2 == 0 or (gap is None and not missing.flights)):
             return self._ask_behind(author, missing, now_ms, asked)
         if gap is not None:
@@ -411,62 +412,12 @@ class SyncPlanner:
                 continue
             self.flow.lost(flight, now_ms)
             wait_ms = missing.wait_ms(flight.source)
-            if 2 * self._came(flight) < flight.last - flight.first + 1:
+            if 2 * self._gaps.came(flight) < flight.last - flight.first + 1:
                 missing.broke_word(flight, now_ms)
             if missing.moved_ms <= flight.asked_ms:
                 at_once = missing.has_better(flight.source) or (flight.ended and not missing.attempts)
                 missing.ask_ms = now_ms if at_once else flight.asked_ms + wait_ms
                 missing.attempts += 1
-
-    def _is_here(self, flight: Flight) -> bool:
-        return self._came(flight) > flight.last - flight.first
-
-    def _came(self, flight: Flight) -> int:
-        """How many entries of a range are held or wait for those before them."""
-        held = max(0, min(self._feeds.get(flight.author).head_seq, flight.last) - flight.first + 1)
-        return held + sum(flight.first + held <= seq <= flight.last for seq in self._parking.seqs(flight.author))
-
-    def _next_gap(self, author: str, missing: Missing) -> tuple[int, int] | None:
-        """The first range ahead of the head that neither is under way nor waits for the entries before it.
-
-        While room is short, or will be when all is here that is under way, nothing is asked for of a feed whose next
-        entry is here and lacks what it rests on: that could only wait, in the place of what is lacked, and several such
-        feeds would hold each other up.
-        """
-        head = self._feeds.get(author).head_seq
-        crowded = self._parking.crowded or len(self._parking) + self.flow.flying > limits.PARKED_ENVELOPES_MAX // 4
-        if crowded and self._parking.lacks_parent(author, head + 1):
-            return None
-        first = head + 1
-        last = min(missing.upto, head + self._ahead())
-        parked = self._parking.seqs(author)
-        for flight in missing.flights:
-            while first < flight.first and self._waits(author, first, head):
-                first += 1
-            if flight.first > first:
-                last = min(last, flight.first - 1)
-                break
-            first = max(first, flight.last + 1)
-        while self._waits(author, first, head):
-            first += 1
-        last = min(last, min((seq for seq in parked if seq > first), default=last + 1) - 1)
-        last = min(last, first + missing.span - 1)
-        return (first, last) if first <= last else None
-
-    def _ahead(self) -> int:
-        """How far beyond its head a feed is asked for. While some wait for what is in others, all advance side by side:
-        they share the room for what waits.
-        """
-        if not self._parking.any_lacking:
-            return limits.PARKED_ENVELOPES_PER_FEED_MAX
-        share = limits.PARKED_ENVELOPES_MAX // 2 // max(1, len(self._missing))
-        return min(max(share, limits.SYNC_WANT_ENTRIES_MAX), limits.PARKED_ENVELOPES_PER_FEED_MAX)
-
-    def _waits(self, author: str, seq: int, head: int) -> bool:
-        """True if the entry at ``seq`` is here already, and only waits for others."""
-        if seq == head + 1:
-            return self._parking.lacks_parent(author, seq)
-        return seq in self._parking.seqs(author)
 
 
 def _first_seq(flight: Flight) -> int:

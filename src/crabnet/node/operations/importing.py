@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.commands import Received
-from crabnet.core.core import IMPORTED
+from crabnet.core.consequences import IMPORTED
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.replica.records import BODY_TYPES, Via
 from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId

@@ -1,0 +1,118 @@
+"""What an operator asks for, and what this node states by itself: objects, envelopes, and who is denied a deal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crabnet.core import build
+from crabnet.core.commands import Operation, Publish, Settle, StartRun
+from crabnet.core.config import CoreConfig
+from crabnet.core.consequences import Consequences
+from crabnet.core.containment import SoftParts
+from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
+from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.replica import Replica
+from crabnet.domain.lifecycle import EMPTY, Record
+from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
+from crabnet.errors import Reason, RefusedError
+from crabnet.protocol.identity import Signer
+
+
+def denies(config: CoreConfig, replica: Replica, author: str) -> bool:
+    """True if the policy is to make no new deals with this author."""
+    return config.refuse_equivocators and replica.feeds.is_equivocator(author)
+
+
+class Operating:
+    """States things as ``signer``. ``known`` gives a seed, archived or not, and raises RefusedError for none."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        signer: Signer,
+        replica: Replica,
+        parts: SoftParts,
+        consequences: Consequences,
+        entropy: Callable[[], int],
+        known: Callable[[str], Record],
+    ) -> None:
+        self._config = config
+        self._signer = signer
+        self._replica = replica
+        self._parts = parts
+        self._consequences = consequences
+        self._entropy = entropy
+        self._known = known
+
+    def operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+        """Do what is wished. Raises RefusedError, UsageError."""
+        self._replica.check_open(self._signer.node_id)
+        if self._parts.blocked(now_ms):
+            raise RefusedError(
+                "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
+                " this node has sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the"
+                " risk of forking it with --accept-feed-risk",
+                Reason.FEED_RISK,
+            )
+        now_s = now_ms // 1000
+        record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
+        if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:
+            raise RefusedError(
+                f"seed {wish.seed_id} is {record.progress.status.value} and archived", Reason.WRONG_STATE
+            )
+        me = self._signer.node_id
+
+        def made(object_id: str) -> tuple[FactKind, Body]:
+            return build.build(wish, record, object_id, me, now_s)
+
+        denied = self._denied(record)
+        applied, body, raw = self._replica.propose(self._signer, made, now_s, self._entropy(), denied)
+        self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
+        effects.reply_seed_id = applied.seed_id
+        definition = self._replica.definition(applied.seed_id)
+        if isinstance(wish, StartRun) and definition is not None:
+            progress = self._replica.state.records[applied.seed_id].progress
+            effects.reply = RunOrder(
+                applied.seed_id,
+                progress.claim_id or "",
+                body.id,
+                definition.command,
+                definition.timeout_ms,
+                progress.attempt,
+            )
+        else:
+            effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
+
+    def _denied(self, record: Record) -> frozenset[str]:
+        """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
+        feeds = self._replica.feeds
+        if not self._config.refuse_equivocators or not feeds.equivocators():
+            return frozenset()
+        parties = {bid.author for bid in record.bids}
+        if record.seed is not None:
+            parties.add(record.seed.author)
+        return frozenset(each for each in parties - {self._signer.node_id} if denies(self._config, self._replica, each))
+
+    def _readable(self, wish: Operation) -> bool:
+        """False for what baseline peers could not read, when they are among those who listen."""
+        known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
+        return self._config.talk or not isinstance(wish, Settle) or wish.outcome in known
+
+    def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
+        meta = applied.meta
+        if applied.record is None or meta is None:
+            raise RefusedError("nothing was stated", Reason.INTERNAL)
+        self._consequences.persist(applied, applied.record, effects)
+        fields: dict[str, FieldValue] = {
+            "envelope_id": meta.id,
+            "kind": meta.kind,
+            "seq": meta.seq,
+            "seed_id": applied.seed_id,
+        }
+        effects.notices.append(Notice("envelope_created", fields))
+        for change in applied.changes:
+            self._consequences.changed(change, meta.id, now_ms, effects)
+        if announce:
+            effects.sends.append(Send(raw, meta.kind, meta.id))
+        with self._replica.mending.soft:
+            self._parts.neighbours.changed(meta.from_)
