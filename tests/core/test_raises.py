@@ -225,8 +225,9 @@ TABLE: Final[dict[str, str]] = {
         node.ending         until_signal         principal
         node.node           Node.__aenter__      -
         node.node           Node.__aexit__       first -
-        node.node           Node._open_network   -
-        node.node           Node._watched        -
+        node.assembly       Disk.open            -
+        node.network.udp_network UdpNetwork.open -
+        node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt
         node.run            run_node             KeyboardInterrupt
     """,

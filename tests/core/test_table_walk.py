@@ -80,14 +80,14 @@ WALKS: Final = {
 
 BY_HAND: Final = {
     "bounded.py": "the class itself",
-    "core/parking.py": "shares for known authors and newcomers",
-    "core/snapshot.py": "works off what is not hashed yet",
-    "core/syncing.py": "shares for those who tell of feeds",
+    "core/replica/parking.py": "shares for known authors and newcomers",
+    "core/replica/snapshot.py": "works off what is not hashed yet",
+    "core/sync/planner.py": "shares for those who tell of feeds",
     "domain/state.py": "works off what is not hashed yet",
     "monitor/segment.py": "the end of an iterator",
-    "node/indexing.py": "frames in use by one reader, at least one of them",
+    "node/durable/indexing.py": "frames in use by one reader, at least one of them",
     "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
-    "node/turns.py": "a queue that refuses and forgets nothing",
+    "node/work/turns.py": "a queue that refuses and forgets nothing",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
 }

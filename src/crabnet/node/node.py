@@ -2,61 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from functools import partial
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import trio
 
 from crabnet import limits
-from crabnet.core.commands import (
-    CreateClaim,
-    Operation,
-    Publish,
-    Settle,
-    SubmitBid,
-    Tick,
-)
+from crabnet.core.commands import CreateClaim, Operation, Publish, Settle, SubmitBid
 from crabnet.core.effects import Effects, Reply
 from crabnet.core.mending import ReplicaFailedError
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.errors import (
     CrabnetError,
     DataDirDamagedError,
-    NetworkError,
     Reason,
     RefusedError,
     StorageFailedError,
     principal,
 )
-from crabnet.monitor.registry import Severity
+from crabnet.node.assembly import (
+    Checkpoints,
+    Commits,
+    Disk,
+    Index,
+    Runs,
+    Story,
+    Telling,
+    Ticks,
+    remember_feed_risk,
+    state_hash,
+)
 from crabnet.node.clock import NodeClock
-from crabnet.node.config import runner_of, sends_per_s
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
-from crabnet.node.durable.store import Store, open_store
-from crabnet.node.failures import failure_of
+from crabnet.node.durable.store import Store
 from crabnet.node.faults import Faults
-from crabnet.node.network.network import Network
-from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
-from crabnet.node.network.serving import Paces, Serving
-from crabnet.node.network.signatures import Signatures
-from crabnet.node.network.verifier import ParallelVerifier, processors
+from crabnet.node.network.udp_network import UdpNetwork
+from crabnet.node.part import Parts
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.reporting import Reporter, open_events, report_absence, report_sandbox, report_start, report_step
+from crabnet.node.reporting import report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.watching import Watch
-from crabnet.node.work.work import RunManager, RunManagerConfig, Stage, Task, task_of
+from crabnet.node.work.work import Stage
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
-from crabnet.transport.base import parse_address
-from crabnet.transport.udp import UdpTransport
 
 
 class Node:
@@ -88,7 +82,7 @@ class Node:
         self.listen_address: str | None = None
         self.imports_waiting: dict[str, str] = {}
         """Envelopes of imports that are parked, and the Reason under which they were counted."""
-        self._stack = AsyncExitStack()
+        self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
 
@@ -213,11 +207,11 @@ class Node:
 
     async def state_hash(self) -> str:
         """Hex hash of everything replicated, as in the design; brought up to date in slices."""
-        state = self.core.replica.state
-        while state.hash_pending() > limits.HASH_SLICE:
-            state.hash_some(limits.HASH_SLICE)
-            await trio.lowlevel.checkpoint()
-        return self.core.replica.state_hash()
+        return await state_hash(self.core)
+
+    async def remember_feed_risk(self) -> None:
+        """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+        await remember_feed_risk(self.core, self._risk_mark)
 
     async def settle_ends(self) -> None:
         """Draw at once what follows from the ends of feeds; a node that listens does it by and by.
@@ -246,7 +240,7 @@ class Node:
     ) -> bool:
         self._stopping = True
         try:
-            return bool(await self._stack.__aexit__(kind, error, traceback))
+            return await self._parts.close(kind, error, traceback)
         except BaseExceptionGroup as group:
             first = principal(group)
             if isinstance(first, StorageFailedError | DataDirDamagedError | ReplicaFailedError):
@@ -256,273 +250,55 @@ class Node:
             raise
 
     async def _open(self) -> None:
-        settings = self.settings
-        role = LockRole.NODE if self.listen else LockRole.COMMAND
-        runner = runner_of(settings)
-        self._verify_all = ParallelVerifier()
-        self._stack.callback(self._verify_all.close)
-        store = await trio.to_thread.run_sync(
-            partial(open_store, settings, self.files, role=role, now_ms=self.clock_ms(), verify_all=self._verify_all)
-        )
-        self._stack.push_async_callback(self._close_store, store)
-        self.ledger, self.core, self._risk_mark = store.ledger, store.core, store.risk_mark
-        self._last_ms = store.last_ms
-        self.history = store.history
-        self.events = await trio.to_thread.run_sync(
-            open_events, self.files, settings, self.node_id, role, self.clock_ms()
-        )
-        self.reporter = Reporter(
-            self.node_id, self.events, self.clock_ms, events_per_s=settings.events_per_reason_per_sec
-        )
-        self._stack.push_async_callback(self._close_events)
+        settings, files, clock_ms, listen = self.settings, self.files, self.clock_ms, self.listen
+        role = LockRole.NODE if listen else LockRole.COMMAND
+        parts = self._parts
+        disk = await parts.add(Disk(settings, files, role, clock_ms))
+        store = disk.store
+        self.ledger, self.core, self.history, self._risk_mark = store.ledger, store.core, store.history, store.risk_mark
+        telling = await parts.add(Telling(settings, files, role, store, clock_ms))
+        self.events, self.reporter = telling.events, telling.reporter
+        notify = self.reporter.notify
         mending = self.core.mending
-        quarantine = Quarantine(self.files, settings.data_dir)
-        self.faults = Faults(mending, quarantine, self.reporter.notify, self.clock_ms)
-        await self.faults.load()
+        self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(store.ledger, self._release, lambda: mending.broken)
-        self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, self.reporter.notify, self.clock_ms)
-        self.archivist = Archivist(self.core, store.archive, self.committer, self.clock_ms)
-        self._stack.callback(runner.close)
-        self.runner = runner
-        bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
-        self.run_manager = RunManager(
-            runner,
-            bounds,
-            self._task_of,
-            self.core.awaits_result,
-            self.perform,
-            self.reporter.notify,
-            self._has_changed,
-        )
-        self._peer_keeper = PeerKeeper(
-            PeersFile(self.files, settings.data_dir), self.core.neighbours, self.reporter.notify
-        )
-        await self._peer_keeper.load(self.clock_ms())
-        await self._open_network()
-        report_start(
-            self.reporter.notify,
-            settings,
-            self.core,
-            store,
-            one_shot=not self.listen,
-            state_hash=await self.state_hash(),
-        )
-        await self._start_jobs()
-
-    async def _open_network(self) -> None:
-        settings = self.settings
-        listen = parse_address(settings.listen_addr) if self.listen else None
-        try:
-            transport = await UdpTransport.open(listen, receive_buffer_bytes=settings.udp_receive_buffer_bytes)
-        except NetworkError as error:
-            self.reporter.notify(
-                "listener_failed",
-                {"address": settings.listen_addr, "reason": error.reason.value, "detail": error.message},
+        commits = await parts.add(Commits(self.committer, self.faults, mending, store.ledger))
+        self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
+        await parts.add(self.archivist, at_work=listen)
+        runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
+        self.runner, self.run_manager = runs.runner, runs.manager
+        network = await parts.add(
+            UdpNetwork(
+                settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
             )
-            raise
-        self._stack.push_async_callback(transport.aclose)
-        self.transport = transport
-        self.outbox = Outbox(
-            transport,
-            [*settings.announce_addrs, *settings.bootstrap_peers],
-            neighbours=self.core.confirmed_peers,
-            legacy=settings.legacy_peers,
-            datagrams_per_s=sends_per_s(settings),
-            notify=self.reporter.notify,
         )
-        self.core.neighbours.trusted = frozenset((*settings.announce_addrs, *settings.bootstrap_peers))
-        self.network = Network(
-            self.core,
-            transport,
-            self.outbox,
-            self.committer,
-            self.reporter.notify,
-            self.clock_ms,
-            Signatures(
-                self._verify_all, self.reporter.notify, processors=processors() if settings.verify_process else 1
-            ),
-        )
-        self.serving = Serving(
-            self.core,
-            transport,
-            self.outbox,
-            self.committer,
-            self.reporter.notify,
-            self.clock_ms,
-            self.history,
-            Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s),
-        )
-        if transport.local_address is not None:
-            self.listen_address = str(transport.local_address)
-            self.reporter.notify(
-                "listener_started",
-                {"transport": "udp", "address": self.listen_address, "bytes": transport.receive_buffer_bytes},
-            )
+        self.outbox, self.serving, self.listen_address = network.outbox, network.serving, network.listen_address
+        await parts.add(Index(self.history, notify), at_work=listen)
+        peers = PeerKeeper(PeersFile(files, settings.data_dir), self.core.neighbours, notify, clock_ms, keep=listen)
+        await parts.add(peers, at_work=listen)
+        self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
+        await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
+        await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
+        ticks = Ticks(self.core, network.network, self.committer, self.faults, store.risk_mark, notify, clock_ms)
+        await parts.add(ticks, at_work=listen)
+        await parts.add(Story(settings, store, notify, clock_ms, listen=listen))
+        await parts.begin(self.committer.run, commits)
+        await self._begin(store)
+        parts.work()
 
-    async def _start_jobs(self) -> None:
-        """The writer outlives all other jobs: what they do in their last moments becomes durable as well."""
-        writing = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.push_async_callback(self._finish)
-        writing.start_soon(self._write)
-        jobs = await self._stack.enter_async_context(trio.open_nursery())
-        self._stack.callback(jobs.cancel_scope.cancel)
+    async def _begin(self, store: Store) -> None:
+        """What is due at once."""
         effects = Effects()
         self.core.begin(self.clock_ms(), effects)
         await self.committer.submit(effects)
-        if not self.listen:
+        if self.listen:
+            report_absence(self.reporter.notify, store.last_ms, self.started_ms, self.core.overdue_at_start)
+        else:
             await self.settle_ends()
-        for job in self._jobs():
-            jobs.start_soon(self._watched, job)
-
-    def _jobs(self) -> list[Callable[[], Awaitable[None]]]:
-        soft = self._soft_job
-        always: list[Callable[[], Awaitable[None]]] = [
-            self.faults.run,
-            soft("events", self._write_events),
-            soft("outbox", self.outbox.run),
-        ]
-        if not self.listen:
-            return always
-        report_absence(self.reporter.notify, self._last_ms, self.started_ms, self.core.overdue_at_start)
-        checkpoints = partial(
-            self.checkpointer.run,
-            journal_bytes=self.settings.checkpoint_journal_bytes,
-            interval_ms=self.settings.checkpoint_interval_s * 1000,
-        )
-        return [
-            *always,
-            soft("runner", self._prepare_runner),
-            self.network.receive,
-            soft("serving", self.serving.run),
-            self._tick,
-            self.history.run,
-            self.archivist.run,
-            soft("peers_file", self._peer_keeper.run),
-            soft("watch", Watch(self.ledger, self.transport, self.outbox, self.reporter.notify).run),
-            checkpoints,
-        ]
-
-    def _soft_job(self, name: str, job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        return partial(self.faults.contained, name, job)
-
-    async def _write(self) -> None:
-        """Ended by ``_finish`` alone, however the node is left."""
-        with trio.CancelScope(shield=True):
-            await self._watched(self.committer.run)
-
-    async def _watched(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Do a job; when it fails, nothing more is acknowledged, and those who wait are told before all ends."""
-        try:
-            await job()
-        except BaseException as error:
-            failure = failure_of(error)
-            if failure is not None:
-                await self.faults.failed(principal(failure))
-                await self.committer.fail(principal(failure))
-            raise
-
-    async def _finish(self) -> None:
-        """All other jobs have ended: what they left becomes durable and is sent, and a checkpoint is made."""
-        with trio.CancelScope(shield=True):
-            broken = self.core.mending.broken
-            if broken is not None:
-                await self.faults.failed(broken)
-            await self.committer.close()
-            self.faults.take()
-            await self.faults.keep()
-            if self.ledger.failure is not None or broken is not None:
-                return
-            with trio.move_on_after(limits.SHUTDOWN_SEND_S):
-                await self.outbox.drain()
-            try:
-                await trio.to_thread.run_sync(self.history.flush)
-            except CrabnetError as error:  # the index is made anew from the journal
-                self.reporter.notify(
-                    "job_failed", {"job": "index", "reason": error.reason.value, "detail": error.message}
-                )
-            if self.listen:
-                await self._peer_keeper.save()
-            if self.ledger.replay_bytes or self.ledger.checkpoint_lsn is None:
-                await trio.to_thread.run_sync(self.checkpointer.make_now)
-        self.reporter.notify(
-            "node_stopped",
-            {
-                "clean": True,
-                "duration_ms": self.clock_ms() - self.started_ms,
-                "state_hash": self.core.replica.state_hash(),
-            },
-            None if self.listen else Severity.DEBUG,
-        )
-
-    async def _close_store(self, store: Store) -> None:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(store.close)
-
-    async def _close_events(self) -> None:
-        failure = self.ledger.failure
-        if failure is not None:
-            self.reporter.notify(
-                "ledger_poisoned",
-                {"reason": failure.reason.value, "detail": failure.message[: limits.EVENT_DETAIL_CHARS]},
-            )
-        if self.events is not None:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self.events.close, self.clock_ms())
-
-    # --- jobs ------------------------------------------------------------------------------------------
 
     def _release(self, durable: list[Durable]) -> None:
         """Everything here is durable: now it may be told, sent and served."""
         self._has_changed()
         self.history.note(durable)
-        separately = self.core.mending.separately
         for item in durable:
-            effects = item.effects
-            for claim in effects.ended_claims:
-                with separately("runs"):
-                    self.run_manager.ended(claim)
-            for notice in effects.notices:
-                with separately("events"):
-                    self.reporter.notify(notice.kind, notice.fields)
-            with separately("outbox"):
-                for send in effects.sends:
-                    self.outbox.put(send)
-            with separately("serving"):
-                for serve in effects.serves:
-                    self.serving.put(serve)
-                for proof in effects.proofs:
-                    self.serving.put_single(proof)
-                for named in effects.serves_named:
-                    self.serving.put_single(named)
-
-    async def remember_feed_risk(self) -> None:
-        """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
-        if self.core.feed_risk != self._risk_mark.present:
-            await trio.to_thread.run_sync(self._risk_mark.keep, self.core.feed_risk)
-
-    async def _tick(self) -> None:
-        while True:
-            effects = Effects()
-            step = self.clock_ms.observe() if isinstance(self.clock_ms, NodeClock) else None
-            if step is not None:
-                report_step(self.reporter.notify, step)
-            now_ms = self.clock_ms()
-            self.core.handle(Tick(), now_ms, effects)
-            self.network.tick()
-            self.committer.enqueue(effects)
-            self.faults.take()
-            await self.remember_feed_risk()
-            await trio.sleep(limits.TICK_MS / 1000)
-
-    async def _write_events(self) -> None:
-        while True:
-            await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
-            self.reporter.tick()
-            if self.events is not None and self.events.status().queued:
-                await trio.to_thread.run_sync(self.events.flush, self.clock_ms())
-
-    async def _prepare_runner(self) -> None:
-        report_sandbox(self.reporter.notify, await self.runner.prepare())
-
-    def _task_of(self, seed_id: str) -> Task:
-        return task_of(self.core.record(seed_id), seed_id, self.node_id)
+            self._parts.released(item.effects)

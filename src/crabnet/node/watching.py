@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -10,11 +10,12 @@ from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
 from crabnet.node.network.outbox import Outbox
+from crabnet.node.part import Job, Part
 from crabnet.storage.ledger import Ledger
 from crabnet.transport.udp import UdpTransport
 
 
-class Watch:
+class Watch(Part):
     """Tells, by events, when space gets low, and how many datagrams were lost since it last told."""
 
     def __init__(
@@ -29,6 +30,10 @@ class Watch:
         self._outbox = outbox
         self._notify = notify
         self._told = {"in": 0, "out": 0}
+
+    def jobs(self) -> Sequence[Job]:
+        """A look now and then."""
+        return [Job(self.run, "watch")]
 
     async def run(self) -> None:
         """Look every DISK_CHECK_S seconds. Raises StorageFailedError when the free space cannot be read."""

@@ -28,9 +28,9 @@ class Gaps:
     def following(self, author: str, missing: Missing, *, flying: int, feeds: int) -> tuple[int, int] | None:
         """The first range ahead of the head that neither is under way nor waits for the entries before it.
 
-        ``flying`` entries are under way, of all ``feeds`` that lack something. While room is short, or will be when all is here that is under way, nothing is asked for of a feed whose next
-        entry is here and lacks what it rests on: that could only wait, in the place of what is lacked, and several such
-        feeds would hold each other up.
+        ``flying`` entries are under way, of all ``feeds`` that lack something. While room is short, or will be when all
+        is here that is under way, nothing is asked for of a feed whose next entry is here and lacks what it rests on:
+        that could only wait, in the place of what is lacked, and several such feeds would hold each other up.
         """
         head = self._feeds.get(author).head_seq
         crowded = self._parking.crowded or len(self._parking) + flying > limits.PARKED_ENVELOPES_MAX // 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -14,12 +14,13 @@ from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX, decode_seed_row, recor
 from crabnet.domain.lifecycle import Record, status_at
 from crabnet.domain.model import SeedStatus
 from crabnet.node.durable.committer import Committer
+from crabnet.node.part import Job, Part
 from crabnet.node.seeds import SeedPlace
 from crabnet.storage.archive.archive import Archive, ArchiveRow
 from crabnet.storage.archive.segment import CREATED_AT_MAX
 
 
-class Archivist:
+class Archivist(Part):
     """The one who moves seeds at rest, and finds them again for lists."""
 
     def __init__(self, core: Core, archive: Archive, committer: Committer, clock_ms: Callable[[], int]) -> None:
@@ -27,6 +28,10 @@ class Archivist:
         self._archive = archive
         self._committer = committer
         self._clock_ms = clock_ms
+
+    def jobs(self) -> Sequence[Job]:
+        """Seeds are moved as they are due."""
+        return [Job(self.run)]
 
     async def run(self) -> None:
         """Archive what is due, now and then, until cancelled. Raises StorageFailedError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +15,7 @@ from crabnet.core.effects import FieldValue
 from crabnet.core.sync.address_book import RememberedPeer
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.errors import UsageError
+from crabnet.node.part import Job, Part
 from crabnet.storage.files import Files, read_whole, replace_file
 from crabnet.transport.base import parse_address
 
@@ -66,19 +67,33 @@ class PeersFile:
         return ""
 
 
-class PeerKeeper:
-    """Keeps the file as the neighbours change. A fault is told by an event and stops nothing."""
+class PeerKeeper(Part):
+    """Reads the file, and with ``keep`` writes it as the neighbours change. A fault is told and stops nothing."""
 
-    def __init__(self, file: PeersFile, neighbours: Neighbours, notify: Notify) -> None:
+    def __init__(
+        self, file: PeersFile, neighbours: Neighbours, notify: Notify, clock_ms: Callable[[], int], *, keep: bool
+    ) -> None:
         self._file = file
         self._neighbours = neighbours
         self._notify = notify
+        self._clock_ms = clock_ms
+        self._keep = keep
 
-    async def load(self, now_ms: int) -> None:
+    async def open(self) -> None:
         """Take what was remembered."""
         peers, wrong = await trio.to_thread.run_sync(self._file.read)
-        self._neighbours.book.load(peers, now_ms)
+        self._neighbours.book.load(peers, self._clock_ms())
         self._tell(wrong)
+
+    def jobs(self) -> Sequence[Job]:
+        """The file is written now and then."""
+        return [Job(self.run, "peers_file")]
+
+    async def finish(self) -> bool:
+        """Write it once more."""
+        if self._keep:
+            await self.save()
+        return True
 
     async def save(self) -> None:
         """Write the file if something has changed."""

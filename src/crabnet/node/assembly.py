@@ -1,0 +1,308 @@
+"""What a node is made of, beside the parts that stand in rooms of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from crabnet import limits
+from crabnet.core.commands import Tick
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects
+from crabnet.core.mending import Mending
+from crabnet.errors import CrabnetError
+from crabnet.monitor.registry import Severity
+from crabnet.node.clock import NodeClock
+from crabnet.node.config import runner_of
+from crabnet.node.durable.checkpoints import Checkpointer
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.indexing import History
+from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.store import Store, open_store
+from crabnet.node.faults import Faults
+from crabnet.node.network.network import Network
+from crabnet.node.network.verifier import ParallelVerifier
+from crabnet.node.part import Job, Part, Run
+from crabnet.node.reporting import Notify, Reporter, open_events, report_sandbox, report_start, report_step
+from crabnet.node.work.work import Perform, RunManager, RunManagerConfig, Task, task_of
+from crabnet.settings import Settings
+from crabnet.storage.files import Files
+from crabnet.storage.ledger import Ledger
+from crabnet.storage.lock import LockRole
+
+ClockMs = Callable[[], int]
+
+
+class Disk(Part):
+    """The open data dir with its core, and the threads that check signatures for it."""
+
+    store: Store
+
+    def __init__(self, settings: Settings, files: Files, role: LockRole, clock_ms: ClockMs) -> None:
+        self._open_store = partial(open_store, settings, files, role=role)
+        self._clock_ms = clock_ms
+        self.verify_all = ParallelVerifier()
+
+    async def open(self) -> None:
+        """Raises what ``open_store`` raises."""
+        try:
+            self.store = await trio.to_thread.run_sync(
+                partial(self._open_store, now_ms=self._clock_ms(), verify_all=self.verify_all)
+            )
+        except BaseException:
+            self.verify_all.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the data dir."""
+        try:
+            await trio.to_thread.run_sync(self.store.close)
+        finally:
+            self.verify_all.close()
+
+
+class Telling(Part):
+    """Events and counters."""
+
+    reporter: Reporter
+
+    def __init__(self, settings: Settings, files: Files, role: LockRole, store: Store, clock_ms: ClockMs) -> None:
+        self._core, self._ledger = store.core, store.ledger
+        self._open_events = partial(open_events, files, settings, self._core.signer.node_id, role)
+        self._events_per_s = settings.events_per_reason_per_sec
+        self._clock_ms = clock_ms
+        self._contained = self._core.mending.separately("events")
+
+    async def open(self) -> None:
+        """Raises what ``open_events`` raises."""
+        self.events = await trio.to_thread.run_sync(self._open_events, self._clock_ms())
+        self.reporter = Reporter(
+            self._core.signer.node_id, self.events, self._clock_ms, events_per_s=self._events_per_s
+        )
+
+    def jobs(self) -> Sequence[Job]:
+        """Events are written behind."""
+        return [Job(self._write, "events")]
+
+    async def _write(self) -> None:
+        while True:
+            await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
+            self.reporter.tick()
+            if self.events is not None and self.events.status().queued:
+                await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
+
+    def released(self, effects: Effects) -> None:
+        """Tell what has become durable."""
+        for notice in effects.notices:
+            with self._contained:
+                self.reporter.notify(notice.kind, notice.fields)
+
+    async def close(self) -> None:
+        """Tell that the ledger has failed, if it has, and write what waits."""
+        failure = self._ledger.failure
+        if failure is not None:
+            self.reporter.notify(
+                "ledger_poisoned",
+                {"reason": failure.reason.value, "detail": failure.message[: limits.EVENT_DETAIL_CHARS]},
+            )
+        if self.events is not None:
+            await trio.to_thread.run_sync(self.events.close, self._clock_ms())
+
+
+class Commits(Part):
+    """The writer, and what happens when a job fails: the ``Failures`` of the other parts."""
+
+    def __init__(self, committer: Committer, faults: Faults, mending: Mending, ledger: Ledger) -> None:
+        self._committer = committer
+        self._faults = faults
+        self._mending = mending
+        self._ledger = ledger
+
+    async def open(self) -> None:
+        """Learn what a node has failed on before."""
+        await self._faults.load()
+
+    def jobs(self) -> Sequence[Job]:
+        """Faults are kept."""
+        return [Job(self._faults.run)]
+
+    async def contained(self, name: str, job: Run) -> None:
+        """See ``Failures``."""
+        await self._faults.contained(name, job)
+
+    async def failed(self, error: BaseException) -> None:
+        """See ``Failures``."""
+        await self._faults.failed(error)
+        await self._committer.fail(error)
+
+    async def finish(self) -> bool:
+        """What the jobs have left becomes durable, and is handed to the other parts."""
+        broken = self._mending.broken
+        if broken is not None:
+            await self._faults.failed(broken)
+        await self._committer.close()
+        self._faults.take()
+        await self._faults.keep()
+        return self._ledger.failure is None and broken is None
+
+
+class Runs(Part):
+    """Runs of claimed commands, and what confines them."""
+
+    def __init__(
+        self, settings: Settings, core: Core, notify: Notify, perform: Perform, changed: Callable[[], None]
+    ) -> None:
+        self.runner = runner_of(settings)
+        bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
+        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed)
+        self._core = core
+        self._notify = notify
+
+    def _task(self, seed_id: str) -> Task:
+        return task_of(self._core.record(seed_id), seed_id, self._core.signer.node_id)
+
+    def jobs(self) -> Sequence[Job]:
+        """What confines runs is tried while the node starts."""
+        return [Job(self._prepare, "runner")]
+
+    async def _prepare(self) -> None:
+        report_sandbox(self._notify, await self.runner.prepare())
+
+    def released(self, effects: Effects) -> None:
+        """End the runs whose claims are over."""
+        for claim in effects.ended_claims:
+            with self._core.mending.separately("runs"):
+                self.manager.ended(claim)
+
+    async def close(self) -> None:
+        """Remove control groups, and end the process that starts runs."""
+        self.runner.close()
+
+
+class Index(Part):
+    """The index of the journal, written behind."""
+
+    def __init__(self, history: History, notify: Notify) -> None:
+        self._history = history
+        self._notify = notify
+
+    def jobs(self) -> Sequence[Job]:
+        """It is written a few times a second."""
+        return [Job(self._history.run)]
+
+    async def finish(self) -> bool:
+        """Write what is noted. If that fails, the index is made anew from the journal."""
+        try:
+            await trio.to_thread.run_sync(self._history.flush)
+        except CrabnetError as error:
+            self._notify("job_failed", {"job": "index", "reason": error.reason.value, "detail": error.message})
+        return True
+
+
+class Checkpoints(Part):
+    """Checkpoints while the node goes on, and a last one."""
+
+    def __init__(self, settings: Settings, checkpointer: Checkpointer, ledger: Ledger) -> None:
+        self._checkpointer = checkpointer
+        self._ledger = ledger
+        self._run = partial(
+            checkpointer.run,
+            journal_bytes=settings.checkpoint_journal_bytes,
+            interval_ms=settings.checkpoint_interval_s * 1000,
+        )
+
+    def jobs(self) -> Sequence[Job]:
+        """One whenever the journal has grown, or now and then."""
+        return [Job(self._run)]
+
+    async def finish(self) -> bool:
+        """One of all that there is, if there is anything new."""
+        if self._ledger.replay_bytes or self._ledger.checkpoint_lsn is None:
+            await trio.to_thread.run_sync(self._checkpointer.make_now)
+        return True
+
+
+class Ticks(Part):
+    """What time brings: the core's tick, lost fragments, faults, steps of the clock."""
+
+    def __init__(
+        self, core: Core, network: Network, committer: Committer, faults: Faults, risk_mark: RiskMark,
+        notify: Notify, clock_ms: ClockMs,
+    ) -> None:  # fmt: skip
+        self._core = core
+        self._network = network
+        self._committer = committer
+        self._faults = faults
+        self._risk_mark = risk_mark
+        self._notify = notify
+        self._clock_ms = clock_ms
+
+    def jobs(self) -> Sequence[Job]:
+        """Several times a second."""
+        return [Job(self._run)]
+
+    async def _run(self) -> None:
+        while True:
+            effects = Effects()
+            step = self._clock_ms.observe() if isinstance(self._clock_ms, NodeClock) else None
+            if step is not None:
+                report_step(self._notify, step)
+            self._core.handle(Tick(), self._clock_ms(), effects)
+            self._network.tick()
+            self._committer.enqueue(effects)
+            self._faults.take()
+            await remember_feed_risk(self._core, self._risk_mark)
+            await trio.sleep(limits.TICK_MS / 1000)
+
+
+async def remember_feed_risk(core: Core, mark: RiskMark) -> None:
+    """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+    if core.feed_risk != mark.present:
+        await trio.to_thread.run_sync(mark.keep, core.feed_risk)
+
+
+class Story(Part):
+    """The first and the last event of a node. The last part."""
+
+    def __init__(self, settings: Settings, store: Store, notify: Notify, clock_ms: ClockMs, *, listen: bool) -> None:
+        self._settings = settings
+        self._store = store
+        self._notify = notify
+        self._clock_ms = clock_ms
+        self._listen = listen
+        self._started_ms = clock_ms()
+
+    async def open(self) -> None:
+        """Tell of the data dir, the settings, and that the node starts."""
+        report_start(
+            self._notify,
+            self._settings,
+            self._store.core,
+            self._store,
+            one_shot=not self._listen,
+            state_hash=await state_hash(self._store.core),
+        )
+
+    async def finish(self) -> bool:
+        """Tell that the node has stopped in order."""
+        self._notify(
+            "node_stopped",
+            {
+                "clean": True,
+                "duration_ms": self._clock_ms() - self._started_ms,
+                "state_hash": self._store.core.replica.state_hash(),
+            },
+            None if self._listen else Severity.DEBUG,
+        )
+        return True
+
+
+async def state_hash(core: Core) -> str:
+    """Hex hash of everything replicated; brought up to date in slices."""
+    state = core.replica.state
+    while state.hash_pending() > limits.HASH_SLICE:
+        state.hash_some(limits.HASH_SLICE)
+        await trio.lowlevel.checkpoint()
+    return core.replica.state_hash()

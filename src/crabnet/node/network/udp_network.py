@@ -1,0 +1,127 @@
+"""The part of a node that talks over UDP: one transport, with what is sent, received and served over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from crabnet import limits
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects, FieldValue
+from crabnet.errors import NetworkError
+from crabnet.node.config import sends_per_s
+from crabnet.node.durable.committer import Committer
+from crabnet.node.durable.indexing import History
+from crabnet.node.network.network import Network
+from crabnet.node.network.outbox import Outbox
+from crabnet.node.network.serving import Paces, Serving
+from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.verifier import processors
+from crabnet.node.part import Job, Part
+from crabnet.protocol.identity import VerifyAll
+from crabnet.settings import Settings
+from crabnet.transport.base import parse_address
+from crabnet.transport.udp import UdpTransport
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class UdpNetwork(Part):
+    """With ``listen`` it receives and serves, without it only sends."""
+
+    transport: UdpTransport
+    outbox: Outbox
+    network: Network
+    serving: Serving
+
+    def __init__(
+        self,
+        settings: Settings,
+        core: Core,
+        committer: Committer,
+        history: History,
+        verify_all: VerifyAll,
+        notify: Notify,
+        clock_ms: Callable[[], int],
+        *,
+        listen: bool,
+    ) -> None:
+        self._settings = settings
+        self._core = core
+        self._committer = committer
+        self._history = history
+        self._verify_all = verify_all
+        self._notify = notify
+        self._clock_ms = clock_ms
+        self._listen = listen
+        self.listen_address: str | None = None
+
+    async def open(self) -> None:
+        """Raises NetworkError when the address cannot be had."""
+        settings, core, notify = self._settings, self._core, self._notify
+        listen = parse_address(settings.listen_addr) if self._listen else None
+        try:
+            transport = await UdpTransport.open(listen, receive_buffer_bytes=settings.udp_receive_buffer_bytes)
+        except NetworkError as error:
+            notify(
+                "listener_failed",
+                {"address": settings.listen_addr, "reason": error.reason.value, "detail": error.message},
+            )
+            raise
+        self.transport = transport
+        configured = [*settings.announce_addrs, *settings.bootstrap_peers]
+        core.neighbours.trusted = frozenset(configured)
+        self.outbox = Outbox(
+            transport,
+            configured,
+            neighbours=core.confirmed_peers,
+            legacy=settings.legacy_peers,
+            datagrams_per_s=sends_per_s(settings),
+            notify=notify,
+        )
+        signatures = Signatures(self._verify_all, notify, processors=processors() if settings.verify_process else 1)
+        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, signatures)
+        paces = Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s)
+        self.serving = Serving(
+            core, transport, self.outbox, self._committer, notify, self._clock_ms, self._history, paces
+        )
+        if transport.local_address is not None:
+            self.listen_address = str(transport.local_address)
+            notify(
+                "listener_started",
+                {"transport": "udp", "address": self.listen_address, "bytes": transport.receive_buffer_bytes},
+            )
+
+    def jobs(self) -> Sequence[Job]:
+        """Sending, and for a node that listens receiving and serving."""
+        sending = Job(self.outbox.run, "outbox")
+        if not self._listen:
+            return [sending]
+        return [sending, Job(self.network.receive), Job(self.serving.run, "serving")]
+
+    def released(self, effects: Effects) -> None:
+        """Queue what is to be sent and served."""
+        separately = self._core.mending.separately
+        if effects.sends:
+            with separately("outbox"):
+                for send in effects.sends:
+                    self.outbox.put(send)
+        if effects.serves or effects.proofs or effects.serves_named:
+            with separately("serving"):
+                for serve in effects.serves:
+                    self.serving.put(serve)
+                for proof in effects.proofs:
+                    self.serving.put_single(proof)
+                for named in effects.serves_named:
+                    self.serving.put_single(named)
+
+    async def finish(self) -> bool:
+        """Send what is queued, within a bounded time."""
+        with trio.move_on_after(limits.SHUTDOWN_SEND_S):
+            await self.outbox.drain()
+        return True
+
+    async def close(self) -> None:
+        """Close the socket."""
+        await self.transport.aclose()
