@@ -7,10 +7,10 @@ from typing import Final
 
 from crabnet import limits
 from crabnet.core.commands import Acknowledge, FinishRun, Operation
-from crabnet.core.containment import SoftParts
 from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment, Mending
 from crabnet.core.notices import refused_notice
+from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FactKind, SeedStatus, Termination, TerminationCause
 from crabnet.domain.state import State

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from crabnet.core.chores import Chores
-from crabnet.core.containment import SoftParts
 from crabnet.core.effects import Effects, EndedClaim, FeedPlace
 from crabnet.core.notices import applied_notice, change_notice, ended_notice, fork_notice
 from crabnet.core.replica.applied import Applied, Change
 from crabnet.core.replica.replica import Replica
+from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason

@@ -20,7 +20,6 @@ from crabnet.core.commands import (
 )
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import IMPORTED, Consequences
-from crabnet.core.containment import SoftParts
 from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment
 from crabnet.core.notices import (
@@ -34,6 +33,7 @@ from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.records import SegmentRow, Via
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
+from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import (
     Fact,

@@ -8,10 +8,10 @@ from crabnet.core import build
 from crabnet.core.commands import Operation, Publish, Settle, StartRun
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import Consequences
-from crabnet.core.containment import SoftParts
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
+from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
 from crabnet.errors import Reason, RefusedError

@@ -6,12 +6,12 @@ from typing import Final
 
 from crabnet.core.commands import Received
 from crabnet.core.consequences import Consequences
-from crabnet.core.containment import SoftParts
 from crabnet.core.effects import Effects
 from crabnet.core.notices import given_up_notice, proof_notice
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.records import Via
 from crabnet.core.replica.replica import Replica
+from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason
 from crabnet.protocol.admission import Admitted, nobody_muted

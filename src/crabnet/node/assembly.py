@@ -63,7 +63,7 @@ class Disk(Part):
             self.verify_all.close()
 
 
-class Telling(Part):
+class EventReporting(Part):
     """Events and counters."""
 
     reporter: Reporter
@@ -93,7 +93,7 @@ class Telling(Part):
             if self.events is not None and self.events.status().queued:
                 await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
 
-    def released(self, effects: Effects) -> None:
+    def on_durable(self, effects: Effects) -> None:
         """Tell what has become durable."""
         for notice in effects.notices:
             with self._contained:
@@ -111,7 +111,7 @@ class Telling(Part):
             await trio.to_thread.run_sync(self.events.close, self._clock_ms())
 
 
-class Commits(Part):
+class CommitWriter(Part):
     """The writer, and what happens when a job fails: the ``Failures`` of the other parts."""
 
     def __init__(self, committer: Committer, faults: Faults, mending: Mending, ledger: Ledger) -> None:
@@ -170,7 +170,7 @@ class Runs(Part):
     async def _prepare(self) -> None:
         report_sandbox(self._notify, await self.runner.prepare())
 
-    def released(self, effects: Effects) -> None:
+    def on_durable(self, effects: Effects) -> None:
         """End the runs whose claims are over."""
         for claim in effects.ended_claims:
             with self._core.mending.separately("runs"):
@@ -224,7 +224,7 @@ class Checkpoints(Part):
         return True
 
 
-class Ticks(Part):
+class Ticker(Part):
     """What time brings: the core's tick, lost fragments, faults, steps of the clock."""
 
     def __init__(
@@ -263,7 +263,7 @@ async def remember_feed_risk(core: Core, mark: RiskMark) -> None:
         await trio.to_thread.run_sync(mark.keep, core.feed_risk)
 
 
-class Story(Part):
+class StartStopEvents(Part):
     """The first and the last event of a node. The last part."""
 
     def __init__(self, settings: Settings, store: Store, notify: Notify, clock_ms: ClockMs, *, listen: bool) -> None:

@@ -23,13 +23,13 @@ from crabnet.errors import (
 )
 from crabnet.node.assembly import (
     Checkpoints,
-    Commits,
+    CommitWriter,
     Disk,
+    EventReporting,
     Index,
     Runs,
-    Story,
-    Telling,
-    Ticks,
+    StartStopEvents,
+    Ticker,
     remember_feed_risk,
     state_hash,
 )
@@ -256,13 +256,13 @@ class Node:
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
         self.ledger, self.core, self.history, self._risk_mark = store.ledger, store.core, store.history, store.risk_mark
-        telling = await parts.add(Telling(settings, files, role, store, clock_ms))
-        self.events, self.reporter = telling.events, telling.reporter
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms))
+        self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(store.ledger, self._release, lambda: mending.broken)
-        commits = await parts.add(Commits(self.committer, self.faults, mending, store.ledger))
+        commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
         runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
@@ -279,9 +279,9 @@ class Node:
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
-        ticks = Ticks(self.core, network.network, self.committer, self.faults, store.risk_mark, notify, clock_ms)
-        await parts.add(ticks, at_work=listen)
-        await parts.add(Story(settings, store, notify, clock_ms, listen=listen))
+        ticker = Ticker(self.core, network.network, self.committer, self.faults, store.risk_mark, notify, clock_ms)
+        await parts.add(ticker, at_work=listen)
+        await parts.add(StartStopEvents(settings, store, notify, clock_ms, listen=listen))
         await parts.begin(self.committer.run, commits)
         await self._begin(store)
         parts.work()
@@ -301,4 +301,4 @@ class Node:
         self._has_changed()
         self.history.note(durable)
         for item in durable:
-            self._parts.released(item.effects)
+            self._parts.on_durable(item.effects)

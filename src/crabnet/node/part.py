@@ -36,7 +36,7 @@ class Part:
         """What goes on from the time when all parts are open."""
         return ()
 
-    def released(self, effects: Effects) -> None:
+    def on_durable(self, effects: Effects) -> None:
         """These effects are durable: now they may be told, sent and served."""
 
     async def finish(self) -> bool:
@@ -82,10 +82,10 @@ class Parts:
             self._jobs += part.jobs()
         return part
 
-    def released(self, effects: Effects) -> None:
+    def on_durable(self, effects: Effects) -> None:
         """Hand durable effects to all parts."""
         for part in self._parts:
-            part.released(effects)
+            part.on_durable(effects)
 
     async def begin(self, write: Run, failures: Failures) -> None:
         """Start the writer, which outlives all jobs: what they do in their last moments becomes durable as well. It has

@@ -100,7 +100,7 @@ class UdpNetwork(Part):
             return [sending]
         return [sending, Job(self.network.receive), Job(self.serving.run, "serving")]
 
-    def released(self, effects: Effects) -> None:
+    def on_durable(self, effects: Effects) -> None:
         """Queue what is to be sent and served."""
         separately = self._core.mending.separately
         if effects.sends:
