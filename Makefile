@@ -28,7 +28,7 @@ env: ## Make or refresh .venv (done by the other targets as well)
 	@sh scripts/env.sh "$(PYTHON)"
 
 demo: env ## Run a network of real nodes on this machine, step by step
-	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
+	@$(VENV_PYTHON) -m scripts.demo $(ARGS)
 
 test: env ## Run the tests; as root, those that depend on the user once more as an ordinary one
 	$(PYTEST) -m "not deep" $(ARGS)

@@ -7,12 +7,8 @@ shown behind `$` are run as shown, but for `--data-dir`. The exit code is 0 only
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import re
-import select
-import shlex
 import shutil
 import signal
 import socket
@@ -20,35 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TextIO, TypeVar
+from typing import TextIO
 
-from crabnet import limits
-from crabnet.control.client import JsonValue, call
+from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError, Reason
 from crabnet.monitor.reader import read_events
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.identity import Signer
-
-T = TypeVar("T")
+from scripts.demo_nodes import DemoError, Node, Teller, wait_for
 
 LOG_FILE = Path(".demo/demo.log")
-DEADLINE_S = 60
-"""How long any one step may take on a slow machine."""
-STOP_S = 10
-POLL_S = 0.02
 TASK = 'echo "6 x 7 = 42"'
-COLOURS = {"publisher": 36, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
-PR_SET_PDEATHSIG = 1
-
-
-class DemoError(Exception):
-    """A step did not do what it should."""
 
 
 class InterruptError(Exception):
@@ -57,158 +40,6 @@ class InterruptError(Exception):
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(signal.Signals(number).name)
-
-
-class Teller:
-    """Prints what happens, at once, to the terminal and, without colours, to the log file."""
-
-    def __init__(self, log: TextIO | None) -> None:
-        self.started = time.monotonic()
-        self._log = log
-        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-    def heading(self, text: str) -> None:
-        """Begin a step."""
-        self._write(f"\n{text}", 1)
-
-    def say(self, who: str, text: str) -> None:
-        """One line of one actor; further lines are indented."""
-        for index, line in enumerate(text.splitlines() or [""]):
-            at = f"{time.monotonic() - self.started:5.1f}s  {who:<10}" if index == 0 else " " * 18
-            self._write(f"{at} {line}", COLOURS[who])
-
-    def _write(self, line: str, colour: int) -> None:
-        shown = f"\x1b[{colour}m{line}\x1b[0m" if self._colour else line
-        with suppress(BrokenPipeError):
-            print(shown, flush=True)
-        if self._log is not None:
-            print(line, file=self._log, flush=True)
-
-
-class Node:
-    """One `crabnet listen` process."""
-
-    def __init__(self, name: str, directory: Path, tell: Teller) -> None:
-        self.name = name
-        self.data_dir = directory / name
-        self.node_id = ""
-        self.address = ("", 0)
-        self._tell = tell
-        self._stderr_path = directory / f"{name}.stderr"
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self, peers: list[Node]) -> None:
-        """Start on a free port; returns when the node listens."""
-        targets = ",".join(f"{host}:{port}" for host, port in (peer.address for peer in peers))
-        words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--announce-addr", targets]
-        words += ["--sync-interval-ms", "200"]
-        with self._stderr_path.open("w", encoding="utf-8") as stderr:
-            self._process = subprocess.Popen(
-                self._command(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
-                start_new_session=True, preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - there are no threads here
-            )  # fmt: skip
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], DEADLINE_S)
-        line = self._process.stdout.readline() if ready else ""
-        match = re.fullmatch(r"listen started on Udp:(.+):(\d+)\n", line)
-        if match is None:
-            raise DemoError(f"{self.name} did not start: {self.last_words()}")
-        self.address = (match[1], int(match[2]))
-        self.node_id = str(self.ask("id")["node_id"])
-        self._tell.say(self.name, f"{line.strip()}  (pid {self._process.pid})\nnode id {self.node_id}")
-
-    def _command(self, words: list[str]) -> list[str]:
-        return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir)]
-
-    def run(self, *words: str) -> str:
-        """Run a command beside the node, show it and what it prints; returns its standard output."""
-        self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
-        done = subprocess.run(
-            self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
-            timeout=DEADLINE_S,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise DemoError(f"{self.name}: exit code {done.returncode}: {done.stderr.strip()}")
-        self._tell.say(self.name, done.stdout.rstrip("\n"))
-        return done.stdout
-
-    def ask(self, method: str, **params: JsonValue) -> dict[str, JsonValue]:
-        """Ask over the control socket, without showing it."""
-        answer = call(self.data_dir, method, params, DEADLINE_S * 1000)
-        if not isinstance(answer, dict):
-            raise DemoError(f"{self.name} answered {method} with {json.dumps(answer)}")
-        return answer
-
-    def seed(self, seed_id: str) -> dict[str, JsonValue]:
-        """What this node knows of a seed; nothing yet is an empty object."""
-        try:
-            details = self.ask("seed.show", seed_id=seed_id)
-        except CrabnetError as error:
-            if error.reason is Reason.UNKNOWN_SEED:
-                return {}
-            raise
-        seed = details["seed"]
-        return {**details, "status": seed["status"]} if isinstance(seed, dict) else {}
-
-    def bids(self, seed_id: str) -> list[dict[str, JsonValue]]:
-        """The bids this node knows, cheapest first."""
-        found = self.seed(seed_id).get("bids", [])
-        bids = [bid for bid in found if isinstance(bid, dict)] if isinstance(found, list) else []
-        return sorted(bids, key=price_of)
-
-    def last_words(self) -> str:
-        """The last line the process wrote to standard error."""
-        with suppress(OSError):
-            lines = self._stderr_path.read_text(encoding="utf-8", errors="replace").splitlines()
-            return lines[-1] if lines else "it wrote nothing"
-        return "it wrote nothing"
-
-    def stop(self, number: int = signal.SIGTERM) -> int | None:
-        """End the process and wait for it; returns its exit code, None if it never ran."""
-        process = self._process
-        if process is None:
-            return None
-        if process.poll() is None:
-            process.send_signal(number)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-        return process.returncode
-
-
-def environment() -> dict[str, str]:
-    """Ours, without settings of a node that the user may have."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CRABNET_")}
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel end this process should its parent, the demo, be killed (prctl(2)), be it right now."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def price_of(bid: dict[str, JsonValue]) -> int:
-    """The price of a bid."""
-    price = bid["price"]
-    return price if isinstance(price, int) else limits.INTEGER_MAX
-
-
-def wait_for(what: str, probe: Callable[[], T | None]) -> T:
-    """Ask ``probe`` until it gives something true. Raises DemoError when that takes too long."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        found = probe()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise DemoError(f"waited {DEADLINE_S} s in vain: {what}")
-        time.sleep(POLL_S)
 
 
 class Demo:

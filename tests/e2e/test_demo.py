@@ -15,7 +15,7 @@ import pytest
 from tests.support.nodes import environment, wait_for
 
 ROOT: Final = Path(__file__).parents[2]
-DEMO: Final = [sys.executable, "scripts/demo.py", "--log"]
+DEMO: Final = [sys.executable, "-m", "scripts.demo", "--log"]
 
 
 def start(tmp_path: Path) -> subprocess.Popen[str]:
