@@ -16,7 +16,8 @@ from crabnet.protocol.envelope import Envelope
 from tests.support.branches import deep_history, history
 from tests.support.envelopes import NOW_S
 from tests.support.fork_cases import Case, hard_cases, small_cases
-from tests.support.naive import Caps, NaiveState, World, expected
+from tests.support.naive import World, expected
+from tests.support.naive_state import Caps, NaiveState
 from tests.support.replicas import CoreReplica, Habits
 from tests.support.slices import todays
 

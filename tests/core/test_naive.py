@@ -21,7 +21,8 @@ from tests.support.fork_cases import (
     hard_cases,
     small_cases,
 )
-from tests.support.naive import RENEWALS_MAX, Caps, NaiveSeed, World, expected
+from tests.support.naive import RENEWALS_MAX, World, expected
+from tests.support.naive_state import Caps, NaiveSeed
 from tests.support.teller import Pen
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import socket
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -37,10 +36,10 @@ from crabnet.protocol.sync import Bucket, Head, Heads, RelayPrune, Request, Want
 from crabnet.transport.base import Address
 from crabnet.transport.resolver import Endpoint, Resolver
 from tests.support.envelopes import NOW_S, Author, signer
+from tests.support.source import modules
 from tests.support.talking import Neighbour, talk_in
 
 NOW_MS = NOW_S * 1000
-SOURCE = Path(crabnet.__file__).parent
 ROOM = 8
 """What the bounds are set to, so that a walk past them is short."""
 CROWD = 3 * ROOM
@@ -77,43 +76,6 @@ WALKS: Final = {
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
-
-BY_HAND: Final = {
-    "bounded.py": "the class itself",
-    "core/replica/parking.py": "shares for known authors and newcomers",
-    "core/replica/snapshot.py": "works off what is not hashed yet",
-    "core/sync/planner.py": "shares for those who tell of feeds",
-    "domain/state.py": "works off what is not hashed yet",
-    "monitor/segment.py": "the end of an iterator",
-    "node/durable/indexing.py": "frames in use by one reader, at least one of them",
-    "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
-    "node/work/turns.py": "a queue that refuses and forgets nothing",
-    "protocol/fragments.py": "shares for sources and groups of sources",
-    "runner/supervisor/cgroup.py": "the first of a list",
-}
-"""Modules that make room, or seem to, in another way, and why."""
-
-
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
-
-
-def makes_room_by_hand(tree: ast.Module) -> bool:
-    """True if a module does what evicting takes: the order of an OrderedDict, or the first of a dict."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id="OrderedDict") | ast.Attribute(attr="popitem" | "move_to_end" | "OrderedDict"):
-                return True
-            case ast.Call(func=ast.Name(id="next"), args=[ast.Call(func=ast.Name(id="iter")), *_]):
-                return True
-            case _:
-                pass
-    return False
-
-
-def test_no_table_makes_room_by_hand() -> None:
-    assert {name for name, tree in modules() if makes_room_by_hand(tree)} == set(BY_HAND)
 
 
 def declared_tables() -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from crabnet.monitor.events import Event, make_event
@@ -15,6 +15,8 @@ from crabnet.storage.lock import LockRole
 
 NOW_MS = 1_795_429_130_123
 NODE = "12D3KooWExample"
+CURRENT = "events.ndjson"
+SMALL = EventLogOptions(file_bytes_max=1_000, files_kept=10_000)
 
 
 def open_log(
@@ -104,3 +106,19 @@ class FailingFiles(RealFiles):
     def unlink(self, path: Path) -> None:
         self._may_fail()
         super().unlink(path)
+
+
+def fill(log: EventLog, numbers: Iterable[int]) -> None:
+    """Put one event for each number."""
+    for number in numbers:
+        log.put(accepted(number))
+
+
+def assert_gap_free(events: list[Event]) -> None:
+    """Ids count from 1 without gaps."""
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+
+
+def kinds_of(events: list[Event]) -> list[str]:
+    """The kinds of the events."""
+    return [event.kind for event in events]

@@ -4,107 +4,38 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from msgspec import Raw, structs
 
 from crabnet.core.replica.records import EnvelopeRecord, decode_frame, encode_record, frame_of
-from crabnet.domain.model import Progress, SeedStatus
+from crabnet.domain.model import Progress
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.limits import CHECKPOINT_ROW_BYTES_MAX
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
-from crabnet.operator.fsck import Examination, examine, fsck_lock
-from crabnet.operator.repair import apply_pending, prepare
-from crabnet.operator.transfer import ImportTotals
+from crabnet.operator.repair import apply_pending
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
-from crabnet.storage.checkpoint.format import Condition
-from crabnet.storage.files import RealFiles
-from crabnet.storage.journal.segment import HEADER_BYTES, seal_header
+from crabnet.storage.journal.segment import HEADER_BYTES
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from crabnet.storage.opening.recovery import Action, cells, decide
-from tests.faults.seam import Fault, FaultyFiles, KilledError
-from tests.operator.support import START_MS, Clock, publish, settings_of, verify, whole_job, work
+from tests.operator.fsckable import (
+    FILES,
+    Made,
+    broken_in_the_middle,
+    copy_of,
+    flip,
+    looked_at,
+    own_job,
+    repaired,
+    seeds_of,
+    segments,
+)
+from tests.operator.support import START_MS, Clock, publish, settings_of, verify, work
 from tests.support.envelopes import NOW_S, Author, seed_id_of
 from tests.support.nodes import NodeProcess, crabnet, quiet
-
-FILES = RealFiles()
-BASELINE = Path(__file__).parents[1] / "vectors" / "baseline_state" / "state.json"
-
-
-@dataclass(frozen=True)
-class Made:
-    """A data dir: three sessions with a checkpoint after each, envelopes of strangers, own tasks."""
-
-    path: Path
-    seeds: dict[str, SeedStatus]
-
-
-def seeds_of(data_dir: Path, **flags: str | bool) -> dict[str, SeedStatus]:
-    found: dict[str, SeedStatus] = {}
-
-    async def look(node: Node) -> None:
-        found.update({key: record.progress.status for key, record in node.core.replica.state.records.items()})
-
-    work(data_dir, look, None, **flags)
-    return found
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    data_dir = tmp_path_factory.mktemp("fsck") / "data"
-    for number in range(4):
-        stranger = Author(f"stranger {number}")
-
-        async def session(node: Node, author: Author = stranger) -> None:
-            raws = [author.say(Kind.SEED_CREATED, {"seed": author.seed()}).raw for _ in range(2)]
-            for raw in raws:
-                await import_entries(node, [raw], [])
-
-        work(data_dir, session)
-    work(data_dir, own_job)
-    return Made(data_dir, seeds_of(data_dir))
-
-
-async def own_job(node: Node) -> None:
-    await whole_job(node)
-    await publish(node)
-
-
-def copy_of(made: Made, tmp_path: Path) -> Path:
-    target = tmp_path / "copy"
-    shutil.rmtree(target, ignore_errors=True)
-    return Path(shutil.copytree(made.path, target))
-
-
-def looked_at(data_dir: Path) -> Examination:
-    with fsck_lock(FILES, data_dir, START_MS):
-        return examine(FILES, settings_of(data_dir))
-
-
-def repaired(data_dir: Path, **flags: str | bool) -> ImportTotals:
-    settings = settings_of(data_dir, **flags)
-    with fsck_lock(FILES, data_dir, START_MS) as lock:
-        examination = examine(FILES, settings)
-        assert not examination.report.obstacle
-        prepare(FILES, settings, examination, lock, START_MS)
-        pending = examine(FILES, settings).pending
-    return apply_pending(FILES, settings, pending)
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-def segments(data_dir: Path) -> list[Path]:
-    return sorted([*(data_dir / "history").glob("*.log"), *(data_dir / "journal").glob("*.log")], key=lambda p: p.name)
 
 
 def test_a_healthy_data_dir_is_called_so_and_left_alone(made: Made, tmp_path: Path) -> None:
@@ -124,15 +55,6 @@ def test_damage_that_a_checkpoint_covers_is_shown_but_no_obstacle(made: Made, tm
     assert (report.opens, report.healthy, report.repair) == (True, False, "")
     assert str(segments(data_dir)[0]) in report.damages[0]
     assert seeds_of(data_dir) == made.seeds
-
-
-def broken_in_the_middle(data_dir: Path) -> Path:
-    """No checkpoint, and a flipped byte in the first of several frames with strangers' envelopes."""
-    for name in ("state.json", "state.json.bak"):
-        (data_dir / name).unlink()
-    path = segments(data_dir)[1]
-    flip(path, HEADER_BYTES + 300)
-    return path
 
 
 def test_what_is_behind_the_damage_and_proved_by_signature_comes_back(made: Made, tmp_path: Path) -> None:
@@ -265,140 +187,6 @@ def test_the_key_and_newer_versions_are_not_for_fsck_to_repair(made: Made, tmp_p
     (data_dir / "identity.key").write_bytes(key)
     (data_dir / "identity.key").chmod(0o644)
     assert looked_at(data_dir).report.obstacle_reason is Reason.UNSAFE_PERMISSIONS
-
-
-def put_checkpoint(path: Path, sound: bytes, condition: Condition) -> None:
-    if condition is Condition.ABSENT:
-        path.unlink(missing_ok=True)
-        return
-    changed = {
-        Condition.OK: sound,
-        Condition.DAMAGED: sound[:500] + bytes([sound[500] ^ 1]) + sound[501:],
-        Condition.OLDER: BASELINE.read_bytes(),
-        Condition.NEWER: b'{"format":"crabnet-state","version":2,"lsn":1}',
-    }
-    path.write_bytes(changed[condition])
-
-
-def put_journal(data_dir: Path, condition: Condition) -> None:
-    if condition is Condition.ABSENT:
-        for path in (data_dir / "journal", data_dir / "history"):
-            shutil.rmtree(path)
-        (data_dir / "sealed").unlink()
-        return
-    if condition is Condition.DAMAGED:
-        # What a checkpoint covers may be damaged; that the journal has ended before it may not.
-        segments(data_dir)[-1].unlink()
-        for path in segments(data_dir):
-            flip(path, HEADER_BYTES + 300)
-            flip(path, len(path.read_bytes()) - 300)
-    elif condition in {Condition.OLDER, Condition.NEWER}:
-        version = b"0002" if condition is Condition.NEWER else b"0000"
-        for path in segments(data_dir):
-            content = path.read_bytes()
-            path.write_bytes(
-                seal_header(content[:16] + version + content[20 : HEADER_BYTES - 9]) + content[HEADER_BYTES:]
-            )
-
-
-REFUSING = [cell for cell in cells() if decide(*cell).action.refuses]
-
-
-def cell_cases(step: int) -> list[tuple[Condition, Condition, Condition]]:
-    return REFUSING[::step]
-
-
-def check_cell(made: Made, tmp_path: Path, state: Condition, bak: Condition, journal: Condition) -> None:
-    data_dir = copy_of(made, tmp_path)
-    put_checkpoint(data_dir / "state.json", (made.path / "state.json").read_bytes(), state)
-    put_checkpoint(data_dir / "state.json.bak", (made.path / "state.json.bak").read_bytes(), bak)
-    put_journal(data_dir, journal)
-    found = Ledger.inspect(data_dir, files=FILES)
-    assert found.rule.action.refuses, (state, bak, journal, found.rule)
-    before = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file() and path.name != "lock"}
-    report = looked_at(data_dir).report
-    assert not report.opens
-    assert {path: path.read_bytes() for path in before} == before
-    if found.rule.action is Action.REFUSE_NEWER:
-        assert report.obstacle_reason is Reason.DATA_DIR_NEWER
-        assert report.repair == ""
-        return
-    assert report.repair
-    flags: dict[str, str | bool] = {"require_signatures": False}
-    totals = repaired(data_dir, **flags)
-    assert totals.rejected == {}
-    assert (data_dir / "feed-risk").exists()
-    after = seeds_of(data_dir, **flags)
-    assert looked_at(data_dir).report.opens
-    ours = {key: status for key, status in after.items() if key in made.seeds}
-    assert set(after) - set(made.seeds) <= set(json.loads(BASELINE.read_bytes())["seeds"])
-    if state is Condition.OK:
-        assert ours == made.seeds
-    content = {path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
-    for path, original in before.items():
-        if path.parent.name in {"journal", "history"} and len(original) > HEADER_BYTES:
-            assert original in content, f"{path.name} is not kept anywhere"
-
-
-@pytest.mark.parametrize(("state", "bak", "journal"), cell_cases(7))
-def test_refusing_cells_are_repaired_or_left_alone(
-    made: Made, tmp_path: Path, state: Condition, bak: Condition, journal: Condition
-) -> None:
-    check_cell(made, tmp_path, state, bak, journal)
-
-
-@pytest.mark.deep
-def test_every_refusing_cell_is_repaired_or_left_alone(made: Made, tmp_path: Path) -> None:
-    for number, (state, bak, journal) in enumerate(REFUSING):
-        check_cell(made, tmp_path / str(number), state, bak, journal)
-    print(len(REFUSING), "cells")
-
-
-def start_over(data_dir: Path) -> None:
-    for name in ("state.json", "state.json.bak"):
-        (data_dir / name).unlink()
-    segments(data_dir)[0].unlink()
-
-
-SPOILS: dict[str, Callable[[Path], object]] = {"in the middle": broken_in_the_middle, "nothing left": start_over}
-
-
-def check_interruptions(made: Made, tmp_path: Path, spoil: Callable[[Path], object], step: int) -> int:
-    """Kill the repair before each of its file calls; the second repair ends where an undisturbed one does."""
-    reference = copy_of(made, tmp_path / "reference")
-    spoil(reference)
-    repaired(reference)
-    expected = seeds_of(reference)
-    call, cases = 1, 0
-    while True:
-        data_dir = copy_of(made, tmp_path)
-        spoil(data_dir)
-        files = FaultyFiles({call: Fault.KILL_BEFORE})
-        settings = settings_of(data_dir)
-        try:
-            with fsck_lock(FILES, data_dir, START_MS) as lock:
-                prepare(files, settings, examine(FILES, settings), lock, START_MS)
-        except KilledError:
-            files.abandon()
-            repaired(data_dir)
-            assert seeds_of(data_dir) == expected, f"killed before call {call}"
-            cases += 1
-        else:
-            return cases
-        call += step
-
-
-@pytest.mark.parametrize("spoil", list(SPOILS.values()), ids=list(SPOILS))
-def test_a_repair_that_was_interrupted_is_done_again(
-    made: Made, tmp_path: Path, spoil: Callable[[Path], object]
-) -> None:
-    print(check_interruptions(made, tmp_path, spoil, 17), "kills")
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("spoil", list(SPOILS.values()), ids=list(SPOILS))
-def test_a_repair_can_be_interrupted_anywhere(made: Made, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    print(check_interruptions(made, tmp_path, spoil, 1), "kills")
 
 
 def test_the_command(made: Made, tmp_path: Path) -> None:

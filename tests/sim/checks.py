@@ -21,7 +21,8 @@ from crabnet.domain.model import FINAL, Acknowledgement, Claim, Fact, FactKind, 
 from crabnet.domain.state import leaf
 from crabnet.protocol.envelope import FEED_KINDS
 from tests.sim.node import SimNode
-from tests.support.naive import Caps, expected
+from tests.support.naive import expected
+from tests.support.naive_state import Caps
 from tests.support.replicas import naive_seed
 
 _MEMORY_EVERY_STEPS = 50

@@ -17,7 +17,7 @@ from crabnet.domain.model import FINAL, FactKind, SeedStatus
 from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
-from tests.support.naive import DISPUTED, NaiveSeed, NaiveState
+from tests.support.naive_state import DISPUTED, NaiveSeed, NaiveState
 
 _AGE_S = 10**9
 
