@@ -153,13 +153,18 @@ def test_nothing_but_directories_of_runs_is_made_for_them_so_that_a_killed_node_
     assert {path for path in touched if path.parent == tmp_path} == {made}
 
 
+@pytest.mark.parametrize(
+    "bad", ["absent", "file", "file/below", "closed", "closed/below", pytest.param("n" * 300, id="long")]
+)
 def test_a_temporary_directory_that_cannot_be_used_gives_way_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
-    monkeypatch.setenv("TEMP", str(file))
+    if bad == "closed" and os.geteuid() == 0:
+        pytest.skip("root may write everywhere: needs an ordinary user")
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir(0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / bad))
+    monkeypatch.delenv("TEMP", raising=False)
     monkeypatch.setenv("TMP", str(tmp_path))
 
     assert scratch.temporary() == tmp_path
