@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from crabnet.runner.supervisor.cgroup import RunCgroup
 from crabnet.runner.supervisor.order import Bounds
 from crabnet.runner.supervisor.spawn import GATE
 from tests.runner.support import ANY
+from tests.support.nodes import wait_for
 
 MIB = 1024 * 1024
 
@@ -75,10 +77,17 @@ def test_groups_of_killed_nodes_are_removed_by_others_unless_somebody_holds_them
         theirs.release()
 
 
+def is_gate(pid: int) -> bool:
+    """The command line is empty for a moment while a process executes."""
+    return GATE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_a_gate_without_its_supervisor_is_found_by_name(tmp_path: Path) -> None:
     name = leftovers.run_name("0123")
     waiting = [sys.executable, "-c", "import time; time.sleep(600)", GATE]
     with subprocess.Popen([*waiting, name]) as left, subprocess.Popen([*waiting, "run-other-1"]) as other:
+        for process in (left, other):
+            wait_for("the process has executed", partial(is_gate, process.pid))
         leftovers.clear_run(None, name)
 
         assert left.wait(30) == -signal.SIGKILL
