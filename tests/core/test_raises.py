@@ -76,11 +76,11 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.perform         RefusedError -
         node.operations.operations     dispatch             UsageError*2
         node.operations.views          _place_behind        UsageError
-        node.work.work           RunManager.cancel      RefusedError*2
-        node.work.work           RunManager.run         RefusedError*2
-        node.work.work           RunManager._run        self._given_up*2
-        node.work.work           RunManager._finish     - self._given_up
-        node.work.work           task_of              RefusedError*2
+        node.execution.runs     RunManager.cancel      RefusedError*2
+        node.execution.runs     RunManager.run         RefusedError*2
+        node.execution.runs     RunManager._run        self._given_up*2
+        node.execution.runs     RunManager._finish     - self._given_up
+        node.execution.runs     task_of              RefusedError*2
         storage.archive.index ArchiveIndex.page  RefusedError
     """,
     "Types: the object belongs to the kind of fact, by payloads.BODIES and SETTLE_KINDS, and the reply to the wish."
@@ -101,8 +101,8 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.claim           TypeError
         node.seeds          seed_state           ValueError
         node.operations.views          seed_view            ValueError
-        node.work.work           RunManager._run        TypeError
-        node.work.work           RunManager._finish     TypeError
+        node.execution.runs     RunManager._run        TypeError
+        node.execution.runs     RunManager._finish     TypeError
     """,
     "Bounds of what is stored, which whoever makes it keeps. Frames: node.framing divides effects, and"
     " records.event_rows what is folded anew. Rows: core.snapshot divides what grows. Segments: node.archiving leaves"

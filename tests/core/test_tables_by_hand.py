@@ -15,8 +15,8 @@ BY_HAND: Final = {
     "domain/state.py": "works off what is not hashed yet",
     "monitor/segment.py": "the end of an iterator",
     "node/durable/indexing.py": "frames in use by one reader, at least one of them",
+    "node/execution/turns.py": "a queue that refuses and forgets nothing",
     "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
-    "node/work/turns.py": "a queue that refuses and forgets nothing",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
 }

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabnet.node.work.turns import Place, Turns
+from crabnet.node.execution.turns import Place, Turns
 
 
 def test_runs_and_queue_are_bounded() -> None:

@@ -21,12 +21,12 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.risk_mark import RiskMark
 from crabnet.node.durable.store import Store, open_store
+from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig, Task, task_of
 from crabnet.node.faults import Faults
 from crabnet.node.network.network import Network
 from crabnet.node.network.verifier import ParallelVerifier
 from crabnet.node.part import Job, Part, Run
 from crabnet.node.reporting import Notify, Reporter, open_events, report_sandbox, report_start, report_step
-from crabnet.node.work.work import Perform, RunManager, RunManagerConfig, Task, task_of
 from crabnet.settings import Settings
 from crabnet.storage.files import Files
 from crabnet.storage.ledger import Ledger

@@ -39,6 +39,7 @@ from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.store import Store
+from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.udp_network import UdpNetwork
@@ -47,7 +48,6 @@ from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.watching import Watch
-from crabnet.node.work.work import Stage
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole

@@ -12,8 +12,8 @@ from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
 from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
 from crabnet.errors import Reason, UsageError
+from crabnet.node.execution.runs import RunView
 from crabnet.node.seeds import Found
-from crabnet.node.work.work import RunView
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.payloads import wire_seed
 

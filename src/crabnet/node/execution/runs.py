@@ -15,7 +15,7 @@ from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import OutputFile, SeedStatus, TaskResult, Termination
 from crabnet.errors import CrabnetError, Reason, RefusedError
-from crabnet.node.work.turns import Place, Turns
+from crabnet.node.execution.turns import Place, Turns
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.runner import Runner
 
