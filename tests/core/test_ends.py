@@ -327,7 +327,7 @@ class TestOwnFeed:
         core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)
         core.handle(self.WISH, NOW_S * 1000, Effects())
         core.handle(Received("192.0.2.1:9", Author("operator").publish(title="copy").raw), NOW_S * 1000, Effects())
-        core.feed_risk = True
+        core.endanger_feed("the data dir was repaired")
         with pytest.raises(RefusedError) as refused:
             core.handle(self.WISH, NOW_S * 1000, Effects())
         assert refused.value.reason is Reason.FEED_ENDED

@@ -368,7 +368,7 @@ class TestLiars:
 
     def test_only_proven_addresses_confirm(self) -> None:
         core = self.core()
-        core.feed_risk = True
+        core.endanger_feed("the data dir was repaired")
         truth = self.truth(core)
         peer = Neighbour(core, "peer", "192.0.2.1:9")
         peer.heads(truth)

@@ -353,7 +353,7 @@ def test_a_part_that_was_not_under_way_by_name_has_all_parts_made_anew(core: Cor
 
 
 def test_a_feed_at_risk_stays_so_when_its_guard_is_made_anew(core: Core) -> None:
-    core.feed_risk = True
+    core.endanger_feed("the data dir was repaired")
     core.mending.renew(Part.FEED_GUARD)
     assert core.feed_risk
 

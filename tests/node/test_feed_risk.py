@@ -162,7 +162,9 @@ def test_a_copy_is_told_from_a_data_dir_that_was_moved(tmp_path: Path) -> None:
         assert crabnet(*PUBLISH, *quiet(copied)).returncode == ExitCode.REFUSED
     assert crabnet(*PUBLISH, *quiet(copied), "--accept-feed-risk").returncode == 0
     assert crabnet(*PUBLISH, *quiet(copied)).returncode == 0
-    assert crabnet(*PUBLISH, *quiet(moved)).returncode == 0
+    done = crabnet(*PUBLISH, *quiet(moved))
+    assert done.returncode == ExitCode.REFUSED, "the copy has written in its place since"
+    assert "feeds" in done.stderr
 
 
 def test_a_copy_in_the_very_place_of_the_original_is_one_too(tmp_path: Path) -> None:

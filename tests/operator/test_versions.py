@@ -32,7 +32,7 @@ FILES = RealFiles()
 
 def with_key(fixture: Path, place: Path) -> Path:
     """A copy of a data dir with its key, which is no secret."""
-    data_dir = Path(shutil.copytree(fixture, place))
+    data_dir = Path(shutil.copytree(fixture, place, copy_function=shutil.copyfile))
     data_dir.chmod(0o700)
     create_key_file(FILES, data_dir, lambda: pem_of_seed(hashlib.sha256(b"crabnet fixture, no secret").digest()))
     return data_dir

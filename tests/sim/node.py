@@ -20,10 +20,11 @@ from crabnet.core.mending import Fault
 from crabnet.core.replica.held import NothingHeld
 from crabnet.core.replica.records import decode_frame, frame_of
 from crabnet.core.replica.snapshot import Snapshot, restore
+from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.durable.framing import Batch, Framing
-from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.own_feed import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
@@ -37,6 +38,9 @@ from tests.support.envelopes import signer
 
 if TYPE_CHECKING:
     from tests.sim.world import World
+
+
+FEED_WAIT_MS = 2_000
 
 
 class _Waiting(NamedTuple):
@@ -141,7 +145,7 @@ class SimNode:
         """Recover the data dir, then begin."""
         self.recover(feed_risk=feed_risk)
         effects = Effects()
-        self.running.begin(self.now_ms, effects)
+        self.running.begin(self.now_ms, effects, FeedWait(FEED_WAIT_MS, then_writes=True) if self.lives > 1 else None)
         self._submit(effects, acknowledge=False)
         self._rest_soon()
 
@@ -164,7 +168,8 @@ class SimNode:
         core.replica.held = self.history.held
         mark = RiskMark(self.disk, self.data_dir)
         at_risk = mark.present or not ledger.recovery.is_clean or feed_risk
-        core.feed_risk = at_risk
+        if at_risk and not self.config.accept_feed_risk:
+            core.endanger_feed("the data dir was repaired")
         mark.keep(at_risk)
         self._mark = mark
         self.core, self.ledger = core, ledger

@@ -28,7 +28,7 @@ NOT_UNDER_WAY = {
     Part.NAMED: {"drop", "note", "sources"},
     Part.RELAY: {"asked", "prunes", "repeated"},
     Part.ANNOUNCER: {"buckets"},
-    Part.FEED_GUARD: {"outvoted", "proved"},
+    Part.FEED_GUARD: {"endanger", "inherit", "proved", "wait_for_word", "wait_left_ms"},
     Part.DEADLINES: {"again", "begin"},
 }
 """Calls that an honest job among honest nodes does not need."""

@@ -50,6 +50,7 @@ class Watch:
             self._memory = _directory(_MEMORY)
             os.environ[MEMORY_DIR] = str(self._memory)
         os.environ["TMPDIR"] = str(self.temporary)
+        os.environ["XDG_STATE_HOME"] = str(self.of_tests / "state")
         tempfile.tempdir = None
         self._leads = leads and sys.platform == "linux"
         self._over = threading.Event()

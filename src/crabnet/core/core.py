@@ -34,6 +34,7 @@ from crabnet.core.replica.records import SegmentRow, Via
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
+from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import (
     Fact,
@@ -106,10 +107,11 @@ class Core:
         else:
             self._operate(given, now_ms, effects)
 
-    def begin(self, now_ms: int, effects: Effects) -> None:
+    def begin(self, now_ms: int, effects: Effects, feed_wait: FeedWait | None = None) -> None:
         """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted.
 
-        Raises CrabnetError when what is held cannot be read, and ReplicaFailedError.
+        With ``feed_wait`` peers are first asked for this node's own feed (ADR 6). Raises CrabnetError when what is held
+        cannot be read, and ReplicaFailedError.
         """
         self._parts.begin()
         for seed_id, record in self.replica.state.records.items():
@@ -122,7 +124,10 @@ class Core:
                 self._consequences.report(item, IMPORTED, now_ms, effects)
         self.overdue_at_start = self._parts.begin_deadlines(now_ms)
         if self.feed_risk:
-            self.neighbours.warn("the data dir was repaired, or is a copy", effects)
+            self.neighbours.warn(self.neighbours.guard.why, effects)
+        elif feed_wait is not None:
+            with self._soft:
+                self.neighbours.wait_for_word(feed_wait, now_ms)
         if not self._parts.blocked(now_ms):
             self._chores.record_interrupted(now_ms, effects)
 
@@ -131,9 +136,13 @@ class Core:
         """True while others may hold more of this node's feed than it does itself: nothing is written into it."""
         return self.neighbours.guard.at_risk
 
-    @feed_risk.setter
-    def feed_risk(self, at_risk: bool) -> None:
-        self.neighbours.guard.at_risk = at_risk
+    def endanger_feed(self, why: str, floor_seq: int = 0) -> None:
+        """Before ``begin``: others may hold more of this node's feed, which went as far as ``floor_seq`` for sure."""
+        self.neighbours.guard.endanger(why, floor_seq)
+
+    def feed_wait_left_ms(self, now_ms: int) -> int:
+        """For how long the answer of a peer may still make it right to write."""
+        return self._parts.feed_wait_left_ms(now_ms)
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """Seeds that have been at rest for the retention time. Give those that were written to ``archived``."""

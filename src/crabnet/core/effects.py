@@ -100,6 +100,8 @@ class Effects:
     serves_named: list[ServeNamed] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     ended_claims: list[EndedClaim] = field(default_factory=list)
+    own_head: tuple[int, str] | None = None
+    """Sequence number and id of the last envelope that the node has added to its own feed."""
     reply: Reply = None
     reply_seed_id: str = ""
     alone: bool = False

@@ -49,9 +49,9 @@ class Operating:
         self._replica.check_open(self._signer.node_id)
         if self._parts.blocked(now_ms):
             raise RefusedError(
-                "the data dir was repaired, is a copy, or is older than what peers hold: it may lack envelopes that"
-                " this node has sent; run `crabnet listen` until a peer has told how far our feed goes, or accept the"
-                " risk of forking it with --accept-feed-risk",
+                f"{self._parts.neighbours.guard.doubt}: this data dir may lack envelopes that this node has sent; run"
+                " `crabnet listen` until a peer has told how far its feed goes, or take the risk of a fork, which ends"
+                " its feed, with --accept-feed-risk",
                 Reason.FEED_RISK,
             )
         now_s = now_ms // 1000
@@ -110,6 +110,7 @@ class Operating:
             "seed_id": applied.seed_id,
         }
         effects.notices.append(Notice("envelope_created", fields))
+        effects.own_head = meta.seq, meta.id
         for change in applied.changes:
             self._consequences.changed(change, meta.id, now_ms, effects)
         if announce:

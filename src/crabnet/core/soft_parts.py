@@ -228,6 +228,12 @@ class SoftParts:
             return self.neighbours.guard.blocks(now_ms)
         return True
 
+    def feed_wait_left_ms(self, now_ms: int) -> int:
+        """For how long the answer of a peer may still make it right to write into this node's feed."""
+        with self._soft:
+            return self.neighbours.guard.wait_left_ms(now_ms)
+        return 0
+
     # --- deadlines -------------------------------------------------------------------------------------
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:

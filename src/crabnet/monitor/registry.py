@@ -71,6 +71,8 @@ class EventKind(StrEnum):
     FEED_AT_RISK = "feed_at_risk"
     FEED_CONFIRMED = "feed_confirmed"
     FEED_RISK_ACCEPTED = "feed_risk_accepted"
+    FEED_UNCONFIRMED = "feed_unconfirmed"
+    FEED_MARK_FAILED = "feed_mark_failed"
 
     LISTENER_STARTED = "listener_started"
     LISTENER_FAILED = "listener_failed"
@@ -376,6 +378,18 @@ EVENTS: Final = MappingProxyType(
             _CORE,
             "namespace last_seq address",
             "A peer has confirmed the end of this node's own feed; the node writes to it again.",
+        ),
+        EventKind.FEED_UNCONFIRMED: _spec(
+            "W",
+            _CORE,
+            "namespace last_seq outcome",
+            "No peer has told at the start how far this node's own feed goes; it `writes`, or `waits` for an answer.",
+        ),
+        EventKind.FEED_MARK_FAILED: _spec(
+            "W",
+            _CORE,
+            "detail",
+            "It cannot be noted outside of the data dir how far this node's own feed goes.",
         ),
         EventKind.FEED_RISK_ACCEPTED: _spec(
             "A",

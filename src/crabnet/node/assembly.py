@@ -19,7 +19,7 @@ from crabnet.node.config import runner_of
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import History
-from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.own_feed import OwnFeed
 from crabnet.node.durable.store import Store, open_store
 from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig, Task, task_of
 from crabnet.node.faults import Faults
@@ -228,14 +228,15 @@ class Ticker(Part):
     """What time brings: the core's tick, lost fragments, faults, steps of the clock."""
 
     def __init__(
-        self, core: Core, network: Network, committer: Committer, faults: Faults, risk_mark: RiskMark,
+        self, core: Core, network: Network, committer: Committer, faults: Faults, own_feed: OwnFeed,
         notify: Notify, clock_ms: ClockMs,
     ) -> None:  # fmt: skip
         self._core = core
         self._network = network
         self._committer = committer
         self._faults = faults
-        self._risk_mark = risk_mark
+        self._own_feed = own_feed
+        self._told = ""
         self._notify = notify
         self._clock_ms = clock_ms
 
@@ -253,12 +254,25 @@ class Ticker(Part):
             self._network.tick()
             self._committer.enqueue(effects)
             self._faults.take()
-            await remember_feed_risk(self._core, self._risk_mark)
+            await remember_feed_risk(self._core, self._own_feed)
+            self._tell_trouble()
             await trio.sleep(limits.TICK_MS / 1000)
 
+    def _tell_trouble(self) -> None:
+        trouble = self._own_feed.high_water.trouble
+        if trouble and trouble != self._told:
+            self._notify("feed_mark_failed", {"detail": trouble[: limits.EVENT_DETAIL_CHARS]})
+        self._told = trouble
 
-async def remember_feed_risk(core: Core, mark: RiskMark) -> None:
+    async def finish(self) -> bool:
+        """Tell what has gone wrong since the last time."""
+        self._tell_trouble()
+        return True
+
+
+async def remember_feed_risk(core: Core, own_feed: OwnFeed) -> None:
     """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+    mark = own_feed.risk_mark
     if core.feed_risk != mark.present:
         await trio.to_thread.run_sync(mark.keep, core.feed_risk)
 

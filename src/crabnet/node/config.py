@@ -19,8 +19,8 @@ from crabnet.runner.self_test import survey
 from crabnet.settings import Settings
 
 
-def core_config(settings: Settings) -> CoreConfig:
-    """What the core needs."""
+def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
+    """What the core of a node needs that ``stays``, or of one that is gone in a moment."""
     return CoreConfig(
         policy=AdmissionPolicy(
             settings.namespace, settings.require_signatures, settings.message_ttl_s, settings.future_skew_s
@@ -56,6 +56,7 @@ def core_config(settings: Settings) -> CoreConfig:
         auto_reclaim=settings.auto_reclaim,
         reclaim_attempts_max=settings.auto_reclaim_attempts_max,
         archive_after_ms=settings.archive_after_s * 1000,
+        stays=stays,
         talk=not settings.legacy_peers,
         alias=settings.alias,
         agent=f"crabnet/{__version__}",

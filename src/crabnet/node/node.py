@@ -181,6 +181,7 @@ class Node:
         """Do any operation; returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
         if self._stopping:
             raise RefusedError("the node is stopping; try again when it runs", Reason.NODE_STOPPING)
+        await self._await_word()
         effects = Effects()
         try:
             self.core.handle(wish, self.clock_ms(), effects)
@@ -201,6 +202,16 @@ class Node:
             await self.committer.submit(effects)
         return effects.reply
 
+    async def _await_word(self) -> None:
+        """Wait until a peer has told how far this node's feed goes, for as long as the settings say (ADR 6)."""
+        left_ms = self.core.feed_wait_left_ms(self.clock_ms())
+        if not left_ms:
+            return
+        with trio.move_on_after(left_ms / 1000):
+            async with self._parts.meanwhile([] if self.listen else self._hearing):
+                while self.core.feed_wait_left_ms(self.clock_ms()):
+                    await self._changed.wait()
+
     async def durable(self) -> None:
         """Wait until all that memory shows now is durable; to be awaited before showing it to anybody."""
         await self.committer.submit(Effects())
@@ -211,7 +222,7 @@ class Node:
 
     async def remember_feed_risk(self) -> None:
         """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
-        await remember_feed_risk(self.core, self._risk_mark)
+        await remember_feed_risk(self.core, self._own_feed)
 
     async def settle_ends(self) -> None:
         """Draw at once what follows from the ends of feeds; a node that listens does it by and by.
@@ -255,13 +266,16 @@ class Node:
         parts = self._parts
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
-        self.ledger, self.core, self.history, self._risk_mark = store.ledger, store.core, store.history, store.risk_mark
+        self.ledger, self.core, self.history = store.ledger, store.core, store.history
+        self._own_feed = store.own_feed
         reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms))
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
-        self.committer = Committer(store.ledger, self._release, lambda: mending.broken)
+        self.committer = Committer(
+            store.ledger, self._release, lambda: mending.broken, note_head=store.own_feed.high_water.keep
+        )
         commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
@@ -279,8 +293,9 @@ class Node:
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
-        ticker = Ticker(self.core, network.network, self.committer, self.faults, store.risk_mark, notify, clock_ms)
+        ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
+        self._hearing = [network.receiving(), *ticker.jobs()]
         await parts.add(StartStopEvents(settings, store, notify, clock_ms, listen=listen))
         await parts.begin(self.committer.run, commits)
         await self._begin(store)
@@ -289,7 +304,7 @@ class Node:
     async def _begin(self, store: Store) -> None:
         """What is due at once."""
         effects = Effects()
-        self.core.begin(self.clock_ms(), effects)
+        self.core.begin(self.clock_ms(), effects, store.own_feed.wait)
         await self.committer.submit(effects)
         if self.listen:
             report_absence(self.reporter.notify, store.last_ms, self.started_ms, self.core.overdue_at_start)

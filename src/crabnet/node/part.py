@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Protocol, TypeVar
@@ -103,6 +103,15 @@ class Parts:
         for run, soft in self._jobs:
             job = partial(self._failures.contained, soft, run) if soft else run
             self._nursery.start_soon(_watched, job, self._failures)
+
+    @asynccontextmanager
+    async def meanwhile(self, jobs: Sequence[Job]) -> AsyncIterator[None]:
+        """Do some jobs for as long as a block lasts."""
+        async with trio.open_nursery() as nursery:
+            for run, _ in jobs:
+                nursery.start_soon(_watched, run, self._failures)
+            yield
+            nursery.cancel_scope.cancel()
 
     async def _finish(self) -> None:
         for part in self._parts:

@@ -179,7 +179,7 @@ def report_start(
     for problem in store.left_out[: limits.LEFT_OUT_EVENTS_MAX]:
         detail = problem[: limits.EVENT_DETAIL_CHARS]
         notify("ledger_recovered", {"clean": False, "outcome": "baseline_left_out", "detail": detail}, Severity.WARNING)
-    if store.feed_risk_accepted:
+    if store.own_feed.accepted:
         last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
     for knob in KNOBS:

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from crabnet.errors import DataDirDamagedError, RefusedError
+from crabnet.node.durable.own_feed import high_water_of
 from crabnet.node.durable.store import FORMER_FILE, open_store, read_former
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import pem_of_seed
@@ -58,6 +59,9 @@ def renew(files: Files, settings: Settings, now_ms: int) -> Renewal:
                 files.unlink(data_dir / ORIGIN_FILE)
             replace_file(files, data_dir / KEY_FILE, pem_of_seed(seed))
         Origin(files, data_dir, (KEY_FILE, Layout(data_dir).journal.name)).keep()
+        high_water = high_water_of(files, settings, Signer(seed).node_id)
+        high_water.keep(0, "")
+        high_water.close()
         return Renewal(former=former, end=end, node_id=Signer(seed).node_id, key_kept=str(kept))
     finally:
         store.close()

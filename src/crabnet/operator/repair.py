@@ -11,7 +11,7 @@ import msgspec
 from crabnet.core.replica.records import FactRow, fact_of_row
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.limits import STORAGE_CHUNK_BYTES
-from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.own_feed import RiskMark
 from crabnet.node.durable.store import INDEX_NAME
 from crabnet.operator.fsck import WAITING, Examination, entries_behind
 from crabnet.operator.transfer import Entry, ImportTotals, import_entries

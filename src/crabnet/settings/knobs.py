@@ -113,6 +113,15 @@ class Settings:
     accept_feed_risk: bool = _knob(False, _Row(
         BoolKind(), "node", "The operator's word that this data dir is not an older copy of one that was used since, "
         "when there is no peer to ask after a recovery.", flag_only=True))
+    feed_wait_ms: int = _knob(2_000, _Row(
+        IntKind(0, 3_600_000), "node", "How long a node that has peers waits at its start for one of them to tell how "
+        "far its own feed goes, before it writes.", unit="ms"))
+    feed_unanswered: str = _knob("mark", _Row(
+        ChoiceKind("mark", "write", "refuse"), "node", "What to do when no peer has answered by then. `mark`: write if "
+        "the note in `state_dir` agrees with the data dir; `write`; `refuse`: write nothing until one answers."))
+    state_dir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "node", "Directory outside of the data dir where it is noted how far this node's feed went, so "
+        "that a restored data dir shows. Unset: `$XDG_STATE_HOME/crabnet`, or `~/.local/state/crabnet`."))
     lock_wait_ms: int = _knob(30_000, _Row(
         IntKind(0, 3_600_000), "node", "How long one-shot commands wait for one another for the data dir.", unit="ms"))
     control_timeout_ms: int = _knob(10_000, _Row(
@@ -348,7 +357,7 @@ class Settings:
         try:
             data_dir = Path.cwd() / expand_home(self.data_dir) if not self.data_dir.is_absolute() else self.data_dir
             paths = {"data_dir": data_dir}
-            for name in ("monitor_events", "runner_workdir", "runner_workdir_root"):
+            for name in ("state_dir", "monitor_events", "runner_workdir", "runner_workdir_root"):
                 path: Path | None = getattr(self, name)
                 if path is not None:
                     paths[name] = data_dir / expand_home(path)

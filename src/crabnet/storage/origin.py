@@ -2,7 +2,8 @@
 
 Inode and birth time of a file that is never replaced stay with it, also when its directory is renamed, and no copying
 tool can give them to another file. So a data dir that was restored from a backup, or brought here from another disk,
-shows as a copy. A snapshot of the whole file system does not.
+shows as a copy. One that a backup was copied *over* has files that were touched after they were written. A snapshot of
+the whole file system shows neither.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _AT_FDCWD: Final = -100
 _NOFOLLOW: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
+_TOUCH_NS: Final = 100_000_000
+"""A write sets both times of a file at once. Some network file systems are a little late with one of them."""
 _BIRTH_OFFSET: Final = 80
 """Of ``stx_btime`` in ``struct statx``: 8 bytes of seconds, 4 of nanoseconds (statx(2))."""
 
@@ -48,6 +51,14 @@ def place_of(path: Path) -> Place | None:
         return Place(path.stat(follow_symlinks=False).st_ino, _birth_ns(path))
     except FileNotFoundError:
         return None
+
+
+def touched(path: Path) -> bool:
+    """True if something other than a write was done to a file since it was written last: tools that restore a file give
+    it back the time of its last write, and nobody can give it back the time of its last change. Raises OSError.
+    """
+    status = path.stat(follow_symlinks=False)
+    return abs(status.st_ctime_ns - status.st_mtime_ns) > _TOUCH_NS
 
 
 def _birth_ns(path: Path) -> int:

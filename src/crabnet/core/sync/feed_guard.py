@@ -1,8 +1,9 @@
 """May this node write into its own feed? Not while others may hold more of it than we do (docs/adr/0006-feed-risk.md).
 
-Whoever lost the end of its feed and goes on writing signs a second envelope for a place it has used: a fork, and the
-loss of one of the two. So after a repair, or when others show that our feed is longer than we know, nothing is written
-until a peer has told how far the feed goes and we hold it up to there, or the operator says otherwise.
+Whoever lost the end of its feed and goes on writing signs a second envelope for a place it has used: a fork, which ends
+the feed. So after a repair, or when others show that our feed is longer than we know, nothing is written until a peer
+has told how far the feed goes and we hold it up to there, or the operator says otherwise. And since a restored data dir
+may look like any other, a node that has peers asks them at each start, and waits a while for the first answer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,20 @@ class Cleared(NamedTuple):
     confirmed_by: str
     first_seq: int
     adopted_from: str
+
+
+class FeedWait(NamedTuple):
+    """How long to wait for a peer's word at the start, and whether to write when none has come by then."""
+
+    wait_ms: int
+    then_writes: bool
+
+
+class _Wait(Struct):
+    until_ms: int
+    then_writes: bool
+    told: bool = False
+    """It has been said that the wait was in vain."""
 
 
 class _Word(Struct):
@@ -50,6 +65,11 @@ class FeedGuard:
 
     def __init__(self, node_id: str, feeds: Feeds, *, accepted: bool = False) -> None:
         self.at_risk = False
+        self.why = ""
+        """What makes it doubtful that this feed is known to its end."""
+        self.floor_seq = 0
+        """How far the feed went for sure: the risk is not over before."""
+        self._wait: _Wait | None = None
         self._accepted = accepted
         self._node_id = node_id
         self._feeds = feeds
@@ -64,7 +84,57 @@ class FeedGuard:
     def blocks(self, now_ms: int) -> bool:
         """True while nothing may be written into the feed."""
         self._settle(now_ms)
-        return not self._accepted and (self.at_risk or self._word is not None)
+        if self._accepted:
+            return False
+        if self.at_risk or self._word is not None:
+            return True
+        wait = self._wait
+        return wait is not None and (now_ms < wait.until_ms or not wait.then_writes)
+
+    def endanger(self, why: str, floor_seq: int = 0) -> None:
+        """The feed may be longer than is known here; it went as far as ``floor_seq`` for sure."""
+        self.at_risk = True
+        self.why, self.floor_seq = why, floor_seq
+
+    @property
+    def doubt(self) -> str:
+        """Why nothing may be written, in words."""
+        if self.why:
+            return self.why
+        if self._word is not None:
+            return f"{self._word.source} says that it holds envelope {self._word.seq} of this node"
+        return "no peer has told how far the feed of this node goes (the setting feed_unanswered is about that)"
+
+    def wait_for_word(self, now_ms: int, wait: FeedWait) -> None:
+        """Peers are asked for our feed: write nothing until one has answered, or the wait is over."""
+        if not self._accepted:
+            self._wait = _Wait(now_ms + wait.wait_ms, wait.then_writes)
+
+    @property
+    def waits(self) -> bool:
+        """True until a peer has answered, or this node goes on without."""
+        return self._wait is not None
+
+    def wait_left_ms(self, now_ms: int) -> int:
+        """For how long an answer may still make it right to write."""
+        if self._wait is None or self._accepted or self.at_risk or self._word is not None:
+            return 0
+        return max(0, self._wait.until_ms - now_ms)
+
+    def waited_in_vain(self, now_ms: int) -> bool:
+        """True once, when the wait is over without an answer. A node that does not write then goes on asking."""
+        wait = self._wait
+        if wait is None or now_ms < wait.until_ms or wait.told:
+            return False
+        wait.told = True
+        if wait.then_writes:
+            self._wait = None
+        return True
+
+    def inherit(self, other: FeedGuard) -> None:
+        """Take over from a guard that failed what this one cannot learn anew."""
+        self.at_risk, self.why, self.floor_seq = other.at_risk, other.why, other.floor_seq
+        self._wait = other._wait
 
     @property
     def _feed(self) -> Feed:
@@ -81,8 +151,12 @@ class FeedGuard:
             return False
         self._settle(now_ms)
         feed = self._feed
+        if not head.seq:
+            self._wait = None
+            return False
         held = self._feeds.id_at(self._node_id, head.seq)
         if held is not None and held == head.id:
+            self._wait = None
             if self.at_risk and not self._confirmed_by:
                 self._confirmed_by, self._confirmed_ms = source, now_ms
             return False
@@ -99,7 +173,9 @@ class FeedGuard:
         if self._accepted:
             return False
         news = not self.at_risk
-        self.at_risk = True
+        if news:
+            self.endanger(f"{source} holds its envelope {seq}, which was missing here")
+        self._wait = None
         self._confirmed_by = ""
         self._liars.pop(source_group(source))
         if adopted:
@@ -134,12 +210,13 @@ class FeedGuard:
     def tick(self, now_ms: int) -> Cleared | None:
         """Says so when the risk is over: a peer has confirmed our head, and nobody has claimed more for a while."""
         self._settle(now_ms)
-        if not self.at_risk or not self._confirmed_by or self._word is not None:
+        if not self.at_risk or not self._confirmed_by or self._word is not None or self._feed.head_seq < self.floor_seq:
             return None
         if now_ms < self._confirmed_ms + limits.FEED_QUIET_MS:
             return None
         cleared = Cleared(self._confirmed_by, self._adopted_first, self._adopted_from)
         self.at_risk = False
-        self._confirmed_by = self._adopted_from = ""
+        self.floor_seq = 0
+        self.why = self._confirmed_by = self._adopted_from = ""
         self._adopted_first = 0
         return cleared

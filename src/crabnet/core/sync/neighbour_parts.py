@@ -78,9 +78,10 @@ class NeighbourParts:
 
     def renew(self, part: Part) -> None:
         """Make a part anew. What it knew is learned again, as after a start; a feed at risk stays so."""
-        at_risk = self.guard.at_risk
+        guard = self.guard
         self._make(part)
-        self.guard.at_risk = at_risk
+        if part is Part.FEED_GUARD:
+            self.guard.inherit(guard)
 
     def _make(self, part: Part) -> None:
         config, replica = self._config, self._replica

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
 from crabnet import limits
 from crabnet.core.config import CoreConfig
@@ -11,6 +12,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.mending import Part
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
+from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.neighbour_parts import NeighbourParts
 from crabnet.core.sync.peers import LostPeer
 from crabnet.core.sync.wants import STRANGERS
@@ -21,6 +23,9 @@ from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
+
+BROADCAST: Final = "255.255.255.255:"
+"""Nobody in particular: no answer is waited for."""
 
 
 class Neighbours(NeighbourParts):
@@ -98,19 +103,29 @@ class Neighbours(NeighbourParts):
         elif isinstance(said, sync.Heads):
             self._told(said, source, now_ms, effects)
         elif self.proven(source):
-            self._proven_said(said, source, now_ms, effects)
+            self._proven_said(said, meta.from_, source, now_ms, effects)
+        elif isinstance(said, sync.Request):
+            self._author_asks(said, meta.from_, source, now_ms, effects)
         return True
+
+    def _author_asks(self, said: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
+        """An author may ask anybody how far its own feed goes: the answer is not longer than the question."""
+        if any(want.author == asker for want in said.wants) and self.peers.spend_credit(source):
+            feed = self._replica.feeds.get(asker)
+            head = sync.Head(asker, feed.head_seq, feed.head_id, feed.end)
+            self._say(sync.Heads([head]), source, now_ms, effects)
 
     def _proven_said(
         self,
         said: sync.Request | sync.ForkRequest | sync.RelayPrune,
+        author: str,
         source: str,
         now_ms: int,
         effects: Effects,
     ) -> None:
         """What only an address that is configured or has proved itself may say."""
         if isinstance(said, sync.Request):
-            self._asked(said, source, now_ms, effects)
+            self._asked(said, author, source, now_ms, effects)
         elif isinstance(said, sync.RelayPrune):
             self.relay.pruned(said, source, now_ms)
         else:
@@ -182,8 +197,10 @@ class Neighbours(NeighbourParts):
             if seq <= head.seq:
                 self.named.note(named, source, now_ms, teller=self._teller(source))
 
-    def _asked(self, request: sync.Request, source: str, now_ms: int, effects: Effects) -> None:
-        """Have what is held served; where it ends before the wish begins, say how far it goes."""
+    def _asked(self, request: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
+        """Have what is held served; where it ends before the wish begins, say how far it goes. An author is told also
+        that nothing is held of its feed.
+        """
         heads = []
         for want in request.wants:
             feed = self._replica.feeds.get(want.author)
@@ -191,7 +208,7 @@ class Neighbours(NeighbourParts):
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
-            elif feed.head_seq or feed.end:
+            elif feed.head_seq or feed.end or want.author == asker:
                 heads.append(sync.Head(want.author, feed.head_seq, feed.head_id, feed.end))
         effects.serves_named.extend(ServeNamed(each.seed_id, each.envelope_id, source) for each in request.names)
         if heads:
@@ -216,7 +233,7 @@ class Neighbours(NeighbourParts):
         if own and (item.in_feed or item.parked):
             adopted = item.in_feed
             if self.guard.proved(meta.seq, source, now_ms, adopted=adopted):
-                self.warn(f"{source} holds its envelope {meta.seq}, which was missing here", effects)
+                self.warn(self.guard.why, effects)
         if item.parked:
             self.planner.arrived(meta.from_, meta.seq, now_ms)
         if item.record is not None and item.in_feed:
@@ -308,7 +325,7 @@ class Neighbours(NeighbourParts):
             self._tell_holdings(chosen, now_ms, effects)
         else:
             self._say_all(self._hello(), chosen, now_ms, effects)
-        if self.guard.at_risk:
+        if self.guard.at_risk or self.guard.waits:
             self._ask_for_own_feed(0, None, now_ms, effects)
 
     def _prune(self, now_ms: int, effects: Effects) -> None:
@@ -364,6 +381,13 @@ class Neighbours(NeighbourParts):
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
+    def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
+        """Write nothing before a peer, if there is any, has answered how far this node's feed goes (ADR 6)."""
+        peers = [address for address in self.trusted if not address.startswith(BROADCAST)]
+        own = self._replica.feeds.get(self._signer.node_id)
+        if self._config.talk and not own.end and (peers or len(self.book)):
+            self.guard.wait_for_word(now_ms, wait)
+
     def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
         """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
         own = self._replica.feeds.get(self._signer.node_id)
@@ -383,6 +407,18 @@ class Neighbours(NeighbourParts):
         effects.notices.append(Notice("feed_at_risk", fields))
 
     def _clear(self, now_ms: int, effects: Effects) -> None:
+        if self.guard.waited_in_vain(now_ms):
+            own = self._replica.feeds.get(self._signer.node_id)
+            effects.notices.append(
+                Notice(
+                    "feed_unconfirmed",
+                    {
+                        "namespace": self._replica.namespace,
+                        "last_seq": own.head_seq,
+                        "outcome": "waits" if self.guard.blocks(now_ms) else "writes",
+                    },
+                )
+            )
         cleared = self.guard.tick(now_ms)
         if cleared is None:
             return
@@ -398,7 +434,7 @@ class Neighbours(NeighbourParts):
         return sync.Hello(identity, challenge, echo)
 
     def _hello_from(self, hello: sync.Hello, source: str, now_ms: int, effects: Effects) -> None:
-        if hello.challenge:
+        if hello.challenge and self._config.stays:
             self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
         node_id = hello.identity.node_id
         replaced = self.peers.confirm(source, node_id, hello.echo)
@@ -408,6 +444,8 @@ class Neighbours(NeighbourParts):
             if source not in self.trusted:
                 self.book.confirmed(source, node_id, now_ms)
             self._tell_holdings([source], now_ms, effects)
+            if self.guard.waits:
+                self._ask_for_own_feed(0, source, now_ms, effects)
             self._look_around(now_ms, effects, again=True)
 
     def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:

@@ -39,11 +39,15 @@ class Committer:
         ledger: Ledger,
         release: Callable[[list[Durable]], None],
         broken: Callable[[], Exception | None] = lambda: None,
+        note_head: Callable[[int, str], None] = lambda _seq, _id: None,
     ) -> None:
-        """``broken`` gives the error by which memory became worthless: from then on nothing is committed."""
+        """``broken`` gives the error by which memory became worthless: from then on nothing is committed. ``note_head``
+        is told, in a thread, how far the node's own feed goes, before anybody else is.
+        """
         self._ledger = ledger
         self._release = release
         self._broken = broken
+        self._note_head = note_head
         self._pending: Framing[_Waiter | None] = Framing()
         self._wake = trio.Event()
         self._drained = trio.Event()
@@ -158,7 +162,7 @@ class Committer:
         if batch.records:
             # In a thread, so that the loop goes on whatever the disk does.
             try:
-                position = await thread.run_sync(partial(self._ledger.append, frame_of(batch.records)))
+                position = await thread.run_sync(partial(self._append, batch))
             except Exception as error:
                 if not is_containable(error):
                     raise
@@ -175,6 +179,13 @@ class Committer:
         for _, waiter in batch.whole:
             if waiter is not None:
                 waiter.done.set()
+
+    def _append(self, batch: _Frame) -> FramePosition:
+        position = self._ledger.append(frame_of(batch.records))
+        head = next((each.effects.own_head for each, _ in reversed(batch.whole) if each.effects.own_head), None)
+        if head is not None:
+            self._note_head(*head)
+        return position
 
     def _fail(self, error: StorageFailedError, batch: _Frame) -> None:
         self._failure = error

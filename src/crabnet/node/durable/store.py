@@ -31,21 +31,20 @@ from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
 from crabnet.node.durable.baseline import import_baseline
 from crabnet.node.durable.indexing import History, entry_of
-from crabnet.node.durable.risk_mark import RiskMark
+from crabnet.node.durable.own_feed import OwnFeed, examine, traces_of
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive.archive import Archive, SegmentInfo
 from crabnet.storage.checkpoint.format import CHECKPOINT_FORMAT
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
+from crabnet.storage.files import Files, OpenMode, guarded, make_dir, opened, read_whole
 from crabnet.storage.journal.segment import Frame
 from crabnet.storage.journal.walk import walk_journal
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait
-from crabnet.storage.origin import Origin
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
@@ -66,10 +65,8 @@ class Store:
     index: FeedIndex
     history: History
     archive: Archive
-    risk_mark: RiskMark
-    copied: bool
+    own_feed: OwnFeed
     key_created: bool
-    feed_risk_accepted: bool
     replayed_frames: int
     duration_ms: int
     last_ms: int | None = None
@@ -83,6 +80,7 @@ class Store:
             self.index.close()
             self.archive.close()
         finally:
+            self.own_feed.high_water.close()
             self.ledger.close()
 
 
@@ -111,6 +109,7 @@ def open_store(
         sleep_ms=lambda ms: time.sleep(ms / 1000),
     )
     try:
+        traces = traces_of(settings.data_dir)
         signer, created = _signer(files, settings.data_dir)
     except BaseException:
         lock.release()
@@ -126,16 +125,11 @@ def open_store(
     )
     with ExitStack() as undo:
         undo.callback(ledger.close)
-        core = Core(core_config(settings), signer, entropy, verify_all)
+        core = Core(core_config(settings, stays=role is LockRole.NODE), signer, entropy, verify_all)
         core.replica.held = NothingHeld()
         replayed = _restore(core, ledger)
-        mark = RiskMark(files, settings.data_dir)
-        origin = Origin(files, settings.data_dir, (KEY_FILE, Layout(settings.data_dir).journal.name))
-        at_risk = mark.present or not ledger.recovery.is_clean or origin.copied
-        core.feed_risk = at_risk and not settings.accept_feed_risk
-        mark.keep(core.feed_risk)
-        copied = origin.copied
-        origin.keep()
+        own_feed = examine(files, settings, ledger, core, traces, key_created=created)
+        undo.callback(own_feed.high_water.close)
         known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
         archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
         core.replica.archived.read_row = archive.get
@@ -153,10 +147,8 @@ def open_store(
         index,
         history,
         archive,
-        mark,
-        copied,
+        own_feed,
         created,
-        at_risk and settings.accept_feed_risk,
         replayed,
         wall_ms() - started_ms,
         last_ms,
@@ -179,6 +171,8 @@ def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
             raise DataDirDamagedError(
                 f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
             )
+        with guarded("make the data dir", data_dir):
+            make_dir(files, Layout(data_dir).journal)  # before the key: a key alone is one that was restored
         pem = create_key_file(files, data_dir, lambda: pem_of_seed(os.urandom(_SEED_BYTES)))
     try:
         return Signer(seed_of_pem(pem)), created

@@ -98,7 +98,11 @@ class UdpNetwork(Part):
         sending = Job(self.outbox.run, "outbox")
         if not self._listen:
             return [sending]
-        return [sending, Job(self.network.receive), Job(self.serving.run, "serving")]
+        return [sending, self.receiving(), Job(self.serving.run, "serving")]
+
+    def receiving(self) -> Job:
+        """Hear what comes back to the socket that sends, or to the one that is listened on."""
+        return Job(self.network.receive)
 
     def on_durable(self, effects: Effects) -> None:
         """Queue what is to be sent and served."""

@@ -290,6 +290,7 @@ async def _status(node: Node, _: _NoParams) -> JsonObject:
             "queued_max": node.run_manager.turns.queue_max,
         },
         "feed_risk": node.core.feed_risk,
+        "feed_unconfirmed": node.core.neighbours.guard.waits,
         "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],
         "equivocators_total": len(replica.feeds.equivocators()),
         "sandbox": sandbox_view(node.runner.report if node.listen else await node.runner.prepare()),
