@@ -6,6 +6,7 @@ The note is written in place and not synced. It is allowed to be behind, never a
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -90,7 +91,8 @@ class HighWater:
         """Close the file."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            self._files.close(fd)
+            with suppress(OSError):  # nothing depends on it: what was written is with the system
+                self._files.close(fd)
 
     def _failed(self, what: str, error: OSError) -> None:
         self.trouble = f"cannot {what} {self.path}: {error.strerror or error}"
