@@ -119,6 +119,7 @@ class Reason(StrEnum):
     UNSAFE_PERMISSIONS = "unsafe_permissions"
     LOCKS_UNSUPPORTED = "locks_unsupported"
     FEED_RISK = "feed_risk"
+    CLOCK_SUSPECT = "clock_suspect"
     STORAGE_FAILED = "storage_failed"
     DISK_FULL = "disk_full"
     # network and process

@@ -396,6 +396,18 @@ CLOCK_STEP_MS: Final = 1_000
 """A change of the difference to the system's clock from which on the operator is told of a step."""
 CLOCK_SLEW_PART: Final = 20
 """The node's time draws near to the system's clock by this part of the time that passes."""
+CLOCK_PLAUSIBLE_FROM_S: Final = 1_672_531_200
+"""2023-01-01: a clock that says less was never set, and nothing is signed by it. Seconds."""
+CLOCK_ASK_FIRST_MS: Final = 500
+CLOCK_ASKED_QUICKLY: Final = 4
+"""So many times at first, a moment apart, since questions and answers get lost."""
+CLOCK_ASK_MS: Final = 600_000
+CLOCK_VOTE_MS: Final = 1_800_000
+"""For how long it counts what a peer has said about the time."""
+CLOCK_LEAP_MS: Final = 60_000
+CLOCK_VOTES_MAX: Final = 256
+CLOCK_STRANGERS_MIN: Final = 3
+"""Peers that are not configured are heard about the time if at least so many, of different networks, say something."""
 AWAY_TOLD_MS: Final = 600_000
 """A node that was not running for this long says so at its start."""
 SWEEP_RETRY_MS: Final = 60_000

@@ -24,6 +24,7 @@ from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.network.outbox import Outbox
@@ -69,6 +70,7 @@ WALKS: Final = {
         "SourceGate._strangers",
     },
     "authors": {"AuthorBudgets._known"},
+    "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
     "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
     "resolver": {"Resolver._literals", "Resolver._names"},
@@ -379,6 +381,18 @@ async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
             await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert [data.rstrip(b"x") for data in wire.sent] == [b"{%d}" % number for number in range(CROWD - 7, CROWD)]
+
+
+def test_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOCK_VOTES_MAX", ROOM)
+    clocks = Clocks(300)
+    watch = Watch(clocks)
+    challenge = clocks.due_challenge(lambda: "drawn", NOW_MS)
+    for number in range(CROWD):
+        clocks.said(f"author{number}", f"192.0.2.{number}:1", challenge, NOW_S + 999, NOW_MS, configured=False)
+        watch.look()
+    assert watch.filled == WALKS["clocks"]
+    assert clocks.ahead_s(NOW_MS) == 999
 
 
 def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crabnet import limits
 from crabnet.node.clock import ClockStep, NodeClock
 
 DAY_MS = 24 * 3_600_000
@@ -16,8 +17,8 @@ START_MS = 1_700_000_000_000
 class Machine:
     """Two clocks of a machine, and the node's clock above them, looked at every 100 ms."""
 
-    def __init__(self, follow_ms: int = FOLLOW_MS) -> None:
-        self.wall_ms, self.steady_ms = START_MS, 5_000
+    def __init__(self, follow_ms: int = FOLLOW_MS, start_ms: int = START_MS) -> None:
+        self.wall_ms, self.steady_ms = start_ms, 5_000
         self.clock = NodeClock(follow_ms, wall=lambda: self.wall_ms, steady=lambda: self.steady_ms)
         self.steps: list[ClockStep] = []
 
@@ -98,3 +99,25 @@ def test_the_clocks_of_this_machine() -> None:
     assert clock.observe() is None
     assert 0 <= clock() - first < 60_000
     assert abs(clock.ahead_ms) < 60_000
+
+
+def test_a_clock_that_was_never_set_catches_up_when_it_is() -> None:
+    machine = Machine(start_ms=5_000)
+    machine.pass_time(1_000)
+    assert machine.clock() == 6_000
+    set_ms = limits.CLOCK_PLAUSIBLE_FROM_S * 1000
+    machine.wall_ms = set_ms
+    assert machine.clock.observe() == ClockStep(set_ms - 6_000, 0, True)
+    assert machine.clock() == set_ms
+    machine.pass_time(1_000)
+    machine.wall_ms += DAY_MS
+    assert machine.clock.observe() == ClockStep(DAY_MS, DAY_MS, False)
+
+
+@pytest.mark.parametrize("ahead_ms", [DAY_MS, 0, -DAY_MS])
+def test_it_catches_up_when_told_and_never_goes_back(ahead_ms: int) -> None:
+    machine = Machine()
+    machine.wall_ms += ahead_ms
+    assert machine.clock.catch_up() is (ahead_ms > 0)
+    assert machine.clock() == START_MS + max(0, ahead_ms)
+    assert machine.clock.observe() == (None if ahead_ms >= 0 else ClockStep(ahead_ms, ahead_ms, False))

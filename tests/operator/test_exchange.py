@@ -86,6 +86,23 @@ def test_what_is_imported_may_be_old_but_not_from_the_future(home: Path, tmp_pat
     assert early["ignored"] == {"from_the_future": 7}
 
 
+def test_what_is_imported_may_be_from_the_future_before_what_is_not(tmp_path: Path) -> None:
+    """A clock that was 30 days ahead, and was set right: what it has dated is not lost to those who import."""
+    path, data_dir, clock = tmp_path / "x.ndjson", tmp_path / "ahead", Clock()
+    clock.now_ms += 30 * 24 * 3_600_000
+
+    async def some(node: Node) -> None:
+        for _ in range(3):
+            await publish(node)
+
+    for clock_check in (True, False):
+        work(data_dir, some, clock=clock, clock_check=clock_check)
+        clock.now_ms = Clock().now_ms
+    export(data_dir, path)
+    entries = list(read_entries(FILES, check_export(FILES, path)))
+    assert import_with_clock(tmp_path / "new", entries, clock) == {"accepted": 6, "ignored": {}, "rejected": {}}
+
+
 def test_a_restored_node_does_not_fork_its_feed(home: Path, tmp_path: Path) -> None:
     path, restored = tmp_path / "backup", tmp_path / "restored"
     export(home, path)

@@ -29,6 +29,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     auto_reclaim: bool = False
     reclaim_attempts_max: int = 3
     accept_feed_risk: bool = False
+    clock_check: bool = True
+    """Whether peers are believed about the time."""
     stays: bool = True
     """False for a node that is gone in a moment: it proves its address to nobody."""
     archive_after_ms: int = 0

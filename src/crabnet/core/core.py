@@ -144,6 +144,10 @@ class Core:
         """For how long the answer of a peer may still make it right to write."""
         return self._parts.feed_wait_left_ms(now_ms)
 
+    def clock_behind_s(self, now_ms: int) -> int:
+        """By how much peers say that this node's clock is behind; negative if it is ahead, 0 if they agree."""
+        return self._parts.clock_behind_s(now_ms)
+
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """Seeds that have been at rest for the retention time. Give those that were written to ``archived``."""
         return self._parts.archivable(now_ms)
@@ -310,6 +314,7 @@ class Core:
             expired = self.replica.parking.expire(now_s)
             effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in expired)
         self.neighbours.tick(now_ms, effects)
+        parts.tell_clock(now_ms, effects)
         if not parts.blocked(now_ms) and not self.replica.feeds.get(self.signer.node_id).end:
             self._chores.do(now_ms, effects)
         self.settle_ends(now_ms, effects)

@@ -33,6 +33,7 @@ class Part(StrEnum):
     RELAY = "relay"
     ANNOUNCER = "announcer"
     FEED_GUARD = "feed_guard"
+    CLOCKS = "clocks"
     DEADLINES = "deadlines"
 
 

@@ -47,14 +47,21 @@ class Operating:
     def operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         """Do what is wished. Raises RefusedError, UsageError."""
         self._replica.check_open(self._signer.node_id)
+        guard, suspicion = self._parts.neighbours.guard, self._parts.clock_suspicion(now_ms)
+        if suspicion and not guard.at_risk:
+            raise RefusedError(
+                f"{suspicion}: nothing is signed before it is right; set the clock, or set clock_check = false if it is"
+                " right",
+                Reason.CLOCK_SUSPECT,
+            )
         if self._parts.blocked(now_ms):
             raise RefusedError(
-                f"{self._parts.neighbours.guard.doubt}: this data dir may lack envelopes that this node has sent; run"
+                f"{guard.doubt}: this data dir may lack envelopes that this node has sent; run"
                 " `crabnet listen` until a peer has told how far its feed goes, or take the risk of a fork, which ends"
                 " its feed, with --accept-feed-risk",
                 Reason.FEED_RISK,
             )
-        now_s = now_ms // 1000
+        now_s = self._stamp_s(now_ms)
         record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
         if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:
             raise RefusedError(
@@ -82,6 +89,15 @@ class Operating:
             )
         else:
             effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
+
+    def _stamp_s(self, now_ms: int) -> int:
+        """The date of what is stated now: not before that of what was stated last, unless peers, or the operator, say
+        that it was that one which was wrong.
+        """
+        now_s, last_s = now_ms // 1000, self._replica.written_until_s
+        near = last_s <= now_s + self._config.policy.future_skew_s
+        nobody_knows = self._config.clock_check and not self._parts.neighbours.has_peers
+        return max(now_s, last_s) if near or nobody_knows else now_s
 
     def _denied(self, record: Record) -> frozenset[str]:
         """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
@@ -111,6 +127,7 @@ class Operating:
         }
         effects.notices.append(Notice("envelope_created", fields))
         effects.own_head = meta.seq, meta.id
+        self._replica.written_until_s = meta.ts
         for change in applied.changes:
             self._consequences.changed(change, meta.id, now_ms, effects)
         if announce:

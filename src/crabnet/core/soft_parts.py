@@ -24,6 +24,7 @@ from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.lifecycle import Record
+from crabnet.errors import Reason
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -63,6 +64,7 @@ class SoftParts:
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds that came back from the archive may leave memory again."""
+        self._clock_suspect = False
         self._deadlines_wrong = False
         self._deadlines_from_ms = 0
         self.neighbours = Neighbours(config, signer, replica, entropy, self._room)
@@ -223,15 +225,42 @@ class SoftParts:
         return False
 
     def blocked(self, now_ms: int) -> bool:
-        """True while nothing may be written into this node's feed."""
+        """True while nothing may be written into this node's feed: its end is in doubt, or the clock is."""
         with self._soft:
-            return self.neighbours.guard.blocks(now_ms)
+            return self.neighbours.guard.blocks(now_ms) or bool(self.clock_suspicion(now_ms))
         return True
 
-    def feed_wait_left_ms(self, now_ms: int) -> int:
-        """For how long the answer of a peer may still make it right to write into this node's feed."""
+    def clock_suspicion(self, now_ms: int) -> str:
+        """What is wrong with this node's clock, in words; "" if nothing is known to be."""
         with self._soft:
-            return self.neighbours.guard.wait_left_ms(now_ms)
+            if self._config.clock_check:
+                written_s = self._replica.written_until_s if self.neighbours.has_peers else 0
+                return self.neighbours.clocks.suspicion(now_ms, written_s)
+        return ""
+
+    def tell_clock(self, now_ms: int, effects: Effects) -> None:
+        """Tell when the clock becomes suspect, and when it is not any more."""
+        suspicion = self.clock_suspicion(now_ms)
+        if suspicion and not self._clock_suspect:
+            detail = suspicion[: limits.EVENT_DETAIL_CHARS]
+            effects.notices.append(Notice("clock_suspect", {"detail": detail, "reason": Reason.CLOCK_SUSPECT.value}))
+        elif self._clock_suspect and not suspicion:
+            effects.notices.append(Notice("clock_confirmed", {}))
+        self._clock_suspect = bool(suspicion)
+
+    def clock_behind_s(self, now_ms: int) -> int:
+        """By how much peers say that this node's clock is behind; negative if it is ahead, 0 if they agree."""
+        with self._soft:
+            return self.neighbours.clocks.ahead_s(now_ms) if self._config.clock_check else 0
+        return 0
+
+    def feed_wait_left_ms(self, now_ms: int) -> int:
+        """For how long the word of a peer may still make it right to write into this node's feed."""
+        with self._soft:
+            guard, clocks = self.neighbours.guard, self.neighbours.clocks
+            if clocks.unheard(now_ms, self._replica.written_until_s):
+                return max(0, guard.patience_until_ms - now_ms)
+            return 0 if self.clock_suspicion(now_ms) else guard.wait_left_ms(now_ms)
         return 0
 
     # --- deadlines -------------------------------------------------------------------------------------

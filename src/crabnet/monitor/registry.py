@@ -49,6 +49,8 @@ class EventKind(StrEnum):
     NODE_RESTARTED = "node_restarted"
     CLOCK_STEPPED = "clock_stepped"
     CLOCK_BEHIND = "clock_behind"
+    CLOCK_SUSPECT = "clock_suspect"
+    CLOCK_CONFIRMED = "clock_confirmed"
     NODE_WAS_AWAY = "node_was_away"
 
     ENVELOPE_CREATED = "envelope_created"
@@ -280,6 +282,15 @@ EVENTS: Final = MappingProxyType(
             "duration_ms count detail",
             "At the start, the system's clock is behind what was written last, by `duration_ms`; `count` deadlines of"
             " this node's seeds have passed all the same.",
+        ),
+        EventKind.CLOCK_SUSPECT: _spec(
+            "A",
+            _CORE,
+            "detail reason",
+            "This node's clock cannot be right, by what peers or its own data say; it signs nothing until it is.",
+        ),
+        EventKind.CLOCK_CONFIRMED: _spec(
+            "N", _CORE, "", "Nothing is known to be wrong with this node's clock any more; it signs again."
         ),
         EventKind.NODE_WAS_AWAY: _spec(
             "N",

@@ -14,7 +14,7 @@ from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
 from crabnet.monitor.registry import Severity
-from crabnet.node.clock import NodeClock
+from crabnet.node.clock import ClockStep, NodeClock
 from crabnet.node.config import runner_of
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
@@ -237,6 +237,7 @@ class Ticker(Part):
         self._faults = faults
         self._own_feed = own_feed
         self._told = ""
+        self._tolerance_s = core.config.policy.future_skew_s
         self._notify = notify
         self._clock_ms = clock_ms
 
@@ -247,9 +248,7 @@ class Ticker(Part):
     async def _run(self) -> None:
         while True:
             effects = Effects()
-            step = self._clock_ms.observe() if isinstance(self._clock_ms, NodeClock) else None
-            if step is not None:
-                report_step(self._notify, step)
+            self._observe_clock()
             self._core.handle(Tick(), self._clock_ms(), effects)
             self._network.tick()
             self._committer.enqueue(effects)
@@ -257,6 +256,19 @@ class Ticker(Part):
             await remember_feed_risk(self._core, self._own_feed)
             self._tell_trouble()
             await trio.sleep(limits.TICK_MS / 1000)
+
+    def _observe_clock(self) -> None:
+        clock = self._clock_ms
+        if not isinstance(clock, NodeClock):
+            return
+        step = clock.observe()
+        if step is not None:
+            report_step(self._notify, step)
+        behind_s = self._core.clock_behind_s(clock())
+        if behind_s > 0 and abs(clock.ahead_ms // 1000 - behind_s) <= self._tolerance_s:
+            ahead_ms = clock.ahead_ms
+            clock.catch_up()
+            report_step(self._notify, ClockStep(ahead_ms, 0, followed=True))
 
     def _tell_trouble(self) -> None:
         trouble = self._own_feed.high_water.trouble

@@ -40,7 +40,8 @@ class NodeClock:
     """Call it for the node's time in milliseconds since the epoch; it never goes back while the process lives.
 
     Small differences to the system's clock, up to ``follow_ms``, are followed at a twentieth of the time that passes;
-    larger ones are not. The two sources can be given, for tests and simulations.
+    larger ones are not, but for one: a clock that was never set (``limits.CLOCK_PLAUSIBLE_FROM_S``) catches up at once
+    when it is. The two sources can be given, for tests and simulations.
     """
 
     def __init__(
@@ -62,12 +63,24 @@ class NodeClock:
         """How far the system's clock is ahead of the node's time, negative if it is behind."""
         return self._wall() - self()
 
+    def catch_up(self) -> bool:
+        """Take the system's time at once if it is ahead. To be called when it is known to be right."""
+        ahead_ms = self.ahead_ms
+        if ahead_ms <= 0:
+            return False
+        self._offset_ms += ahead_ms
+        self._ahead_ms = 0
+        return True
+
     def observe(self) -> ClockStep | None:
         """Compare the clocks and draw nearer; to be called several times a second. Returns a step since last time."""
         steady = self._steady()
         passed_ms, self._observed_ms = max(0, steady - self._observed_ms), steady
         ahead_ms = self._wall() - (steady + self._offset_ms)
         step_ms, self._ahead_ms = ahead_ms - self._ahead_ms, ahead_ms
+        never_set = self() < limits.CLOCK_PLAUSIBLE_FROM_S * 1000 <= self._wall()
+        if never_set and self.catch_up():
+            return ClockStep(step_ms, 0, followed=True)
         followed = abs(ahead_ms) <= self._follow_ms
         if followed and ahead_ms:
             most_ms = passed_ms // limits.CLOCK_SLEW_PART

@@ -56,6 +56,7 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         auto_reclaim=settings.auto_reclaim,
         reclaim_attempts_max=settings.auto_reclaim_attempts_max,
         archive_after_ms=settings.archive_after_s * 1000,
+        clock_check=settings.clock_check,
         stays=stays,
         talk=not settings.legacy_peers,
         alias=settings.alias,

@@ -96,11 +96,11 @@ class Notify(Protocol):
 
 def report_step(notify: Notify, step: ClockStep) -> None:
     """The system's clock was set while the node ran."""
-    policy = (
-        "the node's time draws near to it by 5 % of the time that passes"
-        if step.followed
-        else "the node keeps its own time; if the system's clock is right now, restart the node"
-    )
+    policy = "the node keeps its own time; if the system's clock is right now, restart the node"
+    if step.followed:
+        policy = "the node's time draws near to it by 5 % of the time that passes"
+        if not step.ahead_ms:
+            policy = "the node goes by it from now on: its time before was wrong"
     fields: dict[str, FieldValue] = {
         "step_ms": step.step_ms,
         "ahead_ms": step.ahead_ms,

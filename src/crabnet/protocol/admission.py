@@ -85,6 +85,8 @@ class Admitted(Struct, frozen=True, gc=False):
 
 
 Wanted = Callable[[EnvelopeMeta], bool]
+Followed = Callable[[EnvelopeMeta], bool]
+"""Tells of an envelope that a later one of its feed, whose time was acceptable, is held or waits."""
 Muted = Callable[[EnvelopeMeta], bool]
 """Tells of an envelope that it is not taken at the moment, whatever its signature says."""
 
@@ -140,14 +142,21 @@ class Admission:
         self.seen = seen
         self._keys = KeyRing() if keys is None else keys
         self._verify_all = verify_all
+        self.followed: Followed = nothing_wanted
         self._ahead: dict[bytes, _Candidate] = {}
         self._asked: set[str] = set()
         """Ids of envelopes whose signatures are being checked."""
 
     def admit(
-        self, raw: bytes, now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
+        self,
+        raw: bytes,
+        now_s: int,
+        wanted: Wanted = nothing_wanted,
+        muted: Muted = nobody_muted,
     ) -> Admitted | Refusal:
-        """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it."""
+        """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it, and then
+        also dated ahead if ``followed`` says that a later one of its feed is there.
+        """
         candidate = self._ahead.pop(raw, None) if self._ahead else None
         if candidate is None:
             candidate = self._candidate(raw)
@@ -157,7 +166,7 @@ class Admission:
         if isinstance(kind, Refusal):
             return kind
         meta = envelope.meta
-        refused = self._check_time(meta, now_s, wanted)
+        refused = self._check_time(envelope, now_s, wanted)
         if refused is not None:
             return refused
         if seen_key(meta) in self.seen:
@@ -213,7 +222,7 @@ class Admission:
                 continue
             if meta.seq and muted(meta):
                 continue
-            if self._check_time(meta, now_s, wanted) is None:
+            if self._check_time(envelope, now_s, wanted) is None:
                 found = self._signed_bytes(envelope, kind)
                 if isinstance(found, Refusal):
                     candidate.identity, candidate.identity_known = found, True
@@ -293,10 +302,13 @@ class Admission:
             return refusal(Reason.MISSING_SIGNATURE, "version 2 envelope without a signature", meta)
         return None
 
-    def _check_time(self, meta: EnvelopeMeta, now_s: int, wanted: Wanted) -> Refusal | None:
+    def _check_time(self, envelope: Envelope, now_s: int, wanted: Wanted) -> Refusal | None:
+        meta = envelope.meta
+        if meta.kind == Kind.NODE_HELLO and (envelope.payload.get("challenge") or envelope.payload.get("echo")):
+            return None  # by these, nodes whose clocks differ find out
         if meta.ts < now_s - self.policy.message_ttl_s and not wanted(meta):
             return refusal(Reason.EXPIRED, f"{now_s - meta.ts} s old, at most {self.policy.message_ttl_s}", meta)
-        if meta.ts > now_s + self.policy.future_skew_s:
+        if meta.ts > now_s + self.policy.future_skew_s and not (wanted(meta) and self.followed(meta)):
             return refusal(Reason.FROM_THE_FUTURE, f"{meta.ts - now_s} s ahead of our clock", meta)
         return None
 

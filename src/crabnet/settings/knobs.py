@@ -251,6 +251,9 @@ class Settings:
     auto_reclaim_attempts_max: int = _knob(3, _Row(
         IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Attempts in all at a task beyond which `auto_reclaim` claims no "
         "further bid.", unit="attempts"))
+    clock_check: bool = _knob(True, _Row(
+        BoolKind(), "node", "Sign nothing while the clocks of most peers that were asked are further from that of "
+        "this node than `future_skew_s`."))
     clock_follow_ms: int = _knob(300_000, _Row(
         IntKind(0, DAY_S * 1000), "protocol", "Steps of the system's clock up to this are followed while the node "
         "runs, gradually; after larger ones it keeps its own time until it is restarted.", unit="ms"))

@@ -31,7 +31,7 @@ class Holdings:
         self.rebuilder = Rebuilder(self.feeds, MemoryHeld())
         self.held = self.rebuilder.held
         self.arrivals = 0
-        self.replayed_until_s = 0
+        self.written_until_s = 0
 
     @property
     def held(self) -> Held:

@@ -32,7 +32,7 @@ def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMe
     if isinstance(record, SettledRecord):
         holdings.feeds.settle(record.author, record.end)
         return None
-    holdings.replayed_until_s = max(holdings.replayed_until_s, record.at_s)
+    holdings.written_until_s = record.at_s
     if isinstance(record, ArchiveRecord):
         holdings.archived.archive(record.segment, record.seed_ids)
         return None

@@ -86,6 +86,7 @@ class Replica(Holdings):
         self.mending = Mending()
         self.waiting = Waiting(self.feeds, self.mending, parked_ttl_s=parked_ttl_s)
         self.admission = Admission(policy, self.seen, verify_all=verify_all)
+        self.admission.followed = self.waiting.followed
         self._judge = Judge(self.state, self.feeds, self.archived, self.rebuilder)
         self.settling = Settling(self.state, self.feeds, self.archived, self.rebuilder, self.mending)
 

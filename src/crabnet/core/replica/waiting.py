@@ -61,6 +61,12 @@ class Waiting:
         reason = reason if parked else Reason.PARKING_FULL
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=parked, lacks=lacks)
 
+    def followed(self, meta: EnvelopeMeta) -> bool:
+        """True if a later envelope of the same feed waits."""
+        with self._soft:
+            return any(seq > meta.seq for seq in self.parking.seqs(meta.from_))
+        return False
+
     def holds(self, envelope_id: str) -> bool:
         with self._soft:
             return self.parking.holds(envelope_id)

@@ -69,6 +69,8 @@ class FeedGuard:
         """What makes it doubtful that this feed is known to its end."""
         self.floor_seq = 0
         """How far the feed went for sure: the risk is not over before."""
+        self.patience_until_ms = 0
+        """Until when operations wait for the word of a peer."""
         self._wait: _Wait | None = None
         self._accepted = accepted
         self._node_id = node_id
@@ -107,8 +109,9 @@ class FeedGuard:
 
     def wait_for_word(self, now_ms: int, wait: FeedWait) -> None:
         """Peers are asked for our feed: write nothing until one has answered, or the wait is over."""
+        self.patience_until_ms = now_ms + wait.wait_ms
         if not self._accepted:
-            self._wait = _Wait(now_ms + wait.wait_ms, wait.then_writes)
+            self._wait = _Wait(self.patience_until_ms, wait.then_writes)
 
     @property
     def waits(self) -> bool:
@@ -134,7 +137,7 @@ class FeedGuard:
     def inherit(self, other: FeedGuard) -> None:
         """Take over from a guard that failed what this one cannot learn anew."""
         self.at_risk, self.why, self.floor_seq = other.at_risk, other.why, other.floor_seq
-        self._wait = other._wait
+        self._wait, self.patience_until_ms = other._wait, other.patience_until_ms
 
     @property
     def _feed(self) -> Feed:

@@ -11,6 +11,7 @@ from crabnet.core.mending import Part
 from crabnet.core.replica.replica import Replica
 from crabnet.core.sync.address_book import AddressBook
 from crabnet.core.sync.announcer import Announcer
+from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.core.sync.peers import Peers
 from crabnet.core.sync.planner import SyncPlanner
@@ -30,6 +31,7 @@ _PARTS: Final = (
     Part.RELAY,
     Part.ANNOUNCER,
     Part.FEED_GUARD,
+    Part.CLOCKS,
 )
 """All parts; comparisons are made with the digests that they are about."""
 
@@ -47,6 +49,7 @@ class NeighbourParts:
     relay: Relay
     announcer: Announcer
     guard: FeedGuard
+    clocks: Clocks
 
     def __init__(self, config: CoreConfig, node_id: str, replica: Replica, entropy: Callable[[], int]) -> None:
         self._config = config
@@ -74,6 +77,7 @@ class NeighbourParts:
             Part.RELAY: self.relay,
             Part.ANNOUNCER: self.announcer,
             Part.FEED_GUARD: self.guard,
+            Part.CLOCKS: self.clocks,
         }
 
     def renew(self, part: Part) -> None:
@@ -107,3 +111,5 @@ class NeighbourParts:
             self.announcer = Announcer(replica.feeds, self._node_id)
         elif part is Part.FEED_GUARD:
             self.guard = FeedGuard(self._node_id, replica.feeds, accepted=config.accept_feed_risk)
+        elif part is Part.CLOCKS:
+            self.clocks = Clocks(config.policy.future_skew_s)

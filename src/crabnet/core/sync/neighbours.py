@@ -99,6 +99,8 @@ class Neighbours(NeighbourParts):
         if source in self.trusted:
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
+            configured = source in self.trusted
+            self.clocks.said(meta.from_, source, said.echo, meta.ts, now_ms, configured=configured)
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
             self._told(said, source, now_ms, effects)
@@ -294,6 +296,7 @@ class Neighbours(NeighbourParts):
         steps: tuple[Callable[[int, Effects], None], ...] = (
             self._lose_silent,
             self._invite,
+            self._ask_for_time,
             self.ask,
             self._announce,
             self._look_around,
@@ -312,6 +315,11 @@ class Neighbours(NeighbourParts):
             challenge = self.peers.invite(address, self._token, now_ms)
             if challenge:
                 self._say(self._hello(challenge=challenge), address, now_ms, effects)
+
+    def _ask_for_time(self, now_ms: int, effects: Effects) -> None:
+        challenge = self.clocks.due_challenge(self._token, now_ms)
+        if challenge:
+            self._say(self._hello(challenge=challenge), None, now_ms, effects)
 
     def _announce(self, now_ms: int, effects: Effects) -> None:
         if now_ms < self._announce_at_ms:
@@ -381,11 +389,15 @@ class Neighbours(NeighbourParts):
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
+    @property
+    def has_peers(self) -> bool:
+        """True if there is anybody in particular whose word can be waited for, configured or remembered."""
+        configured = any(not address.startswith(BROADCAST) for address in self.trusted)
+        return self._config.talk and (configured or len(self.book) > 0)
+
     def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
         """Write nothing before a peer, if there is any, has answered how far this node's feed goes (ADR 6)."""
-        peers = [address for address in self.trusted if not address.startswith(BROADCAST)]
-        own = self._replica.feeds.get(self._signer.node_id)
-        if self._config.talk and not own.end and (peers or len(self.book)):
+        if self.has_peers and not self._replica.feeds.get(self._signer.node_id).end:
             self.guard.wait_for_word(now_ms, wait)
 
     def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:

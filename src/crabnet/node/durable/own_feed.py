@@ -74,8 +74,8 @@ class OwnFeed(Struct, frozen=True):
     high_water: HighWater
     accepted: bool
     """There is a risk, which the operator takes."""
-    wait: FeedWait | None
-    """How long to ask peers, also without any sign of a risk; None for a new feed."""
+    wait: FeedWait
+    """How long to ask peers, also without any sign of a risk."""
 
 
 def high_water_of(files: Files, settings: Settings, node_id: str) -> HighWater:
@@ -124,6 +124,6 @@ def examine(
     origin.keep()
     if key_created or accepted:
         high_water.keep(feed.head_seq, feed.head_id)
-    then_writes = settings.feed_unanswered == "write" or (settings.feed_unanswered == "mark" and vouches)
-    wait = None if key_created else FeedWait(settings.feed_wait_ms, then_writes)
-    return OwnFeed(risk_mark, high_water, bool(why) and accepted, wait)
+    policy = settings.feed_unanswered
+    then_writes = key_created or policy == "write" or (policy == "mark" and vouches)
+    return OwnFeed(risk_mark, high_water, bool(why) and accepted, FeedWait(settings.feed_wait_ms, then_writes))

@@ -135,7 +135,8 @@ def open_store(
         core.replica.archived.read_row = archive.get
         header = ledger.recovery.checkpoint
         written_ms = 0 if header is None else header.created_at_ms
-        last_ms = max(written_ms, core.replica.replayed_until_s * 1000) or None
+        core.replica.written_until_s = core.replica.written_until_s or written_ms // 1000
+        last_ms = core.replica.written_until_s * 1000 or None
         left_out = import_baseline(core, ledger, now_ms)
         index = _open_index(files, settings, ledger)
         history = History(ledger, index, settings.namespace)

@@ -5,7 +5,7 @@ proofs of forks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -75,14 +75,18 @@ async def import_entries(
     accepted = 0
     refused: dict[str, Counter[str]] = {"ignored": Counter(), "rejected": Counter()}
     effects = Effects()
+    early: list[bytes] = []
     items: list[bytes | UnsignedFact] = [*envelopes, *facts]
-    for number, item in enumerate(items, 1):
+    for number, (item, again) in enumerate(_in_two_rounds(items, early), 1):
         told = len(effects.notices)
         if not _hand_over(node, item, effects):
             refused["rejected"][Reason.MALFORMED.value] += 1
+        refused["ignored"][Reason.FROM_THE_FUTURE.value] -= again
         judged = [each for each in effects.notices[told:] if each.kind == _ACCEPTED or each.kind in _COUNTED]
         for at, notice in enumerate(judged):
             accepted += _count(notice, refused, node.imports_waiting, brought=at == 0)
+        if isinstance(item, bytes) and not again and judged and _is_early(judged[0]):
+            early.append(item)
         if number % limits.IMPORT_SLICE == 0:
             node.committer.enqueue(effects)
             effects = Effects()
@@ -106,6 +110,20 @@ async def import_entries(
     answer: JsonObject = {"accepted": accepted}
     answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
     return answer
+
+
+def _in_two_rounds(
+    items: Iterable[bytes | UnsignedFact], early: list[bytes]
+) -> Iterator[tuple[bytes | UnsignedFact, bool]]:
+    """Everything, and then once more what was dated ahead, the last first: a later one of its feed may wait by then."""
+    for item in items:
+        yield item, False
+    for raw in reversed(early):
+        yield raw, True
+
+
+def _is_early(notice: Notice) -> bool:
+    return notice.fields.get("reason") == Reason.FROM_THE_FUTURE.value
 
 
 def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool:

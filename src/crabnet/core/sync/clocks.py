@@ -1,0 +1,127 @@
+"""Is this node's clock right? Peers are asked for theirs before anything is signed (docs/adr/0029-clocks.md).
+
+An envelope that is dated ahead is refused by everybody until its time has come, and all later ones of its author wait
+behind it. So whoever signs compares first. A hello that repeats a challenge drawn at random was made after the
+challenge was sent, so its time is the peer's clock of just now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from statistics import median_low
+from typing import Final
+
+from msgspec import Struct
+
+from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.protocol.fragments import source_group
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Vote(Struct):
+    """How far a peer's clock is ahead of ours, in seconds; ``group`` is where it was heard."""
+
+    ahead_s: int
+    group: str
+    configured: bool
+    until_ms: int
+
+
+class Clocks:
+    """What peers say about the time. Configured peers count, others only if there are none of these, and several."""
+
+    def __init__(self, tolerance_s: int) -> None:
+        self._tolerance_s = tolerance_s
+        self._votes: BoundedTable[str, _Vote] = BoundedTable(limits.CLOCK_VOTES_MAX)
+        self._challenge = ""
+        self._ask_at_ms = 0
+        self._asked = 0
+        self._seen_ms = 0
+
+    def due_challenge(self, draw: Callable[[], str], now_ms: int) -> str:
+        """The challenge to send to all peers now, or "". Often at first, then now and then.
+
+        To be called several times a second. After a leap of our own clock what was said before means nothing.
+        """
+        if abs(now_ms - self._seen_ms) > limits.CLOCK_LEAP_MS:
+            self._votes.clear()
+            self._challenge = ""
+            self._ask_at_ms = self._asked = 0
+        self._seen_ms = now_ms
+        if now_ms < self._ask_at_ms:
+            return ""
+        quick = self._asked < limits.CLOCK_ASKED_QUICKLY
+        self._asked += 1
+        self._ask_at_ms = now_ms + (limits.CLOCK_ASK_FIRST_MS if quick else limits.CLOCK_ASK_MS)
+        if not quick or not self._challenge:
+            self._challenge = draw()
+        return self._challenge
+
+    def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
+        """A hello came. It counts if it answers the challenge."""
+        if echo and echo == self._challenge:
+            until_ms = now_ms + limits.CLOCK_VOTE_MS
+            self._votes.put(author, _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms))
+
+    def ahead_s(self, now_ms: int) -> int:
+        """How far the clocks of most peers are ahead of ours if that is more than others tolerate; 0 if not, or if too
+        few have said anything.
+        """
+        ahead = self._counting(now_ms)
+        if not ahead:
+            return 0
+        beyond = [each for each in ahead if abs(each) > self._tolerance_s]
+        one_side = max((each for each in (1, -1)), key=lambda side: sum(each * side > 0 for each in beyond))
+        agreed = [each for each in beyond if each * one_side > 0]
+        return median_low(agreed) if len(agreed) * 2 > len(ahead) else 0
+
+    def agrees(self, now_ms: int) -> bool:
+        """True if most peers that were asked have about the same time."""
+        ahead = self._counting(now_ms)
+        return sum(abs(each) <= self._tolerance_s for each in ahead) * 2 > len(ahead)
+
+    def _counting(self, now_ms: int) -> list[int]:
+        votes = [vote for _, vote in self._votes.items() if now_ms < vote.until_ms]
+        configured = [vote.ahead_s for vote in votes if vote.configured]
+        if configured:
+            return configured
+        by_group = {vote.group: vote.ahead_s for vote in votes}
+        return list(by_group.values()) if len(by_group) >= limits.CLOCK_STRANGERS_MIN else []
+
+    def unheard(self, now_ms: int, written_until_s: int) -> bool:
+        """True if our clock is behind what this node wrote last, and a peer's word would tell whether it is right."""
+        return written_until_s - now_ms // 1000 > self._tolerance_s and not self._counting(now_ms)
+
+    def suspicion(self, now_ms: int, written_until_s: int) -> str:
+        """What is wrong with this node's clock, in words with the numbers; "" if nothing is known to be.
+
+        ``written_until_s`` is what it said when the node wrote something last.
+        """
+        now_s = now_ms // 1000
+        if now_s < limits.CLOCK_PLAUSIBLE_FROM_S:
+            return f"this machine's clock says {_date(now_s)}: it has not been set"
+        ahead_s = self.ahead_s(now_ms)
+        if not ahead_s:
+            back_s = written_until_s - now_s
+            if back_s <= self._tolerance_s or self.agrees(now_ms):
+                return ""
+            return (
+                f"this node's clock says {_date(now_s)}, {back_s} s before this node wrote something last"
+                f" ({_date(written_until_s)}), and no peer has told the time"
+            )
+        heard = len(self._counting(now_ms))
+        side = "behind" if ahead_s > 0 else "ahead of"
+        return (
+            f"this node's clock says {_date(now_s)}, {abs(ahead_s)} s {side} most of the {heard} peers that were asked"
+            f" ({_date(now_s + ahead_s)}); others tolerate {self._tolerance_s} s"
+        )
+
+
+def _date(seconds: int) -> str:
+    try:
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    except OverflowError:
+        return f"{seconds} s after 1970"
