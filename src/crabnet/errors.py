@@ -112,6 +112,8 @@ class Reason(StrEnum):
     FILE_EXISTS = "file_exists"
     FILE_DAMAGED = "file_damaged"
     # the data dir
+    NO_DATA_DIR = "no_data_dir"
+    WRONG_OWNER = "wrong_owner"
     DATA_DIR_BUSY = "data_dir_busy"
     DATA_DIR_UNWRITABLE = "data_dir_unwritable"
     DATA_DIR_DAMAGED = "data_dir_damaged"

@@ -236,7 +236,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 def test_data_dirs_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for words in (["status"], PUBLISH, ["listen"], ["id"]):
+    for words in (PUBLISH, ["listen"]):
         done = run(tmp_path / "file" / "d", *words)
         assert done.returncode in {5, 6}, done.stderr
         assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -248,7 +248,7 @@ def test_data_dirs_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    ok(tmp_path / "d", "id")
+    ok(tmp_path / "d", *PUBLISH)
     (tmp_path / "d" / "identity.key").chmod(0o644)
     assert refused(tmp_path / "d", 5, "id") == "unsafe_permissions"
     assert run(tmp_path / "d", "listen").returncode == 5

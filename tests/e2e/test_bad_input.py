@@ -93,7 +93,7 @@ def test_a_configuration_file_that_is_a_directory(tmp_path: Path) -> None:
     refused(2, "invalid_config", "status", "--config", str(tmp_path), "--data-dir", str(tmp_path / "d"))
 
 
-COMMANDS: Final = (["status"], list(PUBLISH), ["listen"])
+COMMANDS: Final = (list(PUBLISH), ["listen"])
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -135,7 +135,7 @@ def key_gone(data_dir: Path) -> None:
 
 
 def key_of_another(data_dir: Path) -> None:
-    crabnet("id", *quiet(data_dir.with_name("other")))
+    crabnet(*PUBLISH, *quiet(data_dir.with_name("other")))
     (data_dir.with_name("other") / "identity.key").replace(data_dir / "identity.key")
 
 
@@ -192,7 +192,7 @@ CONTENT: Final = {"state.json", "state.json.bak", "identity.key"}
 
 def test_something_else_in_the_place_of_the_socket(tmp_path: Path) -> None:
     data_dir = tmp_path / "d"
-    assert crabnet("id", *quiet(data_dir)).returncode == 0
+    assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
     (data_dir / "control.sock").write_text("mine")
     refused(5, "data_dir_damaged", "listen", *quiet(data_dir))
     assert (data_dir / "control.sock").read_text() == "mine"

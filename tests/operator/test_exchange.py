@@ -339,6 +339,11 @@ def test_between_a_running_node_and_one_at_rest(running: NodeProcess, home: Path
 def test_the_commands_refuse_with_their_exit_codes(home: Path, tmp_path: Path) -> None:
     path, words = tmp_path / "x", quiet(tmp_path / "data")
     export(home, path)
+
+    async def something(node: Node) -> None:
+        await publish(node)
+
+    work(tmp_path / "data", something)
     path.write_bytes(path.read_bytes()[:-9])
     assert crabnet("state", "import", str(path), *words).returncode == 5
     path.write_bytes(b"hello\n")

@@ -76,5 +76,9 @@ def test_an_audit_goes_by_the_namespace_of_the_data_dir(capsys: pytest.CaptureFi
 
 
 def test_a_journal_that_tells_nothing(tmp_path: Path) -> None:
-    assert main(["id", "--data-dir", str(tmp_path / "d")]) == 0
+
+    async def nothing(_: Node) -> None:
+        """The node has begun, and said nothing."""
+
+    work(tmp_path / "d", nothing)
     assert namespace_of(RealFiles(), Layout(tmp_path / "d")) is None

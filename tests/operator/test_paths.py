@@ -14,7 +14,8 @@ from crabnet.errors import ExitCode, Reason
 
 @pytest.fixture
 def data_dir(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert main(["id", "--data-dir", str(tmp_path / "d")]) == 0
+    publish = ["seed", "publish", "--title", "t", "--cmd", "true", "--announce-addr", ""]
+    assert main([*publish, "--data-dir", str(tmp_path / "d")]) == 0
     capsys.readouterr()
     return tmp_path / "d"
 

@@ -100,7 +100,8 @@ def test_a_directory_without_rights(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_a_key_that_others_can_read_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["id", "--data-dir", str(tmp_path)]) == 0
+    publish = ["seed", "publish", "--title", "t", "--cmd", "true", "--announce-addr", ""]
+    assert main([*publish, "--data-dir", str(tmp_path)]) == 0
     capsys.readouterr()
     assert verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path))[1]["identity"][0] == "ok"
     (tmp_path / "identity.key").chmod(0o644)

@@ -12,6 +12,7 @@ from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, WholeNumber
 from crabnet.cli.output import json_line, pause, write
 from crabnet.control.client import JsonValue
+from crabnet.control.route import demand_data_dir
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
 from crabnet.monitor.events import Event, describe
@@ -53,6 +54,8 @@ def events(
     _check("kind", kinds, [item.value for item in EventKind])
     _check("reason", reasons, [item.value for item in Reason])
     directory = state.settings.monitor_events.parent
+    if not state.settings.monitor_events.exists():
+        demand_data_dir(state.settings.data_dir)
     wanted = EventFilter(kinds or None, severities or None, reasons or None, seed_id)
     try:
         page = read_events(

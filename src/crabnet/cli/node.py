@@ -63,10 +63,12 @@ def identity(context: click.Context, action: str | None) -> None:
 
 
 def _renew(context: click.Context) -> None:
+    from crabnet.control.route import demand_data_dir
     from crabnet.operator.renewal import renew
     from crabnet.storage.files import RealFiles
 
     state = state_of(context)
+    demand_data_dir(state.settings.data_dir)
     done = renew(RealFiles(), state.settings, time.time_ns() // 1_000_000)
     if state.json:
         write(json_line({"node_id": done.node_id, "former": done.former, "end": done.end, "key_kept": done.key_kept}))

@@ -61,7 +61,7 @@ def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, st
     with guarded("read the data dir", data_dir):
         empty = all(files.size(path) is None for path in (layout.journal, layout.state, layout.bak))
     if empty:
-        raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
+        raise UsageError(f"no data dir at {data_dir}: there is no ledger", Reason.NO_DATA_DIR)
     namespace = namespace_of(files, layout) or namespace
     report = AuditReport()
     for _ in range(AUDIT_RETRIES):

@@ -19,10 +19,11 @@ from typing import Final
 
 import msgspec
 
+from crabnet.control.route import demand_data_dir
 from crabnet.core.replica.records import EnvelopeRecord, FactRecord, ForkRecord, decode_frame
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.snapshot import Snapshot, restore
-from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
 from crabnet.limits import AUDIT_FINDINGS_MAX
 from crabnet.node.durable.store import read_former
 from crabnet.operator.archived import archive_damages
@@ -40,7 +41,7 @@ from crabnet.storage.files import Files, guarded
 from crabnet.storage.keyfile import KEY_FILE, load_key_file
 from crabnet.storage.layout import Layout, list_segments
 from crabnet.storage.ledger import Ledger
-from crabnet.storage.lock import DirLock, LockRole
+from crabnet.storage.lock import DirLock, LockRole, demand_owner
 from crabnet.storage.opening.opening import iter_frames, refuse_if_told
 from crabnet.storage.opening.salvage import Salvage, plan_salvage
 from crabnet.storage.opening.survey import Survey, verify
@@ -100,9 +101,8 @@ class Examination:
 def fsck_lock(files: Files, data_dir: Path, now_ms: int) -> Iterator[DirLock]:
     """The data dir's lock. Raises UsageError without a data dir, DataDirBusyError, StorageFailedError."""
     layout = Layout(data_dir)
-    with guarded("read the data dir", data_dir):
-        if not files.listdir(data_dir):
-            raise UsageError(f"there is no data dir at {data_dir}", Reason.INVALID_ARGUMENT)
+    demand_data_dir(data_dir)
+    demand_owner(data_dir)
     lock = DirLock.acquire(files, layout.lock, LockRole.COMMAND, program="crabnet fsck", now_ms=now_ms)
     try:
         yield lock

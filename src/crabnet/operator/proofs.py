@@ -64,7 +64,7 @@ def stored_proofs(files: Files, data_dir: Path, author: str | None = None) -> li
     layout = Layout(data_dir)
     with guarded("read the data dir", data_dir):
         if files.size(layout.journal) is None:
-            raise UsageError(f"there is no ledger in {data_dir}", Reason.INVALID_ARGUMENT)
+            raise UsageError(f"no data dir at {data_dir}: there is no ledger", Reason.NO_DATA_DIR)
     raws = _evidence(files, layout, author)
     found = []
     for (by, seq), envelopes in sorted(raws.items()):

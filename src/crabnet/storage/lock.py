@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Final, Self
 
 import msgspec
 
-from crabnet.errors import DataDirBusyError, Reason, StorageFailedError
+from crabnet.errors import DataDirBusyError, Reason, StorageFailedError, UsageError
 from crabnet.limits import LOCK_HINT_BYTES, LOCK_NODE_GRACE_MS, LOCK_WAIT_STEP_MS
 from crabnet.storage.files import Files, OpenMode, guarded, make_dir, opened, read_whole, write_all
 
@@ -119,6 +120,31 @@ def _unsupported(path: Path) -> StorageFailedError:
     return StorageFailedError(
         f"the file system of {path.parent} has no working file locks (flock); put the data dir on a local disk",
         Reason.LOCKS_UNSUPPORTED,
+    )
+
+
+def demand_owner(data_dir: Path) -> None:
+    """Before anything is written: root leaves files in another user's data dir that this one cannot use.
+
+    Raises UsageError (WRONG_OWNER) for root and the data dir of somebody else, StorageFailedError.
+    """
+    if os.geteuid() != 0:
+        return
+    with guarded("look whose the data dir is", data_dir):
+        try:
+            owner = data_dir.stat().st_uid
+        except FileNotFoundError:
+            return
+    if owner == 0:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise UsageError(
+        f"{data_dir} belongs to user {name}, and what root writes there {name} cannot use: run this as that user, as in"
+        f" `sudo -u '{name}' crabnet ...`",
+        Reason.WRONG_OWNER,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -64,17 +65,28 @@ class Archivist(Part):
 
     def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
         """Archived seeds, newest first. Blocks on the disk."""
-        in_memory = self._core.replica.state.records
-        found: list[tuple[str, Record]] = []
-        while len(found) < limit:
-            rows = self._archive.page(tag=None if status is None else status.value, limit=limit, after=after)
-            if not rows:
-                break
-            after = (rows[-1].created_at, rows[-1].key)
-            found.extend(
-                (row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory
-            )
-        return found[:limit]
+        return archived_page(self._core, self._archive, status=status, limit=limit, after=after)
+
+
+class Pages(Protocol):
+    """Gives archived rows, newest first."""
+
+    def page(self, *, tag: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
+
+
+def archived_page(
+    core: Core, archive: Pages, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
+) -> list[tuple[str, Record]]:
+    """Archived seeds that are not in memory again, newest first. Blocks on the disk."""
+    in_memory = core.replica.state.records
+    found: list[tuple[str, Record]] = []
+    while len(found) < limit:
+        rows = archive.page(tag=None if status is None else status.value, limit=limit, after=after)
+        if not rows:
+            break
+        after = (rows[-1].created_at, rows[-1].key)
+        found.extend((row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory)
+    return found[:limit]
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:

@@ -44,7 +44,7 @@ from crabnet.storage.journal.walk import walk_journal
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
-from crabnet.storage.lock import LockRole, acquire_with_wait
+from crabnet.storage.lock import LockRole, acquire_with_wait, demand_owner
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
@@ -95,10 +95,11 @@ def open_store(
     """Open the data dir of ``settings``; its core checks signatures with ``verify_all``. Blocks: use a worker thread.
 
     A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
-    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace,
-    RefusedError for an unsigned baseline state.
+    Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace or
+    for root and the data dir of another user, RefusedError for an unsigned baseline state.
     """
     started_ms = wall_ms()
+    demand_owner(settings.data_dir)
     lock = acquire_with_wait(
         files,
         settings.data_dir / LOCK_NAME,
@@ -126,16 +127,11 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(ledger.close)
         core = Core(core_config(settings, stays=role is LockRole.NODE), signer, entropy, verify_all)
-        core.replica.held = NothingHeld()
-        replayed = _restore(core, ledger)
+        replayed = restore_core(core, ledger)
         own_feed = examine(files, settings, ledger, core, traces, key_created=created)
         undo.callback(own_feed.high_water.close)
-        known = [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
-        archive = undo.enter_context(Archive.open(files, settings.data_dir, known))
+        archive = undo.enter_context(Archive.open(files, settings.data_dir, archive_segments(core)))
         core.replica.archived.read_row = archive.get
-        header = ledger.recovery.checkpoint
-        written_ms = 0 if header is None else header.created_at_ms
-        core.replica.written_until_s = core.replica.written_until_s or written_ms // 1000
         last_ms = core.replica.written_until_s * 1000 or None
         left_out = import_baseline(core, ledger, now_ms)
         index = _open_index(files, settings, ledger)
@@ -168,20 +164,30 @@ def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
     pem = load_key_file(files, data_dir)
     created = pem is None
     if pem is None:
-        if _holds_our_state(files, data_dir):
-            raise DataDirDamagedError(
-                f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
-            )
+        if holds_our_state(files, data_dir):
+            raise key_lost(data_dir)
         with guarded("make the data dir", data_dir):
             make_dir(files, Layout(data_dir).journal)  # before the key: a key alone is one that was restored
         pem = create_key_file(files, data_dir, lambda: pem_of_seed(os.urandom(_SEED_BYTES)))
+    return signer_of(pem, data_dir), created
+
+
+def signer_of(pem: bytes, data_dir: Path) -> Signer:
+    """The identity that a key file holds. Raises DataDirDamagedError."""
     try:
-        return Signer(seed_of_pem(pem)), created
+        return Signer(seed_of_pem(pem))
     except ValueError as error:
         raise DataDirDamagedError(f"{data_dir / KEY_FILE} is damaged: {error}; restore it from a backup") from error
 
 
-def _holds_our_state(files: Files, data_dir: Path) -> bool:
+def key_lost(data_dir: Path) -> DataDirDamagedError:
+    """There is a state, and nobody whose it is."""
+    return DataDirDamagedError(
+        f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
+    )
+
+
+def holds_our_state(files: Files, data_dir: Path) -> bool:
     """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
     layout = Layout(data_dir)
     with guarded("look into the data dir", data_dir):
@@ -193,8 +199,25 @@ def _holds_our_state(files: Files, data_dir: Path) -> bool:
         return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
 
 
-def _restore(core: Core, ledger: Ledger) -> int:
-    """Load the checkpoint and replay the journal after it; returns the number of frames replayed."""
+def archive_segments(core: Core) -> list[SegmentInfo]:
+    """The segments of the archive that the journal vouches for."""
+    return [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
+
+
+def restore_core(core: Core, ledger: Ledger) -> int:
+    """Load the checkpoint and replay the journal after it; returns the number of frames replayed.
+
+    Raises DataDirDamagedError, UsageError for a data dir of another namespace.
+    """
+    core.replica.held = NothingHeld()
+    replayed = _replay(core, ledger)
+    header = ledger.recovery.checkpoint
+    written_ms = 0 if header is None else header.created_at_ms
+    core.replica.written_until_s = core.replica.written_until_s or written_ms // 1000
+    return replayed
+
+
+def _replay(core: Core, ledger: Ledger) -> int:
     recovery = ledger.recovery
     replayed = 0
     known = recovery.checkpoint is not None

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import trio
 from msgspec import Meta, Struct
 
-from crabnet import __version__, limits
+from crabnet import limits
 from crabnet.core.commands import Publish
-from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.core.core import Core
+from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason, UsageError
 from crabnet.node.clock import NodeClock
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import UnsignedFact, import_entries
+from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
 from crabnet.node.operations.views import (
     body_view,
     local_run,
@@ -27,15 +27,14 @@ from crabnet.node.operations.views import (
     seed_view,
     view_mark,
 )
-from crabnet.node.seeds import find_seeds
+from crabnet.node.seeds import ArchivePage, find_seeds
 from crabnet.protocol.canonical import JsonObject, JsonValue
-from crabnet.protocol.identity import ALGORITHM
-from crabnet.runner.sandbox.model import SandboxReport
-from crabnet.settings import shown
+
+P = TypeVar("P", bound=Struct)
 
 
-class _NoParams(Struct, frozen=True, forbid_unknown_fields=True):
-    pass
+class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """There is nothing to say."""
 
 
 class _Bid(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,13 +68,17 @@ class _Cancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     announce: bool = True
 
 
-class _List(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ListParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which seeds: of a status, at most ``limit``, those behind the seed ``after``."""
+
     status: SeedStatus | None = None
     limit: Annotated[int, Meta(ge=1, le=limits.SEED_LIST_MAX)] = 100
     after: str | None = None
 
 
-class _Show(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ShowParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A seed, and how many rows about it, those behind the mark ``after``."""
+
     seed_id: str
     limit: Annotated[int, Meta(ge=1, le=limits.SEED_ROWS_MAX)] = limits.SEED_ROWS_DEFAULT
     after: str | None = None
@@ -128,26 +131,24 @@ async def _cancel(node: Node, params: _Cancel) -> JsonObject:
     }
 
 
-async def _list(node: Node, params: _List) -> JsonObject:
-    after = None
-    if params.after is not None:
-        definition = node.core.record(params.after).definition
-        after = None if definition is None else (definition.created_at, params.after)
-    now_s = node.clock_ms() // 1000
-    found = find_seeds(
-        node.core.replica.state.records,
-        node.archivist.page,
-        now_s,
-        status=params.status,
-        limit=params.limit + 1,
-        after=after,
-    )
-    page = seed_page(found, now_s, node.core.replica.feeds.is_equivocator, limit=params.limit)
+async def _list(node: Node, params: ListParams) -> JsonObject:
+    page = list_seeds(node.core, node.archivist.page, params, node.clock_ms() // 1000)
     await node.durable()
     return page
 
 
-async def _show(node: Node, params: _Show) -> JsonObject:
+def list_seeds(core: Core, archived: ArchivePage, params: ListParams, now_s: int) -> JsonObject:
+    """A page of seeds, in memory and archived. Raises RefusedError for an unknown one to go on behind."""
+    after = None
+    if params.after is not None:
+        definition = core.record(params.after).definition
+        after = None if definition is None else (definition.created_at, params.after)
+    records, limit = core.replica.state.records, params.limit
+    found = find_seeds(records, archived, now_s, status=params.status, limit=limit + 1, after=after)
+    return seed_page(found, now_s, core.replica.feeds.is_equivocator, limit=limit)
+
+
+async def _show(node: Node, params: ShowParams) -> JsonObject:
     details = _details(node, params.seed_id, params.limit, params.after)
     await node.durable()
     return details
@@ -172,21 +173,12 @@ async def _watch(node: Node, params: _Watch) -> JsonObject:
     return details
 
 
-async def _id(node: Node, _: _NoParams) -> JsonObject:
-    signer = node.core.signer
-    return {
-        "node_id": signer.node_id,
-        "key_id": signer.key_id,
-        "public_key": urlsafe_b64encode(signer.public_key).decode().rstrip("="),
-        "alg": ALGORITHM,
-        "alias": node.settings.alias,
-        "namespace": node.settings.namespace,
-    }
+async def _id(node: Node, _: NoParams) -> JsonObject:
+    return identity_view(node.core.signer, node.settings)
 
 
-async def _config(node: Node, _: _NoParams) -> JsonObject:
-    settings: JsonObject = dict(shown(node.settings).items())  # type: ignore[arg-type]
-    return {"settings": settings}
+async def _config(node: Node, _: NoParams) -> JsonObject:
+    return config_view(node.settings)
 
 
 async def _state_point(node: Node) -> tuple[str, int]:
@@ -200,127 +192,68 @@ async def _state_point(node: Node) -> tuple[str, int]:
     return hashes[0], lsns[0]
 
 
-async def _vector(node: Node, _: _NoParams) -> JsonObject:
-    vector: JsonObject = {}
+async def _vector(node: Node, _: NoParams) -> JsonObject:
+    heads: JsonObject = {}
     lsns: list[int] = []
-
-    def read() -> None:
-        for feed in node.core.replica.feeds.all():
-            if feed.head_seq or feed.end:
-                vector[feed.author] = [feed.head_seq, feed.head_id, *([feed.end] if feed.end else [])]
-
-    await node.committer.boundary(read, lambda: lsns.append(node.ledger.last_lsn))
-    return {"namespace": node.settings.namespace, "node_id": node.node_id, "lsn": lsns[0], "heads": vector}
+    await node.committer.boundary(
+        lambda: heads.update(heads_view(node.core.replica.feeds)), lambda: lsns.append(node.ledger.last_lsn)
+    )
+    return {"namespace": node.settings.namespace, "node_id": node.node_id, "lsn": lsns[0], "heads": heads}
 
 
 async def _import(node: Node, params: _Import) -> JsonObject:
     return await import_entries(node, params.envelopes, params.facts, params.proofs)
 
 
-def sandbox_view(report: SandboxReport | None) -> JsonObject:
-    """What confines runs, for ``status``. The self-test of a node that has just started may be under way."""
-    if report is None:
-        return {"mode": "unknown", "detail": "the self-test has not been made yet"}
-    values: dict[str, int] = asdict(report.limits)
-    return {
-        "mode": report.mode,
-        "chosen_by": report.choice.value,
-        "profiles": [profile.value for profile in report.profiles],
-        "limits": {
-            name: {"value": value, "by": report.enforced_by[name].value if name in report.enforced_by else None}
-            for name, value in values.items()
-        },
-        "self_test_ms": report.duration_ms,
-        "tried": {
-            attempt.mode.value: {"usable": attempt.usable, "ms": attempt.duration_ms, "detail": attempt.detail}
-            for attempt in report.attempts
-        },
-        "detail": report.detail,
-    }
-
-
-async def _peers(node: Node, _: _NoParams) -> JsonObject:
+async def _peers(node: Node, _: NoParams) -> JsonObject:
     is_equivocator = node.core.replica.feeds.is_equivocator
     return {"peers": peer_views(node.core.neighbours, node.clock_ms(), is_equivocator)}
 
 
-async def _status(node: Node, _: _NoParams) -> JsonObject:
-    replica = node.core.replica
-    state = replica.state
+async def _status(node: Node, _: NoParams) -> JsonObject:
     now_ms = node.clock_ms()
     state_hash, state_lsn = await _state_point(node)
     events = None if node.events is None else node.events.status()
-    status: JsonObject = {
-        "version": __version__,
-        "node_id": node.node_id,
-        "key_id": node.core.signer.key_id,
-        "alias": node.settings.alias,
-        "namespace": node.settings.namespace,
-        "network": node.settings.network,
-        "listen_addr": node.listen_address,
-        "running": node.listen,
-        "uptime_ms": now_ms - node.started_ms,
-        "state_hash": state_hash,
-        "state_lsn": state_lsn,
-        "seeds": {each.value: state.counts[each] + state.archived[each] for each in SeedStatus},
-        "archived": sum(state.archived.values()),
-        "bids": state.totals[FactKind.BID],
-        "claims": state.totals[FactKind.CLAIM],
-        "results": state.totals[FactKind.RESULT],
-        "feeds": len(replica.feeds),
-        "parked": len(replica.parking),
-        "lacking": len(replica.parking.lacking()),
-        "seen": len(replica.seen),
-        "peers": len(node.core.neighbours.peers.confirmed()),
-        "clock_ahead_ms": node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,
-        "relayed": node.core.neighbours.relay.relayed,
-        "peers_remembered": len(node.core.neighbours.book),
-        "sync": {
-            "missing_feeds": len(node.core.neighbours.planner),
-            "entries_in_flight": node.core.neighbours.planner.flow.flying,
-            "envelopes_served": node.serving.envelopes,
-            "bytes_served": node.serving.bytes,
-            "serves_dropped": node.serving.dropped,
-        },
-        "unsent": node.outbox.unsent,
-        "runs": {
-            "running": node.run_manager.turns.running,
-            "queued": node.run_manager.turns.queued,
-            "running_max": node.run_manager.turns.runs_max,
-            "queued_max": node.run_manager.turns.queue_max,
-        },
-        "feed_risk": node.core.feed_risk,
-        "feed_unconfirmed": node.core.neighbours.guard.waits,
-        "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],
-        "equivocators_total": len(replica.feeds.equivocators()),
-        "sandbox": sandbox_view(node.runner.report if node.listen else await node.runner.prepare()),
-        "events": {
-            "written": 0 if events is None else events.written,
-            "dropped": 0 if events is None else events.dropped,
-            "failed": 0 if events is None else events.write_failures,
-        },
-        "counters": dict(sorted(node.reporter.counters.items())),
-    }
+    flow = node.core.neighbours.planner.flow
+    live = Live(
+        listen_addr=node.listen_address,
+        running=node.listen,
+        uptime_ms=now_ms - node.started_ms,
+        clock_ahead_ms=node.clock_ms.ahead_ms if isinstance(node.clock_ms, NodeClock) else 0,
+        entries_in_flight=flow.flying,
+        envelopes_served=node.serving.envelopes,
+        bytes_served=node.serving.bytes,
+        serves_dropped=node.serving.dropped,
+        unsent=node.outbox.unsent,
+        runs_running=node.run_manager.turns.running,
+        runs_queued=node.run_manager.turns.queued,
+        events_written=0 if events is None else events.written,
+        events_dropped=0 if events is None else events.dropped,
+        events_failed=0 if events is None else events.write_failures,
+        counters=dict(sorted(node.reporter.counters.items())),
+    )
+    sandbox = sandbox_view(node.runner.report if node.listen else await node.runner.prepare())
+    status = status_view(node.settings, node.core, live, sandbox, state_hash=state_hash, state_lsn=state_lsn)
     await node.durable()
     status["lsn"] = node.ledger.last_lsn
     return status
 
 
 _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject]]]]] = {
-    "status": (_NoParams, _status),
-    "id": (_NoParams, _id),
-    "config": (_NoParams, _config),
+    "status": (NoParams, _status),
+    "id": (NoParams, _id),
+    "config": (NoParams, _config),
     "seed.publish": (_Publish, _publish),
     "seed.bid": (_Bid, _bid),
     "seed.claim": (_Claim, _claim),
     "seed.run": (_Run, _run),
     "seed.settle": (_Settle, _settle),
     "seed.cancel": (_Cancel, _cancel),
-    "seed.list": (_List, _list),
-    "seed.show": (_Show, _show),
+    "seed.list": (ListParams, _list),
+    "seed.show": (ShowParams, _show),
     "seed.watch": (_Watch, _watch),
-    "peers": (_NoParams, _peers),
-    "state.vector": (_NoParams, _vector),
+    "peers": (NoParams, _peers),
+    "state.vector": (NoParams, _vector),
     "state.import": (_Import, _import),
 }
 
@@ -331,8 +264,12 @@ async def dispatch(node: Node, method: str, params: JsonObject) -> JsonValue:
     if known is None:
         raise UsageError(f"there is no method {method[:64]!r}", Reason.UNKNOWN_OPERATION)
     params_type, perform = known
+    return await perform(node, typed(method, params, params_type))
+
+
+def typed(method: str, params: JsonObject, params_type: type[P]) -> P:
+    """Parameters as what they are to be. Raises UsageError."""
     try:
-        typed = msgspec.convert(params, params_type)
+        return msgspec.convert(params, params_type)
     except msgspec.ValidationError as error:
         raise UsageError(f"{method}: {error}") from error
-    return await perform(node, typed)

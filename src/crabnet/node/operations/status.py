@@ -1,0 +1,146 @@
+"""What ``status``, ``id``, ``config`` and ``state.vector`` show, of a node that runs or of a data dir at rest."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from dataclasses import asdict
+
+from msgspec import Struct
+
+from crabnet import __version__, limits
+from crabnet.core.core import Core
+from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.feed import Feeds
+from crabnet.protocol.identity import ALGORITHM, Signer
+from crabnet.runner.sandbox.model import SandboxReport
+from crabnet.settings import Settings, shown
+
+
+class Live(Struct, frozen=True, kw_only=True):
+    """What only a node that is open has; without one all of it is nothing."""
+
+    listen_addr: str | None = None
+    running: bool = False
+    uptime_ms: int = 0
+    clock_ahead_ms: int = 0
+    entries_in_flight: int = 0
+    envelopes_served: int = 0
+    bytes_served: int = 0
+    serves_dropped: int = 0
+    unsent: int = 0
+    runs_running: int = 0
+    runs_queued: int = 0
+    events_written: int = 0
+    events_dropped: int = 0
+    events_failed: int = 0
+    counters: dict[str, int] = {}
+
+
+def identity_view(signer: Signer, settings: Settings) -> JsonObject:
+    """Who a node is."""
+    return {
+        "node_id": signer.node_id,
+        "key_id": signer.key_id,
+        "public_key": urlsafe_b64encode(signer.public_key).decode().rstrip("="),
+        "alg": ALGORITHM,
+        "alias": settings.alias,
+        "namespace": settings.namespace,
+    }
+
+
+def config_view(settings: Settings) -> JsonObject:
+    """The settings that a node goes by, as text."""
+    values: JsonObject = dict(shown(settings).items())  # type: ignore[arg-type]
+    return {"settings": values}
+
+
+def heads_view(feeds: Feeds) -> JsonObject:
+    """The version vector."""
+    return {
+        feed.author: [feed.head_seq, feed.head_id, *([feed.end] if feed.end else [])]
+        for feed in feeds.all()
+        if feed.head_seq or feed.end
+    }
+
+
+def sandbox_view(report: SandboxReport | None) -> JsonObject:
+    """What confines runs, for ``status``. The self-test of a node that has just started may be under way."""
+    if report is None:
+        return {"mode": "unknown", "detail": "the self-test has not been made yet"}
+    values: dict[str, int] = asdict(report.limits)
+    return {
+        "mode": report.mode,
+        "chosen_by": report.choice.value,
+        "profiles": [profile.value for profile in report.profiles],
+        "limits": {
+            name: {"value": value, "by": report.enforced_by[name].value if name in report.enforced_by else None}
+            for name, value in values.items()
+        },
+        "self_test_ms": report.duration_ms,
+        "tried": {
+            attempt.mode.value: {"usable": attempt.usable, "ms": attempt.duration_ms, "detail": attempt.detail}
+            for attempt in report.attempts
+        },
+        "detail": report.detail,
+    }
+
+
+def status_view(
+    settings: Settings, core: Core, live: Live, sandbox: JsonObject, *, state_hash: str, state_lsn: int
+) -> JsonObject:
+    """What a node is, holds and does; ``lsn`` is left to the caller, who knows what is durable."""
+    replica, neighbours = core.replica, core.neighbours
+    state = replica.state
+    counters: JsonObject = dict(live.counters.items())
+    return {
+        "version": __version__,
+        "node_id": core.signer.node_id,
+        "key_id": core.signer.key_id,
+        "alias": settings.alias,
+        "namespace": settings.namespace,
+        "network": settings.network,
+        "listen_addr": live.listen_addr,
+        "running": live.running,
+        "uptime_ms": live.uptime_ms,
+        "state_hash": state_hash,
+        "state_lsn": state_lsn,
+        "seeds": {each.value: state.counts[each] + state.archived[each] for each in SeedStatus},
+        "archived": sum(state.archived.values()),
+        "bids": state.totals[FactKind.BID],
+        "claims": state.totals[FactKind.CLAIM],
+        "results": state.totals[FactKind.RESULT],
+        "feeds": len(replica.feeds),
+        "parked": len(replica.parking),
+        "lacking": len(replica.parking.lacking()),
+        "seen": len(replica.seen),
+        "peers": len(neighbours.peers.confirmed()),
+        "clock_ahead_ms": live.clock_ahead_ms,
+        "relayed": neighbours.relay.relayed,
+        "peers_remembered": len(neighbours.book),
+        "sync": {
+            "missing_feeds": len(neighbours.planner),
+            "entries_in_flight": live.entries_in_flight,
+            "envelopes_served": live.envelopes_served,
+            "bytes_served": live.bytes_served,
+            "serves_dropped": live.serves_dropped,
+        },
+        "unsent": live.unsent,
+        "runs": {
+            "running": live.runs_running,
+            "queued": live.runs_queued,
+            "running_max": settings.runner_runs_max,
+            "queued_max": settings.runner_queue_max,
+        },
+        "feed_risk": core.feed_risk,
+        "feed_unconfirmed": neighbours.guard.waits,
+        "equivocators": [*replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :]],
+        "equivocators_total": len(replica.feeds.equivocators()),
+        "sandbox": sandbox,
+        "events": {
+            "written": live.events_written,
+            "dropped": live.events_dropped,
+            "failed": live.events_failed,
+        },
+        "counters": counters,
+    }

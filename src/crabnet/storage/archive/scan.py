@@ -1,0 +1,54 @@
+"""The archive without its index: every segment is read from its beginning, by whoever must not write an index."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crabnet.storage.archive.segment import (
+    FIRST_PREVIOUS,
+    ArchiveRow,
+    PlacedRow,
+    SegmentInfo,
+    scan_segment,
+    segment_path,
+)
+from crabnet.storage.files import Files, guarded
+
+
+class ArchiveScan:
+    """Answers as ``Archive`` does, slowly. Rows that are damaged are left out. Raises ``StorageFailedError``."""
+
+    def __init__(self, files: Files, data_dir: Path, segments: Sequence[SegmentInfo]) -> None:
+        self._files = files
+        self._directory = data_dir / "archive"
+        self._segments = segments
+
+    def get(self, key: str) -> bytes | None:
+        """The data of the latest row of a key; ``None`` when there is no sound one."""
+        return next((row.data for row in self._latest() if row.key == key), None)
+
+    def page(self, *, tag: str | None = None, limit: int, after: tuple[int, str] | None = None) -> list[ArchiveRow]:
+        """The latest row of each key, newest first and then by key; of one ``tag``, behind the place ``after``."""
+        start = None if after is None else (-after[0], after[1])
+        rows = (
+            row
+            for row in self._latest()
+            if (tag is None or row.tag == tag) and (start is None or (-row.created_at, row.key) > start)
+        )
+        return heapq.nsmallest(limit, rows, key=lambda row: (-row.created_at, row.key))
+
+    def _latest(self) -> Iterator[ArchiveRow]:
+        seen: set[str] = set()
+        previous = [FIRST_PREVIOUS, *(each.sha256 for each in self._segments)]
+        for info, before in reversed(list(zip(self._segments, previous, strict=False))):
+            path = segment_path(self._directory, info.number)
+            with guarded("read the archive", path):
+                rows = [
+                    each.row for each in scan_segment(self._files, path, info, before) if isinstance(each, PlacedRow)
+                ]
+            for row in reversed(rows):
+                if row.key not in seen:
+                    seen.add(row.key)
+                    yield row
