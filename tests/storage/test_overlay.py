@@ -47,7 +47,7 @@ def do(files: Files, root: Path, step: Step) -> object:
             with opened(files, path, OpenMode.WRITE) as fd:
                 if kind == "append":
                     return files.pwrite(fd, data, files.size(path) or 0)
-                files.truncate(fd, len(data))
+                files.truncate(fd, min(len(data), files.size(path) or 0))
     except OSError as error:
         return error.errno
     return None

@@ -201,8 +201,12 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
         seeds += rows
         if following is None or not rows or (limit is not None and len(seeds) >= limit):
             break
+    unreadable = as_object(page).get("unreadable")
+    if unreadable:
+        note(f"{unreadable} archived tasks are damaged and left out: see crabnet audit verify")
     if state.json:
-        write(json_line({"seeds": seeds, "next": following}))
+        left_out: dict[str, JsonValue] = {"unreadable": unreadable} if unreadable else {}
+        write(json_line({"seeds": seeds, "next": following, **left_out}))
     elif following is not None:
         note(f"more: crabnet seed list --after {plain(str(following))}")
 

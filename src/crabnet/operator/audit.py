@@ -110,6 +110,7 @@ class _Audit:
         self._damaged: list[tuple[Path, int]] = []
         """Damaged checkpoints and what they say they cover."""
         self._segments: Sequence[SegmentRow] = ()
+        self._archive_findings: list[Finding] = []
         self._lsn = 0
         self._head = GENESIS_HASH
         self._previous: Frame | None = None
@@ -182,11 +183,28 @@ class _Audit:
             return None
         computed = replica.state_hash()
         if computed != header.state_hash:
-            text = f"its rows have the state hash {computed}, but it says {header.state_hash}"
-            self._report.add(Finding(path, text, lsn=header.lsn))
+            # It covers what is archived: with a damaged archive it tells nothing about the checkpoint.
+            if self._archive_is_sound(replica.archived.segments):
+                text = f"its rows have the state hash {computed}, but it says {header.state_hash}"
+                self._report.add(Finding(path, text, lsn=header.lsn))
         elif stored != (replica.state.accumulated(), replica.feeds.accumulated()):
             self._report.add(Finding(path, "its totals are not those of its rows", lsn=header.lsn))
         return replica
+
+    def _archive_is_sound(self, segments: Sequence[SegmentRow]) -> bool:
+        """False if a segment is damaged. Each damage is reported once."""
+        try:
+            found = [
+                Finding(each.path, each.detail, each.offset)
+                for each in archive_damages(self._files, self._layout.data_dir, segments)
+            ]
+        except DataDirDamagedError as error:
+            found = [Finding(self._layout.data_dir, error.message)]
+        for finding in found:
+            if finding not in self._archive_findings:
+                self._archive_findings.append(finding)
+                self._report.add(finding)
+        return not found
 
     def _recompute(self, replica: Replica) -> None:
         """Hash all seeds anew, those in the archive too, and all feeds."""
@@ -368,12 +386,7 @@ class _Audit:
         if self._live is not None and self._lsn < self._live.lsn:
             text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
             self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
-        segments = self._segments if self._replica is None else self._replica.archived.segments
-        try:
-            for damage in archive_damages(self._files, self._layout.data_dir, segments):
-                self._report.add(Finding(damage.path, damage.detail, damage.offset))
-        except DataDirDamagedError as error:
-            self._report.add(Finding(self._layout.data_dir, error.message))
+        self._archive_is_sound(self._segments if self._replica is None else self._replica.archived.segments)
         if self._replica is None:
             return
         self._report.state_hash = self._replica.state_hash()

@@ -21,11 +21,47 @@ from crabnet.storage.archive.archive import Archive, ArchiveRow
 from crabnet.storage.archive.segment import CREATED_AT_MAX
 
 
-class Archivist(Part):
+class Rows(Protocol):
+    """Archived rows, newest first, and how many were left out because they are damaged."""
+
+    def page(self, *, tag: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
+
+    @property
+    def unreadable(self) -> int: ...
+
+
+class ReadPages:
+    """Archived seeds that are not in memory again, for lists."""
+
+    def __init__(self, core: Core, archive: Rows) -> None:
+        self._core = core
+        self._rows = archive
+
+    def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
+        """Archived seeds, newest first. Blocks on the disk."""
+        in_memory = self._core.replica.state.records
+        found: list[tuple[str, Record]] = []
+        while len(found) < limit:
+            rows = self._rows.page(tag=None if status is None else status.value, limit=limit, after=after)
+            if not rows:
+                break
+            after = (rows[-1].created_at, rows[-1].key)
+            found.extend(
+                (row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory
+            )
+        return found[:limit]
+
+    @property
+    def unreadable(self) -> int:
+        """How many were left out because their rows are damaged."""
+        return self._rows.unreadable
+
+
+class Archivist(ReadPages, Part):
     """The one who moves seeds at rest, and finds them again for lists."""
 
     def __init__(self, core: Core, archive: Archive, committer: Committer, clock_ms: Callable[[], int]) -> None:
-        self._core = core
+        super().__init__(core, archive)
         self._archive = archive
         self._committer = committer
         self._clock_ms = clock_ms
@@ -62,31 +98,6 @@ class Archivist(Part):
             self._core.archived(SegmentRow(info.number, info.sha256, info.rows), written, now_ms, effects)
             await self._committer.submit(effects)
         return True
-
-    def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
-        """Archived seeds, newest first. Blocks on the disk."""
-        return archived_page(self._core, self._archive, status=status, limit=limit, after=after)
-
-
-class Pages(Protocol):
-    """Gives archived rows, newest first."""
-
-    def page(self, *, tag: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
-
-
-def archived_page(
-    core: Core, archive: Pages, *, status: SeedStatus | None, limit: int, after: SeedPlace | None
-) -> list[tuple[str, Record]]:
-    """Archived seeds that are not in memory again, newest first. Blocks on the disk."""
-    in_memory = core.replica.state.records
-    found: list[tuple[str, Record]] = []
-    while len(found) < limit:
-        rows = archive.page(tag=None if status is None else status.value, limit=limit, after=after)
-        if not rows:
-            break
-        after = (rows[-1].created_at, rows[-1].key)
-        found.extend((row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory)
-    return found[:limit]
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:

@@ -15,6 +15,7 @@ from crabnet.core.core import Core
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason, UsageError
 from crabnet.node.clock import NodeClock
+from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import UnsignedFact, import_entries
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
@@ -27,7 +28,7 @@ from crabnet.node.operations.views import (
     seed_view,
     view_mark,
 )
-from crabnet.node.seeds import ArchivePage, find_seeds
+from crabnet.node.seeds import find_seeds
 from crabnet.protocol.canonical import JsonObject, JsonValue
 
 P = TypeVar("P", bound=Struct)
@@ -132,20 +133,23 @@ async def _cancel(node: Node, params: _Cancel) -> JsonObject:
 
 
 async def _list(node: Node, params: ListParams) -> JsonObject:
-    page = list_seeds(node.core, node.archivist.page, params, node.clock_ms() // 1000)
+    page = list_seeds(node.core, node.archivist, params, node.clock_ms() // 1000)
     await node.durable()
     return page
 
 
-def list_seeds(core: Core, archived: ArchivePage, params: ListParams, now_s: int) -> JsonObject:
+def list_seeds(core: Core, archived: ReadPages, params: ListParams, now_s: int) -> JsonObject:
     """A page of seeds, in memory and archived. Raises RefusedError for an unknown one to go on behind."""
     after = None
     if params.after is not None:
         definition = core.record(params.after).definition
         after = None if definition is None else (definition.created_at, params.after)
     records, limit = core.replica.state.records, params.limit
-    found = find_seeds(records, archived, now_s, status=params.status, limit=limit + 1, after=after)
-    return seed_page(found, now_s, core.replica.feeds.is_equivocator, limit=limit)
+    found = find_seeds(records, archived.page, now_s, status=params.status, limit=limit + 1, after=after)
+    page = seed_page(found, now_s, core.replica.feeds.is_equivocator, limit=limit)
+    if archived.unreadable:
+        page["unreadable"] = archived.unreadable
+    return page
 
 
 async def _show(node: Node, params: ShowParams) -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -11,7 +10,7 @@ from msgspec import Struct
 from crabnet.errors import CrabnetError
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import sandbox_report
-from crabnet.node.durable.archiving import archived_page
+from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.operations import ListParams, NoParams, ShowParams, list_seeds, typed
@@ -64,8 +63,7 @@ def _vector(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
 
 
 def _list(_settings: Settings, reading: Reading, params: ListParams) -> JsonObject:
-    pages = partial(archived_page, reading.core, reading.archive)
-    return list_seeds(reading.core, pages, params, wall_ms() // 1000)
+    return list_seeds(reading.core, ReadPages(reading.core, reading.archive), params, wall_ms() // 1000)
 
 
 def _show(_settings: Settings, reading: Reading, params: ShowParams) -> JsonObject:

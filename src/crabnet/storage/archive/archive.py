@@ -76,6 +76,7 @@ class Archive:
         self._closed = False
         self._forgotten: dict[str, str] = {}
         self._leftovers: tuple[Path, ...] = ()
+        self._damaged_keys: set[str] = set()
         self._index: ArchiveIndex
 
     @classmethod
@@ -159,12 +160,29 @@ class Archive:
         """The latest row of each key that is not forgotten, by ``created_at``, newest first, and then by key.
 
         ``tag`` and ``owner`` select; ``after`` is ``(created_at, key)`` of the last row of the page before. More than
-        ``ARCHIVE_PAGE_ROWS_MAX`` rows are not given at once.
+        ``ARCHIVE_PAGE_ROWS_MAX`` rows are not given at once. Rows that are damaged are left out, see ``unreadable``.
         """
         bounded = max(0, min(limit, ARCHIVE_PAGE_ROWS_MAX))
         with self._state_lock:
             skip = frozenset(self._forgotten)
-        return self._ask(lambda index: [self._read(each) for each in index.page(tag, owner, bounded, after, skip)])
+
+        def ask(index: ArchiveIndex) -> list[ArchiveRow]:
+            rows: list[ArchiveRow] = []
+            place, missing = after, bounded
+            while missing:
+                pointers = index.page(tag, owner, missing, place, skip)
+                rows += (row for each in pointers if (row := self._sound(each)) is not None)
+                if len(pointers) < missing:
+                    break
+                place, missing = (pointers[-1].created_at, pointers[-1].key), bounded - len(rows)
+            return rows
+
+        return self._ask(ask)
+
+    @property
+    def unreadable(self) -> int:
+        """How many rows were found to be damaged and left out so far."""
+        return len(self._damaged_keys)
 
     def forget(self, key: str) -> None:
         """Leave a key out of ``page`` and ``count_by_tag``, until it is archived again or the archive is opened again.
@@ -293,6 +311,13 @@ class Archive:
                 if isinstance(each, Damage):
                     raise damaged(each)
                 yield each
+
+    def _sound(self, pointer: Pointer) -> ArchiveRow | None:
+        try:
+            return self._read(pointer)
+        except DataDirDamagedError:
+            self._damaged_keys.add(pointer.key)
+            return None
 
     def _read(self, pointer: Pointer) -> ArchiveRow:
         """The row that the index points to; if it is not there, find out whether segment or index is to blame."""

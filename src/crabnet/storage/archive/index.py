@@ -46,7 +46,7 @@ _UNCOUNT: Final = "UPDATE tag SET entries = entries - 1 WHERE no = (SELECT tag_n
 _ADD_ENTRY: Final = (
     "INSERT OR REPLACE INTO entry SELECT ?, ?, t.no, o.no, ?, ?, ? FROM tag t, owner o WHERE t.text = ? AND o.text = ?"
 )
-_PAGE: Final = "SELECT key, segment, offset, length FROM entry WHERE 1"
+_PAGE: Final = "SELECT key, segment, offset, length, -newest FROM entry WHERE 1"
 _PAGE_OF_TAG: Final = " AND tag_no = (SELECT no FROM tag WHERE text = ?)"
 _PAGE_OF_OWNER: Final = " AND owner_no = (SELECT no FROM owner WHERE text = ?)"
 _PAGE_AFTER: Final = " AND (newest, key) > (?, ?)"
@@ -70,12 +70,13 @@ class Entry(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """Where the latest row of a key lies."""
+    """Where the latest row of a key lies. ``created_at`` is told by pages only."""
 
     key: str
     segment: int
     offset: int
     length: int
+    created_at: int = 0
 
 
 class _Connection:

@@ -24,6 +24,7 @@ class ArchiveScan:
         self._files = files
         self._directory = data_dir / "archive"
         self._segments = segments
+        self._damages = 0
 
     def get(self, key: str) -> bytes | None:
         """The data of the latest row of a key; ``None`` when there is no sound one."""
@@ -39,15 +40,21 @@ class ArchiveScan:
         )
         return heapq.nsmallest(limit, rows, key=lambda row: (-row.created_at, row.key))
 
+    @property
+    def unreadable(self) -> int:
+        """How many damages were found the last time."""
+        return self._damages
+
     def _latest(self) -> Iterator[ArchiveRow]:
+        self._damages = 0
         seen: set[str] = set()
         previous = [FIRST_PREVIOUS, *(each.sha256 for each in self._segments)]
         for info, before in reversed(list(zip(self._segments, previous, strict=False))):
             path = segment_path(self._directory, info.number)
             with guarded("read the archive", path):
-                rows = [
-                    each.row for each in scan_segment(self._files, path, info, before) if isinstance(each, PlacedRow)
-                ]
+                found = list(scan_segment(self._files, path, info, before))
+            rows = [each.row for each in found if isinstance(each, PlacedRow)]
+            self._damages += len(found) - len(rows)
             for row in reversed(rows):
                 if row.key not in seen:
                     seen.add(row.key)
