@@ -24,9 +24,10 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 def damage(data_dir: Path) -> None:
-    """Truncate the checkpoint: the node can do without, but that is a repair."""
-    state = data_dir / "state.json"
-    state.write_bytes(state.read_bytes()[:100])
+    """Leave something at the end of the journal that may have been a frame: the node starts, but may lack it."""
+    (data_dir / "sealed").unlink()
+    with sorted((data_dir / "journal").glob("*.log"))[-1].open("ab") as segment:
+        segment.write(b"anything")
 
 
 def pair(nodes: Nodes) -> tuple[NodeProcess, NodeProcess]:
@@ -50,6 +51,26 @@ def test_a_repaired_data_dir_needs_a_peer_or_the_operators_word(tmp_path: Path) 
     assert crabnet("status", *quiet(data_dir)).returncode == 0
     assert crabnet(*PUBLISH, *quiet(data_dir), "--accept-feed-risk").returncode == 0
     assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["stopped", "killed"])
+@pytest.mark.parametrize("destroyed", [("state.json",), ("state.json", "state.json.bak"), ("state.json.bak",)])
+def test_a_destroyed_checkpoint_costs_nothing_but_an_alert(
+    tmp_path: Path, closed: bool, destroyed: tuple[str, ...]
+) -> None:
+    """The journal is whole, so nothing that was sent can be missing (own-5)."""
+    data_dir = tmp_path / "data"
+    for _ in range(2):
+        assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
+    if not closed:
+        (data_dir / "sealed").unlink()
+    for name in destroyed:
+        (data_dir / name).write_bytes((data_dir / name).read_bytes()[:100])
+    done = crabnet(*PUBLISH, *quiet(data_dir))
+    assert done.returncode == 0, done.stderr
+    assert len(crabnet("seed", "list", *quiet(data_dir)).stdout.splitlines()) == 3
+    assert read_events(data_dir, kinds=["ledger_recovered"]).events
+    assert crabnet("audit", "verify", *quiet(data_dir)).returncode == 0
 
 
 def test_a_repaired_node_writes_again_when_a_peer_has_confirmed_its_feed(nodes: Nodes) -> None:

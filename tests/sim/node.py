@@ -167,7 +167,7 @@ class SimNode:
             self.history.recover(frame.payload)
         core.replica.held = self.history.held
         mark = RiskMark(self.disk, self.data_dir)
-        at_risk = mark.present or not ledger.recovery.is_clean or feed_risk
+        at_risk = mark.present or ledger.recovery.may_lack_frames or feed_risk
         if at_risk and not self.config.accept_feed_risk:
             core.endanger_feed("the data dir was repaired")
         mark.keep(at_risk)

@@ -61,6 +61,19 @@ def test_the_beginning_of_a_frame_is_an_unfinished_write(whole: Path, tmp_path: 
     assert not any(code.is_alert for code in found)
 
 
+@pytest.mark.parametrize("length", [1, 17, 60, 99, 101, 120, -1])
+def test_zeros_behind_the_beginning_of_a_frame_are_what_a_power_cut_leaves(
+    whole: Path, tmp_path: Path, length: int
+) -> None:
+    data_dir = copy_of(whole, tmp_path)
+    line = next_line(data_dir)
+    with last_segment(data_dir).open("ab") as segment:
+        segment.write(line[:length].ljust(len(line), b"\0"))
+    found = codes(data_dir)
+    assert NoticeCode.JOURNAL_UNFINISHED in found
+    assert not any(code.is_alert for code in found)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -96,6 +109,27 @@ def test_a_segment_that_was_being_made(whole: Path, tmp_path: Path, length: int,
     found = codes(data_dir)
     assert (NoticeCode.JOURNAL_SEGMENT_UNFINISHED in found) is unfinished
     assert (NoticeCode.JOURNAL_SEGMENT_TORN in found) is not unfinished
+
+
+@pytest.mark.parametrize("left", [*range(0, 116, 23), "whole"])
+def test_a_crash_in_the_first_checkpoint(tmp_path: Path, left: int | str) -> None:
+    """Its file is whole under its temporary name; of the segment that it begins there is a part, or all (disk-4)."""
+    data_dir = tmp_path / "data"
+    with open_ledger(data_dir) as ledger:
+        for number in range(1, 4):
+            ledger.append(frame(number))
+        checkpoint(ledger)
+    (data_dir / "sealed").unlink()
+    (data_dir / "state.json").rename(data_dir / "state.json.tmp")
+    if isinstance(left, int):
+        segment = last_segment(data_dir)
+        segment.write_bytes(segment.read_bytes()[:left])
+    with open_ledger(data_dir) as ledger:
+        found = {notice.code for notice in ledger.recovery.notices}
+        assert [each.payload for each in ledger.recovery.frames()] == [frame(number) for number in range(1, 4)]
+        assert not ledger.recovery.may_lack_frames
+    assert NoticeCode.CHECKPOINT_UNFINISHED in found
+    assert not any(code.is_alert for code in found)
 
 
 def test_a_crash_between_the_two_renames_of_a_checkpoint(whole: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def examine(
     ahead = mark is not None and (mark.seq > feed.head_seq or feed.in_window(mark.seq) not in {None, mark.id})
     vouches = mark is not None and not ahead and high_water.is_original(mark)
     signs = {
-        "the data dir was repaired": not ledger.recovery.is_clean,
+        "the end of the journal was damaged": ledger.recovery.may_lack_frames,
         "the data dir is a copy": origin.copied,
         f"{high_water.path} tells of envelope {mark.seq if mark else 0} of this node, which the data dir lacks": ahead,
         "the data dir holds a key and nothing else": traces.key_alone and not vouches,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import suppress
 
 import trio
 
+from crabnet.errors import CrabnetError, StorageFailedError, principal
 from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations.operations import dispatch
@@ -17,7 +20,8 @@ def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
     """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir.
 
     A signal that asks the process to end gives up the method, unless it is done, and closes the data dir in order;
-    then the signal does what it would have done. What is durable by then stays.
+    then the signal does what it would have done. What is durable by then stays. If a disk fails, or is full, after the
+    method was done, the answer counts, and a line on stderr tells of the rest.
     """
     answers: list[JsonValue] = []
 
@@ -27,7 +31,16 @@ def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
             answers.append(await dispatch(node, method, params))
             nursery.cancel_scope.cancel()
 
-    came = trio.run(until_signal, once)
+    try:
+        came = trio.run(until_signal, once)
+    except (CrabnetError, BaseExceptionGroup) as error:
+        failure = principal(error)
+        if not answers or not isinstance(failure, StorageFailedError):
+            raise
+        # What was answered is durable: to fail now would have it done again.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"crabnet: done, but the data dir was not closed in order: {failure.message}\n")
+        return answers[0]
     if came is not None and not answers:
         signal.raise_signal(came)
         raise KeyboardInterrupt  # for a signal that is ignored or handled by whoever embeds this

@@ -111,12 +111,14 @@ def parse_frame(data: bytes, at: int, segment_lsn: int, base: int = 0) -> Frame 
 
 
 def is_start_of_frame(data: bytes, lsn: int, previous_hash: str) -> bool:
-    """Whether bytes are the beginning of frame ``lsn`` and less than all of it.
+    """Whether bytes are the beginning of frame ``lsn`` and less than all of it, be it that zeros stand for the rest.
 
     Only a write that did not return leaves that: a whole frame ends with the one line feed that it has, so neither a
-    flipped length nor a flipped line feed makes a whole frame look like this.
+    flipped length nor a flipped line feed makes a whole frame look like this. Zeros are what a power cut leaves of
+    blocks that were not written yet, and are in no frame.
     """
     fixed = b"%016x %s " % (lsn, previous_hash.encode())
+    data = data.rstrip(b"\0")
     start, rest = data[:18], data[18:]
     if b"\n" in data or _FRAME_START.fullmatch(start.ljust(18, b"?")) is None or not data:
         return False
@@ -126,7 +128,10 @@ def is_start_of_frame(data: bytes, lsn: int, previous_hash: str) -> bool:
 
 
 def is_start_of_header(data: bytes, first_lsn: int) -> bool:
-    """Whether bytes are the beginning of a segment's header line and less than all of it: none at all, too."""
+    """Whether bytes are the beginning of a segment's header line and less than all of it: none at all, too. Zeros stand
+    for what was not written yet.
+    """
+    data = data.rstrip(b"\0")
     fixed = b"crabnet-journal %04d %020d " % (JOURNAL_VERSION, first_lsn)
     return len(data) < HEADER_BYTES and b"\n" not in data and data[: len(fixed)] == fixed[: len(data)]
 

@@ -49,6 +49,11 @@ class Recovery:
         return not any(notice.is_alert for notice in self.notices)
 
     @property
+    def may_lack_frames(self) -> bool:
+        """Whether frames that were acknowledged, and maybe sent, may be missing."""
+        return any(notice.code.may_lack_frames for notice in self.notices)
+
+    @property
     def checkpoint(self) -> CheckpointHeader | None:
         """The header of the checkpoint, ``None`` when replay starts from the beginning or a baseline state."""
         return None if self.base is None else self.base.header

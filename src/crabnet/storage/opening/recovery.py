@@ -71,6 +71,11 @@ class NoticeCode(StrEnum):
             NoticeCode.JOURNAL_SEGMENT_UNFINISHED,
         }
 
+    @property
+    def may_lack_frames(self) -> bool:
+        """Whether frames that were acknowledged may be missing. A journal that is whole needs no checkpoint."""
+        return self in {NoticeCode.JOURNAL_TORN, NoticeCode.JOURNAL_SEGMENT_TORN, NoticeCode.REPAIRED}
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:

@@ -135,12 +135,12 @@ def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -
 
 
 def _is_replacing(files: Files, layout: Layout, bak: CheckpointFinding, journal: JournalSurvey) -> bool:
-    """Whether a process died between the two renames that put a checkpoint in place.
+    """Whether a process died between the two renames that put a checkpoint in place, or before that of the first one.
 
     Then the new one is there, whole, under its temporary name, and the journal reaches as far as it says: what is
     known is all that a state.json would tell.
     """
-    if bak.condition not in {Condition.OK, Condition.OLDER} or journal.condition is not Condition.OK:
+    if bak.condition is Condition.DAMAGED or journal.condition is not Condition.OK:
         return False
     waiting = examine_checkpoint(files, layout.temporary)
     return waiting.condition is Condition.OK and bak.lsn <= waiting.lsn <= journal.last_lsn
