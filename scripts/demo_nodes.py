@@ -95,7 +95,8 @@ class Node:
         self._tell.say(self.name, f"{line.strip()}  (pid {self._process.pid})\nnode id {self.node_id}")
 
     def _command(self, words: list[str]) -> list[str]:
-        return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir)]
+        notes = self.data_dir.with_name("notes")
+        return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir), "--state-dir", str(notes)]
 
     def run(self, *words: str) -> str:
         """Run a command beside the node, show it and what it prints; returns its standard output."""

@@ -405,6 +405,8 @@ CLOCK_ASK_MS: Final = 600_000
 CLOCK_VOTE_MS: Final = 1_800_000
 """For how long it counts what a peer has said about the time."""
 CLOCK_LEAP_MS: Final = 60_000
+CLOCK_ROUNDING_MS: Final = 10
+"""By how much two clocks of a machine may differ about a time span of some seconds."""
 CLOCK_VOTES_MAX: Final = 256
 CLOCK_STRANGERS_MIN: Final = 3
 """Peers that are not configured are heard about the time if at least so many, of different networks, say something."""

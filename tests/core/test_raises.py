@@ -74,7 +74,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
-        node.operations.operations     dispatch             UsageError*2
+        node.operations.operations     dispatch             UsageError
+        node.operations.operations     typed                UsageError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
         node.execution.runs     RunManager.run         RefusedError*2
@@ -129,8 +130,11 @@ TABLE: Final[dict[str, str]] = {
         node.durable.baseline       import_baseline      DataDirDamagedError RefusedError
         node.operations.control_server _bind                DataDirDamagedError _socket_failed*2
         node.durable.store          open_store           -
-        node.durable.store          _signer              DataDirDamagedError*2
-        node.durable.store          _restore             other_version
+        node.durable.store          _signer              key_lost
+        node.durable.store          signer_of            DataDirDamagedError
+        node.durable.store          _replay              other_version
+        node.durable.reading        _read                key_lost UsageError
+        storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
         storage.archive.archive     _chained             DataDirDamagedError
@@ -190,6 +194,10 @@ TABLE: Final[dict[str, str]] = {
         storage.feed_index  _open_reader         -
         storage.feed_index  _prepare             -
         storage.files       guarded              storage_failed
+        storage.overlay     OverlayFiles.open    _error*2
+        storage.overlay     OverlayFiles.rename  _error
+        storage.overlay     OverlayFiles.unlink  _error
+        storage.overlay     OverlayFiles.mkdir   _error
         storage.files       write_all            OSError
         storage.journal.segment     SegmentWriter.create -
         storage.ledger      Ledger._check        StorageFailedError*2
@@ -228,7 +236,7 @@ TABLE: Final[dict[str, str]] = {
         node.assembly       Disk.open            -
         node.network.udp_network UdpNetwork.open -
         node.part           _watched             -
-        node.operations.oneshot        call_locally         KeyboardInterrupt
+        node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,
     "Caught by the next caller: the node checks signatures itself then.": """

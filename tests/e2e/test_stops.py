@@ -250,11 +250,12 @@ def test_a_command_without_a_node_that_is_ended_leaves_the_data_dir_in_order(
 ) -> None:
     """It is done and says so, or it ends by the signal; in both cases the data dir is closed as it should be."""
     data_dir, randomness, printed = tmp_path / "data", random.Random(number), set()
-    assert crabnet("id", *quiet(data_dir)).returncode == 0
+    publish = ["seed", "publish", "--title", "t", "--cmd", "true", *quiet(data_dir)]
+    assert crabnet(*publish).returncode == 0
     lock = data_dir / "lock"
     for _ in range(6):
         before = lock.stat().st_mtime_ns
-        words = [*CRABNET, "seed", "publish", "--title", "t", "--cmd", "true", *quiet(data_dir)]
+        words = [*CRABNET, *publish]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as command:
             await_change(lock, before, command)
             time.sleep(randomness.uniform(0, 0.15))

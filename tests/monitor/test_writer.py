@@ -71,7 +71,8 @@ def test_ids_are_gap_free_over_restarts_rotations_and_crashes(steps: list[tuple[
                 log.close(NOW_MS)
                 current = directory / CURRENT
                 if step == "crash":
-                    os.truncate(current, max(0, current.stat().st_size - amount))
+                    size = current.stat().st_size
+                    os.truncate(current, max(min(size, 1), size - amount))
                 log = open_log(directory, options=SMALL)
         log.close(NOW_MS)
         page = read_events(directory)

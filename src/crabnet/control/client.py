@@ -67,17 +67,24 @@ def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_m
 
 def _connect(sock: socket.socket, data_dir: Path, deadline: float | None) -> None:
     path = data_dir / SOCKET_NAME
+    waited = False
     try:
         with short_socket_path(path) as address:
             while True:
-                sock.settimeout(_left_s(deadline))
+                _left_s(deadline)
+                sock.setblocking(False)
                 try:
                     sock.connect(address)
                     return
                 except BlockingIOError:
                     # The queue of waiting connections is full (unix(7), EAGAIN).
+                    waited = True
                     time.sleep(_CONNECT_RETRY_S)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        if waited:
+            raise NodeTimeoutError(
+                f"the node on {data_dir} ended before it took the request; nothing was done", Reason.NODE_STOPPING
+            ) from None
         raise NodeNotRunningError(f"no node runs on {data_dir}; start one with `crabnet listen`") from None
     except TimeoutError:
         raise

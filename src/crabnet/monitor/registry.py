@@ -576,7 +576,8 @@ EVENTS: Final = MappingProxyType(
             "W",
             _MONITOR,
             "file offset bytes action detail",
-            "The event file ended in bytes that are no event: they were cut, or kept aside under another name.",
+            "The event file ended in bytes that are no event: they were cut, or kept aside under another name; or"
+            " somebody else has moved, truncated or extended it. It is written in its place.",
         ),
         EventKind.EVENTS_WRITE_FAILED: _spec(
             "A",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,9 +27,13 @@ from crabnet.monitor.lines import (
     rotated_first_id,
     rotated_name,
 )
-from crabnet.storage.files import Files, OpenMode, opened, read_chunks, write_all
+from crabnet.storage.files import Files, OpenMode, opened, read_chunks, read_whole, write_all
+from crabnet.storage.origin import place_of
 
 _FIRST_CHUNK_BYTES: Final = 8 * 1024
+LAST_NAME: Final = "events.last"
+"""Holds the id of the last event: ids go on from it when the files that had it are gone."""
+_LAST_BYTES: Final = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,9 @@ class EventLogOptions:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Bytes at the end of a file that were no events: ``action`` is ``cut`` or ``kept_aside``."""
+    """What was put right: bytes at the end of a file that were no events, ``cut`` or ``kept_aside``, or a file that
+    somebody else has ``moved``, ``truncated`` or ``extended`` while it was open. The word is ``action``.
+    """
 
     file: str
     offset: int
@@ -74,6 +81,8 @@ class EventFile:
         self._fd: int | None = None
         self._size = 0
         self._first: Event | None = None
+        self._inode = 0
+        self._last_fd: int | None = None
         self.last_id = 0
         """Id of the last event on disk; 0 when there is none."""
 
@@ -91,10 +100,7 @@ class EventFile:
         """Open the file, find the last event, and repair what a crash or a disk left behind it."""
         self.detach()
         before = self._last_rotated_id()
-        size = self._files.size(self._path)
-        self._fd = self._files.open(self._path, OpenMode.CREATE if size is None else OpenMode.WRITE)
-        if size is None:
-            self._files.fsync_dir(self._directory)
+        self._open(new=self._files.size(self._path) is None)
         try:
             return self._inspect(before, now_ms)
         except BaseException:
@@ -103,9 +109,21 @@ class EventFile:
 
     def detach(self) -> None:
         """Close the file; what happens to its last bytes is found out by the next ``attach``."""
-        fd, self._fd = self._fd, None
+        (fd, self._fd), (last_fd, self._last_fd) = (self._fd, None), (self._last_fd, None)
+        if last_fd is not None:
+            with suppress(OSError):
+                self._files.close(last_fd)
         if fd is not None:
             self._files.close(fd)
+
+    def look(self, now_ms: int) -> Repair | None:
+        """What somebody else did to the open file since it was last written; it is written in its place from now on."""
+        place, size, known = place_of(self._path), self._files.size(self._path) or 0, self._size
+        if place is not None and place.inode == self._inode and size == known:
+            return None
+        action = "moved" if place is None or place.inode != self._inode else "extended"
+        action = "truncated" if action == "extended" and size < known else action
+        return self.attach(now_ms) or Repair(CURRENT_NAME, min(size, known), abs(size - known), action)
 
     def append(self, data: bytes, events: Sequence[Event]) -> None:
         """Append the lines ``data`` of ``events``, which follow ``last_id``."""
@@ -113,6 +131,8 @@ class EventFile:
         self.last_id = events[-1].id
         if self._first is None:
             self._first = events[0]
+        with suppress(OSError):  # the events themselves tell it, too
+            self._note_id()
 
     def sync(self) -> None:
         """Make all appended events durable."""
@@ -129,10 +149,26 @@ class EventFile:
         self.sync()
         self.detach()
         self._files.rename(self._path, self._directory / rotated_name(first.id))
-        self._fd = self._files.open(self._path, OpenMode.CREATE)
-        self._size, self._first = 0, None
-        self._files.fsync_dir(self._directory)
+        self._open(new=True)
         self._prune()
+
+    def _open(self, *, new: bool) -> None:
+        self._fd = self._files.open(self._path, OpenMode.APPEND)
+        place = place_of(self._path)
+        self._inode = 0 if place is None else place.inode
+        if new:
+            self._size, self._first = 0, None
+            self._files.fsync_dir(self._directory)
+
+    def _note_id(self) -> None:
+        if self._last_fd is None:
+            self._last_fd = self._files.open(self._directory / LAST_NAME, OpenMode.LOCK)
+        write_all(self._files, self._last_fd, b"%020d\n" % self.last_id, 0)
+
+    def _noted_id(self) -> int:
+        with suppress(OSError, ValueError):
+            return int(read_whole(self._files, self._directory / LAST_NAME, _LAST_BYTES) or b"0")
+        return 0
 
     def _open_fd(self) -> int:
         if self._fd is None:
@@ -145,7 +181,8 @@ class EventFile:
         self._first = self._first_event(fd) if tail.last_id else None
         if tail.size and (self._first is None or self._first.id <= before):
             return self._set_aside(tail, before, now_ms)
-        self.last_id = max(before, tail.last_id)
+        noted = 0 if tail.size else self._noted_id()  # a torn end may be written again, what is gone as a whole not
+        self.last_id = max(self.last_id, before, tail.last_id, noted)
         self._size = tail.valid_end
         if tail.size == tail.valid_end:
             return None
@@ -156,9 +193,8 @@ class EventFile:
         """Rename a file that holds no event, or ids that older files already hold, and start a new one."""
         self.detach()
         self._files.rename(self._path, self._free_aside_path(now_ms))
-        self._fd = self._files.open(self._path, OpenMode.CREATE)
-        self._size, self._first, self.last_id = 0, None, before
-        self._files.fsync_dir(self._directory)
+        self._open(new=True)
+        self.last_id = max(self.last_id, before)
         return Repair(CURRENT_NAME, 0, tail.size, "kept_aside")
 
     def _cut(self, fd: int, tail: _Tail, now_ms: int) -> str:

@@ -171,6 +171,9 @@ class EventLog:
                 self._refill(now_ms)
             if not self._pending:
                 break
+            repair = self._file.look(now_ms)
+            if repair is not None:
+                self._pending.insert(0, self._repaired(repair, now_ms))
             chunk = self._pending[:_CHUNK_EVENTS]
             for event_id, event in enumerate(chunk, self._file.last_id + 1):
                 event.id = event_id

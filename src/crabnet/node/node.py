@@ -207,7 +207,7 @@ class Node:
         left_ms = self.core.feed_wait_left_ms(self.clock_ms())
         if not left_ms:
             return
-        with trio.move_on_after(left_ms / 1000):
+        with trio.move_on_after((left_ms + limits.CLOCK_ROUNDING_MS) / 1000):
             async with self._parts.meanwhile([] if self.listen else self._hearing):
                 while self.core.feed_wait_left_ms(self.clock_ms()):
                     await self._changed.wait()

@@ -123,7 +123,8 @@ class Settings:
         PathKind(), "node", "Directory outside of the data dir where it is noted how far this node's feed went, so "
         "that a restored data dir shows. Unset: `$XDG_STATE_HOME/crabnet`, or `~/.local/state/crabnet`."))
     lock_wait_ms: int = _knob(30_000, _Row(
-        IntKind(0, 3_600_000), "node", "How long one-shot commands wait for one another for the data dir.", unit="ms"))
+        IntKind(0, 3_600_000), "node", "How long one-shot commands, and a node that starts, wait for other commands to "
+        "leave the data dir.", unit="ms"))
     control_timeout_ms: int = _knob(10_000, _Row(
         IntKind(1, 3_600_000), "node", "How long a command waits for the running node's answer; `seed run` waits "
         "for the task.", unit="ms"))

@@ -39,6 +39,8 @@ class OpenMode(Enum):
     """A file that must not exist yet."""
     REPLACE = os.O_RDWR | os.O_CREAT | os.O_TRUNC
     """A temporary file, emptied if it exists."""
+    APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    """A file that others may cut short: what is written goes to its end, wherever that is. Made when absent."""
     LOCK = os.O_RDWR | os.O_CREAT
     """A lock file: kept as it is, made when absent."""
 

@@ -94,7 +94,7 @@ def open_store(
 ) -> Store:
     """Open the data dir of ``settings``; its core checks signatures with ``verify_all``. Blocks: use a worker thread.
 
-    A node fails at once if somebody else owns the data dir; a command waits ``lock_wait_ms`` for other commands.
+    Waits ``lock_wait_ms`` for commands that own the data dir, not for a node.
     Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace or
     for root and the data dir of another user, RefusedError for an unsigned baseline state.
     """
@@ -106,7 +106,7 @@ def open_store(
         role,
         program="crabnet",
         clock_ms=wall_ms,
-        wait_ms=settings.lock_wait_ms if role is LockRole.COMMAND else 0,
+        wait_ms=settings.lock_wait_ms,
         sleep_ms=lambda ms: time.sleep(ms / 1000),
     )
     try:
