@@ -50,7 +50,8 @@ def temporary() -> Path:
             os.access(place, os.W_OK | os.X_OK) and place.is_dir()
         ):  # in this order: is_dir raises where one may not look
             return place
-    raise FileNotFoundError(errno.ENOENT, f"no directory for temporary files among {', '.join(map(str, places))}")
+    tried = ", ".join(map(str, places))
+    raise FileNotFoundError(errno.ENOENT, f"none of {tried} is a directory that can be written to; set TMPDIR to one")
 
 
 def make(owner_tag: str) -> Scratch:
@@ -73,7 +74,11 @@ def sweep(owner_tag: str) -> int:
     node that was killed may be gone for good.
     """
     own = 0
-    for path in sorted(temporary().glob(_PREFIX + "*")):
+    try:
+        found = sorted(temporary().glob(_PREFIX + "*"))
+    except OSError:  # nowhere to make any
+        return 0
+    for path in found:
         if path.name.startswith(_prefix(owner_tag)):
             if _is_ours(path):
                 remove_tree(path)

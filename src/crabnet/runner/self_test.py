@@ -40,14 +40,19 @@ echo works > canary && [ "$(cat canary)" = works ] || fail 'cannot write its wor
 rm canary
 cat "$1" 2>/dev/null && fail 'can read a file of the host'
 (: > "$2") 2>/dev/null && fail 'can write a file of the host'
-kill -0 "$3" 2>/dev/null && fail 'can signal the node'
-cat "/proc/$3/environ" 2>/dev/null && [ "$5" = landlock ] && fail 'can read the environment of the node'
+here=$(readlink /proc/self/ns/pid 2>/dev/null)
+if [ -z "$here" ] || [ "$here" = "$6" ]; then
+  kill -0 "$3" 2>/dev/null && fail 'can signal the node'
+  cat "/proc/$3/environ" >/dev/null 2>&1 && [ "$5" = landlock ] && fail 'can read the environment of the node'
+fi
 if [ -x /usr/bin/bash ]; then
   /usr/bin/bash -c ': < "/dev/tcp/127.0.0.1/$1"' canary "$4" 2>/dev/null && fail 'can connect to the host'
 fi
 echo held
 """
-"""Gets a file of the host, one to make there, the node's process id, a port of the host, and the mode."""
+"""Gets a file of the host, one to make there, the node's process id, a port of the host, the mode, and the node's
+process id namespace: in another one its process id is that of somebody else.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,18 @@ async def _first_that_holds(
 
 
 def _prepare(tag: str, owner: bool, holds: list[cgroups.Hold]) -> tuple[CgroupPlaces | None, int]:
-    """Where control groups can be made, and how many leftovers there were. A node may run beside who does not own."""
-    places = cgroups.find_places(tag if owner else f"{tag}-{os.getpid()}")
-    if places is not None:
-        holds.append(cgroups.hold(places))
-    return places, leftovers.sweep(places, tag) if owner else 0
+    """Where control groups can be made, and how many leftovers there were. A node may run beside who does not own.
+
+    What a machine does not let us look at costs that part of the answer, not the node.
+    """
+    places: CgroupPlaces | None = None
+    with suppress(OSError):
+        places = cgroups.find_places(tag if owner else f"{tag}-{os.getpid()}")
+        if places is not None:
+            holds.append(cgroups.hold(places))
+    with suppress(OSError):
+        return places, leftovers.sweep(places, tag) if owner else 0
+    return places, 0
 
 
 def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str:
@@ -154,7 +166,8 @@ async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, superviso
     """Why this fence does not hold; empty when it does."""
     with _trap(tag) as trap:
         port = trap.listener.getsockname()[1]
-        arguments = (str(trap.secret), str(trap.loot), str(os.getpid()), str(port), fence.mode.value)
+        node = str(os.getpid()), str(port), fence.mode.value, _pid_namespace()
+        arguments = (str(trap.secret), str(trap.loot), *node)
         command = shlex.join(("sh", "-c", _CANARY, "canary", *arguments))
         canary_policy = replace(
             policy,
@@ -172,6 +185,13 @@ async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, superviso
         if _connected(trap.listener):
             return "its canary connected to the host"
         return _verdict(outcome)
+
+
+def _pid_namespace() -> str:
+    """The name of this process's namespace of process ids (pid_namespaces(7)), "" where there is none."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
 
 
 def _verdict(outcome: RunOutcome) -> str:
