@@ -33,6 +33,7 @@ BY_USER = (
     "e2e/test_bad_input.py::test_a_directory_of_another_user_that_may_not_be_written",
     "e2e/test_flow.py",
     "e2e/test_results.py",
+    "operator/test_fsck.py::test_what_this_user_may_not_use_is_named",
     "operator/test_paths.py",
     "operator/test_verify_config.py",
     "runner",

@@ -151,7 +151,8 @@ TABLE: Final[dict[str, str]] = {
         storage.lock        _locked              _unsupported -
         storage.lock        acquire_with_wait    -*2
         storage.opening.opening     iter_frames          DataDirDamagedError
-        storage.opening.opening     refuse_if_told       _newer*2 DataDirDamagedError*3
+        storage.opening.opening     refuse_if_told       _newer*2 DataDirDamagedError*4
+        storage.opening.shape       _demand              DataDirDamagedError StorageFailedError
         storage.opening.opening     repair               -
         storage.opening.salvage     _plan                DataDirDamagedError*2
         storage.journal.reading    frames_of            _frame_damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from crabnet.core.replica.records import EnvelopeRecord, decode_frame, encode_re
 from crabnet.domain.model import Progress
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.limits import CHECKPOINT_ROW_BYTES_MAX
+from crabnet.monitor.reader import read_events
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
 from crabnet.operator.repair import apply_pending
@@ -220,7 +222,22 @@ def test_beside_a_running_node_it_refuses(tmp_path: Path) -> None:
         node.end()
 
 
-@pytest.mark.parametrize("name", ["origin", "index.sqlite", "archive", "reserve", "state.json", "identity.key"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "origin",
+            "index.sqlite",
+            "archive",
+            "reserve",
+            "state.json",
+            "identity.key",
+            "state.json.tmp",
+            "events.lock",
+        ),
+        *("index.sqlite-wal", "index.sqlite-shm", "archive.sqlite-wal", "archive.sqlite", "control.sock", "lock"),
+    ],
+)
 def test_something_else_in_the_place_of_a_file_is_named(made: Made, tmp_path: Path, name: str) -> None:
     data_dir = tmp_path / "d"
     shutil.copytree(made.path, data_dir)
@@ -235,8 +252,64 @@ def test_something_else_in_the_place_of_a_file_is_named(made: Made, tmp_path: Pa
         done = crabnet(*words, *quiet(data_dir))
         assert (done.returncode, done.stdout) == (5, "")
         assert str(place) in done.stderr
-    publish = ["seed", "publish", "--title", "t", "--cmd", "true"]
-    assert crabnet(*publish, *quiet(data_dir)).returncode in {5, 6}
+    done = crabnet("listen", *quiet(data_dir))
+    assert done.returncode == 5
+    assert str(place) in done.stderr
+
+
+def test_a_pipe_among_the_segments_is_named(made: Made, tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    shutil.copytree(made.path, data_dir)
+    place = data_dir / "history" / f"{1:020d}.log"
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    for words in (["fsck"], ["fsck", "--repair"], ["listen"]):
+        done = crabnet(*words, *quiet(data_dir))
+        assert done.returncode == 5, words
+        assert f"{place} is a pipe" in done.stderr
+
+
+def test_what_this_user_may_not_use_is_named(made: Made, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may use every file: run the tests as an ordinary user for this one")
+    for name in ("archive.sqlite", "index.sqlite", "events.lock", "state.json"):
+        data_dir = tmp_path / name
+        shutil.copytree(made.path, data_dir)
+        (data_dir / name).touch()
+        (data_dir / name).chmod(0)
+        for words in (["fsck"], ["fsck", "--repair"], ["listen"]):
+            done = crabnet(*words, *quiet(data_dir))
+            assert done.returncode == 6, (name, words)
+            assert str(data_dir / name) in done.stderr
+        (data_dir / name).chmod(0o600)
+
+
+def test_an_archive_alone_is_no_new_data_dir(made: Made, tmp_path: Path) -> None:
+    """Journal, history, checkpoints and origin are gone (disk-8): to begin anew would hide that."""
+    data_dir = tmp_path / "d"
+    shutil.copytree(made.path, data_dir)
+    for name in ("journal", "history"):
+        shutil.rmtree(data_dir / name)
+    for name in ("state.json", "state.json.bak", "sealed", "origin"):
+        (data_dir / name).unlink(missing_ok=True)
+    (data_dir / "archive").mkdir(exist_ok=True)
+    (data_dir / "archive" / f"{1:020d}.seg").write_bytes(b"rows")
+    for words in (["listen"], ["fsck"], ["status"]):
+        done = crabnet(*words, *quiet(data_dir))
+        assert done.returncode == 5, (words, done.stdout)
+        assert "archive" in done.stderr + done.stdout
+    assert (data_dir / "archive" / f"{1:020d}.seg").read_bytes() == b"rows"
+
+
+def test_a_start_tells_that_history_is_missing(tmp_path: Path) -> None:
+    data_dir = tmp_path / "d"
+    publish = ["seed", "publish", "--title", "t", "--cmd", "true", *quiet(data_dir)]
+    for _ in range(4):
+        assert crabnet(*publish).returncode == 0
+    shutil.rmtree(data_dir / "history")
+    assert crabnet(*publish, "--accept-feed-risk").returncode == 0
+    outcomes = [event.payload["outcome"] for event in read_events(data_dir, kinds=["ledger_recovered"]).events]
+    assert "history_missing" in outcomes
 
 
 def test_content_of_which_no_checkpoint_can_be_made_is_found(tmp_path: Path) -> None:

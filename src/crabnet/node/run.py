@@ -20,8 +20,8 @@ from crabnet.node.operations.operations import dispatch
 from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
+from crabnet.storage.layout import CONTROL_SOCKET
 
-CONTROL_SOCKET = "control.sock"
 _COLLECT_AFTER: Final = 10_000
 """Objects made and not gone again; Python's default is 700."""
 

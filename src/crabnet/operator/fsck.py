@@ -10,7 +10,6 @@ readable envelopes are given to an empty ledger. Nothing is made up, and nothing
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ from crabnet.operator.audit import new_replica
 from crabnet.operator.envelopes import any_age_admission, broken_envelopes, sound_envelopes
 from crabnet.operator.frames import Frame, Hole, read_hole, walk_journal
 from crabnet.operator.namespace import demand_namespace
-from crabnet.operator.paths import kind_of
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
@@ -44,16 +42,12 @@ from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import DirLock, LockRole, demand_owner
 from crabnet.storage.opening.opening import iter_frames, refuse_if_told
 from crabnet.storage.opening.salvage import Salvage, plan_salvage
+from crabnet.storage.opening.shape import demand_shape
 from crabnet.storage.opening.survey import Survey, verify
 
 WAITING: Final = ".waiting"
 _PENDING: Final = re.compile(r"entries-\d+\.ndjson(?:\.\d+)?(?:\.waiting)?")
 """What a repair has taken out of damaged files, in damaged/: not yet given to the node, or waiting for earlier ones."""
-_DIRECTORIES: Final = ("journal", "history", "archive", "damaged", "quarantine")
-_FILES: Final = (
-    *("state.json", "state.json.bak", "sealed", "reserve", "origin", "feed-risk", "repaired", "identity.key"),
-    *("events.lock", "index.sqlite", "archive.sqlite", "archive.sqlite.sum"),
-)
 _KEEPS: Final = "keep the sound part, give the node the envelopes behind it again"
 _STARTS_OVER: Final = "start with an empty ledger, give the node all readable envelopes again"
 
@@ -103,6 +97,7 @@ def fsck_lock(files: Files, data_dir: Path, now_ms: int) -> Iterator[DirLock]:
     layout = Layout(data_dir)
     demand_data_dir(data_dir)
     demand_owner(data_dir)
+    demand_shape(data_dir, listens=True)
     lock = DirLock.acquire(files, layout.lock, LockRole.COMMAND, program="crabnet fsck", now_ms=now_ms)
     try:
         yield lock
@@ -116,7 +111,6 @@ def examine(files: Files, settings: Settings) -> Examination:
     Raises StorageFailedError, DataDirDamagedError when something else lies in the place of a file, UsageError for a
     data dir of another namespace than the settings'.
     """
-    _demand_shape(settings.data_dir)
     demand_namespace(files, Layout(settings.data_dir), settings.namespace)
     found = Ledger.inspect(settings.data_dir, files=files)
     report = FsckReport(
@@ -140,26 +134,6 @@ def examine(files: Files, settings: Settings) -> Examination:
     if report.opens and not report.repair and len(waiting) < len(examination.pending):
         report.repair = "give the node the entries that an earlier repair took out of damaged files"
     return examination
-
-
-def _demand_shape(data_dir: Path) -> None:
-    """Refuse what a repair cannot put right: a link, a directory or a pipe in the place of a file, or the reverse."""
-    for name in (*_DIRECTORIES, *_FILES):
-        path = data_dir / name
-        with guarded("look at the data dir", path):
-            try:
-                mode = path.stat(follow_symlinks=name in _DIRECTORIES).st_mode
-            except FileNotFoundError:
-                continue
-        if name in _DIRECTORIES and not stat.S_ISDIR(mode):
-            found, wanted = "a file" if stat.S_ISREG(mode) else kind_of(mode), "directory"
-        elif name in _FILES and not stat.S_ISREG(mode):
-            found, wanted = kind_of(mode), "file"
-        else:
-            continue
-        raise DataDirDamagedError(
-            f"{path} is {found}, not a {wanted}: put the {wanted} back; docs/STORAGE.md tells what may be missing"
-        )
 
 
 def _pending(files: Files, layout: Layout) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crabnet.errors import Reason, UsageError
 from crabnet.storage.files import guarded
+from crabnet.storage.opening.shape import kind_of
 
 
 def input_file(path: Path) -> Path:
@@ -42,14 +43,3 @@ def output_file(path: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path} is {kind_of(mode)}, not a file: it is not replaced", Reason.INVALID_ARGUMENT)
     return path
-
-
-def kind_of(mode: int) -> str:
-    """What is there, in words, when it is no regular file."""
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    if stat.S_ISLNK(mode):
-        return "a symbolic link"
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a device or socket"

@@ -18,6 +18,9 @@ _SEAL: Final = re.compile(rb"crabnet-sealed 0001 ([0-9a-f]{16}) ([0-9a-f]{64}) (
 _SEAL_BYTES_MAX: Final = 256
 
 
+CONTROL_SOCKET: Final = "control.sock"
+
+
 def segment_name(first_lsn: int) -> str:
     """The file name of a segment."""
     return f"{first_lsn:020d}.log"

@@ -45,6 +45,7 @@ from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole, acquire_with_wait, demand_owner
+from crabnet.storage.opening.shape import demand_shape
 
 LOCK_NAME = "lock"
 INDEX_NAME = "index.sqlite"
@@ -100,6 +101,7 @@ def open_store(
     """
     started_ms = wall_ms()
     demand_owner(settings.data_dir)
+    demand_shape(settings.data_dir, listens=role is LockRole.NODE)
     lock = acquire_with_wait(
         files,
         settings.data_dir / LOCK_NAME,

@@ -108,6 +108,11 @@ def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tup
         if survey.journal.damage is not None:
             raise DataDirDamagedError(f"{survey.journal.damage}; {hint}")
         raise DataDirDamagedError(f"{survey.layout.journal}: the journal is missing; {hint}")
+    if survey.gutted:
+        raise DataDirDamagedError(
+            f"{survey.layout.data_dir}: there is an archive, but journal and checkpoints are gone: restore them from a"
+            " backup, or move archive/ away to begin anew"
+        )
     finding_used = survey.base.finding
     header = None if finding_used is None else finding_used.header
     if expected_node_id is None or header is None:

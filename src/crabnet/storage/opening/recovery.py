@@ -53,6 +53,7 @@ class NoticeCode(StrEnum):
     JOURNAL_DAMAGE_COVERED = "journal_damage_covered"
     SEAL_DAMAGED = "seal_damaged"
     REPAIRED = "repaired"
+    HISTORY_MISSING = "history_missing"
     NO_CHECKPOINT_YET = "no_checkpoint_yet"
     BASELINE_IMPORTED = "baseline_imported"
     UNCLEAN_SHUTDOWN = "unclean_shutdown"

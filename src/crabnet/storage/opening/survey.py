@@ -32,6 +32,8 @@ class Survey:
     seal_lsn: int | None
     rule: Rule
     notices: tuple[Notice, ...]
+    gutted: bool = False
+    """There is nothing to start from, but an archive, which a node that has never run cannot have."""
 
     def damages(self) -> list[Damage]:
         """All damage that was found, for the operator."""
@@ -72,7 +74,13 @@ def survey(files: Files, data_dir: Path) -> Survey:
     if rule.action is Action.IMPORT_BASELINE:
         message = f"{layout.state}: a state of the Rust program; its content is imported"
         notices.append(Notice(NoticeCode.BASELINE_IMPORTED, message, layout.state))
-    return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices))
+    if segments and segments[0][0] > 1:
+        message = f"{layout.history}: frames before {segments[0][0]} are missing: newcomers cannot have them from here"
+        notices.append(Notice(NoticeCode.HISTORY_MISSING, message, layout.history))
+    gutted = rule.action is Action.START_FRESH and any(
+        name.endswith(".seg") for name in files.listdir(layout.data_dir / "archive")
+    )
+    return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices), gutted)
 
 
 def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None = None) -> list[Damage]:

@@ -1,0 +1,75 @@
+"""What lies in the place of a file of the data dir and keeps a node from starting. One list, for a start and for fsck.
+
+What a start puts right or does without by itself is not here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from crabnet.errors import DataDirDamagedError, Reason, StorageFailedError
+from crabnet.storage.files import guarded
+from crabnet.storage.layout import CONTROL_SOCKET, segment_first_lsn
+
+_DIRECTORIES: Final = ("journal", "history", "archive", "damaged", "quarantine")
+_SEGMENTS: Final = ("journal", "history")
+_FILES: Final = (
+    *("state.json", "state.json.bak", "state.json.tmp", "sealed", "reserve", "origin", "feed-risk", "repaired"),
+    *("identity.key", "lock", "events.lock", "archive.sqlite.sum"),
+    *(f"{index}.sqlite{part}" for index in ("index", "archive") for part in ("", "-wal", "-shm")),
+)
+_KINDS: Final = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def kind_of(mode: int) -> str:
+    """What a file of this mode is, in words."""
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), "a device")
+
+
+def demand_shape(data_dir: Path, *, listens: bool) -> None:
+    """Look at every place whose content decides whether a node starts, or, without ``listens``, a command.
+
+    Raises DataDirDamagedError for something else in the place of a file, and StorageFailedError (DATA_DIR_UNWRITABLE)
+    for a file that this user may not read and write.
+    """
+    for name in _DIRECTORIES:
+        _demand(data_dir / name, "directory")
+    for name in _FILES:
+        _demand(data_dir / name, "file")
+    for name in _SEGMENTS:
+        with guarded("look at the data dir", data_dir / name):
+            segments = [path for path in (data_dir / name).glob("*") if segment_first_lsn(path.name) is not None]
+        for path in sorted(segments):
+            _demand(path, "file")
+    if listens:
+        _demand(data_dir / CONTROL_SOCKET, "socket")
+
+
+def _demand(path: Path, wanted: str) -> None:
+    with guarded("look at the data dir", path):
+        try:
+            mode = path.stat(follow_symlinks=wanted == "directory").st_mode
+        except FileNotFoundError:
+            return
+    found = kind_of(mode)
+    if found.split()[-1] != wanted:
+        article = "put the" if wanted != "socket" else "remove it, a node makes its"
+        raise DataDirDamagedError(
+            f"{path} is {found}, not a {wanted}: {article} {wanted}"
+            f"{' back; docs/STORAGE.md tells what may be missing' if wanted != 'socket' else ' itself'}"
+        )
+    if wanted == "file" and not os.access(path, os.R_OK | os.W_OK):
+        raise StorageFailedError(
+            f"{path} may not be read and written by this user: give it back to the user of the node, as with chown or"
+            " chmod u+rw",
+            Reason.DATA_DIR_UNWRITABLE,
+        )
