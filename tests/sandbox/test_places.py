@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ def test_a_node_that_is_the_first_process_of_a_container_has_its_sandbox(tmp_pat
     found = json.loads(done.stdout)["sandbox"]
     assert found["mode"] == usual["mode"], found["tried"]
     assert not any("can signal the node" in tried["detail"] for tried in found["tried"].values())
+
+
+def test_members_of_a_group_in_another_namespace_are_not_taken_for_ourselves(tmp_path: Path) -> None:
+    """The kernel writes 0 for them, and 0 is the own process group for whoever sends a signal."""
+    program = (
+        "import sys\n"
+        "from crabnet.runner.supervisor.cgroup import RunCgroup\n"
+        "from crabnet.runner.supervisor.order import Bounds, CgroupOrder\n"
+        "group = RunCgroup(CgroupOrder(2, {'pids': sys.argv[1]}, '', 'run-1'), Bounds(1, 1, 1, 1, 0), 0)\n"
+        "open(sys.argv[1] + '/run-1/cgroup.procs', 'w').write('0\\n0\\n')\n"
+        "group.kill()\n"
+        "print('alive')\n"
+    )
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "pids.max").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True, text=True, check=False, start_new_session=True, env=environment(), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_a_node_without_a_temporary_directory_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,9 +113,10 @@ class RunCgroup:
                     break
 
     def _members(self) -> list[int]:
+        """Process ids. 0 stands for a process of another namespace (pid_namespaces(7)); a kill of it would hit us."""
         for path in self.member_files:
             with contextlib.suppress(OSError):
-                return [int(pid) for pid in _read_file(path).split()]
+                return [pid for word in _read_file(path).split() if (pid := int(word)) > 0]
         return []
 
     def _write(self, controller: str, name: str, value: str, *, needed: bool) -> None:
