@@ -173,7 +173,7 @@ def test_the_small_cases_in_any_order(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", list(OF_LONG_FEEDS.values()), ids=list(OF_LONG_FEEDS))
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, *(pytest.param(number, marks=pytest.mark.deep) for number in (2, 3))])
 def test_forks_thousands_of_entries_back(make: Make, number: int) -> None:
     check(make, deep_history(number), Random(number), replicas=2, stages=3, by_time=True)
 

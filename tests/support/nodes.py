@@ -86,7 +86,8 @@ class NodeProcess:
         """Begin to start, without waiting."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         words = ["listen", "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
-        words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", *self.words]
+        words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", "--feed-wait-ms", "500"]
+        words += self.words
         with self._errors.open("a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 [*self._prefix(), *self.program, *words],
