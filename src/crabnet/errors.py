@@ -19,6 +19,7 @@ that carries the ``Reason``. Exceptions are for the person or program that made 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -135,6 +136,10 @@ class Reason(StrEnum):
     INTERNAL = "internal"
     QUARANTINED = "quarantined"
     RESTARTS_EXHAUSTED = "restarts_exhausted"
+
+
+PASSING: Final = frozenset({Reason.FEED_RISK, Reason.CLOCK_SUSPECT})
+"""Refusals to state anything that pass by themselves: what is to be stated waits."""
 
 
 class CrabnetError(Exception):

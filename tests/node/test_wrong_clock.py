@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from pathlib import Path
 
 import pytest
 import trio
 
 from crabnet.core.commands import Publish
+from crabnet.domain.model import SeedStatus, TaskResult
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.clock import NodeClock, steady_ms, wall_ms
 from crabnet.node.node import Node
@@ -16,6 +19,7 @@ from crabnet.settings import Settings
 WISH = Publish(title="t", command="echo hi", bid_window_ms=600_000)
 DAY_MS = 86_400_000
 DEADLINE_S = 60
+RUN_S = 1
 
 
 def settings(data_dir: Path, *peers: str) -> Settings:
@@ -79,6 +83,41 @@ def test_a_start_before_the_clock_was_set_works_without_a_restart(tmp_path: Path
                     await trio.sleep(0.01)
                 seed = await node.publish(WISH)
                 await right.wait_for(seed.id, lambda _: True)
+
+    trio.run(scenario)
+
+
+def test_a_run_that_ends_while_the_clock_is_suspect_keeps_its_result(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+        alone = dataclasses.replace(settings(tmp_path / "worker", address), feed_wait_ms=0, runner_sandbox="none")
+        results: list[TaskResult] = []
+        with trio.fail_after(DEADLINE_S):
+            async with Node(alone) as worker, trio.open_nursery() as nursery:
+                seed = await worker.publish(Publish(title="t", command=f"sleep {RUN_S}", bid_window_ms=600_000))
+                bid = await worker.bid(seed.id, 1)
+                await worker.claim(seed.id, bid.id)
+
+                async def run() -> None:
+                    results.append(await worker.run(seed.id))
+
+                nursery.start_soon(run)
+                await worker.wait_for(seed.id, lambda state: state.status is SeedStatus.RUNNING)
+                peer = dataclasses.replace(
+                    settings(tmp_path / "wrong", str(worker.listen_address)), listen_addr=address
+                )
+                async with Node(peer, clock_ms=System(30 * DAY_MS).clock()):
+                    while not worker.core.clock_behind_s(worker.clock_ms()):
+                        await worker.changed()
+                    await trio.sleep(2 * RUN_S)
+                    assert not results
+                peer = dataclasses.replace(peer, data_dir=tmp_path / "right")
+                async with Node(peer):
+                    while not results:
+                        await worker.changed()
+            assert results[0].exit_code == 0
 
     trio.run(scenario)
 

@@ -29,7 +29,7 @@ NOT_UNDER_WAY = {
     Part.RELAY: {"asked", "prunes", "repeated"},
     Part.ANNOUNCER: {"buckets"},
     Part.FEED_GUARD: {"endanger", "inherit", "proved", "wait_for_word", "wait_left_ms"},
-    Part.CLOCKS: {"agrees", "ahead_s", "unheard"},
+    Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
 }
 """Calls that an honest job among honest nodes does not need."""

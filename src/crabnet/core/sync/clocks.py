@@ -60,6 +60,10 @@ class Clocks:
             self._challenge = draw()
         return self._challenge
 
+    def ask_again(self) -> None:
+        """Somebody is there who was not: ask soon."""
+        self._ask_at_ms = self._asked = 0
+
     def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
         """A hello came. It counts if it answers the challenge."""
         if echo and echo == self._challenge:

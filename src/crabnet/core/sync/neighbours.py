@@ -97,6 +97,8 @@ class Neighbours(NeighbourParts):
         if not self._config.talk:
             return True
         if source in self.trusted:
+            if self.peers.node_id(source) != meta.from_:
+                self.clocks.ask_again()
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
             configured = source in self.trusted

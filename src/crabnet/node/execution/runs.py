@@ -14,7 +14,7 @@ from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
 from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import OutputFile, SeedStatus, TaskResult, Termination
-from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.errors import PASSING, CrabnetError, Reason, RefusedError
 from crabnet.node.execution.turns import Place, Turns
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.runner import Runner
@@ -210,16 +210,16 @@ class RunManager:
             try:
                 await self._perform(RenewRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
             except CrabnetError as error:
-                if error.reason is not Reason.FEED_RISK:
+                if error.reason not in PASSING:
                     return
 
     async def _finish(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome, announce: bool) -> TaskResult:
-        """State the result, unless the claim is over. While nothing may be written into our feed, wait with it."""
+        """State the result, unless the claim is over. While nothing may be stated, wait with it."""
         while self._holds(job.seed_id, job.task.claim_id):
             try:
                 result = await self._perform(finish(job.seed_id, outcome, announce))
             except RefusedError as error:
-                if error.reason is not Reason.FEED_RISK:
+                if error.reason not in PASSING:
                     raise
                 await trio.sleep(limits.RUN_RESULT_RETRY_MS / 1000)
                 continue
