@@ -1,4 +1,4 @@
-"""Time: which of the operator's seeds have passed a deadline (design section 5), and which seeds are at rest."""
+"""Time: which of the operator's seeds have passed a deadline (docs/PROTOCOL.md, section 10), and which are at rest."""
 
 from __future__ import annotations
 

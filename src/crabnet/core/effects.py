@@ -1,4 +1,7 @@
-"""What the core asks the node to do. Nothing else may happen before all ``records`` are durable (design section 1)."""
+"""What the core asks the node to do.
+
+Nothing else may happen before all ``records`` are durable (docs/ARCHITECTURE.md, principle 2).
+"""
 
 from __future__ import annotations
 

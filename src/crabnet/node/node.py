@@ -217,7 +217,7 @@ class Node:
         await self.committer.submit(Effects())
 
     async def state_hash(self) -> str:
-        """Hex hash of everything replicated, as in the design; brought up to date in slices."""
+        """Hex hash of everything replicated, brought up to date in slices (docs/adr/0002-multiset-state-hash.md)."""
         return await state_hash(self.core)
 
     async def remember_feed_risk(self) -> None:

@@ -1,4 +1,4 @@
-"""The envelope: what is signed, its id, and its shape on the wire (docs/PROTOCOL.md, design section 4)."""
+"""The envelope: what is signed, its id, and its shape on the wire (docs/PROTOCOL.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envelopes of the baseline: unsigned, without feeds, with gaps in what they say (design sections 4, 8 and 10).
+"""Envelopes of the baseline: unsigned, without feeds, with gaps in what they say (docs/PROTOCOL.md, section 13).
 
 They are taken only with ``require_signatures = false``. Their facts count in the order of arrival here, so nodes that
 accept them agree on signed seeds but not necessarily on unsigned ones.
