@@ -12,6 +12,8 @@ ENVELOPE_BYTES_MAX: Final = 512 * 1024
 """Largest envelope, as it is received. Its canonical form is never longer."""
 DATAGRAM_RECEIVE_BYTES_MAX: Final = 65_507
 """Largest UDP payload over IPv4: baseline peers send an envelope whole."""
+RESULT_BESIDE_OUTPUT_BYTES: Final = 8_192
+"""What the envelope of a result has besides its output and its list of files, generously."""
 FORK_PROOF_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + 1024
 """Largest fork proof: two of the largest envelopes, and what frames them."""
 FRAGMENTED_MESSAGE_BYTES_MAX: Final = FORK_PROOF_BYTES_MAX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.payloads import SETTLE_KINDS
 
 T = TypeVar("T", bound=Body)
+
+_CUT: Final = "\n[crabnet: cut to what a baseline peer can receive]\n"
 
 
 def _checked(body: T) -> T:
@@ -194,6 +196,44 @@ def build_result(
         rests_on=_envelope(record.run or record.claim),
     )
     return FactKind.RESULT, _checked(result)
+
+
+def cut_to_datagram(wish: FinishRun) -> FinishRun:
+    """A result of which baseline peers can read all: they take no message that does not fit in one datagram.
+
+    What is cut off is marked; the hash is that of the whole output.
+    """
+    room = limits.DATAGRAM_RECEIVE_BYTES_MAX - limits.RESULT_BESIDE_OUTPUT_BYTES
+    if len(msgspec.json.encode(wish.files)) > room // 4:
+        wish = msgspec.structs.replace(wish, files=(), files_omitted=wish.files_omitted + len(wish.files))
+    room -= len(msgspec.json.encode(wish.files))
+    stderr = _cut(wish.stderr, max(room // 2, room - _wire_bytes(wish.stdout)))
+    stdout = _cut(wish.stdout, room - _wire_bytes(stderr))
+    return msgspec.structs.replace(
+        wish,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_truncated=wish.stdout_truncated or stdout != wish.stdout,
+        stderr_truncated=wish.stderr_truncated or stderr != wish.stderr,
+    )
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """The text, or as much of its beginning as fits with a mark behind it."""
+    if _wire_bytes(text) <= bytes_max:
+        return text
+    fits, beyond = 0, len(text)
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        if _wire_bytes(text[:middle] + _CUT) <= bytes_max:
+            fits = middle
+        else:
+            beyond = middle
+    return text[:fits] + _CUT
+
+
+def _wire_bytes(text: str) -> int:
+    return len(msgspec.json.encode(text))
 
 
 def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Settlement]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crabnet.core import build
-from crabnet.core.commands import Operation, Publish, Settle, StartRun
+from crabnet.core.commands import FinishRun, Operation, Publish, StartRun
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import Consequences
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
@@ -13,7 +13,7 @@ from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import EMPTY, Record
-from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
+from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, Settlement
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
 
@@ -61,6 +61,8 @@ class Operating:
                 " its feed, with --accept-feed-risk",
                 Reason.FEED_RISK,
             )
+        if isinstance(wish, FinishRun) and not self._config.talk:
+            wish = build.cut_to_datagram(wish)
         now_s = self._stamp_s(now_ms)
         record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
         if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:
@@ -74,7 +76,7 @@ class Operating:
 
         denied = self._denied(record)
         applied, body, raw = self._replica.propose(self._signer, made, now_s, self._entropy(), denied)
-        self._stated(applied, raw, wish.announce and self._readable(wish), now_ms, effects)
+        self._stated(applied, raw, wish.announce, now_ms, effects)
         effects.reply_seed_id = applied.seed_id
         definition = self._replica.definition(applied.seed_id)
         if isinstance(wish, StartRun) and definition is not None:
@@ -108,11 +110,6 @@ class Operating:
         if record.seed is not None:
             parties.add(record.seed.author)
         return frozenset(each for each in parties - {self._signer.node_id} if denies(self._config, self._replica, each))
-
-    def _readable(self, wish: Operation) -> bool:
-        """False for what baseline peers could not read, when they are among those who listen."""
-        known = {SeedStatus.ACCEPTED, SeedStatus.REJECTED}
-        return self._config.talk or not isinstance(wish, Settle) or wish.outcome in known
 
     def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
         meta = applied.meta
