@@ -296,7 +296,6 @@ def test_every_kind_of_refusal_is_a_line_and_an_exit_code(
 
 
 USAGE: list[list[str]] = [
-    [],
     ["frob"],
     ["seed"],
     ["seed", "frob"],

@@ -76,7 +76,7 @@ def test_a_withdrawal_ends_the_workers_run_without_a_result(nodes: Nodes) -> Non
     with command(worker, "seed", "run", seed_id) as run:
         wait_for("the publisher hears that it runs", lambda: publisher.status(seed_id) == "Running")
         wait_for("it runs", lambda: processes(marker))
-        assert publisher.ok("seed", "cancel", seed_id, "--note", "no more") == f"seed {seed_id} cancelled seed\n"
+        assert publisher.ok("seed", "cancel", seed_id, "--note", "no more") == f"seed {seed_id} withdrawn\n"
         code, out, messages = ended(run)
     assert (code, out) == (3, "")
     assert messages.startswith("error: claim_over: ")

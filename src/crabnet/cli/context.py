@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,6 +14,9 @@ from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
 from crabnet.settings import DEFAULT_ORIGIN, FlagValue, Resolved, Settings, resolve
+
+_IDS: Final = frozenset({"seed_id", "bid_id", "after"})
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class State:
@@ -39,11 +44,13 @@ class State:
 
     def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
         """Do one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
+        given: dict[str, JsonValue] = {}
         for name, value in params.items():
             if isinstance(value, str) and not _is_unicode(value):
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
+            given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
         self._demand_namespace()
-        return perform(self.settings, method, params)
+        return perform(self.settings, method, given)
 
     def _demand_namespace(self) -> None:
         """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""
@@ -61,6 +68,12 @@ class State:
                 f" ({self.resolved.origins['namespace']}): use one data dir per namespace",
                 Reason.WRONG_NAMESPACE,
             )
+
+
+def _plain_id(text: str) -> str:
+    """An id as it is written here: as people paste it, it may have capitals, and blanks around it."""
+    stripped = text.strip()
+    return stripped.lower() if _UUID.fullmatch(stripped) else stripped
 
 
 def _is_unicode(text: str) -> bool:

@@ -25,6 +25,20 @@ _TOP: Final = {
     "completion": "crabnet.cli.completion:completion",
 }
 
+
+def command_path(arguments: list[str]) -> str:
+    """The command that arguments name, as far as there is one: the words before it, and its own."""
+    path, group = ["crabnet"], cli
+    for word in arguments:
+        command = group.get_command(click.Context(group), word)
+        if command is not None:
+            path.append(word)
+            if not isinstance(command, LazyGroup):
+                break
+            group = command
+    return " ".join(path)
+
+
 cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, run, settle.", _TOP)
 
 

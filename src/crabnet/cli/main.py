@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from crabnet.signals import HELD
 
 if TYPE_CHECKING:
+    import click
+
     from crabnet.errors import CrabnetError
 
 _EXIT_PIPE: Final = 141
@@ -135,8 +137,16 @@ def _invoke(arguments: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
-        raise UsageError(f"{error.format_message()} See crabnet --help.", Reason.INVALID_ARGUMENT) from None
+        raise UsageError(_said_by_click(error, arguments), Reason.INVALID_ARGUMENT) from None
     return 0
+
+
+def _said_by_click(error: click.ClickException, arguments: list[str]) -> str:
+    """Its message on one line, and whose help tells more."""
+    from crabnet.cli.group import command_path
+
+    message = " ".join(error.format_message().split())
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command_path(arguments)} --help."
 
 
 def _unexpected(error: BaseException) -> CrabnetError:

@@ -40,7 +40,7 @@ def peers(context: click.Context) -> None:
         states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]
         states += ["EQUIVOCATOR"] if members.get("equivocator") else []
         silent_ms = members.get("silent_ms")
-        silent = f"silent for {silent_ms // 1000} s" if isinstance(silent_ms, int) else "not heard"
+        silent = f"heard {silent_ms // 1000} s ago" if isinstance(silent_ms, int) else "not heard"
         node_id = as_text(peer, "node_id") if members.get("node_id") else "-"
         failures = as_text(peer, "failures")
         write(f"{as_text(peer, 'address')}  {node_id}  {','.join(states)}  {silent}  {failures} failures\n")

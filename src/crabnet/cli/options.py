@@ -11,7 +11,7 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.output import write
-from crabnet.errors import Reason, UsageError
+from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.settings import KNOBS, Knob
 from crabnet.settings.kinds import BoolKind, ListKind
 from crabnet.signals import HELD
@@ -84,7 +84,10 @@ def _without_subcommand() -> None:
     if context.invoked_subcommand is None:
         HELD.release()
         if not _verified(context):
-            context.fail("Missing command.")
+            if context.parent is not None or state_of(context).json:
+                context.fail("Missing command.")
+            write(context.get_help() + "\n")
+            context.exit(ExitCode.USAGE)
 
 
 class LazyGroup(_HelpWritten, click.Group):
@@ -109,6 +112,17 @@ class LazyGroup(_HelpWritten, click.Group):
         module, _, attribute = self.lazy[cmd_name].partition(":")
         command: object = getattr(import_module(module), attribute)
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.lazy, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
 
 def global_options(*, settings_shown: bool) -> list[click.Parameter]:

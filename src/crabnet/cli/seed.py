@@ -143,14 +143,15 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
 @_announce
 @click.pass_context
 def cancel_(context: click.Context, /, **params: str | bool) -> None:
-    """Withdraw an own task, or end this node's run of another's. Prints: seed SEED_ID cancelled WHAT.
+    """Withdraw an own task, or end this node's run of another's. Prints: seed SEED_ID WHAT.
 
-    WHAT is `seed`: an own task, withdrawn for good, claimed or not (once a result has come, settle it instead); `run`:
-    a run that was ended, with a result that says so; `queued`: a run that waited and has not begun.
+    WHAT is `withdrawn`: an own task, for good, claimed or not (once a result has come, settle it instead); `cancelled
+    run`: a run that was ended, with a result that says so; `cancelled queued`: a run that waited and has not begun.
     """
     result = state_of(context).perform("seed.cancel", params)
     seed_id = as_text(as_object(result, "seed"), "id")
-    _done(context, result, f"seed {seed_id} cancelled {as_text(result, 'cancelled')}")
+    what = as_text(result, "cancelled")
+    _done(context, result, f"seed {seed_id} withdrawn" if what == "seed" else f"seed {seed_id} cancelled {what}")
 
 
 @click.command("settle", cls=Command)
