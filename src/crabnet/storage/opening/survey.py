@@ -77,9 +77,10 @@ def survey(files: Files, data_dir: Path) -> Survey:
     if segments and segments[0][0] > 1:
         message = f"{layout.history}: frames before {segments[0][0]} are missing: newcomers cannot have them from here"
         notices.append(Notice(NoticeCode.HISTORY_MISSING, message, layout.history))
-    gutted = rule.action is Action.START_FRESH and any(
-        name.endswith(".seg") for name in files.listdir(layout.data_dir / "archive")
-    )
+    gutted = False
+    if rule.action is Action.START_FRESH:
+        with guarded("read the archive", layout.data_dir):
+            gutted = any(name.endswith(".seg") for name in files.listdir(layout.data_dir / "archive"))
     return Survey(layout, state, bak, base, journal, segments, seal_lsn, rule, tuple(notices), gutted)
 
 
