@@ -64,10 +64,10 @@ class TestVotes:
     def clocks(self, *votes: tuple[int, bool]) -> Clocks:
         """Each vote is of its own network: how far ahead, and whether the peer is configured."""
         clocks = Clocks(SKEW_S)
-        challenge = clocks.due_challenge(lambda: "drawn", START_MS)
+        clocks.due(lambda: "drawn", START_MS)
         for number, (ahead_s, configured) in enumerate(votes):
             source = f"192.0.{number}.1:9"
-            clocks.said(f"peer{number}", source, challenge, NOW_S + ahead_s, START_MS, configured=configured)
+            clocks.said(f"peer{number}", source, "drawn", NOW_S + ahead_s, START_MS, configured=configured)
         return clocks
 
     @pytest.mark.parametrize(
@@ -95,41 +95,55 @@ class TestVotes:
 
     def test_strangers_of_one_network_are_one(self) -> None:
         clocks = Clocks(SKEW_S)
-        challenge = clocks.due_challenge(lambda: "drawn", START_MS)
+        clocks.due(lambda: "drawn", START_MS)
         for number in range(10):
-            clocks.said(f"peer{number}", f"192.0.2.1:{number}", challenge, 0, START_MS, configured=False)
+            clocks.said(f"peer{number}", f"192.0.2.1:{number}", "drawn", 0, START_MS, configured=False)
         assert clocks.ahead_s(START_MS) == 0
 
     def test_what_answers_no_challenge_or_is_old_says_nothing(self) -> None:
         clocks = Clocks(SKEW_S)
         clocks.said("peer", "192.0.2.1:9", "", 0, START_MS, configured=True)
-        clocks.due_challenge(lambda: "drawn", START_MS)
+        clocks.due(lambda: "drawn", START_MS)
         clocks.said("peer", "192.0.2.1:9", "guessed", 0, START_MS, configured=True)
         assert clocks.ahead_s(START_MS) == 0
         clocks.said("peer", "192.0.2.1:9", "drawn", 0, START_MS, configured=True)
         assert clocks.ahead_s(START_MS + limits.CLOCK_VOTE_MS - 1) < 0
         assert clocks.ahead_s(START_MS + limits.CLOCK_VOTE_MS) == 0
 
-    def test_the_challenge_is_drawn_anew(self) -> None:
+    def test_who_is_not_configured_cannot_answer_for_who_is(self) -> None:
+        """The address of a datagram can be forged, a challenge that was never received cannot be repeated."""
+        clocks, drawn = Clocks(SKEW_S), iter(["for the configured", "for others"])
+        asked = clocks.due(lambda: next(drawn), START_MS)
+        assert asked == ("for the configured", "for others")
+        for number in range(9):
+            clocks.said(f"liar{number}", "192.0.2.1:9", asked.others, 0, START_MS, configured=True)
+        assert clocks.ahead_s(START_MS) == 0
+        for number in range(9):  # one address is one voice, under however many keys
+            clocks.said(f"liar{number}", "192.0.2.1:9", asked.configured, 0, START_MS, configured=True)
+        for number in range(2):
+            source = f"192.0.2.{number + 2}:9"
+            clocks.said(f"peer{number}", source, asked.configured, NOW_S, START_MS, configured=True)
+        assert clocks.ahead_s(START_MS) == 0
+
+    def test_the_challenges_are_drawn_anew(self) -> None:
         clocks, numbers = Clocks(SKEW_S), count()
-        drawn = [
-            clocks.due_challenge(lambda: str(next(numbers)), START_MS + at * limits.CLOCK_ASK_FIRST_MS)
-            for at in range(limits.CLOCK_ASKED_QUICKLY)
-        ]
-        assert drawn == ["0"] * limits.CLOCK_ASKED_QUICKLY
+
+        def asked_at(now_ms: int) -> str:
+            asked = clocks.due(lambda: str(next(numbers)), now_ms)
+            return "" if asked is None else "+".join(asked)
+
+        first = [asked_at(START_MS + at * limits.CLOCK_ASK_FIRST_MS) for at in range(limits.CLOCK_ASKED_QUICKLY)]
+        assert first == ["0+1"] * limits.CLOCK_ASKED_QUICKLY
         soon_ms = START_MS + limits.CLOCK_ASKED_QUICKLY * limits.CLOCK_ASK_FIRST_MS
-        assert clocks.due_challenge(lambda: str(next(numbers)), soon_ms) == "1"
-        asked = [
-            clocks.due_challenge(lambda: str(next(numbers)), soon_ms + later_ms)
-            for later_ms in range(100, limits.CLOCK_ASK_MS + 100, 100)
-        ]
-        assert [each for each in asked if each] == ["2"]
-        assert asked[-1] == "2"
+        assert asked_at(soon_ms) == "2+3"
+        later = [asked_at(soon_ms + later_ms) for later_ms in range(100, limits.CLOCK_ASK_MS + 100, 100)]
+        assert [each for each in later if each] == ["4+5"]
+        assert later[-1] == "4+5"
 
     def test_after_a_leap_of_the_own_clock_what_was_said_means_nothing(self) -> None:
         for leap_ms in (DAY_S * 1000, -DAY_S * 1000):
             clocks = self.clocks((DAY_S, True))
-            assert clocks.due_challenge(lambda: "again", START_MS + leap_ms) == "again"
+            assert clocks.due(lambda: "again", START_MS + leap_ms) == ("again", "again")
             assert clocks.ahead_s(START_MS) == 0
 
 

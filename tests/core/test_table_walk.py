@@ -387,9 +387,9 @@ def test_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CLOCK_VOTES_MAX", ROOM)
     clocks = Clocks(300)
     watch = Watch(clocks)
-    challenge = clocks.due_challenge(lambda: "drawn", NOW_MS)
+    clocks.due(lambda: "drawn", NOW_MS)
     for number in range(CROWD):
-        clocks.said(f"author{number}", f"192.0.2.{number}:1", challenge, NOW_S + 999, NOW_MS, configured=False)
+        clocks.said(f"author{number}", f"192.0.2.{number}:1", "drawn", NOW_S + 999, NOW_MS, configured=False)
         watch.look()
     assert watch.filled == WALKS["clocks"]
     assert clocks.ahead_s(NOW_MS) == 999

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from statistics import median_low
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -30,45 +30,54 @@ class _Vote(Struct):
     until_ms: int
 
 
+class Questions(NamedTuple):
+    """Two challenges: nobody but the configured peers can answer theirs, whatever address is forged."""
+
+    configured: str
+    others: str
+
+
 class Clocks:
     """What peers say about the time. Configured peers count, others only if there are none of these, and several."""
 
     def __init__(self, tolerance_s: int) -> None:
         self._tolerance_s = tolerance_s
         self._votes: BoundedTable[str, _Vote] = BoundedTable(limits.CLOCK_VOTES_MAX)
-        self._challenge = ""
+        self._questions: Questions | None = None
         self._ask_at_ms = 0
         self._asked = 0
         self._seen_ms = 0
 
-    def due_challenge(self, draw: Callable[[], str], now_ms: int) -> str:
-        """The challenge to send to all peers now, or "". Often at first, then now and then.
+    def due(self, draw: Callable[[], str], now_ms: int) -> Questions | None:
+        """What to ask all peers now; None for nothing. Often at first, then now and then.
 
         To be called several times a second. After a leap of our own clock what was said before means nothing.
         """
         if abs(now_ms - self._seen_ms) > limits.CLOCK_LEAP_MS:
             self._votes.clear()
-            self._challenge = ""
+            self._questions = None
             self._ask_at_ms = self._asked = 0
         self._seen_ms = now_ms
         if now_ms < self._ask_at_ms:
-            return ""
+            return None
         quick = self._asked < limits.CLOCK_ASKED_QUICKLY
         self._asked += 1
         self._ask_at_ms = now_ms + (limits.CLOCK_ASK_FIRST_MS if quick else limits.CLOCK_ASK_MS)
-        if not quick or not self._challenge:
-            self._challenge = draw()
-        return self._challenge
+        if not quick or self._questions is None:
+            self._questions = Questions(draw(), draw())
+        return self._questions
 
     def ask_again(self) -> None:
         """Somebody is there who was not: ask soon."""
         self._ask_at_ms = self._asked = 0
 
     def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
-        """A hello came. It counts if it answers the challenge."""
-        if echo and echo == self._challenge:
+        """A hello came. It counts if it answers the question; of a configured address once, whoever is there."""
+        asked = self._questions
+        if asked is not None and echo == (asked.configured if configured else asked.others):
             until_ms = now_ms + limits.CLOCK_VOTE_MS
-            self._votes.put(author, _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms))
+            vote = _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms)
+            self._votes.put(source if configured else author, vote)
 
     def ahead_s(self, now_ms: int) -> int:
         """How far the clocks of most peers are ahead of ours if that is more than others tolerate; 0 if not, or if too

@@ -319,9 +319,14 @@ class Neighbours(NeighbourParts):
                 self._say(self._hello(challenge=challenge), address, now_ms, effects)
 
     def _ask_for_time(self, now_ms: int, effects: Effects) -> None:
-        challenge = self.clocks.due_challenge(self._token, now_ms)
-        if challenge:
-            self._say(self._hello(challenge=challenge), None, now_ms, effects)
+        asked = self.clocks.due(self._token, now_ms)
+        if asked is None:
+            return
+        configured = [address for address in sorted(self.trusted) if not address.startswith(BROADCAST)]
+        confirmed = [address for address in self.peers.confirmed() if address not in self.trusted]
+        broadcast = [address for address in self.trusted if address.startswith(BROADCAST)]
+        self._say_all(self._hello(challenge=asked.configured), configured, now_ms, effects)
+        self._say_all(self._hello(challenge=asked.others), [*broadcast, *confirmed], now_ms, effects)
 
     def _announce(self, now_ms: int, effects: Effects) -> None:
         if now_ms < self._announce_at_ms:
