@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import pytest
 
+from crabnet.control import route
 from crabnet.errors import ExitCode
+from crabnet.node.operations.reading import READS
 from tests.support.nodes import CRABNET, crabnet, environment, quiet
 
 PUBLISH = ["seed", "publish", "--title", "t", "--cmd", "echo hi", "--bid-window-ms", "600000"]
@@ -184,3 +186,7 @@ def test_a_data_dir_that_may_only_be_read_is_read(tmp_path: Path) -> None:
     assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == ExitCode.STORAGE_FAILED
     for path in [data_dir, *data_dir.rglob("*")]:
         path.chmod(0o700)
+
+
+def test_every_method_that_reads_is_done_by_reading() -> None:
+    assert {*READS, "config"} == route.READS
