@@ -404,6 +404,8 @@ CLOCK_ASK_FIRST_MS: Final = 500
 CLOCK_ASKED_QUICKLY: Final = 4
 """So many times at first, a moment apart, since questions and answers get lost."""
 CLOCK_ASK_MS: Final = 600_000
+CLOCK_AGAIN_MS: Final = 30_000
+"""Newcomers at configured addresses make us ask so often at most."""
 CLOCK_VOTE_MS: Final = 1_800_000
 """For how long it counts what a peer has said about the time."""
 CLOCK_LEAP_MS: Final = 60_000

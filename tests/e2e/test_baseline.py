@@ -45,7 +45,7 @@ PAYLOADS: Final = {
     ),
     "TaskSettle": ("seed", SEED),
 }  # fmt: skip
-STATUSES: Final = {"Open", "Claimed", "Done", "Accepted", "Rejected"}
+STATUSES: Final = {"Open", "Claimed", "Done", "Accepted", "Rejected", "Expired", "Forfeited"}
 
 
 def read_as_baseline(data: bytes) -> tuple[str, Json]:
@@ -191,6 +191,8 @@ def test_only_what_a_baseline_peer_can_read_is_sent(nodes: Nodes, peer: socket.s
     withdrawn = node.publish()
     assert heard(peer, "SeedCreated")["id"] == withdrawn
     node.ask("seed.settle", seed_id=withdrawn, outcome="Expired")
+    told = heard(peer, "TaskSettle")
+    assert (told["id"], told["status"]) == (withdrawn, "Expired")
     # Broken and foreign datagrams are not answered, and time passes without announcements.
     for data in (b"CRB2\x02" + bytes(40), b"{}", vector("01")):
         node.send_to(data, peer)

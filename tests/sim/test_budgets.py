@@ -60,8 +60,8 @@ class FreshIdentities(Adversary):
                 self.tell(voice.state(Kind.BID_SUBMITTED, "bid", bid, self.now_s).raw, targets)
 
 
-def started(world: World) -> list[SimNode]:
-    nodes = [world.add(f"n{number}", CONFIG) for number in range(NODES)]
+def started(world: World, first: CoreConfig = CONFIG) -> list[SimNode]:
+    nodes = [world.add(f"n{number}", CONFIG if number else first) for number in range(NODES)]
     for node in nodes:
         node.targets = [other.address for other in nodes if other is not node]
         node.start()
@@ -171,7 +171,8 @@ def test_a_late_joiner_is_not_held_up_by_the_budget_of_newcomers() -> None:
 def test_who_bids_on_what_a_flood_offers_goes_on(flood: type[Adversary], budget: int) -> None:
     """What a known author rests on is paid by it: else its feed would stand still where the flood found no room."""
     world = World(11)
-    nodes = started(world)
+    narrow = structs.replace(CONFIG.authors, newcomer_envelopes_per_s=10, newcomer_bytes_per_s=30_000)
+    nodes = started(world, structs.replace(CONFIG, authors=narrow))
     with_history(world, nodes[:2])
     flooder = flood(world, "flooder", budget=budget)
     publisher, worker = nodes[:2]

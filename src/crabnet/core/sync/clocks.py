@@ -47,6 +47,7 @@ class Clocks:
         self._ask_at_ms = 0
         self._asked = 0
         self._seen_ms = 0
+        self._again_from_ms = 0
 
     def due(self, draw: Callable[[], str], now_ms: int) -> Questions | None:
         """What to ask all peers now; None for nothing. Often at first, then now and then.
@@ -56,7 +57,7 @@ class Clocks:
         if abs(now_ms - self._seen_ms) > limits.CLOCK_LEAP_MS:
             self._votes.clear()
             self._questions = None
-            self._ask_at_ms = self._asked = 0
+            self._ask_at_ms = self._asked = self._again_from_ms = 0
         self._seen_ms = now_ms
         if now_ms < self._ask_at_ms:
             return None
@@ -67,9 +68,11 @@ class Clocks:
             self._questions = Questions(draw(), draw())
         return self._questions
 
-    def ask_again(self) -> None:
-        """Somebody is there who was not: ask soon."""
-        self._ask_at_ms = self._asked = 0
+    def ask_again(self, now_ms: int) -> None:
+        """Somebody is there who was not: ask soon, but not at every change of mind about who it is."""
+        if self._asked > limits.CLOCK_ASKED_QUICKLY and now_ms >= self._again_from_ms:
+            self._again_from_ms = now_ms + limits.CLOCK_AGAIN_MS
+            self._ask_at_ms = self._asked = 0
 
     def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
         """A hello came. It counts if it answers the question; of a configured address once, whoever is there."""

@@ -98,7 +98,7 @@ class Neighbours(NeighbourParts):
             return True
         if source in self.trusted:
             if self.peers.node_id(source) != meta.from_:
-                self.clocks.ask_again()
+                self.clocks.ask_again(now_ms)
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
             configured = source in self.trusted
@@ -323,10 +323,9 @@ class Neighbours(NeighbourParts):
         if asked is None:
             return
         configured = [address for address in sorted(self.trusted) if not address.startswith(BROADCAST)]
-        confirmed = [address for address in self.peers.confirmed() if address not in self.trusted]
-        broadcast = [address for address in self.trusted if address.startswith(BROADCAST)]
         self._say_all(self._hello(challenge=asked.configured), configured, now_ms, effects)
-        self._say_all(self._hello(challenge=asked.others), [*broadcast, *confirmed], now_ms, effects)
+        if len(configured) < len(self.trusted) or self.peers.confirmed():
+            self._say(self._hello(challenge=asked.others), None, now_ms, effects)
 
     def _announce(self, now_ms: int, effects: Effects) -> None:
         if now_ms < self._announce_at_ms:
