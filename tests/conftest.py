@@ -28,7 +28,7 @@ settings.register_profile("random", settings.get_profile("deep"), derandomize=Fa
 BY_USER = (
     "cli/test_node.py::test_data_dirs_that_cannot_be_used",
     "cli/test_process.py",
-    "cli/test_reading.py",
+    "cli/test_reading.py::test_a_data_dir_that_may_only_be_read_is_read",
     "control",
     "e2e/test_bad_input.py::test_a_directory_of_another_user_that_may_not_be_written",
     "e2e/test_flow.py",

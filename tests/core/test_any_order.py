@@ -119,7 +119,13 @@ def check(
             assert node.state() == expected(raws.values(), CAPS)
 
 
-each_kind = pytest.mark.parametrize("make", list(FACTORIES.values()), ids=list(FACTORIES))
+each_kind = pytest.mark.parametrize(  # what archives restarts as well
+    "make",
+    [
+        pytest.param(make, id=name, marks=pytest.mark.deep if name == "restarted" else ())
+        for name, make in FACTORIES.items()
+    ],
+)
 
 
 @each_kind
@@ -172,7 +178,13 @@ def test_the_small_cases_in_any_order(make: Make) -> None:
         check(make, case.envelopes, rng, replicas=1)
 
 
-@pytest.mark.parametrize("make", list(OF_LONG_FEEDS.values()), ids=list(OF_LONG_FEEDS))
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=pytest.mark.deep if name == "restarted" else ())
+        for name, make in OF_LONG_FEEDS.items()
+    ],
+)
 @pytest.mark.parametrize("number", [1, *(pytest.param(number, marks=pytest.mark.deep) for number in (2, 3))])
 def test_forks_thousands_of_entries_back(make: Make, number: int) -> None:
     check(make, deep_history(number), Random(number), replicas=2, stages=3, by_time=True)

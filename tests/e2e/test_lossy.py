@@ -62,6 +62,7 @@ async def test_every_job_ends_alike_on_all_nodes(nodes: Nodes) -> None:
     await jobs_over_a_lossy_network(nodes, 6, seed=1)
 
 
+@pytest.mark.deep
 async def test_envelopes_of_many_fragments_come_through(nodes: Nodes) -> None:
     await jobs_over_a_lossy_network(nodes, 2, seed=2, description=BIG, rules="é" * 20_000)
 

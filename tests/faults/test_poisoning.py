@@ -111,7 +111,7 @@ def test_a_disk_that_fails_under_load(
     reopened(node, load)
 
 
-@pytest.mark.parametrize("at", [6, pytest.param(9, marks=pytest.mark.deep), 12])
+@pytest.mark.parametrize("at", [6, *(pytest.param(at, marks=pytest.mark.deep) for at in (9, 12))])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_checkpoint_that_fails_under_load(nodes: Nodes, shim: Path, at: int, number: int) -> None:
     """Calls below state.json*: the temporary file, the backup, the renames."""

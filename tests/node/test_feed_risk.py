@@ -53,8 +53,17 @@ def test_a_repaired_data_dir_needs_a_peer_or_the_operators_word(tmp_path: Path) 
     assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
 
 
-@pytest.mark.parametrize("closed", [True, False], ids=["stopped", "killed"])
-@pytest.mark.parametrize("destroyed", [("state.json",), ("state.json", "state.json.bak"), ("state.json.bak",)])
+@pytest.mark.parametrize(
+    ("closed", "destroyed"),
+    [
+        (True, ("state.json",)),
+        (False, ("state.json", "state.json.bak")),
+        pytest.param(False, ("state.json",), marks=pytest.mark.deep),
+        pytest.param(True, ("state.json", "state.json.bak"), marks=pytest.mark.deep),
+        pytest.param(True, ("state.json.bak",), marks=pytest.mark.deep),
+        pytest.param(False, ("state.json.bak",), marks=pytest.mark.deep),
+    ],
+)
 def test_a_destroyed_checkpoint_costs_nothing_but_an_alert(
     tmp_path: Path, closed: bool, destroyed: tuple[str, ...]
 ) -> None:
