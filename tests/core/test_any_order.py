@@ -119,10 +119,10 @@ def check(
             assert node.state() == expected(raws.values(), CAPS)
 
 
-each_kind = pytest.mark.parametrize(  # what archives restarts as well
+each_kind = pytest.mark.parametrize(
     "make",
     [
-        pytest.param(make, id=name, marks=pytest.mark.deep if name == "restarted" else ())
+        pytest.param(make, id=name, marks=() if name == "plain" else pytest.mark.deep)
         for name, make in FACTORIES.items()
     ],
 )
@@ -181,7 +181,7 @@ def test_the_small_cases_in_any_order(make: Make) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(make, id=name, marks=pytest.mark.deep if name == "restarted" else ())
+        pytest.param(make, id=name, marks=() if name == "plain" else pytest.mark.deep)
         for name, make in OF_LONG_FEEDS.items()
     ],
 )

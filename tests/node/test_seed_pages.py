@@ -70,6 +70,7 @@ def ids(rows: JsonValue) -> list[str]:
     return [str(row["id"]) for row in cast(list[JsonObject], rows)]
 
 
+@pytest.mark.deep
 def test_a_crowded_seed_is_shown_in_pages_within_the_bound() -> None:
     record = crowded(bids=10_000, results=600, attempts=limits.ATTEMPTS_MAX)
     bids: list[str] = []
