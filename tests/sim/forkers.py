@@ -184,7 +184,8 @@ class ForkingCreator(_Game):
             case Kind.SEED_CREATED:
                 return self._claim(branch, last)
             case Kind.CLAIM_CREATED:
-                return self._work(last) if body_of(last)["worker"] == self._accomplice.id else self._settle(branch)
+                worked = body_of(last)["worker"] == self._accomplice.id and self._work(last)
+                return worked or self._settle(branch)
             case Kind.TASK_RESULT:
                 return self._settle(branch)
         return False
@@ -226,9 +227,9 @@ class ForkingCreator(_Game):
             lambda voice: voice.publish(self.now_s, title="instead of a settlement"),
         ]
         self._step(branch, lambda voice: voice.settle(result, "Accepted", self.now_s), self.rng.choice(ways))
-        if self.rng.random() < 0.3:
+        if self.rng.random() < 0.4:
             self.tell(self._bystander.acknowledge(branch.last, self.now_s).raw)
-        if result.meta.from_ == self._accomplice.id:
+        elif result.meta.from_ == self._accomplice.id:
             for each in self._branches:
                 if each.last.meta.kind == Kind.TASK_SETTLE and _rests_on(each.last) == result.meta.id:
                     self.tell(self._accomplice.acknowledge(each.last, self.now_s).raw)
