@@ -1,7 +1,7 @@
 # Everything needs only `make` and a Python of at least 3.11; each target makes the environment that it needs.
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 ARGS ?=
 SEEDS ?= 20
 FULL ?=

@@ -179,7 +179,7 @@ def test_rules_refuse_with_exit_code_3(tmp_path: Path, start: Start) -> None:
     assert ok(tmp_path / "d", "seed", "settle", seed_id, "--cancelled") == f"seed {seed_id} settled as Expired\n"
 
 
-@pytest.mark.parametrize("with_node", [True, False])
+@pytest.mark.parametrize("with_node", [True, pytest.param(False, marks=pytest.mark.deep)])
 def test_twenty_publishers_at_once_lose_nothing(tmp_path: Path, start: Start, with_node: bool) -> None:
     if with_node:
         start(tmp_path / "d")

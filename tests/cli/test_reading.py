@@ -73,7 +73,14 @@ def locked(data_dir: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("state", ["clean", "killed", "no checkpoint", "torn", "no index"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "clean",
+        "torn",
+        *(pytest.param(state, marks=pytest.mark.deep) for state in ("killed", "no checkpoint", "no index")),
+    ],
+)
 def test_reading_changes_nothing_and_waits_for_nobody(tmp_path: Path, state: str) -> None:
     data_dir = tmp_path / "d"
     seed_id = published(data_dir)

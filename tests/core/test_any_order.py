@@ -149,7 +149,7 @@ def test_each_branch_may_be_known_before_the_others(make: Make, number: int, ord
     check(make, history(number, 40), Random(order), stages=5, by_time=True)
 
 
-@pytest.mark.parametrize("number", [4_362, 25_811])
+@pytest.mark.parametrize("number", [4_362, pytest.param(25_811, marks=pytest.mark.deep)])
 def test_a_fork_beyond_what_may_wait_is_proved(number: int) -> None:
     """One replica finds it by itself, and the other has no place where both branches could wait."""
     check_set(number)
@@ -178,14 +178,12 @@ def test_the_small_cases_in_any_order(make: Make) -> None:
         check(make, case.envelopes, rng, replicas=1)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "make",
-    [
-        pytest.param(make, id=name, marks=() if name == "plain" else pytest.mark.deep)
-        for name, make in OF_LONG_FEEDS.items()
-    ],
+    [pytest.param(make, id=name) for name, make in OF_LONG_FEEDS.items()],
 )
-@pytest.mark.parametrize("number", [1, *(pytest.param(number, marks=pytest.mark.deep) for number in (2, 3))])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_forks_thousands_of_entries_back(make: Make, number: int) -> None:
     check(make, deep_history(number), Random(number), replicas=2, stages=3, by_time=True)
 

@@ -84,7 +84,7 @@ def check_any_order(seed: int, forks: float) -> None:
         check_same(first.replica, other.replica)
 
 
-@pytest.mark.parametrize("forks", [0.0, 0.05, 0.15, 0.5])
+@pytest.mark.parametrize("forks", [0.0, 0.15, *(pytest.param(share, marks=pytest.mark.deep) for share in (0.05, 0.5))])
 @fewer
 @given(seed=SEEDS)
 def test_any_order_gives_the_same_state(seed: int, forks: float) -> None:

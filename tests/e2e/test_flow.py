@@ -145,7 +145,7 @@ def test_an_unroutable_target_does_not_undo_anything(nodes: Nodes) -> None:
         assert event.payload["reason"] == "send_failed"
 
 
-@pytest.mark.parametrize("target", ["127.0.0.1:9", "nowhere.invalid:9"])
+@pytest.mark.parametrize("target", ["127.0.0.1:9", pytest.param("nowhere.invalid:9", marks=pytest.mark.deep)])
 def test_a_command_without_a_node_whose_target_is_down_succeeds(tmp_path: Path, target: str) -> None:
     words = ["--data-dir", str(tmp_path / "d"), "--announce-addr", target]
     done = crabnet("seed", "publish", "--title", "t", "--cmd", "true", *words)

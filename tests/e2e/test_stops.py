@@ -244,7 +244,7 @@ def test_forty_stops(nodes: Nodes, tmp_path: Path) -> None:
     run(nodes, tmp_path, STOPS, seed=0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.deep)])
 def test_a_command_without_a_node_that_is_ended_leaves_the_data_dir_in_order(
     tmp_path: Path, number: signal.Signals
 ) -> None:

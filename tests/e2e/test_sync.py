@@ -32,6 +32,7 @@ def peers(node: NodeProcess) -> list[Json]:
     return cast(list[Json], json_line(node.ok("peers", "--json"))["peers"])
 
 
+@pytest.mark.deep
 def test_a_late_joiner_gets_everything_though_both_sides_restart_meanwhile(nodes: Nodes) -> None:
     """The old part of the history lies in moved segments and the archive; nobody is anybody's configured peer twice."""
     slow = ["--sync-serve-peer-bytes-per-s", "40000"]

@@ -81,13 +81,13 @@ def reopened(node: NodeProcess, load: Load) -> None:
     ("mode", "number", "after", "reason"),
     [
         ("error", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED),
-        ("error", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED),
+        pytest.param("error", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
         ("fsyncdrop", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED),
-        ("fsyncdrop", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED),
+        pytest.param("fsyncdrop", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
         ("sticky", errno.ENOSPC, AFTER_CALLS, Reason.DISK_FULL),
-        ("sticky", errno.ENOSPC, AFTER_CALLS + 1, Reason.DISK_FULL),
+        pytest.param("sticky", errno.ENOSPC, AFTER_CALLS + 1, Reason.DISK_FULL, marks=pytest.mark.deep),
         ("short", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED),
-        ("short", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED),
+        pytest.param("short", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
     ],
 )
 def test_a_disk_that_fails_under_load(
@@ -112,7 +112,7 @@ def test_a_disk_that_fails_under_load(
 
 
 @pytest.mark.parametrize("at", [6, *(pytest.param(at, marks=pytest.mark.deep) for at in (9, 12))])
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.deep)])
 def test_a_checkpoint_that_fails_under_load(nodes: Nodes, shim: Path, at: int, number: int) -> None:
     """Calls below state.json*: the temporary file, the backup, the renames."""
     node = nodes.make("node")

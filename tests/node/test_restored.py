@@ -101,7 +101,7 @@ class Restored:
 @pytest.mark.parametrize(
     ("times", "notes"),
     [
-        (True, "lost"),
+        pytest.param(True, "lost", marks=pytest.mark.deep),
         (False, "restored"),
         pytest.param(True, "kept", marks=pytest.mark.deep),
         pytest.param(True, "restored", marks=pytest.mark.deep),
@@ -118,7 +118,15 @@ def test_a_data_dir_restored_over_itself_writes_nothing_before_it_has_its_feed_b
     publisher.recover()
 
 
-@pytest.mark.parametrize(("times", "notes"), [(True, "kept"), (True, "lost"), (False, "kept"), (True, "restored")])
+@pytest.mark.parametrize(
+    ("times", "notes"),
+    [
+        (False, "kept"),
+        (True, "restored"),
+        pytest.param(True, "kept", marks=pytest.mark.deep),
+        pytest.param(True, "lost", marks=pytest.mark.deep),
+    ],
+)
 def test_it_is_noticed_without_a_peer_too(nodes: Nodes, tmp_path: Path, times: bool, notes: str) -> None:
     publisher = Restored(nodes, tmp_path)
     publisher.peer.end()
