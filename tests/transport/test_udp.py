@@ -281,6 +281,24 @@ async def test_closing_wakes_the_receiver_and_frees_the_port() -> None:
         assert again.local_address == address
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_closing_at_any_step_of_a_receive_is_told_as_such(steps: int) -> None:
+    """Also between the decision to wait for a socket and the waiting."""
+
+    async def receive(transport: UdpTransport) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await transport.receive()
+
+    for _ in range(40):  # trio draws which of two tasks goes first
+        node, _ = await listen_on("127.0.0.1")
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive, node)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                await node.aclose()
+
+
 async def test_cancellation_closes() -> None:
     node, address = await listen_on("127.0.0.1")
     with trio.CancelScope() as scope:

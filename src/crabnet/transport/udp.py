@@ -245,6 +245,8 @@ class UdpTransport:
         async with trio.open_nursery() as nursery:
 
             async def wait_for(sock: socket.socket) -> None:
+                if self._closed:
+                    return  # before this task began
                 with suppress(trio.ClosedResourceError):  # the caller finds out
                     await trio.lowlevel.wait_readable(sock)
                 nursery.cancel_scope.cancel()
