@@ -135,8 +135,9 @@ class Rig:
         self._transport = MemoryTransport()
         outbox = Outbox(
             self._transport,
-            [],
+            list,
             neighbours=self.core.neighbours.peers.confirmed,
+            is_present=self.core.neighbours.is_present,
             legacy=False,
             datagrams_per_s=0,
             notify=self.reporter.notify,

@@ -207,9 +207,16 @@ UDP_SEND_WAIT_MS: Final = 1_000
 """Until a full send buffer counts as a failure."""
 UDP_ERROR_PAUSE_MS: Final = 10
 """Pause after a receive that brought errors only, so that no error can keep a processor busy."""
+INTERFACES_TTL_MS: Final = 5_000
+"""The network interfaces of this machine are looked at again after this long."""
+SEND_FROM_MAX: Final = 4_096
+"""Of so many addresses it is known which of several sockets to send from."""
+LISTEN_ADDRESSES_MAX: Final = 8
 RESOLVE_TIMEOUT_MS: Final = 5_000
-RESOLVE_TTL_MS: Final = 300_000
+RESOLVE_TTL_MS: Final = 30_000
 """A host name is looked up again after this long."""
+TARGETS_LOOK_UP_MS: Final = 15_000
+"""Configured host names are looked at again after this long; what is remembered of them is younger than that twice."""
 RESOLVE_RETRY_MS: Final = 10_000
 """After a failed lookup or send a host name is looked up again at most this often."""
 RESOLVE_LOOKUPS_MAX: Final = 4
@@ -427,6 +434,10 @@ UNSENT_BYTES_PER_TARGET_MAX: Final = 8 * 1024 * 1024
 """Of envelopes that wait for one target; each counts as its share of the room at least."""
 SEND_RETRY_MS: Final = 1_000
 SEND_RETRY_MS_MAX: Final = 30_000
+DELIVERIES_KEPT_MAX: Final = 1_024
+"""Of so many own envelopes it is known where they went."""
+DELIVERY_WAIT_MS: Final = 2_000
+"""How long an answer waits to tell that; the envelope is stored in any case."""
 OUTBOX_MESSAGES_MAX: Final = 16_384
 RECEIVE_SLICE: Final = 64
 """Datagrams handled before other tasks of the node have their turn."""

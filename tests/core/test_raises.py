@@ -235,7 +235,7 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.__aenter__      -
         node.node           Node.__aexit__       first -
         node.assembly       Disk.open            -
-        node.network.udp_network UdpNetwork.open -
+        node.network.udp_network UdpNetwork.open - -
         node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt

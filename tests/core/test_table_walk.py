@@ -26,6 +26,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
 from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
+from crabnet.core.sync.peers import Peers, Refused
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.network.outbox import Outbox
 from crabnet.protocol.envelope import Envelope, Kind
@@ -34,8 +35,9 @@ from crabnet.protocol.fragments import Complete, Dropped, Reassembler, Reassembl
 from crabnet.protocol.fragments import request_datagram as request
 from crabnet.protocol.identity import KeyRing
 from crabnet.protocol.sync import Bucket, Head, Heads, RelayPrune, Request, Want
-from crabnet.transport.base import Address
+from crabnet.transport.base import Address, parse_address
 from crabnet.transport.resolver import Endpoint, Resolver
+from crabnet.transport.sockets import Sockets
 from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.source import modules
 from tests.support.talking import Neighbour, talk_in
@@ -74,7 +76,9 @@ WALKS: Final = {
     "liars": {"FeedGuard._liars"},
     "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
     "resolver": {"Resolver._literals", "Resolver._names"},
-    "outbox": {"_Trouble.waiting"},
+    "outbox": {"Outbox._deliveries", "_Trouble.waiting"},
+    "refused": {"Peers._refused", "Peers._warned"},
+    "sockets": {"Sockets._heard_on"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
@@ -145,10 +149,12 @@ class Watch:
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "AUTHORS_MAX",
+        "DELIVERIES_KEPT_MAX",
         "PEERS_MAX",
         "RELAY_LINKS_MAX",
         "RELAY_PROVIDERS_MAX",
         "RESOLVE_CACHE_MAX",
+        "SEND_FROM_MAX",
         "SERVES_WAITING_MAX",
         "SOURCES_MAX",
         "SOURCE_PEERS_MAX",
@@ -338,6 +344,31 @@ async def test_resolver() -> None:
     assert asked.count("often.example") == 1
 
 
+def test_sockets() -> None:
+    sockets = Sockets(65_536, lambda: None)
+    watch = Watch(sockets)
+    loopback = Endpoint(socket.AF_INET, ("127.0.0.1", 0))
+    try:
+        heard, _ = sockets.listen(loopback), sockets.listen(loopback)
+        sock = next(each for each in sockets.all() if each.getsockname()[1] == heard.port)
+        for number in range(CROWD):
+            sockets.heard(sock, Address(f"127.0.1.{number}", 9))
+            watch.look()
+    finally:
+        for each in sockets.all():
+            each.close()
+    assert watch.filled >= WALKS["sockets"]
+
+
+def test_refused() -> None:
+    peers = Peers()
+    watch = Watch(peers)
+    for number in range(CROWD):
+        assert peers.refused(f"198.51.100.{number}:1", Refused(NOW_MS, "wrong_namespace", ""))
+        watch.look()
+    assert watch.filled >= WALKS["refused"]
+
+
 class Wire:
     """A transport that is down until it is mended."""
 
@@ -360,7 +391,13 @@ class Wire:
 async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
     wire = Wire()
     outbox = Outbox(
-        wire, [HONEST], neighbours=list, legacy=False, datagrams_per_s=0, notify=lambda _kind, _fields: None
+        wire,
+        lambda: [parse_address(HONEST)],
+        neighbours=list,
+        is_present=lambda _: False,
+        legacy=False,
+        datagrams_per_s=0,
+        notify=lambda _kind, _fields: None,
     )
     watch = Watch(outbox)
     for number in range(CROWD):

@@ -13,9 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from crabnet.control.client import call
 from tests.docs.pages import ROOT, Step, blocks, page, steps
 from tests.docs.session import Session
 from tests.support.nodes import CRABNET, DEADLINE_S, environment, wait_for
@@ -46,10 +48,22 @@ class Typist:
         command = self.session.real(step.command)
         if command.endswith("&"):
             self.listen(command, step.shown)
+        elif command.startswith("crabnet seed publish"):
+            self.acquainted()
+            self.once(command, step.shown)
         elif command.startswith("kill "):
             self.stop()
         else:
             self.once(command, step.shown)
+
+    def acquainted(self) -> None:
+        """All nodes have heard of one another: whoever types by hand takes longer than that."""
+        names = ("alice", "bob", "carol")
+        wait_for("all hear all", lambda: all(self.ask(name, "status")["peers"] == 2 for name in names))
+
+    def ask(self, name: str, method: str) -> dict[str, object]:
+        """A method of the node with this data dir."""
+        return cast(dict[str, object], call(self.directory / "net" / name, method, {}, 10_000))
 
     def listen(self, command: str, shown: list[str]) -> None:
         """Start a node in the background; its log is what it shows."""

@@ -146,11 +146,10 @@ def test_an_unroutable_target_does_not_undo_anything(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:9", pytest.param("nowhere.invalid:9", marks=pytest.mark.deep)])
-def test_a_command_without_a_node_whose_target_is_down_succeeds(tmp_path: Path, target: str) -> None:
+def test_a_command_without_a_node_whose_target_is_down_stores_what_it_says(tmp_path: Path, target: str) -> None:
     words = ["--data-dir", str(tmp_path / "d"), "--announce-addr", target]
     done = crabnet("seed", "publish", "--title", "t", "--cmd", "true", *words)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.returncode == (7 if target == "nowhere.invalid:9" else 0), done.stderr
     listed = crabnet("seed", "list", *quiet(tmp_path / "d"))
     assert listed.stdout.split()[0] == done.stdout.split()[2]
     failed = crabnet("events", "--kind", "send_failed", "--json", *quiet(tmp_path / "d")).stdout.splitlines()

@@ -41,8 +41,9 @@ class Wire:
 def outbox(wire: Wire, datagrams_per_s: int) -> Outbox:
     return Outbox(
         wire,
-        [TARGET],
+        lambda: [parse_address(TARGET)],
         neighbours=list,
+        is_present=lambda _: False,
         legacy=False,
         datagrams_per_s=datagrams_per_s,
         notify=lambda _kind, _fields: None,

@@ -151,7 +151,15 @@ class Counter:
     def __init__(self, ledger: Ledger, shelf: Shelf, bytes_per_s: int) -> None:
         self.wire = Wire()
         self.told: list[dict[str, FieldValue]] = []
-        outbox = Outbox(self.wire, [], neighbours=list, legacy=False, datagrams_per_s=0, notify=self._tell)
+        outbox = Outbox(
+            self.wire,
+            list,
+            neighbours=list,
+            is_present=lambda _: False,
+            legacy=False,
+            datagrams_per_s=0,
+            notify=self._tell,
+        )
         self.core = Core(CoreConfig(), signer("server"), lambda: 1)
         committer = Committer(ledger, lambda _: None)
         paces = Paces(bytes_per_s, 0)

@@ -25,7 +25,7 @@ def test_a_peer_who_forked_its_feed_is_shown_as_such() -> None:
     forker = Neighbour(core, "forker", "192.0.2.2:9012")
 
     def shown() -> dict[JsonValue, JsonValue]:
-        views = peer_views(core.neighbours, NOW_S * 1000, core.replica.feeds.is_equivocator)
+        views = peer_views(core.neighbours, {}, NOW_S * 1000, core.replica.feeds.is_equivocator)
         return {peer["address"]: peer["equivocator"] for peer in cast(list[dict[str, JsonValue]], views)}
 
     for peer in (honest, forker):

@@ -11,6 +11,7 @@ import pytest
 
 from crabnet.cli.main import main
 from crabnet.errors import ExitCode
+from tests.transport.test_udp import need
 
 LOOPBACK = ["--listen-addr", "127.0.0.1:0", "--announce-addr", "127.0.0.1:9"]
 
@@ -60,6 +61,19 @@ def test_a_port_in_use_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == ExitCode.NETWORK
     assert found["listen_addr"][0] == "failed"
     assert address in found["listen_addr"][1]
+
+
+def test_an_address_of_ipv6_that_cannot_serve_ipv4_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    need("::1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        address = f"[::]:{taken.getsockname()[1]}"
+        code, found = verify(capsys, *LOOPBACK, "--listen-addr", address, "--data-dir", str(tmp_path))
+    assert code == 0
+    assert found["listen_addr"][0] == "warning"
+    assert "serves IPv6 only" in found["listen_addr"][1]
 
 
 def test_addresses_that_lead_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -161,6 +161,9 @@ BAD_VALUES: list[tuple[str, str]] = [
     ("listen_addr", "host name:1"),
     ("listen_addr", "-host:1"),
     ("listen_addr", "udp://1.2.3.4:9012"),
+    ("listen_addr", "1.2.3.4:1,"),
+    ("listen_addr", "1.2.3.4:1,5.6.7.8"),
+    ("listen_addr", ",".join(f"10.0.0.1:{port}" for port in range(1, 10))),
     ("announce_addrs", "1.2.3.4:0"),
     ("announce_addrs", "1.2.3.4:1,,1.2.3.4:2"),
     ("announce_addrs", ",".join(f"10.0.0.1:{port}" for port in range(1, 400))),
@@ -343,3 +346,22 @@ def test_no_text_of_any_knob_raises_anything_but_a_usage_error(name: str, text: 
     except UsageError:
         return
     assert resolved.origins[name].startswith("flag ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "toml"),
+    [
+        ("0.0.0.0:1, [::]:2", None),
+        (["0.0.0.0:1", "[::]:2,0.0.0.0:1"], None),
+        (None, 'listen_addr = "0.0.0.0:1,[::]:2"'),
+        (None, 'listen_addr = ["0.0.0.0:1", "[::]:2"]'),
+    ],
+)
+def test_several_addresses_to_listen_on(tmp_path: Path, flag: str | list[str] | None, toml: str | None) -> None:
+    path = None
+    if toml is not None:
+        path = tmp_path / "crabnet.toml"
+        path.write_text(toml)
+    settings = resolve({"listen_addr": flag}, NONE, path).settings
+    assert settings.listen_addr == "0.0.0.0:1,[::]:2"
+    assert settings.listen_addrs == ["0.0.0.0:1", "[::]:2"]

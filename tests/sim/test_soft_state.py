@@ -18,7 +18,16 @@ HISTORY = 40
 NOT_UNDER_WAY = {
     Part.SOURCES: {"reject", "take_blocks"},
     Part.BUDGETS: {"begin", "paused"},
-    Part.PEERS: {"heard_ms", "introduced", "invite", "last_heard_ms", "present", "spend_answer"},
+    Part.PEERS: {
+        "heard_ms",
+        "introduced",
+        "invite",
+        "last_heard_ms",
+        "last_refused",
+        "present",
+        "refused",
+        "spend_answer",
+    },
     Part.ADDRESS_BOOK: {"failures", "load", "peers"},
     Part.WANTS: {"forked", "has_told_much", "holders"},
     Part.PARKING: {"lacks_named", "lacking", "last_named", "take_behind"},

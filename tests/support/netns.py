@@ -25,6 +25,7 @@ import pytest
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x0001 | 0x1000
+_IFF_TAP_NO_PI = 0x0002 | 0x1000
 _PACKET_BYTES = 65_536
 
 
@@ -64,6 +65,8 @@ class Lab:
         self._hosts: list[str] = []
         self._links: dict[int, tuple[str, str, int]] = {}
         """Descriptor of a TUN device: its host, the host at the other end, and the descriptor there."""
+        self._lans: dict[int, list[int]] = {}
+        """Descriptor of a TAP device: those of the others on its network."""
         self._fates: dict[tuple[str, str], Fate] = {}
         self._addresses: dict[tuple[str, str], str] = {}
         self._late: list[tuple[float, int, int, bytes]] = []
@@ -81,7 +84,7 @@ class Lab:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        for fd in self._links:
+        for fd in [*self._links, *self._lans]:
             os.close(fd)
         for host in self._hosts:
             subprocess.run(["ip", "netns", "del", self.namespace(host)], capture_output=True, check=False)
@@ -108,9 +111,24 @@ class Lab:
         self.fare(one, other, fate or Fate())
         self._links |= {fds[0]: (one, other, fds[1]), fds[1]: (other, one, fds[0])}
 
+    def lan(self, number: int, *hosts: str, ipv4: bool = True) -> None:
+        """Put hosts on a local network that nothing leads out of: no host gets a default route. With IPv6 link-local
+        addresses, and ``10.98.NUMBER.x`` unless it has no IPv4.
+        """
+        fds = []
+        for at, host in enumerate(hosts, start=1):
+            name, namespace = f"cn{os.getpid() % 10_000}n{number}{at}", self.namespace(host)
+            fds.append(_opened(name, _IFF_TAP_NO_PI))
+            _ip("link", "set", name, "netns", namespace)
+            _ip("-n", namespace, "link", "set", name, "addrgenmode", "none")
+            _ip("-n", namespace, "-6", "addr", "add", f"fe80::{number}:{at}/64", "dev", name, "nodad")
+            if ipv4:
+                _ip("-n", namespace, "addr", "add", f"10.98.{number}.{at}/24", "broadcast", "+", "dev", name)
+            _ip("-n", namespace, "link", "set", name, "up")
+        self._lans |= {fd: [other for other in fds if other != fd] for fd in fds}
+
     def _device(self, name: str, host: str, number: int, end: int) -> int:
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN_NO_PI))
+        fd = _opened(name, _IFF_TUN_NO_PI)
         namespace = self.namespace(host)
         _ip("link", "set", name, "netns", namespace)
         _ip("-n", namespace, "addr", "add", f"10.99.{number}.{end + 1}/30", "dev", name)
@@ -136,8 +154,20 @@ class Lab:
                 _, _, fd, packet = heapq.heappop(self._late)
                 _write(fd, packet)
             wait_s = min(0.05, self._late[0][0] - now) if self._late else 0.05
-            for fd in select.select(list(self._links), [], [], wait_s)[0]:
-                self._drain(fd)
+            for fd in select.select([*self._links, *self._lans], [], [], wait_s)[0]:
+                if fd in self._lans:
+                    self._pass_on(fd)
+                else:
+                    self._drain(fd)
+
+    def _pass_on(self, fd: int) -> None:
+        for _ in range(64):
+            try:
+                frame = os.read(fd, _PACKET_BYTES)
+            except BlockingIOError:
+                return
+            for other in self._lans[fd]:
+                _write(other, frame)
 
     def _drain(self, fd: int) -> None:
         source, to, far = self._links[fd]
@@ -155,6 +185,12 @@ class Lab:
                 self.carried += 1
                 due = time.monotonic() + max(0.0, fate.delay_ms + chance.uniform(-1, 1) * fate.jitter_ms) / 1000
                 heapq.heappush(self._late, (due, self.carried, far, packet))
+
+
+def _opened(name: str, flags: int) -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    return fd
 
 
 def _write(fd: int, packet: bytes) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
+from crabnet.cli.output import note, plain
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
@@ -50,7 +52,7 @@ class State:
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
             given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
         self._demand_namespace()
-        return perform(self.settings, method, given)
+        return perform(self.settings, method, given, _warn)
 
     def _demand_namespace(self) -> None:
         """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""
@@ -74,6 +76,11 @@ def _plain_id(text: str) -> str:
     """An id as it is written here: as people paste it, it may have capitals, and blanks around it."""
     stripped = text.strip()
     return stripped.lower() if _UUID.fullmatch(stripped) else stripped
+
+
+def _warn(line: str) -> None:
+    with suppress(OSError, ValueError):
+        note(plain(line))
 
 
 def _is_unicode(text: str) -> bool:

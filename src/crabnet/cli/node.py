@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import click
@@ -12,6 +12,7 @@ import click
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
+from crabnet.control.client import JsonValue
 
 _LISTENING: Final = "listen started on "
 
@@ -29,6 +30,7 @@ def status(context: click.Context) -> None:
 def peers(context: click.Context) -> None:
     """Show the peers: configured, proved, and remembered from before; whether the node runs or not.
 
+    "refused" tells of the last message of a peer that was not taken, and why.
     EQUIVOCATOR marks a peer who is proved to have signed two envelopes for one place: see audit proof.
     """
     result = state_of(context).perform("peers", {})
@@ -42,8 +44,21 @@ def peers(context: click.Context) -> None:
         silent_ms = members.get("silent_ms")
         silent = f"heard {silent_ms // 1000} s ago" if isinstance(silent_ms, int) else "not heard"
         node_id = as_text(peer, "node_id") if members.get("node_id") else "-"
-        failures = as_text(peer, "failures")
-        write(f"{as_text(peer, 'address')}  {node_id}  {','.join(states)}  {silent}  {failures} failures\n")
+        names = members.get("names")
+        called = f" ({', '.join(map(str, names))})" if isinstance(names, list) and names else ""
+        parts = [as_text(peer, "address") + plain(called), node_id, ",".join(states), silent]
+        parts += [f"{as_text(peer, 'failures')} failures", *_refused(members)]
+        write("  ".join(parts) + "\n")
+
+
+def _refused(peer: Mapping[str, JsonValue]) -> list[str]:
+    at_ms = peer.get("last_refused_ms")
+    if not isinstance(at_ms, int):
+        return []
+    ago_s = max(0, int(time.time()) - at_ms // 1000)
+    return [
+        f"refused {ago_s} s ago: {plain(str(peer.get('refused_reason')))}: {plain(str(peer.get('refused_detail')))}"
+    ]
 
 
 @click.command("id", cls=Command)

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from crabnet.cli.context import state_of
+from crabnet.cli.delivery import told_delivery
 from crabnet.cli.follow import follow, progress_line
 from crabnet.cli.follow import progress as told_of
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
@@ -274,3 +275,6 @@ def _row(seed_view: JsonValue) -> str:
 
 def _done(context: click.Context, result: JsonValue, line: str) -> None:
     write(json_line(result) if state_of(context).json else line + "\n")
+    told = told_delivery(as_object(result))
+    if told and not state_of(context).json:
+        note(told)

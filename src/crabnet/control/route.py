@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,11 @@ _ENDLESS: Final = frozenset({"seed.run", "seed.cancel"})
 """Methods that take as long as the task, or its end, does."""
 
 
-def perform(settings: Settings, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
+Warn = Callable[[str], None]
+"""Is given lines that an operator should see at once, beside the answer."""
+
+
+def perform(settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn) -> JsonValue:
     """Do ``method`` through the control socket, or locally when no node runs; see docs/CONTROL.md for methods.
 
     While neither is possible, because another command owns the data dir for a moment or a node is just starting, both
@@ -42,7 +46,7 @@ def perform(settings: Settings, method: str, params: Mapping[str, JsonValue]) ->
         if method in READS:
             return _read(settings, method, params)
         try:
-            return _locally(settings, method, params)
+            return _locally(settings, method, params, warn)
         except DataDirBusyError:
             if time.monotonic() >= deadline:
                 raise
@@ -74,7 +78,7 @@ def _read(settings: Settings, method: str, params: Mapping[str, JsonValue]) -> J
     return read_locally(settings, method, dict(params))
 
 
-def _locally(settings: Settings, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
+def _locally(settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn) -> JsonValue:
     from crabnet.node.operations.oneshot import call_locally  # noqa: PLC0415 - slow to import, and not needed beside a node
 
-    return call_locally(settings, method, dict(params))
+    return call_locally(settings, method, dict(params), warn)

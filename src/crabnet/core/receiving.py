@@ -74,8 +74,14 @@ class Receiving:
                     self._parts.neighbours.pass_on(item, source, now_ms, effects)
             for parked in self._replica.parking.take_evicted():
                 effects.notices.append(given_up_notice(parked, Reason.PARKING_FULL))
-            if meta is not None and meta.v is not None and not imported:
+            if imported:
+                return
+            if first.record is None and first.reason is not None:
+                self._parts.neighbours.refused(first, source, now_ms, effects)
+            if meta is not None and meta.v is not None:
                 self._consider(first, meta, source, now_ms, effects, asked_for=asked_for)
+            elif first.record is not None:
+                self._parts.neighbours.noticed(source, now_ms)
 
     def _consider(
         self, first: Applied, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects, *, asked_for: bool

@@ -87,6 +87,8 @@ class EventKind(StrEnum):
     SEND_RECOVERED = "send_recovered"
     PEER_CONFIRMED = "peer_confirmed"
     PEER_LOST = "peer_lost"
+    PEER_MOVED = "peer_moved"
+    PEER_REFUSED = "peer_refused"
     PEERS_FILE_BAD = "peers_file_bad"
 
     RUN_STARTED = "run_started"
@@ -123,6 +125,7 @@ FIELDS: Final = MappingProxyType(
         "action": "what was done: for a repair `cut` or `kept_aside`",
         "ahead_ms": "how far the system's clock is ahead of the node's time, milliseconds; negative if behind",
         "address": "network address of the peer or source, `host:port`",
+        "address_before": "the network address that was in use before",
         "attempt": "attempt number of the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
         "bytes": "number of bytes concerned",
@@ -158,6 +161,7 @@ FIELDS: Final = MappingProxyType(
         "lsn": "log sequence number in the journal",
         "memory_peak_bytes": "most memory that the run held at once",
         "message_ttl_ms": "how old a live message may be, milliseconds",
+        "name": "what a peer is called in the settings",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
         "offset": "byte offset in the file",
@@ -460,6 +464,15 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.PEER_LOST: _spec(
             "I", _NETWORK, "transport address peer reason", "A peer has been silent too long or was replaced."
+        ),
+        EventKind.PEER_MOVED: _spec(
+            "N", _NETWORK, "name address_before address", "A configured host name leads elsewhere now."
+        ),
+        EventKind.PEER_REFUSED: _spec(
+            "W",
+            _NETWORK,
+            "address reason detail",
+            "Messages of a configured peer are refused, for a Reason that was not told of it before.",
         ),
         EventKind.PEERS_FILE_BAD: _spec(
             "W", _NETWORK, "file detail", "The file of remembered peers could not be used; the node goes on without it."

@@ -68,8 +68,17 @@ class EventReporting(Part):
 
     reporter: Reporter
 
-    def __init__(self, settings: Settings, files: Files, role: LockRole, store: Store, clock_ms: ClockMs) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        files: Files,
+        role: LockRole,
+        store: Store,
+        clock_ms: ClockMs,
+        warn: Callable[[str], None] | None,
+    ) -> None:
         self._core, self._ledger = store.core, store.ledger
+        self._warn = warn
         self._open_events = partial(open_events, files, settings, self._core.signer.node_id, role)
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms
@@ -79,7 +88,7 @@ class EventReporting(Part):
         """Raises what ``open_events`` raises."""
         self.events = await trio.to_thread.run_sync(self._open_events, self._clock_ms())
         self.reporter = Reporter(
-            self._core.signer.node_id, self.events, self._clock_ms, events_per_s=self._events_per_s
+            self._core.signer.node_id, self.events, self._clock_ms, self._warn, events_per_s=self._events_per_s
         )
 
     def jobs(self) -> Sequence[Job]:

@@ -41,6 +41,7 @@ from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.store import Store
 from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
+from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.udp_network import UdpNetwork
 from crabnet.node.part import Parts
@@ -60,6 +61,7 @@ class Node:
     the one-shot commands do. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time; without, it is that of the system, without its steps (``NodeClock``).
+    ``warn`` is given the lines that an operator should see at once.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it; so is
@@ -73,8 +75,10 @@ class Node:
         listen: bool = True,
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
+        self._warn = warn
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
@@ -139,6 +143,13 @@ class Node:
         """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
         await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
         return await self.show(seed_id)
+
+    async def delivery(self, seed_id: str, object_id: str) -> Delivery | None:
+        """Where the envelope went by which this node has stated something just now; None if it was not sent yet."""
+        record = self.core.record(seed_id)
+        stated = [fact for fact in (record.seed, *record.bids, *record.others) if fact is not None]
+        envelope_id = next((fact.envelope for fact in reversed(stated) if fact.body.id == object_id), "")
+        return await self.outbox.delivery(envelope_id) if envelope_id else None
 
     async def show(self, seed_id: str) -> SeedState:
         """How a seed stands, archived or not. Raises RefusedError (UNKNOWN_SEED)."""
@@ -268,7 +279,7 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history = store.ledger, store.core, store.history
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn))
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
@@ -286,7 +297,9 @@ class Node:
                 settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
             )
         )
-        self.outbox, self.serving, self.listen_address = network.outbox, network.serving, network.listen_address
+        self.outbox, self.serving = network.outbox, network.serving
+        self.listen_address = ",".join(network.listen_addresses) or None
+        self.targets, self.unserved = network.targets, network.transport.unserved
         await parts.add(Index(self.history, notify), at_work=listen)
         peers = PeerKeeper(PeersFile(files, settings.data_dir), self.core.neighbours, notify, clock_ms, keep=listen)
         await parts.add(peers, at_work=listen)

@@ -20,6 +20,7 @@ from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 from crabnet.storage.files import Files
 from crabnet.storage.lock import LockRole
 
+_PEER_REFUSED: Final = EventKind.PEER_REFUSED.value
 _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset(
     {"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fault_contained", "fragment_dropped"}
@@ -45,8 +46,15 @@ class Reporter:
     """
 
     def __init__(
-        self, node_id: str, log: EventLog | None, clock_ms: Callable[[], int], *, events_per_s: int = 0
+        self,
+        node_id: str,
+        log: EventLog | None,
+        clock_ms: Callable[[], int],
+        warn: Callable[[str], None] | None = None,
+        *,
+        events_per_s: int = 0,
     ) -> None:
+        """``warn`` is given a line of each event that its operator should see at once."""
         self.counters: Counter[str] = Counter()
         self._events_per_s = events_per_s
         self._second_ms = 0
@@ -54,12 +62,15 @@ class Reporter:
         self._node_id = node_id
         self._log = log
         self._clock_ms = clock_ms
+        self._warn = warn
 
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
         """One event of a registered kind."""
         reason = fields.get("reason")
         count = fields.get("count") if kind in _COUNTED else 1
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
+        if kind == _PEER_REFUSED and self._warn is not None:
+            self._warn(f"WARNING: messages of the peer {fields['address']} are refused: {reason}: {fields['detail']}")
         if self._log is not None:
             if self._events_per_s and kind in _SAMPLED and self._left_out(kind, reason):
                 return

@@ -22,6 +22,8 @@ from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 
+LISTENING: Final = "listen started on Udp:"
+"""What a line begins with that scripts wait for, one for each address."""
 _COLLECT_AFTER: Final = 10_000
 """Objects made and not gone again; Python's default is 700."""
 
@@ -49,7 +51,7 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
 async def _serve(log: Callable[[str], None], asked: trio.Event, life: Life) -> None:
     """A node and its control socket until it is ``asked`` to end, and has opened."""
     settings = life.settings
-    async with Node(settings) as node, trio.open_nursery() as nursery:
+    async with Node(settings, warn=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
         if life.restarts:
             node.reporter.notify("node_restarted", {"detail": life.cause, "count": life.restarts})
@@ -133,5 +135,6 @@ def _greeting(node: Node) -> list[str]:
             f" memory {settings.runner_memory_bytes // MIB} MiB, {settings.runner_processes} processes,"
             f" {settings.runner_cpu_time_s} s of processor time, disk {settings.runner_workdir_bytes // MIB} MiB"
         ),
-        f"listen started on Udp:{node.listen_address}",
+        *([f"WARNING: {node.unserved}"] if node.unserved else []),
+        *(f"{LISTENING}{address}" for address in (node.listen_address or "").split(",")),
     ]

@@ -19,6 +19,7 @@ import trio
 
 from crabnet import limits
 from crabnet.control.client import NodeNotRunningError, call
+from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import (
     CrabnetError,
     DataDirDamagedError,
@@ -35,7 +36,8 @@ from crabnet.runner.workdir import find_executable
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
 from crabnet.storage.keyfile import load_key_file
-from crabnet.transport.base import Address, parse_address
+from crabnet.transport.base import parse_address
+from crabnet.transport.interfaces import interfaces
 from crabnet.transport.resolver import Endpoint, Resolver
 from crabnet.transport.udp import UdpTransport
 
@@ -152,11 +154,13 @@ def _listen(at: Situation) -> Iterator[Check]:
         yield Check(name, Verdict.OK, f"{at.settings.listen_addr} is not tried, since a node runs on this data dir")
         return
     try:
-        granted = trio.run(_bind, parse_address(at.settings.listen_addr), at.settings.udp_receive_buffer_bytes)
+        granted, unserved = trio.run(_bind, at.settings)
     except CrabnetError as error:
         yield Check(name, Verdict.FAILED, error.message, error)
         return
     yield Check(name, Verdict.OK, f"{at.settings.listen_addr} can be bound")
+    if unserved:
+        yield Check(name, Verdict.WARNING, unserved)
     if granted < at.settings.udp_receive_buffer_bytes:
         yield Check(
             "udp_receive_buffer_bytes",
@@ -166,9 +170,12 @@ def _listen(at: Situation) -> Iterator[Check]:
         )
 
 
-async def _bind(address: Address, receive_buffer_bytes: int) -> int:
-    async with await UdpTransport.open(address, receive_buffer_bytes=receive_buffer_bytes) as transport:
-        return transport.receive_buffer_bytes
+async def _bind(settings: Settings) -> tuple[int, str]:
+    """The receive buffer that the kernel grants, and what is not served."""
+    addresses = [parse_address(each) for each in settings.listen_addrs]
+    size = settings.udp_receive_buffer_bytes
+    async with await UdpTransport.open(*addresses, receive_buffer_bytes=size) as transport:
+        return transport.receive_buffer_bytes, transport.unserved
 
 
 def _targets(at: Situation) -> Iterator[Check]:
@@ -182,7 +189,8 @@ def _targets(at: Situation) -> Iterator[Check]:
     for name, text in wanted:
         try:
             endpoint = trio.run(Resolver().resolve, parse_address(text))
-            _route(endpoint)
+            if not (for_everybody(text) and interfaces()):
+                _route(endpoint)
         except (CrabnetError, OSError) as error:
             why = error.message if isinstance(error, CrabnetError) else f"{text}: {error.strerror or error}"
             found.append(Check(name, Verdict.WARNING, why))

@@ -53,6 +53,23 @@ IGNORED: Final = frozenset(
 )
 """Harmless refusals. Every other Reason counts against the source."""
 
+NOT_UNDERSTOOD: Final = frozenset(
+    {
+        Reason.UNSUPPORTED_VERSION,
+        Reason.WRONG_NAMESPACE,
+        Reason.UNKNOWN_KIND,
+        Reason.MISSING_SIGNATURE,
+        Reason.MALFORMED,
+        Reason.WRONG_ID,
+        Reason.BAD_SIGNATURE,
+        Reason.UNKNOWN_ALGORITHM,
+        Reason.UNKNOWN_KEY,
+    }
+)
+"""Refusals by which two nodes that do not fit one another show, whoever made the envelope."""
+OUT_OF_TIME: Final = frozenset({Reason.EXPIRED, Reason.FROM_THE_FUTURE})
+"""Refusals by which clocks that differ show, if the envelope is of the neighbour itself."""
+
 _HEX: Final = "0123456789abcdef"
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _RESERVED: Final = "envelopes"

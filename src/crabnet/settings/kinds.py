@@ -249,15 +249,15 @@ class ListKind(Kind):
     def __init__(self, item: Kind, items_max: int) -> None:
         self.item, self.items_max = item, items_max
 
-    def from_text(self, text: str) -> tuple[object, ...]:
+    def from_text(self, text: str) -> object:
         return self.from_texts([text])
 
-    def from_texts(self, texts: Sequence[str]) -> tuple[object, ...]:
+    def from_texts(self, texts: Sequence[str]) -> object:
         """Read a repeated flag: each occurrence may hold several items."""
         parts = [part.strip() for text in texts for part in (text.split(",") if text.strip() else [])]
         return self._unique([self.item.from_text(part) for part in parts])
 
-    def from_toml(self, value: object) -> tuple[object, ...]:
+    def from_toml(self, value: object) -> object:
         if not isinstance(value, list):
             raise Wrong(f"is {_toml_type(value)}, not an array of strings")
         return self._unique([self.item.from_toml(item) for item in value])
@@ -278,6 +278,34 @@ class ListKind(Kind):
 
     def range_text(self) -> str:
         return f"at most {self.items_max} items, comma separated; {self.item.range_text()}".rstrip("; ")
+
+
+class ListenKind(ListKind):
+    """Addresses of this machine to listen on, kept as one text with commas between; in TOML a string or an array."""
+
+    name = "addresses"
+
+    def __init__(self, items_max: int) -> None:
+        super().__init__(AddressKind(port_min=0), items_max)
+
+    def from_texts(self, texts: Sequence[str]) -> object:
+        return _joined(super().from_texts(texts))
+
+    def from_toml(self, value: object) -> object:
+        return self.from_text(value) if isinstance(value, str) else _joined(super().from_toml(value))
+
+    def check(self, value: object) -> None:
+        if not isinstance(value, str):
+            raise Wrong("is not an address")
+        items = value.split(",")
+        if len(items) == 1:
+            self.item.check(value)
+        else:
+            super().check(tuple(items))
+
+
+def _joined(items: object) -> str:
+    return ",".join(map(str, items)) if isinstance(items, tuple) else str(items)
 
 
 def expand_home(path: Path) -> Path:

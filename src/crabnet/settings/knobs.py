@@ -17,6 +17,7 @@ from crabnet.settings.kinds import (
     ChoiceKind,
     IntKind,
     Kind,
+    ListenKind,
     ListKind,
     PathKind,
     TextKind,
@@ -132,7 +133,8 @@ class Settings:
     network: str = _knob("udp", _Row(
         ChoiceKind("udp", "dht"), "network", "Transport. `dht` is not available in this version."))
     listen_addr: str = _knob("0.0.0.0:9012", _Row(
-        AddressKind(port_min=0), "network", "UDP address to receive on; port 0 takes a free one."))
+        ListenKind(limits.LISTEN_ADDRESSES_MAX), "network", "UDP addresses to receive on; port 0 takes a free one. "
+        "`[::]` serves IPv4 as well as IPv6."))
     announce_addrs: tuple[str, ...] = _knob(("255.255.255.255:9012",), _Row(
         _ADDRESSES, "network", "Where envelopes are sent: broadcast addresses or peers.",
         flag="--announce-addr"))
@@ -345,6 +347,11 @@ class Settings:
     events_keep_files: int = _knob(limits.EVENT_FILES_KEPT_DEFAULT, _Row(
         IntKind(1, 10_000), "monitor", "Rotated events files that are kept.", unit="files"))
     # fmt: on
+
+    @property
+    def listen_addrs(self) -> list[str]:
+        """Each address of ``listen_addr``."""
+        return self.listen_addr.split(",")
 
     def __post_init__(self) -> None:
         for knob in KNOBS:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from crabnet.settings import split_address
+
+BROADCAST_HOST: Final = "255.255.255.255"
+"""Everybody on the link, nobody in particular."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):

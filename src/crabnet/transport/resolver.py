@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import trio
 
@@ -19,6 +19,22 @@ class Endpoint(NamedTuple):
 
     family: int
     sockaddr: tuple[str | int, ...] | tuple[int, bytes]
+
+    @property
+    def address(self) -> Address:
+        """The address that datagrams from there come from."""
+        return address_of(cast("tuple[str, int] | tuple[str, int, int, int]", self.sockaddr))
+
+
+def address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """An address as it is written: link-local ones need the name of their interface."""
+    if len(sockaddr) == 4 and sockaddr[3]:
+        try:
+            zone = socket.if_indextoname(sockaddr[3])
+        except OSError:
+            zone = str(sockaddr[3])
+        return Address(f"{sockaddr[0].partition('%')[0]}%{zone}", sockaddr[1])
+    return Address(sockaddr[0], sockaddr[1])
 
 
 Lookup = Callable[[str, int], list[Endpoint]]
@@ -69,14 +85,19 @@ class Resolver:
         self._limiter = trio.CapacityLimiter(limits.RESOLVE_LOOKUPS_MAX)
 
     async def resolve(self, address: Address, family: int | None = None) -> Endpoint:
-        """The endpoint to send to, one of ``family`` if there is a choice.
+        """The endpoint to send to, one of ``family`` if there is a choice. Raises as ``endpoints`` does."""
+        endpoints = await self.endpoints(address)
+        return next((found for found in endpoints if found.family == family), endpoints[0])
+
+    async def endpoints(self, address: Address) -> list[Endpoint]:
+        """All endpoints that an address stands for, best first; at least one.
 
         Raises NetworkError (ADDRESS_INVALID) when the name leads nowhere or the look-up takes too long.
         """
         literal = self._literals.get(address) or literal_endpoint(address)
         if literal is not None:
             self._literals.put(address, literal)
-            return literal
+            return [literal]
         entry = self._names.get(address) or _Entry()
         self._names.put(address, entry)
         if trio.current_time() >= entry.refresh_at:
@@ -85,7 +106,7 @@ class Resolver:
                     await self._refresh(entry, address)
         if not entry.endpoints:
             raise NetworkError(f"the host of {address} cannot be found: {entry.error}", Reason.ADDRESS_INVALID)
-        return next((found for found in entry.endpoints if found.family == family), entry.endpoints[0])
+        return entry.endpoints
 
     def failed(self, address: Address) -> None:
         """Tell that sending failed, so that a host name is looked up again before its time."""

@@ -1,6 +1,6 @@
 """UDP over IPv4 and IPv6, with trio.
 
-What comes in is taken from the socket as fast as possible, because the kernel drops what it has no room for; what
+What comes in is taken from the sockets as fast as possible, because the kernel drops what it has no room for; what
 the node cannot use is for the node to judge. All answers come back to the socket that sent, so every socket is read.
 """
 
@@ -20,15 +20,14 @@ import trio
 from crabnet import limits
 from crabnet.errors import NetworkError, Reason
 from crabnet.transport.base import Address
-from crabnet.transport.resolver import Endpoint, Resolver
+from crabnet.transport.resolver import Endpoint, Resolver, address_of
+from crabnet.transport.sockets import Sockets, Way
 
 _BUFFER_BYTES: Final = 65_536
 """More than the length field of UDP allows, so that nothing is ever cut."""
-_SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("=9I")
 _MEMINFO_DROPS: Final = 8
-_IN6ADDR_ANY: Final = "::"
 _PENDING_ICMP_ERRORS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 
@@ -46,20 +45,17 @@ class UdpStats(msgspec.Struct):
 class UdpTransport:
     """A Transport over UDP. Make it with ``open``; close it with ``aclose`` or by ``async with``.
 
-    With a listen address everything of that family is sent from the listening socket. A second socket, on a port
-    that the kernel chooses, is made when something is first sent to the other family; without a listen address
-    both families do so.
+    With listen addresses everything of their families is sent from the listening sockets. A further socket, on a port
+    that the kernel chooses, is made when something is first sent to a family that is not listened on.
     """
 
     def __init__(self, resolver: Resolver, receive_buffer_bytes: int) -> None:
         self.stats = UdpStats()
+        self.unserved = ""
+        """What is not listened on although somebody might expect it, in words."""
         self._resolver = resolver
-        self._buffer_bytes_wanted = receive_buffer_bytes
-        self._sockets: dict[int, socket.socket] = {}
-        self._listener_family: int | None = None
-        self._local_address: Address | None = None
-        self._receive_buffer_bytes = 0
         self._changed = trio.Event()
+        self._sockets = Sockets(receive_buffer_bytes, self._changed_now)
         self._send_lock = trio.Lock()
         self._receiving = False
         self._closed = False
@@ -67,28 +63,38 @@ class UdpTransport:
     @classmethod
     async def open(
         cls,
-        listen: Address | None = None,
-        *,
+        *listen: Address,
         resolver: Resolver | None = None,
         receive_buffer_bytes: int = limits.UDP_RECEIVE_BUFFER_BYTES,
     ) -> UdpTransport:
-        """Bind ``listen`` (port 0 takes a free one), or with None only get ready to send and be answered.
+        """Bind the ``listen`` addresses (port 0 takes a free one), or without any only get ready to send.
 
-        Raises NetworkError: ADDRESS_IN_USE, or ADDRESS_INVALID for an address that is not of this machine, cannot
-        be resolved, or may not be bound.
+        The address of all interfaces of IPv6, ``[::]``, stands for that of IPv4 too, unless that is taken. Raises
+        NetworkError: ADDRESS_IN_USE, or ADDRESS_INVALID for an address that is not of this machine, cannot be resolved,
+        or may not be bound.
         """
         transport = cls(resolver if resolver is not None else Resolver(), receive_buffer_bytes)
-        if listen is not None:
-            endpoint = await transport._resolver.resolve(listen)
-            try:
-                transport._add_socket(endpoint)
-            except OSError as error:
-                raise _bind_error(listen, error) from error
-            transport._listener_family = endpoint.family
-            bound = transport._sockets[endpoint.family]
-            transport._local_address = _address(bound.getsockname())
-            transport._receive_buffer_bytes = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        try:
+            for address in listen:
+                endpoint = await transport._resolver.resolve(address)
+                try:
+                    transport._sockets.listen(endpoint)
+                except OSError as error:
+                    raise _bind_error(address, error) from error
+            transport._listen_on_ipv4_too()
+        except BaseException:
+            transport._close()
+            raise
         return transport
+
+    def _listen_on_ipv4_too(self) -> None:
+        served = {address.port for address in self._sockets.addresses if ":" not in address.host}
+        for address in self._sockets.addresses:
+            if address.host == "::" and address.port not in served:
+                try:
+                    self._sockets.listen(Endpoint(socket.AF_INET, ("0.0.0.0", address.port)))  # noqa: S104 - as asked
+                except OSError as error:
+                    self.unserved = f"{address} serves IPv6 only, not IPv4: {error.strerror or error}"
 
     async def __aenter__(self) -> Self:
         return self
@@ -99,19 +105,34 @@ class UdpTransport:
         self._close()
 
     @property
+    def local_addresses(self) -> list[Address]:
+        """The addresses that are listened on, with their real ports."""
+        return self._sockets.addresses
+
+    @property
     def local_address(self) -> Address | None:
-        """The address that is listened on, with its real port; None without one."""
-        return self._local_address
+        """The first of them; None without any."""
+        return self._sockets.addresses[0] if self._sockets.addresses else None
+
+    @property
+    def resolver(self) -> Resolver:
+        """What finds out where host names lead."""
+        return self._resolver
+
+    @property
+    def family(self) -> int | None:
+        """The family of addresses that is listened on; None if it is both or none."""
+        return self._sockets.family
 
     @property
     def receive_buffer_bytes(self) -> int:
-        """What the kernel granted the listening socket, in its own count (Linux doubles the number asked for)."""
-        return self._receive_buffer_bytes
+        """What the kernel granted each listening socket at least, in its own count."""
+        return self._sockets.receive_buffer_bytes
 
     def dropped_by_kernel(self) -> int:
         """Datagrams that arrived but found no room in the receive buffers, since the sockets were made."""
         drops = 0
-        for sock in self._sockets.values():
+        for sock in self._sockets.all():
             try:
                 raw = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
             except OSError:
@@ -135,7 +156,7 @@ class UdpTransport:
                 await trio.lowlevel.checkpoint()
                 self._check_open()
                 errors_before = self.stats.receive_errors
-                received = [item for sock in list(self._sockets.values()) for item in self._drain(sock)]
+                received = [item for sock in self._sockets.all() for item in self._drain(sock)]
                 if received:
                     return received
                 if self.stats.receive_errors > errors_before:
@@ -146,7 +167,8 @@ class UdpTransport:
             self._receiving = False
 
     async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, from the listening socket if ``to`` is of its family.
+        """Send one datagram, from a listening socket if there is one of that family; to everybody on a link, that is by
+        broadcast or to a multicast address without a zone, by each interface that can.
 
         Raises NetworkError: ADDRESS_INVALID when a host name leads nowhere, SEND_FAILED with the kernel's words
         (too large, no route, not permitted ...) or when the send buffer stays full for UDP_SEND_WAIT_MS; and
@@ -154,17 +176,26 @@ class UdpTransport:
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        endpoint = await self._resolver.resolve(to, self._listener_family)
+        endpoint = await self._resolver.resolve(to, self._sockets.family)
         self._check_open()
+        failure: OSError | None = None
+        sent = 0
         try:
-            await self._send_to(data, endpoint)
+            for way in self._sockets.ways(to, endpoint):
+                try:
+                    await self._send_by(way, data)
+                    sent += 1
+                except OSError as error:
+                    failure = error
         except OSError as error:
+            failure = error
+        self.stats.datagrams_sent += sent
+        self.stats.bytes_sent += sent * len(data)
+        if failure is not None and not sent:
             self.stats.send_errors += 1
             self._resolver.failed(to)
-            words = error.strerror or str(error)
-            raise NetworkError(f"cannot send {len(data)} bytes to {to}: {words}", Reason.SEND_FAILED) from error
-        self.stats.datagrams_sent += 1
-        self.stats.bytes_sent += len(data)
+            words = failure.strerror or str(failure)
+            raise NetworkError(f"cannot send {len(data)} bytes to {to}: {words}", Reason.SEND_FAILED) from failure
 
     async def aclose(self) -> None:
         """Close all sockets. Waiting tasks get trio.ClosedResourceError. May be called again."""
@@ -172,53 +203,32 @@ class UdpTransport:
 
     def _close(self) -> None:
         self._closed = True
-        for sock in self._sockets.values():
-            trio.lowlevel.notify_closing(sock)
-            sock.close()
-        self._sockets.clear()
+        self._sockets.close()
+        self._changed.set()
+
+    def _changed_now(self) -> None:
         self._changed.set()
 
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this UDP transport was closed")
 
-    def _add_socket(self, endpoint: Endpoint) -> socket.socket:
-        """Make, bind and register a socket. Raises OSError."""
-        sock = socket.socket(endpoint.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    async def _send_by(self, way: Way, data: bytes) -> None:
         try:
-            if endpoint.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            _enlarge_receive_buffer(sock, self._buffer_bytes_wanted)
-            sock.bind(endpoint.sockaddr)
-        except BaseException:
-            sock.close()
-            raise
-        self._sockets[endpoint.family] = sock
-        self._changed.set()
-        return sock
-
-    async def _send_to(self, data: bytes, endpoint: Endpoint) -> None:
-        sock = self._sockets.get(endpoint.family)
-        if sock is None:
-            anywhere = _IN6ADDR_ANY if endpoint.family == socket.AF_INET6 else ""
-            sock = self._add_socket(Endpoint(endpoint.family, (anywhere, 0)))
-        try:
-            _send_now(sock, data, endpoint)
+            _send_now(way, data)
         except BlockingIOError:
             with trio.move_on_after(limits.UDP_SEND_WAIT_MS / 1000) as waiting:
-                await self._send_when_writable(sock, data, endpoint)
+                await self._send_when_writable(way, data)
             if waiting.cancelled_caught:
                 raise TimeoutError(f"the send buffer stayed full for {limits.UDP_SEND_WAIT_MS} ms") from None
 
-    async def _send_when_writable(self, sock: socket.socket, data: bytes, endpoint: Endpoint) -> None:
+    async def _send_when_writable(self, way: Way, data: bytes) -> None:
         async with self._send_lock:
             while True:
                 self._check_open()
-                await trio.lowlevel.wait_writable(sock)
+                await trio.lowlevel.wait_writable(way.sock)
                 try:
-                    _send_now(sock, data, endpoint)
+                    _send_now(way, data)
                     return
                 except BlockingIOError:
                     continue
@@ -236,7 +246,9 @@ class UdpTransport:
                 continue
             stats.datagrams_received += 1
             stats.bytes_received += len(data)
-            received.append((data, _address(sockaddr)))
+            source = address_of(sockaddr)
+            self._sockets.heard(sock, source)
+            received.append((data, source))
         return received
 
     async def _wait_readable(self) -> None:
@@ -251,38 +263,27 @@ class UdpTransport:
                     await trio.lowlevel.wait_readable(sock)
                 nursery.cancel_scope.cancel()
 
-            for sock in self._sockets.values():
+            for sock in self._sockets.all():
                 nursery.start_soon(wait_for, sock)
             await changed.wait()
             nursery.cancel_scope.cancel()
 
 
-def _send_now(sock: socket.socket, data: bytes, endpoint: Endpoint) -> None:
+def _send_now(way: Way, data: bytes) -> None:
     """Send without waiting. The kernel may report an ICMP error of an earlier datagram instead: then once more."""
     try:
-        sock.sendto(data, socket.MSG_DONTWAIT, endpoint.sockaddr)
+        _give_to_kernel(way, data)
     except OSError as error:
         if error.errno not in _PENDING_ICMP_ERRORS:
             raise
-        sock.sendto(data, socket.MSG_DONTWAIT, endpoint.sockaddr)
+        _give_to_kernel(way, data)
 
 
-def _enlarge_receive_buffer(sock: socket.socket, wanted_bytes: int) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted_bytes)
-    except OSError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted_bytes)
-
-
-def _address(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-    """An address as it is written: link-local ones need the name of their interface."""
-    if len(sockaddr) == 4 and sockaddr[3]:
-        try:
-            zone = socket.if_indextoname(sockaddr[3])
-        except OSError:
-            zone = str(sockaddr[3])
-        return Address(f"{sockaddr[0]}%{zone}", sockaddr[1])
-    return Address(sockaddr[0], sockaddr[1])
+def _give_to_kernel(way: Way, data: bytes) -> None:
+    if way.control:
+        way.sock.sendmsg([data], way.control, socket.MSG_DONTWAIT, way.to)
+    else:
+        way.sock.sendto(data, socket.MSG_DONTWAIT, way.to)
 
 
 def _bind_error(listen: Address, error: OSError) -> NetworkError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
 
 from crabnet import limits
 from crabnet.core.config import CoreConfig
@@ -14,18 +13,15 @@ from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
 from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.neighbour_parts import NeighbourParts
-from crabnet.core.sync.peers import LostPeer
+from crabnet.core.sync.peers import LostPeer, Refused, for_everybody
 from crabnet.core.sync.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
-from crabnet.protocol.admission import Admitted
+from crabnet.protocol.admission import NOT_UNDERSTOOD, OUT_OF_TIME, Admitted
 from crabnet.protocol.envelope import EnvelopeMeta, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-
-BROADCAST: Final = "255.255.255.255:"
-"""Nobody in particular: no answer is waited for."""
 
 
 class Neighbours(NeighbourParts):
@@ -71,6 +67,32 @@ class Neighbours(NeighbourParts):
         challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
             self._say(self._hello(challenge=challenge), source, now_ms, effects)
+
+    def noticed(self, source: str, now_ms: int) -> None:
+        """Something came from a peer of the old protocol, with whom nothing else is talked about."""
+        self.peers.heard(source, now_ms)
+
+    def refused(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
+        """A message was not taken: tell of a peer with whom this node cannot work, and why, once for each Reason."""
+        meta, reason = item.meta, item.reason
+        if reason is None or not self.proven(source):
+            return
+        of_itself = meta is not None and (not meta.seq or meta.from_ == self.peers.node_id(source))
+        if reason not in NOT_UNDERSTOOD and not (reason in OUT_OF_TIME and of_itself):
+            return
+        refused = Refused(now_ms, reason.value, item.detail[: limits.EVENT_DETAIL_CHARS])
+        if self.peers.refused(source, refused) and source in self.trusted:
+            fields: dict[str, FieldValue] = {"address": source, "reason": reason.value, "detail": refused.detail}
+            effects.notices.append(Notice("peer_refused", fields))
+
+    @property
+    def peers_total(self) -> int:
+        """Peers that there are: those that have proved themselves, and configured ones that have been heard."""
+        return len({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
+
+    def is_present(self, address: str) -> bool:
+        """True if something verified came from this address lately."""
+        return self.peers.present(address)
 
     def _token(self) -> str:
         return f"{self._entropy():x}{self._entropy():x}"
@@ -322,7 +344,7 @@ class Neighbours(NeighbourParts):
         asked = self.clocks.due(self._token, now_ms)
         if asked is None:
             return
-        configured = [address for address in sorted(self.trusted) if not address.startswith(BROADCAST)]
+        configured = [address for address in sorted(self.trusted) if not for_everybody(address)]
         self._say_all(self._hello(challenge=asked.configured), configured, now_ms, effects)
         if len(configured) < len(self.trusted) or self.peers.confirmed():
             self._say(self._hello(challenge=asked.others), None, now_ms, effects)
@@ -398,7 +420,7 @@ class Neighbours(NeighbourParts):
     @property
     def has_peers(self) -> bool:
         """True if there is anybody in particular whose word can be waited for, configured or remembered."""
-        configured = any(not address.startswith(BROADCAST) for address in self.trusted)
+        configured = any(not for_everybody(address) for address in self.trusted)
         return self._config.talk and (configured or len(self.book) > 0)
 
     def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:

@@ -16,6 +16,19 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 
 
+def for_everybody(address: str) -> bool:
+    """True for the broadcast address and for multicast addresses of IPv6: nobody in particular is there."""
+    return address.startswith(("255.255.255.255:", "[ff"))
+
+
+class Refused(Struct, frozen=True, gc=False):
+    """The last message of an address that was not taken, and why."""
+
+    at_ms: int
+    reason: str
+    detail: str
+
+
 class _Peer(Struct):
     heard_ms: int
     challenge: str = ""
@@ -50,6 +63,8 @@ class Peers:
         self._strangers: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
         self._lasting: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
         """Those that have proved themselves, and configured ones that have said something."""
+        self._refused: BoundedTable[str, Refused] = BoundedTable(limits.PEERS_MAX)
+        self._warned: BoundedTable[tuple[str, str], None] = BoundedTable(limits.PEERS_MAX)
 
     def _get(self, address: str) -> _Peer | None:
         return self._lasting.get(address) or self._strangers.get(address)
@@ -78,6 +93,17 @@ class Peers:
         peer.invited = False
         peer.credit = True
         return Heard(present, returns)
+
+    def refused(self, address: str, refused: Refused) -> bool:
+        """A message of somebody whose word counts was not taken. True if that is new: to be warned of once."""
+        self._refused.put(address, refused)
+        new = (address, refused.reason) not in self._warned
+        self._warned.put((address, refused.reason), None)
+        return new
+
+    def last_refused(self, address: str) -> Refused | None:
+        """Of an address that is configured or has proved itself."""
+        return self._refused.get(address)
 
     def invite(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
         """The challenge for a remembered address that has not been heard of, or "" if one is on its way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -12,6 +13,7 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.core.budgets.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
+from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import NetworkError, Reason
 from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
 from crabnet.protocol.fragments import SentCache
@@ -43,7 +45,21 @@ class _Trouble:
     since_ms: int
     next_ms: int
     failures: int = 0
+    detail: str = ""
     waiting: BoundedTable[str, bytes] = field(default_factory=_new_waiting)
+
+
+class Delivery(NamedTuple):
+    """Where an envelope of the node's own went: to so many ``peers`` that have been heard, to addresses ``unheard`` so
+    far, to everybody on the link (``broadcast``), or, ``failed`` times, not even out of this machine, as ``detail``
+    says. Whether it arrived nobody knows.
+    """
+
+    peers: int
+    unheard: int
+    broadcast: bool
+    failed: int
+    detail: str
 
 
 class Outbox:
@@ -52,19 +68,23 @@ class Outbox:
     def __init__(
         self,
         transport: Transport,
-        targets: list[str],
+        targets: Callable[[], list[Address]],
         *,
         neighbours: Callable[[], list[str]],
+        is_present: Callable[[str], bool],
         legacy: bool,
         datagrams_per_s: int,
         notify: Notify,
     ) -> None:
         self._transport = transport
-        self._targets = [parse_address(target) for target in dict.fromkeys(targets)]
+        self._targets = targets
         self._neighbours = neighbours
+        self._is_present = is_present
         self._legacy = legacy
         self._notify = notify
         self._queue: deque[Send] = deque()
+        self._deliveries: BoundedTable[str, Delivery] = BoundedTable(limits.DELIVERIES_KEPT_MAX)
+        self._delivered = trio.Event()
         self._wake = trio.Event()
         self._trouble: dict[Address, _Trouble] = {}
         self._broadcasts = TokenBucket(datagrams_per_s)
@@ -113,10 +133,10 @@ class Outbox:
         if send.to is not None:
             await self._send(send, parse_address(send.to))
             return
-        known = {str(target) for target in self._targets}
-        targets = self._targets + [parse_address(address) for address in self._neighbours() if address not in known]
+        targets = list(dict.fromkeys([*self._targets(), *map(parse_address, self._neighbours())]))
         failed = [target for target in targets if not await self._send(send, target)]
         if send.kind in FEED_KINDS:
+            self._note_delivery(send.envelope_id, targets, failed)
             fields: dict[str, FieldValue] = {
                 "envelope_id": send.envelope_id,
                 "kind": send.kind,
@@ -124,6 +144,25 @@ class Outbox:
                 "targets": len(targets) - len(failed),
             }
             self._notify("announce_sent", fields)
+
+    def _note_delivery(self, envelope_id: str, targets: list[Address], failed: list[Address]) -> None:
+        sent = [str(target) for target in targets if target not in failed]
+        particular = [address for address in sent if not for_everybody(address)]
+        heard = sum(map(self._is_present, particular))
+        trouble = self._trouble.get(failed[0]) if failed else None
+        detail = "" if trouble is None else trouble.detail
+        delivery = Delivery(heard, len(particular) - heard, len(particular) < len(sent), len(failed), detail)
+        self._deliveries.put(envelope_id, delivery)
+        delivered, self._delivered = self._delivered, trio.Event()
+        delivered.set()
+
+    async def delivery(self, envelope_id: str) -> Delivery | None:
+        """Where an envelope that was stated just now went; None if it was not sent within a moment."""
+        with trio.move_on_after(limits.DELIVERY_WAIT_MS / 1000):
+            while (found := self._deliveries.get(envelope_id)) is None:
+                await self._delivered.wait()
+            return found
+        return None
 
     async def _send(self, send: Send, target: Address) -> bool:
         trouble = self._trouble.get(target)
@@ -179,6 +218,7 @@ class Outbox:
                 return
             trouble = self._trouble[target] = _Trouble(now_ms, now_ms)
         trouble.failures += 1
+        trouble.detail = error.message
         backoff = min(limits.SEND_RETRY_MS << min(trouble.failures - 1, 10), limits.SEND_RETRY_MS_MAX)
         trouble.next_ms = now_ms + backoff
         if data is not None and error.reason is not Reason.TOO_LARGE:

@@ -17,6 +17,7 @@ from crabnet.node.network.network import Network
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.serving import Paces, Serving
 from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.targets import Targets
 from crabnet.node.network.verifier import processors
 from crabnet.node.part import Job, Part
 from crabnet.protocol.identity import VerifyAll
@@ -31,6 +32,7 @@ class UdpNetwork(Part):
     """With ``listen`` it receives and serves, without it only sends."""
 
     transport: UdpTransport
+    targets: Targets
     outbox: Outbox
     network: Network
     serving: Serving
@@ -55,14 +57,14 @@ class UdpNetwork(Part):
         self._notify = notify
         self._clock_ms = clock_ms
         self._listen = listen
-        self.listen_address: str | None = None
+        self.listen_addresses: list[str] = []
 
     async def open(self) -> None:
         """Raises NetworkError when the address cannot be had."""
         settings, core, notify = self._settings, self._core, self._notify
-        listen = parse_address(settings.listen_addr) if self._listen else None
+        listen = [parse_address(each) for each in settings.listen_addrs] if self._listen else []
         try:
-            transport = await UdpTransport.open(listen, receive_buffer_bytes=settings.udp_receive_buffer_bytes)
+            transport = await UdpTransport.open(*listen, receive_buffer_bytes=settings.udp_receive_buffer_bytes)
         except NetworkError as error:
             notify(
                 "listener_failed",
@@ -70,12 +72,18 @@ class UdpNetwork(Part):
             )
             raise
         self.transport = transport
-        configured = [*settings.announce_addrs, *settings.bootstrap_peers]
-        core.neighbours.trusted = frozenset(configured)
+        configured = list(dict.fromkeys([*settings.announce_addrs, *settings.bootstrap_peers]))
+        self.targets = Targets(configured, transport.resolver, transport.family, self._trust, notify)
+        try:
+            await self.targets.look_up()
+        except BaseException:
+            await transport.aclose()
+            raise
         self.outbox = Outbox(
             transport,
-            configured,
+            self.targets.addresses,
             neighbours=core.confirmed_peers,
+            is_present=core.neighbours.is_present,
             legacy=settings.legacy_peers,
             datagrams_per_s=sends_per_s(settings),
             notify=notify,
@@ -86,19 +94,23 @@ class UdpNetwork(Part):
         self.serving = Serving(
             core, transport, self.outbox, self._committer, notify, self._clock_ms, self._history, paces
         )
-        if transport.local_address is not None:
-            self.listen_address = str(transport.local_address)
+        self.listen_addresses = [str(address) for address in transport.local_addresses]
+        for address in self.listen_addresses:
             notify(
                 "listener_started",
-                {"transport": "udp", "address": self.listen_address, "bytes": transport.receive_buffer_bytes},
+                {"transport": "udp", "address": address, "bytes": transport.receive_buffer_bytes},
             )
+
+    def _trust(self, addresses: frozenset[str]) -> None:
+        self._core.neighbours.trusted = addresses
 
     def jobs(self) -> Sequence[Job]:
         """Sending, and for a node that listens receiving and serving."""
         sending = Job(self.outbox.run, "outbox")
         if not self._listen:
             return [sending]
-        return [sending, self.receiving(), Job(self.serving.run, "serving")]
+        following = Job(self.targets.run, "targets")
+        return [sending, following, self.receiving(), Job(self.serving.run, "serving")]
 
     def receiving(self) -> Job:
         """Hear what comes back to the socket that sends, or to the one that is listened on."""

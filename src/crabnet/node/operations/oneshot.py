@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
-from contextlib import suppress
+from collections.abc import Callable
 
 import trio
 
@@ -16,17 +15,17 @@ from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
 
 
-def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonValue:
+def call_locally(settings: Settings, method: str, params: JsonObject, warn: Callable[[str], None]) -> JsonValue:
     """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir.
 
     A signal that asks the process to end gives up the method, unless it is done, and closes the data dir in order;
     then the signal does what it would have done. What is durable by then stays. If a disk fails, or is full, after the
-    method was done, the answer counts, and a line on stderr tells of the rest.
+    method was done, the answer counts, and ``warn`` is told of the rest.
     """
     answers: list[JsonValue] = []
 
     async def once(asked: trio.Event) -> None:
-        async with Node(settings, listen=False) as node, trio.open_nursery() as nursery:
+        async with Node(settings, listen=False, warn=warn) as node, trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when, asked, nursery.cancel_scope)
             answers.append(await dispatch(node, method, params))
             nursery.cancel_scope.cancel()
@@ -38,8 +37,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
         if not answers or not isinstance(failure, StorageFailedError):
             raise
         # What was answered is durable: to fail now would have it done again.
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"crabnet: done, but the data dir was not closed in order: {failure.message}\n")
+        warn(f"crabnet: done, but the data dir was not closed in order: {failure.message}")
         return answers[0]
     if came is not None and not answers:
         signal.raise_signal(came)

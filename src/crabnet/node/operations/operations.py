@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.core.commands import Publish
 from crabnet.core.core import Core
-from crabnet.domain.model import SeedStatus
+from crabnet.domain.model import SeedStatus, Settlement
 from crabnet.errors import Reason, UsageError
 from crabnet.node.clock import NodeClock
 from crabnet.node.durable.archiving import ReadPages
@@ -103,33 +103,59 @@ class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 async def _publish(node: Node, params: _Publish) -> JsonObject:
     seed = await node.publish(Publish(**msgspec.structs.asdict(params)))
-    return {"seed": seed_view(node.core.record(seed.id), node.clock_ms() // 1000)}
+    view = seed_view(node.core.record(seed.id), node.clock_ms() // 1000)
+    return {"seed": view, **await _announced(node, params, seed.id, seed.id)}
 
 
 async def _bid(node: Node, params: _Bid) -> JsonObject:
     bid = await node.bid(params.seed_id, params.price, notes=params.notes, announce=params.announce)
-    return {"bid": body_view(bid)}
+    return {"bid": body_view(bid), **await _announced(node, params, params.seed_id, bid.id)}
 
 
 async def _claim(node: Node, params: _Claim) -> JsonObject:
-    return {"claim": body_view(await node.claim(params.seed_id, params.bid_id, announce=params.announce))}
+    claim = await node.claim(params.seed_id, params.bid_id, announce=params.announce)
+    return {"claim": body_view(claim), **await _announced(node, params, params.seed_id, claim.id)}
 
 
 async def _run(node: Node, params: _Run) -> JsonObject:
-    return {"result": body_view(await node.run(params.seed_id, announce=params.announce))}
+    result = await node.run(params.seed_id, announce=params.announce)
+    return {"result": body_view(result), **await _announced(node, params, params.seed_id, result.id)}
 
 
 async def _settle(node: Node, params: _Settle) -> JsonObject:
     await node.settle(params.seed_id, params.outcome, note=params.note, announce=params.announce)
-    return {"seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000)}
+    return {
+        "seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000),
+        **await _announced(node, params, params.seed_id, _last_settlement(node, params.seed_id)),
+    }
 
 
 async def _cancel(node: Node, params: _Cancel) -> JsonObject:
     cancelled = await node.cancel(params.seed_id, note=params.note, announce=params.announce)
+    settled = _last_settlement(node, params.seed_id) if cancelled == "seed" else ""
     return {
         "cancelled": cancelled,
         "seed": seed_view(node.core.record(params.seed_id), node.clock_ms() // 1000),
+        **await _announced(node, params, params.seed_id, settled),
     }
+
+
+class _Announcing(Protocol):
+    @property
+    def announce(self) -> bool: ...
+
+
+async def _announced(node: Node, params: _Announcing, seed_id: str, object_id: str) -> JsonObject:
+    """To whom it went, if it was to be announced; null if that is not known."""
+    if not params.announce or not object_id:
+        return {}
+    delivery = await node.delivery(seed_id, object_id)
+    return {"announced": None if delivery is None else delivery._asdict()}
+
+
+def _last_settlement(node: Node, seed_id: str) -> str:
+    facts = [fact for fact in node.core.record(seed_id).others if isinstance(fact.body, Settlement)]
+    return facts[-1].body.id if facts else ""
 
 
 async def _list(node: Node, params: ListParams) -> JsonObject:
@@ -211,7 +237,7 @@ async def _import(node: Node, params: _Import) -> JsonObject:
 
 async def _peers(node: Node, _: NoParams) -> JsonObject:
     is_equivocator = node.core.replica.feeds.is_equivocator
-    return {"peers": peer_views(node.core.neighbours, node.clock_ms(), is_equivocator)}
+    return {"peers": peer_views(node.core.neighbours, node.targets.names(), node.clock_ms(), is_equivocator)}
 
 
 async def _status(node: Node, _: NoParams) -> JsonObject:

@@ -53,7 +53,7 @@ def _id(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
 
 def _peers(_settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
     core = reading.core
-    return {"peers": peer_views(core.neighbours, wall_ms(), core.replica.feeds.is_equivocator)}
+    return {"peers": peer_views(core.neighbours, {}, wall_ms(), core.replica.feeds.is_equivocator)}
 
 
 def _vector(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:

@@ -114,7 +114,7 @@ def status_view(
         "parked": len(replica.parking),
         "lacking": len(replica.parking.lacking()),
         "seen": len(replica.seen),
-        "peers": len(neighbours.peers.confirmed()),
+        "peers": neighbours.peers_total,
         "clock_ahead_ms": live.clock_ahead_ms,
         "relayed": neighbours.relay.relayed,
         "peers_remembered": len(neighbours.book),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -24,8 +24,13 @@ def body_view(body: Body) -> JsonObject:
     return view
 
 
-def peer_views(neighbours: Neighbours, now_ms: int, is_equivocator: IsEquivocator) -> list[JsonValue]:
-    """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch."""
+def peer_views(
+    neighbours: Neighbours, names: Mapping[str, list[str]], now_ms: int, is_equivocator: IsEquivocator
+) -> list[JsonValue]:
+    """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch.
+
+    ``names`` says what an address is called in the settings.
+    """
     peers = neighbours.peers
     remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
     confirmed = dict.fromkeys(peers.confirmed())
@@ -35,15 +40,20 @@ def peer_views(neighbours: Neighbours, now_ms: int, is_equivocator: IsEquivocato
         heard_ms = peers.last_heard_ms(address)
         if heard_ms is None and known is not None:
             heard_ms = known.last_seen_s * 1000
+        refused = peers.last_refused(address)
         node_id = peers.node_id(address) or (known.node_id if known is not None else "")
         views.append(
             {
                 "address": address,
+                "names": list(names.get(address, [])),
                 "node_id": node_id or None,
                 "configured": address in neighbours.trusted,
                 "confirmed": address in confirmed,
                 "last_seen_ms": heard_ms,
                 "silent_ms": None if heard_ms is None else max(0, now_ms - heard_ms),
+                "last_refused_ms": None if refused is None else refused.at_ms,
+                "refused_reason": None if refused is None else refused.reason,
+                "refused_detail": None if refused is None else refused.detail,
                 "failures": neighbours.book.failures(address),
                 "equivocator": is_equivocator(node_id),
             }

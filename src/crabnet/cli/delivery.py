@@ -1,0 +1,46 @@
+"""What a command says of the envelope that it has announced: to how many peers it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from crabnet.cli.output import as_object, plain
+from crabnet.control.client import JsonValue
+from crabnet.errors import NetworkError, Reason
+
+_LATER: Final = "It goes out by itself when a peer is there and a node runs here (crabnet listen)."
+
+
+def told_delivery(answer: Mapping[str, JsonValue]) -> str:
+    """A sentence for people; "" for an answer that tells of no announcement.
+
+    Raises NetworkError (SEND_FAILED) if it could be sent to nobody: it is stored all the same.
+    """
+    if "announced" not in answer:
+        return ""
+    if answer["announced"] is None:
+        return f"It waits to be sent. {_LATER}"
+    announced = as_object(answer["announced"])
+    peers, unheard, failed = (_number(announced, name) for name in ("peers", "unheard", "failed"))
+    everybody, detail = bool(announced.get("broadcast")), plain(str(announced.get("detail")))
+    if not (peers or unheard or everybody):
+        if failed:
+            raise NetworkError(f"it is stored, but cannot be sent now: {detail}. {_LATER}", Reason.SEND_FAILED)
+        return f"It was not sent, since no peer is known. {_LATER}"
+    places = [_counted(peers, "peer", "peers")] if peers else []
+    places += [f"{_counted(unheard, 'address', 'addresses')} that nothing was heard from yet"] if unheard else []
+    places += ["everybody on the local network"] if everybody else []
+    told = f"Sent to {' and '.join(places)}"
+    if failed:
+        told += f", but not to {_counted(failed, 'other', 'others')}: {detail}"
+    return f"{told}." if peers else f"{told}. {_LATER}"
+
+
+def _number(members: Mapping[str, JsonValue], name: str) -> int:
+    value = members.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
