@@ -17,7 +17,6 @@ import trio
 
 import crabnet
 from crabnet import limits
-from crabnet.bounded import BoundedTable
 from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
@@ -40,6 +39,7 @@ from crabnet.transport.resolver import Endpoint, Resolver
 from crabnet.transport.sockets import Sockets
 from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.source import modules
+from tests.support.table_watch import Watch
 from tests.support.talking import Neighbour, talk_in
 
 NOW_MS = NOW_S * 1000
@@ -110,39 +110,6 @@ def test_every_table_is_an_annotated_attribute() -> None:
         for name, tree in modules()
     }
     assert sum(made.values()) == len(declared_tables()), made
-
-
-class Watch:
-    """The tables that hang on some objects; each must keep its bound whenever ``look`` is called."""
-
-    def __init__(self, *roots: object) -> None:
-        self._roots = roots
-        self.filled: set[str] = set()
-
-    def look(self) -> None:
-        seen: set[int] = set()
-        todo = list(self._roots)
-        while todo:
-            owner = todo.pop()
-            if id(owner) in seen:
-                continue
-            seen.add(id(owner))
-            if isinstance(owner, BoundedTable):
-                todo += owner.values()
-            elif isinstance(owner, dict | list | tuple):
-                todo += owner.values() if isinstance(owner, dict) else owner
-            elif type(owner).__module__.startswith("crabnet."):
-                slots = {name for each in type(owner).__mro__ for name in getattr(each, "__slots__", ())}
-                for name in slots | vars(owner).keys() if hasattr(owner, "__dict__") else slots:
-                    value = getattr(owner, name, None)
-                    todo.append(value)
-                    if isinstance(value, BoundedTable):
-                        self._check(f"{type(owner).__name__}.{name}", value)
-
-    def _check(self, name: str, table: BoundedTable[object, object]) -> None:
-        assert table.weight <= table.capacity, name
-        if table.weight > table.capacity * 3 // 4:
-            self.filled.add(name)
 
 
 @pytest.fixture(autouse=True)

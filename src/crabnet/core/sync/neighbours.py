@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 from crabnet import limits
@@ -11,20 +11,19 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.mending import Part
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
-from crabnet.core.sync.feed_guard import FeedWait
-from crabnet.core.sync.neighbour_parts import NeighbourParts
-from crabnet.core.sync.peers import LostPeer, Refused, for_everybody
+from crabnet.core.sync.peers import Refused, for_everybody
+from crabnet.core.sync.talking import Talking
 from crabnet.core.sync.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol import sync
 from crabnet.protocol.admission import NOT_UNDERSTOOD, OUT_OF_TIME, Admitted
-from crabnet.protocol.envelope import EnvelopeMeta, seal
+from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
 
 
-class Neighbours(NeighbourParts):
+class Neighbours(Talking):
     """Talks with whoever is there."""
 
     def __init__(
@@ -36,8 +35,7 @@ class Neighbours(NeighbourParts):
         room: Callable[[str, int], int],
     ) -> None:
         """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
-        super().__init__(config, signer.node_id, replica, entropy)
-        self._signer = signer
+        super().__init__(config, signer, replica, entropy)
         self._room = room
         self._announce_at_ms = 0
         self._look_at_ms = 0
@@ -93,9 +91,6 @@ class Neighbours(NeighbourParts):
     def is_present(self, address: str) -> bool:
         """True if something verified came from this address lately."""
         return self.peers.present(address)
-
-    def _token(self) -> str:
-        return f"{self._entropy():x}{self._entropy():x}"
 
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
         """A message that belongs to no feed; False if its payload says nothing that can be understood."""
@@ -417,62 +412,6 @@ class Neighbours(NeighbourParts):
         around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
         self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
 
-    @property
-    def has_peers(self) -> bool:
-        """True if there is anybody in particular whose word can be waited for, configured or remembered."""
-        configured = any(not for_everybody(address) for address in self.trusted)
-        return self._config.talk and (configured or len(self.book) > 0)
-
-    def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
-        """Write nothing before a peer, if there is any, has answered how far this node's feed goes (ADR 6)."""
-        if self.has_peers and not self._replica.feeds.get(self._signer.node_id).end:
-            self.guard.wait_for_word(now_ms, wait)
-
-    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
-        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
-        own = self._replica.feeds.get(self._signer.node_id)
-        first = min(seq or own.head_seq + 1, own.head_seq + 1)
-        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
-        self._say(sync.Request([want]), to, now_ms, effects)
-
-    def warn(self, detail: str, effects: Effects) -> None:
-        """Tell that this node may not write into its feed, and why."""
-        own = self._replica.feeds.get(self._signer.node_id)
-        fields: dict[str, FieldValue] = {
-            "namespace": self._replica.namespace,
-            "last_seq": own.head_seq,
-            "reason": Reason.FEED_RISK.value,
-            "detail": detail,
-        }
-        effects.notices.append(Notice("feed_at_risk", fields))
-
-    def _clear(self, now_ms: int, effects: Effects) -> None:
-        if self.guard.waited_in_vain(now_ms):
-            own = self._replica.feeds.get(self._signer.node_id)
-            effects.notices.append(
-                Notice(
-                    "feed_unconfirmed",
-                    {
-                        "namespace": self._replica.namespace,
-                        "last_seq": own.head_seq,
-                        "outcome": "waits" if self.guard.blocks(now_ms) else "writes",
-                    },
-                )
-            )
-        cleared = self.guard.tick(now_ms)
-        if cleared is None:
-            return
-        head_seq = self._replica.feeds.get(self._signer.node_id).head_seq
-        fields: dict[str, FieldValue] = {"namespace": self._replica.namespace, "last_seq": head_seq}
-        if cleared.first_seq:
-            adopted: dict[str, FieldValue] = {"first_seq": cleared.first_seq, "address": cleared.adopted_from}
-            effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
-        effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
-
-    def _hello(self, *, challenge: str = "", echo: str = "") -> sync.Hello:
-        identity = sync.NodeIdentity(self._signer.node_id, self._config.alias, self._config.agent)
-        return sync.Hello(identity, challenge, echo)
-
     def _hello_from(self, hello: sync.Hello, source: str, now_ms: int, effects: Effects) -> None:
         if hello.challenge and self._config.stays:
             self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
@@ -487,35 +426,3 @@ class Neighbours(NeighbourParts):
             if self.guard.waits:
                 self._ask_for_own_feed(0, source, now_ms, effects)
             self._look_around(now_ms, effects, again=True)
-
-    def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
-        effects.notices.extend(
-            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason}) for each in lost
-        )
-
-    def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
-        self._say_all(talk, [to], now_ms, effects)
-
-    def _say_all(self, talk: sync.Talk, to: Sequence[str | None], now_ms: int, effects: Effects) -> None:
-        if not to:
-            return
-        kind, payload = sync.payload_of(talk)
-        envelope = seal(
-            self._signer,
-            kind=kind,
-            namespace=self._replica.namespace,
-            ts=now_ms // 1000,
-            nonce=self._entropy(),
-            payload=payload,
-        )
-        self._replica.seen.add(envelope.meta.id, now_ms // 1000)
-        effects.sends += [Send(envelope.raw, kind, envelope.meta.id, address) for address in to]
-
-    def _gap_notice(self, author: str, first: int, last: int, source: str, effects: Effects) -> None:
-        fields: dict[str, FieldValue] = {
-            "author": author,
-            "first_seq": first,
-            "last_seq": last,
-            "address": source,
-        }
-        effects.notices.append(Notice("gap_detected", fields))

@@ -1,0 +1,116 @@
+"""How this node speaks to its neighbours, and what it says and asks of its own feed (ADR 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from crabnet import limits
+from crabnet.core.config import CoreConfig
+from crabnet.core.effects import Effects, FieldValue, Notice, Send
+from crabnet.core.replica.replica import Replica
+from crabnet.core.sync.feed_guard import FeedWait
+from crabnet.core.sync.neighbour_parts import NeighbourParts
+from crabnet.core.sync.peers import LostPeer, for_everybody
+from crabnet.errors import Reason
+from crabnet.protocol import sync
+from crabnet.protocol.envelope import seal
+from crabnet.protocol.identity import Signer
+
+
+class Talking(NeighbourParts):
+    """Signs what is said, and knows whom it may wait for."""
+
+    def __init__(self, config: CoreConfig, signer: Signer, replica: Replica, entropy: Callable[[], int]) -> None:
+        super().__init__(config, signer.node_id, replica, entropy)
+        self._signer = signer
+
+    def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
+        self._say_all(talk, [to], now_ms, effects)
+
+    def _say_all(self, talk: sync.Talk, to: Sequence[str | None], now_ms: int, effects: Effects) -> None:
+        if not to:
+            return
+        kind, payload = sync.payload_of(talk)
+        envelope = seal(
+            self._signer,
+            kind=kind,
+            namespace=self._replica.namespace,
+            ts=now_ms // 1000,
+            nonce=self._entropy(),
+            payload=payload,
+        )
+        self._replica.seen.add(envelope.meta.id, now_ms // 1000)
+        effects.sends += [Send(envelope.raw, kind, envelope.meta.id, address) for address in to]
+
+    def _hello(self, *, challenge: str = "", echo: str = "") -> sync.Hello:
+        identity = sync.NodeIdentity(self._signer.node_id, self._config.alias, self._config.agent)
+        return sync.Hello(identity, challenge, echo)
+
+    def _token(self) -> str:
+        return f"{self._entropy():x}{self._entropy():x}"
+
+    def _gap_notice(self, author: str, first: int, last: int, source: str, effects: Effects) -> None:
+        fields: dict[str, FieldValue] = {
+            "author": author,
+            "first_seq": first,
+            "last_seq": last,
+            "address": source,
+        }
+        effects.notices.append(Notice("gap_detected", fields))
+
+    def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
+        effects.notices.extend(
+            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason}) for each in lost
+        )
+
+    @property
+    def has_peers(self) -> bool:
+        """True if there is anybody in particular whose word can be waited for, configured or remembered."""
+        configured = any(not for_everybody(address) for address in self.trusted)
+        return self._config.talk and (configured or len(self.book) > 0)
+
+    def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
+        """Write nothing before a peer, if there is any, has answered how far this node's feed goes (ADR 6)."""
+        if self.has_peers and not self._replica.feeds.get(self._signer.node_id).end:
+            self.guard.wait_for_word(now_ms, wait)
+
+    def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
+        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
+        own = self._replica.feeds.get(self._signer.node_id)
+        first = min(seq or own.head_seq + 1, own.head_seq + 1)
+        want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
+        self._say(sync.Request([want]), to, now_ms, effects)
+
+    def warn(self, detail: str, effects: Effects) -> None:
+        """Tell that this node may not write into its feed, and why."""
+        own = self._replica.feeds.get(self._signer.node_id)
+        fields: dict[str, FieldValue] = {
+            "namespace": self._replica.namespace,
+            "last_seq": own.head_seq,
+            "reason": Reason.FEED_RISK.value,
+            "detail": detail,
+        }
+        effects.notices.append(Notice("feed_at_risk", fields))
+
+    def _clear(self, now_ms: int, effects: Effects) -> None:
+        if self.guard.waited_in_vain(now_ms):
+            own = self._replica.feeds.get(self._signer.node_id)
+            effects.notices.append(
+                Notice(
+                    "feed_unconfirmed",
+                    {
+                        "namespace": self._replica.namespace,
+                        "last_seq": own.head_seq,
+                        "outcome": "waits" if self.guard.blocks(now_ms) else "writes",
+                    },
+                )
+            )
+        cleared = self.guard.tick(now_ms)
+        if cleared is None:
+            return
+        head_seq = self._replica.feeds.get(self._signer.node_id).head_seq
+        fields: dict[str, FieldValue] = {"namespace": self._replica.namespace, "last_seq": head_seq}
+        if cleared.first_seq:
+            adopted: dict[str, FieldValue] = {"first_seq": cleared.first_seq, "address": cleared.adopted_from}
+            effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
+        effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
