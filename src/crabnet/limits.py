@@ -319,8 +319,8 @@ ARCHIVE_SEGMENT_ROWS_MAX: Final = 1_000_000
 ARCHIVE_PAGE_ROWS_MAX: Final = 10_000
 ARCHIVE_INDEX_CACHE_KIB: Final = 16 * 1024
 """Page cache of the connection that writes the archive's index."""
-ARCHIVE_SEAL_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Sums of the pages of the archive's index."""
+SEAL_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Sums of the pages of an index."""
 ARCHIVE_INDEX_BATCH_ROWS: Final = 512
 ARCHIVE_INDEX_WAIT_S: Final = 10
 """How long the writer of the archive's index waits for readers."""
@@ -469,8 +469,20 @@ FRAMES_READ_BYTES_MAX: Final = 32 * 1024 * 1024
 """Journal frames kept in memory while neighbours read history."""
 HASH_SLICE: Final = 64
 SHUTDOWN_SEND_S: Final = 2
+DESCRIPTORS_MIN: Final = 128
+"""Open files that a node needs: some 40 of its own, and for clients of its control socket and runs."""
 EVENTS_FLUSH_MS: Final = 100
 INDEX_FLUSH_MS: Final = 200
+INDEX_BATCH_ENTRIES: Final = 10_000
+"""Envelopes indexed in one transaction when the index catches up with the journal."""
+INDEX_CATCH_UP_PAUSE_MS: Final = 20
+"""Pause after such a batch while a node runs."""
+INDEX_LOG_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What is written to the index before it is sealed again: a start after a crash indexes as much anew."""
+INDEX_LOOK_MS: Final = 1_000
+"""Between two looks at a part of the index, of STORAGE_CHUNK_BYTES."""
+INDEX_RETRY_MS: Final = 2_000
+"""Until the index is tried again after a failure."""
 DISK_CHECK_S: Final = 5
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
 """Seeds that leave memory for one archive segment."""

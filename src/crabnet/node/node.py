@@ -34,6 +34,7 @@ from crabnet.node.assembly import (
     state_hash,
 )
 from crabnet.node.clock import NodeClock
+from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
@@ -272,6 +273,7 @@ class Node:
             raise
 
     async def _open(self) -> None:
+        demand_descriptors()
         settings, files, clock_ms, listen = self.settings, self.files, self.clock_ms, self.listen
         role = LockRole.NODE if listen else LockRole.COMMAND
         parts = self._parts

@@ -13,6 +13,7 @@ import trio
 from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
+from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
@@ -40,6 +41,7 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
     NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
     tune_collector()
+    take_descriptors()
 
     async def live(asked: trio.Event) -> None:
         await supervised(partial(_serve, log, asked), settings, log, asked)

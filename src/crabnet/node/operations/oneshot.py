@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from crabnet.errors import CrabnetError, StorageFailedError, principal
+from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations.operations import dispatch
@@ -22,6 +23,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     then the signal does what it would have done. What is durable by then stays. If a disk fails, or is full, after the
     method was done, the answer counts, and ``warn`` is told of the rest.
     """
+    take_descriptors()
     answers: list[JsonValue] = []
 
     async def once(asked: trio.Event) -> None:
