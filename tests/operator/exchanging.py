@@ -23,6 +23,11 @@ from tests.support.envelopes import NOW_S
 FILES = RealFiles()
 
 
+def envelopes_in(path: Path) -> list[bytes]:
+    """The envelopes of an export, in their order."""
+    return [each for each in read_entries(FILES, check_export(FILES, path)) if isinstance(each, bytes)]
+
+
 def source_of(data_dir: Path) -> Source:
     found: list[Source] = []
 

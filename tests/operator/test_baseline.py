@@ -14,6 +14,7 @@ from crabnet.node.node import Node
 from crabnet.operator.transfer import import_entries
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
 from tests.operator.support import settings_of, verify, work
+from tests.support.nodes import crabnet, quiet
 
 BASELINE = Path(__file__).parents[1] / "vectors" / "baseline_state" / "state.json"
 SETTLED = "f940b7cc-6e64-443a-8ec2-e7e35f570c73"
@@ -141,3 +142,80 @@ def test_a_takeover_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     (data_dir / "sealed").unlink()
     work(data_dir, only_half, require_signatures=False)
     assert statuses_in(data_dir).keys() == found.statuses.keys()
+
+
+def test_a_start_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Also `fsck` and `config verify` foresee it (own-8)."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    shutil.copy(BASELINE, data_dir / "state.json")
+    words = quiet(data_dir)
+    for command in (["listen"], ["seed", "publish", "--title", "t", "--cmd", "true"]):
+        done = crabnet(*command, *words)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "missing_signature" in done.stderr
+        assert {path.name for path in data_dir.iterdir()} == {"state.json"}
+    assert crabnet("config", "verify", *words).returncode == 3
+    checked = crabnet("fsck", *words)
+    assert checked.returncode == 3
+    assert "require_signatures = false" in checked.stderr
+    assert statuses_in(data_dir, require_signatures=False)
+
+
+def test_what_the_rust_program_writes_after_the_import_is_put_aside(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    shutil.copy(BASELINE, data_dir / "state.json")
+    expected = statuses_in(data_dir, require_signatures=False)
+    for _ in range(2):
+        later = BASELINE.read_bytes().replace(b'"demo"', b'"later"')
+        assert later != BASELINE.read_bytes()
+        (data_dir / "state.json").write_bytes(later)
+        assert statuses_in(data_dir) == expected
+        assert verify(data_dir).ok
+    assert [path.read_bytes() for path in (data_dir / "damaged").iterdir()] == [later, later]
+
+
+@pytest.mark.parametrize("by", ["seed", "events", "nothing"])
+def test_several_results_without_a_seed_are_linked_by_what_names_them(tmp_path: Path, by: str) -> None:
+    """Over the network the Rust program sends results without their seed: the seed, or its own events, name them."""
+    stored = json.loads(BASELINE.read_bytes())
+    events = []
+    for number in range(3):
+        seed_id, claim_id, result_id = (f"{kind}-{number}" for kind in ("seed", "claim", "result"))
+        seed = {**stored["seeds"][SETTLED], "id": seed_id, "claim_id": claim_id, "status": "Accepted"}
+        stored["seeds"][seed_id] = {**seed, "result_id": result_id if by == "seed" else None}
+        bid = {**next(iter(stored["bids"].values())), "id": f"bid-{number}", "seed_id": seed_id}
+        stored["bids"][bid["id"]] = bid
+        claim = {**next(iter(stored["claims"].values())), "id": claim_id, "seed_id": seed_id, "bid_id": bid["id"]}
+        stored["claims"][claim_id] = claim
+        stored["results"][result_id] = {**stored["results"][RESULT], "id": result_id}
+        payload = {"result_id": result_id, "seed_id": seed_id, "exit_code": 0}
+        events.append(json.dumps({"ts": 1, "kind": "task_result_generated", "payload": payload}))
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "state.json").write_text(json.dumps(stored))
+    if by == "events":
+        (data_dir / "events.ndjson").write_text('garbage "result_id" "seed_id"\n' + "\n".join(events) + "\n")
+    statuses = statuses_in(data_dir, require_signatures=False)
+    wanted = SeedStatus.CLAIMED if by == "nothing" else SeedStatus.ACCEPTED
+    assert {statuses[f"seed-{number}"] for number in range(3)} == {wanted}
+
+
+def test_imported_facts_are_exported_on_request_and_imported_again(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "data", require_signatures=False)
+    import_entries(settings, parsed().facts)
+    words = [*quiet(tmp_path / "data"), "--no-require-signatures"]
+    without = crabnet("state", "export", str(tmp_path / "x"), *words)
+    assert without.stdout == f"exported 0 envelopes to {tmp_path / 'x'}\n"
+    assert without.stderr == "6 unsigned envelopes or facts were left out; --unsigned includes them\n"
+    whole = crabnet("state", "export", str(tmp_path / "y"), "--unsigned", *words)
+    assert whole.stdout == f"exported 6 envelopes to {tmp_path / 'y'}\n"
+    other = [*quiet(tmp_path / "other"), "--no-require-signatures"]
+    done = crabnet("state", "import", str(tmp_path / "y"), *other)
+    assert done.stdout == "imported 6 of 6 envelopes\n", done.stderr
+    same = crabnet("state", "diff", str(tmp_path / "data"), str(tmp_path / "other"), *other)
+    assert same.returncode == 0, same.stdout
+    assert crabnet("state", "diff", str(tmp_path / "y"), str(tmp_path / "other"), *other).returncode == 0
+    refused = crabnet("state", "import", str(tmp_path / "y"), *quiet(tmp_path / "strict"))
+    assert "rejected 6: missing_signature" in refused.stdout

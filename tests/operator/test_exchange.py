@@ -19,7 +19,6 @@ from crabnet.operator.exchange import (
     check_export,
     encode_trailer,
     parse_vector,
-    read_entries,
 )
 from crabnet.operator.export import Wanted, export_state
 from crabnet.operator.source import key_seed_of
@@ -29,6 +28,7 @@ from tests.operator.exchanging import (
     FILES,
     bring,
     difference,
+    envelopes_in,
     export,
     import_with_clock,
     source_of,
@@ -79,7 +79,7 @@ def test_what_is_imported_may_be_old_but_not_from_the_future(home: Path, tmp_pat
     export(home, path)
     clock = Clock()
     clock.now_ms += 365 * 24 * 3_600_000
-    entries = list(read_entries(FILES, check_export(FILES, path)))
+    entries = envelopes_in(path)
     assert import_with_clock(tmp_path / "late", entries, clock) == {"accepted": 7, "ignored": {}, "rejected": {}}
     clock.now_ms -= 366 * 24 * 3_600_000
     early = import_with_clock(tmp_path / "early", entries, clock)
@@ -99,7 +99,7 @@ def test_what_is_imported_may_be_from_the_future_before_what_is_not(tmp_path: Pa
         work(data_dir, some, clock=clock, clock_check=clock_check)
         clock.now_ms = Clock().now_ms
     export(data_dir, path)
-    entries = list(read_entries(FILES, check_export(FILES, path)))
+    entries = envelopes_in(path)
     assert import_with_clock(tmp_path / "new", entries, clock) == {"accepted": 6, "ignored": {}, "rejected": {}}
 
 
@@ -123,12 +123,12 @@ def test_a_delta_holds_what_the_vector_lacks_and_nothing_else(home: Path, tmp_pa
     author = next(iter(source_of(home).heads))
     full = tmp_path / "full"
     export(home, full)
-    raws = list(read_entries(FILES, check_export(FILES, full)))
+    raws = envelopes_in(full)
     ids = [json.loads(raw)["meta"]["id"] for raw in raws]
     for held in range(1, len(raws) + 1):
         path = tmp_path / f"delta{held}"
         result = export(home, path, {author: VectorEntry(held, ids[held - 1])})
-        assert list(read_entries(FILES, check_export(FILES, path))) == raws[held:]
+        assert envelopes_in(path) == raws[held:]
         assert not result.header.is_full
         assert result.header.heads == source_of(home).heads
 
@@ -136,7 +136,7 @@ def test_a_delta_holds_what_the_vector_lacks_and_nothing_else(home: Path, tmp_pa
 def test_a_delta_onto_a_part_completes_it(home: Path, tmp_path: Path) -> None:
     path, other = tmp_path / "full", tmp_path / "other"
     export(home, path)
-    raws = list(read_entries(FILES, check_export(FILES, path)))
+    raws = envelopes_in(path)
     import_entries(settings_of(other), raws[:3])
     vector = source_of(other).heads
     delta = tmp_path / "delta"
@@ -148,7 +148,7 @@ def test_a_delta_onto_a_part_completes_it(home: Path, tmp_path: Path) -> None:
 def test_a_delta_that_begins_too_late_is_told_apart(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "full"
     export(home, path)
-    raws = list(read_entries(FILES, check_export(FILES, path)))
+    raws = envelopes_in(path)
     late = import_entries(settings_of(tmp_path / "other"), raws[2:])
     assert (late.accepted, late.ignored) == (0, {"gap": 5})
     # Out of order in one go, the first releases those that wait.

@@ -13,13 +13,11 @@ from crabnet.operator.compare import describe_difference
 from crabnet.operator.envelopes import any_age_policy
 from crabnet.operator.exchange import (
     VectorEntry,
-    check_export,
-    read_entries,
 )
 from tests.operator.exchanging import (
-    FILES,
     bring,
     difference,
+    envelopes_in,
     export,
     import_at,
     source_of,
@@ -47,7 +45,7 @@ def test_of_a_fork_the_vector_gets_the_proof(tmp_path: Path) -> None:
     )
     delta = tmp_path / "delta"
     result = export(here, delta, source_of(there).heads)
-    assert list(read_entries(FILES, check_export(FILES, delta))) == [b.raw]
+    assert envelopes_in(delta) == [b.raw]
     assert result.header.heads == {first.id: VectorEntry(1, common.meta.id, 2)}
     import_at(there, [b.raw])
     assert difference(here, there).same
@@ -112,7 +110,7 @@ def test_what_lies_behind_an_end_is_known_when_it_comes_again_though_no_window_o
 ) -> None:
     path = tmp_path / "x.ndjson"
     export(forked, path)
-    entries = list(read_entries(FILES, check_export(FILES, path)))
+    entries = envelopes_in(path)
     replica = Replica(any_age_policy("default"), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=60)
     news = []
     for _ in range(3):

@@ -11,7 +11,7 @@ from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
 from crabnet.cli.output import json_line, note, plain, write
 from crabnet.control.client import JsonValue
-from crabnet.errors import DataDirDamagedError
+from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 
 if TYPE_CHECKING:
     from crabnet.operator.fsck import FsckReport
@@ -51,6 +51,8 @@ def fsck(context: click.Context, repair: bool) -> None:
     else:
         _show(before, report, totals)
     if report.obstacle:
+        if report.obstacle_reason is Reason.MISSING_SIGNATURE:
+            raise RefusedError(report.obstacle, report.obstacle_reason)
         raise DataDirDamagedError(report.obstacle, report.obstacle_reason)
     if not report.healthy:
         hint = "; `crabnet fsck --repair` saves what can be saved" if report.repair else ""

@@ -39,7 +39,7 @@ def vector_(context: click.Context) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--since", "since", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
 @click.option("--for-vector", "for_vector", metavar="JSON", help="The same, with the vector itself.")
-@click.option("--unsigned", "with_unsigned", is_flag=True, help="Envelopes of the old protocol, too.")
+@click.option("--unsigned", "with_unsigned", is_flag=True, help="Unsigned envelopes and imported facts, too.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.pass_context
 def export_(
@@ -93,7 +93,7 @@ def export_(
     else:
         write(f"exported {header.entries} envelopes to {plain(str(file))}\n")
     if result.unsigned_left_out and not run.json:
-        note(f"{result.unsigned_left_out} unsigned envelopes were left out; --unsigned includes them")
+        note(f"{result.unsigned_left_out} unsigned envelopes or facts were left out; --unsigned includes them")
     if header.incomplete and not run.json:
         note(f"{len(header.incomplete)} feeds are not complete: parts of them are not in the journal any more")
 

@@ -9,7 +9,7 @@ from crabnet.control.client import JsonValue
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX
-from crabnet.node.durable.baseline import UNSIGNED_HINT
+from crabnet.node.durable.baseline import UNSIGNED_HINT, result_links
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
 from crabnet.storage.files import Files, guarded, read_whole
 
@@ -21,7 +21,7 @@ def read_importable(files: Files, path: Path, config: JsonValue) -> BaselineStat
     """
     with guarded("read the file", path):
         content = read_whole(files, path, BASELINE_STATE_BYTES_MAX)
-    found = None if content is None else parse_baseline_state(content)
+    found = None if content is None else parse_baseline_state(content, result_links(files, path.parent))
     if found is None:
         raise RefusedError(
             f"{path} is neither an export of Crabnet nor a state.json of the Rust program; nothing was imported",

@@ -15,6 +15,7 @@ from crabnet.core.replica.records import Via, decode_frame
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.snapshot import restore
 from crabnet.domain.lifecycle import Record
+from crabnet.domain.model import Fact
 from crabnet.domain.state import leaf
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX
@@ -217,8 +218,11 @@ def _load_export(files: Files, name: str, path: Path) -> Side:
     replica = _scratch(header.namespace)
     if not header.is_full:
         return Side(name, header.namespace, "", header.heads, {}, partial=True)
-    for raw in read_entries(files, export):
-        replica.receive(raw, header.created_at, via=Via.IMPORT)
+    for entry in read_entries(files, export):
+        if isinstance(entry, Fact):
+            replica.import_fact(entry, header.created_at)
+        else:
+            replica.receive(entry, header.created_at, via=Via.IMPORT)
         replica.settling.settle_all(header.created_at)
     return _side(name, replica)
 

@@ -24,8 +24,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crabnet import limits
-from crabnet.domain.model import NodeId
+from crabnet.domain.model import Fact, NodeId
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
+from crabnet.node.operations.importing import UnsignedFact
 from crabnet.protocol.statement import statement_holds
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks, read_whole
 
@@ -173,6 +174,7 @@ def check_export(files: Files, path: Path, namespace: str | None = None) -> Expo
                 _refuse_newer(path, first)
             else:
                 digest.update(last)
+            _entry(line.removesuffix(b"\n"), path)
             last = line
             count += 1
     trailer = _trailer(path, first, last, digest.hexdigest(), whole=count >= 0)
@@ -242,11 +244,40 @@ def _header(path: Path, line: bytes) -> ExportHeader:
     return header
 
 
-def read_entries(files: Files, export: ExportFile) -> Iterator[bytes]:
-    """The envelopes of an export that was checked. Raises StorageFailedError."""
+class _FactLine(msgspec.Struct, forbid_unknown_fields=True):
+    fact: UnsignedFact
+
+
+_FACT_START: Final = b'{"fact":'
+
+
+def fact_line(fact: Fact) -> bytes:
+    """An unsigned fact of a baseline state, which has no envelope, as an entry of an export."""
+    body = msgspec.to_builtins(fact.body)
+    return msgspec.json.encode(_FactLine(UnsignedFact(kind=fact.kind, author=fact.author, ts=fact.ts, body=body)))
+
+
+def _entry(line: bytes, path: Path) -> bytes | Fact:
+    """An envelope as it is, or a fact. Raises DataDirDamagedError (FILE_DAMAGED)."""
+    if not line.startswith(_FACT_START):
+        return line
+    try:
+        fact = msgspec.json.decode(line, type=_FactLine).fact.fact()
+    except msgspec.MsgspecError as error:
+        raise DataDirDamagedError(f"{path} holds a fact that cannot be read: {error}", Reason.FILE_DAMAGED) from error
+    if fact is None:
+        raise DataDirDamagedError(f"{path} holds a fact that is none of its kind", Reason.FILE_DAMAGED)
+    return fact
+
+
+def read_entries(files: Files, export: ExportFile) -> Iterator[bytes | Fact]:
+    """The envelopes, and unsigned facts, of an export that was checked.
+
+    Raises StorageFailedError, DataDirDamagedError (FILE_DAMAGED).
+    """
     with guarded("read the export", export.path), opened(files, export.path, OpenMode.READ) as fd:
         for number, line in enumerate(_lines(files, fd)):
             if number > export.header.entries:
                 return
             if number:
-                yield line.removesuffix(b"\n")
+                yield _entry(line.removesuffix(b"\n"), export.path)

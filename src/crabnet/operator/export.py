@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from crabnet.core.replica.records import EnvelopeRecord, ForkRecord, decode_frame
+from crabnet.core.replica.records import EnvelopeRecord, FactRecord, ForkRecord, Record, decode_frame, fact_of_row
 from crabnet.errors import Reason, RefusedError
 from crabnet.limits import STORAGE_CHUNK_BYTES
 from crabnet.operator.exchange import (
@@ -24,6 +24,7 @@ from crabnet.operator.exchange import (
     VectorEntry,
     encode_header,
     encode_trailer,
+    fact_line,
 )
 from crabnet.operator.frames import walk_journal
 from crabnet.protocol.statement import sign_statement
@@ -42,7 +43,7 @@ class Source(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What to export: all that ``base`` lacks, envelopes of the old protocol too if ``unsigned``."""
+    """What to export: all that ``base`` lacks; if ``unsigned``, unsigned envelopes and imported facts too."""
 
     base: Vector
     unsigned: bool = False
@@ -98,17 +99,20 @@ class _Selection:
             forked = self._at_base.get(author, known.id) != known.id
             self._first[author] = 1 if forked else known.seq + 1
 
-    def _envelopes(self) -> Iterator[_Stored]:
+    def _records(self) -> Iterator[Record]:
         for item in walk_journal(self._files, self._layout):
             if not isinstance(item, Frame):
                 continue
             if item.lsn > self._source.lsn:
                 return
-            for record in decode_frame(item.payload):
-                if isinstance(record, EnvelopeRecord | ForkRecord):
-                    raw = bytes(record.raw)
-                    apart = isinstance(record, ForkRecord) or record.behind
-                    yield _Stored(_decode_meta(raw).meta, apart, raw)
+            yield from decode_frame(item.payload)
+
+    def _envelopes(self) -> Iterator[_Stored]:
+        for record in self._records():
+            if isinstance(record, EnvelopeRecord | ForkRecord):
+                raw = bytes(record.raw)
+                apart = isinstance(record, ForkRecord) or record.behind
+                yield _Stored(_decode_meta(raw).meta, apart, raw)
 
     def signed(self) -> Iterator[_Stored]:
         """The envelopes that the vector lacks, and all that stand in no feed."""
@@ -118,8 +122,12 @@ class _Selection:
                 yield stored
 
     def unsigned(self) -> Iterator[bytes]:
-        """Envelopes of the old protocol, which belong to no feed."""
-        return (stored.raw for stored in self._envelopes() if stored.meta.v is None)
+        """Envelopes of the old protocol, which belong to no feed, and facts of a baseline state, in their order."""
+        for record in self._records():
+            if isinstance(record, FactRecord):
+                yield fact_line(fact_of_row(record.fact))
+            elif isinstance(record, EnvelopeRecord) and _decode_meta(bytes(record.raw)).meta.v is None:
+                yield bytes(record.raw)
 
     def incomplete(self) -> tuple[int, tuple[str, ...]]:
         """How many envelopes there are to export, and the feeds of which some are missing."""

@@ -52,20 +52,24 @@ class BaselineState(NamedTuple):
     problems: list[str]
 
 
-def parse_baseline_state(content: bytes) -> BaselineState | None:
-    """The facts in a baseline ``state.json``; None for a file of another shape."""
+def parse_baseline_state(content: bytes, result_links: Mapping[str, str] | None = None) -> BaselineState | None:
+    """The facts in a baseline ``state.json``; None for a file of another shape.
+
+    ``result_links`` tells from elsewhere of which seed a result is: one that came over the network does not say.
+    """
     try:
         stored = msgspec.json.decode(content, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return _Reader(stored).read()
+    return _Reader(stored, {} if result_links is None else result_links).read()
 
 
 class _Reader:
     """One file on its way to facts."""
 
-    def __init__(self, stored: _File) -> None:
+    def __init__(self, stored: _File, result_links: Mapping[str, str]) -> None:
         self._stored = stored
+        self._links = result_links
         self._problems: list[str] = []
         self._facts: list[Fact] = []
         self._seeds: dict[str, Seed] = {}
@@ -140,12 +144,16 @@ class _Reader:
                 self._problems.append(f"Seed {seed_id}: its claim {said.claim_id} is not in the file")
 
     def _read_results(self) -> None:
-        """Results name their seed, or the seed names them, or exactly one seed and one result are left over."""
+        """Results name their seed, or the seed names them, or the links do, or exactly one seed and one result are left
+        over.
+        """
         results = self._objects(self._stored.results, TaskResult)
         named = {said.result_id: seed_id for seed_id, said in self._said.items() if said.result_id is not None}
         loose: list[TaskResult] = []
         for result in results.values():
             seed_id = result.seed_id or named.get(result.id, "")
+            if not seed_id and self._links.get(result.id) in self._seeds:
+                seed_id = self._links[result.id]
             if seed_id:
                 self._result(result, seed_id)
             else:

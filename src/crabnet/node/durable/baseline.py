@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.replica.records import frame_of
@@ -11,12 +17,79 @@ from crabnet.domain.model import SeedStatus
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.node.durable.framing import Framing
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
+from crabnet.settings import Settings
+from crabnet.storage.checkpoint.format import CHECKPOINT_FORMAT
+from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
+from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 
+_FORMAT_WITHIN_BYTES: Final = 256
 UNSIGNED_HINT = "its content is unsigned: set require_signatures = false to import it as unauthenticated"
 
 
-def import_baseline(core: Core, ledger: Ledger, now_ms: int) -> tuple[str, ...]:
+def holds_our_state(files: Files, data_dir: Path) -> bool:
+    """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
+    layout = Layout(data_dir)
+    with guarded("look into the data dir", data_dir):
+        for path in (layout.state, layout.bak):
+            if files.size(path) is not None:
+                with opened(files, path, OpenMode.READ) as fd:
+                    if CHECKPOINT_FORMAT.encode() in files.pread(fd, _FORMAT_WITHIN_BYTES, 0):
+                        return True
+        return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
+
+
+def demand_importable(files: Files, settings: Settings) -> None:
+    """Before anything is made in the data dir of a Rust program. Raises RefusedError when signatures are required."""
+    layout = Layout(settings.data_dir)
+    if not settings.require_signatures or holds_our_state(files, settings.data_dir):
+        return
+    with guarded("look into the data dir", settings.data_dir):
+        content = read_whole(files, layout.state, limits.BASELINE_STATE_BYTES_MAX)
+    found = None if content is None else parse_baseline_state(content)
+    if found is not None and found.facts:
+        raise _unsigned(settings.data_dir)
+
+
+def _unsigned(data_dir: Path) -> RefusedError:
+    return RefusedError(
+        f"{data_dir} holds the state.json of the Rust program; {UNSIGNED_HINT}, or use another data dir",
+        Reason.MISSING_SIGNATURE,
+    )
+
+
+def result_links(files: Files, directory: Path) -> dict[str, str]:
+    """Of which seed a result is, as far as the Rust program's events in a directory tell. Raises nothing."""
+    links: dict[str, str] = {}
+    with suppress(OSError):
+        for name in files.listdir(directory):
+            if name.startswith("events") and name.endswith(".ndjson"):
+                content = read_whole(files, directory / name, limits.BASELINE_STATE_BYTES_MAX) or b""
+                for line in content.splitlines():
+                    links |= _link(line)
+    return links
+
+
+def _link(line: bytes) -> dict[str, str]:
+    if b'"result_id"' not in line or b'"seed_id"' not in line:
+        return {}
+    try:
+        payload = msgspec.json.decode(line, type=_Event).payload
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {}
+    return {payload.result_id: payload.seed_id} if payload.result_id and payload.seed_id else {}
+
+
+class _EventPayload(msgspec.Struct):
+    result_id: str = ""
+    seed_id: str = ""
+
+
+class _Event(msgspec.Struct):
+    payload: _EventPayload
+
+
+def import_baseline(core: Core, ledger: Ledger, files: Files, now_ms: int) -> tuple[str, ...]:
     """Journal what the baseline's state.json says and is not known yet; returns what could not be imported.
 
     Importing again, after a crash in between, adds only what is missing. Raises RefusedError when signatures are
@@ -25,16 +98,13 @@ def import_baseline(core: Core, ledger: Ledger, now_ms: int) -> tuple[str, ...]:
     content = ledger.recovery.baseline()
     if content is None:
         return ()
-    found = parse_baseline_state(content)
+    found = parse_baseline_state(content, result_links(files, ledger.data_dir))
     if found is None:
         raise DataDirDamagedError(f"{ledger.data_dir}: the baseline's state.json cannot be read as one")
     if core.config.policy.require_signatures:
         if core.replica.arrivals or not found.facts:
             return ()
-        raise RefusedError(
-            f"{ledger.data_dir} holds the state.json of the Rust program; {UNSIGNED_HINT}, or use another data dir",
-            Reason.MISSING_SIGNATURE,
-        )
+        raise _unsigned(ledger.data_dir)
     effects = Effects()
     for fact in found.facts:
         core.import_fact(fact, now_ms, effects)

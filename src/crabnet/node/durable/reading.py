@@ -14,12 +14,11 @@ from crabnet.core.core import Core
 from crabnet.errors import DataDirDamagedError, Reason, StorageFailedError, UsageError
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
-from crabnet.node.durable.baseline import import_baseline
+from crabnet.node.durable.baseline import holds_our_state, import_baseline
 from crabnet.node.durable.own_feed import examine, traces_of
 from crabnet.node.durable.store import (
     archive_segments,
     entropy,
-    holds_our_state,
     key_lost,
     read_former,
     restore_core,
@@ -86,5 +85,5 @@ def _read(settings: Settings, files: Files) -> Reading:
         examine(overlay, settings, ledger, core, traces, key_created=False)
         archive = ArchiveScan(files, data_dir, archive_segments(core))
         core.replica.archived.read_row = archive.get
-        import_baseline(core, ledger, now_ms)
+        import_baseline(core, ledger, overlay, now_ms)
         return Reading(core, archive, ledger.last_lsn)

@@ -51,6 +51,9 @@ def survey(files: Files, data_dir: Path) -> Survey:
     layout = Layout(data_dir)
     state = examine_checkpoint(files, layout.state)
     bak = examine_checkpoint(files, layout.bak)
+    if Condition.OLDER in {state.condition, bak.condition}:
+        imported = examine_checkpoint(files, layout.baseline)
+        state, bak = _unless_written_since(state, imported), _unless_written_since(bak, imported)
     notices: list[Notice] = []
     with guarded("read the data dir", data_dir):
         segments = list_segments(files, layout)
@@ -116,6 +119,16 @@ def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None =
     if journal.condition in {Condition.OK, Condition.ABSENT} and journal.last_lsn < reached:
         found.append(Damage(layout.journal, 0, f"it ends with frame {journal.last_lsn}, but had reached {reached}"))
     return found
+
+
+def _unless_written_since(finding: CheckpointFinding, imported: CheckpointFinding) -> CheckpointFinding:
+    """A state of the Rust program counts once. What that program wrote after it was imported is put aside."""
+    if finding.condition is not Condition.OLDER or imported.condition is not Condition.OLDER:
+        return finding
+    if finding.digest == imported.digest:
+        return finding
+    detail = "the Rust program wrote it after its state had been imported: it is put aside, import it as a file"
+    return CheckpointFinding(finding.path, Condition.DAMAGED, detail=detail)
 
 
 def _base_of(finding: CheckpointFinding) -> Base:
