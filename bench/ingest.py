@@ -45,6 +45,7 @@ from crabnet.node.run import tune_collector
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
 from crabnet.storage.feed_index import FeedIndex
 from crabnet.storage.files import RealFiles
+from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from crabnet.transport.base import Address, parse_address
@@ -147,7 +148,7 @@ class Rig:
             self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, self.signatures
         )
         self._index = FeedIndex.open(files, directory / "node" / "index.sqlite", journal_last_lsn=0)
-        self._history = History(self.ledger, self._index, NAMESPACE)
+        self._history = History(self.ledger, self._index, files, Layout(directory / "node"), NAMESPACE)
         self.core.replica.held = self._history
         self._arrived = trio.Event()
         self._durable = self._expected = 0
@@ -199,10 +200,15 @@ class Rig:
         pid = self.signatures.pid
         return time.process_time() + (0.0 if pid is None else time.clock_gettime(_process_clock(pid)))
 
+    async def _write_index(self) -> None:
+        while True:
+            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
+            await trio.to_thread.run_sync(self._history.flush)
+
     async def write_behind(self) -> None:
         """The node's jobs that write the event file and the feed index while it goes on."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._history.run)
+            nursery.start_soon(self._write_index)
             while True:
                 await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
                 await trio.to_thread.run_sync(self.events.flush, wall_ms())

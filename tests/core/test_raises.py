@@ -127,13 +127,15 @@ TABLE: Final[dict[str, str]] = {
         core.replica.records        record_fact          DataDirDamagedError
         core.replica.snapshot       restore              DataDirDamagedError*2 other_version
         protocol.keys       seed_of_pem          ValueError*2
-        node.durable.baseline       import_baseline      DataDirDamagedError RefusedError
+        node.durable.baseline       import_baseline      DataDirDamagedError _unsigned
+        node.durable.baseline       demand_importable    _unsigned
         node.operations.control_server _bind                DataDirDamagedError _socket_failed*2
         node.durable.store          open_store           -
         node.durable.store          _signer              key_lost
         node.durable.store          signer_of            DataDirDamagedError
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
+        node.descriptors            demand_descriptors   UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
@@ -180,7 +182,7 @@ TABLE: Final[dict[str, str]] = {
         storage.archive.archive     Archive._read        IndexDamagedError
         storage.archive.index _Connection.use    StorageFailedError IndexDamagedError
         storage.archive.index ArchiveIndex.__init__ -
-        storage.archive.index ArchiveIndex.open  IndexDamagedError*2
+        storage.archive.index ArchiveIndex.open  IndexDamagedError
         storage.archive.index ArchiveIndex.build IndexDamagedError -
         storage.archive.index ArchiveIndex._connect IndexDamagedError
         storage.archive.index ArchiveIndex._insert -
@@ -191,9 +193,12 @@ TABLE: Final[dict[str, str]] = {
         storage.feed_index  FeedIndex._demand_whole RefusedError
         storage.feed_index  FeedIndex._guarded   RefusedError _failed
         storage.feed_index  FeedIndex._write     -
-        storage.feed_index  _connect             _failed StorageFailedError
-        storage.feed_index  _open_reader         -
-        storage.feed_index  _prepare             -
+        storage.feed_index  FeedIndex._select    _DamagedError
+        storage.feed_index  FeedIndex.damaged    _DamagedError
+        storage.feed_index  FeedIndex.look_at_some _DamagedError
+        storage.feed_index  FeedIndex._connect   _failed
+        storage.feed_index  _connected           -
+        node.durable.indexing       History.flush -
         storage.files       guarded              storage_failed
         storage.overlay     OverlayFiles.open    _error*2
         storage.overlay     OverlayFiles.rename  _error

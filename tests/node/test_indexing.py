@@ -26,6 +26,7 @@ from crabnet.protocol.feed import FEED_WINDOW_ENTRIES
 from crabnet.protocol.fork_proof import document_of, verify_proof
 from crabnet.storage.feed_index import FeedIndex
 from crabnet.storage.files import RealFiles
+from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
 from tests.support.envelopes import NOW_S, Author, signer
@@ -81,7 +82,7 @@ class Bench:
         self.path = path
         self.ledger = Ledger.open(path, files=files, now_ms=NOW_MS, role=LockRole.NODE)
         self.index = FeedIndex.open(files, path / "index.sqlite", journal_last_lsn=self.ledger.last_lsn)
-        self.history = History(self.ledger, self.index, "default")
+        self.history = History(self.ledger, self.index, files, Layout(path), "default")
         self.core = Core(CoreConfig(), signer("observer"), lambda: 1)
         self.both = Both(self.history)
         self.core.replica.held = self.both

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
+from crabnet.limits import STORAGE_CHUNK_BYTES
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
 from crabnet.storage.journal.segment import FramePosition
 from tests.storage.support import FILES
@@ -119,7 +122,7 @@ def test_after_damage_everything_is_to_be_indexed_again(tmp_path: Path) -> None:
         lambda: index.all_about("default", "seed", ["bid"], 2),
         lambda: index.find_from("default", "alice", 1, 10),
     ):
-        with pytest.raises(RefusedError, match="after a restart") as refused:
+        with pytest.raises(RefusedError, match="is being built again") as refused:
             ask()
         assert refused.value.reason is Reason.UNAVAILABLE
     index.close()
@@ -185,24 +188,109 @@ def test_damage_found_while_working_empties_the_index(tmp_path: Path) -> None:
     index.close()
 
 
-@pytest.mark.parametrize("byte", range(0, 16_384, 1_021))
-def test_a_changed_byte_gives_the_truth_or_is_noticed(byte: int, tmp_path: Path) -> None:
-    """What still may be wrong is a pointer: the ledger checks that against the frame."""
+ALL = [about(seq, f"seed {seq % 7}", parent="p") for seq in range(1, 200)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".sum"])
+@pytest.mark.parametrize("bit", range(3, 16_384 * 8, 8_191))
+def test_a_flipped_bit_never_hides_anything(bit: int, suffix: str, tmp_path: Path) -> None:
+    """Neither a row that is searched for, nor one that is not found (disk-1)."""
     index = open_index(tmp_path)
-    index.add_many([entry(seq) for seq in range(1, 200)], 500)
+    index.add_many(ALL, 500)
+    index.close()
+    path = tmp_path / f"index.sqlite{suffix}"
+    content = bytearray(path.read_bytes())
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path.write_bytes(content)
+    index = open_index(tmp_path)
+    assert (index.last_lsn, index.built_anew) == (0, True)
+    index.add_many(ALL, 500)
+    assert index.find("default", "alice", 1, 1_000) == ALL
+    index.close()
+    index = open_index(tmp_path)
+    assert (index.last_lsn, index.built_anew) == (500, False)
+    index.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4_096, 12_287, 20_480])
+def test_a_file_that_was_cut_or_lengthened_is_not_used(size: int, tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many(ALL, 500)
     index.close()
     path = tmp_path / "index.sqlite"
-    content = bytearray(path.read_bytes())
-    content[byte % len(content)] ^= 0xFF
-    path.write_bytes(content)
-    try:
-        index = open_index(tmp_path)
-        found = index.find("default", "alice", 1, 1_000)
-        index.add_many([entry(1_000)], 501)
-        index.close()
-    except (RefusedError, StorageFailedError):
-        return
-    assert all(isinstance(each.position.lsn, int) for each in found)
+    before = path.stat().st_size
+    os.truncate(path, before + 1 if size == 20_480 else size)
+    index = open_index(tmp_path)
+    assert index.last_lsn == 0
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["record_no = 99", "offset = 'abc'", "seq = seq + 1", "about = x'ff'", "role = 9", "crc = 0"]
+)
+def test_a_row_that_was_changed_while_a_node_runs_is_not_believed(change: str, tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many(ALL[:1], 1)
+    other = sqlite3.connect(tmp_path / "index.sqlite")
+    other.execute(f"UPDATE entry SET {change}")
+    other.commit()
+    other.close()
+    with pytest.raises(RefusedError, match="built again"):
+        index.find("default", "alice", 1, 10)
+    assert (index.emptied, index.last_lsn) == (True, 0)
+    index.add_many(ALL, 7)
+    index.whole(7)
+    assert (index.emptied, index.last_lsn) == (False, 7)
+    assert index.find_about("default", "seed 1", ALL[0].envelope_id) == ALL[0]
+    index.close()
+
+
+def test_what_was_not_sealed_when_the_node_was_killed_is_indexed_again(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many(ALL[:100], 100)
+    index.seal()
+    index.add_many(ALL[100:], 200)
+    for name in ("index.sqlite", "index.sqlite.sum", "index.sqlite-wal", "index.sqlite-shm"):
+        (tmp_path / "killed").mkdir(exist_ok=True)
+        (tmp_path / "killed" / name).write_bytes((tmp_path / name).read_bytes())
+    index.close()
+    index = open_index(tmp_path / "killed")
+    assert (index.last_lsn, index.built_anew) == (100, False)
+    assert index.find("default", "alice", 1, 1_000) == ALL[:100]
+    index.close()
+
+
+def test_a_look_at_the_file_finds_what_has_changed_under_a_running_node(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    many = [about(seq, "seed", parent="p" * 60) for seq in range(1, 20_000)]
+    index.add_many(many, 500)
+    index.seal()
+    path = tmp_path / "index.sqlite"
+    size = path.stat().st_size
+    assert size > 2 * STORAGE_CHUNK_BYTES
+    looks = size // STORAGE_CHUNK_BYTES + 2
+    for _ in range(looks):
+        index.look_at_some()
+    with path.open("r+b") as file:
+        file.seek(size - 100)
+        byte = file.read(1)
+        file.seek(size - 100)
+        file.write(bytes([byte[0] ^ 1]))
+    with suppress(RefusedError):
+        for _ in range(looks):
+            index.look_at_some()
+    assert index.emptied
+    index.close()
+
+
+def test_small_writes_are_sealed_together(tmp_path: Path) -> None:
+    index = open_index(tmp_path)
+    index.add_many(ALL[:1], 1)
+    index.seal(at_least_bytes=10_000_000)
+    assert not (tmp_path / "index.sqlite.sum").exists()
+    index.seal()
+    assert (tmp_path / "index.sqlite.sum").exists()
+    index.close()
 
 
 def test_use_from_several_threads(tmp_path: Path) -> None:

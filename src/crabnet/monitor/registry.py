@@ -110,6 +110,8 @@ class EventKind(StrEnum):
     CHECKPOINT_WRITTEN = "checkpoint_written"
     CHECKPOINT_FAILED = "checkpoint_failed"
     DISK_LOW = "disk_low"
+    INDEX_DAMAGED = "index_damaged"
+    INDEX_REBUILT = "index_rebuilt"
 
     CONTROL_REFUSED = "control_refused"
     COMMAND_REFUSED = "command_refused"
@@ -566,6 +568,12 @@ EVENTS: Final = MappingProxyType(
         EventKind.CHECKPOINT_FAILED: _spec("A", _LEDGER, "lsn reason detail", "A checkpoint could not be written."),
         EventKind.DISK_LOW: _spec(
             "W", _LEDGER, "free_bytes reserve_bytes", "The disk is nearly full; below the reserve the node stops."
+        ),
+        EventKind.INDEX_DAMAGED: _spec(
+            "W", _LEDGER, "file detail", "The index of the journal was damaged while the node ran; nothing is lost."
+        ),
+        EventKind.INDEX_REBUILT: _spec(
+            "N", _LEDGER, "file entries detail", "The index of the journal was built again from the journal."
         ),
         EventKind.CONTROL_REFUSED: _spec(
             "W", _CONTROL, "operation reason detail", "A request on the control socket was refused before its work."

@@ -28,6 +28,7 @@ from crabnet.node.network.verifier import ParallelVerifier
 from crabnet.node.part import Job, Part, Run
 from crabnet.node.reporting import Notify, Reporter, open_events, report_sandbox, report_start, report_step
 from crabnet.settings import Settings
+from crabnet.storage.feed_index import INDEX_NAME
 from crabnet.storage.files import Files
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
@@ -198,16 +199,47 @@ class Index(Part):
         self._notify = notify
 
     def jobs(self) -> Sequence[Job]:
-        """It is written a few times a second."""
-        return [Job(self._history.run)]
+        """It is written a few times a second, looked at bit by bit, and mended."""
+        return [Job(self._run)]
+
+    async def open(self) -> None:
+        """Tell that what was there could not be used."""
+        if self._history.was_built_anew:
+            detail = "it was damaged, or not sealed when the node ended"
+            self._notify("index_rebuilt", {"file": INDEX_NAME, "detail": detail})
+
+    async def _run(self) -> None:
+        look_s = trio.current_time()
+        while True:
+            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
+            try:
+                await trio.to_thread.run_sync(self._history.flush)
+                if trio.current_time() >= look_s:
+                    look_s = trio.current_time() + limits.INDEX_LOOK_MS / 1000
+                    await trio.to_thread.run_sync(self._history.look_at_some)
+                if self._history.is_damaged:
+                    await self._mend()
+            except CrabnetError as error:
+                self._failed(error)
+                await trio.sleep(0 if self._history.is_damaged else limits.INDEX_RETRY_MS / 1000)
+
+    async def _mend(self) -> None:
+        self._notify("index_damaged", {"file": INDEX_NAME, "detail": "it is built again from the journal"})
+        entries = await trio.to_thread.run_sync(
+            partial(self._history.catch_up, pause_s=limits.INDEX_CATCH_UP_PAUSE_MS / 1000)
+        )
+        self._notify("index_rebuilt", {"file": INDEX_NAME, "entries": entries})
 
     async def finish(self) -> bool:
         """Write what is noted. If that fails, the index is made anew from the journal."""
         try:
             await trio.to_thread.run_sync(self._history.flush)
         except CrabnetError as error:
-            self._notify("job_failed", {"job": "index", "reason": error.reason.value, "detail": error.message})
+            self._failed(error)
         return True
+
+    def _failed(self, error: CrabnetError) -> None:
+        self._notify("job_failed", {"job": "index", "reason": error.reason.value, "detail": error.message})
 
 
 class Checkpoints(Part):

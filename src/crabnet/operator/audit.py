@@ -40,6 +40,7 @@ from crabnet.operator.rows import differing_row, header_lsn
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.storage.checkpoint.format import CheckpointFinding, Condition
 from crabnet.storage.checkpoint.reading import examine_checkpoint, read_rows
+from crabnet.storage.feed_index import INDEX_NAME, UNSEALED, is_unsealed
 from crabnet.storage.files import Files, OpenMode, guarded, opened
 from crabnet.storage.journal.segment import FRAME_PREFIX_BYTES, GENESIS_HASH, Frame
 from crabnet.storage.layout import Layout, list_segments, read_seal
@@ -132,6 +133,9 @@ class _Audit:
                     break
                 self._frame(item)
         self._end()
+        index = self._layout.data_dir / INDEX_NAME
+        if self._live is None and is_unsealed(self._files, index):
+            report.notes.append(f"{index}: {UNSEALED}")
         report.last_lsn = self._lsn
         report.envelopes = self._checker.signed + self._checker.unsigned
         report.unsigned = self._checker.unsigned

@@ -24,6 +24,7 @@ from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.snapshot import Snapshot, restore
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
 from crabnet.limits import AUDIT_FINDINGS_MAX
+from crabnet.node.durable.baseline import demand_importable
 from crabnet.node.durable.store import read_former
 from crabnet.operator.archived import archive_damages
 from crabnet.operator.audit import new_replica
@@ -35,6 +36,7 @@ from crabnet.protocol.keys import seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.checkpoint.reading import read_rows
 from crabnet.storage.checkpoint.writing import check_row
+from crabnet.storage.feed_index import INDEX_NAME, UNSEALED, is_unsealed
 from crabnet.storage.files import Files, guarded
 from crabnet.storage.keyfile import KEY_FILE, load_key_file
 from crabnet.storage.layout import Layout, list_segments
@@ -122,8 +124,11 @@ def examine(files: Files, settings: Settings) -> Examination:
         recovery=found.rule.action.value,
         notices=[notice.message for notice in found.notices if notice.is_alert],
     )
+    index = settings.data_dir / INDEX_NAME
+    if is_unsealed(files, index):
+        report.notices.append(f"{index}: {UNSEALED}")
     examination = Examination(report, found, pending=_pending(files, found.layout))
-    if _key_obstacle(files, settings, report):
+    if _key_obstacle(files, settings, report) or _import_obstacle(files, settings, report):
         return examination
     if found.rule.action.refuses:
         _refused(files, settings, examination)
@@ -134,6 +139,15 @@ def examine(files: Files, settings: Settings) -> Examination:
     if report.opens and not report.repair and len(waiting) < len(examination.pending):
         report.repair = "give the node the entries that an earlier repair took out of damaged files"
     return examination
+
+
+def _import_obstacle(files: Files, settings: Settings, report: FsckReport) -> bool:
+    try:
+        demand_importable(files, settings)
+    except RefusedError as error:
+        report.opens, report.obstacle, report.obstacle_reason = False, error.message, error.reason
+        return True
+    return False
 
 
 def _pending(files: Files, layout: Layout) -> list[Path]:

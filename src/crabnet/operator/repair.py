@@ -12,10 +12,10 @@ from crabnet.core.replica.records import FactRow, fact_of_row
 from crabnet.errors import DataDirDamagedError, Reason
 from crabnet.limits import STORAGE_CHUNK_BYTES
 from crabnet.node.durable.own_feed import RiskMark
-from crabnet.node.durable.store import INDEX_NAME
 from crabnet.operator.fsck import WAITING, Examination, entries_behind
 from crabnet.operator.transfer import Entry, ImportTotals, import_entries
 from crabnet.settings import Settings
+from crabnet.storage.feed_index import INDEX_NAME
 from crabnet.storage.files import Files, OpenMode, guarded, move_file, opened, read_chunks, replace_file, write_all
 from crabnet.storage.layout import Layout
 from crabnet.storage.lock import DirLock

@@ -30,6 +30,7 @@ from crabnet.errors import (
     UsageError,
 )
 from crabnet.node.config import runner_policy, sandbox_report
+from crabnet.node.durable.baseline import demand_importable
 from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
@@ -104,6 +105,10 @@ def _data_dir(at: Situation) -> Iterator[Check]:
     if mode & stat.S_IWGRP:
         detail = f"{path} has mode {mode:04o}: its group can replace its files; run chmod 700 on it"
         yield Check("data_dir", Verdict.WARNING, detail)
+    try:
+        demand_importable(at.files, at.settings)
+    except RefusedError as error:
+        yield Check("data_dir", Verdict.FAILED, error.message, error)
     if load_key_file(at.files, path) is not None:
         yield Check("identity", Verdict.OK, "the key is there, and for its owner only")
     free = at.files.free_bytes(path)

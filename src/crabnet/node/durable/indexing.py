@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-import trio
-
 from crabnet import limits
 from crabnet.core.effects import Serve
 from crabnet.core.replica.held import HeldRow, Role
-from crabnet.core.replica.records import envelopes_of_frame
+from crabnet.core.replica.records import (
+    EnvelopeRecord,
+    ForkRecord,
+    Record,
+    decode_frame,
+    envelope_of,
+    envelopes_of_frame,
+    held_row,
+    is_frame_of_records,
+    stated_by,
+)
 from crabnet.domain.model import FactKind
-from crabnet.errors import DataDirDamagedError, Reason, RefusedError
+from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
 from crabnet.node.durable.framing import Durable
 from crabnet.protocol.admission import Admission, AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair
 from crabnet.protocol.replay import SeenWindow
 from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.journal.segment import FramePosition
+from crabnet.storage.files import Files
+from crabnet.storage.journal.segment import Frame, FramePosition
+from crabnet.storage.journal.walk import walk_journal
+from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 
 _BIDS: Final = (FactKind.BID.value,)
@@ -56,9 +68,31 @@ def entry_of(namespace: str, row: HeldRow, position: FramePosition, record_no: i
     )
 
 
+def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
+    """Where the feed envelopes of a frame lie, and its evidence of forks."""
+    for record_no, record in enumerate(records):
+        if isinstance(record, EnvelopeRecord) and record.fact is None:
+            envelope = envelope_of(record)
+            row = held_row(record, envelope, stated_by(envelope))
+            yield entry_of(namespace, row, frame.position, record_no)
+        elif isinstance(record, ForkRecord):
+            meta = envelope_of(record).meta
+            yield entry_of(namespace, HeldRow(meta.from_, meta.seq, meta.id), frame.position, record_no)
+
+
 def _row_of(entry: FeedEntry) -> HeldRow:
     kind = FactKind(entry.kind) if entry.kind else None
     return HeldRow(entry.author, entry.seq, entry.envelope_id, entry.about, kind, entry.parent, Role(entry.role))
+
+
+def _is_at(raw: bytes, entry: FeedEntry) -> bool:
+    """Whether this is the envelope that the row tells of. Its text is canonical: these members look like this only."""
+    place = b'"seq":%d' % entry.seq
+    return (
+        b'"id":"%s"' % entry.envelope_id.encode() in raw
+        and b'"from":"%s"' % entry.author.encode() in raw
+        and (place + b"," in raw or place + b"}" in raw)
+    )
 
 
 class _Fresh:
@@ -122,9 +156,11 @@ class History:
     Methods may block on the disk, and raise RefusedError or StorageFailedError, which are the index's alone.
     """
 
-    def __init__(self, ledger: Ledger, index: FeedIndex, namespace: str) -> None:
+    def __init__(self, ledger: Ledger, index: FeedIndex, files: Files, layout: Layout, namespace: str) -> None:
         self._ledger = ledger
         self._index = index
+        self._files = files
+        self._layout = layout
         self._namespace = namespace
         self._lock = threading.Lock()
         self._queue: list[Durable] = []
@@ -149,9 +185,57 @@ class History:
             lsn = self._lsn
         if not noted:
             return
-        self._index.add_many(self._entries(noted), lsn)
+        try:
+            self._index.add_many(self._entries(noted), lsn)
+            self._index.seal(at_least_bytes=limits.INDEX_LOG_BYTES_MAX)
+        except CrabnetError:
+            with self._lock:
+                self._queue[:0] = noted
+            raise
         with self._lock:
             self._fresh.forget(place.row for durable in noted for place in durable.effects.places)
+
+    def catch_up(self, *, pause_s: float = 0) -> int:
+        """Index the frames of the journal that are not in the index; returns how many envelopes. With a pause after
+        each batch, a node can go on meanwhile.
+
+        What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
+        Raises StorageFailedError, and RefusedError when the index turns out damaged.
+        """
+        index, upto, added = self._index, self._ledger.last_lsn, 0
+        first = index.last_lsn
+        entries: list[FeedEntry] = []
+        if first < upto:
+            for frame in walk_journal(self._files, self._layout, is_frame_of_records, after_lsn=first):
+                if not isinstance(frame, Frame) or frame.lsn <= first:
+                    continue
+                if frame.lsn > upto:
+                    break
+                entries.extend(index_entries(decode_frame(frame.payload), frame, self._namespace))
+                if len(entries) >= limits.INDEX_BATCH_ENTRIES:
+                    added += len(entries)
+                    index.add_many(entries, frame.lsn)
+                    index.seal(at_least_bytes=limits.INDEX_LOG_BYTES_MAX)
+                    entries = []
+                    time.sleep(pause_s)
+        if entries or first < upto:
+            index.add_many(entries, upto)
+        index.whole(upto)
+        return added + len(entries)
+
+    @property
+    def is_damaged(self) -> bool:
+        """True while the index lacks what it had, after damage: ``catch_up`` mends that."""
+        return self._index.emptied
+
+    @property
+    def was_built_anew(self) -> bool:
+        """True if the index that was there at the start could not be used."""
+        return self._index.built_anew
+
+    def look_at_some(self) -> None:
+        """Compare a part of the index with its seal. Raises RefusedError when it is not as it was sealed."""
+        self._index.look_at_some()
 
     def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
         for durable in noted:
@@ -183,7 +267,7 @@ class History:
             return None
         try:
             with self._reading:
-                return _row_of(entry), self._frame(entry.position)[entry.record_no]
+                return _row_of(entry), self._raw(entry)
         except DataDirDamagedError as error:
             raise RefusedError(f"envelope {envelope_id} cannot be read: {error.message}", Reason.UNAVAILABLE) from error
 
@@ -204,13 +288,6 @@ class History:
         found.update((row.envelope_id, (row.seq, row.seed_id)) for row in fresh if row.role)
         return sorted(found.values())[:limit]
 
-    async def run(self) -> None:
-        """Flush a few times a second until cancelled."""
-        while True:
-            await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
-            if self._queue:
-                await trio.to_thread.run_sync(self.flush)
-
     def read(self, serves: list[Serve]) -> list[Stored]:
         """For each range its envelopes in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
         self.flush()
@@ -224,7 +301,7 @@ class History:
         for entry in self._index.find(self._namespace, serve.author, serve.from_seq, rows_max):
             if entry.seq > serve.to_seq:
                 break
-            raw = self._frame(entry.position)[entry.record_no]
+            raw = self._raw(entry)
             if found and size + len(raw) > limits.SYNC_RESPONSE_BYTES_MAX:
                 break
             size += len(raw)
@@ -239,7 +316,7 @@ class History:
         with self._reading:
             for entry in self._index.find(self._namespace, author, seq, limits.FORK_EVIDENCE_MAX):
                 if entry.seq == seq:
-                    raws.append(self._frame(entry.position)[entry.record_no])
+                    raws.append(self._raw(entry))
         admission = Admission(AdmissionPolicy(self._namespace), SeenWindow(ttl_s=0, capacity=0))
         evidence = choose_pair(raws, admission)
         return None if evidence is None else evidence.document()
@@ -248,6 +325,14 @@ class History:
         """An envelope about a seed, by its id."""
         found = self.envelope(seed_id, envelope_id)
         return None if found is None else found[1]
+
+    def _raw(self, entry: FeedEntry) -> bytes:
+        """The envelope that a row leads to. Raises RefusedError when the journal has another one there."""
+        frame = self._frame(entry.position)
+        raw = frame[entry.record_no] if 0 <= entry.record_no < len(frame) else b""
+        if not _is_at(raw, entry):
+            self._index.damaged(f"it leads to another envelope than {entry.envelope_id}")
+        return raw
 
     def _frame(self, position: FramePosition) -> list[bytes]:
         """The envelopes of a frame. Feeds share frames, so those read lately are kept."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,34 +12,26 @@ from pathlib import Path
 import msgspec
 
 from crabnet.core.core import Core
-from crabnet.core.replica.held import HeldRow, NothingHeld
+from crabnet.core.replica.held import NothingHeld
 from crabnet.core.replica.records import (
     EnvelopeRecord,
-    ForkRecord,
-    Record,
     decode_frame,
     envelope_of,
-    held_row,
-    is_frame_of_records,
     other_version,
-    stated_by,
 )
 from crabnet.core.replica.snapshot import restore
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import core_config
-from crabnet.node.durable.baseline import import_baseline
-from crabnet.node.durable.indexing import History, entry_of
+from crabnet.node.durable.baseline import demand_importable, holds_our_state, import_baseline
+from crabnet.node.durable.indexing import History
 from crabnet.node.durable.own_feed import OwnFeed, examine, traces_of
 from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 from crabnet.protocol.keys import pem_of_seed, seed_of_pem
 from crabnet.settings import Settings
 from crabnet.storage.archive.archive import Archive, SegmentInfo
-from crabnet.storage.checkpoint.format import CHECKPOINT_FORMAT
-from crabnet.storage.feed_index import FeedEntry, FeedIndex
-from crabnet.storage.files import Files, OpenMode, guarded, make_dir, opened, read_whole
-from crabnet.storage.journal.segment import Frame
-from crabnet.storage.journal.walk import walk_journal
+from crabnet.storage.feed_index import INDEX_NAME, FeedIndex
+from crabnet.storage.files import Files, guarded, make_dir, read_whole
 from crabnet.storage.keyfile import KEY_FILE, create_key_file, load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
@@ -48,13 +39,10 @@ from crabnet.storage.lock import LockRole, acquire_with_wait, demand_owner
 from crabnet.storage.opening.shape import demand_shape
 
 LOCK_NAME = "lock"
-INDEX_NAME = "index.sqlite"
 FORMER_FILE = "identity.former"
 """The ids that the data dir had before, a line each: `crabnet id renew`."""
 _FORMER_BYTES_MAX = 64 * 1024
 _SEED_BYTES = 32
-_FORMAT_WITHIN_BYTES = 256
-_INDEX_BATCH = 10_000
 
 
 @dataclass
@@ -102,6 +90,7 @@ def open_store(
     started_ms = wall_ms()
     demand_owner(settings.data_dir)
     demand_shape(settings.data_dir, listens=role is LockRole.NODE)
+    demand_importable(files, settings)
     lock = acquire_with_wait(
         files,
         settings.data_dir / LOCK_NAME,
@@ -135,9 +124,11 @@ def open_store(
         archive = undo.enter_context(Archive.open(files, settings.data_dir, archive_segments(core)))
         core.replica.archived.read_row = archive.get
         last_ms = core.replica.written_until_s * 1000 or None
-        left_out = import_baseline(core, ledger, now_ms)
-        index = _open_index(files, settings, ledger)
-        history = History(ledger, index, settings.namespace)
+        left_out = import_baseline(core, ledger, files, now_ms)
+        index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
+        undo.callback(index.close)
+        history = History(ledger, index, files, Layout(settings.data_dir), settings.namespace)
+        history.catch_up()
         core.replica.held = history
         undo.pop_all()
     return Store(
@@ -187,18 +178,6 @@ def key_lost(data_dir: Path) -> DataDirDamagedError:
     return DataDirDamagedError(
         f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
     )
-
-
-def holds_our_state(files: Files, data_dir: Path) -> bool:
-    """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
-    layout = Layout(data_dir)
-    with guarded("look into the data dir", data_dir):
-        for path in (layout.state, layout.bak):
-            if files.size(path) is not None:
-                with opened(files, path, OpenMode.READ) as fd:
-                    if CHECKPOINT_FORMAT.encode() in files.pread(fd, _FORMAT_WITHIN_BYTES, 0):
-                        return True
-        return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
 
 
 def archive_segments(core: Core) -> list[SegmentInfo]:
@@ -252,33 +231,3 @@ def _demand_namespace(core: Core, held: object) -> None:
             f"the data dir belongs to namespace {held!r}, the settings say {ours!r}: use one data dir per namespace",
             Reason.WRONG_NAMESPACE,
         )
-
-
-def _open_index(files: Files, settings: Settings, ledger: Ledger) -> FeedIndex:
-    index = FeedIndex.open(files, settings.data_dir / INDEX_NAME, journal_last_lsn=ledger.last_lsn)
-    entries: list[FeedEntry] = []
-    if index.last_lsn < ledger.last_lsn:
-        # What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
-        layout = Layout(settings.data_dir)
-        for frame in walk_journal(files, layout, is_frame_of_records, after_lsn=index.last_lsn):
-            if not isinstance(frame, Frame) or not index.last_lsn < frame.lsn <= ledger.last_lsn:
-                continue
-            entries.extend(index_entries(decode_frame(frame.payload), frame, settings.namespace))
-            if len(entries) >= _INDEX_BATCH:
-                index.add_many(entries, frame.lsn)
-                entries = []
-    if entries or index.last_lsn < ledger.last_lsn:
-        index.add_many(entries, ledger.last_lsn)
-    return index
-
-
-def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
-    """Where the feed envelopes of a frame lie, and its evidence of forks."""
-    for record_no, record in enumerate(records):
-        if isinstance(record, EnvelopeRecord) and record.fact is None:
-            envelope = envelope_of(record)
-            row = held_row(record, envelope, stated_by(envelope))
-            yield entry_of(namespace, row, frame.position, record_no)
-        elif isinstance(record, ForkRecord):
-            meta = envelope_of(record).meta
-            yield entry_of(namespace, HeldRow(meta.from_, meta.seq, meta.id), frame.position, record_no)

@@ -18,10 +18,11 @@ from typing import Final, NamedTuple, Self
 
 from crabnet.errors import Reason, RefusedError, StorageFailedError
 from crabnet.limits import ARCHIVE_INDEX_BATCH_ROWS, ARCHIVE_INDEX_CACHE_KIB, ARCHIVE_INDEX_WAIT_S
-from crabnet.storage.archive.seal import PAGE_BYTES, Seal, pages_in_wal
 from crabnet.storage.archive.segment import CREATED_AT_MAX, SegmentInfo
-from crabnet.storage.files import Files, OpenMode, guarded, opened
+from crabnet.storage.files import Files, OpenMode, guarded
+from crabnet.storage.seal import PAGE_BYTES, SUFFIX, Kind, Seal, beside, is_sealed, pages_in_wal
 
+INDEX_KIND: Final = Kind("archive-index", 1)
 _TABLES: Final = """
 BEGIN;
 CREATE TABLE segment (number INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, row_count INTEGER NOT NULL);
@@ -145,12 +146,9 @@ class ArchiveIndex:
     def open(cls, files: Files, path: Path) -> Self:
         """Open a sealed index. Raises ``IndexDamagedError`` when there is none, or it is not as it was sealed."""
         with guarded("read the index of the archive", path):
-            seal = Seal.read(files, _beside(path, ".sum"))
-            if seal is None or files.size(path) is None:
-                raise IndexDamagedError("there is no seal")
-            with opened(files, path, OpenMode.READ) as fd:
-                if not seal.matches(files, fd):
-                    raise IndexDamagedError("it is not as it was sealed")
+            seal = Seal.read(files, path, INDEX_KIND)
+            if seal is None or not is_sealed(files, path, INDEX_KIND):
+                raise IndexDamagedError("it is not as it was sealed")
             # They hold what was added after the seal.
             _remove(files, path, "-wal", "-shm")
         return cls(files, path, seal)
@@ -159,8 +157,8 @@ class ArchiveIndex:
     def build(cls, files: Files, path: Path, segments: Iterable[tuple[SegmentInfo, Iterable[Entry]]]) -> Self:
         """Make a new index of the given segments, in the place of whatever is there."""
         with guarded("remove the index of the archive", path):
-            _remove(files, path, ".sum", "-wal", "-shm", "")
-        index = cls(files, path, Seal.empty())
+            _remove(files, path, SUFFIX, "-wal", "-shm", "")
+        index = cls(files, path, Seal(INDEX_KIND))
         try:
             with index._writer.use() as connection:
                 connection.execute("PRAGMA journal_mode = OFF")
@@ -275,13 +273,13 @@ class ArchiveIndex:
     def seal(self) -> None:
         """Bring everything into the main file and seal it. After a crash half-way the index must be built again."""
         with self._writer.use() as connection, guarded("seal the index of the archive", self._path):
-            self._unsealed |= pages_in_wal(self._files, _beside(self._path, "-wal"))
+            self._unsealed |= pages_in_wal(self._files, beside(self._path, "-wal"))
             is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             if is_busy:
                 return
             self._files.fsync(self._fd)
             self._seal.renew(self._files, self._fd, self._unsealed)
-            self._seal.write(self._files, _beside(self._path, ".sum"))
+            self._seal.write(self._files, self._path)
             self._unsealed.clear()
 
 
@@ -307,12 +305,8 @@ def is_text(word: str) -> bool:
     return True
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 def _remove(files: Files, path: Path, *suffixes: str) -> None:
     for suffix in suffixes:
-        file = _beside(path, suffix)
+        file = beside(path, suffix)
         if files.size(file) is not None:
             files.unlink(file)

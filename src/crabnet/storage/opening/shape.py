@@ -18,7 +18,7 @@ _DIRECTORIES: Final = ("journal", "history", "archive", "damaged", "quarantine")
 _SEGMENTS: Final = ("journal", "history")
 _FILES: Final = (
     *("state.json", "state.json.bak", "state.json.tmp", "sealed", "reserve", "origin", "feed-risk", "repaired"),
-    *("identity.key", "lock", "events.lock", "archive.sqlite.sum"),
+    *("identity.key", "lock", "events.lock", "archive.sqlite.sum", "index.sqlite.sum"),
     *(f"{index}.sqlite{part}" for index in ("index", "archive") for part in ("", "-wal", "-shm")),
 )
 _KINDS: Final = (
