@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -14,6 +15,17 @@ from crabnet.transport.base import Address
 from crabnet.transport.resolver import Endpoint, Resolver
 
 NAME = "peer.example:9012"
+
+
+@pytest.fixture(autouse=True)
+def look_ups_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that jumps would not wait for a thread."""
+
+    async def run_sync(look_up: Callable[..., list[Endpoint]], *words: object, **_: object) -> list[Endpoint]:
+        await trio.lowlevel.checkpoint()
+        return look_up(*words)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
 
 
 class Names:
