@@ -103,7 +103,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (
             ["seed", "bid", "s", "--price", "3", "--notes", "n", "--announce"],
             "seed.bid",
-            {"seed_id": "s", "price": 3, "notes": "n", "announce": True},
+            {"seed_id": "s", "price": 3, "notes": "n", "announce": True, "force": False},
             {"bid": {"id": "b"}},
             "bid submitted b",
         ),
@@ -118,8 +118,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
             ["seed", "run", "s"],
             "seed.run",
             {"seed_id": "s", "announce": True},
-            {"result": {"id": "r", "output_hash": "ab12"}},
-            "task result r hash=ab12",
+            {"result": {"id": "r", "output_hash": "ab12", "exit_code": 3, "duration_ms": 5, "stdout": "hi"}},
+            "task result r hash=ab12\nexit code 3 after 5 ms\nhi",
         ),
         *(
             (
@@ -139,7 +139,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         (
             ["seed", "list", "--status", "open", "--limit", "5", "--after", "x"],
             "seed.list",
-            {"status": "Open", "limit": 5, "after": "x"},
+            {"biddable": True, "limit": 5, "after": "x"},
             {"seeds": [SEED], "next": None},
             "seed-1 [OPEN] cmd=echo hi timeout=500ms reward=7",
         ),
@@ -322,7 +322,7 @@ USAGE: list[list[str]] = [
     ["seed", "settle", "s"],
     ["seed", "settle", "s", "--accepted", "--rejected"],
     ["seed", "settle", "s", "--accepted", "--forfeited", "--cancelled"],
-    ["seed", "list", "--status", "Closed"],
+    ["seed", "list", "--status", "Shut"],
     ["seed", "list", "--limit", "0"],
     ["seed", "show"],
     ["completion"],

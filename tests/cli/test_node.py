@@ -102,8 +102,8 @@ def listed(data_dir: Path) -> set[str]:
 
 def test_without_a_node_everything_works_on_the_data_dir(tmp_path: Path) -> None:
     seed_id = published(ok(tmp_path / "d", *PUBLISH, "--reward", "7"))
-    expected = f"{seed_id} [OPEN] cmd=echo hi timeout=120000ms reward=7\n"
-    assert ok(tmp_path / "d", "seed", "list") == expected
+    expected = rf"{seed_id} \[OPEN\] cmd=echo hi timeout=120000ms reward=7 bids_until=\S+Z\n"
+    assert re.fullmatch(expected, ok(tmp_path / "d", "seed", "list"))
     status = as_json(tmp_path / "d", "status")
     assert (status["running"], status["listen_addr"]) == (False, None)
     identity = as_json(tmp_path / "d", "id")

@@ -74,6 +74,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
+        node.execution.prechecks demand_publishable UsageError*4
+        node.execution.prechecks demand_own_work RefusedError
         node.operations.operations     dispatch             UsageError
         node.operations.operations     typed                UsageError
         node.operations.views          _place_behind        UsageError

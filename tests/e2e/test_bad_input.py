@@ -310,7 +310,11 @@ def test_rules_beside_a_node(nodes: Nodes) -> None:
 def test_a_command_that_the_runner_refuses_has_a_result(nodes: Nodes, command: str, reason: str) -> None:
     node = nodes.start("node")
     seed_id = node.publish(command)
-    node.ask("seed.claim", seed_id=seed_id, bid_id=node.bid(seed_id, 1))
+    refused = node.cli("seed", "bid", seed_id, "--price", "1")
+    assert refused.returncode == 3
+    assert refused.stderr.startswith(f"error: {reason}: this worker would not run it: ")
+    bid = node.cli("seed", "bid", seed_id, "--price", "1", "--force")
+    node.ask("seed.claim", seed_id=seed_id, bid_id=bid.stdout.split()[2])
     done = node.cli("seed", "run", seed_id)
     assert done.returncode == 0
     assert done.stdout.startswith("task result ")

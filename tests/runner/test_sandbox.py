@@ -143,7 +143,7 @@ async def test_without_any_sandbox_nothing_is_run(tmp_path: Path, monkeypatch: p
     for each in (refused, outcome):
         assert each.refusal is Reason.SANDBOX_UNAVAILABLE
         assert "bubblewrap is not installed" in each.stderr
-    assert runner.refuses(request)
+    assert runner.objection(request) is not None
     assert not marker.exists()
     assert runner.report is not None
     assert runner.report.mode == "unavailable"

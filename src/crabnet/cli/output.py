@@ -13,6 +13,8 @@ from typing import Final
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError
 
+VALUE_CHARS_MAX: Final = 2_000
+"""Of one value that is shown to people."""
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls, C1 controls (an 8-bit escape introducer is one)
     "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, bidirectional overrides
@@ -111,8 +113,13 @@ def as_text(value: JsonValue, key: str) -> str:
     return plain(member) if isinstance(member, str) else json.dumps(member)
 
 
+def cut(text: str, chars_max: int) -> str:
+    """``text``, or its beginning and how long it is: for people, who find the rest in ``--json``."""
+    return text if len(text) <= chars_max else f"{text[:chars_max]}… ({len(text)} characters)"
+
+
 def table(value: JsonValue, *, skip: frozenset[str] = frozenset()) -> str:
-    """An object as ``key: value`` lines, inner objects indented."""
+    """An object as ``key: value`` lines, inner objects indented, long texts cut."""
     return "".join(_rows(as_object(value), skip, ""))
 
 
@@ -130,9 +137,11 @@ def _rows(members: Mapping[str, JsonValue], skip: frozenset[str], indent: str) -
             rows += [f"{indent}  - {_on_one_line(as_object(item))}\n" for item in member]
         elif isinstance(member, str) and "\n" in member:
             rows.append(f"{name}:\n")
-            rows += [f"{indent}  | {line}\n" for line in plain_block(member.removesuffix("\n")).split("\n")]
+            shown = plain_block(cut(member.removesuffix("\n"), VALUE_CHARS_MAX))
+            rows += [f"{indent}  | {line}\n" for line in shown.split("\n")]
         else:
-            rows.append(f"{name}: {plain(member) if isinstance(member, str) else json.dumps(member)}\n")
+            text = cut(member, VALUE_CHARS_MAX) if isinstance(member, str) else json.dumps(member)
+            rows.append(f"{name}: {plain(text)}\n")
     return rows
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Final
 
@@ -13,7 +15,19 @@ from crabnet.cli.delivery import told_delivery
 from crabnet.cli.follow import follow, progress_line
 from crabnet.cli.follow import progress as told_of
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
+from crabnet.cli.output import (
+    VALUE_CHARS_MAX,
+    as_list,
+    as_object,
+    as_text,
+    cut,
+    json_line,
+    note,
+    plain,
+    plain_block,
+    table,
+    write,
+)
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.limits import (
@@ -35,7 +49,10 @@ OUTCOMES: Final = {
     "forfeited": "Forfeited",
     "cancelled": "Expired",
 }
-STATUSES: Final = ("Open", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
+_BIDDABLE: Final = {"Open": True, "Closed": False}
+"""What an open task may be for who lists tasks: one that takes bids, or one that waits to be claimed."""
+STATUSES: Final = ("Open", "Closed", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
+_COMMAND_CHARS_MAX: Final = 100
 _NATURAL: Final = WholeNumber(0, INTEGER_MAX)
 _WINDOW: Final = WholeNumber(1, TIMEOUT_MS_MAX)
 
@@ -92,6 +109,7 @@ def publish_(context: click.Context, /, **params: str | int | bool | None) -> No
 @click.argument("seed_id")
 @click.option("--price", type=_NATURAL, required=True, help="The price asked.")
 @click.option("--notes", default="", help="Notes for the publisher.")
+@click.option("--force", is_flag=True, help="Bid even for what this worker would not run.")
 @_announce
 @click.pass_context
 def bid_(context: click.Context, /, **params: str | int | bool) -> None:
@@ -119,7 +137,7 @@ def claim_(context: click.Context, /, **params: str | bool) -> None:
 @_announce
 @click.pass_context
 def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, announce: bool) -> None:
-    """Run a task that this node won. Prints: task result RESULT_ID hash=HASH.
+    """Run a task that this node won. Prints: task result RESULT_ID hash=HASH, then exit code and output.
 
     Waits for its turn while as many runs go on as may, and then as long as the task takes. A task that fails, is
     refused by the runner or runs out of time has a result, too.
@@ -134,8 +152,19 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
         return
     if task.get("refusal"):
         note(f"the command was not run: {as_text(task, 'refusal')}")
-    elif task.get("timed_out"):
+        return
+    write(f"exit code {task.get('exit_code')} after {task.get('duration_ms')} ms\n")
+    write(_block(task.get("stdout")))
+    if task.get("stderr"):
+        note(_block(task.get("stderr")).removesuffix("\n"))
+    if task.get("timed_out"):
         note("the command ran out of time and was ended")
+
+
+def _block(text: JsonValue) -> str:
+    """Output of a command, for people: cut, harmless, with a line feed at its end."""
+    shown = plain_block(cut(text if isinstance(text, str) else "", VALUE_CHARS_MAX))
+    return shown if not shown or shown.endswith("\n") else shown + "\n"
 
 
 @click.command("cancel", cls=Command)
@@ -161,23 +190,46 @@ def cancel_(context: click.Context, /, **params: str | bool) -> None:
 @click.option("--rejected", is_flag=True, help="The result is not good.")
 @click.option("--forfeited", is_flag=True, help="No result came in time: the claim ends, another may follow.")
 @click.option("--cancelled", is_flag=True, help="Withdraw the task; a worker's run of it ends without a result.")
-@click.option("--note", default="", help="A note for the worker.")
+@click.option("--note", "remark", default="", help="A note for the worker.")
+@click.option("--force", is_flag=True, help="Accept even the result of a run that failed.")
 @_announce
 @click.pass_context
-def settle_(context: click.Context, /, seed_id: str, note: str, announce: bool, **outcomes: bool) -> None:
-    """Settle an own task, in exactly one way. Prints: seed SEED_ID settled as STATUS."""
+def settle_(
+    context: click.Context, /, seed_id: str, remark: str, force: bool, announce: bool, **outcomes: bool
+) -> None:
+    """Settle an own task, in exactly one way. Prints: seed SEED_ID settled as STATUS.
+
+    On a terminal, accepting the result of a run that failed needs --force.
+    """
     chosen = [OUTCOMES[name] for name in OUTCOMES if outcomes[name]]
     if len(chosen) != 1:
         raise UsageError(
             "give exactly one of --accepted, --rejected, --forfeited, --cancelled", Reason.INVALID_ARGUMENT
         )
-    params: dict[str, JsonValue] = {"seed_id": seed_id, "outcome": chosen[0], "note": note, "announce": announce}
+    if outcomes["accepted"] and not force and sys.stdin is not None and sys.stdin.isatty():
+        _demand_success(context, seed_id)
+    params: dict[str, JsonValue] = {"seed_id": seed_id, "outcome": chosen[0], "note": remark, "announce": announce}
     result = state_of(context).perform("seed.settle", params)
     _done(context, result, f"seed {as_text(as_object(result, 'seed'), 'id')} settled as {chosen[0]}")
 
 
+def _demand_success(context: click.Context, seed_id: str) -> None:
+    """Ask twice before a failed run is paid for. Raises UsageError."""
+    seed_view = as_object(state_of(context).perform("seed.show", {"seed_id": seed_id, "limit": 1}), "seed")
+    ended = _ended(seed_view)
+    if ended and ended != "exit=0":
+        raise UsageError(
+            f"the run of seed {plain(seed_id)} failed ({ended}): give --force to accept its result, or --rejected",
+            Reason.INVALID_ARGUMENT,
+        )
+
+
 @click.command("list", cls=Command)
-@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only tasks that stand so.")
+@click.option(
+    "--status",
+    type=click.Choice(STATUSES, case_sensitive=False),
+    help="Only tasks with this status; Open: those that take bids, Closed: those that wait to be claimed.",
+)
 @click.option("--limit", type=WholeNumber(1, INTEGER_MAX), help="Most tasks; default: all.")
 @click.option("--after", metavar="SEED_ID", help="Only tasks behind this one: the next page.")
 @click.pass_context
@@ -187,10 +239,13 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
     seeds: list[JsonValue] = []
     following: JsonValue = after
     most = PAGE_SEEDS
+    chosen: dict[str, JsonValue] = {"status": status}
+    if status in _BIDDABLE:
+        chosen = {"biddable": _BIDDABLE[status]}
     while True:
         wanted = most if limit is None else min(most, limit - len(seeds))
         try:
-            page = state.perform("seed.list", {"status": status, "limit": wanted, "after": following})
+            page = state.perform("seed.list", {**chosen, "limit": wanted, "after": following})
         except RefusedError as error:
             if error.reason is not Reason.LIMIT_EXCEEDED or wanted == 1:
                 raise
@@ -266,15 +321,42 @@ def _shown(context: click.Context, seed_id: str, limit: int, after: str | None) 
 
 
 def _row(seed_view: JsonValue) -> str:
+    members = as_object(seed_view)
     status = as_text(seed_view, "status").upper()
-    return (
-        f"{as_text(seed_view, 'id')} [{status}] cmd={as_text(seed_view, 'command')} "
-        f"timeout={as_text(seed_view, 'timeout_ms')}ms reward={as_text(seed_view, 'reward')}\n"
-    )
+    further = [_ended(members)]
+    if members.get("biddable"):
+        further.append(f"bids_until={_utc(members.get('bid_deadline_ts'))}")
+    elif status == "OPEN" and members.get("biddable") is False:
+        status = "CLOSED"
+    words = [
+        f"{as_text(seed_view, 'id')} [{status}] cmd={cut(as_text(seed_view, 'command'), _COMMAND_CHARS_MAX)}",
+        f"timeout={as_text(seed_view, 'timeout_ms')}ms reward={as_text(seed_view, 'reward')}",
+        *further,
+    ]
+    return " ".join(word for word in words if word) + "\n"
+
+
+def _ended(seed_view: Mapping[str, JsonValue]) -> str:
+    """How the run ended whose result counts; "" if there is none."""
+    if seed_view.get("refusal"):
+        return f"refused={plain(str(seed_view['refusal']))}"
+    if seed_view.get("timed_out"):
+        return "exit=timeout"
+    return "" if seed_view.get("exit_code") is None else f"exit={seed_view['exit_code']}"
+
+
+def _utc(seconds: JsonValue) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds if isinstance(seconds, int) else 0))
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def _done(context: click.Context, result: JsonValue, line: str) -> None:
     write(json_line(result) if state_of(context).json else line + "\n")
+    warnings = as_object(result).get("warnings")
+    for warning in warnings if isinstance(warnings, list) and not state_of(context).json else ():
+        note(f"WARNING: {plain(str(warning))}")
     told = told_delivery(as_object(result))
     if told and not state_of(context).json:
         note(told)

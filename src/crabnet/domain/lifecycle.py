@@ -407,6 +407,14 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
     return status
 
 
+def is_biddable(record: Record, now_s: int) -> bool:
+    """True if a bid that is made now may count: the window is open, and the bids that count are not full."""
+    seed = record.definition
+    if seed is None or status_at(record, now_s) is not _S.OPEN or now_s > seed.bid_deadline_ts:
+        return False
+    return seed.max_bids == 0 or len(record.bids) < seed.max_bids
+
+
 def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Rule | None:
     """The first of ``LOCAL_RULES`` that this node's own fact breaks."""
     seed = record.definition

@@ -40,6 +40,7 @@ from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.store import Store
+from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
 from crabnet.node.network.outbox import Delivery
@@ -100,13 +101,22 @@ class Node:
 
     async def publish(self, wish: Publish) -> Seed:
         """Offer a task. Raises UsageError, RefusedError."""
+        demand_publishable(wish)
         reply = await self.perform(wish)
         if not isinstance(reply, Seed):
             raise TypeError("Publish gives a seed")
         return reply
 
-    async def bid(self, seed_id: str, price: int, *, notes: str = "", announce: bool = True) -> Bid:
-        """Offer to run a seed for ``price``. Raises UsageError, RefusedError."""
+    async def bid(
+        self, seed_id: str, price: int, *, notes: str = "", announce: bool = True, force: bool = False
+    ) -> Bid:
+        """Offer to run a seed for ``price``, with ``force`` also one that this worker would refuse to run.
+
+        Raises UsageError, RefusedError.
+        """
+        seed = self.core.record(seed_id).definition
+        if seed is not None and not force:
+            demand_own_work(self.runner, seed)
         reply = await self.perform(SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce))
         if not isinstance(reply, Bid):
             raise TypeError("SubmitBid gives a bid")

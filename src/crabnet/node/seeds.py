@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from crabnet.domain.lifecycle import Record, counting_bids, status_at
+from crabnet.domain.lifecycle import Record, counting_bids, is_biddable, status_at
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -90,13 +90,20 @@ def find_seeds(
     status: SeedStatus | None,
     limit: int,
     after: SeedPlace | None,
+    biddable: bool | None = None,
 ) -> list[Found]:
-    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``."""
+    """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``.
+
+    ``biddable``: only open ones that take bids at ``now_s``, or only open ones that do not. Those are never archived.
+    """
+    if biddable is not None:
+        status = SeedStatus.OPEN
     live = (
         Found(seed.created_at, seed_id, record, False)
         for seed_id, record in records.items()
         if (seed := record.definition) is not None
         and (status is None or status_at(record, now_s) is status)
+        and (biddable is None or is_biddable(record, now_s) is biddable)
         and (after is None or _order(seed.created_at, seed_id) > _order(*after))
     )
     found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))

@@ -45,18 +45,20 @@ class Runner:
             return refused_outcome(request, refusal)
         return None
 
-    def refuses(self, request: RunRequest) -> bool:
-        """As ``refusal``, at once, by what is known so far: a sandbox whose test is still to come is not doubted."""
+    def objection(self, request: RunRequest) -> RefusedError | None:
+        """Why this worker would not run it, by what is known so far: a sandbox whose test is still to come is not
+        doubted.
+        """
         fence = NO_FENCE if self.report is None else self.report.fence
         if fence is None:
-            return True
+            return RefusedError("no sandbox works here", Reason.SANDBOX_UNAVAILABLE)
         if self.report is None:
             fence = replace(fence, mode=Mode.BWRAP)
         try:
             check_request(self.policy, fence, request)
-        except RefusedError:
-            return True
-        return False
+        except RefusedError as refusal:
+            return refusal
+        return None
 
     async def run(self, request: RunRequest, stop: trio.Event) -> RunOutcome:
         """Run a command, as ``run_command`` does, behind the fence."""

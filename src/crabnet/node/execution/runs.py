@@ -150,7 +150,7 @@ class RunManager:
         if seed_id in self._jobs:
             raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
         job = _Job(seed_id, self._task_of(seed_id))
-        refused = self.runner.refuses(job.task.request())
+        refused = self.runner.objection(job.task.request()) is not None
         place = Place.RUNS if refused else self.turns.enter(seed_id, job.task.publisher)
         if place is Place.FULL:
             raise RefusedError(

@@ -16,6 +16,7 @@ from crabnet.domain.model import SeedStatus, Settlement
 from crabnet.errors import Reason, UsageError
 from crabnet.node.clock import NodeClock
 from crabnet.node.durable.archiving import ReadPages
+from crabnet.node.execution.prechecks import doubts_about, doubts_about_bid
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import UnsignedFact, import_entries
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
@@ -43,6 +44,7 @@ class _Bid(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     price: int
     notes: str = ""
     announce: bool = True
+    force: bool = False
 
 
 class _Claim(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,9 +72,12 @@ class _Cancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ListParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which seeds: of a status, at most ``limit``, those behind the seed ``after``."""
+    """Which seeds: of a status, at most ``limit``, those behind the seed ``after``; ``biddable``: open ones that take
+    bids, or open ones that do not any more.
+    """
 
     status: SeedStatus | None = None
+    biddable: bool | None = None
     limit: Annotated[int, Meta(ge=1, le=limits.SEED_LIST_MAX)] = 100
     after: str | None = None
 
@@ -104,12 +109,14 @@ class _Publish(Publish, frozen=True, forbid_unknown_fields=True, kw_only=True):
 async def _publish(node: Node, params: _Publish) -> JsonObject:
     seed = await node.publish(Publish(**msgspec.structs.asdict(params)))
     view = seed_view(node.core.record(seed.id), node.clock_ms() // 1000)
-    return {"seed": view, **await _announced(node, params, seed.id, seed.id)}
+    return {"seed": view, "warnings": [*doubts_about(params)], **await _announced(node, params, seed.id, seed.id)}
 
 
 async def _bid(node: Node, params: _Bid) -> JsonObject:
-    bid = await node.bid(params.seed_id, params.price, notes=params.notes, announce=params.announce)
-    return {"bid": body_view(bid), **await _announced(node, params, params.seed_id, bid.id)}
+    bid = await node.bid(params.seed_id, params.price, notes=params.notes, announce=params.announce, force=params.force)
+    seed = node.core.record(params.seed_id).definition
+    warnings: list[JsonValue] = [] if seed is None else [*doubts_about_bid(seed, params.price)]
+    return {"bid": body_view(bid), "warnings": warnings, **await _announced(node, params, params.seed_id, bid.id)}
 
 
 async def _claim(node: Node, params: _Claim) -> JsonObject:
@@ -171,7 +178,15 @@ def list_seeds(core: Core, archived: ReadPages, params: ListParams, now_s: int) 
         definition = core.record(params.after).definition
         after = None if definition is None else (definition.created_at, params.after)
     records, limit = core.replica.state.records, params.limit
-    found = find_seeds(records, archived.page, now_s, status=params.status, limit=limit + 1, after=after)
+    found = find_seeds(
+        records,
+        archived.page,
+        now_s,
+        status=params.status,
+        biddable=params.biddable,
+        limit=limit + 1,
+        after=after,
+    )
     page = seed_page(found, now_s, core.replica.feeds.is_equivocator, limit=limit)
     if archived.unreadable:
         page["unreadable"] = archived.unreadable

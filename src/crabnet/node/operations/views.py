@@ -9,7 +9,7 @@ import msgspec
 
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, status_at
+from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, is_biddable, status_at
 from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
 from crabnet.errors import Reason, UsageError
 from crabnet.node.execution.runs import RunView
@@ -78,11 +78,24 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
         claim_deadline_ts=seed.claim_deadline_s,
         attempt=progress.attempt,
         version=progress.version,
+        biddable=is_biddable(record, now_s),
         bid_count=len(record.bids),
         note=progress.note,
         **_run_view(record),
+        **_result_view(record),
     )
     return view
+
+
+def _result_view(record: Record) -> JsonObject:
+    """How the run ended whose result counts."""
+    bodies = (fact.body for fact in record.others)
+    result = next(
+        (body for body in bodies if isinstance(body, TaskResult) and body.id == record.progress.result_id), None
+    )
+    if result is None:
+        return {"exit_code": None, "timed_out": None, "refusal": None}
+    return {"exit_code": result.exit_code, "timed_out": result.timed_out, "refusal": result.refusal}
 
 
 def _run_view(record: Record) -> JsonObject:

@@ -1,0 +1,55 @@
+"""What cannot work is refused, or warned of, before anything is said to others (run-6)."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+from crabnet.core.commands import Publish
+from crabnet.domain.model import Seed
+from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.runner.outcome import RunRequest
+from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.runner import Runner
+from crabnet.runner.sandbox.model import Profile
+from crabnet.runner.sandbox.requests import agree
+from crabnet.runner.shell_lexer import LexError, Word, lex
+
+
+def demand_publishable(wish: Publish) -> None:
+    """Raises UsageError for a task that no worker could run, or that nobody could bid for."""
+    try:
+        tokens = takewhile(lambda token: not (isinstance(token, Word) and token.comment), lex(wish.command))
+        words = [token for token in tokens if isinstance(token, Word)]
+    except LexError as error:
+        raise UsageError(f"the command cannot be split into words: {error}", Reason.INVALID_ARGUMENT) from error
+    if not words:
+        raise UsageError("the command is empty", Reason.INVALID_ARGUMENT)
+    try:
+        agree(wish.rules, tuple(Profile), RunnerPolicy().limits)
+    except RefusedError as error:
+        raise UsageError(f"no worker would understand the rules: {error.message}", Reason.INVALID_ARGUMENT) from error
+    lowest, reward = wish.min_price, wish.reward
+    if lowest > reward > 0:
+        raise UsageError(f"the lowest price is {lowest}, the reward {reward}: no bid fits", Reason.INVALID_ARGUMENT)
+
+
+def doubts_about(wish: Publish) -> list[str]:
+    """What of a task may go wrong, a line each."""
+    due_ms = wish.exec_deadline_ms
+    if due_ms is None or due_ms >= wish.timeout_ms:
+        return []
+    return [f"the result is due {due_ms} ms after the claim, though the command may take {wish.timeout_ms} ms"]
+
+
+def demand_own_work(runner: Runner, seed: Seed) -> None:
+    """Raises RefusedError for a bid on what this worker would not run, by what is known of its sandbox so far."""
+    objection = runner.objection(RunRequest("", seed.command, seed.timeout_ms, seed.rules))
+    if objection is not None:
+        raise RefusedError(f"this worker would not run it: {objection.message}", objection.reason)
+
+
+def doubts_about_bid(seed: Seed, price: int) -> list[str]:
+    """What of a bid may go wrong, a line each."""
+    if price > seed.reward > 0:
+        return [f"the price of {price} is above the reward of {seed.reward} that is offered"]
+    return []
