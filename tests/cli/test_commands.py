@@ -195,7 +195,11 @@ def test_a_list_of_very_long_seeds_is_read_in_smaller_pages(node: Canned, capsys
 def test_a_limited_list_says_where_it_goes_on(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
     node.answers["seed.list"] = {"seeds": [SEED], "next": "seed-1"}
     code, out, err = run(capsys, "seed", "list", "--limit", "1", "--data-dir", str(node.data_dir))
-    assert (code, out.count("\n"), err) == (0, 1, "more: crabnet seed list --after seed-1\n")
+    assert (code, out.count("\n"), err) == (
+        0,
+        1,
+        f"more: crabnet seed list --limit 1 --data-dir {node.data_dir} --after seed-1\n",
+    )
 
 
 def test_status_id_and_show_for_people(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +222,7 @@ def test_status_id_and_show_for_people(node: Canned, capsys: pytest.CaptureFixtu
     _, out, err = run(capsys, "seed", "show", "seed-1", "--limit", "1", *where)
     assert out.endswith("\nbid b\n  price: 3\n  counts: true\n")
     assert out.index("\nresult r\n") < out.index("\nacknowledgement a\n") < out.index("\nbid b\n")
-    assert err == "more: crabnet seed show seed-1 --after b\n"
+    assert err == f"more: crabnet seed show seed-1 --limit 1 --data-dir {node.data_dir} --after b\n"
     assert "  stdout:\n    | one\n    | two\\x1b[0m\n" in out
     assert "\x1b" not in out
 
@@ -330,7 +334,8 @@ USAGE: list[list[str]] = [
     ["events", "--severity", "loud"],
     ["events", "--kind", "no_such_kind"],
     ["events", "--reason", "no_such_reason"],
-    ["events", "--since", "-1"],
+    ["events", "--after", "-1"],
+    ["events", "--since", "never"],
     ["events", "--limit", "x"],
     ["config"],
     ["config", "show", "--message-ttl-s", "soon"],

@@ -170,8 +170,8 @@ def test_events_are_filtered(tmp_path: Path) -> None:
 
     assert ids() == [1, 2, 3, 4]
     assert ids("--limit", "2") == [3, 4]
-    assert ids("--since", "1") == [2, 3, 4]
-    assert ids("--since", "1", "--limit", "2") == [2, 3]
+    assert ids("--after", "1") == [2, 3, 4]
+    assert ids("--after", "1", "--limit", "2") == [2, 3]
     assert ids("--kind", "node_started", "--kind", "node_stopped") == [1, 4]
     assert ids("--reason", "fork") == [2]
     assert ids("--seed", "s") == [2]

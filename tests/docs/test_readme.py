@@ -138,8 +138,9 @@ def test_the_session_goes_as_shown(typist: Typist) -> None:
     """Every command prints what the README shows, and the program behind it publishes to the node there."""
     session = steps(page("README.md"))
     assert len(session) > 15
-    assert session[-1].command.startswith("kill ")
-    for step in session[:-1]:
+    assert session[-2].command.startswith("kill ")
+    assert session[-1].command == "rm -r net"
+    for step in session[:-2]:
         typist.type(step)
 
     (program,) = blocks(page("README.md"), "python")
@@ -157,7 +158,9 @@ def test_the_session_goes_as_shown(typist: Typist) -> None:
     found = re.fullmatch(r"published (\S+) by 12D3KooW\w+\n", done.stdout)
     assert found is not None, done.stdout + done.stderr
     typist.once(f"crabnet seed show {found[1]} --data-dir net/alice", [f"id: {found[1]}", "title: From Python", "[…]"])
-    typist.type(session[-1])
+    for step in session[-2:]:
+        typist.type(step)
+    assert not (typist.directory / "net").exists()
 
 
 def test_shell_blocks_name_targets_and_files_that_exist() -> None:

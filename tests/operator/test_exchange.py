@@ -323,7 +323,7 @@ def test_between_a_running_node_and_one_at_rest(running: NodeProcess, home: Path
     vector = crabnet("state", "vector", "--json", *quiet(rest)).stdout
     delta = tmp_path / "delta"
     (tmp_path / "vector").write_text(vector, encoding="utf-8")
-    done = crabnet("state", "export", str(delta), "--since", str(tmp_path / "vector"), *words)
+    done = crabnet("state", "export", str(delta), "--vector", str(tmp_path / "vector"), *words)
     assert (done.returncode, done.stdout) == (0, f"exported 1 envelopes to {delta}\n"), done.stderr
     assert crabnet("state", "diff", "live", str(rest), *words).returncode == 9
     assert crabnet("state", "import", str(delta), *quiet(rest)).stdout == "imported 1 of 1 envelopes\n"

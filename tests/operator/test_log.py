@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from crabnet.errors import DataDirDamagedError, UsageError
+from crabnet.errors import DataDirDamagedError
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
-from crabnet.operator.log import LogFilter, LogRow, describe_row, newest, parse_since, read_log
+from crabnet.operator.log import LogFilter, LogRow, describe_row, newest, read_log
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from crabnet.storage.files import RealFiles
@@ -99,30 +99,6 @@ def test_what_the_end_of_a_feed_changes_is_shown(tmp_path: Path) -> None:
     assert quarrel.status == "Disputed"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("lsn:12", LogFilter(after_lsn=12)),
-        ("90", LogFilter(since_s=NOW_S - 90)),
-        ("15m", LogFilter(since_s=NOW_S - 900)),
-        ("2h", LogFilter(since_s=NOW_S - 7_200)),
-        ("7d", LogFilter(since_s=NOW_S - 604_800)),
-        ("2026-01-01", LogFilter(since_s=NOW_S)),
-        ("2026-01-01T00:00:01Z", LogFilter(since_s=NOW_S + 1)),
-        ("2026-01-01T02:00:00+02:00", LogFilter(since_s=NOW_S)),
-        ("99999999999", LogFilter(since_s=0)),
-    ],
-)
-def test_since(text: str, expected: LogFilter) -> None:
-    assert parse_since(text, NOW_S) == expected
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "lsn:", "lsn:-1", "-5", "5w", "2026-13-01"])
-def test_since_refuses_what_it_does_not_know(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_since(text, NOW_S)
-
-
 def test_damage_ends_the_log_with_a_refusal(data_dir: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -141,7 +117,7 @@ def test_the_command(data_dir: Path, tmp_path: Path) -> None:
     words = quiet(data_dir)
     lines = crabnet("audit", "log", "--json", "--limit", "2", *words).stdout.splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["settle", "claim"]
-    lines = crabnet("audit", "log", "--since", "lsn:2", "--limit", "1", "--all", *words).stdout.splitlines()
+    lines = crabnet("audit", "log", "--after", "2", "--limit", "1", "--all", *words).stdout.splitlines()
     assert len(lines) == 1
     assert "lsn=3 claim accepted" in lines[0]
     assert crabnet("audit", "log", "--since", "never", *words).returncode == 2

@@ -60,7 +60,7 @@ def test_nothing_but_files_is_read(capsys: pytest.CaptureFixture[str], data_dir:
     for path in (places["directory"], places["pipe"], Path("/dev/zero"), Path("/dev/stdin"), tmp_path / "none"):
         for words in (
             ["state", "import", str(path)],
-            ["state", "export", str(tmp_path / "out"), "--since", str(path)],
+            ["state", "export", str(tmp_path / "out"), "--vector", str(path)],
             ["audit", "verify", "--from-checkpoint", str(path)],
             ["audit", "proof", "--check", str(path)],
         ):

@@ -51,6 +51,7 @@ def test_defaults_are_the_documented_baseline_values() -> None:
 @pytest.mark.parametrize(
     ("env", "attribute"),
     [
+        ("CRABNET_MESSAGE_TTL_S", "message_ttl_s"),
         ("CRABNET_MESSAGE_TTL_SECONDS", "message_ttl_s"),
         ("CRABNET_SEEN_MESSAGES_TTL_SECONDS", "seen_messages_ttl_s"),
         ("CRABNET_SEEN_MESSAGES_CAPACITY", "seen_messages_capacity"),
@@ -365,3 +366,10 @@ def test_several_addresses_to_listen_on(tmp_path: Path, flag: str | list[str] | 
     settings = resolve({"listen_addr": flag}, NONE, path).settings
     assert settings.listen_addr == "0.0.0.0:1,[::]:2"
     assert settings.listen_addrs == ["0.0.0.0:1", "[::]:2"]
+
+
+def test_the_name_of_an_environment_variable_follows_its_setting_and_a_former_one_stands_behind_it() -> None:
+    assert {knob.env for knob in KNOBS if knob.env} == {f"CRABNET_{knob.name.upper()}" for knob in KNOBS if knob.env}
+    both = {"CRABNET_PARKED_TTL_SECONDS": "9", "CRABNET_PARKED_TTL_S": "8"}
+    resolved = resolve({}, both, None)
+    assert (resolved.settings.parked_ttl_s, resolved.origins["parked_ttl_s"]) == (8, "environment CRABNET_PARKED_TTL_S")

@@ -12,6 +12,7 @@ import click
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
 from crabnet.cli.output import json_line, note, plain, write
+from crabnet.cli.since import HELP, METAVAR, since_s
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
 
@@ -146,21 +147,21 @@ def _show_report(report: AuditReport) -> None:
 
 @click.command("log", cls=Command)
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only what concerns this task.")
-@click.option(
-    "--since",
-    metavar="TIME|AGO|lsn:N",
-    help="Only what was decided since: an ISO 8601 time, 90 (seconds ago), 15m, 2h, 7d, or after a journal frame.",
-)
+@click.option("--since", metavar=METAVAR, help=f"Only what was decided since: {HELP}")
+@click.option("--after", type=WholeNumber(0, INTEGER_MAX), help="Only what is behind this frame of the journal.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="Every envelope, not only claims, results and settlements.")
 @click.option(
-    "--limit", type=WholeNumber(0, INTEGER_MAX), help="Most entries: the first behind --since, else the newest."
+    "--limit",
+    type=WholeNumber(0, INTEGER_MAX),
+    help="Most entries: the first of those asked for, else the newest.",
 )
 @click.pass_context
 def log_(
     context: click.Context,
     seed_id: str | None,
     since: str | None,
+    after: int | None,
     kinds: tuple[str, ...],
     everything: bool,
     limit: int | None,
@@ -174,18 +175,16 @@ def log_(
     import msgspec
 
     from crabnet.operator.live import durable_lsn
-    from crabnet.operator.log import LogFilter, describe_row, newest, parse_since, read_log
+    from crabnet.operator.log import LogFilter, describe_row, newest, read_log
     from crabnet.storage.files import RealFiles
 
-    begin = LogFilter() if since is None else parse_since(since, int(time.time()))
-    wanted = LogFilter(
-        seed_id, begin.since_s, begin.after_lsn, frozenset(kinds) if kinds else frozenset() if everything else None
-    )
+    from_s = 0 if since is None else since_s(since, int(time.time()))
+    wanted = LogFilter(seed_id, from_s, after or 0, frozenset(kinds) if kinds else frozenset() if everything else None)
     rows = read_log(
         RealFiles(), settings.data_dir, wanted, until_lsn=durable_lsn(settings.data_dir, settings.control_timeout_ms)
     )
     if limit is not None:
-        rows = islice(rows, limit) if since is not None else newest(rows, limit)
+        rows = islice(rows, limit) if since is not None or after is not None else newest(rows, limit)
     for row in rows:
         fields: JsonValue = msgspec.to_builtins(row) if state.json else None
         write(json_line(fields) if state.json else plain(describe_row(row)) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,13 @@ class State:
     def settings(self) -> Settings:
         """The effective settings. Raises UsageError."""
         return self.resolved.settings
+
+    def again(self, after: str) -> str:
+        """The command that was typed, to be typed again for what comes behind ``after``."""
+        words = list(self.arguments)
+        while (at := next((at for at, word in enumerate(words) if word.split("=")[0] == "--after"), None)) is not None:
+            del words[at : at + (1 if "=" in words[at] else 2)]
+        return plain(shlex.join(["crabnet", *words, "--after", after]))
 
     def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
         """Do one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,12 +12,13 @@ import msgspec
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, WholeNumber
 from crabnet.cli.output import json_line, pause, write
+from crabnet.cli.since import HELP, METAVAR, since_s
 from crabnet.control.client import JsonValue
 from crabnet.control.route import demand_data_dir
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
 from crabnet.monitor.events import Event, describe
-from crabnet.monitor.reader import EventFilter, follow, read_events
+from crabnet.monitor.reader import EventFilter, follow, read_page
 from crabnet.monitor.registry import EventKind, Severity
 
 _FOLLOW_PAUSE_S: Final = 0.2
@@ -34,40 +36,38 @@ _FOLLOW_PAUSE_S: Final = 0.2
 )
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
-@click.option("--since", "since_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
+@click.option("--since", metavar=METAVAR, help=f"Only events since: {HELP}")
+@click.option("--after", "after_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
 @click.option(
-    "--limit", type=WholeNumber(0, INTEGER_MAX), help="Most events: the first behind --since, else the newest."
+    "--limit",
+    type=WholeNumber(0, INTEGER_MAX),
+    help="Most events: the first of those asked for, else the newest.",
 )
 @click.pass_context
 def events(
     context: click.Context,
+    /,
+    *,
     following: bool,
-    kinds: tuple[str, ...],
-    severities: tuple[str, ...],
-    reasons: tuple[str, ...],
     seed_id: str | None,
-    since_id: int | None,
+    since: str | None,
+    after_id: int | None,
     limit: int | None,
+    **words: tuple[str, ...],
 ) -> None:
     """Show the node's events, oldest first; with --json one object a line."""
     state = state_of(context)
+    kinds, severities, reasons = words["kinds"], words["severities"], words["reasons"]
     _check("kind", kinds, [item.value for item in EventKind])
     _check("reason", reasons, [item.value for item in Reason])
     directory = state.settings.monitor_events.parent
     if not state.settings.monitor_events.exists():
         demand_data_dir(state.settings.data_dir)
-    wanted = EventFilter(kinds or None, severities or None, reasons or None, seed_id)
+    from_s = 0 if since is None else since_s(since, int(time.time()))
+    wanted = EventFilter(kinds or None, severities or None, reasons or None, seed_id, from_s)
     try:
-        page = read_events(
-            directory,
-            since_id or 0,
-            kinds=wanted.kinds,
-            severities=wanted.severities,
-            reasons=wanted.reasons,
-            seed_id=wanted.seed_id,
-            limit=limit,
-            newest=since_id is None,
-        )
+        newest = since is None and after_id is None
+        page = read_page(directory, wanted, after_id or 0, limit=limit, newest=newest)
         for event in page.events:
             _print(event, as_json=state.json)
         if following:

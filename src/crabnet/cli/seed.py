@@ -265,7 +265,7 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
         left_out: dict[str, JsonValue] = {"unreadable": unreadable} if unreadable else {}
         write(json_line({"seeds": seeds, "next": following, **left_out}))
     elif following is not None:
-        note(f"more: crabnet seed list --after {plain(str(following))}")
+        note(f"more: {state.again(str(following))}")
 
 
 @click.command("show", cls=Command)
@@ -303,7 +303,7 @@ def show_(context: click.Context, seed_id: str, following: bool, limit: int | No
             write(f"\n{name.removesuffix('s')} {as_text(item, 'id')}\n")
             write("".join(f"  {row}\n" for row in table(item, skip=frozenset({"id", "seed_id"})).splitlines()))
     if shown.get("next") is not None:
-        note(f"more: crabnet seed show {plain(seed_id)} --after {as_text(shown, 'next')}")
+        note(f"more: {state_of(context).again(str(shown['next']))}")
 
 
 def _shown(context: click.Context, seed_id: str, limit: int, after: str | None) -> dict[str, JsonValue]:

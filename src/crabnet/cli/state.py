@@ -23,7 +23,7 @@ state = LazyGroup(
 @click.command("vector", cls=Command)
 @click.pass_context
 def vector_(context: click.Context) -> None:
-    """Show how far this node holds each feed: its version vector, for another node's export --since."""
+    """Show how far this node holds each feed: its version vector, for another node's export --vector."""
     run = state_of(context)
     answer = run.perform("state.vector", {})
     if run.json:
@@ -37,7 +37,7 @@ def vector_(context: click.Context) -> None:
 
 @click.command("export", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--since", "since", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
+@click.option("--vector", "since", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
 @click.option("--for-vector", "for_vector", metavar="JSON", help="The same, with the vector itself.")
 @click.option("--unsigned", "with_unsigned", is_flag=True, help="Unsigned envelopes and imported facts, too.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")

@@ -18,12 +18,15 @@ _FILES: Final = RealFiles()
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; ``None`` wants all. ``reasons`` and ``seed_id`` compare payload fields."""
+    """Which events are wanted; ``None`` wants all. ``reasons`` and ``seed_id`` compare payload fields; ``since_s`` is a
+    time in seconds.
+    """
 
     kinds: Collection[str] | None = None
     severities: Collection[str] | None = None
     reasons: Collection[str] | None = None
     seed_id: str | None = None
+    since_s: int = 0
 
     def matches(self, event: Event) -> bool:
         """Whether ``event`` is wanted."""
@@ -32,6 +35,7 @@ class EventFilter:
             and (self.severities is None or event.severity in self.severities)
             and (self.reasons is None or event.payload.get("reason") in self.reasons)
             and (self.seed_id is None or event.payload.get("seed_id") == self.seed_id)
+            and event.ts >= self.since_s
         )
 
 
@@ -72,6 +76,13 @@ def read_events(
     A directory without event files gives an empty page. Raises ``OSError`` when a file that exists cannot be read.
     """
     wanted = EventFilter(kinds, severities, reasons, seed_id)
+    return read_page(directory, wanted, since_id, limit=limit, newest=newest)
+
+
+def read_page(
+    directory: Path, wanted: EventFilter, since_id: int = 0, *, limit: int | None = None, newest: bool = False
+) -> EventPage:
+    """As ``read_events``, with a filter."""
     stats = ReadStats(last_id=since_id)
     matching = (event for event in scan_events(directory, since_id, stats=stats) if wanted.matches(event))
     if limit is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,9 +40,6 @@ DECISIVE: Final = frozenset({FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE, F
 REFOLD: Final = "refold"
 """The kind of a row that tells how the end of a feed has changed a seed."""
 _KINDS: Final = {kind.value: kind for kind in Kind if kind.value}
-_AGO: Final = re.compile(r"(\d{1,12})([smhd]?)")
-_UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_LSN: Final = re.compile(r"lsn:(\d{1,18})")
 
 
 class LogRow(Struct, frozen=True, kw_only=True):
@@ -85,25 +81,6 @@ class LogFilter:
             return False
         kinds = frozenset({REFOLD, *(each.value for each in DECISIVE)}) if self.kinds is None else self.kinds
         return not kinds or row.kind in kinds
-
-
-def parse_since(text: str, now_s: int) -> LogFilter:
-    """A filter from ``lsn:N`` (after that frame), ``90``, ``15m``, ``2h``, ``7d`` (so long ago), or an ISO 8601 time.
-
-    Raises UsageError.
-    """
-    if match := _LSN.fullmatch(text):
-        return LogFilter(after_lsn=int(match[1]))
-    if match := _AGO.fullmatch(text):
-        return LogFilter(since_s=max(0, now_s - int(match[1]) * _UNIT_S[match[2]]))
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"--since {text!r} is neither lsn:N, nor a time ago (90, 15m, 2h, 7d), nor an ISO 8601 time",
-            Reason.INVALID_ARGUMENT,
-        ) from None
-    return LogFilter(since_s=int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()))
 
 
 def read_log(files: Files, data_dir: Path, wanted: LogFilter, *, until_lsn: int | None = None) -> Iterator[LogRow]:

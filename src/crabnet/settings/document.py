@@ -62,6 +62,10 @@ def configuration_markdown() -> str:
     return "".join(parts)
 
 
+def _environment(knob: Knob) -> str | None:
+    return _code(knob.env) if knob.former_env is None else f"{_code(knob.env)}, or `{knob.former_env}` as before"
+
+
 def _entry(knob: Knob) -> str:
     flag = knob.flag
     if flag is not None and isinstance(knob.default, bool):
@@ -71,7 +75,7 @@ def _entry(knob: Knob) -> str:
         ("Values", ", ".join(part for part in (knob.kind.name, knob.kind.range_text()) if part)),
         ("Unit", knob.unit),
         ("Flag", _code(flag)),
-        ("Environment", _code(knob.env)),
+        ("Environment", _environment(knob)),
         ("TOML key", _code(knob.toml)),
     ]
     lines = [f"- {label}: {text}\n" for label, text in rows if text]

@@ -38,12 +38,13 @@ SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of one
 
 
 class Knob:
-    """One row of the table. ``env``, ``toml`` and ``flag`` are None where it cannot be set from there.
+    """One row of the table. ``env``, ``toml`` and ``flag`` are None where it cannot be set from there; ``former_env``
+    is another name that ``env`` has had.
 
     A secret has no flag: arguments can be read by every user of the machine.
     """
 
-    __slots__ = ("default", "doc", "env", "flag", "group", "kind", "name", "secret", "toml", "unit")
+    __slots__ = ("default", "doc", "env", "flag", "former_env", "group", "kind", "name", "secret", "toml", "unit")
 
     def __init__(self, name: str, default: object, row: _Row) -> None:
         self.name, self.default = name, default
@@ -51,7 +52,8 @@ class Knob:
         self.unit, self.secret = row.unit, row.secret
         self.flag = None if row.secret else row.flag or "--" + name.replace("_", "-")
         self.toml = None if row.flag_only else name
-        self.env = None if row.flag_only else row.env or "CRABNET_" + name.upper()
+        self.env = None if row.flag_only else "CRABNET_" + name.upper()
+        self.former_env = row.former_env
 
     def shown(self, value: object) -> str:
         """The value for messages and documents; of a secret, never the value."""
@@ -67,7 +69,7 @@ class Knob:
 
 
 class _Row:
-    __slots__ = ("doc", "env", "flag", "flag_only", "group", "kind", "secret", "unit")
+    __slots__ = ("doc", "flag", "flag_only", "former_env", "group", "kind", "secret", "unit")
 
     def __init__(
         self,
@@ -76,13 +78,13 @@ class _Row:
         doc: str,
         *,
         unit: str = "",
-        env: str | None = None,
+        former_env: str | None = None,
         flag: str | None = None,
         secret: bool = False,
         flag_only: bool = False,
     ) -> None:
         self.kind, self.group, self.doc, self.unit = kind, group, doc, unit
-        self.env, self.flag, self.secret, self.flag_only = env, flag, secret, flag_only
+        self.former_env, self.flag, self.secret, self.flag_only = former_env, flag, secret, flag_only
 
 
 def _knob(default: T, row: _Row) -> T:
@@ -229,25 +231,25 @@ class Settings:
         "should be reached without it."))
     message_ttl_s: int = _knob(43_200, _Row(
         IntKind(1, 365 * DAY_S), "protocol", "Age up to which a live envelope is taken.", unit="s",
-        env="CRABNET_MESSAGE_TTL_SECONDS"))
+        former_env="CRABNET_MESSAGE_TTL_SECONDS"))
     future_skew_s: int = _knob(300, _Row(
         IntKind(0, DAY_S), "protocol", "How far ahead of this node's clock an envelope's time may be.", unit="s",
-        env="CRABNET_FUTURE_SKEW_SECONDS"))
+        former_env="CRABNET_FUTURE_SKEW_SECONDS"))
     seen_messages_ttl_s: int = _knob(86_400, _Row(
         IntKind(1, 730 * DAY_S), "protocol", "How long the id of an envelope is remembered; at least "
         "`message_ttl_s` plus `future_skew_s`, or a replay could pass.", unit="s",
-        env="CRABNET_SEEN_MESSAGES_TTL_SECONDS"))
+        former_env="CRABNET_SEEN_MESSAGES_TTL_SECONDS"))
     seen_messages_capacity: int = _knob(10_000, _Row(
         IntKind(1, limits.SEEN_CAPACITY_MAX), "protocol", "Most envelope ids remembered.", unit="ids"))
     parked_ttl_s: int = _knob(60, _Row(
         IntKind(1, DAY_S), "protocol", "How long an envelope waits for the one that it needs.", unit="s",
-        env="CRABNET_PARKED_TTL_SECONDS"))
+        former_env="CRABNET_PARKED_TTL_SECONDS"))
     refuse_equivocators: bool = _knob(True, _Row(
         BoolKind(), "protocol", "Make no new deals with an author who is proved to have forked its feed: no bid on its "
         "seeds, no claim of its bids. Matters to this node alone."))
     execution_grace_s: int = _knob(30, _Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline before the creator forfeits a claim.",
-        unit="s", env="CRABNET_EXECUTION_GRACE_SECONDS"))
+        unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))
     auto_reclaim: bool = _knob(False, _Row(
         BoolKind(), "protocol", "After a forfeit, claim the next bid without being asked: the cheapest of the workers "
         "that were chosen least often for this task."))
@@ -306,7 +308,7 @@ class Settings:
         IntKind(1, 32_768), "runner", "Processes and threads of a run.", unit="processes"))
     runner_cpu_time_s: int = _knob(limits.RUNNER_CPU_TIME_S_DEFAULT, _Row(
         IntKind(1, 7 * DAY_S), "runner", "Processor time of a run, all its processes together.", unit="s",
-        env="CRABNET_RUNNER_CPU_TIME_SECONDS"))
+        former_env="CRABNET_RUNNER_CPU_TIME_SECONDS"))
     runner_cpu_percent: int = _knob(limits.RUNNER_CPU_PERCENT_DEFAULT, _Row(
         IntKind(1, 100_000), "runner", "How fast a run may use it, where control groups can be made: 100 is one "
         "processor.", unit="%"))
@@ -330,11 +332,11 @@ class Settings:
         unit="bytes"))
     checkpoint_interval_s: int = _knob(600, _Row(
         IntKind(1, 7 * DAY_S), "storage", "Longest time between checkpoints while something changes.", unit="s",
-        env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
+        former_env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
 
     archive_after_s: int = _knob(7 * DAY_S, _Row(
         IntKind(0, 3_650 * DAY_S), "storage", "Time after which seeds that are settled, or were never claimed, leave "
-        "memory for the archive; 0 keeps all in memory.", unit="s", env="CRABNET_ARCHIVE_AFTER_SECONDS"))
+        "memory for the archive; 0 keeps all in memory.", unit="s", former_env="CRABNET_ARCHIVE_AFTER_SECONDS"))
 
     monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "monitor", "File of the monitor events, always named `events.ndjson`; rotated files lie beside it. "
@@ -343,7 +345,7 @@ class Settings:
         IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
     events_rotate_age_s: int = _knob(limits.EVENT_FILE_AGE_MS_MAX_DEFAULT // 1000, _Row(
         IntKind(1, 3_650 * DAY_S), "monitor", "Age at which the events file is rotated.", unit="s",
-        env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
+        former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = _knob(limits.EVENT_FILES_KEPT_DEFAULT, _Row(
         IntKind(1, 10_000), "monitor", "Rotated events files that are kept.", unit="files"))
     # fmt: on

@@ -58,9 +58,11 @@ def resolve(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_pat
         if flag is not None:
             values[knob.name] = _read_flag(knob, flag)
             origins[knob.name] = f"flag {knob.flag}"
-        elif knob.env is not None and knob.env in environ:
-            origins[knob.name] = f"environment {knob.env}"
-            values[knob.name] = _read_text(knob, environ[knob.env], origins[knob.name])
+        else:
+            name = next((name for name in (knob.env, knob.former_env) if name is not None and name in environ), None)
+            if name is not None:
+                origins[knob.name] = f"environment {name}"
+                values[knob.name] = _read_text(knob, environ[name], origins[knob.name])
     config_path, in_data_dir = _config_path(values, environ, toml_path)
     if config_path is not None:
         _take_toml(_load_toml(config_path), config_path, in_data_dir, values, origins)
@@ -187,7 +189,7 @@ def _take_toml(
 
 def _refuse_unknown_env(environ: Mapping[str, str]) -> None:
     names = [name for name in environ if name.startswith(ENV_PREFIX) and not name.startswith(RESERVED_ENV_PREFIXES)]
-    known = [knob.env for knob in KNOBS if knob.env is not None]
+    known = [name for knob in KNOBS for name in (knob.env, knob.former_env) if name is not None]
     _refuse_unknown(names, [*known, *RESERVED_ENV], "environment")
 
 

@@ -1,0 +1,30 @@
+"""``--since``: a time, or a time ago, and everywhere the same. Behind which item a page goes on is ``--after``."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from crabnet.errors import Reason, UsageError
+
+METAVAR: Final = "TIME|AGO"
+HELP: Final = "an ISO 8601 time, or so long ago: 90 (seconds), 15m, 2h, 7d."
+_AGO: Final = re.compile(r"([0-9]{1,10})([smhd]?)", re.ASCII)
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def since_s(text: str, now_s: int) -> int:
+    """Seconds since 1970. Raises UsageError."""
+    if match := _AGO.fullmatch(text.strip()):
+        return max(0, now_s - int(match[1]) * _UNIT_S[match[2]])
+    try:
+        if not _DATE.match(text.strip()):
+            raise ValueError(text)
+        moment = datetime.fromisoformat(text.strip())
+        return max(0, int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()))
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since {text!r} is neither a time ago (90, 15m, 2h, 7d) nor an ISO 8601 time", Reason.INVALID_ARGUMENT
+        ) from None
