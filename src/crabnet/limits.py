@@ -33,6 +33,8 @@ RULES_CHARS_MAX: Final = 64 * 1024
 NOTES_CHARS_MAX: Final = 4 * 1024
 OUTPUT_CHARS_MAX: Final = 128 * 1024
 """Characters of captured stdout, and of stderr, that a result may carry."""
+OUTPUT_BASE64_CHARS_MAX: Final = 4 * -(-OUTPUT_CHARS_MAX // 3)
+"""The same as base64, for bytes that are not text."""
 TIMEOUT_MS_MAX: Final = 7 * 24 * 3600 * 1000
 CLAIM_WINDOW_S_DEFAULT: Final = 3_600
 """A seed without ``claim_deadline_ts`` can be claimed until this long after its bid deadline."""

@@ -164,7 +164,7 @@ def test_the_control_document_names_all_methods_and_fields(tmp_path: Path, start
         assert items, name
         objects += items
     objects_text = text.split("## Objects")[1]
-    documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`[^`]+`", objects_text))))
+    documented = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`[^`]+`", objects_text))))
     assert {key for item in objects for key in item} - shown.keys() - documented == set()
 
 

@@ -159,6 +159,8 @@ def described(rows: list[list[str]]) -> dict[str, tuple[bool, str]]:
 def bound(schema: dict[str, Any]) -> str:
     """The bound of a field as the page writes it."""
     schema = schema.get("anyOf", [schema])[0]
+    if schema.get("maxLength") == limits.OUTPUT_BASE64_CHARS_MAX:
+        return f"≤ {limits.OUTPUT_BASE64_CHARS_MAX}, base64"
     if "pattern" in schema:
         return '64 hex digits or `""`'
     low, high = schema.get("minLength", 0), schema.get("maxLength")

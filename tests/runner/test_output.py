@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode
 
 import msgspec
 import pytest
@@ -88,3 +89,18 @@ def test_output_that_only_its_escapes_make_too_long_is_marked() -> None:
 def test_output_of_exactly_the_bound_is_whole() -> None:
     assert decode_text(b"x" * 1_000, 1_000, 1_000).text == "x" * 1_000
     assert decode_text(b"x" * 1_000, 1_001, 1_000).truncated
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe", b"text \xc3", bytes(range(256)) * 400])
+def test_bytes_that_are_no_text_are_kept_as_they_are(raw: bytes) -> None:
+    kept = decode_text(raw, len(raw), limits.RUNNER_OUTPUT_BYTES_MAX_DEFAULT)
+    assert b64decode(kept.base64) == raw
+    assert not kept.truncated
+    assert len(kept.base64) <= limits.OUTPUT_BASE64_CHARS_MAX
+    assert decode_text("text é".encode(), 7, 100).base64 == ""
+
+
+def test_a_character_that_the_bound_cuts_makes_no_bytes_of_a_text() -> None:
+    assert decode_text(("x" * 99 + "é").encode()[:100], 5_000, 100).base64 == ""
+    cut = decode_text(b"\xff" * 100, 5_000, 100)
+    assert (b64decode(cut.base64), cut.truncated) == (b"\xff" * 100, True)

@@ -35,6 +35,7 @@ _JSON: Final = {
     "seed run": '`{"result": Result}`',
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
+    "seed logs": '`{"seed_id", "stream", "base64"}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
     ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'

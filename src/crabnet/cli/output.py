@@ -58,6 +58,20 @@ def write(text: str) -> None:
         raise unwritable(error) from None
 
 
+def write_raw(data: bytes) -> None:
+    """Write bytes to stdout as they are. Raises as ``write`` does."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(error) from None
+
+
 def unwritable(error: OSError) -> CrabnetError:
     """What to say when stdout does not take what was written."""
     return CrabnetError(f"standard output cannot be written: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Final
@@ -27,6 +28,7 @@ from crabnet.cli.output import (
     plain_block,
     table,
     write,
+    write_raw,
 )
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
@@ -52,6 +54,7 @@ OUTCOMES: Final = {
 _BIDDABLE: Final = {"Open": True, "Closed": False}
 """What an open task may be for who lists tasks: one that takes bids, or one that waits to be claimed."""
 STATUSES: Final = ("Open", "Closed", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
+_SHOWN_OTHERWISE: Final = frozenset({"id", "seed_id", "stdout_base64", "stderr_base64"})
 _COMMAND_CHARS_MAX: Final = 100
 _NATURAL: Final = WholeNumber(0, INTEGER_MAX)
 _WINDOW: Final = WholeNumber(1, TIMEOUT_MS_MAX)
@@ -61,7 +64,7 @@ seed = LazyGroup(
     "Publish tasks, bid for them, claim, run and settle them.",
     {
         name: f"crabnet.cli.seed:{name}_"
-        for name in ("publish", "bid", "claim", "run", "cancel", "settle", "list", "show")
+        for name in ("publish", "bid", "claim", "run", "cancel", "settle", "list", "show", "logs")
     },
 )
 _announce = click.option(
@@ -301,9 +304,36 @@ def show_(context: click.Context, seed_id: str, following: bool, limit: int | No
     for name in ("claims", "runs", "results", "settlements", "acknowledgements", "bids"):
         for item in as_list(shown, name):
             write(f"\n{name.removesuffix('s')} {as_text(item, 'id')}\n")
-            write("".join(f"  {row}\n" for row in table(item, skip=frozenset({"id", "seed_id"})).splitlines()))
+            write("".join(f"  {row}\n" for row in table(item, skip=_SHOWN_OTHERWISE).splitlines()))
     if shown.get("next") is not None:
         note(f"more: {state_of(context).again(str(shown['next']))}")
+
+
+@click.command("logs", cls=Command)
+@click.argument("seed_id")
+@click.option("--stderr", "from_stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.pass_context
+def logs_(context: click.Context, seed_id: str, from_stderr: bool) -> None:
+    """Write the output of a task, byte by byte, as its result holds it.
+
+    If the result is not the whole output, a line on stderr says so.
+    """
+    state = state_of(context)
+    shown = as_object(state.perform("seed.show", {"seed_id": seed_id, "limit": 1}))
+    results = as_list(shown, "results")
+    if not results:
+        raise RefusedError(f"seed {plain(seed_id)} has no result", Reason.WRONG_STATE)
+    wanted = as_object(shown, "seed").get("result_id")
+    result = next((each for each in map(as_object, results) if each.get("id") == wanted), as_object(results[-1]))
+    name = "stderr" if from_stderr else "stdout"
+    encoded, text = result.get(f"{name}_base64"), result.get(name)
+    raw = b64decode(encoded) if isinstance(encoded, str) and encoded else str(text or "").encode()
+    if state.json:
+        write(json_line({"seed_id": seed_id, "stream": name, "base64": b64encode(raw).decode()}))
+    else:
+        write_raw(raw)
+    if result.get(f"{name}_truncated"):
+        note(f"{name} was cut by the worker: this is its beginning")
 
 
 def _shown(context: click.Context, seed_id: str, limit: int, after: str | None) -> dict[str, JsonValue]:

@@ -80,7 +80,9 @@ class RenewRun(Struct, frozen=True, kw_only=True):
 
 
 class FinishRun(Struct, frozen=True, kw_only=True):
-    """What a run gave. ``refusal`` is set for a command that the runner's policy refused and that was never started."""
+    """What a run gave. ``refusal`` is set for a command that the runner's policy refused and that was never started;
+    ``stdout_base64`` and ``stderr_base64`` if the texts do not hold the bytes.
+    """
 
     seed_id: str
     exit_code: int
@@ -92,6 +94,8 @@ class FinishRun(Struct, frozen=True, kw_only=True):
     termination: Termination
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+    stdout_base64: str = ""
+    stderr_base64: str = ""
     refusal: Reason | None = None
     sandbox: str | None = None
     profile: str | None = None

@@ -7,6 +7,7 @@ milliseconds.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from enum import StrEnum
 from sys import intern
 from typing import Annotated, Final
@@ -178,8 +179,14 @@ class OutputFile(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     sha256: Annotated[str, Meta(max_length=64)]
 
 
+Base64 = Annotated[str, Meta(max_length=limits.OUTPUT_BASE64_CHARS_MAX, pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
+
+
 class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr."""
+    """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr.
+
+    Output that is not UTF-8 is in ``stdout_base64`` and ``stderr_base64``, and the texts are empty.
+    """
 
     id: Id
     seed_id: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
@@ -194,6 +201,8 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     created_at: Natural | None = None
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+    stdout_base64: Base64 = ""
+    stderr_base64: Base64 = ""
     termination: Termination | None = None
     refusal: Annotated[str, Meta(max_length=64)] | None = None
     sandbox: Word | None = None
@@ -201,6 +210,23 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     files: Annotated[tuple[OutputFile, ...], Meta(max_length=limits.RUNNER_FILES_MAX)] = ()
     files_omitted: Natural = 0
     rests_on: EnvelopeId | None = None
+
+    @property
+    def raw_stdout(self) -> bytes:
+        """What was kept of stdout, byte by byte."""
+        return _raw(self.stdout, self.stdout_base64)
+
+    @property
+    def raw_stderr(self) -> bytes:
+        """The same of stderr."""
+        return _raw(self.stderr, self.stderr_base64)
+
+
+def _raw(text: str, base64: str) -> bytes:
+    try:
+        return b64decode(base64, validate=True) if base64 else text.encode()
+    except ValueError:
+        return b""  # what a worker wrote there is no output
 
 
 class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

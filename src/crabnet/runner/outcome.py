@@ -112,6 +112,9 @@ class RunOutcome:
     profile: str = ""
     files: tuple[OutputFile, ...] = ()
     """What it left in a fresh work dir."""
+    stdout_base64: str = ""
+    """What was kept of it, if it is not UTF-8."""
+    stderr_base64: str = ""
     files_omitted: int = 0
     """Things in the work dir that are not listed: links, special files, and what is beyond the bounds."""
 
@@ -151,6 +154,8 @@ def outcome_of_run(
         stderr=output.stderr.text,
         stdout_truncated=output.stdout.truncated,
         stderr_truncated=output.stderr.truncated,
+        stdout_base64=output.stdout.base64,
+        stderr_base64=output.stderr.base64,
         stdout_bytes=output.stdout.raw_bytes,
         stderr_bytes=output.stderr.raw_bytes,
         output_hash=output.output_hash,

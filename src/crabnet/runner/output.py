@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+from base64 import b64encode
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -21,11 +22,12 @@ class Stream(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedText:
-    """One stream as text, and how much there was of it."""
+    """One stream as text, and how much there was of it; ``base64`` of what was kept, if the text does not hold it."""
 
     text: str
     truncated: bool
     raw_bytes: int
+    base64: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,23 @@ def decode_text(head: bytes, raw_bytes: int, text_bytes_max: int, *, more_follow
     chars_max = min(text_bytes_max, limits.OUTPUT_CHARS_MAX)
     if len(head) == raw_bytes <= chars_max and not more_followed:
         text = head.decode("utf-8", errors="replace")
-        if _json_bytes(text) <= limits.RUNNER_OUTPUT_JSON_BYTES_MAX:
-            return CapturedText(text, False, raw_bytes)
+        base64 = _base64_unless_text(head, final=True)
+        if base64 or _json_bytes(text) <= limits.RUNNER_OUTPUT_JSON_BYTES_MAX:
+            return CapturedText(text, False, raw_bytes, base64)
     marker = truncation_marker(raw_bytes)
     kept = head[: max(0, chars_max - len(marker))]
     text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(kept, final=False)
     text = _cut_json(text, limits.RUNNER_OUTPUT_JSON_BYTES_MAX - _json_bytes(marker))
-    return CapturedText(text + marker, True, raw_bytes)
+    return CapturedText(text + marker, True, raw_bytes, _base64_unless_text(head[:chars_max], final=False))
+
+
+def _base64_unless_text(raw: bytes, *, final: bool) -> str:
+    """Empty for UTF-8; if not ``final``, its last character may be cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(raw, final=final)
+    except UnicodeDecodeError:
+        return b64encode(raw).decode()
+    return ""
 
 
 def _json_bytes(text: str) -> int:

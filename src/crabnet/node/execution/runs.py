@@ -302,6 +302,8 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
         timed_out=outcome.timed_out,
         stdout=outcome.stdout,
         stderr=outcome.stderr,
+        stdout_base64=outcome.stdout_base64,
+        stderr_base64=outcome.stderr_base64,
         output_hash=outcome.output_hash,
         duration_ms=outcome.duration_ms,
         termination=Termination(

@@ -21,6 +21,10 @@ from crabnet.protocol.payloads import wire_seed
 def body_view(body: Body) -> JsonObject:
     """All fields of an object."""
     view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
+    if isinstance(body, TaskResult):
+        # For people: what of the bytes is text.
+        view["stdout"] = body.stdout or body.raw_stdout.decode(errors="replace")
+        view["stderr"] = body.stderr or body.raw_stderr.decode(errors="replace")
     return view
 
 
