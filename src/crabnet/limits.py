@@ -113,7 +113,11 @@ CONTROL_LINE_BYTES_MAX: Final = 2 * 1024 * 1024
 """One request on the control socket, with its newline: the largest fork proof in base64 fits."""
 CONTROL_RESPONSE_BYTES_MAX: Final = 64 * 1024 * 1024
 CONTROL_CONNECTIONS_MAX: Final = 64
-"""Further connections wait until one of these ends."""
+"""Further connections wait until one of these ends. Those whose request takes long do not count."""
+CONTROL_WAITING_MAX: Final = 80
+"""Requests of one long method at once: more runs than may run and wait cannot be asked for anyway."""
+CONTROL_LOOK_MS: Final = 500
+"""Between two looks whether the socket is still in its place."""
 CONTROL_IDLE_MS: Final = 10_000
 """A control connection that has not sent a whole request for this long is closed."""
 CONTROL_SEND_MS: Final = 30_000
@@ -471,7 +475,7 @@ FRAMES_READ_BYTES_MAX: Final = 32 * 1024 * 1024
 """Journal frames kept in memory while neighbours read history."""
 HASH_SLICE: Final = 64
 SHUTDOWN_SEND_S: Final = 2
-DESCRIPTORS_MIN: Final = 128
+DESCRIPTORS_MIN: Final = 384
 """Open files that a node needs: some 40 of its own, and for clients of its control socket and runs."""
 EVENTS_FLUSH_MS: Final = 100
 INDEX_FLUSH_MS: Final = 200

@@ -71,6 +71,7 @@ TABLE: Final[dict[str, str]] = {
         core.replica.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
         node.operations.control_server _answer              RefusedError -*2
+        node.operations.control_server _Place.dispatch      RefusedError
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
@@ -132,6 +133,7 @@ TABLE: Final[dict[str, str]] = {
         node.durable.baseline       import_baseline      DataDirDamagedError _unsigned
         node.durable.baseline       demand_importable    _unsigned
         node.operations.control_server _bind                DataDirDamagedError _socket_failed*2
+        node.operations.control_server _listening           -
         node.durable.store          open_store           -
         node.durable.store          _signer              key_lost
         node.durable.store          signer_of            DataDirDamagedError

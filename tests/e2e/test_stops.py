@@ -288,12 +288,12 @@ def test_a_signal_that_came_before_anything_was_begun_leaves_nothing(tmp_path: P
 def test_a_node_that_has_too_few_descriptors_to_start_says_so(tmp_path: Path) -> None:
     """Before it makes anything. A limit that may be raised is raised (run-4)."""
     words = quiet(tmp_path / "data")
-    for descriptors in (16, 24, 127):
+    for descriptors in (16, 24, 383):
         for command in (["listen"], ["seed", "publish", "--title", "t", "--cmd", "true"]):
             limited = ["prlimit", f"--nofile={descriptors}", *CRABNET, *command, *words]
             done = subprocess.run(limited, capture_output=True, text=True, check=False, env=environment())
             assert done.returncode == 2, done.stderr
-            assert f"this process may have {descriptors} files open at once, and a node needs 128" in done.stderr
+            assert f"this process may have {descriptors} files open at once, and a node needs 384" in done.stderr
             assert done.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
     raised = ["prlimit", "--nofile=24:4096", *CRABNET, "listen", *words]

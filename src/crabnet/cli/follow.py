@@ -12,11 +12,12 @@ from typing import Final
 from crabnet.cli.context import State
 from crabnet.cli.output import as_list, as_object, as_text, note, pause, plain
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
-from crabnet.errors import CrabnetError
+from crabnet.errors import CrabnetError, NodeTimeoutError
 
 FINAL: Final = frozenset({"Expired", "Accepted", "Rejected"})
 _WATCH_MS: Final = 2_000
 _ANSWER_MS: Final = 30_000
+_AWAY_S: Final = 0.2
 _PROGRESS_WATCH_MS: Final = 500
 _PROGRESS_EVERY_S: Final = 10
 
@@ -24,13 +25,24 @@ _PROGRESS_EVERY_S: Final = 10
 def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
     """The task now and after each change, until nothing more can happen. Needs a running node unless it is over.
 
-    Raises NodeNotRunningError, and what the node answers.
+    Goes on when the node is started again within ``lock_wait_ms``. Raises NodeNotRunningError, and what the node
+    answers.
     """
     seen = ""
+    away_since: float | None = None
     while True:
         try:
             shown = _watch(state, seed_id, seen, _WATCH_MS)
-        except NodeNotRunningError:
+            away_since = None
+        except (NodeNotRunningError, NodeTimeoutError) as error:
+            if seen and (away_since is None or time.monotonic() - away_since < state.settings.lock_wait_ms / 1000):
+                if away_since is None:
+                    away_since = time.monotonic()
+                    note("the node does not answer: waiting for it to run again")
+                pause(_AWAY_S)
+                continue
+            if not isinstance(error, NodeNotRunningError):
+                raise
             shown = as_object(state.perform("seed.show", {"seed_id": seed_id}))
             if as_text(as_object(shown, "seed"), "status") not in FINAL:
                 raise

@@ -11,8 +11,9 @@ import os
 import socket as stdlib_socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,8 @@ Dispatch = Callable[[str, JsonObject], Awaitable[JsonValue]]
 """Does ``method`` with ``params``; raises CrabnetError to refuse."""
 
 PROTOCOL_VERSION: Final = 1
+_LONG: Final = frozenset({"seed.run", "seed.watch", "seed.cancel"})
+"""Methods that wait for something to happen."""
 _BACKLOG: Final = 256
 _CHUNK_BYTES: Final = 64 * 1024
 _ACCEPT_RETRY_S: Final = 0.1
@@ -57,28 +60,112 @@ async def serve_control(
     The caller holds the data dir's lock, so a socket file that lies there is stale and is replaced. A request that is
     under way when its client leaves is finished. An unexpected exception of ``dispatch`` is answered with ``internal``
     and passed to ``on_failure(method, error)``, and so is the UsageError of a request that could not be understood.
-    Raises StorageFailedError when the socket cannot be made, and DataDirDamagedError when something other than a
-    socket lies at ``path``.
+    A socket file that somebody removes is made again. Raises StorageFailedError when the socket cannot be made at
+    first, and DataDirDamagedError when something other than a socket lies at ``path``.
     """
-    with _listening(path) as listener:
-        limiter = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
-        async with trio.open_nursery() as nursery:
+    places = _Places()
+    listener, inode = _listening(path)
+    try:
+        async with trio.open_nursery() as clients:
             task_status.started()
             while True:
-                await limiter.acquire()
-                connection = await _accept(listener)
-                nursery.start_soon(_serve_connection, connection, dispatch, on_failure, limiter)
+                serve = partial(_serve_connection, dispatch=dispatch, on_failure=on_failure, places=places)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_removed, path, nursery.cancel_scope)
+                    nursery.start_soon(_accept_all, listener, places, partial(clients.start_soon, serve))
+                listener.close()
+                listener, inode = await _listening_again(path)
+    finally:
+        listener.close()
+        _remove(path, inode)
 
 
-@contextmanager
-def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
-    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as listener:
+async def _accept_all(
+    listener: trio.socket.SocketType, places: _Places, begin: Callable[[trio.SocketStream], None]
+) -> None:
+    while True:
+        await places.free()
+        begin(await _accept(listener))
+
+
+async def _listening_again(path: Path) -> tuple[trio.socket.SocketType, int]:
+    while True:
+        try:
+            return _listening(path)
+        except CrabnetError:
+            await trio.sleep(limits.CONTROL_LOOK_MS / 1000)
+
+
+async def _until_removed(path: Path, scope: trio.CancelScope) -> None:
+    """Cancel the scope once nothing lies at ``path`` any more."""
+    while os.path.lexists(path):  # noqa: ASYNC110 - no event tells of it
+        await trio.sleep(limits.CONTROL_LOOK_MS / 1000)
+    scope.cancel()
+
+
+class _Places:
+    """How many clients are served at once, and how many requests of each long method (run-4)."""
+
+    def __init__(self) -> None:
+        self.short = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
+        self.long: Counter[str] = Counter()
+
+    async def free(self) -> None:
+        """Wait until one more client may be served."""
+        await self.short.acquire()
+        self.short.release()
+
+
+class _Place:
+    """That of one client. It is let go while a long request waits, so that short ones, and ``seed.cancel`` above all,
+    never wait behind long ones.
+    """
+
+    def __init__(self, places: _Places, dispatch: Dispatch) -> None:
+        self._places = places
+        self._dispatch = dispatch
+        self._held = False
+
+    async def hold(self) -> None:
+        """Wait for a place, unless there is one."""
+        if not self._held:
+            await self._places.short.acquire()
+            self._held = True
+
+    def let_go(self) -> None:
+        """Make room for another client."""
+        if self._held:
+            self._held = False
+            self._places.short.release()
+
+    async def dispatch(self, method: str, params: JsonObject) -> JsonValue:
+        """Raises RefusedError when as many requests of a long method wait as may, and what the method raises."""
+        if method not in _LONG:
+            await self.hold()
+            return await self._dispatch(method, params)
+        if self._places.long[method] >= limits.CONTROL_WAITING_MAX:
+            raise RefusedError(
+                f"{limits.CONTROL_WAITING_MAX} clients wait for {method} already: try again later",
+                Reason.LIMIT_EXCEEDED,
+            )
+        self._places.long[method] += 1
+        self.let_go()
+        try:
+            return await self._dispatch(method, params)
+        finally:
+            self._places.long[method] -= 1
+
+
+def _listening(path: Path) -> tuple[trio.socket.SocketType, int]:
+    """The socket that is listened on, and the number of its file."""
+    listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
         inode = _bind(listener, path)
         listener.setblocking(False)
-        try:
-            yield trio.socket.from_stdlib_socket(listener)
-        finally:
-            _remove(path, inode)
+        return trio.socket.from_stdlib_socket(listener), inode
+    except BaseException:
+        listener.close()
+        raise
 
 
 def _bind(listener: stdlib_socket.socket, path: Path) -> int:
@@ -136,15 +223,17 @@ async def _serve_connection(
     stream: trio.SocketStream,
     dispatch: Dispatch,
     on_failure: Callable[[str, Exception], None] | None,
-    limiter: trio.Semaphore,
+    places: _Places,
 ) -> None:
+    place = _Place(places, dispatch)
+    await place.hold()
     try:
         if _peer_allowed(stream.socket):
-            await _serve_requests(stream, dispatch, on_failure)
+            await _serve_requests(stream, place.dispatch, on_failure)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
         pass  # The client went away, or does not read or write: only its own connection ends.
     finally:
-        limiter.release()
+        place.let_go()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
 
