@@ -55,6 +55,19 @@ def fork_bomb() -> None:
 
 
 @abuse
+def forks_and_ends() -> None:
+    """As many as may be, and then it is over at once."""
+    children = []
+    try:
+        while len(children) < 5_000:
+            children.append(in_a_child(hold))
+    except OSError:
+        say("up")
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+@abuse
 def forks_that_run_away() -> None:
     """Every process lives a moment: what looks for them finds them gone, and their children elsewhere."""
     os.setsid()

@@ -26,6 +26,8 @@ class Abuse:
     named: frozenset[str] = frozenset()
     causes: frozenset[str] = frozenset({"timeout"})
     says: str = ""
+    by_group: bool = False
+    """It is over so soon that only a control group notices: an ordinary user has none."""
 
     @property
     def patient(self) -> bool:
@@ -41,6 +43,7 @@ FORKS = words("processes memory")
 ENDS = words("exited signaled")
 TABLE = [
     Abuse("fork_bomb", FORKS, words("timeout processes memory")),
+    Abuse("forks_and_ends", FORKS, words("exited memory"), by_group=True),
     Abuse("forks_that_run_away", causes=words("exited processes")),
     Abuse("thread_bomb", FORKS, words("timeout memory")),
     Abuse("zombies", FORKS, words("timeout memory")),
@@ -150,7 +153,8 @@ def test_abuse_is_stopped(nodes: Nodes, place: Place, abuse: Abuse) -> None:
     result = run(node, abuse)
 
     assert result.cause in abuse.causes, result.outcome
-    assert not abuse.named or named(result) & abuse.named, result.outcome
+    if not abuse.by_group or (place.user == "root" and place.mode == "bwrap"):
+        assert not abuse.named or named(result) & abuse.named, result.outcome
     assert abuse.says in result.outcome["stdout"], result.outcome
     assert result.state == node.state
     assert result.outcome["sandbox"] == place.mode

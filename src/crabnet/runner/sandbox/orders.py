@@ -98,9 +98,13 @@ def rlimits(limits: RunLimits, *, counted: bool, processes: int) -> list[tuple[i
 
 
 def _processes(fence: Fence, limits: RunLimits, user_threads: int) -> int:
-    """RLIMIT_NPROC counts all of a user within a user namespace: alone only in a sandbox."""
+    """RLIMIT_NPROC counts all of a user within a user namespace: alone only in a sandbox.
+
+    Where a control group counts processes, it refuses first: it remembers that it did, and RLIMIT_NPROC does not.
+    """
     if fence.mode is Mode.BWRAP:
-        return limits.processes + BWRAP_PROCESSES
+        by_group = fence.cgroups is not None and "pids" in fence.cgroups.parents
+        return limits.processes + BWRAP_PROCESSES + (_GROUP_FIRST if by_group else 0)
     return limits.processes + user_threads + _SPARE_THREADS if fence.mode is Mode.LANDLOCK else 0
 
 
@@ -122,3 +126,7 @@ def _filter(fence: Fence, profile: Profile, *, counted: bool) -> bytes:
     if fence.mode is Mode.LANDLOCK:
         return filter_program(SyscallProfile.LANDLOCK, landlock_abi=fence.landlock_abi, counted=counted)
     return b""
+
+
+_GROUP_FIRST: Final = 8
+"""By so many processes RLIMIT_NPROC is above the limit of a control group."""
