@@ -57,7 +57,7 @@ def fork_bomb() -> None:
 @abuse
 def forks_and_ends() -> None:
     """As many as may be, and then it is over at once."""
-    children = []
+    children: list[int] = []
     try:
         while len(children) < 5_000:
             children.append(in_a_child(hold))
@@ -287,6 +287,14 @@ def busy_children() -> None:
     for _ in range(3):
         in_a_child(busy)
     hold()
+
+
+@abuse
+def opens_its_output() -> None:
+    """No abuse, but what programs do."""
+    for name in ("/dev/stdout", "/dev/stderr"):
+        with open(name, "w") as stream:
+            stream.write(f"opened {name}\n")
 
 
 @abuse

@@ -66,6 +66,7 @@ TABLE = [
     Abuse("endless_output_by_many", causes=words("exited output_limit")),
     Abuse("busy", words("cpu"), words("cpu")),
     Abuse("busy_children", words("cpu"), words("cpu")),
+    Abuse("opens_its_output", causes=words("exited"), says="opened /dev/stdout"),
     Abuse("many_open_files", causes=words("exited"), says="few: True"),
     Abuse("sleeps", says="up"),
     Abuse("ignores_sigterm", says="up"),

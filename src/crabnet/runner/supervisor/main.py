@@ -137,6 +137,8 @@ class Supervisor:
             except OSError as error:
                 number = error.errno or errno.EIO
                 raise SetupError(number, sandbox=True, detail=f"its control group: {os.strerror(number)}") from error
+        if order.drop_root and os.geteuid() == 0:
+            self._give_output_away()
         groups = self._cgroup.membership if self._cgroup is not None else Membership()
         if order.fence == "bwrap":
             self._started = start_bwrap(order, self._given, groups)
@@ -149,6 +151,12 @@ class Supervisor:
         os.close(self._given.stderr)
         if order.fence == "bwrap":
             self._open_gate(order)
+
+    def _give_output_away(self) -> None:
+        """Programs open /dev/stdout and /dev/stderr anew: the pipes have to be those of the run's own user."""
+        for fd in (self._given.stdout, self._given.stderr):
+            with contextlib.suppress(OSError):
+                os.fchown(fd, run_uid(), -1)
 
     def _open_gate(self, order: Order) -> None:
         started = self._started
