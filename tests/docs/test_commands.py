@@ -11,7 +11,7 @@ import pytest
 from crabnet.cli.group import cli
 from tests.docs.pages import blocks, inline, page, pages, steps
 
-LINE = re.compile(r"(?:^|\| |&& |sudo -u \w+ )(?:\S*/)?crabnet (.+)")
+LINE = re.compile(r"(?:^|\| |&& |sudo -u \w+ |^\w+\$ +)(?:\S*/)?crabnet (.+)")
 
 
 def named(text: str) -> list[str]:
