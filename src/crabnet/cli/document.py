@@ -16,7 +16,7 @@ from crabnet.settings import KNOBS
 _EXIT_CODES: Final = {
     ExitCode.OK: "done",
     ExitCode.INTERNAL: "an unexpected error of crabnet itself, or standard output cannot be written",
-    ExitCode.USAGE: "the words are wrong: flag, argument, environment variable, TOML file; nothing was done",
+    ExitCode.USAGE: "a flag, an argument, an environment variable or the TOML file is wrong; nothing was done",
     ExitCode.REFUSED: "a rule says no: lifecycle, authority, price, deadline, runner policy; nothing was changed",
     ExitCode.BUSY: "another process owns the data dir and did not leave it in time",
     ExitCode.DAMAGED: "stored bytes are damaged, of a newer version, or have unsafe permissions; nothing was changed",

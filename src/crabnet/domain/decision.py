@@ -71,7 +71,7 @@ def _refused_here(before: Record, command: Propose, now_s: int) -> Decision | No
     if before.seed is None and fact.kind is not FactKind.SEED:
         return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
     rule = check_local(before, fact, now_s, command.denied)
-    return None if rule is None else Decision(Outcome.REJECTED, rule.reason, detail=f"refused unless {rule.text}")
+    return None if rule is None else Decision(Outcome.REJECTED, rule.reason, detail=rule.otherwise)
 
 
 def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
@@ -144,4 +144,4 @@ def _why(fact: Fact, reason: Reason, status: SeedStatus) -> str:
     rule = next((rule for rule in RULES[fact.kind] if rule.reason is reason), None)
     if reason is Reason.WRONG_STATE:
         return f"seed {fact.seed_id} is {status.value}"
-    return "" if rule is None else f"refused unless {rule.text}"
+    return "" if rule is None else rule.otherwise

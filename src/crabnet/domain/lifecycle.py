@@ -131,10 +131,11 @@ class Case(Struct, frozen=True, gc=False):
 
 
 class Rule(NamedTuple):
-    """A condition, and the Reason of the refusal when it does not hold."""
+    """A condition, and when it does not hold the Reason of the refusal, ``otherwise`` in words."""
 
     reason: Reason
     text: str
+    otherwise: str
     holds: Callable[[Case], bool]
 
 
@@ -218,9 +219,17 @@ def _names_settlement(case: Case) -> bool:
     return any(fact.kind is _K.SETTLE and names(case.fact, fact, None) for fact in case.record.others)
 
 
-BY_CREATOR = Rule(Reason.UNAUTHORISED, "the author is the seed's creator", lambda c: c.fact.author == c.seed.created_by)
+BY_CREATOR = Rule(
+    Reason.UNAUTHORISED,
+    "the author is the seed's creator",
+    "only the seed's creator may do that",
+    lambda c: c.fact.author == c.seed.created_by,
+)
 _BY_WORKER = Rule(
-    Reason.UNAUTHORISED, "the author is the worker of the claim", lambda c: c.fact.author == c.progress.claimed_by
+    Reason.UNAUTHORISED,
+    "the author is the worker of the claim",
+    "only the worker of the current claim may do that",
+    lambda c: c.fact.author == c.progress.claimed_by,
 )
 
 
@@ -229,17 +238,40 @@ def _names_attempt(case: Case) -> bool:
     return named.attempt == case.progress.attempt and named.claim_id == case.progress.claim_id
 
 
-_THIS_ATTEMPT = Rule(Reason.WRONG_STATE, "it must name the current attempt", _names_attempt)
-_ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", _names_claim)
+_THIS_ATTEMPT = Rule(
+    Reason.WRONG_STATE,
+    "it must name the current attempt",
+    "it names another attempt than the current one",
+    _names_attempt,
+)
+_ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", "it does not rest on the current claim", _names_claim)
 
 RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
-    _K.SEED: (Rule(Reason.UNAUTHORISED, "a seed names its author", lambda c: c.fact.author == c.seed.created_by),),
+    _K.SEED: (
+        Rule(
+            Reason.UNAUTHORISED,
+            "a seed names its author",
+            "the seed names somebody else as its creator",
+            lambda c: c.fact.author == c.seed.created_by,
+        ),
+    ),
     _K.BID: (
-        Rule(Reason.UNAUTHORISED, "a bidder bids for itself", lambda c: c.fact.author == _bid(c).bidder),
-        Rule(Reason.PRICE_TOO_LOW, "price is at least min_price", lambda c: _bid(c).price >= c.seed.min_price),
+        Rule(
+            Reason.UNAUTHORISED,
+            "a bidder bids for itself",
+            "the bid names somebody else as its bidder",
+            lambda c: c.fact.author == _bid(c).bidder,
+        ),
+        Rule(
+            Reason.PRICE_TOO_LOW,
+            "price is at least min_price",
+            "the price is below the seed's min_price",
+            lambda c: _bid(c).price >= c.seed.min_price,
+        ),
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the bid deadline",
+            "it was made after the end of the bid window",
             lambda c: _bid(c).created_at <= c.seed.bid_deadline_ts,
         ),
     ),
@@ -248,14 +280,21 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
+            "it was made after the claim deadline",
             lambda c: _claim_of(c).created_at <= claim_deadline_s(c.seed, c.progress),
         ),
         Rule(
             Reason.WRONG_STATE,
             "the attempt follows the one before",
+            "its attempt is not the next one",
             lambda c: _claim_of(c).attempt == c.progress.attempt + (c.progress.status is _S.FORFEITED),
         ),
-        Rule(Reason.UNKNOWN_BID, "it rests on an eligible bid, and names it and its bidder", _bid_fits_claim),
+        Rule(
+            Reason.UNKNOWN_BID,
+            "it rests on an eligible bid, and names it and its bidder",
+            "the bid that it claims does not count, or is not the one that it names",
+            _bid_fits_claim,
+        ),
     ),
     _K.STARTED: (
         _BY_WORKER,
@@ -263,18 +302,23 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "a claim is begun once, and only its run is renewed",
+            "the run has begun already, or it renews another run",
             lambda c: _run(c).renews == (c.progress.run_id if c.progress.status is _S.RUNNING else None),
         ),
         Rule(
             Reason.LIMIT_EXCEEDED,
             f"a run is renewed at most {limits.RUN_RENEWALS_MAX} times",
+            f"the run was renewed {limits.RUN_RENEWALS_MAX} times already, which is the most",
             lambda c: c.progress.renewals < limits.RUN_RENEWALS_MAX,
         ),
     ),
     _K.RESULT: (
         _BY_WORKER,
         Rule(
-            Reason.WRONG_PARENT, "it rests on the start of the run, or on the claim if nothing was started", _names_run
+            Reason.WRONG_PARENT,
+            "it rests on the start of the run, or on the claim if nothing was started",
+            "it does not rest on the start of the run, or on the claim if nothing was started",
+            _names_run,
         ),
     ),
     _K.SETTLE: (
@@ -283,6 +327,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNKNOWN_RESULT,
             "it rests on the result that counts, and names it",
+            "the result that it settles is not the one that counts",
             lambda c: (
                 _settlement(c).result_id == c.progress.result_id
                 and names(c.fact, c.record.result, c.progress.result_id)
@@ -296,6 +341,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.NOT_DUE,
             "the execution deadline has passed",
+            "the execution deadline has not passed yet",
             lambda c: (
                 c.progress.claimed_at is not None
                 and _settlement(c).created_at * 1000 >= execution_deadline_ms(c.seed, c.progress.claimed_at)
@@ -307,11 +353,13 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "a claim that is withdrawn must be named, with its attempt",
+            "it does not name the claim that it withdraws, with its attempt",
             lambda c: c.progress.status not in CLAIM_HOLDS or _names_attempt(c),
         ),
         Rule(
             Reason.WRONG_PARENT,
             "it rests on the claim that is withdrawn, else on the seed",
+            "it does not rest on the claim that it withdraws, or on the seed if there is none",
             lambda c: (
                 _names_claim(c) if c.progress.status in CLAIM_HOLDS else names(c.fact, c.record.seed, c.fact.seed_id)
             ),
@@ -319,10 +367,16 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     ),
     _K.ACKNOWLEDGED: (
         _BY_WORKER,
-        Rule(Reason.WRONG_PARENT, "it rests on the settlement that counts", _names_settlement),
+        Rule(
+            Reason.WRONG_PARENT,
+            "it rests on the settlement that counts",
+            "it does not rest on the settlement that counts",
+            _names_settlement,
+        ),
         Rule(
             Reason.DUPLICATE,
             "a settlement is acknowledged once",
+            "the settlement was acknowledged already",
             lambda c: all(fact.kind is not _K.ACKNOWLEDGED for fact in c.record.others),
         ),
     ),
@@ -337,22 +391,40 @@ def _bid_has_room(case: Case) -> bool:
 _NO_RESULT_YET = Rule(
     Reason.WRONG_STATE,
     "no result has come: accept or reject it instead",
+    "a result has come: accept or reject it instead",
     lambda c: c.progress.status is not _S.DONE,
 )
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
     "the claim awaits this",
+    "the seed has no claim that awaits this",
     lambda c: (c.progress.status, c.fact.kind) in TRANSITIONS,
 )
 
 LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.BID: (
-        Rule(Reason.WRONG_STATE, "the seed is open", lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED}),
-        Rule(Reason.DEADLINE_PASSED, "the bid window is open", lambda c: c.now_s <= c.seed.bid_deadline_ts),
-        Rule(Reason.TOO_MANY_BIDS, "there is room for one more bid", _bid_has_room),
+        Rule(
+            Reason.WRONG_STATE,
+            "the seed is open",
+            "the seed is not open any more",
+            lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED},
+        ),
+        Rule(
+            Reason.DEADLINE_PASSED,
+            "the bid window is open",
+            "the bid window is over",
+            lambda c: c.now_s <= c.seed.bid_deadline_ts,
+        ),
+        Rule(
+            Reason.TOO_MANY_BIDS,
+            "there is room for one more bid",
+            "the seed has as many bids as may count",
+            _bid_has_room,
+        ),
         Rule(
             Reason.EQUIVOCATOR,
             "the seed's creator has not forked its feed (the setting refuse_equivocators)",
+            "the seed's creator has forked its feed, and refuse_equivocators is set",
             lambda c: c.seed.created_by not in c.denied,
         ),
     ),
@@ -360,11 +432,13 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.EQUIVOCATOR,
             "the bidder has not forked its feed (the setting refuse_equivocators)",
+            "the bidder has forked its feed, and refuse_equivocators is set",
             lambda c: _claim_of(c).worker not in c.denied,
         ),
         Rule(
             Reason.TOO_MANY_BIDS,
             "the bid is among the max_bids first by (created_at, id)",
+            "the bid is not among the first max_bids by (created_at, id)",
             lambda c: _claim_of(c).bid_id in {fact.key for fact in counting_bids(c.record)},
         ),
     ),
