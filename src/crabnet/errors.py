@@ -2,7 +2,7 @@
 
 ```
 CrabnetError                 exit code
-├── UsageError               2   the caller's words are wrong: flag, environment, TOML, argument
+├── UsageError               2   a flag, an argument, the environment or the TOML file is wrong
 ├── RefusedError             3   a rule says no: lifecycle, authority, verification, runner policy
 ├── DataDirBusyError         4   another process owns the data dir
 ├── DataDirDamagedError      5   stored bytes are damaged, newer, or unsafe; nothing was changed

@@ -66,6 +66,7 @@ TABLE = [
     Abuse("endless_output_by_many", causes=words("exited output_limit")),
     Abuse("busy", words("cpu"), words("cpu")),
     Abuse("busy_children", words("cpu"), words("cpu")),
+    Abuse("busy_children_unheard", words("cpu"), words("cpu")),
     Abuse("opens_its_output", causes=words("exited"), says="opened /dev/stdout"),
     Abuse("many_open_files", causes=words("exited"), says="few: True"),
     Abuse("sleeps", says="up"),
@@ -89,7 +90,9 @@ QUICK = words(
     "closed_stdio daemon background_child_with_stdout kills_everybody kills_its_parents"
 )
 """Those that are tried without being asked for, as an unprivileged user."""
-LIMITS = {"busy": {"cpu_time_s": 1}, "busy_children": {"cpu_time_s": 1}}
+SOON_MS = {"busy_children_unheard": 20_000}
+"""What sees too little ends it as well, but ten times as late."""
+LIMITS = {"busy": {"cpu_time_s": 1}, "busy_children": {"cpu_time_s": 1}, "busy_children_unheard": {"cpu_time_s": 2}}
 
 
 @cache
@@ -118,7 +121,7 @@ def nodes() -> Iterator[Nodes]:
 
 def run(node: Attacked, abuse: Abuse) -> Result:
     """Longer and longer, until the abuse took effect: a loaded machine needs more time to start a program."""
-    for timeout_ms in [LONG_MS] if abuse.patient else TIMES_MS:
+    for timeout_ms in [SOON_MS.get(abuse.name, LONG_MS)] if abuse.patient else TIMES_MS:
         result = node.run(
             python_command(program_text(), abuse.name), timeout_ms=timeout_ms, limits=LIMITS.get(abuse.name, {})
         )

@@ -32,7 +32,7 @@ _FOLLOW_PAUSE_S: Final = 0.2
     "severities",
     multiple=True,
     type=click.Choice([item.value for item in Severity]),
-    help="Only events that matter so much; repeatable.",
+    help="Only events of this severity; repeatable.",
 )
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")

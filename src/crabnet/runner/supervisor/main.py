@@ -84,6 +84,8 @@ class Supervisor:
         self._kill_user_at_s = self._disk_look_at_s = self._memory_look_at_s = 0.0
         self._failed = False
         self._reaped_cpu_s = 0.0
+        self._unheard_cpu_ms = 0.0
+        self._looked_at_s = time.monotonic()
         self._cpu_ms = 0
         self._memory_peak_bytes = 0
         self._limits_hit: dict[str, None] = {}
@@ -244,7 +246,9 @@ class Supervisor:
         spare = BWRAP_PROCESSES if self._root_pidfd >= 0 else 0
         tree = usage_beneath(os.getpid())
         group = self._cgroup.usage() if self._cgroup is not None else CgroupUsage(0, 0, 0, 0)
-        self._cpu_ms = max(self._cpu_ms, group.cpu_ms, round(self._reaped_cpu_s * 1000) + tree.cpu_ms)
+        self._count_unheard(tree, group)
+        own_ms = round(self._reaped_cpu_s * 1000 + self._unheard_cpu_ms) + tree.cpu_ms
+        self._cpu_ms = max(self._cpu_ms, group.cpu_ms, own_ms)
         self._memory_peak_bytes = max(
             self._memory_peak_bytes, group.memory_peak_bytes, tree.private_bytes, self._shared_too(tree)
         )
@@ -264,6 +268,15 @@ class Supervisor:
             self._limits_hit.update(dict.fromkeys(fresh))
             self._tell({"event": "limit", "limits_hit": fresh})
             self._killing = True
+
+    def _count_unheard(self, tree: TreeUsage, group: CgroupUsage) -> None:
+        """Where no control group counts processor time, one processor's time is counted for as long as processes do not
+        wait for their children: nobody can tell what these use.
+        """
+        now_s = time.monotonic()
+        if tree.unheard and not group.cpu_ms:
+            self._unheard_cpu_ms += (now_s - self._looked_at_s) * 1000
+        self._looked_at_s = now_s
 
     @property
     def _counted(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import stat
 from typing import NamedTuple
 
@@ -19,7 +20,9 @@ _UTIME, _CSTIME, _THREADS = 11, 14, 17
 
 
 class TreeUsage(NamedTuple):
-    """Sums over all descendants. ``cpu_ms`` holds what they used and what the children they waited for used."""
+    """Sums over all descendants. ``cpu_ms`` holds what they used and what the children they waited for used;
+    ``unheard`` tells that some of them do not wait: what their children used is lost when these end.
+    """
 
     threads: int
     cpu_ms: int
@@ -27,6 +30,7 @@ class TreeUsage(NamedTuple):
     """Resident pages that are not shared."""
     resident_bytes: int
     """Shared pages are in there as often as processes share them."""
+    unheard: bool
 
 
 def children_of(pid: int) -> list[int]:
@@ -42,6 +46,7 @@ def children_of(pid: int) -> list[int]:
 def usage_beneath(pid: int) -> TreeUsage:
     """Sum up the descendants of ``pid``, without itself. What comes and goes meanwhile may be missed."""
     threads = cpu_ticks = pages = resident_pages = read = 0
+    unheard = False
     waiting = children_of(pid)
     while waiting and read < _PROCESSES_READ_MAX:
         child = waiting.pop()
@@ -53,9 +58,17 @@ def usage_beneath(pid: int) -> TreeUsage:
             resident, shared = _read(f"/proc/{child}/statm").split()[1:3]
             pages += int(resident) - int(shared)
             resident_pages += int(resident)
-            waiting += children_of(child)
+            children = children_of(child)
+            unheard = unheard or (bool(children) and _ignores_children(child))
+            waiting += children
     cpu_ms = cpu_ticks * 1000 // _TICKS_PER_S
-    return TreeUsage(threads, cpu_ms, pages * _PAGE_BYTES, resident_pages * _PAGE_BYTES)
+    return TreeUsage(threads, cpu_ms, pages * _PAGE_BYTES, resident_pages * _PAGE_BYTES, unheard)
+
+
+def _ignores_children(pid: int) -> bool:
+    """Whether a process ignores SIGCHLD: the kernel waits for its children then, and adds nothing up (wait(2))."""
+    ignored = status_field(pid, "SigIgn")
+    return bool(ignored) and bool(int(ignored, 16) >> (signal.SIGCHLD - 1) & 1)
 
 
 def memory_beneath(pid: int) -> int:
