@@ -142,6 +142,45 @@ def memory_in_memfds() -> None:
     hold()
 
 
+def unreadable(code: str) -> None:
+    """Go on as a program that may be executed and not read: others may not look into its processes."""
+    made = os.open("program", os.O_WRONLY | os.O_CREAT, 0o111)
+    with open("/proc/self/exe", "rb") as program, open(made, "wb") as copy:
+        copy.write(program.read())
+    os.execve("program", ["program", "-I", "-S", "-c", code], {"PYTHONHOME": sys.base_prefix})
+
+
+@abuse
+def unseen_memory() -> None:
+    """Shared by none, though it could be: it is in no count that everybody may read."""
+    unreadable(
+        "import mmap, os, signal\n"
+        "for _ in range(12):\n"
+        "    if os.fork() == 0:\n"
+        "        held = mmap.mmap(-1, 100 << 20)\n"
+        "        for at in range(0, 100 << 20, 4096):\n"
+        "            held[at] = 1\n"
+        "        signal.pause()\n"
+        "signal.pause()\n"
+    )
+
+
+@abuse
+def unseen_removed_files() -> None:
+    unreadable(
+        "import os, signal\n"
+        "held = []\n"
+        "try:\n"
+        "    for number in range(40):\n"
+        "        held.append(os.open(str(number), os.O_WRONLY | os.O_CREAT))\n"
+        "        os.unlink(str(number))\n"
+        "        os.write(held[-1], b'x' * (8 << 20))\n"
+        "except OSError:\n"
+        "    pass\n"
+        "signal.pause()\n"
+    )
+
+
 @abuse
 def memory_shared_by_processes() -> None:
     held = []

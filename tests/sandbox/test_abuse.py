@@ -51,6 +51,8 @@ TABLE = [
     Abuse("memory_in_many_processes", words("memory"), words("memory")),
     Abuse("memory_in_memfds", causes=words("memory exited")),
     Abuse("memory_shared_by_processes", words("memory"), words("memory")),
+    Abuse("unseen_memory", words("memory disk"), words("memory disk")),
+    Abuse("unseen_removed_files", words("disk memory"), words("disk memory timeout")),
     Abuse("memory_in_segments", causes=words("memory exited")),
     Abuse("memory_in_pipes", causes=words("exited memory")),
     Abuse("one_large_file", words("file_size disk"), words("file_size disk")),

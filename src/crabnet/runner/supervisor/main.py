@@ -85,6 +85,7 @@ class Supervisor:
         self._failed = False
         self._reaped_cpu_s = 0.0
         self._unheard_cpu_ms = 0.0
+        self._unseen: frozenset[int] = frozenset()
         self._looked_at_s = time.monotonic()
         self._cpu_ms = 0
         self._memory_peak_bytes = 0
@@ -300,13 +301,16 @@ class Supervisor:
                 self._limits_hit.setdefault("file_size")
 
     def _overfull(self, bytes_max: int) -> bool:
-        """Whether the work dir on the host's disk holds too much. Looks seldom: it has to walk."""
+        """Whether the work dir on the host's disk holds too much, or nobody can see how much a process holds of it: one
+        that could not be looked at twice. Looks seldom: it has to walk.
+        """
         if not bytes_max or time.monotonic() < self._disk_look_at_s:
             return False
         found = disk_beneath(self._given.workdir)
-        removed_bytes = removed_beneath(os.getpid(), os.fstat(self._given.workdir).st_dev)
+        removed = removed_beneath(os.getpid(), os.fstat(self._given.workdir).st_dev)
+        hidden, self._unseen = self._unseen & removed.unseen, removed.unseen
         self._disk_look_at_s = time.monotonic() + WATCH_DISK_MS / 1000
-        return found.used_bytes + removed_bytes > bytes_max or found.names > NAMES_MAX
+        return bool(hidden) or found.used_bytes + removed.used_bytes > bytes_max or found.names > NAMES_MAX
 
     def _kill(self) -> None:
         """Kill every process of the run. Orphans become ours, wake us by that, and are next.

@@ -74,28 +74,60 @@ def _ignores_children(pid: int) -> bool:
 def memory_beneath(pid: int) -> int:
     """Bytes of memory that the descendants of ``pid`` hold and that no file on a disk stands behind.
 
-    A page that several share counts once. Costs more than ``usage_beneath``: the kernel walks their page tables.
+    A page that several share counts once; all pages of a process that may not be looked at count. Costs more than
+    ``usage_beneath``: the kernel walks their page tables.
     """
     total = 0
     for child in _descendants(pid):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            for line in _read(f"/proc/{child}/smaps_rollup").splitlines():
-                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
-                    total += int(line.split()[1]) * 1024
+        try:
+            total += _own_memory(child)
+        except PermissionError:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                total += int(_read(f"/proc/{child}/statm").split()[1]) * _PAGE_BYTES
+        except (OSError, ValueError, IndexError):
+            continue  # it has just ended
     return total
 
 
-def removed_beneath(pid: int, device: int) -> int:
-    """Bytes on ``device`` of files without a name that the descendants of ``pid`` have open."""
+def _own_memory(pid: int) -> int:
+    return sum(
+        int(line.split()[1]) * 1024
+        for line in _read(f"/proc/{pid}/smaps_rollup").splitlines()
+        if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:"))
+    )
+
+
+class Removed(NamedTuple):
+    """``used_bytes`` of files without a name that processes have open; ``unseen`` are processes whose open files may
+    not be looked at: those of a program that its user may execute and not read (proc(5), PR_SET_DUMPABLE).
+    """
+
+    used_bytes: int
+    unseen: frozenset[int]
+
+
+def removed_beneath(pid: int, device: int) -> Removed:
+    """What the descendants of ``pid`` have open of removed files on ``device``."""
     sizes: dict[int, int] = {}
+    unseen: set[int] = set()
     for child in _descendants(pid):
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{child}/fd"):
-                with contextlib.suppress(OSError):
-                    found = os.stat(f"/proc/{child}/fd/{fd}")
-                    if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
-                        sizes[found.st_ino] = found.st_blocks * _BLOCK_BYTES
-    return sum(sizes.values())
+        try:
+            names = os.listdir(f"/proc/{child}/fd")
+        except PermissionError:
+            unseen.add(child)
+            continue
+        except OSError:
+            continue  # it has just ended
+        for fd in names:
+            with contextlib.suppress(OSError):
+                found = os.stat(f"/proc/{child}/fd/{fd}")
+                if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
+                    sizes[found.st_ino] = found.st_blocks * _BLOCK_BYTES
+    return Removed(sum(sizes.values()), frozenset(each for each in unseen if not _has_ended(each)))
+
+
+def _has_ended(pid: int) -> bool:
+    return status_field(pid, "State")[:1] in {"", "Z", "X"}
 
 
 def _descendants(pid: int) -> list[int]:
