@@ -246,8 +246,10 @@ RUNNER_OUTPUT_TOTAL_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 """Bytes of both output streams together, after which the command is terminated."""
 RUNNER_OUTPUT_JSON_BYTES_MAX: Final = 240 * 1024
 """Bytes of one stream's text as a JSON string: two of them and the rest of a result fit in an envelope."""
+RUNNER_SPOOL_MEMORY_BYTES: Final = 512 * 1024
+"""More of the standard error of a run goes to a file until it can be hashed."""
 RUNNER_OUTPUT_TOTAL_BYTES_MAX: Final = 1024 * 1024 * 1024
-"""The most an operator may set: stderr is held in memory."""
+"""The most an operator may set: standard error waits in a temporary file until the run ends."""
 RUNNER_KILL_WAIT_MS_DEFAULT: Final = 1_000
 RUNNER_KILL_WAIT_MS_MAX: Final = 60_000
 RUNNER_SPAWN_WAIT_MS: Final = 10_000

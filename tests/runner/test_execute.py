@@ -299,6 +299,20 @@ async def test_long_output_is_cut_and_marked_but_hashed_whole(script: Script) ->
     assert outcome.exit_code == 0
 
 
+async def test_a_flood_of_stderr_is_hashed_whole_and_leaves_no_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script
+) -> None:
+    path = script("head -c 5000000 /dev/zero >&2; echo end >&2; echo out")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+
+    outcome = await run(path, replace(ANY, output_bytes_max=1_000))
+
+    assert outcome.output_hash == sha256(b"out\n" + b"\0" * 5_000_000 + b"end\n")
+    assert outcome.stderr_bytes == 5_000_004
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 async def test_output_that_is_not_text_becomes_valid_text(script: Script) -> None:
     outcome = await run(script("printf 'a\\377b\\000c'"))
 

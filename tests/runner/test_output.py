@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import tempfile
 from base64 import b64decode
+from io import BytesIO
+from typing import IO
 
 import msgspec
 import pytest
@@ -20,7 +24,7 @@ CHUNKS = st.lists(st.tuples(st.sampled_from(Stream), st.binary(max_size=40)), ma
 def test_any_interleaving_gives_the_hash_of_stdout_then_stderr(
     chunks: list[tuple[Stream, bytes]], text_bytes_max: int, total_bytes_max: int
 ) -> None:
-    capture = OutputCapture(text_bytes_max, total_bytes_max)
+    capture = OutputCapture(text_bytes_max, total_bytes_max, BytesIO)
     raw = dict.fromkeys(Stream, b"")
     left = total_bytes_max
     cut: set[Stream] = set()
@@ -104,3 +108,62 @@ def test_a_character_that_the_bound_cuts_makes_no_bytes_of_a_text() -> None:
     assert decode_text(("x" * 99 + "é").encode()[:100], 5_000, 100).base64 == ""
     cut = decode_text(b"\xff" * 100, 5_000, 100)
     assert (b64decode(cut.base64), cut.truncated) == (b"\xff" * 100, True)
+
+
+class _Disk(BytesIO):
+    """Takes ``room`` bytes, at most seven at a time, and gives back all but ``lost`` of them."""
+
+    def __init__(self, room: int, lost: int = 0) -> None:
+        super().__init__()
+        self._room = room
+        self._lost = lost
+
+    def write(self, data: object, /) -> int:
+        taken = bytes(data)[: min(7, self._room)]  # type: ignore[call-overload]
+        if not taken:
+            raise OSError(errno.ENOSPC, "no space left")
+        self._room -= len(taken)
+        return super().write(taken)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self.truncate(self.tell() - self._lost)
+        return super().seek(offset, whence)
+
+
+def no_file() -> IO[bytes]:
+    raise PermissionError(errno.EACCES, "not here")
+
+
+@pytest.mark.parametrize("room", [None, 0, 20, 1_000_000])
+def test_much_stderr_goes_to_a_file_and_stays_in_memory_when_the_disk_is_full(room: int | None) -> None:
+    chunks = [bytes([number]) * 1_000 for number in range(200)]
+    capture = OutputCapture(500, 10_000_000, no_file if room is None else lambda: _Disk(room))
+
+    for chunk in chunks:
+        assert capture.feed(Stream.STDERR, chunk)
+        assert capture.feed(Stream.STDOUT, b"out")
+        capture.spill()
+    captured = capture.finish()
+    capture.close()
+
+    assert captured.output_hash == hashlib.sha256(b"out" * 200 + b"".join(chunks)).hexdigest()
+    assert captured.stderr.raw_bytes == 200_000
+    assert captured.stderr.text.startswith("\0" * 400)
+
+
+def test_output_that_the_disk_lost_has_no_result() -> None:
+    capture = OutputCapture(500, 10_000, lambda: _Disk(1_000, lost=1))
+    capture.feed(Stream.STDERR, b"error" * 20)
+    capture.spill()
+
+    with pytest.raises(OSError, match="shorter"):
+        capture.finish()
+
+
+def test_little_stderr_needs_no_file() -> None:
+    capture = OutputCapture(500, 2 * limits.RUNNER_SPOOL_MEMORY_BYTES, tempfile.TemporaryFile)
+
+    capture.feed(Stream.STDERR, b"x" * limits.RUNNER_SPOOL_MEMORY_BYTES)
+    assert not capture.overfull
+    capture.feed(Stream.STDERR, b"y")
+    assert capture.overfull

@@ -22,6 +22,7 @@ from crabnet.runner.outcome import (
     outcome_of_run,
     outcome_without_run,
 )
+from crabnet.runner.output import CapturedOutput
 from crabnet.runner.policy import SHELL, Accepted, Refused, RunnerPolicy, check_command
 from crabnet.runner.process import RunProcess
 from crabnet.runner.sandbox import bwrap, leftovers
@@ -89,6 +90,7 @@ async def run_command(
             try:
                 await run.perform(line, workdir.fd, stop, supervisors)
                 files, files_omitted = await _collect(policy, run, workdir)
+                output = await trio.to_thread.run_sync(_output, run)
             finally:
                 run.close()
                 if not run.orderly:
@@ -102,10 +104,20 @@ async def run_command(
         code = _EXIT_NOT_FOUND if run.spawn_error == errno.ENOENT else _EXIT_REFUSED
         message = f"the command could not be started: {os.strerror(run.spawn_error)}"
         return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, code)
-    output = await trio.to_thread.run_sync(run.capture.finish)
+    if isinstance(output, OSError):
+        message = f"the output of the command was lost on this worker's disk: {output.strerror}"
+        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_REFUSED)
     duration_ms = _ms(clock() - started_at)
     outcome = outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
     return replace(outcome, files=files, files_omitted=files_omitted)
+
+
+def _output(run: RunProcess) -> CapturedOutput | OSError:
+    """Blocks."""
+    try:
+        return run.capture.finish()
+    except OSError as error:
+        return error
 
 
 async def _collect(policy: RunnerPolicy, run: RunProcess, workdir: Workdir) -> tuple[tuple[OutputFile, ...], int]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import IO
 
 import msgspec
 
@@ -96,18 +99,23 @@ def _cut_json(text: str, json_bytes_max: int) -> str:
 class OutputCapture:
     """Takes both streams as they come, in any interleaving, and at most ``total_bytes_max`` bytes of them.
 
-    stdout is hashed as it comes. stderr must be hashed after it, so its raw bytes are held until the end: in
-    memory, because a temporary file would add a way to fail (a full disk) without lowering the bound.
+    stdout is hashed as it comes. stderr must be hashed after it, so its raw bytes wait until the end: a few in memory,
+    and what ``spill`` takes in a file, which ``make_file`` makes without buffering.
     """
 
-    def __init__(self, text_bytes_max: int, total_bytes_max: int) -> None:
+    def __init__(self, text_bytes_max: int, total_bytes_max: int, make_file: Callable[[], IO[bytes]]) -> None:
         self._text_bytes_max = text_bytes_max
         self._head_bytes_max = min(text_bytes_max, limits.OUTPUT_CHARS_MAX)
         self._left = total_bytes_max
+        self._make_file = make_file
         self._hash = hashlib.sha256()
-        self._stdout_bytes = 0
-        self._stdout_head = bytearray()
-        self._stderr = bytearray()
+        self._raw_bytes = dict.fromkeys(Stream, 0)
+        self._heads = {stream: bytearray() for stream in Stream}
+        self._file: IO[bytes] | None = None
+        self._file_bytes = 0
+        self._file_takes = True
+        self._waiting = bytearray()
+        """Of stderr, what follows the bytes in the file."""
         self._cut: set[Stream] = set()
 
     def feed(self, stream: Stream, chunk: bytes) -> bool:
@@ -119,29 +127,67 @@ class OutputCapture:
         self._left -= len(taken)
         if stream is Stream.STDOUT:
             self._hash.update(taken)
-            self._stdout_bytes += len(taken)
-            self._stdout_head += taken[: self._head_bytes_max - len(self._stdout_head)]
         else:
-            self._stderr += taken
+            self._waiting += taken
+        self._raw_bytes[stream] += len(taken)
+        head = self._heads[stream]
+        head += taken[: self._head_bytes_max - len(head)]
         if len(taken) < len(chunk):
             self._cut.add(stream)
             return False
         return True
 
+    @property
+    def overfull(self) -> bool:
+        """Whether ``spill`` has something to do."""
+        return self._file_takes and len(self._waiting) > limits.RUNNER_SPOOL_MEMORY_BYTES
+
+    def spill(self) -> None:
+        """Move the waiting bytes to the file. Blocks: call it in a thread, and feed no stderr meanwhile.
+
+        What a file does not take stays in memory, and all that follows it: a full disk of the worker ends no run.
+        """
+        try:
+            if self._file is None:
+                self._file = self._make_file()
+            while self._waiting:
+                written = self._file.write(self._waiting)
+                self._file_bytes += written
+                del self._waiting[:written]
+        except OSError:
+            self._file_takes = False
+
     def head(self, stream: Stream) -> bytes:
         """What came of a stream so far, at most what is kept of it."""
-        return bytes(self._stdout_head if stream is Stream.STDOUT else self._stderr[: self._head_bytes_max])
+        return bytes(self._heads[stream])
 
     def finish(self) -> CapturedOutput:
-        """The result, once. Hashes stderr, which takes tenths of a second for 64 MiB: call it in a thread."""
-        self._hash.update(self._stderr)
+        """The result, once. Hashes stderr, which takes tenths of a second for 64 MiB: call it in a thread.
+
+        Raises OSError when the file does not give back what was written to it.
+        """
+        if self._file is not None:
+            self._hash_file(self._file)
+        self._hash.update(self._waiting)
         stdout, stderr = (
             decode_text(
-                bytes(raw[: self._head_bytes_max]), raw_bytes, self._text_bytes_max, more_followed=stream in self._cut
+                self.head(stream), self._raw_bytes[stream], self._text_bytes_max, more_followed=stream in self._cut
             )
-            for stream, raw, raw_bytes in (
-                (Stream.STDOUT, self._stdout_head, self._stdout_bytes),
-                (Stream.STDERR, self._stderr, len(self._stderr)),
-            )
+            for stream in (Stream.STDOUT, Stream.STDERR)
         )
         return CapturedOutput(stdout, stderr, self._hash.hexdigest())
+
+    def _hash_file(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        left = self._file_bytes
+        while left:
+            chunk = file.read(min(left, limits.STORAGE_CHUNK_BYTES))
+            if not chunk:
+                raise OSError(errno.EIO, "the file of the output is shorter than what was written to it")
+            self._hash.update(chunk)
+            left -= len(chunk)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()

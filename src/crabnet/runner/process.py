@@ -8,13 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from typing import IO
 
 import msgspec
 import trio
 
 from crabnet import limits
+from crabnet.runner import scratch
 from crabnet.runner.outcome import Cause, Ending
 from crabnet.runner.output import OutputCapture, Stream
 from crabnet.runner.policy import RunnerPolicy
@@ -52,7 +55,7 @@ class RunProcess:
         self._timeout_ms = timeout_ms
         self._kill_wait_ms = policy.kill_wait_ms
         self._clock = clock
-        self.capture = OutputCapture(policy.output_bytes_max, policy.output_total_bytes_max)
+        self.capture = OutputCapture(policy.output_bytes_max, policy.output_total_bytes_max, _spool_file)
         self.spawn_error = 0
         self.sandbox_error: str | None = None
         self._left_nothing = False
@@ -75,7 +78,8 @@ class RunProcess:
         self._collected = {stream: trio.Event() for stream in Stream}
 
     def close(self) -> None:
-        """Let go of the work dir."""
+        """Let go of the work dir and the output."""
+        self.capture.close()
         if self.work_fd >= 0:
             os.close(self.work_fd)
             self.work_fd = -1
@@ -183,6 +187,8 @@ class RunProcess:
                 break
             if not self.capture.feed(stream, chunk):
                 self._end(Cause.OUTPUT_LIMIT)
+            if stream is Stream.STDERR and self.capture.overfull:
+                await trio.to_thread.run_sync(self.capture.spill)
         self._collected[stream].set()
 
     async def _listen(self, control: trio.SocketStream) -> None:
@@ -256,6 +262,11 @@ async def _send(control: trio.SocketStream, data: bytes) -> None:
     """Tell the supervisor something. That it is gone shows in ``_listen``."""
     with suppress(trio.BrokenResourceError):
         await control.send_all(data)
+
+
+def _spool_file() -> IO[bytes]:
+    """Has no name, so that a node that is killed leaves nothing. Raises OSError."""
+    return tempfile.TemporaryFile(buffering=0, dir=scratch.temporary())
 
 
 def _ms(seconds: float) -> int:
