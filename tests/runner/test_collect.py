@@ -196,6 +196,16 @@ def test_what_may_not_be_read_is_left_out(work: Path) -> None:
     assert collect(work).omitted == {Omission.UNREADABLE: 2}
 
 
+def test_a_work_dir_without_permissions_hides_nothing(work: Path) -> None:
+    (work / "file").write_bytes(b"x")
+
+    with opened(work) as fd:
+        work.chmod(0)
+        manifest = collect_outputs(fd)
+
+    assert [file.name for file in manifest.files] == ["file"]
+
+
 def test_a_leased_file_does_not_hold_up(work: Path) -> None:
     (work / "leased").write_bytes(b"x")
     with (work / "leased").open("rb+") as holder:

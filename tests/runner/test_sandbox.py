@@ -242,6 +242,8 @@ async def test_output_files_are_listed_and_links_are_not_followed(fence: Fence) 
     assert outcome.files[0].sha256 == hashlib.sha256(b"hi").hexdigest()
     assert outcome.files_omitted == 2
     assert (await run("printf hi > out", fence, "", replace(policy, files_max=0))).files == ()
+    closed = await run("printf hi > out; chmod 0 .", fence, "", policy)
+    assert [file.name for file in closed.files] == ["out"]
 
 
 @pytest.mark.parametrize("fence", FENCES)

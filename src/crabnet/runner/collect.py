@@ -165,7 +165,7 @@ class _Collector:
 
     def _walk(self, directory: bytes, depth: int) -> Iterator[_Found]:
         """Regular files with acceptable names. At most ``depth_max`` + 1 directories are open at once."""
-        fd = self._open(directory, _OPEN_DIRECTORY) if directory else _open_beneath(self.root, b".", _OPEN_DIRECTORY)
+        fd = self._open(directory, _OPEN_DIRECTORY) if directory else self._open_root()
         if fd is None:
             return
         try:
@@ -188,6 +188,16 @@ class _Collector:
                         yield _Found(path, name, inode, status.st_nlink, status.st_size)
         finally:
             os.close(fd)
+
+    def _open_root(self) -> int:
+        """Raises OSError."""
+        try:
+            return _open_beneath(self.root, b".", _OPEN_DIRECTORY)
+        except (
+            PermissionError
+        ):  # the run may take all permissions from its work dir, which only its owner can give back
+            os.fchmod(self.root, stat.S_IRWXU)
+            return _open_beneath(self.root, b".", _OPEN_DIRECTORY)
 
     def _entries(self, fd: int, directory: bytes) -> list[bytes]:
         names: list[bytes] = []

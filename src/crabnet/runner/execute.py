@@ -127,8 +127,10 @@ async def _collect(policy: RunnerPolicy, run: RunProcess, workdir: Workdir) -> t
         return (), 0
     try:
         manifest = await trio.to_thread.run_sync(collect_outputs, fd, CollectBounds(files_max=policy.files_max))
-    except (OSError, RefusedError):
+    except RefusedError:
         return (), 0  # an old kernel cannot collect safely: then nothing is
+    except OSError:
+        return (), 1
     return manifest.files, sum(manifest.omitted.values())
 
 
