@@ -11,7 +11,7 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
-from crabnet.cli.output import json_line, note, plain, write
+from crabnet.cli.output import json_line, note, note_line, plain, write
 from crabnet.cli.since import HELP, METAVAR, since_s
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
@@ -192,9 +192,15 @@ def log_(
 
 @click.command("proof", cls=Command)
 @click.argument("author", required=False, metavar="[AUTHOR]")
-@click.option("--out", metavar="FILE", help="Write the proofs there, one document a line, for anybody to check.")
 @click.option(
-    "--check", metavar="FILE", help="Check the proofs in a file instead. Needs neither a data dir nor a node."
+    "--out",
+    metavar="FILE",
+    help="Write the proofs there (- for standard output), one document a line, for anybody to check.",
+)
+@click.option(
+    "--check",
+    metavar="FILE",
+    help="Check the proofs in a file (- for standard input) instead. Needs neither a data dir nor a node.",
 )
 @click.pass_context
 def proof_(context: click.Context, author: str | None, out: str | None, check: str | None) -> None:
@@ -203,8 +209,8 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     A proof holds both envelopes: their signatures by the same key are all that it takes. With --json one object a line.
     """
     state = state_of(context)
+    from crabnet.cli.streams import is_stream, reading, writing
     from crabnet.errors import Reason, RefusedError, UsageError
-    from crabnet.operator.paths import input_file, output_file
     from crabnet.operator.proofs import check_file, describe, shown, stored_proofs
     from crabnet.storage.files import RealFiles, replace_file, storage_failed
 
@@ -212,8 +218,8 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     if check is not None and out is not None:
         raise UsageError("give --check or --out, not both", Reason.INVALID_ARGUMENT)
     if check is not None:
-        path = input_file(Path(check))
-        proofs = check_file(files, path)
+        with reading(Path(check)) as path:
+            proofs = check_file(files, path)
         if author is not None and any(each.row.author != author for each in proofs):
             raise RefusedError(f"{path} proves nothing about {author}", Reason.UNKNOWN_KEY)
     else:
@@ -221,13 +227,14 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     if out is not None:
         if not proofs:
             raise RefusedError("there is no fork to prove here; nothing was written", Reason.INVALID_ARGUMENT)
-        path = output_file(Path(out))
-        try:
-            replace_file(files, path, b"".join(each.document + b"\n" for each in proofs))
-        except OSError as error:
-            raise storage_failed(error, "write the proofs", path) from error
+        with writing(Path(out)) as path:
+            try:
+                replace_file(files, path, b"".join(each.document + b"\n" for each in proofs))
+            except OSError as error:
+                raise storage_failed(error, "write the proofs", path) from error
+    report = note_line if out is not None and is_stream(Path(out)) else write
     for each in proofs:
-        write(json_line(shown(each)) if state.json else plain(describe(each.row)) + "\n")
+        report(json_line(shown(each)) if state.json else plain(describe(each.row)) + "\n")
     if not proofs and not state.json:
         note("no fork is proved here" if author is None else f"no fork of {plain(author)} is proved here")
 

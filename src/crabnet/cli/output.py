@@ -92,8 +92,13 @@ def pause(seconds: float) -> None:
 
 def note(text: str) -> None:
     """A message for people, on stderr."""
+    note_line(text + "\n")
+
+
+def note_line(line: str) -> None:
+    """What goes to stdout otherwise, on stderr, because stdout carries something else."""
     if sys.stderr is not None:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(line)
         sys.stderr.flush()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, note, plain, write
+from crabnet.cli.output import json_line, note, note_line, plain, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import ExitCode, Reason, UsageError
 
@@ -37,46 +39,49 @@ def vector_(context: click.Context) -> None:
 
 @click.command("export", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--vector", "since", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
+@click.option("--vector", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
 @click.option("--for-vector", "for_vector", metavar="JSON", help="The same, with the vector itself.")
 @click.option("--unsigned", "with_unsigned", is_flag=True, help="Unsigned envelopes and imported facts, too.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.pass_context
 def export_(
-    context: click.Context, file: Path, since: Path | None, for_vector: str | None, with_unsigned: bool, force: bool
+    context: click.Context, file: Path, vector: Path | None, for_vector: str | None, with_unsigned: bool, force: bool
 ) -> None:
     """Write all signed envelopes, or those that a version vector lacks, to one signed file.
 
-    Prints: exported N envelopes to FILE. Works beside a running node.
+    FILE may be - for standard output, and that of --vector - for standard input. Prints: exported N envelopes to FILE;
+    on stderr when the envelopes go to standard output. Works beside a running node.
     """
     run = state_of(context)
-    if since is not None and for_vector is not None:
-        raise UsageError("give --since or --for-vector, not both", Reason.INVALID_ARGUMENT)
+    if vector is not None and for_vector is not None:
+        raise UsageError("give --vector or --for-vector, not both", Reason.INVALID_ARGUMENT)
     settings = run.settings
+    from crabnet.cli.streams import is_stream, reading, writing
     from crabnet.operator.exchange import Vector, parse_vector, read_vector
     from crabnet.operator.export import Wanted, export_state
-    from crabnet.operator.paths import input_file, output_file
     from crabnet.operator.source import key_seed_of, source_of
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
-    path = output_file(file)
     base: Vector = {}
-    if since is not None:
-        base = read_vector(files, input_file(since))
+    if vector is not None:
+        with reading(vector) as path:
+            base = read_vector(files, path)
     elif for_vector is not None:
         base = parse_vector(for_vector)
-    source = source_of(run.perform("state.vector", {}))
-    result = export_state(
-        files,
-        settings.data_dir,
-        path,
-        source=source,
-        wanted=Wanted(base, with_unsigned),
-        key_seed=key_seed_of(files, settings.data_dir),
-        now_s=int(time.time()),
-        overwrite=force,
-    )
+    with writing(file) as path:
+        source = source_of(run.perform("state.vector", {}))
+        result = export_state(
+            files,
+            settings.data_dir,
+            path,
+            source=source,
+            wanted=Wanted(base, with_unsigned),
+            key_seed=key_seed_of(files, settings.data_dir),
+            now_s=int(time.time()),
+            overwrite=force,
+        )
+    report = note_line if is_stream(file) else write
     header = result.header
     if run.json:
         fields: dict[str, JsonValue] = {
@@ -89,9 +94,9 @@ def export_(
             "lsn": source.lsn,
             "incomplete": [*header.incomplete],
         }
-        write(json_line(fields))
+        report(json_line(fields))
     else:
-        write(f"exported {header.entries} envelopes to {plain(str(file))}\n")
+        report(f"exported {header.entries} envelopes to {plain(str(file))}\n")
     if result.unsigned_left_out and not run.json:
         note(f"{result.unsigned_left_out} unsigned envelopes or facts were left out; --unsigned includes them")
     if header.incomplete and not run.json:
@@ -104,20 +109,25 @@ def export_(
 def import_(context: click.Context, file: Path) -> None:
     """Take in an export of another node, proofs of forks, or a state.json of the Rust program.
 
-    Prints: imported N of M envelopes. The file is read to its end and verified before anything is applied. Every
-    envelope is verified as if it came from the network, but may be old. Importing twice changes nothing. Proofs are
-    those that `audit proof --out` writes: each ends the feed that it is about.
+    FILE may be - for standard input. Prints: imported N of M envelopes. The file is read to its end and verified
+    before anything is applied. Every envelope is verified as if it came from the network, but may be old. Importing
+    twice changes nothing. Proofs are those that `audit proof --out` writes: each ends the feed that it is about.
     """
+    from crabnet.cli.streams import reading
+
+    with reading(file) as path:
+        _take_in(context, path)
+
+
+def _take_in(context: click.Context, path: Path) -> None:
     run = state_of(context)
     settings = run.settings
     from crabnet.operator.exchange import check_export, looks_like_baseline, read_entries
-    from crabnet.operator.paths import input_file
     from crabnet.operator.proofs import check_file, describe, looks_like_proofs
     from crabnet.operator.transfer import Proof, import_entries
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
-    path = input_file(file)
     problems: list[str] = []
     exporter: str | None = None
     what = "envelopes"
@@ -170,27 +180,35 @@ def import_(context: click.Context, file: Path) -> None:
 def diff_(context: click.Context, a: str, b: str) -> None:
     """Show which feeds and which tasks differ. A and B are exports, data dirs, or the word live: the node's data dir.
 
+    One of them may be - for an export on standard input.
+
     Exit code 0 when they hold the same, 9 when not. Needs no lock.
     """
     run = state_of(context)
     settings = run.settings
+    if a == b == "-":
+        raise UsageError("A and B cannot both be standard input", Reason.INVALID_ARGUMENT)
     import msgspec
 
-    from crabnet.operator.compare import compare, describe_difference, load_side
+    from crabnet.cli.streams import is_stream, reading
+    from crabnet.operator.compare import Side, compare, describe_difference, load_side
     from crabnet.operator.live import durable_lsn
     from crabnet.storage.files import RealFiles
 
     files = RealFiles()
-    left, right = (
-        load_side(
-            files,
-            word,
-            data_dir=settings.data_dir,
-            namespace=settings.namespace,
-            durable_lsn=lambda path: durable_lsn(path, settings.control_timeout_ms),
-        )
-        for word in (a, b)
-    )
+
+    def load(word: str) -> Side:
+        with reading(Path(word)) if is_stream(Path(word)) else nullcontext(word) as place:
+            side = load_side(
+                files,
+                str(place),
+                data_dir=settings.data_dir,
+                namespace=settings.namespace,
+                durable_lsn=lambda path: durable_lsn(path, settings.control_timeout_ms),
+            )
+        return replace(side, name=word)
+
+    left, right = load(a), load(b)
     difference = compare(left, right)
     if run.json:
         fields: dict[str, JsonValue] = {
