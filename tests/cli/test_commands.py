@@ -438,3 +438,15 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_plain(text: str, shown: str) -> None:
     assert plain(text) == shown
+
+
+def test_flags_that_a_running_node_does_not_heed_are_told(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
+    node.answers["id"] = {"node_id": "x", "namespace": "default"}
+    where = ("--data-dir", str(node.data_dir), "--control-timeout-ms", "5000", "--namespace", "default")
+
+    plainly = run(capsys, *where, "id")
+    ignored = run(capsys, *where, "id", "--relay-fanout", "9", "--sync-fanout", "2")
+
+    assert (plainly[0], plainly[2]) == (0, "")
+    assert (ignored[0], ignored[1]) == (0, plainly[1])
+    assert ignored[2] == "the running node has the settings of its start: --relay-fanout, --sync-fanout did not count\n"

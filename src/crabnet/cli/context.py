@@ -16,8 +16,10 @@ from crabnet.cli.output import note, plain
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
-from crabnet.settings import DEFAULT_ORIGIN, FlagValue, Resolved, Settings, resolve
+from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Resolved, Settings, resolve
 
+_OF_COMMANDS: Final = frozenset({"data_dir", "namespace", "control_timeout_ms", "lock_wait_ms", "monitor_events"})
+"""Settings that count for the command itself, or are compared with those of the running node."""
 _IDS: Final = frozenset({"seed_id", "bid_id", "after"})
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
@@ -60,7 +62,8 @@ class State:
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
             given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
         self._demand_namespace()
-        return perform(self.settings, method, given, _warn)
+        flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
+        return perform(self.settings, method, given, _warn, flags)
 
     def _demand_namespace(self) -> None:
         """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,18 +27,25 @@ Warn = Callable[[str], None]
 """Is given lines that an operator should see at once, beside the answer."""
 
 
-def perform(settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn) -> JsonValue:
+def perform(
+    settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn, flags: Sequence[str] = ()
+) -> JsonValue:
     """Do ``method`` through the control socket, or locally when no node runs; see docs/CONTROL.md for methods.
 
     While neither is possible, because another command owns the data dir for a moment or a node is just starting, both
     are tried again for ``settings.lock_wait_ms``; then DataDirBusyError. A method of ``READS`` waits for nobody. Raises
     every CrabnetError of the operation, and UsageError (NO_DATA_DIR) for one that needs a data dir and finds none.
+
+    ``flags``: those given for this command that a running node, which has the settings of its start, does not heed.
     """
     timeout_ms = None if method in _ENDLESS else settings.control_timeout_ms
     deadline = time.monotonic() + settings.lock_wait_ms / 1000
     while True:
         try:
-            return call(settings.data_dir, method, params, timeout_ms)
+            answer = call(settings.data_dir, method, params, timeout_ms)
+            if flags:
+                warn(f"the running node has the settings of its start: {', '.join(flags)} did not count")
+            return answer
         except NodeNotRunningError:
             pass
         if method not in _WITHOUT:
