@@ -30,7 +30,7 @@ def fault(words: list[str]) -> str:
     for word in words:
         if word in {"|", "&", "&&", ">"}:
             break
-        if word.startswith("-"):
+        if word.startswith("-") and word != "-":
             known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
             if word.partition("=")[0] not in known | flags | {"--help", "-h"}:
                 return f"{command.name} has no {word}"
