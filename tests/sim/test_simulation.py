@@ -17,7 +17,7 @@ from tests.support.slices import FULL, todays
 ROOT = Path(__file__).parents[2]
 SEEDS = 400
 CHUNK = 10
-DAYS = 2
+DAYS = 4
 OPERATIONS = 2_000 if FULL else 1_200
 
 
