@@ -1,10 +1,10 @@
 """``crabnet fsck``: why a data dir refuses to start, what of it can be saved, and saving it.
 
-A repair keeps the best checkpoint and the unbroken chain of frames after it (``storage.salvage``). Envelopes in frames behind
-the damage, and whole ones inside damaged frames, are given to the node again as imports: signature and feed chain
-decide about them. Where neither a checkpoint nor the beginning of the journal is left, or the archive is damaged, all
-readable envelopes are given to an empty ledger. Nothing is made up, and nothing damaged is deleted: it goes to
-``damaged/``.
+A repair keeps the best checkpoint and the unbroken chain of frames after it (``storage.salvage``). Envelopes in frames
+behind the damage, and whole ones inside damaged frames, are given to the node again as imports: signature and feed
+chain decide about them. Where neither a checkpoint nor the beginning of the journal is left, or the archive is
+damaged, all readable envelopes are given to an empty ledger. Nothing is made up, and nothing damaged is deleted: it
+goes to ``damaged/``.
 """
 
 from __future__ import annotations
