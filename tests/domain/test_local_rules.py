@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import (
-    status_at,
-)
+from crabnet.domain.lifecycle import EMPTY, is_biddable, status_at
 from crabnet.domain.model import Fact, FactKind, SeedStatus
 from crabnet.domain.state import Decision, Outcome, Propose, State
 from crabnet.errors import Reason
@@ -29,6 +27,8 @@ def test_operators_bid_only_on_what_is_to_be_had(status: SeedStatus) -> None:
     decision = proposed(story, story.fact(K.BID))
     expected = None if status in {S.OPEN, S.FORFEITED} else Reason.WRONG_STATE
     assert decision.reason is expected
+    assert is_biddable(story.state.records[story.seed], story.scribe.now_s) is (expected is None)
+    assert not is_biddable(EMPTY, story.scribe.now_s)
 
 
 def test_operators_bid_only_in_time_by_their_own_clock() -> None:
@@ -37,6 +37,8 @@ def test_operators_bid_only_in_time_by_their_own_clock() -> None:
     assert proposed(story, bid, START_S + 100).outcome is Outcome.ACCEPTED
     late = proposed(story, bid, START_S + 101)
     assert (late.outcome, late.reason, late.events) == (Outcome.REJECTED, Reason.DEADLINE_PASSED, ())
+    record = story.state.records[story.seed]
+    assert (is_biddable(record, START_S + 100), is_biddable(record, START_S + 101)) == (True, False)
 
 
 def test_operators_bid_and_claim_only_within_max_bids() -> None:
@@ -44,6 +46,7 @@ def test_operators_bid_and_claim_only_within_max_bids() -> None:
     story.scribe.now_s += 1
     surplus = story.scribe.bid(story.seed, RIVAL)
     assert proposed(story, surplus).reason is Reason.TOO_MANY_BIDS
+    assert not is_biddable(story.state.records[story.seed], story.scribe.now_s)
     story.observe(surplus)
     claim = story.scribe.claim(story.seed, surplus.key, RIVAL)
     assert proposed(story, claim).reason is Reason.TOO_MANY_BIDS

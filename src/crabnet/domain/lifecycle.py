@@ -482,11 +482,11 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
 
 
 def is_biddable(record: Record, now_s: int) -> bool:
-    """True if a bid that is made now may count: the window is open, and the bids that count are not full."""
-    seed = record.definition
-    if seed is None or status_at(record, now_s) is not _S.OPEN or now_s > seed.bid_deadline_ts:
+    """True if the local rules for bids let one be made now. None of them looks at the bid itself."""
+    if record.seed is None:
         return False
-    return seed.max_bids == 0 or len(record.bids) < seed.max_bids
+    case = Case(record.seed, as_seed(record.seed), record.progress, record, now_s)
+    return all(rule.holds(case) for rule in LOCAL_RULES[_K.BID])
 
 
 def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Rule | None:
