@@ -11,7 +11,6 @@ from typing import Final
 from msgspec import Struct
 
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -28,6 +27,7 @@ from crabnet.domain.model import (
     Termination,
     TerminationCause,
 )
+from crabnet.domain.record import Record
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, object_id, seal
 from crabnet.protocol.feed import Feed

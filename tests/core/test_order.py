@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.replica.replica import Replica
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.domain.record import EMPTY
 from crabnet.protocol.envelope import Envelope
 from tests.support.envelopes import NOW_S, edit
 from tests.support.histories import Story, ends

@@ -15,7 +15,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.replica.records import Via
-from crabnet.domain.lifecycle import counting_bids
+from crabnet.domain.record import counting_bids
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Envelope, Kind, content_of

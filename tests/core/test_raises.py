@@ -93,7 +93,7 @@ TABLE: Final[dict[str, str]] = {
     " decision already.": """
         core.replica.replica        Replica._accept      RefusedError
         domain.decision     _decide_seed         TypeError
-        domain.lifecycle    as_seed              TypeError
+        domain.record       as_seed              TypeError
         domain.lifecycle    _bid                 TypeError
         domain.lifecycle    _claim_of            TypeError
         domain.lifecycle    _settlement          TypeError

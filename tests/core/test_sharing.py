@@ -8,8 +8,8 @@ import pytest
 
 from crabnet.core.replica.records import decode_frame, frame_of
 from crabnet.core.replica.replica import Replica
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import is_envelope_id
+from crabnet.domain.record import Record
 from crabnet.protocol.admission import AdmissionPolicy
 from tests.support.envelopes import NOW_S, job, seed_id_of
 

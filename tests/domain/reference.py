@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from crabnet.domain.lifecycle import Record, claimed_bids
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -21,6 +20,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import Record, claimed_bids
 
 _K = FactKind
 _PARENTS = {

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import (
-    CLAIM_HOLDS,
-)
+from crabnet.domain.lifecycle import CLAIM_HOLDS
 from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus
 from crabnet.domain.state import Decision, Outcome, State
 from crabnet.errors import Reason

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.record import EMPTY
 from crabnet.domain.state import Caps, Outcome, Propose
 from crabnet.errors import Reason
 from tests.support.facts import RIVAL, WORKER, Scribe, Witness

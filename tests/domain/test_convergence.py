@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY, claimed_bids
 from crabnet.domain.model import FINAL, Fact, Progress, SeedStatus
+from crabnet.domain.record import EMPTY, claimed_bids
 from crabnet.domain.state import Outcome, Propose, State, apply
 from tests.domain.reference import Standing, about, seen, standing
 from tests.support.facts import CREATOR, RIVAL, STRANGER, WORKER, Scribe, Witness, counting, everything

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from crabnet.domain.decision import decide
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Fact, FactKind
+from crabnet.domain.record import EMPTY
 from crabnet.domain.state import SeedEvent, State, apply, assembled
 from tests.support.facts import Witness, fronts
 from tests.support.made_up import histories, interleaved

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Fact, SeedStatus
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import leaf
 from tests.domain.reference import about, seen, standing
 from tests.support.facts import Witness, counting, everything, fronts

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crabnet import limits
-from crabnet.domain.lifecycle import (
-    EMPTY,
-    TRANSITIONS,
-    claim_deadline_s,
-    counting_bids,
-    execution_deadline_ms,
-)
+from crabnet.domain.lifecycle import TRANSITIONS, claim_deadline_s, execution_deadline_ms
 from crabnet.domain.model import FINAL, RANK, FactKind, Seed, SeedStatus
+from crabnet.domain.record import EMPTY, counting_bids
 from crabnet.domain.state import Outcome, State
 from crabnet.errors import Reason
 from tests.domain.story import ALLOWED, NO_PROGRESS, STEPS, Story

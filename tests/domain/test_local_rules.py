@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY, is_biddable, status_at
+from crabnet.domain.lifecycle import is_biddable, status_at
 from crabnet.domain.model import Fact, FactKind, SeedStatus
+from crabnet.domain.record import EMPTY
 from crabnet.domain.state import Decision, Outcome, Propose, State
 from crabnet.errors import Reason
 from tests.domain.story import ALLOWED, STEPS, Story

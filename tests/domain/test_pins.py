@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Fact, FactKind, SeedStatus
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import leaf
 from tests.support.facts import CREATOR, RIVAL, STRANGER, WORKER, Scribe
 

@@ -13,8 +13,8 @@ import trio
 
 from crabnet.core.commands import Publish
 from crabnet.core.replica.records import envelope_of
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Run, SeedStatus, TaskResult, TerminationCause
+from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.node import Node
 from crabnet.settings import Settings

@@ -13,8 +13,8 @@ import pytest
 
 from crabnet.core.replica.held import Held, HeldRow
 from crabnet.core.replica.rows import seed_row
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.record import Record
 from crabnet.node.operations.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind

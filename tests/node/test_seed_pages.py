@@ -13,8 +13,8 @@ import crabnet
 from crabnet import limits
 from crabnet.control.client import JsonValue
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Bid, Fact, Seed, SeedStatus, Settlement, TaskResult
+from crabnet.domain.record import Record
 from crabnet.errors import Reason, UsageError
 from crabnet.node.operations.operations import dispatch
 from crabnet.node.operations.views import seed_details, view_mark

@@ -13,8 +13,8 @@ from msgspec import structs
 from crabnet import limits
 from crabnet.core.replica.records import Via
 from crabnet.core.replica.replica import Replica
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.domain.record import Record
 from crabnet.domain.state import assembled
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries

@@ -16,8 +16,8 @@ from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.core.replica.held import HeldRow, Role
 from crabnet.core.replica.records import stated_by, stored_envelope
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Acknowledgement, Claim, Fact, FactKind, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import leaf
 from crabnet.protocol.envelope import FEED_KINDS
 from tests.sim.node import SimNode

@@ -16,8 +16,8 @@ from crabnet.core.commands import (
     SubmitBid,
 )
 from crabnet.core.effects import Effects, FeedPlace, Send
-from crabnet.domain.lifecycle import Record, counting_bids
 from crabnet.domain.model import FINAL, FactKind, Seed, SeedStatus, Termination, TerminationCause
+from crabnet.domain.record import Record, counting_bids
 from crabnet.errors import CrabnetError, RefusedError
 from tests.sim.world import SimNode, World, attempt
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from crabnet.core.config import CoreConfig
 from crabnet.core.replica.replica import Replica
-from crabnet.domain.lifecycle import EMPTY
+from crabnet.domain.record import EMPTY
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
 from tests.sim.adversaries import Withholder

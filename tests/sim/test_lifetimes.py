@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from crabnet.core.commands import CreateClaim, Operation, Publish, RenewRun, Settle, StartRun, SubmitBid
 from crabnet.core.config import CoreConfig
-from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
+from crabnet.domain.lifecycle import CLAIM_HOLDS
 from crabnet.domain.model import FINAL, Claim, SeedStatus, TaskResult
+from crabnet.domain.record import Record
 from tests.sim.checks import compare_with_refold
 from tests.sim.market import result
 from tests.sim.world import SimNode, Weather, World, attempt

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -22,6 +21,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import Record
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome, State, apply
 
 START_S = 1_000

@@ -9,7 +9,7 @@ from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.records import decode_frame, frame_of
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.snapshot import Snapshot, restore
-from crabnet.domain.lifecycle import EMPTY, Record
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import DEFAULT_CAPS, Caps
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.envelope import Envelope

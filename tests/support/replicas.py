@@ -12,8 +12,8 @@ from crabnet.core.replica.records import SegmentRow, decode_frame, frame_of
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import seed_row
 from crabnet.core.replica.snapshot import Snapshot, restore
-from crabnet.domain.lifecycle import Record, claimed_bids
 from crabnet.domain.model import FINAL, FactKind, SeedStatus
+from crabnet.domain.record import Record, claimed_bids
 from crabnet.domain.state import Caps
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.protocol.fork_proof import choose_pair

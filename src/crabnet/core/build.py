@@ -18,7 +18,7 @@ from crabnet.core.commands import (
     StartRun,
     SubmitBid,
 )
-from crabnet.domain.lifecycle import CLAIM_HOLDS, Record
+from crabnet.domain.lifecycle import CLAIM_HOLDS
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -32,6 +32,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.payloads import SETTLE_KINDS
 

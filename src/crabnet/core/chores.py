@@ -11,8 +11,8 @@ from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment, Mending
 from crabnet.core.notices import refused_notice
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FactKind, SeedStatus, Termination, TerminationCause
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import State
 from crabnet.errors import CrabnetError, Reason
 

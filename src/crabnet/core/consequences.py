@@ -11,8 +11,8 @@ from crabnet.core.notices import applied_notice, change_notice, ended_notice, fo
 from crabnet.core.replica.applied import Applied, Change
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.record import EMPTY
 from crabnet.errors import Reason
 
 IMPORTED: Final = "import"

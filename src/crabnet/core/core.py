@@ -35,11 +35,11 @@ from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import (
     Fact,
     SeedStatus,
 )
+from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError
 from crabnet.protocol.admission import Ahead
 from crabnet.protocol.fork_proof import ForkEvidence

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 
-from crabnet.domain.lifecycle import Record, claim_deadline_s, execution_deadline_ms
+from crabnet.domain.lifecycle import claim_deadline_s, execution_deadline_ms
 from crabnet.domain.model import FINAL, FactKind, SeedStatus
+from crabnet.domain.record import Record
 
 
 def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:

@@ -12,8 +12,8 @@ from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, Settlement
+from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
 

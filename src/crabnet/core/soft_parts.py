@@ -23,7 +23,7 @@ from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import Record
+from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta

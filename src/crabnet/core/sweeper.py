@@ -15,8 +15,9 @@ from crabnet import limits
 from crabnet.core.commands import CreateClaim, Settle
 from crabnet.core.deadlines import Agenda, due_at_ms
 from crabnet.core.effects import FieldValue, Notice
-from crabnet.domain.lifecycle import EMPTY, Record, claim_deadline_s, counting_bids
+from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus
+from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.state import State
 from crabnet.errors import Reason
 

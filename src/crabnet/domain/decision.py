@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from crabnet.domain.fold import after, ended_work, judge, judge_bid
-from crabnet.domain.lifecycle import EMPTY, RULES, Record, check_local, counting_bids
+from crabnet.domain.lifecycle import RULES, check_local
 from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
+from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
 from crabnet.errors import Reason

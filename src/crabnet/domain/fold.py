@@ -11,17 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from crabnet.domain.lifecycle import (
-    BY_CREATOR,
-    EMPTY,
-    TRANSITIONS,
-    Case,
-    Record,
-    bid_order,
-    broken_rule,
-    names,
-    other_order,
-)
+from crabnet.domain.lifecycle import BY_CREATOR, TRANSITIONS, Case, broken_rule
 from crabnet.domain.model import (
     FINAL,
     Claim,
@@ -33,6 +23,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import EMPTY, Record, bid_order, names, other_order
 from crabnet.domain.standing import STEPS, Standing
 from crabnet.errors import Reason
 

@@ -7,7 +7,7 @@ nodes therefore cannot check alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -25,6 +25,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import EMPTY, Record, as_seed, counting_bids, names
 from crabnet.errors import Reason
 
 _S = SeedStatus
@@ -55,69 +56,6 @@ TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
 """(status, fact) -> what the status may become. Whatever is absent is refused with ``wrong_state``."""
 
 
-class Record(Struct, frozen=True, gc=False):
-    """What counts of all that was said about one seed. ``bids`` are sorted by (created_at, id), ``others`` by (author,
-    seq, envelope). What does not count is nowhere but in the journal.
-    """
-
-    seed: Fact | None = None
-    bids: tuple[Fact, ...] = ()
-    others: tuple[Fact, ...] = ()
-    progress: Progress = Progress()
-    fallen: tuple[Fact, ...] = ()
-    """What counted once and does not now, in the order of ``others``: it may come back, and need not be journalled
-    whole then. No rule looks at it.
-    """
-
-    @property
-    def definition(self) -> Seed | None:
-        """The seed's definition, once it is known."""
-        return None if self.seed is None else as_seed(self.seed)
-
-    def facts(self) -> Iterable[Fact]:
-        """Every fact that counts."""
-        if self.seed is not None:
-            yield self.seed
-        yield from self.bids
-        yield from self.others
-
-    @property
-    def claim(self) -> Fact | None:
-        """The current claim."""
-        return self._stated(FactKind.CLAIM, self.progress.claim_id)
-
-    @property
-    def run(self) -> Fact | None:
-        """The start of the run of the current claim."""
-        return self._stated(FactKind.STARTED, self.progress.run_id)
-
-    @property
-    def result(self) -> Fact | None:
-        """The result of the current claim."""
-        return self._stated(FactKind.RESULT, self.progress.result_id)
-
-    def _stated(self, kind: FactKind, object_id: str | None) -> Fact | None:
-        """By kind as well: at one place of a feed that was forked an author may have started a run and finished it."""
-        if object_id is not None:
-            for fact in self.others:
-                if fact.kind is kind and fact.body.id == object_id:
-                    return fact
-        return None
-
-    def find(self, envelope_id: str) -> Fact | None:
-        """The fact of an envelope, if it counts."""
-        if self.seed is not None and self.seed.envelope == envelope_id:
-            return self.seed
-        for facts in (self.others, self.bids):
-            for fact in facts:
-                if fact.envelope == envelope_id:
-                    return fact
-        return None
-
-
-EMPTY: Final = Record()
-
-
 class Case(Struct, frozen=True, gc=False):
     """What a rule may look at."""
 
@@ -137,13 +75,6 @@ class Rule(NamedTuple):
     text: str
     otherwise: str
     holds: Callable[[Case], bool]
-
-
-def as_seed(fact: Fact) -> Seed:
-    """The definition that a fact states. Raises TypeError for a fact of another kind."""
-    if not isinstance(fact.body, Seed):
-        raise TypeError(f"{fact.kind} is not a seed definition")
-    return fact.body
 
 
 def _bid(case: Case) -> Bid:
@@ -181,15 +112,6 @@ def claim_deadline_s(seed: Seed, progress: Progress) -> int:
 def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     """When a claim made at ``claimed_at_s`` (seconds) is overdue, in milliseconds since the epoch."""
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
-
-
-def names(fact: Fact, other: Fact | None, object_id: str | None) -> bool:
-    """True if ``fact`` rests on ``other``: by the id of its envelope, or by that of its object if it is unsigned."""
-    if other is None:
-        return False
-    if fact.rests_on:
-        return fact.rests_on == other.envelope
-    return other.key == object_id and not (fact.signed and other.signed)
 
 
 def _bid_fits_claim(case: Case) -> bool:
@@ -450,28 +372,6 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
 """What a node demands of its own operator, on top of ``RULES``."""
 
 
-def counting_bids(record: Record) -> list[Fact]:
-    """The bids that count: of the eligible ones the ``max_bids`` lowest by (created_at, id), and every claimed one."""
-    seed = record.definition
-    if seed is None:
-        return []
-    eligible = list(record.bids)
-    if seed.max_bids == 0 or len(eligible) <= seed.max_bids:
-        return eligible
-    claimed = claimed_bids(record)
-    return eligible[: seed.max_bids] + [fact for fact in eligible[seed.max_bids :] if fact in claimed]
-
-
-def claimed_bids(record: Record) -> list[Fact]:
-    """The bids on which claims that count rest."""
-    claims = [fact for fact in record.others if isinstance(fact.body, Claim)]
-    return [
-        bid
-        for bid in record.bids
-        if any(names(claim, bid, claim.body.bid_id) for claim in claims if isinstance(claim.body, Claim))
-    ]
-
-
 def status_at(record: Record, now_s: int) -> SeedStatus:
     """The status shown at ``now_s``: an open seed past its claim deadline is expired before its creator says so."""
     seed = record.definition
@@ -504,13 +404,3 @@ def broken_rule(case: Case) -> Rule | None:
         if not rule.holds(case):
             return rule
     return None
-
-
-def bid_order(fact: Fact) -> tuple[int, str, str]:
-    """Order in which bids count."""
-    return (fact.body.created_at or 0, fact.key, fact.envelope)
-
-
-def other_order(fact: Fact) -> tuple[str, int, str, str]:
-    """Order in which the other facts are kept, the same in every node."""
-    return (fact.author, fact.seq, fact.envelope, fact.key)

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from crabnet.domain.lifecycle import Case, as_seed, broken_rule
+from crabnet.domain.lifecycle import Case, broken_rule
 from crabnet.domain.model import Bid, Claim, Fact, FactKind, Progress, Run, Seed, TaskResult
+from crabnet.domain.record import as_seed
 from crabnet.errors import Reason
 
 _K = FactKind

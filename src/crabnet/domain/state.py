@@ -16,15 +16,9 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.domain.accumulator import Accumulator
-from crabnet.domain.lifecycle import (
-    EMPTY,
-    Record,
-    bid_order,
-    claimed_bids,
-    other_order,
-)
 from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus
 from crabnet.domain.prefixes import resolved
+from crabnet.domain.record import EMPTY, Record, bid_order, claimed_bids, other_order
 from crabnet.errors import Reason
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from crabnet.domain.lifecycle import Record, counting_bids, is_biddable, status_at
+from crabnet.domain.lifecycle import is_biddable, status_at
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -20,6 +20,7 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
+from crabnet.domain.record import Record, counting_bids
 
 
 class SeedState(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import Final
 from crabnet.core.replica.records import SegmentRow
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
-from crabnet.domain.lifecycle import Record
+from crabnet.domain.record import Record
 from crabnet.storage.archive.archive import SegmentInfo, verify_archive
 from crabnet.storage.archive.segment import FIRST_PREVIOUS, PlacedRow, scan_segment, segment_path
 from crabnet.storage.files import Files, guarded

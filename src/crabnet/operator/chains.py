@@ -12,8 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Bid, Claim, Fact, FactKind, Run, Seed, SeedStatus, Settlement, TaskResult
+from crabnet.domain.record import Record
 from crabnet.domain.standing import may_rest_on, misfit
 from crabnet.limits import AUDIT_CHAINS_MAX
 

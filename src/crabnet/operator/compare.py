@@ -14,8 +14,8 @@ from crabnet.core.replica.held import NothingHeld
 from crabnet.core.replica.records import Via, decode_frame
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.snapshot import restore
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Fact
+from crabnet.domain.record import Record
 from crabnet.domain.state import leaf
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
 from crabnet.limits import BASELINE_STATE_BYTES_MAX

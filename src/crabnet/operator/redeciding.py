@@ -6,8 +6,8 @@ from crabnet.core.replica.held import Role
 from crabnet.core.replica.records import EnvelopeRecord, Record, envelope_of, event_row, record_fact
 from crabnet.core.replica.replica import Replica
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import FINAL
+from crabnet.domain.record import EMPTY
 from crabnet.domain.state import Observe
 
 

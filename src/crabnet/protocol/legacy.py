@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Claim, Fact, Progress, SeedStatus, TaskResult
+from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.identity import looks_self_certifying

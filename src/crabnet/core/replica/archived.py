@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from crabnet.core.replica.records import SegmentRow
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
-from crabnet.domain.lifecycle import Record
+from crabnet.domain.record import Record
 from crabnet.domain.state import State
 
 ReadRow = Callable[[str], bytes | None]

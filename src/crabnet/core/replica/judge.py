@@ -14,8 +14,8 @@ from crabnet.core.replica.archived import ArchivedSeeds
 from crabnet.core.replica.held import Role
 from crabnet.core.replica.rebuilding import Rebuilder
 from crabnet.domain.decision import decide, refused_alone
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.standing import STEPS
 from crabnet.domain.state import Decision, Observe, Outcome, Propose, State
 from crabnet.errors import Reason

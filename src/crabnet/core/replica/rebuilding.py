@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from crabnet.core.replica.held import Held, HeldRow, Role
 from crabnet.core.replica.records import stated_by, stored_envelope
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import EMPTY, Record
 from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import SeedEvent, assembled
 from crabnet.protocol.feed import Feeds
 

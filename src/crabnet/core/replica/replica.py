@@ -37,8 +37,8 @@ from crabnet.core.replica.replaying import replay
 from crabnet.core.replica.settling import Fold, Settling
 from crabnet.core.replica.waiting import Arrival, Waiting, parked_arrival
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Body, Fact, FactKind, share_with
+from crabnet.domain.record import EMPTY
 from crabnet.domain.standing import may_rest_on
 from crabnet.domain.state import DEFAULT_CAPS, Caps, Decision, Observe, Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedError, UsageError

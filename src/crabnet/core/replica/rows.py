@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.replica.records import FactRow, fact_of_row, fact_row, other_version
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import Fact, Progress, share_ids
+from crabnet.domain.record import Record
 from crabnet.domain.state import assembled
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -12,8 +12,8 @@ from crabnet.core.replica.applied import Applied, apply_all
 from crabnet.core.replica.archived import ArchivedSeeds
 from crabnet.core.replica.rebuilding import Rebuilder
 from crabnet.core.replica.records import RefoldRecord, SettledRecord, encode_record, event_rows
-from crabnet.domain.lifecycle import EMPTY
 from crabnet.domain.model import Fact
+from crabnet.domain.record import EMPTY
 from crabnet.domain.state import Outcome, SeedEvent, State
 from crabnet.errors import CrabnetError
 from crabnet.protocol.feed import Feeds

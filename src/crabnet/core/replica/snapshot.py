@@ -19,8 +19,8 @@ from crabnet.core.replica.applied import combined_hash
 from crabnet.core.replica.records import SegmentRow, other_version
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import SeedRow, joined, record_of_row, seed_rows
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.record import Record
 from crabnet.domain.state import rehash as rehash_seed
 from crabnet.errors import DataDirDamagedError
 from crabnet.protocol.feed import Feed

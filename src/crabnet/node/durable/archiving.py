@@ -12,8 +12,9 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.replica.records import SegmentRow
 from crabnet.core.replica.rows import SEED_ROW_BYTES_MAX, decode_seed_row, record_of_row, seed_row
-from crabnet.domain.lifecycle import Record, status_at
+from crabnet.domain.lifecycle import status_at
 from crabnet.domain.model import SeedStatus
+from crabnet.domain.record import Record
 from crabnet.node.durable.committer import Committer
 from crabnet.node.part import Job, Part
 from crabnet.node.seeds import SeedPlace

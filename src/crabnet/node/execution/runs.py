@@ -12,8 +12,8 @@ from crabnet import limits
 from crabnet.core.build import own_claim
 from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
-from crabnet.domain.lifecycle import Record
 from crabnet.domain.model import OutputFile, SeedStatus, TaskResult, Termination
+from crabnet.domain.record import Record
 from crabnet.errors import PASSING, CrabnetError, Reason, RefusedError
 from crabnet.node.execution.turns import Place, Turns
 from crabnet.runner.outcome import RunOutcome, RunRequest

@@ -9,8 +9,9 @@ import msgspec
 
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import Record, claimed_bids, counting_bids, is_biddable, status_at
+from crabnet.domain.lifecycle import is_biddable, status_at
 from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.record import Record, claimed_bids, counting_bids
 from crabnet.errors import Reason, UsageError
 from crabnet.node.execution.runs import RunView
 from crabnet.node.seeds import Found
