@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, Publish, Received, StartRun, SubmitBid, Tick
+from crabnet.core.commands import CreateClaim, Received, StartRun, SubmitBid, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
@@ -22,9 +22,8 @@ from tests.sim.disk import MemoryFiles
 from tests.sim.market import result
 from tests.sim.world import START_MS, SimNode, Weather, World, attempt
 from tests.support.envelopes import signer
+from tests.support.own_feed import WISH, publishes
 from tests.support.talking import Neighbour
-
-WISH = Publish(title="t", command="true", timeout_ms=1_000, bid_window_ms=600_000)
 
 
 def refused(node: SimNode) -> bool:
@@ -232,15 +231,6 @@ class TestLiars:
         (self.sent[core],) = [send.data for send in effects.sends if send.kind == Kind.SEED_CREATED]
         return core
 
-    def publish(self, core: Core, now_ms: int) -> bool:
-        try:
-            core.handle(WISH, now_ms, Effects())
-        except RefusedError as error:
-            if error.reason is not Reason.FEED_RISK:
-                raise
-            return False
-        return True
-
     def truth(self, core: Core) -> Head:
         feed = core.replica.feeds.get(core.signer.node_id)
         return Head(feed.author, feed.head_seq, feed.head_id)
@@ -251,7 +241,7 @@ class TestLiars:
     def test_an_unproven_address_is_not_believed(self) -> None:
         core = self.core()
         Neighbour(core, "liar", "192.0.2.1:9").heads(self.lie(core))
-        assert self.publish(core, START_MS)
+        assert publishes(core, START_MS)
 
     def blocked_s(self, core: Core, liars: list[Neighbour], from_ms: int, duration_s: int) -> int:
         """For how many seconds nothing is written while all these tell their lie every half minute."""
@@ -262,7 +252,7 @@ class TestLiars:
                 liar.confirm(now_ms)
                 liar.heads(self.lie(core), now_ms=now_ms)
             core.handle(Tick(), now_ms, Effects())
-            blocked += 0 if self.publish(core, now_ms) else step_s
+            blocked += 0 if publishes(core, now_ms) else step_s
         return blocked
 
     def test_many_liars_together_forbid_writing_for_ten_seconds_in_an_hour(self) -> None:
@@ -278,7 +268,7 @@ class TestLiars:
             liar = Neighbour(core, f"liar{hour}", f"192.0.2.1:{hour + 9}")
             liar.confirm(now_ms)
             liar.heads(self.lie(core), now_ms=now_ms)
-            if not self.publish(core, now_ms):
+            if not publishes(core, now_ms):
                 hours.append(hour)
             for later_ms in range(0, limits.FEED_CLAIM_WAIT_MS, 500):
                 core.handle(Tick(), now_ms + later_ms, Effects())
@@ -292,7 +282,7 @@ class TestLiars:
             liar.confirm(now_ms)
             liar.heads(self.lie(core), self.truth(core), now_ms=now_ms)
             core.handle(Tick(), now_ms + 100, Effects())
-            assert self.publish(core, now_ms + 200) is not believed
+            assert publishes(core, now_ms + 200) is not believed
 
     def test_another_is_believed_an_hour_after_a_lie(self) -> None:
         core = self.core()
@@ -301,7 +291,7 @@ class TestLiars:
             peer = Neighbour(core, f"peer{number}", f"192.0.2.{number}:9")
             peer.confirm(START_MS + later_ms)
             peer.heads(self.lie(core), now_ms=START_MS + later_ms)
-            assert self.publish(core, START_MS + later_ms) is not believed
+            assert publishes(core, START_MS + later_ms) is not believed
 
     def test_whoever_sends_what_it_said_is_believed_again_at_once(self) -> None:
         core, twin = self.core(), self.core()
@@ -312,7 +302,7 @@ class TestLiars:
             effects = Effects()
             twin.handle(WISH, now_ms, effects)
             peer.heads(self.truth(twin), now_ms=now_ms)
-            assert not self.publish(core, now_ms)
+            assert not publishes(core, now_ms)
             (raw,) = [send.data for send in effects.sends if send.kind == Kind.SEED_CREATED]
             core.handle(Received(peer.address, raw), now_ms, Effects())
             assert core.feed_risk
@@ -320,7 +310,7 @@ class TestLiars:
             now_ms += limits.FEED_QUIET_MS
             core.handle(Tick(), now_ms, Effects())
             assert not core.feed_risk
-        assert self.publish(core, now_ms)
+        assert publishes(core, now_ms)
 
     def test_whoever_forbids_writing_is_asked_for_the_envelopes(self) -> None:
         core = self.core()
@@ -339,10 +329,10 @@ class TestLiars:
         peer = Neighbour(ours, "peer", "192.0.2.1:9")
         peer.confirm()
         peer.heads(self.truth(other))
-        assert not self.publish(ours, START_MS)
+        assert not publishes(ours, START_MS)
         ours.handle(Received(peer.address, self.sent[other]), START_MS, Effects())
         with pytest.raises(RefusedError) as refused:
-            self.publish(ours, START_MS)
+            publishes(ours, START_MS)
         assert refused.value.reason is Reason.FEED_ENDED
         assert not ours.feed_risk
 
@@ -363,8 +353,8 @@ class TestLiars:
         liar = Neighbour(core, "liar", "192.0.2.1:9")
         liar.confirm()
         liar.heads(Head(core.signer.node_id, 1, "0" * 64))
-        assert not self.publish(core, START_MS)
-        assert self.publish(core, START_MS + limits.FEED_CLAIM_WAIT_MS)
+        assert not publishes(core, START_MS)
+        assert publishes(core, START_MS + limits.FEED_CLAIM_WAIT_MS)
 
     def test_only_proven_addresses_confirm(self) -> None:
         core = self.core()

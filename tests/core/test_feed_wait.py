@@ -6,20 +6,20 @@ from itertools import count
 
 import pytest
 
-from crabnet.core.commands import Publish, Received, Tick
+from crabnet.core.commands import Received, Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Part
 from crabnet.core.sync.address_book import RememberedPeer
 from crabnet.core.sync.feed_guard import FeedWait
-from crabnet.errors import Reason, RefusedError
+from crabnet.errors import RefusedError
 from crabnet.protocol.sync import Head, Heads, Hello, Request, Want
 from tests.support.envelopes import NOW_S, signer
+from tests.support.own_feed import WISH, publishes
 from tests.support.talking import Neighbour
 
 START_MS = NOW_S * 1000
-WISH = Publish(title="t", command="true", timeout_ms=1_000, bid_window_ms=600_000)
 PEER = "192.0.2.1:9"
 WAIT_MS = 2_000
 
@@ -38,16 +38,6 @@ def waiting(core: Core, *peers: str, then_writes: bool = True) -> Core:
     core.neighbours.trusted = frozenset(peers)
     core.begin(START_MS, Effects(), FeedWait(WAIT_MS, then_writes))
     return core
-
-
-def publishes(core: Core, now_ms: int = START_MS) -> bool:
-    try:
-        core.handle(WISH, now_ms, Effects())
-    except RefusedError as error:
-        if error.reason is not Reason.FEED_RISK:
-            raise
-        return False
-    return True
 
 
 def tick(core: Core, now_ms: int) -> Effects:
@@ -69,14 +59,14 @@ def truth(core: Core, seq: int = 0) -> Head:
 
 def test_peers_are_asked_and_nothing_is_written_before_one_has_answered() -> None:
     core = waiting(core_of(), PEER)
-    assert not publishes(core)
+    assert not publishes(core, START_MS)
     peer = Neighbour(core, "peer", PEER)
     asked = [talk for talk in peer.heard(tick(core, START_MS)) if isinstance(talk, Request)]
     assert [request.wants for request in asked] == [[Want(core.signer.node_id, 3, 66)]]
     assert core.feed_wait_left_ms(START_MS + 500) == WAIT_MS - 500
     peer.heads(truth(core), now_ms=START_MS)
     assert core.feed_wait_left_ms(START_MS + 500) == 0
-    assert publishes(core)
+    assert publishes(core, START_MS)
     assert not core.feed_risk
 
 
@@ -85,7 +75,7 @@ def test_any_answer_about_the_feed_is_one(held: str) -> None:
     core = waiting(core_of(), PEER)
     head = {"all": truth(core), "less": truth(core, 1), "nothing": Head(core.signer.node_id, 0, "")}[held]
     Neighbour(core, "peer", PEER).heads(head, now_ms=START_MS)
-    assert publishes(core)
+    assert publishes(core, START_MS)
 
 
 def test_that_a_peer_holds_more_is_no_leave_to_write() -> None:
@@ -98,7 +88,7 @@ def test_that_a_peer_holds_more_is_no_leave_to_write() -> None:
 def test_a_stranger_answers_for_nobody() -> None:
     core = waiting(core_of(), PEER)
     Neighbour(core, "stranger", "192.0.2.7:9").heads(truth(core), now_ms=START_MS)
-    assert not publishes(core)
+    assert not publishes(core, START_MS)
 
 
 @pytest.mark.parametrize(("then_writes", "outcome"), [(True, "writes"), (False, "waits")])
@@ -118,30 +108,30 @@ def test_when_the_wait_is_over_the_policy_decides(then_writes: bool, outcome: st
 
 @pytest.mark.parametrize("peers", [(), ("255.255.255.255:9012",)])
 def test_without_peers_there_is_nobody_to_wait_for(peers: tuple[str, ...]) -> None:
-    assert publishes(waiting(core_of(), *peers, then_writes=False))
+    assert publishes(waiting(core_of(), *peers, then_writes=False), START_MS)
 
 
 def test_remembered_peers_are_asked_too() -> None:
     core = core_of()
     core.neighbours.book.load([RememberedPeer(PEER, signer("peer").node_id, NOW_S)], START_MS)
     waiting(core)
-    assert not publishes(core)
+    assert not publishes(core, START_MS)
     peer = Neighbour(core, "peer", PEER)
     peer.hello(echo=next(talk.challenge for talk in peer.heard(tick(core, START_MS)) if isinstance(talk, Hello)))
     assert core.neighbours.proven(PEER)
     peer.heads(truth(core), now_ms=START_MS)
-    assert publishes(core)
+    assert publishes(core, START_MS)
 
 
 def test_the_operators_word_is_enough_and_so_is_talking_to_baseline_peers() -> None:
     for config in (CoreConfig(accept_feed_risk=True), CoreConfig(talk=False)):
-        assert publishes(waiting(core_of(config), PEER, then_writes=False))
+        assert publishes(waiting(core_of(config), PEER, then_writes=False), START_MS)
 
 
 def test_the_wait_outlives_a_guard_that_fails() -> None:
     core = waiting(core_of(), PEER)
     core.neighbours.renew(Part.FEED_GUARD)
-    assert not publishes(core)
+    assert not publishes(core, START_MS)
     assert publishes(core, START_MS + WAIT_MS)
 
 

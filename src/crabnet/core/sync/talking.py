@@ -83,34 +83,21 @@ class Talking(NeighbourParts):
 
     def warn(self, detail: str, effects: Effects) -> None:
         """Tell that this node may not write into its feed, and why."""
+        told: dict[str, FieldValue] = {"reason": Reason.FEED_RISK.value, "detail": detail}
+        effects.notices.append(self._about_own_feed("feed_at_risk", told))
+
+    def _about_own_feed(self, kind: str, told: dict[str, FieldValue]) -> Notice:
         own = self._replica.feeds.get(self._signer.node_id)
-        fields: dict[str, FieldValue] = {
-            "namespace": self._replica.namespace,
-            "last_seq": own.head_seq,
-            "reason": Reason.FEED_RISK.value,
-            "detail": detail,
-        }
-        effects.notices.append(Notice("feed_at_risk", fields))
+        return Notice(kind, {"namespace": self._replica.namespace, "last_seq": own.head_seq, **told})
 
     def _clear(self, now_ms: int, effects: Effects) -> None:
         if self.guard.waited_in_vain(now_ms):
-            own = self._replica.feeds.get(self._signer.node_id)
-            effects.notices.append(
-                Notice(
-                    "feed_unconfirmed",
-                    {
-                        "namespace": self._replica.namespace,
-                        "last_seq": own.head_seq,
-                        "outcome": "waits" if self.guard.blocks(now_ms) else "writes",
-                    },
-                )
-            )
+            outcome = "waits" if self.guard.blocks(now_ms) else "writes"
+            effects.notices.append(self._about_own_feed("feed_unconfirmed", {"outcome": outcome}))
         cleared = self.guard.tick(now_ms)
         if cleared is None:
             return
-        head_seq = self._replica.feeds.get(self._signer.node_id).head_seq
-        fields: dict[str, FieldValue] = {"namespace": self._replica.namespace, "last_seq": head_seq}
         if cleared.first_seq:
             adopted: dict[str, FieldValue] = {"first_seq": cleared.first_seq, "address": cleared.adopted_from}
-            effects.notices.append(Notice("feed_adopted", {**fields, **adopted}))
-        effects.notices.append(Notice("feed_confirmed", {**fields, "address": cleared.confirmed_by}))
+            effects.notices.append(self._about_own_feed("feed_adopted", adopted))
+        effects.notices.append(self._about_own_feed("feed_confirmed", {"address": cleared.confirmed_by}))
