@@ -112,6 +112,7 @@ def test_without_a_sandbox_attacks_work() -> None:
         for name in [one for one in ESCAPES if one not in ALONE]:
             order = json.dumps({"names": [name], "host": node.host})
             result = node.run(python_command(program_text(), order), restore=True)
+            assert result.outcome["stdout"], f"{name}: {json.dumps(result.outcome)}"
             found = json.loads(result.outcome["stdout"])[name]
             assert found["out"] or name in HARMLESS_OUTSIDE, name
         for path in Path("/var/tmp").glob("crabnet-probe-*"):

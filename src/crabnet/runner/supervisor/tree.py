@@ -99,7 +99,9 @@ def _own_memory(pid: int) -> int:
 
 class Removed(NamedTuple):
     """``used_bytes`` of files without a name that processes have open; ``unseen`` are processes whose open files may
-    not be looked at: those of a program that its user may execute and not read (proc(5), PR_SET_DUMPABLE).
+    not be looked at: those of a program that its user may execute and not read (proc(5), PR_SET_DUMPABLE). A process
+    that has become another user is not among them. Only a run without a sandbox can start one, such as ``sudo``, and
+    the operator allows it by running commands in that way.
     """
 
     used_bytes: int
@@ -123,11 +125,13 @@ def removed_beneath(pid: int, device: int) -> Removed:
                 found = os.stat(f"/proc/{child}/fd/{fd}")
                 if found.st_nlink == 0 and found.st_dev == device and stat.S_ISREG(found.st_mode):
                     sizes[found.st_ino] = found.st_blocks * _BLOCK_BYTES
-    return Removed(sum(sizes.values()), frozenset(each for each in unseen if not _has_ended(each)))
+    return Removed(sum(sizes.values()), frozenset(each for each in unseen if _is_own(each)))
 
 
-def _has_ended(pid: int) -> bool:
-    return status_field(pid, "State")[:1] in {"", "Z", "X"}
+def _is_own(pid: int) -> bool:
+    """Whether a process runs, and as the present user."""
+    users = status_field(pid, "Uid").split()
+    return status_field(pid, "State")[:1] not in {"", "Z", "X"} and users[1:2] == [str(os.geteuid())]
 
 
 def _descendants(pid: int) -> list[int]:
