@@ -252,6 +252,11 @@ RUNNER_OUTPUT_TOTAL_BYTES_MAX: Final = 1024 * 1024 * 1024
 """The most an operator may set: standard error waits in a temporary file until the run ends."""
 RUNNER_KILL_WAIT_MS_DEFAULT: Final = 1_000
 RUNNER_KILL_WAIT_MS_MAX: Final = 60_000
+RUNNER_DRAIN_MS_DEFAULT: Final = 10_000
+RUN_END_WAIT_MS: Final = 15_000
+"""Until runs that were ended because the node stops have stated their results: with the longest defaults before it."""
+CONTROL_LAST_ANSWERS_MS: Final = 1_000
+"""Until a node that stops has told those who wait for a run how it ended."""
 RUNNER_SPAWN_WAIT_MS: Final = 10_000
 """Until a command has started, or was found not to."""
 RUNNER_REAP_WAIT_MS: Final = 5_000
@@ -433,6 +438,8 @@ AWAY_TOLD_MS: Final = 600_000
 """A node that was not running for this long says so at its start."""
 SWEEP_RETRY_MS: Final = 60_000
 """After a refusal, the sweeper tries again to close, forfeit or claim what is due."""
+RECLAIM_SAME_WORKER_MS: Final = 30_000
+"""From one claim of a worker to the next that the sweeper makes of the same worker for the same seed."""
 COMMIT_RECORDS_MAX: Final = 2_048
 """Records queued for the journal beyond which reading from the network waits."""
 COMMIT_BYTES_MAX: Final = 32 * 1024 * 1024

@@ -13,7 +13,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.sync.feed_guard import FeedGuard
-from crabnet.domain.model import Bid
+from crabnet.domain.model import Bid, TaskResult
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Kind
 from crabnet.protocol.feed import Feeds
@@ -211,9 +211,9 @@ def test_runs_and_deadlines_wait_for_the_end_of_the_risk() -> None:
         world.run(10_000)
         assert any(notice.kind == "run_interrupted" for notice in second.notices) is not had_result
         record = second.running.replica.state.records[seed_id]
-        assert record.progress.status == "Done"
-        results = [fact.body for fact in record.others if fact.kind == "result"]
-        assert len(results) == 1
+        assert record.progress.status == ("Done" if had_result else "Forfeited")
+        results = [fact.body for fact in (*record.others, *record.fallen) if isinstance(fact.body, TaskResult)]
+        assert [result.worker_failed for result in results] == [not had_result]
 
 
 class TestLiars:

@@ -65,7 +65,8 @@ TABLE: Final[dict[str, str]] = {
         core.build          build_settlement     UsageError
         core.build          build_acknowledgement RefusedError
         core.core           Core.record          RefusedError
-        core.operating      Operating.operate    RefusedError*3
+        core.operating      Operating.operate    RefusedError*2
+        core.operating      Operating._state     RefusedError
         core.operating      Operating._stated    RefusedError
         core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError
@@ -81,7 +82,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.operations     typed                UsageError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
-        node.execution.runs     RunManager.run         RefusedError*2
+        node.execution.runs     RunManager.run         RefusedError*3
         node.execution.runs     RunManager._run        self._given_up*2
         node.execution.runs     RunManager._finish     - self._given_up
         node.execution.runs     task_of              RefusedError*2

@@ -29,7 +29,7 @@ _PARENTS = {
     _K.STARTED: {_K.CLAIM},
     _K.RESULT: {_K.STARTED, _K.CLAIM},
     _K.SETTLE: {_K.RESULT},
-    _K.FORFEIT: {_K.CLAIM},
+    _K.FORFEIT: {_K.CLAIM, _K.RESULT},
     _K.CLOSE: {_K.CLAIM, _K.SEED},
     _K.ACKNOWLEDGED: {_K.SETTLE},
 }
@@ -94,6 +94,8 @@ class _Held:
             claim = parent if isinstance(parent.body, Claim) else self.by_id[parent.rests_on]
             named = parent.body.claim_id if isinstance(parent.body, Run) else claim.key
             return fact.body.claim_id == named and self.worker_of(parent) == fact.author
+        if isinstance(parent.body, TaskResult):
+            return (parent.body.failed == "worker") is (fact.kind is _K.FORFEIT)
         return True
 
     def chain(self, fact: Fact) -> list[Fact]:
@@ -115,7 +117,7 @@ class _Held:
         creator, parent = chain[-1].author, chain[1]
         if fact.kind is _K.BID:
             return fact.author != creator
-        if fact.kind in {_K.CLAIM, _K.SETTLE}:
+        if fact.kind in {_K.CLAIM, _K.SETTLE} or (fact.kind is _K.FORFEIT and parent.kind is _K.RESULT):
             return fact.author == creator
         if fact.kind in {_K.STARTED, _K.RESULT}:
             return fact.author == self.worker_of(parent)
@@ -239,25 +241,29 @@ class _Walk:
         if not isinstance(fact.body, Settlement) or not self.names_attempt(fact.body):
             return
         result = self.held.by_id[fact.rests_on]
+        if fact.body.result_id == result.key and self.comes_to(result):
+            self.status = fact.body.outcome.value
+            self.steps.append(fact)
+
+    def comes_to(self, result: Fact) -> bool:
+        """Whether a result is the one that counts, or does so now: its creator named it, behind its worker's end."""
         behind = result.envelope in self.held.standing and not self.held.is_front(result)
         if behind and self.status in {"Claimed", "Running"}:
             before = (self.status, self.start, self.result, list(self.work))
             run = self.held.by_id[result.rests_on]
             if run.kind is _K.STARTED and self.start is None:
                 self.works(run)
-            if not self.works(result) or fact.body.result_id != result.key:
+            if not self.works(result):
                 self.status, self.start, self.result, self.work = before
-                return
-        if self.status == "Done" and self.result is result and fact.body.result_id == result.key:
-            self.status = fact.body.outcome.value
-            self.steps.append(fact)
+        return self.status == "Done" and self.result is result
 
     def forfeit(self, fact: Fact, body: Settlement) -> None:
         if self.status not in {"Claimed", "Running", "Done"} or self.claim is None or not self.names_attempt(body):
             return
         allowed_ms = max(self.seed.exec_deadline_ms, self.seed.timeout_ms)
         due = body.created_at * 1000 >= (self.claim.body.created_at or 0) * 1000 + allowed_ms
-        if due and fact.rests_on == self.claim.envelope:
+        named = self.held.by_id[fact.rests_on]
+        if (due and named is self.claim) or (named.kind is _K.RESULT and self.comes_to(named)):
             self.status, self.start, self.result, self.work = "Forfeited", None, None, []
             self.forfeited_at = body.created_at
             self.steps.append(fact)

@@ -172,9 +172,9 @@ class Network(RuleBasedStateMachine):
     def renew(self, seed: str, claim: str, author: str) -> None:
         self.tell(self.scribe.started(seed, claim, author, renews=self.progress(seed).run_id or "none"))
 
-    @rule(target=results, seed=seeds, claim=claims, author=people)
-    def result(self, seed: str, claim: str, author: str) -> str:
-        return self.tell(self.scribe.result(seed, claim, author))
+    @rule(target=results, seed=seeds, claim=claims, author=people, failed=st.sampled_from([None, "task", "worker"]))
+    def result(self, seed: str, claim: str, author: str, failed: str | None) -> str:
+        return self.tell(self.scribe.result(seed, claim, author, failed=failed))
 
     @rule(target=settlements, seed=seeds, claim=claims, result=results, author=anybody, accepted=st.booleans())
     def settle(self, seed: str, claim: str, result: str, author: str, accepted: bool) -> Fact:
@@ -192,6 +192,13 @@ class Network(RuleBasedStateMachine):
     def forfeit(self, seed: str, claim: str, author: str) -> None:
         attempt = self.progress(seed).attempt
         self.tell(self.scribe.settle(seed, SeedStatus.FORFEITED, claim, None, author, attempt=attempt))
+
+    @rule(seed=seeds, claim=claims, result=results, author=anybody)
+    def forfeit_by_the_workers_word(self, seed: str, claim: str, result: str, author: str) -> None:
+        attempt = self.progress(seed).attempt
+        on = next(fact.envelope for fact in self.scribe.facts if fact.key == result)
+        said = self.scribe.settle(seed, SeedStatus.FORFEITED, claim, None, author, attempt=attempt, rests_on=on)
+        self.tell(said)
 
     @rule(seed=seeds, author=anybody)
     def close(self, seed: str, author: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.nodes import Nodes, crabnet, environment, quiet
+from tests.support.nodes import Nodes, crabnet, environment, quiet, wait_for
 
 PUBLISH: Final = ("seed", "publish", "--title", "t", "--cmd", "true")
 
@@ -319,8 +319,9 @@ def test_a_command_that_the_runner_refuses_has_a_result(nodes: Nodes, command: s
     assert done.returncode == 0
     assert done.stdout.startswith("task result ")
     assert reason in done.stderr
-    [result] = node.rows(seed_id, "results")
-    assert (result["refusal"], node.rows(seed_id, "runs")) == (reason, [])
-    assert result["exit_code"] != 0
-    assert node.status(seed_id) == "Done"
+    assert "failed: worker" in done.stderr
+    wait_for("the attempt is forfeited", lambda: node.status(seed_id) == "Forfeited")
+    [settlement] = node.rows(seed_id, "settlements")
+    assert str(settlement["note"]).startswith(f"the worker failed: refused: {reason}: ")
+    node.await_event("worker_failed", seed_id=seed_id, attempt=1)
     node.await_event("run_refused", seed_id=seed_id, reason=reason)

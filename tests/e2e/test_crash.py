@@ -10,12 +10,11 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from crabnet.errors import CrabnetError, NetworkError, NodeTimeoutError, Reason, StorageFailedError
-from tests.support.nodes import CRABNET, Json, NodeProcess, Nodes, converge, environment, wait_for
+from tests.support.nodes import CRABNET, NodeProcess, Nodes, converge, environment, wait_for
 
 PUBLISHERS = 4
 
@@ -127,8 +126,7 @@ def processes_that_name(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_path: Path, number: int) -> None:
+def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_path: Path) -> None:
     marks, temporary = tmp_path / "marks", tmp_path / "temporary"
     marks.mkdir()
     temporary.mkdir()
@@ -147,7 +145,7 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
     command = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     wait_for("the command runs", lambda: list(marks.iterdir()))
     wait_for("the publisher knows", lambda: publisher.status(seed_id) == "Running")
-    worker.end(number)
+    worker.end(signal.SIGKILL)
     wait_for("nothing of the run is left", lambda: not processes_that_name(marks))
     out, err = command.communicate(timeout=60)
     assert out == ""
@@ -156,21 +154,18 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
 
     worker.start()
     wait_for("what the run left is removed", lambda: not list(temporary.iterdir()))
-    wait_for("the publisher has the result", lambda: publisher.status(seed_id) == "Done")
-    [result] = publisher.rows(seed_id, "results")
-    assert cast(Json, result["termination"])["cause"] == "interrupted"
-    assert result["exit_code"] != 0
+    wait_for("the publisher forfeits by the worker's word", lambda: publisher.status(seed_id) == "Forfeited")
+    [settlement] = publisher.rows(seed_id, "settlements")
+    assert settlement["note"] == "the worker failed: interrupted"
     worker.await_event("run_interrupted", seed_id=seed_id)
     with pytest.raises(CrabnetError) as caught:
         worker.ask("seed.run", seed_id=seed_id)
     assert caught.value.reason is Reason.WRONG_STATE
     worker.kill()
     worker.start()
-    publisher.ask("seed.settle", seed_id=seed_id, outcome="Rejected")
-    converge([publisher, worker], [seed_id], "Rejected")
-    assert len(publisher.rows(seed_id, "results")) == 1
+    publisher.ask("seed.settle", seed_id=seed_id, outcome="Expired")
+    converge([publisher, worker], [seed_id], "Expired")
     assert len(list(marks.iterdir())) == 1
-    assert len(publisher.rows(seed_id, "runs")) == 1
 
 
 def test_a_publisher_that_crashes_between_the_steps_goes_on(nodes: Nodes) -> None:

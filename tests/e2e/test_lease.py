@@ -90,7 +90,7 @@ def test_a_withdrawal_ends_the_workers_run_without_a_result(nodes: Nodes) -> Non
     assert (refused.returncode, "wrong_state" in refused.stderr) == (3, True)
 
 
-def test_a_worker_cancels_its_run_and_says_so_in_the_result(nodes: Nodes) -> None:
+def test_a_worker_cancels_its_run_and_the_attempt_is_forfeited(nodes: Nodes) -> None:
     publisher, worker = nodes.mesh("publisher", "worker")
     seed_id = claimed(publisher, worker, "sleep 600")
     with command(worker, "seed", "run", seed_id, "--progress") as run:
@@ -100,15 +100,14 @@ def test_a_worker_cancels_its_run_and_says_so_in_the_result(nodes: Nodes) -> Non
     assert code == 0
     assert out.startswith("task result ")
     assert f"{seed_id} [RUNNING] attempt=1" in messages
-    wait_for("the result comes to the publisher", lambda: publisher.status(seed_id) == "Done")
-    (result,) = publisher.rows(seed_id, "results")
-    assert cast(Json, result["termination"])["cause"] == "cancelled"
-    assert result["timed_out"] is False
-    for node, reason in ((publisher, "wrong_state"), (worker, "wrong_state")):
-        refused = node.cli("seed", "cancel", seed_id)
-        assert (refused.returncode, reason in refused.stderr) == (3, True)
-    publisher.ok("seed", "settle", seed_id, "--rejected")
-    converge([publisher, worker], [seed_id], "Rejected")
+    assert "failed: worker" in messages
+    wait_for("the publisher forfeits by the worker's word", lambda: publisher.status(seed_id) == "Forfeited")
+    (settlement,) = publisher.rows(seed_id, "settlements")
+    assert settlement["note"] == "the worker failed: cancelled"
+    refused = worker.cli("seed", "cancel", seed_id)
+    assert (refused.returncode, "error: " in refused.stderr) == (3, True)
+    publisher.ok("seed", "cancel", seed_id)
+    converge([publisher, worker], [seed_id], "Expired")
 
 
 def test_runs_wait_in_turn_are_seen_and_leave_the_queue(nodes: Nodes) -> None:

@@ -76,7 +76,7 @@ class Queue(Scene):
 
 
 def over(status: SeedStatus) -> bool:
-    return status in {SeedStatus.EXPIRED, SeedStatus.DONE}
+    return status in {SeedStatus.EXPIRED, SeedStatus.DONE, SeedStatus.FORFEITED}
 
 
 def journal_broken(scene: Queue, sent: dict[str, str]) -> list[str]:
@@ -97,8 +97,8 @@ def journal_broken(scene: Queue, sent: dict[str, str]) -> list[str]:
 
 
 def bodies_of(record: Record) -> tuple[list[Run], list[TaskResult]]:
-    """The starts, without renewals, and the results that count."""
-    bodies = [fact.body for fact in record.others]
+    """The starts, without renewals, and the results, also of an attempt that was forfeited or withdrawn."""
+    bodies = [fact.body for fact in (*record.others, *record.fallen)]
     runs = [body for body in bodies if isinstance(body, Run) and body.renews is None]
     return runs, [body for body in bodies if isinstance(body, TaskResult)]
 

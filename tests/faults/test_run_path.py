@@ -18,7 +18,8 @@ from crabnet import limits
 from crabnet.core.commands import Operation, Publish, StartRun
 from crabnet.core.effects import Effects, Reply
 from crabnet.core.replica.records import EnvelopeRecord, decode_frame, envelope_of
-from crabnet.domain.model import SeedStatus
+from crabnet.domain.model import SeedStatus, TaskResult
+from crabnet.domain.record import Record
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Batch
@@ -137,10 +138,15 @@ class Scene:
                 await self.work(node)
 
     async def work(self, node: Node) -> None:
-        """What an operator does: run if it is still to be run, then settle."""
+        """What an operator does: run if it is still to be run, then settle. A run that was interrupted is forfeited by
+        the node itself.
+        """
         if node.core.record(self.seed_id).progress.status is SeedStatus.CLAIMED:
             await node.run(self.seed_id)
-        if node.core.record(self.seed_id).progress.status is SeedStatus.DONE:
+        record = node.core.record(self.seed_id)
+        if record.worker_failed:
+            await node.wait_for(self.seed_id, lambda state: state.status is SeedStatus.FORFEITED)
+        elif record.progress.status is SeedStatus.DONE:
             await node.settle(self.seed_id, SeedStatus.ACCEPTED)
 
     async def crash(
@@ -183,6 +189,11 @@ def journal_broken(scene: Scene, sent: dict[str, str]) -> list[str]:
     return found
 
 
+def exit_codes(record: Record) -> list[int]:
+    """Of all results, also of an attempt that was forfeited."""
+    return [fact.body.exit_code for fact in (*record.others, *record.fallen) if isinstance(fact.body, TaskResult)]
+
+
 async def judge(scene: Scene) -> list[str]:
     """Broken promises after a crash: at once, after the recovery, and after the work was done to its end."""
     sent = scene.sink.heard()
@@ -202,9 +213,9 @@ async def judge(scene: Scene) -> list[str]:
             found.append("the command ran again")
         await scene.work(node)
         record = node.core.record(scene.seed_id)
-        if record.progress.status is not SeedStatus.ACCEPTED:
+        if record.progress.status is not (SeedStatus.FORFEITED if interrupted else SeedStatus.ACCEPTED):
             found.append(f"in the end the seed is {record.progress.status}")
-        codes = [fact.body.exit_code for fact in record.others if hasattr(fact.body, "exit_code")]
+        codes = exit_codes(record)
         if codes != [limits.EXIT_CODE_INTERRUPTED if interrupted else 0]:
             found.append(f"exit codes {codes}, interrupted: {interrupted}")
     found += journal_broken(scene, {**sent, **scene.sink.heard()})
@@ -311,8 +322,7 @@ async def judge_interrupted(scene: Scene) -> list[str]:
     sent = scene.sink.heard()
     async with Node(scene.settings()) as node:
         await scene.work(node)
-        record = node.core.record(scene.seed_id)
-        codes = [fact.body.exit_code for fact in record.others if hasattr(fact.body, "exit_code")]
+        codes = exit_codes(node.core.record(scene.seed_id))
     found = [] if codes == [limits.EXIT_CODE_INTERRUPTED] else [f"exit codes {codes}"]
     found += journal_broken(scene, {**sent, **scene.sink.heard()})
     if [kind for kind, _ in journal_of(scene.data_dir).values()] != ORDER:

@@ -168,7 +168,7 @@ async def test_a_run_whose_supervisor_is_killed_ends(script: Script, lifeline: L
     outcome = await run(path)
 
     assert outcome.exit_code == 137
-    assert outcome.termination.cause is Cause.SIGNALED
+    assert (outcome.termination.cause, outcome.worker_failed) == (Cause.LOST, True)
     assert await lifeline.wait_up()
     await lifeline.wait_gone()
 

@@ -163,7 +163,8 @@ async def test_a_node_that_cannot_start_it_says_so_and_tries_again(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     outcome = await run(supervisors)
-    assert (outcome.exit_code, outcome.termination.cause) == (127, Cause.SPAWN_FAILED)
+    assert (outcome.exit_code, outcome.termination.cause) == (126, Cause.SPAWN_FAILED)
+    assert outcome.worker_failed
     monkeypatch.undo()
     assert (await run(supervisors)).stdout == "hi\n"
 

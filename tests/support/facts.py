@@ -186,7 +186,15 @@ class Scribe:
         )
         return self._write(FactKind.STARTED, author, body)
 
-    def result(self, seed_id: str, claim_id: str, author: str = WORKER, *, rests_on: str | None = None) -> Fact:
+    def result(
+        self,
+        seed_id: str,
+        claim_id: str,
+        author: str = WORKER,
+        *,
+        failed: str | None = None,
+        rests_on: str | None = None,
+    ) -> Fact:
         """A result, which rests on the first run that its author's branch has of the claim, else on the claim."""
         runs = [fact for fact in self.chain(author) if isinstance(fact.body, Run) and fact.body.claim_id == claim_id]
         run = next((fact for fact in runs if isinstance(fact.body, Run) and fact.body.renews is None), None)
@@ -194,8 +202,9 @@ class Scribe:
             id=self.next_id(author),
             seed_id=seed_id,
             worker=author,
-            exit_code=0,
+            exit_code=0 if failed is None else 126,
             timed_out=False,
+            failed=failed,
             output_hash="",
             duration_ms=1,
             claim_id=claim_id,

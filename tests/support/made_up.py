@@ -7,7 +7,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus
+from crabnet.domain.model import Fact, FactKind, Progress, SeedStatus, TaskResult
 from tests.support.facts import CREATOR, OUTCOMES, RIVAL, STRANGER, WORKER, Scribe, Witness
 
 _K = FactKind
@@ -114,7 +114,8 @@ class _Author:
             return scribe.started(seed_id, claim_id or "none", worker, renews=renews, rests_on=on)
         if kind is _K.RESULT:
             on = self._on(mine, progress.run_id or claim_id, wrong)
-            return scribe.result(seed_id, claim_id or "none", worker, rests_on=on)
+            failed = choice([None, None, "task", "worker", "worker", "weather"])
+            return scribe.result(seed_id, claim_id or "none", worker, failed=failed, rests_on=on)
         if kind is _K.ACKNOWLEDGED:
             settlements = [fact for fact in mine if fact.kind is _K.SETTLE]
             if not settlements:
@@ -123,9 +124,16 @@ class _Author:
         result_id = self.pick(progress.result_id, mine, _K.RESULT) if kind is _K.SETTLE else None
         if kind is _K.CLOSE and not self.rarely():
             claim_id = progress.claim_id if progress.status is not SeedStatus.FORFEITED else None
-        on = self._on(mine, result_id or claim_id or seed_id, wrong)
+        failed = self._failed(mine, progress.result_id) if kind is _K.FORFEIT else None
+        on = self._on(mine, failed or result_id or claim_id or seed_id, wrong)
         outcome, by = choice(OUTCOMES[kind]), self.by(CREATOR)
         return scribe.settle(seed_id, outcome, claim_id, result_id, by, attempt=attempt, rests_on=on)
+
+    def _failed(self, mine: list[Fact], result_id: str | None) -> str | None:
+        """The result on which a forfeit may rest, mostly."""
+        body = next((fact.body for fact in mine if fact.key == result_id), None)
+        said = isinstance(body, TaskResult) and body.worker_failed
+        return result_id if said is not self.rarely() else None
 
     def _on(self, mine: list[Fact], key: str | None, wrong: str | None) -> str:
         """The latest fact in view with this key; a wrong one if that is wanted, or if there is none."""

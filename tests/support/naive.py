@@ -26,7 +26,7 @@ _MAY_REST_ON = {
     "renewal": ("claim",),
     "result": ("claim", "start", "renewal"),
     "settle": ("result",),
-    "forfeit": ("claim",),
+    "forfeit": ("claim", "result"),
     "close": ("claim", "seed"),
     "ack": ("settle",),
 }
@@ -139,7 +139,7 @@ class World:
         if roles == ("result", "start"):
             return author == parent.author
         claim = self.claim_of(parent)
-        if roles == ("settle", "result"):
+        if roles in {("settle", "result"), ("forfeit", "result")}:
             seed = self.seed_of(self.parent(claim, "bid"))
             return seed is not None and author == seed.author
         return roles == ("ack", "settle") and claim is not None and author == claim.body["worker"]
@@ -186,9 +186,11 @@ class World:
                 return bool(fact.author == named["worker"] and body["claim_id"] == parent.id)
             case "result", "start":
                 return bool(fact.author == parent.author and body["claim_id"] == named["claim_id"])
-            case (
-                ("settle", "result") | ("forfeit", "claim") | ("close", "claim") | ("close", "seed") | ("ack", "settle")
-            ):
+            case ("settle", "result"):
+                return not _failed(parent)
+            case ("forfeit", "result"):
+                return _failed(parent)
+            case ("forfeit", "claim") | ("close", "claim") | ("close", "seed") | ("ack", "settle"):
                 return True
         return False
 
@@ -238,6 +240,10 @@ def _cap_of(fact: Fact, caps: Caps) -> tuple[tuple[str, str], int]:
     if fact.kind in {"start", "renewal"}:
         return ("start", fact.rests_on), caps.starts_per_step
     return (fact.kind, fact.rests_on), caps.results_per_step
+
+
+def _failed(result: Fact) -> bool:
+    return bool(result.body.get("failed") == "worker")
 
 
 class _Walk:
@@ -349,6 +355,8 @@ class _Walk:
         result = self.world.parent(step, "result")
         if not self._names_attempt(step) or result is None or step.body.get("result_id") != result.id:
             return
+        if _failed(result):
+            return
         if self.status == "Done":
             if self.result is None or result.envelope != self.result.envelope:
                 return
@@ -379,11 +387,17 @@ class _Walk:
         return True
 
     def _forfeit(self, step: Fact) -> None:
-        if not self._names_attempt(step) or self.claim is None or step.rests_on != self.claim.envelope:
+        if not self._names_attempt(step) or self.claim is None:
             return
-        allowed_ms = max(self.definition.body["exec_deadline_ms"], self.definition.body["timeout_ms"])
-        if step.ts * 1000 < self.claim.ts * 1000 + allowed_ms:
-            return
+        failed = self.world.parent(step, "result")
+        if failed is not None:
+            counts = self.result is not None and failed.envelope == self.result.envelope
+            if not _failed(failed) or not (counts if self.status == "Done" else self._take_named(failed)):
+                return
+        else:
+            allowed_ms = max(self.definition.body["exec_deadline_ms"], self.definition.body["timeout_ms"])
+            if step.rests_on != self.claim.envelope or step.ts * 1000 < self.claim.ts * 1000 + allowed_ms:
+                return
         self.work = set()
         self.run = self.result = None
         self.counted.add(step.envelope)

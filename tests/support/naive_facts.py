@@ -103,7 +103,7 @@ SHAPES: dict[str, tuple[str, str, str, Any]] = {
             | {"output_hash": _text(128), "duration_ms": _NATURAL},
             {"stdout": _OUTPUT, "stderr": _OUTPUT, "stdout_truncated": _flag, "stderr_truncated": _flag}
             | {"termination": _TERMINATION, "refusal": _text(64), "sandbox": _WORD, "profile": _WORD}
-            | {"files": _list(128, _FILE), "files_omitted": _NATURAL},
+            | {"files": _list(128, _FILE), "files_omitted": _NATURAL, "failed": _text(32, 1)},
         ),
     ),
     "TaskSettle": (

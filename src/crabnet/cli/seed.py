@@ -55,6 +55,8 @@ _BIDDABLE: Final = {"Open": True, "Closed": False}
 """What an open task may be for who lists tasks: one that takes bids, or one that waits to be claimed."""
 STATUSES: Final = ("Open", "Closed", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
 _SHOWN_OTHERWISE: Final = frozenset({"id", "seed_id", "stdout_base64", "stderr_base64"})
+_WORKER_FAILED: Final = "worker"
+"""What the field `failed` of a result holds when not the task but its worker has failed."""
 _COMMAND_CHARS_MAX: Final = 100
 _NATURAL: Final = WholeNumber(0, INTEGER_MAX)
 _WINDOW: Final = WholeNumber(1, TIMEOUT_MS_MAX)
@@ -150,6 +152,8 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
     with told_of(state, seed_id) if wanted else nullcontext():
         result = state.perform("seed.run", {"seed_id": seed_id, "announce": announce})
     task = as_object(result, "result")
+    if task.get("failed") == _WORKER_FAILED and not state.json:
+        note("failed: worker: the publisher learns that this worker could not do it, and may choose another one")
     _done(context, result, f"task result {as_text(task, 'id')} hash={as_text(task, 'output_hash')}")
     if state_of(context).json:
         return
@@ -191,7 +195,9 @@ def cancel_(context: click.Context, /, **params: str | bool) -> None:
 @click.argument("seed_id")
 @click.option("--accepted", is_flag=True, help="The result is good.")
 @click.option("--rejected", is_flag=True, help="The result is not good.")
-@click.option("--forfeited", is_flag=True, help="No result came in time: the claim ends, another may follow.")
+@click.option(
+    "--forfeited", is_flag=True, help="No result came in time: another claim may follow."
+)
 @click.option("--cancelled", is_flag=True, help="Withdraw the task; a worker's run of it ends without a result.")
 @click.option("--note", "remark", default="", help="A note for the worker.")
 @click.option("--force", is_flag=True, help="Accept even the result of a run that failed.")
@@ -368,6 +374,8 @@ def _row(seed_view: JsonValue) -> str:
 
 def _ended(seed_view: Mapping[str, JsonValue]) -> str:
     """How the run ended whose result counts; "" if there is none."""
+    if seed_view.get("failed") == _WORKER_FAILED:
+        return f"failed=worker:{plain(str(seed_view.get('refusal') or seed_view.get('exit_code')))}"
     if seed_view.get("refusal"):
         return f"refused={plain(str(seed_view['refusal']))}"
     if seed_view.get("timed_out"):

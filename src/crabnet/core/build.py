@@ -196,6 +196,7 @@ def build_result(
         profile=wish.profile,
         files=wish.files,
         files_omitted=wish.files_omitted,
+        failed=None if wish.failed is None else wish.failed.value,
         rests_on=_envelope(record.run or record.claim),
     )
     return FactKind.RESULT, _checked(result)
@@ -248,7 +249,8 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
     progress = record.progress
     named = kind is not FactKind.CLOSE or progress.status in CLAIM_HOLDS
-    rests_on = record.result if kind is FactKind.SETTLE else record.claim
+    by_result = kind is FactKind.SETTLE or (kind is FactKind.FORFEIT and record.worker_failed)
+    rests_on = record.result if by_result else record.claim
     settlement = Settlement(
         id=object_id,
         seed_id=wish.seed_id,

@@ -11,7 +11,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment, Mending
 from crabnet.core.notices import refused_notice
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.model import FactKind, SeedStatus, Termination, TerminationCause
+from crabnet.domain.model import FactKind, Failure, SeedStatus, Termination, TerminationCause
 from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import State
 from crabnet.errors import CrabnetError, Reason
@@ -97,6 +97,7 @@ class Chores:
                 output_hash=_EMPTY_OUTPUT_HASH,
                 duration_ms=0,
                 termination=Termination(cause=TerminationCause.INTERRUPTED),
+                failed=Failure.WORKER,
             )
             self._try(result, now_ms, effects)
 

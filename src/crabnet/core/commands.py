@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crabnet.core.replica.records import Via
-from crabnet.domain.model import OutputFile, SeedStatus, Termination
+from crabnet.domain.model import Failure, OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
 from crabnet.protocol.sync import Served
 
@@ -101,11 +101,14 @@ class FinishRun(Struct, frozen=True, kw_only=True):
     profile: str | None = None
     files: tuple[OutputFile, ...] = ()
     files_omitted: int = 0
+    failed: Failure | None = None
     announce: bool = True
 
 
 class Settle(Struct, frozen=True, kw_only=True):
-    """Accept or reject a result, forfeit an attempt that is overdue, or close (Expired) a seed: withdraw it."""
+    """Accept or reject a result, close (Expired) a seed to withdraw it, or forfeit an attempt: one that is overdue, or
+    whose worker says that it failed.
+    """
 
     seed_id: str
     outcome: SeedStatus

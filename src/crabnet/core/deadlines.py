@@ -16,6 +16,8 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
         return None
     if progress.status in {SeedStatus.OPEN, SeedStatus.FORFEITED}:
         return (claim_deadline_s(seed, progress) + 1) * 1000, FactKind.CLOSE
+    if progress.status is SeedStatus.DONE and record.worker_failed:
+        return 0, FactKind.FORFEIT
     if progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING} and progress.claimed_at is not None:
         # Statements are dated in whole seconds: within the second of the deadline a forfeit is not due yet.
         deadline_s = -(-execution_deadline_ms(seed, progress.claimed_at) // 1000)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crabnet.core import build
-from crabnet.core.commands import FinishRun, Operation, Publish, StartRun
+from crabnet.core.commands import CreateClaim, FinishRun, Operation, Publish, Settle, StartRun
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import Consequences
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, Settlement
+from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
@@ -63,6 +63,12 @@ class Operating:
             )
         if isinstance(wish, FinishRun) and not self._config.talk:
             wish = build.cut_to_datagram(wish)
+        if isinstance(wish, CreateClaim) and self._known(wish.seed_id).worker_failed:
+            forfeit = Settle(seed_id=wish.seed_id, outcome=SeedStatus.FORFEITED, announce=wish.announce)
+            self._state(forfeit, now_ms, effects)
+        self._state(wish, now_ms, effects)
+
+    def _state(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         now_s = self._stamp_s(now_ms)
         record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
         if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:

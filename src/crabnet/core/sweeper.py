@@ -16,7 +16,7 @@ from crabnet.core.commands import CreateClaim, Settle
 from crabnet.core.deadlines import Agenda, due_at_ms
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.domain.lifecycle import claim_deadline_s
-from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus
+from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.state import State
 from crabnet.errors import Reason
@@ -35,6 +35,13 @@ class Sweep(NamedTuple):
 
     wish: CreateClaim | Settle
     notice: Notice | None
+
+
+class Reclaim(NamedTuple):
+    """A bid to claim next, and when, in milliseconds since the epoch."""
+
+    bid: Bid
+    at_ms: int
 
 
 class _Heard(NamedTuple):
@@ -78,8 +85,9 @@ class Sweeper:
         due = due_at_ms(record, self._config.execution_grace_ms)
         if due is not None:
             self._deadlines.add(due[0], seed_id)
-        if self._reclaimable(record, now_ms) is not None:
-            self._deadlines.add(now_ms, seed_id)
+        reclaim = self._reclaimable(record, now_ms)
+        if reclaim is not None:
+            self._deadlines.add(reclaim.at_ms, seed_id)
         self._watch_run(seed_id, record, now_ms)
 
     def _watch_run(self, seed_id: str, record: Record, now_ms: int) -> None:
@@ -103,8 +111,12 @@ class Sweeper:
             record = self._state.records.get(seed_id, EMPTY)
             if not self._is_own(record):
                 continue
-            bid = self._reclaimable(record, now_ms)
-            if bid is not None:
+            reclaim = self._reclaimable(record, now_ms)
+            if reclaim is not None:
+                if now_ms < reclaim.at_ms:
+                    self._deadlines.add(reclaim.at_ms, seed_id)
+                    continue
+                bid = reclaim.bid
                 sweeps.append(Sweep(CreateClaim(seed_id=seed_id, bid_id=bid.id), _reclaim_notice(record, bid)))
                 continue
             due = due_at_ms(record, self._config.execution_grace_ms)
@@ -113,6 +125,9 @@ class Sweeper:
             if due[1] is FactKind.CLOSE:
                 note = "nobody was chosen in time"
                 sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
+            elif record.worker_failed:
+                wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED, note=_why_failed(record))
+                sweeps.append(Sweep(wish, _failed_notice(seed_id, record)))
             elif now_ms < self._forfeits_from_ms:
                 self._deadlines.add(self._forfeits_from_ms, seed_id)
             else:
@@ -146,23 +161,36 @@ class Sweeper:
             notices.append(Notice("run_silent", fields))
         return notices
 
-    def _reclaimable(self, record: Record, now_ms: int) -> Bid | None:
-        """The bid to claim next for a seed that was forfeited, if this is to be done without the operator."""
+    def _reclaimable(self, record: Record, now_ms: int) -> Reclaim | None:
+        """What to claim next for a seed that was forfeited, if this is to be done without the operator."""
         seed, progress = record.definition, record.progress
         if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
             return None
         most = min(self._config.attempts_max, limits.ATTEMPTS_MAX)
         if progress.attempt >= most or now_ms // 1000 > claim_deadline_s(seed, progress):
             return None
-        return next_bid(record, self._denies)
+        return next_reclaim(record, self._denies)
 
 
-def next_bid(record: Record, denies: Callable[[str], bool]) -> Bid | None:
-    """Of the bids that count the cheapest of the workers that were chosen least often, the earliest of equals."""
+def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | None:
+    """The bid to claim after a forfeit. None if there is none of a worker that has not begun this seed before.
+
+    Of the bids that count it is the cheapest of the workers that were chosen least often, the earliest of equals. A
+    worker that was chosen before and never began gets a pause first, so that a fault of its own can end.
+    """
     claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
-    bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid) and not denies(fact.author)]
-    return min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
+    began = {claim.worker for claim in claims if record.began(claim.id)}
+    bids = [
+        fact.body
+        for fact in counting_bids(record)
+        if isinstance(fact.body, Bid) and fact.author not in began and not denies(fact.author)
+    ]
+    bid = min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
+    if bid is None:
+        return None
+    last_s = max((claim.created_at for claim in claims if claim.worker == bid.bidder), default=0)
+    return Reclaim(bid, last_s * 1000 + limits.RECLAIM_SAME_WORKER_MS if last_s else 0)
 
 
 def lease_of(record: Record) -> int | None:
@@ -190,6 +218,28 @@ def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
         "reason": Reason.DEADLINE_PASSED.value,
     }
     return Notice("claim_overdue", fields)
+
+
+def _failed_notice(seed_id: str, record: Record) -> Notice:
+    progress = record.progress
+    fields: dict[str, FieldValue] = {
+        "seed_id": seed_id,
+        "claim_id": progress.claim_id,
+        "worker": progress.claimed_by,
+        "attempt": progress.attempt,
+        "detail": _why_failed(record)[: limits.EVENT_DETAIL_CHARS],
+    }
+    return Notice("worker_failed", fields)
+
+
+def _why_failed(record: Record) -> str:
+    """What the worker says of its failure, in a line for the note of the forfeit."""
+    result = None if record.result is None else record.result.body
+    if not isinstance(result, TaskResult):
+        return "the worker failed"
+    said = " ".join(result.stderr.split())[: limits.EVENT_DETAIL_CHARS]
+    cause = "no reason given" if result.termination is None else result.termination.cause
+    return f"the worker failed: {said if result.refusal and said else cause}"
 
 
 def _reclaim_notice(record: Record, bid: Bid) -> Notice:

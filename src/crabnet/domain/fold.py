@@ -31,6 +31,7 @@ _S = SeedStatus
 _K = FactKind
 
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
+_ON_RESULT: Final = frozenset({_K.SETTLE, _K.FORFEIT})
 _ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
 """What makes the work on the current claim count no longer, in whichever order the two arrive. A claim does so behind
 the end of its creator's feed, where a forfeit before it is taken back."""
@@ -185,7 +186,7 @@ class _Fold:
         front = [fact for fact in steps if self._set.in_front(fact)]
         behind = [fact for fact in steps if not self._set.in_front(fact) and fact.author == seed.author]
         for fact in sorted(front, key=lambda fact: (fact.seq, fact.envelope)):
-            if not self._add(fact) and fact.kind is _K.SETTLE:
+            if not self._add(fact) and fact.kind in _ON_RESULT:
                 self._settle_behind(fact)
         if behind and self._record.progress.status not in FINAL:
             self._take_behind(behind)
@@ -217,7 +218,7 @@ class _Fold:
                 self._record = after(self._record, each)
 
     def _settle_behind(self, fact: Fact) -> None:
-        """A settlement of a result behind the end of its worker's feed: it says which of them counts."""
+        """A settlement, or a forfeit, of a result behind the end of its worker's feed: it says which of them counts."""
         result = self._set.parent(fact)
         if result is None or result not in self._standing or result.kind is not _K.RESULT or self._set.in_front(result):
             return

@@ -137,6 +137,12 @@ def _names_run(case: Case) -> bool:
     return names(case.fact, started, None)
 
 
+def _rests_on_failure(case: Case) -> bool:
+    """True for a forfeit by the worker's own word: its result says that the worker has failed, not the task."""
+    result = case.record.result
+    return result is not None and case.record.worker_failed and names(case.fact, result, None)
+
+
 def _names_settlement(case: Case) -> bool:
     return any(fact.kind is _K.SETTLE and names(case.fact, fact, None) for fact in case.record.others)
 
@@ -165,6 +171,12 @@ _THIS_ATTEMPT = Rule(
     "it must name the current attempt",
     "it names another attempt than the current one",
     _names_attempt,
+)
+_TASKS_RESULT = Rule(
+    Reason.WRONG_STATE,
+    "the result does not say that the worker failed",
+    "the worker says that it failed, not the task: the attempt is forfeited; claim another bid, or withdraw the seed",
+    lambda c: not c.record.worker_failed,
 )
 _ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", "it does not rest on the current claim", _names_claim)
 
@@ -255,18 +267,27 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
                 and names(c.fact, c.record.result, c.progress.result_id)
             ),
         ),
+        _TASKS_RESULT,
     ),
     _K.FORFEIT: (
         BY_CREATOR,
         _THIS_ATTEMPT,
-        _ON_CLAIM,
+        Rule(
+            Reason.WRONG_PARENT,
+            "it rests on the claim, or on the result in which the worker says that it failed",
+            "it does not rest on the current claim, or on a result in which the worker says that it failed",
+            lambda c: _names_claim(c) or _rests_on_failure(c),
+        ),
         Rule(
             Reason.NOT_DUE,
-            "the execution deadline has passed",
+            "the execution deadline has passed, or it rests on the result in which the worker says that it failed",
             "the execution deadline has not passed yet",
             lambda c: (
-                c.progress.claimed_at is not None
-                and _settlement(c).created_at * 1000 >= execution_deadline_ms(c.seed, c.progress.claimed_at)
+                _rests_on_failure(c)
+                or (
+                    c.progress.claimed_at is not None
+                    and _settlement(c).created_at * 1000 >= execution_deadline_ms(c.seed, c.progress.claimed_at)
+                )
             ),
         ),
     ),
@@ -312,9 +333,9 @@ def _bid_has_room(case: Case) -> bool:
 
 _NO_RESULT_YET = Rule(
     Reason.WRONG_STATE,
-    "no result has come: accept or reject it instead",
+    "no result has come, or one in which the worker says that it failed",
     "a result has come: accept or reject it instead",
-    lambda c: c.progress.status is not _S.DONE,
+    lambda c: c.progress.status is not _S.DONE or c.record.worker_failed,
 )
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
@@ -366,6 +387,7 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     ),
     _K.STARTED: (_WORK_IS_DUE,),
     _K.RESULT: (_WORK_IS_DUE,),
+    _K.SETTLE: (_TASKS_RESULT,),
     _K.FORFEIT: (_NO_RESULT_YET,),
     _K.CLOSE: (_NO_RESULT_YET,),
 }

@@ -153,6 +153,10 @@ class TerminationCause(StrEnum):
     FILE_SIZE = "file_size"
     DISK = "disk"
     PROCESSES = "processes"
+    LOST = "lost"
+
+
+_NEVER_BEGAN: Final = frozenset({TerminationCause.REFUSED.value, TerminationCause.SPAWN_FAILED.value})
 
 
 class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -171,6 +175,15 @@ class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     limits_hit: Annotated[tuple[Word, ...], Meta(max_length=limits.RUNNER_LIMITS_HIT_MAX)] = ()
 
 
+class Failure(StrEnum):
+    """Whose failure a run ended with. A result without one has succeeded, or its author is too old to tell."""
+
+    TASK = "task"
+    """The command failed, was too slow, or ran into a limit that its publisher had agreed to."""
+    WORKER = "worker"
+    """The worker could not run the command to its end: another worker may be able to."""
+
+
 class OutputFile(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A regular file that a run left in its work dir. ``name`` is relative; ``sha256`` is in hexadecimal."""
 
@@ -185,7 +198,8 @@ Base64 = Annotated[str, Meta(max_length=limits.OUTPUT_BASE64_CHARS_MAX, pattern=
 class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr.
 
-    Output that is not UTF-8 is in ``stdout_base64`` and ``stderr_base64``, and the texts are empty.
+    Output that is not UTF-8 is in ``stdout_base64`` and ``stderr_base64``, and the texts are empty. ``failed`` is
+    mostly a ``Failure``; newer peers may name others.
     """
 
     id: Id
@@ -209,7 +223,23 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     profile: Word | None = None
     files: Annotated[tuple[OutputFile, ...], Meta(max_length=limits.RUNNER_FILES_MAX)] = ()
     files_omitted: Natural = 0
+    failed: Annotated[str, Meta(min_length=1, max_length=limits.RUN_WORD_CHARS_MAX)] | None = None
     rests_on: EnvelopeId | None = None
+
+    @property
+    def worker_failed(self) -> bool:
+        """True if the worker says that not the task but itself has failed: the attempt is forfeited, not settled."""
+        return self.failed == Failure.WORKER
+
+    @property
+    def whose_failure(self) -> str | None:
+        """``failed``, also of a result whose author is too old to say it; None if the task succeeded."""
+        return self.failed or (Failure.TASK.value if self.exit_code != 0 or self.timed_out else None)
+
+    @property
+    def began(self) -> bool:
+        """True unless the result says that the command was never started."""
+        return self.termination is None or self.termination.cause not in _NEVER_BEGAN
 
     @property
     def raw_stdout(self) -> bytes:

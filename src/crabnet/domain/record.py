@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.domain.model import Claim, Fact, FactKind, Progress, Seed
+from crabnet.domain.model import Claim, Fact, FactKind, Progress, Run, Seed, TaskResult
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -50,6 +50,20 @@ class Record(Struct, frozen=True, gc=False):
     def result(self) -> Fact | None:
         """The result of the current claim."""
         return self._stated(FactKind.RESULT, self.progress.result_id)
+
+    @property
+    def worker_failed(self) -> bool:
+        """True if the result of the current claim says that the worker, and not the task, has failed."""
+        result = self.result
+        return result is not None and isinstance(result.body, TaskResult) and result.body.worker_failed
+
+    def began(self, claim_id: str) -> bool:
+        """True if a worker started the command of a claim, current or past, as far as is known here."""
+        work = [fact.body for fact in (*self.others, *self.fallen)]
+        started = any(isinstance(body, Run) and body.claim_id == claim_id for body in work)
+        return started and all(
+            body.began for body in work if isinstance(body, TaskResult) and body.claim_id == claim_id
+        )
 
     def _stated(self, kind: FactKind, object_id: str | None) -> Fact | None:
         """By kind as well: at one place of a feed that was forked an author may have started a run and finished it."""

@@ -20,7 +20,7 @@ _PARENTS: Final = {
     _K.STARTED: frozenset({_K.CLAIM}),
     _K.RESULT: frozenset({_K.CLAIM, _K.STARTED}),
     _K.SETTLE: frozenset({_K.RESULT}),
-    _K.FORFEIT: frozenset({_K.CLAIM}),
+    _K.FORFEIT: frozenset({_K.CLAIM, _K.RESULT}),
     _K.CLOSE: frozenset({_K.CLAIM, _K.SEED}),
     _K.ACKNOWLEDGED: frozenset({_K.SETTLE}),
 }
@@ -51,6 +51,11 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
         if fact.author != worker:
             return Reason.UNAUTHORISED
         return None if body.claim_id == claim_id else Reason.WRONG_PARENT
+    if isinstance(named, TaskResult):
+        if fact.kind is _K.SETTLE and named.worker_failed:
+            return Reason.WRONG_STATE
+        if fact.kind is _K.FORFEIT and not named.worker_failed:
+            return Reason.WRONG_PARENT
     return None
 
 
@@ -137,7 +142,7 @@ class Standing:
         match fact.kind, child.kind:
             case _K.SEED, _K.BID:
                 return child.author != fact.author
-            case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE):
+            case (_K.BID, _K.CLAIM) | (_K.RESULT, _K.SETTLE | _K.FORFEIT):
                 root = self.root(fact)
                 return root.kind is _K.SEED and child.author == root.author
             case (_K.CLAIM, _K.STARTED | _K.RESULT) | (_K.STARTED, _K.RESULT):

@@ -61,6 +61,7 @@ class EventKind(StrEnum):
     ENVELOPE_DROPPED = "envelope_dropped"
     SEED_CHANGED = "seed_changed"
     CLAIM_OVERDUE = "claim_overdue"
+    WORKER_FAILED = "worker_failed"
     SEED_RECLAIMED = "seed_reclaimed"
     FORK_DETECTED = "fork_detected"
     FEED_ENDED = "feed_ended"
@@ -175,6 +176,7 @@ FIELDS: Final = MappingProxyType(
         "peer": "node id of the peer",
         "pid": "process id of the node",
         "profile": "profile of the run, or profiles that are allowed, separated by commas",
+        "failed": "`task` or `worker`: whose failure a run ended with",
         "reason": "the Reason, as in errors and metrics",
         "replayed": "number of journal frames replayed",
         "require_signatures": "whether envelopes without signature are refused",
@@ -348,6 +350,12 @@ EVENTS: Final = MappingProxyType(
             "A claim of this node's seed had no result in time; the node has forfeited it. `status_before` tells"
             " whether the worker had begun.",
         ),
+        EventKind.WORKER_FAILED: _spec(
+            "W",
+            _CORE,
+            "seed_id claim_id worker attempt detail",
+            "A worker said that it, and not the task, has failed; the node has forfeited the attempt.",
+        ),
         EventKind.SEED_RECLAIMED: _spec(
             "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid by itself."
         ),
@@ -486,8 +494,9 @@ EVENTS: Final = MappingProxyType(
             "N",
             _RUNNER,
             "seed_id claim_id run_id result_id exit_code signal timed_out duration_ms cpu_ms bytes truncated"
-            " cause limits_hit memory_peak_bytes sandbox profile",
-            "A command ended; its result is durable. `bytes` counts its whole output, which is not kept here.",
+            " cause limits_hit memory_peak_bytes sandbox profile failed",
+            "A command ended; its result is durable. `bytes` counts its whole output, which is not kept here."
+            " `failed` is `task` or `worker`, and is absent if the command succeeded.",
             "task_result_generated",
         ),
         EventKind.RUN_REFUSED: _spec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 
@@ -11,14 +12,21 @@ from crabnet.errors import principal
 from crabnet.signals import HELD, ending_signals
 
 
-async def until_signal(work: Callable[[trio.Event], Awaitable[None]]) -> int | None:
-    """Do ``work``; the event that it is given is set by the first signal that asks the process to end.
+class Asked(NamedTuple):
+    """The process is asked to end: by the first signal in order, by the second one without waiting for runs."""
 
-    Further signals change nothing: what has begun to end goes on in order. After a signal that was held before
-    (``HELD``) nothing is begun. Returns the first signal, None if none came. Of several concurrent errors the most
-    telling one is raised (``errors.principal``).
+    to_end: trio.Event
+    at_once: trio.Event
+
+
+async def until_signal(work: Callable[[Asked], Awaitable[None]]) -> int | None:
+    """Do ``work``; signals that ask the process to end set the events that it is given.
+
+    From the third signal on they change nothing. After a signal that was held before (``HELD``) nothing is begun.
+    Returns the first signal, None if none came. Of several concurrent errors the most telling one is raised
+    (``errors.principal``).
     """
-    asked = trio.Event()
+    asked = Asked(trio.Event(), trio.Event())
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         await work(asked)
         return None
@@ -36,7 +44,7 @@ async def until_signal(work: Callable[[trio.Event], Awaitable[None]]) -> int | N
     return came[0] if came else None
 
 
-async def _note(signals: AsyncIterator[int], came: list[int], asked: trio.Event) -> None:
+async def _note(signals: AsyncIterator[int], came: list[int], asked: Asked) -> None:
     async for number in signals:
+        (asked.at_once if came else asked.to_end).set()
         came.append(number)
-        asked.set()

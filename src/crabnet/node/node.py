@@ -136,6 +136,15 @@ class Node:
         """
         return await self.run_manager.run(seed_id, announce)
 
+    async def drain(self, at_once: trio.Event | None = None) -> int:
+        """Take no more runs, and wait for those that go on, for ``runner_drain_ms`` or until ``at_once``.
+
+        Those that have not ended by then are ended; their results say that this worker failed. Returns how many. To be
+        called before a node that may run commands is left.
+        """
+        waited = trio.Event() if at_once is None else at_once
+        return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
+
     async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
         """End a seed, or this node's run of one: says which, ``seed``, ``queued`` (a run that waited) or ``run``.
 

@@ -14,9 +14,9 @@ from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
 from crabnet.node.descriptors import take_descriptors
-from crabnet.node.ending import until_signal
+from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations.control_server import serve_control
+from crabnet.node.operations.control_server import Places, serve_control
 from crabnet.node.operations.operations import dispatch
 from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.model import Mode
@@ -43,15 +43,15 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
     tune_collector()
     take_descriptors()
 
-    async def live(asked: trio.Event) -> None:
-        await supervised(partial(_serve, log, asked), settings, log, asked)
+    async def live(asked: Asked) -> None:
+        await supervised(partial(_serve, log, asked), settings, log, asked.to_end)
 
     if trio.run(until_signal, live) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _serve(log: Callable[[str], None], asked: trio.Event, life: Life) -> None:
-    """A node and its control socket until it is ``asked`` to end, and has opened."""
+async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
+    """A node and its control socket until it is ``asked`` to end, has opened, and its runs have ended."""
     settings = life.settings
     async with Node(settings, warn=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
@@ -70,18 +70,27 @@ async def _serve(log: Callable[[str], None], asked: trio.Event, life: Life) -> N
             detail = f"{method}: {type(error).__name__}"
             node.reporter.notify("job_failed", {"job": "control", "reason": "internal", "detail": detail})
 
+        places = Places()
         await nursery.start(
             partial(
                 serve_control,
                 settings.data_dir / CONTROL_SOCKET,
                 partial(dispatch, node),
                 on_failure=failed,
+                places=places,
             )
         )
         for line in _greeting(node):
             log(line)
         nursery.start_soon(_tell_sandbox, node, log)
-        await asked.wait()
+        await asked.to_end.wait()
+        running = node.run_manager.turns.running
+        if running and settings.runner_drain_ms:
+            within = f"within {settings.runner_drain_ms} ms"
+            log(f"stopping: {running} run(s) may end {within}; a second signal ends them now")
+        await node.drain(asked.at_once)
+        with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
+            await places.answered("seed.run")
         nursery.cancel_scope.cancel()
 
 

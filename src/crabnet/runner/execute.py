@@ -15,9 +15,11 @@ from crabnet import limits
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.collect import CollectBounds, OutputFile, collect_outputs
 from crabnet.runner.outcome import (
+    EXIT_NOT_RUN,
     Cause,
     RunOutcome,
     RunRequest,
+    blamed_on_full_disk,
     outcome_of_builtin,
     outcome_of_run,
     outcome_without_run,
@@ -29,6 +31,7 @@ from crabnet.runner.sandbox import bwrap, leftovers
 from crabnet.runner.sandbox.model import NO_FENCE, Fence, Mode, Profile
 from crabnet.runner.sandbox.orders import Launch, order
 from crabnet.runner.sandbox.requests import Agreed, agree
+from crabnet.runner.supervisor.main import is_full
 from crabnet.runner.supervisor.tree import threads_of_user
 from crabnet.runner.supervisor_client import Supervisors
 from crabnet.runner.workdir import (
@@ -40,8 +43,24 @@ from crabnet.runner.workdir import (
     open_workdir,
 )
 
-_EXIT_REFUSED = 126
 _EXIT_NOT_FOUND = 127
+_OF_THE_COMMAND = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOEXEC,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.E2BIG,
+        errno.EINVAL,
+        errno.ETXTBSY,
+        errno.ELIBBAD,
+    }
+)
+"""Why execve(2) fails whoever the worker is. Any other errno tells of a lack of this worker, such as EMFILE."""
 
 
 async def run_command(
@@ -70,8 +89,8 @@ async def run_command(
             return await run_command(request, policy, fence, stop=stop, clock=clock, supervisors=own)
     started_at = clock()
 
-    def not_run(cause: Cause, reason: Reason, message: str, exit_code: int) -> RunOutcome:
-        return outcome_without_run(request.run_id, cause, reason, message, exit_code, _ms(clock() - started_at))
+    def not_run(cause: Cause, reason: Reason, message: str, code: int = EXIT_NOT_RUN, **whose: bool) -> RunOutcome:
+        return outcome_without_run(request.run_id, cause, reason, message, code, _ms(clock() - started_at), **whose)
 
     try:
         accepted, agreed = check_request(policy, fence, request)
@@ -83,7 +102,7 @@ async def run_command(
             launch = _launch(policy, fence, accepted, workdir)
             if launch is None:
                 message = f"the command {accepted.argv[0][: limits.RUNNER_NAME_CHARS_SHOWN]!r} was not found"
-                return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_NOT_FOUND)
+                return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_NOT_FOUND, worker_failed=False)
             name = leftovers.run_name(request.owner_tag)
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
@@ -91,25 +110,38 @@ async def run_command(
                 await run.perform(line, workdir.fd, stop, supervisors)
                 files, files_omitted = await _collect(policy, run, workdir)
                 output = await trio.to_thread.run_sync(_output, run)
+                disk_full = _has_no_room(workdir)
             finally:
                 run.close()
                 if not run.orderly:
                     with trio.CancelScope(shield=True):
                         await trio.to_thread.run_sync(leftovers.clear_run, fence.cgroups, name)
     except RefusedError as refusal:
-        return not_run(Cause.REFUSED, refusal.reason, refusal.message, _EXIT_REFUSED)
+        return not_run(Cause.REFUSED, refusal.reason, refusal.message)
     if run.sandbox_error is not None:
-        return not_run(Cause.SPAWN_FAILED, Reason.SANDBOX_UNAVAILABLE, run.sandbox_error, _EXIT_REFUSED)
+        return not_run(Cause.SPAWN_FAILED, Reason.SANDBOX_UNAVAILABLE, run.sandbox_error)
+    if run.supervisor_error:
+        message = f"this worker could not start a process: {os.strerror(run.supervisor_error)}"
+        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message)
     if run.spawn_error:
-        code = _EXIT_NOT_FOUND if run.spawn_error == errno.ENOENT else _EXIT_REFUSED
+        code = _EXIT_NOT_FOUND if run.spawn_error == errno.ENOENT else EXIT_NOT_RUN
         message = f"the command could not be started: {os.strerror(run.spawn_error)}"
-        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, code)
+        by_worker = run.spawn_error not in _OF_THE_COMMAND
+        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, code, worker_failed=by_worker)
     if isinstance(output, OSError):
+        reason = Reason.DISK_FULL if output.errno in {errno.ENOSPC, errno.EDQUOT} else Reason.STORAGE_FAILED
         message = f"the output of the command was lost on this worker's disk: {output.strerror}"
-        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_REFUSED)
+        return not_run(Cause.LOST, reason, message)
     duration_ms = _ms(clock() - started_at)
     outcome = outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
+    if disk_full:
+        outcome = blamed_on_full_disk(outcome)
     return replace(outcome, files=files, files_omitted=files_omitted)
+
+
+def _has_no_room(workdir: Workdir) -> bool:
+    """Whether a fresh work dir lies on a disk of the host that is full."""
+    return workdir.fd >= 0 and workdir.fresh and is_full(workdir.fd)
 
 
 def _output(run: RunProcess) -> CapturedOutput | OSError:
@@ -137,7 +169,7 @@ async def _collect(policy: RunnerPolicy, run: RunProcess, workdir: Workdir) -> t
 def refused_outcome(request: RunRequest, refusal: RefusedError) -> RunOutcome:
     """The outcome of a run that was refused before anything was done."""
     return outcome_without_run(
-        request.run_id, Cause.REFUSED, refusal.reason, refusal.message, _EXIT_REFUSED, duration_ms=0
+        request.run_id, Cause.REFUSED, refusal.reason, refusal.message, EXIT_NOT_RUN, duration_ms=0
     )
 
 

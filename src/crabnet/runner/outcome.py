@@ -40,6 +40,9 @@ class Cause(StrEnum):
     """It failed after filling its disk."""
     PROCESSES = "processes"
     """It failed after starting as many processes as it may."""
+    LOST = "lost"
+    """The worker lost the run or its output: something killed its supervisor or its sandbox from outside, or a disk
+    failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,13 @@ class RunOutcome:
     stderr_base64: str = ""
     files_omitted: int = 0
     """Things in the work dir that are not listed: links, special files, and what is beyond the bounds."""
+    worker_failed: bool = False
+    """The worker, not the command, is why there is no proper result: another worker may give one (ADR 31)."""
+
+    @property
+    def task_failed(self) -> bool:
+        """True if the command failed, was too slow, or ran into a limit."""
+        return not self.worker_failed and (self.exit_code != 0 or self.timed_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,10 @@ class Ending:
     limits_hit: tuple[str, ...]
 
 
+EXIT_NOT_RUN: Final = 126
+"""The exit code, as of the shells, of a command that was refused or could not be started."""
 _ENDED_BY_US: Final = frozenset({Cause.TIMEOUT, Cause.OUTPUT_LIMIT, Cause.CANCELLED, Cause.MEMORY, Cause.CPU})
+_BY_WORKER: Final = frozenset({Cause.CANCELLED, Cause.REFUSED, Cause.LOST})
 _BY_SIGNAL: Final = {signal.SIGXCPU: Cause.CPU, signal.SIGXFSZ: Cause.FILE_SIZE}
 
 
@@ -174,6 +187,7 @@ def outcome_of_run(
         message=_describe(ending, code, signal_name),
         sandbox=sandbox,
         profile=profile,
+        worker_failed=cause in _BY_WORKER,
     )
 
 
@@ -195,6 +209,8 @@ def _judge(ending: Ending) -> tuple[Cause, tuple[str, ...]]:
     for cause in (Cause.MEMORY, Cause.CPU):
         if cause.value in hit:
             return cause, tuple(hit)
+    if ending.cause is Cause.LOST:
+        return ending.cause, tuple(hit)
     if code != 0:
         for cause in (Cause.FILE_SIZE, Cause.DISK, Cause.PROCESSES):
             if cause.value in hit:
@@ -209,12 +225,31 @@ def _signal_in(code: int) -> int:
 
 
 def outcome_without_run(
-    run_id: str, cause: Cause, reason: Reason, message: str, exit_code: int, duration_ms: int
+    run_id: str,
+    cause: Cause,
+    reason: Reason,
+    message: str,
+    exit_code: int,
+    duration_ms: int,
+    *,
+    worker_failed: bool = True,
 ) -> RunOutcome:
-    """The outcome of a command that was refused or could not be started; its stderr tells the publisher."""
-    return _outcome_of_text(
-        run_id, exit_code, f"refused: {reason.value}: {message}\n", Termination(cause), reason, message, duration_ms
-    )
+    """The outcome of a command that was refused, could not be started, or was lost. Its stderr tells the publisher."""
+    text = f"refused: {reason.value}: {message}\n"
+    outcome = _outcome_of_text(run_id, exit_code, text, Termination(cause), reason, message, duration_ms)
+    return replace(outcome, worker_failed=worker_failed)
+
+
+def blamed_on_full_disk(outcome: RunOutcome) -> RunOutcome:
+    """The outcome of a run whose work dir lay on a disk of this worker that was full at its end.
+
+    A command that failed by itself is taken to have failed for that: it got less room than its limit.
+    """
+    if not outcome.task_failed or outcome.termination.cause not in {Cause.EXITED, Cause.SIGNALED}:
+        return outcome
+    end = replace(outcome.termination, cause=Cause.DISK)
+    message = f"this worker's disk is full: {outcome.message}"
+    return replace(outcome, termination=end, message=message, worker_failed=True)
 
 
 def outcome_of_builtin(run_id: str, error: str | None, duration_ms: int) -> RunOutcome:
@@ -272,6 +307,7 @@ def _describe(ending: Ending, code: int, signal_name: str | None) -> str:
         Cause.FILE_SIZE: "made too large a file",
         Cause.DISK: "filled its disk",
         Cause.PROCESSES: "started too many processes",
+        Cause.LOST: "lost, because something outside of it ended its supervisor or its sandbox",
     }.get(ending.cause)
     escalation = ", SIGKILL was needed" if ending.escalated else ""
     return f"{end}{escalation}" if why is None else f"{why}: {end}{escalation}"

@@ -40,6 +40,7 @@ class _Event(msgspec.Struct, frozen=True):
     sandbox: bool = False
     detail: str = ""
     status: int = 0
+    lost: bool = False
     cpu_ms: int = 0
     memory_peak_bytes: int = 0
     limits_hit: tuple[str, ...] = ()
@@ -57,6 +58,9 @@ class RunProcess:
         self._clock = clock
         self.capture = OutputCapture(policy.output_bytes_max, policy.output_total_bytes_max, _spool_file)
         self.spawn_error = 0
+        """The errno with which the command could not be started."""
+        self.supervisor_error = 0
+        """The errno with which this worker could not start anything."""
         self.sandbox_error: str | None = None
         self._left_nothing = False
         self.work_fd = -1
@@ -90,7 +94,7 @@ class RunProcess:
         return self._left_nothing
 
     def ending(self) -> Ending:
-        """How the run ended. Only after ``perform``, and without a ``spawn_error``."""
+        """How the run ended. Only after ``perform``, and if that has set no error."""
         return Ending(
             cause=self._cause if self._cause is not None else Cause.SIGNALED,
             wait_status=self._wait_status,
@@ -103,14 +107,14 @@ class RunProcess:
         )
 
     async def perform(self, order: Order, workdir_fd: int, stop: trio.Event | None, supervisors: Supervisors) -> None:
-        """Run it. Sets ``spawn_error`` to an errno, or ``sandbox_error``, when it could not be started.
+        """Run it. Sets ``spawn_error``, ``supervisor_error`` or ``sandbox_error`` when it could not be started.
 
         ``workdir_fd``: an open directory of the host, or -1.
         """
         try:
             link = await supervisors.start(workdir_fd)
         except OSError as error:
-            self.spawn_error = error.errno or errno.EIO
+            self.supervisor_error = error.errno or errno.EIO
             return
         try:
             async with trio.open_nursery() as nursery:
@@ -135,7 +139,7 @@ class RunProcess:
         if self.sandbox_error is not None:
             return
         if self.spawn_error or not self._pid:
-            self.spawn_error = self.spawn_error or errno.EIO
+            self.supervisor_error = 0 if self.spawn_error else errno.EIO
             return
         with trio.move_on_after(self._timeout_ms / 1000):
             await self._ending.wait()
@@ -206,7 +210,7 @@ class RunProcess:
                         os.killpg(pid, signal.SIGKILL)
         self._ready.set()
         self._answered.set()
-        self._end(Cause.SIGNALED)
+        self._end(Cause.LOST)
         self._gone.set()
 
     def _take(self, event: _Event) -> None:
@@ -237,7 +241,8 @@ class RunProcess:
             case "exited":
                 self._wait_status = event.status
                 self._exited_at = self._clock()
-                self._end(Cause.SIGNALED if os.WIFSIGNALED(event.status) else Cause.EXITED)
+                by_signal = Cause.LOST if event.lost else Cause.SIGNALED
+                self._end(by_signal if os.WIFSIGNALED(event.status) else Cause.EXITED)
             case "gone":
                 self._left_nothing = True
                 self._cpu_ms = event.cpu_ms

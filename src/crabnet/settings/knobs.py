@@ -291,6 +291,9 @@ class Settings:
     runner_lease_ms: int = _knob(limits.RUNNER_LEASE_MS_DEFAULT, _Row(
         IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "A longer run is renewed at half of this, so that its "
         "publisher knows it goes on; at least a sixteenth of the task's timeout is taken.", unit="ms"))
+    runner_drain_ms: int = _knob(limits.RUNNER_DRAIN_MS_DEFAULT, _Row(
+        IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end by "
+        "themselves. It ends those that go on, and tells their publishers that this worker failed.", unit="ms"))
 
     runner_sandbox: str = _knob("auto", _Row(
         ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap where it "

@@ -12,11 +12,11 @@ from crabnet import limits
 from crabnet.core.build import own_claim
 from crabnet.core.commands import FinishRun, RenewRun, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
-from crabnet.domain.model import OutputFile, SeedStatus, TaskResult, Termination
+from crabnet.domain.model import Failure, OutputFile, SeedStatus, TaskResult, Termination
 from crabnet.domain.record import Record
 from crabnet.errors import PASSING, CrabnetError, Reason, RefusedError
 from crabnet.node.execution.turns import Place, Turns
-from crabnet.runner.outcome import RunOutcome, RunRequest
+from crabnet.runner.outcome import EXIT_NOT_RUN, Cause, RunOutcome, RunRequest, outcome_without_run
 from crabnet.runner.runner import Runner
 
 Perform = Callable[[StartRun | RenewRun | FinishRun], Awaitable[Reply]]
@@ -111,6 +111,7 @@ class RunManager:
         self._notify = notify
         self._changed = changed
         self._jobs: dict[str, _Job] = {}
+        self._stopping = False
 
     def view(self, seed_id: str) -> RunView | None:
         """How the run of a seed stands here; None if there is none."""
@@ -145,8 +146,11 @@ class RunManager:
     async def run(self, seed_id: str, announce: bool) -> TaskResult:
         """Run a seed that was claimed for this node, and state the result; waits for its turn first.
 
-        Raises RefusedError, with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result.
+        Raises RefusedError, with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result, and with
+        NODE_STOPPING once the node was told to ``drain``.
         """
+        if self._stopping:
+            raise RefusedError("the node is stopping; run the seed when it is back", Reason.NODE_STOPPING)
         if seed_id in self._jobs:
             raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
         job = _Job(seed_id, self._task_of(seed_id))
@@ -172,6 +176,32 @@ class RunManager:
             job.done.set()
             self._changed()
 
+    async def drain(self, drain_ms: int, at_once: trio.Event) -> int:
+        """Take no more runs, and wait until those that go on have ended, at most ``drain_ms`` or until ``at_once``.
+
+        Those that wait, and those that go on after that, are ended with a result that says that this worker failed
+        (ADR 31). Returns how many. Bounded: a result that cannot be stated by then is stated at the next start.
+        """
+        self._stopping = True
+        ended = [job for job in self._jobs.values() if job.stage is Stage.QUEUED]
+        for job in ended:
+            job.end(Reason.NODE_STOPPING)
+        with trio.move_on_after(drain_ms / 1000):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when, at_once, nursery.cancel_scope)
+                await self._all_done()
+                nursery.cancel_scope.cancel()
+        cut = [job for job in self._jobs.values() if job not in ended and job.stage is not Stage.ENDING]
+        for job in cut:
+            job.end(Reason.NODE_STOPPING)
+        with trio.move_on_after(limits.RUN_END_WAIT_MS / 1000):
+            await self._all_done()
+        return len(ended) + len(cut)
+
+    async def _all_done(self) -> None:
+        for job in list(self._jobs.values()):
+            await job.done.wait()
+
     def _enter(self, job: _Job, stage: Stage) -> None:
         job.stage, job.since = stage, trio.current_time()
         self._changed()
@@ -179,6 +209,8 @@ class RunManager:
     async def _run(self, job: _Job, announce: bool) -> TaskResult:
         seed_id, task = job.seed_id, job.task
         ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": task.claim_id}
+        if job.cancelled is Reason.NODE_STOPPING:
+            return await self._finish(job, ids, not_begun(), announce)
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
         self._enter(job, Stage.STARTING)
@@ -219,13 +251,13 @@ class RunManager:
             try:
                 result = await self._perform(finish(job.seed_id, outcome, announce))
             except RefusedError as error:
-                if error.reason not in PASSING:
+                if error.reason not in PASSING or job.cancelled is Reason.NODE_STOPPING:
                     raise
                 await trio.sleep(limits.RUN_RESULT_RETRY_MS / 1000)
                 continue
             if not isinstance(result, TaskResult):
                 raise TypeError("FinishRun gives a result")
-            if job.cancelled is Reason.RUN_CANCELLED:
+            if job.cancelled in {Reason.RUN_CANCELLED, Reason.NODE_STOPPING}:
                 self._given_up(job, ids, outcome)
             self._tell(ids, outcome, result, job.task.timeout_ms)
             return result
@@ -289,8 +321,20 @@ class RunManager:
                 "memory_peak_bytes": end.memory_peak_bytes,
                 "sandbox": outcome.sandbox,
                 "profile": outcome.profile,
+                "failed": result.failed,
             },
         )
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def not_begun() -> RunOutcome:
+    """The outcome of a run that waited for its turn when the node was told to stop."""
+    message = "the worker's node is stopping, and the command had not begun"
+    return outcome_without_run("", Cause.CANCELLED, Reason.NODE_STOPPING, message, EXIT_NOT_RUN, 0)
 
 
 def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
@@ -323,6 +367,7 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
         stdout_truncated=outcome.stdout_truncated,
         stderr_truncated=outcome.stderr_truncated,
         refusal=outcome.refusal,
+        failed=Failure.WORKER if outcome.worker_failed else Failure.TASK if outcome.task_failed else None,
         announce=announce,
     )
 

@@ -53,6 +53,7 @@ async def serve_control(
     dispatch: Dispatch,
     *,
     on_failure: Callable[[str, Exception], None] | None = None,
+    places: Places | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve requests at ``path`` until cancelled; the socket file is removed at the end.
@@ -60,10 +61,11 @@ async def serve_control(
     The caller holds the data dir's lock, so a socket file that lies there is stale and is replaced. A request that is
     under way when its client leaves is finished. An unexpected exception of ``dispatch`` is answered with ``internal``
     and passed to ``on_failure(method, error)``, and so is the UsageError of a request that could not be understood.
+    ``places`` tells the caller which requests are under way.
     A socket file that somebody removes is made again. Raises StorageFailedError when the socket cannot be made at
     first, and DataDirDamagedError when something other than a socket lies at ``path``.
     """
-    places = _Places()
+    places = Places() if places is None else places
     listener, inode = _listening(path)
     try:
         async with trio.open_nursery() as clients:
@@ -81,7 +83,7 @@ async def serve_control(
 
 
 async def _accept_all(
-    listener: trio.socket.SocketType, places: _Places, begin: Callable[[trio.SocketStream], None]
+    listener: trio.socket.SocketType, places: Places, begin: Callable[[trio.SocketStream], None]
 ) -> None:
     while True:
         await places.free()
@@ -103,12 +105,24 @@ async def _until_removed(path: Path, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-class _Places:
+class Places:
     """How many clients are served at once, and how many requests of each long method (run-4)."""
 
     def __init__(self) -> None:
         self.short = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
         self.long: Counter[str] = Counter()
+        self._left = trio.Event()
+
+    def leave(self, method: str) -> None:
+        """A long request was answered, or its client is gone."""
+        self.long[method] -= 1
+        left, self._left = self._left, trio.Event()
+        left.set()
+
+    async def answered(self, method: str) -> None:
+        """Wait until no request of a long method is under way."""
+        while self.long[method]:
+            await self._left.wait()
 
     async def free(self) -> None:
         """Wait until one more client may be served."""
@@ -121,10 +135,11 @@ class _Place:
     never wait behind long ones.
     """
 
-    def __init__(self, places: _Places, dispatch: Dispatch) -> None:
+    def __init__(self, places: Places, dispatch: Dispatch) -> None:
         self._places = places
         self._dispatch = dispatch
         self._held = False
+        self._long = ""
 
     async def hold(self) -> None:
         """Wait for a place, unless there is one."""
@@ -149,11 +164,15 @@ class _Place:
                 Reason.LIMIT_EXCEEDED,
             )
         self._places.long[method] += 1
+        self._long = method
         self.let_go()
-        try:
-            return await self._dispatch(method, params)
-        finally:
-            self._places.long[method] -= 1
+        return await self._dispatch(method, params)
+
+    def answered(self) -> None:
+        """The client has its answer, or is gone."""
+        if self._long:
+            method, self._long = self._long, ""
+            self._places.leave(method)
 
 
 def _listening(path: Path) -> tuple[trio.socket.SocketType, int]:
@@ -223,16 +242,17 @@ async def _serve_connection(
     stream: trio.SocketStream,
     dispatch: Dispatch,
     on_failure: Callable[[str, Exception], None] | None,
-    places: _Places,
+    places: Places,
 ) -> None:
     place = _Place(places, dispatch)
     await place.hold()
     try:
         if _peer_allowed(stream.socket):
-            await _serve_requests(stream, place.dispatch, on_failure)
+            await _serve_requests(stream, place, on_failure)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
         pass  # The client went away, or does not read or write: only its own connection ends.
     finally:
+        place.answered()
         place.let_go()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
@@ -245,16 +265,17 @@ def _peer_allowed(sock: trio.socket.SocketType) -> bool:
 
 
 async def _serve_requests(
-    stream: trio.SocketStream, dispatch: Dispatch, on_failure: Callable[[str, Exception], None] | None
+    stream: trio.SocketStream, place: _Place, on_failure: Callable[[str, Exception], None] | None
 ) -> None:
     buffer = bytearray()
     while True:
         line = await _next_line(stream, buffer)
         if line is None:
             return
-        answer = await _answer(line, dispatch, on_failure)
+        answer = await _answer(line, place.dispatch, on_failure)
         with trio.fail_after(limits.CONTROL_SEND_MS / 1000):
             await stream.send_all(answer + b"\n")
+        place.answered()
         if len(line) > limits.CONTROL_LINE_BYTES_MAX:
             return
 

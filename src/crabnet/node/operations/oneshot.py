@@ -9,7 +9,7 @@ import trio
 
 from crabnet.errors import CrabnetError, StorageFailedError, principal
 from crabnet.node.descriptors import take_descriptors
-from crabnet.node.ending import until_signal
+from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations.operations import dispatch
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -20,17 +20,25 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir.
 
     A signal that asks the process to end gives up the method, unless it is done, and closes the data dir in order;
-    then the signal does what it would have done. What is durable by then stays. If a disk fails, or is full, after the
+    then the signal does what it would have done. What is durable by then stays. A run ends with a result, which says
+    that this worker failed. If a disk fails, or is full, after the
     method was done, the answer counts, and ``warn`` is told of the rest.
     """
     take_descriptors()
     answers: list[JsonValue] = []
 
-    async def once(asked: trio.Event) -> None:
+    async def once(asked: Asked) -> None:
         async with Node(settings, listen=False, warn=warn) as node, trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when, asked, nursery.cancel_scope)
+            nursery.start_soon(given_up, node, asked, nursery.cancel_scope)
             answers.append(await dispatch(node, method, params))
             nursery.cancel_scope.cancel()
+
+    async def given_up(node: Node, asked: Asked, scope: trio.CancelScope) -> None:
+        await asked.to_end.wait()
+        if await node.run_manager.drain(0, asked.at_once):
+            answers.clear()
+            warn("crabnet: the run was ended; its result tells the publisher that this worker failed")
+        scope.cancel()
 
     try:
         came = trio.run(until_signal, once)
@@ -45,8 +53,3 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
         signal.raise_signal(came)
         raise KeyboardInterrupt  # for a signal that is ignored or handled by whoever embeds this
     return answers[0]
-
-
-async def _cancel_when(asked: trio.Event, scope: trio.CancelScope) -> None:
-    await asked.wait()
-    scope.cancel()

@@ -99,8 +99,13 @@ def _result_view(record: Record) -> JsonObject:
         (body for body in bodies if isinstance(body, TaskResult) and body.id == record.progress.result_id), None
     )
     if result is None:
-        return {"exit_code": None, "timed_out": None, "refusal": None}
-    return {"exit_code": result.exit_code, "timed_out": result.timed_out, "refusal": result.refusal}
+        return {"exit_code": None, "timed_out": None, "refusal": None, "failed": None}
+    return {
+        "exit_code": result.exit_code,
+        "timed_out": result.timed_out,
+        "refusal": result.refusal,
+        "failed": result.whose_failure,
+    }
 
 
 def _run_view(record: Record) -> JsonObject:

@@ -209,7 +209,11 @@ class Supervisor:
             if pid == self._started.pid:
                 self._main_alive = False
                 self._failed = status != 0
-                self._tell({"event": "exited", "status": self._command_status(status)})
+                self._tell({"event": "exited", "status": self._command_status(status), "lost": self._is_lost(status)})
+
+    def _is_lost(self, status: int) -> bool:
+        """Whether something outside of the sandbox has killed its launcher, which the command cannot reach."""
+        return self._root_pidfd >= 0 and os.WIFSIGNALED(status) and not self._killing
 
     def _command_status(self, status: int) -> int:
         """The wait status of the command. bwrap gives 128 + N for signal N, as shells do; the kernel knows better."""
@@ -255,7 +259,7 @@ class Supervisor:
         )
         if group.fork_refusals or tree.threads - spare >= bounds.processes:
             self._limits_hit.setdefault("processes")
-        if any(_is_full(fd) for fd in self._disks):
+        if any(is_full(fd) for fd in self._disks):
             self._limits_hit.setdefault("disk")
         fatal = []
         if group.oom_kills or (not self._counted and self._memory_peak_bytes >= bounds.memory_bytes):
@@ -388,7 +392,8 @@ def _wake_on_child_exit() -> int:
     return wake
 
 
-def _is_full(fd: int) -> bool:
+def is_full(fd: int) -> bool:
+    """Whether the file system of an open file has no room left, or no inode."""
     with contextlib.suppress(OSError):
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize < FULL_BYTES or found.f_favail == 0
