@@ -449,4 +449,4 @@ def test_flags_that_a_running_node_does_not_heed_are_told(node: Canned, capsys: 
 
     assert (plainly[0], plainly[2]) == (0, "")
     assert (ignored[0], ignored[1]) == (0, plainly[1])
-    assert ignored[2] == "the running node has the settings of its start: --relay-fanout, --sync-fanout did not count\n"
+    assert ignored[2] == "the running node keeps the settings of its start; it ignored --relay-fanout, --sync-fanout\n"
