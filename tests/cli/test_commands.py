@@ -262,7 +262,7 @@ def test_a_run_that_was_refused_says_so_on_stderr(node: Canned, capsys: pytest.C
     node.answers["seed.run"] = {"result": {"id": "r", "output_hash": "h", "refusal": "command_not_allowed"}}
     assert run(capsys, "seed", "run", "s", *where)[2] == "the command was not run: command_not_allowed\n"
     node.answers["seed.run"] = {"result": {"id": "r", "output_hash": "h", "timed_out": True}}
-    assert "ran out of time" in run(capsys, "seed", "run", "s", *where)[2]
+    assert "timed out and was terminated" in run(capsys, "seed", "run", "s", *where)[2]
 
 
 def test_text_from_strangers_cannot_steer_the_terminal(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
