@@ -85,7 +85,8 @@ class BoundedTable(Generic[K, V]):
         return self.reweigh(key, weight)
 
     def offer(self, key: K, value: V, weight: int = 1) -> bool:
-        """Put an entry last only if there is room besides all others. An existing entry keeps its place.
+        """Put an entry last only if there is room besides all others. An existing entry gets the value, and keeps its
+        place.
 
         Returns False, and changes nothing, if there is no room.
         """
