@@ -68,7 +68,7 @@ PARKED_BYTES_PER_FEED_MAX: Final = 4 * 1024 * 1024
 PARKED_VOUCHERS_LOOKED_AT_MAX: Final = 256
 """Parked envelopes that are searched for a known author that waits for another one."""
 SETTLED_AT_ONCE_MAX: Final = 64
-"""Facts of ended feeds that are processed at once, before other work."""
+"""Facts of ended feeds that are processed before other work has its turn."""
 FORK_EVIDENCE_MAX: Final = 8
 """Envelopes for one place that are tried to make a proof of two."""
 FORK_WANTS_MAX: Final = 256
@@ -381,7 +381,7 @@ DROPS_REPORT_MS: Final = 1_000
 TOLD_BYTES_MIN: Final = 72
 """A message of fewer bytes contains nothing. One event of about 300 bytes is written for this many bytes of them."""
 TRIFLES_TOLD_ALONE: Final = 64
-"""The first ones, as many as this while a node runs, get an event each."""
+"""Number of such messages that get an event of their own while a node runs."""
 
 # --- Budgets of authors ----------------------------------------------------------------------------------
 

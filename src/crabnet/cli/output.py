@@ -46,7 +46,7 @@ def json_line(value: JsonValue | Mapping[str, JsonValue]) -> str:
 
 
 def write(text: str) -> None:
-    """Write to stdout at once. Raises BrokenPipeError when nobody reads, CrabnetError when it cannot be written."""
+    """Write to stdout at once. Raises BrokenPipeError if nobody reads it, CrabnetError if it cannot be written."""
     if sys.stdout is None:
         return
     try:
