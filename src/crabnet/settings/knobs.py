@@ -118,8 +118,8 @@ class Settings:
         BoolKind(), "node", "The operator confirms that this data dir is not an outdated copy of one that was used "
         "later. For use after a recovery if the node can reach no peer.", flag_only=True))
     feed_wait_ms: int = _knob(2_000, _Row(
-        IntKind(0, 3_600_000), "node", "How long a node that has peers waits at its start until one of them reports "
-        "how far the node's own feed goes. Until then it does not write.", unit="ms"))
+        IntKind(0, 3_600_000), "node", "Longest time that a node with peers waits at its start for one of them to "
+        "report how far the node's own feed goes. Meanwhile it does not write.", unit="ms"))
     feed_unanswered: str = _knob("mark", _Row(
         ChoiceKind("mark", "write", "refuse"), "node", "What to do if no peer has answered within `feed_wait_ms`. "
         "`mark`: write if the mark in `state_dir` agrees with the data dir. `write`: write. `refuse`: write nothing "
@@ -174,7 +174,7 @@ class Settings:
         "This version has no dht transport.", unit="1/s"))
     udp_datagrams_per_sec: int = _knob(10_000, _Row(
         IntKind(0, 10_000_000), "limits", "Datagrams that the node reads per second from all sources together. Each "
-        "proven peer has a small share that does not count towards it. 0 means no limit.", unit="1/s"))
+        "proven peer has a small share that does not count towards this limit. 0 means no limit.", unit="1/s"))
     udp_peer_datagrams_per_sec: int = _knob(8_000, _Row(
         IntKind(0, 10_000_000), "limits", "Datagrams per second from one peer that is configured or has proved its "
         "address. The node drops further datagrams but does not block the peer. 0 means no limit.", unit="1/s"))
