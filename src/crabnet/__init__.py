@@ -1,7 +1,7 @@
 """Crabnet, a decentralised task network: publish, bid, claim, run, settle. No server.
 
-``async with crabnet.Node(crabnet.Settings(data_dir=...)) as node`` takes part in the network from a Python program; see
-docs/PYTHON.md. Everything but the version is imported when first used.
+A Python program takes part in the network with ``async with crabnet.Node(crabnet.Settings(data_dir=...)) as node``;
+see docs/PYTHON.md. Everything but the version is imported when it is first used.
 """
 
 from __future__ import annotations

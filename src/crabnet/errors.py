@@ -1,19 +1,19 @@
-"""Every way in which Crabnet says no: one ``Reason`` enum, one tree of exceptions.
+"""All refusals and errors of Crabnet: one ``Reason`` enum, one tree of exceptions.
 
 ```
 CrabnetError                 exit code
 ├── UsageError               2   a flag, an argument, the environment or the TOML file is wrong
-├── RefusedError             3   a rule says no: lifecycle, authority, verification, runner policy
+├── RefusedError             3   a rule refused it: lifecycle, authority, verification, runner policy
 ├── DataDirBusyError         4   another process owns the data dir
 ├── DataDirDamagedError      5   stored bytes are damaged, newer, or unsafe; nothing was changed
 ├── StorageFailedError       6   a write, fsync or rename failed: the ledger is poisoned
 ├── NetworkError             7   an address cannot be bound, resolved or sent to
 ├── NodeTimeoutError         8   an answer did not come in time
-└── NodeFailingError         10  a node failed unexpectedly, and was restarted as often as it may be
+└── NodeFailingError         10  a node failed unexpectedly, and was restarted as often as allowed
 ```
 
-Functions that judge input from peers do not raise these for a refusal: they return an outcome
-that carries the ``Reason``. Exceptions are for the person or program that made the call.
+Functions that check input from peers do not raise these for a refusal. They return an outcome that contains the
+``Reason``. Exceptions are for the person or program that made the call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the ``crabnet`` command. Documented in docs/CLI.md; never renumbered."""
+    """Exit codes of the ``crabnet`` command, documented in docs/CLI.md. They are never renumbered."""
 
     OK = 0
     INTERNAL = 1
@@ -40,7 +40,7 @@ class ExitCode(IntEnum):
 
 
 class Reason(StrEnum):
-    """The name of a refusal, the same in the core, events, metrics, the API and the CLI."""
+    """The name of a refusal. It is the same in the core, events, metrics, the API and the CLI."""
 
     # the source of a datagram
     SOURCE_BLOCKED = "source_blocked"
@@ -106,7 +106,7 @@ class Reason(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     CLAIM_OVER = "claim_over"
     QUEUE_FULL = "queue_full"
-    # the caller's words
+    # arguments of the caller
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"
     UNKNOWN_OPERATION = "unknown_operation"
@@ -139,13 +139,13 @@ class Reason(StrEnum):
 
 
 PASSING: Final = frozenset({Reason.FEED_RISK, Reason.CLOCK_SUSPECT})
-"""Refusals to state anything that pass by themselves: what is to be stated waits."""
+"""Reasons for which a node signs nothing and which go away without an operator. What it would sign waits."""
 
 
 class CrabnetError(Exception):
     """Base of all errors that Crabnet raises on purpose.
 
-    ``reason`` names the refusal for programs; ``message`` says what happened, to what, and what to do.
+    ``reason`` is the name of the refusal, for programs. ``message`` says what happened, to what, and what to do.
     """
 
     exit_code: ExitCode = ExitCode.INTERNAL
@@ -172,7 +172,7 @@ class RefusedError(CrabnetError):
 
 
 class DataDirBusyError(CrabnetError):
-    """Another process owns the data dir; the message names it."""
+    """Another process owns the data dir. The message names it."""
 
     exit_code = ExitCode.BUSY
     default_reason = Reason.DATA_DIR_BUSY
@@ -181,7 +181,7 @@ class DataDirBusyError(CrabnetError):
 class DataDirDamagedError(CrabnetError):
     """Stored bytes cannot be trusted: damaged, written by a newer version, or with unsafe permissions.
 
-    The message names file and offset. Nothing was changed; ``crabnet fsck`` shows what can be saved.
+    The message names the file and the offset. Nothing was changed. ``crabnet fsck`` shows what can be saved.
     """
 
     exit_code = ExitCode.DAMAGED
@@ -189,7 +189,7 @@ class DataDirDamagedError(CrabnetError):
 
 
 class StorageFailedError(CrabnetError):
-    """A write, fsync, rename or lock failed. The ledger is poisoned: nothing more is acknowledged."""
+    """A write, fsync, rename or lock failed. The ledger is poisoned, so nothing more is acknowledged."""
 
     exit_code = ExitCode.STORAGE_FAILED
     default_reason = Reason.STORAGE_FAILED
@@ -203,14 +203,14 @@ class NetworkError(CrabnetError):
 
 
 class NodeTimeoutError(CrabnetError):
-    """An answer did not come in time. Whether the operation took effect is not known; ask ``status``."""
+    """An answer did not come in time. It is not known whether the operation took effect; check ``status``."""
 
     exit_code = ExitCode.TIMEOUT
     default_reason = Reason.TIMEOUT
 
 
 class NodeFailingError(CrabnetError):
-    """A node has failed unexpectedly too often to be started again by itself. What was durable stays durable."""
+    """A node has failed unexpectedly too often to be restarted again. What was durable stays durable."""
 
     exit_code = ExitCode.FAILING
     default_reason = Reason.RESTARTS_EXHAUSTED
@@ -232,10 +232,10 @@ ERRORS_BY_EXIT_CODE: dict[ExitCode, type[CrabnetError]] = {
 
 
 def principal(error: BaseException) -> BaseException:
-    """The one error to report of a group of concurrent ones; any other error is returned as it is.
+    """The one error to report from a group of concurrent errors. Any other error is returned as it is.
 
-    First what the operator must act on (damaged or failing storage), then an interruption by the user, then what nobody
-    expected, then what Crabnet raises on purpose.
+    The order is: errors on which the operator must act (damaged or failing storage), an interruption by the user,
+    unexpected errors, errors that Crabnet raises on purpose.
     """
     return min(_leaves(error), key=_rank)
 
@@ -247,7 +247,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 _CONSEQUENCES = frozenset({Reason.INTERNAL, Reason.NODE_STOPPING})
-"""Reasons by which those who wait for a commit learn that the node ends for another cause."""
+"""Reasons that those who wait for a commit get if the node ends for another cause."""
 
 
 def _rank(error: BaseException) -> int:

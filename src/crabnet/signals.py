@@ -1,7 +1,7 @@
-"""Signals that ask a process to end, kept until somebody can act on them.
+"""Signals that ask a process to end, held until the process can act on them.
 
-``crabnet`` holds them before it does anything else: a node that is told to end while it starts ends in order. Only the
-standard library, since every command imports this first.
+``crabnet`` holds them before it does anything else. So a node that is asked to end while it starts shuts down in order.
+This module uses only the standard library, because every command imports it first.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def ending_signals() -> list[signal.Signals]:
-    """SIGTERM, SIGINT, and SIGHUP unless that is ignored (nohup)."""
+    """SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup)."""
     return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP]
 
 
 class HeldSignals:
-    """From ``hold`` on, a signal is noted in ``came`` and does nothing else."""
+    """After ``hold``, a signal is only noted in ``came``."""
 
     def __init__(self) -> None:
         self.came: list[int] = []
         self._before: dict[int, signal._HANDLER] = {}
 
     def hold(self) -> None:
-        """Begin. Outside of the main thread, where Python takes no handlers, nothing is held."""
+        """Begin to hold signals. Outside of the main thread Python accepts no handlers, so nothing is held."""
         if self._before:
             return
         try:
@@ -39,7 +39,9 @@ class HeldSignals:
         self.came.append(number)
 
     def ignore(self) -> None:
-        """The process ends now. Python drops its handlers before its last steps; what is ignored stays ignored."""
+        """Ignore signals, because the process ends now. Python drops its handlers before its last steps, but ignored
+        signals stay ignored.
+        """
         try:
             for number in ending_signals():
                 signal.signal(number, signal.SIG_IGN)
@@ -47,7 +49,7 @@ class HeldSignals:
             return  # not the main thread
 
     def release(self) -> None:
-        """Let signals do again what they did before, those that came meanwhile first."""
+        """Restore the earlier handlers, then raise the signals that came meanwhile."""
         before, self._before = self._before, {}
         for held, handler in before.items():
             signal.signal(held, handler)
@@ -57,4 +59,4 @@ class HeldSignals:
 
 
 HELD: Final = HeldSignals()
-"""Those of this process."""
+"""The held signals of this process."""

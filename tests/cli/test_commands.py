@@ -262,7 +262,7 @@ def test_a_run_that_was_refused_says_so_on_stderr(node: Canned, capsys: pytest.C
     node.answers["seed.run"] = {"result": {"id": "r", "output_hash": "h", "refusal": "command_not_allowed"}}
     assert run(capsys, "seed", "run", "s", *where)[2] == "the command was not run: command_not_allowed\n"
     node.answers["seed.run"] = {"result": {"id": "r", "output_hash": "h", "timed_out": True}}
-    assert "ran out of time" in run(capsys, "seed", "run", "s", *where)[2]
+    assert "timed out and was terminated" in run(capsys, "seed", "run", "s", *where)[2]
 
 
 def test_text_from_strangers_cannot_steer_the_terminal(node: Canned, capsys: pytest.CaptureFixture[str]) -> None:
@@ -449,4 +449,4 @@ def test_flags_that_a_running_node_does_not_heed_are_told(node: Canned, capsys: 
 
     assert (plainly[0], plainly[2]) == (0, "")
     assert (ignored[0], ignored[1]) == (0, plainly[1])
-    assert ignored[2] == "the running node has the settings of its start: --relay-fanout, --sync-fanout did not count\n"
+    assert ignored[2] == "the running node keeps the settings of its start; it ignored --relay-fanout, --sync-fanout\n"

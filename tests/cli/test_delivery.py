@@ -8,7 +8,7 @@ from crabnet.cli.delivery import told_delivery
 from crabnet.control.client import JsonValue
 from crabnet.errors import ExitCode, NetworkError, Reason
 
-LATER = " It goes out by itself when a peer is there and a node runs here (crabnet listen)."
+LATER = " It will be sent when a node runs here (crabnet listen) and a peer is reachable."
 
 
 def announced(peers: int = 0, unheard: int = 0, broadcast: bool = False, failed: int = 0) -> dict[str, JsonValue]:
@@ -22,10 +22,10 @@ def announced(peers: int = 0, unheard: int = 0, broadcast: bool = False, failed:
     [
         ({}, ""),
         ({"announced": None}, "It waits to be sent." + LATER),
-        (announced(), "It was not sent, since no peer is known." + LATER),
+        (announced(), "It was not sent, because no peer is known." + LATER),
         (announced(peers=1), "Sent to 1 peer."),
-        (announced(peers=2, unheard=1), "Sent to 2 peers and 1 address that nothing was heard from yet."),
-        (announced(unheard=2), "Sent to 2 addresses that nothing was heard from yet." + LATER),
+        (announced(peers=2, unheard=1), "Sent to 2 peers and 1 address from which nothing was received yet."),
+        (announced(unheard=2), "Sent to 2 addresses from which nothing was received yet." + LATER),
         (announced(broadcast=True), "Sent to everybody on the local network." + LATER),
         (announced(peers=1, broadcast=True, failed=1),
          "Sent to 1 peer and everybody on the local network, but not to 1 other: no route."),
@@ -37,6 +37,6 @@ def test_to_whom_it_went(answer: dict[str, JsonValue], told: str) -> None:
 
 
 def test_what_could_not_be_sent_to_anybody_is_an_error_though_it_is_stored() -> None:
-    with pytest.raises(NetworkError, match="it is stored, but cannot be sent now: no route") as caught:
+    with pytest.raises(NetworkError, match="the envelope is stored, but cannot be sent now: no route") as caught:
         told_delivery(announced(failed=1))
     assert (caught.value.reason, caught.value.exit_code) == (Reason.SEND_FAILED, ExitCode.NETWORK)

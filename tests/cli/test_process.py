@@ -188,7 +188,9 @@ def test_an_unexpected_error_is_one_line_and_shows_its_traceback_only_when_asked
     (tmp_path / "click.py").write_text("raise ValueError('two\\nlines')")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])}
     done = run("status", env=env, check=1)
-    assert done.stderr == "error: internal: unexpected ValueError: two\\nlines; CRABNET_DEBUG=1 shows where\n"
+    assert (
+        done.stderr == "error: internal: unexpected ValueError: two\\nlines; set CRABNET_DEBUG=1 to see the traceback\n"
+    )
     debug = subprocess.run(
         [*CRABNET, "status"],
         capture_output=True,
@@ -210,7 +212,7 @@ def test_an_unexpected_error_is_one_line_and_shows_its_traceback_only_when_asked
         (
             "ExceptionGroup('', [ValueError('v'), RefusedError('no')])",
             1,
-            "error: internal: unexpected ValueError: v; CRABNET_DEBUG=1 shows where\n",
+            "error: internal: unexpected ValueError: v; set CRABNET_DEBUG=1 to see the traceback\n",
         ),
     ],
 )

@@ -26,4 +26,4 @@ def test_following_goes_on_over_a_restart(nodes: Nodes) -> None:
         out, err = following.communicate(timeout=60)
     assert following.returncode == 0
     assert "[ACCEPTED]" in out.splitlines()[-1]
-    assert err in {"", "the node does not answer: waiting for it to run again\n"}
+    assert err in {"", "the node does not answer; waiting until it runs again\n"}

@@ -57,5 +57,5 @@ def test_a_node_without_any_network_says_so(nodes: Nodes, lab: Lab) -> None:
     done = node.cli("seed", "publish", "--title", "t", "--cmd", "true")
     assert done.returncode == 7
     assert done.stdout.startswith("seed published ")
-    assert "it is stored, but cannot be sent now" in done.stderr
+    assert "the envelope is stored, but cannot be sent now" in done.stderr
     assert len(node.seed_ids()) == 1

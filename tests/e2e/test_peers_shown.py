@@ -36,7 +36,7 @@ def test_a_peer_of_another_namespace_is_shown_as_refused_and_told_once(nodes: No
     assert node.ask("status")["peers"] == 0
     done = node.cli(*PUBLISH)
     assert done.returncode == 0
-    assert "Sent to 1 address that nothing was heard from yet." in done.stderr
+    assert "Sent to 1 address from which nothing was received yet." in done.stderr
 
 
 def test_a_peer_that_is_configured_by_name_is_heard_like_any_other(nodes: Nodes) -> None:
@@ -70,7 +70,7 @@ def test_a_command_without_a_node_says_to_whom_it_sent(nodes: Nodes, tmp_path: P
 def test_a_command_without_a_node_and_without_peers_says_so(tmp_path: Path) -> None:
     done = crabnet(*PUBLISH, *quiet(tmp_path / "d"))
     assert done.returncode == 0
-    assert done.stderr.startswith("It was not sent, since no peer is known. It goes out by itself when")
+    assert done.stderr.startswith("It was not sent, because no peer is known. It will be sent when")
 
 
 def test_what_cannot_be_sent_is_stored_printed_and_an_error(nodes: Nodes, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_be_sent_is_stored_printed_and_an_error(nodes: Nodes, tmp_pa
     for done in (crabnet(*PUBLISH, *words), node.cli(*PUBLISH)):
         assert done.returncode == 7, done.stderr
         assert done.stdout.startswith("seed published ")
-        assert done.stderr.startswith("error: send_failed: it is stored, but cannot be sent now: ")
+        assert done.stderr.startswith("error: send_failed: the envelope is stored, but cannot be sent now: ")
         assert done.stderr.count("\n") == 1
     assert len(node.seed_ids()) == 1
     done = node.cli(*PUBLISH, "--json")

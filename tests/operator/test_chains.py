@@ -126,29 +126,29 @@ def restated(record: Record, **changes: object) -> Record:
 K = FactKind
 FORGED: dict[str, tuple[Callable[[Record], Record], str]] = {
     "a bid of another": (lambda r: changed(r, K.BID, author="nobody"), "only"),
-    "a bid for another": (lambda r: changed(r, K.BID, body_bidder="nobody"), "only nobody may say that"),
+    "a bid for another": (lambda r: changed(r, K.BID, body_bidder="nobody"), "only nobody may sign it"),
     "a claim of another": (lambda r: changed(r, K.CLAIM, author="nobody"), "is by nobody"),
-    "a claim of another bid": (lambda r: changed(r, K.CLAIM, body_bid_id="other"), "does not fit"),
-    "a claim for another": (lambda r: changed(r, K.CLAIM, body_worker="nobody"), "does not fit"),
+    "a claim of another bid": (lambda r: changed(r, K.CLAIM, body_bid_id="other"), "does not match the step"),
+    "a claim for another": (lambda r: changed(r, K.CLAIM, body_worker="nobody"), "does not match the step"),
     "a claim that rests on the seed": (
         lambda r: changed(r, K.CLAIM, body_rests_on=next(iter(r.facts())).envelope),
         "rests on seed",
     ),
     "a start of another": (lambda r: changed(r, K.STARTED, author="nobody"), "is by nobody"),
-    "a start of another claim": (lambda r: changed(r, K.STARTED, body_claim_id="other"), "does not fit"),
+    "a start of another claim": (lambda r: changed(r, K.STARTED, body_claim_id="other"), "does not match the step"),
     "a result of another": (lambda r: changed(r, K.RESULT, author="nobody"), "is by nobody"),
     "a result that rests on nothing": (lambda r: changed(r, K.RESULT, body_rests_on="0" * 64), "does not count"),
-    "a result that calls its claim unsigned": (lambda r: changed(r, K.RESULT, body_rests_on=""), "which it may not"),
+    "a result that calls its claim unsigned": (lambda r: changed(r, K.RESULT, body_rests_on=""), "is not allowed"),
     "a settlement of another": (lambda r: changed(r, K.SETTLE, author="nobody"), "is by nobody"),
     "a settlement of nothing": (lambda r: changed(r, K.SETTLE, body_rests_on="0" * 64), "does not count"),
     "an acknowledgement of another": (lambda r: changed(r, K.ACKNOWLEDGED, author="nobody"), "is by nobody"),
-    "a seed of another": (lambda r: changed(r, K.SEED, body_created_by="nobody"), "only nobody may say that"),
+    "a seed of another": (lambda r: changed(r, K.SEED, body_created_by="nobody"), "only nobody may sign it"),
     "no bid": (lambda r: without(r, K.BID), "does not count"),
     "no claim": (lambda r: without(r, K.CLAIM), "does not count"),
     "no start": (lambda r: without(r, K.STARTED), "does not count"),
     "no result": (lambda r: without(r, K.RESULT), "does not count"),
     "no settlement": (lambda r: without(r, K.SETTLE), "does not count"),
-    "another status": (lambda r: restated(r, status=SeedStatus.REJECTED), "said to be Rejected"),
+    "another status": (lambda r: restated(r, status=SeedStatus.REJECTED), "status is Rejected, but no chain"),
     "another claim": (lambda r: restated(r, claim_id="other"), "the claim other"),
     "another run": (lambda r: restated(r, run_id="other"), "the run other"),
     "another result": (lambda r: restated(r, result_id="other"), "the result other"),
@@ -219,7 +219,7 @@ def test_the_command_tells_of_all_of_them(data_dir: Path) -> None:
         ("kind", "author", "seq", "envelope_id", "object_id")
     }
     text = crabnet("audit", "verify", *words).stdout
-    assert "7 tasks, 2 with a whole chain from seed to settlement, 1 of them acknowledged by the worker" in text
+    assert "7 tasks, 2 with a complete chain from seed to settlement, 1 of them acknowledged by the worker" in text
     assert f"task {disputed().seed_id} is disputed" in text
     assert f"its creator is {disputed().creator.id}" in text
 
@@ -246,5 +246,5 @@ def test_a_decision_forged_in_the_journal_is_found_without_any_checkpoint(tmp_pa
         (tmp_path / name).unlink(missing_ok=True)
     forge(tmp_path, 6, b'{"status":"Accepted"', b'{"status":"Rejected"')
     report = verify(tmp_path)
-    assert ["it is said to be Rejected, but no chain ends so" in each.detail for each in report.findings] == [True]
+    assert ["its status is Rejected, but no chain ends with that" in each.detail for each in report.findings] == [True]
     assert report.chains.broken == 1

@@ -201,7 +201,7 @@ def test_the_command(made: Made, tmp_path: Path) -> None:
     done = crabnet("fsck", *words)
     assert done.returncode == 5
     assert "not readable: frames 3 to 3" in done.stdout
-    assert "readable beyond that: 12 envelopes" in done.stdout
+    assert "readable after that: 12 envelopes" in done.stdout
     done = crabnet("fsck", "--repair", "--json", *words)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)

@@ -49,7 +49,7 @@ def test_the_flag_does_the_same_as_the_command(
 ) -> None:
     assert main([*words, *LOOPBACK, "--data-dir", str(tmp_path / "new")]) == 0
     out = capsys.readouterr().out
-    assert f"ok       data_dir: {tmp_path / 'new'} is not there yet and can be made\n" in out
+    assert f"ok       data_dir: {tmp_path / 'new'} does not exist yet and can be created\n" in out
     assert not (tmp_path / "new").exists()
 
 

@@ -277,7 +277,7 @@ def test_unknown_flags_are_refused() -> None:
     [
         ({"network": "dht"}, Reason.UNAVAILABLE, "not available"),
         ({"message_ttl_s": "86400"}, Reason.INVALID_CONFIG, "seen_messages_ttl_s: default, message_ttl_s: flag"),
-        ({"monitor_events": "/a/b.ndjson"}, Reason.INVALID_CONFIG, "not a file named events.ndjson"),
+        ({"monitor_events": "/a/b.ndjson"}, Reason.INVALID_CONFIG, "must be a file named events.ndjson"),
         ({"runner_workdir": "/a", "runner_workdir_root": "/b"}, Reason.INVALID_CONFIG, "not inside"),
         ({"runner_workdir": "/b/../a", "runner_workdir_root": "/b"}, Reason.INVALID_CONFIG, "not inside"),
     ],

@@ -1,1 +1,1 @@
-"""The ``crabnet`` command. Modules import lazily: a command loads only what it needs."""
+"""The ``crabnet`` command. Modules are imported lazily, so a command loads only what it needs."""

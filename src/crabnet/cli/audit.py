@@ -1,4 +1,4 @@
-"""``crabnet audit``: check the ledger, and show what was decided."""
+"""``crabnet audit``: check the ledger and show the node's decisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS: Final = ("seed", "bid", "claim", "started", "result", "settle", "forfeit"
 
 audit = LazyGroup(
     "audit",
-    "Check the ledger, and show what was decided. Needs no lock: works beside a running node.",
+    "Check the ledger and show the node's decisions. Needs no lock and also works while a node runs.",
     {"verify": "crabnet.cli.audit:verify_", "log": "crabnet.cli.audit:log_", "proof": "crabnet.cli.audit:proof_"},
 )
 
@@ -36,15 +36,15 @@ audit = LazyGroup(
     metavar="genesis|state|bak|FILE",
     default="genesis",
     show_default=True,
-    help="What the replay starts from: the first frame, state.json, state.json.bak, or another checkpoint file.",
+    help="Where the replay starts: at the first frame, state.json, state.json.bak, or another checkpoint file.",
 )
 @click.pass_context
 def verify_(context: click.Context, start: str) -> None:
-    """Check every frame, signature and feed, replay the journal, and follow what rests on what in every task.
+    """Check every frame, signature and feed, replay the journal, and check the chain of steps of every task.
 
-    Prints one line per finding, each feed's head, and how many tasks have a whole chain.
+    Prints one line per finding, the head of each feed, and how many tasks have a complete chain.
 
-    Exit code 5 when something was found.
+    The exit code is 5 if there are findings.
     """
     state = state_of(context)
     settings = state.settings
@@ -131,7 +131,7 @@ def _show_report(report: AuditReport) -> None:
         note(plain(text))
     for feed in report.feeds:
         verdict = "verified, without gaps" if feed.whole else "not whole"
-        forked = f"; it ends before {feed.end}: two envelopes are signed for that" if feed.end else ""
+        forked = f"; it ends before {feed.end}, because two envelopes are signed for that place" if feed.end else ""
         write(f"feed {plain(feed.author)}: 1 to {feed.seq} {verdict}, head {feed.id}{forked}\n")
     if report.state_hash:
         from crabnet.operator.chains import describe
@@ -141,20 +141,20 @@ def _show_report(report: AuditReport) -> None:
     if report.ok:
         write(_summary(report.frames, report.envelopes, report.unsigned, report.facts))
         for each in report.comparisons:
-            write(f"state hash equals that of {plain(each.name)} after frame {each.lsn}\n")
+            write(f"the state hash equals that of {plain(each.name)} after frame {each.lsn}\n")
         write(f"state hash {report.state_hash or 'not computed'}\n")
 
 
 @click.command("log", cls=Command)
-@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only what concerns this task.")
-@click.option("--since", metavar=METAVAR, help=f"Only what was decided since: {HELP}")
-@click.option("--after", type=WholeNumber(0, INTEGER_MAX), help="Only what is behind this frame of the journal.")
+@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only entries about this task.")
+@click.option("--since", metavar=METAVAR, help=f"Only decisions made since {HELP}")
+@click.option("--after", type=WholeNumber(0, INTEGER_MAX), help="Only entries after this frame of the journal.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
-@click.option("--all", "everything", is_flag=True, help="Every envelope, not only claims, results and settlements.")
+@click.option("--all", "everything", is_flag=True, help="All envelopes, not only claims, results and settlements.")
 @click.option(
     "--limit",
     type=WholeNumber(0, INTEGER_MAX),
-    help="Most entries: the first of those asked for, else the newest.",
+    help="Maximum number of entries: the first ones with --since or --after, else the newest ones.",
 )
 @click.pass_context
 def log_(
@@ -166,9 +166,9 @@ def log_(
     everything: bool,
     limit: int | None,
 ) -> None:
-    """Show claims, results and settlements: who, when, which envelope, and what was decided.
+    """Show claims, results and settlements: the author, the time, the envelope and the decision.
 
-    Times are when this node decided. With --json one object a line.
+    The time is when this node decided. With --json, prints one object per line.
     """
     state = state_of(context)
     settings = state.settings
@@ -195,18 +195,19 @@ def log_(
 @click.option(
     "--out",
     metavar="FILE",
-    help="Write the proofs there (- for standard output), one document a line, for anybody to check.",
+    help="Write the proofs to FILE (- for standard output), one document per line. Anybody can check them.",
 )
 @click.option(
     "--check",
     metavar="FILE",
-    help="Check the proofs in a file (- for standard input) instead. Needs neither a data dir nor a node.",
+    help="Check the proofs in FILE (- for standard input) instead. Needs neither a data dir nor a node.",
 )
 @click.pass_context
 def proof_(context: click.Context, author: str | None, out: str | None, check: str | None) -> None:
-    """Show who signed two envelopes for one place of its feed, with proof that convinces anybody.
+    """Show the authors that signed two envelopes for one place of their feed, with proofs that anybody can check.
 
-    A proof holds both envelopes: their signatures by the same key are all that it takes. With --json one object a line.
+    A proof contains both envelopes. Two signatures by the same key are enough to prove the fork. With --json, prints
+    one object per line.
     """
     state = state_of(context)
     from crabnet.cli.streams import is_stream, reading, writing
@@ -226,7 +227,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
         proofs = stored_proofs(files, state.settings.data_dir, author)
     if out is not None:
         if not proofs:
-            raise RefusedError("there is no fork to prove here; nothing was written", Reason.INVALID_ARGUMENT)
+            raise RefusedError("no fork is proved in this data dir; no file was written", Reason.INVALID_ARGUMENT)
         with writing(Path(out)) as path:
             try:
                 replace_file(files, path, b"".join(each.document + b"\n" for each in proofs))
@@ -236,7 +237,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
     for each in proofs:
         report(json_line(shown(each)) if state.json else plain(describe(each.row)) + "\n")
     if not proofs and not state.json:
-        note("no fork is proved here" if author is None else f"no fork of {plain(author)} is proved here")
+        note("no fork is proved here" if author is None else f"no fork by {plain(author)} is proved here")
 
 
 def _summary(frames: int, envelopes: int, unsigned: int, facts: int) -> str:

@@ -8,7 +8,7 @@ from crabnet.control.client import JsonValue
 
 
 def check_config(state: State) -> None:
-    """Print one line per check. Raises the CrabnetError of the first that failed."""
+    """Print one line per check. Raises the CrabnetError of the first check that failed."""
     settings = state.settings
     from crabnet.operator.verify_config import failure, verify_config
     from crabnet.storage.files import RealFiles

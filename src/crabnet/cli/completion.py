@@ -27,14 +27,14 @@ def completion(context: click.Context, shell: str) -> None:
     completer_class = get_completion_class(shell)
     if completer_class is None:
         raise click.UsageError(f"there is no completion for {shell}")
-    # The base class's source(): that of bash would start a shell only to ask for its version.
+    # Use source() of the base class: the one for bash would start a shell only to find out its version.
     root = context.find_root().command
     script = ShellComplete.source(completer_class(root, {}, "crabnet", _VARIABLE)) + "\n"
     write(json_line({"shell": shell, "script": script}) if state_of(context).json else script)
 
 
 def complete(root: click.Command) -> None:
-    """Answer the completion script's question, which is in the environment. An unknown one gets no answer."""
+    """Answer the request of the completion script, which is in the environment. An unknown request gets no answer."""
     shell, _, instruction = os.environ[_VARIABLE].partition("_")
     completer_class = get_completion_class(shell)
     if completer_class is not None and instruction == "complete":

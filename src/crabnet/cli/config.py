@@ -13,7 +13,7 @@ from crabnet.settings import KNOBS, shown
 
 config = LazyGroup(
     "config",
-    "See the configuration, and check it.",
+    "Show the configuration and check it.",
     {"show": "crabnet.cli.config:show", "verify": "crabnet.cli.config:verify"},
 )
 
@@ -21,7 +21,7 @@ config = LazyGroup(
 @click.command("show", cls=Command)
 @click.pass_context
 def show(context: click.Context) -> None:
-    """Show every setting: its effective value and where it came from. Values of secrets are not shown."""
+    """Show every setting with its effective value and its origin. Values of secrets are not shown."""
     state = state_of(context)
     resolved = state.resolved
     values = shown(resolved.settings)
@@ -45,7 +45,7 @@ def show(context: click.Context) -> None:
 def verify(context: click.Context) -> None:
     """Check whether a node with these settings would start here: addresses, rights, paths, commands.
 
-    Changes nothing and sends nothing. `crabnet --verify-config` does the same. When a check fails, the exit code is
-    that of the first failed one.
+    Changes nothing and sends nothing. `crabnet --verify-config` does the same. If checks fail, the exit code is that
+    of the first failed check.
     """
     check_config(state_of(context))

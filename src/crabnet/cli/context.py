@@ -1,4 +1,4 @@
-"""What the global options of one run said, and where every part of the command line finds it."""
+"""The global options of one run, for all parts of the command line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from crabnet.errors import Reason, UsageError
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Resolved, Settings, resolve
 
 _OF_COMMANDS: Final = frozenset({"data_dir", "namespace", "control_timeout_ms", "lock_wait_ms", "monitor_events"})
-"""Settings that count for the command itself, or are compared with those of the running node."""
+"""Settings that affect the command itself, or that are compared with those of the running node."""
 _IDS: Final = frozenset({"seed_id", "bid_id", "after"})
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
 class State:
-    """What the global options said, for one run of ``crabnet``."""
+    """The global options of one run of ``crabnet``."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
@@ -48,14 +48,14 @@ class State:
         return self.resolved.settings
 
     def again(self, after: str) -> str:
-        """The command that was typed, to be typed again for what comes behind ``after``."""
+        """The command line of this run, changed so that it shows what follows ``after``."""
         words = list(self.arguments)
         while (at := next((at for at, word in enumerate(words) if word.split("=")[0] == "--after"), None)) is not None:
             del words[at : at + (1 if "=" in words[at] else 2)]
         return plain(shlex.join(["crabnet", *words, "--after", after]))
 
     def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
-        """Do one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
+        """Perform one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
         given: dict[str, JsonValue] = {}
         for name, value in params.items():
             if isinstance(value, str) and not _is_unicode(value):
@@ -66,7 +66,7 @@ class State:
         return perform(self.settings, method, given, _warn, flags)
 
     def _demand_namespace(self) -> None:
-        """Refuse a namespace that was asked for when the running node is in another, where it would do the work."""
+        """Refuse a requested namespace if the running node, which would do the work, is in another one."""
         wanted = self.settings.namespace
         if self.resolved.origins["namespace"] == DEFAULT_ORIGIN:
             return
@@ -77,14 +77,14 @@ class State:
         held = answer.get("namespace") if isinstance(answer, dict) else None
         if held != wanted:
             raise UsageError(
-                f"the node that runs on {self.settings.data_dir} is in namespace {held!r}, the settings say {wanted!r}"
-                f" ({self.resolved.origins['namespace']}): use one data dir per namespace",
+                f"the node that runs on {self.settings.data_dir} is in namespace {held!r}, but the settings say"
+                f" {wanted!r} ({self.resolved.origins['namespace']}); use one data dir per namespace",
                 Reason.WRONG_NAMESPACE,
             )
 
 
 def _plain_id(text: str) -> str:
-    """An id as it is written here: as people paste it, it may have capitals, and blanks around it."""
+    """An id in its normal form. An id that a person pastes may have capitals, and spaces around it."""
     stripped = text.strip()
     return stripped.lower() if _UUID.fullmatch(stripped) else stripped
 

@@ -1,4 +1,4 @@
-"""What a command says of the envelope that it has announced: to how many peers it went."""
+"""What a command prints about the envelope that it has announced: to how many peers it was sent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from crabnet.cli.output import as_object, plain
 from crabnet.control.client import JsonValue
 from crabnet.errors import NetworkError, Reason
 
-_LATER: Final = "It goes out by itself when a peer is there and a node runs here (crabnet listen)."
+_LATER: Final = "It will be sent when a node runs here (crabnet listen) and a peer is reachable."
 
 
 def told_delivery(answer: Mapping[str, JsonValue]) -> str:
-    """A sentence for people; "" for an answer that tells of no announcement.
+    """A sentence for people; "" if the answer contains no announcement.
 
-    Raises NetworkError (SEND_FAILED) if it could be sent to nobody: it is stored all the same.
+    Raises NetworkError (SEND_FAILED) if the envelope could not be sent to any address. It is stored in any case.
     """
     if "announced" not in answer:
         return ""
@@ -26,10 +26,12 @@ def told_delivery(answer: Mapping[str, JsonValue]) -> str:
     everybody, detail = bool(announced.get("broadcast")), plain(str(announced.get("detail")))
     if not (peers or unheard or everybody):
         if failed:
-            raise NetworkError(f"it is stored, but cannot be sent now: {detail}. {_LATER}", Reason.SEND_FAILED)
-        return f"It was not sent, since no peer is known. {_LATER}"
+            raise NetworkError(
+                f"the envelope is stored, but cannot be sent now: {detail}. {_LATER}", Reason.SEND_FAILED
+            )
+        return f"It was not sent, because no peer is known. {_LATER}"
     places = [_counted(peers, "peer", "peers")] if peers else []
-    places += [f"{_counted(unheard, 'address', 'addresses')} that nothing was heard from yet"] if unheard else []
+    places += [f"{_counted(unheard, 'address', 'addresses')} from which nothing was received yet"] if unheard else []
     places += ["everybody on the local network"] if everybody else []
     told = f"Sent to {' and '.join(places)}"
     if failed:

@@ -1,4 +1,4 @@
-"""docs/CLI.md, written from the commands."""
+"""Generates docs/CLI.md from the commands."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from crabnet.settings import KNOBS
 
 _EXIT_CODES: Final = {
     ExitCode.OK: "done",
-    ExitCode.INTERNAL: "an unexpected error of crabnet itself, or standard output cannot be written",
+    ExitCode.INTERNAL: "an unexpected error in crabnet itself, or standard output cannot be written",
     ExitCode.USAGE: "a flag, an argument, an environment variable or the TOML file is wrong; nothing was done",
-    ExitCode.REFUSED: "a rule says no: lifecycle, authority, price, deadline, runner policy; nothing was changed",
-    ExitCode.BUSY: "another process owns the data dir and did not leave it in time",
-    ExitCode.DAMAGED: "stored bytes are damaged, of a newer version, or have unsafe permissions; nothing was changed",
-    ExitCode.STORAGE_FAILED: "a write, sync or rename failed: disk full, read-only, broken",
+    ExitCode.REFUSED: "a rule refused it: lifecycle, authority, price, deadline, runner policy; nothing was changed",
+    ExitCode.BUSY: "another process owns the data dir and did not release it in time",
+    ExitCode.DAMAGED: "stored data is damaged, of a newer version, or has unsafe permissions; nothing was changed",
+    ExitCode.STORAGE_FAILED: "a write, sync or rename failed: the disk is full, read-only or broken",
     ExitCode.NETWORK: "an address cannot be bound, resolved or sent to; what was stored stays stored",
-    ExitCode.TIMEOUT: "no answer in time; whether the operation took effect is not known: ask `crabnet status`",
-    ExitCode.DIFFERENT: "`state diff` has found differences",
-    ExitCode.FAILING: "`listen` has started the node again as often as it may (`restarts_max`) after unexpected errors",
+    ExitCode.TIMEOUT: "no answer in time; it is unknown whether the operation took effect: check `crabnet status`",
+    ExitCode.DIFFERENT: "`state diff` found differences",
+    ExitCode.FAILING: "`listen` has restarted the node as often as `restarts_max` allows after unexpected errors",
     ExitCode.INTERRUPTED: "Ctrl-C",
 }
 
@@ -36,18 +36,18 @@ _JSON: Final = {
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
     "seed logs": '`{"seed_id", "stream", "base64"}`',
-    "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is where `--after` goes on',
+    "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is the value of `--after` for the next page',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
     ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
-    " `next` is where `--after` goes on; with `--follow` one such object a line for each change",
+    " `next` is the value of `--after` for the next page; with `--follow`, one such object per line for each change",
     "audit proof": (
-        'one object a line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds", "ts",'
-        ' "proof"}`, `proof` being the document itself'
+        'one object per line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds",'
+        ' "ts", "proof"}`; `proof` is the document itself'
     ),
-    "status": "the answer of the method `status`",
-    "peers": "the answer of the method `peers`",
-    "listen": '`{"listening": "Udp:ADDR"}` on stdout once the address is bound; everything else goes to stderr',
-    "events": 'one object a line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
+    "status": "the answer of the control method `status`",
+    "peers": "the answer of the control method `peers`",
+    "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
     ' "decided_otherwise", "state_hash", "comparisons": [{"with", "lsn", "expected", "computed"}],'
     ' "feeds": [{"author", "seq", "id", "whole", "end"}],'
@@ -55,13 +55,13 @@ _JSON: Final = {
     ' "creator", "note", "complete", "acknowledged", "wrong", "chains": [{"wrong", "wrong_id",'
     ' "links": [{"kind", "author", "seq", "envelope_id", "object_id"}]}]}]},'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
-    "audit log": 'one object a line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
+    "audit log": 'one object per line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
     ' "ts", "via", "signed", "decision", "reason", "status"}`',
     "fsck": '`{"opens", "healthy", "repaired", "conditions": {file: condition}, "recovery", "damages": [text],'
     ' "notices": [text], "obstacle": text or null, "repair": text or null, "kept_lsn", "lost": [[first, last]],'
     ' "seeds_kept", "envelopes_behind", "envelopes_broken": [id],'
     ' "applied": {"entries", "accepted", "ignored", "rejected"} or null}`',
-    "state vector": "the answer of the method `state.vector`",
+    "state vector": "the answer of the control method `state.vector`",
     "state export": '`{"file", "bytes", "entries", "unsigned", "unsigned_left_out", "full", "lsn",'
     ' "incomplete": [node id]}`',
     "state import": '`{"entries", "accepted", "ignored": {reason: n}, "rejected": {reason: n}, "exporter",'
@@ -70,7 +70,7 @@ _JSON: Final = {
     ' "seeds": [{"seed_id", "a", "b"}]}`',
     "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
-    "id": "the answer of the method `id`",
+    "id": "the answer of the control method `id`",
     "completion": '`{"shell": name, "script": text}`',
 }
 
@@ -79,20 +79,18 @@ _HEAD: Final = """\
 
 <!-- Written by scripts/write_reference.py from src/crabnet/cli. Change it there. -->
 
-`crabnet [OPTIONS] COMMAND …`. Data goes to stdout, messages and errors to stderr. When a node runs on the data dir,
-commands go through its control socket; when none runs, they open the data dir themselves, do their work, send, and
-close it.
+`crabnet [OPTIONS] COMMAND …`. Data goes to stdout, messages and errors go to stderr. If a node runs on the data dir,
+commands use its control socket. If none runs, they open the data dir themselves, do their work, send, and close it.
 
-An error is one line on stderr, `error: REASON: MESSAGE`, and an exit code; with `--json` it is
-`{"error": {"reason", "message", "exit_code"}}`, also one line on stderr. Text that comes from other nodes is shown with
-control characters, escape sequences and bidirectional overrides written as escapes such as `\\x1b`; JSON is plain
-ASCII.
+An error is one line on stderr, `error: REASON: MESSAGE`, and an exit code. With `--json` the line is
+`{"error": {"reason", "message", "exit_code"}}`. Text that comes from other nodes is printed with control characters,
+escape sequences and bidirectional overrides written as escapes such as `\\x1b`. JSON is plain ASCII.
 
 ## Exit codes
 
-`crabnet listen` ends in order at SIGTERM and SIGHUP (0) and at Ctrl-C (130), whatever it does at that moment; further
-signals change nothing. Any other command that works on the data dir itself closes it in order, too, and then ends by
-that signal, unless it is done already.
+`crabnet listen` shuts down in order on SIGTERM and SIGHUP (exit code 0) and on Ctrl-C (130), whatever it is doing.
+Further signals change nothing. Any other command that works on the data dir itself also closes it in order. Then the
+signal ends the command, unless the command is already done.
 
 | code | meaning |
 |---|---|
@@ -101,8 +99,9 @@ that signal, unless it is done already.
 _GLOBAL: Final = """
 ## Options of every command
 
-They may stand before or behind the subcommand; the one behind wins. So may every setting of
-[CONFIGURATION.md](CONFIGURATION.md), as a flag. `-h`, `--help` shows help.
+These options may be given before or after the subcommand. If an option is given in both places, the one after the
+subcommand wins. The same holds for the flags of all settings in [CONFIGURATION.md](CONFIGURATION.md). `-h`, `--help`
+shows help.
 
 | option | meaning |
 |---|---|
@@ -111,9 +110,10 @@ They may stand before or behind the subcommand; the one behind wins. So may ever
 _TAIL: Final = """
 ## JSON
 
-With `--json` each command prints one JSON object on one line (`events`, `audit log`: one a line). The objects `Seed`,
-`Bid`, `Claim`, `Result` and the others, field by field, are those of the control socket: [CONTROL.md](CONTROL.md).
-Fields may be added in later versions; those that are there keep name, type and meaning.
+With `--json` each command prints one JSON object on one line. `events`, `audit log` and `audit proof` print one
+object per line. [CONTROL.md](CONTROL.md) describes the fields of `Seed`, `Bid`, `Claim`, `Result` and the other
+objects; they are the same on the control socket. Later versions may add fields. Existing fields keep their name, type
+and meaning.
 
 ## Completion
 
@@ -126,7 +126,7 @@ def cli_markdown() -> str:
     """The whole document."""
     parts = [_HEAD]
     parts += [f"| {int(code)} | {text} |\n" for code, text in _EXIT_CODES.items()]
-    parts.append("| 141 | nobody reads stdout any more, as in `crabnet … | head` |\n")
+    parts.append("| 141 | no process reads stdout any more, as in `crabnet … | head` |\n")
     parts.append(_GLOBAL)
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]

@@ -1,4 +1,4 @@
-"""``crabnet events``: what happened in the node, from its files. Needs no running node."""
+"""``crabnet events``: shows the node's events from its files. Needs no running node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOLLOW_PAUSE_S: Final = 0.2
 
 
 @click.command("events", cls=Command)
-@click.option("--follow", "-f", "following", is_flag=True, help="Go on with what happens from now on.")
+@click.option("--follow", "-f", "following", is_flag=True, help="Continue with new events as they happen.")
 @click.option("--kind", "kinds", multiple=True, help="Only events of this kind; repeatable.")
 @click.option(
     "--severity",
@@ -36,12 +36,12 @@ _FOLLOW_PAUSE_S: Final = 0.2
 )
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
-@click.option("--since", metavar=METAVAR, help=f"Only events since: {HELP}")
+@click.option("--since", metavar=METAVAR, help=f"Only events since {HELP}")
 @click.option("--after", "after_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
 @click.option(
     "--limit",
     type=WholeNumber(0, INTEGER_MAX),
-    help="Most events: the first of those asked for, else the newest.",
+    help="Maximum number of events: the first ones with --since or --after, else the newest ones.",
 )
 @click.pass_context
 def events(
@@ -55,7 +55,7 @@ def events(
     limit: int | None,
     **words: tuple[str, ...],
 ) -> None:
-    """Show the node's events, oldest first; with --json one object a line."""
+    """Show the node's events, oldest first. With --json, prints one object per line."""
     state = state_of(context)
     kinds, severities, reasons = words["kinds"], words["severities"], words["reasons"]
     _check("kind", kinds, [item.value for item in EventKind])

@@ -1,4 +1,4 @@
-"""Watching a task until it is over: ``seed show --follow``, and the progress that ``seed run`` tells."""
+"""Watches a task until it is over, for ``seed show --follow`` and for the progress that ``seed run`` prints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PROGRESS_EVERY_S: Final = 10
 
 
 def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
-    """The task now and after each change, until nothing more can happen. Needs a running node unless it is over.
+    """Yields the task now and after each change until it is over. Needs a running node unless the task is over.
 
-    Goes on when the node is started again within ``lock_wait_ms``. Raises NodeNotRunningError, and what the node
-    answers.
+    Continues if the node is restarted within ``lock_wait_ms``. Raises NodeNotRunningError, and the errors that the
+    node answers.
     """
     seen = ""
     away_since: float | None = None
@@ -38,7 +38,7 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
             if seen and (away_since is None or time.monotonic() - away_since < state.settings.lock_wait_ms / 1000):
                 if away_since is None:
                     away_since = time.monotonic()
-                    note("the node does not answer: waiting for it to run again")
+                    note("the node does not answer; waiting until it runs again")
                 pause(_AWAY_S)
                 continue
             if not isinstance(error, NodeNotRunningError):
@@ -63,7 +63,7 @@ def _watch(state: State, seed_id: str, seen: str, wait_ms: int) -> dict[str, Jso
 
 
 def progress_line(shown: dict[str, JsonValue]) -> str:
-    """How a task stands, in one line."""
+    """The state of a task in one line."""
     seed = as_object(shown, "seed")
     status = as_text(seed, "status")
     parts = [f"{as_text(seed, 'id')} [{status.upper()}]", f"attempt={as_text(seed, 'attempt')}"]
@@ -98,7 +98,7 @@ def _clock_time(seconds: int) -> str:
 
 @contextmanager
 def progress(state: State, seed_id: str) -> Iterator[None]:
-    """While the block lasts, tell on stderr how a run goes on: each change, and every ten seconds that it runs."""
+    """While the block lasts, print the progress of a run on stderr: each change, and a line every ten seconds."""
     over = Event()
     teller = Thread(target=_tell, args=(state, seed_id, over), daemon=True)
     teller.start()
@@ -120,7 +120,7 @@ def _tell(state: State, seed_id: str, over: Event) -> None:
             mark, line = "here", f"{plain(seed_id)} runs in this process"
             over.wait(_PROGRESS_WATCH_MS / 1000)
         except CrabnetError:
-            return  # What went wrong is for the command itself to tell.
+            return  # The command itself reports the error.
         now = time.monotonic()
         if over.is_set():
             return

@@ -1,4 +1,4 @@
-"""``crabnet fsck``: for a data dir that refuses to start."""
+"""``crabnet fsck``: for a data dir on which the node does not start."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command("fsck", cls=Command)
-@click.option("--repair", is_flag=True, help="Save what can be saved. The originals are kept in damaged/.")
+@click.option("--repair", is_flag=True, help="Save what can be saved. The original files are kept in damaged/.")
 @click.pass_context
 def fsck(context: click.Context, repair: bool) -> None:
-    """Show whether a node starts on the data dir, what is damaged, and what can be saved. Changes nothing by itself.
+    """Show whether a node starts on the data dir, what is damaged, and what can be saved.
 
-    Exit code 0 when there is nothing to repair or the repair is done, 5 when damage remains, 4 while a node runs.
+    Without --repair it changes nothing. The exit code is 0 if there is nothing to repair or the repair is done, 5 if
+    damage remains, and 4 if a node runs.
     """
     run = state_of(context)
     settings = run.settings
@@ -65,31 +66,31 @@ def _show(before: FsckReport, after: FsckReport, totals: ImportTotals | None) ->
     for damage in before.damages:
         write(f"damage: {plain(damage)}\n")
     for notice in before.notices:
-        write(f"no obstacle: {plain(notice)}\n")
+        write(f"notice: {plain(notice)}\n")
     if before.opens and totals is None and not before.repair:
-        words = "healthy" if before.healthy else "a node starts on it, but something is wrong"
+        words = "healthy" if before.healthy else "not healthy, but a node starts on it"
         write(f"{words}: {before.seeds_kept} tasks up to frame {before.kept_lsn}\n")
         return
     if before.obstacle:
         return
     if before.repair:
         write(f"repair: {before.repair}\n")
-    write(f"kept as it is: {before.seeds_kept} tasks up to frame {before.kept_lsn}\n")
+    write(f"kept unchanged: {before.seeds_kept} tasks up to frame {before.kept_lsn}\n")
     for first, last in before.lost:
         write(f"not readable: frames {first} to {last}\n")
     for envelope_id in before.envelopes_broken:
         write(f"not readable: envelope {plain(envelope_id)}\n")
-    write(f"readable beyond that: {before.envelopes_behind} envelopes\n")
+    write(f"readable after that: {before.envelopes_behind} envelopes\n")
     if totals is None:
         return
-    write(f"repaired: {totals.accepted} of {totals.entries} envelopes were given to the node again\n")
+    write(f"repaired: {totals.accepted} of {totals.entries} envelopes were applied again\n")
     for word, counts in (("ignored", totals.ignored), ("rejected", totals.rejected)):
         for reason, count in sorted(counts.items()):
             write(f"{word} {count}: {plain(reason)}\n")
     write(f"now: {after.seeds_kept} tasks up to frame {after.kept_lsn}\n")
     note(
-        "the node may have sent envelopes that it does not know any more: it writes nothing into its feed until a peer "
-        "has confirmed it, or it is started with --accept-feed-risk"
+        "the node may have sent envelopes that it has lost; it writes nothing into its feed until a peer confirms the "
+        "end of the feed, or until it is started with --accept-feed-risk"
     )
 
 

@@ -27,7 +27,7 @@ _TOP: Final = {
 
 
 def command_path(arguments: list[str]) -> str:
-    """The command that arguments name, as far as there is one: the words before it, and its own."""
+    """The command that the arguments name, with the groups before it, as far as they exist."""
     path, group = ["crabnet"], cli
     for word in arguments:
         command = group.get_command(click.Context(group), word)

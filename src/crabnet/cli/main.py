@@ -1,4 +1,4 @@
-"""Entry point of ``crabnet``: the fast path, and the one place where errors become a line and an exit code."""
+"""Entry point of ``crabnet``: the fast path, and the only place where errors become a line and an exit code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _EXIT_INTERRUPTED: Final = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (``crabnet.errors.ExitCode``); never raises, never prints a traceback.
 
-    With ``CRABNET_DEBUG=1`` an unexpected exception shows its traceback behind its line. Without ``argv`` the process
-    is to end afterwards: signals that ask for that are ignored from then on.
+    With ``CRABNET_DEBUG=1`` the traceback of an unexpected exception follows its line. Without ``argv`` the process
+    ends after this call. Therefore it ignores signals that ask it to end from then on.
     """
     HELD.hold()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -50,7 +50,7 @@ def _interruptible(arguments: list[str]) -> int:
 
 
 def _version(arguments: list[str]) -> int:
-    """Without the modules that other commands need to print something."""
+    """Print the version without the modules that other commands need to print something."""
     from crabnet._version import __version__
 
     try:
@@ -71,7 +71,7 @@ def _run(arguments: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _invoke(arguments)
-    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the outermost frame: all becomes one line
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the outermost frame: every error becomes one line
         first = principal(error)
         if isinstance(first, KeyboardInterrupt | BrokenPipeError):
             raise first from None
@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _flushed(code: int, arguments: list[str]) -> int:
-    """The exit code after the last output. What cannot be written is thrown away: Python would complain about it."""
+    """The exit code after the last output. Output that cannot be written is discarded, or Python would complain."""
     error = _flush_error()
     if error is not None:
         if isinstance(error, BrokenPipeError):
@@ -106,7 +106,7 @@ def _report_unwritable(error: OSError, arguments: list[str]) -> int:
 
 
 def _flush_error() -> OSError | None:
-    """Why what was written to stdout cannot leave this process."""
+    """The error because of which buffered output of stdout cannot be written."""
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
@@ -142,7 +142,7 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _said_by_click(error: click.ClickException, arguments: list[str]) -> str:
-    """Its message on one line, and whose help tells more."""
+    """The message of the error on one line, and the command whose help explains more."""
     from crabnet.cli.group import command_path
 
     message = " ".join(error.format_message().split())
@@ -152,7 +152,7 @@ def _said_by_click(error: click.ClickException, arguments: list[str]) -> str:
 def _unexpected(error: BaseException) -> CrabnetError:
     from crabnet.errors import CrabnetError
 
-    hint = "" if _debug() else "; CRABNET_DEBUG=1 shows where"
+    hint = "" if _debug() else "; set CRABNET_DEBUG=1 to see the traceback"
     return CrabnetError(f"unexpected {type(error).__name__}: {error}{hint}")
 
 
@@ -170,7 +170,7 @@ def _report(error: CrabnetError, arguments: list[str]) -> int:
             sys.stderr.write(line)
             sys.stderr.flush()
         except OSError:
-            pass  # Nobody reads it; the exit code still tells.
+            pass  # Nobody reads it. The exit code still reports the error.
     return int(error.exit_code)
 
 
@@ -186,7 +186,7 @@ def _traceback() -> None:
 
 
 def _discard(fd: int) -> None:
-    """Let go to nowhere what a stream still holds."""
+    """Discard what a stream still holds."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, fd)
     os.close(sink)

@@ -20,7 +20,7 @@ _LISTENING: Final = "listen started on "
 @click.command("status", cls=Command)
 @click.pass_context
 def status(context: click.Context) -> None:
-    """Show what the node is, holds and does, whether it runs or not."""
+    """Show the node: its identity, settings, state and activity. It need not run."""
     result = state_of(context).perform("status", {})
     write(json_line(result) if state_of(context).json else table(result))
 
@@ -28,10 +28,10 @@ def status(context: click.Context) -> None:
 @click.command("peers", cls=Command)
 @click.pass_context
 def peers(context: click.Context) -> None:
-    """Show the peers: configured, proved, and remembered from before; whether the node runs or not.
+    """Show the peers: configured, confirmed, and remembered from earlier runs. The node need not run.
 
-    "refused" tells of the last message of a peer that was not taken, and why.
-    EQUIVOCATOR marks a peer who is proved to have signed two envelopes for one place: see audit proof.
+    "refused" shows when this node last refused a message of the peer, and why. EQUIVOCATOR marks a peer that has
+    provably signed two envelopes for one place of its feed; see audit proof.
     """
     result = state_of(context).perform("peers", {})
     if state_of(context).json:
@@ -65,10 +65,10 @@ def _refused(peer: Mapping[str, JsonValue]) -> list[str]:
 @click.argument("action", type=click.Choice(["renew"]), required=False)
 @click.pass_context
 def identity(context: click.Context, action: str | None) -> None:
-    """Show who this node is: node id and public key.
+    """Show the identity of this node: node id and public key.
 
-    With "renew": make a new identity in the same data dir. That is the way on for a node whose feed has ended because
-    its key signed two envelopes for one place. What is held stays, the old key is kept. No node may run meanwhile.
+    With "renew", creates a new identity in the same data dir. Use it for a node whose feed has ended because its key
+    signed two envelopes for one place. All stored data stays, and the old key is kept. The node must not be running.
     """
     if action is not None:
         _renew(context)
@@ -97,7 +97,7 @@ def _renew(context: click.Context) -> None:
 def listen(context: click.Context) -> None:
     """Run the node until it is stopped (Ctrl-C, SIGTERM, SIGHUP). Prints: listen started on Udp:ADDR.
 
-    It owns the data dir and serves the other commands over the control socket in it.
+    The node owns the data dir and serves the other commands over the control socket in it.
     """
     state = state_of(context)
     settings = state.settings
@@ -107,7 +107,7 @@ def listen(context: click.Context) -> None:
 
 
 def _log(*, as_json: bool) -> Callable[[str], None]:
-    """The line that scripts wait for goes to stdout, the rest to stderr; a closed stream does not end the node."""
+    """The line that scripts wait for goes to stdout, all others to stderr. A closed stream does not end the node."""
 
     def log(line: str) -> None:
         with contextlib.suppress(OSError, ValueError):

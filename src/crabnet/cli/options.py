@@ -18,11 +18,11 @@ from crabnet.signals import HELD
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,40}", re.ASCII)
 _MAIN: Final = frozenset({"data_dir"})
-"""Settings shown in every command's help; the others are shown by ``crabnet listen --help``."""
+"""Settings shown in the help of every command. ``crabnet listen --help`` shows the others too."""
 
 
 class WholeNumber(click.IntRange):
-    """A whole number within bounds, in decimal ASCII digits: what else Python reads as one is a slip of the hand."""
+    """A whole number within bounds, in decimal ASCII digits. Other forms that Python accepts are probably typos."""
 
     name = "integer"
 
@@ -34,7 +34,7 @@ class WholeNumber(click.IntRange):
 
 
 class _HelpWritten(click.Command):
-    """Writes its help as all other output is written, so that a full disk behind stdout is an error like others."""
+    """Writes its help like all other output, so that a full disk behind stdout is an ordinary error."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)
@@ -50,9 +50,9 @@ def _show_help(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 class Command(_HelpWritten):
-    """A command that takes the global options too. ``settings_shown`` lists every setting in its help.
+    """A command that also takes the global options. ``settings_shown`` lists every setting in its help.
 
-    ``holds_signals``: it takes the signals that came while the program loaded by itself (``until_signal``).
+    ``holds_signals``: the command itself handles the signals that came while the program loaded (``until_signal``).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Command(_HelpWritten):
 
 
 def _verified(context: click.Context) -> bool:
-    """Do what ``--verify-config`` asks for, in place of the command. Raises CrabnetError when a check fails."""
+    """With ``--verify-config``, check the settings instead of running the command. Raises CrabnetError if they fail."""
     state = state_of(context)
     if not state.verify_config:
         return False
@@ -132,7 +132,7 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
     ]
     config = click.Option(
         ["--config"], metavar="FILE", expose_value=False, callback=_store_config,
-        help="TOML file with settings; default: crabnet.toml in the data dir, when there.",
+        help="TOML file with settings; default: crabnet.toml in the data dir, if it exists.",
     )  # fmt: skip
     as_json = click.Option(
         ["--json"], is_flag=True, default=False, expose_value=False, callback=_store_json,
@@ -140,7 +140,7 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
     )  # fmt: skip
     verify = click.Option(
         ["--verify-config"], is_flag=True, default=False, expose_value=False, callback=_store_verify,
-        help="Do nothing but check the settings, like crabnet config verify.",
+        help="Only check the settings, like crabnet config verify.",
     )  # fmt: skip
     refused = [
         click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,

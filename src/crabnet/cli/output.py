@@ -1,4 +1,4 @@
-"""What goes to stdout: text from strangers made harmless, JSON in one stable form, results read with care."""
+"""Output to stdout: escapes text from strangers, prints JSON in one stable form, and checks answers of the node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError
 
 VALUE_CHARS_MAX: Final = 2_000
-"""Of one value that is shown to people."""
+"""Characters of one value that is shown to people."""
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls, C1 controls (an 8-bit escape introducer is one)
     "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, bidirectional overrides
@@ -46,7 +46,7 @@ def json_line(value: JsonValue | Mapping[str, JsonValue]) -> str:
 
 
 def write(text: str) -> None:
-    """Write to stdout at once. Raises BrokenPipeError when nobody reads, CrabnetError when it cannot be written."""
+    """Write to stdout at once. Raises BrokenPipeError if nobody reads it, CrabnetError if it cannot be written."""
     if sys.stdout is None:
         return
     try:
@@ -73,12 +73,12 @@ def write_raw(data: bytes) -> None:
 
 
 def unwritable(error: OSError) -> CrabnetError:
-    """What to say when stdout does not take what was written."""
+    """The error for output that stdout does not accept."""
     return CrabnetError(f"standard output cannot be written: {error.strerror}")
 
 
 def pause(seconds: float) -> None:
-    """Wait between two looks at what is followed. Raises BrokenPipeError as soon as nobody reads stdout any more."""
+    """Wait before the next look at what is followed. Raises BrokenPipeError as soon as nobody reads stdout any more."""
     try:
         fd = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):  # closed, or a test's own
@@ -96,18 +96,18 @@ def note(text: str) -> None:
 
 
 def note_line(line: str) -> None:
-    """What goes to stdout otherwise, on stderr, because stdout carries something else."""
+    """Write a line to stderr that normally goes to stdout, because stdout carries something else."""
     if sys.stderr is not None:
         sys.stderr.write(line)
         sys.stderr.flush()
 
 
 def _foreign(what: str) -> CrabnetError:
-    return CrabnetError(f"the node's answer has no {what}; is the node of another version?")
+    return CrabnetError(f"the node's answer has no {what}; check that the node runs the same version")
 
 
 def as_object(value: JsonValue, key: str | None = None) -> dict[str, JsonValue]:
-    """``value``, or its member ``key``, as an object. Raises CrabnetError when it is none."""
+    """``value``, or its member ``key``, as an object. Raises CrabnetError if it is not an object."""
     if key is not None:
         value = as_object(value).get(key)
     if not isinstance(value, dict):
@@ -116,7 +116,7 @@ def as_object(value: JsonValue, key: str | None = None) -> dict[str, JsonValue]:
 
 
 def as_list(value: JsonValue, key: str) -> Sequence[JsonValue]:
-    """The member ``key`` as a list. Raises CrabnetError when it is none."""
+    """The member ``key`` as a list. Raises CrabnetError if it is not a list."""
     member = as_object(value).get(key)
     if not isinstance(member, list):
         raise _foreign(f"list {key}")
@@ -124,7 +124,7 @@ def as_list(value: JsonValue, key: str) -> Sequence[JsonValue]:
 
 
 def as_text(value: JsonValue, key: str) -> str:
-    """The member ``key`` as harmless one-line text: strings as they are, the rest as JSON. Raises CrabnetError."""
+    """The member ``key`` as escaped one-line text: strings as they are, other values as JSON. Raises CrabnetError."""
     members = as_object(value)
     if key not in members:
         raise _foreign(key)
@@ -133,12 +133,12 @@ def as_text(value: JsonValue, key: str) -> str:
 
 
 def cut(text: str, chars_max: int) -> str:
-    """``text``, or its beginning and how long it is: for people, who find the rest in ``--json``."""
+    """``text``, or its beginning and its length. This is for people; ``--json`` prints the whole text."""
     return text if len(text) <= chars_max else f"{text[:chars_max]}… ({len(text)} characters)"
 
 
 def table(value: JsonValue, *, skip: frozenset[str] = frozenset()) -> str:
-    """An object as ``key: value`` lines, inner objects indented, long texts cut."""
+    """An object as ``key: value`` lines. Inner objects are indented, long texts are cut."""
     return "".join(_rows(as_object(value), skip, ""))
 
 

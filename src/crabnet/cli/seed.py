@@ -1,4 +1,4 @@
-"""``crabnet seed``: the whole life of a task."""
+"""``crabnet seed``: all steps of a task."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from crabnet.limits import (
 )
 
 PAGE_SEEDS: Final = SEED_LIST_MAX
-"""Seeds asked for at a time; fewer when their answer would be too long."""
+"""Seeds requested at a time; fewer if the answer would be too long."""
 TIMEOUT_MS_DEFAULT: Final = 120_000
 BID_WINDOW_MS_DEFAULT: Final = 60_000
 OUTCOMES: Final = {
@@ -52,7 +52,7 @@ OUTCOMES: Final = {
     "cancelled": "Expired",
 }
 _BIDDABLE: Final = {"Open": True, "Closed": False}
-"""What an open task may be for who lists tasks: one that takes bids, or one that waits to be claimed."""
+"""The two kinds of open tasks in ``seed list``: those that take bids, and those that wait to be claimed."""
 STATUSES: Final = ("Open", "Closed", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
 _SHOWN_OTHERWISE: Final = frozenset({"id", "seed_id", "stdout_base64", "stderr_base64"})
 _WORKER_FAILED: Final = "worker"
@@ -70,12 +70,12 @@ seed = LazyGroup(
     },
 )
 _announce = click.option(
-    "--announce/--no-announce", default=True, show_default=True, help="Send at once, or leave it to the sync."
+    "--announce/--no-announce", default=True, show_default=True, help="Send the envelope at once, or leave it to sync."
 )
 
 
 @click.command("publish", cls=Command)
-@click.option("--title", required=True, help="What the task is, in a line.")
+@click.option("--title", required=True, help="Title of the task, one line.")
 @click.option("--cmd", "command", required=True, help="The command that the worker runs.")
 @click.option("--desc", "description", default="", help="Description.")
 @click.option(
@@ -90,18 +90,22 @@ _announce = click.option(
     type=_WINDOW,
     default=BID_WINDOW_MS_DEFAULT,
     show_default=True,
-    help="How long bids are taken, rounded up to whole seconds.",
+    help="Bid window: how long bids are accepted, rounded up to whole seconds.",
 )
-@click.option("--claim-window-ms", type=_WINDOW, help="How long after that a bid may be claimed; default: one hour.")
+@click.option(
+    "--claim-window-ms", type=_WINDOW, help="How long after the bid window a bid may be claimed; default: one hour."
+)
 @click.option(
     "--exec-deadline-ms",
     type=_WINDOW,
-    help=f"Time from the claim to the result; default: the timeout and {EXECUTION_PICK_UP_MS_DEFAULT} more.",
+    help=f"Time from the claim to the result; default: the timeout plus {EXECUTION_PICK_UP_MS_DEFAULT}.",
 )
-@click.option("--min-price", type=_NATURAL, default=0, show_default=True, help="Lowest price a bid may ask.")
-@click.option("--max-bids", type=_NATURAL, default=0, show_default=True, help="Most bids that count; 0: no limit.")
-@click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward offered.")
-@click.option("--rules", default="", help="Rules of acceptance, as text.")
+@click.option("--min-price", type=_NATURAL, default=0, show_default=True, help="Lowest price that a bid may have.")
+@click.option(
+    "--max-bids", type=_NATURAL, default=0, show_default=True, help="Maximum number of bids that count; 0: no limit."
+)
+@click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward that you offer.")
+@click.option("--rules", default="", help="Rules for accepting the result, as text.")
 @_announce
 @click.pass_context
 def publish_(context: click.Context, /, **params: str | int | bool | None) -> None:
@@ -112,9 +116,9 @@ def publish_(context: click.Context, /, **params: str | int | bool | None) -> No
 
 @click.command("bid", cls=Command)
 @click.argument("seed_id")
-@click.option("--price", type=_NATURAL, required=True, help="The price asked.")
+@click.option("--price", type=_NATURAL, required=True, help="The price that you ask for.")
 @click.option("--notes", default="", help="Notes for the publisher.")
-@click.option("--force", is_flag=True, help="Bid even for what this worker would not run.")
+@click.option("--force", is_flag=True, help="Bid even if this worker would refuse to run the command.")
 @_announce
 @click.pass_context
 def bid_(context: click.Context, /, **params: str | int | bool) -> None:
@@ -129,7 +133,7 @@ def bid_(context: click.Context, /, **params: str | int | bool) -> None:
 @_announce
 @click.pass_context
 def claim_(context: click.Context, /, **params: str | bool) -> None:
-    """Choose a bid of an own task. Prints: claim created CLAIM_ID."""
+    """Claim a bid on your own task. Prints: claim created CLAIM_ID."""
     result = state_of(context).perform("seed.claim", params)
     _done(context, result, f"claim created {as_text(as_object(result, 'claim'), 'id')}")
 
@@ -137,15 +141,15 @@ def claim_(context: click.Context, /, **params: str | bool) -> None:
 @click.command("run", cls=Command)
 @click.argument("seed_id")
 @click.option(
-    "--progress/--no-progress", default=None, help="Tell on stderr how it goes on; default: when that is a terminal."
+    "--progress/--no-progress", default=None, help="Print progress on stderr; default: if stderr is a terminal."
 )
 @_announce
 @click.pass_context
 def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, announce: bool) -> None:
     """Run a task that this node won. Prints: task result RESULT_ID hash=HASH, then exit code and output.
 
-    Waits for its turn while as many runs go on as may, and then as long as the task takes. A task that fails, is
-    refused by the runner or runs out of time has a result, too.
+    If the maximum number of runs is reached, the command waits for its turn. Then it waits until the task ends. A task
+    that fails, times out or is refused by the runner has a result, too.
     """
     state = state_of(context)
     wanted = progress if progress is not None else not state.json and sys.stderr is not None and sys.stderr.isatty()
@@ -165,25 +169,26 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
     if task.get("stderr"):
         note(_block(task.get("stderr")).removesuffix("\n"))
     if task.get("timed_out"):
-        note("the command ran out of time and was ended")
+        note("the command timed out and was terminated")
 
 
 def _block(text: JsonValue) -> str:
-    """Output of a command, for people: cut, harmless, with a line feed at its end."""
+    """Output of a command, for people: cut, escaped, with a line feed at its end."""
     shown = plain_block(cut(text if isinstance(text, str) else "", VALUE_CHARS_MAX))
     return shown if not shown or shown.endswith("\n") else shown + "\n"
 
 
 @click.command("cancel", cls=Command)
 @click.argument("seed_id")
-@click.option("--note", default="", help="Why, for the worker of an own task.")
+@click.option("--note", default="", help="The reason, for the worker of your task.")
 @_announce
 @click.pass_context
 def cancel_(context: click.Context, /, **params: str | bool) -> None:
-    """Withdraw an own task, or end this node's run of another's. Prints: seed SEED_ID WHAT.
+    """Withdraw your own task, or end this node's run of another publisher's task. Prints: seed SEED_ID WHAT.
 
-    WHAT is `withdrawn`: an own task, for good, claimed or not (once a result has come, settle it instead); `cancelled
-    run`: a run that was ended, with a result that says so; `cancelled queued`: a run that waited and has not begun.
+    WHAT is one of these. `withdrawn`: your own task is withdrawn permanently, whether it is claimed or not. If a result
+    has come, settle the task instead. `cancelled run`: a run was ended, and its result says so. `cancelled queued`: a
+    waiting run was removed before it began.
     """
     result = state_of(context).perform("seed.cancel", params)
     seed_id = as_text(as_object(result, "seed"), "id")
@@ -193,27 +198,25 @@ def cancel_(context: click.Context, /, **params: str | bool) -> None:
 
 @click.command("settle", cls=Command)
 @click.argument("seed_id")
-@click.option("--accepted", is_flag=True, help="The result is good.")
-@click.option("--rejected", is_flag=True, help="The result is not good.")
-@click.option(
-    "--forfeited", is_flag=True, help="No result came in time: another claim may follow."
-)
-@click.option("--cancelled", is_flag=True, help="Withdraw the task; a worker's run of it ends without a result.")
+@click.option("--accepted", is_flag=True, help="Accept the result.")
+@click.option("--rejected", is_flag=True, help="Reject the result.")
+@click.option("--forfeited", is_flag=True, help="No result came in time: end the claim. Another claim may follow.")
+@click.option("--cancelled", is_flag=True, help="Withdraw the task. A worker's run of it ends without a result.")
 @click.option("--note", "remark", default="", help="A note for the worker.")
-@click.option("--force", is_flag=True, help="Accept even the result of a run that failed.")
+@click.option("--force", is_flag=True, help="Accept the result even if the run failed.")
 @_announce
 @click.pass_context
 def settle_(
     context: click.Context, /, seed_id: str, remark: str, force: bool, announce: bool, **outcomes: bool
 ) -> None:
-    """Settle an own task, in exactly one way. Prints: seed SEED_ID settled as STATUS.
+    """Settle your own task in exactly one way. Prints: seed SEED_ID settled as STATUS.
 
-    On a terminal, accepting the result of a run that failed needs --force.
+    On a terminal, --force is needed to accept the result of a run that failed.
     """
     chosen = [OUTCOMES[name] for name in OUTCOMES if outcomes[name]]
     if len(chosen) != 1:
         raise UsageError(
-            "give exactly one of --accepted, --rejected, --forfeited, --cancelled", Reason.INVALID_ARGUMENT
+            "give exactly one of --accepted, --rejected, --forfeited and --cancelled", Reason.INVALID_ARGUMENT
         )
     if outcomes["accepted"] and not force and sys.stdin is not None and sys.stdin.isatty():
         _demand_success(context, seed_id)
@@ -223,12 +226,12 @@ def settle_(
 
 
 def _demand_success(context: click.Context, seed_id: str) -> None:
-    """Ask twice before a failed run is paid for. Raises UsageError."""
+    """Refuse to accept the result of a failed run without --force. Raises UsageError."""
     seed_view = as_object(state_of(context).perform("seed.show", {"seed_id": seed_id, "limit": 1}), "seed")
     ended = _ended(seed_view)
     if ended and ended != "exit=0":
         raise UsageError(
-            f"the run of seed {plain(seed_id)} failed ({ended}): give --force to accept its result, or --rejected",
+            f"the run of seed {plain(seed_id)} failed ({ended}); give --force to accept its result, or --rejected",
             Reason.INVALID_ARGUMENT,
         )
 
@@ -237,13 +240,13 @@ def _demand_success(context: click.Context, seed_id: str) -> None:
 @click.option(
     "--status",
     type=click.Choice(STATUSES, case_sensitive=False),
-    help="Only tasks with this status; Open: those that take bids, Closed: those that wait to be claimed.",
+    help="Only tasks with this status. Open: tasks that take bids. Closed: tasks that wait to be claimed.",
 )
-@click.option("--limit", type=WholeNumber(1, INTEGER_MAX), help="Most tasks; default: all.")
-@click.option("--after", metavar="SEED_ID", help="Only tasks behind this one: the next page.")
+@click.option("--limit", type=WholeNumber(1, INTEGER_MAX), help="Maximum number of tasks; default: all.")
+@click.option("--after", metavar="SEED_ID", help="Only tasks after this one: the next page.")
 @click.pass_context
 def list_(context: click.Context, status: str | None, limit: int | None, after: str | None) -> None:
-    """List tasks, one a line."""
+    """List tasks, one per line."""
     state = state_of(context)
     seeds: list[JsonValue] = []
     following: JsonValue = after
@@ -269,7 +272,7 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
             break
     unreadable = as_object(page).get("unreadable")
     if unreadable:
-        note(f"{unreadable} archived tasks are damaged and left out: see crabnet audit verify")
+        note(f"{unreadable} archived tasks are damaged and left out; see crabnet audit verify")
     if state.json:
         left_out: dict[str, JsonValue] = {"unreadable": unreadable} if unreadable else {}
         write(json_line({"seeds": seeds, "next": following, **left_out}))
@@ -279,22 +282,22 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
 
 @click.command("show", cls=Command)
 @click.argument("seed_id")
-@click.option("--follow", "following", is_flag=True, help="Go on until the task is over: a line for each change.")
+@click.option("--follow", "following", is_flag=True, help="Print a line for each change until the task is over.")
 @click.option(
     "--limit",
     type=WholeNumber(1, INTEGER_MAX),
-    help=f"Most bids shown; default: {SEED_ROWS_DEFAULT}.",
+    help=f"Maximum number of bids; default: {SEED_ROWS_DEFAULT}.",
 )
-@click.option("--after", metavar="ID", help="Only bids behind this one: the next page.")
+@click.option("--after", metavar="ID", help="Only bids after this one: the next page.")
 @click.pass_context
 def show_(context: click.Context, seed_id: str, following: bool, limit: int | None, after: str | None) -> None:
     """Show a task: its bids, and the claims, runs, results, settlements and acknowledgements that count.
 
-    With `--follow` (and `--json`) prints one line (one object) now and for each change, until the task is accepted,
-    rejected, expired or withdrawn. That needs a running node, unless the task is over.
+    With `--follow`, prints one line now and one for each change until the task is accepted, rejected, expired or
+    withdrawn. With `--json` each line is one object. This needs a running node, unless the task is over.
     """
     if following and (limit is not None or after is not None):
-        raise UsageError("--follow shows no pages: leave out --limit and --after", Reason.INVALID_ARGUMENT)
+        raise UsageError("--follow cannot be combined with --limit or --after; leave them out", Reason.INVALID_ARGUMENT)
     if following:
         for shown in follow(state_of(context), seed_id):
             write(json_line(shown) if state_of(context).json else progress_line(shown) + "\n")
@@ -317,12 +320,12 @@ def show_(context: click.Context, seed_id: str, following: bool, limit: int | No
 
 @click.command("logs", cls=Command)
 @click.argument("seed_id")
-@click.option("--stderr", "from_stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.option("--stderr", "from_stderr", is_flag=True, help="Write standard error instead of standard output.")
 @click.pass_context
 def logs_(context: click.Context, seed_id: str, from_stderr: bool) -> None:
-    """Write the output of a task, byte by byte, as its result holds it.
+    """Write the output of a task to stdout, with exactly the bytes that its result contains.
 
-    If the result is not the whole output, a line on stderr says so.
+    If the result does not contain the whole output, a line on stderr says so.
     """
     state = state_of(context)
     shown = as_object(state.perform("seed.show", {"seed_id": seed_id, "limit": 1}))
@@ -339,11 +342,11 @@ def logs_(context: click.Context, seed_id: str, from_stderr: bool) -> None:
     else:
         write_raw(raw)
     if result.get(f"{name}_truncated"):
-        note(f"{name} was cut by the worker: this is its beginning")
+        note(f"the worker has cut {name}; this is only its beginning")
 
 
 def _shown(context: click.Context, seed_id: str, limit: int, after: str | None) -> dict[str, JsonValue]:
-    """The answer of ``seed.show``, with as many pages put together as ``limit`` bids take."""
+    """The answer of ``seed.show``. It combines as many pages as ``limit`` bids need."""
     perform = state_of(context).perform
     bids: list[JsonValue] = []
     following: JsonValue = after
@@ -373,7 +376,7 @@ def _row(seed_view: JsonValue) -> str:
 
 
 def _ended(seed_view: Mapping[str, JsonValue]) -> str:
-    """How the run ended whose result counts; "" if there is none."""
+    """How the run whose result counts has ended; "" if there is none."""
     if seed_view.get("failed") == _WORKER_FAILED:
         return f"failed=worker:{plain(str(seed_view.get('refusal') or seed_view.get('exit_code')))}"
     if seed_view.get("refusal"):

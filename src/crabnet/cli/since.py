@@ -1,4 +1,4 @@
-"""``--since``: a time, or a time ago, and everywhere the same. Behind which item a page goes on is ``--after``."""
+"""``--since``, the same for all commands: a time, or a time span before now. Pages use ``--after`` instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from crabnet.errors import Reason, UsageError
 
 METAVAR: Final = "TIME|AGO"
-HELP: Final = "an ISO 8601 time, or so long ago: 90 (seconds), 15m, 2h, 7d."
+HELP: Final = "an ISO 8601 time, or a time span before now: 90 (seconds), 15m, 2h, 7d."
 _AGO: Final = re.compile(r"([0-9]{1,10})([smhd]?)", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -26,5 +26,6 @@ def since_s(text: str, now_s: int) -> int:
         return max(0, int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()))
     except (ValueError, OverflowError):
         raise UsageError(
-            f"--since {text!r} is neither a time ago (90, 15m, 2h, 7d) nor an ISO 8601 time", Reason.INVALID_ARGUMENT
+            f"--since {text!r} is neither an ISO 8601 time nor a time span such as 90, 15m, 2h or 7d",
+            Reason.INVALID_ARGUMENT,
         ) from None

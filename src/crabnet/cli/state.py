@@ -1,4 +1,4 @@
-"""``crabnet state``: carry what a node holds to another one, and compare."""
+"""``crabnet state``: transfer the envelopes of a node to another one, and compare nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crabnet.errors import ExitCode, Reason, UsageError
 
 state = LazyGroup(
     "state",
-    "Carry what a node holds to another one in a file, and compare two of them.",
+    "Transfer the envelopes of a node to another one in a file, and compare two nodes.",
     {name: f"crabnet.cli.state:{name}_" for name in ("vector", "export", "import", "diff")},
 )
 
@@ -25,7 +25,7 @@ state = LazyGroup(
 @click.command("vector", cls=Command)
 @click.pass_context
 def vector_(context: click.Context) -> None:
-    """Show how far this node holds each feed: its version vector, for another node's export --vector."""
+    """Show this node's version vector: how far it holds each feed. Use it for another node's export --vector."""
     run = state_of(context)
     answer = run.perform("state.vector", {})
     if run.json:
@@ -39,9 +39,11 @@ def vector_(context: click.Context) -> None:
 
 @click.command("export", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--vector", type=click.Path(path_type=Path), help="Only what the version vector in FILE lacks.")
-@click.option("--for-vector", "for_vector", metavar="JSON", help="The same, with the vector itself.")
-@click.option("--unsigned", "with_unsigned", is_flag=True, help="Unsigned envelopes and imported facts, too.")
+@click.option(
+    "--vector", type=click.Path(path_type=Path), help="Only envelopes that the version vector in this file lacks."
+)
+@click.option("--for-vector", "for_vector", metavar="JSON", help="The same as --vector, with the vector itself.")
+@click.option("--unsigned", "with_unsigned", is_flag=True, help="Include unsigned envelopes and imported facts.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.pass_context
 def export_(
@@ -49,8 +51,8 @@ def export_(
 ) -> None:
     """Write all signed envelopes, or those that a version vector lacks, to one signed file.
 
-    FILE may be - for standard output, and that of --vector - for standard input. Prints: exported N envelopes to FILE;
-    on stderr when the envelopes go to standard output. Works beside a running node.
+    FILE may be - for standard output. The file of --vector may be - for standard input. Prints: exported N envelopes
+    to FILE. If the envelopes go to standard output, this line goes to stderr. Also works while a node runs.
     """
     run = state_of(context)
     if vector is not None and for_vector is not None:
@@ -100,18 +102,18 @@ def export_(
     if result.unsigned_left_out and not run.json:
         note(f"{result.unsigned_left_out} unsigned envelopes or facts were left out; --unsigned includes them")
     if header.incomplete and not run.json:
-        note(f"{len(header.incomplete)} feeds are not complete: parts of them are not in the journal any more")
+        note(f"{len(header.incomplete)} feeds are not complete, because parts of them are not in the journal any more")
 
 
 @click.command("import", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_context
 def import_(context: click.Context, file: Path) -> None:
-    """Take in an export of another node, proofs of forks, or a state.json of the Rust program.
+    """Import an export of another node, proofs of forks, or a state.json of the Rust program.
 
-    FILE may be - for standard input. Prints: imported N of M envelopes. The file is read to its end and verified
-    before anything is applied. Every envelope is verified as if it came from the network, but may be old. Importing
-    twice changes nothing. Proofs are those that `audit proof --out` writes: each ends the feed that it is about.
+    FILE may be - for standard input. Prints: imported N of M envelopes. The whole file is read and verified before
+    anything is applied. Every envelope is verified as if it came from the network, but it may be old. Importing a file
+    twice changes nothing. Proofs are files that `audit proof --out` writes. Each proof ends the feed of its author.
     """
     from crabnet.cli.streams import reading
 
@@ -168,8 +170,8 @@ def _take_in(context: click.Context, path: Path) -> None:
         note(plain(problem))
     if totals.ignored["gap"] or totals.ignored["unknown_parent"]:
         note(
-            "envelopes with the reason gap follow others that are neither here nor in the file, and those with "
-            "unknown_parent rest on such: export since this node's vector, as `crabnet state vector --json` prints it"
+            "envelopes before those with the reason gap are neither here nor in the file; those with unknown_parent "
+            "rest on missing envelopes; export again with the vector that `crabnet state vector --json` prints here"
         )
 
 
@@ -178,11 +180,11 @@ def _take_in(context: click.Context, path: Path) -> None:
 @click.argument("b")
 @click.pass_context
 def diff_(context: click.Context, a: str, b: str) -> None:
-    """Show which feeds and which tasks differ. A and B are exports, data dirs, or the word live: the node's data dir.
+    """Show which feeds and tasks differ. A and B are exports, data dirs, or the word live for the node's data dir.
 
     One of them may be - for an export on standard input.
 
-    Exit code 0 when they hold the same, 9 when not. Needs no lock.
+    The exit code is 0 if both hold the same, else 9. Needs no lock.
     """
     run = state_of(context)
     settings = run.settings
@@ -224,7 +226,7 @@ def diff_(context: click.Context, a: str, b: str) -> None:
         for line in describe_difference(difference, left.name, right.name):
             write(plain(line) + "\n")
         if not difference.compared_seeds:
-            note("tasks were not compared: an export of what a vector lacks does not hold them all")
+            note("tasks were not compared, because an export that was made for a vector does not contain all of them")
         if difference.same:
             write(f"the same: {len(left.heads)} feeds, {len(left.seeds)} tasks\n")
     if not difference.same:

@@ -1,4 +1,4 @@
-"""``-`` in place of a file: standard input or output, by way of a temporary file."""
+"""``-`` instead of a file: standard input or output, through a temporary file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_stream(path: Path | None) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[Path]:
-    """A file to be read, as of ``input_file``; ``-`` is a copy of standard input, since readers go through it twice.
+    """A file to read, as ``input_file`` gives it. For ``-`` it is a copy of standard input, since it is read twice.
 
     Raises UsageError and StorageFailedError.
     """
@@ -43,16 +43,16 @@ def reading(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A file to be written, as of ``output_file``; what is written to ``-`` goes to standard output in the end.
+    """A file to write, as ``output_file`` gives it. For ``-`` its content goes to standard output at the end.
 
-    Raises UsageError, StorageFailedError, and what ``write_raw`` does.
+    Raises UsageError, StorageFailedError, and the errors of ``write_raw``.
     """
     if not is_stream(path):
         yield output_file(path)
         return
     if sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(
-            "- is standard output, which is a terminal: lead it to a file or to another command",
+            "standard output (-) is a terminal; redirect it to a file or to another command",
             Reason.INVALID_ARGUMENT,
         )
     with _temporary("standard-output") as copy:
@@ -67,6 +67,6 @@ def _temporary(name: str) -> Iterator[Path]:
     try:
         directory = tempfile.TemporaryDirectory(prefix="crabnet-")
     except OSError as error:
-        raise UsageError(f"no temporary directory could be made: {error}", Reason.INVALID_ARGUMENT) from None
+        raise UsageError(f"a temporary directory cannot be created: {error}", Reason.INVALID_ARGUMENT) from None
     with directory as place:
         yield Path(place).resolve() / name

@@ -1,1 +1,1 @@
-"""Clients of a node's control socket. Standard library only, so that commands start at once."""
+"""Clients of a node's control socket. They use only the standard library, so that commands start quickly."""

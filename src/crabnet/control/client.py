@@ -1,6 +1,6 @@
 """One call to a running node over its control socket (docs/CONTROL.md).
 
-Synchronous and of the standard library only: this is what every command runs first.
+The code is synchronous and uses only the standard library, because every command runs it first.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ _CHUNK_BYTES: Final = 256 * 1024
 
 
 class NodeNotRunningError(NetworkError):
-    """No node serves the data dir: there is no socket, or nobody listens on it any more."""
+    """No node serves the data dir: there is no socket, or no process listens on it any more."""
 
     default_reason = Reason.NODE_UNREACHABLE
 
 
 def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_ms: int | None) -> JsonValue:
-    """Ask the node that owns ``data_dir`` and return its result; ``timeout_ms`` None waits without end.
+    """Send a request to the node that owns ``data_dir`` and return its result.
 
-    Raises NodeNotRunningError when there is no node, NodeTimeoutError when no answer comes (whether the operation took
-    effect is then unknown), UsageError for a request beyond the bound, and whatever CrabnetError the node answers.
+    A ``timeout_ms`` of None waits without a limit. Raises NodeNotRunningError when there is no node, UsageError for a
+    request beyond the bound, and the CrabnetError that the node answers. Raises NodeTimeoutError when no answer comes;
+    it is then unknown whether the operation took effect.
     """
     request = {"v": PROTOCOL_VERSION, "id": 1, "method": method, "params": dict(params)}
     line = json.dumps(request, separators=(",", ":")).encode("utf-8") + b"\n"
     if len(line) > limits.CONTROL_LINE_BYTES_MAX:
         raise UsageError(
-            f"the request has {len(line)} bytes, more than {limits.CONTROL_LINE_BYTES_MAX}", Reason.TOO_LARGE
+            f"the request has {len(line)} bytes; at most {limits.CONTROL_LINE_BYTES_MAX} are allowed", Reason.TOO_LARGE
         )
     deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -53,13 +54,13 @@ def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_m
             answer = _read_line(sock, deadline)
         except TimeoutError:
             raise NodeTimeoutError(
-                f"the node did not answer {method} within {timeout_ms} ms; whether it took effect is not known"
+                f"the node did not answer {method} within {timeout_ms} ms; it is not known whether it took effect"
             ) from None
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
     if not answer:
         raise NodeTimeoutError(
-            f"the node closed the connection before it answered {method}; whether it took effect is not known",
+            f"the node closed the connection before it answered {method}; it is not known whether it took effect",
             Reason.NODE_STOPPING,
         )
     return _unwrap(answer)
@@ -90,19 +91,19 @@ def _connect(sock: socket.socket, data_dir: Path, deadline: float | None) -> Non
         raise
     except OSError as error:
         if error.errno in {errno.ENOTSOCK, errno.EPROTOTYPE}:
-            raise NodeNotRunningError(f"{path} is not a socket of a node") from None
+            raise NodeNotRunningError(f"{path} is not the control socket of a node") from None
         if error.errno == errno.ENAMETOOLONG or (error.errno == errno.EACCES and not os.access(data_dir, os.X_OK)):
-            # Whoever opens the data dir now learns the same about that, and says it.
+            # The code that opens the data dir next meets the same error and reports it.
             raise NodeNotRunningError(f"{data_dir} cannot be opened: {error.strerror}") from None
         raise NetworkError(f"the node at {path} cannot be reached: {error.strerror}", Reason.NODE_UNREACHABLE) from None
 
 
 @contextmanager
 def short_socket_path(path: Path) -> Iterator[str]:
-    """A name for ``path`` that fits a socket address, whatever its length (Linux).
+    """A name for ``path`` that fits into a socket address, however long ``path`` is (Linux).
 
-    ``sun_path`` holds 107 bytes (unix(7)); longer paths go through a descriptor of their directory. Raises OSError when
-    the directory cannot be opened.
+    ``sun_path`` holds 107 bytes (unix(7)). For a longer path the name goes through a descriptor of its directory.
+    Raises OSError when the directory cannot be opened.
     """
     if len(os.fsencode(path)) <= limits.SOCKET_PATH_BYTES_MAX:
         yield str(path)
@@ -146,7 +147,9 @@ def _unwrap(line: bytes) -> JsonValue:
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
-        raise CrabnetError("the node's answer is not of the control protocol; is it of another version?")
+        raise CrabnetError(
+            "the node's answer does not follow the control protocol; check that the node runs the same version"
+        )
     if "result" in answer:
         result: JsonValue = answer["result"]
         return result
@@ -154,7 +157,7 @@ def _unwrap(line: bytes) -> JsonValue:
 
 
 def error_from_json(value: JsonValue) -> CrabnetError:
-    """The exception that an error object stands for."""
+    """The exception that an error object describes."""
     if not isinstance(value, dict):
         return CrabnetError("the node answered with a malformed error")
     reasons = {reason.value: reason for reason in Reason}

@@ -1,4 +1,4 @@
-"""One operation, wherever it has to run: in the node that owns the data dir, or right here when there is none."""
+"""Performs one operation: in the node that owns the data dir, or in this process if no node runs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from crabnet.settings import Settings
 _RETRY_MS_MIN: Final = 10
 _RETRY_MS_SPREAD: Final = 30
 READS: Final = frozenset({"status", "id", "config", "peers", "state.vector", "seed.list", "seed.show"})
-"""Methods that change nothing: without a node they read the data dir and leave it as it is."""
+"""Methods that change nothing. Without a node they only read the data dir."""
 _WITHOUT: Final = frozenset({"seed.publish", "state.import", "config"})
-"""Methods that make a data dir where there is none, or need none; others could only find nothing in it."""
+"""Methods that create the data dir if it is missing, or need none. All others would find nothing in it."""
 _SIGNS_OF_A_DATA_DIR: Final = ("identity.key", "state.json", "state.json.bak", "journal", "archive")
 _ENDLESS: Final = frozenset({"seed.run", "seed.cancel"})
-"""Methods that take as long as the task, or its end, does."""
+"""Methods that take as long as the task or its end takes."""
 
 
 Warn = Callable[[str], None]
-"""Is given lines that an operator should see at once, beside the answer."""
+"""Receives lines that an operator should see at once, besides the answer."""
 
 
 def perform(
     settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn, flags: Sequence[str] = ()
 ) -> JsonValue:
-    """Do ``method`` through the control socket, or locally when no node runs; see docs/CONTROL.md for methods.
+    """Perform ``method`` through the control socket, or locally if no node runs. docs/CONTROL.md lists the methods.
 
-    While neither is possible, because another command owns the data dir for a moment or a node is just starting, both
-    are tried again for ``settings.lock_wait_ms``; then DataDirBusyError. A method of ``READS`` waits for nobody. Raises
-    every CrabnetError of the operation, and UsageError (NO_DATA_DIR) for one that needs a data dir and finds none.
+    Neither is possible while another command owns the data dir or a node is starting. Then both are tried again for
+    ``settings.lock_wait_ms``; after that DataDirBusyError is raised. A method of ``READS`` does not wait. Raises
+    every CrabnetError of the operation. Raises UsageError (NO_DATA_DIR) if the method needs a data dir and there is
+    none.
 
-    ``flags``: those given for this command that a running node, which has the settings of its start, does not heed.
+    ``flags`` are the flags of this command that a running node ignores, because it keeps the settings of its start.
     """
     timeout_ms = None if method in _ENDLESS else settings.control_timeout_ms
     deadline = time.monotonic() + settings.lock_wait_ms / 1000
@@ -44,7 +45,7 @@ def perform(
         try:
             answer = call(settings.data_dir, method, params, timeout_ms)
             if flags:
-                warn(f"the running node has the settings of its start: {', '.join(flags)} did not count")
+                warn(f"the running node keeps the settings of its start; it ignored {', '.join(flags)}")
             return answer
         except NodeNotRunningError:
             pass
@@ -62,17 +63,17 @@ def perform(
 
 
 def demand_data_dir(data_dir: Path) -> None:
-    """Raises UsageError (NO_DATA_DIR) where no node has ever been."""
+    """Raises UsageError (NO_DATA_DIR) if the directory has never been a data dir."""
     if not any(_is_there(data_dir / name) for name in _SIGNS_OF_A_DATA_DIR):
         raise UsageError(
-            f"no data dir at {data_dir}: `crabnet listen` and `crabnet seed publish` make one there; to use another,"
-            " name it with --data-dir or CRABNET_DATA_DIR",
+            f"there is no data dir at {data_dir}; `crabnet listen` and `crabnet seed publish` create it; to use another"
+            " one, name it with --data-dir or CRABNET_DATA_DIR",
             Reason.NO_DATA_DIR,
         )
 
 
 def _is_there(path: Path) -> bool:
-    """True also for what may not be looked at: whoever reads it finds out why."""
+    """True also for a path that may not be inspected: the code that reads it reports the reason."""
     try:
         return path.exists()
     except OSError:

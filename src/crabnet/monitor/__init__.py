@@ -1,1 +1,1 @@
-"""What the operator can watch: events, written to ``events.ndjson`` and read back without locks."""
+"""Events for the operator: written to ``events.ndjson`` and read back without locks."""

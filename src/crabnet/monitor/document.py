@@ -14,11 +14,11 @@ from crabnet.limits import (
 from crabnet.monitor.registry import EVENTS, FIELDS, EventKind, Severity
 
 _SEVERITIES = {
-    Severity.DEBUG: "for finding faults; comes with every message",
+    Severity.DEBUG: "for finding faults; may be written for every message",
     Severity.INFO: "normal work",
     Severity.NOTICE: "normal, and worth knowing",
-    Severity.WARNING: "something was refused, dropped or failed, and the node deals with it",
-    Severity.ALERT: "somebody should look; written and made durable at once, dropped last",
+    Severity.WARNING: "something was refused or dropped, or has failed, and the node handles it",
+    Severity.ALERT: "an operator should look at it; written and made durable at once, dropped last",
 }
 
 
@@ -31,12 +31,13 @@ def events_document() -> str:
     parts = [_head()]
     parts.append("## Severities\n\n" + "\n".join(f"- `{name}`: {text}." for name, text in _SEVERITIES.items()))
     parts.append(
-        "## Kinds\n\nThe severity is the default; a single event may differ where the description says so.\n\n"
+        "## Kinds\n\nThe severity is the default. A single event may have another one if the description says so.\n\n"
         "| kind | severity | source | meaning | payload |\n|---|---|---|---|---|\n"
         + "\n".join(_row(kind) for kind in EventKind)
     )
     parts.append(
-        "## Payload fields\n\nA field means the same in every kind. An event has those that are known.\n\n"
+        "## Payload fields\n\nA field has the same meaning in every kind. An event contains only fields whose values"
+        " are known.\n\n"
         "| field | meaning |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {text} |" for name, text in sorted(FIELDS.items()))
     )
@@ -52,34 +53,35 @@ def _head() -> str:
 
 <!-- Generated from the registry: python -m crabnet.monitor.document > docs/EVENTS.md -->
 
-A node tells what it does by events, one JSON object a line, in `events.ndjson` in its data dir. `crabnet events`
-reads them, `crabnet events --follow` goes on reading.
+A node reports what it does as events. It writes them to `events.ndjson` in its data dir, one JSON object per line.
+`crabnet events` prints them. `crabnet events --follow` continues with new ones.
 
 ```json
 {{"id":17,"ts":1795429130,"ts_ms":1795429130123,"node_id":"12D3KooW…","kind":"envelope_rejected","source":"core",
  "severity":"warning","payload":{{"reason":"bad_signature","author":"12D3KooW…","address":"192.0.2.7:9012"}}}}
 ```
 
-- `id` increases by one from event to event, over restarts and rotations. It can be used as a cursor.
-- `ts` is the time in whole seconds since the epoch, `ts_ms` the same moment in milliseconds.
-- `source` is the part of the node the event comes from; `severity` and `kind` are explained below.
+- `id` increases by one from event to event, also across restarts and rotations. It can be used as a cursor.
+- `ts` is the time in whole seconds since the epoch. `ts_ms` is the same time in milliseconds.
+- `source` is the part of the node that the event comes from. `severity` and `kind` are explained below.
 - `payload` holds strings, integers, booleans and null. Strings are cut at {EVENT_STRING_CHARS_MAX} characters.
-  Keys, tokens, commands and the output of commands are never in an event: only fields declared for a kind are written.
+  Keys, tokens, commands and the output of commands are never in an event, because the node writes only fields that are
+  declared for the kind.
 
-**Files.** When `events.ndjson` would grow over {_MIB} MiB, or its first event is older than {_HOURS} hours, it is
-renamed to `events-<first id>.ndjson` and a new one begins; the last {EVENT_FILES_KEPT_DEFAULT} such files are kept
-(these are the defaults). `events.lock` is held by the one process that writes and is never deleted. Files are
-readable by their owner only. Reading needs no lock.
+**Files.** If `events.ndjson` would grow beyond {_MIB} MiB, or if its first event is older than {_HOURS} hours, the node
+renames it to `events-<first id>.ndjson` and begins a new one. It keeps the last {EVENT_FILES_KEPT_DEFAULT} such
+files. These are the defaults. The one process that writes holds `events.lock`, which is never deleted. Only
+their owner can read the files. Reading needs no lock.
 
-**Loss.** Events never hold up the node. At most {EVENT_QUEUE_MAX} wait in the queue; beyond that the oldest that
-are no alerts are dropped, and `events_dropped` tells how many. When the files cannot be written the node says
-so on standard error and in its status, goes on, and tries again. Alerts are made durable at once, other events
-reach the disk when the system writes them back: after a power cut the last seconds may be missing and their
-ids are used again.
+**Loss.** Events never block the node. At most {EVENT_QUEUE_MAX} wait in the queue. Beyond that the node drops the
+oldest events that are not alerts, and `events_dropped` reports how many. If the files cannot be written, the node
+reports this on standard error and in its status, continues, and tries again. Alerts are made durable at once. Other
+events reach the disk when the system writes them back. So the events of the last seconds may be missing after a power
+cut, and their ids are then used again.
 
-**Damage.** A torn last line is cut when the log is opened. Anything else behind the last event is kept in
-`events-aside-<time>.ndjson`, and so is a file that holds no event of this format (such as a baseline's).
-`events_repaired` tells about both. Readers pass over lines that are no events and count them."""
+**Damage.** When the log is opened, a torn last line is cut. Any other bytes after the last event are kept in
+`events-aside-<time>.ndjson`. So is a file that contains no event of this format, such as a file of the baseline.
+`events_repaired` reports both. Readers skip lines that are not events and count them."""
 
 
 def _row(kind: EventKind) -> str:

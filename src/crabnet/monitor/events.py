@@ -1,4 +1,4 @@
-"""Events: what the node tells its operator. See ``registry`` for the kinds and docs/EVENTS.md for the list."""
+"""Events, by which the node reports to its operator. ``registry`` defines the kinds, docs/EVENTS.md lists them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event. ``kind`` and ``source`` are plain text: files of newer versions stay readable.
+    """One event. ``kind`` and ``source`` are plain text, so that files of newer versions stay readable.
 
-    ``id`` increases by one from event to event of a data dir; it is 0 until the event log assigns it.
-    ``ts`` is in whole seconds since the epoch, ``ts_ms`` the same moment in milliseconds.
+    ``id`` increases by one from event to event of a data dir. It is 0 until the event log assigns it.
+    ``ts`` is in whole seconds since the epoch. ``ts_ms`` is the same time in milliseconds.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Event(msgspec.Struct, gc=False):
 class EventFieldWarning(UserWarning):
     """A payload field is not declared in the registry, or has a type that events do not carry.
 
-    The field is left out: an event must never stop a node. The tests turn this warning into an error.
+    The field is left out, because an event must never stop a node. The tests turn this warning into an error.
     """
 
 
@@ -49,8 +49,8 @@ def make_event(
 ) -> Event:
     """Build an event of ``kind`` at ``now_ms`` (milliseconds since the epoch); raises nothing.
 
-    ``severity`` replaces the default of the registry. Strings are cut at ``EVENT_STRING_CHARS_MAX`` characters,
-    integers beyond 64 bits become text, undeclared fields are left out with an ``EventFieldWarning``.
+    ``severity`` replaces the default of the registry. Strings are cut at ``EVENT_STRING_CHARS_MAX`` characters, and
+    integers beyond 64 bits become text. Undeclared fields are left out with an ``EventFieldWarning``.
     """
     return event_of(kind, now_ms, node_id, severity, fields)
 
@@ -58,7 +58,7 @@ def make_event(
 def event_of(
     kind: EventKind, now_ms: int, node_id: str, severity: Severity | None, fields: dict[str, PayloadValue]
 ) -> Event:
-    """``make_event`` with the fields in a dict, which becomes the event's own."""
+    """Like ``make_event``, with the fields in a dict. The event takes over this dict."""
     spec = EVENTS[kind]
     if not fields.keys() <= spec.fields:
         fields = _declared_only(kind, fields)
@@ -76,7 +76,7 @@ def event_of(
 
 
 def describe(event: Event) -> str:
-    """One line for people: id, UTC time, severity, kind, fields. Characters that could steer a terminal are escaped."""
+    """One line for people: id, UTC time, severity, kind, fields. Terminal control characters are escaped."""
     fields = " ".join(f"{_shown(name)}={_shown(value)}" for name, value in event.payload.items())
     return f"{event.id} {_utc(event.ts_ms)} {event.severity:7} {_shown(event.kind)} {fields}".rstrip()
 
@@ -100,11 +100,11 @@ def _declared_only(kind: EventKind, fields: dict[str, PayloadValue]) -> dict[str
 
 
 def _bounded(kind: EventKind, name: str, value: object) -> PayloadValue:
-    """``value`` as something that can be encoded and is not too long."""
+    """``value`` in a form that can be encoded and is not too long."""
     if isinstance(value, int):
         return int(value) if _INTEGER_MIN <= value <= LEGACY_INTEGER_MAX else _cut(hex(value))
     if isinstance(value, str):
-        # str() of an enum member is its value; lone surrogates, which UTF-8 cannot carry, become "?"
+        # str() of an enum member is its value; lone surrogates, which UTF-8 cannot encode, become "?"
         return _cut(str(value)).encode("utf-8", "replace").decode("utf-8")
     warnings.warn(f"event {kind}: field {name!r} is a {type(value).__name__}", EventFieldWarning, stacklevel=3)
     return None

@@ -1,4 +1,4 @@
-"""Reading event lines out of bytes, without I/O: tolerant of a torn last line and of damaged lines."""
+"""Parses event lines from bytes, without I/O. It tolerates a torn last line and damaged lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCK_NAME: Final = "events.lock"
 _ROTATED: Final = re.compile(r"events-([1-9][0-9]{0,18})\.ndjson")
 _ASIDE: Final = re.compile(r"events-aside-([0-9]+)\.ndjson")
 _EVENT_BYTES_MIN: Final = 64
-"""No event line is shorter; bounds how many events a stretch of damaged bytes can have held."""
+"""No event line is shorter. This bounds how many events a range of damaged bytes can have contained."""
 
 
 def rotated_name(first_id: int) -> str:
@@ -24,28 +24,28 @@ def rotated_name(first_id: int) -> str:
 
 
 def rotated_first_id(name: str) -> int | None:
-    """The first id in the file of that name, or ``None`` when it is not a rotated event file."""
+    """The first id in the file with this name, or ``None`` if it is not a rotated event file."""
     match = _ROTATED.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
 def aside_name(moment_ms: int) -> str:
-    """Name for bytes that were no events, set aside at ``moment_ms``. Readers pass over such files."""
+    """Name for bytes that were not events and were set aside at ``moment_ms``. Readers skip such files."""
     return f"events-aside-{moment_ms}.ndjson"
 
 
 def aside_moment_ms(name: str) -> int | None:
-    """When the file of that name was set aside, or ``None`` when it is no such file."""
+    """When the file with this name was set aside, or ``None`` if it is not such a file."""
     match = _ASIDE.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
 class LineScanner:
-    """Turns the bytes of one event file into events; feed it chunks in order, starting at a line boundary.
+    """Turns the bytes of one event file into events. Feed it chunks in order, starting at a line boundary.
 
-    A line counts only with its newline. Ids must follow each other without gaps, except across damaged bytes; a
-    line whose id does not fit is damaged. The first event is held back until the second confirms its id, or until
-    ``finish`` is called; when the two disagree the later one is believed.
+    A line counts only if it has its newline. Ids must follow each other without gaps, except across damaged bytes. A
+    line whose id does not fit is damaged. The scanner holds back the first event until the second confirms its id, or
+    until ``finish`` is called. If the two contradict each other, the later one counts.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class LineScanner:
         return events
 
     def finish(self) -> list[Event]:
-        """The event still held back, if any: at the end of a file nothing can contradict it."""
+        """The event that is still held back, if any. At the end of a file nothing can contradict it."""
         held, self._held = self._held, None
         return [held] if held is not None else []
 

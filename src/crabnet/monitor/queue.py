@@ -1,4 +1,4 @@
-"""The bounded queue between the node's loop and the event writer: putting never waits."""
+"""The bounded queue between the node's loop and the event writer. ``put`` never waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crabnet.monitor.registry import Severity
 
 @dataclass(slots=True)
 class Batch:
-    """What ``EventQueue.take`` hands out: events in the order of their arrival and what was dropped before them."""
+    """The result of ``EventQueue.take``: events in order of arrival, and how many were dropped before them."""
 
     events: list[Event] = field(default_factory=list)
     dropped: int = 0
@@ -21,9 +21,9 @@ class Batch:
 
 
 class EventQueue:
-    """Holds at most ``capacity`` events. When full, the oldest event that is no alert goes, and is counted.
+    """Holds at most ``capacity`` events. When it is full, it drops the oldest event that is not an alert and counts it.
 
-    Only when the queue holds nothing but alerts, an alert goes: the oldest one, or the new event if that is none.
+    It drops an alert only if the queue holds nothing but alerts: the oldest one, or the new event if that is no alert.
     ``put`` may be called by one thread while ``take`` runs in another.
     """
 
@@ -34,7 +34,7 @@ class EventQueue:
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
         self._spared: deque[Event] = deque()
-        """Alerts that were the oldest when an event had to go; all of them are older than ``_events``."""
+        """Alerts that were the oldest events when an event had to be dropped. All are older than ``_events``."""
         self._urgent = False
         self._dropped = 0
         self._dropped_alerts = 0
@@ -48,7 +48,7 @@ class EventQueue:
         return self._urgent
 
     def put(self, event: Event) -> bool:
-        """Add ``event``. False when an event, this one or an older one, was dropped for it."""
+        """Add ``event``. False if this or an older event was dropped."""
         with self._lock:
             self._events.append(event)
             if event.severity is Severity.ALERT:
@@ -59,7 +59,7 @@ class EventQueue:
             return False
 
     def take(self) -> Batch:
-        """Remove and return everything, with the counts of drops since the last call."""
+        """Remove and return all events, with the counts of drops since the last call."""
         with self._lock:
             events, self._events = self._events, deque()
             spared, self._spared = self._spared, deque()

@@ -1,4 +1,4 @@
-"""Reading events back: no locks, safe beside a running writer, over rotated files, past damaged lines."""
+"""Reads events from current and rotated files, without locks and beside a running writer. Skips damaged lines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _FILES: Final = RealFiles()
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; ``None`` wants all. ``reasons`` and ``seed_id`` compare payload fields; ``since_s`` is a
-    time in seconds.
+    """Which events are wanted. ``None`` wants all.
+
+    ``reasons`` and ``seed_id`` compare payload fields. ``since_s`` is a time in seconds.
     """
 
     kinds: Collection[str] | None = None
@@ -41,19 +42,19 @@ class EventFilter:
 
 @dataclass(slots=True)
 class ReadStats:
-    """What a reading met on its way."""
+    """Statistics of one reading."""
 
     last_id: int = 0
-    """Highest id looked at, wanted or not: where the next page starts."""
+    """Highest id that was read, wanted or not. The next page starts after it."""
     damaged_lines: int = 0
-    """Lines that are no event, in the files that were read."""
+    """Lines that are not events, in the files that were read."""
     torn_bytes: int = 0
-    """Bytes at the end of the current file that are no event, or not one yet."""
+    """Bytes at the end of the current file that are not an event, or not a complete one yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """The answer of ``read_events``: wanted events by increasing id; ``more`` tells that a limit cut them."""
+    """The result of ``read_events``: wanted events by increasing id. ``more`` is true if a limit has cut them."""
 
     events: list[Event]
     more: bool
@@ -73,7 +74,7 @@ def read_events(
 ) -> EventPage:
     """Read the wanted events with an id above ``since_id``: the first ``limit`` of them, or with ``newest`` the last.
 
-    A directory without event files gives an empty page. Raises ``OSError`` when a file that exists cannot be read.
+    A directory without event files gives an empty page. Raises ``OSError`` if an existing file cannot be read.
     """
     wanted = EventFilter(kinds, severities, reasons, seed_id)
     return read_page(directory, wanted, since_id, limit=limit, newest=newest)
@@ -82,7 +83,7 @@ def read_events(
 def read_page(
     directory: Path, wanted: EventFilter, since_id: int = 0, *, limit: int | None = None, newest: bool = False
 ) -> EventPage:
-    """As ``read_events``, with a filter."""
+    """Like ``read_events``, with a filter."""
     stats = ReadStats(last_id=since_id)
     matching = (event for event in scan_events(directory, since_id, stats=stats) if wanted.matches(event))
     if limit is None:
@@ -106,7 +107,7 @@ def read_page(
 def scan_events(
     directory: Path, since_id: int = 0, *, stats: ReadStats | None = None, files: Files = _FILES
 ) -> Iterator[Event]:
-    """All events with an id above ``since_id`` that are there now, by increasing id. Raises ``OSError``."""
+    """All existing events with an id above ``since_id``, by increasing id. Raises ``OSError``."""
     stats = ReadStats() if stats is None else stats
     stats.last_id = since_id
     with _Tail(files, directory) as tail:
@@ -117,10 +118,10 @@ def scan_events(
 def follow(
     directory: Path, since_id: int = 0, wanted: EventFilter | None = None, *, files: Files = _FILES
 ) -> Iterator[Event | None]:
-    """Events with an id above ``since_id``, without end; ``None`` whenever there is nothing new at the moment.
+    """Yields events with an id above ``since_id`` without end, and ``None`` whenever there is no new event.
 
-    The caller waits as it likes after a ``None`` and goes on. Survives rotation, repair and a log that does not
-    exist yet. Closing the generator closes the file. Raises ``OSError`` when a file cannot be read.
+    The caller decides how long it waits after a ``None``. Works across rotation and repair, and if the log does not
+    exist yet. Closing the generator closes the file. Raises ``OSError`` if a file cannot be read.
     """
     wanted = EventFilter() if wanted is None else wanted
     stats = ReadStats(last_id=since_id)
@@ -132,19 +133,19 @@ def follow(
                     yield event
             replaced, first_look = False, True
             while not replaced:
-                # asked before the last read: what was written before a rotation is read in any case
+                # check this before the last read: so all that was written before a rotation is read
                 replaced = tail.replaced()
                 for event in tail.read(stats):
                     if wanted.matches(event):
                         yield event
-                # a file found replaced is opened anew before there is said to be nothing; but never in a tight loop
+                # if the file was replaced, open the new one before yielding None; but avoid a tight loop
                 if stats.last_id == before and (first_look or not replaced):
                     yield None
                 before, first_look = stats.last_id, False
 
 
 class _Tail:
-    """The current file, opened before the rotated ones are listed so that a rotation in between hides nothing."""
+    """The current file. It is opened before the rotated files are listed, so that a rotation hides no event."""
 
     def __init__(self, files: Files, directory: Path) -> None:
         self._files = files
@@ -167,7 +168,7 @@ class _Tail:
             self._fd = None
 
     def peek(self) -> int | None:
-        """The first id of the file, if it has a readable event near its beginning."""
+        """The first id in the file, if there is a readable event near its beginning."""
         if self._first_id is None and self._fd is not None:
             scanner = LineScanner()
             events = scanner.feed(self._files.pread(self._fd, EVENT_LINE_BYTES_MAX, 0)) + scanner.finish()
@@ -175,7 +176,7 @@ class _Tail:
         return self._first_id
 
     def replaced(self) -> bool:
-        """Whether another file has taken the place of the one that is open, or it was cut."""
+        """Whether another file has replaced the open one, or the open file was cut."""
         if self._fd is None:
             return True
         first_id = self.peek()
@@ -184,11 +185,11 @@ class _Tail:
         size = self._files.size(self._path)
         if size is None or size < self._end:
             return True
-        # the open file only grows: when it ends before the file of that name does, it is another one
+        # the open file only grows: if it is shorter than the file with this name, that is another file
         return size > 0 and not self._files.pread(self._fd, 1, size - 1)
 
     def read(self, stats: ReadStats) -> Iterator[Event]:
-        """New events since the last call. Always goes on after the last valid line, so a line cut short is no harm."""
+        """New events since the last call. It continues after the last valid line, so an incomplete line is harmless."""
         if self._fd is None:
             return
         scanner = LineScanner()
@@ -204,7 +205,7 @@ class _Tail:
 
 
 def _older_events(files: Files, directory: Path, tail: _Tail, stats: ReadStats) -> Iterator[Event]:
-    """Events of the rotated files, leaving out files that end at or before ``stats.last_id``."""
+    """Events of the rotated files. Files that end at or before ``stats.last_id`` are skipped."""
     rotated = sorted(first for name in files.listdir(directory) if (first := rotated_first_id(name)))
     for number, first_id in enumerate(rotated):
         next_id = rotated[number + 1] if number + 1 < len(rotated) else tail.peek()

@@ -1,7 +1,7 @@
-"""The registry of event kinds: every accept, ignore, reject, drop, state change and failure has its name here.
+"""The registry of event kinds. Every accept, ignore, reject, drop, state change and failure has a name here.
 
 ``docs/EVENTS.md`` is generated from this table (``python -m crabnet.monitor.document``). A field that is not
-declared for a kind never reaches a file: that keeps secrets, commands and their output out of the events.
+declared for a kind is never written to a file. This keeps secrets, commands and their output out of the events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 class Component(StrEnum):
-    """The part of the node an event comes from: the ``source`` of an event."""
+    """The part of the node that an event comes from: the ``source`` of an event."""
 
     NODE = "node"
     CORE = "core"
@@ -35,9 +35,11 @@ class Component(StrEnum):
 
 
 class EventKind(StrEnum):
-    """Names of all events. A name, once released, keeps its meaning."""
+    """Names of all events. A released name keeps its meaning."""
 
-    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
+    __hash__ = (
+        str.__hash__
+    )  # enum.Enum hashes by a slow function call in Python, and kinds are keys of often-used tables
 
     NODE_STARTED = "node_started"
     NODE_STOPPED = "node_stopped"
@@ -125,62 +127,62 @@ class EventKind(StrEnum):
 
 FIELDS: Final = MappingProxyType(
     {
-        "action": "what was done: for a repair `cut` or `kept_aside`",
-        "ahead_ms": "how far the system's clock is ahead of the node's time, milliseconds; negative if behind",
+        "action": "what was done; for a repair `cut`, `kept_aside`, `moved`, `truncated` or `extended`",
+        "ahead_ms": "how far the system's clock is ahead of the node's time, milliseconds; negative if it is behind",
         "address": "network address of the peer or source, `host:port`",
         "address_before": "the network address that was in use before",
-        "attempt": "attempt number of the seed, from 1; 0 before the first claim",
+        "attempt": "number of the attempt at the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
-        "bytes": "number of bytes concerned",
+        "bytes": "number of bytes",
         "cause": "why the run ended, as in its result",
         "claim_id": "id of the claim",
-        "clean": "true when the last run was shut down cleanly and nothing was repaired",
-        "count": "how many things the event stands for",
+        "clean": "true if the shutdown was clean and nothing was repaired",
+        "count": "number of things that the event reports",
         "cpu_ms": "processor time used by the command, milliseconds",
         "data_dir": "path of the data dir",
-        "detail": "one short sentence for people; not meant for programs",
+        "detail": "one short sentence for people, not for programs",
         "direction": "`in` for received, `out` for sent",
         "duration_ms": "wall time, milliseconds",
         "entries": "number of envelopes in a sync message",
         "envelope_id": "id of the envelope, 64 hexadecimal digits",
-        "escalated": "true when SIGKILL was needed after SIGTERM",
-        "event": "kind of the event that is told of",
-        "evicted": "number of entries removed because the capacity was reached",
-        "exit_code": "exit code of the command; null when it was ended by a signal",
-        "expired": "number of entries removed because their time to live was over",
+        "escalated": "true if SIGKILL was needed after SIGTERM",
+        "event": "kind of the events that were left out",
+        "evicted": "number of entries that were removed because the capacity was reached",
+        "exit_code": "exit code of the command; null if a signal ended it",
+        "expired": "number of entries that were removed because their time to live was over",
         "failures": "number of failures since the last success",
-        "file": "name of the file concerned, inside the data dir",
-        "followed": "whether the node's time draws near to the system's clock",
+        "file": "name of the file, inside the data dir",
+        "followed": "whether the node's time gradually follows the system's clock",
         "first_seq": "first sequence number of the range",
         "free_bytes": "bytes still free on the file system of the data dir",
-        "future_skew_ms": "how far in the future a message may be dated, milliseconds",
+        "future_skew_ms": "how far the time of a message may be in the future, milliseconds",
         "job": "name of the background job",
-        "lease_ms": "how long a run said it would be silent at most, milliseconds",
+        "lease_ms": "lease of the run: how long it may be silent, milliseconds",
         "key_id": "id of the signing key",
         "kind": "kind of the envelope, such as `SeedCreated`",
         "last_seq": "last sequence number of the range",
-        "limits_hit": "limits that the run ran into, separated by commas",
+        "limits_hit": "limits that the run has reached, comma-separated",
         "lost": "number of alerts among the dropped events",
         "lsn": "log sequence number in the journal",
-        "memory_peak_bytes": "most memory that the run held at once",
+        "memory_peak_bytes": "highest memory usage of the run",
         "message_ttl_ms": "how old a live message may be, milliseconds",
-        "name": "what a peer is called in the settings",
+        "name": "name of the peer in the settings",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
-        "origin": "where the value comes from: `flag`, `environment`, `file` or `default`",
-        "other_id": "id of the second envelope with the same feed position",
-        "outcome": "how recovery decided, by the names of docs/STORAGE.md",
-        "part": "part of the node that met an unexpected error",
+        "origin": "source of the value: `flag`, `environment`, `file` or `default`",
+        "other_id": "id of the second envelope for the same place of the feed",
+        "outcome": "decision of the recovery, with a name from docs/STORAGE.md",
+        "part": "part of the node in which an unexpected error occurred",
         "peer": "node id of the peer",
         "pid": "process id of the node",
-        "profile": "profile of the run, or profiles that are allowed, separated by commas",
-        "failed": "`task` or `worker`: whose failure a run ended with",
-        "reason": "the Reason, as in errors and metrics",
-        "replayed": "number of journal frames replayed",
-        "require_signatures": "whether envelopes without signature are refused",
-        "reserve_bytes": "the reserve below which writing stops",
+        "profile": "profile of the run, or the allowed profiles, comma-separated",
+        "failed": "`task` or `worker`: whose failure ended the run",
+        "reason": "the Reason, the same as in errors and metrics",
+        "replayed": "number of replayed journal frames",
+        "require_signatures": "whether the node refuses envelopes without a signature",
+        "reserve_bytes": "size of the reserve; if less is free, the node stops writing",
         "result_id": "id of the task result",
         "run_id": "id of the run",
         "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
@@ -189,27 +191,27 @@ FIELDS: Final = MappingProxyType(
         "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
         "seq": "sequence number in the author's feed",
         "setting": "name of the setting",
-        "signal": "number of the signal that ended the command; null when it exited",
+        "signal": "number of the signal that ended the command; null if it exited",
         "state_hash": "hash of the replicated state",
         "status": "status of the seed after the change",
         "status_before": "status of the seed before the change",
-        "step_ms": "by how much the clock was set, milliseconds; negative for back",
-        "targets": "number of addresses sent to",
-        "timed_out": "whether the command was ended by its timeout",
+        "step_ms": "by how much the clock was changed, milliseconds; negative if it was set back",
+        "targets": "number of addresses to which the envelope was sent",
+        "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
         "transport": "transport: `udp` or `dht`",
         "truncated": "whether captured output was cut at its bound",
-        "value": "effective value of the setting as text; `<set>` in place of a secret",
+        "value": "effective value of the setting as text; `<set>` instead of a secret",
         "version": "version of Crabnet",
         "worker": "node id of the worker",
     }
 )
-"""Vocabulary of payload fields: a name means the same in every kind of event."""
+"""All payload fields. A name has the same meaning in every kind of event."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindSpec:
-    """What an event kind means: default severity, source component, payload fields, names in the baseline."""
+    """Description of an event kind: default severity, source component, payload fields, names in the baseline."""
 
     severity: Severity
     source: Component
@@ -236,106 +238,107 @@ EVENTS: Final = MappingProxyType(
             _NODE,
             "version network namespace data_dir pid message_ttl_ms future_skew_ms seen_ttl_ms seen_capacity"
             " require_signatures state_hash",
-            "The node has opened its data dir and is ready; carries the effective bounds of message acceptance.",
+            "The node has opened its data dir and is ready. The event contains the effective bounds for messages.",
             "node_start",
         ),
         EventKind.NODE_STOPPED: _spec(
             "N",
             _NODE,
             "reason detail clean duration_ms state_hash",
-            "The node is stopping; `reason` is absent when it was asked to.",
+            "The node is stopping. `reason` is absent if the node was asked to stop.",
         ),
         EventKind.CONFIG_EFFECTIVE: _spec(
             "I",
             _NODE,
             "setting value origin",
-            "The effective value of a setting that bounds what others can do, or that differs from its default.",
+            "The effective value of a setting that limits what others can do, or that differs from its default.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
-            "N", _NODE, "key_id file", "The data dir had no identity; a new key was made."
+            "N", _NODE, "key_id file", "The data dir had no identity. The node has created a new key."
         ),
         EventKind.JOB_FAILED: _spec(
-            "A", _NODE, "job reason detail failures", "A background job ended with an error it should not have."
+            "A", _NODE, "job reason detail failures", "A background job ended with an unexpected error."
         ),
         EventKind.FAULT_CONTAINED: _spec(
             "A",
             _NODE,
             "part reason detail address count",
-            "An error that nobody expected, which the node goes on from: the part was made anew, or (`judging`) the"
-            " message was refused. The message and the traceback are in `quarantine/`.",
+            "An unexpected error occurred, and the node continues. It has recreated the part, or (`judging`) refused "
+            "the message. The message and the traceback are in `quarantine/`.",
         ),
         EventKind.REPLICA_FAILED: _spec(
             "A",
             _NODE,
             "part reason detail address count",
-            "An error that nobody expected while `applying` or `committing`: the node ends, and `listen` starts it"
-            " again from the journal. `count` messages are refused from then on.",
+            "An unexpected error occurred while `applying` or `committing`. The node ends, and `listen` restarts it"
+            " from the journal. The node refuses `count` messages from then on.",
         ),
         EventKind.NODE_RESTARTED: _spec(
             "A",
             _NODE,
             "detail count",
-            "The node has started itself again after an unexpected error, for the `count`th time in the window.",
+            "The node was restarted after an unexpected error, for the `count`th time in the window.",
         ),
         EventKind.CLOCK_STEPPED: _spec(
             "A",
             _NODE,
             "step_ms ahead_ms followed detail",
-            "The system's clock was set while the node ran. Deadlines go by the time that has passed, so nothing"
-            " expires or re-opens by it; `detail` says how the node goes on.",
+            "The system's clock was changed while the node ran. Deadlines depend on elapsed time, so nothing expires or"
+            " re-opens because of it. `detail` says how the node continues.",
         ),
         EventKind.CLOCK_BEHIND: _spec(
             "A",
             _NODE,
             "duration_ms count detail",
-            "At the start, the system's clock is behind what was written last, by `duration_ms`; `count` deadlines of"
-            " this node's seeds have passed all the same.",
+            "At the start, the system's clock is `duration_ms` behind the time of the last stored data. Nevertheless"
+            " `count` deadlines of this node's seeds have passed.",
         ),
         EventKind.CLOCK_SUSPECT: _spec(
             "A",
             _CORE,
             "detail reason",
-            "This node's clock cannot be right, by what peers or its own data say; it signs nothing until it is.",
+            "This node's clock is wrong according to peers or to its own data. The node signs nothing until that "
+            "changes.",
         ),
         EventKind.CLOCK_CONFIRMED: _spec(
-            "N", _CORE, "", "Nothing is known to be wrong with this node's clock any more; it signs again."
+            "N", _CORE, "", "This node's clock is no longer suspect. The node signs again."
         ),
         EventKind.NODE_WAS_AWAY: _spec(
             "N",
             _NODE,
             "duration_ms count detail",
-            "The node was not running for `duration_ms`, and `count` deadlines of its seeds have passed meanwhile.",
+            "The node was not running for `duration_ms`. Meanwhile `count` deadlines of its seeds have passed.",
         ),
         EventKind.ENVELOPE_CREATED: _spec(
             "I",
             _CORE,
             "envelope_id kind seq namespace seed_id",
-            "This node wrote an envelope into its own feed; it is durable.",
+            "This node wrote an envelope into its own feed. The envelope is durable.",
             "seed_published bid_submitted claim_created",
         ),
         EventKind.ENVELOPE_ACCEPTED: _spec(
-            "I", _CORE, _ENVELOPE, "An envelope of a peer was verified, is durable and was applied.", "store_sync"
+            "I", _CORE, _ENVELOPE, "An envelope of a peer was verified and applied, and is durable.", "store_sync"
         ),
         EventKind.ENVELOPE_IGNORED: _spec(
-            "D", _CORE, _ENVELOPE + " reason", "An envelope had no effect and does no harm: duplicate, expired, …"
+            "D", _CORE, _ENVELOPE + " reason", "An envelope had no effect and is harmless: duplicate, expired, …"
         ),
         EventKind.ENVELOPE_REJECTED: _spec(
             "W",
             _CORE,
             _ENVELOPE + " reason detail",
-            "An envelope is hostile or broken; it counts against the address it came from.",
+            "An envelope is hostile or broken. It counts against the address that it came from.",
         ),
         EventKind.ENVELOPE_PARKED: _spec(
             "D",
             _CORE,
             _ENVELOPE + " reason",
-            "An envelope that was not asked for waits for a part of its feed or for its parent.",
+            "An envelope that was not requested waits for an earlier part of its feed or for its parent.",
         ),
         EventKind.ENVELOPE_DROPPED: _spec(
             "N",
             _CORE,
             _ENVELOPE + " reason count",
-            "A parked envelope was given up: its wait was over or the place was full.",
+            "A parked envelope was dropped, because its waiting time was over or there was no room.",
         ),
         EventKind.SEED_CHANGED: _spec(
             "N",
@@ -347,7 +350,7 @@ EVENTS: Final = MappingProxyType(
             "A",
             _CORE,
             "seed_id claim_id worker attempt status_before reason",
-            "A claim of this node's seed had no result in time; the node has forfeited it. `status_before` tells"
+            "A claim of this node's seed had no result in time, and the node has forfeited it. `status_before` shows"
             " whether the worker had begun.",
         ),
         EventKind.WORKER_FAILED: _spec(
@@ -357,76 +360,81 @@ EVENTS: Final = MappingProxyType(
             "A worker said that it, and not the task, has failed; the node has forfeited the attempt.",
         ),
         EventKind.SEED_RECLAIMED: _spec(
-            "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid by itself."
+            "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid automatically."
         ),
         EventKind.FORK_DETECTED: _spec(
             "A",
             _CORE,
             "author namespace seq envelope_id other_id address",
-            "An author signed two envelopes for one place of its feed, which ends before it; both are kept as proof.",
+            "An author signed two envelopes for one place of its feed. The feed ends before that place. Both envelopes"
+            " are kept as proof.",
         ),
         EventKind.FEED_ENDED: _spec(
             "A",
             _CORE,
             "seq envelope_id other_id reason detail",
-            "The feed of this node has ended: its key signed two envelopes for `seq`. It writes nothing more.",
+            "This node's feed has ended, because its key signed two envelopes for `seq`. The node writes nothing more.",
         ),
         EventKind.SEEN_PRUNED: _spec(
-            "D", _CORE, "expired evicted count", "The window of seen messages was pruned; `count` entries remain."
+            "D", _CORE, "expired evicted count", "The window of seen messages was pruned. `count` entries remain."
         ),
         EventKind.GAP_DETECTED: _spec(
             "I", _CORE, "author namespace first_seq last_seq address", "Envelopes of a feed are missing."
         ),
         EventKind.GAP_REQUESTED: _spec(
-            "D", _CORE, "author namespace first_seq last_seq address attempt", "Missing envelopes were asked for."
+            "D", _CORE, "author namespace first_seq last_seq address attempt", "The node requested missing envelopes."
         ),
         EventKind.GAP_FILLED: _spec(
             "I", _CORE, "author namespace first_seq last_seq duration_ms", "A gap in a feed is closed."
         ),
         EventKind.SYNC_SERVED: _spec(
-            "D", _CORE, "author namespace first_seq entries bytes address", "A peer was sent envelopes it lacked."
+            "D",
+            _CORE,
+            "author namespace first_seq entries bytes address",
+            "The node sent a peer envelopes that it lacked.",
         ),
         EventKind.FEED_ADOPTED: _spec(
             "N",
             _CORE,
             "namespace first_seq last_seq address",
-            "After a recovery, this node took the end of its own feed from a peer before writing to it.",
+            "After a recovery, this node fetched the end of its own feed from a peer before it wrote to the feed.",
         ),
         EventKind.FEED_AT_RISK: _spec(
             "A",
             _CORE,
             "namespace last_seq reason detail",
-            "This node may lack envelopes that it has sent; it writes none until a peer tells how far its feed goes.",
+            "This node may lack envelopes that it has sent. It writes none until a peer reports how far its feed goes.",
         ),
         EventKind.FEED_CONFIRMED: _spec(
             "N",
             _CORE,
             "namespace last_seq address",
-            "A peer has confirmed the end of this node's own feed; the node writes to it again.",
+            "A peer has confirmed the end of this node's own feed. The node writes to the feed again.",
         ),
         EventKind.FEED_UNCONFIRMED: _spec(
             "W",
             _CORE,
             "namespace last_seq outcome",
-            "No peer has told at the start how far this node's own feed goes; it `writes`, or `waits` for an answer.",
+            "At the start no peer reported how far this node's own feed goes. The node `writes`, or `waits` for an "
+            "answer.",
         ),
         EventKind.FEED_MARK_FAILED: _spec(
             "W",
             _CORE,
             "detail",
-            "It cannot be noted outside of the data dir how far this node's own feed goes.",
+            "The node cannot note outside of the data dir how far its own feed goes.",
         ),
         EventKind.FEED_RISK_ACCEPTED: _spec(
             "A",
             _CORE,
             "namespace last_seq detail",
-            "The operator let the node write to its feed after a recovery with no peer to ask.",
+            "The operator allowed the node to write to its feed after a recovery without any peer.",
         ),
         EventKind.LISTENER_STARTED: _spec(
             "N",
             _NETWORK,
             "transport address bytes",
-            "A listening address is bound; `bytes` is the receive buffer the system granted.",
+            "A listening address is bound. `bytes` is the size of the receive buffer that the system granted.",
             "udp_listener_init udp_sender_init",
         ),
         EventKind.LISTENER_FAILED: _spec(
@@ -436,22 +444,22 @@ EVENTS: Final = MappingProxyType(
             "W",
             _NETWORK,
             "transport address bytes reason detail count",
-            "A datagram could not be read: empty, oversized, malformed.",
+            "A datagram could not be read: it was empty, oversized or malformed.",
         ),
         EventKind.DATAGRAM_DROPPED: _spec(
             "W",
             _NETWORK,
             "transport address bytes reason direction count",
-            "Datagrams were dropped unread or unsent: rate limit, blocked source, full queue.",
+            "Datagrams were dropped unread or unsent, because of a rate limit, a blocked source or a full queue.",
         ),
         EventKind.FRAGMENT_DROPPED: _spec(
             "N",
             _NETWORK,
             "address bytes reason count",
-            "Fragments were dropped: malformed, over a bound, or the rest did not come in time.",
+            "Fragments were dropped: they were malformed or over a bound, or the others did not come in time.",
         ),
         EventKind.SOURCE_BLOCKED: _spec(
-            "W", _NETWORK, "address reason duration_ms count", "An address is ignored for a while after misuse."
+            "W", _NETWORK, "address reason duration_ms count", "The node ignores an address for a while after misuse."
         ),
         EventKind.ANNOUNCE_SENT: _spec(
             "D",
@@ -464,7 +472,7 @@ EVENTS: Final = MappingProxyType(
             "W",
             _NETWORK,
             "transport address envelope_id bytes reason detail failures",
-            "Sending failed; what is durable stays and is sent again.",
+            "Sending failed. Durable envelopes stay and are sent again.",
         ),
         EventKind.SEND_RECOVERED: _spec(
             "N", _NETWORK, "transport address failures duration_ms", "Sending works again after failures."
@@ -473,30 +481,37 @@ EVENTS: Final = MappingProxyType(
             "I", _NETWORK, "transport address peer", "A peer proved that it owns its node id and address."
         ),
         EventKind.PEER_LOST: _spec(
-            "I", _NETWORK, "transport address peer reason", "A peer has been silent too long or was replaced."
+            "I", _NETWORK, "transport address peer reason", "A peer was silent for too long or was replaced."
         ),
         EventKind.PEER_MOVED: _spec(
-            "N", _NETWORK, "name address_before address", "A configured host name leads elsewhere now."
+            "N", _NETWORK, "name address_before address", "A configured host name resolves to another address."
         ),
         EventKind.PEER_REFUSED: _spec(
             "W",
             _NETWORK,
             "address reason detail",
-            "Messages of a configured peer are refused, for a Reason that was not told of it before.",
+            "The node refuses messages of a configured peer, for a Reason that it has not reported for this peer "
+            "before.",
         ),
         EventKind.PEERS_FILE_BAD: _spec(
-            "W", _NETWORK, "file detail", "The file of remembered peers could not be used; the node goes on without it."
+            "W",
+            _NETWORK,
+            "file detail",
+            "The file of remembered peers could not be used. The node continues without it.",
         ),
         EventKind.RUN_STARTED: _spec(
-            "N", _RUNNER, "seed_id claim_id run_id attempt timeout_ms", "A command is about to run; that is durable."
+            "N",
+            _RUNNER,
+            "seed_id claim_id run_id attempt timeout_ms",
+            "A command is about to run. The start is durable.",
         ),
         EventKind.RUN_FINISHED: _spec(
             "N",
             _RUNNER,
             "seed_id claim_id run_id result_id exit_code signal timed_out duration_ms cpu_ms bytes truncated"
             " cause limits_hit memory_peak_bytes sandbox profile failed",
-            "A command ended; its result is durable. `bytes` counts its whole output, which is not kept here."
-            " `failed` is `task` or `worker`, and is absent if the command succeeded.",
+            "A command ended, and its result is durable. `bytes` counts its whole output. Events never contain output."
+            " `failed` is `task` or `worker`; it is absent if the command succeeded.",
             "task_result_generated",
         ),
         EventKind.RUN_REFUSED: _spec(
@@ -506,86 +521,96 @@ EVENTS: Final = MappingProxyType(
             "A",
             _RUNNER,
             "seed_id claim_id run_id reason",
-            "A run had begun when the node ended; it is not repeated.",
+            "A run had begun when the node ended. The node does not repeat it.",
         ),
         EventKind.RUN_TIMED_OUT: _spec(
             "A",
             _RUNNER,
             "seed_id claim_id run_id timeout_ms duration_ms signal escalated",
-            "A command was ended because its time was over.",
+            "A command was terminated because of its timeout.",
         ),
         EventKind.RUN_QUEUED: _spec(
-            "I", _RUNNER, "seed_id claim_id count", "A run waits for others to end; `count` runs wait now."
+            "I", _RUNNER, "seed_id claim_id count", "A run waits until others end. `count` runs are waiting."
         ),
         EventKind.RUN_CANCELLED: _spec(
             "W",
             _RUNNER,
             "seed_id claim_id run_id reason status exit_code signal duration_ms cpu_ms bytes",
-            "A run, waiting or begun, was ended before its time, or its result came too late to count: by its operator"
-            " (`run_cancelled`), or because the claim is over (`claim_over`, with the seed's `status`). Without a"
-            " `run_id` it had not begun. No result is sent of a claim that is over.",
+            "A waiting or begun run was ended early, or its result came too late to count. The operator ended it"
+            " (`run_cancelled`), or the claim is over (`claim_over`, with the seed's `status`). Without a `run_id` the"
+            " run had not begun. The node sends no result for a claim that is over.",
         ),
         EventKind.RUN_RENEWED: _spec(
             "I",
             _CORE,
             "seed_id claim_id run_id worker attempt count",
-            "The worker says that a run goes on, for the `count`th time.",
+            "The worker reports that a run continues, for the `count`th time.",
         ),
         EventKind.RUN_SILENT: _spec(
             "A",
             _CORE,
             "seed_id claim_id run_id worker attempt lease_ms duration_ms",
-            "The run of this node's seed was not heard of within its lease; told once for a run. `duration_ms` is since"
-            " the last word.",
+            "The worker sent nothing about the run of this node's seed within the lease. Reported once per run."
+            " `duration_ms` is the time since its last message.",
         ),
         EventKind.RUN_UNSANDBOXED: _spec(
-            "A", _RUNNER, "seed_id claim_id run_id detail", "A command runs without a sandbox, as the operator set it."
+            "A",
+            _RUNNER,
+            "seed_id claim_id run_id detail",
+            "A command runs without a sandbox, as the operator has configured it.",
         ),
         EventKind.SANDBOX_READY: _spec(
             "I",
             _RUNNER,
             "sandbox profile duration_ms count detail",
-            "The self-test at start found what confines runs; `count` leftovers of an earlier process were removed.",
+            "The self-test at the start found a sandbox that works. `count` leftovers of earlier processes were "
+            "removed.",
         ),
         EventKind.SANDBOX_OFF: _spec(
             "A",
             _RUNNER,
             "sandbox profile duration_ms count detail",
-            "`runner_sandbox = none`: tasks will have the rights of this node's user.",
+            "`runner_sandbox = none`: tasks have the rights of this node's user.",
         ),
         EventKind.SANDBOX_UNAVAILABLE: _spec(
             "A",
             _RUNNER,
             "sandbox profile duration_ms count detail",
-            "The self-test found nothing that confines runs: this node runs no tasks.",
+            "The self-test found no sandbox that works. This node runs no tasks.",
         ),
         EventKind.LEDGER_RECOVERED: _spec(
             "I",
             _LEDGER,
             "clean outcome file offset bytes lsn replayed state_hash duration_ms detail",
-            "The ledger was opened. The severity is `alert` when anything but the clean path was taken.",
+            "The ledger was opened. The severity is `alert` if anything but the clean path was taken.",
         ),
         EventKind.LEDGER_POISONED: _spec(
             "A",
             _LEDGER,
             "reason operation file detail",
-            "A write, fsync or rename failed: nothing more is acknowledged and the node stops.",
+            "A write, fsync or rename failed. The node acknowledges nothing more and stops.",
         ),
         EventKind.CHECKPOINT_WRITTEN: _spec(
             "I", _LEDGER, "lsn bytes duration_ms state_hash", "A checkpoint was written and read back."
         ),
         EventKind.CHECKPOINT_FAILED: _spec("A", _LEDGER, "lsn reason detail", "A checkpoint could not be written."),
         EventKind.DISK_LOW: _spec(
-            "W", _LEDGER, "free_bytes reserve_bytes", "The disk is nearly full; below the reserve the node stops."
+            "W",
+            _LEDGER,
+            "free_bytes reserve_bytes",
+            "The disk is nearly full. If less than the reserve is free, the node stops.",
         ),
         EventKind.INDEX_DAMAGED: _spec(
-            "W", _LEDGER, "file detail", "The index of the journal was damaged while the node ran; nothing is lost."
+            "W", _LEDGER, "file detail", "The index of the journal was damaged while the node ran. No data is lost."
         ),
         EventKind.INDEX_REBUILT: _spec(
-            "N", _LEDGER, "file entries detail", "The index of the journal was built again from the journal."
+            "N", _LEDGER, "file entries detail", "The index of the journal was rebuilt from the journal."
         ),
         EventKind.CONTROL_REFUSED: _spec(
-            "W", _CONTROL, "operation reason detail", "A request on the control socket was refused before its work."
+            "W",
+            _CONTROL,
+            "operation reason detail",
+            "A request on the control socket was refused before it was processed.",
         ),
         EventKind.COMMAND_REFUSED: _spec(
             "N", _CONTROL, "operation reason seed_id detail", "A rule refused a command of the operator."
@@ -594,27 +619,29 @@ EVENTS: Final = MappingProxyType(
             "W",
             _MONITOR,
             "count lost",
-            "Events were dropped because their queue was full: `count` in all, `lost` of them alerts.",
+            "Events were dropped because their queue was full: `count` in total, of which `lost` were alerts.",
         ),
         EventKind.EVENTS_LEFT_OUT: _spec(
             "N",
             _MONITOR,
             "event reason count",
-            "More events of one kind and Reason than are told in a second: `count` of them are in the counters only.",
+            "There were more events of one kind and Reason per second than are written. `count` of them were only "
+            "counted.",
         ),
         EventKind.EVENTS_REPAIRED: _spec(
             "W",
             _MONITOR,
             "file offset bytes action detail",
-            "The event file ended in bytes that are no event: they were cut, or kept aside under another name; or"
-            " somebody else has moved, truncated or extended it. It is written in its place.",
+            "The event file ended in bytes that are not an event, and the node has cut them or kept them under another"
+            " name. Or another program has moved, truncated or extended the file. Events go to the usual path again.",
         ),
         EventKind.EVENTS_WRITE_FAILED: _spec(
             "A",
             _MONITOR,
             "failures detail",
-            "Events could not be written for a while; written when it works again. Nothing in the node waits for it.",
+            "Events could not be written for a while. This event is written when writing works again. The node never "
+            "waits.",
         ),
     }
 )
-"""The registry: every kind of event there is."""
+"""The registry of all kinds of events."""

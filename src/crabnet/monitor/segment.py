@@ -1,6 +1,6 @@
 """The event files on disk: appending, repair of a torn end, rotation. Errors are plain ``OSError``.
 
-``events.ndjson`` is written; when it is large or old enough it becomes ``events-<first id>.ndjson``.
+Events are appended to ``events.ndjson``. When it is large or old enough, it is renamed to ``events-<first id>.ndjson``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from crabnet.storage.origin import place_of
 
 _FIRST_CHUNK_BYTES: Final = 8 * 1024
 LAST_NAME: Final = "events.last"
-"""Holds the id of the last event: ids go on from it when the files that had it are gone."""
+"""Contains the id of the last event. Ids continue from it if the files with that event are gone."""
 _LAST_BYTES: Final = 21
 
 
 @dataclass(frozen=True, slots=True)
 class EventLogOptions:
-    """When a file is full, how many full ones stay, how many events may wait in the queue.
+    """When a file is full, how many full files are kept, and how many events may wait in the queue.
 
-    At least one full file always stays: ids continue from it.
+    At least one full file is always kept, because ids continue from it.
     """
 
     file_bytes_max: int = EVENT_FILE_BYTES_MAX_DEFAULT
@@ -51,8 +51,10 @@ class EventLogOptions:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was put right: bytes at the end of a file that were no events, ``cut`` or ``kept_aside``, or a file that
-    somebody else has ``moved``, ``truncated`` or ``extended`` while it was open. The word is ``action``.
+    """A repair. ``action`` says which one.
+
+    ``cut`` and ``kept_aside`` concern bytes at the end of a file that were not events. ``moved``, ``truncated`` and
+    ``extended`` concern a file that another program has changed while it was open.
     """
 
     file: str
@@ -71,7 +73,7 @@ class _Tail:
 
 
 class EventFile:
-    """The one file that is being written. The caller holds the lock of the event log and calls from one thread."""
+    """The file to which events are written. The caller holds the lock of the event log and uses only one thread."""
 
     def __init__(self, files: Files, directory: Path, options: EventLogOptions) -> None:
         self._files = files
@@ -84,7 +86,7 @@ class EventFile:
         self._inode = 0
         self._last_fd: int | None = None
         self.last_id = 0
-        """Id of the last event on disk; 0 when there is none."""
+        """Id of the last event on disk; 0 if there is none."""
 
     @property
     def attached(self) -> bool:
@@ -97,7 +99,7 @@ class EventFile:
         return self._size
 
     def attach(self, now_ms: int) -> Repair | None:
-        """Open the file, find the last event, and repair what a crash or a disk left behind it."""
+        """Open the file, find the last event, and repair what a crash or a disk error left after it."""
         self.detach()
         before = self._last_rotated_id()
         self._open(new=self._files.size(self._path) is None)
@@ -108,7 +110,7 @@ class EventFile:
             raise
 
     def detach(self) -> None:
-        """Close the file; what happens to its last bytes is found out by the next ``attach``."""
+        """Close the file. The next ``attach`` checks its last bytes."""
         (fd, self._fd), (last_fd, self._last_fd) = (self._fd, None), (self._last_fd, None)
         if last_fd is not None:
             with suppress(OSError):
@@ -117,7 +119,7 @@ class EventFile:
             self._files.close(fd)
 
     def look(self, now_ms: int) -> Repair | None:
-        """What somebody else did to the open file since it was last written; it is written in its place from now on."""
+        """What another program did to the open file since the last write. After a change, the file is opened again."""
         place, size, known = place_of(self._path), self._files.size(self._path) or 0, self._size
         if place is not None and place.inode == self._inode and size == known:
             return None
@@ -131,7 +133,7 @@ class EventFile:
         self.last_id = events[-1].id
         if self._first is None:
             self._first = events[0]
-        with suppress(OSError):  # the events themselves tell it, too
+        with suppress(OSError):  # the events themselves contain it, too
             self._note_id()
 
     def sync(self) -> None:
@@ -139,7 +141,7 @@ class EventFile:
         self._files.fdatasync(self._open_fd())
 
     def rotate_if_due(self, next_bytes: int, now_ms: int) -> None:
-        """Start a new file when ``next_bytes`` would not fit any more or the first event is too old."""
+        """Start a new file if ``next_bytes`` do not fit any more or the first event is too old."""
         first = self._first
         if first is None:
             return
@@ -181,7 +183,7 @@ class EventFile:
         self._first = self._first_event(fd) if tail.last_id else None
         if tail.size and (self._first is None or self._first.id <= before):
             return self._set_aside(tail, before, now_ms)
-        noted = 0 if tail.size else self._noted_id()  # a torn end may be written again, what is gone as a whole not
+        noted = 0 if tail.size else self._noted_id()  # ids of a torn end may be used again, ids of a lost file may not
         self.last_id = max(self.last_id, before, tail.last_id, noted)
         self._size = tail.valid_end
         if tail.size == tail.valid_end:
@@ -190,7 +192,7 @@ class EventFile:
         return Repair(CURRENT_NAME, tail.valid_end, tail.size - tail.valid_end, action)
 
     def _set_aside(self, tail: _Tail, before: int, now_ms: int) -> Repair:
-        """Rename a file that holds no event, or ids that older files already hold, and start a new one."""
+        """Rename a file that contains no event, or ids that older files already contain, and start a new one."""
         self.detach()
         self._files.rename(self._path, self._free_aside_path(now_ms))
         self._open(new=True)
@@ -198,7 +200,7 @@ class EventFile:
         return Repair(CURRENT_NAME, 0, tail.size, "kept_aside")
 
     def _cut(self, fd: int, tail: _Tail, now_ms: int) -> str:
-        """Cut what follows the last event. A single torn line goes; anything more is copied aside first."""
+        """Cut what follows the last event. A single torn line is dropped; anything more is copied aside first."""
         junk = self._files.pread(fd, EVENT_LINE_BYTES_MAX + 1, tail.valid_end)
         torn_line_only = len(junk) <= EVENT_LINE_BYTES_MAX and b"\n" not in junk and not junk.startswith(b"\0")
         if not torn_line_only:
@@ -213,7 +215,7 @@ class EventFile:
         return "cut" if torn_line_only else "kept_aside"
 
     def _tail(self, fd: int, path: Path) -> _Tail:
-        """Find the last event: in the last part of the file, or else in the whole of it."""
+        """Find the last event in the last part of the file, or else in the whole file."""
         size = self._files.size(path) or 0
         start = max(0, size - 2 * EVENT_LINE_BYTES_MAX)
         while True:
@@ -236,7 +238,7 @@ class EventFile:
         return next(iter(scanner.finish()), None)
 
     def _last_rotated_id(self) -> int:
-        """The last id in the newest rotated file; at least the first one, which its name tells."""
+        """The last id in the newest rotated file; at least its first id, which is in its name."""
         rotated = [first for name in self._files.listdir(self._directory) if (first := rotated_first_id(name))]
         if not rotated:
             return 0
@@ -252,7 +254,7 @@ class EventFile:
         return self._directory / aside_name(moment_ms)
 
     def _prune(self) -> None:
-        """Delete the oldest rotated files, and the oldest files set aside, beyond the number to keep."""
+        """Delete the oldest rotated files and the oldest set-aside files beyond the number to keep."""
         names = self._files.listdir(self._directory)
         kept = max(1, self._options.files_kept)
         rotated = sorted(first for name in names if (first := rotated_first_id(name)))

@@ -1,4 +1,4 @@
-"""The event log: takes events without ever blocking, writes them in batches, survives a disk that fails."""
+"""The event log. It never blocks when it takes an event, writes events in batches, and survives a failing disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from crabnet.storage.files import Files
 from crabnet.storage.lock import DirLock, LockRole
 
 _CHUNK_EVENTS: Final = 512
-"""Events encoded at a time: encoding holds the interpreter, so it is kept to a fraction of a millisecond."""
+"""Events encoded at a time. Encoding blocks the interpreter, so it should take only a fraction of a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventLogStatus:
-    """What ``status`` and the metrics tell about the event log. Counts are since the log was opened."""
+    """What ``status`` and the metrics show about the event log. Counts start when the log is opened."""
 
     last_id: int
     queued: int
@@ -38,7 +38,7 @@ class EventLogStatus:
 
 @dataclass(frozen=True, slots=True)
 class FlushReport:
-    """What one ``flush`` did: the events now in the file, and the failure that stopped it, if one did."""
+    """The result of one ``flush``: how many events were written, and the error that stopped it, if any."""
 
     written: int
     last_id: int
@@ -46,10 +46,10 @@ class FlushReport:
 
 
 class EventLog:
-    """Writer of ``events.ndjson``; one per data dir, guarded by ``events.lock``.
+    """Writer of ``events.ndjson``. There is one per data dir, guarded by ``events.lock``.
 
-    ``put`` is called by the node's loop and never waits. ``flush`` does the file work and may be called in a worker
-    thread. A failed write never raises: it is counted, reported and tried again by the next ``flush``.
+    The node's loop calls ``put``, which never waits. ``flush`` does the file work and may be called in a worker
+    thread. A failed write never raises: it is counted and reported, and the next ``flush`` tries again.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class EventLog:
         options: EventLogOptions | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> Self:
-        """Take ``events.lock`` and find the end of the log; a torn end is repaired and told by an event.
+        """Take ``events.lock`` and find the end of the log. A torn end is repaired and reported by an event.
 
-        Raises ``DataDirBusyError`` naming the holder when another process writes, ``StorageFailedError`` when locks
-        do not work. A file that cannot be written is no error: events wait in the queue, see ``flush``.
+        Raises ``DataDirBusyError``, which names the holder, if another process writes, and ``StorageFailedError`` if
+        locks do not work. A file that cannot be written is not an error: events wait in the queue, see ``flush``.
         """
         lock = DirLock.acquire(files, directory / LOCK_NAME, role, program=program, now_ms=now_ms)
         log = cls(
@@ -110,7 +110,7 @@ class EventLog:
         return log
 
     def put(self, event: Event) -> None:
-        """Hand over ``event``: it is queued, and dropped and counted when the queue is full."""
+        """Queue ``event``. If the queue is full, an event is dropped and counted."""
         self._queue.put(event)
         if self.wake is not None and (event.severity is Severity.ALERT or len(self._queue) >= self._wake_at):
             self.wake()
@@ -121,11 +121,11 @@ class EventLog:
 
     @property
     def flush_due(self) -> bool:
-        """True when an alert waits or the queue fills: ``flush`` should be called without delay."""
+        """True if an alert waits or the queue fills, so that ``flush`` should be called without delay."""
         return self._queue.urgent or len(self._queue) >= self._wake_at
 
     def flush(self, now_ms: int) -> FlushReport:
-        """Write what is queued; with an alert among it, make it durable. Never raises ``OSError``."""
+        """Write the queued events. If one is an alert, make them durable. Never raises ``OSError``."""
         with self._flushing:
             before = self._written
             error: str | None = None
@@ -138,7 +138,7 @@ class EventLog:
             return FlushReport(self._written - before, self._file.last_id, error)
 
     def status(self) -> EventLogStatus:
-        """The present counts; may be called at any time."""
+        """The current counts. May be called at any time."""
         return EventLogStatus(
             last_id=self._file.last_id,
             queued=len(self._queue) + len(self._pending),
@@ -152,7 +152,7 @@ class EventLog:
         )
 
     def close(self, now_ms: int) -> FlushReport:
-        """Write and make durable what is queued, then give up the lock. The log cannot be used after that."""
+        """Write the queued events, make them durable, and release the lock. The log cannot be used after that."""
         self._sync_due = True
         report = self.flush(now_ms)
         with self._flushing:
@@ -187,7 +187,7 @@ class EventLog:
             self._sync_due = False
 
     def _attach(self, now_ms: int) -> None:
-        """Open the file. Events whose lines were written before a failure was reported are not written again."""
+        """Open the file. Events that were written before a failure was reported are not written again."""
         repair = self._file.attach(now_ms)
         last_id = self._file.last_id
         self._acknowledge(sum(1 for event in self._pending if 0 < event.id <= last_id))
@@ -233,7 +233,7 @@ class EventLog:
         if self._failures_in_a_row == 1:
             self._warn(
                 f"events cannot be written to {self._path}: {self._last_error}; "
-                f"the node goes on and tries again, check the disk"
+                f"the node continues and tries again; check the disk"
             )
         return self._last_error
 

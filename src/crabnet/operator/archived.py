@@ -1,4 +1,4 @@
-"""The archive as the audit sees it: every segment checked, and what its seeds add to the state hash."""
+"""The archive for the audit: checks every segment, and gives the seeds that count for the state hash."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _DIRECTORY: Final = "archive"
 
 
 def archive_damages(files: Files, data_dir: Path, segments: Sequence[SegmentRow]) -> Iterator[Damage]:
-    """Everything that is wrong with the segments that the journal vouches for. Raises StorageFailedError."""
+    """All damages of the segments that the journal names. Raises StorageFailedError."""
     return verify_archive(files, data_dir, [SegmentInfo(each.number, each.sha256, each.rows) for each in segments])
 
 
 def archived_seeds(
     files: Files, data_dir: Path, segments: Sequence[SegmentRow], stale: Callable[[str], bool]
 ) -> Iterator[tuple[str, Record]]:
-    """The seeds that are in the archive only, each as it was last archived; ``stale`` tells which came back since.
+    """The seeds that are only in the archive, each as it was last archived. ``stale`` says which were restored since.
 
-    What is damaged is left out. Raises StorageFailedError, DataDirDamagedError.
+    Damaged seeds are left out. Raises StorageFailedError, DataDirDamagedError.
     """
     newer: set[str] = set()
     previous = [FIRST_PREVIOUS, *(each.sha256 for each in segments)]
@@ -43,6 +43,6 @@ def archived_seeds(
 
 
 def archived_only(files: Files, data_dir: Path, replica: Replica) -> Iterator[tuple[str, Record]]:
-    """What the archive holds of a replica's seeds and its memory does not. Raises as ``archived_seeds`` does."""
+    """The seeds of a replica that are in the archive but not in memory. Raises the errors of ``archived_seeds``."""
     records, erased = replica.state.records, replica.state.erased
     return archived_seeds(files, data_dir, replica.archived.segments, lambda key: key in records or key in erased)

@@ -1,9 +1,9 @@
-"""``crabnet audit verify``: the whole ledger checked anew, without the lock and without changing anything.
+"""``crabnet audit verify``: checks the whole ledger again, without the lock and without changing anything.
 
-Every frame from the first on: CRC, hash link, each envelope's id, signature and place in its feed. From the start that
-was asked for the journalled decisions are applied again, and the state hash, computed from scratch, is compared with
-that of every checkpoint on the way and with the live node's. In the end the chain of each task is followed, link by
-link (``chains``). Frames are read one at a time: memory holds the state, not the journal.
+It checks every frame from the first on: CRC, hash link, and the id, signature and place in the feed of each envelope.
+From the requested start it applies the journalled decisions again. It computes the state hash from scratch and compares
+it with that of every checkpoint on the way and with that of the running node. At the end it follows the chain of each
+task, link by link (``chains``). It reads one frame at a time, so memory holds the state but not the journal.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _EXAMINED: Final = frozenset({Condition.OK, Condition.ABSENT, Condition.OLDER})
 
 
 def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, start: str = GENESIS) -> AuditReport:
-    """Check a data dir. ``start`` is ``genesis``, ``state``, ``bak`` or the path of a checkpoint file, ``namespace``
-    that of a data dir whose journal does not tell.
+    """Check a data dir. ``start`` is ``genesis``, ``state``, ``bak`` or the path of a checkpoint file.
 
-    Beside a running node the journal grows and checkpoints are replaced: then it starts over, within a bound. Raises
-    StorageFailedError when the data dir cannot be read, UsageError for a start that is no checkpoint.
+    ``namespace`` is used if the journal does not contain the namespace. While a node runs, the journal grows and
+    checkpoints are replaced. Then the audit starts again, a limited number of times. Raises StorageFailedError if the
+    data dir cannot be read, UsageError for a start that is not a checkpoint.
     """
     layout = Layout(data_dir)
     with guarded("read the data dir", data_dir):
         empty = all(files.size(path) is None for path in (layout.journal, layout.state, layout.bak))
     if empty:
-        raise UsageError(f"no data dir at {data_dir}: there is no ledger", Reason.NO_DATA_DIR)
+        raise UsageError(f"there is no data dir at {data_dir}: no ledger was found", Reason.NO_DATA_DIR)
     namespace = namespace_of(files, layout) or namespace
     report = AuditReport()
     for _ in range(AUDIT_RETRIES):
@@ -74,7 +74,7 @@ def audit(files: Files, data_dir: Path, *, namespace: str, ask_node: AskNode, st
 
 
 def _stamp(files: Files, layout: Layout) -> tuple[bytes | int | None, ...]:
-    """What tells that the data dir changed while it was read: the ends of its files."""
+    """The ends of the files. They show whether the data dir changed while it was read."""
     with guarded("read the data dir", layout.data_dir):
         segments = list_segments(files, layout)
         ends = [_end_of(files, path) for path in (layout.state, layout.bak, layout.seal)]
@@ -109,7 +109,7 @@ class _Audit:
         self._seal: tuple[int, str] | None = None
         self._live: LivePoint | None = None
         self._damaged: list[tuple[Path, int]] = []
-        """Damaged checkpoints and what they say they cover."""
+        """Damaged checkpoints and the lsn that each claims to cover."""
         self._segments: Sequence[SegmentRow] = ()
         self._archive_findings: list[Finding] = []
         self._lsn = 0
@@ -166,7 +166,7 @@ class _Audit:
             self._report.add(Finding(layout.seal, str(error)))
 
     def _check_rows(self, checkpoint: CheckpointFinding) -> Replica | None:
-        """The replica of a checkpoint, its hashes computed anew from its rows."""
+        """The replica of a checkpoint, with hashes that are computed again from its rows."""
         header = checkpoint.header
         if header is None:
             return None
@@ -187,12 +187,12 @@ class _Audit:
             return None
         computed = replica.state_hash()
         if computed != header.state_hash:
-            # It covers what is archived: with a damaged archive it tells nothing about the checkpoint.
+            # The hash covers archived seeds. If the archive is damaged, it says nothing about the checkpoint.
             if self._archive_is_sound(replica.archived.segments):
-                text = f"its rows have the state hash {computed}, but it says {header.state_hash}"
+                text = f"its rows have the state hash {computed}, but its header says {header.state_hash}"
                 self._report.add(Finding(path, text, lsn=header.lsn))
         elif stored != (replica.state.accumulated(), replica.feeds.accumulated()):
-            self._report.add(Finding(path, "its totals are not those of its rows", lsn=header.lsn))
+            self._report.add(Finding(path, "its totals do not match its rows", lsn=header.lsn))
         return replica
 
     def _archive_is_sound(self, segments: Sequence[SegmentRow]) -> bool:
@@ -211,7 +211,7 @@ class _Audit:
         return not found
 
     def _recompute(self, replica: Replica) -> None:
-        """Hash all seeds anew, those in the archive too, and all feeds."""
+        """Hash all seeds, including archived ones, and all feeds again."""
         state = replica.state
         records = state.records
         state.load(records, None)
@@ -224,7 +224,7 @@ class _Audit:
         replica.feeds.load(replica.feeds.all(), None)
 
     def _begin(self) -> None:
-        """Choose what the replay starts from."""
+        """Choose where the replay starts."""
         if self._start == GENESIS:
             return
         wanted = {"state": self._layout.state, "bak": self._layout.bak}.get(self._start, Path(self._start))
@@ -232,7 +232,9 @@ class _Audit:
         if chosen is None or chosen.header is None:
             if self._report.findings_total:
                 return
-            raise UsageError(f"{wanted} is not a checkpoint to start from", Reason.INVALID_ARGUMENT)
+            raise UsageError(
+                f"{wanted} is not a checkpoint, so the replay cannot start from it", Reason.INVALID_ARGUMENT
+            )
         self._replica = self._check_rows(chosen)
         self._report.first_lsn = chosen.lsn + 1
 
@@ -267,7 +269,7 @@ class _Audit:
             self._compare(0)
 
     def _missing(self, path: Path, first: int, last: int) -> None:
-        """Frames are not there; those before a checkpoint that was named to start from need not be, after a repair."""
+        """Report missing frames. After a repair, frames before the chosen start may be missing."""
         text = f"frames {first} to {last} before it are missing"
         if self._start != GENESIS and first <= last < self._report.first_lsn:
             self._report.notes.append(f"{path}: {text}; they are before the start")
@@ -281,23 +283,23 @@ class _Audit:
         self._report.add(Finding(path, text, offset, lsn))
 
     def _break(self, lsn: int, head: str) -> None:
-        """Go on behind a place that is not readable: the replay ends there."""
+        """Continue after an unreadable place. The replay ends there."""
         self._lsn, self._head = lsn, head
         self._previous = None
         self._checker.skip()
         if self._replica is not None and lsn >= self._report.first_lsn:
             self._replica = None
-            self._report.notes.append(f"the state was not replayed beyond frame {lsn}, because of what was found")
+            self._report.notes.append(f"the state was not replayed beyond frame {lsn}, because of the findings")
 
     def _hole(self, hole: Hole) -> bool:
-        """Report damage; false when it is the end of what had to be there."""
+        """Report damage. False if the hole is after the last frame that must exist."""
         if self._live is not None and hole.after_lsn >= self._live.lsn:
             return False
         broken = broken_envelopes(read_hole(self._files, hole), any_age_admission(self._namespace))
         lsn = None if hole.offset == 0 else hole.after_lsn + 1
         text = f"{hole.detail} (up to offset {hole.end})"
         if hole.at_end and lsn is not None:
-            text = f"{hole.end - hole.offset} bytes are an unfinished or damaged frame; the next start cuts it off"
+            text = f"{hole.end - hole.offset} bytes are an unfinished or damaged frame; the next start cuts them off"
         for index, envelope_id in broken or [(0, "")]:
             self._report.add(Finding(hole.path, text, hole.offset + index, lsn, envelope_id))
         if lsn is not None:
@@ -317,7 +319,7 @@ class _Audit:
         report.frames += 1
         for name, lsn, head in self._known():
             if frame.lsn == lsn and frame.hash != head:
-                report.add(Finding(at, f"it is not the frame that {name} knows", frame.position.offset, lsn))
+                report.add(Finding(at, f"it is not the frame that {name} names", frame.position.offset, lsn))
         self._records(frame, at)
         self._compare(frame.lsn)
 
@@ -349,7 +351,7 @@ class _Audit:
     def _note_otherwise(self, what: str, lsn: int) -> None:
         self._report.otherwise += bool(what)
         if what and self._report.otherwise <= AUDIT_NOTES_MAX:
-            self._report.notes.append(f"frame {lsn}: the rules of this version decide otherwise about {what}")
+            self._report.notes.append(f"frame {lsn}: the rules of this version would decide differently about {what}")
 
     # --- what was known before -----------------------------------------------------------------------------
 
@@ -361,7 +363,7 @@ class _Audit:
             yield str(self._layout.seal), *self._seal
 
     def _compare(self, lsn: int) -> None:
-        """Compare the state hash with everybody who knows it after this frame."""
+        """Compare the state hash with all known state hashes after this frame."""
         if self._replica is None or lsn < self._report.first_lsn - 1:
             return
         for path, at in self._damaged:
@@ -385,10 +387,10 @@ class _Audit:
     def _end(self) -> None:
         for name, lsn, _ in self._known():
             if self._lsn < lsn:
-                text = f"the journal ends with frame {self._lsn}, but {name} shows that it had reached {lsn}"
+                text = f"the journal ends with frame {self._lsn}, but {name} shows that it had reached frame {lsn}"
                 self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
         if self._live is not None and self._lsn < self._live.lsn:
-            text = f"the journal ends with frame {self._lsn}, but the running node has written {self._live.lsn}"
+            text = f"the journal ends with frame {self._lsn}, but the running node has written frame {self._live.lsn}"
             self._report.add(Finding(self._layout.journal, text, 0, self._lsn + 1))
         self._archive_is_sound(self._segments if self._replica is None else self._replica.archived.segments)
         if self._replica is None:
@@ -402,7 +404,7 @@ class _Audit:
             self._report.add(Finding(self._layout.journal, text))
 
     def _chains(self, replica: Replica) -> None:
-        """Follow what rests on what in every task; a link that does not hold is a finding."""
+        """Check the chain of every task. A link that does not hold is a finding."""
         archived = archived_only(self._files, self._layout.data_dir, replica)
         for task in all_chains(chain(replica.state.records.items(), archived), self._checker.holds):
             self._report.chains.add(task)
@@ -412,7 +414,7 @@ class _Audit:
 
 
 def new_replica(namespace: str) -> Replica:
-    """An empty replica that replays and keeps no window of seen messages."""
+    """An empty replica for replay. It keeps no window of seen messages."""
     replica = Replica(AdmissionPolicy(namespace), seen_ttl_s=0, seen_capacity=1, parked_ttl_s=0)
     replica.held = NothingHeld()
     return replica

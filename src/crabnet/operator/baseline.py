@@ -15,9 +15,9 @@ from crabnet.storage.files import Files, guarded, read_whole
 
 
 def read_importable(files: Files, path: Path, config: JsonValue) -> BaselineState:
-    """The facts in the file, if ``config``, the answer of the method of that name, allows unsigned ones.
+    """The facts in the file, if ``config`` allows unsigned ones. ``config`` is the answer of the method ``config``.
 
-    Raises RefusedError; StorageFailedError when the file cannot be read.
+    Raises RefusedError, and StorageFailedError if the file cannot be read.
     """
     with guarded("read the file", path):
         content = read_whole(files, path, BASELINE_STATE_BYTES_MAX)
@@ -37,10 +37,10 @@ def read_importable(files: Files, path: Path, config: JsonValue) -> BaselineStat
 
 
 def seeds_apart(found: BaselineState, statuses: Mapping[str, str | None]) -> Iterator[str]:
-    """Seeds that do not stand in the node, as ``statuses`` tells, as they stand in the file."""
+    """Lines about seeds whose status in the node (``statuses``) differs from that in the file."""
     for seed_id, status in found.statuses.items():
         here = statuses.get(seed_id)
         if here is None:
-            yield f"Seed {seed_id}: it was not imported"
+            yield f"seed {seed_id} was not imported"
         elif here != status.value and not (status is SeedStatus.OPEN and here == SeedStatus.EXPIRED.value):
-            yield f"Seed {seed_id}: it is {status.value} in the file, but {here} here"
+            yield f"seed {seed_id} is {status.value} in the file, but {here} here"

@@ -1,7 +1,7 @@
-"""The chain of each task, as ``crabnet audit verify`` reports it: which envelope of whom rests on which.
+"""The chain of each task, as ``crabnet audit verify`` reports it: which envelope rests on which, and their authors.
 
-For each attempt seed <- bid <- claim <- start <- result <- settlement <- acknowledgement, as far as it goes, of what
-counts. Every link is checked by itself, whatever the journalled decisions say.
+For each attempt the chain is seed <- bid <- claim <- start <- result <- settlement <- acknowledgement, as far as it
+goes. It contains the facts that count. Every link is checked independently of the journalled decisions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _BY_CREATOR: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
 _REACHED: Final = {_K.SEED: _S.OPEN, _K.CLAIM: _S.CLAIMED, _K.STARTED: _S.RUNNING, _K.RESULT: _S.DONE}
 _SETTLED: Final = frozenset({_S.ACCEPTED, _S.REJECTED})
 Journalled = Callable[[str, int, str], bool]
-"""Tells whether the journal holds an envelope: its author, its place in the feed, its id."""
+"""Returns whether the journal holds an envelope, given its author, its place in the feed and its id."""
 
 
 class Link(Struct, frozen=True):
-    """One step of a chain. ``envelope_id`` is "" for an unsigned one, which is known by its object only."""
+    """One step of a chain. ``envelope_id`` is "" for an unsigned step, which is identified only by its object."""
 
     kind: FactKind
     author: str
@@ -38,8 +38,9 @@ class Link(Struct, frozen=True):
 
 
 class Chain(Struct, frozen=True):
-    """From the seed to the last step that rests on it; ``wrong`` says what is wrong with a link, "" if nothing is, and
-    ``wrong_id`` which envelope that is.
+    """The steps from the seed to the last step that rests on it.
+
+    ``wrong`` says what is wrong with a link, or is "". ``wrong_id`` is the id of that link's envelope.
     """
 
     links: tuple[Link, ...]
@@ -48,10 +49,11 @@ class Chain(Struct, frozen=True):
 
 
 class TaskChains(Struct, frozen=True):
-    """A task, and the chain of each attempt at it; of a disputed one, all that stand against each other.
+    """A task and the chain of each attempt at it. For a disputed task these are all contradicting chains.
 
-    ``note`` is that of the settlement, or why it is disputed. ``complete``: it is accepted or rejected, and every link
-    up to there holds. ``acknowledged``: its worker has said that it knows. ``wrong``: of the task besides its links.
+    ``note`` is the note of the settlement, or the reason of the dispute. ``complete``: the task is accepted or
+    rejected, and every link up to there holds. ``acknowledged``: the worker has acknowledged the settlement. ``wrong``:
+    what is wrong with the task besides its links.
     """
 
     seed_id: str
@@ -64,7 +66,7 @@ class TaskChains(Struct, frozen=True):
     wrong: str = ""
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """(envelope id, what is wrong) of everything that does not hold."""
+        """(envelope id, what is wrong) for every fault."""
         for chain in self.chains:
             if chain.wrong:
                 yield chain.wrong_id, chain.wrong
@@ -74,7 +76,7 @@ class TaskChains(Struct, frozen=True):
 
 @dataclass
 class ChainReport:
-    """The chains of all tasks: numbers, and the first ``AUDIT_CHAINS_MAX`` tasks themselves, those disputed before."""
+    """Numbers about the chains of all tasks, and the first ``AUDIT_CHAINS_MAX`` tasks, disputed ones first."""
 
     tasks: int = 0
     complete: int = 0
@@ -97,12 +99,12 @@ class ChainReport:
             room.append(task)
 
     def shown(self) -> list[TaskChains]:
-        """What is reported one by one."""
+        """The tasks that are reported one by one."""
         return [*self.quarrels, *self.kept][:AUDIT_CHAINS_MAX]
 
 
 def follow(seed_id: str, record: Record, journalled: Journalled) -> TaskChains:
-    """The chains of one task, every link of them checked."""
+    """The chains of one task. Every link is checked."""
     walk = _Walk(record, journalled)
     progress = record.progress
     chains = tuple(walk.chain(leaf) for leaf in walk.leaves())
@@ -139,7 +141,7 @@ class _Walk:
         self._linked = [*seeds, *pinning, *(fact for fact in steps if fact.kind is not _K.SEED)]
 
     def parent(self, fact: Fact) -> Fact | None:
-        """What a fact rests on: by envelope, and by object if that is unsigned."""
+        """The fact on which a fact rests, found by envelope, or by object if that fact is unsigned."""
         if fact.kind is _K.SEED:
             return None
         if fact.rests_on:
@@ -158,7 +160,7 @@ class _Walk:
         return (attempt, fact.ts, fact.ref)
 
     def _claim_of(self, fact: Fact) -> Fact | None:
-        """The claim that a step is part of the chain of."""
+        """The claim in the chain of a step."""
         found: Fact | None = fact
         while found is not None and found.kind not in _BEFORE_CLAIMS | {_K.CLAIM}:
             parent = self.parent(found)
@@ -166,7 +168,7 @@ class _Walk:
         return found if found is not None and found.kind is _K.CLAIM else None
 
     def chain(self, leaf: Fact) -> Chain:
-        """The chain that ends with a step; it begins where it breaks, if it does."""
+        """The chain that ends with a step. If it is broken, it begins at the break."""
         facts = [leaf]
         wrong, at = "", leaf
         while not wrong and facts[-1].kind is not _K.SEED:
@@ -175,7 +177,7 @@ class _Walk:
             if parent is None:
                 wrong = f"{_name(at)} rests on {at.rests_on or _named(at)[1]}, which does not count"
             elif not may_rest_on(at, parent) or (not at.rests_on and at.signed and parent.signed):
-                wrong = f"{_name(at)} rests on {_name(parent)}, which it may not"
+                wrong = f"{_name(at)} rests on {_name(parent)}, which is not allowed"
             else:
                 facts.append(parent)
         facts.reverse()
@@ -186,19 +188,19 @@ class _Walk:
         return Chain(tuple(links), wrong, at.envelope if wrong else "")
 
     def _fault(self, fact: Fact, parent: Fact | None) -> str:
-        """What is wrong with a step that has its place in the chain."""
+        """What is wrong with a step that is linked into the chain."""
         rightful = self._rightful(fact)
         if fact.author != rightful:
-            return f"{_name(fact)} is by {fact.author}, and only {rightful} may say that"
+            return f"{_name(fact)} is by {fact.author}, but only {rightful} may sign it"
         reason = None if parent is None else misfit(fact, parent)
         if reason is not None:
-            return f"{_name(fact)} does not fit what it rests on: {reason.value}"
+            return f"{_name(fact)} does not match the step that it rests on: {reason.value}"
         if fact.envelope and not self._journalled(fact.author, fact.seq, fact.envelope):
-            return f"{_name(fact)} is not in the journal as it was signed"
+            return f"the signed envelope of {_name(fact)} is not in the journal"
         return ""
 
     def _rightful(self, fact: Fact) -> str:
-        """Whose word a step must be."""
+        """The node id that must be the author of a step."""
         if isinstance(fact.body, Seed):
             return fact.body.created_by
         if isinstance(fact.body, Bid):
@@ -212,23 +214,23 @@ class _Walk:
         return claim.body.worker if claim is not None and isinstance(claim.body, Claim) else ""
 
     def contradiction(self) -> str:
-        """What the status says that no chain bears out, "" if all is borne out."""
+        """What the status says without a chain that confirms it, or ""."""
         progress = self._record.progress
         reached = {_reached(fact, self.parent(fact)) for fact in self.leaves()}
         if progress.status not in reached:
-            return f"it is said to be {progress.status.value}, but no chain ends so"
+            return f"its status is {progress.status.value}, but no chain ends with that"
         for what, kind, object_id in (
             ("claim", _K.CLAIM, progress.claim_id),
             ("run", _K.STARTED, progress.run_id),
             ("result", _K.RESULT, progress.result_id),
         ):
             if object_id is not None and not any(f.kind is kind and f.key == object_id for f in self._linked):
-                return f"it is said to have the {what} {object_id}, which does not count"
+                return f"its status names the {what} {object_id}, which does not count"
         return ""
 
 
 def _named(fact: Fact) -> tuple[FactKind, str]:
-    """Kind and id of the object that a fact names as what it is about."""
+    """Kind and id of the object that a fact names as its subject."""
     body = fact.body
     if isinstance(body, Claim):
         return _K.BID, body.bid_id
@@ -242,7 +244,7 @@ def _named(fact: Fact) -> tuple[FactKind, str]:
 
 
 def _reached(leaf: Fact, parent: Fact | None) -> SeedStatus | None:
-    """The status of a task whose last chain ends with a step."""
+    """The status of a task whose last chain ends with ``leaf``."""
     if leaf.kind is _K.ACKNOWLEDGED and parent is not None:
         leaf = parent
     return leaf.body.outcome if isinstance(leaf.body, Settlement) else _REACHED.get(leaf.kind)
@@ -258,9 +260,9 @@ def all_chains(records: Iterable[tuple[str, Record]], journalled: Journalled) ->
 
 
 def describe(report: ChainReport) -> Iterator[str]:
-    """Lines for people: numbers, and the disputed tasks with what stands against what."""
+    """Lines for people: numbers, and the disputed tasks with their contradicting chains."""
     yield (
-        f"{report.tasks} tasks, {report.complete} with a whole chain from seed to settlement,"
+        f"{report.tasks} tasks, {report.complete} with a complete chain from seed to settlement,"
         f" {report.acknowledged} of them acknowledged by the worker"
     )
     for task in report.quarrels:

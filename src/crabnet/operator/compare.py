@@ -33,11 +33,11 @@ from crabnet.storage.opening.opening import iter_frames, refuse_if_told
 
 LIVE: Final = "live"
 DurableLsn = Callable[[Path], int | None]
-"""The last durable frame of the node that runs on a data dir, None without one."""
+"""The last durable frame of the node that runs on a data dir; None without a node."""
 
 
 class SeedState(Struct, frozen=True, gc=False):
-    """How a seed stands on one side. ``facts`` are those that count, ``digest`` covers them and what became of them."""
+    """The state of a seed on one side. ``facts`` is the number that counts; ``digest`` covers them and the outcome."""
 
     status: str
     attempt: int
@@ -50,7 +50,7 @@ class SeedState(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side holds. ``partial``: an export that leaves out what its receiver had."""
+    """The content of one side. ``partial``: an export that leaves out what its receiver had."""
 
     name: str
     namespace: str
@@ -61,7 +61,7 @@ class Side:
 
 
 class FeedDifference(Struct, frozen=True):
-    """A feed that is held differently: [seq, id, end] on each side, null where it is not held."""
+    """A feed that differs: [seq, id, end] on each side, or null if a side does not hold it."""
 
     node_id: str
     a: VectorEntry | None
@@ -69,7 +69,7 @@ class FeedDifference(Struct, frozen=True):
 
 
 class SeedDifference(Struct, frozen=True):
-    """A seed that stands differently, null where it is not known."""
+    """A seed that differs. A side that does not know it has null."""
 
     seed_id: str
     a: SeedState | None
@@ -78,7 +78,7 @@ class SeedDifference(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs. ``compared_seeds`` is false when a side is partial, and so cannot tell about seeds."""
+    """The differences. ``compared_seeds`` is false if a side is partial, so that seeds cannot be compared."""
 
     feeds: list[FeedDifference]
     seeds: list[SeedDifference]
@@ -106,10 +106,10 @@ def load_side(files: Files, word: str, *, data_dir: Path, namespace: str, durabl
 
 
 def compare(a: Side, b: Side) -> Difference:
-    """What differs between two sides. Raises RefusedError for sides of two namespaces."""
+    """The differences between two sides. Raises RefusedError if their namespaces differ."""
     if a.namespace != b.namespace:
         raise RefusedError(
-            f"{a.name} is of namespace {a.namespace!r}, {b.name} of {b.namespace!r}: there is nothing to compare",
+            f"{a.name} belongs to namespace {a.namespace!r} and {b.name} to {b.namespace!r}; they cannot be compared",
             Reason.WRONG_NAMESPACE,
         )
     feeds = [
@@ -137,7 +137,7 @@ def describe_difference(difference: Difference, a: str, b: str) -> Iterator[str]
 def _head(name: str, head: VectorEntry | None) -> str:
     if head is None:
         return f"{name} has nothing"
-    held = f"{name} has {head.seq} ({head.id[:16]}…)" if head.seq else f"{name} has nothing of it that stands"
+    held = f"{name} has {head.seq} ({head.id[:16]}…)" if head.seq else f"{name} has no part of it that stands"
     return f"{held} and knows that it ends before {head.end}" if head.end else held
 
 
@@ -207,7 +207,7 @@ def _load_data_dir(files: Files, name: str, path: Path, namespace: str, until_ls
 
 
 def _namespace_of(headers: Iterable[CheckpointHeader | None], otherwise: str) -> str:
-    """The namespace that a checkpoint says it is of."""
+    """The namespace that a checkpoint names."""
     named = (header.extra.get("namespace") for header in headers if header is not None)
     return next((name for name in named if isinstance(name, str)), otherwise)
 

@@ -1,4 +1,4 @@
-"""Checking journalled envelopes anew: id, signature, place in the feed, and that the record says what they say."""
+"""Checks journalled envelopes again: id, signature, place in the feed, and whether the record matches them."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _ANY_AGE_S: Final = 2**62
 
 
 def any_age_policy(namespace: str) -> AdmissionPolicy:
-    """What lets in everything that is sound, whenever it was made."""
+    """A policy that accepts every valid envelope, whatever its age."""
     return AdmissionPolicy(namespace, require_signatures=False, message_ttl_s=_ANY_AGE_S, future_skew_s=_ANY_AGE_S)
 
 
 def any_age_admission(namespace: str) -> Admission:
-    """The verification of envelopes from the network but for their age: what is journalled may be old."""
+    """Verifies envelopes like those from the network, except for their age: journalled envelopes may be old."""
     return Admission(any_age_policy(namespace), SeenWindow(ttl_s=0, capacity=0))
 
 
 class FeedChain(Struct, frozen=True):
-    """An author's feed as the journal holds it: up to its head, ``whole`` if nothing in it is wrong or missing."""
+    """An author's feed in the journal, up to its head. ``whole``: nothing in it is wrong or missing."""
 
     author: str
     seq: int
     id: str
     whole: bool
     end: int
-    """The place for which the author signed two envelopes, before which the feed ends; 0 if none is known."""
+    """The place for which the author signed two envelopes. The feed ends before it. 0 if there is none."""
 
 
 class EnvelopeChecker:
@@ -63,7 +63,7 @@ class EnvelopeChecker:
         self.feeds.lookup = self._lookup
 
     def _lookup(self, author: str, seq: int) -> str | None:
-        """Any id of a feed: 32 bytes of each are kept."""
+        """The id at any place of a feed. 32 bytes are kept for each."""
         entry = self._ids.get(author, b"")[(seq - 1) * _ID_BYTES : seq * _ID_BYTES]
         return entry.hex() if any(entry) else None
 
@@ -75,16 +75,16 @@ class EnvelopeChecker:
             ids[at : at + _ID_BYTES] = bytes.fromhex(meta.id) if sound else bytes(_ID_BYTES)
 
     def holds(self, author: str, seq: int, envelope_id: str) -> bool:
-        """True if this envelope was found at its place, and sound; also if it may lie where nothing could be read."""
+        """True if this valid envelope was found at its place, or if it may be in an unreadable part."""
         known = self._lookup(author, seq) == envelope_id or bytes.fromhex(envelope_id) in self._behind
         return known or bool(self._holes)
 
     def skip(self) -> None:
-        """A part of the journal could not be read: every feed may go on at a later place."""
+        """Note that a part of the journal could not be read, so every feed may continue at a later place."""
         self._holes += 1
 
     def chains(self) -> list[FeedChain]:
-        """What was found of each author's feed, by author."""
+        """The feed of each author as far as it was found, by author."""
         return [
             FeedChain(feed.author, feed.head_seq, feed.head_id, feed.author not in self._broken, feed.end)
             for feed in sorted(self.feeds.all(), key=lambda feed: feed.author)
@@ -92,14 +92,14 @@ class EnvelopeChecker:
         ]
 
     def check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str]:
-        """(envelope id, what is wrong with it or nothing)."""
+        """(envelope id, what is wrong with it or "")."""
         envelope_id, wrong, author = self._check(record)
         if wrong and author:
             self._broken.add(author)
         return envelope_id, wrong
 
     def _check(self, record: EnvelopeRecord | ForkRecord) -> tuple[str, str, str]:
-        """(envelope id, what is wrong with it or nothing, whose feed that breaks)."""
+        """(envelope id, what is wrong with it or "", the author whose feed is broken by it)."""
         raw = bytes(record.raw)
         admitted = self._admission.admit(raw, record.at_s)
         if not isinstance(admitted, Admitted):
@@ -125,7 +125,7 @@ class EnvelopeChecker:
         if isinstance(record, ForkRecord):
             return "an unsigned envelope proves no fork"
         if record.fact is not None and record.fact.signed:
-            return "the record calls an unsigned envelope signed"
+            return "the record says that an unsigned envelope is signed"
         return ""
 
     def _place(self, record: EnvelopeRecord, meta: EnvelopeMeta) -> str:
@@ -142,14 +142,14 @@ class EnvelopeChecker:
         excused = self._holes > self._holes_known.get(meta.from_, 0)
         self._holes_known[meta.from_] = self._holes
         if place is not Place.NEXT and not (excused and place is not Place.DUPLICATE):
-            wrong = f"seq {meta.seq} does not follow what the journal holds of its feed up to {feed.head_seq}"
+            wrong = f"seq {meta.seq} does not follow the feed, which the journal holds up to seq {feed.head_seq}"
             if place in {Place.DUPLICATE, Place.BEHIND}:
                 return wrong
         self._advance(meta)
         return wrong
 
     def _fork(self, record: ForkRecord, meta: EnvelopeMeta) -> str:
-        """Two envelopes for one place end a feed: this one, and that before it in the journal or the one held there."""
+        """Two envelopes for one place end a feed: this one, and the one before it in the journal or in the feed."""
         before, self._evidence = self._evidence, (meta.from_, meta.seq, meta.id)
         if record.head_id is None:
             return ""
@@ -164,21 +164,21 @@ class EnvelopeChecker:
 
 
 def _content(record: EnvelopeRecord) -> str:
-    """What is wrong between a signed envelope and the changes that its record makes."""
+    """What contradicts between a signed envelope and the changes that its record makes."""
     if record.fact is not None:
-        return "the record states a fact in place of that of its signed envelope"
+        return "the record replaces the fact of its signed envelope by another one"
     try:
         fact = record_fact(record, envelope_of(record))
     except DataDirDamagedError as error:
         return error.message
     for event in record.events:
         if event.adds and fact is not None and event.seed_id != fact.seed_id:
-            return f"the record adds its fact to seed {event.seed_id}, but it is about {fact.seed_id}"
+            return f"the record adds its fact to seed {event.seed_id}, but the fact is about seed {fact.seed_id}"
     return ""
 
 
 def sound_envelopes(data: bytes, admission: Admission) -> Iterator[tuple[int, bytes]]:
-    """(index, bytes) of the signed feed envelopes inside damaged bytes that are whole and verify."""
+    """(index, bytes) of the complete and valid signed feed envelopes inside damaged bytes."""
     at = data.find(_ENVELOPE_START)
     while at >= 0:
         end = _object_end(data, at)
@@ -192,7 +192,7 @@ def sound_envelopes(data: bytes, admission: Admission) -> Iterator[tuple[int, by
 
 
 def broken_envelopes(data: bytes, admission: Admission) -> list[tuple[int, str]]:
-    """(index, id) of the envelopes that can be made out in damaged bytes and do not verify, or are cut."""
+    """(index, id) of the envelopes that can be recognised in damaged bytes, but are invalid or cut."""
     found: list[tuple[int, str]] = []
     at = data.find(_ENVELOPE_START)
     while at >= 0:
@@ -207,7 +207,7 @@ def broken_envelopes(data: bytes, admission: Admission) -> list[tuple[int, str]]
 
 
 def _object_end(data: bytes, start: int) -> int:
-    """The index behind the JSON object that starts at ``start``; 0 when it does not end."""
+    """The index after the JSON object that starts at ``start``; 0 if it does not end."""
     depth = 0
     for match in _TOKEN.finditer(data, start, start + ENVELOPE_BYTES_MAX):
         token = match[0]
@@ -221,7 +221,7 @@ def _object_end(data: bytes, start: int) -> int:
 
 
 def meta_of(raw: bytes) -> EnvelopeMeta | None:
-    """The head of an envelope; None for bytes that are none."""
+    """The ``meta`` part of an envelope; None for bytes that are not an envelope."""
     try:
         value, canonical = parse_object(raw)
         return shape(value, canonical).meta

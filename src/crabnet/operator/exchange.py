@@ -1,14 +1,13 @@
-r"""The export file: signed envelopes on their way to a node that cannot be reached otherwise. NDJSON, version 1.
+r"""The export file: signed envelopes for a node that the network does not reach. NDJSON, version 1.
 
 ::
 
     {"format":"crabnet-export","version":1,"namespace":…,"node_id":…,"created_at":…,"base":{…},"heads":{…},…}\n
-    <envelope>\n            in feed order, parents first where the exporter had them first
-    {"sha256":"<over every byte before this line>","signature":"<the exporter's, over that hex text>"}\n
+    <envelope>\n            in feed order, parents first if the exporter had them first
+    {"sha256":"<over every byte before this line>","signature":"<by the exporter, over that hex text>"}\n
 
 ``base`` and ``heads`` are version vectors: what the receiver had, and what it has after the import. The signature is
-DSSE with a type of its own. It tells who made the file; the envelopes in it are verified one by one on import all the
-same.
+DSSE with a type of its own. It proves who made the file. The import verifies each envelope in it nevertheless.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ _SNIFF_BYTES: Final = 64
 
 
 class VectorEntry(Struct, frozen=True, array_like=True):
-    """How far a feed is held: the last ``seq`` and the id of the envelope there; 0 and "" if nothing of it stands.
+    """How far a feed is held: the last ``seq`` and the id of the envelope there; 0 and "" if no part of it stands.
 
-    ``end`` is the place before which it ends, 0 if it goes on.
+    ``end`` is the place before which the feed ends, or 0 if it has not ended.
     """
 
     seq: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)]
@@ -48,14 +47,14 @@ class VectorEntry(Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         if bool(self.seq) is not bool(self.id) or not (self.seq or self.end) or 0 < self.end <= self.seq:
-            raise ValueError("a head has a seq and an id, and its feed ends behind it")
+            raise ValueError("a head must have a seq and an id, and the end of its feed must be after it")
 
 
 Vector = dict[NodeId, VectorEntry]
 
 
 class ExportHeader(Struct, frozen=True, kw_only=True):
-    """The first line. ``created_at`` in seconds; ``incomplete`` names feeds of which the exporter lacks a part."""
+    """The first line. ``created_at`` is in seconds. ``incomplete`` names feeds of which the exporter lacks a part."""
 
     format: str = EXPORT_FORMAT
     version: int = EXPORT_VERSION
@@ -70,7 +69,7 @@ class ExportHeader(Struct, frozen=True, kw_only=True):
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds everything, not only what somebody lacked."""
+        """Whether the export contains everything, not only what a receiver lacked."""
         return not self.base
 
 
@@ -92,7 +91,7 @@ class _VectorFile(Struct):
 
 @dataclass(frozen=True, slots=True)
 class ExportFile:
-    """An export that was read to its end and found whole."""
+    """An export that was read to its end and is complete."""
 
     path: Path
     header: ExportHeader
@@ -109,7 +108,7 @@ def parse_vector(text: str | bytes) -> Vector:
         return msgspec.json.decode(text, type=Vector)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"this is no version vector: {error}; `crabnet state vector --json` prints one", Reason.INVALID_ARGUMENT
+            f"this is not a version vector: {error}; `crabnet state vector --json` prints one", Reason.INVALID_ARGUMENT
         ) from None
 
 
@@ -133,7 +132,7 @@ def encode_trailer(sha256: str, signature: str) -> bytes:
 
 
 def _lines(files: Files, fd: int) -> Iterator[bytes]:
-    """Lines with their line feed, a last one without it too; one that is too long is cut and the last."""
+    """Lines with their line feed, and a last one without it. A line that is too long is cut and ends the iteration."""
     rest = b""
     line_bytes_max = limits.EXPORT_HEADER_BYTES_MAX
     for chunk in read_chunks(files, fd):
@@ -149,7 +148,7 @@ def _lines(files: Files, fd: int) -> Iterator[bytes]:
 
 
 def looks_like_baseline(files: Files, path: Path) -> bool:
-    """Whether a file can be a baseline's state.json: that says no format. Raises UsageError, StorageFailedError."""
+    """Whether a file can be a baseline's state.json, which names no format. Raises UsageError, StorageFailedError."""
     with guarded("read the file", path):
         if files.size(path) is None:
             raise UsageError(f"there is no file {path}", Reason.INVALID_ARGUMENT)
@@ -159,10 +158,10 @@ def looks_like_baseline(files: Files, path: Path) -> bool:
 
 
 def check_export(files: Files, path: Path, namespace: str | None = None) -> ExportFile:
-    """Read a file to its end and verify that it is whole and signed; nothing of it was used before.
+    """Read a file to its end and verify that it is complete and signed, before any of it is used.
 
-    Raises RefusedError for what is no export, unsigned, of a newer version or of another namespace than
-    ``namespace``; DataDirDamagedError for damaged bytes; StorageFailedError when reading fails.
+    Raises RefusedError if the file is not an export, is unsigned, is of a newer version, or is of another namespace
+    than ``namespace``. Raises DataDirDamagedError for damaged bytes, StorageFailedError if reading fails.
     """
     digest = hashlib.sha256()
     first = last = b""
@@ -180,34 +179,34 @@ def check_export(files: Files, path: Path, namespace: str | None = None) -> Expo
     trailer = _trailer(path, first, last, digest.hexdigest(), whole=count >= 0)
     header = _header(path, first)
     if header.entries != count:
-        raise _damaged(path, f"it holds {count} envelopes, but says {header.entries}")
+        raise _damaged(path, f"it contains {count} envelopes, but its header says {header.entries}")
     if not trailer.signature:
         raise RefusedError(f"{path} is not signed by its exporter; nothing was imported", Reason.MISSING_SIGNATURE)
     if not statement_holds(header.node_id, EXPORT_TYPE, trailer.sha256.encode(), trailer.signature):
         raise RefusedError(
-            f"{path}: the signature is not that of {header.node_id}; nothing was imported", Reason.BAD_SIGNATURE
+            f"{path}: the signature is not by {header.node_id}; nothing was imported", Reason.BAD_SIGNATURE
         )
     if namespace is not None and header.namespace != namespace:
         raise RefusedError(
-            f"{path} is of namespace {header.namespace!r}, this node is in {namespace!r}; nothing was imported",
+            f"{path} belongs to namespace {header.namespace!r}, this node to {namespace!r}; nothing was imported",
             Reason.WRONG_NAMESPACE,
         )
     return ExportFile(path, header)
 
 
 def _refuse_newer(path: Path, line: bytes) -> None:
-    """Raise RefusedError for a version above ours, before anything is read that may mean something else in it."""
+    """Raise RefusedError for a newer version, before reading parts that may have another meaning in it."""
     version = _version(path, line)
     if version > EXPORT_VERSION:
         raise RefusedError(
-            f"{path} says that it is an export of version {version}, written by a newer Crabnet; this one reads up to"
-            f" version {EXPORT_VERSION}: upgrade (or get it again, if its first line is damaged); nothing was imported",
+            f"{path} is an export of version {version} of a newer Crabnet; this one reads up to version"
+            f" {EXPORT_VERSION}; upgrade, or get the file again if its first line is damaged; nothing was imported",
             Reason.UNSUPPORTED_VERSION,
         )
 
 
 def _damaged(path: Path, detail: str) -> DataDirDamagedError:
-    return DataDirDamagedError(f"{path}: {detail}; nothing was imported, get the file again", Reason.FILE_DAMAGED)
+    return DataDirDamagedError(f"{path}: {detail}; nothing was imported; get the file again", Reason.FILE_DAMAGED)
 
 
 def _trailer(path: Path, first: bytes, line: bytes, sha256: str, *, whole: bool) -> Trailer:
@@ -217,14 +216,14 @@ def _trailer(path: Path, first: bytes, line: bytes, sha256: str, *, whole: bool)
         trailer = None
     if trailer is None or not whole or not line.endswith(b"\n"):
         _version(path, first)
-        raise _damaged(path, "its last line is not that of an export: it is cut off")
+        raise _damaged(path, "its last line is not that of an export, so the file is cut off")
     if line != encode_trailer(trailer.sha256, trailer.signature) or trailer.sha256 != sha256:
         raise _damaged(path, "its checksum does not match")
     return trailer
 
 
 def _version(path: Path, line: bytes) -> int:
-    """The version that a first line tells. Raises RefusedError when it is not that of an export."""
+    """The version in a first line. Raises RefusedError if the line is not that of an export."""
     try:
         said = msgspec.json.decode(line, type=_Version)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -240,7 +239,7 @@ def _header(path: Path, line: bytes) -> ExportHeader:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(f"{path}: its first line is not valid: {error}", Reason.MALFORMED) from None
     if header.version != EXPORT_VERSION:
-        raise RefusedError(f"{path}: version {header.version} was never written", Reason.UNSUPPORTED_VERSION)
+        raise RefusedError(f"{path}: no Crabnet writes version {header.version}", Reason.UNSUPPORTED_VERSION)
     return header
 
 
@@ -252,26 +251,26 @@ _FACT_START: Final = b'{"fact":'
 
 
 def fact_line(fact: Fact) -> bytes:
-    """An unsigned fact of a baseline state, which has no envelope, as an entry of an export."""
+    """An entry of an export for an unsigned fact of a baseline state, which has no envelope."""
     body = msgspec.to_builtins(fact.body)
     return msgspec.json.encode(_FactLine(UnsignedFact(kind=fact.kind, author=fact.author, ts=fact.ts, body=body)))
 
 
 def _entry(line: bytes, path: Path) -> bytes | Fact:
-    """An envelope as it is, or a fact. Raises DataDirDamagedError (FILE_DAMAGED)."""
+    """An envelope unchanged, or a fact. Raises DataDirDamagedError (FILE_DAMAGED)."""
     if not line.startswith(_FACT_START):
         return line
     try:
         fact = msgspec.json.decode(line, type=_FactLine).fact.fact()
     except msgspec.MsgspecError as error:
-        raise DataDirDamagedError(f"{path} holds a fact that cannot be read: {error}", Reason.FILE_DAMAGED) from error
+        raise DataDirDamagedError(f"{path} has a fact that cannot be read: {error}", Reason.FILE_DAMAGED) from error
     if fact is None:
-        raise DataDirDamagedError(f"{path} holds a fact that is none of its kind", Reason.FILE_DAMAGED)
+        raise DataDirDamagedError(f"{path} contains a fact whose content does not match its kind", Reason.FILE_DAMAGED)
     return fact
 
 
 def read_entries(files: Files, export: ExportFile) -> Iterator[bytes | Fact]:
-    """The envelopes, and unsigned facts, of an export that was checked.
+    """The envelopes and unsigned facts of a checked export.
 
     Raises StorageFailedError, DataDirDamagedError (FILE_DAMAGED).
     """

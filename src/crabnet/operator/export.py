@@ -1,7 +1,7 @@
-"""``crabnet state export``: what a version vector lacks, out of the journal, as one signed file.
+"""``crabnet state export``: writes what a version vector lacks from the journal to one signed file.
 
-The journal is read without the lock and one frame at a time, three times: to see where the receiver stands, to count,
-and to write. The order of the journal has everything behind what it rests on.
+The journal is read without the lock, one frame at a time, three times: to find what the receiver has, to count, and to
+write. In the journal every envelope comes after the one that it rests on.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What to export: all that ``base`` lacks; if ``unsigned``, unsigned envelopes and imported facts too."""
+    """What to export: all that ``base`` lacks. With ``unsigned``, also unsigned envelopes and imported facts."""
 
     base: Vector
     unsigned: bool = False
@@ -64,7 +64,7 @@ _decode_meta: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 class _Stored(NamedTuple):
-    """An envelope of the journal. ``apart``: it stands in no feed, but proves a fork, or others rest on it."""
+    """An envelope of the journal. ``apart``: it is in no feed, but proves a fork, or others rest on it."""
 
     meta: _Meta
     apart: bool
@@ -73,7 +73,7 @@ class _Stored(NamedTuple):
 
 @dataclass
 class ExportResult:
-    """What was written."""
+    """The result of an export."""
 
     header: ExportHeader
     bytes: int
@@ -115,14 +115,14 @@ class _Selection:
                 yield _Stored(_decode_meta(raw).meta, apart, raw)
 
     def signed(self) -> Iterator[_Stored]:
-        """The envelopes that the vector lacks, and all that stand in no feed."""
+        """The envelopes that the vector lacks, and all that are in no feed."""
         for stored in self._envelopes():
             meta = stored.meta
             if meta.v is not None and (stored.apart or meta.seq >= self._first.get(meta.from_, 1)):
                 yield stored
 
     def unsigned(self) -> Iterator[bytes]:
-        """Envelopes of the old protocol, which belong to no feed, and facts of a baseline state, in their order."""
+        """Envelopes of the old protocol, which belong to no feed, and facts of a baseline state, in journal order."""
         for record in self._records():
             if isinstance(record, FactRecord):
                 yield fact_line(fact_of_row(record.fact))
@@ -130,7 +130,7 @@ class _Selection:
                 yield bytes(record.raw)
 
     def incomplete(self) -> tuple[int, tuple[str, ...]]:
-        """How many envelopes there are to export, and the feeds of which some are missing."""
+        """The number of envelopes to export, and the feeds of which some are missing."""
         count = 0
         next_seq = dict(self._first)
         broken: set[str] = set()
@@ -149,7 +149,7 @@ class _Selection:
 
 
 def _is_ahead(base: VectorEntry, ours: VectorEntry) -> bool:
-    """True if the receiver holds more of a feed than we, and goes on doing so when it has taken the export in."""
+    """True if the receiver holds more of a feed than this node, and still does after the import."""
     return base.seq > ours.seq and not 0 < ours.end <= base.seq
 
 
@@ -164,15 +164,15 @@ def export_state(
     now_s: int,
     overwrite: bool = False,
 ) -> ExportResult:
-    """Write what is ``wanted`` to ``path``, mode 0600, whole or not at all.
+    """Write what is ``wanted`` to ``path`` with mode 0600, completely or not at all.
 
-    Raises RefusedError when the file exists, DataDirDamagedError and StorageFailedError when the journal cannot be
-    read or the file not be written.
+    Raises RefusedError if the file exists, and DataDirDamagedError or StorageFailedError if the journal cannot be read
+    or the file cannot be written.
     """
     with guarded("look for the file", path):
         exists = files.size(path) is not None
     if exists and not overwrite:
-        raise RefusedError(f"{path} exists; choose another name, or give --force", Reason.FILE_EXISTS)
+        raise RefusedError(f"{path} exists; choose another name, or give --force to replace it", Reason.FILE_EXISTS)
     base, with_unsigned = wanted
     selection = _Selection(files, data_dir, source, base)
     count, incomplete = selection.incomplete()

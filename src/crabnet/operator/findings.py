@@ -1,4 +1,4 @@
-"""What an audit reports."""
+"""The report of an audit."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ GENESIS: Final = "genesis"
 
 
 class LivePoint(NamedTuple):
-    """What a running node says: the state hash after frame ``lsn``, which is durable."""
+    """The answer of a running node: its state hash after frame ``lsn``, which is durable."""
 
     state_hash: str
     lsn: int
 
 
 AskNode = Callable[[], LivePoint | None]
-"""The running node's word, None without one."""
+"""Returns the answer of the running node; None without a node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it must be, and where."""
+    """Something that is wrong, and where."""
 
     path: Path
     detail: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The recomputed state hash beside somebody's word."""
+    """The recomputed state hash compared with a known one."""
 
     name: str
     lsn: int
@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass
 class AuditReport:
-    """What was checked and what was found. ``findings`` holds the first of ``findings_total``."""
+    """What was checked and what was found. ``findings`` contains the first of ``findings_total`` findings."""
 
     start: str = GENESIS
     first_lsn: int = 0
@@ -76,18 +76,18 @@ class AuditReport:
     otherwise: int = 0
     """Decisions that the rules of this version would not make."""
     feeds: list[FeedChain] = field(default_factory=list)
-    """The chain of each author: every envelope's id, signature and link verified, up to the head."""
+    """The feed of each author up to its head. The id, signature and link of every envelope are verified."""
     chains: ChainReport = field(default_factory=ChainReport)
-    """What rests on what, for each task; of nothing when the state was not replayed."""
+    """The chains of each task; empty if the state was not replayed."""
     notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings_total
 
     def add(self, finding: Finding) -> None:
-        """Note a finding, within a bound."""
+        """Add a finding. At most ``AUDIT_FINDINGS_MAX`` are kept."""
         self.findings_total += 1
         if len(self.findings) < AUDIT_FINDINGS_MAX:
             self.findings.append(finding)

@@ -1,4 +1,4 @@
-"""The frames of a data dir for the tools: every sound one, and every hole between them."""
+"""The frames of a data dir for the tools: every valid frame, and every hole between them."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ __all__ = ["Frame", "Hole", "Segment", "read_hole", "walk_journal"]
 
 
 def walk_journal(files: Files, layout: Layout) -> Iterator[Segment | Frame | Hole]:
-    """Everything from the first frame on, history/ too. Raises StorageFailedError."""
+    """Everything from the first frame on, including history/. Raises StorageFailedError."""
     return _walk(files, layout, is_frame_of_records)

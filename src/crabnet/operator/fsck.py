@@ -1,10 +1,10 @@
-"""``crabnet fsck``: why a data dir refuses to start, what of it can be saved, and saving it.
+"""``crabnet fsck``: finds out why a node does not start on a data dir, and saves what can be saved.
 
-A repair keeps the best checkpoint and the unbroken chain of frames after it (``storage.salvage``). Envelopes in frames
-behind the damage, and whole ones inside damaged frames, are given to the node again as imports: signature and feed
-chain decide about them. Where neither a checkpoint nor the beginning of the journal is left, or the archive is
-damaged, all readable envelopes are given to an empty ledger. Nothing is made up, and nothing damaged is deleted: it
-goes to ``damaged/``.
+A repair keeps the best checkpoint and the unbroken chain of frames after it (``storage.salvage``). It imports the
+envelopes in frames after the damage, and complete ones inside damaged frames. Signature and feed chain decide about
+them. If neither a checkpoint nor the beginning of the journal is left, or if the archive is damaged, it imports all
+readable envelopes into an empty ledger. A repair invents nothing. It moves damaged files to ``damaged/`` and deletes
+none.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from crabnet.storage.opening.survey import Survey, verify
 
 WAITING: Final = ".waiting"
 _PENDING: Final = re.compile(r"entries-\d+\.ndjson(?:\.\d+)?(?:\.waiting)?")
-"""What a repair has taken out of damaged files, in damaged/: not yet given to the node, or waiting for earlier ones."""
-_KEEPS: Final = "keep the sound part, give the node the envelopes behind it again"
-_STARTS_OVER: Final = "start with an empty ledger, give the node all readable envelopes again"
+"""Files in damaged/ with entries from damaged files that are not yet imported or wait for earlier ones."""
+_KEEPS: Final = "keep the sound part and import the envelopes after it again"
+_STARTS_OVER: Final = "start with an empty ledger and import all readable envelopes again"
 
 
 @dataclass
 class FsckReport:
-    """What was found. ``opens`` tells whether a node starts on the data dir; ``obstacle`` what fsck cannot repair."""
+    """The findings. ``opens``: a node starts on the data dir. ``obstacle``: what fsck cannot repair."""
 
     conditions: dict[str, str]
     recovery: str
@@ -66,25 +66,25 @@ class FsckReport:
     obstacle: str = ""
     obstacle_reason: Reason = Reason.DATA_DIR_DAMAGED
     repair: str = ""
-    """What --repair does, empty when there is nothing to do."""
+    """What --repair does; empty if there is nothing to do."""
     kept_lsn: int = 0
     lost: list[tuple[int, int]] = field(default_factory=list)
     """Frames that cannot be read: first and last lsn."""
     seeds_kept: int = 0
     envelopes_behind: int = 0
-    """Readable ones that are not in what is kept."""
+    """Readable envelopes that are not in the kept part."""
     envelopes_broken: list[str] = field(default_factory=list)
-    """Ids that can still be made out in damaged bytes; within a bound."""
+    """Ids that are still recognisable in damaged bytes; a limited number."""
 
     @property
     def healthy(self) -> bool:
-        """Whether there is nothing that a start does not put in order by itself."""
+        """Whether a start of the node repairs everything automatically, if anything."""
         return self.opens and not self.damages and not self.repair
 
 
 @dataclass
 class Examination:
-    """What a repair needs to know beyond the report."""
+    """What a repair needs besides the report."""
 
     report: FsckReport
     survey: Survey
@@ -95,7 +95,7 @@ class Examination:
 
 @contextmanager
 def fsck_lock(files: Files, data_dir: Path, now_ms: int) -> Iterator[DirLock]:
-    """The data dir's lock. Raises UsageError without a data dir, DataDirBusyError, StorageFailedError."""
+    """The lock of the data dir. Raises UsageError without a data dir, DataDirBusyError, StorageFailedError."""
     layout = Layout(data_dir)
     demand_data_dir(data_dir)
     demand_owner(data_dir)
@@ -108,10 +108,10 @@ def fsck_lock(files: Files, data_dir: Path, now_ms: int) -> Iterator[DirLock]:
 
 
 def examine(files: Files, settings: Settings) -> Examination:
-    """Look at a data dir whose lock is held. Changes nothing.
+    """Examine a data dir whose lock is held. Changes nothing.
 
-    Raises StorageFailedError, DataDirDamagedError when something else lies in the place of a file, UsageError for a
-    data dir of another namespace than the settings'.
+    Raises StorageFailedError, DataDirDamagedError if something else is in the place of a file, and UsageError for a
+    data dir of another namespace than that of the settings.
     """
     demand_namespace(files, Layout(settings.data_dir), settings.namespace)
     found = Ledger.inspect(settings.data_dir, files=files)
@@ -135,9 +135,9 @@ def examine(files: Files, settings: Settings) -> Examination:
     else:
         _opens(files, settings, examination)
     waiting = [path for path in examination.pending if path.name.endswith(WAITING)]
-    report.notices += [f"{path}: envelopes that wait for earlier ones, which peers may have" for path in waiting]
+    report.notices += [f"{path} has envelopes that wait for earlier ones, which peers may have" for path in waiting]
     if report.opens and not report.repair and len(waiting) < len(examination.pending):
-        report.repair = "give the node the entries that an earlier repair took out of damaged files"
+        report.repair = "import the entries that an earlier repair took from damaged files"
     return examination
 
 
@@ -156,13 +156,13 @@ def _pending(files: Files, layout: Layout) -> list[Path]:
 
 
 def _key_obstacle(files: Files, settings: Settings, report: FsckReport) -> bool:
-    """Whether the node's key keeps it from starting: nobody but the operator can bring it back."""
+    """Whether the node cannot start because of its key, which only the operator can restore."""
     try:
         pem = load_key_file(files, settings.data_dir)
         with guarded("read the data dir", settings.data_dir):
             used = bool(files.listdir(settings.data_dir / "journal"))
         if pem is None and used:
-            raise DataDirDamagedError(f"{settings.data_dir} has no {KEY_FILE}: restore it from a backup")
+            raise DataDirDamagedError(f"{settings.data_dir} has no {KEY_FILE}; restore it from a backup")
         if pem is not None:
             seed_of_pem(pem)
     except CrabnetError as error:
@@ -174,7 +174,7 @@ def _key_obstacle(files: Files, settings: Settings, report: FsckReport) -> bool:
 
 
 def _refused(files: Files, settings: Settings, examination: Examination) -> None:
-    """The decision table refuses: what would be kept, and what is readable behind it."""
+    """If the decision table refuses: find what would be kept, and what is readable after it."""
     report, found = examination.report, examination.survey
     report.opens = False
     report.damages += [str(each) for each in found.damages()]
@@ -195,7 +195,7 @@ def _refused(files: Files, settings: Settings, examination: Examination) -> None
 
 
 def _opens(files: Files, settings: Settings, examination: Examination) -> None:
-    """The decision table opens it; whether the content can be read is another question."""
+    """If the decision table opens the data dir: check whether the content can be read."""
     report, found = examination.report, examination.survey
     report.kept_lsn = found.journal.last_lsn
     try:
@@ -218,7 +218,7 @@ def _node_id(files: Files, settings: Settings) -> str | None:
 
 
 def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
-    """Load what is kept; false when that fails for a reason that fsck cannot repair."""
+    """Load the kept part. False if that fails for a reason that fsck cannot repair."""
     report, found = examination.report, examination.survey
     replica = new_replica(settings.namespace)
     try:
@@ -236,7 +236,7 @@ def _loads(files: Files, settings: Settings, examination: Examination) -> bool:
         for row in Snapshot(replica).rows():
             check_row(row)
     except RefusedError as error:
-        report.damages.append(f"{settings.data_dir}: a node stops at its next checkpoint: {error.message}")
+        report.damages.append(f"{settings.data_dir}: a node would stop at its next checkpoint: {error.message}")
     try:
         broken = [str(each) for each in archive_damages(files, settings.data_dir, replica.archived.segments)]
     except DataDirDamagedError as error:
@@ -260,7 +260,7 @@ def _load(files: Files, found: Survey, replica: Replica, until_lsn: int) -> None
 
 
 def _count_behind(files: Files, settings: Settings, examination: Examination) -> None:
-    """What is readable of that which is not kept, and what is lost for good."""
+    """Count what is readable but not kept, and what is lost permanently."""
     report = examination.report
     report.envelopes_behind = sum(1 for _ in entries_behind(files, settings, examination))
     admission = any_age_admission(settings.namespace)
@@ -282,7 +282,7 @@ def _count_behind(files: Files, settings: Settings, examination: Examination) ->
 
 
 def entries_behind(files: Files, settings: Settings, examination: Examination) -> Iterator[bytes]:
-    """Entries to give to the node again, one line each: envelopes, and the facts of a baseline state as stored rows."""
+    """Entries to import again, one line each: envelopes, and the facts of a baseline state as stored rows."""
     kept_lsn = examination.report.kept_lsn
     aside = () if examination.salvage is None else examination.salvage.aside
     aside_names = {path.name for path in aside}

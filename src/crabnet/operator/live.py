@@ -1,4 +1,4 @@
-"""What the tools ask a running node."""
+"""Requests of the tools to a running node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crabnet.operator.findings import LivePoint
 
 
 def live_point(data_dir: Path, timeout_ms: int) -> LivePoint | None:
-    """State hash and lsn of the node that runs on the data dir; None without one. Raises CrabnetError."""
+    """State hash and lsn of the node that runs on the data dir; None without a node. Raises CrabnetError."""
     try:
         status = call(data_dir, "status", {}, timeout_ms)
     except NodeNotRunningError:
@@ -19,7 +19,7 @@ def live_point(data_dir: Path, timeout_ms: int) -> LivePoint | None:
         state_hash, lsn = status.get("state_hash"), status.get("state_lsn")
         if isinstance(state_hash, str) and isinstance(lsn, int):
             return LivePoint(state_hash, lsn)
-    raise CrabnetError("the node's status has no state hash; is the node of another version?")
+    raise CrabnetError("the node's status has no state hash; check that the node runs the same version")
 
 
 def durable_lsn(data_dir: Path, timeout_ms: int) -> int | None:

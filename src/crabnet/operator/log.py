@@ -1,4 +1,4 @@
-"""``crabnet audit log``: what was claimed, returned and settled, by whom and when, and what was decided about it."""
+"""``crabnet audit log``: claims, results and settlements with author and time, and the decisions about them."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from crabnet.storage.files import Files, guarded
 from crabnet.storage.layout import Layout, list_segments
 
 DECISIVE: Final = frozenset({FactKind.CLAIM, FactKind.RESULT, FactKind.SETTLE, FactKind.FORFEIT, FactKind.CLOSE})
-"""What the log shows unless asked for more: what moves a reward."""
+"""The kinds that the log shows by default: those that decide about a reward."""
 REFOLD: Final = "refold"
-"""The kind of a row that tells how the end of a feed has changed a seed."""
+"""The kind of a row that shows how the end of a feed has changed a seed."""
 _KINDS: Final = {kind.value: kind for kind in Kind if kind.value}
 
 
 class LogRow(Struct, frozen=True, kw_only=True):
-    """One journalled decision. ``at_s`` is when this node decided, ``ts`` what the author's clock said.
+    """One journalled decision. ``at_s`` is when this node decided, ``ts`` is the time by the author's clock.
 
-    ``author`` is "" for what follows from the end of a feed.
+    ``author`` is "" for a consequence of the end of a feed.
     """
 
     lsn: int
@@ -66,7 +66,7 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """What to show. ``kinds`` None: ``DECISIVE``; an empty set: everything."""
+    """What to show. With ``kinds`` None: ``DECISIVE``. With an empty set: everything."""
 
     seed_id: str | None = None
     since_s: int = 0
@@ -74,7 +74,7 @@ class LogFilter:
     kinds: frozenset[str] | None = None
 
     def wants(self, row: LogRow) -> bool:
-        """Whether a row is to be shown."""
+        """Whether to show a row."""
         if row.lsn <= self.after_lsn or row.at_s < self.since_s:
             return False
         if self.seed_id is not None and row.seed_id != self.seed_id:
@@ -86,7 +86,7 @@ class LogFilter:
 def read_log(files: Files, data_dir: Path, wanted: LogFilter, *, until_lsn: int | None = None) -> Iterator[LogRow]:
     """The journalled decisions that ``wanted`` wants, in order, up to frame ``until_lsn``.
 
-    Raises DataDirDamagedError at the first damage, StorageFailedError when reading fails, UsageError without a journal.
+    Raises DataDirDamagedError at the first damage, StorageFailedError if reading fails, UsageError without a journal.
     """
     layout = Layout(data_dir)
     with guarded("read the data dir", data_dir):
@@ -100,7 +100,7 @@ def read_log(files: Files, data_dir: Path, wanted: LogFilter, *, until_lsn: int 
             if until_lsn is not None and item.after_lsn >= until_lsn:
                 return
             raise DataDirDamagedError(
-                f"{item.path}, offset {item.offset}: {item.detail}; run `crabnet audit verify` to see all of it"
+                f"{item.path}, offset {item.offset}: {item.detail}; run `crabnet audit verify` to see all damage"
             )
         if until_lsn is not None and item.lsn > until_lsn:
             return
@@ -119,7 +119,7 @@ def newest(rows: Iterable[LogRow], limit: int) -> Iterator[LogRow]:
 
 
 def log_row(record: Record, lsn: int) -> LogRow | None:
-    """What the log shows of a record; None for records that decide nothing."""
+    """The row of the log for a record; None for a record without a decision."""
     if isinstance(record, RefoldRecord):
         return _refold_row(record, lsn)
     if isinstance(record, ArchiveRecord | SettledRecord):
@@ -154,7 +154,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
 
 
 def _refold_row(record: RefoldRecord, lsn: int) -> LogRow | None:
-    """A seed that the end of a feed has changed; None for all but the last part of that, and if nothing has changed."""
+    """The row of a seed that the end of a feed has changed. None for all but the last part, or without a change."""
     if not record.done or not record.events:
         return None
     event = record.events[-1]
@@ -190,7 +190,7 @@ def _utc(at_s: int) -> str:
 
 
 def _fact(record: EnvelopeRecord | ForkRecord, envelope: Envelope) -> Fact | None:
-    """What an envelope states, also when it was refused."""
+    """The fact of an envelope, also if the envelope was refused."""
     try:
         if isinstance(record, EnvelopeRecord) and (record.fact is not None or any(e.adds for e in record.events)):
             return record_fact(record, envelope)

@@ -1,4 +1,4 @@
-"""Which namespace a data dir is of: it is asked itself, for a tool may be called with other settings than its node."""
+"""The namespace of a data dir, read from the data dir itself: a tool may have other settings than the node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crabnet.storage.layout import Layout
 
 
 def namespace_of(files: Files, layout: Layout) -> str | None:
-    """The namespace of the first signed envelope in the journal that can be read; None when there is none.
+    """The namespace of the first readable signed envelope in the journal; None if there is none.
 
     Raises StorageFailedError.
     """
@@ -29,11 +29,11 @@ def namespace_of(files: Files, layout: Layout) -> str | None:
 
 
 def demand_namespace(files: Files, layout: Layout, namespace: str) -> None:
-    """Raise UsageError (WRONG_NAMESPACE) when the data dir is of another namespace; StorageFailedError as above."""
+    """Raise UsageError (WRONG_NAMESPACE) if the data dir is of another namespace; StorageFailedError as above."""
     held = namespace_of(files, layout)
     if held is not None and held != namespace:
         raise UsageError(
-            f"the data dir {layout.data_dir} belongs to namespace {held!r}, the settings say {namespace!r}:"
+            f"the data dir {layout.data_dir} belongs to namespace {held!r}, but the settings say {namespace!r};"
             f" give --namespace {held}",
             Reason.WRONG_NAMESPACE,
         )

@@ -1,4 +1,4 @@
-"""Paths that an operator names on the command line, checked before anything is read or written there."""
+"""Checks paths that an operator names on the command line, before anything is read or written there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from crabnet.storage.opening.shape import kind_of
 
 
 def input_file(path: Path) -> Path:
-    """A file to be read, with symbolic links resolved.
+    """A file to read, with symbolic links resolved.
 
-    Raises UsageError when there is none, or something else than a regular file; StorageFailedError.
+    Raises UsageError if there is no file, or if it is not a regular file; StorageFailedError.
     """
     with guarded("read the file", path):
         path = path.expanduser().resolve()
@@ -27,9 +27,9 @@ def input_file(path: Path) -> Path:
 
 
 def output_file(path: Path) -> Path:
-    """A file to be written in its whole and put in place by a rename, as an absolute path.
+    """The absolute path of a file that will be written completely and then moved into place by a rename.
 
-    A rename replaces whatever is there, a device too: so only a regular file may be. Raises UsageError when there is
+    A rename replaces anything, even a device, so only a regular file may exist there. Raises UsageError if there is
     anything else, or no directory to write to; StorageFailedError.
     """
     with guarded("write the file", path):
@@ -41,5 +41,5 @@ def output_file(path: Path) -> Path:
         except FileNotFoundError:
             return path
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is {kind_of(mode)}, not a file: it is not replaced", Reason.INVALID_ARGUMENT)
+        raise UsageError(f"{path} is {kind_of(mode)}, not a file, so it is not replaced", Reason.INVALID_ARGUMENT)
     return path

@@ -1,7 +1,7 @@
-"""``crabnet audit proof``: the forks that the journal proves, as documents that convince anybody.
+"""``crabnet audit proof``: the forks that the journal proves, as documents that anybody can verify.
 
-Read from the journal without the lock and without an index: the evidence is there for ever, whatever was checkpointed
-or archived since.
+They are read from the journal without the lock and without an index. The evidence stays in the journal permanently,
+whatever was checkpointed or archived since.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SNIFF_BYTES: Final = 64
 
 
 class ForkRow(Struct, frozen=True, kw_only=True):
-    """What a proof says: the feed ends before ``seq``."""
+    """The content of a proof: the feed ends before ``seq``."""
 
     author: str
     namespace: str
@@ -44,7 +44,7 @@ class StoredProof(NamedTuple):
 
 
 def row_of(evidence: ForkEvidence) -> ForkRow:
-    """What a verified proof says."""
+    """The content of a verified proof."""
     lower, higher = evidence.meta, evidence.higher.envelope.meta
     return ForkRow(
         author=lower.from_,
@@ -57,33 +57,33 @@ def row_of(evidence: ForkEvidence) -> ForkRow:
 
 
 def stored_proofs(files: Files, data_dir: Path, author: str | None = None) -> list[StoredProof]:
-    """Every fork that the journal proves, of one author or of all, by author and seq; each verified anew.
+    """Every fork of one author or of all that the journal proves, by author and seq. Each is verified again.
 
     Raises StorageFailedError, DataDirDamagedError for evidence that does not verify, UsageError without a journal.
     """
     layout = Layout(data_dir)
     with guarded("read the data dir", data_dir):
         if files.size(layout.journal) is None:
-            raise UsageError(f"no data dir at {data_dir}: there is no ledger", Reason.NO_DATA_DIR)
+            raise UsageError(f"there is no data dir at {data_dir}: no ledger was found", Reason.NO_DATA_DIR)
     raws = _evidence(files, layout, author)
     found = []
     for (by, seq), envelopes in sorted(raws.items()):
         pair = [envelopes[envelope_id] for envelope_id in sorted(envelopes)][:2]
         if len(pair) < 2:
             raise DataDirDamagedError(
-                f"the journal of {data_dir} notes a fork of {by} at seq {seq}, but lacks an envelope of it;"
-                " see `crabnet audit verify`"
+                f"the journal of {data_dir} records a fork of {by} at seq {seq}, but lacks one of the two envelopes;"
+                " run `crabnet audit verify`"
             )
         try:
             evidence = verify_proof(document_of(*pair))
         except ProofRefusedError as error:
-            raise DataDirDamagedError(f"evidence against {by} at seq {seq}: {error.detail}") from error
+            raise DataDirDamagedError(f"the evidence against {by} at seq {seq} is not valid: {error.detail}") from error
         found.append(StoredProof(row_of(evidence), evidence.document()))
     return found
 
 
 def _evidence(files: Files, layout: Layout, author: str | None) -> dict[tuple[str, int], dict[str, bytes]]:
-    """The stored envelopes for each place that a fork was found at, by id."""
+    """The stored envelopes for each place of a fork, by id."""
     found: dict[tuple[str, int], dict[str, bytes]] = {}
     for frame in _frames(files, layout):
         for record in decode_frame(frame.payload):
@@ -105,8 +105,9 @@ def _frames(files: Files, layout: Layout) -> Iterator[Frame]:
 
 
 def looks_like_proofs(files: Files, path: Path) -> bool:
-    """Whether a file can hold proofs of forks: no export and no state of the Rust program begins so. Raises UsageError,
-    StorageFailedError.
+    """Whether a file can contain proofs of forks. No export and no state of the Rust program has the same beginning.
+
+    Raises UsageError, StorageFailedError.
     """
     with guarded("read the file", path):
         if files.size(path) is None:
@@ -117,7 +118,7 @@ def looks_like_proofs(files: Files, path: Path) -> bool:
 
 
 def check_file(files: Files, path: Path) -> list[StoredProof]:
-    """The proofs in a file, one document a line, each verified. Raises RefusedError (what is wrong), UsageError."""
+    """The proofs in a file, one document per line, each verified. Raises RefusedError (what is wrong), UsageError."""
     try:
         size = files.size(path)
     except OSError:
@@ -128,7 +129,7 @@ def check_file(files: Files, path: Path) -> list[StoredProof]:
     with guarded("read the proof", path):
         data = read_whole(files, path, bytes_max)
     if data is None or len(data) > bytes_max:
-        raise RefusedError(f"{path} has more than {bytes_max} bytes", Reason.TOO_LARGE)
+        raise RefusedError(f"{path} has more than {bytes_max} bytes; split it", Reason.TOO_LARGE)
     try:
         return [StoredProof(row_of(evidence), evidence.document()) for evidence in _each(data)]
     except ProofRefusedError as error:
@@ -152,7 +153,7 @@ def _each(data: bytes) -> Iterator[ForkEvidence]:
 
 
 def shown(proof: StoredProof) -> JsonObject:
-    """A proof for JSON output: what it says, and the document itself."""
+    """A proof for JSON output: its content and the document itself."""
     fields: JsonObject = msgspec.to_builtins(proof.row)
     fields["proof"] = msgspec.json.decode(proof.document)
     return fields
@@ -162,6 +163,6 @@ def describe(row: ForkRow) -> str:
     """One line for people."""
     first, second = row.envelope_ids
     return (
-        f"{row.author} signed two envelopes for seq {row.seq} of namespace {row.namespace}, so its feed ends before:"
-        f" {first} and {second}"
+        f"{row.author} signed two envelopes for seq {row.seq} of namespace {row.namespace}, so its feed ends before"
+        f" that place: {first} and {second}"
     )

@@ -1,4 +1,4 @@
-"""Journalled decisions made again, by the rules of this version."""
+"""Makes journalled decisions again by the rules of this version."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from crabnet.domain.state import Observe
 
 
 def otherwise_decided(replica: Replica, record: Record) -> str:
-    """What a record decides otherwise than this version would: its rules have changed, or somebody changed history.
+    """The fact about which this version would decide differently than the record does.
 
-    "" if it would decide the same, or if more than the replica is needed to tell. Raises DataDirDamagedError.
+    The reason is that the rules or the journal were changed. "" if the decision is the same, or if more than the
+    replica is needed to know. Raises DataDirDamagedError.
     """
     if not isinstance(record, EnvelopeRecord) or record.behind or record.pins or record.readmitted:
         return ""

@@ -1,6 +1,7 @@
-"""``crabnet id renew``: a new identity in the same data dir, once the feed of the old one has ended (ADR 26).
+"""``crabnet id renew``: a new identity in the same data dir after the feed of the old one has ended (ADR 26).
 
-What is held stays; only the key changes. The old key is kept beside it, for whoever has to explain what it signed.
+Only the key changes; all stored data stays. The old key is kept beside it, so that the operator can explain what it
+signed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SEED_BYTES: Final = 32
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
-    """What was done: the old id, the place at which its feed was forked, the new id, and where the old key is kept."""
+    """The result: the old id, the place at which its feed was forked, the new id, and where the old key is kept."""
 
     former: str
     end: int
@@ -35,9 +36,9 @@ class Renewal(Struct, frozen=True, kw_only=True):
 
 
 def renew(files: Files, settings: Settings, now_ms: int) -> Renewal:
-    """Give a data dir a new key. Every step leaves a data dir that opens, with the old key or with the new one.
+    """Give a data dir a new key. After every step the data dir can be opened, with the old key or with the new one.
 
-    Raises RefusedError while the feed goes on, DataDirBusyError while a node runs, and what opening raises.
+    Raises RefusedError if the feed has not ended, DataDirBusyError if a node runs, and the errors of opening.
     """
     data_dir = settings.data_dir
     store = open_store(settings, files, role=LockRole.COMMAND, now_ms=now_ms)
@@ -45,10 +46,10 @@ def renew(files: Files, settings: Settings, now_ms: int) -> Renewal:
         former = store.core.signer.node_id
         end = store.core.replica.feeds.get(former).end
         if not end:
-            raise RefusedError(f"the feed of {former} has not ended: there is no need for a new identity")
+            raise RefusedError(f"the feed of {former} has not ended, so a new identity is not needed")
         old = load_key_file(files, data_dir)
         if old is None:
-            raise DataDirDamagedError(f"{data_dir / KEY_FILE} is gone: restore it from a backup")
+            raise DataDirDamagedError(f"{data_dir / KEY_FILE} is missing; restore it from a backup")
         seed = os.urandom(_SEED_BYTES)
         kept = data_dir / f"identity-{former[-8:]}.key"
         with guarded("give the data dir a new identity", data_dir):

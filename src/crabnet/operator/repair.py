@@ -1,4 +1,4 @@
-"""``crabnet fsck --repair``: what ``examine`` has planned."""
+"""``crabnet fsck --repair``: does what ``examine`` has planned."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from crabnet.storage.opening.salvage import salvage
 _DONE: Final = ".applied"
 
 _COME_AGAIN: Final = (Reason.GAP, Reason.UNKNOWN_PARENT, Reason.PARKING_FULL, Reason.UNAVAILABLE)
-"""Why envelopes were ignored that may count later."""
+"""Reasons of ignored envelopes that may count later."""
 
 
 def prepare(files: Files, settings: Settings, examination: Examination, lock: DirLock, now_ms: int) -> None:
-    """Bring the data dir into a state that opens; the lock is held. Can be interrupted and done again at every point.
+    """Repair the data dir so that it can be opened. The lock is held. An interrupted repair can be repeated.
 
-    First what can be saved is written to damaged/, then the node's feed is marked as doubtful, then files move.
+    First what can be saved is written to damaged/. Then the node's feed is marked as being at risk. Then files are
+    moved.
     Raises StorageFailedError, DataDirDamagedError.
     """
     if examination.report.opens:
@@ -52,7 +53,7 @@ def prepare(files: Files, settings: Settings, examination: Examination, lock: Di
 
 
 def _stage(files: Files, layout: Layout, entries: Iterator[bytes], now_ms: int) -> None:
-    """Write the entries to a file of their own: it counts once it has its name."""
+    """Write the entries to a separate file. It counts when it has its final name."""
     target = free_name(files, layout, f"entries-{now_ms}.ndjson")
     temporary = target.with_name(target.name + ".tmp")
     empty = True
@@ -75,7 +76,7 @@ def _stage(files: Files, layout: Layout, entries: Iterator[bytes], now_ms: int) 
 
 
 def _clear(files: Files, layout: Layout, now_ms: int) -> None:
-    """Put the whole ledger aside. history/ goes last: until then every start is refused."""
+    """Move the whole ledger aside. history/ is moved last, because until then every start is refused."""
     replace_file(files, layout.repaired, b"%d\n" % now_ms)
     for path in (layout.seal, layout.bak, layout.state, layout.data_dir / "archive", layout.journal, layout.history):
         if files.size(path) is not None:
@@ -83,11 +84,11 @@ def _clear(files: Files, layout: Layout, now_ms: int) -> None:
 
 
 def apply_pending(files: Files, settings: Settings, pending: list[Path]) -> ImportTotals:
-    """Open the data dir as a node does and give it what repairs have saved; the lock must be free.
+    """Open the data dir as a node does and import what repairs have saved. The lock must be free.
 
-    Envelopes that follow others which nobody has here stay aside, to be tried again when peers have sent those.
+    Envelopes that follow missing ones stay aside. They can be tried again when peers have sent the missing ones.
 
-    Raises whatever opening raises.
+    Raises the errors of opening.
     """
     totals = ImportTotals()
     if not pending:
@@ -113,7 +114,7 @@ def _staged(files: Files, path: Path) -> Iterator[Entry]:
             *lines, rest = (rest + chunk).split(b"\n")
             yield from map(_entry, lines)
     if rest:
-        raise DataDirDamagedError(f"{path} does not end with a line feed: it is damaged")
+        raise DataDirDamagedError(f"{path} is damaged: it does not end with a line feed")
 
 
 def _entry(line: bytes) -> Entry:

@@ -1,4 +1,4 @@
-"""Where in a damaged checkpoint the damage lies: the first row that is not the one that the journal gives."""
+"""Locates the damage in a damaged checkpoint: the first row that differs from what the journal gives."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ _UNKNOWN: Final = re.compile(rb'\["(seen|totals|more)",')
 
 
 def header_lsn(files: Files, path: Path) -> int | None:
-    """The lsn that a checkpoint says it covers, whatever its condition. Raises StorageFailedError."""
+    """The lsn that a checkpoint claims to cover, whatever its condition. Raises StorageFailedError."""
     with guarded("read the checkpoint", path), opened(files, path, OpenMode.READ) as fd:
         match = _LSN.search(files.pread(fd, CHECKPOINT_HEADER_BYTES_MAX, 0))
     return None if match is None else int(match[1])
 
 
 def differing_row(files: Files, path: Path, replica: Replica) -> tuple[int, str] | None:
-    """(offset, what it is) of the first row of a checkpoint that ``replica`` would not have written.
+    """(offset, description) of the first row of a checkpoint that ``replica`` would not have written.
 
-    The rows of the window of seen messages are not compared: an audit does not keep that. Raises StorageFailedError.
+    The rows of the window of seen messages are not compared, because an audit does not keep it. Raises
+    StorageFailedError.
     """
     expected: defaultdict[bytes, deque[bytes]] = defaultdict(deque)
     for row in Snapshot(replica).rows():
@@ -43,13 +44,13 @@ def differing_row(files: Files, path: Path, replica: Replica) -> tuple[int, str]
         if match is None:
             if _UNKNOWN.match(row) and _is_json(row):
                 continue
-            return offset, "this row was never written so"
+            return offset, "a node would not have written this row"
         name = f"{match[1].decode()} {match[2].decode(errors='backslashreplace')}"
         parts = expected.get(match[0])
         if not parts:
-            return offset, f"the journal knows no {name}"
+            return offset, f"{name} is not in the journal"
         if row != parts.popleft():
-            return offset, f"the row of {name} is not what the journal gives"
+            return offset, f"the row of {name} differs from the journal"
     return None
 
 
@@ -62,7 +63,7 @@ def _is_json(row: bytes) -> bool:
 
 
 def _rows(files: Files, path: Path) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) of every row: what stands between the first line and the one that ends the rows."""
+    """(offset, line) of every row, between the first line and the line that ends the rows."""
     offset, rest, inside = 0, b"", False
     with guarded("read the checkpoint", path), opened(files, path, OpenMode.READ) as fd:
         for chunk in read_chunks(files, fd):

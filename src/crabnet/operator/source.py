@@ -1,4 +1,4 @@
-"""Who exports: what the node says it holds, and its key."""
+"""The exporter: what the node holds, and its key."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ class _Answer(msgspec.Struct):
 
 
 def source_of(answer: JsonValue) -> Source:
-    """The answer of the method ``state.vector``. Raises CrabnetError for another one."""
+    """The source in an answer of the method ``state.vector``. Raises CrabnetError for any other answer."""
     try:
         said = msgspec.convert(answer, _Answer)
     except msgspec.ValidationError as error:
-        raise CrabnetError(f"the node's version vector is not known: {error}; is it of another version?") from None
+        raise CrabnetError(
+            f"the node's version vector cannot be read: {error}; check that the node runs the same version"
+        ) from None
     return Source(said.namespace, said.node_id, said.lsn, said.heads)
 
 
@@ -35,7 +37,7 @@ def key_seed_of(files: Files, data_dir: Path) -> bytes:
     """The private key of the data dir. Raises DataDirDamagedError, StorageFailedError."""
     pem = load_key_file(files, data_dir)
     if pem is None:
-        raise DataDirDamagedError(f"{data_dir} has no {KEY_FILE}: restore it from a backup")
+        raise DataDirDamagedError(f"{data_dir} has no {KEY_FILE}; restore it from a backup")
     try:
         return seed_of_pem(pem)
     except ValueError as error:

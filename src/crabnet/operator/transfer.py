@@ -1,4 +1,4 @@
-"""``crabnet state import``: what a file holds into the node, whether it runs or not."""
+"""``crabnet state import``: imports the entries of a file into the node, whether it runs or not."""
 
 from __future__ import annotations
 
@@ -36,21 +36,23 @@ Entry = bytes | Fact | Proof
 
 @dataclass
 class ImportTotals:
-    """What became of the entries: by Reason unless accepted."""
+    """The results of the entries: accepted, or ignored and rejected by Reason."""
 
     entries: int = 0
     accepted: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     statuses: dict[str, str | None] = field(default_factory=dict)
-    """Of the seeds that were asked for; None if they are not known."""
+    """Statuses of the requested seeds; None for an unknown one."""
 
     def add(self, entries: int, answer: JsonValue) -> None:
-        """Count the answer to one batch. Raises CrabnetError for one that is none."""
+        """Count the answer to one batch. Raises CrabnetError for an invalid answer."""
         self.entries += entries
         accepted = answer.get("accepted") if isinstance(answer, dict) else None
         if not isinstance(answer, dict) or not isinstance(accepted, int):
-            raise CrabnetError("the node's answer to state.import is not known; is it of another version?")
+            raise CrabnetError(
+                "the node's answer to state.import cannot be read; check that the node runs the same version"
+            )
         self.accepted += accepted
         for name, counter in (("ignored", self.ignored), ("rejected", self.rejected)):
             counts = answer.get(name)
@@ -62,7 +64,7 @@ Perform = Callable[[str, JsonObject], Awaitable[JsonValue]]
 
 
 class _Import:
-    """An import that can be taken up again where it stopped: in another node, or here."""
+    """An import that can be continued where it stopped: in another node, or here."""
 
     def __init__(self, entries: Iterable[Entry], seed_ids: Iterable[str]) -> None:
         self.totals = ImportTotals()
@@ -91,10 +93,10 @@ async def _status_of(perform: Perform, seed_id: str) -> str | None:
 
 
 def import_entries(settings: Settings, entries: Iterable[Entry], seed_ids: Iterable[str] = ()) -> ImportTotals:
-    """Give entries to the node that runs on the data dir, or open it here. Every batch is durable when it is counted.
+    """Send entries to the node that runs on the data dir, or open it here. A batch is durable when it is counted.
 
-    Afterwards asks for the statuses of ``seed_ids``. Raises what the node answers or opening raises: DataDirBusyError,
-    DataDirDamagedError, StorageFailedError.
+    Afterwards it requests the statuses of ``seed_ids``. Raises the errors that the node answers, and those of opening:
+    DataDirBusyError, DataDirDamagedError, StorageFailedError.
     """
     job = _Import(entries, seed_ids)
 

@@ -1,7 +1,7 @@
-"""``crabnet config verify``: would a node with these settings start here, and do its work? (Roadmap, milestone 3.)
+"""``crabnet config verify``: checks whether a node with these settings would start here and do its work.
 
-Nothing is changed: what must be writable is tried with a small file that is removed again, what must be bound is bound
-and released, and nothing is sent.
+It changes nothing and sends nothing. To check that a directory is writable, it creates a small file and removes it. To
+check an address, it binds the address and releases it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BUILT_IN: Final = frozenset({"cd"})
 
 
 class Verdict(StrEnum):
-    """How a check ended. Only ``FAILED`` keeps a node from starting, or from running tasks."""
+    """The result of a check. Only with ``FAILED`` a node cannot start, or cannot run tasks."""
 
     OK = "ok"
     WARNING = "warning"
@@ -55,7 +55,7 @@ class Verdict(StrEnum):
 
 
 class Check(NamedTuple):
-    """One finding: what was looked at, how it is, and, when it is not well, what to do."""
+    """One finding: what was checked, the verdict, and, if it is not good, what to do."""
 
     name: str
     verdict: Verdict
@@ -64,7 +64,7 @@ class Check(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What the checks look at. ``running``: a node has the data dir already, so what it holds is not tried again."""
+    """Input of the checks. ``running``: a node owns the data dir, so what this node holds is not tried again."""
 
     settings: Settings
     files: Files
@@ -75,7 +75,7 @@ Step = Callable[[Situation], Iterator[Check]]
 
 
 def verify_config(settings: Settings, files: Files) -> list[Check]:
-    """Everything that can be found out without starting a node. Blocks (name look-ups); raises nothing."""
+    """All checks that are possible without starting a node. Blocks for name lookups. Raises nothing."""
     running, checks = _live(settings)
     for step in STEPS:
         try:
@@ -86,7 +86,7 @@ def verify_config(settings: Settings, files: Files) -> list[Check]:
 
 
 def _live(settings: Settings) -> tuple[bool, list[Check]]:
-    """Whether a node runs on the data dir: what it holds itself is not tried a second time."""
+    """Whether a node runs on the data dir. Then the checks do not try again what this node holds."""
     try:
         call(settings.data_dir, "id", {}, settings.control_timeout_ms)
     except NodeNotRunningError:
@@ -103,17 +103,17 @@ def _data_dir(at: Situation) -> Iterator[Check]:
         return
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IWGRP:
-        detail = f"{path} has mode {mode:04o}: its group can replace its files; run chmod 700 on it"
+        detail = f"{path} has mode {mode:04o}, so its group can replace its files; run chmod 700 on it"
         yield Check("data_dir", Verdict.WARNING, detail)
     try:
         demand_importable(at.files, at.settings)
     except RefusedError as error:
         yield Check("data_dir", Verdict.FAILED, error.message, error)
     if load_key_file(at.files, path) is not None:
-        yield Check("identity", Verdict.OK, "the key is there, and for its owner only")
+        yield Check("identity", Verdict.OK, "the key exists, and only its owner can read it")
     free = at.files.free_bytes(path)
     if free < limits.DISK_FREE_LOW_BYTES:
-        yield Check("disk", Verdict.WARNING, f"only {free} bytes are free; a node stops when the disk is full")
+        yield Check("disk", Verdict.WARNING, f"only {free} bytes are free; a node stops if the disk is full")
 
 
 def _events(at: Situation) -> Iterator[Check]:
@@ -121,7 +121,7 @@ def _events(at: Situation) -> Iterator[Check]:
 
 
 def _writable(name: str, path: Path, files: Files) -> Check:
-    """Whether files can be made, locked and made durable in a directory, or the directory itself be made."""
+    """Whether files in a directory can be created, locked and made durable, or the directory itself can be created."""
     if not path.exists():
         return _can_be_made(name, path, files)
     probe = path / f".verify-{os.getpid()}"
@@ -132,7 +132,9 @@ def _writable(name: str, path: Path, files: Files) -> Check:
                     write_all(files, fd, _PROBE, 0)
                     files.fsync(fd)
                     if not files.try_lock(fd):
-                        raise StorageFailedError(f"{path} has no working file locks", Reason.LOCKS_UNSUPPORTED)
+                        raise StorageFailedError(
+                            f"file locks do not work in {path}; use another file system", Reason.LOCKS_UNSUPPORTED
+                        )
             finally:
                 with suppress(FileNotFoundError):
                     files.unlink(probe)
@@ -148,15 +150,15 @@ def _can_be_made(name: str, path: Path, files: Files) -> Check:
         files.mkdir(path)
         path.rmdir()
     except OSError as failed:
-        error = StorageFailedError(f"{path} cannot be made: {failed.strerror}", Reason.DATA_DIR_UNWRITABLE)
+        error = StorageFailedError(f"{path} cannot be created: {failed.strerror}", Reason.DATA_DIR_UNWRITABLE)
         return Check(name, Verdict.FAILED, error.message, error)
-    return Check(name, Verdict.OK, f"{path} is not there yet and can be made")
+    return Check(name, Verdict.OK, f"{path} does not exist yet and can be created")
 
 
 def _listen(at: Situation) -> Iterator[Check]:
     name = "listen_addr"
     if at.running:
-        yield Check(name, Verdict.OK, f"{at.settings.listen_addr} is not tried, since a node runs on this data dir")
+        yield Check(name, Verdict.OK, f"{at.settings.listen_addr} is not tried, because a node runs on this data dir")
         return
     try:
         granted, unserved = trio.run(_bind, at.settings)
@@ -171,12 +173,12 @@ def _listen(at: Situation) -> Iterator[Check]:
             "udp_receive_buffer_bytes",
             Verdict.WARNING,
             f"the kernel grants {granted} of {at.settings.udp_receive_buffer_bytes} bytes, so bursts may be lost and"
-            f" have to be synced; raise net.core.rmem_max",
+            f" need sync; raise net.core.rmem_max",
         )
 
 
 async def _bind(settings: Settings) -> tuple[int, str]:
-    """The receive buffer that the kernel grants, and what is not served."""
+    """The size of the receive buffer that the kernel grants, and a message about what is not served."""
     addresses = [parse_address(each) for each in settings.listen_addrs]
     size = settings.udp_receive_buffer_bytes
     async with await UdpTransport.open(*addresses, receive_buffer_bytes=size) as transport:
@@ -187,7 +189,8 @@ def _targets(at: Situation) -> Iterator[Check]:
     wanted = [("announce_addrs", each) for each in at.settings.announce_addrs]
     wanted += [("bootstrap_peers", each) for each in at.settings.bootstrap_peers]
     if not wanted:
-        yield Check("announce_addrs", Verdict.WARNING, "no address to send to: nobody hears of what is published here")
+        detail = "there is no address to send to, so no other node learns what is published here; set one"
+        yield Check("announce_addrs", Verdict.WARNING, detail)
         return
     reached = 0
     found: list[Check] = []
@@ -204,12 +207,12 @@ def _targets(at: Situation) -> Iterator[Check]:
             found.append(Check(name, Verdict.OK, f"{text} has a route"))
     yield from found
     if not reached:
-        unreachable = NetworkError("none of the addresses to send to can be reached", Reason.ADDRESS_INVALID)
+        unreachable = NetworkError("none of the addresses to send to is reachable", Reason.ADDRESS_INVALID)
         yield Check("announce_addrs", Verdict.FAILED, unreachable.message, unreachable)
 
 
 def _route(endpoint: Endpoint) -> None:
-    """Ask the kernel for a route; ``connect`` on a datagram socket sends nothing. Raises OSError."""
+    """Ask the kernel for a route. ``connect`` on a datagram socket sends nothing. Raises OSError."""
     with socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         probe.connect(endpoint.sockaddr)
@@ -218,14 +221,14 @@ def _route(endpoint: Endpoint) -> None:
 def _runner(at: Situation) -> Iterator[Check]:
     policy = runner_policy(at.settings)
     if not policy.allowed_commands:
-        yield Check("runner_allowed_commands", Verdict.WARNING, "no command is allowed: this node runs no tasks")
+        yield Check("runner_allowed_commands", Verdict.WARNING, "no command is allowed, so this node runs no tasks")
     wanted = sorted(policy.allowed_commands - _BUILT_IN - {ANY_COMMAND})
     missing = [name for name in wanted if find_executable(policy, name, at.settings.data_dir) is None]
     if missing:
-        detail = f"allowed, but not found in {':'.join(policy.search_path)}: {', '.join(missing)}"
+        detail = f"allowed commands that are not in {':'.join(policy.search_path)}: {', '.join(missing)}"
         yield Check("runner_allowed_commands", Verdict.WARNING, detail)
     elif wanted:
-        yield Check("runner_allowed_commands", Verdict.OK, f"{len(wanted)} commands are allowed and there")
+        yield Check("runner_allowed_commands", Verdict.OK, f"{len(wanted)} commands are allowed and exist")
     for name, path in (("runner_workdir_root", policy.workdir_root), ("runner_workdir", policy.workdir)):
         if path is None:
             continue
@@ -237,12 +240,12 @@ def _runner(at: Situation) -> Iterator[Check]:
 
 
 def _sandbox(at: Situation) -> Iterator[Check]:
-    """What confines runs here, found by canaries that try to get out."""
+    """What confines runs here. Canaries that try to escape find it out."""
     name = "runner_sandbox"
     report = sandbox_report(at.settings)
     if report.fence is None:
         error = RefusedError(report.detail, Reason.SANDBOX_UNAVAILABLE)
-        # A node that only publishes needs none, so that alone does not keep it from starting.
+        # A node that only publishes needs no sandbox, so this alone does not prevent its start.
         verdict = Verdict.WARNING if report.choice is Choice.AUTO else Verdict.FAILED
         yield Check(name, verdict, report.detail, error)
         return
@@ -251,11 +254,11 @@ def _sandbox(at: Situation) -> Iterator[Check]:
 
 
 STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox)
-"""What is looked at, in the order in which it is shown."""
+"""The checks, in the order in which they are shown."""
 
 
 def failure(checks: list[Check]) -> CrabnetError | None:
-    """The error to end with: of the kind of the first failed check."""
+    """The error to end with. It has the kind of the first failed check."""
     failed = [check for check in checks if check.verdict is Verdict.FAILED]
     if not failed:
         return None

@@ -1,4 +1,4 @@
-"""docs/CONFIGURATION.md, written from the table of knobs."""
+"""Generates docs/CONFIGURATION.md from the table of knobs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _HEAD: Final = """\
 
 <!-- Written by scripts/write_reference.py from src/crabnet/settings/knobs.py. Change it there. -->
 
-Every setting can be given as a flag, as an environment variable or in a TOML file. The first of these that is
-there counts: **flag, environment, file, default**. `crabnet config show` prints the effective values and where each
+Almost every setting can be given as a flag, as an environment variable or in a TOML file. The sources have this
+precedence: **flag, environment, file, default**. `crabnet config show` prints the effective values and where each
 came from.
 
-- The file is the one of `--config FILE`, else of `CRABNET_CONFIG`, else `crabnet.toml` in the data dir when it exists.
-  Its keys are the names below, all at the top level. `data_dir` cannot be set in a file that was found in the data dir.
-- A relative path is relative to the current directory; in a file, to the directory of that file. `~` is the home
-  directory.
-- Lists are comma separated in flags and environment variables (flags may also be repeated) and arrays of strings in
-  TOML. An empty text is the empty list.
-- Booleans are `true`/`false` (also `1`/`0`, `yes`/`no`, `on`/`off`); flags have a `--no-` form.
+- The file is the one named by `--config FILE`, else by `CRABNET_CONFIG`, else `crabnet.toml` in the data dir if it
+  exists. Its keys are the names below, all at the top level. A file that was found in the data dir cannot set
+  `data_dir`.
+- A relative path is relative to the current directory. In a file, it is relative to the directory of that file. `~` is
+  the home directory.
+- Lists are comma-separated in flags and environment variables, and arrays of strings in TOML. Flags may also be
+  repeated. An empty text is the empty list.
+- Booleans are `true`/`false` (also `1`/`0`, `yes`/`no`, `on`/`off`). Their flags have a `--no-` form.
 - Addresses are `host:port` or `[IPv6]:port`.
-- An unknown flag, key or `CRABNET_*` name, a value of the wrong type or out of range, and values that do not go
-  together end the command with exit code 2 and one line that names the value and where it came from.
+- The command ends with exit code 2 if a flag, a key or a `CRABNET_*` name is unknown, if a value has the wrong type
+  or is out of range, or if values contradict each other. One line names the value and where it came from.
 
 Example:
 
@@ -58,12 +59,12 @@ def configuration_markdown() -> str:
     parts.append("\n## Other environment variables\n\n")
     parts += [f"- `{name}`: {doc}.\n" for name, doc in RESERVED_ENV.items()]
     prefixes = ", ".join(f"`{prefix}*`" for prefix in RESERVED_ENV_PREFIXES)
-    parts.append(f"- {prefixes}: belong to the tests of crabnet, which itself never reads them.\n")
+    parts.append(f"- {prefixes}: used by the tests of crabnet. The program itself never reads them.\n")
     return "".join(parts)
 
 
 def _environment(knob: Knob) -> str | None:
-    return _code(knob.env) if knob.former_env is None else f"{_code(knob.env)}, or `{knob.former_env}` as before"
+    return _code(knob.env) if knob.former_env is None else f"{_code(knob.env)}, or the older name `{knob.former_env}`"
 
 
 def _entry(knob: Knob) -> str:

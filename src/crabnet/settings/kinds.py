@@ -1,7 +1,7 @@
-"""How each kind of configuration value is read, judged and shown.
+"""How each kind of configuration value is read, checked and shown.
 
-A kind turns the text of a flag or environment variable, or a TOML value, into a typed value, and says in one clause
-what is wrong with a value. It knows nothing of where the value came from.
+A kind turns the text of a flag or environment variable, or a TOML value, into a typed value. It says in one clause
+what is wrong with a value. It does not know where the value came from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def split_address(text: str) -> tuple[str, int]:
     """Split ``host:port`` or ``[IPv6]:port`` into host (without brackets) and port.
 
     The host is an IPv4 address, an IPv6 address (a ``%zone`` is allowed) or a host name by its shape (RFC 1123);
-    nothing is looked up. Raises UsageError (ADDRESS_INVALID).
+    no name is looked up. Raises UsageError (ADDRESS_INVALID).
     """
     try:
         return _split_address(text)
@@ -61,7 +61,7 @@ def _check_ipv6(host: str) -> None:
 
     literal, _, zone = host.partition("%")
     if "%" in host and not _LABEL.fullmatch(zone):
-        raise Wrong("has an empty or malformed zone behind its IPv6 address")
+        raise Wrong("has an empty or malformed zone after its IPv6 address")
     try:
         socket.inet_pton(socket.AF_INET6, literal)
     except (OSError, ValueError):
@@ -81,7 +81,10 @@ def _check_host(host: str) -> None:
 
 
 class Kind:
-    """Base: ``from_text`` and ``from_toml`` read, ``check`` judges; all raise Wrong. ``name`` is for documents."""
+    """Base class. ``from_text`` and ``from_toml`` read a value, ``check`` checks it. All three raise Wrong.
+
+    ``name`` is for documents.
+    """
 
     name = "value"
 
@@ -90,13 +93,13 @@ class Kind:
         raise NotImplementedError
 
     def from_toml(self, value: object) -> object:
-        """Read a TOML value; the default takes the same text as a flag."""
+        """Read a TOML value. By default it is the same text as for a flag."""
         if not isinstance(value, str):
             raise Wrong(f"is {_toml_type(value)}, not a string")
         return self.from_text(value)
 
     def check(self, value: object) -> None:
-        """Judge a value of the right Python type."""
+        """Check a value of the right Python type."""
         raise NotImplementedError
 
     def range_text(self) -> str:
@@ -105,7 +108,7 @@ class Kind:
 
 
 class IntKind(Kind):
-    """A whole number within bounds, both included."""
+    """A whole number within bounds. Both bounds are included."""
 
     name = "integer"
 
@@ -133,7 +136,7 @@ class IntKind(Kind):
 
 
 class BoolKind(Kind):
-    """Yes or no."""
+    """True or false."""
 
     name = "boolean"
 
@@ -159,7 +162,7 @@ class BoolKind(Kind):
 
 
 class TextKind(Kind):
-    """A short printable text, optionally of one pattern."""
+    """A short printable text, optionally restricted by a pattern."""
 
     name = "string"
 
@@ -235,14 +238,14 @@ class AddressKind(Kind):
             raise Wrong("is not an address")
         _, port = _split_address(value)
         if port < self.port_min:
-            raise Wrong("has port 0: nothing can be sent there")
+            raise Wrong("has port 0, to which nothing can be sent")
 
     def range_text(self) -> str:
         return "`host:port` or `[IPv6]:port`"
 
 
 class ListKind(Kind):
-    """A list of another kind: comma separated as text, an array in TOML. An empty text is the empty list."""
+    """A list of another kind: comma-separated as text, an array in TOML. An empty text is the empty list."""
 
     name = "list"
 
@@ -277,11 +280,11 @@ class ListKind(Kind):
                 raise Wrong(f"has an item {item!r} that {wrong}") from None
 
     def range_text(self) -> str:
-        return f"at most {self.items_max} items, comma separated; {self.item.range_text()}".rstrip("; ")
+        return f"at most {self.items_max} items, comma-separated; {self.item.range_text()}".rstrip("; ")
 
 
 class ListenKind(ListKind):
-    """Addresses of this machine to listen on, kept as one text with commas between; in TOML a string or an array."""
+    """Addresses of this machine to listen on. The value is one comma-separated text; in TOML a string or an array."""
 
     name = "addresses"
 
@@ -311,12 +314,12 @@ def _joined(items: object) -> str:
 def expand_home(path: Path) -> Path:
     """Replace a leading ``~``. Raises Wrong when there is no such home directory."""
     try:
-        # With an empty HOME the library would take the root directory for it.
+        # With an empty HOME the library would use the root directory as the home directory.
         if path.parts[:1] != ("~",) or os.environ.get("HOME") != "":
             return path.expanduser()
     except RuntimeError:
         pass
-    raise Wrong("begins with ~, but no home directory is known")
+    raise Wrong("begins with ~, but the home directory is not known")
 
 
 def _toml_type(value: object) -> str:

@@ -30,18 +30,18 @@ T = TypeVar("T")
 MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
 LIMITS_GROUP: Final = "limits"
-"""The group of knobs that bound what others can do here: their values are told at every start."""
+"""The group of knobs that limit what others can do here. The node prints their values at every start."""
 TARGETS_MAX: Final = 256
-"""Most configured targets of one node."""
+"""Highest number of configured targets of one node."""
 EVENTS_FILE_NAME: Final = "events.ndjson"
-SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of one
+SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of a secret
 
 
 class Knob:
-    """One row of the table. ``env``, ``toml`` and ``flag`` are None where it cannot be set from there; ``former_env``
-    is another name that ``env`` has had.
+    """One row of the table. ``env``, ``toml`` or ``flag`` is None if the knob cannot be set from there.
 
-    A secret has no flag: arguments can be read by every user of the machine.
+    ``former_env`` is an older name of ``env``. A secret has no flag, because every user of the machine can read the
+    arguments of a process.
     """
 
     __slots__ = ("default", "doc", "env", "flag", "former_env", "group", "kind", "name", "secret", "toml", "unit")
@@ -56,7 +56,7 @@ class Knob:
         self.former_env = row.former_env
 
     def shown(self, value: object) -> str:
-        """The value for messages and documents; of a secret, never the value."""
+        """The value for messages and documents. The value of a secret is never shown."""
         if self.secret:
             return SECRET_SHOWN
         if value is None:
@@ -93,13 +93,14 @@ def _knob(default: T, row: _Row) -> T:
 
 
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
-_COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than blanks and commas"), 256)
+_COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spaces and commas"), 256)
 _NAMES: Final = ListKind(TextKind(255, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and `_`"), 256)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Effective configuration of a node. Checked when made: UsageError (INVALID_CONFIG or UNAVAILABLE).
+    """Effective configuration of a node. Construction checks the values and raises UsageError (INVALID_CONFIG or
+    UNAVAILABLE).
 
     Paths become absolute: a relative ``data_dir`` is relative to the current directory, the others to ``data_dir``.
     """
@@ -108,249 +109,260 @@ class Settings:
     data_dir: Path = _knob(Path("~/.crabnet"), _Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "node", "Directory of the node: key, journal, state, events, control socket."))
     alias: str = _knob("node", _Row(
-        TextKind(64), "node", "Name of this node for people. It proves nothing to others."))
+        TextKind(64), "node", "Readable name of this node. It proves nothing to other nodes."))
     namespace: str = _knob("default", _Row(
         TextKind(limits.NAMESPACE_CHARS_MAX, r"[A-Za-z0-9][A-Za-z0-9._-]*",
-                 "letters, digits, `.`, `_`, `-`, beginning with a letter or digit"),
-        "node", "Nodes talk only to nodes of the same namespace."))
+                 "letters, digits, `.`, `_`, `-`, starting with a letter or digit"),
+        "node", "Namespace of the node. A node communicates only with nodes of the same namespace."))
     accept_feed_risk: bool = _knob(False, _Row(
-        BoolKind(), "node", "The operator's word that this data dir is not an older copy of one that was used since, "
-        "when there is no peer to ask after a recovery.", flag_only=True))
+        BoolKind(), "node", "The operator confirms that this data dir is not an outdated copy of one that was used "
+        "later. For use after a recovery if the node can reach no peer.", flag_only=True))
     feed_wait_ms: int = _knob(2_000, _Row(
-        IntKind(0, 3_600_000), "node", "How long a node that has peers waits at its start for one of them to tell how "
-        "far its own feed goes, before it writes.", unit="ms"))
+        IntKind(0, 3_600_000), "node", "Longest time that a node with peers waits at its start for one of them to "
+        "report how far the node's own feed goes. Meanwhile it does not write.", unit="ms"))
     feed_unanswered: str = _knob("mark", _Row(
-        ChoiceKind("mark", "write", "refuse"), "node", "What to do when no peer has answered by then. `mark`: write if "
-        "the note in `state_dir` agrees with the data dir; `write`; `refuse`: write nothing until one answers."))
+        ChoiceKind("mark", "write", "refuse"), "node", "What to do if no peer has answered within `feed_wait_ms`. "
+        "`mark`: write if the mark in `state_dir` agrees with the data dir. `write`: write. `refuse`: write nothing "
+        "until a peer answers."))
     state_dir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
-        PathKind(), "node", "Directory outside of the data dir where it is noted how far this node's feed went, so "
-        "that a restored data dir shows. Unset: `$XDG_STATE_HOME/crabnet`, or `~/.local/state/crabnet`."))
+        PathKind(), "node", "Directory outside of the data dir in which the node notes how far its own feed goes. "
+        "With this mark it detects a data dir that was restored from an older copy. Unset: `$XDG_STATE_HOME/crabnet`, "
+        "or `~/.local/state/crabnet`."))
     lock_wait_ms: int = _knob(30_000, _Row(
-        IntKind(0, 3_600_000), "node", "How long one-shot commands, and a node that starts, wait for other commands to "
-        "leave the data dir.", unit="ms"))
+        IntKind(0, 3_600_000), "node", "How long a one-shot command, or a node that starts, waits until other commands "
+        "release the data dir.", unit="ms"))
     control_timeout_ms: int = _knob(10_000, _Row(
-        IntKind(1, 3_600_000), "node", "How long a command waits for the running node's answer; `seed run` waits "
-        "for the task.", unit="ms"))
+        IntKind(1, 3_600_000), "node", "How long a command waits for the running node's answer. `seed run` waits "
+        "for the task instead.", unit="ms"))
 
     network: str = _knob("udp", _Row(
         ChoiceKind("udp", "dht"), "network", "Transport. `dht` is not available in this version."))
     listen_addr: str = _knob("0.0.0.0:9012", _Row(
-        ListenKind(limits.LISTEN_ADDRESSES_MAX), "network", "UDP addresses to receive on; port 0 takes a free one. "
+        ListenKind(limits.LISTEN_ADDRESSES_MAX), "network", "UDP addresses to receive on. Port 0 means any free port. "
         "`[::]` serves IPv4 as well as IPv6."))
     announce_addrs: tuple[str, ...] = _knob(("255.255.255.255:9012",), _Row(
-        _ADDRESSES, "network", "Where envelopes are sent: broadcast addresses or peers.",
+        _ADDRESSES, "network", "Addresses to which the node sends envelopes: broadcast addresses or peers.",
         flag="--announce-addr"))
     bootstrap_peers: tuple[str, ...] = _knob((), _Row(
-        _ADDRESSES, "network", "Further peers to send to and to ask for what was missed."))
+        _ADDRESSES, "network", "Further peers. The node sends envelopes to them and requests missing envelopes from "
+        "them."))
     udp_receive_buffer_bytes: int = _knob(limits.UDP_RECEIVE_BUFFER_BYTES, _Row(
-        IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer asked of the kernel (SO_RCVBUF).", unit="bytes"))
+        IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer to request from the kernel (SO_RCVBUF).",
+        unit="bytes"))
     sync_interval_ms: int = _knob(1_000, _Row(
-        IntKind(10, 3_600_000), "network", "Time between two announcements of what this node holds.", unit="ms"))
+        IntKind(10, 3_600_000), "network", "Time between two announcements of the envelopes that this node holds.",
+        unit="ms"))
     relay_fanout: int = _knob(limits.RELAY_FANOUT_DEFAULT, _Row(
-        IntKind(0, limits.PEERS_MAX), "network", "Neighbours that a live envelope of another node is passed on to; "
-        "those that get it by other ways are left out. 0 leaves it all to sync.", unit="neighbours"))
+        IntKind(0, limits.PEERS_MAX), "network", "Number of neighbours to which this node relays a live envelope of "
+        "another node. Neighbours that receive it by another way are left out. With 0 the node relays nothing, and "
+        "envelopes spread only by sync.", unit="neighbours"))
 
     restarts_max: int = _knob(5, _Row(
-        IntKind(0, 1_000), "node", "How often `listen` starts the node again by itself after an unexpected error "
-        "within `restarts_window_s`; then it ends with exit code 10. 0 for never."))
+        IntKind(0, 1_000), "node", "How often within `restarts_window_s` `listen` restarts the node after an "
+        "unexpected error. After that it ends with exit code 10. 0 means that it never restarts the node."))
     restarts_window_s: int = _knob(600, _Row(
-        IntKind(1, DAY_S), "node", "The time within which restarts are counted.", unit="s"))
+        IntKind(1, DAY_S), "node", "Time window in which restarts are counted.", unit="s"))
     verify_process: bool = _knob(True, _Row(
-        BoolKind(), "node", "Check signatures in a process of their own while many come, if there is a second "
-        "processor. It is started when it is needed and takes some 20 MB."))
+        BoolKind(), "node", "Check signatures in a separate process while many envelopes arrive, if the machine has "
+        "a second processor. The node starts this process when needed. It takes about 20 MB."))
 
     udp_broadcasts_per_sec: int = _knob(500, _Row(
-        IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends in a second; 0 means no limit.",
+        IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends per second. 0 means no limit.",
         unit="1/s"))
     dht_broadcasts_per_sec: int = _knob(500, _Row(
-        IntKind(0, 1_000_000), "limits", "Most messages that the dht transport, which this version lacks, sends "
-        "in a second; 0 means no limit.", unit="1/s"))
+        IntKind(0, 1_000_000), "limits", "Most messages that the dht transport sends per second. 0 means no limit. "
+        "This version has no dht transport.", unit="1/s"))
     udp_datagrams_per_sec: int = _knob(10_000, _Row(
-        IntKind(0, 10_000_000), "limits", "Datagrams of all sources that are read in a second, beyond a small share "
-        "that each proven peer has for itself; 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Datagrams that the node reads per second from all sources together. Each "
+        "proven peer has a small share that does not count towards this limit. 0 means no limit.", unit="1/s"))
     udp_peer_datagrams_per_sec: int = _knob(8_000, _Row(
-        IntKind(0, 10_000_000), "limits", "Datagrams in a second from one peer that is configured or has proved its "
-        "address; what is beyond is dropped, without a block. 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Datagrams per second from one peer that is configured or has proved its "
+        "address. The node drops further datagrams but does not block the peer. 0 means no limit.", unit="1/s"))
     udp_strangers_per_sec: int = _knob(4_000, _Row(
-        IntKind(0, 10_000_000), "limits", "Datagrams in a second of all other sources together; 0 means no limit.",
+        IntKind(0, 10_000_000), "limits", "Datagrams per second from all other sources together. 0 means no limit.",
         unit="1/s"))
     udp_source_fast_fail_threshold_per_sec: int = _knob(2_000, _Row(
-        IntKind(0, 10_000_000), "limits", "Datagrams in a second from one source address, unless it is that of a "
-        "proven peer, after which it is blocked; 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Datagrams per second from one source address after which the node blocks "
+        "it. Addresses of proven peers are exempt. 0 means no limit.", unit="1/s"))
     udp_source_rejects_per_sec: int = _knob(200, _Row(
-        IntKind(0, 10_000_000), "limits", "Hostile or broken messages in a second from one source address after which "
-        "it is blocked; a proven peer is slowed down to a trickle instead. 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Hostile or broken messages per second from one source address after which "
+        "the node blocks it. A proven peer is limited to a very low rate instead. 0 means no limit.", unit="1/s"))
     udp_source_block_ms: int = _knob(3_000, _Row(
-        IntKind(0, DAY_S * 1000), "limits", "How long such a source is blocked; twice as long each time it happens "
-        "again; 0 means that only what is beyond the rate is dropped.", unit="ms"))
+        IntKind(0, DAY_S * 1000), "limits", "How long the node blocks such a source. The time doubles with each "
+        "repetition. 0 means that the node only drops what exceeds the rate.", unit="ms"))
     udp_source_block_ms_max: int = _knob(300_000, _Row(
         IntKind(0, DAY_S * 1000), "limits", "Longest block of a source.", unit="ms"))
     author_envelopes_per_sec: int = _knob(400, _Row(
-        IntKind(0, 10_000_000), "limits", "Envelopes in a second that are taken of one known author, and ten times as "
-        "many at once; the rest comes later by sync. 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts from one known author. A burst "
+        "may have ten times as many. The rest comes later by sync. 0 means no limit.", unit="1/s"))
     author_bytes_per_sec: int = _knob(512 * 1024, _Row(
-        IntKind(0, 1024 * MIB), "limits", "The same in bytes.", unit="bytes/s"))
+        IntKind(0, 1024 * MIB), "limits", "The same as `author_envelopes_per_sec`, in bytes.", unit="bytes/s"))
     newcomer_envelopes_per_sec: int = _knob(200, _Row(
-        IntKind(0, 10_000_000), "limits", "Envelopes in a second of all authors together that this node does not know "
-        "yet, and ten times as many at once; one of them gets half of it at most. 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts from all authors together that "
+        "it does not know yet. A burst may have ten times as many. One author gets at most half of it. 0 means no "
+        "limit.",
+        unit="1/s"))
     newcomer_bytes_per_sec: int = _knob(256 * 1024, _Row(
-        IntKind(0, 1024 * MIB), "limits", "The same in bytes.", unit="bytes/s"))
+        IntKind(0, 1024 * MIB), "limits", "The same as `newcomer_envelopes_per_sec`, in bytes.", unit="bytes/s"))
     history_envelopes_per_sec: int = _knob(20_000, _Row(
-        IntKind(0, 10_000_000), "limits", "Envelopes in a second that this node takes because it asked proven peers "
-        "for them; one author gets 50000 at once and then a tenth of it. 0 means no limit.", unit="1/s"))
+        IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts because it requested them from "
+        "proven peers. One author gets 50000 at once and then a tenth of the rate. 0 means no limit.", unit="1/s"))
     author_open_seeds_max: int = _knob(limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT, _Row(
-        IntKind(1, 2**31), "limits", "Seeds of one author that may be open at once; further ones are void. "
-        "**All nodes of a namespace must use the same value**, or they disagree for good.", unit="seeds"))
+        IntKind(1, 2**31), "limits", "Seeds of one author that may be open at the same time. Further seeds are void. "
+        "**All nodes of a namespace must use the same value**, or their states differ permanently.", unit="seeds"))
     author_bids_per_seed_max: int = _knob(limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT, _Row(
-        IntKind(1, 2**31), "limits", "Bids of one author on one seed; further ones are void. **All nodes of a "
-        "namespace must use the same value**, or they disagree for good.", unit="bids"))
+        IntKind(1, 2**31), "limits", "Bids of one author on one seed. Further bids are void. **All nodes of a "
+        "namespace must use the same value**, or their states differ permanently.", unit="bids"))
     events_per_reason_per_sec: int = _knob(1_000, _Row(
-        IntKind(0, 1_000_000), "limits", "Events in a second for each kind and Reason of refusal or drop; the others "
-        "are counted, and an event tells how many. 0 means all.", unit="1/s"))
+        IntKind(0, 1_000_000), "limits", "Events per second for each kind and Reason of refusal or drop. Further "
+        "events are only counted, and one event reports their number. 0 means no limit.", unit="1/s"))
     sync_fanout: int = _knob(limits.SYNC_FANOUT_DEFAULT, _Row(
-        IntKind(1, 1_024), "network", "Neighbours told at each sync interval what this node holds; the others have "
-        "their turn at the next ones.", unit="peers"))
+        IntKind(1, 1_024), "network", "Neighbours to which the node announces at each sync interval what it holds. "
+        "The other neighbours follow at the next intervals.", unit="peers"))
     sync_serve_bytes_per_s: int = _knob(limits.SYNC_SERVE_BYTES_PER_S_DEFAULT, _Row(
-        IntKind(0, 1024 * MIB), "network", "Most bytes of stored envelopes sent in a second to neighbours that lack "
-        "them, to all together; 0 means no limit.", unit="bytes/s"))
+        IntKind(0, 1024 * MIB), "network", "Most bytes of stored envelopes that the node sends per second to all "
+        "neighbours together that lack them. 0 means no limit.", unit="bytes/s"))
     sync_serve_peer_bytes_per_s: int = _knob(limits.SYNC_SERVE_PEER_BYTES_PER_S_DEFAULT, _Row(
-        IntKind(0, 1024 * MIB), "network", "The same for each single neighbour.", unit="bytes/s"))
+        IntKind(0, 1024 * MIB), "network", "The same as `sync_serve_bytes_per_s`, for each single neighbour.",
+        unit="bytes/s"))
     sync_fetch_bytes_per_s: int = _knob(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, _Row(
-        IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes fetched from neighbours in a second; "
-        "0 means no limit.", unit="bytes/s"))
+        IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes that the node fetches from neighbours per "
+        "second. 0 means no limit.", unit="bytes/s"))
     peers_remembered: int = _knob(limits.PEERS_REMEMBERED_DEFAULT, _Row(
-        IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers kept in the file `peers.json` to be tried at the "
-        "next start; 0 remembers none.", unit="peers"))
+        IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers that the node keeps in the file `peers.json` and "
+        "contacts at its next start. 0 keeps none.", unit="peers"))
 
     require_signatures: bool = _knob(True, _Row(
-        BoolKind(), "protocol", "Refuse envelopes without a signature. With false, envelopes of the old "
-        "protocol are taken, marked unauthenticated."))
+        BoolKind(), "protocol", "Refuse envelopes without a signature. With false, the node accepts envelopes of the "
+        "old protocol and marks them as unauthenticated."))
     legacy_peers: bool = _knob(False, _Row(
-        BoolKind(), "protocol", "Send only what peers of the old protocol can read: five kinds, each whole in one "
-        "datagram. Nothing lost is healed then, and a run's start is told to nobody: other nodes of this version "
-        "should be reached without it."))
+        BoolKind(), "protocol", "Send only what peers of the old protocol can read: five kinds of envelopes, each "
+        "whole in one datagram. Lost envelopes are then not sent again, and no node learns that a run has started. Do "
+        "not use it to reach nodes of this version."))
     message_ttl_s: int = _knob(43_200, _Row(
-        IntKind(1, 365 * DAY_S), "protocol", "Age up to which a live envelope is taken.", unit="s",
+        IntKind(1, 365 * DAY_S), "protocol", "Age up to which the node accepts a live envelope.", unit="s",
         former_env="CRABNET_MESSAGE_TTL_SECONDS"))
     future_skew_s: int = _knob(300, _Row(
-        IntKind(0, DAY_S), "protocol", "How far ahead of this node's clock an envelope's time may be.", unit="s",
+        IntKind(0, DAY_S), "protocol", "How far the time of an envelope may be ahead of this node's clock.", unit="s",
         former_env="CRABNET_FUTURE_SKEW_SECONDS"))
     seen_messages_ttl_s: int = _knob(86_400, _Row(
-        IntKind(1, 730 * DAY_S), "protocol", "How long the id of an envelope is remembered; at least "
-        "`message_ttl_s` plus `future_skew_s`, or a replay could pass.", unit="s",
+        IntKind(1, 730 * DAY_S), "protocol", "How long the node remembers the id of an envelope. It must be at "
+        "least `message_ttl_s` plus `future_skew_s`; otherwise a replay could be accepted.", unit="s",
         former_env="CRABNET_SEEN_MESSAGES_TTL_SECONDS"))
     seen_messages_capacity: int = _knob(10_000, _Row(
-        IntKind(1, limits.SEEN_CAPACITY_MAX), "protocol", "Most envelope ids remembered.", unit="ids"))
+        IntKind(1, limits.SEEN_CAPACITY_MAX), "protocol", "Most envelope ids that the node remembers.", unit="ids"))
     parked_ttl_s: int = _knob(60, _Row(
-        IntKind(1, DAY_S), "protocol", "How long an envelope waits for the one that it needs.", unit="s",
+        IntKind(1, DAY_S), "protocol", "How long an envelope waits for another envelope that it depends on.", unit="s",
         former_env="CRABNET_PARKED_TTL_SECONDS"))
     refuse_equivocators: bool = _knob(True, _Row(
-        BoolKind(), "protocol", "Make no new deals with an author who is proved to have forked its feed: no bid on its "
-        "seeds, no claim of its bids. Matters to this node alone."))
+        BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
+        "claim its bids. This affects only this node."))
     execution_grace_s: int = _knob(30, _Row(
-        IntKind(0, DAY_S), "protocol", "Time after the execution deadline before the creator forfeits a claim.",
+        IntKind(0, DAY_S), "protocol", "Time after the execution deadline until the creator forfeits a claim.",
         unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))
     auto_reclaim: bool = _knob(False, _Row(
-        BoolKind(), "protocol", "After a forfeit, claim the next bid without being asked: the cheapest of the workers "
+        BoolKind(), "protocol", "After a forfeit, claim the next bid automatically: the cheapest bid among the workers "
         "that were chosen least often for this task."))
     auto_reclaim_attempts_max: int = _knob(3, _Row(
-        IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Attempts in all at a task beyond which `auto_reclaim` claims no "
+        IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Total attempts at a task after which `auto_reclaim` claims no "
         "further bid.", unit="attempts"))
     clock_check: bool = _knob(True, _Row(
-        BoolKind(), "node", "Sign nothing while the clocks of most peers that were asked are further from that of "
-        "this node than `future_skew_s`."))
+        BoolKind(), "node", "Sign nothing while the clocks of most peers that this node has asked differ from its own "
+        "clock by more than `future_skew_s`."))
     clock_follow_ms: int = _knob(300_000, _Row(
-        IntKind(0, DAY_S * 1000), "protocol", "Steps of the system's clock up to this are followed while the node "
-        "runs, gradually; after larger ones it keeps its own time until it is restarted.", unit="ms"))
+        IntKind(0, DAY_S * 1000), "protocol", "Largest step of the system's clock that a running node follows. "
+        "It follows gradually. After a larger step the node keeps its own time until it is restarted.", unit="ms"))
 
     runner_allowed_commands: tuple[str, ...] = _knob(
         ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), _Row(
-            _COMMANDS, "runner", "Commands that tasks may run; an empty list allows none, `*` all."))
+            _COMMANDS, "runner", "Commands that tasks may run. An empty list allows none, `*` allows all."))
     runner_max_command_len: int = _knob(4_096, _Row(
-        IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that is run.", unit="characters"))
+        IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that the node runs.", unit="characters"))
     runner_allow_shell_operators: bool = _knob(False, _Row(
-        BoolKind(), "runner", "Allow pipes, redirections, substitutions and the like in commands. They defeat "
-        "the list of allowed commands."))
+        BoolKind(), "runner", "Allow pipes, redirections, substitutions and similar operators in commands. "
+        "They bypass the list of allowed commands."))
     runner_workdir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
-        PathKind(), "runner", "Working directory of tasks, which a sandbox shows to them read-only. Unset: the "
-        "root when there is one, else a fresh directory for each run, writable and removed afterwards."))
+        PathKind(), "runner", "Working directory of tasks. In a sandbox it is read-only. Unset: "
+        "`runner_workdir_root` if that is set, else a fresh directory for each run, which is writable and is removed "
+        "afterwards."))
     runner_workdir_root: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
-        PathKind(), "runner", "Directory that `runner_workdir` must lie in, symbolic links followed."))
+        PathKind(), "runner", "Directory that must contain `runner_workdir`. Symbolic links are followed."))
     runner_max_output_bytes: int = _knob(131_072, _Row(
-        IntKind(0, limits.OUTPUT_CHARS_MAX), "runner", "Bytes of stdout, and of stderr, that a result keeps.",
+        IntKind(0, limits.OUTPUT_CHARS_MAX), "runner", "Bytes of stdout, and also of stderr, that a result keeps.",
         unit="bytes"))
     runner_timeout_kill_wait_ms: int = _knob(1_000, _Row(
         IntKind(0, limits.RUNNER_KILL_WAIT_MS_MAX), "runner", "Time between SIGTERM and SIGKILL after a timeout.",
         unit="ms"))
     runner_runs_max: int = _knob(limits.RUNNER_RUNS_MAX_DEFAULT, _Row(
-        IntKind(1, limits.RUNNER_RUNS_MAX), "runner", "Commands that run at the same time; further ones wait.",
+        IntKind(1, limits.RUNNER_RUNS_MAX), "runner", "Commands that run at the same time. Further commands wait.",
         unit="runs"))
     runner_queue_max: int = _knob(limits.RUNNER_QUEUE_MAX_DEFAULT, _Row(
-        IntKind(0, limits.RUNNER_QUEUE_MAX), "runner", "Runs that may wait for others to end; their publishers take "
-        "turns. Further ones are refused.", unit="runs"))
+        IntKind(0, limits.RUNNER_QUEUE_MAX), "runner", "Runs that may wait for others to end. The node serves their "
+        "publishers in turn. It refuses further runs.", unit="runs"))
     runner_lease_ms: int = _knob(limits.RUNNER_LEASE_MS_DEFAULT, _Row(
-        IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "A longer run is renewed at half of this, so that its "
-        "publisher knows it goes on; at least a sixteenth of the task's timeout is taken.", unit="ms"))
+        IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "Lease of a run. The node renews it after half of this time, so "
+        "that the publisher knows that the run continues. The lease is at least a sixteenth of the task's timeout.",
+        unit="ms"))
     runner_drain_ms: int = _knob(limits.RUNNER_DRAIN_MS_DEFAULT, _Row(
-        IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end by "
-        "themselves. It ends those that go on, and tells their publishers that this worker failed.", unit="ms"))
+        IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end. It then ends "
+        "the runs that continue, and tells their publishers that this worker failed.", unit="ms"))
 
     runner_sandbox: str = _knob("auto", _Row(
-        ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap where it "
-        "works, else Landlock, else no task is run. `none`: tasks of strangers have the rights of the node's user, and "
-        "every run raises an alert."))
+        ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap if it "
+        "works, else Landlock, else the node runs no task. `none`: tasks of strangers have the rights of the node's "
+        "user, and every run raises an alert."))
     runner_profiles: tuple[str, ...] = _knob(("strict",), _Row(
-        ListKind(ChoiceKind("strict", "network"), 2), "runner", "Profiles that tasks may run under; the first is for "
-        "tasks that ask for none. `strict` has no network, `network` has that of the host."))
+        ListKind(ChoiceKind("strict", "network"), 2), "runner", "Profiles that tasks may run under. The first one is "
+        "used for tasks that request none. `strict` has no network, `network` has the network of the host."))
     runner_environment: tuple[str, ...] = _knob((), _Row(
-        _NAMES, "runner", "Variables of the node's environment that tasks get, beside `PATH`, `LANG` and `HOME`."))
+        _NAMES, "runner", "Variables of the node's environment that tasks get, besides `PATH`, `LANG` and `HOME`."))
     runner_memory_bytes: int = _knob(limits.RUNNER_MEMORY_BYTES_DEFAULT, _Row(
-        IntKind(32 * MIB, 1024 * 1024 * MIB), "runner", "Memory of a run, with its files in the sandbox.",
+        IntKind(32 * MIB, 1024 * 1024 * MIB), "runner", "Memory of a run, including its files in the sandbox.",
         unit="bytes"))
     runner_processes: int = _knob(limits.RUNNER_PROCESSES_DEFAULT, _Row(
-        IntKind(1, 32_768), "runner", "Processes and threads of a run.", unit="processes"))
+        IntKind(1, 32_768), "runner", "Number of processes and threads of a run.", unit="processes"))
     runner_cpu_time_s: int = _knob(limits.RUNNER_CPU_TIME_S_DEFAULT, _Row(
-        IntKind(1, 7 * DAY_S), "runner", "Processor time of a run, all its processes together.", unit="s",
+        IntKind(1, 7 * DAY_S), "runner", "Processor time of all processes of a run together.", unit="s",
         former_env="CRABNET_RUNNER_CPU_TIME_SECONDS"))
     runner_cpu_percent: int = _knob(limits.RUNNER_CPU_PERCENT_DEFAULT, _Row(
-        IntKind(1, 100_000), "runner", "How fast a run may use it, where control groups can be made: 100 is one "
-        "processor.", unit="%"))
+        IntKind(1, 100_000), "runner", "Processor share that a run may use, if the node can create control "
+        "groups. 100 is one processor.", unit="%"))
     runner_file_bytes: int = _knob(limits.RUNNER_FILE_BYTES_DEFAULT, _Row(
         IntKind(4_096, 1024 * 1024 * MIB), "runner", "Largest file that a run may write.", unit="bytes"))
     runner_open_files: int = _knob(limits.RUNNER_OPEN_FILES_DEFAULT, _Row(
-        IntKind(limits.RUNNER_OPEN_FILES_MIN, 1_048_576), "runner", "Files that each process of a run may have open.",
+        IntKind(limits.RUNNER_OPEN_FILES_MIN, 1_048_576), "runner", "Open files of each process of a run.",
         unit="files"))
     runner_workdir_bytes: int = _knob(limits.RUNNER_WORKDIR_BYTES_DEFAULT, _Row(
         IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of the fresh working directory of a run.", unit="bytes"))
     runner_tmp_bytes: int = _knob(limits.RUNNER_TMP_BYTES_DEFAULT, _Row(
-        IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of `/tmp` of a run, and as much again of `/dev/shm`.",
+        IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of a run's `/tmp`. Its `/dev/shm` has the same size.",
         unit="bytes"))
 
     runner_files_max: int = _knob(limits.RUNNER_FILES_MAX, _Row(
         IntKind(0, limits.RUNNER_FILES_MAX), "runner", "Files left in a fresh working directory that a result "
-        "lists with size and SHA-256; 0 lists none.", unit="files"))
+        "lists with size and SHA-256. 0 lists none.", unit="files"))
 
     checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
-        IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which a checkpoint is written.",
+        IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which the node writes a checkpoint.",
         unit="bytes"))
     checkpoint_interval_s: int = _knob(600, _Row(
-        IntKind(1, 7 * DAY_S), "storage", "Longest time between checkpoints while something changes.", unit="s",
+        IntKind(1, 7 * DAY_S), "storage", "Longest time between two checkpoints while the state changes.", unit="s",
         former_env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
 
     archive_after_s: int = _knob(7 * DAY_S, _Row(
-        IntKind(0, 3_650 * DAY_S), "storage", "Time after which seeds that are settled, or were never claimed, leave "
-        "memory for the archive; 0 keeps all in memory.", unit="s", former_env="CRABNET_ARCHIVE_AFTER_SECONDS"))
+        IntKind(0, 3_650 * DAY_S), "storage", "Time after which seeds that are settled, or were never claimed, move "
+        "from memory to the archive. 0 keeps all in memory.", unit="s", former_env="CRABNET_ARCHIVE_AFTER_SECONDS"))
 
     monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
-        PathKind(), "monitor", "File of the monitor events, always named `events.ndjson`; rotated files lie beside it. "
-        "Default: in the data dir."))
+        PathKind(), "monitor", "File of the monitor events. Its name must be `events.ndjson`. Rotated files are in the "
+        "same directory. Default: in the data dir."))
     events_rotate_bytes: int = _knob(limits.EVENT_FILE_BYTES_MAX_DEFAULT, _Row(
         IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
     events_rotate_age_s: int = _knob(limits.EVENT_FILE_AGE_MS_MAX_DEFAULT // 1000, _Row(
         IntKind(1, 3_650 * DAY_S), "monitor", "Age at which the events file is rotated.", unit="s",
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = _knob(limits.EVENT_FILES_KEPT_DEFAULT, _Row(
-        IntKind(1, 10_000), "monitor", "Rotated events files that are kept.", unit="files"))
+        IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
     # fmt: on
 
     @property
@@ -378,10 +390,13 @@ class Settings:
                 if path is not None:
                     paths[name] = data_dir / expand_home(path)
         except Wrong as wrong:
-            raise UsageError(f"a path {wrong}; give --data-dir", Reason.INVALID_CONFIG) from None
+            raise UsageError(
+                f"a path {wrong}; give an absolute path, for example with --data-dir", Reason.INVALID_CONFIG
+            ) from None
         except FileNotFoundError:
             raise UsageError(
-                "the current directory does not exist any more; give an absolute --data-dir", Reason.INVALID_CONFIG
+                "the current directory does not exist any more; give an absolute path with --data-dir",
+                Reason.INVALID_CONFIG,
             ) from None
         for name, path in paths.items():
             object.__setattr__(self, name, path)
@@ -393,26 +408,26 @@ class Settings:
             )
         if self.monitor_events.name != EVENTS_FILE_NAME:
             raise ConflictError(
-                f"monitor_events = {self.monitor_events} is not a file named {EVENTS_FILE_NAME}", ("monitor_events",)
+                f"monitor_events = {self.monitor_events} must be a file named {EVENTS_FILE_NAME}", ("monitor_events",)
             )
         needed_s = self.message_ttl_s + self.future_skew_s
         if self.seen_messages_ttl_s < needed_s:
             raise ConflictError(
                 f"seen_messages_ttl_s = {self.seen_messages_ttl_s} is less than message_ttl_s + future_skew_s = "
-                f"{needed_s}: envelopes could be replayed",
+                f"{needed_s}, so that envelopes could be replayed; increase it",
                 ("seen_messages_ttl_s", "message_ttl_s", "future_skew_s"),
             )
         if not self.runner_profiles:
             raise ConflictError("runner_profiles is empty: give strict, network or both", ("runner_profiles",))
         if "network" in self.runner_profiles and self.runner_sandbox in ("landlock", "none"):
             raise ConflictError(
-                f"runner_profiles has network, which runner_sandbox = {self.runner_sandbox} does not offer; use bwrap",
+                f"runner_profiles has network, but runner_sandbox = {self.runner_sandbox} does not offer it; use bwrap",
                 ("runner_profiles", "runner_sandbox"),
             )
         secret = sorted(name for name in self.runner_environment if name.startswith("CRABNET_"))
         if secret:
             raise ConflictError(
-                f"runner_environment has {secret[0]}: the node's own settings are not for tasks",
+                f"runner_environment has {secret[0]}, but tasks must not see the node's own settings; remove it",
                 ("runner_environment",),
             )
         workdir, root = self.runner_workdir, self.runner_workdir_root
@@ -428,7 +443,7 @@ class Settings:
 
 
 class ConflictError(UsageError):
-    """Values that are fine alone do not go together; ``knobs`` names them."""
+    """Values that are valid alone contradict each other. ``knobs`` names them."""
 
     default_reason = Reason.INVALID_CONFIG
 
@@ -446,7 +461,7 @@ KNOBS: Final[tuple[Knob, ...]] = _table()
 
 
 def shown(settings: Settings) -> dict[str, str | int | bool | list[str] | None]:
-    """The values for JSON and logs, in the order of the table; of a secret, never the value."""
+    """The values for JSON and logs, in the order of the table. The value of a secret is never shown."""
     values: dict[str, str | int | bool | list[str] | None] = {}
     for knob in KNOBS:
         value: object = getattr(settings, knob.name)

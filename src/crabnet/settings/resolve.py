@@ -1,4 +1,4 @@
-"""From flags, environment and TOML to ``Settings``, with the origin of every value.
+"""Makes ``Settings`` from flags, environment and TOML, and keeps the origin of every value.
 
 Precedence: flag, then ``CRABNET_*`` environment, then the TOML file, then the default.
 """
@@ -22,11 +22,11 @@ ENV_PREFIX: Final = "CRABNET_"
 DEFAULT_ORIGIN: Final = "default"
 RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_CONFIG": "path of the TOML file, like `--config`",
-    "CRABNET_DEBUG": "`1`: print a traceback behind the message of an unexpected error",
+    "CRABNET_DEBUG": "`1`: print a traceback after the message of an unexpected error",
     "CRABNET_WEB_API_AUTH_REQUIRED": "kept for the monitor API; no effect in this version",
     "CRABNET_WEB_API_TOKEN": "kept for the monitor API; no effect in this version",
 }
-"""Names that are no knobs and yet no mistakes."""
+"""Names that are not knobs but are not mistakes either."""
 RESERVED_ENV_PREFIXES: Final = ("CRABNET_TEST_", "CRABNET_HYPOTHESIS_")
 """Names with these prefixes belong to the test suite and are never read by crabnet."""
 
@@ -35,7 +35,10 @@ FlagValue = str | int | bool | Sequence[str] | None
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and per knob where its value came from: ``flag --x``, ``environment X``, ``file PATH``, ``default``."""
+    """Settings, and for each knob the origin of its value.
+
+    An origin is ``flag --x``, ``environment X``, ``file PATH`` or ``default``.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
@@ -45,9 +48,9 @@ class Resolved:
 def resolve(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_path: Path | None) -> Resolved:
     """Make the effective settings.
 
-    ``flags`` maps knob names to the words of the command line (None: not given; a sequence for a repeated flag);
-    ``toml_path`` is the value of ``--config``. Reads at most one file. Raises UsageError (INVALID_CONFIG), whose
-    message names the origin and the value.
+    ``flags`` maps knob names to the words of the command line. None means that the flag was not given; a sequence
+    stands for a repeated flag. ``toml_path`` is the value of ``--config``. At most one file is read. Raises UsageError
+    (INVALID_CONFIG), whose message names the origin and the value.
     """
     _refuse_unknown(flags, (knob.name for knob in KNOBS), "flag")
     _refuse_unknown_env(environ)
@@ -171,7 +174,8 @@ def _take_toml(
     _refuse_unknown(document, (knob.toml for knob in KNOBS if knob.toml is not None), origin)
     if in_data_dir and "data_dir" in document:
         raise UsageError(
-            f"data_dir cannot be set in {path}, which is found through it; use --data-dir or CRABNET_DATA_DIR",
+            f"data_dir cannot be set in {path}, because crabnet finds this file through the data dir;"
+            " use --data-dir or CRABNET_DATA_DIR",
             Reason.INVALID_CONFIG,
         )
     for knob in KNOBS:
