@@ -1,6 +1,6 @@
-"""What time does to the operator's own seeds: closing, forfeiting, claiming anew, and noticing runs that fell silent.
+"""Actions on the operator's own seeds when a deadline passes: close, forfeit, claim anew, report silent runs.
 
-The sweeper looks and proposes; its wishes take the same road as the operator's.
+The sweeper only proposes operations. The node handles them in the same way as those of the operator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crabnet.errors import Reason
 
 
 class SweepConfig(Struct, frozen=True, kw_only=True):
-    """What the sweeper needs of the settings. ``attempts_max`` bounds the claims that it makes by itself."""
+    """The settings that the sweeper needs. ``attempts_max`` bounds the attempts for which it claims by itself."""
 
     execution_grace_ms: int
     auto_reclaim: bool
@@ -31,14 +31,14 @@ class SweepConfig(Struct, frozen=True, kw_only=True):
 
 
 class Sweep(NamedTuple):
-    """Something to do by itself, and what is told of it once it is done."""
+    """An operation for the node to do by itself, and the notice to give once it is done."""
 
     wish: CreateClaim | Settle
     notice: Notice | None
 
 
 class _Heard(NamedTuple):
-    """The last sign of life of a run, by this node's clock."""
+    """When a run was last renewed, by this node's clock."""
 
     run_id: str
     renewals: int
@@ -47,9 +47,10 @@ class _Heard(NamedTuple):
 
 
 class Sweeper:
-    """The deadlines of all seeds in ``state`` that ``node_id`` has published. It claims no bids of those it ``denies``.
+    """The deadlines of all seeds in ``state`` that ``node_id`` has published.
 
-    After a start no claim is forfeited for one grace: what peers have to say of it may be on its way.
+    It claims no bid of an author for which ``denies`` is true. After a start it forfeits no claim for one execution
+    grace, because a result may still arrive from peers.
     """
 
     def __init__(self, config: SweepConfig, node_id: str, state: State, denies: Callable[[str], bool]) -> None:
@@ -63,7 +64,7 @@ class Sweeper:
         self._forfeits_from_ms = 0
 
     def begin(self, now_ms: int) -> int:
-        """To be called once at the start, after ``watch`` of every seed; how many deadlines passed meanwhile."""
+        """Call this once at the start, after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._forfeits_from_ms = now_ms + self._config.execution_grace_ms
         return self._deadlines.count_due(now_ms)
 
@@ -72,7 +73,7 @@ class Sweeper:
         return definition is not None and definition.created_by == self._node_id
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
-        """Note when time will matter to a seed that has changed."""
+        """Update the deadlines of a seed that has changed."""
         if not self._is_own(record):
             return
         due = due_at_ms(record, self._config.execution_grace_ms)
@@ -97,7 +98,7 @@ class Sweeper:
             self._leases.add(now_ms + lease_ms, seed_id)
 
     def sweep(self, now_ms: int) -> list[Sweep]:
-        """What is to be done now, at most 64 things."""
+        """The operations that are due, at most 64."""
         sweeps = []
         for seed_id in self._deadlines.due(now_ms):
             record = self._state.records.get(seed_id, EMPTY)
@@ -111,7 +112,7 @@ class Sweeper:
             if due is None or due[0] > now_ms:
                 continue
             if due[1] is FactKind.CLOSE:
-                note = "nobody was chosen in time"
+                note = "no bid was claimed in time"
                 sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
             elif now_ms < self._forfeits_from_ms:
                 self._deadlines.add(self._forfeits_from_ms, seed_id)
@@ -121,11 +122,11 @@ class Sweeper:
         return sweeps
 
     def again(self, sweep: Sweep, now_ms: int) -> None:
-        """Something could not be done: try again in a while, if it is still due then."""
+        """An operation failed. Retry it after SWEEP_RETRY_MS, if it is still due then."""
         self._deadlines.add(now_ms + limits.SWEEP_RETRY_MS, sweep.wish.seed_id)
 
     def silent(self, now_ms: int) -> list[Notice]:
-        """Runs whose lease has passed without a word, each told once."""
+        """Notices about runs whose lease has run out without a renewal. Each run is reported once."""
         notices = []
         for seed_id in self._leases.due(now_ms):
             record, heard = self._state.records.get(seed_id, EMPTY), self._heard.get(seed_id)
@@ -147,7 +148,7 @@ class Sweeper:
         return notices
 
     def _reclaimable(self, record: Record, now_ms: int) -> Bid | None:
-        """The bid to claim next for a seed that was forfeited, if this is to be done without the operator."""
+        """The bid to claim next for a forfeited seed. None if there is none or the node may not claim by itself."""
         seed, progress = record.definition, record.progress
         if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
             return None
@@ -158,7 +159,10 @@ class Sweeper:
 
 
 def next_bid(record: Record, denies: Callable[[str], bool]) -> Bid | None:
-    """Of the bids that count the cheapest of the workers that were chosen least often, the earliest of equals."""
+    """The counting bid to claim next, or None.
+
+    Bids of the workers that were chosen least often come first, then the cheapest, then the earliest.
+    """
     claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
     bids = [fact.body for fact in counting_bids(record) if isinstance(fact.body, Bid) and not denies(fact.author)]
@@ -166,7 +170,7 @@ def next_bid(record: Record, denies: Callable[[str], bool]) -> Bid | None:
 
 
 def lease_of(record: Record) -> int | None:
-    """How long the run of the current claim said it would be silent at most, in milliseconds."""
+    """The lease of the current run in milliseconds: how long it may be silent. None if nothing runs or it has none."""
     progress = record.progress
     if progress.status is not SeedStatus.RUNNING:
         return None
