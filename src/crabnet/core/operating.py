@@ -1,4 +1,4 @@
-"""Carries out operations, of the operator and of the node itself. It also decides who is denied a deal."""
+"""Carries out operations of the operator and of the node itself. It also decides which authors are denied a deal."""
 
 from __future__ import annotations
 

@@ -41,12 +41,12 @@ class ForkEvidence(Struct, frozen=True):
 
     @property
     def meta(self) -> EnvelopeMeta:
-        """The ``meta`` of the envelope with the lower id. It tells the author, the namespace and the seq."""
+        """The ``meta`` of the envelope with the lower id. It has the author, the namespace and the seq."""
         return self.lower.envelope.meta
 
     @property
     def same_parent(self) -> bool:
-        """True if both follow the same envelope: then the lower one stands. Else they lie behind the fork itself."""
+        """True if both follow the same envelope. Otherwise they lie behind the fork itself."""
         return self.meta.prev == self.higher.envelope.meta.prev
 
     def document(self) -> bytes:
