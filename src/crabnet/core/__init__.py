@@ -1,1 +1,1 @@
-"""``handle(input, now) -> effects``: pure, drives everything; the node does what the effects say."""
+"""The core of a node: ``handle(input, now) -> effects``. It is pure. The node carries out the effects."""

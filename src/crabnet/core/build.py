@@ -1,4 +1,4 @@
-"""From the operator's wishes to the objects that state them."""
+"""Builds the objects that state the operator's operations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CUT: Final = "\n[crabnet: cut to what a baseline peer can receive]\n"
 
 
 def _checked(body: T) -> T:
-    """The same object, if it keeps the bounds that receivers will demand."""
+    """The same object, if it is within the bounds that receivers check. Raises UsageError otherwise."""
     try:
         msgspec.convert(msgspec.to_builtins(body), type(body))
         msgspec.json.encode(body)
@@ -54,7 +54,7 @@ def _checked(body: T) -> T:
         raise UsageError(f"{type(body).__name__.lower()} holds text that is not valid Unicode") from error
     for name, value in msgspec.structs.asdict(body).items():
         if isinstance(value, int) and not -limits.INTEGER_MAX <= value <= limits.INTEGER_MAX:
-            raise UsageError(f"{name} is {value}: integers go up to 2^53-1")
+            raise UsageError(f"{name} is {value}, but integers may be at most 2^53-1")
     return body
 
 
@@ -67,7 +67,7 @@ def build_seed(wish: Publish, object_id: str, author: str, now_s: int) -> tuple[
     for name in ("timeout_ms", "bid_window_ms", "claim_window_ms", "exec_deadline_ms"):
         value = getattr(wish, name)
         if value is not None and not 0 < value <= limits.TIMEOUT_MS_MAX:
-            raise UsageError(f"{name} is {value}: it goes from 1 to {limits.TIMEOUT_MS_MAX}")
+            raise UsageError(f"{name} is {value}, but it must be from 1 to {limits.TIMEOUT_MS_MAX}")
     bid_deadline_s = now_s + _seconds(wish.bid_window_ms)
     claim_window_s = limits.CLAIM_WINDOW_S_DEFAULT if wish.claim_window_ms is None else _seconds(wish.claim_window_ms)
     pick_up_ms = limits.EXECUTION_PICK_UP_MS_DEFAULT
@@ -105,7 +105,7 @@ def build_bid(wish: SubmitBid, record: Record, object_id: str, author: str, now_
 
 
 def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Claim]:
-    """A claim of a bid that is known here. Raises RefusedError, UsageError."""
+    """A claim of a bid that this node knows. Raises RefusedError, UsageError."""
     chosen = next((fact for fact in record.bids if fact.key == wish.bid_id), None)
     bid = None if chosen is None else chosen.body
     if not isinstance(bid, Bid):
@@ -124,14 +124,17 @@ def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -
 
 
 def own_claim(record: Record, seed_id: str, node_id: str) -> str:
-    """The id of the current claim if it is this node's to work on. Raises RefusedError."""
+    """The id of the current claim, if it chose this node's bid. Raises RefusedError otherwise."""
     progress = record.progress
     if progress.claim_id is None:
         raise RefusedError(
-            f"seed {seed_id} is {progress.status.value}: nobody has claimed it for anyone", Reason.WRONG_STATE
+            f"seed {seed_id} is {progress.status.value}: its publisher has claimed no bid", Reason.WRONG_STATE
         )
     if progress.claimed_by != node_id:
-        raise RefusedError(f"seed {seed_id} was claimed for {progress.claimed_by}, not for us", Reason.UNAUTHORISED)
+        raise RefusedError(
+            f"the publisher of seed {seed_id} claimed the bid of {progress.claimed_by}, not one of this node",
+            Reason.UNAUTHORISED,
+        )
     return progress.claim_id
 
 
@@ -156,7 +159,7 @@ def build_renewal(wish: RenewRun, record: Record, object_id: str, author: str, n
     """The statement that a run goes on. Raises RefusedError."""
     claim_id = own_claim(record, wish.seed_id, author)
     if record.progress.run_id is None:
-        raise RefusedError(f"seed {wish.seed_id} does not run", Reason.WRONG_STATE)
+        raise RefusedError(f"seed {wish.seed_id} is not running", Reason.WRONG_STATE)
     renewal = Run(
         id=object_id,
         seed_id=wish.seed_id,
@@ -203,9 +206,9 @@ def build_result(
 
 
 def cut_to_datagram(wish: FinishRun) -> FinishRun:
-    """A result of which baseline peers can read all: they take no message that does not fit in one datagram.
+    """A result that fits in one datagram. Baseline peers accept no larger message.
 
-    What is cut off is marked; the hash is that of the whole output.
+    A mark shows where output was cut off. The hash is that of the whole output.
     """
     room = limits.DATAGRAM_RECEIVE_BYTES_MAX - limits.RESULT_BESIDE_OUTPUT_BYTES
     if len(msgspec.json.encode(wish.files)) > room // 4:
@@ -225,7 +228,7 @@ def cut_to_datagram(wish: FinishRun) -> FinishRun:
 
 
 def _cut(text: str, bytes_max: int) -> str:
-    """The text, or as much of its beginning as fits with a mark behind it."""
+    """The text, or as much of its beginning as fits together with a mark after it."""
     if _wire_bytes(text) <= bytes_max:
         return text
     fits, beyond = 0, len(text)
@@ -243,7 +246,7 @@ def _wire_bytes(text: str) -> int:
 
 
 def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -> tuple[FactKind, Settlement]:
-    """The creator's last word. Raises UsageError."""
+    """The creator's settlement, forfeit or closing of a seed. Raises UsageError."""
     kind = SETTLE_KINDS.get(wish.outcome)
     if kind is None:
         raise UsageError(f"a seed cannot be settled as {wish.outcome.value}")
@@ -268,10 +271,10 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
 def build_acknowledgement(
     wish: Acknowledge, record: Record, object_id: str, author: str, now_s: int
 ) -> tuple[FactKind, Acknowledgement]:
-    """The word that a settlement was seen. Raises RefusedError."""
+    """The acknowledgement of a settlement. Raises RefusedError."""
     settlement = next((fact for fact in record.others if fact.kind is FactKind.SETTLE), None)
     if settlement is None:
-        raise RefusedError(f"seed {wish.seed_id} is {record.progress.status.value}: nothing was settled")
+        raise RefusedError(f"seed {wish.seed_id} is {record.progress.status.value}: it has no settlement")
     acknowledgement = Acknowledgement(
         id=object_id, seed_id=wish.seed_id, worker=author, created_at=now_s, rests_on=_envelope(settlement)
     )
@@ -279,12 +282,15 @@ def build_acknowledgement(
 
 
 def _envelope(fact: Fact | None) -> str:
-    """What rests on a fact names this."""
+    """The id by which other facts name the fact that they rest on."""
     return "" if fact is None else fact.envelope
 
 
 def build(wish: Operation, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Body]:
-    """The object that states a wish about a seed, ``EMPTY`` for a new one. Raises RefusedError, UsageError."""
+    """The object that states an operation. ``record`` is the seed's, ``EMPTY`` for a new seed.
+
+    Raises RefusedError, UsageError.
+    """
     match wish:
         case Publish():
             return build_seed(wish, object_id, author, now_s)

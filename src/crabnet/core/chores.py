@@ -1,4 +1,4 @@
-"""What a node states by itself: interrupted runs, that it knows of a settlement, and what deadlines ask for."""
+"""The facts that a node states by itself: results of interrupted runs, acknowledgements, and steps at deadlines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETTLED: Final = frozenset({SeedStatus.ACCEPTED, SeedStatus.REJECTED})
 
 
 class Chores:
-    """``operate`` does what an operator could ask for. With ``talk``, settlements are acknowledged."""
+    """Does this work. ``operate`` carries an operation out. Settlements are acknowledged only if ``talk`` is true."""
 
     def __init__(
         self,
@@ -43,29 +43,29 @@ class Chores:
         self._unacknowledged: dict[str, None] = {}
 
     def found(self, seed_id: str, record: Record) -> None:
-        """A seed that was loaded at the start."""
+        """Call this at the start for every loaded seed. It finds interrupted runs and missing acknowledgements."""
         progress = record.progress
         if progress.status is SeedStatus.RUNNING and progress.claimed_by == self._node_id:
             self._interrupted.append(seed_id)
         self.changed(seed_id, record)
 
     def changed(self, seed_id: str, record: Record) -> None:
-        """A seed has changed."""
+        """Call this for every seed that has changed."""
         if self._is_to_be_acknowledged(record):
             self._unacknowledged[seed_id] = None
 
     def _is_to_be_acknowledged(self, record: Record) -> bool:
-        """True if another has settled this node's work by a signature, and it has not said yet that it knows."""
+        """True if another node has settled this node's work in a signed envelope that is not yet acknowledged."""
         progress, me = record.progress, self._node_id
         if progress.claimed_by != me or progress.status not in _SETTLED or not self._talk:
             return False
         if record.seed is None or record.seed.author == me:
-            return False  # what both sides are to hold each other to has one side only
+            return False  # publisher and worker are the same node
         kinds = {fact.kind for fact in record.others if fact.signed}
         return FactKind.SETTLE in kinds and FactKind.ACKNOWLEDGED not in kinds
 
     def do(self, now_ms: int, effects: Effects) -> None:
-        """State all that is due. To be called while something may be written into this node's feed."""
+        """State all facts that are due. Call this only while the node may write into its own feed."""
         self.record_interrupted(now_ms, effects)
         self._acknowledge(now_ms, effects)
         for sweep in self._parts.sweeps(now_ms):
@@ -75,7 +75,7 @@ class Chores:
                 effects.notices.append(sweep.notice)
 
     def record_interrupted(self, now_ms: int, effects: Effects) -> None:
-        """Give results to runs that the end of the node has interrupted."""
+        """Publish results for the runs that were interrupted when the node stopped."""
         interrupted, self._interrupted = self._interrupted, []
         for seed_id in interrupted:
             progress = self._state.records.get(seed_id, EMPTY).progress
@@ -108,7 +108,7 @@ class Chores:
                 self._try(Acknowledge(seed_id=seed_id), now_ms, effects)
 
     def _try(self, wish: Operation, now_ms: int, effects: Effects) -> bool:
-        """A refusal becomes a notice."""
+        """Do an operation. Returns False if it is refused, and adds a notice about that."""
         try:
             with Containment(self._mending, type(wish).__name__):
                 self._operate(wish, now_ms, effects)

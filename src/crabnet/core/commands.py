@@ -1,4 +1,4 @@
-"""Inputs of the core: what came from the network, what the operator wants, and the passing of time."""
+"""Inputs of the core: messages from the network, operations of the operator, and ticks of the clock."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Received(Struct, frozen=True):
 
 
 class Tick(Struct, frozen=True):
-    """Time has passed; to be given several times a second."""
+    """Time has passed. The node gives this input several times a second."""
 
 
 class Answered(Struct, frozen=True):
-    """Stored envelopes were sent to a neighbour: how far each of its wants was answered."""
+    """Stored envelopes were sent to a neighbour. ``ranges`` says how far each of its wants was answered."""
 
     to: str
     ranges: list[Served]
 
 
 class Publish(Struct, frozen=True, kw_only=True):
-    """Offer a task. Windows are counted from now and rounded up to whole seconds."""
+    """Offer a task. Windows begin now and are rounded up to whole seconds."""
 
     title: str
     command: str
@@ -64,7 +64,7 @@ class CreateClaim(Struct, frozen=True, kw_only=True):
 
 
 class StartRun(Struct, frozen=True, kw_only=True):
-    """Begin to run a claimed seed; the reply is the order to run. ``lease_ms`` is when it means to renew it at last."""
+    """Begin to run a claimed seed. The reply is the order to run. The node will renew the run within ``lease_ms``."""
 
     seed_id: str
     lease_ms: int | None = None
@@ -72,7 +72,7 @@ class StartRun(Struct, frozen=True, kw_only=True):
 
 
 class RenewRun(Struct, frozen=True, kw_only=True):
-    """Say that a run still goes on."""
+    """State that a run still goes on."""
 
     seed_id: str
     lease_ms: int
@@ -80,8 +80,10 @@ class RenewRun(Struct, frozen=True, kw_only=True):
 
 
 class FinishRun(Struct, frozen=True, kw_only=True):
-    """What a run gave. ``refusal`` is set for a command that the runner's policy refused and that was never started;
-    ``stdout_base64`` and ``stderr_base64`` if the texts do not hold the bytes.
+    """State the result of a run.
+
+    ``refusal`` is set if the runner's policy refused the command, which was then never started. ``stdout_base64`` and
+    ``stderr_base64`` are set if the texts cannot hold the bytes.
     """
 
     seed_id: str
@@ -117,7 +119,7 @@ class Settle(Struct, frozen=True, kw_only=True):
 
 
 class Acknowledge(Struct, frozen=True, kw_only=True):
-    """Say that a settlement of this node's work was seen, so that its creator cannot take it back."""
+    """State that this node has seen a settlement of its work, so that the creator cannot take it back."""
 
     seed_id: str
     announce: bool = True

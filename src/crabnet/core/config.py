@@ -1,4 +1,4 @@
-"""What the core is told about how to behave."""
+"""The configuration of the core."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crabnet.protocol.admission import AdmissionPolicy
 
 
 class CoreConfig(Struct, frozen=True, kw_only=True):
-    """What the core needs of the settings. Units are in the names."""
+    """The settings that the core needs. Units are in the names. docs/CONFIGURATION.md describes them."""
 
     policy: AdmissionPolicy = AdmissionPolicy()
     seen_ttl_s: int = 86_400
@@ -30,9 +30,9 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     reclaim_attempts_max: int = 3
     accept_feed_risk: bool = False
     clock_check: bool = True
-    """Whether peers are believed about the time."""
+    """Whether the node compares its clock with those of peers."""
     stays: bool = True
-    """False for a node that is gone in a moment: it proves its address to nobody."""
+    """False for a short-lived node: it does not prove its address to peers."""
     archive_after_ms: int = 0
     talk: bool = True
     alias: str = ""

@@ -1,4 +1,4 @@
-"""What follows from what was applied: journal records first, then what is told, noted and asked for."""
+"""The consequences of applied envelopes: journal records first, then notices, deadlines and requests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from crabnet.domain.record import EMPTY
 from crabnet.errors import Reason
 
 IMPORTED: Final = "import"
-"""Stands for the source of what no neighbour has sent."""
+"""The source of envelopes that did not come from a neighbour."""
 
 
 class Consequences:
-    """Of what ``replica`` has applied, for the soft parts and the chores of the node ``node_id``."""
+    """Passes changes of ``replica`` on to the soft parts and the chores of the node ``node_id``."""
 
     def __init__(self, node_id: str, replica: Replica, parts: SoftParts, chores: Chores) -> None:
         self._node_id = node_id
@@ -30,14 +30,14 @@ class Consequences:
         self._soft = replica.mending.soft
 
     def hand_over(self, applied: Sequence[Applied], effects: Effects) -> None:
-        """Journal records before anything else is done with what was applied."""
+        """Add the journal records of applied envelopes. Call this before anything else is done with them."""
         for item in applied:
             if item.record is not None:
                 self.persist(item, item.record, effects)
         self._replica.mending.boundary.close()
 
     def report(self, item: Applied, source: str, now_ms: int, effects: Effects, *, fetched: bool = False) -> None:
-        """Notices and consequences of one applied envelope. That one that was ``fetched`` waits is not told."""
+        """Add notices and consequences of one applied envelope. It gives no notice if a ``fetched`` one is parked."""
         meta = item.meta
         with self._soft:
             if not (item.quiet or (fetched and item.parked)):
@@ -54,13 +54,13 @@ class Consequences:
             self.changed(change, meta.id if meta is not None else "", now_ms, effects)
 
     def persist(self, item: Applied, record: bytes, effects: Effects) -> None:
-        """Journal the record of one, and where its envelope stands in it."""
+        """Journal the record of one envelope, and its place in the batch for the index."""
         if item.row is not None:
             effects.places.append(FeedPlace(item.row, len(effects.records)))
         effects.records.append(record)
 
     def changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
-        """A seed has moved."""
+        """Add the consequences of a changed seed."""
         record = self._replica.state.records.get(change.seed_id, EMPTY)
         before, after = change.before, change.after
         self._parts.watch(change.seed_id, record, now_ms)

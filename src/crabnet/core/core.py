@@ -1,7 +1,7 @@
-"""The core: ``handle(input, now_ms, effects)`` judges an input, changes the replica, and says what to do.
+"""The core: ``handle(input, now_ms, effects)`` decides on an input, changes the replica, and adds effects.
 
-The caller makes ``effects.records`` durable before it does anything else that they ask for, and takes the core as lost
-if that fails.
+The caller must make ``effects.records`` durable before it carries out any other effect. If that fails, it must discard
+the core.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from crabnet.protocol.identity import Signer, VerifyAll, verify_each
 
 
 class Core:
-    """One node's brain. ``entropy`` returns random integers up to 2^53-1, ``verify_all`` checks many signatures."""
+    """The core of one node. ``entropy`` returns random integers up to 2^53-1. ``verify_all`` checks many signatures."""
 
     def __init__(
         self, config: CoreConfig, signer: Signer, entropy: Callable[[], int], verify_all: VerifyAll = verify_each
@@ -75,14 +75,14 @@ class Core:
         self._receiving = Receiving(self.replica, self._parts, self._consequences)
         self._operating = Operating(config, signer, self.replica, self._parts, self._consequences, entropy, self.record)
         self._ends_wait = False
-        """The consequences of ends could not be drawn: this is left to the next tick."""
+        """True if the consequences of ended feeds could not be processed. The next tick retries that."""
         self.overdue_at_start = 0
 
     def handle(self, given: Input, now_ms: int, effects: Effects) -> None:
-        """Do what an input asks for; adds to ``effects``. Raises RefusedError or UsageError for operations only.
+        """Handle an input and add to ``effects``. Raises RefusedError or UsageError for operations only.
 
-        Raises ReplicaFailedError when something unexpected happens while the replica is being changed, and from then
-        on: ``effects`` are void then. Whatever else nobody expected is left in ``mending`` for the caller.
+        Raises ReplicaFailedError if an unexpected error happens while the replica is being changed. From then on every
+        call raises it, and ``effects`` are void. Other unexpected errors are in ``mending`` for the caller.
         """
         operation = None
         if isinstance(given, Received):
@@ -108,10 +108,10 @@ class Core:
             self._operate(given, now_ms, effects)
 
     def begin(self, now_ms: int, effects: Effects, feed_wait: FeedWait | None = None) -> None:
-        """To be called once after the replica was loaded: interrupted runs are recorded, deadlines noted.
+        """Call this once after the replica was loaded. It records interrupted runs and computes deadlines.
 
-        With ``feed_wait`` peers are first asked for this node's own feed (ADR 6). Raises CrabnetError when what is held
-        cannot be read, and ReplicaFailedError.
+        With ``feed_wait`` the node first asks peers for its own feed (ADR 6). Raises CrabnetError if stored data cannot
+        be read, and ReplicaFailedError.
         """
         self._parts.begin()
         for seed_id, record in self.replica.state.records.items():
@@ -133,27 +133,30 @@ class Core:
 
     @property
     def feed_risk(self) -> bool:
-        """True while others may hold more of this node's feed than it does itself: nothing is written into it."""
+        """True while peers may hold more of this node's feed than the node itself. It then writes nothing into it."""
         return self.neighbours.guard.at_risk
 
     def endanger_feed(self, why: str, floor_seq: int = 0) -> None:
-        """Before ``begin``: others may hold more of this node's feed, which went as far as ``floor_seq`` for sure."""
+        """Put this node's feed at risk: peers may hold more of it. Call this before ``begin``.
+
+        The feed is certain to have reached ``floor_seq``.
+        """
         self.neighbours.guard.endanger(why, floor_seq)
 
     def feed_wait_left_ms(self, now_ms: int) -> int:
-        """For how long the answer of a peer may still make it right to write."""
+        """For how many milliseconds an answer of a peer may still allow the node to write into its own feed."""
         return self._parts.feed_wait_left_ms(now_ms)
 
     def clock_behind_s(self, now_ms: int) -> int:
-        """By how much peers say that this node's clock is behind; negative if it is ahead, 0 if they agree."""
+        """The seconds by which this node's clock is behind those of peers. Negative if it is ahead, 0 if they agree."""
         return self._parts.clock_behind_s(now_ms)
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
-        """Seeds that have been at rest for the retention time. Give those that were written to ``archived``."""
+        """The seeds that have been at rest for the retention time. Pass those that were written to ``archived``."""
         return self._parts.archivable(now_ms)
 
     def archived(self, segment: SegmentRow, written: list[tuple[str, Record]], now_ms: int, effects: Effects) -> None:
-        """A durable segment holds ``written``; those that have not changed meanwhile leave memory.
+        """Call this when a durable segment holds ``written``. Seeds that have not changed since then leave memory.
 
         Raises ReplicaFailedError.
         """
@@ -170,17 +173,17 @@ class Core:
                     self._parts.watch(seed_id, changed, now_ms)
 
     def record(self, seed_id: str) -> Record:
-        """What is known about a seed, archived or not. Raises RefusedError for an unknown one."""
+        """The record of a seed, in memory or archived. Raises RefusedError for an unknown seed."""
         record = self.replica.state.records.get(seed_id)
         if record is None and seed_id not in self.replica.state.erased:
             row = self.replica.archived.read_row(seed_id)
             record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
-            raise RefusedError(f"no seed {seed_id} is known here", Reason.UNKNOWN_SEED)
+            raise RefusedError(f"this node knows no seed {seed_id}", Reason.UNKNOWN_SEED)
         return record
 
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
-        """True while a claim counts and no result of it is held."""
+        """True while a claim counts and this node holds no result for it."""
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
 
@@ -189,15 +192,15 @@ class Core:
         return self._parts.knows(author)
 
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0, *, crowded: bool = False) -> bool:
-        """Step 1 of verification: may this source speak now? To be asked once for every datagram."""
+        """Step 1 of verification: True if the node may read a datagram of this source. Call this for each datagram."""
         return self._parts.allows(source, now_ms, effects, size_bytes, crowded=crowded)
 
     def blame(self, source: str, now_ms: int, effects: Effects) -> None:
-        """Count something broken or hostile against the address that sent it."""
+        """Count a broken or hostile message against the address that sent it."""
         self._parts.blame(source, now_ms, effects)
 
     def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
-        """True for one more message that is too small to say anything: it is told with others, and not looked at."""
+        """True for a message that is too small to be valid, if there were many. It is reported with others, unread."""
         return self._parts.trifle(source, size_bytes, now_ms, effects)
 
     def confirmed_peers(self) -> list[str]:
@@ -205,7 +208,7 @@ class Core:
         return self._parts.confirmed_peers()
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
-        """Check all signatures of messages that are about to be handled at once, for ``verify_all`` to share out."""
+        """Check the signatures of messages that are about to be handled, all in one call of ``verify_all``."""
         self.mending.handling()
         with self.mending.judging(b""):
             self.replica.admission.look_ahead(
@@ -215,7 +218,7 @@ class Core:
         self.replica.admission.forget_ahead()
 
     def collect(self, messages: Sequence[Received], now_ms: int) -> Ahead:
-        """The first half of ``look_ahead``: which signatures are to be checked, by whom and when the caller likes."""
+        """The first half of ``look_ahead``: the signatures to check. The caller decides where and when to do that."""
         self.mending.handling()
         with self.mending.judging(b""):
             return self.replica.admission.collect(
@@ -225,9 +228,10 @@ class Core:
         return Ahead([], [], {})
 
     def answered(self, ahead: Ahead, genuine: Sequence[bool] | None) -> None:
-        """The second half: what became of ``ahead.signed``, None if nobody could tell: each is checked alone then.
+        """The second half of ``look_ahead``. Call this just before the messages of ``ahead`` are handled.
 
-        To be called just before its messages are handled.
+        ``genuine`` holds one answer for each item of ``ahead.signed``. If it is None, each signature is checked when
+        its message is handled.
         """
         if genuine is None:
             self.replica.admission.forget_ahead()
@@ -243,7 +247,7 @@ class Core:
         return (self.replica.settling.pending and not self._ends_wait) or self._parts.hungry()
 
     def rest(self, now_ms: int, effects: Effects) -> None:
-        """To be called when some messages were handled: goes on with what is due, without waiting for a tick.
+        """Do work that is due without waiting for a tick. Call this after some messages were handled.
 
         Raises ReplicaFailedError.
         """
@@ -254,7 +258,7 @@ class Core:
             self.neighbours.rest(now_ms, effects)
 
     def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
-        """Take in a verified proof that the operator brings; why it was not taken, None if it was.
+        """Accept a verified fork proof from the operator. Returns None, or the Reason why it was not accepted.
 
         Raises ReplicaFailedError.
         """
@@ -264,7 +268,7 @@ class Core:
         return Reason.INTERNAL
 
     def import_fact(self, fact: Fact, now_ms: int, effects: Effects) -> None:
-        """An unsigned fact of a baseline state that the operator brings: judged as an unsigned envelope would be.
+        """Import an unsigned fact of a baseline state from the operator. It is decided on like an unsigned envelope.
 
         Raises ReplicaFailedError.
         """
@@ -275,7 +279,7 @@ class Core:
             self._consequences.report(item, IMPORTED, now_ms, effects)
 
     def settle_ends(self, now_ms: int, effects: Effects) -> None:
-        """Draw some of the consequences of feeds that have ended. Raises ReplicaFailedError."""
+        """Process some of the consequences of ended feeds. Raises ReplicaFailedError."""
         self.mending.handling()
         self._ends_wait = False
         if not self.replica.settling.pending:
@@ -285,7 +289,7 @@ class Core:
             with Containment(self.mending, "settle_ends"):
                 settled = self.replica.settling.settle_some(limits.SETTLED_AT_ONCE_MAX, now_ms // 1000)
                 self._consequences.hand_over(settled, effects)
-        except CrabnetError as error:  # mostly, what is held cannot be read now
+        except CrabnetError as error:  # usually because stored data cannot be read at the moment
             if isinstance(error, DataDirDamagedError):
                 raise
             self._ends_wait = True

@@ -1,4 +1,4 @@
-"""Time: which of the operator's seeds have passed a deadline (docs/PROTOCOL.md, section 10), and which are at rest."""
+"""Deadlines: which of the operator's seeds have passed one (docs/PROTOCOL.md, section 10), and which are at rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from crabnet.domain.record import Record
 
 
 def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
-    """When its creator should close or forfeit a seed, and which; None if time does not change it."""
+    """When the creator of a seed should close or forfeit it, and which of both. None if no deadline applies to it.
+
+    All times are in milliseconds.
+    """
     seed, progress = record.definition, record.progress
     if seed is None:
         return None
@@ -19,16 +22,17 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
     if progress.status is SeedStatus.DONE and record.worker_failed:
         return 0, FactKind.FORFEIT
     if progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING} and progress.claimed_at is not None:
-        # Statements are dated in whole seconds: within the second of the deadline a forfeit is not due yet.
+        # Statements have times in whole seconds. So a forfeit is not due within the second of the deadline.
         deadline_s = -(-execution_deadline_ms(seed, progress.claimed_at) // 1000)
         return deadline_s * 1000 + grace_ms, FactKind.FORFEIT
     return None
 
 
 def at_rest_since_ms(record: Record) -> int | None:
-    """Since when nothing more is expected of a seed: settled or closed, or open past its claim deadline.
+    """Since when a seed is at rest, in milliseconds: settled or closed, or open past its claim deadline.
 
-    Of one whose definition does not stand any more: since the last that was said about it.
+    A seed whose definition no longer stands is at rest since the time of the last fact about it. None if it is not at
+    rest.
     """
     seed, progress = record.definition, record.progress
     if seed is None:
@@ -39,7 +43,7 @@ def at_rest_since_ms(record: Record) -> int | None:
 
 
 class Agenda:
-    """Seeds by the time at which to look at them again. Stale entries are harmless: whoever looks decides anew."""
+    """Seeds by the time at which to check them again. Stale entries are harmless: the caller decides anew."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
@@ -48,15 +52,15 @@ class Agenda:
         return len(self._heap)
 
     def add(self, at_ms: int, seed_id: str) -> None:
-        """Look at a seed at ``at_ms`` or later."""
+        """Schedule a check of a seed at ``at_ms`` or later."""
         heapq.heappush(self._heap, (at_ms, seed_id))
 
     def count_due(self, now_ms: int) -> int:
-        """How many seeds' time has come."""
+        """The number of seeds that are due."""
         return len({seed_id for at_ms, seed_id in self._heap if at_ms <= now_ms})
 
     def due(self, now_ms: int, seeds_max: int = 64) -> list[str]:
-        """Seeds whose time has come, each once; these entries are off the agenda."""
+        """Remove and return the seeds that are due, at most ``seeds_max``, each once."""
         ids: dict[str, None] = {}
         while self._heap and self._heap[0][0] <= now_ms and len(ids) < seeds_max:
             ids[heapq.heappop(self._heap)[1]] = None

@@ -1,6 +1,6 @@
-"""What the core asks the node to do.
+"""Effects: the actions that the core requests from the node.
 
-Nothing else may happen before all ``records`` are durable (docs/ARCHITECTURE.md, principle 2).
+The node must make all ``records`` durable before it carries out anything else (docs/ARCHITECTURE.md, principle 2).
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ FieldValue = str | int | bool | None
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """Something worth an event; ``kind`` is a name of the event registry."""
+    """The content of an event. ``kind`` is a name in the event registry."""
 
     kind: str
     fields: Mapping[str, FieldValue]
 
 
 class Send(NamedTuple):
-    """An envelope to send: to one address, or to all configured targets and confirmed peers when ``to`` is None.
+    """An envelope to send to one address, or to all configured targets and confirmed peers if ``to`` is None.
 
-    One that is ``relayed`` is another author's, passed on: it is the first to go when there is too much to send.
+    A ``relayed`` envelope is one of another author that this node passes on. If there is too much to send, relayed
+    envelopes are dropped first.
     """
 
     data: bytes
@@ -55,7 +56,7 @@ class ServeProof(NamedTuple):
 
 
 class ServeNamed(NamedTuple):
-    """A stored envelope about a seed, by its id, to send to one address."""
+    """A stored envelope about a seed, named by its id, to send to one address."""
 
     seed_id: str
     envelope_id: str
@@ -63,14 +64,14 @@ class ServeNamed(NamedTuple):
 
 
 class FeedPlace(Struct, frozen=True, gc=False):
-    """A journalled envelope, for the index; ``record_no`` counts within the batch."""
+    """A journalled envelope, for the index. ``record_no`` counts within the batch."""
 
     row: HeldRow
     record_no: int
 
 
 class EndedClaim(NamedTuple):
-    """A claim for this node that is over; ``status`` is what the seed is now."""
+    """A claim of a bid of this node that is over. ``status`` is the present status of the seed."""
 
     seed_id: str
     claim_id: str
@@ -78,7 +79,7 @@ class EndedClaim(NamedTuple):
 
 
 class RunOrder(NamedTuple):
-    """A command that may be run, once the records are durable."""
+    """A command that may run once the records are durable."""
 
     seed_id: str
     claim_id: str
@@ -108,4 +109,4 @@ class Effects:
     reply: Reply = None
     reply_seed_id: str = ""
     alone: bool = False
-    """Committed in a frame of its own: a commit that failed may have been due to it."""
+    """True if it must be committed in a frame of its own, because it may have caused a failed commit."""

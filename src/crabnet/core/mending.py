@@ -1,7 +1,7 @@
-"""Where errors that nobody expected end (ADR 27): soft parts are made anew, what cannot be judged is refused, and only
-an error while applying is fatal.
+"""Containment of unexpected errors (ADR 27). Only an error while applying is fatal.
 
-``Boundary`` tells judging, which only reads, from applying. Damaged or failing storage is never contained here.
+A soft part that fails is made anew. A message that fails while it is judged is refused. ``Boundary`` separates judging,
+which only reads, from applying. Errors of damaged or failing storage are never contained here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, RefusedErr
 
 
 class Part(StrEnum):
-    """What can be made anew: each is derived from the replica and the configuration, or is learned again."""
+    """The soft parts. Each can be derived anew from the replica and the configuration, or learned again."""
 
     SOURCES = "sources"
     BUDGETS = "budgets"
@@ -38,12 +38,12 @@ class Part(StrEnum):
 
 
 UNKNOWN_PART: Final = "soft_state"
-"""The part of a fault that none of the parts was under way in: then all of them are made anew."""
+"""The part of a fault that happened in no known part. All parts are made anew then."""
 JUDGING: Final = "judging"
 
 
 class Fault(NamedTuple):
-    """An error that nobody expected, where, and the message that was being handled, empty if none was."""
+    """An unexpected error and its place. ``message`` is the message that was being handled, empty if there was none."""
 
     part: str
     error: BaseException
@@ -52,10 +52,10 @@ class Fault(NamedTuple):
 
 
 class ReplicaFailedError(Exception):
-    """An unexpected error while applying or committing: memory is not to be trusted, the journal is.
+    """An unexpected error while applying or committing. Memory cannot be trusted any more, the journal can.
 
-    ``messages`` are those that were being handled, to be refused from now on. ``suspects`` were committed together: one
-    of them may be the cause.
+    ``messages`` were being handled and must be refused in future. ``suspects`` were committed together, and one of them
+    may be the cause.
     """
 
     def __init__(
@@ -77,38 +77,38 @@ class ReplicaFailedError(Exception):
 
 
 def is_containable(error: BaseException | None) -> bool:
-    """False for what ends the node whatever it was doing: interruptions, and storage that fails or is damaged."""
+    """False for errors that always end the node: interruptions, and storage that fails or is damaged."""
     return isinstance(error, Exception) and not isinstance(
         error, StorageFailedError | DataDirDamagedError | ReplicaFailedError
     )
 
 
 def hash_of(message: bytes) -> str:
-    """By which a message is refused: hex SHA-256 of its bytes."""
+    """The hash by which a message is refused: hex SHA-256 of its bytes."""
     return hashlib.sha256(message).hexdigest()
 
 
 class Boundary:
-    """Counts what was applied, and whether the journal's records of it are in safe hands."""
+    """Counts applied changes, and knows whether their journal records were handed over to the effects."""
 
     def __init__(self) -> None:
         self.crossings = 0
         self.raw = b""
-        """The envelope that was applied last, empty if it was something else."""
+        """The envelope that was applied last, empty if the last change was not an envelope."""
         self._handed_over = 0
 
     @property
     def is_open(self) -> bool:
-        """True while something was applied, in full or in part, whose record nobody has yet."""
+        """True while a change was applied, in full or in part, whose record has not been handed over."""
         return self.crossings != self._handed_over
 
     def cross(self, raw: bytes = b"") -> None:
-        """To be called just before the first change that belongs to a record."""
+        """Call this just before the first change that belongs to a record."""
         self.crossings += 1
         self.raw = raw
 
     def close(self) -> None:
-        """The records of all that was applied will reach the journal before anything that is applied later."""
+        """Call this when the records of all applied changes will reach the journal before those of later changes."""
         self._handed_over = self.crossings
 
 
@@ -121,33 +121,33 @@ def _nothing_to_renew(_: Part) -> None:
 
 
 class Mending:
-    """Takes unexpected errors. ``parts`` gives the parts as they are now, ``renew`` makes one anew."""
+    """Takes unexpected errors. ``parts`` returns the present parts, ``renew`` makes one anew."""
 
     def __init__(self) -> None:
         self.boundary = Boundary()
         self.broken: ReplicaFailedError | None = None
-        """Set for good once memory cannot be trusted any more."""
+        """Set permanently once memory cannot be trusted any more."""
         self.refused: set[str] = set()
-        """Hashes of messages that were being applied or committed when a node failed here."""
+        """Hashes of messages that were being applied or committed when a node failed on this data dir."""
         self.suspects: set[str] = set()
-        """Hashes of messages that are committed alone, for one of them may have failed a commit."""
+        """Hashes of messages that are committed alone, because one of them may have caused a failed commit."""
         self.parts: Callable[[], Mapping[Part, object]] = _no_parts
         self.renew: Callable[[Part], None] = _nothing_to_renew
         self.soft = _Soft(self)
-        """For a step that touches nothing but soft parts: the part that fails is made anew, the rest is left out."""
+        """A context for a step that touches only soft parts. If a part fails, it is made anew and the step ends."""
         self.message = b""
         self.source = ""
         self._faults: list[Fault] = []
         self._lost = 0
 
     def handling(self, message: bytes = b"", source: str = "") -> None:
-        """What is handled from now on. Raises ReplicaFailedError once memory cannot be trusted any more."""
+        """Set the message that is handled from now on. Raises ReplicaFailedError if memory cannot be trusted."""
         if self.broken is not None:
             raise self.broken
         self.message, self.source = message, source
 
     def refuses(self, message: bytes) -> bool:
-        """True for a message that this data dir has failed on."""
+        """True for a message on which a node has failed on this data dir."""
         return bool(self.refused) and hash_of(message) in self.refused
 
     def is_suspect(self, message: bytes) -> bool:
@@ -155,33 +155,33 @@ class Mending:
         return bool(self.suspects) and hash_of(message) in self.suspects
 
     def judging(self, message: bytes) -> _Judging:
-        """For a step that judges ``message``: what fails before the boundary is crossed ends here."""
+        """A context for a step that judges ``message``. An error before the boundary is crossed is contained here."""
         return _Judging(self, message)
 
     def separately(
         self, part: str, renew: Callable[[], None] | None = None, *, by_message: bool = False
     ) -> _Separately:
-        """For steps of something else that is soft, and that ``renew`` makes anew. May be kept and entered again.
+        """A context for steps of a soft part that is not a ``Part``. ``renew`` makes it anew. It can be entered again.
 
-        ``by_message``: each step is about the message that is handled then.
+        ``by_message``: each step belongs to the message that is being handled.
         """
         return _Separately(self, part, renew, by_message)
 
     def fault(self, part: str, error: BaseException, message: bytes) -> None:
-        """Note an error for whoever keeps them. Of too many at once only the number is kept."""
+        """Keep an error for ``take_faults``. Beyond FAULTS_PENDING_MAX errors only the number is kept."""
         if len(self._faults) < limits.FAULTS_PENDING_MAX:
             self._faults.append(Fault(part, error, message, self.source if message else ""))
         else:
             self._lost += 1
 
     def take_faults(self) -> tuple[list[Fault], int]:
-        """The faults since the last call, and how many more there were."""
+        """The faults since the last call, and the number of further ones that were not kept."""
         found, lost = self._faults, self._lost
         self._faults, self._lost = [], 0
         return found, lost
 
     def fail(self, stage: str, error: Exception) -> ReplicaFailedError:
-        """From now on nothing in memory is to be trusted."""
+        """Record that memory cannot be trusted from now on. Returns the error to raise."""
         if self.broken is None:
             messages = tuple(dict.fromkeys(raw for raw in (self.message, self.boundary.raw) if raw))
             self.broken = ReplicaFailedError(stage, error, messages=messages, source=self.source)
@@ -189,7 +189,7 @@ class Mending:
         return self.broken
 
     def mend(self, error: BaseException) -> None:
-        """Note an error of a soft part, and make the part anew; all of them if it cannot be told which."""
+        """Keep an error of a soft part and make the part anew. If the part is not known, make all parts anew."""
         part = _part_in(error, self.parts())
         self.fault(part or UNKNOWN_PART, error, self.message)
         for each in Part if part is None else (part,):
@@ -200,7 +200,7 @@ class Mending:
 
 
 def _part_in(error: BaseException, parts: Mapping[Part, object]) -> Part | None:
-    """The part whose code was under way, the innermost if one called another."""
+    """The part whose code was running, the innermost if one called another."""
     names = {id(each): part for part, each in parts.items()}
     found: Part | None = None
     trace = error.__traceback__
@@ -211,7 +211,7 @@ def _part_in(error: BaseException, parts: Mapping[Part, object]) -> Part | None:
 
 
 class _Soft(AbstractContextManager[None]):
-    """Holds nothing of its own, so one of them serves every step, also one within another."""
+    """Has no state of its own, so one instance serves every step, including nested ones."""
 
     def __init__(self, mending: Mending) -> None:
         self._mending = mending
@@ -262,10 +262,11 @@ class _Separately(AbstractContextManager[None]):
 
 
 class Containment(AbstractContextManager[None]):
-    """Around all that an input does. An error with the boundary open is fatal; any other ends here as a fault.
+    """The context of everything that an input does.
 
-    What the caller expects passes: errors of the tree, of an ``operation`` by its name. Nothing unexpected can be kept
-    from whoever asked for an operation, so it becomes a RefusedError.
+    An error with the boundary open is fatal. Any other error becomes a fault and ends here. ``operation`` names an
+    operation: its CrabnetErrors pass, and an unexpected error becomes a RefusedError, because the caller needs an
+    answer.
     """
 
     def __init__(self, mending: Mending, operation: str | None = None) -> None:
@@ -290,7 +291,7 @@ class Containment(AbstractContextManager[None]):
         mending.fault(JUDGING, error, mending.message)
         if self._operation is not None:
             raise RefusedError(
-                f"{self._operation}: an unexpected {type(error).__name__}; see quarantine/ in the data dir",
+                f"{self._operation}: an unexpected {type(error).__name__} happened; see quarantine/ in the data dir",
                 Reason.INTERNAL,
             ) from error
         return True

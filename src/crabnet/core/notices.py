@@ -1,4 +1,4 @@
-"""What the operator is told of decisions: one function for each kind of notice."""
+"""The notices for the operator about decisions: one function for each kind. docs/EVENTS.md describes the events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crabnet.protocol.admission import refusal
 
 
 def applied_notice(item: Applied, source: str) -> Notice:
-    """What became of one envelope."""
+    """The decision on one envelope."""
     meta = item.meta
     fields: dict[str, FieldValue] = {"address": source}
     if item.seed_id:
@@ -52,13 +52,13 @@ def ended_notice(fork: Fork) -> Notice:
         "envelope_id": fork.envelope_id,
         "other_id": fork.other_id,
         "reason": Reason.FEED_ENDED.value,
-        "detail": "this key signed two envelopes for one place: nothing more is written; `crabnet id renew` goes on",
+        "detail": "this key signed two envelopes for one place; this node writes nothing more until `crabnet id renew`",
     }
     return Notice("feed_ended", fields)
 
 
 def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> Notice:
-    """A document that was to prove a fork was not taken."""
+    """A document was refused as a fork proof."""
     refused = refusal(reason)
     fields: dict[str, FieldValue] = {"address": source, "kind": "ForkProof", "reason": reason.value}
     if author:
@@ -69,7 +69,7 @@ def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> 
 
 
 def change_notice(change: Change, envelope_id: str) -> Notice:
-    """A seed moved, or its run was heard of again."""
+    """A seed changed its status, or its run was renewed."""
     before, after = change.before, change.after
     if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
         renewed: dict[str, FieldValue] = {
@@ -95,7 +95,7 @@ def change_notice(change: Change, envelope_id: str) -> Notice:
 
 
 def given_up_notice(parked: Parked, reason: Reason) -> Notice:
-    """A parked envelope was given up."""
+    """A parked envelope was dropped."""
     meta = parked.admitted.envelope.meta
     fields: dict[str, FieldValue] = {
         "envelope_id": meta.id,
@@ -115,8 +115,9 @@ def drop_notice(source: str, reason: Reason, count: int) -> Notice:
 
 
 class Trifles:
-    """Messages that are smaller than what is written about one. After the first ones they are told together, so that no
-    more is written than a few times what came.
+    """Messages that are smaller than an event about one of them.
+
+    After the first ones they are reported together. So the node writes at most a few times the bytes that it receives.
     """
 
     def __init__(self) -> None:
@@ -125,14 +126,14 @@ class Trifles:
         self._bytes = 0
 
     def crowded(self) -> bool:
-        """False for the first ones, which are handled and told like any other message."""
+        """False for the first messages, which are handled and reported like any other."""
         if not self._alone:
             return True
         self._alone -= 1
         return False
 
     def add(self, source: str, size_bytes: int) -> list[Notice]:
-        """One more; what is to be told now: how many there were, and the source of the last."""
+        """Count one more message. If a report is due, return it: the number of messages and the source of the last."""
         self._count += 1
         self._bytes += size_bytes
         if self._bytes < limits.TOLD_BYTES_MIN:
@@ -148,12 +149,12 @@ class Trifles:
 
 
 def quarantined_notice(source: str) -> Notice:
-    """A message came on which this node has failed before; nothing of it was read."""
+    """A message arrived on which this node has failed before. The node did not read it."""
     return Notice("envelope_ignored", {"address": source, "reason": Reason.QUARANTINED.value})
 
 
 def blocked_notice(block: Block) -> Notice:
-    """A source said too much, or too much that is broken, and is not listened to for a while."""
+    """A source sent too many messages, or too many broken ones. The node ignores it for a while."""
     fields: dict[str, FieldValue] = {
         "address": block.source,
         "reason": block.reason.value,
@@ -163,7 +164,7 @@ def blocked_notice(block: Block) -> Notice:
 
 
 def refused_notice(operation: str, error: CrabnetError) -> Notice:
-    """Something that the node wanted to do by itself was refused."""
+    """An operation that the node started by itself was refused."""
     fields: dict[str, FieldValue] = {
         "operation": operation,
         "reason": error.reason.value,

@@ -1,4 +1,4 @@
-"""What an operator asks for, and what this node states by itself: objects, envelopes, and who is denied a deal."""
+"""Carries out operations of the operator and of the node itself. It also decides which authors are denied a deal."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from crabnet.protocol.identity import Signer
 
 
 def denies(config: CoreConfig, replica: Replica, author: str) -> bool:
-    """True if the policy is to make no new deals with this author."""
+    """True if this node's policy is to make no new deals with this author."""
     return config.refuse_equivocators and replica.feeds.is_equivocator(author)
 
 
 class Operating:
-    """States things as ``signer``. ``known`` gives a seed, archived or not, and raises RefusedError for none."""
+    """States facts as ``signer``. ``known`` returns a seed, archived or not, or raises RefusedError."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class Operating:
         self._known = known
 
     def operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
-        """Do what is wished. Raises RefusedError, UsageError."""
+        """Carry out an operation. Raises RefusedError, UsageError."""
         self._replica.check_open(self._signer.node_id)
         guard, suspicion = self._parts.neighbours.guard, self._parts.clock_suspicion(now_ms)
         if suspicion and not guard.at_risk:
             raise RefusedError(
-                f"{suspicion}: nothing is signed before it is right; set the clock, or set clock_check = false if it is"
-                " right",
+                f"{suspicion}: this node signs nothing until its clock is right; set the clock, or set"
+                " clock_check = false if the clock is right",
                 Reason.CLOCK_SUSPECT,
             )
         if self._parts.blocked(now_ms):
             raise RefusedError(
                 f"{guard.doubt}: this data dir may lack envelopes that this node has sent; run"
-                " `crabnet listen` until a peer has told how far its feed goes, or take the risk of a fork, which ends"
-                " its feed, with --accept-feed-risk",
+                " `crabnet listen` until a peer has said how far the feed goes, or use --accept-feed-risk and risk a"
+                " fork, which ends the feed",
                 Reason.FEED_RISK,
             )
         if isinstance(wish, FinishRun) and not self._config.talk:
@@ -99,8 +99,10 @@ class Operating:
             effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
 
     def _stamp_s(self, now_ms: int) -> int:
-        """The date of what is stated now: not before that of what was stated last, unless peers, or the operator, say
-        that it was that one which was wrong.
+        """The time, in seconds, of a new envelope.
+
+        It is not before the time of the last envelope, unless peers or the operator show that the earlier time was
+        wrong.
         """
         now_s, last_s = now_ms // 1000, self._replica.written_until_s
         near = last_s <= now_s + self._config.policy.future_skew_s
@@ -108,7 +110,7 @@ class Operating:
         return max(now_s, last_s) if near or nobody_knows else now_s
 
     def _denied(self, record: Record) -> frozenset[str]:
-        """The parties of a seed that have forked their feeds, if the policy is to make no new deals with such."""
+        """The parties of a seed with a forked feed, if the policy is to make no new deals with such authors."""
         feeds = self._replica.feeds
         if not self._config.refuse_equivocators or not feeds.equivocators():
             return frozenset()
@@ -120,7 +122,7 @@ class Operating:
     def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
         meta = applied.meta
         if applied.record is None or meta is None:
-            raise RefusedError("nothing was stated", Reason.INTERNAL)
+            raise RefusedError("the operation produced no envelope", Reason.INTERNAL)
         self._consequences.persist(applied, applied.record, effects)
         fields: dict[str, FieldValue] = {
             "envelope_id": meta.id,

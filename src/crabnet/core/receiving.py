@@ -1,4 +1,4 @@
-"""What becomes of messages: of envelopes, of talk, and of proofs of forks."""
+"""Handling of received messages: envelopes of feeds, messages between neighbours, and fork proofs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedE
 from crabnet.protocol.sync import ForkMark
 
 _NOT_THE_SOURCE: Final = frozenset({Reason.FORK, Reason.LIMIT_EXCEEDED})
-"""Rejects that honest neighbours can bring about by passing on what they hold."""
+"""Reasons of rejects that honest neighbours can cause by passing on what they hold."""
 _AHEAD: Final = frozenset({Reason.GAP, Reason.BROKEN_CHAIN, Reason.PARKING_FULL})
 
 
@@ -86,7 +86,7 @@ class Receiving:
     def _consider(
         self, first: Applied, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects, *, asked_for: bool
     ) -> None:
-        """What an envelope says of the neighbour that sent it, and of what may be asked of it."""
+        """Learn from an envelope about the neighbour that sent it, and what the node may request from it."""
         if first.outcome is Outcome.REJECTED:
             return
         if first.reason is Reason.DUPLICATE and not asked_for:
@@ -105,15 +105,15 @@ class Receiving:
                 self._parts.blame(source, now_ms, effects)
 
     def _proof_received(self, received: Received, now_ms: int, effects: Effects) -> None:
-        """A document that proves a fork. One that nobody asked for is not even verified."""
+        """Handle a fork proof. The node does not verify a proof that it did not request."""
         source = received.source
         if not self._parts.awaits_proofs():
-            effects.notices.append(proof_notice(source, Reason.UNSOLICITED, "nobody asked for a fork proof"))
+            effects.notices.append(proof_notice(source, Reason.UNSOLICITED, "this node did not request a fork proof"))
             return
         try:
             author, seq = place_of(received.data, self._replica.admission)
             if not self._parts.awaits_proof(ForkMark(author, seq)):
-                detail = f"nobody asked for proof of a fork at seq {seq}"
+                detail = f"this node did not request proof of a fork at seq {seq}"
                 effects.notices.append(proof_notice(source, Reason.UNSOLICITED, detail, author))
                 return
             evidence = verify_proof(received.data, self._replica.admission)
@@ -124,10 +124,10 @@ class Receiving:
         self.learn_fork(evidence, source, now_ms, effects)
 
     def learn_fork(self, evidence: ForkEvidence, source: str, now_ms: int, effects: Effects) -> Reason | None:
-        """Take in a verified proof; why it was not taken, None if it was. Raises ReplicaFailedError."""
+        """Accept a verified proof. Returns None, or the Reason why it was not accepted. Raises ReplicaFailedError."""
         try:
             learned = self._replica.learn_fork(evidence, now_ms // 1000, source)
-        except CrabnetError as error:  # what is held cannot be read now: the proof must come again
+        except CrabnetError as error:  # stored data cannot be read at the moment: the proof must come again
             if self._replica.mending.boundary.is_open or isinstance(error, DataDirDamagedError):
                 raise
             effects.notices.append(proof_notice(source, Reason.UNAVAILABLE, error.message, evidence.meta.from_))
@@ -138,8 +138,9 @@ class Receiving:
         return None if learned else Reason.DUPLICATE
 
     def _hold_to_account(self, item: Applied, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
-        """What came speaks for or against its source. What has a place in a feed is its author's fault alone: honest
-        nodes pass that on as well.
+        """Count a message for or against its source.
+
+        An envelope with a place in a feed is not counted against the source, because honest nodes pass it on as well.
         """
         if item.outcome is Outcome.ACCEPTED:
             self._parts.praise(source, proven=proven)

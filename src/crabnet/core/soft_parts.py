@@ -1,7 +1,7 @@
-"""The soft parts of a core (ADR 27): what is asked of them has an answer also when one of them fails.
+"""The soft parts of a core (ADR 27). A query has an answer even if a part fails.
 
-A part that fails is made anew, and the answer is the one that refuses and delays nothing; only whether this node may
-write into its own feed is answered with no.
+A part that fails is made anew. The answer is then the one that refuses and delays nothing. The only exception is the
+question whether this node may write into its own feed: the answer is then no.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from crabnet.protocol.sync import ForkMark
 
 
 class Terms(Struct, frozen=True):
-    """``proven``: the source is configured or has proved itself. ``muted`` tells whose envelopes are not even verified
-    at the moment, ``pays`` charges authors; None if none has a budget.
+    """The terms for an envelope of a source.
+
+    ``proven``: the source is configured or has proved its address. ``muted`` says which envelopes are refused at the
+    moment without a check of their signature. ``pays`` charges authors. It is None if authors have no budgets.
     """
 
     proven: bool
@@ -42,7 +44,10 @@ class Terms(Struct, frozen=True):
 
 
 class SoftParts:
-    """Sources, budgets, neighbours and deadlines of a node. ``denies`` are authors with whom no new deals are made."""
+    """Sources, budgets, neighbours and deadlines of a node.
+
+    ``denies`` says with which authors the node makes no new deals.
+    """
 
     def __init__(
         self,
@@ -63,7 +68,7 @@ class SoftParts:
         self._sweeper = self._new_sweeper()
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
-        """When seeds that came back from the archive may leave memory again."""
+        """When seeds from the archive may leave memory again, in milliseconds."""
         self._clock_suspect = False
         self._deadlines_wrong = False
         self._deadlines_from_ms = 0
@@ -72,7 +77,7 @@ class SoftParts:
         replica.mending.parts, replica.mending.renew = self._parts, self._renew
 
     def begin(self) -> None:
-        """To be called once after the replica was loaded, before ``watch`` of every seed."""
+        """Call this once after the replica was loaded, before ``watch`` of every seed."""
         with self._soft:
             self._begin_budgets()
         with self._soft:
@@ -80,7 +85,7 @@ class SoftParts:
         self._away_again_ms = dict.fromkeys(self._replica.state.outdated, 0)
 
     def begin_deadlines(self, now_ms: int) -> int:
-        """To be called once after ``watch`` of every seed; how many deadlines passed meanwhile."""
+        """Call this once after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._deadlines_from_ms = now_ms
         with self._soft:
             return self._sweeper.begin(now_ms)
@@ -89,7 +94,7 @@ class SoftParts:
     # --- sources and authors ---------------------------------------------------------------------------
 
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int, *, crowded: bool) -> bool:
-        """May this source speak now?"""
+        """True if the node may read a datagram of this source at the moment."""
         with self._soft:
             proven = self.neighbours.proven(source)
             refused = self._gate.check(source, now_ms, proven=proven, size_bytes=size_bytes, crowded=crowded)
@@ -98,19 +103,22 @@ class SoftParts:
         return True
 
     def praise(self, source: str, *, proven: bool) -> None:
-        """Something good came from this address."""
+        """Count an acceptable message in favour of the address that sent it."""
         with self._soft:
             self._gate.praise(source, proven=proven)
 
     def blame(self, source: str, now_ms: int, effects: Effects) -> None:
-        """Count something broken or hostile against the address that sent it."""
+        """Count a broken or hostile message against the address that sent it."""
         proven = self.proven(source)
         with self._soft:
             self._gate.reject(source, now_ms, proven=proven)
             self._tell_blocks(effects)
 
     def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
-        """True for a message that is too small to say anything, after many such: blamed, and told with others."""
+        """True for a message that is too small to be valid, after many such.
+
+        It counts the message against its source and reports it together with others.
+        """
         if size_bytes >= limits.TOLD_BYTES_MIN or not self._trifles.crowded():
             return False
         self.blame(source, now_ms, effects)
@@ -122,7 +130,7 @@ class SoftParts:
             effects.notices.extend(blocked_notice(block) for block in self._gate.take_blocks())
 
     def tell_drops(self, effects: Effects) -> None:
-        """Tell how much was not even looked at."""
+        """Report how many datagrams were dropped unread."""
         with self._soft:
             for source, reason, count in self._gate.take_dropped():
                 effects.notices.append(drop_notice(source, reason, count))
@@ -134,7 +142,7 @@ class SoftParts:
         return True
 
     def terms(self, source: str, now_ms: int) -> Terms:
-        """On which terms an envelope of a source is taken."""
+        """The terms on which the node takes an envelope of a source."""
         with self._soft:
             proven = self.neighbours.proven(source)
             if self._budgets.enabled:
@@ -143,7 +151,7 @@ class SoftParts:
         return Terms(False, nobody_muted, None)
 
     def muted(self, now_ms: int) -> Muted:
-        """Whose envelopes are not even verified at the moment."""
+        """Which envelopes are refused at the moment without a check of their signature."""
         with self._soft:
             return self._muted(now_ms)
         return nobody_muted
@@ -157,11 +165,14 @@ class SoftParts:
         return False
 
     def _voucher(self, meta: EnvelopeMeta) -> str | None:
-        """A known author that waits for an envelope: it may pay for it, so that no flood holds up what it says."""
+        """A known author whose parked envelope waits for this one, or None.
+
+        This author's budget may pay for it, so that a flood does not delay the author's envelopes.
+        """
         return self._replica.parking.voucher(meta.from_, meta.seq, meta.id, self._budgets.knows)
 
     def _pays(self, now_ms: int, proven: bool, meta: EnvelopeMeta, size: int) -> bool:
-        """What cannot be charged is taken: budgets only delay."""
+        """Charge an envelope. True if a budget fails: budgets only delay, so the node then takes the envelope."""
         requested = proven and self.wanted(meta)
         with self._soft:
             if self._budgets.charge(meta.from_, size, now_ms, requested=requested):
@@ -195,43 +206,43 @@ class SoftParts:
         return []
 
     def wanted(self, meta: EnvelopeMeta) -> bool:
-        """True for what this node has asked for, and for what waiting envelopes rest on."""
+        """True for an envelope that this node has asked for, or on which a waiting envelope rests."""
         with self._soft:
             return self.neighbours.planner.wanted(meta.from_, meta.seq) or self._replica.parking.names(meta.id)
         return False
 
     def asked_for(self, meta: EnvelopeMeta) -> bool:
-        """True for what this node has asked for by its place."""
+        """True for an envelope that this node has asked for by its place."""
         with self._soft:
             return self.neighbours.planner.wanted(meta.from_, meta.seq)
         return False
 
     def hungry(self) -> bool:
-        """True if neighbours would be asked for more at once."""
+        """True if the node would send further requests to neighbours at once."""
         with self._soft:
             return self.neighbours.planner.hungry or self.neighbours.reconciler.hungry
         return False
 
     def awaits_proofs(self) -> bool:
-        """True if any proof of a fork was asked for, or is about to be."""
+        """True if the node has asked for a fork proof, or is about to."""
         with self._soft:
             return len(self.neighbours.proofs) > 0
         return False
 
     def awaits_proof(self, mark: ForkMark) -> bool:
-        """The same, for this fork."""
+        """True if the node has asked for the proof of this fork, or is about to."""
         with self._soft:
             return mark in self.neighbours.proofs
         return False
 
     def blocked(self, now_ms: int) -> bool:
-        """True while nothing may be written into this node's feed: its end is in doubt, or the clock is."""
+        """True while the node may not write into its own feed, because the end of the feed or the clock is in doubt."""
         with self._soft:
             return self.neighbours.guard.blocks(now_ms) or bool(self.clock_suspicion(now_ms))
         return True
 
     def clock_suspicion(self, now_ms: int) -> str:
-        """What is wrong with this node's clock, in words; "" if nothing is known to be."""
+        """A description of what is wrong with this node's clock, "" if nothing is known to be wrong."""
         with self._soft:
             if self._config.clock_check:
                 written_s = self._replica.written_until_s if self.neighbours.has_peers else 0
@@ -239,7 +250,7 @@ class SoftParts:
         return ""
 
     def tell_clock(self, now_ms: int, effects: Effects) -> None:
-        """Tell when the clock becomes suspect, and when it is not any more."""
+        """Report when the clock becomes suspect and when it no longer is."""
         suspicion = self.clock_suspicion(now_ms)
         if suspicion and not self._clock_suspect:
             detail = suspicion[: limits.EVENT_DETAIL_CHARS]
@@ -249,13 +260,13 @@ class SoftParts:
         self._clock_suspect = bool(suspicion)
 
     def clock_behind_s(self, now_ms: int) -> int:
-        """By how much peers say that this node's clock is behind; negative if it is ahead, 0 if they agree."""
+        """The seconds by which this node's clock is behind those of peers. Negative if it is ahead, 0 if they agree."""
         with self._soft:
             return self.neighbours.clocks.ahead_s(now_ms) if self._config.clock_check else 0
         return 0
 
     def feed_wait_left_ms(self, now_ms: int) -> int:
-        """For how long the word of a peer may still make it right to write into this node's feed."""
+        """For how many milliseconds an answer of a peer may still allow the node to write into its own feed."""
         with self._soft:
             guard, clocks = self.neighbours.guard, self.neighbours.clocks
             if clocks.unheard(now_ms, self._replica.written_until_s):
@@ -266,7 +277,7 @@ class SoftParts:
     # --- deadlines -------------------------------------------------------------------------------------
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
-        """Note when time will matter to a seed that has changed."""
+        """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
         if not self._config.archive_after_ms:
@@ -277,10 +288,11 @@ class SoftParts:
                 self._resting.add(due_ms, seed_id)
 
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
-        """When a seed is to leave memory, None if more is expected of it.
+        """When a seed is to leave memory, in milliseconds. None if it is not at rest.
 
-        One that came back stays as long as it has been at rest, once more: it costs a few hundred bytes to bring back a
-        seed of a megabyte, which is written each time that it comes and goes.
+        A seed that came back from the archive stays for as long again as it has been at rest. The reason: a message of
+        a few hundred bytes can bring back a seed of a megabyte, and the node writes the seed each time it comes and
+        goes.
         """
         since_ms = at_rest_since_ms(record)
         if since_ms is None:
@@ -292,7 +304,7 @@ class SoftParts:
         return max(due_ms, self._away_again_ms.setdefault(seed_id, now_ms + rest_ms))
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
-        """Seeds that have been at rest for the retention time."""
+        """The seeds that have been at rest for the retention time."""
         found: list[tuple[str, Record]] = []
         for seed_id in self._resting.due(now_ms, limits.ARCHIVE_SEGMENT_SEEDS_MAX):
             record = self._replica.state.records.get(seed_id)
@@ -302,29 +314,32 @@ class SoftParts:
         return found
 
     def archived(self, seed_ids: Iterable[str]) -> None:
-        """Seeds have left memory."""
+        """Call this for seeds that have left memory."""
         for seed_id in seed_ids:
             self._away_again_ms.pop(seed_id, None)
 
     def sweeps(self, now_ms: int) -> list[Sweep]:
-        """What deadlines ask for now."""
+        """The operations for deadlines that have passed."""
         with self._soft:
             return self._sweeper.sweep(now_ms)
         return []
 
     def sweep_again(self, sweep: Sweep, now_ms: int) -> None:
-        """Something could not be done: it is to be tried again."""
+        """An operation failed: retry it later."""
         with self._soft:
             self._sweeper.again(sweep, now_ms)
 
     def silent_runs(self, now_ms: int) -> list[Notice]:
-        """Runs whose lease has passed without a word."""
+        """Notices about runs whose lease has run out without a renewal."""
         with self._soft:
             return self._sweeper.silent(now_ms)
         return []
 
     def renew_deadlines(self, now_ms: int) -> None:
-        """Note all deadlines anew if they are wrong, at most now and then: this looks at every seed."""
+        """Compute all deadlines anew if they may be wrong.
+
+        This reads every seed, so it happens at most once in DEADLINES_RENEW_MS.
+        """
         if not self._deadlines_wrong or now_ms < self._deadlines_from_ms:
             return
         self._deadlines_from_ms = now_ms + limits.DEADLINES_RENEW_MS
@@ -352,7 +367,7 @@ class SoftParts:
         return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
 
     def _parts(self) -> dict[Part, object]:
-        """The soft parts as they are now."""
+        """The present soft parts."""
         return {
             Part.SOURCES: self._gate,
             Part.BUDGETS: self._budgets,
@@ -362,7 +377,7 @@ class SoftParts:
         }
 
     def _renew(self, part: Part) -> None:
-        """Make a soft part anew, from the configuration and the replica."""
+        """Make a soft part anew from the configuration and the replica."""
         if part is Part.SOURCES:
             self._gate = SourceGate(self._config.sources)
         elif part is Part.BUDGETS:

@@ -1,6 +1,6 @@
-"""What time does to the operator's own seeds: closing, forfeiting, claiming anew, and noticing runs that fell silent.
+"""Actions on the operator's own seeds when a deadline passes: close, forfeit, claim anew, report silent runs.
 
-The sweeper looks and proposes; its wishes take the same road as the operator's.
+The sweeper only proposes operations. The node handles them in the same way as those of the operator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crabnet.errors import Reason
 
 
 class SweepConfig(Struct, frozen=True, kw_only=True):
-    """What the sweeper needs of the settings. ``attempts_max`` bounds the claims that it makes by itself."""
+    """The settings that the sweeper needs. ``attempts_max`` bounds the attempts for which it claims by itself."""
 
     execution_grace_ms: int
     auto_reclaim: bool
@@ -31,7 +31,7 @@ class SweepConfig(Struct, frozen=True, kw_only=True):
 
 
 class Sweep(NamedTuple):
-    """Something to do by itself, and what is told of it once it is done."""
+    """An operation for the node to do by itself, and the notice to give once it is done."""
 
     wish: CreateClaim | Settle
     notice: Notice | None
@@ -45,7 +45,7 @@ class Reclaim(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """The last sign of life of a run, by this node's clock."""
+    """When a run was last renewed, by this node's clock."""
 
     run_id: str
     renewals: int
@@ -54,9 +54,10 @@ class _Heard(NamedTuple):
 
 
 class Sweeper:
-    """The deadlines of all seeds in ``state`` that ``node_id`` has published. It claims no bids of those it ``denies``.
+    """The deadlines of all seeds in ``state`` that ``node_id`` has published.
 
-    After a start no claim is forfeited for one grace: what peers have to say of it may be on its way.
+    It claims no bid of an author for which ``denies`` is true. After a start it forfeits no claim for one execution
+    grace, because a result may still arrive from peers.
     """
 
     def __init__(self, config: SweepConfig, node_id: str, state: State, denies: Callable[[str], bool]) -> None:
@@ -70,7 +71,7 @@ class Sweeper:
         self._forfeits_from_ms = 0
 
     def begin(self, now_ms: int) -> int:
-        """To be called once at the start, after ``watch`` of every seed; how many deadlines passed meanwhile."""
+        """Call this once at the start, after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._forfeits_from_ms = now_ms + self._config.execution_grace_ms
         return self._deadlines.count_due(now_ms)
 
@@ -79,7 +80,7 @@ class Sweeper:
         return definition is not None and definition.created_by == self._node_id
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
-        """Note when time will matter to a seed that has changed."""
+        """Update the deadlines of a seed that has changed."""
         if not self._is_own(record):
             return
         due = due_at_ms(record, self._config.execution_grace_ms)
@@ -105,7 +106,7 @@ class Sweeper:
             self._leases.add(now_ms + lease_ms, seed_id)
 
     def sweep(self, now_ms: int) -> list[Sweep]:
-        """What is to be done now, at most 64 things."""
+        """The operations that are due, at most 64."""
         sweeps = []
         for seed_id in self._deadlines.due(now_ms):
             record = self._state.records.get(seed_id, EMPTY)
@@ -123,7 +124,7 @@ class Sweeper:
             if due is None or due[0] > now_ms:
                 continue
             if due[1] is FactKind.CLOSE:
-                note = "nobody was chosen in time"
+                note = "no bid was claimed in time"
                 sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
             elif record.worker_failed:
                 wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED, note=_why_failed(record))
@@ -136,11 +137,11 @@ class Sweeper:
         return sweeps
 
     def again(self, sweep: Sweep, now_ms: int) -> None:
-        """Something could not be done: try again in a while, if it is still due then."""
+        """An operation failed. Retry it after SWEEP_RETRY_MS, if it is still due then."""
         self._deadlines.add(now_ms + limits.SWEEP_RETRY_MS, sweep.wish.seed_id)
 
     def silent(self, now_ms: int) -> list[Notice]:
-        """Runs whose lease has passed without a word, each told once."""
+        """Notices about runs whose lease has run out without a renewal. Each run is reported once."""
         notices = []
         for seed_id in self._leases.due(now_ms):
             record, heard = self._state.records.get(seed_id, EMPTY), self._heard.get(seed_id)
@@ -162,7 +163,7 @@ class Sweeper:
         return notices
 
     def _reclaimable(self, record: Record, now_ms: int) -> Reclaim | None:
-        """What to claim next for a seed that was forfeited, if this is to be done without the operator."""
+        """What to claim next for a forfeited seed. None if there is nothing or the node may not claim by itself."""
         seed, progress = record.definition, record.progress
         if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
             return None
@@ -173,10 +174,11 @@ class Sweeper:
 
 
 def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | None:
-    """The bid to claim after a forfeit. None if there is none of a worker that has not begun this seed before.
+    """The counting bid to claim after a forfeit, or None.
 
-    Of the bids that count it is the cheapest of the workers that were chosen least often, the earliest of equals. A
-    worker that was chosen before and never began gets a pause first, so that a fault of its own can end.
+    Bids of the workers that were chosen least often come first, then the cheapest, then the earliest. A worker that
+    has begun this seed before is not chosen again. A worker that was chosen and never began is chosen again only after
+    a pause, in which its fault may end (ADR 31).
     """
     claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
@@ -194,7 +196,7 @@ def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | Non
 
 
 def lease_of(record: Record) -> int | None:
-    """How long the run of the current claim said it would be silent at most, in milliseconds."""
+    """The lease of the current run in milliseconds: how long it may be silent. None if nothing runs or it has none."""
     progress = record.progress
     if progress.status is not SeedStatus.RUNNING:
         return None

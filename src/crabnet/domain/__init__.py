@@ -1,1 +1,1 @@
-"""The rules of the task network, pure: no clock, no randomness, no I/O."""
+"""The rules of the task network. This package is pure: it has no clock, no randomness and no I/O."""

@@ -1,8 +1,8 @@
-"""A hash of a set of byte strings that can be updated element by element, in any order.
+"""A hash of a set of byte strings. It can be updated element by element, in any order (ADR 2).
 
-MuHash (Bellare and Micciancio 1997; ``MuHash3072`` in Bitcoin Core's ``crypto/muhash``): every element is hashed to a
-number modulo a 3072-bit prime, adding multiplies, removing divides. So a node with a million seeds updates its state
-hash at the cost of what changed, and seeds that have left memory stay covered.
+This is MuHash (Bellare and Micciancio 1997; ``MuHash3072`` in Bitcoin Core's ``crypto/muhash``). Every element is
+hashed to a number modulo a 3072-bit prime. To add an element is to multiply by it, to remove one is to divide by it. So
+the cost of a state hash depends on the number of changed seeds only, and it still covers seeds that have left memory.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ def _element(data: bytes) -> int:
 
 
 class Accumulator:
-    """A set of byte strings, known by its hash only."""
+    """A set of byte strings. Only its hash is kept."""
 
     def __init__(self, value: int = 1) -> None:
         self._added = value
         self._removed = 1
 
     def copy(self) -> Accumulator:
-        """The same set, to go its own way."""
+        """An independent copy of the set."""
         twin = Accumulator(self._added)
         twin._removed = self._removed
         return twin
 
     def add(self, data: bytes) -> None:
-        """Put an element in."""
+        """Add an element."""
         self._added = self._added * _element(data) % _PRIME
 
     def remove(self, data: bytes) -> None:
-        """Take an element out; it must be in."""
+        """Remove an element. It must be in the set."""
         self._removed = self._removed * _element(data) % _PRIME
 
     def value(self) -> int:
-        """The accumulated number, to be kept in a checkpoint and given to a new accumulator."""
+        """The accumulated number. A checkpoint keeps it, and a new accumulator can start with it."""
         if self._removed != 1:
             self._added = self._added * pow(self._removed, -1, _PRIME) % _PRIME
             self._removed = 1
         return self._added
 
     def digest(self) -> bytes:
-        """SHA-256 of the accumulated number: 32 bytes that depend on the set only."""
+        """SHA-256 of the accumulated number: 32 bytes that depend only on the set."""
         return hashlib.sha256(self.value().to_bytes(_ELEMENT_BYTES, "big")).digest()

@@ -1,6 +1,7 @@
-"""Judging commands: ``decide(state, command, now_s)`` reads the state and returns the events that make a command so.
+"""Decides commands. ``decide(state, command, now_s)`` reads the state and returns the events that carry a command out.
 
-Without clock or I/O. What may follow what, and who may do it, stands in ``lifecycle``.
+This module has no clock and no I/O. The rules (allowed transitions, and the roles that may make them) are in
+``lifecycle`` (docs/PROTOCOL.md, section 10).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Prop
 from crabnet.errors import Reason
 
 _TOO_LATE: Final = frozenset({Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM, Reason.LIMIT_EXCEEDED})
-"""Why honest work and bids may be void: their authors did not know better."""
+"""Reasons for which bids and work of an honest author may be void: the author may not have known the present state."""
 _WORK: Final = frozenset({FactKind.STARTED, FactKind.RESULT})
 _TOO_EARLY: Final = frozenset({Reason.UNKNOWN_BID, Reason.UNKNOWN_RESULT, Reason.WRONG_STATE})
-"""Why an unsigned fact is refused that has overtaken what it rests on: it belongs to no feed that orders it."""
+"""Reasons for which an unsigned fact is refused if it arrives before the fact that it rests on. No feed orders it."""
 
 
 def decide(state: State, command: Command, now_s: int) -> Decision:
-    """Judge a command. Reads ``state`` only; ``now_s`` matters to ``Propose`` alone."""
+    """Decide a command. It only reads ``state``. ``now_s``, in seconds, matters only for ``Propose``."""
     fact = command.fact
     before = state.records.get(fact.seed_id, EMPTY)
     if isinstance(command, Propose):
@@ -48,8 +49,10 @@ def decide(state: State, command: Command, now_s: int) -> Decision:
 
 
 def refused_alone(caps: Caps, observed: Observe) -> Decision | None:
-    """The refusal of a fact that can never count, whatever else is held: that follows from the fact, from what it rests
-    on, and from its author's feed up to there. None if it may count, also if it rests on nothing that is in a feed.
+    """The refusal of a fact that can never count, whatever else the node holds.
+
+    It depends only on the fact, the fact that it rests on, and its author's feed up to there. The answer is None if the
+    fact may count, or if the fact that it rests on is not in a feed.
     """
     fact, parent = observed.fact, observed.parent
     if parent is None:
@@ -63,14 +66,14 @@ def refused_alone(caps: Caps, observed: Observe) -> Decision | None:
 def _too_many_bids(caps: Caps, fact: Fact, own: int) -> Decision | None:
     if not fact.signed or own < caps.bids_per_seed_max:
         return None
-    detail = f"{own} bids of this author on this seed are held"
+    detail = f"this author already has {own} bids on this seed, at most {caps.bids_per_seed_max} are allowed"
     return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_BIDS, detail=detail, idle=True)
 
 
 def _refused_here(before: Record, command: Propose, now_s: int) -> Decision | None:
     fact = command.fact
     if before.seed is None and fact.kind is not FactKind.SEED:
-        return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"no seed {fact.seed_id} is known here")
+        return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"this node knows no seed {fact.seed_id}")
     rule = check_local(before, fact, now_s, command.denied)
     return None if rule is None else Decision(Outcome.REJECTED, rule.reason, detail=rule.otherwise)
 
@@ -85,17 +88,17 @@ def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
     if reason is not None:
         return _void(fact, before, reason, idle=True)
     if fact.signed and command.open_seeds >= caps.open_seeds_max:
-        detail = f"{caps.open_seeds_max} seeds of this author are open; settle or close some"
+        detail = f"an author may have at most {caps.open_seeds_max} open seeds; settle or close some"
         return Decision(Outcome.REJECTED, Reason.TOO_MANY_OPEN_SEEDS, detail=detail, idle=True)
     return _counts(before, fact)
 
 
 def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
-    """A bid is judged alone. One that comes when all is over changes nothing, and is not kept."""
+    """Decide a bid by itself. A bid for a seed in a final status changes nothing and is not kept."""
     fact = command.fact
     parent = command.parent if isinstance(command, Observe) else None
     in_feed = parent is not None
-    fits = in_feed and parent is before.seed  # then ``misfit`` has looked at all that there is
+    fits = in_feed and parent is before.seed  # then ``misfit`` has checked everything
     reason = None if fits else judge_bid(before, fact)
     if reason is not None:
         return _void(fact, before, reason, idle=before.seed is not None and not in_feed)
@@ -115,7 +118,7 @@ def _decide_bid(caps: Caps, before: Record, command: Command) -> Decision:
 
 
 def _is_known(record: Record, fact: Fact) -> bool:
-    """True if the fact, or another without an envelope that has its id, counts already."""
+    """True if the fact counts already, or if it has no envelope and another fact with its id counts."""
     if fact.envelope:
         return record.find(fact.envelope) is not None
     return any(known.ref == fact.ref for known in record.facts())

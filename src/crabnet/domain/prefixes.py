@@ -1,6 +1,7 @@
-"""Short names for what a record holds: the beginning of ``Fact.ref`` that only one of its facts has.
+"""Short names for the facts of a record: a prefix of ``Fact.ref`` that only one of its facts has.
 
-A dispute can come and go with each word of an accomplice, and each time the journal names all that it concerns.
+An accomplice can start and end a dispute with each of its envelopes. Each time, the journal names all facts that this
+concerns. Short names keep these journal records small.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _CHARS_MIN: Final = 6
 
 
 def shortened(refs: Iterable[str], among: Iterable[str]) -> tuple[str, ...]:
-    """Each of ``refs`` by the shortest beginning, of at least six characters, that no other of ``among`` has."""
+    """The shortest prefix of each of ``refs``, of at least six characters, that no other of ``among`` has."""
     names = sorted({*among})
     short = []
     for ref in refs:
@@ -25,7 +26,7 @@ def shortened(refs: Iterable[str], among: Iterable[str]) -> tuple[str, ...]:
 
 
 def resolved(short: Iterable[str], among: Iterable[str]) -> list[str]:
-    """What ``shortened`` has named; what names nothing is left out."""
+    """The full names for the prefixes from ``shortened``. A prefix of no name is left out."""
     names = sorted({*among})
     found = []
     for each in short:
@@ -36,6 +37,6 @@ def resolved(short: Iterable[str], among: Iterable[str]) -> list[str]:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters two names have in common at their beginning."""
+    """The length of the common prefix of two names."""
     shorter = min(len(one), len(other))
     return next((at for at in range(shorter) if one[at] != other[at]), shorter)

@@ -1,4 +1,4 @@
-"""What of the facts about a seed stands: what lies before the end of its feed, and what both sides signed (ADR 26)."""
+"""Which facts about a seed stand: those before the end of their feed, and those that both sides signed (ADR 26)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crabnet.errors import Reason
 
 _K = FactKind
 STEPS: Final = frozenset({_K.CLAIM, _K.SETTLE, _K.FORFEIT, _K.CLOSE})
-"""What only the creator of a seed may say."""
+"""Kinds of facts that only the creator of a seed may state."""
 _PARENTS: Final = {
     _K.BID: frozenset({_K.SEED}),
     _K.CLAIM: frozenset({_K.BID}),
@@ -27,12 +27,12 @@ _PARENTS: Final = {
 
 
 def may_rest_on(fact: Fact, parent: Fact) -> bool:
-    """True if a fact may rest on one of this kind: so what rests on each other is a chain of a few."""
+    """True if a fact may rest on a fact of the parent's kind. These kinds allow only short chains."""
     return parent.kind in _PARENTS.get(fact.kind, frozenset())
 
 
 def misfit(fact: Fact, parent: Fact) -> Reason | None:
-    """Why a fact can never count, given what it rests on; None if it might. A function of these two alone."""
+    """Why a fact can never count with this parent, or None if it might count. Depends only on these two facts."""
     if not may_rest_on(fact, parent):
         return Reason.WRONG_PARENT
     body, named = fact.body, parent.body
@@ -60,13 +60,13 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
 
 
 def judge_seed(fact: Fact) -> Reason | None:
-    """Why a definition is refused: it names somebody else as its creator."""
+    """Why a definition is refused, or None if it is not: it must name its author as the seed's creator."""
     rule = broken_rule(Case(fact, as_seed(fact), Progress()))
     return None if rule is None else rule.reason
 
 
 def _fits(fact: Fact, known: dict[str, Fact]) -> bool:
-    """True if a fact and all that it rests on might count. Kinds that fit make short chains."""
+    """True if a fact and all facts below it in its chain might count. Kinds that fit make short chains."""
     if fact.kind is _K.SEED:
         return judge_seed(fact) is None
     if not fact.rests_on:
@@ -78,16 +78,16 @@ def _fits(fact: Fact, known: dict[str, Fact]) -> bool:
 
 
 def _creator(fact: Fact, known: dict[str, Fact]) -> str:
-    """The author of the definition that a chain begins with."""
+    """The author of the definition at the beginning of a chain."""
     while fact.rests_on:
         fact = known[fact.rests_on]
     return fact.author
 
 
 class Standing:
-    """A set of facts about one seed: who rests on whom, and what of it stands (ADR 26 section 4).
+    """A set of facts about one seed: which facts rest on which, and which of them stand (ADR 26, section 4).
 
-    What does not fit what it rests on neither stands nor pins, nor does what rests on it in turn.
+    A fact that does not fit its parent neither stands nor pins. The same holds for every fact that rests on it.
     """
 
     def __init__(self, facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> None:
@@ -102,33 +102,36 @@ class Standing:
         self._stands: dict[str, bool] = {}
 
     def in_front(self, fact: Fact) -> bool:
-        """True if no fork can concern a fact: it lies before the end of its feed, or in none."""
+        """True if no known fork concerns a fact: it lies before the end of its feed, or in no feed."""
         return not fact.signed or not fact.envelope or self._is_front(fact)
 
     def parent(self, fact: Fact) -> Fact | None:
-        """What a fact rests on, if that is in the set and has an envelope."""
+        """The fact that a fact rests on, or None if that is not in the set or has no envelope."""
         return self._by_envelope.get(fact.rests_on)
 
     def children(self, fact: Fact) -> list[Fact]:
-        """What rests on a fact."""
+        """The facts that rest on a fact."""
         return list(self._children[fact.envelope])
 
     def root(self, fact: Fact) -> Fact:
-        """The first of the chain that a fact is part of: the definition, if nothing is missing."""
+        """The first fact of the chain of a fact. It is the definition if nothing is missing."""
         parent = self.parent(fact)
         while parent is not None:
             fact, parent = parent, self.parent(parent)
         return fact
 
     def claim_of(self, fact: Fact) -> Fact | None:
-        """The claim that work, or a settlement of it, rests on."""
+        """The claim that work, or a settlement of work, rests on. None if it is missing."""
         found: Fact | None = fact
         while found is not None and found.kind is not _K.CLAIM:
             found = self.parent(found)
         return found
 
     def stands(self, fact: Fact) -> bool:
-        """True if a fact stands: it is in the front of its feed, or pinned. Hashes cannot run in circles."""
+        """True if a fact stands: it is in the front of its feed, or pinned.
+
+        The recursion ends, because facts name each other by hash and so cannot form a cycle.
+        """
         known = self._stands.get(fact.ref)
         if known is None:
             known = self.in_front(fact) or any(
@@ -138,7 +141,7 @@ class Standing:
         return known
 
     def _pins(self, child: Fact, fact: Fact) -> bool:
-        """True if ``child``, which names ``fact``, is by the one whom the chain gives that role."""
+        """True if the author of ``child``, which rests on ``fact``, has the role for this step in the chain."""
         match fact.kind, child.kind:
             case _K.SEED, _K.BID:
                 return child.author != fact.author
@@ -146,7 +149,7 @@ class Standing:
                 root = self.root(fact)
                 return root.kind is _K.SEED and child.author == root.author
             case (_K.CLAIM, _K.STARTED | _K.RESULT) | (_K.STARTED, _K.RESULT):
-                return True  # work by others than the claim's worker is a misfit
+                return True  # ``misfit`` refuses work by any author but the claim's worker
             case _K.SETTLE, _K.ACKNOWLEDGED:
                 claim = self.claim_of(fact)
                 return claim is not None and isinstance(claim.body, Claim) and child.author == claim.body.worker

@@ -1,7 +1,7 @@
-"""The seeds a node knows, and how events change them, without clock or I/O; ``decision`` says which events there are.
+"""The seeds that a node knows, and the events that change them. ``decision`` makes the events.
 
-``apply(state, event)`` is total and does what the event says without judging again, so that a replay of journalled
-events yields the same state under any later version of the rules.
+This module has no clock and no I/O. ``apply(state, event)`` is total and does not decide anything again. So a replay of
+journalled events yields the same state under any later version of the rules (ADR 3).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crabnet.errors import Reason
 
 
 class Outcome(StrEnum):
-    """What became of an input, in the three words of gossipsub."""
+    """The verdict on an input, in the three terms of gossipsub."""
 
     ACCEPTED = "accepted"
     IGNORED = "ignored"
@@ -31,9 +31,9 @@ class Outcome(StrEnum):
 
 
 class Observe(Struct, frozen=True):
-    """A verified fact of the front of a feed, and what it rests on, as far as that is in a feed.
+    """A verified fact from the front of a feed. ``parent`` is the fact that it rests on, if that is in a feed.
 
-    ``open_seeds`` and ``bids`` are how many its author has up to there: open seeds, and bids on this seed.
+    ``open_seeds`` and ``bids`` count what its author's feed holds up to there: open seeds, and bids on this seed.
     """
 
     fact: Fact
@@ -43,9 +43,9 @@ class Observe(Struct, frozen=True):
 
 
 class Propose(Struct, frozen=True):
-    """A fact that this node's operator wants to state: ``LOCAL_RULES`` apply, and it must count at once.
+    """A fact that this node's operator wants to state. ``LOCAL_RULES`` apply, and the fact must count at once.
 
-    ``denied`` are authors with whom this node's policy makes no new deals; ``open_seeds`` as in ``Observe``.
+    ``denied`` are authors with whom this node makes no new deals, by its policy. ``open_seeds`` is as in ``Observe``.
     """
 
     fact: Fact
@@ -57,11 +57,11 @@ Command = Observe | Propose
 
 
 class SeedEvent(Struct, frozen=True, gc=False):
-    """A decided change of one seed: what counts from now on and what no longer does, by ``Fact.ref`` or by what
-    ``prefixes.shortened`` makes of it; the progress.
+    """A decided change of one seed: the facts that start or stop to count, and the new progress.
 
-    ``fact`` is that of the envelope at hand, ``added`` are others, which the end of a feed has made count; ``returned``
-    are those of these that had fallen.
+    ``fact`` is that of the current envelope. ``added`` are other facts that the end of a feed made count. ``returned``
+    are fallen facts that count again. ``removed`` are facts that stop to count. ``removed`` and ``returned`` name facts
+    by ``Fact.ref`` or by its short form from ``prefixes.shortened``.
     """
 
     seed_id: str
@@ -71,24 +71,25 @@ class SeedEvent(Struct, frozen=True, gc=False):
     added: tuple[Fact, ...] = ()
     returned: tuple[str, ...] = ()
     decided: tuple[Record, Record] | None = None
-    """The record that was decided on and what becomes of it, so that ``apply`` need not do it again. Not stored."""
+    """The records before and after, so that ``apply`` need not compute the change again. They are not stored."""
 
 
 class Decision(Struct, frozen=True, gc=False):
-    """The answer to a command. ``events`` is empty when nothing is to be changed."""
+    """The answer to a command. ``events`` is empty if nothing changes."""
 
     outcome: Outcome
     reason: Reason | None
     events: tuple[SeedEvent, ...] = ()
     detail: str = ""
     idle: bool = False
-    """Whatever comes, the fact will never count: it breaks a rule by itself, or is beyond a cap."""
+    """True if the fact can never count, because it breaks a rule by itself or exceeds a cap."""
 
 
 class Caps(Struct, frozen=True):
-    """How much one author may state: functions of its own feed up to there, so that all nodes with the same caps agree.
+    """How much one author may state (ADR 17).
 
-    What is beyond keeps its place in the feed and has no effect.
+    The caps depend only on the author's feed up to the fact, so all nodes with the same caps agree. A fact beyond a cap
+    keeps its place in the feed and has no effect.
     """
 
     open_seeds_max: int = limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT
@@ -102,8 +103,8 @@ _encode_leaf = msgspec.json.Encoder(order="deterministic").encode
 class State:
     """All seeds of one namespace. ``records`` are immutable values, so a shallow copy is a consistent snapshot.
 
-    ``outdated`` are seeds in memory of which the archive holds an earlier state; ``erased`` are those of them of which
-    nothing is left.
+    ``outdated`` are seeds in memory of which the archive holds an earlier state. ``erased`` are seeds in the archive
+    whose record has been removed.
     """
 
     def __init__(self, caps: Caps = DEFAULT_CAPS) -> None:
@@ -118,7 +119,7 @@ class State:
         self._dirty: dict[str, Record | None] = {}
 
     def replace(self, seed_id: str, record: Record | None) -> None:
-        """Put a record in the place of the present one; None removes it."""
+        """Replace the record of a seed. None removes it."""
         before = self.records.get(seed_id)
         self._dirty.setdefault(seed_id, before)
         if before is not None and record is not None and before.seed is not None and record.seed is not None:
@@ -136,7 +137,7 @@ class State:
             _move(seed_id, self.erased, self.outdated)
 
     def evict(self, seed_id: str) -> None:
-        """Let a seed leave memory for the archive. The state hash goes on covering it."""
+        """Remove an archived seed from memory. The state hash still covers it."""
         record = self.records.get(seed_id)
         if record is None:
             return
@@ -148,7 +149,7 @@ class State:
         self.archived[record.progress.status] += record.seed is not None
 
     def readmit(self, seed_id: str, record: Record) -> None:
-        """Take a seed back from the archive, as it left."""
+        """Put a seed from the archive back into memory, unchanged."""
         if seed_id not in self.records:
             self.records[seed_id] = record
             self.outdated.add(seed_id)
@@ -164,7 +165,7 @@ class State:
             self.totals[fact.kind] += sign
 
     def _recount(self, before: Record, after: Record) -> None:
-        """The same as counting one out and the other in, by what differs."""
+        """Update the counts by the difference between two records of a seed."""
         if before.progress.status is not after.progress.status:
             self.counts[before.progress.status] -= 1
             self.counts[after.progress.status] += 1
@@ -177,11 +178,11 @@ class State:
                 self.totals[fact.kind] += 1
 
     def hash_pending(self) -> int:
-        """How many seeds have changed since their last hashing."""
+        """The number of seeds that have changed since they were last hashed."""
         return len(self._dirty)
 
     def hash_some(self, seeds_max: int) -> None:
-        """Bring the hash of at most ``seeds_max`` changed seeds up to date: some 20 µs each."""
+        """Bring the hash of at most ``seeds_max`` changed seeds up to date. Takes about 20 µs for each."""
         for _ in range(min(seeds_max, len(self._dirty))):
             self._rehash(*self._dirty.popitem())
 
@@ -189,18 +190,18 @@ class State:
         rehash(self._accumulator, seed_id, before, self.records.get(seed_id))
 
     def unhashed(self) -> tuple[Accumulator, dict[str, Record | None]]:
-        """Copies of the accumulator and of what it lacks, by seed as it was hashed: for a snapshot to ``rehash``."""
+        """Copies of the accumulator and of the outdated records in it, by seed. A snapshot gives them to ``rehash``."""
         return self._accumulator.copy(), self._dirty.copy()
 
     def digest(self) -> bytes:
-        """SHA-256 over all facts of all seeds and what became of them, 32 bytes. Brings all hashes up to date first."""
+        """SHA-256, 32 bytes, over the records of all seeds (see ``leaf``). It first brings all hashes up to date."""
         self.hash_some(len(self._dirty))
         return self._accumulator.digest()
 
     def load(self, records: dict[str, Record], accumulated: int | None) -> None:
-        """Become the given records. ``accumulated`` is the accumulator's number from a verified checkpoint.
+        """Load the given records. ``accumulated`` is the accumulator's number from a verified checkpoint.
 
-        Without it that is computed anew from the records, as if nothing were archived.
+        If it is None, the number is computed anew from the records, as if nothing were archived.
         """
         self.records = records
         self.counts.clear()
@@ -225,7 +226,7 @@ def _move(seed_id: str, from_: set[str], to: set[str]) -> None:
 
 
 def _differing(one: tuple[Fact, ...], other: tuple[Fact, ...]) -> tuple[int, int]:
-    """How many facts at the beginning, and of the others at the end, are the same."""
+    """The lengths of the common prefix and, in the rest, of the common suffix."""
     shorter = min(len(one), len(other))
     start = end = 0
     while start < shorter and one[start] is other[start]:
@@ -236,7 +237,7 @@ def _differing(one: tuple[Fact, ...], other: tuple[Fact, ...]) -> tuple[int, int
 
 
 def rehash(accumulator: Accumulator, seed_id: str, before: Record | None, after: Record | None) -> None:
-    """Put a seed as it is in the place of the seed as it was: some 50 µs."""
+    """Replace the earlier record of a seed in the accumulator with the present one. Takes about 50 µs."""
     if before is after:
         return
     if before is not None and before.seed is not None:
@@ -246,9 +247,10 @@ def rehash(accumulator: Accumulator, seed_id: str, before: Record | None, after:
 
 
 def leaf(seed_id: str, record: Record) -> bytes:
-    """What the state hash covers of one seed: the seed, its claimed bids, steps and work, and the progress.
+    """The bytes that the state hash covers of one seed: the seed, its claimed bids, steps, work, and the progress.
 
-    Not the other bids: those that came when all was over are not kept. Of a disputed seed only that it is so.
+    They leave out the other bids, because a node does not keep bids that arrive in a final status. For a disputed seed
+    they hold only its id and that status. See docs/PROTOCOL.md, section 15.
     """
     if record.progress.status is SeedStatus.DISPUTED:
         return seed_id.encode() + b"\0disputed"
@@ -257,7 +259,7 @@ def leaf(seed_id: str, record: Record) -> bytes:
 
 
 def apply(state: State, event: SeedEvent) -> None:
-    """Make an event so. Total: an event that does not fit the state changes what fits and raises nothing."""
+    """Apply an event. Total: of an event that does not fit the state it applies the part that fits. Raises nothing."""
     before = state.records.get(event.seed_id, EMPTY)
     if event.decided is not None and event.decided[0] is before:
         after = event.decided[1]
@@ -281,7 +283,7 @@ def _changed(
 
 
 def assembled(facts: Iterable[Fact], progress: Progress, fallen: Iterable[Fact] = ()) -> Record:
-    """The record of these facts, all of which count but those that have fallen."""
+    """The record in which ``facts`` count and ``fallen`` do not."""
     seeds: list[Fact] = []
     bids: list[Fact] = []
     others: list[Fact] = []

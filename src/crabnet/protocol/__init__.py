@@ -1,1 +1,1 @@
-"""What nodes say to each other, pure and sans-IO: bytes and ``now`` in, values out."""
+"""The messages between nodes. This package is pure and sans-IO: it takes bytes and ``now`` and returns values."""

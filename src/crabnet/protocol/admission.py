@@ -1,6 +1,7 @@
-"""Verification of an incoming envelope, steps 2 to 12 of docs/PROTOCOL.md: cheap first, each with its own Reason.
+"""Verification of an incoming envelope: steps 2 to 12 of docs/PROTOCOL.md, section 9.
 
-Step 1 (is the source allowed?) belongs to the node, steps 13 to 15 (feed position, role, lifecycle) to the core.
+Cheap steps come first. Each step has its own Reason. Step 1 (is the source allowed?) belongs to the node. Steps 13 to
+15 (feed position, role, lifecycle) belong to the core.
 """
 
 from __future__ import annotations
@@ -66,18 +67,18 @@ NOT_UNDERSTOOD: Final = frozenset(
         Reason.UNKNOWN_KEY,
     }
 )
-"""Refusals by which two nodes that do not fit one another show, whoever made the envelope."""
+"""Refusals that show that two nodes are incompatible, whichever node made the envelope."""
 OUT_OF_TIME: Final = frozenset({Reason.EXPIRED, Reason.FROM_THE_FUTURE})
-"""Refusals by which clocks that differ show, if the envelope is of the neighbour itself."""
+"""Refusals that show that two clocks differ, if the neighbour itself made the envelope."""
 
 _HEX: Final = "0123456789abcdef"
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _RESERVED: Final = "envelopes"
-"""A fork proof begins with this name, and is known by that: no field of an envelope beside ``meta`` has it."""
+"""A fork proof begins with this name. An envelope with a top-level member of this name is refused."""
 
 
 class AdmissionPolicy(Struct, frozen=True):
-    """What a node lets in. Times in seconds."""
+    """What a node admits. Times are in seconds."""
 
     namespace: str = "default"
     require_signatures: bool = True
@@ -86,7 +87,7 @@ class AdmissionPolicy(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True, gc=False):
-    """Why an input was not taken, and whether that speaks against its source. ``meta`` is there if it was readable."""
+    """Why an input was refused, and whether that counts against its source. ``meta`` is None if it was unreadable."""
 
     outcome: Outcome
     reason: Reason
@@ -103,13 +104,13 @@ class Admitted(Struct, frozen=True, gc=False):
 
 Wanted = Callable[[EnvelopeMeta], bool]
 Followed = Callable[[EnvelopeMeta], bool]
-"""Tells of an envelope that a later one of its feed, whose time was acceptable, is held or waits."""
+"""Says whether a later envelope of the same feed, with an acceptable time, is held or waits."""
 Muted = Callable[[EnvelopeMeta], bool]
-"""Tells of an envelope that it is not taken at the moment, whatever its signature says."""
+"""Says whether the node refuses an envelope at the moment, even with a valid signature."""
 
 
 def nothing_wanted(_: EnvelopeMeta) -> bool:
-    """Nothing was asked for."""
+    """The node asked for nothing."""
     return False
 
 
@@ -124,12 +125,18 @@ def refusal(reason: Reason, detail: str = "", meta: EnvelopeMeta | None = None) 
 
 
 def seen_key(envelope: EnvelopeMeta) -> str:
-    """The key of an envelope in the seen window. Unsigned ids are kept apart, or anybody could block a signed one."""
+    """The key of an envelope in the seen window.
+
+    Unsigned ids have keys of their own. Otherwise anybody could block a signed envelope with an unsigned one.
+    """
     return envelope.id if envelope.v is not None else f"unsigned:{envelope.id}"
 
 
 class _Candidate(Struct):
-    """A message, and what its bytes alone decide: what it says, its kind, and, once that was asked, its signature."""
+    """A message, and what follows from its bytes alone: the envelope, its kind, and the verdict on its signature.
+
+    ``identity_known`` is False until the signature has been checked.
+    """
 
     envelope: Envelope | Refusal
     kind: Kind | Refusal
@@ -138,7 +145,7 @@ class _Candidate(Struct):
 
 
 class Ahead(Struct):
-    """Messages that are about to be admitted, and ``signed``, the signatures among them that are worth checking."""
+    """Messages that are about to be admitted. ``signed`` holds those of their signatures that are worth checking."""
 
     signed: list[SignedBytes]
     asked: list[_Candidate]
@@ -146,7 +153,7 @@ class Ahead(Struct):
 
 
 class Admission:
-    """The verification steps, with what they need to know."""
+    """The verification steps and their state."""
 
     def __init__(
         self,
@@ -162,7 +169,7 @@ class Admission:
         self.followed: Followed = nothing_wanted
         self._ahead: dict[bytes, _Candidate] = {}
         self._asked: set[str] = set()
-        """Ids of envelopes whose signatures are being checked."""
+        """Ids of envelopes whose signatures are under verification."""
 
     def admit(
         self,
@@ -171,8 +178,10 @@ class Admission:
         wanted: Wanted = nothing_wanted,
         muted: Muted = nobody_muted,
     ) -> Admitted | Refusal:
-        """Steps 2 to 12. An envelope may be older than the TTL if ``wanted`` says that this node asked for it, and then
-        also dated ahead if ``followed`` says that a later one of its feed is there.
+        """Run steps 2 to 12.
+
+        An envelope may be older than the TTL if ``wanted`` says that this node asked for it. Such an envelope may also
+        have a time in the future if ``followed`` says that the node has a later envelope of its feed.
         """
         candidate = self._ahead.pop(raw, None) if self._ahead else None
         if candidate is None:
@@ -195,12 +204,15 @@ class Admission:
         return Admitted(envelope, kind) if refused is None else refused
 
     def head_of(self, raw: bytes) -> EnvelopeMeta | Refusal:
-        """Steps 2 to 4 alone: what the bytes say of themselves, nothing of it verified."""
+        """Run steps 2 to 4 only. The returned ``meta`` is not verified."""
         envelope = self._parse(raw)
         return envelope if isinstance(envelope, Refusal) else envelope.meta
 
     def vouch(self, raw: bytes) -> Admitted | Refusal:
-        """Is it a sound envelope of its author, whenever it was made, seen or not? Remembers nothing."""
+        """Check that these bytes are a valid envelope of its author, without regard to its time and the seen window.
+
+        This changes no state.
+        """
         candidate = self._candidate(raw)
         envelope, kind = candidate.envelope, candidate.kind
         if isinstance(envelope, Refusal):
@@ -215,9 +227,9 @@ class Admission:
     def look_ahead(
         self, raws: Iterable[bytes], now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
     ) -> None:
-        """Check at once the signatures of messages that are about to be admitted; ``admit`` judges as it would without.
+        """Check the signatures of messages that are about to be admitted, all together.
 
-        Messages that other steps refuse are not asked about.
+        ``admit`` decides exactly as it would without this. Messages that other steps refuse are left out.
         """
         ahead = self.collect(raws, now_s, wanted, muted)
         self.answered(ahead, self._verify_all(ahead.signed))
@@ -225,7 +237,7 @@ class Admission:
     def collect(
         self, raws: Iterable[bytes], now_s: int, wanted: Wanted = nothing_wanted, muted: Muted = nobody_muted
     ) -> Ahead:
-        """The first half of ``look_ahead``: what is to be checked. Give the answers to ``answered``."""
+        """The first half of ``look_ahead``: find the signatures to check. Pass the answers to ``answered``."""
         ahead = Ahead([], [], {})
         for raw in raws:
             if raw in ahead.candidates:
@@ -250,7 +262,10 @@ class Admission:
         return ahead
 
     def answered(self, ahead: Ahead, genuine: Sequence[bool]) -> None:
-        """The second half: whether each of ``ahead.signed`` is genuine. Its messages are those to be admitted next."""
+        """The second half of ``look_ahead``. ``genuine`` holds one answer for each item of ``ahead.signed``.
+
+        The messages of ``ahead`` must be the next ones to be admitted.
+        """
         for candidate, sound in zip(ahead.asked, genuine, strict=True):
             if isinstance(candidate.envelope, Envelope):
                 self._asked.discard(candidate.envelope.meta.id)
@@ -260,7 +275,7 @@ class Admission:
         self._ahead = ahead.candidates
 
     def forget_ahead(self) -> None:
-        """Nothing is being checked any more: each message is checked when it is admitted."""
+        """Forget all answers and pending checks. Each message is then checked when it is admitted."""
         self._ahead = {}
         self._asked = set()
 
@@ -322,7 +337,7 @@ class Admission:
     def _check_time(self, envelope: Envelope, now_s: int, wanted: Wanted) -> Refusal | None:
         meta = envelope.meta
         if meta.kind == Kind.NODE_HELLO and (envelope.payload.get("challenge") or envelope.payload.get("echo")):
-            return None  # by these, nodes whose clocks differ find out
+            return None  # nodes use these messages to find out that their clocks differ
         if meta.ts < now_s - self.policy.message_ttl_s and not wanted(meta):
             return refusal(Reason.EXPIRED, f"{now_s - meta.ts} s old, at most {self.policy.message_ttl_s}", meta)
         if meta.ts > now_s + self.policy.future_skew_s and not (wanted(meta) and self.followed(meta)):

@@ -1,7 +1,7 @@
-"""The ``state.json`` of the Rust program as facts that nobody has signed.
+"""Reads the ``state.json`` of the Rust program as unsigned facts.
 
-The file holds where things stood, not who said it: the author of each fact is the one who alone may have stated it.
-What does not fit together is left out and reported, never guessed.
+The file holds the state, but not the author of each step. The author of a fact is taken to be the only node that may
+state it. Inconsistent entries are left out and reported, never guessed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _File(Struct):
 
 
 class _Said(Struct):
-    """What the file says of a seed beside its definition."""
+    """What the file says about a seed beside its definition."""
 
     status: SeedStatus = SeedStatus.OPEN
     claim_id: str | None = None
@@ -44,7 +44,11 @@ class _Said(Struct):
 
 
 class BaselineState(NamedTuple):
-    """Facts in an order in which each finds its parents, the statuses that the file shows, and what was left out."""
+    """The content of a baseline file.
+
+    ``facts`` are ordered so that parents come first. ``statuses`` are those in the file. ``problems`` describes the
+    entries that were left out.
+    """
 
     node_id: str
     facts: list[Fact]
@@ -53,9 +57,9 @@ class BaselineState(NamedTuple):
 
 
 def parse_baseline_state(content: bytes, result_links: Mapping[str, str] | None = None) -> BaselineState | None:
-    """The facts in a baseline ``state.json``; None for a file of another shape.
+    """The facts in a baseline ``state.json``, or None for a file of another shape.
 
-    ``result_links`` tells from elsewhere of which seed a result is: one that came over the network does not say.
+    ``result_links`` maps result ids to seed ids. It is needed because a result from the network does not name its seed.
     """
     try:
         stored = msgspec.json.decode(content, type=_File)
@@ -65,7 +69,7 @@ def parse_baseline_state(content: bytes, result_links: Mapping[str, str] | None 
 
 
 class _Reader:
-    """One file on its way to facts."""
+    """Turns one file into facts."""
 
     def __init__(self, stored: _File, result_links: Mapping[str, str]) -> None:
         self._stored = stored
@@ -107,7 +111,9 @@ class _Reader:
                 self._problems.append(f"{name} {key[: limits.NODE_ID_CHARS_MAX]}: {error}")
                 continue
             if item.id != key or not _integers_fit(value):
-                self._problems.append(f"{name} {key[: limits.NODE_ID_CHARS_MAX]}: its id or a number is out of order")
+                self._problems.append(
+                    f"{name} {key[: limits.NODE_ID_CHARS_MAX]}: its id differs from its key or a number is out of range"
+                )
                 continue
             objects[key] = item
         return objects
@@ -128,7 +134,7 @@ class _Reader:
         return seed_id in self._seeds
 
     def _read_claims(self) -> None:
-        """Claims by their creators; of several for one seed the one that the seed names comes first."""
+        """Add the claims, with the seed's creator as author. Of several for a seed, the one it names comes first."""
         claims = self._objects(self._stored.claims, Claim)
 
         def order(claim: Claim) -> tuple[bool, int, str]:
@@ -144,8 +150,10 @@ class _Reader:
                 self._problems.append(f"Seed {seed_id}: its claim {said.claim_id} is not in the file")
 
     def _read_results(self) -> None:
-        """Results name their seed, or the seed names them, or the links do, or exactly one seed and one result are left
-        over.
+        """Find the seed of each result.
+
+        Either the result names the seed, or the seed names the result, or ``result_links`` does. If exactly one seed
+        and one result are then left over, they belong together.
         """
         results = self._objects(self._stored.results, TaskResult)
         named = {said.result_id: seed_id for seed_id, said in self._said.items() if said.result_id is not None}
@@ -175,7 +183,7 @@ class _Reader:
             return
         claim = self._claims.get(seed_id)
         if claim is None:
-            self._problems.append(f"TaskResult {result.id}: nobody has claimed its seed {seed_id}")
+            self._problems.append(f"TaskResult {result.id}: its seed {seed_id} has no claim")
             return
         worker = result.worker or claim.worker
         linked = msgspec.structs.replace(result, seed_id=seed_id, worker=worker, claim_id=claim.id)
@@ -183,13 +191,13 @@ class _Reader:
         self._add(FactKind.RESULT, worker, claim.created_at, linked)
 
     def _settle(self, seed_id: str, said: _Said) -> None:
-        """The baseline keeps no settlement, only the status that it led to."""
+        """Add the settlement of a seed. The baseline stores no settlement, only the resulting status."""
         if said.status not in _SETTLED:
             return
         claim, result = self._claims.get(seed_id), self._results.get(seed_id)
         if claim is None or result is None:
             what = "claim" if claim is None else "result"
-            self._problems.append(f"Seed {seed_id}: it is {said.status.value}, but its {what} is not known")
+            self._problems.append(f"Seed {seed_id}: it is {said.status.value}, but the file lacks its {what}")
             return
         settlement = Settlement(
             id=f"settle:{seed_id}",
@@ -203,7 +211,7 @@ class _Reader:
 
 
 def _stated(raw: Raw) -> JsonObject:
-    """An object; null is the same as absent."""
+    """The object without its null members: null is the same as absent."""
     value: JsonObject = _values.decode(raw)
     return {name: item for name, item in value.items() if item is not None}
 

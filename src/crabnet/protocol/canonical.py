@@ -1,10 +1,11 @@
-"""Strict JSON in, RFC 8785 bytes out.
+"""Reads strict JSON and writes canonical JSON (RFC 8785). The rules are in docs/PROTOCOL.md, section 3.
 
-Incoming JSON is I-JSON (RFC 7493) narrowed further: one object, no duplicate keys, integers only and within plus or
-minus 2^53-1 in signed envelopes, bounded depth. Within those bounds ``msgspec``'s sorted output is the RFC 8785 form,
-unless a key holds characters beyond U+D7FF, whose UTF-16 order differs: then the keys are put in order here.
+Incoming JSON is I-JSON (RFC 7493) with further limits: one object, no duplicate keys, integers only and within plus or
+minus 2^53-1 in signed envelopes, bounded depth. Within these limits the sorted output of ``msgspec`` is the RFC 8785
+form. The exception is a key with characters beyond U+D7FF, because their UTF-16 order differs. This module then sorts
+the keys itself.
 
-Whatever a stranger sends is read before its signature is checked, so no loop here runs over single bytes.
+This code reads bytes of strangers before their signature is checked. For speed, no loop here runs over single bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class JsonRefusedError(ValueError):
-    """The bytes are not the JSON that the protocol allows; the text says why."""
+    """The bytes are not JSON that the protocol allows. The text says why."""
 
 
 def _refuse_float(text: str) -> float:
@@ -43,7 +44,7 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def parse_object(raw: bytes) -> tuple[JsonObject, bytes]:
-    """One strict JSON object, and its canonical bytes. Raises ``JsonRefusedError``."""
+    """Parse one strict JSON object. Returns it and its canonical bytes. Raises ``JsonRefusedError``."""
     nested = raw.count(b"{") + raw.count(b"[") > limits.JSON_DEPTH_MAX
     bare = _without_strings(raw) if nested else b""
     if nested:
@@ -63,7 +64,7 @@ def parse_object(raw: bytes) -> tuple[JsonObject, bytes]:
 
 
 def canonical_bytes(value: JsonValue) -> bytes:
-    """The RFC 8785 form of a value that holds no floats. Integers are written in full, whatever their size."""
+    """The RFC 8785 form of a value without floats. Integers of any size are written in full."""
     encoded = _encode(value)
     if encoded.isascii() or _BEYOND.search(encoded) is None or _plain_keys(value):
         return encoded
@@ -71,9 +72,9 @@ def canonical_bytes(value: JsonValue) -> bytes:
 
 
 def integers_fit(raw: bytes, value: JsonValue, integer_max: int = limits.INTEGER_MAX, nonce: int = 0) -> bool:
-    """True if no integer in ``value``, whose JSON is ``raw``, is beyond ± ``integer_max``, which is 2^53-1 or more.
+    """True if no integer in ``value`` is beyond ± ``integer_max``, which is 2^53-1 or more. ``raw`` is its JSON.
 
-    ``nonce`` is one of the integers in ``value``, mostly the only long one: then ``value`` need not be searched.
+    ``nonce`` is one of the integers in ``value``. If it is the only long one, as is usual, ``value`` is not searched.
     """
     long_numbers = raw.translate(_DIGITS_ONLY).count(_LONG_NUMBER)
     if long_numbers == 0 or (long_numbers == 1 and _LONG_MIN <= nonce <= integer_max):
@@ -98,7 +99,7 @@ def _plain_keys(value: JsonValue) -> bool:
 
 
 def _ordered(value: JsonValue) -> JsonValue:
-    """The same value with all keys in the order of their UTF-16 code units."""
+    """The same value with all keys sorted by their UTF-16 code units."""
     if isinstance(value, dict):
         return {key: _ordered(value[key]) for key in sorted(value, key=_utf16)}
     if isinstance(value, list):
@@ -115,15 +116,18 @@ def _without_strings(raw: bytes) -> bytes:
 
 
 def _check_depth(bare: bytes) -> None:
-    """Take the innermost pairs of brackets away once for each level that is allowed; then nothing may be left."""
+    """Remove the innermost pairs of brackets once for each allowed level. Raises if brackets are left then."""
     brackets = bare.translate(_SQUARE, _NO_BRACKETS)
     for _ in range(limits.JSON_DEPTH_MAX):
         brackets = brackets.replace(b"[]", b"")
     if brackets:
-        raise JsonRefusedError(f"nested more than {limits.JSON_DEPTH_MAX} deep, or brackets that do not match")
+        raise JsonRefusedError(f"nested more than {limits.JSON_DEPTH_MAX} deep, or with brackets that do not match")
 
 
 def _check_duplicates(bare: bytes, canonical: bytes) -> None:
-    """Count colons: what was read holds one for each key, and fewer than the text if it had a key twice."""
+    """Raise if an object has a key twice.
+
+    The canonical bytes hold one colon for each key. They hold fewer colons than the text if the text has a key twice.
+    """
     if bare.count(b":") != _without_strings(canonical).count(b":"):
-        raise JsonRefusedError("an object holds a key twice")
+        raise JsonRefusedError("an object has a key twice")

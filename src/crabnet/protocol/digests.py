@@ -1,8 +1,8 @@
-"""Digests of a version vector, in a tree, so that two nodes find what differs without telling each other all heads.
+"""A tree of digests of a version vector. With it, two nodes find their differences without exchanging all heads.
 
-A *bucket* holds the heads of the authors whose SHA-256 begins with its prefix, in hexadecimal; the root has the empty
-prefix. Its digest follows from these heads alone (docs/PROTOCOL.md section 12), so equal digests mean equal heads, and
-where digests differ, those of the sixteen buckets one digit longer tell where.
+A *bucket* holds the heads of the authors whose SHA-256, in hexadecimal, begins with its prefix. The root has the empty
+prefix. The digest of a bucket depends on these heads alone (docs/PROTOCOL.md, section 12), so equal digests mean equal
+heads. Where digests differ, those of the sixteen buckets with a prefix one digit longer narrow the difference down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEPTH_MAX: Final = limits.SYNC_BUCKET_DIGITS_MAX
 
 
 class _Node(Struct):
-    """Either ``members`` (author by hash) of a small bucket, or sixteen ``children``. ``digest`` is "" when stale."""
+    """Either ``members`` (author by hash) of a small bucket, or sixteen ``children``. An empty ``digest`` is stale."""
 
     members: dict[str, str]
     children: list[_Node] | None = None
@@ -32,7 +32,7 @@ class _Node(Struct):
 
 
 class DigestTree:
-    """The digests over all feeds. Costs a few hashes for each head that has changed since it was last asked."""
+    """The digests over all feeds. A query costs a few hashes for each head that changed since the last query."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
@@ -42,18 +42,18 @@ class DigestTree:
         self.changed = self._changed.add
 
     def root(self) -> str:
-        """The digest of everything, 32 hexadecimal digits; "" when nothing is held."""
+        """The digest of all heads, 32 hexadecimal digits. "" when no head is held."""
         return self.digest("")
 
     def digest(self, prefix: str) -> str:
-        """The digest of a bucket; "" for an empty one."""
+        """The digest of a bucket, "" for an empty one."""
         self._refresh()
         found = self._find(prefix)
         digest = self._leaf(found) if isinstance(found, dict) else self._digest(found)
         return "" if digest == _EMPTY else digest.hex()
 
     def bucket(self, prefix: str) -> Bucket:
-        """What is said of a bucket: the digests of its sixteen children, or none if its heads are few."""
+        """The digests of a bucket's sixteen children, or no digests if the bucket has few heads."""
         self._refresh()
         found = self._find(prefix)
         if isinstance(found, dict) or found.children is None:
@@ -62,7 +62,7 @@ class DigestTree:
         return Bucket(prefix, ["" if digest == _EMPTY else digest.hex() for digest in digests])
 
     def heads(self, prefix: str) -> list[Head]:
-        """The heads in a bucket of few, by author."""
+        """The heads of a bucket that has few, sorted by author."""
         self._refresh()
         found = self._find(prefix)
         members = found if isinstance(found, dict) else found.members
@@ -80,7 +80,7 @@ class DigestTree:
                 self._touch(author)
 
     def _touch(self, author: str) -> None:
-        """Forget the digests that the author's head is part of; enter the author if it is new."""
+        """Invalidate the digests that cover the author's head. Insert the author if it is new."""
         path = self._hashes.get(author)
         known = path is not None
         if path is None:
@@ -104,7 +104,7 @@ class DigestTree:
             depth += 1
 
     def _find(self, prefix: str) -> _Node | dict[str, str]:
-        """The node of a bucket, or the members of one below a leaf."""
+        """The node of a bucket, or the members of a bucket below a leaf."""
         node = self._root
         for digit in prefix:
             if node.children is None:

@@ -22,19 +22,19 @@ _UUID_SEED: Final = hashlib.sha1(OBJECT_NAMESPACE.bytes, usedforsecurity=False)
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _SIGNATURE_CHARS: Final = 86
 _LAST_CHARS: Final = "AQgw"
-"""The last of 86 characters carries two bits; the four behind them are zero."""
+"""The last of 86 characters carries two bits. Its other four bits must be zero."""
 _PARTS: Final = frozenset({"meta", "payload"})
 _OUTSIDE: Final = frozenset({"id", "signature"})
 _REQUIRED: Final = frozenset({"alg", "key_id", "seq", "prev"})
 _KNOWN: Final = frozenset({"id", "from", "kind", "ts", "nonce", "signature", "v", "ns", "alg", "key_id", "seq", "prev"})
-"""All members of ``meta`` that version 2 knows; none of them is an object or a list."""
+"""All members of ``meta`` that version 2 knows. None of them is an object or a list."""
 _FROM_URLSAFE: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 
 class Kind(StrEnum):
-    """What an envelope is about."""
+    """The kind of an envelope: what it states or asks for."""
 
-    __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
+    __hash__ = str.__hash__  # faster: that of enum.Enum is a Python function, and hot tables have these as keys
 
     SEED_CREATED = "SeedCreated"
     BID_SUBMITTED = "BidSubmitted"
@@ -49,7 +49,7 @@ class Kind(StrEnum):
     FORK_REQUEST = "ForkRequest"
     RELAY_PRUNE = "RelayPrune"
     UNKNOWN = ""
-    """A kind of a later version: it keeps its place in its author's feed and has no effect here."""
+    """A kind of a later version. The envelope keeps its place in its author's feed and has no effect here."""
 
 
 FEED_KINDS: Final = frozenset(
@@ -63,12 +63,12 @@ FEED_KINDS: Final = frozenset(
         Kind.SETTLE_ACKNOWLEDGED,
     }
 )
-"""Kinds that belong to their author's feed; the others are talk between neighbours (``seq`` 0, ``prev`` empty)."""
+"""Kinds that belong to their author's feed. All others go between neighbours (``seq`` 0, ``prev`` empty)."""
 BASELINE_KINDS: Final = FEED_KINDS - {Kind.TASK_STARTED, Kind.SETTLE_ACKNOWLEDGED}
 
 
 class EnvelopeMeta(Struct, frozen=True, gc=False, kw_only=True):
-    """The head of an envelope. Baseline envelopes have the first six fields only."""
+    """The ``meta`` of an envelope. Baseline envelopes have only the first six fields."""
 
     id: Annotated[str, Meta(min_length=1, max_length=128)]
     from_: Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)] = field(name="from")
@@ -85,7 +85,7 @@ class EnvelopeMeta(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Envelope(Struct, frozen=True, gc=False):
-    """A parsed envelope. ``raw`` is its canonical form, ``content`` the part that id and signature cover."""
+    """A parsed envelope. ``raw`` is its canonical form. ``content`` is the part that id and signature cover."""
 
     meta: EnvelopeMeta
     payload: JsonObject
@@ -94,12 +94,12 @@ class Envelope(Struct, frozen=True, gc=False):
 
     @property
     def signed(self) -> bool:
-        """False for baseline envelopes, which nobody can vouch for."""
+        """False for baseline envelopes: they are unsigned."""
         return self.meta.v is not None
 
 
 def content_of(value: JsonObject) -> bytes:
-    """Canonical bytes of an envelope without ``meta.id`` and ``meta.signature``. Leaves ``value`` as it was."""
+    """Canonical bytes of an envelope without ``meta.id`` and ``meta.signature``. Does not change ``value``."""
     meta = value["meta"]
     if not isinstance(meta, dict):
         raise TypeError("meta is not an object")
@@ -110,12 +110,12 @@ def content_of(value: JsonObject) -> bytes:
 
 
 def _content_within(value: JsonObject, canonical: bytes, head: EnvelopeMeta) -> bytes:
-    """``content_of`` a value whose canonical bytes are known: mostly two members of ``meta`` are left out of them."""
+    """``content_of`` a value whose canonical bytes are known. Usually it cuts two members of ``meta`` out of them."""
     meta = value.get("meta")
     if not isinstance(meta, dict) or value.keys() != _PARTS:
         return content_of(value)
     if meta.keys() == _KNOWN and _is_plain(head.id) and _is_plain(head.signature):
-        # Nothing is nested in this meta, and within strings quotes are escaped: these are the members, nothing else.
+        # Nothing is nested in this meta, and quotes within strings are escaped. So a match is the member itself.
         before, found_id, rest = canonical.partition(b'"id":"%b",' % head.id.encode())
         between, found_signature, after = rest.partition(b'"signature":"%b",' % (head.signature or "").encode())
         if found_id and found_signature:
@@ -128,7 +128,7 @@ def _content_within(value: JsonObject, canonical: bytes, head: EnvelopeMeta) -> 
 
 
 def _is_plain(text: str | None) -> bool:
-    """True for text that JSON writes as it is."""
+    """True for text that JSON writes without escapes."""
     return text is not None and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
 
 
@@ -143,7 +143,7 @@ def shape(value: JsonObject, raw: bytes) -> Envelope:
 
 
 def missing_fields(value: JsonObject, head: EnvelopeMeta) -> list[str]:
-    """What version 2 demands in ``meta`` and the baseline does not know, as far as it is not there."""
+    """The names that version 2 requires in ``meta``, that the baseline does not know, and that are missing."""
     meta = value["meta"]
     if head.v != VERSION or not isinstance(meta, dict) or meta.keys() >= _REQUIRED:
         return []
@@ -156,7 +156,7 @@ def envelope_id(content: bytes) -> str:
 
 
 def signature_bytes(text: str) -> bytes | None:
-    """The 64 bytes of a base64url signature without padding, in its one valid spelling; None if it is none."""
+    """The 64 bytes of a base64url signature without padding. None unless the text is their one valid spelling."""
     if len(text) != _SIGNATURE_CHARS or text[-1] not in _LAST_CHARS:
         return None
     try:
@@ -167,7 +167,10 @@ def signature_bytes(text: str) -> bytes | None:
 
 
 def object_id(namespace: str, author: str, seq: int) -> str:
-    """The id of the object that an author's envelope number ``seq`` creates: a UUID of version 5 (RFC 9562)."""
+    """The id of the object that envelope ``seq`` of an author creates: a UUID of version 5 (RFC 9562).
+
+    See docs/PROTOCOL.md, section 5.
+    """
     digest = _UUID_SEED.copy()
     digest.update(f"{namespace}/{author}/{seq}".encode())
     text = digest.hexdigest()
@@ -185,7 +188,7 @@ def seal(
     seq: int = 0,
     prev: str = "",
 ) -> Envelope:
-    """Make and sign an envelope. ``ts`` in seconds; ``nonce`` a random integer up to 2^53-1."""
+    """Make and sign an envelope. ``ts`` is in seconds. ``nonce`` is a random integer up to 2^53-1."""
     meta: JsonObject = {
         "from": signer.node_id,
         "kind": kind.value,

@@ -1,7 +1,7 @@
-"""Feeds: the signed, append-only sequence of one author's envelopes in one namespace.
+"""Feeds. A feed is the signed, append-only sequence of one author's envelopes in one namespace.
 
-``seq`` counts from 1 without gaps, ``prev`` chains. When two validly signed envelopes for one place are known, the feed
-ends before the lowest such place, in every node, for good (ADR 26).
+``seq`` counts from 1 without gaps. ``prev`` is the id of the entry before. When two validly signed envelopes for one
+place are known, the feed ends before the lowest such place, in every node, permanently (ADR 26).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from crabnet.domain.accumulator import Accumulator
 from crabnet.errors import Reason, RefusedError
 
 FEED_WINDOW_ENTRIES: Final = 256
-"""Ids in memory of the last entries of each feed. What is older is looked up: the window decides nothing."""
+"""How many ids of the last entries of each feed are in memory. Older ids are looked up: the window decides nothing."""
 
 
 class Place(Enum):
-    """Where an envelope stands relative to what is held of its feed."""
+    """The place of an envelope relative to the held entries of its feed."""
 
     NEXT = auto()
     DUPLICATE = auto()
@@ -34,8 +34,8 @@ class Place(Enum):
 class Feed(Struct):
     """What is held of one author's feed: its head, and the ids of its last entries.
 
-    ``end`` is the lowest place that is known to be forked, 0 if none is: the head never reaches it. ``settled`` is the
-    end whose consequences are all drawn. ``open_seeds`` are the author's seeds that count towards its cap.
+    ``end`` is the lowest place that is known to be forked, 0 if there is none. The head never reaches it. ``settled``
+    is the end whose consequences are all processed. ``open_seeds`` are the author's seeds that count towards its cap.
     """
 
     author: str
@@ -47,13 +47,13 @@ class Feed(Struct):
     open_seeds: dict[str, None] = field(default_factory=dict)
 
     def in_window(self, seq: int) -> str | None:
-        """The id of the entry at ``seq`` if it is in the window."""
+        """The id of the entry at ``seq``, or None if it is not in the window."""
         start = self.head_seq - len(self.window) + 1
         return self.window[seq - start] if start <= seq <= self.head_seq else None
 
 
 Lookup = Callable[[str, int], str | None]
-"""Gives the id of the entry of an author's feed at a place that is held, however old."""
+"""Returns the id of a held entry, however old, from its author and place."""
 
 
 def _nothing_stored(_author: str, _seq: int) -> str | None:
@@ -61,7 +61,7 @@ def _nothing_stored(_author: str, _seq: int) -> str | None:
 
 
 class Feeds:
-    """All feeds of one namespace: the version vector, and its hash."""
+    """All feeds of one namespace: the version vector and its hash."""
 
     def __init__(self) -> None:
         self._feeds: dict[str, Feed] = {}
@@ -75,15 +75,15 @@ class Feeds:
 
     @property
     def any_ended(self) -> bool:
-        """False while no feed has ended: then all that is held lies before the end of its feed."""
+        """False while no feed has ended. Every held entry then lies before the end of its feed."""
         return bool(self._forked)
 
     def get(self, author: str) -> Feed:
-        """The feed of an author; an empty one, not kept, for an unknown author."""
+        """The feed of an author. For an unknown author it returns an empty feed and does not keep it."""
         return self._feeds.get(author) or Feed(author)
 
     def authors(self) -> list[str]:
-        """Everybody who has a feed here, be it an ended one of which nothing stands."""
+        """All authors that have a feed here, including ended feeds without entries."""
         return list(self._feeds)
 
     def heads(self) -> dict[str, tuple[int, str]]:
@@ -91,7 +91,7 @@ class Feeds:
         return {author: (feed.head_seq, feed.head_id) for author, feed in self._feeds.items()}
 
     def id_at(self, author: str, seq: int) -> str | None:
-        """The id of the entry at a place up to the head. Raises what the lookup raises."""
+        """The id of the entry at a place, or None for a place beyond the head. Raises what the lookup raises."""
         feed = self.get(author)
         if not 1 <= seq <= feed.head_seq:
             return None
@@ -103,7 +103,7 @@ class Feeds:
         if feed.end and seq >= feed.end:
             return Place.BEHIND
         if seq <= feed.head_seq:
-            held = self.id_at(author, seq)  # None if it is lost here: then nothing is known that makes a fork of this
+            held = self.id_at(author, seq)  # None if the node has lost it: a fork cannot be shown then
             return Place.DUPLICATE if held is None or held == envelope_id else Place.FORK
         if seq > feed.head_seq + 1:
             return Place.GAP
@@ -124,7 +124,7 @@ class Feeds:
         return feed
 
     def advance(self, author: str, seq: int, envelope_id: str) -> Feed:
-        """Append an envelope; returns its feed. Total: a seq that does not follow restarts the window there."""
+        """Append an envelope and return its feed. A seq that does not follow the head restarts the window there."""
         feed = self._known(author)
         if seq != feed.head_seq + 1:
             feed.window.clear()
@@ -134,7 +134,7 @@ class Feeds:
         return feed
 
     def end(self, author: str, seq: int) -> bool:
-        """The feed is forked at ``seq``, so it ends before. False if that is no news.
+        """End the feed before ``seq``, because it is forked there. Returns False if it has that end or a lower one.
 
         Raises what ``last_before`` raises.
         """
@@ -144,17 +144,19 @@ class Feeds:
         return True
 
     def last_before(self, author: str, seq: int) -> str:
-        """The id of the entry before a place, "" if the feed is not held up to there.
+        """The id of the entry before a place, or "" if the feed is not held up to there.
 
-        Raises what the lookup raises, and RefusedError if that id is lost here.
+        Raises what the lookup raises. Raises RefusedError if the node has lost that id.
         """
         entry_id = self.id_at(author, seq - 1)
         if entry_id is None and 1 < seq <= self.get(author).head_seq + 1:
-            raise RefusedError(f"the id of seq {seq - 1} of the feed of {author} is lost here", Reason.UNAVAILABLE)
+            raise RefusedError(
+                f"this node has lost the id of seq {seq - 1} of the feed of {author}", Reason.UNAVAILABLE
+            )
         return entry_id or ""
 
     def end_at(self, author: str, seq: int, head_id: str) -> None:
-        """The same, with the id of the last entry that stands; "" if the feed is not held up to there."""
+        """End the feed before ``seq``. ``head_id`` is the id of the entry before, "" if the feed is not held so far."""
         feed = self._known(author)
         feed.end = seq
         self._forked[author] = None
@@ -166,25 +168,25 @@ class Feeds:
                 feed.head_id = feed.window[-1] if feed.window else head_id
 
     def settle(self, author: str, end: int) -> None:
-        """All consequences of this end are drawn."""
+        """Record that all consequences of this end are processed."""
         feed = self._feeds.get(author)
         if feed is not None:
             feed.settled = end
 
     def unsettled(self) -> list[Feed]:
-        """Feeds whose end has consequences that are not drawn."""
+        """Feeds whose end has unprocessed consequences."""
         return [feed for author in self._forked if (feed := self._feeds[author]).settled != feed.end]
 
     def equivocators(self) -> list[str]:
-        """Authors of whom a fork is proved, in the order in which that became known."""
+        """Authors with a proven fork, in the order in which that became known."""
         return list(self._forked)
 
     def is_equivocator(self, author: str) -> bool:
-        """True if it is proved that this author signed two envelopes for one place."""
+        """True if there is proof that this author signed two envelopes for one place."""
         return author in self._forked
 
     def load(self, feeds: list[Feed], accumulated: int | None) -> None:
-        """Take the feeds of a checkpoint. Without ``accumulated``, its accumulator, that is computed anew."""
+        """Load the feeds of a checkpoint. ``accumulated`` is its accumulator; None has it computed anew."""
         for feed in feeds:
             feed.window = deque(feed.window, FEED_WINDOW_ENTRIES)
         self._feeds = {feed.author: feed for feed in feeds}
@@ -204,7 +206,7 @@ class Feeds:
         return self._accumulator.value()
 
     def unhashed(self) -> tuple[Accumulator, dict[str, tuple[int, str, int]]]:
-        """Copies of the accumulator and of the heads in it that are not the present ones: for ``rehash``."""
+        """Copies of the accumulator and of the outdated heads in it, for ``rehash``."""
         return self._accumulator.copy(), self._dirty.copy()
 
     def digest(self) -> bytes:
@@ -214,7 +216,7 @@ class Feeds:
 
 
 def rehash(accumulator: Accumulator, feed: Feed, before: tuple[int, str, int]) -> None:
-    """Put the head of a feed in the place of the one that was hashed before; one that says nothing stands for none."""
+    """Replace the head that was hashed before with the present head of the feed. Empty heads are not hashed."""
     if before[0] or before[2]:
         accumulator.remove(_leaf(feed.author, *before))
     if feed.head_seq or feed.end:

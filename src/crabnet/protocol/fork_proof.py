@@ -1,7 +1,7 @@
-"""The portable proof that an author forked its feed: two envelopes for one place, both signed by it.
+"""The portable proof that an author forked its feed: two envelopes for one place, both signed by the author.
 
-The document convinces anybody without further knowledge: whoever holds it checks two signatures of one key. The same
-bytes go to files and between neighbours (docs/PROTOCOL.md section 12).
+A reader of the document needs no further knowledge to check it: it verifies two signatures of one key. Files and
+messages between neighbours hold the same bytes (docs/PROTOCOL.md, section 12).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from crabnet.protocol.replay import SeenWindow
 PROOF_FORMAT: Final = "crabnet-fork-proof"
 PROOF_VERSION: Final = 1
 PROOF_START: Final = b'{"envelopes":['
-"""How the canonical document begins: no envelope does."""
+"""How the canonical document begins. No envelope begins so."""
 
 
 class ProofRefusedError(Exception):
-    """A document proves no fork; ``detail`` says why."""
+    """A document does not prove a fork. ``detail`` says why."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
@@ -34,19 +34,19 @@ class ProofRefusedError(Exception):
 
 
 class ForkEvidence(Struct, frozen=True):
-    """Two verified envelopes of one author with the same ``seq``; ``lower`` has the lower id."""
+    """Two verified envelopes of one author with the same ``seq``. ``lower`` is the one with the lower id."""
 
     lower: Admitted
     higher: Admitted
 
     @property
     def meta(self) -> EnvelopeMeta:
-        """The head of the envelope with the lower id, for author, namespace and seq."""
+        """The ``meta`` of the envelope with the lower id. It has the author, the namespace and the seq."""
         return self.lower.envelope.meta
 
     @property
     def same_parent(self) -> bool:
-        """True if both follow the same envelope: then the lower one stands. Else they lie behind the fork itself."""
+        """True if both follow the same envelope. Otherwise they lie behind the fork itself."""
         return self.meta.prev == self.higher.envelope.meta.prev
 
     def document(self) -> bytes:
@@ -64,7 +64,7 @@ _documents: Final = msgspec.json.Decoder(_Document)
 
 
 def document_of(lower: bytes, higher: bytes) -> bytes:
-    """The document of two envelopes in canonical form, that with the lower id first."""
+    """The document of two envelopes in canonical form. ``lower`` is the one with the lower id and comes first."""
     return (
         PROOF_START
         + lower
@@ -79,13 +79,13 @@ def document_of(lower: bytes, higher: bytes) -> bytes:
 
 
 def envelopes_of(data: bytes) -> tuple[bytes, bytes]:
-    """The two envelopes of a document, not verified. Raises ``ProofRefusedError``."""
+    """The two envelopes of a document, unverified. Raises ``ProofRefusedError``."""
     if len(data) > FORK_PROOF_BYTES_MAX:
         raise ProofRefusedError(Reason.TOO_LARGE, f"{len(data)} bytes, at most {FORK_PROOF_BYTES_MAX}")
     try:
         document = _documents.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ProofRefusedError(Reason.MALFORMED, f"it is no fork proof: {str(error)[:200]}") from error
+        raise ProofRefusedError(Reason.MALFORMED, f"it is not a fork proof: {str(error)[:200]}") from error
     if document.format != PROOF_FORMAT:
         raise ProofRefusedError(Reason.MALFORMED, f"its format is {document.format[:64]!r}, not {PROOF_FORMAT!r}")
     if document.version != PROOF_VERSION:
@@ -97,7 +97,7 @@ def envelopes_of(data: bytes) -> tuple[bytes, bytes]:
 
 
 def place_of(data: bytes, admission: Admission) -> tuple[str, int]:
-    """Author and seq that a document is about, before any signature is checked. Raises ``ProofRefusedError``."""
+    """The author and seq of a document, without checking a signature. Raises ``ProofRefusedError``."""
     head = admission.head_of(envelopes_of(data)[0])
     if isinstance(head, Refusal):
         raise ProofRefusedError(head.reason, head.detail)
@@ -105,10 +105,10 @@ def place_of(data: bytes, admission: Admission) -> tuple[str, int]:
 
 
 def verify_proof(data: bytes, admission: Admission | None = None) -> ForkEvidence:
-    """The evidence in a document, everything about it checked. Raises ``ProofRefusedError``.
+    """Check a document completely and return its evidence. Raises ``ProofRefusedError``.
 
-    Without ``admission`` a proof of any namespace is taken: that of its first envelope. Only the canonical document is
-    a proof, so that there is one text for each.
+    Without ``admission`` any namespace is accepted: that of the first envelope counts. Only the canonical document is
+    accepted, so two envelopes have exactly one proof.
     """
     raws = envelopes_of(data)
     found: list[Admitted] = []
@@ -137,16 +137,21 @@ def _any_admission(namespace: str) -> Admission:
 def _paired(one: Admitted, other: Admitted) -> ForkEvidence:
     first, second = one.envelope.meta, other.envelope.meta
     if first.from_ != second.from_:
-        raise ProofRefusedError(Reason.UNAUTHORISED, f"two authors, {first.from_} and {second.from_}, prove no fork")
+        raise ProofRefusedError(
+            Reason.UNAUTHORISED, f"the envelopes have different authors, {first.from_} and {second.from_}"
+        )
     if first.seq != second.seq:
-        raise ProofRefusedError(Reason.GAP, f"seq {first.seq} and {second.seq} are two places, not one")
+        raise ProofRefusedError(Reason.GAP, f"the envelopes have different places, seq {first.seq} and {second.seq}")
     if first.id == second.id:
-        raise ProofRefusedError(Reason.DUPLICATE, f"both are the same envelope {first.id}")
+        raise ProofRefusedError(Reason.DUPLICATE, f"both envelopes are the same, {first.id}")
     return ForkEvidence(one, other) if first.id < second.id else ForkEvidence(other, one)
 
 
 def choose_pair(raws: Iterable[bytes], admission: Admission) -> ForkEvidence | None:
-    """The evidence in stored envelopes of one place: the lowest ids that follow the same envelope, else any two."""
+    """The evidence in stored envelopes of one place, or None if they prove no fork.
+
+    It prefers the pair with the lowest ids that follow the same envelope. If there is none, any pair serves.
+    """
     found: dict[str, Admitted] = {}
     for raw in raws:
         vouched = admission.vouch(raw)

@@ -1,7 +1,7 @@
-"""The bytes of UDP datagrams: whole messages, fragments of larger ones, requests for missing fragments.
+"""The bytes of UDP datagrams: whole messages, fragments of larger messages, requests for missing fragments.
 
-A message is one JSON object. A datagram whose first byte is ``{`` is a whole message. All others begin with
-``CRB2`` and a type byte; integers are big endian:
+See docs/PROTOCOL.md, section 11. A message is one JSON object. A datagram whose first byte is ``{`` is a whole message.
+All others begin with ``CRB2`` and a type byte. Integers are big endian:
 
 ```
 fragment (type 1)   "CRB2" 01  digest[32]  index u16  count u16  total_bytes u32  chunk
@@ -9,7 +9,8 @@ request  (type 2)   "CRB2" 02  digest[32]  number u16  number × index u16, stri
 ```
 
 ``digest`` is SHA-256 of the whole message. Every chunk but the last has exactly ``CHUNK_BYTES`` bytes, so
-``total_bytes`` fixes the count and the size of each chunk, and a fragment that contradicts itself is refused alone.
+``total_bytes`` determines the count and the size of each chunk. A node can therefore refuse an inconsistent fragment
+without seeing the others.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Shape(Enum):
 
 
 class Fragment(msgspec.Struct, frozen=True, gc=False):
-    """One fragment that is consistent in itself; whether its digest is true shows when all are there."""
+    """One fragment that is consistent in itself. Its digest can be checked only when all fragments are there."""
 
     digest: bytes
     index: int
@@ -68,14 +69,14 @@ def fragment_count(total_bytes: int) -> int:
 
 
 def is_whole(message: bytes) -> bool:
-    """Whether the message is sent as one datagram."""
+    """True if the message is sent as one datagram."""
     return len(message) <= limits.DATAGRAM_BYTES_MAX
 
 
 def split(message: bytes) -> list[bytes]:
-    """The datagrams that carry a message: itself when it fits in DATAGRAM_BYTES_MAX, else all its fragments.
+    """The datagrams that carry a message: the message itself if it fits in DATAGRAM_BYTES_MAX, else its fragments.
 
-    Raises RefusedError: EMPTY, TOO_LARGE beyond FRAGMENTED_MESSAGE_BYTES_MAX, MALFORMED when it is no JSON object.
+    Raises RefusedError: EMPTY, TOO_LARGE beyond FRAGMENTED_MESSAGE_BYTES_MAX, MALFORMED if it does not begin with "{".
     """
     check_message(message)
     if is_whole(message):
@@ -85,7 +86,7 @@ def split(message: bytes) -> list[bytes]:
 
 
 def check_message(message: bytes) -> None:
-    """Raise RefusedError as ``split`` does for a message that cannot be sent."""
+    """Raise the RefusedError of ``split`` for a message that cannot be sent."""
     if not message:
         raise RefusedError("an empty message cannot be sent", Reason.EMPTY)
     if len(message) > limits.FRAGMENTED_MESSAGE_BYTES_MAX:
@@ -106,14 +107,14 @@ def fragment_datagram(message: bytes, digest: bytes, index: int) -> bytes:
 
 
 def request_datagram(digest: bytes, indexes: Sequence[int]) -> bytes:
-    """The datagram that asks for fragments; ``indexes`` as in FragmentRequest."""
+    """The datagram that asks for fragments. ``indexes`` are as in FragmentRequest."""
     return _REQUEST.pack(_MAGIC, _REQUEST_TYPE, digest, len(indexes)) + struct.pack(f">{len(indexes)}H", *indexes)
 
 
 def classify(datagram: bytes) -> Shape | Reason:
-    """Tell what a datagram claims to be from its size and first bytes alone, or why it is refused.
+    """Return what a datagram claims to be, or why it is refused. Reads only its size and first bytes.
 
-    Whole messages are taken up to DATAGRAM_RECEIVE_BYTES_MAX (baseline peers send everything whole). Reasons:
+    Whole messages may have up to DATAGRAM_RECEIVE_BYTES_MAX bytes, because baseline peers never use fragments. Reasons:
     EMPTY, TOO_LARGE, MALFORMED (not one of the shapes), MALFORMED_FRAGMENT (``CRB2`` with a bad type or size).
     """
     size = len(datagram)
@@ -135,7 +136,7 @@ def classify(datagram: bytes) -> Shape | Reason:
 
 
 def parse_fragment(datagram: bytes) -> Fragment | None:
-    """Read a fragment; None when anything about it is wrong (MALFORMED_FRAGMENT)."""
+    """Read a fragment. Returns None if anything about it is wrong (MALFORMED_FRAGMENT)."""
     if classify(datagram) is not Shape.FRAGMENT:
         return None
     _, _, digest, index, count, total_bytes = _FRAGMENT.unpack_from(datagram)
@@ -152,7 +153,7 @@ def parse_fragment(datagram: bytes) -> Fragment | None:
 
 
 def parse_request(datagram: bytes) -> FragmentRequest | None:
-    """Read a request for missing fragments; None when anything about it is wrong (MALFORMED_FRAGMENT)."""
+    """Read a request for missing fragments. Returns None if anything about it is wrong (MALFORMED_FRAGMENT)."""
     if classify(datagram) is not Shape.REQUEST:
         return None
     _, _, digest, number = _REQUEST.unpack_from(datagram)

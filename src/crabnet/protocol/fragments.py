@@ -1,8 +1,9 @@
-"""Messages larger than a datagram: putting received fragments together. ``sent_fragments`` is the sender's side.
+"""Messages larger than a datagram: reassembly of received fragments. ``sent_fragments`` is the sender's side.
 
-Sans-IO: datagrams and ``now_ms`` (any monotonic clock, in milliseconds) come in, datagrams and outcomes come out.
-The format is in ``fragment_wire``. Nothing here authenticates anybody: a completed message is only known to match
-the digest that its fragments carried, and goes through the verification of envelopes like any other.
+Sans-IO: it takes datagrams and ``now_ms`` (any monotonic clock, in milliseconds) and returns datagrams and outcomes.
+``fragment_wire`` describes the format. This module authenticates nobody. It only checks that a completed message
+matches the digest that its fragments carried. The message then goes through the verification of envelopes like any
+other.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ _FRAGMENTS_PER_ANSWER: Final = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX // limits.
 
 
 class Complete(msgspec.Struct, frozen=True):
-    """The last missing fragment came and the SHA-256 is right."""
+    """The last missing fragment arrived and the SHA-256 is right."""
 
     message: bytes
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """The fragment was kept; ``held`` of ``count`` fragments are there."""
+    """The fragment was kept. ``held`` of ``count`` fragments are there."""
 
     digest: bytes
     held: int
@@ -75,17 +76,18 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """The fragment was not kept.
+    """The fragment was not kept. The Reasons are:
 
-    MALFORMED_FRAGMENT: inconsistent, contradicting what is held, or the completed message has another digest;
-    DUPLICATE: held already, or the message was completed just now; LIMIT_EXCEEDED: no room for this source.
+    - MALFORMED_FRAGMENT: it is inconsistent, it contradicts a held fragment, or the whole message has another digest.
+    - DUPLICATE: it is held already, or the message was completed a short time ago.
+    - LIMIT_EXCEEDED: there is no room for this source.
     """
 
     reason: Reason
 
 
 class ReassemblyLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of a Reassembler. Bytes are chunks held plus bookkeeping."""
+    """Bounds of a Reassembler. Bytes are those of the held chunks plus bookkeeping."""
 
     bytes_max: int = limits.REASSEMBLY_BYTES_MAX
     messages_max: int = limits.REASSEMBLY_MESSAGES_MAX
@@ -99,9 +101,9 @@ class ReassemblyLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def source_group(source: str) -> str:
-    """What one party can easily own many of: all ports of an IPv4 address, all addresses of an IPv6 /64 prefix.
+    """The group of sources that one party can easily own: all ports of an IPv4 address, or an IPv6 /64 prefix.
 
-    ``source`` is ``1.2.3.4:9012`` or ``[::1]:9012``; other texts are a group of their own.
+    ``source`` is ``1.2.3.4:9012`` or ``[::1]:9012``. Any other text is a group of its own.
     """
     host = source.rpartition(":")[0]
     if not host.startswith("["):
@@ -139,7 +141,10 @@ class _Assembly:
 
 
 class _Share:
-    """What one source, or one group of sources, holds; the message without a new fragment for longest comes first."""
+    """The messages of one source or one group of sources.
+
+    The message that has had no new fragment for the longest time comes first.
+    """
 
     __slots__ = ("assemblies", "bytes_held", "messages")
 
@@ -169,12 +174,12 @@ _MESSAGES_OF: Final[Callable[[_Share], int]] = attrgetter("messages")
 
 
 class Reassembler:
-    """Puts fragments together. Memory is bounded per source and in total, and grows only by bytes received.
+    """Reassembles messages. Memory is bounded per source and in total, and grows only by bytes received.
 
-    Who may push out whom: a source at its own bound gives up its own message that has been quiet the longest, if
-    it was quiet for ``quiet_ms``; else the new fragment is dropped. At the total bound the heaviest group of
-    sources (``source_group``) gives way, but only to a lighter one: a source never loses a message to one that
-    already holds more.
+    A *quiet* message has had no new fragment for a while. A source at its own bound loses its quietest message if that
+    was quiet for ``quiet_ms``. Otherwise the new fragment is dropped. At the total bound, the heaviest group of sources
+    (``source_group``) loses a message, but only to a lighter group. A source never loses a message to one that already
+    holds more.
     """
 
     def __init__(self, bounds: ReassemblyLimits | None = None) -> None:
@@ -198,11 +203,11 @@ class Reassembler:
 
     @property
     def evicted(self) -> int:
-        """Incomplete messages given up for want of room since the start."""
+        """Number of incomplete messages evicted for lack of room since the start."""
         return self._evicted
 
     def add(self, source: str, datagram: bytes, now_ms: int) -> Complete | Pending | Dropped:
-        """Take one fragment from ``source``. Any bytes are fine."""
+        """Take one fragment from ``source``. ``datagram`` may be any bytes."""
         fragment = parse_fragment(datagram)
         if fragment is None:
             return Dropped(Reason.MALFORMED_FRAGMENT)
@@ -221,10 +226,11 @@ class Reassembler:
         return self._finish(assembly, now_ms)
 
     def requests(self, now_ms: int) -> list[tuple[str, bytes]]:
-        """Requests to send now, as (source, datagram), for messages without a new fragment for a while.
+        """The requests to send, as (source, datagram), for messages that have had no new fragment for a while.
 
-        Each message is asked for REASSEMBLY_REQUESTS_MAX times without progress, at growing intervals. What one
-        answer can bring is named by one request; a message that has brought little is asked for little.
+        Each message is requested at most REASSEMBLY_REQUESTS_MAX times without progress, at growing intervals. One
+        request names as many fragments as one answer can bring. A message of which few fragments have arrived gets few
+        requests.
         """
         due = [assembly for assembly in self._all.assemblies.values() if self._is_due(assembly, now_ms)]
         due.sort(key=lambda assembly: assembly.request_due_ms)
@@ -245,7 +251,7 @@ class Reassembler:
         return found
 
     def expire(self, now_ms: int) -> list[tuple[str, bytes]]:
-        """Give up incomplete messages whose time is over; returns them as (source, digest)."""
+        """Drop incomplete messages that have timed out. Returns them as (source, digest)."""
         bounds = self._bounds
         expired = [
             assembly
@@ -262,7 +268,7 @@ class Reassembler:
         return assembly.request_due_ms <= now_ms and assembly.requests_sent < limits.REASSEMBLY_REQUESTS_MAX
 
     def _store(self, assembly: _Assembly, fragment: Fragment, now_ms: int) -> bool:
-        """Keep the chunk, making room first; False when there is none for this source."""
+        """Make room, then keep the chunk. Returns False if there is no room for this source."""
         is_new = not assembly.chunks
         cost = len(fragment.chunk) + _CHUNK_OVERHEAD_BYTES + (MESSAGE_OVERHEAD_BYTES if is_new else 0)
         if not self._room_in_source(assembly, cost, is_new, now_ms):
@@ -282,7 +288,7 @@ class Reassembler:
         return True
 
     def _count(self, before: int, after: int) -> None:
-        """A group had so many messages and now has another number. Keeps the heaviest known without a search."""
+        """Update the count of groups by number of messages. It gives the heaviest group without a search."""
         if before == after:
             return
         self._groups_by_messages[after] += 1
@@ -316,7 +322,7 @@ class Reassembler:
         return True
 
     def _push_out(self, newcomer: _Assembly, extra: int, weigh: Callable[[_Share], int], now_ms: int) -> bool:
-        """Evict one message of a heaviest group for the newcomer; False when the newcomer has no better claim."""
+        """Evict one message of a heaviest group for the newcomer. Returns False if no message may give way."""
         own = self._groups.get(newcomer.group)
         weight = extra + (weigh(own) if own is not None else 0)
         weights = self._groups_by_messages if weigh is _MESSAGES_OF else map(weigh, self._groups.values())

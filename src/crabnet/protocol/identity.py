@@ -1,7 +1,7 @@
 """Self-certifying identities: Ed25519 keys, libp2p peer ids, key ids, DSSE signatures.
 
-A node id is the libp2p peer id of the public key (identity multihash of the protobuf-encoded key, base58btc), so that
-the key can be read out of the id and nobody can take another's.
+A node id is the libp2p peer id of the public key (identity multihash of the protobuf-encoded key, base58btc). The key
+can be read from the id, so nobody can take the id of another node. See docs/PROTOCOL.md, section 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEYS_CACHED_MAX: Final = 8_192
 
 
 class Signer:
-    """A private Ed25519 key and what follows from it. Its ``repr`` does not show the key."""
+    """A private Ed25519 key with its public key, node id and key id. Its ``repr`` does not show the private key."""
 
     def __init__(self, seed: bytes) -> None:
         self.public_key, self._secret = crypto_sign_seed_keypair(seed)
@@ -38,17 +38,17 @@ class Signer:
         return f"Signer({self.node_id})"
 
     def sign(self, content: bytes) -> bytes:
-        """64 bytes: Ed25519 over the DSSE pre-authentication encoding of ``content``."""
+        """The 64-byte Ed25519 signature over the DSSE pre-authentication encoding of ``content``."""
         return crypto_sign(pre_authentication_encoding(content), self._secret)[:SIGNATURE_BYTES]
 
 
 def pre_authentication_encoding(content: bytes) -> bytes:
-    """DSSE v1 PAE: binds the content to its type."""
+    """The DSSE v1 PAE of the content. It binds the content to its type."""
     return b"%s%d %s" % (_DSSE_PREFIX, len(content), content)
 
 
 class SignedBytes(NamedTuple):
-    """A signature to be checked: the key's over the DSSE encoding of the content."""
+    """A signature to check: it should be that of the key over the DSSE encoding of the content."""
 
     public_key: bytes
     content: bytes
@@ -56,16 +56,16 @@ class SignedBytes(NamedTuple):
 
 
 VerifyAll = Callable[[Sequence[SignedBytes]], list[bool]]
-"""Checks many signatures; the answers are in the order of the questions."""
+"""Checks many signatures. The answers are in the order of the arguments."""
 
 
 def verify_each(signed: Sequence[SignedBytes]) -> list[bool]:
-    """``verify`` for one after another."""
+    """Run ``verify`` for one signature after another."""
     return [verify(*each) for each in signed]
 
 
 def verify(public_key: bytes, content: bytes, signature: bytes) -> bool:
-    """True if ``signature`` is the key's over the DSSE encoding of ``content``. Some 50 µs."""
+    """True if ``signature`` is that of the key over the DSSE encoding of ``content``. Takes about 50 µs."""
     try:
         crypto_sign_open(signature + pre_authentication_encoding(content), public_key)
     except (CryptoError, ValueError):
@@ -84,12 +84,12 @@ def key_id_of(public_key: bytes) -> str:
 
 
 def looks_self_certifying(node_id: str) -> bool:
-    """True for every id of the form that only a signature may speak for."""
+    """True for an id of the form of a node id. Only a signed envelope may have such an author."""
     return node_id.startswith("12D3KooW")
 
 
 def public_key_of(node_id: str) -> bytes | None:
-    """The Ed25519 key inside a node id, or None if it is none in its one valid spelling."""
+    """The Ed25519 key inside a node id. None unless the text is the one valid spelling of a node id."""
     if len(node_id) != _PEER_ID_CHARS or not looks_self_certifying(node_id):
         return None
     try:
@@ -103,7 +103,7 @@ def public_key_of(node_id: str) -> bytes | None:
 
 
 class KeyRing:
-    """The public keys behind node ids, read once and remembered within a bound."""
+    """A bounded cache of the public keys of node ids."""
 
     def __init__(self, keys_max: int = _KEYS_CACHED_MAX) -> None:
         self._keys: BoundedTable[str, tuple[bytes, str]] = BoundedTable(keys_max)

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 def seed_of_pem(pem: bytes) -> bytes:
-    """The 32-byte seed of an Ed25519 key. Raises ValueError, whose text holds nothing of the key."""
+    """The 32-byte seed of an Ed25519 key. Raises ValueError; its text holds no part of the key."""
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("not an unencrypted private key in PEM PKCS#8 form") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("not an Ed25519 key")  # noqa: TRY004 - the content of a file is wrong, no argument
+        raise ValueError("not an Ed25519 key")  # noqa: TRY004 - the content of a file is wrong, not an argument
     return key.private_bytes_raw()
 
 

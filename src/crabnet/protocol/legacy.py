@@ -1,7 +1,7 @@
-"""Envelopes of the baseline: unsigned, without feeds, with gaps in what they say (docs/PROTOCOL.md, section 13).
+"""Envelopes of the baseline: unsigned, without feeds, with incomplete payloads (docs/PROTOCOL.md, section 13).
 
-They are taken only with ``require_signatures = false``. Their facts count in the order of arrival here, so nodes that
-accept them agree on signed seeds but not necessarily on unsigned ones.
+A node accepts them only with ``require_signatures = false``. Their facts count in the order of arrival at this node. So
+nodes that accept them agree on signed seeds, but not necessarily on unsigned ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AWAITING = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
 
 
 def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], arrival: int) -> Fact:
-    """The fact that a baseline envelope states; ``arrival`` serves as ``seq``. Raises ``PayloadRefusedError``."""
+    """The fact that a baseline envelope states. ``arrival`` serves as ``seq``. Raises ``PayloadRefusedError``."""
     author = envelope.meta.from_
     check_unsigned(author, "")
     try:
@@ -47,12 +47,12 @@ def legacy_fact(envelope: Envelope, kind: Kind, records: Mapping[str, Record], a
 
 
 def check_unsigned(author: str, object_id: str) -> None:
-    """What nobody may state without a signature. Raises ``PayloadRefusedError``."""
+    """Refuse an author or object id that only signed envelopes may have. Raises ``PayloadRefusedError``."""
     if looks_self_certifying(author):
         raise PayloadRefusedError(Reason.UNAUTHORISED, f"an unsigned envelope cannot speak for {author}")
     if _reserved(object_id):
         raise PayloadRefusedError(
-            Reason.WRONG_ID, f"{object_id} has the form of ids that only signed envelopes have or create"
+            Reason.WRONG_ID, f"an unsigned envelope cannot create {object_id}: only signed ones have ids of this form"
         )
 
 
@@ -71,7 +71,10 @@ def _progress(records: Mapping[str, Record], seed_id: str) -> Progress:
 
 
 def _linked(result: TaskResult, author: str, records: Mapping[str, Record]) -> TaskResult:
-    """Baseline results name no claim, and often neither seed nor worker: link them where that is unambiguous."""
+    """Link a baseline result to its claim, seed and worker where that is unambiguous.
+
+    Baseline results name no claim, and often no seed and no worker.
+    """
     seed_id = result.seed_id
     if not seed_id:
         awaiting = [
@@ -81,14 +84,14 @@ def _linked(result: TaskResult, author: str, records: Mapping[str, Record]) -> T
         ]
         if len(awaiting) != 1:
             raise PayloadRefusedError(
-                Reason.AMBIGUOUS, f"result names no seed, and {len(awaiting)} seeds await one from {author}"
+                Reason.AMBIGUOUS, f"the result names no seed, and {len(awaiting)} seeds await a result from {author}"
             )
         seed_id = awaiting[0]
     record = records.get(seed_id)
     if record is None:
-        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"result of an unknown seed {seed_id}")
+        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"the result is of an unknown seed {seed_id}")
     if record.progress.claim_id is None:
-        raise PayloadRefusedError(Reason.WRONG_STATE, f"nobody has claimed seed {seed_id}")
+        raise PayloadRefusedError(Reason.WRONG_STATE, f"the result is of seed {seed_id}, which has no claim")
     return msgspec.structs.replace(
         result, seed_id=seed_id, worker=result.worker or author, claim_id=record.progress.claim_id
     )
@@ -100,7 +103,7 @@ def _settlement(envelope: Envelope, records: Mapping[str, Record], arrival: int)
         raise PayloadRefusedError(Reason.MALFORMED, f"baseline peers do not settle as {settled.status.value}")
     record = records.get(settled.id)
     if record is None or record.definition is None:
-        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"settles an unknown seed {settled.id}")
+        raise PayloadRefusedError(Reason.UNKNOWN_SEED, f"the settlement is of an unknown seed {settled.id}")
     progress = record.progress
     settled = msgspec.structs.replace(
         settled,

@@ -1,4 +1,4 @@
-"""Payloads of feed envelopes to facts, and back."""
+"""Converts payloads of feed envelopes to facts, and facts to payloads (docs/PROTOCOL.md, section 8)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ SETTLE_KINDS: Final = {
 
 
 class SettledSeed(Struct, frozen=True, gc=False):
-    """The part of a ``TaskSettle``'s seed that settles; the rest repeats the definition for baseline readers."""
+    """The part of the seed in a ``TaskSettle`` that settles it.
+
+    The other fields of that seed repeat the definition for baseline readers.
+    """
 
     id: Id
     status: SeedStatus
@@ -65,7 +68,7 @@ BODIES: Final[dict[Kind, tuple[str, FactKind, type[Stated]]]] = {
 
 
 class PayloadRefusedError(ValueError):
-    """The payload is not what its kind demands."""
+    """The payload does not meet the rules of its kind. ``detail`` says why."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
@@ -74,13 +77,16 @@ class PayloadRefusedError(ValueError):
 
 
 def stated(envelope: Envelope, key: str) -> JsonValue:
-    """The object in a payload, without fields that are null: null is the same as absent."""
+    """The object in a payload, without null fields: null is the same as absent."""
     value = envelope.payload.get(key)
     return _without_nulls(value) if b"null" in envelope.raw else value
 
 
 def _read(envelope: Envelope, key: str, body_type: type[T]) -> T:
-    """``stated`` as an object. Where null is taken it means absent anyway, so mostly nothing need be left out."""
+    """``stated`` as an object of a type.
+
+    Where the type allows null, null means absent anyway. So nulls are removed only if the conversion fails with them.
+    """
     try:
         return msgspec.convert(envelope.payload.get(key), body_type)
     except msgspec.ValidationError:
@@ -98,7 +104,7 @@ def _without_nulls(value: JsonValue) -> JsonValue:
 
 
 def speaker(body: Stated) -> str | None:
-    """Who alone may make such an object, where the object says so itself."""
+    """The only node that may make this object, or None if the object does not name it."""
     if isinstance(body, Bid):
         return body.bidder
     if isinstance(body, Seed):
@@ -127,7 +133,7 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
     if body.created_at != meta.ts:
         raise PayloadRefusedError(Reason.MALFORMED, f"{key}.created_at differs from meta.ts")
     if isinstance(body, TaskResult) and (body.claim_id is None or not body.seed_id):
-        raise PayloadRefusedError(Reason.MALFORMED, "result names no claim or no seed")
+        raise PayloadRefusedError(Reason.MALFORMED, "the result names no claim or no seed")
     if not isinstance(body, Seed):
         _check_rests_on(body.rests_on, kind, key)
     return Fact(kind=fact_kind, author=intern(meta.from_), seq=meta.seq, ts=meta.ts, body=body, envelope=meta.id)
@@ -135,9 +141,9 @@ def fact_of(envelope: Envelope, kind: Kind) -> Fact:
 
 def _check_rests_on(envelope_id: str | None, kind: Kind, key: str) -> None:
     if envelope_id is None:
-        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key} names nothing that it rests on")
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key}.rests_on is missing")
     if envelope_id and not is_envelope_id(envelope_id):
-        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key}.rests_on is not the id of an envelope")
+        raise PayloadRefusedError(Reason.MALFORMED, f"payload of {kind}: {key}.rests_on is not an envelope id")
 
 
 def settlement_fact(
@@ -150,10 +156,10 @@ def settlement_fact(
     signed: bool = True,
     envelope_id: str = "",
 ) -> Fact:
-    """The fact that a ``TaskSettle`` states. Raises ``PayloadRefusedError`` for a status that settles nothing."""
+    """The fact that a ``TaskSettle`` states. Raises ``PayloadRefusedError`` for a status that does not settle."""
     kind = SETTLE_KINDS.get(settled.status)
     if kind is None:
-        raise PayloadRefusedError(Reason.MALFORMED, f"status {settled.status.value} settles nothing")
+        raise PayloadRefusedError(Reason.MALFORMED, f"status {settled.status.value} does not settle a seed")
     body = Settlement(
         id=settlement_id,
         seed_id=settled.id,
@@ -169,7 +175,7 @@ def settlement_fact(
 
 
 def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
-    """A seed with all fields of the baseline and ours."""
+    """A seed as JSON, with all fields of the baseline and of version 2."""
     wire: JsonObject = msgspec.structs.asdict(seed)
     wire.update(
         status=progress.status.value,
@@ -182,10 +188,13 @@ def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
 
 
 def payload_of(body: Body, definition: Seed | None, progress: Progress) -> tuple[Kind, JsonObject]:
-    """The envelope kind and payload that state ``body``. A settlement needs the definition and the present progress."""
+    """The envelope kind and payload that state ``body``.
+
+    A settlement needs the definition and the present progress. Raises ValueError if it has no definition.
+    """
     if isinstance(body, Settlement):
         if definition is None:
-            raise ValueError("a settlement repeats the seed's definition")
+            raise ValueError("a settlement needs the definition of its seed")
         seed = wire_seed(definition, progress)
         seed.update(
             status=body.outcome.value,

@@ -1,4 +1,4 @@
-"""The window of messages seen: bounded by age and by number, oldest out first."""
+"""The window of seen messages. It is bounded by age and by number. The oldest are evicted first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from crabnet.bounded import BoundedTable
 class SeenWindow:
     """Ids of verified messages with the second of their arrival.
 
-    Feeds protect for ever against replays of what belongs to them; this window serves messages outside feeds, and lets
-    duplicates be dropped before their signature is checked.
+    Feeds protect their own envelopes permanently against replays. This window protects messages outside feeds. It also
+    lets the node drop duplicates before it checks their signature.
     """
 
     def __init__(self, *, ttl_s: int, capacity: int) -> None:
@@ -25,11 +25,11 @@ class SeenWindow:
         return self._seen.get(message_id) is not None
 
     def add(self, message_id: str, now_s: int) -> None:
-        """Remember an id; beyond the capacity the oldest is forgotten."""
+        """Add an id. Evicts the oldest id if the window is full."""
         self._seen.put(message_id, now_s)
 
     def prune(self, now_s: int) -> int:
-        """Forget what is older than the TTL; returns how many."""
+        """Remove the ids that are older than the TTL. Returns their number."""
         horizon = now_s - self._ttl_s
         pruned = 0
         while (oldest := self._seen.first()) is not None and oldest[1] < horizon:
@@ -42,6 +42,6 @@ class SeenWindow:
         return self._seen.items()
 
     def load(self, entries: Iterable[tuple[str, int]]) -> None:
-        """Take entries from a checkpoint, oldest first."""
+        """Add the entries of a checkpoint, oldest first."""
         for message_id, seen_at in entries:
             self.add(message_id, seen_at)

@@ -1,4 +1,4 @@
-"""Fragmented messages sent lately, to answer requests for lost fragments. Sans-IO, like ``fragments``."""
+"""Recently sent fragmented messages, kept to answer requests for lost fragments. Sans-IO, like ``fragments``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crabnet.bounded import BoundedTable
 from crabnet.protocol.fragment_wire import check_message, fragment_count, fragment_datagram, is_whole, parse_request
 
 MESSAGE_OVERHEAD_BYTES: Final = 1_024
-"""Counted for the bookkeeping of one message, so that many tiny ones weigh what they cost."""
+"""Bytes counted for the bookkeeping of one message, so that many small messages are counted at their real cost."""
 _ASKER_OVERHEAD_BYTES: Final = 256
 
 
@@ -27,7 +27,7 @@ class SentLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sent:
-    """A fragmented message sent lately, and what was sent again to whom."""
+    """A recently sent fragmented message, and how often each fragment was sent again, by source."""
 
     __slots__ = ("bytes_held", "expires_ms", "message", "resent")
 
@@ -39,26 +39,26 @@ class _Sent:
 
 
 class SentCache:
-    """Fragmented messages sent lately, bounded in bytes and time, to answer requests for lost fragments.
+    """Recently sent fragmented messages, bounded in bytes and time, kept to answer requests for lost fragments.
 
-    One request brings at most ``answer_bytes_max`` bytes, and one source the same fragment at most ``resends_max``
-    times and, of one message, no more than twice its size: a forged source address gains little.
+    One answer has at most ``answer_bytes_max`` bytes. One source gets the same fragment at most ``resends_max`` times,
+    and at most twice the fragments of one message in total. So requests with a forged source address achieve little.
     """
 
     def __init__(self, bounds: SentLimits | None = None) -> None:
         self._bounds = bounds if bounds is not None else SentLimits()
         self._sent: BoundedTable[bytes, _Sent] = BoundedTable(self._bounds.bytes_max)
-        """Weighed in bytes, in the order in which they were sent."""
+        """By digest, in the order of sending. The weight is in bytes."""
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of messages held, with their bookkeeping."""
+        """Bytes of the held messages, with their bookkeeping."""
         return self._sent.weight
 
     def split(self, message: bytes, now_ms: int) -> list[bytes]:
-        """The datagrams of a message that is about to be sent; one of several fragments is remembered.
+        """The datagrams of a message that is about to be sent. A message of several fragments is kept.
 
-        Raises RefusedError as ``split`` of the format does.
+        Raises the RefusedError of ``fragment_wire.split``.
         """
         check_message(message)
         if is_whole(message):
@@ -70,7 +70,10 @@ class SentCache:
         return [fragment_datagram(message, digest, index) for index in range(fragment_count(len(message)))]
 
     def answer(self, source: str, datagram: bytes, now_ms: int) -> list[bytes]:
-        """The fragments to send to ``source`` for its request: none when malformed, unknown or over its budget."""
+        """The fragments to send to ``source`` for its request.
+
+        It returns none if the request is malformed, the message is unknown, or the source is over its budget.
+        """
         self._expire(now_ms)
         request = parse_request(datagram)
         sent = None if request is None else self._sent.get(request.digest)

@@ -1,4 +1,7 @@
-"""Signed statements that are not envelopes: DSSE over content of a type of its own: neither passes for the other."""
+"""Signed statements that are not envelopes. DSSE binds the content to a type of its own.
+
+So a statement cannot pass for an envelope, nor an envelope for a statement.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def _encoded(payload_type: str, content: bytes) -> bytes:
 
 
 def sign_statement(seed: bytes, payload_type: str, content: bytes) -> str:
-    """Ed25519 of the key with this 32-byte seed, base64url without padding."""
+    """The Ed25519 signature by the key with this 32-byte seed, in base64url without padding."""
     _, secret = crypto_sign_seed_keypair(seed)
     signature = crypto_sign(_encoded(payload_type, content), secret)[:SIGNATURE_BYTES]
     return urlsafe_b64encode(signature).decode().rstrip("=")

@@ -1,6 +1,6 @@
-"""Talk between neighbours: hello (proof of address), heads and digests of version vectors, requests for what is lacked.
+"""Messages between neighbours: hello (proof of address), heads and digests of version vectors, requests.
 
-An answer to a request is the stored envelopes themselves, sent again as they are.
+A node answers a request for envelopes with the stored envelopes, unchanged. See docs/PROTOCOL.md, section 12.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EnvelopeId = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 
 
 class NodeIdentity(Struct, frozen=True):
-    """What a node says of itself."""
+    """What a node says about itself."""
 
     node_id: NodeId
     alias: Annotated[str, Meta(max_length=128)] = ""
@@ -34,7 +34,7 @@ class NodeIdentity(Struct, frozen=True):
 
 
 class Hello(Struct, frozen=True):
-    """``NodeHello``: ``challenge`` asks the receiver to prove its address, ``echo`` repeats the challenge it sent."""
+    """``NodeHello``: ``challenge`` asks the receiver to prove its address, ``echo`` repeats a challenge of it."""
 
     identity: NodeIdentity
     challenge: _Token = ""
@@ -42,9 +42,9 @@ class Hello(Struct, frozen=True):
 
 
 class Head(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """``[author, seq, id]``: the last envelope that the sender holds of a feed; 0 and "" if it holds none.
+    """``[author, seq, id]``: the last envelope that the sender holds of a feed, 0 and "" if it holds none.
 
-    ``end`` is the lowest place for which it can prove that the author signed two envelopes; 0 if there is none.
+    ``end`` is the lowest place for which the sender can prove that the author signed two envelopes, 0 if there is none.
     """
 
     author: NodeId
@@ -54,9 +54,9 @@ class Head(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Bucket(Struct, frozen=True, array_like=True):
-    """``[prefix, digests]``: the digests of sixteen buckets, "" for an empty one.
+    """``[prefix, digests]``: the digests of the sixteen buckets below, "" for an empty one.
 
-    No digests for a bucket of few heads: they are in the same message.
+    A bucket with few heads has no digests. Its heads are in the same message.
     """
 
     prefix: _Prefix
@@ -64,7 +64,7 @@ class Bucket(Struct, frozen=True, array_like=True):
 
 
 class Want(Struct, frozen=True, array_like=True):
-    """``[author, from_seq, to_seq]``: the envelopes wanted, both ends included."""
+    """``[author, from_seq, to_seq]``: the requested envelopes, both ends included."""
 
     author: NodeId
     from_seq: _Seq
@@ -72,7 +72,7 @@ class Want(Struct, frozen=True, array_like=True):
 
 
 class Named(Struct, frozen=True, array_like=True):
-    """``[seed_id, envelope_id]``: an envelope about a seed, by its id, wherever it stands."""
+    """``[seed_id, envelope_id]``: an envelope about a seed, requested by its id and not by its place."""
 
     seed_id: Id
     envelope_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -87,10 +87,10 @@ class Served(Struct, frozen=True, array_like=True):
 
 
 class Heads(Struct, frozen=True, omit_defaults=True):
-    """``FeedHeads``: what the sender holds: heads, digests of many of them, and where an answer of it ended.
+    """``FeedHeads``: heads that the sender holds, digests of many heads, and where its answers ended.
 
-    ``root`` is the digest of all its heads, "" if it says nothing about that. A ``served`` range that ends before it
-    begins says that nothing was sent.
+    ``root`` is the digest of all heads of the sender, or "" if it does not give it. A ``served`` range that ends before
+    it begins means that nothing was sent.
     """
 
     heads: Annotated[list[Head], Meta(max_length=limits.SYNC_HEADS_PER_MESSAGE_MAX)]
@@ -100,7 +100,7 @@ class Heads(Struct, frozen=True, omit_defaults=True):
 
 
 class Request(Struct, frozen=True, omit_defaults=True):
-    """``FeedRequest``: send these again, please, and say more of these buckets.
+    """``FeedRequest``: a request for the envelopes in ``wants`` and ``names``, and for the content of ``buckets``.
 
     ``names`` are envelopes that others rest on.
     """
@@ -118,13 +118,13 @@ class ForkMark(Struct, frozen=True, array_like=True):
 
 
 class ForkRequest(Struct, frozen=True):
-    """``ForkRequest``: send these proofs, please. The answer is the document of each (``fork_proof``)."""
+    """``ForkRequest``: a request for fork proofs. The answer is the document of each (``fork_proof``)."""
 
     wants: Annotated[list[ForkMark], Meta(max_length=limits.SYNC_WANTS_PER_MESSAGE_MAX)]
 
 
 class RelayPrune(Struct, frozen=True):
-    """``RelayPrune``: the envelopes of these authors come to the sender by another way, too."""
+    """``RelayPrune``: the sender also gets the envelopes of these authors from another neighbour."""
 
     authors: Annotated[list[NodeId], Meta(max_length=limits.RELAY_PRUNES_PER_MESSAGE_MAX)]
 
@@ -148,11 +148,11 @@ def talk_of(envelope: Envelope, kind: Kind) -> Talk:
     if isinstance(talk, Hello) and talk.identity.node_id != envelope.meta.from_:
         raise PayloadRefusedError(Reason.UNAUTHORISED, f"hello of {envelope.meta.from_} speaks for another node")
     if isinstance(talk, Heads) and any(len(bucket.digests) not in {0, _CHILDREN} for bucket in talk.buckets):
-        raise PayloadRefusedError(Reason.MALFORMED, f"a bucket has {_CHILDREN} digests or none")
+        raise PayloadRefusedError(Reason.MALFORMED, f"a bucket must have {_CHILDREN} digests or none")
     if isinstance(talk, Request) and any(want.to_seq < want.from_seq for want in talk.wants):
         raise PayloadRefusedError(Reason.MALFORMED, "a want ends before it begins")
     if isinstance(talk, Heads) and any(served.to_seq < served.from_seq - 1 for served in talk.served):
-        raise PayloadRefusedError(Reason.MALFORMED, "a served range ends further back than just before its beginning")
+        raise PayloadRefusedError(Reason.MALFORMED, "a served range ends more than one place before it begins")
     return talk
 
 

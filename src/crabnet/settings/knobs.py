@@ -304,8 +304,8 @@ class Settings:
         "that the publisher knows that the run continues. The lease is at least a sixteenth of the task's timeout.",
         unit="ms"))
     runner_drain_ms: int = _knob(limits.RUNNER_DRAIN_MS_DEFAULT, _Row(
-        IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end. It then ends "
-        "the runs that continue, and tells their publishers that this worker failed.", unit="ms"))
+        IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end. It then "
+        "ends the runs that continue, and tells their publishers that this worker failed.", unit="ms"))
 
     runner_sandbox: str = _knob("auto", _Row(
         ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap if it "

@@ -1,1 +1,1 @@
-"""How much may come: of sources, and of authors."""
+"""Rate limits and budgets, for sources and for authors (docs/PROTOCOL.md, section 9, and ADR 17)."""

@@ -1,9 +1,12 @@
-"""How fast each author may add to what this node holds. Budgets delay, they decide nothing for good: what is over
-budget is not taken now, and sync brings it later, so that honest nodes still come to hold the same.
+"""How fast each author may add envelopes to this node (ADR 17).
 
-A known author has a budget of its own. All newcomers share one, of which none may use more than half: whoever makes
-identities by the thousand competes with other newcomers only. What this node asked a proven neighbour for is history,
-and has a far larger budget, unless the author was found over its budget lately, or newcomers throng.
+Budgets only delay. The node does not take an envelope that is over budget. Sync brings it later, so honest nodes still
+come to hold the same.
+
+A known author has a budget of its own. All newcomers share one budget, and one newcomer may use at most half of it. So
+an attacker with thousands of identities competes only with other newcomers. Envelopes that this node requested from a
+proven neighbour are history and have a far larger budget. The exceptions are authors that were over their budget a
+short time ago, and newcomers while they *throng*: while they use up the newcomers' budget.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from crabnet.core.budgets.buckets import TokenBucket
 
 
 class AuthorRates(Struct, frozen=True, kw_only=True):
-    """Budgets in envelopes and bytes a second; ``AUTHOR_BURST_S`` times as much at once. 0 turns one off."""
+    """Budgets in envelopes and bytes a second. A burst may have ``AUTHOR_BURST_S`` times as much. 0 turns one off."""
 
     envelopes_per_s: int = 0
     bytes_per_s: int = 0
@@ -29,12 +32,12 @@ class AuthorRates(Struct, frozen=True, kw_only=True):
 
     @property
     def limited(self) -> bool:
-        """True if any of them is on."""
+        """True if any of these budgets is on."""
         return any((self.envelopes_per_s, self.bytes_per_s, self.newcomer_envelopes_per_s, self.newcomer_bytes_per_s))
 
 
 class _Purse:
-    """Envelopes and bytes that may still come."""
+    """The envelopes and bytes that may still come."""
 
     __slots__ = ("bytes", "envelopes")
 
@@ -52,13 +55,13 @@ class _Purse:
         return True
 
     def spend(self, cost: int, size: int) -> None:
-        """To be called when it ``affords`` that at this moment."""
+        """Charge this amount. Call it only if ``affords`` is true at this moment."""
         self.envelopes.tokens -= cost
         self.bytes.tokens -= size
 
 
 class _Account:
-    """What is remembered of one author."""
+    """The state of one author."""
 
     __slots__ = ("first_ms", "history", "purse")
 
@@ -69,7 +72,7 @@ class _Account:
 
 
 class AuthorBudgets:
-    """The budgets of all authors. ``held`` tells how many envelopes of an author this node holds; ``own`` is exempt."""
+    """The budgets of all authors. ``held`` counts the held envelopes of an author. The author ``own`` is exempt."""
 
     def __init__(self, rates: AuthorRates, held: Callable[[str], int], own: str) -> None:
         self.enabled = rates.limited
@@ -90,21 +93,23 @@ class AuthorBudgets:
         return sum(len(table) for table in tables)
 
     def begin(self, heads: Iterable[tuple[str, int]]) -> None:
-        """Take over from the last run: authors with (id, head seq) as these need not prove themselves again."""
+        """Load (id, head seq) of authors from the last run. Authors with enough envelopes are not newcomers again."""
         old = ((author, seq) for author, seq in heads if seq >= limits.AUTHOR_KNOWN_ENTRIES)
         self._elders = frozenset(author for author, _ in nlargest(limits.AUTHORS_MAX, old, key=lambda head: head[1]))
 
     def knows(self, author: str) -> bool:
-        """True for an author that is no newcomer here."""
+        """True for an author that is not a newcomer."""
         return not self.enabled or author in self._known or author in self._elders or author == self._own
 
     def pausing(self, now_ms: int) -> bool:
-        """False if ``paused`` is so of nobody."""
+        """False if ``paused`` is false for every author."""
         return bool(self._paused) or now_ms < self._thronged_until_ms
 
     def paused(self, author: str, now_ms: int) -> bool:
-        """True for an author that was over its budget a moment ago, and for one of whom nothing is held while newcomers
-        throng and have used their budget up. Charges nothing, so it may be asked before any signature is checked.
+        """True for an author that was over its budget a moment ago.
+
+        Also true for an author of whom nothing is held, while newcomers throng and have used up their budget. This
+        charges nothing, so the node may call it before it checks a signature.
         """
         until_ms = self._paused.get(author)
         if until_ms is not None and 0 < until_ms - now_ms <= limits.AUTHOR_PAUSE_MS:
@@ -112,7 +117,7 @@ class AuthorBudgets:
         return now_ms < self._thronged_until_ms and self._finds_no_room(author, now_ms)
 
     def _finds_no_room(self, author: str, now_ms: int) -> bool:
-        """True if the first envelope of an author cannot be paid for now."""
+        """True if the newcomers' budget cannot pay for the first envelope of an author at the moment."""
         if self._shared.envelopes.room(now_ms) >= limits.AUTHOR_FIRST_COST:
             return False
         if author == self._own or author in self._newcomers or author in self._known or self._held(author):
@@ -121,8 +126,9 @@ class AuthorBudgets:
         return True
 
     def charge(self, author: str, size: int, now_ms: int, *, requested: bool) -> bool:
-        """May this verified envelope of ``size`` bytes, which is new here, be taken now? ``requested`` says that this
-        node asked a proven neighbour for it.
+        """Charge a verified, new envelope of ``size`` bytes. Returns True if the node may take it at the moment.
+
+        ``requested`` says that this node requested it from a proven neighbour.
         """
         known = self._known.get(author)
         if known is not None and not requested and known.purse.pay(1, size, now_ms):
@@ -164,7 +170,7 @@ class AuthorBudgets:
         return held >= limits.AUTHOR_KNOWN_ENTRIES or now_ms >= self._thronged_until_ms
 
     def room(self, author: str, now_ms: int) -> int:
-        """How many envelopes of an author are worth asking for now; 0 while it is over its budget."""
+        """How many envelopes of an author are worth requesting at the moment, 0 while it is over its budget."""
         most = limits.SYNC_WANT_ENTRIES_MAX
         if not self.enabled or author == self._own:
             return most

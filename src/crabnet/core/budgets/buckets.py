@@ -1,12 +1,13 @@
-"""Token buckets: how much of something may happen, for a while at most ``burst``, and ``per_s`` in the long run."""
+"""Token buckets: they limit a rate to ``per_s`` in the long run, with bursts of at most ``burst``."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Full at first. ``per_s`` 0 turns it off: everything is allowed. A clock that goes back earns nothing.
+    """A token bucket that is full at first. ``per_s`` 0 turns it off: it then allows everything.
 
-    ``tokens`` are those of the last question; who has asked for ``room`` may take from them.
+    A clock that goes back adds no tokens. ``tokens`` are those at the time of the last call. After a call of ``room`` a
+    caller may take from ``tokens`` directly.
     """
 
     __slots__ = ("_at_ms", "burst", "per_s", "tokens")
@@ -18,7 +19,7 @@ class TokenBucket:
         self._at_ms: int | None = None
 
     def room(self, now_ms: int) -> float:
-        """Tokens that are there now; infinitely many when the bucket is off."""
+        """The number of tokens at ``now_ms``, infinite if the bucket is off."""
         if not self.per_s:
             return float("inf")
         at_ms = self._at_ms
@@ -30,7 +31,7 @@ class TokenBucket:
         return self.tokens
 
     def take(self, now_ms: int, amount: float = 1) -> bool:
-        """Take tokens if there are enough. More than ``burst`` at once counts as ``burst``, or it could never be."""
+        """Take tokens if there are enough. An amount above ``burst`` counts as ``burst``, or it could never succeed."""
         if not self.per_s:
             return True
         amount = min(amount, self.burst)
@@ -41,6 +42,6 @@ class TokenBucket:
         return True
 
     def wait_ms(self, now_ms: int, amount: float = 1) -> int:
-        """Milliseconds until ``amount`` can be taken, at least 1 unless it can be now."""
+        """Milliseconds until ``amount`` can be taken: 0 if it can be taken at once, else at least 1."""
         lacking = min(amount, self.burst) - self.room(now_ms) if self.per_s else 0
         return 0 if lacking <= 0 else max(1, -int(-lacking * 1000 // self.per_s))

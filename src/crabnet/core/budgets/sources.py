@@ -1,9 +1,9 @@
-"""Step 1 of verification: may this source speak at all? Rates, penalties and blocks by source, in bounded memory.
+"""Step 1 of verification: rates, penalties and blocks by source, in bounded memory (docs/PROTOCOL.md, section 9).
 
-An address that has proved itself, or is configured, has a row of its own and is never silenced: its junk may be forged,
-so that misuse slows it down to a trickle. Everybody else is a stranger, goes by IP address, shares one budget with the
-other strangers, and is dropped unread for a while after misuse, for longer each time. A host that has sent what was
-worth accepting keeps its row when strangers come in masses.
+An address that has proved itself, or is configured, has a row of its own. It is never blocked completely, because junk
+from it may be forged. Misuse slows it down to a small rate. All other sources are strangers. They are counted by IP
+address and share one budget. After misuse their datagrams are dropped unread for a while, for longer each time. A host
+that has sent acceptable messages keeps its row even if many strangers send.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from crabnet.errors import Reason
 
 
 class SourceRates(Struct, frozen=True, kw_only=True):
-    """Rates of datagrams, and what follows misuse. 0 turns a rate off."""
+    """Rates of datagrams, and the lengths of blocks after misuse. 0 turns a rate off."""
 
     threshold_per_s: int = 0
     """Datagrams in a second from a stranger's IP address after which it is blocked."""
     rejects_per_s: int = 0
-    """Rejected messages a second after which a source is blocked or, when it has proved itself, slowed down."""
+    """Rejected messages a second after which a source is blocked or, if it has proved itself, slowed down."""
     block_ms: int = 3_000
     block_ms_max: int = 300_000
     """Each block is twice as long as the one before, up to this."""
     strangers_per_s: int = 0
     """Datagrams of all strangers together."""
     peer_per_s: int = 0
-    """Datagrams of one source that has proved itself; what is beyond is dropped, without a block."""
+    """Datagrams of one source that has proved itself. Further ones are dropped, without a block."""
     total_per_s: int = 0
-    """Datagrams of all sources, beyond a small share that each proven one has for itself."""
+    """Datagrams of all sources. Each proven source has a small share beside that."""
 
 
 class Block(NamedTuple):
-    """A source that is not listened to, or hardly, from now on."""
+    """A source that is blocked or slowed down from now on."""
 
     source: str
     reason: Reason
@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 
 class _Row:
-    """What is remembered of one source."""
+    """The state of one source."""
 
     __slots__ = ("blocked_until_ms", "datagrams", "forgiven_ms", "good", "score", "scored_ms", "strikes", "window_s")
 
@@ -62,7 +62,7 @@ class _Row:
 
 
 class _PeerRow(_Row):
-    """A source that has proved itself: what it may do beside the others, and during a block."""
+    """The state of a source that has proved itself, with its own rates, also for the time of a block."""
 
     __slots__ = ("rate", "share", "trickle")
 
@@ -74,7 +74,7 @@ class _PeerRow(_Row):
 
 
 ELSEWHERE: Final = "others"
-"""Stands for all sources that are not told by name."""
+"""Stands for all sources that are not reported by name."""
 
 
 def host_of(source: str) -> str:
@@ -83,7 +83,7 @@ def host_of(source: str) -> str:
 
 
 class SourceGate:
-    """Counts, scores and blocks sources. Sources are ``host:port``; ``proven`` is what the caller knows of them."""
+    """Counts, scores and blocks sources. A source is ``host:port``. The caller knows whether it is ``proven``."""
 
     def __init__(self, rates: SourceRates) -> None:
         self._rates = rates
@@ -100,16 +100,16 @@ class SourceGate:
 
     @property
     def blocked(self) -> bool:
-        """True if ``take_blocks`` has something to tell."""
+        """True if ``take_blocks`` would return anything."""
         return bool(self._blocks)
 
     def check(
         self, source: str, now_ms: int, *, proven: bool = False, size_bytes: int = 0, crowded: bool = False
     ) -> Reason | None:
-        """To be asked once for each datagram. None if it may be read, else why it is dropped.
+        """Call this once for each datagram. Returns None if the node may read it, else why it is dropped.
 
-        A large datagram counts as often as it holds one of the usual size, since that is what reading it costs. While
-        the socket is ``crowded``, more comes than is read: then strangers have less, or proven peers wait behind them.
+        A large datagram counts as several of the usual size, because reading it costs as much. While the socket is
+        ``crowded``, more arrives than is read. Strangers may then send less, or proven peers would wait behind them.
         """
         weight = 1 + size_bytes // (limits.DATAGRAM_BYTES_MAX + 1)
         host = host_of(source)
@@ -165,7 +165,7 @@ class SourceGate:
         return row
 
     def reject(self, source: str, now_ms: int, *, proven: bool = False) -> None:
-        """Something hostile or broken came from this source, by its own fault: no honest node passes such things on."""
+        """Count a hostile or broken message of this source, of a kind that no honest node passes on."""
         if not self._rates.rejects_per_s:
             return
         if proven:
@@ -173,7 +173,7 @@ class SourceGate:
             return
         host = host_of(source)
         row = self._good.pop(host)
-        if row is not None:  # good history does not outlast misuse
+        if row is not None:  # misuse ends the privilege of a good history
             self._strangers.put(host, row)
         row = row or self._strangers.get(host)
         if row is not None:
@@ -199,7 +199,7 @@ class SourceGate:
             self._blocks.append(Block(name, reason, duration_ms))
 
     def praise(self, source: str, *, proven: bool = False) -> None:
-        """Something from this source was worth accepting: it makes up for misuse, and earns a lasting row."""
+        """Count an accepted message of this source. It makes up for misuse and earns a stranger a lasting row."""
         row: _Row | None
         host = source if proven else host_of(source)
         row = self._peers.get(source) if proven else self._good.get(host) or self._strangers.get(host)
@@ -221,6 +221,6 @@ class SourceGate:
         return [(source, reason, count) for (source, reason), count in dropped.items()]
 
     def take_blocks(self) -> list[Block]:
-        """Blocks that began since the last call."""
+        """The blocks that began since the last call."""
         blocks, self._blocks = self._blocks, []
         return blocks

@@ -1,1 +1,1 @@
-"""The replicated state of a node: applying envelopes, records of them, and what waits."""
+"""The replicated state of a node. It applies envelopes, makes their journal records, and parks those that wait."""

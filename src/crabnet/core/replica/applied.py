@@ -1,4 +1,4 @@
-"""What became of an envelope: the outcomes that ``replica`` returns."""
+"""The outcomes of envelopes that ``replica`` returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crabnet.protocol.sync import Named
 
 
 class Change(Struct, frozen=True, gc=False):
-    """How a seed moved."""
+    """A change of the progress of a seed."""
 
     seed_id: str
     before: Progress | None
@@ -35,7 +35,7 @@ class Fork(NamedTuple):
 
 
 class Applied(Struct, frozen=True, gc=False):
-    """What became of one envelope. ``record`` is there if it is to be journalled."""
+    """The outcome of one envelope. ``record`` is its journal record, None if it is not to be journalled."""
 
     outcome: Outcome
     reason: Reason | None = None
@@ -44,23 +44,23 @@ class Applied(Struct, frozen=True, gc=False):
     admitted: Admitted | None = None
     record: bytes | None = None
     row: HeldRow | None = None
-    """What the index is to know of the envelope in ``record``."""
+    """The row for the index about the envelope in ``record``."""
     seed_id: str = ""
     changes: tuple[Change, ...] = ()
     fork: Fork | None = None
-    """The end of the feed that it has brought."""
+    """The fork that it proves, which ends the feed."""
     parked: bool = False
     lacks: Named | None = None
-    """What it rests on, and waits for."""
+    """The envelope that it rests on and waits for."""
     in_feed: bool = False
     raw: bytes = b""
     """The envelope as it was signed, if it entered its feed."""
     quiet: bool = False
-    """It is evidence, or came earlier: no word of its own is due."""
+    """True if it needs no notice of its own, because it is evidence or arrived earlier."""
 
 
 def apply_all(state: State, events: Iterable[SeedEvent]) -> tuple[Change, ...]:
-    """Make events so; which seeds have moved by that."""
+    """Apply events. Returns the seeds whose progress changed."""
     before: dict[str, Progress | None] = {}
     for event in events:
         record = state.records.get(event.seed_id)
@@ -80,5 +80,5 @@ def refused_by(refused: Refusal) -> Applied:
 
 
 def combined_hash(namespace: str, seeds: bytes, feeds: bytes) -> str:
-    """The state hash of the digests of all seeds and all feeds."""
+    """The state hash, from the digests of all seeds and of all feeds (docs/PROTOCOL.md, section 15)."""
     return hashlib.sha256(b"crabnet-state\0" + namespace.encode() + b"\0" + seeds + feeds).hexdigest()

@@ -1,4 +1,4 @@
-"""Seeds that are not in memory: those in the archive, and how they come back when something late concerns them."""
+"""Archived seeds, which are not in memory. They come back into memory when a late fact concerns them (ADR 13)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crabnet.domain.record import Record
 from crabnet.domain.state import State
 
 ReadRow = Callable[[str], bytes | None]
-"""Gives the archived row of a seed that is not in memory, None if there is none."""
+"""Returns the archived row of a seed that is not in memory, or None if there is none."""
 
 
 def _nothing_archived(_: str) -> bytes | None:
@@ -20,7 +20,7 @@ def _nothing_archived(_: str) -> bytes | None:
 
 
 class ArchivedSeeds:
-    """The archive as a replica sees it. ``segments`` are those that the journal vouches for."""
+    """The archive as a replica sees it. ``segments`` are the segments that the journal names."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -28,15 +28,15 @@ class ArchivedSeeds:
         self.read_row: ReadRow = _nothing_archived
 
     def holds(self, seed_id: str) -> bool:
-        """True if a seed is archived, and not in memory."""
+        """True if a seed is archived and not in memory."""
         return seed_id not in self._state.records and self.read_row(seed_id) is not None
 
     def peek(self, seed_id: str) -> Record | None:
-        """What is archived of a seed, which stays where it is."""
+        """The archived record of a seed, or None. The seed stays in the archive."""
         return next((record_of_row(decode_seed_row(row)) for row in self._rows((seed_id,))), None)
 
     def readmit(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
-        """Take those of these seeds that are archived back into memory; returns their rows, for the journal."""
+        """Put the archived ones of these seeds back into memory. Returns their rows, for the journal."""
         rows = []
         for row in self._rows(seed_ids):
             self.readmit_row(row)
@@ -44,17 +44,17 @@ class ArchivedSeeds:
         return tuple(rows)
 
     def readmit_row(self, row: bytes) -> None:
-        """Take a seed back into memory as its row says. Raises DataDirDamagedError."""
+        """Put a seed back into memory from its row. Raises DataDirDamagedError."""
         seed = decode_seed_row(row)
         self._state.readmit(seed.seed_id, record_of_row(seed))
 
     def undo(self, seed_id: str, rows: tuple[Raw, ...]) -> None:
-        """Nothing came of it: a seed that ``readmit`` has taken out stays archived."""
+        """Undo ``readmit``: the seed stays archived, because nothing changed it."""
         if rows:
             self._state.evict(seed_id)
 
     def archive(self, segment: SegmentRow, seed_ids: Iterable[str]) -> None:
-        """Let seeds leave memory that a durable segment holds."""
+        """Remove seeds from memory that a durable segment holds."""
         self.segments.append(segment)
         for seed_id in seed_ids:
             self._state.evict(seed_id)

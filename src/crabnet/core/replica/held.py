@@ -1,4 +1,4 @@
-"""What a replica needs to know of envelopes that are held but not in memory: by place, by id, and by seed."""
+"""Access of a replica to held envelopes that are not in memory: by place, by id, and by seed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from crabnet.domain.model import FactKind
 
 
 class Role(IntEnum):
-    """Whether a fact may ever count: NEVER by itself, CAPPED while it lies before the end of its feed, else MAY.
+    """Whether a fact may ever count.
 
-    NOTHING: it rests on something of another kind, and so states no fact. Else chains could be made of any length.
+    - NEVER: it can never count, because it breaks a rule by itself.
+    - CAPPED: it exceeds a cap and does not count while it lies before the end of its feed.
+    - MAY: it may count.
+    - NOTHING: the envelope states no fact, for example because it rests on an envelope of a wrong kind. Otherwise
+      chains could have any length.
     """
 
     NOTHING = -1
@@ -25,9 +29,9 @@ class Role(IntEnum):
 
 
 class HeldRow(Struct, frozen=True, gc=False):
-    """An envelope that is held. ``parent`` is the id of what it rests on.
+    """A held envelope. ``parent`` is the id of the envelope that it rests on.
 
-    ``seed_id`` and ``kind`` are "" and None for one that states no fact, and for mere evidence of a fork.
+    ``seed_id`` and ``kind`` are "" and None for an envelope that states no fact, and for mere evidence of a fork.
     """
 
     author: str
@@ -40,7 +44,7 @@ class HeldRow(Struct, frozen=True, gc=False):
 
 
 class Held(Protocol):
-    """All that is held, however old. Methods may read the disk, and raise CrabnetError when they cannot tell."""
+    """All held envelopes, however old. Methods may read the disk. They raise CrabnetError if they cannot read it."""
 
     def id_at(self, author: str, seq: int, /) -> str | None:
         """The id of the envelope at a place before the end of its feed."""
@@ -51,15 +55,15 @@ class Held(Protocol):
         ...
 
     def about(self, seed_id: str, /, *, bids: bool) -> list[HeldRow]:
-        """The bids on a seed, or all that was said about it but the bids: what MAY count."""
+        """The facts about a seed that MAY count: its bids, or all facts but the bids."""
         ...
 
     def seeds_from(self, author: str, seq: int, limit: int, /) -> list[tuple[int, str]]:
-        """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``; not what NEVER counts."""
+        """(seq, seed) of the facts of an author from a place on, in order, at most ``limit``, without role NEVER."""
         ...
 
     def add(self, row: HeldRow, raw: bytes, /) -> None:
-        """An envelope is held from now on: to be known at once, though it is not durable yet."""
+        """Add an envelope. It must be found from now on, even before it is durable."""
         ...
 
 
@@ -104,7 +108,7 @@ class MemoryHeld:
 
 
 class NothingHeld:
-    """``Held`` for a replay, which decides nothing and so asks nothing."""
+    """``Held`` for a replay. A replay decides nothing, so it needs no answers."""
 
     def id_at(self, _author: str, _seq: int, /) -> str | None:
         """See ``Held``."""

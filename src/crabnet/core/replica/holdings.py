@@ -1,4 +1,4 @@
-"""What a replica holds: seeds, feeds, the window of messages seen, and what lies on disk."""
+"""The content of a replica: seeds, feeds, the window of seen messages, and access to data on disk."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from crabnet.protocol.feed import Feeds
 from crabnet.protocol.replay import SeenWindow
 
 _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
-"""What the creator of a seed says last about it. A forfeit may be followed by another claim."""
+"""The last facts that the creator of a seed states about it. A forfeit is not last: another claim may follow it."""
 
 
 class Holdings:
-    """All that nodes of one namespace come to agree on. ``arrivals`` counts what came unsigned."""
+    """The state on which the nodes of one namespace come to agree. ``arrivals`` counts unsigned facts."""
 
     def __init__(self, namespace: str, caps: Caps, *, seen_ttl_s: int, seen_capacity: int) -> None:
         self.namespace = namespace
@@ -35,7 +35,7 @@ class Holdings:
 
     @property
     def held(self) -> Held:
-        """What is held but not in memory."""
+        """Access to held envelopes that are not in memory."""
         return self.rebuilder.held
 
     @held.setter
@@ -44,26 +44,26 @@ class Holdings:
         self.feeds.lookup = held.id_at
 
     def state_hash(self) -> str:
-        """Hex SHA-256 over seeds and feeds: equal in two nodes if and only if they hold the same."""
+        """Hex SHA-256 over seeds and feeds. It is equal in two nodes if and only if they hold the same."""
         return combined_hash(self.namespace, self.state.digest(), self.feeds.digest())
 
     def check_open(self, node_id: str) -> None:
-        """Raises RefusedError if this node's own feed has ended."""
+        """Raise RefusedError if this node's own feed has ended."""
         end = self.feeds.get(node_id).end
         if end:
             raise RefusedError(
-                f"the feed of {node_id} has ended: its key has signed two envelopes for seq {end};"
-                " nothing more can be said under this id; `crabnet id renew` makes a new one",
+                f"the feed of {node_id} has ended, because its key signed two envelopes for seq {end};"
+                " nobody can state anything more under this id; make a new one with `crabnet id renew`",
                 Reason.FEED_ENDED,
             )
 
     def definition(self, seed_id: str) -> Seed | None:
-        """The definition of a seed, if it is known."""
+        """The definition of a seed, or None if it is not known."""
         record = self.state.records.get(seed_id)
         return None if record is None else record.definition
 
     def enter(self, meta: EnvelopeMeta, fact: Fact | None, outcome: Outcome) -> None:
-        """An envelope takes its place; what its author says of its own seeds decides how many of them are open."""
+        """Append an envelope to its feed, and update the open seeds of its author."""
         open_seeds = self.feeds.advance(meta.from_, meta.seq, meta.id).open_seeds
         if fact is None:
             return

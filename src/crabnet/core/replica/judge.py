@@ -1,6 +1,6 @@
-"""What becomes of a fact when it comes: whether it counts, never will, or may yet, and whether a fold has to tell.
+"""Decides on an arriving fact: whether it counts, can never count, or may count later, and whether this needs a fold.
 
-Caps are functions of what its author's feed says before it (ADR 26 section 3), so they are judged with the index.
+Caps depend on the earlier envelopes of the author's feed (ADR 26, section 3), so the judge uses the index.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crabnet.protocol.payloads import PayloadRefusedError, fact_of
 
 
 class Judge:
-    """Reads the state, feeds and what is held; changes nothing but that a seed may come back out of the archive."""
+    """Reads the state, the feeds and held envelopes. Its only change is that a seed may come back from the archive."""
 
     def __init__(self, state: State, feeds: Feeds, archived: ArchivedSeeds, rebuilder: Rebuilder) -> None:
         self._state = state
@@ -35,8 +35,9 @@ class Judge:
         self._rebuilder = rebuilder
 
     def needs_fold(self, fact: Fact, parent: Fact) -> bool:
-        """True if a fact cannot be judged after all that counts already: it rests on something behind an end that does
-        not count yet, or what is held behind an end may be what comes after it.
+        """True if a fact cannot simply be added after the counting facts, so that its seed must be folded anew.
+
+        It rests on a fact behind an end that does not count yet, or facts held behind an end may belong after it.
         """
         if not self._feeds.any_ended:
             return False
@@ -55,7 +56,7 @@ class Judge:
         return any(row.author == fact.author and row.seq >= end for row in rows)
 
     def find(self, seed_id: str, envelope_id: str) -> Fact | None:
-        """A fact that is held about a seed, whether or not it counts."""
+        """A held fact about a seed, whether or not it counts. None if it is not held."""
         found = self._state.records.get(seed_id, EMPTY).find(envelope_id)
         if found is not None:
             return found
@@ -63,7 +64,7 @@ class Judge:
         return None if stored is None else stored[0]
 
     def judge(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> tuple[Decision, tuple[Raw, ...]]:
-        """What becomes of a fact of the front of a feed, and the rows of archived seeds that come back for it."""
+        """The decision on a fact from the front of a feed, and the rows of archived seeds that come back for it."""
         seed_id = fact.seed_id
         readmitted: tuple[Raw, ...] = ()
         if fact.kind is not FactKind.SEED and seed_id not in self._state.records and not pins:
@@ -79,13 +80,13 @@ class Judge:
         return decision, readmitted
 
     def propose(self, fact: Fact, denied: frozenset[str], now_s: int) -> Decision:
-        """What would become of something that this node says itself."""
+        """The decision on a fact that this node wants to state."""
         open_seeds = len(self._feeds.get(fact.author).open_seeds)
         decision = decide(self._state, Propose(fact, denied, open_seeds), now_s)
         parent = self._state.records.get(fact.seed_id, EMPTY).find(fact.rests_on)
         if decision.outcome is not Outcome.ACCEPTED or not self._is_excessive(fact, parent):
             return decision
-        detail = f"seed {fact.seed_id} has all the steps that one author may take"
+        detail = f"this node has stated all the facts of this kind about seed {fact.seed_id} that one author may state"
         return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail)
 
     def _decide(self, fact: Fact, parent: Fact | None, now_s: int, *, pins: bool) -> Decision:
@@ -97,13 +98,14 @@ class Judge:
         if decision is not None and decision.idle:
             return decision
         if fact.signed and self._is_excessive(fact, parent):
-            detail = "its author has said too much about the seed"
+            detail = "its author has stated too many facts of this kind about the seed"
             return Decision(Outcome.REJECTED, Reason.TOO_MANY_OWN_STEPS, detail=detail, idle=True)
         return decision or Decision(Outcome.ACCEPTED, None)
 
     def _bids_so_far(self, fact: Fact, parent: Fact | None) -> int:
-        """How many valid bids its author has made on the seed of a bid. The record has them all while the seed that
-        they rest on is the only one and bids are still kept.
+        """How many valid bids the author of a bid has made on its seed before.
+
+        The record has all of them if it has only the seed that they rest on, and while bids are still kept.
         """
         record = self._state.records.get(fact.seed_id, EMPTY)
         sole = parent is None or (record.seed is parent and self._rebuilder.is_front(parent))
@@ -113,7 +115,10 @@ class Judge:
         return sum(row.author == fact.author and row.seq < fact.seq for row in rows)
 
     def _is_excessive(self, fact: Fact, parent: Fact | None) -> bool:
-        """True if a step or work is beyond its cap: what its author has said before, whatever became of that."""
+        """True if a step or work exceeds its cap.
+
+        The cap includes all earlier facts of the author, even those that do not count.
+        """
         if parent is None or fact.kind in {FactKind.SEED, FactKind.BID}:
             return False
         record = self._state.records.get(fact.seed_id, EMPTY)
@@ -121,7 +126,7 @@ class Judge:
             return False
         kinds, most = _cap_of(fact.kind)
         if fact.seq - _first_said(fact, parent, record) <= most:
-            return False  # there is no room for so much between, and the index need not be asked
+            return False  # too few places lie between for that many facts, so the index need not be read
         rows = self._rebuilder.held.about(fact.seed_id, bids=False)
         same = [row for row in rows if row.author == fact.author and row.seq < fact.seq and row.kind in kinds]
         return sum(fact.kind in STEPS or row.parent == fact.rests_on for row in same) >= most
@@ -129,12 +134,13 @@ class Judge:
 
 _CAPPED: Final = frozenset({Reason.TOO_MANY_OPEN_SEEDS, Reason.TOO_MANY_OWN_BIDS, Reason.TOO_MANY_OWN_STEPS})
 _AT_WORK: Final = frozenset({SeedStatus.CLAIMED, SeedStatus.RUNNING})
-"""Where the result is awaited."""
+"""Statuses in which a result is awaited."""
 
 
 def _is_first(fact: Fact, parent: Fact, record: Record) -> bool:
-    """True for a result or an acknowledgement by the worker that is awaited: one that had come before would count, and
-    none does. Mostly so, and then the index need not be asked.
+    """True for an awaited result or acknowledgement by the worker, so that the index need not be read.
+
+    It is the first one, because an earlier one would count, and none counts. This is the usual case.
     """
     progress = record.progress
     if fact.author != progress.claimed_by:
@@ -148,8 +154,9 @@ def _is_first(fact: Fact, parent: Fact, record: Record) -> bool:
 
 
 def _first_said(fact: Fact, parent: Fact, record: Record) -> int:
-    """A place of the author's feed behind which all lies that its cap counts: of its definition, or of its last own
-    step in the chain; 0 if that is not in memory.
+    """A place of the author's feed after which all facts lie that its cap counts.
+
+    It is the place of its definition, or of its last own step in the chain. It is 0 if that is not in memory.
     """
     step: Fact | None = parent
     while step is not None:
@@ -160,7 +167,7 @@ def _first_said(fact: Fact, parent: Fact, record: Record) -> int:
 
 
 def _cap_of(kind: FactKind) -> tuple[frozenset[FactKind], int]:
-    """The kinds that count together towards a cap, and the cap: for steps on a seed, for others on one envelope."""
+    """The kinds that count together towards a cap, and the cap: per seed for steps, per parent envelope for others."""
     if kind in STEPS:
         return STEPS, limits.STEPS_PER_AUTHOR_PER_SEED_MAX
     if kind is FactKind.STARTED:
@@ -173,7 +180,7 @@ def _is_by_creator(fact: Fact, record: Record) -> bool:
 
 
 def stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
-    """The fact that an envelope states, or what is decided about one that states none."""
+    """The fact that an envelope states, or the decision on an envelope that states none."""
     if admitted.kind is Kind.UNKNOWN:
         detail = f"kind {admitted.envelope.meta.kind}"
         return None, Decision(Outcome.IGNORED, Reason.UNKNOWN_KIND, detail=detail)
@@ -184,7 +191,7 @@ def stated(admitted: Admitted) -> tuple[Fact | None, Decision | None]:
 
 
 def role_of(fact: Fact | None, decision: Decision) -> Role:
-    """What may become of a fact later, by what was decided when it came."""
+    """The role of a fact, from the decision on it when it arrived."""
     if fact is None:
         return Role.NOTHING
     if not decision.idle:

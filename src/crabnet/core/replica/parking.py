@@ -1,9 +1,8 @@
-"""Verified envelopes that wait: for those before them in their feed, or for what they rest on. Bounded, fair between
-authors, with a time to live.
+"""Parked envelopes: verified ones that wait for earlier ones of their feed, or for the envelope that they rest on.
 
-Known authors and newcomers have a shelf each, so that fresh identities displace one another only. When a shelf is full,
-the author that takes most of it gives up its last envelope for one that takes less. Whatever is given up is counted,
-and sync brings it again.
+Parking is bounded, fair between authors, and has a time to live. Known authors and newcomers have a shelf each, so that
+new identities evict only one another. When a shelf is full, the author with the most on it loses its last envelope to
+an author with less. Evicted envelopes are reported, and sync brings them again.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _BYTES_PER_LEVEL: Final = limits.PARKED_BYTES_PER_FEED_MAX // limits.PARKED_ENVE
 
 
 class Parked(NamedTuple):
-    """An envelope that waits, since when, where it came from, and whether its author was known then.
+    """A parked envelope, since when it waits, its source, and whether its author was known then.
 
-    ``lacks`` is what it waits for if that is an envelope that it names.
+    ``lacks`` is the envelope that it rests on, if it waits for that.
     """
 
     admitted: Admitted
@@ -33,7 +32,7 @@ class Parked(NamedTuple):
 
 
 class _Held:
-    """What one author has on a shelf."""
+    """The number and bytes of the envelopes of one author on a shelf."""
 
     __slots__ = ("bytes", "count")
 
@@ -42,12 +41,12 @@ class _Held:
         self.bytes = 0
 
     def level(self, count: int = 0, size: int = 0) -> int:
-        """How much of what one author may take is taken, in steps of one envelope's share."""
+        """How much of an author's share is used, in units of one envelope's share."""
         return max(self.count + count, -(-(self.bytes + size) // _BYTES_PER_LEVEL))
 
 
 class _Shelf:
-    """How much of its half of the room each author takes. ``_levels[n]`` are the authors at level n."""
+    """The use of one half of the room, by author. ``_levels[n]`` are the authors at level n."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -56,20 +55,20 @@ class _Shelf:
         self._levels: list[dict[str, None]] = [{} for _ in range(limits.PARKED_ENVELOPES_PER_FEED_MAX + 2)]
 
     def fits_author(self, author: str, size: int) -> bool:
-        """True if the author's own share has room for one more."""
+        """True if the author's own share has room for one more envelope."""
         return (self._held.get(author) or _Held()).level(1, size) <= limits.PARKED_ENVELOPES_PER_FEED_MAX
 
     def has_room(self, size: int) -> bool:
-        """True if one more of ``size`` bytes fits beside all others."""
+        """True if the shelf has room for one more envelope of ``size`` bytes."""
         return self.count < limits.PARKED_ENVELOPES_MAX // 2 and self.bytes + size <= limits.PARKED_BYTES_MAX // 2
 
     @property
     def crowded(self) -> bool:
-        """True if more than half of the room is taken."""
+        """True if more than half of the room is used."""
         return self.count > limits.PARKED_ENVELOPES_MAX // 4 or self.bytes > limits.PARKED_BYTES_MAX // 4
 
     def greedier_than(self, author: str, size: int) -> str | None:
-        """Who takes most, if that is more than the author would take with one more."""
+        """The author that uses most, if that is more than this author would use with one more envelope. Else None."""
         own = (self._held.get(author) or _Held()).level(1, size)
         for level in range(len(self._levels) - 1, own, -1):
             for other in self._levels[level]:
@@ -77,7 +76,7 @@ class _Shelf:
         return None
 
     def add(self, author: str, count: int, size: int) -> None:
-        """Count envelopes in, or with negative numbers out."""
+        """Add envelopes to the counts. Negative numbers remove them."""
         held = self._held.get(author)
         if held is None:
             held = self._held[author] = _Held()
@@ -97,15 +96,16 @@ class _Shelf:
 
 
 class Parking:
-    """Parked envelopes by author and place, and by what they rest on."""
+    """Parked envelopes by author and place, and by the envelope that they rest on."""
 
     def __init__(self, ttl_s: int) -> None:
         self._ttl_s = ttl_s
         self._by_author: dict[str, dict[int, list[Parked]]] = {}
         self._waiting: OrderedDict[str, Parked] = OrderedDict()
         self._lacking: dict[str, dict[str, dict[str, Parked]]] = {}
-        """What waits, by the envelope that it rests on and the seed that it says that to be about. Who names one about
-        another seed than it is about waits in vain, alone.
+        """Parked envelopes by the envelope that they rest on and by their seed.
+
+        An envelope that names one about another seed waits until it expires. It delays no other.
         """
         self._shelves = {True: _Shelf(), False: _Shelf()}
         self._evicted: list[Parked] = []
@@ -115,7 +115,7 @@ class Parking:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all envelopes that wait."""
+        """Bytes of all parked envelopes."""
         return sum(shelf.bytes for shelf in self._shelves.values())
 
     @property
@@ -124,42 +124,43 @@ class Parking:
         return any(shelf.crowded for shelf in self._shelves.values())
 
     def holds(self, envelope_id: str) -> bool:
-        """True if this very envelope waits here."""
+        """True if this envelope is parked."""
         return envelope_id in self._waiting
 
     @property
     def any_lacking(self) -> bool:
-        """True if anything waits for what it rests on."""
+        """True if any envelope waits for the one that it rests on."""
         return bool(self._lacking)
 
     def names(self, envelope_id: str) -> bool:
-        """True if something that waits rests on this envelope, whatever that is about."""
+        """True if a parked envelope rests on this envelope, about any seed."""
         return envelope_id in self._lacking
 
     def lacks_named(self, named: Named) -> bool:
-        """True if something that waits rests on this envelope about this seed."""
+        """True if a parked envelope rests on this envelope about this seed."""
         return named.seed_id in self._lacking.get(named.envelope_id, {})
 
     def lacks(self, envelope_id: str) -> Named | None:
-        """What an envelope that waits here rests on, if that is what it lacks."""
+        """The envelope for which a parked envelope waits because it rests on it, or None."""
         parked = self._waiting.get(envelope_id)
         return None if parked is None else parked.lacks
 
     def lacks_of(self, author: str) -> list[tuple[int, Named]]:
-        """(seq, what it rests on) of an author's envelopes that lack that."""
+        """(seq, envelope that it rests on) for the author's envelopes that wait for that envelope."""
         parkeds = (parked for parkeds in self._by_author.get(author, {}).values() for parked in parkeds)
         return [(_seq_of(parked), parked.lacks) for parked in parkeds if parked.lacks is not None]
 
     def last_named(self, author: str) -> int:
-        """The last place of an author's feed at which something waits that others rest on, 0 if there is none."""
+        """The last place of an author's feed with a parked envelope on which others rest, 0 if there is none."""
         places = self._by_author.get(author, {})
         named = [at for at, parkeds in places.items() if any(_id_of(parked) in self._lacking for parked in parkeds)]
         return max(named, default=0)
 
     def voucher(self, author: str, seq: int, envelope_id: str, knows: Callable[[str], bool]) -> str | None:
-        """An author that is known and waits, in the end, for this envelope or for one that comes after it.
+        """A known author with a parked envelope that waits, directly or not, for this one or a later one of its feed.
 
-        Looks at a bounded number of those that wait; at none while no author waits that was known when it began to.
+        This reads a bounded number of parked envelopes. It reads none if no parked envelope is of an author that was
+        known when it was parked.
         """
         if not self._lacking or not self._shelves[True].count:
             return None
@@ -185,7 +186,7 @@ class Parking:
             yield from parkeds.values()
 
     def lacking(self) -> list[tuple[Named, list[str]]]:
-        """What others rest on and is not held, and where those came from."""
+        """The envelopes that parked ones rest on and that are not held, with the sources of the parked ones."""
         return [
             (Named(seed_id, envelope_id), list(dict.fromkeys(parked.source for parked in parkeds.values())))
             for envelope_id, by_seed in self._lacking.items()
@@ -195,7 +196,7 @@ class Parking:
     def put(
         self, admitted: Admitted, now_s: int, source: str, *, known: bool = True, lacks: Named | None = None
     ) -> bool:
-        """Park an envelope; False if there is no room. ``take_evicted`` tells what had to go for it."""
+        """Park an envelope. Returns False if there is no room. ``take_evicted`` returns the evicted envelopes."""
         meta = admitted.envelope.meta
         size = len(admitted.envelope.raw)
         shelf = self._shelves[known]
@@ -215,7 +216,7 @@ class Parking:
         return True
 
     def _evict_after(self, author: str, seq: int, *, known: bool) -> bool:
-        """Give up what would be needed last of an author's; False if nothing of it comes after ``seq``."""
+        """Evict the last envelope of an author. Returns False if it has none after ``seq``."""
         parkeds = (parked for parkeds in self._by_author.get(author, {}).values() for parked in parkeds)
         last = max((parked for parked in parkeds if parked.known is known), key=_seq_of, default=None)
         if last is None or _seq_of(last) <= seq:
@@ -225,27 +226,27 @@ class Parking:
         return True
 
     def take_evicted(self) -> list[Parked]:
-        """What was given up for others since the last call."""
+        """The envelopes that were evicted since the last call."""
         if not self._evicted:
             return []
         evicted, self._evicted = self._evicted, []
         return evicted
 
     def rival(self, author: str, seq: int, envelope_id: str) -> Parked | None:
-        """Another envelope for the same place: the two prove a fork."""
+        """Another parked envelope for the same place, or None. The two prove a fork."""
         parkeds = self._by_author.get(author, {}).get(seq, ())
         return next((parked for parked in parkeds if parked.admitted.envelope.meta.id != envelope_id), None)
 
     def take_next(self, author: str, seq: int) -> list[Parked]:
-        """Take out what wants to stand at ``seq`` and lacks nothing else."""
+        """Remove and return the envelopes for place ``seq`` that wait for nothing else."""
         return self._take(parked for parked in self._by_author.get(author, {}).get(seq, ()) if parked.lacks is None)
 
     def take_lacking(self, named: Named) -> list[Parked]:
-        """Take out what waited for this envelope about this seed."""
+        """Remove and return the envelopes that rest on this envelope about this seed."""
         return self._take(self._lacking.get(named.envelope_id, {}).get(named.seed_id, {}).values())
 
     def take_behind(self, author: str, seq: int) -> list[Parked]:
-        """Take out all of an author's from ``seq`` on."""
+        """Remove and return all envelopes of an author from ``seq`` on."""
         places = self._by_author.get(author, {})
         return self._take(parked for at in sorted(places) if at >= seq for parked in places[at])
 
@@ -276,15 +277,15 @@ class Parking:
         self._shelves[parked.known].add(meta.from_, -1, -len(envelope.raw))
 
     def seqs(self, author: str) -> KeysView[int]:
-        """The places that envelopes wait for."""
+        """The places of an author's parked envelopes."""
         return self._by_author.get(author, {}).keys()
 
     def lacks_parent(self, author: str, seq: int) -> bool:
-        """True if what waits for this place lacks only what it rests on."""
+        """True if a parked envelope for this place waits for the envelope that it rests on."""
         return any(parked.lacks is not None for parked in self._by_author.get(author, {}).get(seq, ()))
 
     def expire(self, now_s: int) -> list[Parked]:
-        """Take out what has waited longer than the time to live."""
+        """Remove and return the envelopes that have waited longer than the time to live."""
         expired = []
         while self._waiting:
             parked = next(iter(self._waiting.values()))

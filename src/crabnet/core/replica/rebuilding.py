@@ -1,7 +1,7 @@
-"""A seed folded anew from all that is held about it (ADR 26 section 7).
+"""Folds a seed anew from all held facts about it (ADR 26, section 7).
 
-That is needed when a feed ends in which something was said about the seed, and when something names an envelope behind
-an end. All else is judged as it comes.
+This is needed when a feed with facts about the seed ends, and when a fact rests on an envelope behind an end. All other
+facts are decided on as they arrive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crabnet.protocol.feed import Feeds
 
 
 class Rebuilder:
-    """Reads feeds and what is held, changes neither. Methods raise what ``held`` raises."""
+    """Reads feeds and held envelopes and changes neither. Methods raise what ``held`` raises."""
 
     def __init__(self, feeds: Feeds, held: Held) -> None:
         self._feeds = feeds
@@ -29,7 +29,7 @@ class Rebuilder:
         return self._feeds.is_front(fact.author, fact.seq)
 
     def fact(self, seed_id: str, envelope_id: str) -> tuple[Fact, Role] | None:
-        """A fact that is held, by its envelope."""
+        """A held fact and its role, by its envelope. None if it is not held or states no fact."""
         found = self.held.envelope(seed_id, envelope_id)
         if found is None:
             return None
@@ -37,9 +37,9 @@ class Rebuilder:
         return None if fact is None else (fact, found[0].role)
 
     def event(self, seed_id: str, before: Record, fact: Fact | None = None, *, torn: bool = False) -> SeedEvent | None:
-        """What changes about a seed when ``fact`` is taken in as well, None if nothing does.
+        """The change of a seed by a new fold, with ``fact`` added if it is given. None if nothing changes.
 
-        ``torn``: ``before`` is not the outcome of all that is held, since a change of it was journalled in part only.
+        ``torn``: ``before`` does not reflect all held facts, because a change of it was journalled only in part.
         """
         after = self._folded(seed_id, before, fact, torn=torn)
         old = {each.ref for each in before.facts()}
@@ -56,8 +56,9 @@ class Rebuilder:
         return SeedEvent(seed_id, own, removed, after.progress, added, returned, (before, after))
 
     def loses_bids(self, seed_id: str, before: Record, author: str) -> SeedEvent | None:
-        """The same as ``event`` for an author whose feed has ended and who has only bid, on a seed that stands without
-        that and that nobody has claimed; None if that is not so.
+        """A faster ``event`` for the end of the feed of an author that has only bid on a seed. None in other cases.
+
+        The seed must be another author's, lie before the end of its feed, and have no claim.
         """
         if before.seed is None or before.seed.author == author or not self.is_front(before.seed):
             return None
@@ -83,7 +84,7 @@ class Rebuilder:
         return after
 
     def _load(self, known: dict[str, Fact], seed_id: str, rows: Iterable[HeldRow]) -> None:
-        """Add what lies before the end of its feed; what lies behind counts only if it is named."""
+        """Add the facts before the end of their feed. A fact behind an end counts only if another names it."""
         for row in rows:
             if row.envelope_id not in known and self._feeds.is_front(row.author, row.seq):
                 found = self.fact(seed_id, row.envelope_id)
@@ -91,7 +92,7 @@ class Rebuilder:
                     known[row.envelope_id] = found[0]
 
     def _closed(self, known: dict[str, Fact], seed_id: str) -> Record:
-        """Fold what is known and all that it rests on."""
+        """Fold the known facts and all facts that they rest on."""
         waiting = [fact.rests_on for fact in known.values()]
         while waiting:
             envelope_id = waiting.pop()
@@ -99,7 +100,7 @@ class Rebuilder:
                 continue
             found = self.fact(seed_id, envelope_id)
             if found is None or (found[1] is not Role.MAY and self.is_front(found[0])):
-                continue  # what is beyond a cap counts as little as what is not there
+                continue  # a fact beyond a cap does not count, like one that is not held
             known[envelope_id] = found[0]
             waiting.append(found[0].rests_on)
         return refold(known.values(), self.is_front)

@@ -1,4 +1,4 @@
-"""The journal's records: an envelope, and what was decided about it."""
+"""The records of the journal: envelopes with the decisions on them (docs/STORAGE.md)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from crabnet.protocol.payloads import PayloadRefusedError, Stated, fact_of
 
 
 class Via(StrEnum):
-    """How an envelope came here."""
+    """How an envelope arrived at this node."""
 
     LOCAL = "local"
     LIVE = "live"
@@ -55,7 +55,7 @@ BODY_TYPES: Final[dict[FactKind, type[Stated | Settlement]]] = {
 
 
 class FactRow(Struct, frozen=True, array_like=True, gc=False):
-    """A fact as stored where its envelope is not at hand, or does not say everything."""
+    """A stored fact, used where its envelope is not stored with it or does not contain everything."""
 
     kind: FactKind
     author: str
@@ -67,8 +67,10 @@ class FactRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class EventRow(Struct, frozen=True, array_like=True, gc=False):
-    """A ``SeedEvent`` as stored. With ``adds`` the fact of the record's envelope is added. ``removed`` and ``returned``
-    name facts as ``prefixes.shortened`` does, among those that counted or had fallen before.
+    """A stored ``SeedEvent``. ``adds`` says that it adds the fact of the record's envelope.
+
+    ``removed`` and ``returned`` name facts by their short form from ``prefixes.shortened``, among the facts that
+    counted or had fallen before.
     """
 
     seed_id: str
@@ -80,10 +82,10 @@ class EventRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=False):
-    """One journalled envelope: ``at_s`` is when it was decided.
+    """One journalled envelope. ``at_s`` is the time of the decision in seconds.
 
-    ``behind``: it lies behind the end of its feed, and is held since others rest on it. ``pins``: it rests on such a
-    one, and a ``RefoldRecord`` says what follows from that.
+    ``behind``: it lies behind the end of its feed and is held because others rest on it. ``pins``: it needed a fold,
+    because it pins facts behind an end. A ``RefoldRecord`` then holds the consequences.
     """
 
     raw: Raw
@@ -102,8 +104,9 @@ class EnvelopeRecord(Struct, frozen=True, array_like=True, tag="envelope", gc=Fa
 
 
 class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
-    """An envelope that is one of two for its place. ``head_id`` is the id of the entry before, None for mere evidence,
-    which the next record completes.
+    """One of two envelopes for the same place.
+
+    ``head_id`` is the id of the entry before. It is None for mere evidence, which the next record completes.
     """
 
     raw: Raw
@@ -112,7 +115,7 @@ class ForkRecord(Struct, frozen=True, array_like=True, tag="fork", gc=False):
 
 
 class RefoldRecord(Struct, frozen=True, array_like=True, tag="refold", gc=False):
-    """What the end of a feed has changed about a seed, or a part of it; ``done`` names the seed in the last part."""
+    """The change of a seed by the end of a feed, or a part of it. ``done`` names the seed in the last part."""
 
     at_s: int
     done: tuple[str, ...]
@@ -121,7 +124,7 @@ class RefoldRecord(Struct, frozen=True, array_like=True, tag="refold", gc=False)
 
 
 class SettledRecord(Struct, frozen=True, array_like=True, tag="settled", gc=False):
-    """All that the end of a feed at ``end`` changes is journalled."""
+    """States that all consequences of the end of a feed at ``end`` are journalled."""
 
     at_s: int
     author: str
@@ -129,7 +132,7 @@ class SettledRecord(Struct, frozen=True, array_like=True, tag="settled", gc=Fals
 
 
 class SegmentRow(Struct, frozen=True, array_like=True, gc=False):
-    """A segment of the archive that the journal vouches for."""
+    """A segment of the archive, as the journal names it."""
 
     number: int
     sha256: str
@@ -137,7 +140,7 @@ class SegmentRow(Struct, frozen=True, array_like=True, gc=False):
 
 
 class ArchiveRecord(Struct, frozen=True, array_like=True, tag="archive", gc=False):
-    """Seeds that left memory for a segment of the archive."""
+    """Seeds that were moved from memory to a segment of the archive."""
 
     segment: SegmentRow
     at_s: int
@@ -145,7 +148,7 @@ class ArchiveRecord(Struct, frozen=True, array_like=True, tag="archive", gc=Fals
 
 
 class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
-    """An unsigned fact of an imported baseline state, which has no envelope, and what was decided about it."""
+    """An unsigned fact of an imported baseline state, which has no envelope, and the decision on it."""
 
     fact: FactRow
     at_s: int
@@ -155,7 +158,7 @@ class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
 
 
 class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
-    """The first fields of any record: what it is, and for some its envelope."""
+    """The first fields of any record: its kind, and for some kinds the envelope."""
 
     tag: str
     raw: Raw
@@ -173,16 +176,16 @@ _BODIES: Final = {kind: msgspec.json.Decoder(body_type) for kind, body_type in B
 
 
 def other_version(what: str, error: Exception) -> DataDirDamagedError:
-    """For bytes whose checksum holds, but that this version would not have written."""
+    """The error for bytes with a valid checksum that this version would not have written."""
     return DataDirDamagedError(
-        f"{what} what this version cannot read: {error}. Another version wrote it, and formats were not kept before the"
-        " first release: leave the data dir to that version, and begin a new one; nothing was changed",
+        f"{what} data that this version cannot read: {error}. Another version wrote it. Formats were not kept before"
+        " the first release. Use this data dir with that version only, and begin a new one; nothing was changed",
         Reason.UNSUPPORTED_VERSION,
     )
 
 
 def encode_record(record: Record) -> bytes:
-    """One line of JSON."""
+    """A record as one line of JSON."""
     return _encode(record)
 
 
@@ -192,7 +195,7 @@ def frame_of(records: list[bytes]) -> bytes:
 
 
 def decode_frame(payload: bytes) -> list[Record]:
-    """The records of a frame. Raises DataDirDamagedError for bytes that the CRC vouches for but no version wrote."""
+    """The records of a frame. Raises DataDirDamagedError for bytes with a valid CRC that this version cannot read."""
     try:
         return _records.decode(payload)
     except msgspec.MsgspecError as error:
@@ -209,7 +212,7 @@ def envelopes_of_frame(payload: bytes) -> list[bytes]:
 
 
 def is_frame_of_records(payload: bytes) -> bool:
-    """Whether a payload is one of ours. Text of strangers never is: inside a payload its quotes are escaped."""
+    """True if a payload holds records. Text of a peer cannot look like one: its quotes are escaped in a payload."""
     try:
         _records.decode(payload)
     except msgspec.MsgspecError:
@@ -218,12 +221,12 @@ def is_frame_of_records(payload: bytes) -> bool:
 
 
 def fact_row(fact: Fact) -> FactRow:
-    """A fact ready to be stored."""
+    """The row to store for a fact."""
     return FactRow(fact.kind, fact.author, fact.seq, fact.ts, fact.signed, Raw(_encode(fact.body)), fact.envelope)
 
 
 def fact_of_row(row: FactRow) -> Fact:
-    """A stored fact."""
+    """The fact in a stored row."""
     body: Body = _BODIES[row.kind].decode(row.body)
     share_ids(body)
     return Fact(
@@ -238,17 +241,17 @@ def fact_of_row(row: FactRow) -> Fact:
 
 
 def envelope_of(record: EnvelopeRecord | ForkRecord) -> Envelope:
-    """The envelope of a record; its id and signature are not verified here."""
+    """The envelope of a record. Its id and signature are not verified here."""
     return stored_envelope(bytes(record.raw))
 
 
 def stored_envelope(raw: bytes) -> Envelope:
-    """An envelope that was verified before it was journalled."""
+    """The envelope in journalled bytes, which were verified before."""
     return shape(_values.decode(raw), raw)
 
 
 def stated_by(envelope: Envelope) -> Fact | None:
-    """The fact that a signed feed envelope states, whatever was decided about it; None if it states none."""
+    """The fact that a signed feed envelope states, whatever the decision on it was. None if it states none."""
     if envelope.meta.v is None or envelope.meta.kind not in FEED_KINDS:
         return None
     try:
@@ -261,15 +264,18 @@ def stated_by(envelope: Envelope) -> Fact | None:
 
 
 def record_fact(record: EnvelopeRecord, envelope: Envelope) -> Fact | None:
-    """The fact that the envelope of a record states. Raises DataDirDamagedError if it counts and is none."""
+    """The fact that the envelope of a record states, or None.
+
+    Raises DataDirDamagedError if the record adds a fact but the envelope states none.
+    """
     fact = stated_by(envelope) if record.fact is None else fact_of_row(record.fact)
     if fact is None and any(event.adds for event in record.events):
-        raise DataDirDamagedError(f"journalled envelope {envelope.meta.id} states no fact")
+        raise DataDirDamagedError(f"the journalled envelope {envelope.meta.id} states no fact, but its record adds one")
     return fact
 
 
 def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> HeldRow:
-    """What is to be known of the envelope of a record while it is not in memory."""
+    """The index row of the envelope of a record."""
     meta = envelope.meta
     if fact is None or record.role is Role.NOTHING:
         return HeldRow(meta.from_, meta.seq, meta.id)
@@ -277,14 +283,14 @@ def held_row(record: EnvelopeRecord, envelope: Envelope, fact: Fact | None) -> H
 
 
 def event_row(event: SeedEvent) -> EventRow:
-    """A decided change ready to be stored."""
+    """The row to store for a decided change."""
     added = tuple([fact_row(fact) for fact in event.added])
     removed, returned = _short(event)
     return EventRow(event.seed_id, event.fact is not None, removed, event.progress, added, returned)
 
 
 def event_rows(event: SeedEvent) -> list[EventRow]:
-    """A change of any size in parts, each of which fits a record."""
+    """A change of any size, divided into parts that each fit a record."""
     parts: list[EventRow] = []
     removed, returned = _short(event)
     added: list[FactRow] = []
@@ -306,7 +312,7 @@ def event_rows(event: SeedEvent) -> list[EventRow]:
 
 
 def _short(event: SeedEvent) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What an event takes away and what it brings back, by names as short as what was decided on allows."""
+    """The names of the facts that an event removes and returns, as short as possible for the record before."""
     if event.decided is None or not (event.removed or event.returned):
         return event.removed, event.returned
     before = event.decided[0]
@@ -315,7 +321,7 @@ def _short(event: SeedEvent) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def event_of_row(row: EventRow, fact: Fact | None) -> SeedEvent:
-    """A stored change."""
+    """The change in a stored row."""
     share_ids(row.progress)
     added = tuple(fact_of_row(each) for each in row.added)
     return SeedEvent(intern(row.seed_id), fact if row.adds else None, row.removed, row.progress, added, row.returned)

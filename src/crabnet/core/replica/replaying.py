@@ -1,4 +1,4 @@
-"""Replaying: doing again what journal records say, without judging."""
+"""Replay: applies journal records again without judging."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crabnet.protocol.envelope import Envelope, EnvelopeMeta
 
 
 def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMeta | None:
-    """Do again what a journalled record says, without judging; returns the head of its envelope if it has one.
+    """Apply a journal record again without judging. Returns the ``meta`` of its envelope, or None if it has none.
 
     Raises DataDirDamagedError.
     """

@@ -1,7 +1,7 @@
-"""The replicated state of one namespace: what happens to an envelope, from raw bytes to journal record.
+"""The replicated state of one namespace. It handles an envelope from raw bytes to the journal record.
 
-``receive`` is the road of remote envelopes, ``propose`` that of the operator's own statements; both end in ``_commit``.
-``replay`` does again what was decided.
+``receive`` takes remote envelopes. ``propose`` states facts of this node. Both end in ``_commit``. ``replay`` applies
+earlier decisions again.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ from crabnet.protocol.payloads import PayloadRefusedError, payload_of
 from crabnet.protocol.sync import Named
 
 Pays = Callable[[EnvelopeMeta, int], bool]
-"""Charges an envelope of so many bytes, which is verified and new, to its author; False if it is over its budget."""
+"""Charges a verified, new envelope of so many bytes to its author. False if the author is over its budget."""
 
 
-_UNJUDGED: Final = refusal(Reason.INTERNAL, "an unexpected error of this node; see quarantine/ in its data dir")
+_UNJUDGED: Final = refusal(Reason.INTERNAL, "this node had an unexpected error; see quarantine/ in its data dir")
 
 
 class Replica(Holdings):
@@ -92,7 +92,7 @@ class Replica(Holdings):
 
     @property
     def parking(self) -> Parking:
-        """What waits."""
+        """The parked envelopes."""
         return self.waiting.parking
 
     def receive(
@@ -106,7 +106,7 @@ class Replica(Holdings):
         muted: Muted = nobody_muted,
         pays: Pays | None = None,
     ) -> list[Applied]:
-        """Verify and apply one envelope and those that waited for it. The first answer is for ``raw``."""
+        """Verify and apply one envelope and the parked ones that waited for it. The first answer is for ``raw``."""
         admitted: Admitted | Refusal
         try:
             admitted = self.admission.admit(raw, now_s, wanted, muted)
@@ -124,7 +124,7 @@ class Replica(Holdings):
         return self._take_in(Arrival(admitted, now_s, via, source), pays)
 
     def _take_in(self, arrival: Arrival, pays: Pays | None = None) -> list[Applied]:
-        """Step 13 and on, for an envelope and then for those that waited for it."""
+        """Steps 13 to 15 for an envelope, and then for those that waited for it."""
         waiting: deque[Arrival] = deque()
         applied = self._contained(arrival, waiting, pays)
         while waiting:
@@ -132,11 +132,11 @@ class Replica(Holdings):
         return applied
 
     def _contained(self, arrival: Arrival, waiting: deque[Arrival], pays: Pays | None) -> list[Applied]:
-        """What becomes of one envelope. It is refused if the node has failed on it, or cannot judge it."""
+        """Handle one envelope. It is refused if the node has failed on it before or cannot judge it."""
         admitted = arrival.admitted
         envelope = admitted.envelope
         if self.mending.refuses(envelope.raw):
-            return [refused_by(refusal(Reason.QUARANTINED, "the node has failed on it before", envelope.meta))]
+            return [refused_by(refusal(Reason.QUARANTINED, "this node has failed on it before", envelope.meta))]
         crossings = self.mending.boundary.crossings
         try:
             if not envelope.signed:
@@ -146,14 +146,14 @@ class Replica(Holdings):
             fatal = isinstance(error, DataDirDamagedError | ReplicaFailedError)
             if fatal or self.mending.boundary.crossings != crossings:
                 raise
-            if isinstance(error, CrabnetError):  # what is held cannot be read now: the envelope must come again
-                detail = f"it cannot be judged now: {error.message}"
+            if isinstance(error, CrabnetError):  # stored data cannot be read now: the envelope must come again
+                detail = f"this node cannot judge it at the moment: {error.message}"
                 return [Applied(Outcome.IGNORED, Reason.UNAVAILABLE, detail, envelope.meta, admitted)]
             self.mending.fault(JUDGING, error, envelope.raw)
             return [refused_by(refusal(Reason.INTERNAL, _UNJUDGED.detail, envelope.meta))]
 
     def _signed(self, arrival: Arrival, waiting: deque[Arrival], pays: Pays | None) -> list[Applied]:
-        """Step 13: the place in the author's feed, and whether it may take it now."""
+        """Step 13: the author's budget and the place in the author's feed."""
         admitted = arrival.admitted
         meta = admitted.envelope.meta
         place = self.feeds.place(meta.from_, meta.seq, meta.id, meta.prev)
@@ -166,9 +166,9 @@ class Replica(Holdings):
             detail = "the author is over its budget"
             return [Applied(Outcome.IGNORED, Reason.AUTHOR_LIMITED, detail, meta, admitted)]
         if place is Place.DUPLICATE:
-            return [refused_by(refusal(Reason.DUPLICATE, f"held at seq {meta.seq}", meta))]
+            return [refused_by(refusal(Reason.DUPLICATE, f"this node holds it already, at seq {meta.seq}", meta))]
         if waits:
-            refused = refused_by(refusal(Reason.DUPLICATE, "waits already", meta))
+            refused = refused_by(refusal(Reason.DUPLICATE, "it is parked already", meta))
             return [msgspec.structs.replace(refused, lacks=self.waiting.lacks(meta.id))]
         if place is Place.FORK:
             return self._forked([arrival], waiting)
@@ -180,11 +180,11 @@ class Replica(Holdings):
         return self._accept(arrival, waiting, behind=place is Place.BEHIND)
 
     def _behind_end(self, meta: EnvelopeMeta) -> Applied:
-        detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}: it was forked there"
+        detail = f"the feed ends before seq {self.feeds.get(meta.from_).end}, because it was forked there"
         return Applied(Outcome.IGNORED, Reason.FEED_ENDED, detail, meta)
 
     def _forked(self, evidence: list[Arrival], waiting: deque[Arrival]) -> list[Applied]:
-        """The first of ``evidence`` and another envelope, the second or the one that is held, are for one place."""
+        """End a feed. The first envelope of ``evidence`` and the second, or else the held one, are for one place."""
         meta = evidence[0].admitted.envelope.meta
         author, seq = meta.from_, meta.seq
         other = self.feeds.id_at(author, seq) or ""
@@ -204,7 +204,7 @@ class Replica(Holdings):
                 Applied(
                     Outcome.REJECTED,
                     Reason.FORK,
-                    f"another envelope of its author is known for seq {seq}",
+                    f"its author signed another envelope for seq {seq}",
                     envelope.meta,
                     record=encode_record(ForkRecord(Raw(envelope.raw), each.now_s, head_id if last else None)),
                     row=row,
@@ -216,7 +216,7 @@ class Replica(Holdings):
         return applied
 
     def learn_fork(self, evidence: ForkEvidence, now_s: int, source: str) -> list[Applied]:
-        """Take in a verified proof: the feed ends there, if it did not end before."""
+        """Accept a verified proof. The feed ends there, if it does not end there or earlier already."""
         meta = evidence.meta
         end = self.feeds.get(meta.from_).end
         if end and end <= meta.seq:
@@ -233,7 +233,7 @@ class Replica(Holdings):
         return applied
 
     def _accept(self, arrival: Arrival, waiting: deque[Arrival], *, behind: bool) -> list[Applied]:
-        """Steps 14 and 15 for an envelope that takes its place, or that others rest on: role and lifecycle."""
+        """Steps 14 and 15, role and lifecycle, for an envelope that is next in its feed or on which others rest."""
         admitted = arrival.admitted
         envelope = admitted.envelope
         parent: Fact | None = None
@@ -243,12 +243,12 @@ class Replica(Holdings):
             return [refused]
         rests_on = "" if fact is None else fact.rests_on
         if fact is not None and rests_on:
-            if not self.waiting.holds(rests_on):  # what waits is not held, and the disk need not be asked
+            if not self.waiting.holds(rests_on):  # a parked envelope is not held, so the disk need not be read
                 parent = self._judge.find(fact.seed_id, rests_on)
             if parent is None:
                 return [self.waiting.park(arrival, Reason.UNKNOWN_PARENT, Named(fact.seed_id, rests_on))]
             if not may_rest_on(fact, parent):
-                detail = f"a {fact.kind} does not rest on a {parent.kind}"
+                detail = f"a {fact.kind} cannot rest on a {parent.kind}"
                 fact, decision = None, Decision(Outcome.REJECTED, Reason.WRONG_PARENT, detail=detail, idle=True)
         if fact is not None:
             share_with(fact, parent)
@@ -260,7 +260,7 @@ class Replica(Holdings):
         if fact is not None and decision is None:
             decision, readmitted = self._judge.judge(fact, parent, arrival.now_s, pins=pins)
         if decision is None:
-            raise RefusedError(f"envelope {meta.id} states nothing", Reason.INTERNAL)
+            raise RefusedError(f"envelope {meta.id} has no fact and no decision", Reason.INTERNAL)
         fold: Fold | None = None
         if pins and fact is not None and not decision.idle:
             decision, fold = self._fold_in(fact)
@@ -275,29 +275,29 @@ class Replica(Holdings):
         return applied
 
     def _refused_behind(self, meta: EnvelopeMeta, fact: Fact | None, via: Via) -> Applied | None:
-        """What is held behind the end of a feed is what others rest on, once."""
+        """Why an envelope behind the end of its feed is refused. None for one on which others rest, the first time."""
         if fact is None or self.held.envelope(fact.seed_id, meta.id) is not None:
-            return refused_by(refusal(Reason.DUPLICATE, "held behind the end of its feed", meta))
+            return refused_by(refusal(Reason.DUPLICATE, "this node holds it already, behind its feed's end", meta))
         if via is Via.IMPORT or self.waiting.is_lacking(Named(fact.seed_id, meta.id)):
             return None
         return self._behind_end(meta)
 
     def _fold_in(self, fact: Fact) -> tuple[Decision, Fold]:
-        """What becomes of a fact that needs a fold, and of its seed."""
+        """Fold a seed with a fact. Returns the decision on the fact, and the fold."""
         fold = self.settling.fold(fact.seed_id, fact)
         if fold.counts:
             return Decision(Outcome.ACCEPTED, None), fold
         return Decision(Outcome.IGNORED, Reason.WRONG_STATE), fold
 
     def replay(self, record: Record) -> EnvelopeMeta | None:
-        """Do again what a journalled record says, without judging; returns the head of its envelope if it has one.
+        """Apply a journal record again without judging. Returns the ``meta`` of its envelope, or None if it has none.
 
         Raises DataDirDamagedError.
         """
         return replay(self, self.settling, record)
 
     def archive(self, segment: SegmentRow, seed_ids: tuple[str, ...], now_s: int) -> bytes:
-        """Let seeds leave memory that a durable segment holds; returns the journal record that says so."""
+        """Remove seeds from memory that a durable segment holds. Returns the journal record about that."""
         self.mending.boundary.cross()
         self.archived.archive(segment, seed_ids)
         return encode_record(ArchiveRecord(segment, now_s, seed_ids))
@@ -316,7 +316,7 @@ class Replica(Holdings):
         return self._commit(admitted.envelope, fact, decision, now_s, via)
 
     def import_fact(self, fact: Fact, now_s: int) -> Applied:
-        """Observe an unsigned fact of a baseline state. It has the rights of an unsigned envelope, no more."""
+        """Apply an unsigned fact of a baseline state. The same rules apply as for an unsigned envelope."""
         try:
             check_unsigned(fact.author, fact.key)
         except PayloadRefusedError as error:
@@ -350,9 +350,9 @@ class Replica(Holdings):
         nonce: int,
         denied: frozenset[str] = frozenset(),
     ) -> tuple[Applied, Body, bytes]:
-        """State something oneself. ``build`` is given the id of the new object. Raises RefusedError, UsageError.
+        """State a fact of this node. ``build`` gets the id of the new object. Raises RefusedError, UsageError.
 
-        Returns what became of it, the object, and the envelope to send.
+        Returns the outcome, the object, and the envelope to send.
         """
         self.check_open(signer.node_id)
         feed = self.feeds.get(signer.node_id)
@@ -361,7 +361,7 @@ class Replica(Holdings):
         fact = Fact(kind=kind, author=signer.node_id, seq=seq, ts=now_s, body=body)
         decision = self._judge.propose(fact, denied, now_s)
         if decision.outcome is not Outcome.ACCEPTED:
-            raise RefusedError(decision.detail or f"{kind.value} refused", decision.reason)
+            raise RefusedError(decision.detail or f"the {kind.value} was refused", decision.reason)
         record = self.state.records.get(fact.seed_id, EMPTY)
         envelope_kind, payload = payload_of(body, record.definition, record.progress)
         envelope = seal(
@@ -377,7 +377,8 @@ class Replica(Holdings):
         room = limits.ENVELOPE_BYTES_MAX - (limits.SETTLEMENT_BYTES if kind is FactKind.SEED else 0)
         if len(envelope.raw) > room:
             raise UsageError(
-                f"the envelope has {len(envelope.raw)} bytes, at most {room}; shorten it", Reason.TOO_LARGE
+                f"the envelope has {len(envelope.raw)} bytes, but at most {room} are allowed; shorten it",
+                Reason.TOO_LARGE,
             )
         fact = msgspec.structs.replace(fact, envelope=envelope.meta.id)
         decision = self._judge.propose(fact, denied, now_s)

@@ -1,4 +1,4 @@
-"""One seed as a row: in checkpoints, in the archive, and in the journal when it comes back from there."""
+"""A seed as a row: in checkpoints, in the archive, and in the journal when it comes back from the archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SeedRow(Struct, frozen=True, array_like=True, tag="seed", gc=False):
 
 
 SEED_ROW_BYTES_MAX: Final = min(limits.CHECKPOINT_ROW_BYTES_MAX, limits.FRAME_BYTES_MAX) // 8
-"""A seed with more to it has several rows in a checkpoint, and never leaves memory for the archive."""
+"""A larger seed has several rows in a checkpoint and is never moved from memory to the archive."""
 _seed_rows: Final = msgspec.json.Decoder(SeedRow)
 
 
@@ -38,7 +38,7 @@ def seed_row(seed_id: str, record: Record) -> bytes:
 
 
 def seed_rows(seed_id: str, record: Record) -> Iterator[bytes]:
-    """The rows of one seed: one, or as many as it takes to keep each well within the bounds of a checkpoint's row."""
+    """The rows of one seed: one, or several so that each is well within the bounds of a checkpoint's row."""
     row = seed_row(seed_id, record)
     if len(row) <= SEED_ROW_BYTES_MAX:
         yield row
@@ -64,7 +64,7 @@ def _parts(facts: Iterable[Fact]) -> Iterator[tuple[FactRow, ...]]:
 
 
 def joined(before: Record | None, record: Record) -> Record:
-    """The record of a seed after one more of its rows."""
+    """The record of a seed after adding one more of its rows."""
     if before is None:
         return record
     facts, fallen = (*before.facts(), *record.facts()), (*before.fallen, *record.fallen)
@@ -78,7 +78,7 @@ def record_of_row(row: SeedRow) -> Record:
 
 
 def decode_seed_row(data: bytes) -> SeedRow:
-    """A stored row. Raises DataDirDamagedError for what no version wrote."""
+    """Decode a stored row. Raises DataDirDamagedError if this version cannot read it."""
     try:
         return _seed_rows.decode(data)
     except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""What follows from the end of a feed: the seeds that it concerns are folded anew, a few at a time (ADR 26)."""
+"""The consequences of the end of a feed: the seeds that it concerns are folded anew, a few at a time (ADR 26)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from crabnet.protocol.feed import Feeds
 
 
 class Fold(NamedTuple):
-    """What is to change about a seed that was folded anew, None if nothing; its row if it came out of the archive."""
+    """The outcome of folding a seed anew. ``event`` is None if nothing changes.
+
+    ``readmitted`` holds the row of the seed if it came out of the archive.
+    """
 
     seed_id: str
     event: SeedEvent | None
@@ -28,12 +31,12 @@ class Fold(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """True if the fact counts with which the seed was folded."""
+        """True if the fact that was added to the fold counts."""
         return self.event is not None and self.event.fact is not None
 
 
 class Settling:
-    """Feeds whose end is not worked off. Changes the state, and says in journal records what it has changed."""
+    """Processes the consequences of ended feeds. It changes the state and makes journal records of the changes."""
 
     def __init__(
         self, state: State, feeds: Feeds, archived: ArchivedSeeds, rebuilder: Rebuilder, mending: Mending
@@ -44,10 +47,10 @@ class Settling:
         self._rebuilder = rebuilder
         self._mending = mending
         self._from_seq: dict[str, int] = {}
-        """author -> the seq from which on the consequences of its feed's end are still to be drawn"""
+        """author -> the seq from which on the consequences of its feed's end are unprocessed"""
         self.unfolded: dict[str, None] = {}
-        """Seeds that a replay has left between an envelope that pins and what follows from it, or in the midst of
-        that."""
+        """Seeds with an incomplete fold after a replay: the journal has an envelope that pins, or a part of its
+        consequences, but not all of them."""
 
     @property
     def pending(self) -> bool:
@@ -55,13 +58,13 @@ class Settling:
         return bool(self._from_seq)
 
     def begin(self, author: str, seq: int) -> None:
-        """A feed ends at ``seq``."""
+        """Begin to process the consequences of a feed that ends at ``seq``."""
         self._from_seq[author] = seq
 
     def settle_some(self, seeds_max: int, now_s: int) -> list[Applied]:
-        """Draw some of the consequences of feeds that have ended: those for at most ``seeds_max`` facts.
+        """Process some of the consequences of ended feeds: those for about ``seeds_max`` facts.
 
-        Raises CrabnetError when what is held cannot be read, and whatever a fold raises; nothing is lost by that.
+        Raises CrabnetError if stored data cannot be read, and any error of a fold. The next call retries then.
         """
         boundary = self._mending.boundary
         applied: list[Applied] = []
@@ -74,7 +77,7 @@ class Settling:
                     self._from_seq[author] = seq
                     crossings = boundary.crossings
                     applied += self._resettle(author, seed_id, now_s)
-            except Exception:  # mostly, what is held cannot be read now: others go on
+            except Exception:  # usually because stored data cannot be read at the moment: other feeds go on
                 if boundary.crossings != crossings:
                     raise
                 self._from_seq[author] = self._from_seq.pop(author)
@@ -95,16 +98,17 @@ class Settling:
         return applied
 
     def settle_all(self, now_s: int) -> list[Applied]:
-        """Draw all consequences at once."""
+        """Process all consequences at once."""
         applied: list[Applied] = []
         while self.pending:
             applied += self.settle_some(limits.SETTLED_AT_ONCE_MAX, now_s)
         return applied
 
     def _behind(self, author: str, first: int, below: int, most: int) -> tuple[dict[str, int], int]:
-        """Seeds that facts of an author are about, with the place of the first of these, from ``first`` on, ``below`` a
-        place if that is not 0. Mostly those of ``most`` facts, but all of a place; then the last place, 0 if these are
-        all.
+        """The seeds of facts of an author from place ``first`` on, and below place ``below`` if that is not 0.
+
+        Each seed has the place of the first of these facts. It reads ``most`` facts, or more to cover the first place
+        completely. The second value is the last place that was read, or 0 if no facts are left.
         """
         rows = self._rebuilder.held.seeds_from(author, first, most)
         while len(rows) == most and rows[0][0] == rows[-1][0]:
@@ -118,9 +122,10 @@ class Settling:
         return seeds, rows[-1][0] if more else 0
 
     def resume(self, now_s: int) -> list[Applied]:
-        """To be called once after the replica was loaded: what was not all journalled is taken up again.
+        """Call this once after the replica was loaded. It resumes work that was not completely journalled.
 
-        Raises CrabnetError when what is held cannot be read. A seed whose fold fails otherwise stays as it is.
+        Raises CrabnetError if stored data cannot be read. If the fold of a seed fails otherwise, the seed stays as it
+        is.
         """
         self._from_seq = {feed.author: feed.end for feed in self._feeds.unsettled()}
         unfolded, self.unfolded = self.unfolded, {}
@@ -130,7 +135,7 @@ class Settling:
                 fold = self.fold(seed_id, torn=True)
             except CrabnetError:
                 raise
-            except Exception as error:  # noqa: BLE001 - one seed is no reason not to start
+            except Exception as error:  # noqa: BLE001 - an error in one seed must not prevent the start
                 self._mending.fault(JUDGING, error, b"")
             else:
                 applied += self.refolded(fold, now_s)
@@ -143,9 +148,10 @@ class Settling:
         return self.refolded(fold, now_s)
 
     def fold(self, seed_id: str, fact: Fact | None = None, *, torn: bool = False) -> Fold:
-        """Fold a seed anew, with ``fact`` if that is not counted yet; ``torn`` as in ``Rebuilder.event``.
+        """Fold a seed anew, with ``fact`` added if it is given. ``torn`` is as in ``Rebuilder.event``.
 
-        Changes nothing but that an archived seed comes back into memory, and not even that when it raises.
+        The only change is that an archived seed comes back into memory if the fold changes it. If this raises, it
+        changes nothing.
         """
         readmitted = () if seed_id in self._state.records else self._archived.readmit((seed_id,))
         try:

@@ -1,8 +1,7 @@
-"""The replica as rows of a checkpoint, and back.
+"""Converts the replica to rows of a checkpoint, and rows to a replica (docs/STORAGE.md).
 
-A row is a JSON array: its kind and its content. Rows of kind ``seed`` stand for one seed each, or for a part of a large
-one; a reader skips none. Every row is bounded, whatever the replica has grown to: what grows with time is divided among
-rows.
+A row is a JSON array: its kind and its content. A row of kind ``seed`` holds one seed, or a part of a large one. A
+reader skips no row. Every row is bounded, however large the replica is: lists that grow are divided among rows.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from crabnet.protocol.feed import Feed
 from crabnet.protocol.feed import rehash as rehash_feed
 
 _PER_ROW: Final = 1_000
-"""Ids and the like in one row. The longest, in JSON, has 0.8 kB."""
+"""Ids and similar items in one row. The longest has 0.8 kB in JSON."""
 
 
 class FeedRow(Struct, frozen=True, array_like=True, tag="feed", gc=False):
-    """One feed: its head, its window, where it ends, and which end has had its consequences (0: none)."""
+    """One feed: its head, its window, its end, and the end whose consequences are processed (0: none)."""
 
     author: str
     head_seq: int
@@ -57,7 +56,7 @@ class SeenRow(Struct, frozen=True, array_like=True, tag="seen", gc=False):
 class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
     """The accumulators behind the state hash (hex), the namespace, the count of unsigned facts, and the archive.
 
-    Long lists go on in rows of kind ``more``. ``outdated`` is None in older checkpoints: they do not tell.
+    Long lists continue in rows of kind ``more``. ``outdated`` is None in older checkpoints, which do not have it.
     """
 
     namespace: str
@@ -71,7 +70,7 @@ class TotalsRow(Struct, frozen=True, array_like=True, tag="totals", gc=False):
 
 
 class MoreRow(Struct, frozen=True, array_like=True, tag="more", gc=False):
-    """A part of the lists that the row of totals begins."""
+    """A further part of the lists that begin in the row of totals."""
 
     segments: tuple[SegmentRow, ...] = ()
     erased: tuple[str, ...] = ()
@@ -84,9 +83,9 @@ _rows: Final = msgspec.json.Decoder(Row)
 
 
 class Snapshot:
-    """A consistent view of a replica at one moment, to be hashed and written in slices while the replica moves on.
+    """A consistent view of a replica at one moment. It is hashed and written in slices while the replica changes.
 
-    Making it costs a shallow copy of the map of seeds, some 10 ms for 300,000; records are immutable.
+    To make it costs a shallow copy of the map of seeds, about 10 ms for 300,000. Records are immutable.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -105,7 +104,7 @@ class Snapshot:
         return len(self._records)
 
     def hash_some(self, count: int) -> bool:
-        """Hash at most ``count`` of the seeds and feeds that were not hashed at that moment; True if some are left."""
+        """Hash at most ``count`` of the seeds and feeds that were unhashed at that moment. True if some are left."""
         for _ in range(count):
             if self._unhashed_seeds:
                 seed_id, before = self._unhashed_seeds.popitem()
@@ -119,7 +118,7 @@ class Snapshot:
 
     @property
     def state_hash(self) -> str:
-        """What ``Replica.state_hash`` was at that moment. Hashes at once what is left to be hashed."""
+        """The value of ``Replica.state_hash`` at that moment. This first hashes everything that is left."""
         self.hash_some(len(self._unhashed_seeds) + len(self._unhashed_feeds))
         return combined_hash(self._namespace, self._seeds_hash.digest(), self._feeds_hash.digest())
 
@@ -165,7 +164,7 @@ def _copy(feed: Feed) -> Feed:
 
 
 def restore(replica: Replica, rows: Iterable[bytes]) -> None:
-    """Become what the rows say. Raises DataDirDamagedError for rows that no version wrote, or another namespace's."""
+    """Load a replica from rows. Raises DataDirDamagedError for unreadable rows or those of another namespace."""
     records: dict[str, Record] = {}
     feeds: dict[str, Feed] = {}
     totals: TotalsRow | None = None
@@ -192,7 +191,7 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
         raise DataDirDamagedError("state.json lacks its row of totals")
     if totals.namespace != replica.namespace:
         raise DataDirDamagedError(
-            f"the data dir belongs to namespace {totals.namespace!r}, the settings say {replica.namespace!r}:"
+            f"the data dir belongs to namespace {totals.namespace!r}, but the settings say {replica.namespace!r};"
             " use one data dir per namespace"
         )
     replica.state.load(records, int(totals.seeds, 16))

@@ -1,4 +1,4 @@
-"""What waits: asked so that an error in the parking place costs only what waits (ADR 27)."""
+"""Access to parked envelopes. An error in the parking place loses only the parked envelopes (ADR 27)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _knows_everybody(_: str) -> bool:
 
 
 class Arrival(Struct, frozen=True, gc=False):
-    """An envelope on its way into its feed: when (s), how and whence it came."""
+    """An envelope on its way into its feed: when (in seconds), how and from where it arrived."""
 
     admitted: Admitted
     now_s: int
@@ -33,12 +33,12 @@ class Arrival(Struct, frozen=True, gc=False):
 
 
 def parked_arrival(admitted: Admitted, arrival: Arrival, source: str) -> Arrival:
-    """Something that has waited, and comes with ``arrival``."""
+    """The arrival of an envelope that was parked and is handled together with ``arrival``."""
     return Arrival(admitted, arrival.now_s, arrival.via, source)
 
 
 class Waiting:
-    """The parking place of a replica. ``knows`` tells authors from newcomers, who wait on a shelf of their own."""
+    """The parking place of a replica. ``knows`` is false for newcomers, which have a shelf of their own."""
 
     def __init__(self, feeds: Feeds, mending: Mending, *, parked_ttl_s: int) -> None:
         self.parking = Parking(parked_ttl_s)
@@ -55,14 +55,16 @@ class Waiting:
         with self._soft:
             known = known or self.parking.voucher(meta.from_, meta.seq, meta.id, self.knows) is not None
             parked = self.parking.put(arrival.admitted, arrival.now_s, arrival.source, known=known, lacks=lacks)
-        detail = f"seq {meta.seq}, the feed is held up to {self._feeds.get(meta.from_).head_seq}"
+        detail = f"it is seq {meta.seq}, but this node holds the feed up to {self._feeds.get(meta.from_).head_seq}"
         if lacks is not None:
-            detail = f"it rests on envelope {lacks.envelope_id} about seed {lacks.seed_id}, which is not held"
+            detail = (
+                f"it rests on envelope {lacks.envelope_id} about seed {lacks.seed_id}, which this node does not hold"
+            )
         reason = reason if parked else Reason.PARKING_FULL
         return Applied(Outcome.IGNORED, reason, detail, meta, parked=parked, lacks=lacks)
 
     def followed(self, meta: EnvelopeMeta) -> bool:
-        """True if a later envelope of the same feed waits."""
+        """True if a later envelope of the same feed is parked."""
         with self._soft:
             return any(seq > meta.seq for seq in self.parking.seqs(meta.from_))
         return False
@@ -73,13 +75,13 @@ class Waiting:
         return False
 
     def lacks(self, envelope_id: str) -> Named | None:
-        """What an envelope that waits rests on, if it waits for that."""
+        """The envelope for which a parked envelope waits because it rests on it, or None."""
         with self._soft:
             return self.parking.lacks(envelope_id)
         return None
 
     def is_named(self, envelope_id: str) -> bool:
-        """True if something that waits rests on this envelope."""
+        """True if a parked envelope rests on this envelope."""
         with self._soft:
             return self.parking.names(envelope_id)
         return False
@@ -90,13 +92,13 @@ class Waiting:
         return None
 
     def is_lacking(self, named: Named) -> bool:
-        """True if something that waits rests on this envelope about this seed."""
+        """True if a parked envelope rests on this envelope about this seed."""
         with self._soft:
             return self.parking.lacks_named(named)
         return False
 
     def freed_by(self, meta: EnvelopeMeta, fact: Fact | None, *, behind: bool) -> list[Parked]:
-        """What waits no more, now that an envelope is held."""
+        """Remove and return the parked envelopes that need not wait any more after this envelope."""
         freed: list[Parked] = []
         if not len(self.parking):
             return freed
@@ -108,7 +110,11 @@ class Waiting:
         return freed
 
     def named_behind(self, evidence: list[Arrival], author: str, seq: int) -> list[Arrival]:
-        """What others rest on, of what has come or waited behind the end of its feed; the rest waits no more."""
+        """The envelopes behind the end of a feed on which parked envelopes rest.
+
+        They come from ``evidence`` and from the parked envelopes of the author from ``seq`` on. All of these parked
+        envelopes leave the parking place.
+        """
         behind: list[Arrival] = []
         with self._soft:
             for parked in self.parking.take_behind(author, seq):

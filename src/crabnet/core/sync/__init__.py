@@ -1,1 +1,1 @@
-"""Talk with neighbours: what is missing, whom to ask, and what to pass on."""
+"""Communication with neighbours: what is missing, which neighbour to ask, and what to relay."""

@@ -1,4 +1,4 @@
-"""Peers to remember over restarts: addresses that have proved themselves, and how it went with them since."""
+"""Peers to remember over restarts: addresses that have proved themselves, and how often tries have failed since."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crabnet.protocol.fragments import source_group
 
 
 class RememberedPeer(Struct, frozen=True):
-    """An address that proved itself. ``last_seen_s`` is wall time, ``failures`` counts tries in vain since."""
+    """An address that proved itself. ``last_seen_s`` is wall time. ``failures`` counts failed tries since then."""
 
     address: str
     node_id: str
@@ -28,7 +28,7 @@ class _Entry(Struct):
 
 
 class AddressBook:
-    """At most ``capacity`` addresses, no more than a quarter of them (but 8) of one host or IPv6 /64 network."""
+    """At most ``capacity`` addresses. One host or IPv6 /64 network may have a quarter of them, but at least 8."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -40,14 +40,14 @@ class AddressBook:
         return len(self._entries)
 
     def load(self, peers: Iterable[RememberedPeer], now_ms: int) -> None:
-        """Take what was remembered; all of it is tried soon."""
+        """Load remembered peers. All of them are tried soon."""
         newest = sorted(peers, key=lambda peer: peer.last_seen_s, reverse=True)
         for peer in newest[: self._capacity]:
             if peer.address not in self._entries:
                 self._entries[peer.address] = _Entry(peer.node_id, peer.last_seen_s, peer.failures, now_ms)
 
     def peers(self, heard_ms: Callable[[str], int | None]) -> list[RememberedPeer]:
-        """What to remember. ``heard_ms`` says when a proved address was heard last, None for others."""
+        """The peers to remember. ``heard_ms`` says when a proved address was heard last, None for others."""
         for address, entry in self._entries.items():
             seen_s = (heard_ms(address) or 0) // 1000
             if seen_s >= entry.last_seen_s + limits.PEERS_SEEN_STEP_S:
@@ -59,7 +59,7 @@ class AddressBook:
         ]
 
     def confirmed(self, address: str, node_id: str, now_ms: int) -> None:
-        """The address has proved itself just now."""
+        """Record that the address has just proved itself."""
         if not self._capacity:
             return
         known = self._entries.pop(address, None)
@@ -81,12 +81,12 @@ class AddressBook:
         return -entry.failures, entry.last_seen_s
 
     def failures(self, address: str) -> int:
-        """Tries in vain since the address was last confirmed."""
+        """The number of failed tries since the address was last confirmed."""
         entry = self._entries.get(address)
         return 0 if entry is None else entry.failures
 
     def due(self, now_ms: int, is_confirmed: Callable[[str], bool]) -> list[str]:
-        """Addresses to say hello to now. Those that have failed too often are forgotten."""
+        """The addresses to try with a hello. Addresses that have failed too often are forgotten."""
         found: list[str] = []
         if now_ms < self._next_ms:
             return found

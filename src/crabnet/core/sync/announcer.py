@@ -1,4 +1,4 @@
-"""What a node says of its holdings: which heads, to whom, and the answers about buckets."""
+"""The announcements of a node's holdings: which heads, to which neighbours, and the answers about buckets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crabnet.protocol.sync import Bucket, Head, Heads
 
 
 class Announcer:
-    """Takes turns: over the feeds for peers that know no digests, and over the neighbours."""
+    """Takes turns over the neighbours, and over the feeds for peers that know no digests."""
 
     def __init__(self, feeds: Feeds, own: str) -> None:
         self._feeds = feeds
@@ -24,12 +24,12 @@ class Announcer:
         self._turn = 0
 
     def changed(self, author: str) -> None:
-        """A feed has a new head that neighbours should hear of."""
+        """Record that a feed has a new head to announce."""
         self._announced.pop(author, None)
         self._recent.put(author, None)
 
     def choose(self, known: list[str], count: int, entropy: Callable[[], int]) -> list[str]:
-        """The neighbours to tell now: those told longest ago, in random order among equals."""
+        """The neighbours to announce to: those with the oldest announcement, in random order among equals."""
         self._turn += 1
         drawn = {address: (self._turns.get(address, 0), entropy()) for address in known}
         chosen = heapq.nsmallest(count, known, key=drawn.__getitem__)
@@ -38,13 +38,13 @@ class Announcer:
         return chosen
 
     def recent(self) -> list[Head]:
-        """Heads that have changed since this was asked last, a few of them."""
+        """A few of the heads that have changed since the last call."""
         authors = list(self._recent)
         self._recent.clear()
         return self._heads(authors)
 
     def heads(self, heads_max: int) -> list[Head]:
-        """The next part of the version vector: our own head, then those announced longest ago."""
+        """The next part of the version vector: this node's own head, then the heads announced longest ago."""
         authors = [author for author in self._feeds.authors() if author not in self._announced and author != self._own]
         authors += [author for author in self._announced if author != self._own]
         chosen = [self._own, *authors[: heads_max - 1]]

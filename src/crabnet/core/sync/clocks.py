@@ -1,8 +1,8 @@
-"""Is this node's clock right? Peers are asked for theirs before anything is signed (docs/adr/0029-clocks.md).
+"""Compares this node's clock with those of peers before the node signs anything (docs/adr/0029-clocks.md).
 
-An envelope that is dated ahead is refused by everybody until its time has come, and all later ones of its author wait
-behind it. So whoever signs compares first. A hello that repeats a challenge drawn at random was made after the
-challenge was sent, so its time is the peer's clock of just now.
+All nodes refuse an envelope with a time in the future until that time, and all later envelopes of its author wait for
+it. So a node compares clocks before it signs. A hello that repeats a random challenge was made after the challenge was
+sent, so its time is the present time of the peer's clock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Vote(Struct):
-    """How far a peer's clock is ahead of ours, in seconds; ``group`` is where it was heard."""
+    """How far a peer's clock is ahead of this node's, in seconds. ``group`` is the group of its source address."""
 
     ahead_s: int
     group: str
@@ -31,14 +31,14 @@ class _Vote(Struct):
 
 
 class Questions(NamedTuple):
-    """Two challenges: nobody but the configured peers can answer theirs, whatever address is forged."""
+    """Two challenges. Only configured peers get theirs, so no other node can answer it, even with a forged address."""
 
     configured: str
     others: str
 
 
 class Clocks:
-    """What peers say about the time. Configured peers count, others only if there are none of these, and several."""
+    """The clocks of peers. Other than configured peers count only if no configured one has answered and several did."""
 
     def __init__(self, tolerance_s: int) -> None:
         self._tolerance_s = tolerance_s
@@ -50,9 +50,9 @@ class Clocks:
         self._again_from_ms = 0
 
     def due(self, draw: Callable[[], str], now_ms: int) -> Questions | None:
-        """What to ask all peers now; None for nothing. Often at first, then now and then.
+        """The challenges to send to all peers, or None if none are due. They are due often at first, later less often.
 
-        To be called several times a second. After a leap of our own clock what was said before means nothing.
+        Call this several times a second. After a step of this node's clock, earlier answers are discarded.
         """
         if abs(now_ms - self._seen_ms) > limits.CLOCK_LEAP_MS:
             self._votes.clear()
@@ -69,13 +69,13 @@ class Clocks:
         return self._questions
 
     def ask_again(self, now_ms: int) -> None:
-        """Somebody is there who was not: ask soon, but not at every change of mind about who it is."""
+        """Ask again soon, because a new node appeared at a configured address. This is limited by CLOCK_AGAIN_MS."""
         if self._asked > limits.CLOCK_ASKED_QUICKLY and now_ms >= self._again_from_ms:
             self._again_from_ms = now_ms + limits.CLOCK_AGAIN_MS
             self._ask_at_ms = self._asked = 0
 
     def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
-        """A hello came. It counts if it answers the question; of a configured address once, whoever is there."""
+        """Handle a hello. It counts if it echoes the challenge. A configured address has one vote, for any node."""
         asked = self._questions
         if asked is not None and echo == (asked.configured if configured else asked.others):
             until_ms = now_ms + limits.CLOCK_VOTE_MS
@@ -83,8 +83,9 @@ class Clocks:
             self._votes.put(source if configured else author, vote)
 
     def ahead_s(self, now_ms: int) -> int:
-        """How far the clocks of most peers are ahead of ours if that is more than others tolerate; 0 if not, or if too
-        few have said anything.
+        """How many seconds the clocks of most peers are ahead of this node's, negative if they are behind.
+
+        It is 0 if the difference is within the tolerance, or if too few peers have answered.
         """
         ahead = self._counting(now_ms)
         if not ahead:
@@ -95,7 +96,7 @@ class Clocks:
         return median_low(agreed) if len(agreed) * 2 > len(ahead) else 0
 
     def agrees(self, now_ms: int) -> bool:
-        """True if most peers that were asked have about the same time."""
+        """True if most peers that answered have about the same time as this node."""
         ahead = self._counting(now_ms)
         return sum(abs(each) <= self._tolerance_s for each in ahead) * 2 > len(ahead)
 
@@ -108,31 +109,31 @@ class Clocks:
         return list(by_group.values()) if len(by_group) >= limits.CLOCK_STRANGERS_MIN else []
 
     def unheard(self, now_ms: int, written_until_s: int) -> bool:
-        """True if our clock is behind what this node wrote last, and a peer's word would tell whether it is right."""
+        """True if this node's clock is behind its last envelope and no peer has answered whether it is right."""
         return written_until_s - now_ms // 1000 > self._tolerance_s and not self._counting(now_ms)
 
     def suspicion(self, now_ms: int, written_until_s: int) -> str:
-        """What is wrong with this node's clock, in words with the numbers; "" if nothing is known to be.
+        """A description, with numbers, of what is wrong with this node's clock. "" if nothing is known to be wrong.
 
-        ``written_until_s`` is what it said when the node wrote something last.
+        ``written_until_s`` is the time of the last envelope that the node wrote.
         """
         now_s = now_ms // 1000
         if now_s < limits.CLOCK_PLAUSIBLE_FROM_S:
-            return f"this machine's clock says {_date(now_s)}: it has not been set"
+            return f"this machine's clock says {_date(now_s)}, so it has not been set"
         ahead_s = self.ahead_s(now_ms)
         if not ahead_s:
             back_s = written_until_s - now_s
             if back_s <= self._tolerance_s or self.agrees(now_ms):
                 return ""
             return (
-                f"this node's clock says {_date(now_s)}, {back_s} s before this node wrote something last"
-                f" ({_date(written_until_s)}), and no peer has told the time"
+                f"this node's clock says {_date(now_s)}, {back_s} s before the time of its last envelope"
+                f" ({_date(written_until_s)}), and no peer has said what time it is"
             )
         heard = len(self._counting(now_ms))
         side = "behind" if ahead_s > 0 else "ahead of"
         return (
             f"this node's clock says {_date(now_s)}, {abs(ahead_s)} s {side} most of the {heard} peers that were asked"
-            f" ({_date(now_s + ahead_s)}); others tolerate {self._tolerance_s} s"
+            f" ({_date(now_s + ahead_s)}); other nodes tolerate {self._tolerance_s} s"
         )
 
 

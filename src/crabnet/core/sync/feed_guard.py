@@ -1,9 +1,10 @@
-"""May this node write into its own feed? Not while others may hold more of it than we do (docs/adr/0006-feed-risk.md).
+"""Decides whether this node may write into its own feed. It may not while peers may hold more of the feed than it does.
 
-Whoever lost the end of its feed and goes on writing signs a second envelope for a place it has used: a fork, which ends
-the feed. So after a repair, or when others show that our feed is longer than we know, nothing is written until a peer
-has told how far the feed goes and we hold it up to there, or the operator says otherwise. And since a restored data dir
-may look like any other, a node that has peers asks them at each start, and waits a while for the first answer.
+See docs/adr/0006-feed-risk.md. A node that lost the end of its feed and goes on writing signs a second envelope for a
+place: a fork, which ends the feed. So the node writes nothing after a repair, or when peers show that its feed is
+longer than it knows. It writes again when a peer has said how far the feed goes and the node holds it up to there, or
+when the operator permits it. A restored data dir may look like any other. So a node with peers asks them at each start
+and waits a while for the first answer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from crabnet.protocol.sync import Head
 
 
 class Cleared(NamedTuple):
-    """The risk is over: ``first_seq`` to the head came from ``adopted_from`` (0 and "" if nothing was missing)."""
+    """The risk is over. The entries from ``first_seq`` to the head came from ``adopted_from``.
+
+    They are 0 and "" if nothing was missing.
+    """
 
     confirmed_by: str
     first_seq: int
@@ -28,7 +32,7 @@ class Cleared(NamedTuple):
 
 
 class FeedWait(NamedTuple):
-    """How long to wait for a peer's word at the start, and whether to write when none has come by then."""
+    """How long to wait for a peer's answer at the start, and whether to write if none has arrived by then."""
 
     wait_ms: int
     then_writes: bool
@@ -38,18 +42,18 @@ class _Wait(Struct):
     until_ms: int
     then_writes: bool
     told: bool = False
-    """It has been said that the wait was in vain."""
+    """True once the node has reported that no answer arrived."""
 
 
 class _Word(Struct):
-    """What a peer says, not yet proved by an envelope: our feed is longer or other than we know."""
+    """A peer's claim, not yet proved by an envelope, that this node's feed is longer than, or differs from, its own."""
 
     source: str
     seq: int
     forks: bool
     until_ms: int
     backed: bool = False
-    """Some envelope of ours that we did not hold has come since."""
+    """True if an envelope of this node that it did not hold has arrived since."""
 
 
 class _Liar(NamedTuple):
@@ -58,19 +62,19 @@ class _Liar(NamedTuple):
 
 
 class FeedGuard:
-    """Whether a node's own feed is known to its end. Addresses given to it have proved themselves or are configured.
+    """Knows whether a node holds its own feed to the end. Sources given to it must be proven or configured.
 
-    ``accepted`` is the operator's word: then nothing is ever forbidden.
+    ``accepted``: the operator accepts the risk, so the guard never forbids writing.
     """
 
     def __init__(self, node_id: str, feeds: Feeds, *, accepted: bool = False) -> None:
         self.at_risk = False
         self.why = ""
-        """What makes it doubtful that this feed is known to its end."""
+        """The reason for the doubt that the node holds its feed to the end."""
         self.floor_seq = 0
-        """How far the feed went for sure: the risk is not over before."""
+        """The feed certainly reached this place. The risk lasts at least until the node holds it up to there."""
         self.patience_until_ms = 0
-        """Until when operations wait for the word of a peer."""
+        """Until when operations wait for the answer of a peer."""
         self._wait: _Wait | None = None
         self._accepted = accepted
         self._node_id = node_id
@@ -84,7 +88,7 @@ class FeedGuard:
         self._adopted_from = ""
 
     def blocks(self, now_ms: int) -> bool:
-        """True while nothing may be written into the feed."""
+        """True while the node may not write into its feed."""
         self._settle(now_ms)
         if self._accepted:
             return False
@@ -94,38 +98,38 @@ class FeedGuard:
         return wait is not None and (now_ms < wait.until_ms or not wait.then_writes)
 
     def endanger(self, why: str, floor_seq: int = 0) -> None:
-        """The feed may be longer than is known here; it went as far as ``floor_seq`` for sure."""
+        """Put the feed at risk: it may be longer than this node knows. It certainly reached ``floor_seq``."""
         self.at_risk = True
         self.why, self.floor_seq = why, floor_seq
 
     @property
     def doubt(self) -> str:
-        """Why nothing may be written, in words."""
+        """A description of why the node may not write."""
         if self.why:
             return self.why
         if self._word is not None:
             return f"{self._word.source} says that it holds envelope {self._word.seq} of this node"
-        return "no peer has told how far the feed of this node goes (the setting feed_unanswered is about that)"
+        return "no peer has said how far the feed of this node goes (see the setting feed_unanswered)"
 
     def wait_for_word(self, now_ms: int, wait: FeedWait) -> None:
-        """Peers are asked for our feed: write nothing until one has answered, or the wait is over."""
+        """Forbid writing until a peer has said how far the feed goes, or the wait is over."""
         self.patience_until_ms = now_ms + wait.wait_ms
         if not self._accepted:
             self._wait = _Wait(self.patience_until_ms, wait.then_writes)
 
     @property
     def waits(self) -> bool:
-        """True until a peer has answered, or this node goes on without."""
+        """True until a peer has answered, or the node writes without an answer."""
         return self._wait is not None
 
     def wait_left_ms(self, now_ms: int) -> int:
-        """For how long an answer may still make it right to write."""
+        """For how many milliseconds an answer may still allow the node to write."""
         if self._wait is None or self._accepted or self.at_risk or self._word is not None:
             return 0
         return max(0, self._wait.until_ms - now_ms)
 
     def waited_in_vain(self, now_ms: int) -> bool:
-        """True once, when the wait is over without an answer. A node that does not write then goes on asking."""
+        """True once, when the wait is over without an answer. A node that may not write then goes on asking."""
         wait = self._wait
         if wait is None or now_ms < wait.until_ms or wait.told:
             return False
@@ -135,7 +139,7 @@ class FeedGuard:
         return True
 
     def inherit(self, other: FeedGuard) -> None:
-        """Take over from a guard that failed what this one cannot learn anew."""
+        """Copy the state that this guard cannot learn anew from a guard that failed."""
         self.at_risk, self.why, self.floor_seq = other.at_risk, other.why, other.floor_seq
         self._wait, self.patience_until_ms = other._wait, other.patience_until_ms
 
@@ -144,11 +148,12 @@ class FeedGuard:
         return self._feeds.get(self._node_id)
 
     def told(self, head: Head, source: str, now_ms: int) -> bool:
-        """A peer says how far it holds our feed. True if that is news that forbids writing: ask it for the envelopes.
+        """Handle a peer's claim about how far it holds this node's feed.
 
-        A word is not proof. It forbids writing for a bounded time only; when nothing has come of it, nobody's word does
-        for long, and that of its source for longer, or strangers could silence us. An envelope of ours that we lack is
-        proof, whoever sends it.
+        Returns True if the claim newly forbids writing. The caller must then ask the peer for the envelopes. A claim is
+        not proof, so it forbids writing only for a bounded time. If no envelope proves it, the guard ignores all claims
+        for a while, and those of this source for longer. Otherwise strangers could keep the node from writing. An
+        envelope of this node that it lacks is proof, whichever peer sends it.
         """
         if self._accepted:
             return False
@@ -172,12 +177,12 @@ class FeedGuard:
         return not self.at_risk
 
     def proved(self, seq: int, source: str, now_ms: int, *, adopted: bool) -> bool:
-        """An envelope of ours that we lacked came back. True if nothing was known of a risk before."""
+        """Record that a missing envelope of this node arrived. True if the feed was not at risk before."""
         if self._accepted:
             return False
         news = not self.at_risk
         if news:
-            self.endanger(f"{source} holds its envelope {seq}, which was missing here")
+            self.endanger(f"{source} holds envelope {seq} of this node, which this data dir lacked")
         self._wait = None
         self._confirmed_by = ""
         self._liars.pop(source_group(source))
@@ -190,7 +195,7 @@ class FeedGuard:
         return news
 
     def _settle(self, now_ms: int) -> None:
-        """The word that forbids writing comes true, or its time passes."""
+        """End the claim that forbids writing, if it came true or timed out."""
         word = self._word
         if word is None:
             return
@@ -211,7 +216,7 @@ class FeedGuard:
         self._liars.put(group, _Liar(times + 1, now_ms + pause_ms))
 
     def tick(self, now_ms: int) -> Cleared | None:
-        """Says so when the risk is over: a peer has confirmed our head, and nobody has claimed more for a while."""
+        """Return ``Cleared`` when the risk is over: a peer confirmed the head, and no peer claimed more for a while."""
         self._settle(now_ms)
         if not self.at_risk or not self._confirmed_by or self._word is not None or self._feed.head_seq < self.floor_seq:
             return None

@@ -1,7 +1,8 @@
-"""How much is asked of whom at once: a window of entries for each source, and a pace for all together.
+"""How much the node requests at once: a window of entries for each source, and a rate limit for all together.
 
-A window grows with every range that came whole and halves when something was lost, so that neither socket buffers
-overflow nor a fast source waits. Sources that have not proved their address share half of what may be under way.
+A window grows with every range that arrived completely and halves when entries were lost. So socket buffers do not
+overflow and a fast source does not wait. Sources that have not proved their address share half of the entries that may
+be under way.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from crabnet.bounded import BoundedTable
 
 
 class Flight(Struct):
-    """A range of a feed that was asked for and has not come whole. ``ended``: the source says that it sent it.
+    """A requested range of a feed that has not arrived completely. ``ended``: the source says that it has sent it.
 
-    ``entries`` is how many were asked for; ``last`` comes down when the source says that its answer ended before.
+    ``entries`` is how many were requested. ``last`` is lowered when the source says that its answer ended earlier.
     """
 
     author: str
@@ -45,7 +46,7 @@ class _Source(Struct):
 class Flow:
     """Ranges in flight, by source. ``bytes_per_s`` 0 means no limit.
 
-    Of a source that was forgotten, ranges under way count no more; they still come, or are overdue, as any others.
+    Ranges of an evicted source are no longer counted. They still arrive or become overdue like others.
     """
 
     def __init__(self, bytes_per_s: int = 0, proven: Callable[[str], bool] = lambda _: True) -> None:
@@ -59,7 +60,7 @@ class Flow:
         self._flying_unproven = 0
 
     def room(self, source: str) -> float:
-        """How many more entries may be asked of a source now; none at all while too many are under way."""
+        """How many more entries may be requested from a source at the moment. None while too many are under way."""
         if self.flying >= limits.SYNC_ENTRIES_IN_FLIGHT_MAX:
             return 0
         if self._flying_unproven >= limits.SYNC_ENTRIES_IN_FLIGHT_MAX // 2 and not self._proven(source):
@@ -68,7 +69,7 @@ class Flow:
         return limits.SYNC_WINDOW_ENTRIES_START if known is None else known.window - known.flying
 
     def may_ask(self, now_ms: int) -> bool:
-        """False while what came lately was more than the pace allows."""
+        """False while more bytes arrived recently than the rate limit allows."""
         if not self._bytes_per_s:
             return True
         earned = max(0, now_ms - self._earned_ms) * self._bytes_per_s / 1000
@@ -77,11 +78,11 @@ class Flow:
         return self._tokens > 0
 
     def came(self, size: int) -> None:
-        """So many bytes came that had been asked for."""
+        """Count ``size`` requested bytes that arrived."""
         self._tokens -= size
 
     def depart(self, author: str, first: int, last: int, source: str, now_ms: int, wait_ms: int) -> Flight:
-        """A range is asked for; it is overdue after ``wait_ms``."""
+        """Record a requested range. It is overdue after ``wait_ms``."""
         known = self._sources.get(source)
         if known is None:
             known = _Source(flights={})
@@ -108,12 +109,12 @@ class Flow:
         return flight
 
     def tells_ends(self, source: str) -> bool:
-        """True if the source says where its answers end; others are over when nothing more comes."""
+        """True if the source says where its answers end. Answers of others are over when nothing more arrives."""
         known = self._sources.get(source)
         return known is not None and known.tells_ends
 
     def landed(self, flight: Flight, now_ms: int) -> None:
-        """All of the range came."""
+        """Record that the whole range arrived."""
         known = self._remove(flight)
         if known is not None:
             known.landed_ms = now_ms
@@ -121,7 +122,7 @@ class Flow:
             known.window = min(known.window + step * flight.entries, float(limits.SYNC_WINDOW_ENTRIES_MAX))
 
     def lost(self, flight: Flight, now_ms: int) -> None:
-        """Some of the range, or all, did not come."""
+        """Record that entries of the range did not arrive."""
         known = self._remove(flight)
         if known is not None and now_ms - known.slowed_ms >= limits.SYNC_SLOW_DOWN_MS:
             known.slowed_ms = now_ms
@@ -129,7 +130,7 @@ class Flow:
             known.window = max(float(limits.SYNC_WINDOW_ENTRIES_MIN), known.window / 2)
 
     def dropped(self, flight: Flight) -> None:
-        """The range is not wanted any more."""
+        """Remove a range that is no longer wanted."""
         self._remove(flight)
 
     def _remove(self, flight: Flight) -> _Source | None:
@@ -144,19 +145,19 @@ class Flow:
         return known
 
     def is_delivering(self, source: str, now_ms: int) -> bool:
-        """True if the source has brought a range just now."""
+        """True if the source has delivered a range within SYNC_REQUEST_RETRY_MS."""
         known = self._sources.get(source)
         return known is not None and now_ms - known.landed_ms < limits.SYNC_REQUEST_RETRY_MS
 
     def is_busy(self, flight: Flight, now_ms: int) -> bool:
-        """True if the source goes on bringing what it was asked for before, so that this one only waits its turn."""
+        """True if the source is still delivering earlier requests, so that this range only waits for its turn."""
         recent = self.is_delivering(flight.source, now_ms)
         return recent and now_ms - flight.asked_ms < limits.SYNC_REQUEST_RETRY_MS_MAX
 
     def ended(self, author: str, first: int, source: str) -> tuple[Flight | None, list[Flight]]:
-        """A source says that it answered the want of ``author`` from ``first`` on.
+        """Record that a source says that it answered the want of ``author`` from ``first`` on.
 
-        The range in flight, if it is one, and those asked for earlier that it must have passed over: answers come in
+        Returns the range in flight, or None, and the earlier ranges that the source must have skipped: answers come in
         the order of the requests.
         """
         known = self._sources.get(source)

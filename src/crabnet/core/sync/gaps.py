@@ -1,4 +1,4 @@
-"""Which range of a feed is asked for next: one that is neither held, nor under way, nor here and waiting."""
+"""Finds the next range of a feed to request: entries that are not held, not under way and not parked."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from crabnet.protocol.feed import Feeds
 
 
 class Gaps:
-    """Reads feeds and parking place, changes neither."""
+    """Reads the feeds and the parking place and changes neither."""
 
     def __init__(self, feeds: Feeds, parking: Parking) -> None:
         self._feeds = feeds
         self._parking = parking
 
     def is_here(self, flight: Flight) -> bool:
-        """True if all of a range is held or waits."""
+        """True if all entries of a range are held or parked."""
         return self.came(flight) > flight.last - flight.first
 
     def came(self, flight: Flight) -> int:
-        """How many entries of a range are held or wait for those before them."""
+        """How many entries of a range are held or parked."""
         held = max(0, min(self._feeds.get(flight.author).head_seq, flight.last) - flight.first + 1)
         return held + sum(flight.first + held <= seq <= flight.last for seq in self._parking.seqs(flight.author))
 
     def following(self, author: str, missing: Missing, *, flying: int, feeds: int) -> tuple[int, int] | None:
-        """The first range ahead of the head that neither is under way nor waits for the entries before it.
+        """The first range ahead of the head that is neither under way nor parked. None if there is none to request.
 
-        ``flying`` entries are under way, of all ``feeds`` that lack something. While room is short, or will be when all
-        is here that is under way, nothing is asked for of a feed whose next entry is here and lacks what it rests on:
-        that could only wait, in the place of what is lacked, and several such feeds would hold each other up.
+        ``flying`` entries are under way, of all ``feeds`` with missing entries. If parking room is short, or will be
+        when these have arrived, the node requests nothing of some feeds: of those whose next entry is parked and lacks
+        the envelope that it rests on. Further entries could only be parked, and would take the room of the lacked
+        envelopes. Several such feeds would block each other.
         """
         head = self._feeds.get(author).head_seq
         crowded = self._parking.crowded or len(self._parking) + flying > limits.PARKED_ENVELOPES_MAX // 4
@@ -53,8 +54,9 @@ class Gaps:
         return (first, last) if first <= last else None
 
     def _ahead(self, feeds: int) -> int:
-        """How far beyond its head a feed is asked for. While some wait for what is in others, all advance side by side:
-        they share the room for what waits.
+        """How many entries beyond its head a feed is requested.
+
+        While some feeds wait for envelopes of others, all feeds advance together and share the parking room.
         """
         if not self._parking.any_lacking:
             return limits.PARKED_ENVELOPES_PER_FEED_MAX
@@ -62,7 +64,7 @@ class Gaps:
         return min(max(share, limits.SYNC_WANT_ENTRIES_MAX), limits.PARKED_ENVELOPES_PER_FEED_MAX)
 
     def _waits(self, author: str, seq: int, head: int) -> bool:
-        """True if the entry at ``seq`` is here already, and only waits for others."""
+        """True if the entry at ``seq`` is parked already."""
         if seq == head + 1:
             return self._parking.lacks_parent(author, seq)
         return seq in self._parking.seqs(author)

@@ -1,4 +1,4 @@
-"""One feed of which something is missing: who said that it holds it, and how well each of them kept its word."""
+"""A feed with missing entries: which sources said that they hold it, and how reliably each delivered (ADR 24)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from crabnet.core.sync.flow import Flight
 
 NO_RANGE = (1, 0)
 FAILURES_MAX = (limits.SYNC_REQUEST_RETRY_MS_MAX // limits.SYNC_REQUEST_RETRY_MS).bit_length() - 1
-"""After so many failures nobody is waited for any longer."""
+"""More failures than this do not lengthen the wait for a source."""
 
 
 class Holder(Struct):
-    """Somebody who said, at ``reached_ms``, that it holds the feed up to ``reach``.
+    """A source that said, at ``reached_ms``, that it holds the feed up to ``reach``.
 
-    ``failures`` is how often in a row, the last time at ``failed_ms``, it brought less than half of what was asked;
-    no higher than makes a difference, so that who comes back is soon on a par with those that never give anything.
+    ``failures`` is how often in a row it delivered less than half of a requested range, the last time at ``failed_ms``.
+    It is at most FAILURES_MAX, so that a source that returns soon ranks equal to sources that never deliver.
     """
 
     reach: int
@@ -26,13 +26,14 @@ class Holder(Struct):
 
 
 class Missing(Struct):
-    """The feed reaches ``upto``, so its ``holders`` said, each of them up to its reach: who promises what nobody
-    holds keeps only itself busy. ``forked_at`` is the lowest seq that does not link.
+    """A feed with missing entries. It reaches ``upto``, according to its ``holders``.
 
-    ``flights`` are the ranges ahead of the head that are under way, in order; up to ``asked_upto`` all was asked for.
-    ``teller`` is who told of it first, "" for sources that have not proved their address.
-    ``span`` is how many entries an answer holds, as the last ones went: what is cut short leaves a hole behind it.
-    ``attempts`` counts what was asked in vain since the feed last moved, of whomever.
+    Each holder is asked only up to its own reach, so a false claim delays no other source. ``forked_at`` is the lowest
+    seq that does not link. ``flights`` are the ranges ahead of the head that are under way, in order. All entries up to
+    ``asked_upto`` were requested. ``teller`` is the source that reported it first, "" for sources that have not proved
+    their address. ``span`` is how many entries an answer holds, as far as the last ones show. A longer request would
+    leave a hole, because the answer is cut short. ``attempts`` counts failed requests, to any source, since the feed
+    last advanced.
     """
 
     upto: int
@@ -52,14 +53,14 @@ class Missing(Struct):
 
     @property
     def sources(self) -> list[str]:
-        """All who hold some of it; who told last is first."""
+        """All sources that hold entries of the feed. The one that reported last is first."""
         return list(reversed(self.holders))
 
     def told(self, source: str, upto: int, now_ms: int, *, proven: bool) -> bool:
-        """``source`` holds the feed up to there. True if it said less before.
+        """Record that ``source`` holds the feed up to ``upto``. True if it said less before.
 
-        There is room for few: who has failed most, and told longest ago, goes. Who has not ``proven`` its address
-        displaces nobody, and comes after all others.
+        There is room for few sources. The one with the most failures, of these the one that reported longest ago, is
+        evicted. A source that has not ``proven`` its address evicts none and comes after all others.
         """
         known = self.holders.get(source)
         if known is None:
@@ -80,7 +81,7 @@ class Missing(Struct):
         return news
 
     def reaches(self, source: str, seq: int) -> None:
-        """``source`` holds the feed up to there and no further; 0: none of it."""
+        """Record that ``source`` holds the feed up to ``seq`` and no further. 0 means none of it."""
         if seq:
             self.holders[source].reach = seq
         else:
@@ -88,49 +89,49 @@ class Missing(Struct):
         self.upto = max((holder.reach for holder in self.holders.values()), default=0)
 
     def able(self, seq: int) -> list[str]:
-        """Who said that it holds the feed up to there."""
+        """The sources that said that they hold the feed up to ``seq``."""
         return [source for source in self.sources if self.holders[source].reach >= seq]
 
     def best(self, seq: int) -> list[str]:
-        """Of those who said that they hold the feed up to there, who has failed least."""
+        """The sources with the fewest failures among those that said that they hold the feed up to ``seq``."""
         able = self.able(seq)
         least = min((self.failures(source) for source in able), default=0)
         return [source for source in able if self.failures(source) == least]
 
     def failures(self, source: str) -> int:
-        """How often in a row the source has not kept its word."""
+        """How often in a row the source has failed to deliver."""
         holder = self.holders.get(source)
         return 0 if holder is None else holder.failures
 
     def preference(self, source: str) -> tuple[int, int]:
-        """Lowest for who is to be asked first: who has failed least, of several the one that failed longest ago."""
+        """A sort key. The source to ask first has the fewest failures, and failed longest ago among equals."""
         holder = self.holders[source]
         return holder.failures, holder.failed_ms if holder.failures else 0
 
     def kept_word(self, source: str) -> None:
-        """What was asked of the source came."""
+        """Record that the source delivered what was requested from it."""
         holder = self.holders.get(source)
         if holder is not None:
             holder.failures = 0
 
     def broke_word(self, flight: Flight, now_ms: int) -> None:
-        """Most of a range did not come. What was under way at the same time counts once."""
+        """Record that most of a range did not arrive. Ranges that were under way at the same time count once."""
         holder = self.holders.get(flight.source)
         if holder is not None and (not holder.failures or flight.asked_ms >= holder.failed_ms):
             holder.failures = min(holder.failures + 1, FAILURES_MAX)
             holder.failed_ms = now_ms
 
     def has_better(self, source: str) -> bool:
-        """True if somebody has failed less often than this source."""
+        """True if another source has failed less often than this one."""
         own = self.failures(source)
         return any(holder.failures < own for holder in self.holders.values())
 
     def wait_ms(self, source: str) -> int:
-        """Until a range asked of the source is overdue: twice as long after each failure."""
+        """Milliseconds until a range requested from the source is overdue. They double after each failure."""
         return _doubled_ms(self.failures(source))
 
     def pause_ms(self) -> int:
-        """Until somebody is asked again: twice as long each time that all sources have had their turn."""
+        """Milliseconds until the next request. They double each time that all sources have had their turn."""
         return _doubled_ms(self.attempts // max(1, len(self.holders)))
 
 

@@ -1,4 +1,4 @@
-"""What ``Neighbours`` remembers, part by part, each of which can be made anew (ADR 27)."""
+"""The state of ``Neighbours``, in parts that can each be made anew (ADR 27)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _PARTS: Final = (
     Part.FEED_GUARD,
     Part.CLOCKS,
 )
-"""All parts; comparisons are made with the digests that they are about."""
+"""All parts but the comparisons, which are made together with the digests."""
 
 
 class NeighbourParts:
-    """Who is there, what they hold, and what we want of them."""
+    """The neighbours, what they hold, and what this node wants from them."""
 
     peers: Peers
     book: AddressBook
@@ -65,7 +65,7 @@ class NeighbourParts:
         return source in self.trusted or self.peers.is_confirmed(source)
 
     def parts(self) -> dict[Part, object]:
-        """The parts as they are now."""
+        """The present parts."""
         return {
             Part.PEERS: self.peers,
             Part.ADDRESS_BOOK: self.book,
@@ -81,7 +81,7 @@ class NeighbourParts:
         }
 
     def renew(self, part: Part) -> None:
-        """Make a part anew. What it knew is learned again, as after a start; a feed at risk stays so."""
+        """Make a part anew. It learns its content again, as after a start. A feed at risk stays at risk."""
         guard = self.guard
         self._make(part)
         if part is Part.FEED_GUARD:

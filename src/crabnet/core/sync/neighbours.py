@@ -1,4 +1,4 @@
-"""Talk with neighbours: hellos, heads, requests, and the healing of gaps."""
+"""Messages to and from neighbours: hellos, heads, requests, and the repair of gaps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crabnet.protocol.sync import ForkMark, Named
 
 
 class Neighbours(Talking):
-    """Talks with whoever is there."""
+    """Handles and sends messages of neighbours (docs/PROTOCOL.md, section 12)."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Neighbours(Talking):
         entropy: Callable[[], int],
         room: Callable[[str, int], int],
     ) -> None:
-        """``room`` tells how many envelopes of an author are worth asking for at a time (ms)."""
+        """``room`` returns how many envelopes of an author are worth requesting at a time (in milliseconds)."""
         super().__init__(config, signer, replica, entropy)
         self._room = room
         self._announce_at_ms = 0
@@ -47,12 +47,12 @@ class Neighbours(Talking):
             self._look_at_ms = 0
 
     def begin(self) -> None:
-        """To be called once after the replica was loaded."""
+        """Call this once after the replica was loaded."""
         for author in self._replica.feeds.authors():
             self.digests.changed(author)
 
     def heard(self, source: str, now_ms: int, effects: Effects) -> None:
-        """Something verified came from ``source``: ask it to prove its address, if it has not yet."""
+        """Record a verified message from ``source``. Ask the source to prove its address if it has not yet."""
         if not self._config.talk:
             return
         before = self.peers.heard(source, now_ms)
@@ -67,11 +67,11 @@ class Neighbours(Talking):
             self._say(self._hello(challenge=challenge), source, now_ms, effects)
 
     def noticed(self, source: str, now_ms: int) -> None:
-        """Something came from a peer of the old protocol, with whom nothing else is talked about."""
+        """Record a message from a baseline peer. The node sends no messages for neighbours to it."""
         self.peers.heard(source, now_ms)
 
     def refused(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
-        """A message was not taken: tell of a peer with whom this node cannot work, and why, once for each Reason."""
+        """Record a refused message. Report a configured peer that is incompatible, once for each Reason."""
         meta, reason = item.meta, item.reason
         if reason is None or not self.proven(source):
             return
@@ -85,15 +85,15 @@ class Neighbours(Talking):
 
     @property
     def peers_total(self) -> int:
-        """Peers that there are: those that have proved themselves, and configured ones that have been heard."""
+        """The number of peers: those that have proved themselves, and configured ones that have been heard."""
         return len({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
 
     def is_present(self, address: str) -> bool:
-        """True if something verified came from this address lately."""
+        """True if a verified message came from this address recently."""
         return self.peers.present(address)
 
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
-        """A message that belongs to no feed; False if its payload says nothing that can be understood."""
+        """Handle a message that belongs to no feed. Returns False if its payload is malformed or not allowed."""
         meta = admitted.envelope.meta
         if meta.from_ == self._signer.node_id:
             return True
@@ -130,7 +130,10 @@ class Neighbours(Talking):
         return True
 
     def _author_asks(self, said: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
-        """An author may ask anybody how far its own feed goes: the answer is not longer than the question."""
+        """Answer an author that asks how far its own feed goes. It need not prove its address for that.
+
+        The answer is not longer than the question.
+        """
         if any(want.author == asker for want in said.wants) and self.peers.spend_credit(source):
             feed = self._replica.feeds.get(asker)
             head = sync.Head(asker, feed.head_seq, feed.head_id, feed.end)
@@ -144,7 +147,7 @@ class Neighbours(Talking):
         now_ms: int,
         effects: Effects,
     ) -> None:
-        """What only an address that is configured or has proved itself may say."""
+        """Handle a message that only a configured or proven address may send."""
         if isinstance(said, sync.Request):
             self._asked(said, author, source, now_ms, effects)
         elif isinstance(said, sync.RelayPrune):
@@ -157,9 +160,9 @@ class Neighbours(Talking):
             )
 
     def _told(self, said: sync.Heads, source: str, now_ms: int, effects: Effects) -> None:
-        """What a neighbour holds, and how far its answers went."""
+        """Handle what a neighbour says about its holdings and about how far its answers went."""
         for head in said.heads:
-            with suppress(CrabnetError):  # what is held of it cannot be read now; it is told again
+            with suppress(CrabnetError):  # stored data cannot be read at the moment; the neighbour repeats the head
                 self._head_from(head, source, now_ms, effects)
         for served in said.served:
             self.planner.ended(served, source, now_ms)
@@ -177,7 +180,7 @@ class Neighbours(Talking):
     def _head_from(self, head: sync.Head, source: str, now_ms: int, effects: Effects) -> None:
         proven = self.proven(source)
         if head.author == self._signer.node_id and proven and self.guard.told(head, source, now_ms):
-            self.warn(f"{source} says that it reaches {head.seq}", effects)
+            self.warn(f"{source} says that the feed of this node reaches seq {head.seq}", effects)
             self._ask_for_own_feed(head.seq, source, now_ms, effects)
         if head.end and proven and self._lacks_proof(ForkMark(head.author, head.end)):
             self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
@@ -188,7 +191,7 @@ class Neighbours(Talking):
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
 
     def _teller(self, source: str) -> str:
-        """Who answers for what a source says: one key at many addresses is one teller."""
+        """The teller behind a source: one key at many addresses is one teller."""
         if not self.proven(source):
             return STRANGERS
         return source if source in self.trusted else self.peers.node_id(source) or source
@@ -201,9 +204,10 @@ class Neighbours(Talking):
         return self._replica.parking.lacks_named(named)
 
     def lacks(self, named: Named, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
-        """An envelope that came from ``source`` rests on one that is not held: mostly that is on its way.
+        """Note that an envelope from ``source`` rests on one that is not held. Usually that one is on its way.
 
-        Whoever holds an envelope holds all that it rests on, so all who have the one are asked for the other.
+        A node that holds an envelope also holds all envelopes that it rests on. So this node asks all holders of the
+        one for the other.
         """
         if not self._config.talk:
             return
@@ -213,14 +217,16 @@ class Neighbours(Talking):
             self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
 
     def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
-        """A neighbour says how far it holds a feed of which the next entry waits for what it rests on."""
+        """Note that a neighbour holds parked envelopes of a feed, so that it also holds what they rest on."""
         for seq, named in self._replica.parking.lacks_of(head.author):
             if seq <= head.seq:
                 self.named.note(named, source, now_ms, teller=self._teller(source))
 
     def _asked(self, request: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
-        """Have what is held served; where it ends before the wish begins, say how far it goes. An author is told also
-        that nothing is held of its feed.
+        """Handle a request: have held envelopes sent.
+
+        Where the held feed ends before the requested range, answer with its head. An author also gets an answer if
+        nothing of its feed is held.
         """
         heads = []
         for want in request.wants:
@@ -239,11 +245,11 @@ class Neighbours(Talking):
                 self._say(answer, source, now_ms, effects)
 
     def served(self, ranges: list[sync.Served], to: str, now_ms: int, effects: Effects) -> None:
-        """Tell a neighbour how far the answers to its requests went."""
+        """Say to a neighbour how far the answers to its requests went."""
         self._say(sync.Heads([], served=ranges), to, now_ms, effects)
 
     def applied(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
-        """What became of a feed envelope that came from ``source``."""
+        """Handle the outcome of a feed envelope from ``source``."""
         meta = item.meta
         if meta is None:
             return
@@ -261,11 +267,11 @@ class Neighbours(Talking):
             self._progressed(meta.from_, len(item.record), now_ms, effects)
 
     def asked_for(self, item: Applied) -> bool:
-        """True if an envelope was asked for by its name."""
+        """True if the node asked for an envelope by its name."""
         return len(self.named) > 0 and item.meta is not None and Named(item.seed_id, item.meta.id) in self.named
 
     def pass_on(self, item: Applied, source: str, now_ms: int, effects: Effects) -> None:
-        """A live envelope has entered its feed: relay it, as it was signed, to neighbours who may lack it."""
+        """Relay a live envelope that has entered its feed, unchanged, to neighbours that may lack it."""
         meta = item.meta
         if meta is None or not item.in_feed or not item.raw or meta.from_ == self._signer.node_id:
             return
@@ -273,13 +279,13 @@ class Neighbours(Talking):
             effects.sends.append(Send(item.raw, meta.kind, meta.id, address, relayed=True))
 
     def repeated(self, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
-        """An envelope of a feed came that is held already."""
+        """Handle an envelope of a feed that is held already."""
         if meta.seq and meta.from_ != self._signer.node_id and self.proven(source):
             own = self.peers.node_id(source) == meta.from_
             self.relay.repeated(meta.from_, source, now_ms, own=own)
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
-        """An envelope came that is ahead of what is held, does not link to it, or finds no room."""
+        """Handle an envelope that is ahead of the held feed, does not link to it, or found no room."""
         if not self._config.talk:
             return
         held = self._replica.feeds.get(meta.from_).head_seq
@@ -290,12 +296,12 @@ class Neighbours(Talking):
             self._gap_notice(meta.from_, held + 1, upto, source, effects)
 
     def changed(self, author: str) -> None:
-        """A feed has a new head."""
+        """Record that a feed has a new head."""
         self.digests.changed(author)
         self.announcer.changed(author)
 
     def _progressed(self, author: str, size: int, now_ms: int, effects: Effects) -> None:
-        """A feed has moved on."""
+        """Record that a feed has advanced."""
         self.changed(author)
         closed = self.planner.progressed(author, now_ms, size=size)
         if closed is not None:
@@ -309,7 +315,10 @@ class Neighbours(Talking):
             effects.notices.append(Notice("gap_filled", fields))
 
     def tick(self, now_ms: int, effects: Effects) -> None:
-        """Tell what is held, ask for what is missing, forget the silent, try those remembered."""
+        """Do the periodic work.
+
+        Announce the holdings, request missing envelopes, forget silent peers, and try remembered ones.
+        """
         if not self._config.talk:
             return
         steps: tuple[Callable[[int, Effects], None], ...] = (
@@ -347,7 +356,7 @@ class Neighbours(Talking):
     def _announce(self, now_ms: int, effects: Effects) -> None:
         if now_ms < self._announce_at_ms:
             return
-        # A quarter more or less, so that nodes that were started together do not speak all at once for ever.
+        # A quarter more or less, so that nodes that were started together do not always announce at the same time.
         interval_ms = self._config.sync_interval_ms
         self._announce_at_ms = now_ms + interval_ms * 3 // 4 + self._entropy() % (interval_ms // 2 + 1)
         known = [*sorted(self.trusted), *(each for each in self.peers.confirmed() if each not in self.trusted)]
@@ -364,12 +373,12 @@ class Neighbours(Talking):
             self._say(prune, address, now_ms, effects)
 
     def rest(self, now_ms: int, effects: Effects) -> None:
-        """Some messages were handled: ask on at once if that made room."""
+        """Call this after some messages were handled. It sends further requests at once if there is room."""
         if self.planner.hungry or self.reconciler.hungry:
             self.ask(now_ms, effects)
 
     def ask(self, now_ms: int, effects: Effects) -> None:
-        """Ask neighbours for what is due."""
+        """Send the requests that are due to neighbours."""
         for source, wants in self.planner.requests(now_ms, self._may_ask, self._room):
             for want in wants:
                 fields: dict[str, FieldValue] = {
@@ -390,7 +399,7 @@ class Neighbours(Talking):
             self._say(sync.Request([], names=named), source, now_ms, effects)
 
     def _tell_holdings(self, addresses: list[str], now_ms: int, effects: Effects) -> None:
-        """Tell what is held: the digest of it, and some heads, more of them to whoever may not know digests."""
+        """Announce the holdings: their digest and some heads. Peers that may not know digests get more heads."""
         root = self.digests.root()
         if not root:
             return
@@ -403,8 +412,9 @@ class Neighbours(Talking):
             self._say_all(sync.Heads(heads, root), full, now_ms, effects)
 
     def _look_around(self, now_ms: int, _: Effects, *, again: bool = False) -> None:
-        """From time to time: whom to relay to. Configured addresses count once something came from them, so that
-        nothing is relayed to a broadcast address.
+        """Update the neighbours for relaying, every RELAY_LOOK_MS or if ``again`` is true.
+
+        A configured address counts only after a message came from it. So nothing is relayed to a broadcast address.
         """
         if now_ms < self._look_at_ms and not again:
             return

@@ -1,8 +1,8 @@
 """Neighbours: which addresses have proved that they receive what is sent to them.
 
-Whoever sends us a verified envelope is challenged once in a while; whoever echoes the challenge from the same address
-is a confirmed peer, gets announcements and is served. So a forged source address earns its victim one small hello, no
-more.
+This node sends a challenge, at most once in an interval, to an address that sent a verified envelope. An address that
+echoes the challenge is a confirmed peer: it gets announcements and is served. So the victim of a forged source address
+gets only one small hello.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from crabnet.bounded import BoundedTable
 
 
 def for_everybody(address: str) -> bool:
-    """True for the broadcast address and for multicast addresses of IPv6: nobody in particular is there."""
+    """True for the broadcast address and for multicast addresses of IPv6: they belong to no specific peer."""
     return address.startswith(("255.255.255.255:", "[ff"))
 
 
 class Refused(Struct, frozen=True, gc=False):
-    """The last message of an address that was not taken, and why."""
+    """The last refused message of an address, and why it was refused."""
 
     at_ms: int
     reason: str
@@ -43,26 +43,32 @@ class _Peer(Struct):
 
 
 class LostPeer(NamedTuple):
-    """An address that had proved itself and is forgotten."""
+    """An address that had proved itself and was forgotten."""
 
     address: str
     node_id: str
 
 
 class Heard(Struct, frozen=True, gc=False):
-    """What was so of an address until now: it was ``present``, or ``returns`` after a long silence, or is new."""
+    """The earlier state of an address. ``present``: it was heard before.
+
+    ``returns``: it was not heard before, or not for a long time.
+    """
 
     present: bool
     returns: bool
 
 
 class Peers:
-    """Addresses heard of lately. Those that nobody vouches for displace one another only, however many they are."""
+    """Recently heard addresses.
+
+    Addresses that have not proved themselves and are not configured evict only one another, however many they are.
+    """
 
     def __init__(self) -> None:
         self._strangers: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
         self._lasting: BoundedTable[str, _Peer] = BoundedTable(limits.PEERS_MAX)
-        """Those that have proved themselves, and configured ones that have said something."""
+        """Addresses that have proved themselves, and configured ones that have sent a message."""
         self._refused: BoundedTable[str, Refused] = BoundedTable(limits.PEERS_MAX)
         self._warned: BoundedTable[tuple[str, str], None] = BoundedTable(limits.PEERS_MAX)
 
@@ -70,13 +76,13 @@ class Peers:
         return self._lasting.get(address) or self._strangers.get(address)
 
     def _keep(self, address: str, peer: _Peer) -> list[LostPeer]:
-        """The address is no stranger any more; who was heard longest ago of those alike makes room, if need be."""
+        """Make an address a lasting one. If there is no room, the lasting address heard longest ago is evicted."""
         self._strangers.pop(address)
         gone = self._lasting.put(address, peer)
         return [LostPeer(other, each.node_id) for other, each in gone if each.confirmed]
 
     def heard(self, address: str, now_ms: int) -> Heard:
-        """A verified envelope came from this address."""
+        """Record a verified envelope from this address. Returns its earlier state."""
         table = self._lasting
         peer = table.get(address)
         if peer is None:
@@ -95,24 +101,24 @@ class Peers:
         return Heard(present, returns)
 
     def refused(self, address: str, refused: Refused) -> bool:
-        """A message of somebody whose word counts was not taken. True if that is new: to be warned of once."""
+        """Record a refused message of a configured or proven address. True if the Reason is new for this address."""
         self._refused.put(address, refused)
         new = (address, refused.reason) not in self._warned
         self._warned.put((address, refused.reason), None)
         return new
 
     def last_refused(self, address: str) -> Refused | None:
-        """Of an address that is configured or has proved itself."""
+        """The last refused message of a configured or proven address, or None."""
         return self._refused.get(address)
 
     def invite(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
-        """The challenge for a remembered address that has not been heard of, or "" if one is on its way."""
+        """The challenge for a remembered address that has not been heard, or "" if one is on its way."""
         if self._get(address) is None:
             self._strangers.put(address, _Peer(now_ms, credit=False, invited=True))
         return self.due_challenge(address, draw, now_ms)
 
     def spend_credit(self, address: str) -> bool:
-        """True once after each message from this address: an answer to it costs nobody more than the message."""
+        """True once after each message from this address. So answers are no more numerous than messages."""
         peer = self._get(address)
         if peer is None or not peer.credit:
             return False
@@ -120,7 +126,7 @@ class Peers:
         return True
 
     def spend_answer(self, address: str, now_ms: int) -> bool:
-        """True while the address has not had too many answers about buckets lately."""
+        """Charge an answer about buckets to an address. False if it had too many of them recently."""
         peer = self._get(address)
         if peer is None:
             return False
@@ -133,28 +139,28 @@ class Peers:
         return True
 
     def note_digests(self, address: str) -> None:
-        """Whoever is at this address compares version vectors by digests."""
+        """Record that the peer at this address compares version vectors by digests."""
         peer = self._get(address)
         if peer is not None:
             peer.tells_digests = True
 
     def tells_digests(self, address: str) -> bool:
-        """True if it is known to do so."""
+        """True if the peer at this address is known to compare version vectors by digests."""
         peer = self._get(address)
         return peer is not None and peer.tells_digests
 
     def last_heard_ms(self, address: str) -> int | None:
-        """When an address was heard last, proved or not; None for one that was not."""
+        """When an address, proved or not, was heard last. None if it was not heard."""
         peer = self._get(address)
         return None if peer is None or peer.invited else peer.heard_ms
 
     def heard_ms(self, address: str) -> int | None:
-        """When an address that has proved itself was heard last; None for others."""
+        """When an address that has proved itself was heard last. None for others."""
         peer = self._get(address)
         return peer.heard_ms if peer is not None and peer.confirmed else None
 
     def due_challenge(self, address: str, draw: Callable[[], str], now_ms: int) -> str:
-        """The challenge to send to this address now, or "". Drawn once, so that a slow echo counts, too."""
+        """The challenge to send to this address, or "" if none is due. It stays the same, so a slow echo counts too."""
         peer = self._get(address)
         if peer is None or peer.confirmed or now_ms - peer.challenged_ms < limits.PEER_CHALLENGE_INTERVAL_MS:
             return ""
@@ -163,7 +169,7 @@ class Peers:
         return peer.challenge
 
     def confirm(self, address: str, node_id: str, echo: str) -> list[LostPeer] | None:
-        """An echo came back. If it proves the address for the first time: those that make room for it; else None."""
+        """Handle an echo. If it proves the address for the first time, return the evicted peers, else None."""
         peer = self._get(address)
         if peer is None or not echo or echo != peer.challenge:
             return None
@@ -178,12 +184,12 @@ class Peers:
         return peer is not None and peer.confirmed
 
     def present(self, address: str) -> bool:
-        """True if something verified came from this address lately."""
+        """True if a verified message came from this address recently."""
         peer = self._get(address)
         return peer is not None and not peer.invited
 
     def introduced(self, address: str, node_id: str) -> list[LostPeer]:
-        """Talk of this node came from a configured address, which needs no proof. Returns who makes room for it."""
+        """Record the node at a configured address, which needs no proof. Returns the evicted peers."""
         peer = self._get(address)
         if peer is None:
             return []
@@ -191,7 +197,7 @@ class Peers:
         return self._keep(address, peer)
 
     def node_id(self, address: str) -> str:
-        """The node at this address, as far as that is known, else ""."""
+        """The node at this address, "" if it is not known."""
         peer = self._get(address)
         return "" if peer is None else peer.node_id
 
@@ -200,7 +206,7 @@ class Peers:
         return [address for address, peer in self._lasting.items() if peer.confirmed]
 
     def expire(self, now_ms: int) -> list[LostPeer]:
-        """Forget addresses that have been silent too long; returns those that had proved themselves."""
+        """Forget addresses that have been silent too long. Returns those that had proved themselves."""
         lost = []
         since_ms = now_ms - limits.PEER_SILENCE_MS_MAX
         for table in (self._strangers, self._lasting):

@@ -1,8 +1,8 @@
-"""Healing: which parts of feeds are missing, whom to ask for them, and when to ask again.
+"""Sync: which parts of feeds are missing, which sources to ask for them, and when to ask again.
 
-What is missing lies ahead of the head, or, when a feed has been forked, behind it: then the entries before the first
-one that does not link are asked for, further and further back, until the envelope at the place of the fork comes.
-Ahead, several ranges of a feed are under way at once, from several sources; how many, ``Flow`` decides.
+Missing entries lie ahead of the head. If a feed was forked, they lie behind it: the node then requests the entries
+before the first one that does not link, further and further back, until the envelope at the place of the fork arrives.
+Ahead of the head, several ranges of a feed are under way at once, from several sources. ``Flow`` decides how many.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def _any_room(_author: str, _now_ms: int) -> int:
 
 
 class _Turn(Enum):
-    """What came of a feed's turn to be asked for."""
+    """The outcome of a feed's turn in a round of requests."""
 
     DONE = auto()
-    """There is nothing to ask now."""
+    """There is nothing to request at the moment."""
     MORE = auto()
-    """A range was asked for, and there may be more."""
+    """A range was requested, and there may be more."""
     BLOCKED = auto()
     """No source has room."""
 
 
 class SyncPlanner:
-    """What this node lacks of others' feeds. Reads feeds and parking place, changes neither.
+    """The missing parts of other nodes' feeds. It reads the feeds and the parking place and changes neither.
 
-    ``hungry`` says that ``requests`` would find something to do before the next tick.
+    ``hungry`` says that ``requests`` would find work before the next tick.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class SyncPlanner:
         return len(self._missing)
 
     def has_told_much(self, source: str) -> bool:
-        """Whether so much of what is missing was heard of from this source that it need not tell more for now."""
+        """True if this source reported so many missing feeds that the node asks it for no more at the moment."""
         return len(self._told_by.get(source, ())) >= limits.SYNC_MISSING_FEEDS_MAX // 2
 
     def note(
         self, author: str, upto: int, source: str, now_ms: int, *, proven: bool = True, forked_at: int = 0
     ) -> bool:
-        """``source`` has the author's feed up to ``upto``, and we lack some of it. True if that is news.
+        """Note that ``source`` has the author's feed up to ``upto`` and this node lacks a part. True if that is new.
 
-        ``forked_at`` is the seq of an envelope that does not link to what is held. Sources that have not ``proven``
-        their address get no more than half of the room, and displace nobody; of the others, who tells of fewer feeds
-        displaces who tells of most.
+        ``forked_at`` is the seq of an envelope that does not link to the held feed. Sources that have not ``proven``
+        their address get at most half of the room and evict nothing. Among the others, a source that reports fewer
+        feeds evicts a feed of the one that reports most.
         """
         teller = source if proven else ""
         missing = self._missing.get(author)
@@ -101,12 +101,15 @@ class SyncPlanner:
         return news
 
     def _has_room(self, teller: str) -> bool:
-        """Room for one more feed; made at the cost of who has told of most, so that nobody fills the table alone."""
+        """Make room for one more feed. Returns False if there is none.
+
+        The source that reported most feeds loses one, so that no source can fill the table alone.
+        """
         if len(self._missing) < limits.SYNC_MISSING_FEEDS_MAX // (1 if teller else 2):
             return True
         own = len(self._told_by.get(teller, ()))
         if not teller or own >= len(self._missing) // len(self._told_by):
-            return False  # the common case of a flood, without a look at all the others
+            return False  # the common case in a flood, decided without reading all the others
         told = max(self._told_by.values(), key=len)
         if len(told) <= own + 1:
             return False
@@ -121,7 +124,7 @@ class SyncPlanner:
             del self._told_by[missing.teller]
 
     def hear(self, head: Head, source: str, now_ms: int, *, proven: bool = True) -> bool:
-        """Compare a neighbour's head with ours; True if something new is found missing."""
+        """Compare a neighbour's head with that of this node. True if a newly missing part is found."""
         feed = self._feeds.get(head.author)
         seq = min(head.seq, feed.end - 1) if feed.end else head.seq
         if seq > feed.head_seq:
@@ -137,10 +140,10 @@ class SyncPlanner:
         return self.note(head.author, head.seq, source, now_ms, proven=proven, forked_at=head.seq + 1)
 
     def _reaches(self, author: str, source: str, seq: int, now_ms: int) -> None:
-        """A source holds a feed up to here, whatever it, or a branch that was lost, once promised.
+        """Note that a source holds a feed up to ``seq`` and no further, even if it said more before.
 
-        What it was asked for beyond would only keep its window from other feeds. Just after it promised more, this may
-        be older word that took a longer way.
+        Requests to it beyond that are dropped, because they would only block its window for other feeds. Just after the
+        source said more, this is ignored: it may be an older message that arrived late.
         """
         missing = self._missing.get(author)
         holder = None if missing is None else missing.holders.get(source)
@@ -157,12 +160,12 @@ class SyncPlanner:
             self._drop(author, missing)
 
     def holders(self, author: str, seq: int) -> list[str]:
-        """Who said that it holds a feed up to there, who told last first."""
+        """The sources that said that they hold a feed up to ``seq``. The one that reported last is first."""
         missing = self._missing.get(author)
         return [] if missing is None else missing.able(seq)
 
     def wanted(self, author: str, seq: int) -> bool:
-        """True if this envelope was asked for."""
+        """True if this node has requested this envelope."""
         missing = self._missing.get(author)
         if missing is None:
             return False
@@ -170,7 +173,10 @@ class SyncPlanner:
         return first <= seq <= last or self._feeds.get(author).head_seq < seq <= missing.asked_upto
 
     def progressed(self, author: str, now_ms: int, *, size: int = 0) -> tuple[int, int, int] | None:
-        """The feed moved by an envelope of ``size`` bytes. (first seq, last seq, ms) of a gap that is now closed."""
+        """Record that a feed advanced by an envelope of ``size`` bytes.
+
+        Returns (first seq, last seq, milliseconds) of a gap if it is closed by that.
+        """
         missing = self._missing.get(author)
         if missing is None:
             return None
@@ -192,16 +198,16 @@ class SyncPlanner:
         if landed or not flights:
             self._wake(author, missing, now_ms)
         elif flights and not self.flow.tells_ends(flights[0].source):
-            # An answer whose end nobody tells is taken to be over when nothing more has come for a while.
+            # If the source does not say where its answers end, an answer is over when no more has arrived for a while.
             flights[0].due_ms = now_ms + limits.SYNC_QUIET_MS
             self._schedule(author, missing, flights[0].due_ms)
         return None
 
     def arrived(self, author: str, seq: int, now_ms: int) -> None:
-        """An envelope came and waits for others: for those before it, or, with the whole feed, for what it rests on.
+        """Record that an envelope arrived and is parked.
 
-        A range of which all is here has come, whatever it waits for, and makes room for others: among these may be what
-        is waited for.
+        A range has arrived when all its envelopes are here, even if they are parked. It then makes room for other
+        requests, which may bring the envelopes that the parked ones wait for.
         """
         missing = self._missing.get(author)
         flights = [] if missing is None else [each for each in missing.flights if each.first <= seq <= each.last]
@@ -215,7 +221,7 @@ class SyncPlanner:
                 self._wake(author, missing, now_ms)
 
     def forked(self, author: str, now_ms: int) -> None:
-        """The feed was found to end earlier: nothing from there on is asked for any more."""
+        """Record that the feed ends earlier than known before. The node requests nothing from its end on."""
         missing = self._missing.get(author)
         if missing is None:
             return
@@ -233,7 +239,7 @@ class SyncPlanner:
             self._wake(author, missing, now_ms)
 
     def ended(self, served: Served, source: str, now_ms: int) -> None:
-        """A source says how far its answer to one of our requests went: what did not come by now was lost."""
+        """Record how far a source's answer to a request went. Entries that have not arrived by then are lost."""
         flight, passed = self.flow.ended(served.author, served.from_seq, source)
         if flight is None:
             return
@@ -257,7 +263,7 @@ class SyncPlanner:
         self._wake(served.author, missing, now_ms)
 
     def _no_more(self, missing: Missing, flight: Flight, now_ms: int) -> None:
-        """The source had nothing of the range."""
+        """Record that the source had no entry of the range."""
         missing.flights.remove(flight)
         self.flow.dropped(flight)
         missing.attempts += 1
@@ -288,7 +294,7 @@ class SyncPlanner:
         missing.flights.clear()
 
     def _wake(self, author: str, missing: Missing, now_ms: int) -> None:
-        """Something came: more may be asked for at once."""
+        """Allow further requests for a feed at once, because something arrived."""
         if missing.attempts == 0:
             missing.ask_ms = min(missing.ask_ms, now_ms)
         self._ready[author] = None
@@ -302,9 +308,10 @@ class SyncPlanner:
     def requests(
         self, now_ms: int, may_ask: Callable[[str], bool], room: Callable[[str, int], int] = _any_room
     ) -> list[tuple[str, list[Want]]]:
-        """(source, wants) due now, of sources that ``may_ask`` allows.
+        """The requests that are due, as (source, wants), to sources that ``may_ask`` allows.
 
-        ``room`` tells how many envelopes of an author may come now: what would be over its budget is not asked for.
+        ``room`` returns how many envelopes of an author may come at the moment. Envelopes that would be over its budget
+        are not requested.
         """
         self.hungry = False
         while self._timers and self._timers[0][0] <= now_ms:
@@ -342,9 +349,10 @@ class SyncPlanner:
         return asked.messages()
 
     def _ask(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
-        """Ask for a range of what may be asked for now.
+        """Request one range of a feed, if one may be requested at the moment.
 
-        One range of each feed in turn: what feeds rest on is in other feeds, and mostly as far from their beginnings.
+        The feeds take turns, one range each, because envelopes rest on envelopes of other feeds. These usually lie
+        equally far from the beginnings of their feeds.
         """
         self._overdue(author, missing, now_ms)
         over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
@@ -380,14 +388,14 @@ class SyncPlanner:
         return _Turn.MORE if gap is not None and entries_max >= limits.SYNC_WANT_ENTRIES_MAX else _Turn.DONE
 
     def _unasked(self, author: str, missing: Missing, able: list[str], now_ms: int) -> _Turn:
-        """Nobody can be asked: if that is not for want of room, it is tried again after a while."""
+        """Handle that no source can be asked. If the reason is not lack of room, retry after a while."""
         if not any(self.flow.room(source) >= 1 for source in able):
             return _Turn.BLOCKED
         self._schedule(author, missing, now_ms + limits.SYNC_REQUEST_RETRY_MS)
         return _Turn.DONE
 
     def _ask_behind(self, author: str, missing: Missing, now_ms: int, asked: Requests) -> _Turn:
-        """Ask for what comes before the first entry that does not link."""
+        """Request the entries before the first one that does not link."""
         source = asked.pick_in_turn(missing)
         if source is None:
             return self._unasked(author, missing, missing.sources, now_ms)
@@ -400,7 +408,7 @@ class SyncPlanner:
         return _Turn.DONE
 
     def _overdue(self, author: str, missing: Missing, now_ms: int) -> None:
-        """Give up ranges that should have come, unless their source is still bringing others."""
+        """Drop ranges that are overdue, unless their source is still delivering others."""
         for flight in [each for each in missing.flights if each.due_ms <= now_ms]:
             moving = now_ms - missing.moved_ms < limits.SYNC_QUIET_MS
             if not flight.ended and (moving or self.flow.is_busy(flight, now_ms)):

@@ -1,7 +1,7 @@
-"""Comparing version vectors with neighbours: from the digest of all heads down to the few buckets that differ.
+"""Compares version vectors with neighbours: from the digest of all heads down to the few buckets that differ (ADR 18).
 
-Who finds that a neighbour holds something else asks it for what lies below, level by level, and gets digests or heads.
-The neighbour does the same in its own time, so each side learns what it lacks.
+A node whose digest differs from a neighbour's asks it for the level below, level by level, and gets digests or heads.
+The neighbour does the same independently, so each side learns what it lacks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from crabnet.protocol.sync import Bucket
 
 
 class _Descent(Struct):
-    """Under way with one neighbour: (prefix, its digest) still to ask for, and when what was asked for is overdue."""
+    """A comparison with one neighbour.
+
+    ``waiting`` holds (prefix, the neighbour's digest) still to request. ``asked`` says when each request is overdue.
+    """
 
     waiting: list[tuple[str, str]]
     asked: dict[str, int]
@@ -36,23 +39,24 @@ def _nobody(_source: str) -> bool:
 
 
 class Reconciler:
-    """Which buckets to ask which neighbours about. Bounded in neighbours, in buckets, and in time."""
+    """Decides which buckets to request from which neighbours. Bounded in neighbours, in buckets, and in time."""
 
     def __init__(self, tree: DigestTree) -> None:
         self._tree = tree
         self._descents: dict[str, _Descent] = {}
         self._compared: BoundedTable[str, _Compared] = BoundedTable(limits.PEERS_MAX)
         self._queue: BoundedTable[str, str] = BoundedTable(limits.PEERS_MAX)
-        """Who waits for its turn, in the order in which they came, with their latest digest."""
+        """Sources that wait for their turn, in order of arrival, with their latest digest."""
         self.hungry = False
 
     def __len__(self) -> int:
         return len(self._descents)
 
     def told_root(self, source: str, theirs: str, now_ms: int) -> bool:
-        """A neighbour's digest of everything. True if it holds exactly what we hold.
+        """Handle a neighbour's digest of all heads. True if it holds exactly what this node holds.
 
-        While as many comparisons as may be are under way, it waits for its turn: who begins anew goes to the end.
+        While the maximum number of comparisons is under way, the neighbour waits in a queue. A neighbour that begins
+        another comparison goes to its end.
         """
         ours = self._tree.root()
         if theirs == ours:
@@ -75,7 +79,7 @@ class Reconciler:
             self.hungry = True
 
     def told_bucket(self, source: str, bucket: Bucket) -> None:
-        """A neighbour's answer about one bucket; what was not asked for is passed over."""
+        """Handle a neighbour's answer about one bucket. An answer that was not requested is ignored."""
         descent = self._descents.get(source)
         if descent is None or descent.asked.pop(bucket.prefix, None) is None:
             return
@@ -92,9 +96,9 @@ class Reconciler:
     def requests(
         self, now_ms: int, may_ask: Callable[[str], bool], pauses: Callable[[str], bool] = _nobody
     ) -> list[tuple[str, list[str]]]:
-        """(source, prefixes) due now, of sources that ``may_ask`` allows; the others are given up.
+        """The requests that are due, as (source, prefixes), to sources that ``may_ask`` allows.
 
-        Of whom it ``pauses`` nothing is asked for now.
+        Comparisons with other sources are ended. A source for which ``pauses`` is true is skipped at the moment.
         """
         self._begin(now_ms)
         self.hungry = False
@@ -128,6 +132,6 @@ class Reconciler:
         return found
 
     def _give_up(self, source: str) -> None:
-        """The comparison is not complete: the next digest of this neighbour begins another."""
+        """End an incomplete comparison. The next digest of this neighbour begins another one."""
         del self._descents[source]
         self._compared.pop(source)

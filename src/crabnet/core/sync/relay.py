@@ -1,9 +1,9 @@
-"""Relay: a live envelope is passed on, as it was signed, to a few neighbours who may not get it otherwise.
+"""Relay: the node passes a live envelope on, unchanged, to a few neighbours that may not get it otherwise (ADR 19).
 
-Each envelope is passed on at most once, when it enters its feed. Where a neighbour turns out to get an author's
-envelopes by another way, relaying that author to it ends: a copy that is not needed is answered with ``RelayPrune``, so
-what is left is about one path to every node (after "Epidemic Broadcast Trees", Leitão et al. 2007). What a dead path
-loses sync brings, and who asks a neighbour for an author's envelopes is relayed them again.
+Each envelope is passed on at most once, when it enters its feed. If a neighbour gets an author's envelopes by another
+path, the node stops relaying that author to it: a neighbour answers an unneeded copy with ``RelayPrune``. So about one
+path to every node remains (after "Epidemic Broadcast Trees", Leitão et al. 2007). Sync brings what a broken path loses.
+A node that requests an author's envelopes from a neighbour gets them relayed by it again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class _Link(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """The neighbours that an author is relayed to, and how long (ms) that need not be found again."""
+    """The neighbours to which an author is relayed, and until when (ms) this list is valid."""
 
     addresses: list[str]
     until_ms: int
 
 
 class Relay:
-    """Which neighbours an author's envelopes are passed on to. ``entropy`` returns random integers up to 2^53-1."""
+    """Decides to which neighbours envelopes are relayed. ``entropy`` returns random integers up to 2^53-1."""
 
     def __init__(self, fanout: int, entropy: Callable[[], int]) -> None:
         self._fanout = fanout
@@ -48,13 +48,13 @@ class Relay:
         self.relayed = 0
 
     def surrounded_by(self, neighbours: list[tuple[str, str]]) -> None:
-        """The neighbours now: (address, node id or "" while it is not known)."""
+        """Set the present neighbours: (address, node id or "" while it is not known)."""
         if neighbours != self._neighbours:
             self._neighbours = neighbours
             self._open.clear()
 
     def targets(self, author: str, source: str, now_ms: int) -> list[str]:
-        """Whom to pass an author's next envelope on to, which came live from ``source``: at most ``fanout``."""
+        """The neighbours, at most ``fanout``, to which an author's live envelope from ``source`` is passed on."""
         if not self._fanout:
             return []
         provider = self._providers.get(author)
@@ -76,7 +76,7 @@ class Relay:
         self._serve(_Link(source, author), now_ms)
 
     def _find_open(self, author: str, now_ms: int) -> _Open:
-        """The neighbours that an author is relayed to, kept for a while: most envelopes need no search through all."""
+        """Find the neighbours to which an author is relayed. The list is kept, so most envelopes need no search."""
         found = [
             address
             for address, node_id in self._neighbours
@@ -87,9 +87,9 @@ class Relay:
         return made
 
     def repeated(self, author: str, source: str, now_ms: int, *, own: bool = False) -> None:
-        """An envelope that was held already came from a neighbour, unasked for; ``own`` if that is the author itself.
+        """Record an unrequested envelope from a neighbour that was held already. ``own``: the author itself sent it.
 
-        The way that is not needed is the later one, but never that from the author, which sends to it in any case.
+        The later path is the unneeded one, but never the path from the author, which sends in any case.
         """
         if not self._fanout:
             return
@@ -106,17 +106,17 @@ class Relay:
         self._excess.put(link, None)
 
     def pruned(self, prune: RelayPrune, source: str, now_ms: int) -> None:
-        """A neighbour gets these authors' envelopes by another way."""
+        """Record that a neighbour gets the envelopes of these authors by another path."""
         for author in prune.authors:
             self._serve(_Link(source, author), now_ms)
 
     def asked(self, author: str, source: str) -> None:
-        """A neighbour lacks envelopes of an author: relay it to it again."""
+        """Relay an author to a neighbour again, because the neighbour requested envelopes of it."""
         if self._served.pop(_Link(source, author)) is not None:
             self._open.pop(author)
 
     def prunes(self, now_ms: int, interval_ms: int) -> list[tuple[str, RelayPrune]]:
-        """(address, message) for neighbours whose relaying is not needed; once in each interval."""
+        """The messages, as (address, message), to neighbours whose relaying is not needed. At most once an interval."""
         if now_ms < self._tell_at_ms or not self._excess:
             return []
         self._tell_at_ms = now_ms + interval_ms

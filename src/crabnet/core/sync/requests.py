@@ -1,4 +1,4 @@
-"""The requests of one round, by source: whom to ask, and what goes into one message."""
+"""The requests of one round, by source: which source to ask, and what goes into one message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crabnet.protocol.sync import Want
 
 
 class Requests:
-    """Collects what is asked in one round. ``room`` tells how many envelopes of an author may come now."""
+    """Collects the requests of one round. ``room`` returns how many envelopes of an author may come at the moment."""
 
     def __init__(
         self, flow: Flow, may_ask: Callable[[str], bool], room: Callable[[str, int], int], now_ms: int
@@ -23,14 +23,14 @@ class Requests:
         self._wants: dict[str, list[Want]] = {}
         self._refused: set[str] = set()
         self.exhausted: set[str] = set()
-        """Sources found to have no room: feeds of these alone need no closer look in this round."""
+        """Sources that have no room. Feeds with only such sources can be skipped in this round."""
 
     def note_exhausted(self, sources: list[str]) -> None:
-        """A feed could not be asked for: remember which of its sources have no room."""
+        """Record which sources of a feed that could not be requested have no room."""
         self.exhausted.update(source for source in sources if source in self._refused or self._flow.room(source) < 1)
 
     def is_vain(self, missing: Missing, seq: int) -> bool:
-        """True if it is known by now that nobody can be asked for this entry."""
+        """True if it is already known that no source can be asked for this entry."""
         if not self.exhausted:
             return False
         if self.exhausted.issuperset(missing.holders):
@@ -39,10 +39,11 @@ class Requests:
         return bool(best) and all(source in self.exhausted and self._delivers(source) for source in best)
 
     def pick(self, missing: Missing, seq: int) -> str | None:
-        """The source to ask for this entry and those after it, None if there is none now.
+        """The source to ask for this entry and the following ones. None if there is none at the moment.
 
-        Who has failed least is asked, of several the one with most room. While it has none since it is busy delivering,
-        those who have failed more often are not asked in its place: what they do not bring would hold up the feed.
+        This is the source with the fewest failures, and of several the one with the most room. While it is delivering
+        and so has no room, no source with more failures is asked instead: if it did not deliver, it would delay the
+        feed.
         """
         able = missing.able(seq)
         able.sort(key=lambda source: (missing.preference(source), -self._flow.room(source)))
@@ -60,7 +61,7 @@ class Requests:
         return self._flow.is_delivering(source, self._now_ms)
 
     def pick_in_turn(self, missing: Missing) -> str | None:
-        """A source to ask for what lies behind: each attempt begins with the next one."""
+        """A source to ask for entries behind the head. Each attempt begins with the next source."""
         sources = missing.sources
         turn = missing.attempts % len(sources) if sources else 0
         in_turn = sources[turn:] + sources[:turn]
@@ -77,11 +78,11 @@ class Requests:
         return False
 
     def add(self, source: str, want: Want) -> None:
-        """One more want."""
+        """Add a want."""
         self._wants.setdefault(source, []).append(want)
 
     def messages(self) -> list[tuple[str, list[Want]]]:
-        """(source, wants of one message)."""
+        """The messages to send, as (source, wants)."""
         most = limits.SYNC_WANTS_PER_MESSAGE_MAX
         return [
             (source, wants[at : at + most])

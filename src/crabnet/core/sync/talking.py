@@ -1,4 +1,4 @@
-"""How this node speaks to its neighbours, and what it says and asks of its own feed (ADR 6)."""
+"""Sends messages to neighbours, and handles questions and notices about this node's own feed (ADR 6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crabnet.protocol.identity import Signer
 
 
 class Talking(NeighbourParts):
-    """Signs what is said, and knows whom it may wait for."""
+    """Signs and sends messages to neighbours, and knows whether there are peers to wait for."""
 
     def __init__(self, config: CoreConfig, signer: Signer, replica: Replica, entropy: Callable[[], int]) -> None:
         super().__init__(config, signer.node_id, replica, entropy)
@@ -65,24 +65,24 @@ class Talking(NeighbourParts):
 
     @property
     def has_peers(self) -> bool:
-        """True if there is anybody in particular whose word can be waited for, configured or remembered."""
+        """True if there is a specific peer, configured or remembered, whose answer the node can wait for."""
         configured = any(not for_everybody(address) for address in self.trusted)
         return self._config.talk and (configured or len(self.book) > 0)
 
     def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
-        """Write nothing before a peer, if there is any, has answered how far this node's feed goes (ADR 6)."""
+        """Write nothing until a peer has said how far this node's feed goes (ADR 6). Does nothing without peers."""
         if self.has_peers and not self._replica.feeds.get(self._signer.node_id).end:
             self.guard.wait_for_word(now_ms, wait)
 
     def _ask_for_own_feed(self, seq: int, to: str | None, now_ms: int, effects: Effects) -> None:
-        """Ask a neighbour, or all of them, for what follows our head, or for ``seq`` if it comes before that."""
+        """Ask a neighbour, or all if ``to`` is None, for this node's feed after its head, or from ``seq`` if lower."""
         own = self._replica.feeds.get(self._signer.node_id)
         first = min(seq or own.head_seq + 1, own.head_seq + 1)
         want = sync.Want(own.author, first, first + limits.SYNC_WANT_ENTRIES_MAX - 1)
         self._say(sync.Request([want]), to, now_ms, effects)
 
     def warn(self, detail: str, effects: Effects) -> None:
-        """Tell that this node may not write into its feed, and why."""
+        """Report that this node may not write into its feed, and why."""
         told: dict[str, FieldValue] = {"reason": Reason.FEED_RISK.value, "detail": detail}
         effects.notices.append(self._about_own_feed("feed_at_risk", told))
 

@@ -1,6 +1,7 @@
-"""What neighbours have told of and this node lacks, to be asked for by name: fork proofs, and what others rest on.
+"""Items that this node lacks and requests by name: fork proofs, and envelopes on which others rest.
 
-Bounded. Each teller has its share, so that nobody who makes things up keeps others from being heard.
+Neighbours report them. The table is bounded, and each teller has its share. So a teller that invents items cannot keep
+out those of others.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from crabnet import limits
 
 K = TypeVar("K", bound=Hashable)
 STRANGERS: Final = ""
-"""The teller that all sources which have not proved their address are."""
+"""The common teller of all sources that have not proved their address."""
 _DOUBLED_MAX: Final = 16
 
 
 class _Wanted(Struct):
-    """``sources`` are those who have it, and how often each was asked."""
+    """``sources`` are the sources that have it, and how often each was asked."""
 
     teller: str
     sources: dict[str, int]
@@ -28,8 +29,10 @@ class _Wanted(Struct):
 
 
 class Wants(Generic[K]):
-    """At most ``most`` names. Whoever has one is asked for it at most ``attempts_max`` times, None for as long as it is
-    lacked; when all were asked, each is asked again after twice as long.
+    """At most ``most`` names.
+
+    The node asks each source of a name at most ``attempts_max`` times, or without limit if it is None. Each time that
+    all sources were asked, the wait doubles.
     """
 
     def __init__(self, most: int, attempts_max: int | None = None) -> None:
@@ -45,10 +48,10 @@ class Wants(Generic[K]):
         return name in self._wanted
 
     def note(self, name: K, source: str, ask_ms: int, *, teller: str) -> bool:
-        """``source`` has this; it is to be asked for at ``ask_ms``. False if there is no room for it.
+        """Note that ``source`` has this. It is requested at ``ask_ms``. False if there is no room for it.
 
-        ``teller`` is who stands behind the source. Strangers get no more than half of the room, and displace nobody; of
-        the others, who tells of less displaces who tells of most.
+        ``teller`` is the party behind the source. Strangers get at most half of the room and evict nothing. Among the
+        others, a teller with fewer names evicts a name of the teller with most.
         """
         wanted = self._wanted.get(name)
         if wanted is not None:
@@ -64,7 +67,7 @@ class Wants(Generic[K]):
         return True
 
     def _add_source(self, wanted: _Wanted, source: str, ask_ms: int) -> None:
-        """One more who has it, in the place of who was asked most if there are many. It need not wait for them."""
+        """Add a source. If there are many, it replaces the one that was asked most. It need not wait for the others."""
         sources = wanted.sources
         if source in sources:
             return
@@ -78,7 +81,7 @@ class Wants(Generic[K]):
             wanted.next_ms = min(wanted.next_ms, ask_ms)
 
     def sources(self, name: K) -> list[str]:
-        """Those who have this, as far as it is wanted."""
+        """The sources that have this. Empty if it is not wanted."""
         wanted = self._wanted.get(name)
         return [] if wanted is None else list(wanted.sources)
 
@@ -93,7 +96,7 @@ class Wants(Generic[K]):
             del self._told_by[wanted.teller]
 
     def _make_room(self, teller: str) -> bool:
-        """Who has told of most gives up its latest, if that is more than the newcomer would have; strangers first."""
+        """Evict the latest name of the teller with most, if that has more than the newcomer would. Strangers first."""
         if teller == STRANGERS:
             return False
         greedy = self._told_by.get(STRANGERS) or max(self._told_by.values(), key=len)
@@ -103,7 +106,7 @@ class Wants(Generic[K]):
         return True
 
     def drop(self, name: K) -> None:
-        """It is not wanted any more."""
+        """Remove a name that is no longer wanted."""
         wanted = self._wanted.pop(name, None)
         if wanted is not None:
             self._untell(name, wanted)
@@ -111,7 +114,10 @@ class Wants(Generic[K]):
     def requests(
         self, now_ms: int, lacks: Callable[[K], bool], may_ask: Callable[[str], bool], per_message: int
     ) -> list[tuple[str, list[K]]]:
-        """(source, names) due now. Of the sources that ``may_ask`` allows, who was asked least often is asked."""
+        """The requests that are due, as (source, names).
+
+        Of the sources that ``may_ask`` allows, the one that was asked least often is asked.
+        """
         by_source: dict[str, list[K]] = {}
         for name, wanted in list(self._wanted.items()):
             if not lacks(name):
