@@ -1,4 +1,4 @@
-"""Doing something until it is done, or until a signal asks the process to end."""
+"""Doing some work until it is done or a signal asks the process to end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from crabnet.signals import HELD, ending_signals
 
 
 async def until_signal(work: Callable[[trio.Event], Awaitable[None]]) -> int | None:
-    """Do ``work``; the event that it is given is set by the first signal that asks the process to end.
+    """Do ``work``. It gets an event, which the first signal that asks the process to end sets.
 
-    Further signals change nothing: what has begun to end goes on in order. After a signal that was held before
-    (``HELD``) nothing is begun. Returns the first signal, None if none came. Of several concurrent errors the most
-    telling one is raised (``errors.principal``).
+    Further signals change nothing, so an orderly shutdown continues. If a signal was held before this call (``HELD``),
+    the work is not begun. Returns the first signal, or None if none came. If several errors occur at the same time, it
+    raises the most informative one (``errors.principal``).
     """
     asked = trio.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         await work(asked)
         return None
     try:
