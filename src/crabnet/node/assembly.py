@@ -318,7 +318,7 @@ class Ticker(Part):
         self._told = trouble
 
     async def finish(self) -> bool:
-        """Report a failure to write the high-water mark that was not reported yet."""
+        """Report a failure with the high-water mark, if there was one that was not reported yet."""
         self._tell_trouble()
         return True
 
