@@ -124,7 +124,7 @@ def report_step(notify: Notify, step: ClockStep) -> None:
 def report_absence(notify: Notify, last_ms: int | None, now_ms: int, overdue: int) -> None:
     """Report at a start how long ago this data dir was last written to, if that is long ago or in the future.
 
-    ``last_ms`` and ``now_ms`` are in milliseconds since the epoch; ``overdue`` is the number of overdue seeds.
+    ``last_ms`` and ``now_ms`` are in milliseconds since the epoch; ``overdue`` is the number of overdue deadlines.
     """
     if last_ms is None:
         return

@@ -55,7 +55,8 @@ async def supervised(
     """Run ``live`` until it returns. After an unexpected error run it again, at the same address.
 
     These errors are raised at once: those that Crabnet raises on purpose (storage, data dir, network, usage), any error
-    while a node opens, and any error after ``asked`` is set. Raises NodeFailingError after too many restarts.
+    while a node opens, and any error after ``asked`` is set. There is one exception: a restart waits a while for a data
+    dir that is busy. Raises NodeFailingError after too many restarts.
     """
     restarts = Restarts(settings.restarts_max, settings.restarts_window_s)
     life = Life(settings)
