@@ -1,4 +1,4 @@
-# Everything needs only `make` and a Python of at least 3.11; each target makes the environment that it needs.
+# All targets need only `make` and Python 3.11 or newer. Each target makes the environment that it needs.
 
 PYTHON ?= python3
 JOBS ?= 3
@@ -6,10 +6,10 @@ ARGS ?=
 SEEDS ?= 20
 FULL ?=
 
-# Relative, so that the path of the clone may hold spaces.
+# This path is relative, so that the path of the clone may contain spaces.
 VENV_PYTHON := .venv/bin/python
 
-# Tests see nothing of the caller's environment but this.
+# Tests get only these variables of the caller's environment, and PATH and HOME.
 PASSED_ON := CI FULL TESTS_DAY TMPDIR CRABNET_FUZZ_SECONDS CRABNET_FUZZ_ROUND CRABNET_FLOOD_SECONDS \
 	CRABNET_HYPOTHESIS_PROFILE
 BARE := env -i PATH="$$PATH" HOME="$$HOME" LANG=C.UTF-8 $(foreach name,$(PASSED_ON),$(if $($(name)),$(name)="$($(name))"))
@@ -24,23 +24,23 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) (interpreter), JOBS=$(JOBS) (test processes), SEEDS=$(SEEDS), FULL=1, ARGS (passed on)"
 
-env: ## Make or refresh .venv (done by the other targets as well)
+env: ## Make or refresh .venv (the other targets do this too)
 	@sh scripts/env.sh "$(PYTHON)"
 
 demo: env ## Run a network of real nodes on this machine, step by step
 	@$(VENV_PYTHON) -m scripts.demo $(ARGS)
 
-test: env ## Run the tests; as root, those that depend on the user once more as an ordinary one
+test: env ## Run the tests; as root, also run those that depend on the user as an ordinary user
 	$(PYTEST) -m "not deep" $(ARGS)
 	$(BARE) $(VENV_PYTHON) scripts/ordinary_user.py -n $(JOBS) --dist worksteal -m "by_user and not deep" $(ARGS)
 
-deep: env ## Run the large enumerations, and today's part of what is long and random (FULL=1: all of it)
+deep: env ## Run the large enumerations, and today's part of the long random tests (FULL=1: all of them)
 	$(PYTEST) -m deep --timeout 1200 $(ARGS)
 
 sim: env ## Simulate SEEDS networks with faults and liars (ARGS=--report: traffic; see docs/OPERATIONS.md for replay)
 	$(VENV_PYTHON) -m tests.sim --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
-coverage: env ## Run the tests and report branch coverage, child processes included
+coverage: env ## Run the tests and report branch coverage, including child processes
 	$(VENV_PYTHON) -m coverage erase
 	$(BARE) $(VENV_PYTHON) -m coverage run -m pytest -n $(JOBS) --dist worksteal -m "not deep" $(ARGS)
 	$(VENV_PYTHON) -m coverage combine --quiet
@@ -61,10 +61,10 @@ format: env ## Format the code and apply safe fixes
 bench: env ## Measure throughput and command start
 	$(VENV_PYTHON) -m bench $(ARGS)
 
-lock: env ## Lock the dependencies anew (ARGS=--upgrade takes newer versions)
+lock: env ## Lock the dependencies again (ARGS=--upgrade takes newer versions)
 	$(VENV_PYTHON) scripts/lock.py $(ARGS)
 
-clean: ## Remove everything that make has made, .venv too
+clean: ## Remove everything that make has made, including .venv
 	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf build dist htmlcov .coverage .coverage.* .demo bench/results
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

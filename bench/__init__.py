@@ -1,1 +1,1 @@
-"""Measurements of Crabnet: ``python -m bench`` (docs/PERFORMANCE.md)."""
+"""Benchmarks of Crabnet: ``python -m bench`` (docs/PERFORMANCE.md)."""

@@ -1,4 +1,4 @@
-"""``python -m bench``: measure, print a table, and end with 0 unless something could not be measured."""
+"""``python -m bench``: measures and prints a table. The exit code is 0 unless a measurement fails."""
 
 from __future__ import annotations
 
@@ -27,18 +27,22 @@ PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
 
 
 def main() -> int:
-    """Run the chosen parts."""
+    """Run the chosen parts. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; without, all of them")
-    parser.add_argument("--quick", action="store_true", help="about a minute: fewer rounds, smaller checkpoints")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measures as JSON, too")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; without any, all parts run"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and smaller checkpoints; takes about a minute"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the measures to FILE as JSON")
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - PARTS.keys())
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}")
     measures: list[Measure] = []
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-state-") as state:
-        os.environ["XDG_STATE_HOME"] = state  # where nodes note how far their feeds went
+        os.environ["XDG_STATE_HOME"] = state  # nodes note the heads of their feeds there
         for name in options.parts or PARTS:
             print(f"measuring {name} …", file=sys.stderr, flush=True)
             measures += PARTS[name](quick=options.quick)

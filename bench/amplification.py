@@ -1,6 +1,7 @@
-"""What strangers can make a node write, keep and reckon, for what they send: a table for docs/SECURITY.md.
+"""Measures how much strangers can make a node write, keep in memory and compute, relative to what they send.
 
-``python -m bench.amplification`` prints the table, ``python -m bench amplification`` the factors beside their bound.
+``python -m bench.amplification`` prints the table for docs/SECURITY.md. ``python -m bench amplification`` prints the
+factors with their bound.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ _WARM: Final = "honest seeds"
 
 
 class Row(NamedTuple):
-    """One thing that strangers send."""
+    """The measurements of one kind of attack."""
 
     name: str
     messages: int
     heard: int
     written: Written
     kept: int
-    """Bytes of Python objects that are still there afterwards; 0 if that was not measured."""
+    """Bytes of Python objects that remain afterwards; 0 if that was not measured."""
     cpu_s: float
 
     @property
@@ -68,12 +69,12 @@ class Row(NamedTuple):
 
     @property
     def cpu_ms(self) -> float:
-        """Processor time of one message."""
+        """Milliseconds of processor time per message."""
         return 1_000 * self.cpu_s / self.messages
 
 
 async def _warmed(victim: Victim) -> None:
-    """What is made once and then reused is there."""
+    """Warm up, so that objects that are made only once exist."""
     await strangers.honest_seeds(victim)
     victim.heard, victim.messages, victim.cpu_s = 0, 0, 0.0
 
@@ -98,7 +99,7 @@ async def _kept(attack: Attack, data_dir: Path) -> int:
 
 
 def rows(*, memory: bool = True) -> list[Row]:
-    """Each attack on a new node, to measure bytes and processor time, and on another to measure memory."""
+    """Run each attack on a new node for bytes and processor time, and with ``memory`` on another one for memory."""
     found = []
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
         trio.run(_cost, _warmed, Path(directory) / "warm")
@@ -111,7 +112,7 @@ def rows(*, memory: bool = True) -> list[Row]:
 
 
 def table(found: list[Row]) -> str:
-    """Markdown."""
+    """The table as Markdown."""
     honest = next(row for row in found if row.name == _WARM)
     lines = [
         "| what strangers send | messages | received | journal | other | events | factor | memory | time |",
@@ -130,14 +131,14 @@ def _kb(size: int) -> str:
 
 
 def measure(*, quick: bool) -> list[Measure]:  # noqa: ARG001 - factors do not depend on how often they are measured
-    """The factor of each attack."""
+    """Measure the factor of each attack."""
     bound = at_most(FACTOR_MAX)
     found = rows(memory=False)
     return [Measure(GROUP, row.name, row.factor, "", bound, f"{_kb(row.heard)} received") for row in found]
 
 
 def main() -> int:
-    """Print the table; 1 if a factor is beyond its bound."""
+    """Print the table. Returns the exit code: 1 if a factor exceeds its bound."""
     found = rows()
     print(table(found))
     return int(any(row.factor > FACTOR_MAX for row in found))

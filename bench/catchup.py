@@ -1,6 +1,6 @@
-"""A late joiner: a node fetches the whole history of another, both real processes, over UDP on loopback.
+"""Measures a late joiner: a node fetches the whole history of another over UDP on loopback, both as real processes.
 
-Beside it the ingest of the same envelopes without a network, as a ratio: what is lost on the way.
+It also measures the ingest of the same envelopes without a network. The ratio shows the cost of the network.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _POLL_S: Final = 0.05
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """A few joiners, one after the other, and the ingest of as many envelopes in turns with them."""
+    """Measure a few joiners, one after the other, in turns with the ingest of as many envelopes."""
     rounds = 2 if quick else 5
     caught_up, ingested = [], []
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as name:
@@ -75,7 +75,7 @@ def measure(*, quick: bool) -> list[Measure]:
 
 
 class Joined(Struct, frozen=True):
-    """Seconds by the clock, and of processor time in both processes."""
+    """Seconds of wall time, and of processor time in both processes."""
 
     seconds: float
     joiner_cpu_s: float
@@ -118,7 +118,7 @@ def _vector(data_dir: Path) -> int:
 
 
 def _join(data_dir: Path, source_dir: Path, address: str, source_pid: int) -> Joined:
-    """From the first envelope that came to the last one being durable."""
+    """Run a joiner. The time is from its first envelope until the last one is durable."""
     source_cpu_s = _cpu_s(source_pid)
     process, _ = _start(data_dir, address)
     try:
@@ -126,7 +126,7 @@ def _join(data_dir: Path, source_dir: Path, address: str, source_pid: int) -> Jo
         begun = time.perf_counter()
         while (held := _vector(data_dir)) < _ENVELOPES:
             if time.perf_counter() > deadline:
-                raise RuntimeError(f"only {held} envelopes came: {_status(data_dir)}")
+                raise RuntimeError(f"only {held} envelopes arrived: {_status(data_dir)}")
             if not held:
                 begun = time.perf_counter()
             time.sleep(_POLL_S)
@@ -150,7 +150,7 @@ def _apart(step: object, data_dir: Path, count: int) -> float:
         raise RuntimeError(f"{step} failed") from error
     process.join()
     if not isinstance(answer, float):
-        raise TypeError("the process answered with something else")
+        raise TypeError("the process returned something else than a number of seconds")
     return answer
 
 
@@ -161,7 +161,7 @@ def _run(connection: Connection, step: object, data_dir: str, count: int) -> Non
 
 
 def _fill(data_dir: Path, count: int) -> float:
-    """A data dir whose journal holds so many envelopes."""
+    """Make a data dir whose journal holds ``count`` envelopes."""
     now_ms = wall_ms()
     store = open_store(Settings(data_dir=data_dir), RealFiles(), role=LockRole.NODE, now_ms=now_ms)
     messages = Population(now_ms // 1000).messages(count)
@@ -175,7 +175,7 @@ def _fill(data_dir: Path, count: int) -> float:
 
 
 def _ingest(data_dir: Path, count: int) -> float:
-    """Seconds until as many envelopes are durable that came from memory."""
+    """Ingest ``count`` envelopes from memory. Returns the seconds until they are durable."""
 
     async def ingest() -> float:
         data_dir.mkdir()

@@ -1,4 +1,4 @@
-"""Commits per second: the ledger beside a bare loop of append and fdatasync on the same disk."""
+"""Measures commits per second: the ledger compared with a bare loop of append and fdatasync on the same disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RECORD: Final = b'["envelope",{"filler":"' + b"x" * 1_000 + b'"}]'
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Blocks of commits of all kinds, interleaved."""
+    """Measure interleaved blocks of commits of all kinds."""
     rounds, block = (10, 50) if quick else (30, 100)
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
         return trio.run(_measure, Path(directory), rounds, block)

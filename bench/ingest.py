@@ -1,7 +1,8 @@
-"""Envelope ingest: verify, decide, journal, apply; as a ratio to bare Ed25519 verification of the same envelopes.
+"""Measures envelope ingest (verify, decide, journal, apply), as a ratio to bare Ed25519 verification of the same
+envelopes.
 
-Each number of held seeds has a process of its own. They take turns, and in each turn a process ingests some envelopes
-and then verifies the signatures of the same ones, so that whatever else the machine does falls on all alike.
+Each number of held seeds has a separate process. The processes take turns. In each turn a process ingests some
+envelopes and then verifies the signatures of the same envelopes. So other load of the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ GROUP: Final = "Envelope ingest"
 SEEDS: Final = (1_000, 10_000, 100_000)
 _WRITE_BEHIND_SEEDS: Final = 10_000
 _WARM_UP_TURNS_MAX: Final = 10
-"""Until the process that checks signatures has started."""
+"""The most warm-up turns. They end when the process that checks signatures has started."""
 _DRAIN: Final = 256
-"""Datagrams that the transport hands over at once, as the UDP transport does."""
+"""The number of datagrams that the transport returns at once, as the UDP transport does."""
 
 
 _FAR: Final = 10_000_000
-"""Limits that are on, and cost what they cost, but refuse nothing."""
+"""A limit that is checked, and so costs time, but refuses nothing."""
 _SOURCES: Final = SourceRates(
     threshold_per_s=_FAR, rejects_per_s=_FAR, strangers_per_s=_FAR, peer_per_s=_FAR, total_per_s=_FAR
 )
@@ -74,7 +75,7 @@ _AUTHORS: Final = AuthorRates(
 
 
 class Turn(Struct, frozen=True):
-    """Seconds per envelope in one turn, by the clock and of processor time in all threads."""
+    """Seconds per envelope in one turn: wall time, and processor time of all threads."""
 
     ingest_s: float
     ingest_cpu_s: float
@@ -88,18 +89,18 @@ class Turn(Struct, frozen=True):
 
     @property
     def cpu_ratio(self) -> float:
-        """The same, had each one processor only."""
+        """The ratio of the processor times, which stands for a machine with one processor."""
         return self.verify_cpu_s / self.ingest_cpu_s
 
 
 class MemoryTransport:
-    """Hands over datagrams from memory and swallows what is sent."""
+    """A transport that receives datagrams from memory and discards those that are sent."""
 
     def __init__(self) -> None:
         self._put, self._take = trio.open_memory_channel[list[tuple[bytes, Address]]](math.inf)
 
     def deliver(self, datagrams: list[tuple[bytes, Address]]) -> None:
-        """Have datagrams received."""
+        """Queue datagrams for ``receive``."""
         for at in range(0, len(datagrams), _DRAIN):
             self._put.send_nowait(datagrams[at : at + _DRAIN])
 
@@ -108,14 +109,14 @@ class MemoryTransport:
         return await self._take.receive()
 
     async def send(self, data: bytes, to: Address) -> None:
-        """Swallow a datagram."""
+        """Discard a datagram."""
 
     async def aclose(self) -> None:
-        """Nothing to release."""
+        """Do nothing, since there is nothing to release."""
 
 
 class Rig:
-    """The receiving half of a node on a real disk, holding ``seeds``: network, core, committer, ledger, events."""
+    """The receiving half of a node with ``seeds`` seeds, on a real disk: network, core, committer, ledger, events."""
 
     def __init__(self, directory: Path, seeds: int) -> None:
         now_ms = wall_ms()
@@ -154,7 +155,7 @@ class Rig:
         self._durable = self._expected = 0
 
     def release(self, durable: list[Durable]) -> None:
-        """What the node does with durable effects, but for the sending."""
+        """Handle durable effects as a node does, without sending."""
         self._history.note(durable)
         for item in durable:
             self._durable += len(item.effects.records)
@@ -172,7 +173,7 @@ class Rig:
         self._verifier.close()
 
     async def ingest(self, datagrams: list[tuple[bytes, Address]]) -> float:
-        """Seconds until all of them are durable."""
+        """Ingest datagrams. Returns the seconds until all of them are durable."""
         self._expected = self._durable + len(datagrams)
         self._arrived = trio.Event()
         begun = time.perf_counter()
@@ -206,7 +207,7 @@ class Rig:
             await trio.to_thread.run_sync(self._history.flush)
 
     async def write_behind(self) -> None:
-        """The node's jobs that write the event file and the feed index while it goes on."""
+        """Do the node's background jobs that write the event file and the feed index."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_index)
             while True:
@@ -215,18 +216,18 @@ class Rig:
 
 
 def _process_clock(pid: int) -> int:
-    """The clock of another process's processor time, as clock_getcpuclockid(3) makes it up."""
+    """The id of the clock of another process's processor time, as clock_getcpuclockid(3) computes it."""
     return (~pid << 3) | 2
 
 
 def addressed(messages: list[Message]) -> list[tuple[bytes, Address]]:
-    """Messages as a transport hands them over."""
+    """Messages in the form in which a transport returns them."""
     addresses = {message.source: parse_address(message.source) for message in messages}
     return [(message.raw, addresses[message.source]) for message in messages]
 
 
 def bare_verification(messages: list[Message]) -> Callable[[], None]:
-    """A function that does nothing but open the signed bytes of all messages."""
+    """A function that only verifies the signatures of all messages."""
     keys = {author.id: author.signer.public_key for author in Population(0).authors}
     signed = [
         (
@@ -245,7 +246,7 @@ def bare_verification(messages: list[Message]) -> Callable[[], None]:
 
 
 def _serve(connection: Connection, seeds: int, count: int, write_behind: bool) -> None:
-    """A process of its own: one turn for every request, until None comes."""
+    """The body of a separate process: does one turn for every request, until a false value comes."""
 
     async def serve() -> None:
         with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
@@ -271,7 +272,7 @@ def _serve(connection: Connection, seeds: int, count: int, write_behind: bool) -
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Turns of all sizes, interleaved. Raises RuntimeError when an envelope was refused."""
+    """Measure interleaved turns of all sizes. Raises RuntimeError if an envelope was refused."""
     rounds, count = (12, 640) if quick else (40, 1_280)
     context = multiprocessing.get_context("spawn")
     kinds = [*((seeds, False) for seeds in SEEDS), (_WRITE_BEHIND_SEEDS, True)]

@@ -1,4 +1,4 @@
-"""What a checkpoint does to the node that makes it: how long its loop is held, and how much less it takes in."""
+"""Measures the effect of a checkpoint on its node: how long it blocks the loop, and how much it slows the ingest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK: Final = 640
 
 
 class Ticker(trio.abc.Instrument):
-    """How long the loop is held: by the clock on the wall (late ticks) and in processor time (the longest step)."""
+    """Measures how long the loop is blocked, in wall time (late ticks) and in processor time (the longest step)."""
 
     def __init__(self) -> None:
         self.late_s: list[float] = []
@@ -27,11 +27,11 @@ class Ticker(trio.abc.Instrument):
         self._began_s: float | None = None
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
-        """A task has its turn."""
+        """Note the start of a task's step."""
         self._began_s = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
-        """Its turn is over."""
+        """Note the end of a task's step."""
         if self._began_s is not None:
             self.longest_step_s = max(self.longest_step_s, time.thread_time() - self._began_s)
 
@@ -44,14 +44,14 @@ class Ticker(trio.abc.Instrument):
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """One checkpoint of many seeds in an idle node, and one in a busy node."""
+    """Measure one checkpoint of many seeds in an idle node, and one in a busy node."""
     seeds = 100_000 if quick else 300_000
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
         return trio.run(_measure, Path(directory), seeds)
 
 
 async def _watched(seconds: float, rig: Rig, *, checkpoint: bool) -> Ticker:
-    """The loop of a node that has nothing else to do."""
+    """Watch the loop of an idle node during a checkpoint, or for some seconds."""
     ticker = Ticker()
     trio.lowlevel.add_instrument(ticker)
     async with trio.open_nursery() as nursery:
@@ -66,7 +66,7 @@ async def _watched(seconds: float, rig: Rig, *, checkpoint: bool) -> Ticker:
 
 
 async def _rates(rig: Rig, done: trio.Event, least: int) -> list[float]:
-    """Envelopes per second, chunk by chunk, until ``done``."""
+    """Envelopes per second of each chunk, for at least ``least`` chunks and until ``done`` is set."""
     rates: list[float] = []
     while len(rates) < least or not done.is_set():
         datagrams = addressed(rig.population.messages(_CHUNK))

@@ -1,4 +1,4 @@
-"""What a restart costs: time and memory of a data dir with many seeds, and the replay of a journal."""
+"""Measures a restart: time and memory for a data dir with many seeds, and the replay of a journal."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _FRAME_RECORDS: Final = 64
 
 
 class Opened(Struct, frozen=True):
-    """What opening a data dir took."""
+    """The time and memory that opening a data dir took."""
 
     seconds: float
     bytes: int
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Every step in a process of its own, so that memory is that of the step alone."""
+    """Measure every step in a separate process, so that the memory is that of the step alone."""
     seeds, envelopes = (100_000, 20_000) if quick else (300_000, 100_000)
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
         held, replayed = Path(directory) / "held", Path(directory) / "replayed"
@@ -66,7 +66,7 @@ def _apart(step: object, data_dir: str, count: int) -> Opened:
         raise RuntimeError(f"{step} failed") from error
     process.join()
     if not isinstance(opened, Opened):
-        raise TypeError("the process answered with something else")
+        raise TypeError("the process returned something else than a measurement")
     return opened
 
 
@@ -81,7 +81,7 @@ def _settings(data_dir: Path) -> Settings:
 
 
 def _fill(data_dir: Path, seeds: int) -> Opened:
-    """A data dir whose checkpoint holds ``seeds``."""
+    """Make a data dir whose checkpoint holds ``seeds`` seeds."""
     store = open_store(_settings(data_dir), RealFiles(), role=LockRole.NODE, now_ms=wall_ms())
     population = Population(wall_ms() // 1000)
     store.core.replica.state.load(population.hold(seeds), None)
@@ -97,7 +97,7 @@ def _fill(data_dir: Path, seeds: int) -> Opened:
 
 
 def _journal(data_dir: Path, envelopes: int) -> Opened:
-    """A data dir whose journal holds ``envelopes`` and that has no checkpoint."""
+    """Make a data dir whose journal holds ``envelopes`` envelopes and that has no checkpoint."""
     store = open_store(_settings(data_dir), RealFiles(), role=LockRole.NODE, now_ms=wall_ms())
     now_ms = wall_ms()
     population = Population(now_ms // 1000)
@@ -123,4 +123,4 @@ def _resident_bytes() -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status does not tell the resident memory")
+    raise RuntimeError("/proc/self/status does not hold the resident memory (VmRSS)")

@@ -1,4 +1,4 @@
-"""What was measured, and how it is shown."""
+"""The results of measurements, and their output."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from msgspec import Struct
 
 
 class Bound(StrEnum):
-    """Which side of the target is good."""
+    """Whether a value must be at least or at most the target."""
 
     AT_LEAST = ">="
     AT_MOST = "<="
 
 
 class Target(Struct, frozen=True):
-    """A number to be held."""
+    """A bound that a value should keep."""
 
     bound: Bound
     value: float
 
     def is_met(self, value: float) -> bool:
-        """True if ``value`` is on the good side."""
+        """True if ``value`` keeps the bound."""
         return value >= self.value if self.bound is Bound.AT_LEAST else value <= self.value
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Target(Struct, frozen=True):
 
 
 class Measure(Struct, frozen=True):
-    """One row of the table. Without a target it is for information."""
+    """One row of the table. A row without a target is only for information."""
 
     group: str
     name: str
@@ -44,7 +44,7 @@ class Measure(Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """``OK``, ``MISSED``, or nothing where there is no target."""
+        """``OK`` or ``MISSED``; "" without a target."""
         if self.target is None:
             return ""
         return "OK" if self.target.is_met(self.value) else "MISSED"
@@ -70,7 +70,7 @@ def at_most(value: float) -> Target:
 
 
 def percentile(samples: Iterable[float], percent: float) -> float:
-    """The sample that ``percent`` of all do not exceed."""
+    """The sample that ``percent`` of all samples do not exceed."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
@@ -84,7 +84,7 @@ def spread(samples: list[float]) -> str:
 
 
 def render(measures: list[Measure]) -> str:
-    """A table for people, one group after another."""
+    """A table of all measures as text, group by group."""
     lines = []
     width = max(len(measure.name) for measure in measures)
     group = ""

@@ -1,4 +1,6 @@
-"""What a sandbox costs: a run of ``true`` in each mode of this machine, beside ``bash -c true`` without anything."""
+"""Measures the cost of the sandbox: runs of ``true`` in each mode of this machine, compared with plain
+``bash -c true``.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ _CONFINED: Final = {Mode.BWRAP: "true in bwrap", Mode.LANDLOCK: "true behind Lan
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Medians of runs that take turns. Raises RuntimeError when a run fails."""
+    """Medians of runs in turns. Raises RuntimeError if a run fails."""
     rounds = 20 if quick else 100
     places = cgroups.find_places(_TAG)
     held = cgroups.hold(places) if places is not None else None

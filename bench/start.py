@@ -1,4 +1,4 @@
-"""What a command costs: whole processes, from start to exit, beside a bare interpreter."""
+"""Measures the time of a command: whole processes from start to exit, compared with a bare interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _END_S: Final = 30
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Medians of processes that take turns. Raises RuntimeError when no node can be started."""
+    """Medians of processes that run in turns. Raises RuntimeError if the node cannot be started."""
     rounds = 25 if quick else 80
     crabnet = str(Path(sys.executable).with_name("crabnet"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRABNET_")}

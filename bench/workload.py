@@ -1,4 +1,4 @@
-"""A realistic stream of signed envelopes: whole lifecycles of many seeds, interleaved, from several authors."""
+"""Makes a realistic stream of signed envelopes: interleaved whole lifecycles of many seeds, from several authors."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PUBLISHERS: Final = 8
 WORKERS: Final = 8
 BIDS_PER_SEED: Final = 3
 _AT_ONCE: Final = 64
-"""Lifecycles under way at the same time."""
+"""The number of lifecycles that go on at the same time."""
 _OUTPUT: Final = "line of output from a command that somebody ran\n" * 6
 
 
 class Message(Struct, frozen=True):
-    """An envelope on its way, and the signed bytes that a bare verification would open."""
+    """An envelope in transit: its bytes, its source address, and the parsed envelope for the bare verification."""
 
     raw: bytes
     source: str
@@ -52,7 +52,7 @@ class Message(Struct, frozen=True):
 
 
 class Author:
-    """One node that says things."""
+    """One node that signs envelopes."""
 
     def __init__(self, name: str, number: int) -> None:
         self.signer = Signer(hashlib.sha256(name.encode()).digest())
@@ -76,7 +76,7 @@ class Author:
         return self.seq
 
     def say(self, kind: Kind, payload: JsonObject, now_s: int, nonce: int) -> Message:
-        """The next envelope of the feed."""
+        """Sign the next envelope of the feed."""
         envelope = seal(
             self.signer,
             kind=kind,
@@ -93,7 +93,7 @@ class Author:
 
 
 class Population:
-    """Publishers and workers, the seeds that are held already, and what they go on to say."""
+    """Publishers and workers, the seeds that a node holds already, and the next envelopes."""
 
     def __init__(self, now_s: int, seed: int = 1) -> None:
         self.now_s = now_s
@@ -105,11 +105,11 @@ class Population:
 
     @property
     def authors(self) -> list[Author]:
-        """Everybody."""
+        """All publishers and workers."""
         return [*self.publishers, *self.workers]
 
     def hold(self, seeds: int) -> dict[str, Record]:
-        """Records of seeds that a node holds: most of them settled, the others at every stage. Nothing is signed."""
+        """Unsigned records of ``seeds`` seeds that a node holds. Most are settled, the others are at every stage."""
         records: dict[str, Record] = {}
         for number in range(seeds):
             facts = self._facts(number % 10)
@@ -118,11 +118,11 @@ class Population:
         return records
 
     def feeds(self) -> list[Feed]:
-        """The feeds that the held seeds leave behind."""
+        """The feeds that belong to the held seeds."""
         return [Feed(author.id, author.seq, author.head_id) for author in self.authors if author.seq]
 
     def messages(self, count: int) -> list[Message]:
-        """The next ``count`` envelopes; half of the lifecycles go on with seeds that are held."""
+        """The next ``count`` envelopes. Half of the lifecycles continue seeds that are held already."""
         messages: list[Message] = []
         while len(messages) < count:
             while len(self._under_way) < _AT_ONCE:
@@ -139,7 +139,7 @@ class Population:
         return Fact(kind=kind, author=author.id, seq=seq, ts=self.now_s, body=body, envelope=author.head_id)
 
     def _facts(self, stage: int) -> list[Fact]:
-        """Stage 0 and 1: open, 2: claimed, 3: running, above: accepted."""
+        """The facts of a seed. Stages 0 and 1 are open, 2 is claimed, 3 is running, higher ones are accepted."""
         publisher = self._random.choice(self.publishers)
         seed = self._seed(publisher)
         facts = [self._fact(publisher, FactKind.SEED, seed)]

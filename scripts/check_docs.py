@@ -1,4 +1,4 @@
-"""Checks the Markdown files: relative links and anchors lead somewhere, code fences are closed."""
+"""Checks the Markdown files: the targets of relative links and anchors exist, and code fences are closed."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def check(path: Path, root: Path) -> list[str]:
         if not target.is_relative_to(root):
             faults.append(f"link leaves the repository: {link}")
         elif not target.exists():
-            faults.append(f"link leads nowhere: {link}")
+            faults.append(f"link target does not exist: {link}")
         elif anchor and target.suffix == ".md" and anchor not in anchors(target.read_text(encoding="utf-8")):
             faults.append(f"no such heading: {link}")
     return [f"{path.relative_to(root)}: {fault}" for fault in faults]
 
 
 def markdown_files(root: Path) -> list[Path]:
-    """Return the Markdown files of the repository, those not yet committed too."""
+    """Return the Markdown files of the repository, including those that are not committed yet."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
         cwd=root,
@@ -86,7 +86,7 @@ def main() -> int:
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if not faults:
-        print(f"docs: {len(files)} files, every link leads somewhere")
+        print(f"docs: {len(files)} files, every link has a target")
     return 1 if faults else 0
 
 

@@ -1,7 +1,7 @@
-"""`make demo`: three real nodes on this machine do a whole job over UDP, and refuse a forged settlement.
+"""`make demo`: three real nodes on this machine do a whole task over UDP and refuse a forged settlement.
 
-Each node is a process of its own with its own data dir in a temporary directory, which is removed at the end. Commands
-shown behind `$` are run as shown, but for `--data-dir`. The exit code is 0 only if every step did what it should.
+Each node is a separate process with its own data dir in a temporary directory, which is removed at the end. Commands
+after a `$` run as shown, with `--data-dir` and `--state-dir` added. The exit code is 0 only if every step succeeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TASK = 'echo "6 x 7 = 42"'
 
 
 class InterruptError(Exception):
-    """The demo was asked to end."""
+    """A signal has asked the demo to end."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -43,7 +43,7 @@ class InterruptError(Exception):
 
 
 class Demo:
-    """The story: publish, bid, claim, run, a forgery, settle, compare."""
+    """The steps of the demo: publish, bid, claim, run, forge, settle, compare."""
 
     def __init__(self, directory: Path, tell: Teller) -> None:
         self.tell = tell
@@ -52,7 +52,7 @@ class Demo:
         self.nodes = [self.publisher, *self.workers]
 
     def play(self) -> None:
-        """All steps. Raises DemoError."""
+        """Do all steps. Raises DemoError."""
         self.start()
         seed_id = self.publish()
         cheapest = self.auction(seed_id)
@@ -64,7 +64,7 @@ class Demo:
         self.compare(seed_id, forged_id)
 
     def start(self) -> None:
-        """Three processes that find one another."""
+        """Start three nodes and wait until they have found one another."""
         self.tell.heading("1. Three nodes start: three processes, talking over UDP on loopback")
         started: list[Node] = []
         for node in self.nodes:
@@ -76,28 +76,28 @@ class Demo:
             lambda: all(int(str(node.ask("status")["peers"])) >= count for node, count in wanted.items()),
         )
         for worker in self.workers:
-            self.tell.say(worker.name, f"confines tasks by: {wait_for('a self-test', partial(sandbox_of, worker))}")
-        self.tell.say("all", "the later nodes proved their addresses to the earlier ones: everybody knows everybody")
+            self.tell.say(worker.name, f"confines tasks with: {wait_for('a self-test', partial(sandbox_of, worker))}")
+        self.tell.say("all", "each later node has proved its address to the earlier ones; all nodes know one another")
 
     def publish(self) -> str:
-        """A seed that everybody hears of."""
+        """Publish a seed and wait until all workers have received it. Returns its id."""
         self.tell.heading("2. The publisher offers a task")
         words = ["--title", "the answer", "--cmd", TASK, "--min-price", "10", "--max-bids", "5", "--reward", "90"]
         line = self.publisher.run("seed", "publish", *words)
         seed_id = line.split()[2]
         for worker in self.workers:
-            wait_for(f"{worker.name} hears of the seed", partial(worker.seed, seed_id))
-            self.tell.say(worker.name, f"has heard of it: seed {seed_id}")
+            wait_for(f"{worker.name} receives the seed", partial(worker.seed, seed_id))
+            self.tell.say(worker.name, f"has received it: seed {seed_id}")
         return seed_id
 
     def auction(self, seed_id: str) -> dict[str, JsonValue]:
-        """The workers underbid each other; returns the cheapest bid as the publisher knows it."""
+        """Have the workers underbid each other. Returns the cheapest bid that the publisher knows."""
         self.tell.heading("3. The workers bid against each other")
         one, two = self.workers
         self.bid(one, seed_id, 80)
         self.underbid(two, seed_id, one, 65)
         self.underbid(one, seed_id, two, 50)
-        self.tell.say(two.name, "cannot do it for less: stays out")
+        self.tell.say(two.name, "cannot do it for less and does not bid again")
         wait_for("all bids reach the publisher", lambda: len(self.publisher.bids(seed_id)) == 3)
         bids = self.publisher.bids(seed_id)
         known = {str(node.node_id): node.name for node in self.workers}
@@ -106,11 +106,11 @@ class Demo:
         return bids[0]
 
     def bid(self, worker: Node, seed_id: str, price: int) -> None:
-        """One bid."""
+        """Make a bid."""
         worker.run("seed", "bid", seed_id, "--price", str(price))
 
     def underbid(self, worker: Node, seed_id: str, rival: Node, price: int) -> None:
-        """A lower bid, after the rival's bid has arrived."""
+        """Make a lower bid after the rival's bid has arrived."""
 
         def rivals() -> dict[str, JsonValue] | None:
             best = next(iter(worker.bids(seed_id)), None)
@@ -121,21 +121,21 @@ class Demo:
         self.bid(worker, seed_id, price)
 
     def claim(self, seed_id: str, cheapest: dict[str, JsonValue], winner: Node) -> None:
-        """The publisher takes the cheapest bid."""
+        """Have the publisher claim the cheapest bid."""
         self.tell.heading("4. The publisher claims the cheaper bid")
         self.publisher.run("seed", "claim", seed_id, str(cheapest["id"]))
         wait_for(f"{winner.name} learns that it won", lambda: winner.seed(seed_id).get("status") == "Claimed")
         self.tell.say(winner.name, f"has won with price {cheapest['price']}")
 
     def work(self, seed_id: str, winner: Node) -> None:
-        """The winner runs the command; the publisher reads the result."""
+        """Have the winner run the command, and compare the result at the publisher with that of the worker."""
         self.tell.heading("5. The worker runs the command and returns the signed result")
         printed = winner.run("seed", "run", seed_id).split()
         wait_for("the result reaches the publisher", lambda: self.publisher.seed(seed_id).get("status") == "Done")
         results = self.publisher.seed(seed_id)["results"]
         result = results[0] if isinstance(results, list) else None
         if not isinstance(result, dict) or [str(result["id"]), f"hash={result['output_hash']}"] != printed[2:4]:
-            raise DemoError(f"the publisher has another result than the worker printed: {result}")
+            raise DemoError(f"the publisher's result differs from the one that the worker printed: {result}")
         self.tell.say(
             "publisher",
             f"has the result: exit code {result['exit_code']}, {result['duration_ms']} ms, "
@@ -143,7 +143,9 @@ class Demo:
         )
 
     def forge(self, seed_id: str) -> str:
-        """A stranger with a key of its own signs a settlement of somebody else's seed; returns the envelope's id."""
+        """Send a settlement of the publisher's seed that a stranger has signed with its own key. All nodes must refuse
+        it. Returns the envelope's id.
+        """
         self.tell.heading("6. A stranger forges a settlement")
         details = self.publisher.seed(seed_id)
         seed = details["seed"]
@@ -186,12 +188,12 @@ class Demo:
         return envelope.meta.id
 
     def settle(self, seed_id: str) -> None:
-        """The publisher accepts the result."""
+        """Have the publisher accept the result."""
         self.tell.heading("7. The publisher settles")
         self.publisher.run("seed", "settle", seed_id, "--accepted", "--note", "well done")
 
     def compare(self, seed_id: str, forged_id: str) -> None:
-        """Everybody ends in the same state."""
+        """Check that all nodes have the same state."""
         self.tell.heading("8. The end: what each node holds")
 
         def hashes() -> dict[str, str] | None:
@@ -206,7 +208,7 @@ class Demo:
         self.tell.say("all", "forged settlement refused: " + ", ".join(f"{k}: {v}" for k, v in reasons.items()))
 
     def stop(self) -> None:
-        """End all nodes as an operator would. Raises DemoError if one does not end cleanly."""
+        """End all nodes with SIGTERM, as an operator would. Raises DemoError if one does not end cleanly."""
         for node in self.nodes:
             code = node.stop()
             if code != 0:
@@ -214,39 +216,39 @@ class Demo:
         self.tell.say("all", "stopped cleanly")
 
     def abandon(self) -> None:
-        """End whatever still runs."""
+        """End the nodes that still run."""
         for node in self.nodes:
             node.stop()
 
 
 def sandbox_of(node: Node) -> str | None:
-    """What confines runs on a node, once its self-test is done."""
+    """The sandbox of a node; None until its self-test is done."""
     report = node.ask("status")["sandbox"]
     mode = report.get("mode") if isinstance(report, dict) else None
     return mode if isinstance(mode, str) and mode != "unknown" else None
 
 
 def refusal(node: Node, envelope_id: str) -> str | None:
-    """The reason for which the node's own events say that it refused an envelope."""
+    """The Reason in the node's events for refusing an envelope; None if there is no such event."""
     page = read_events(node.data_dir, kinds={"envelope_rejected"})
     found = (event.payload.get("reason") for event in page.events if event.payload.get("envelope_id") == envelope_id)
     return next((str(reason) for reason in found), None)
 
 
 def ignore_signals() -> None:
-    """From now on nothing interrupts the tidying up."""
+    """Ignore signals, so that nothing interrupts the cleanup."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def interrupt(number: int, _: FrameType | None) -> None:
-    """Turn the first signal into an exception; later ones must not stop the tidying up."""
+    """Turn the first signal into an exception. Later ones are ignored, because they must not stop the cleanup."""
     ignore_signals()
     raise InterruptError(number)
 
 
 def main() -> int:
-    """Play the demo and tidy up, whatever happens."""
+    """Run the command line: run the demo and clean up in any case. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Three nodes, one task, one forgery.")
     parser.add_argument("--log", type=Path, default=LOG_FILE, help=f"file for a copy of what is shown ({LOG_FILE})")
     log_path: Path = parser.parse_args().log
@@ -274,7 +276,7 @@ def main() -> int:
 
 
 def play(tell: Teller) -> None:
-    """The demo in a directory of its own, which is gone afterwards, as are the processes."""
+    """Run the demo in a temporary directory. Afterwards remove the directory and end the processes."""
     directory = Path(tempfile.mkdtemp(prefix="crabnet-demo-"))
     demo = Demo(directory, tell)
     try:

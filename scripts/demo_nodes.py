@@ -1,4 +1,4 @@
-"""The nodes of ``make demo``: real processes, and what is told of them."""
+"""The nodes of ``make demo``, which are real processes, and the output of the demo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crabnet.errors import CrabnetError, Reason
 T = TypeVar("T")
 
 DEADLINE_S = 60
-"""How long any one step may take on a slow machine."""
+"""The maximum time of one step, also on a slow machine."""
 STOP_S = 10
 POLL_S = 0.02
 COLOURS = {"publisher": 36, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
@@ -33,11 +33,11 @@ PR_SET_PDEATHSIG = 1
 
 
 class DemoError(Exception):
-    """A step did not do what it should."""
+    """A step of the demo has failed."""
 
 
 class Teller:
-    """Prints what happens, at once, to the terminal and, without colours, to the log file."""
+    """Prints lines at once to the terminal and, without colours, to the log file."""
 
     def __init__(self, log: TextIO | None) -> None:
         self.started = time.monotonic()
@@ -45,11 +45,11 @@ class Teller:
         self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
     def heading(self, text: str) -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         self._write(f"\n{text}", 1)
 
     def say(self, who: str, text: str) -> None:
-        """One line of one actor; further lines are indented."""
+        """Print lines of one actor. Lines after the first are indented."""
         for index, line in enumerate(text.splitlines() or [""]):
             at = f"{time.monotonic() - self.started:5.1f}s  {who:<10}" if index == 0 else " " * 18
             self._write(f"{at} {line}", COLOURS[who])
@@ -75,7 +75,7 @@ class Node:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, peers: list[Node]) -> None:
-        """Start on a free port; returns when the node listens."""
+        """Start the node on a free port. Returns when it listens. Raises DemoError."""
         targets = ",".join(f"{host}:{port}" for host, port in (peer.address for peer in peers))
         words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--announce-addr", targets]
         words += ["--sync-interval-ms", "200"]
@@ -99,7 +99,7 @@ class Node:
         return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir), "--state-dir", str(notes)]
 
     def run(self, *words: str) -> str:
-        """Run a command beside the node, show it and what it prints; returns its standard output."""
+        """Run a command while the node runs. Print it and its output. Returns its standard output. Raises DemoError."""
         self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
         done = subprocess.run(
             self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
@@ -111,14 +111,14 @@ class Node:
         return done.stdout
 
     def ask(self, method: str, **params: JsonValue) -> dict[str, JsonValue]:
-        """Ask over the control socket, without showing it."""
+        """Do a method over the control socket. Prints nothing."""
         answer = call(self.data_dir, method, params, DEADLINE_S * 1000)
         if not isinstance(answer, dict):
             raise DemoError(f"{self.name} answered {method} with {json.dumps(answer)}")
         return answer
 
     def seed(self, seed_id: str) -> dict[str, JsonValue]:
-        """What this node knows of a seed; nothing yet is an empty object."""
+        """The data of this node about a seed; empty if the seed is unknown."""
         try:
             details = self.ask("seed.show", seed_id=seed_id)
         except CrabnetError as error:
@@ -129,20 +129,20 @@ class Node:
         return {**details, "status": seed["status"]} if isinstance(seed, dict) else {}
 
     def bids(self, seed_id: str) -> list[dict[str, JsonValue]]:
-        """The bids this node knows, cheapest first."""
+        """The bids that this node knows, cheapest first."""
         found = self.seed(seed_id).get("bids", [])
         bids = [bid for bid in found if isinstance(bid, dict)] if isinstance(found, list) else []
         return sorted(bids, key=price_of)
 
     def last_words(self) -> str:
-        """The last line the process wrote to standard error."""
+        """The last line that the process has written to standard error."""
         with suppress(OSError):
             lines = self._stderr_path.read_text(encoding="utf-8", errors="replace").splitlines()
             return lines[-1] if lines else "it wrote nothing"
         return "it wrote nothing"
 
     def stop(self, number: int = signal.SIGTERM) -> int | None:
-        """End the process and wait for it; returns its exit code, None if it never ran."""
+        """End the process and wait for it. Returns its exit code, None if it never ran."""
         process = self._process
         if process is None:
             return None
@@ -159,12 +159,14 @@ class Node:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings of a node that the user may have."""
+    """The environment of this process without the user's settings of Crabnet."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CRABNET_")}
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel end this process should its parent, the demo, be killed (prctl(2)), be it right now."""
+    """Have the kernel end this process if its parent, the demo, is killed (prctl(2)). Ends it at once if the parent is
+    gone already.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -178,12 +180,12 @@ def price_of(bid: dict[str, JsonValue]) -> int:
 
 
 def wait_for(what: str, probe: Callable[[], T | None]) -> T:
-    """Ask ``probe`` until it gives something true. Raises DemoError when that takes too long."""
+    """Call ``probe`` until it returns a true value, and return that. Raises DemoError after DEADLINE_S seconds."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         found = probe()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise DemoError(f"waited {DEADLINE_S} s in vain: {what}")
+            raise DemoError(f"this did not happen within {DEADLINE_S} s: {what}")
         time.sleep(POLL_S)

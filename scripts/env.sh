@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes or refreshes .venv: the locked dependencies and this project, editable. Usage: scripts/env.sh PYTHON
-# Quick when nothing changed. As root on Debian it also installs the system packages that the tests
-# want (not with SYSTEM_PACKAGES=no); elsewhere it names what is missing and goes on.
+# Creates or refreshes .venv: the locked dependencies and this project, editable. Usage: scripts/env.sh PYTHON
+# It is quick if nothing has changed. As root on Debian it also installs the system packages that the
+# tests use (not with SYSTEM_PACKAGES=no). Elsewhere it names missing packages and goes on.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ lock_stamp=.venv/crabnet-lock
 system_stamp=.venv/crabnet-system
 log=.venv/crabnet-install.log
 
-# pip must obey the lock, whatever the user's own settings for other projects are.
+# pip must follow the lock, so the user's own settings of pip are removed.
 unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT PIP_REQUIREMENT PIP_NO_BINARY PIP_EDITABLE || true
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONUTF8=1
 
@@ -44,11 +44,11 @@ apt_install() {
 
 check_python() {
     command -v "$python" >/dev/null 2>&1 ||
-        fail "Crabnet needs Python 3.11 or newer; '$python' was not found. Name another: make PYTHON=/path/to/python3"
+        fail "Crabnet needs Python 3.11 or newer; '$python' was not found. Name another Python: make PYTHON=/path/to/python3"
     version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) ||
         fail "'$python' does not run. Name another Python of at least 3.11: make PYTHON=/path/to/python3"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        fail "Crabnet needs Python 3.11 or newer; '$python' is $version. Name another: make PYTHON=/path/to/python3"
+        fail "Crabnet needs Python 3.11 or newer; '$python' is $version. Name another Python: make PYTHON=/path/to/python3"
 }
 
 check_venv_module() {
@@ -81,7 +81,7 @@ up_to_date() {
 }
 
 up_to_date && exit 0
-# Of two makes at once, the second waits for the first.
+# If two makes run at once, the second waits for the first.
 if command -v flock >/dev/null 2>&1; then
     exec 9>.venv.lock
     flock 9

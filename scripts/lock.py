@@ -1,7 +1,7 @@
 """Writes the locked dependencies of requirements/, or checks them without a network (``--check``).
 
-The lock names every package, direct or not, with its version and the hashes of its files, and no
-address of a registry: each user's own registry serves, and the hashes tell whether it serves the same.
+The lock names every package, direct or indirect, with its version and the hashes of its files. It names no
+address of a registry. Each user's own registry serves the files, and the hashes prove that they are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UV_COMPILE = (
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One locked package: its version, and the marker of the environments it is meant for."""
+    """One locked package: its name, its version, and the marker of its environments."""
 
     name: str
     version: str
@@ -50,14 +50,14 @@ def parse_lock(text: str) -> tuple[list[Pin], list[str]]:
         try:
             requirement = Requirement(words)
         except InvalidRequirement:
-            faults.append(f"not a locked package: {words}")
+            faults.append(f"has a line that is not a locked package: {words}")
             continue
         specifiers = list(requirement.specifier)
         if len(specifiers) != 1 or specifiers[0].operator != "==" or specifiers[0].version.endswith(".*"):
-            faults.append(f"not locked to one version: {words}")
+            faults.append(f"has a package that is not locked to one version: {words}")
             continue
         if not HASH.search(line):
-            faults.append(f"without a hash: {words}")
+            faults.append(f"has no hash for: {words}")
         name = canonicalize_name(requirement.name)
         pins.append(Pin(name, specifiers[0].version, str(requirement.marker or "")))
     return pins, faults
@@ -71,7 +71,7 @@ def unmet(requirements: list[str], pins: list[Pin]) -> list[str]:
         if not versions:
             faults.append(f"lacks {requirement}")
         faults += [
-            f"has {requirement.name} {version}, but pyproject.toml asks for {requirement}"
+            f"has {requirement.name} {version}, but pyproject.toml requires {requirement}"
             for version in versions
             if not requirement.specifier.contains(version, prereleases=True)
         ]
@@ -79,7 +79,7 @@ def unmet(requirements: list[str], pins: list[Pin]) -> list[str]:
 
 
 def required(pyproject: dict[str, Any], extras: tuple[str, ...]) -> list[str]:
-    """Return the requirements of the project with these extras; with ``dev`` also what builds it."""
+    """Return the requirements of the project with these extras. With ``dev`` this includes its build requirements."""
     project = pyproject["project"]
     requirements = list(project["dependencies"])
     for extra in extras:
@@ -112,8 +112,8 @@ def check(root: Path) -> list[str]:
 
 
 def write(root: Path, *, upgrade: bool) -> int:
-    """Resolve the dependencies anew with uv. Returns the exit code."""
-    # The larger set first: the smaller one is then held to its versions.
+    """Resolve the dependencies again with uv. Returns the exit code."""
+    # The larger set comes first, because its versions then constrain the smaller set.
     constraints: list[str] = []
     for lock, extras in reversed(EXTRAS_BY_LOCK.items()):
         arguments = [word for extra in extras for word in ("--extra", extra)]
@@ -138,9 +138,9 @@ def main() -> int:
             return code
     faults = check(ROOT)
     for fault in faults:
-        print(f"error: {fault}; `make lock` writes the locks anew", file=sys.stderr)
+        print(f"error: {fault}; run `make lock` to write the locks again", file=sys.stderr)
     if not faults:
-        print("lock: satisfies pyproject.toml, every package has hashes")
+        print("lock: the locks satisfy pyproject.toml, and every package has hashes")
     return 1 if faults else 0
 
 

@@ -1,6 +1,6 @@
-"""Run tests as an ordinary user that is made for this run and removed after it. For root; used by `make test`.
+"""Runs tests as an ordinary user that is created for this run and removed after it. For root; used by `make test`.
 
-Takes the arguments of pytest. Where the user may not look into the clone, it gets a copy.
+Takes the arguments of pytest. If the user cannot read the clone, the tests run in a copy.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("src", "tests", "scripts", "bench", "docs", "requirements", "Makefile", "README.md", "pyproject.toml")
 KEPT = ("PATH", "LANG", "CRABNET_HYPOTHESIS_PROFILE")
-"""Environment variables that go on to the tests."""
+"""Environment variables that are passed on to the tests."""
 NO_TESTS = 5
-"""Exit code of pytest: nothing was selected."""
+"""Exit code of pytest if no test was selected."""
 
 
 def main() -> int:
-    """The exit code of pytest; 0 with a word about it where the tests cannot be run."""
+    """Run the tests. Returns the exit code of pytest; 1 if a process is left; 0 with a note if they cannot be run."""
     if os.geteuid() != 0:
-        return 0  # then the whole run was an ordinary user's
+        return 0  # the main run of the tests was that of an ordinary user
     missing = [name for name in ("useradd", "userdel") if shutil.which(name) is None]
     if missing:
-        return skipped(f"there is no {missing[0]} here")
+        return skipped(f"because this system has no {missing[0]}")
     with ordinary_user() as user:
         clone = ROOT if interpreter(user, ROOT) else copy_of_clone(Path(user.pw_dir))
         python = interpreter(user, clone)
         if python is None:
-            return skipped("there is no Python that such a user may start")
+            return skipped("because this user can start no suitable Python")
         print(f"as the ordinary user {user.pw_name} (uid {user.pw_uid}):", flush=True)
         code = as_user(user, [python, "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:]], clone).returncode
         left = processes_of(user)
         if left:
-            print("the tests of the ordinary user have left behind:", *left.values(), sep="\n  ", file=sys.stderr)
+            print("the tests of the ordinary user have left processes:", *left.values(), sep="\n  ", file=sys.stderr)
     return 1 if left else 0 if code == NO_TESTS else code
 
 
 def skipped(why: str) -> int:
-    """Say loudly that nothing was tested."""
-    print(f"SKIPPED: the tests of an ordinary user, {why}: NOT tested", file=sys.stderr)
+    """Print that the tests were skipped. Returns exit code 0."""
+    print(f"SKIPPED: the tests of an ordinary user were NOT run, {why}", file=sys.stderr)
     return 0
 
 
 @contextmanager
 def ordinary_user() -> Iterator[pwd.struct_passwd]:
-    """A user with a home of its own, for as long as the block lasts; what it still runs then is killed."""
+    """A user with a home directory, while the block runs. At the end its remaining processes are killed."""
     home = Path(tempfile.mkdtemp(prefix="crabnet-user-"))
     name = f"crabnet-test-{os.getpid()}"
     subprocess.run(["useradd", "--no-create-home", "--home-dir", home, "--shell", "/bin/sh", name], check=True)
@@ -70,7 +70,7 @@ def ordinary_user() -> Iterator[pwd.struct_passwd]:
 
 
 def copy_of_clone(home: Path) -> Path:
-    """A copy of what the tests need, with the packages of the environment."""
+    """Copy the files that the tests need, with the packages of the environment. Returns the directory."""
     clone = home / "clone"
     for name in (*COPIED, packages_of(ROOT).relative_to(ROOT)):
         source, target = ROOT / name, clone / name
@@ -82,12 +82,12 @@ def copy_of_clone(home: Path) -> Path:
 
 
 def packages_of(clone: Path) -> Path:
-    """Where the packages of the environment lie in a clone."""
+    """The directory of the environment's packages in a clone."""
     return clone / Path(sysconfig.get_path("purelib")).relative_to(ROOT)
 
 
 def interpreter(user: pwd.struct_passwd, clone: Path) -> str | None:
-    """A Python of the present version that the user may start, and that finds everything from this clone."""
+    """A Python of the running version that the user can start and that imports everything from this clone; or None."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (Path(sys.executable), Path(sys.executable).resolve(), Path("/usr/bin") / version):
         with suppress(OSError):
@@ -99,7 +99,7 @@ def interpreter(user: pwd.struct_passwd, clone: Path) -> str | None:
 def as_user(
     user: pwd.struct_passwd, command: list[str | Path], clone: Path, *, quiet: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command in the clone, with a bare environment. Raises OSError when it cannot be started."""
+    """Run a command in the clone with a minimal environment. Raises OSError if it cannot be started."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment = {
         **kept,
@@ -115,7 +115,7 @@ def as_user(
 
 
 def processes_of(user: pwd.struct_passwd) -> dict[int, str]:
-    """What runs with the rights of this user."""
+    """The processes of this user: pid -> command line."""
     found = {}
     for entry in Path("/proc").iterdir():
         with suppress(OSError):

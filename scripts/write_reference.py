@@ -1,4 +1,4 @@
-"""Write the documents that are generated from the code: docs/CONFIGURATION.md and docs/CLI.md."""
+"""Writes the documents that are generated from the code: docs/CONFIGURATION.md and docs/CLI.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crabnet.settings.document import configuration_markdown
 
 
 def main() -> None:
-    """Write both, wherever this is called from."""
+    """Write both documents. This works from any current directory."""
     docs = Path(__file__).resolve().parent.parent / "docs"
     for name, text in (("CONFIGURATION.md", configuration_markdown()), ("CLI.md", cli_markdown())):
         (docs / name).write_text(text, encoding="utf-8")

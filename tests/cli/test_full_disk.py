@@ -43,7 +43,7 @@ def test_what_is_durable_is_printed_and_the_checkpoint_that_fails_is_a_warning(d
     assert done.returncode == 0, done.stderr
     seed_id = done.stdout.split()[-1]
     assert done.stdout == f"seed published {seed_id}\n"
-    assert "not closed in order" in done.stderr
+    assert "not closed cleanly" in done.stderr
     assert "checkpoint" in done.stderr
     shown = crabnet("seed", "show", seed_id, *quiet(data_dir))
     assert shown.returncode == 0, shown.stderr

@@ -65,7 +65,7 @@ async def test_one_more_of_a_long_method_than_may_wait_is_refused_and_others_are
             nursery.start_soon(ask, tmp_path, "seed.run", {})
         with trio.fail_after(20):
             await dispatch.all_wait.wait()
-        with pytest.raises(CrabnetError, match="2 clients wait for seed\\.run already") as caught:
+        with pytest.raises(CrabnetError, match="2 clients already wait for seed\\.run") as caught:
             await ask(tmp_path, "seed.run", {})
         assert caught.value.reason is Reason.LIMIT_EXCEEDED
         nursery.start_soon(ask, tmp_path, "seed.cancel", {})

@@ -293,7 +293,7 @@ def test_a_node_that_has_too_few_descriptors_to_start_says_so(tmp_path: Path) ->
             limited = ["prlimit", f"--nofile={descriptors}", *CRABNET, *command, *words]
             done = subprocess.run(limited, capture_output=True, text=True, check=False, env=environment())
             assert done.returncode == 2, done.stderr
-            assert f"this process may have {descriptors} files open at once, and a node needs 384" in done.stderr
+            assert f"this process may have {descriptors} files open at once, but a node needs 384" in done.stderr
             assert done.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
     raised = ["prlimit", "--nofile=24:4096", *CRABNET, "listen", *words]

@@ -28,8 +28,8 @@ def test_good_links_pass(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("[a](missing.md)", "page.md: link leads nowhere: missing.md"),
-        ("![a](missing.png)", "page.md: link leads nowhere: missing.png"),
+        ("[a](missing.md)", "page.md: link target does not exist: missing.md"),
+        ("![a](missing.png)", "page.md: link target does not exist: missing.png"),
         ("[a](other.md#twice-2)", "page.md: no such heading: other.md#twice-2"),
         ("```\n# Here\n```\n[a](#here)", "page.md: no such heading: #here"),
         ("[a](../elsewhere.md)", "page.md: link leaves the repository: ../elsewhere.md"),

@@ -41,7 +41,7 @@ def test_a_complete_lock_has_no_faults(tmp_path: Path) -> None:
         (RUNTIME.replace("2.4", "2.5"), DEV, "requirements/dev.txt lacks some-lib 2.5"),
         (RUNTIME, DEV.replace("builder==1.0", "builder==0.9"), "requirements/dev.txt has builder 0.9"),
         (RUNTIME, RUNTIME, "requirements/dev.txt lacks tester"),
-        ("some-lib==2.4\n", DEV, "without a hash: some-lib==2.4"),
+        ("some-lib==2.4\n", DEV, "has no hash for: some-lib==2.4"),
         (RUNTIME.replace("0" * 64, "0" * 63), DEV, "not a locked package"),
         (RUNTIME.replace("==2.4", ">=2.4"), DEV, "not locked to one version"),
         (RUNTIME.replace("==2.4", "==2.*"), DEV, "not locked to one version"),

@@ -1,1 +1,1 @@
-"""The only wiring of core, ledger, transports, runner and monitor, and the node's background jobs."""
+"""The node's background jobs, and the only place that connects core, ledger, transports, runner and monitor."""

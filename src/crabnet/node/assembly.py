@@ -1,4 +1,4 @@
-"""What a node is made of, beside the parts that stand in rooms of their own."""
+"""The parts of a node that have no package of their own."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Disk(Part):
             raise
 
     async def close(self) -> None:
-        """Let go of the data dir."""
+        """Close the data dir and end the threads."""
         try:
             await trio.to_thread.run_sync(self.store.close)
         finally:
@@ -93,7 +93,7 @@ class EventReporting(Part):
         )
 
     def jobs(self) -> Sequence[Job]:
-        """Events are written behind."""
+        """The job that writes queued events to the log every EVENTS_FLUSH_MS milliseconds."""
         return [Job(self._write, "events")]
 
     async def _write(self) -> None:
@@ -104,13 +104,13 @@ class EventReporting(Part):
                 await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
 
     def on_durable(self, effects: Effects) -> None:
-        """Tell what has become durable."""
+        """Report the notices of effects that have become durable."""
         for notice in effects.notices:
             with self._contained:
                 self.reporter.notify(notice.kind, notice.fields)
 
     async def close(self) -> None:
-        """Tell that the ledger has failed, if it has, and write what waits."""
+        """Report a failure of the ledger, if there was one, and write the queued events."""
         failure = self._ledger.failure
         if failure is not None:
             self.reporter.notify(
@@ -122,7 +122,7 @@ class EventReporting(Part):
 
 
 class CommitWriter(Part):
-    """The writer, and what happens when a job fails: the ``Failures`` of the other parts."""
+    """The writer of the journal. It also handles failed jobs of all parts: it is their ``Failures``."""
 
     def __init__(self, committer: Committer, faults: Faults, mending: Mending, ledger: Ledger) -> None:
         self._committer = committer
@@ -131,11 +131,11 @@ class CommitWriter(Part):
         self._ledger = ledger
 
     async def open(self) -> None:
-        """Learn what a node has failed on before."""
+        """Load the list of messages on which a node has failed before."""
         await self._faults.load()
 
     def jobs(self) -> Sequence[Job]:
-        """Faults are kept."""
+        """The job that writes faults to quarantine."""
         return [Job(self._faults.run)]
 
     async def contained(self, name: str, job: Run) -> None:
@@ -148,7 +148,7 @@ class CommitWriter(Part):
         await self._committer.fail(error)
 
     async def finish(self) -> bool:
-        """What the jobs have left becomes durable, and is handed to the other parts."""
+        """Commit all queued effects, which hands them to the other parts. False if the ledger or memory has failed."""
         broken = self._mending.broken
         if broken is not None:
             await self._faults.failed(broken)
@@ -159,7 +159,7 @@ class CommitWriter(Part):
 
 
 class Runs(Part):
-    """Runs of claimed commands, and what confines them."""
+    """Runs of claimed commands, and their sandbox."""
 
     def __init__(
         self, settings: Settings, core: Core, notify: Notify, perform: Perform, changed: Callable[[], None]
@@ -174,7 +174,7 @@ class Runs(Part):
         return task_of(self._core.record(seed_id), seed_id, self._core.signer.node_id)
 
     def jobs(self) -> Sequence[Job]:
-        """What confines runs is tried while the node starts."""
+        """The job that tests the sandbox while the node starts."""
         return [Job(self._prepare, "runner")]
 
     async def _prepare(self) -> None:
@@ -187,25 +187,25 @@ class Runs(Part):
                 self.manager.ended(claim)
 
     async def close(self) -> None:
-        """Remove control groups, and end the process that starts runs."""
+        """Remove control groups and end the process that starts runs."""
         self.runner.close()
 
 
 class Index(Part):
-    """The index of the journal, written behind."""
+    """The index of the journal. It is written a little after the journal."""
 
     def __init__(self, history: History, notify: Notify) -> None:
         self._history = history
         self._notify = notify
 
     def jobs(self) -> Sequence[Job]:
-        """It is written a few times a second, looked at bit by bit, and mended."""
+        """The job that writes the index a few times a second, checks it part by part, and rebuilds it after damage."""
         return [Job(self._run)]
 
     async def open(self) -> None:
-        """Tell that what was there could not be used."""
+        """Report if the index had to be rebuilt at the start."""
         if self._history.was_built_anew:
-            detail = "it was damaged, or not sealed when the node ended"
+            detail = "the index was damaged, or it was not sealed when the node ended"
             self._notify("index_rebuilt", {"file": INDEX_NAME, "detail": detail})
 
     async def _run(self) -> None:
@@ -224,14 +224,14 @@ class Index(Part):
                 await trio.sleep(0 if self._history.is_damaged else limits.INDEX_RETRY_MS / 1000)
 
     async def _mend(self) -> None:
-        self._notify("index_damaged", {"file": INDEX_NAME, "detail": "it is built again from the journal"})
+        self._notify("index_damaged", {"file": INDEX_NAME, "detail": "the node rebuilds it from the journal"})
         entries = await trio.to_thread.run_sync(
             partial(self._history.catch_up, pause_s=limits.INDEX_CATCH_UP_PAUSE_MS / 1000)
         )
         self._notify("index_rebuilt", {"file": INDEX_NAME, "entries": entries})
 
     async def finish(self) -> bool:
-        """Write what is noted. If that fails, the index is made anew from the journal."""
+        """Write the noted entries. If that fails, the next start rebuilds the index from the journal."""
         try:
             await trio.to_thread.run_sync(self._history.flush)
         except CrabnetError as error:
@@ -243,7 +243,7 @@ class Index(Part):
 
 
 class Checkpoints(Part):
-    """Checkpoints while the node goes on, and a last one."""
+    """Checkpoints while the node runs, and one at its end."""
 
     def __init__(self, settings: Settings, checkpointer: Checkpointer, ledger: Ledger) -> None:
         self._checkpointer = checkpointer
@@ -255,18 +255,18 @@ class Checkpoints(Part):
         )
 
     def jobs(self) -> Sequence[Job]:
-        """One whenever the journal has grown, or now and then."""
+        """The job that makes a checkpoint when the journal has grown enough, or after the configured interval."""
         return [Job(self._run)]
 
     async def finish(self) -> bool:
-        """One of all that there is, if there is anything new."""
+        """Make a last checkpoint, if there is none yet or the journal has grown since the last one."""
         if self._ledger.replay_bytes or self._ledger.checkpoint_lsn is None:
             await trio.to_thread.run_sync(self._checkpointer.make_now)
         return True
 
 
 class Ticker(Part):
-    """What time brings: the core's tick, lost fragments, faults, steps of the clock."""
+    """The work of each tick: the core's tick, lost fragments, faults, steps of the clock, the mark of feed risk."""
 
     def __init__(
         self, core: Core, network: Network, committer: Committer, faults: Faults, own_feed: OwnFeed,
@@ -283,7 +283,7 @@ class Ticker(Part):
         self._clock_ms = clock_ms
 
     def jobs(self) -> Sequence[Job]:
-        """Several times a second."""
+        """The job that ticks several times a second."""
         return [Job(self._run)]
 
     async def _run(self) -> None:
@@ -318,20 +318,20 @@ class Ticker(Part):
         self._told = trouble
 
     async def finish(self) -> bool:
-        """Tell what has gone wrong since the last time."""
+        """Report a failure with the high-water mark, if there was one that was not reported yet."""
         self._tell_trouble()
         return True
 
 
 async def remember_feed_risk(core: Core, own_feed: OwnFeed) -> None:
-    """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+    """Record durably whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
     mark = own_feed.risk_mark
     if core.feed_risk != mark.present:
         await trio.to_thread.run_sync(mark.keep, core.feed_risk)
 
 
 class StartStopEvents(Part):
-    """The first and the last event of a node. The last part."""
+    """The first and the last event of a node. This must be the last part."""
 
     def __init__(self, settings: Settings, store: Store, notify: Notify, clock_ms: ClockMs, *, listen: bool) -> None:
         self._settings = settings
@@ -342,7 +342,7 @@ class StartStopEvents(Part):
         self._started_ms = clock_ms()
 
     async def open(self) -> None:
-        """Tell of the data dir, the settings, and that the node starts."""
+        """Report the data dir, the settings, and the start of the node."""
         report_start(
             self._notify,
             self._settings,
@@ -353,7 +353,7 @@ class StartStopEvents(Part):
         )
 
     async def finish(self) -> bool:
-        """Tell that the node has stopped in order."""
+        """Report that the node has stopped cleanly."""
         self._notify(
             "node_stopped",
             {
@@ -367,7 +367,7 @@ class StartStopEvents(Part):
 
 
 async def state_hash(core: Core) -> str:
-    """Hex hash of everything replicated; brought up to date in slices."""
+    """The hash of all replicated state, in hex. It is updated in slices, so that other tasks can run in between."""
     state = core.replica.state
     while state.hash_pending() > limits.HASH_SLICE:
         state.hash_some(limits.HASH_SLICE)

@@ -1,7 +1,9 @@
-"""The node's time: that of the system at the start, and from then on what has passed since, steps left out.
+"""The node's time: the system's time at the start plus the time that has passed since. Steps of the system's clock are
+left out.
 
-Deadlines, the age of messages and the dates of envelopes all go by this one clock. A step of the system's clock, by a
-mistake or by its correction, must not let everything expire at once, or come back to life (docs/adr/0016-leases.md).
+Deadlines, the age of messages and the dates of envelopes all use this one clock. The system's clock may be set wrong
+and corrected again. Such a step must neither let everything expire at once nor re-open what has expired
+(docs/adr/0016-leases.md).
 """
 
 from __future__ import annotations
@@ -19,16 +21,18 @@ def wall_ms() -> int:
 
 
 def steady_ms() -> int:
-    """Milliseconds that have passed since some moment, the sleep of the machine included where it can be known."""
+    """Milliseconds that have passed since some fixed moment. They include the suspend time of the machine where the
+    system can tell it (CLOCK_BOOTTIME).
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
     return time.monotonic_ns() // 1_000_000
 
 
 class ClockStep(NamedTuple):
-    """The system's clock was set: by ``step_ms``, and it is ``ahead_ms`` ahead of the node's time now.
+    """The system's clock was set by ``step_ms`` and is ``ahead_ms`` ahead of the node's time.
 
-    ``followed`` is true if the node's time draws near to it.
+    ``followed`` is true if the node's time follows the system's clock.
     """
 
     step_ms: int
@@ -37,11 +41,12 @@ class ClockStep(NamedTuple):
 
 
 class NodeClock:
-    """Call it for the node's time in milliseconds since the epoch; it never goes back while the process lives.
+    """Call it for the node's time in milliseconds since the epoch. The time never goes back while the process lives.
 
-    Small differences to the system's clock, up to ``follow_ms``, are followed at a twentieth of the time that passes;
-    larger ones are not, but for one: a clock that was never set (``limits.CLOCK_PLAUSIBLE_FROM_S``) catches up at once
-    when it is. The two sources can be given, for tests and simulations.
+    The node's time follows differences to the system's clock of up to ``follow_ms``, at a twentieth of the time that
+    passes. It does not follow larger ones, with one exception: if the system's clock was never set before
+    (``limits.CLOCK_PLAUSIBLE_FROM_S``), the node's time catches up at once when it is set. Tests and simulations can
+    give the two sources ``wall`` and ``steady``.
     """
 
     def __init__(
@@ -60,11 +65,13 @@ class NodeClock:
 
     @property
     def ahead_ms(self) -> int:
-        """How far the system's clock is ahead of the node's time, negative if it is behind."""
+        """How many milliseconds the system's clock is ahead of the node's time; negative if it is behind."""
         return self._wall() - self()
 
     def catch_up(self) -> bool:
-        """Take the system's time at once if it is ahead. To be called when it is known to be right."""
+        """Take over the system's time at once if it is ahead. Call this only when the system's time is known to be
+        right. Returns whether it was ahead.
+        """
         ahead_ms = self.ahead_ms
         if ahead_ms <= 0:
             return False
@@ -73,7 +80,9 @@ class NodeClock:
         return True
 
     def observe(self) -> ClockStep | None:
-        """Compare the clocks and draw nearer; to be called several times a second. Returns a step since last time."""
+        """Compare the clocks and follow the system's clock. Call this several times a second. Returns a step since the
+        last call, None without one.
+        """
         steady = self._steady()
         passed_ms, self._observed_ms = max(0, steady - self._observed_ms), steady
         ahead_ms = self._wall() - (steady + self._offset_ms)

@@ -1,4 +1,4 @@
-"""From settings to the configuration of the parts."""
+"""Converts settings to the configuration of the node's parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crabnet.settings import Settings
 
 
 def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
-    """What the core of a node needs that ``stays``, or of one that is gone in a moment."""
+    """The configuration of a core. ``stays`` is true for a node that runs on, false for a one-shot command."""
     return CoreConfig(
         policy=AdmissionPolicy(
             settings.namespace, settings.require_signatures, settings.message_ttl_s, settings.future_skew_s
@@ -65,22 +65,27 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
 
 
 def sends_per_s(settings: Settings) -> int:
-    """How fast the transport in use may send: each has a limit of its own; 0 is no limit."""
+    """The datagrams per second that the configured transport may send. Each transport has its own limit. 0 means no
+    limit.
+    """
     return settings.udp_broadcasts_per_sec if settings.network == "udp" else settings.dht_broadcasts_per_sec
 
 
 def runner_of(settings: Settings) -> Runner:
-    """What runs commands. Raises UsageError."""
+    """The runner of commands. Raises UsageError."""
     return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)
 
 
 def sandbox_report(settings: Settings) -> SandboxReport:
-    """What a node with these settings would find at its start. Blocks for up to some seconds. Raises UsageError."""
+    """The sandbox report that a node with these settings would get at its start. Blocks for up to some seconds.
+
+    Raises UsageError.
+    """
     return trio.run(survey, runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)
 
 
 def runner_policy(settings: Settings) -> RunnerPolicy:
-    """What may be run. Raises UsageError."""
+    """The rules for the commands that may be run. Raises UsageError."""
     return RunnerPolicy(
         allowed_commands=frozenset(settings.runner_allowed_commands),
         command_chars_max=settings.runner_max_command_len,

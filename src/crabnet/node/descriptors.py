@@ -1,4 +1,4 @@
-"""How many files a process may have open at once: too few, and any part of a node fails at any time."""
+"""The limit of open files of this process. With too low a limit any part of a node may fail at any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ else:
 
 
 def take_descriptors() -> None:
-    """Raise this process's limit as far as it may be, if it is lower than what a node needs."""
+    """Raise this process's limit to what a node needs, or as far as the hard limit allows, if it is lower."""
     if not HAS_LIMIT:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -24,14 +24,14 @@ def take_descriptors() -> None:
 
 
 def demand_descriptors() -> None:
-    """Raises UsageError (UNAVAILABLE) when this process may have fewer files open than a node needs."""
+    """Check the limit. Raises UsageError (UNAVAILABLE) if this process may have fewer files open than a node needs."""
     if not HAS_LIMIT:
         return
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _is_too_low(soft):
         raise UsageError(
-            f"this process may have {soft} files open at once, and a node needs {limits.DESCRIPTORS_MIN}: raise the"
-            " limit, with ulimit -n in a shell or LimitNOFILE in a unit of systemd",
+            f"this process may have {soft} files open at once, but a node needs {limits.DESCRIPTORS_MIN}; raise the"
+            " limit with ulimit -n in a shell or with LimitNOFILE in a systemd unit",
             Reason.UNAVAILABLE,
         )
 

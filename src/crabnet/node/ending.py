@@ -1,4 +1,4 @@
-"""Doing something until it is done, or until a signal asks the process to end."""
+"""Doing some work until it is done or a signal asks the process to end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Asked(NamedTuple):
 
 
 async def until_signal(work: Callable[[Asked], Awaitable[None]]) -> int | None:
-    """Do ``work``; signals that ask the process to end set the events that it is given.
+    """Do ``work``. It gets events, which the first and the second signal that ask the process to end set.
 
-    From the third signal on they change nothing. After a signal that was held before (``HELD``) nothing is begun.
-    Returns the first signal, None if none came. Of several concurrent errors the most telling one is raised
-    (``errors.principal``).
+    Further signals change nothing, so an orderly shutdown continues. If a signal was held before this call (``HELD``),
+    the work is not begun. Returns the first signal, or None if none came. If several errors occur at the same time, it
+    raises the most informative one (``errors.principal``).
     """
     asked = Asked(trio.Event(), trio.Event())
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         await work(asked)
         return None
     try:

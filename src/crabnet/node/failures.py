@@ -1,7 +1,7 @@
-"""Telling a failure from a cancellation.
+"""Distinguishing a failure from a cancellation.
 
-A nursery inside a cancelled task raises a group of ``trio.Cancelled``, possibly together with real errors. Whoever
-catches errors by type therefore asks here first.
+A nursery inside a cancelled task raises a group of ``trio.Cancelled``, possibly together with real errors. Code that
+catches errors by type therefore calls ``failure_of`` first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import trio
 
 
 def failure_of(error: BaseException) -> BaseException | None:
-    """What is left of an error without the cancellations in it; None for a cancellation alone."""
+    """The error without the cancellations in it; None if it holds nothing else."""
     if isinstance(error, trio.Cancelled):
         return None
     if isinstance(error, BaseExceptionGroup):

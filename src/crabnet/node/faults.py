@@ -1,6 +1,7 @@
-"""What the core and the jobs of a node met and nobody expected: told by an alert, kept in quarantine, and gone on from.
+"""Unexpected errors in the core and the jobs of a node. The node reports each by an alert, keeps it in quarantine, and
+goes on.
 
-Keeping it may fail: that is told, and ends nothing.
+If the node cannot keep a fault, it reports that and goes on too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class Faults:
-    """Takes faults from ``mending``, tells and keeps them."""
+    """Takes faults from ``mending``, reports them, and keeps them in quarantine."""
 
     def __init__(self, mending: Mending, quarantine: Quarantine, notify: Notify, clock_ms: Callable[[], int]) -> None:
         self._mending = mending
@@ -37,7 +38,7 @@ class Faults:
         self._condemned = False
 
     async def load(self) -> None:
-        """Learn what a node has failed on before."""
+        """Load the list of messages on which a node has failed before."""
         try:
             wrong = await trio.to_thread.run_sync(self._quarantine.load)
         except OSError as error:
@@ -48,7 +49,7 @@ class Faults:
         self._mending.suspects.update(self._quarantine.suspects)
 
     def take(self) -> None:
-        """Tell what there is, and have it kept. To be called several times a second."""
+        """Report new faults and queue them for quarantine. Call this several times a second."""
         faults, lost = self._mending.take_faults()
         now_ms = self._clock_ms()
         for fault in faults:
@@ -71,24 +72,24 @@ class Faults:
         self._notify("fault_contained", fields)
 
     async def run(self) -> None:
-        """Keep what is told, until cancelled."""
+        """Write queued faults to quarantine until cancelled."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
             await self.keep()
 
     async def keep(self) -> None:
-        """Write all that waits into quarantine."""
+        """Write all queued faults to quarantine."""
         while self._waiting:
             fault, at_ms = self._waiting.popleft()
             try:
                 await trio.to_thread.run_sync(self._quarantine.keep, fault, at_ms)
-            except Exception as error:  # noqa: BLE001 - keeping is worth no more than this
+            except Exception as error:  # noqa: BLE001 - a fault that cannot be kept must not end the node
                 self._failed(f"cannot keep a fault: {error}")
 
     async def failed(self, error: BaseException) -> None:
-        """The node ends with this error: tell it, and remember what is to be refused after a restart. Takes a bounded
-        time, and raises nothing.
+        """Report an error that ends the node, and remember the messages to refuse after a restart. Takes a bounded time
+        and raises nothing.
         """
         if not isinstance(error, ReplicaFailedError) or self._condemned:
             return
@@ -109,12 +110,12 @@ class Faults:
                 await trio.to_thread.run_sync(
                     partial(self._quarantine.condemn, error.messages, error.suspects), abandon_on_cancel=True
                 )
-            except Exception as failed:  # noqa: BLE001 - the node ends all the same
-                self._failed(f"cannot remember what is to be refused: {failed}")
+            except Exception as failed:  # noqa: BLE001 - the node ends anyway
+                self._failed(f"cannot store the list of messages to refuse: {failed}")
             await self.keep()
 
     async def contained(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Do a job that holds nothing but soft state; begun again a while after an unexpected error."""
+        """Do a job that holds only soft state. After an unexpected error start it again, JOB_RETRY_S seconds later."""
         while True:
             try:
                 await job()
@@ -138,7 +139,7 @@ class Faults:
 
 
 def brief(error: BaseException) -> str:
-    """Only where and what kind of error: its text may hold what a stranger has sent."""
+    """The type and the place of an error. Its text is left out, because it may hold data that a stranger has sent."""
     trace = error.__traceback__
     place = ""
     while trace is not None:

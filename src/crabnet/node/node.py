@@ -57,17 +57,18 @@ from crabnet.storage.lock import LockRole
 
 
 class Node:
-    """A participant of the network, to be used as ``async with Node(settings) as node`` inside trio.
+    """A participant of the network. Use it as ``async with Node(settings) as node`` inside trio.
 
-    With ``listen`` it takes part for as long as the block lasts; without, it only does what it is told and sends it, as
-    the one-shot commands do. Everything that an operation returns is durable.
+    With ``listen`` it takes part in the network while the block runs. Without ``listen`` it only performs operations
+    and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
 
-    ``clock_ms`` gives the node's time; without, it is that of the system, without its steps (``NodeClock``).
-    ``warn`` is given the lines that an operator should see at once.
+    ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
+    time without its steps. ``warn`` gets the lines that an operator should see at once.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
-    A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it; so is
-    a ReplicaFailedError, after an unexpected error that makes memory worthless: open the data dir again to go on.
+    A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it. The
+    same holds for a ReplicaFailedError, which follows an unexpected error that makes memory worthless. Open the data
+    dir again to go on after one.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Node:
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
         self.imports_waiting: dict[str, str] = {}
-        """Envelopes of imports that are parked, and the Reason under which they were counted."""
+        """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -96,7 +97,7 @@ class Node:
 
     @property
     def node_id(self) -> str:
-        """The id of this node, which is its public key."""
+        """The id of this node: its public key in another form."""
         return self.core.signer.node_id
 
     async def publish(self, wish: Publish) -> Seed:
@@ -110,7 +111,7 @@ class Node:
     async def bid(
         self, seed_id: str, price: int, *, notes: str = "", announce: bool = True, force: bool = False
     ) -> Bid:
-        """Offer to run a seed for ``price``, with ``force`` also one that this worker would refuse to run.
+        """Offer to run a seed for ``price``. With ``force`` bid even if this worker would refuse to run it.
 
         Raises UsageError, RefusedError.
         """
@@ -123,16 +124,17 @@ class Node:
         return reply
 
     async def claim(self, seed_id: str, bid_id: str, *, announce: bool = True) -> Claim:
-        """Choose a bid for one's own seed. Raises RefusedError."""
+        """Choose a bid for a seed of this node. Raises RefusedError."""
         reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce))
         if not isinstance(reply, Claim):
             raise TypeError("CreateClaim gives a claim")
         return reply
 
     async def run(self, seed_id: str, *, announce: bool = True) -> TaskResult:
-        """Run a seed claimed for this node and state the result; returns when that is durable. Raises RefusedError.
+        """Run a seed claimed for this node and state the result. Returns when the result is durable.
 
-        Waits while as many run as may. A run that is ended because its claim is over has no result: CLAIM_OVER.
+        Waits while ``runner_runs_max`` other runs are going on. Raises RefusedError, with CLAIM_OVER if the run was
+        stopped because its claim was over. Such a run has no result.
         """
         return await self.run_manager.run(seed_id, announce)
 
@@ -146,10 +148,11 @@ class Node:
         return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
 
     async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
-        """End a seed, or this node's run of one: says which, ``seed``, ``queued`` (a run that waited) or ``run``.
+        """Withdraw a seed of this node, or end this node's run of another node's seed.
 
-        A seed of one's own is withdrawn for good, claimed or not; a run of another's seed is ended with a result that
-        says so, or leaves the queue. Raises RefusedError.
+        A seed of this node is withdrawn permanently, claimed or not. A run is stopped with a result that says so; a run
+        that waits is removed from the queue. Returns what was ended: ``seed``, ``run``, or ``queued`` for a run that
+        waited. Raises RefusedError.
         """
         definition = self.core.record(seed_id).definition
         if definition is not None and definition.created_by == self.node_id:
@@ -160,19 +163,22 @@ class Node:
         return "queued" if await self.run_manager.cancel(seed_id) is Stage.QUEUED else "run"
 
     async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
-        """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError."""
+        """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError.
+
+        Returns the new state of the seed.
+        """
         await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
         return await self.show(seed_id)
 
     async def delivery(self, seed_id: str, object_id: str) -> Delivery | None:
-        """Where the envelope went by which this node has stated something just now; None if it was not sent yet."""
+        """Where this node has sent the envelope with which it has just stated ``object_id``; None if not sent yet."""
         record = self.core.record(seed_id)
         stated = [fact for fact in (record.seed, *record.bids, *record.others) if fact is not None]
         envelope_id = next((fact.envelope for fact in reversed(stated) if fact.body.id == object_id), "")
         return await self.outbox.delivery(envelope_id) if envelope_id else None
 
     async def show(self, seed_id: str) -> SeedState:
-        """How a seed stands, archived or not. Raises RefusedError (UNKNOWN_SEED)."""
+        """The state of a seed, archived or not. Raises RefusedError (UNKNOWN_SEED)."""
         state = seed_state(self.core.record(seed_id), self.clock_ms() // 1000)
         await self.durable()
         return state
@@ -180,7 +186,7 @@ class Node:
     async def seeds(
         self, *, status: SeedStatus | None = None, limit: int = 100, after: SeedState | None = None
     ) -> list[SeedState]:
-        """Seeds, newest first, at most ``limit``; ``after`` is the last of the page before."""
+        """A page of at most ``limit`` seeds, newest first. ``after`` is the last seed of the previous page."""
         now_s = self.clock_ms() // 1000
         place = None if after is None else (after.seed.created_at, after.seed.id)
         page = find_seeds(
@@ -191,7 +197,10 @@ class Node:
         return states
 
     async def wait_for(self, seed_id: str, ready: Callable[[SeedState], bool]) -> SeedState:
-        """How a seed stands as soon as it is known and ``ready``; bound the waiting with ``trio.fail_after``."""
+        """Wait until a seed is known and ``ready`` accepts its state, and return that state.
+
+        The wait is not bounded; use ``trio.fail_after`` for that.
+        """
         while True:
             changed = self._changed
             if seed_id in self.core.replica.state.records and self.core.replica.definition(seed_id) is not None:
@@ -201,7 +210,7 @@ class Node:
             await changed.wait()
 
     async def changed(self) -> None:
-        """Wait until something has changed: what is replicated, or a run of this node."""
+        """Wait until replicated state or a run of this node has changed."""
         await self._changed.wait()
 
     def _has_changed(self) -> None:
@@ -209,7 +218,7 @@ class Node:
         changed.set()
 
     async def perform(self, wish: Operation) -> Reply:
-        """Do any operation; returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
+        """Do any operation. Returns when it is durable. Raises RefusedError, UsageError, StorageFailedError."""
         if self._stopping:
             raise RefusedError("the node is stopping; try again when it runs", Reason.NODE_STOPPING)
         await self._await_word()
@@ -234,7 +243,7 @@ class Node:
         return effects.reply
 
     async def _await_word(self) -> None:
-        """Wait until a peer has told how far this node's feed goes, for as long as the settings say (ADR 6)."""
+        """Wait until a peer has said how far this node's feed goes, at most as long as the settings say (ADR 6)."""
         left_ms = self.core.feed_wait_left_ms(self.clock_ms())
         if not left_ms:
             return
@@ -244,19 +253,19 @@ class Node:
                     await self._changed.wait()
 
     async def durable(self) -> None:
-        """Wait until all that memory shows now is durable; to be awaited before showing it to anybody."""
+        """Wait until all current content of memory is durable. Await this before showing any of it to others."""
         await self.committer.submit(Effects())
 
     async def state_hash(self) -> str:
-        """Hex hash of everything replicated, brought up to date in slices (docs/adr/0002-multiset-state-hash.md)."""
+        """The hash of all replicated state, in hex, updated in slices (docs/adr/0002-multiset-state-hash.md)."""
         return await state_hash(self.core)
 
     async def remember_feed_risk(self) -> None:
-        """Make durable whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
+        """Record durably whether the end of this node's own feed is in doubt. Raises StorageFailedError."""
         await remember_feed_risk(self.core, self._own_feed)
 
     async def settle_ends(self) -> None:
-        """Draw at once what follows from the ends of feeds; a node that listens does it by and by.
+        """Apply all consequences of ended feeds at once. A node that listens does this in the background.
 
         Raises StorageFailedError.
         """
@@ -288,7 +297,7 @@ class Node:
             if isinstance(first, StorageFailedError | DataDirDamagedError | ReplicaFailedError):
                 raise first from group
             if error is not None and group.split(lambda found: found is error)[1] is None:
-                return False  # only the block failed: its exception goes on as it was raised
+                return False  # only the block failed: its own exception propagates unchanged
             raise
 
     async def _open(self) -> None:
@@ -336,7 +345,7 @@ class Node:
         parts.work()
 
     async def _begin(self, store: Store) -> None:
-        """What is due at once."""
+        """Do the work that is due at the start."""
         effects = Effects()
         self.core.begin(self.clock_ms(), effects, store.own_feed.wait)
         await self.committer.submit(effects)
@@ -346,7 +355,7 @@ class Node:
             await self.settle_ends()
 
     def _release(self, durable: list[Durable]) -> None:
-        """Everything here is durable: now it may be told, sent and served."""
+        """Hand effects that are durable to all parts, which report, send and serve them."""
         self._has_changed()
         self.history.note(durable)
         for item in durable:

@@ -1,4 +1,4 @@
-"""The parts of a node and their one life: opened in order, at work, finished in order, closed in reverse."""
+"""The parts of a node and their life cycle: opened in order, at work, finished in order, closed in reverse order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Run = Callable[[], Awaitable[None]]
 
 
 class Job(NamedTuple):
-    """Something that goes on while a node lives. A job with a ``soft`` name holds nothing but soft state: it is begun
-    again after an unexpected error (ADR 27). The failure of any other ends the node.
+    """A background task of a node. A job with a ``soft`` name holds only soft state, so the node starts it again after
+    an unexpected error (ADR 27). The failure of any other job ends the node.
     """
 
     run: Run
@@ -27,38 +27,38 @@ class Job(NamedTuple):
 
 
 class Part:
-    """What a node is made of. Every step may be left out."""
+    """One part of a node. Every method has a default that does nothing."""
 
     async def open(self) -> None:
-        """Begin. What has failed here closes itself."""
+        """Open the part. If this fails, it must release what it has taken, since ``close`` is not called then."""
 
     def jobs(self) -> Sequence[Job]:
-        """What goes on from the time when all parts are open."""
+        """The jobs to run once all parts are open."""
         return ()
 
     def on_durable(self, effects: Effects) -> None:
-        """These effects are durable: now they may be told, sent and served."""
+        """Report, send and serve what these effects ask for: they are durable."""
 
     async def finish(self) -> bool:
-        """All jobs have ended, and the parts before this one have finished. Not cancelled.
+        """Do the last work, after all jobs have ended and the earlier parts have finished. Not cancelled.
 
-        False says that memory or disk cannot be trusted any more: the parts after this one are left as they are.
+        Returns False if memory or disk cannot be trusted any more. The later parts do not finish then.
         """
         return True
 
     async def close(self) -> None:
-        """Give back what ``open`` took. Not cancelled; called also when another part did not open."""
+        """Release what ``open`` took. Not cancelled. It is also called if another part did not open."""
 
 
 class Failures(Protocol):
-    """Whoever answers for the failures of jobs."""
+    """Handles the failures of jobs."""
 
     async def contained(self, name: str, job: Run) -> None:
-        """Do a soft job; begin it again a while after an unexpected error."""
+        """Do a soft job, and start it again a while after an unexpected error."""
         ...
 
     async def failed(self, error: BaseException) -> None:
-        """The node ends with this error: nothing more is acknowledged, and those who wait are told."""
+        """Handle an error that ends the node: acknowledge nothing more, and fail the operations that wait."""
         ...
 
 
@@ -66,7 +66,7 @@ P = TypeVar("P", bound=Part)
 
 
 class Parts:
-    """The parts of one node. To be left by ``close`` once, however far it has come."""
+    """The parts of one node. Call ``close`` exactly once, however far the start has come."""
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
@@ -74,7 +74,7 @@ class Parts:
         self._jobs: list[Job] = []
 
     async def add(self, part: P, *, at_work: bool = True) -> P:
-        """Open a part, the next one. Without ``at_work`` its jobs are left out."""
+        """Open the next part. Without ``at_work`` its jobs do not run."""
         await part.open()
         self._stack.push_async_callback(_uncancelled, part.close)
         self._parts.append(part)
@@ -88,8 +88,8 @@ class Parts:
             part.on_durable(effects)
 
     async def begin(self, write: Run, failures: Failures) -> None:
-        """Start the writer, which outlives all jobs: what they do in their last moments becomes durable as well. It has
-        to end while the parts finish.
+        """Start the writer. It outlives all jobs, so that their last effects become durable too. It must end while the
+        parts finish.
         """
         writing = await self._stack.enter_async_context(trio.open_nursery())
         self._stack.push_async_callback(_uncancelled, self._finish)
@@ -106,7 +106,7 @@ class Parts:
 
     @asynccontextmanager
     async def meanwhile(self, jobs: Sequence[Job]) -> AsyncIterator[None]:
-        """Do some jobs for as long as a block lasts."""
+        """Do some jobs while a block runs."""
         async with trio.open_nursery() as nursery:
             for run, _ in jobs:
                 nursery.start_soon(_watched, run, self._failures)
@@ -121,7 +121,7 @@ class Parts:
     async def close(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """End all jobs, finish, and close the parts. As ``__aexit__`` of a nursery."""
+        """End all jobs, then finish and close the parts. The arguments and the result are those of ``__aexit__``."""
         return bool(await self._stack.__aexit__(kind, error, traceback))
 
 

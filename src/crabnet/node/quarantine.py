@@ -1,5 +1,6 @@
-"""The directory ``quarantine/`` in a data dir: messages that met an unexpected error, each with its traceback, and the
-hashes of those that a node has failed on. Bounded; nothing in it is needed, and any of it may be removed.
+"""The directory ``quarantine/`` in a data dir. It holds messages that caused an unexpected error, each with its
+traceback, and the hashes of messages on which a node has failed. Its size is bounded. A node needs nothing in it, so an
+operator may remove any of it.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ class _Condemned(Struct, frozen=True, kw_only=True):
 
 
 class Quarantine:
-    """Methods block, and raise ``OSError``; those who call them go on without."""
+    """The kept faults and the lists of hashes. Methods block and raise ``OSError``; the caller goes on after one."""
 
     def __init__(self, files: Files, data_dir: Path) -> None:
         self._files = files
         self.path = data_dir / DIRECTORY
         self.refused: list[str] = []
-        """Hashes of messages that a node has failed on, the oldest first."""
+        """Hashes of messages on which a node has failed, oldest first."""
         self.suspects: list[str] = []
-        """Hashes of messages one of which has failed a commit."""
+        """Hashes of messages that were in a failed commit together. One of them caused the failure."""
         self._kept: OrderedDict[str, int] = OrderedDict()
-        """name -> bytes of the kept faults, the oldest first."""
+        """File name -> size in bytes, for each kept fault, oldest first."""
         self._keys: dict[str, str] = {}
 
     def load(self) -> str:
-        """Take over what is there; what is wrong with the list of hashes, "" for nothing."""
+        """Read the directory. Returns what is wrong with the list of hashes, "" if nothing is."""
         for name in self._files.listdir(self.path):
             if name.endswith(_UNFINISHED):
                 self._files.unlink(self.path / name)
@@ -69,7 +70,7 @@ class Quarantine:
         return ""
 
     def keep(self, fault: Fault, at_ms: int) -> str:
-        """Keep a fault; returns the name of its file, the earlier one if the same was kept before."""
+        """Keep a fault. Returns the name of its file; if the same fault was kept before, that of the earlier file."""
         text = _text_of(fault.error)
         key = _key_of(fault, text)
         held = self._keys.get(key)
@@ -91,7 +92,7 @@ class Quarantine:
         )
         make_dir(self._files, self.path)
         self._make_room(len(content))
-        # Without a sync: what a power cut may leave of it is a file that nobody can read.
+        # No sync is needed: at worst a power cut leaves an unreadable file.
         temporary = self.path / (name + _UNFINISHED)
         with opened(self._files, temporary, OpenMode.REPLACE) as fd:
             write_all(self._files, fd, content, 0)
@@ -116,7 +117,7 @@ class Quarantine:
                 continue
 
     def condemn(self, messages: Iterable[bytes], suspects: Iterable[bytes]) -> None:
-        """Remember durably what is to be refused from now on, and what is to be committed alone."""
+        """Remember durably the messages to refuse, and the suspects, which are to be committed alone."""
         self.refused = _added(self.refused, messages)
         self.suspects = _added(self.suspects, suspects)
         make_dir(self._files, self.path)
@@ -129,7 +130,7 @@ def _added(hashes: list[str], messages: Iterable[bytes]) -> list[str]:
 
 
 def _text_of(error: BaseException) -> str:
-    """The traceback with its end kept; writing one may fail for an error whose text cannot be made."""
+    """The end of the traceback. Formatting it may fail, because the error's own code makes its text."""
     try:
         text = "".join(traceback.format_exception(error))
     except Exception as failed:  # noqa: BLE001 - the error's own code runs here
@@ -138,7 +139,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _key_of(fault: Fault, text: str) -> str:
-    """The same for the same message in the same part; without a message, for the same traceback."""
+    """A key that is equal for the same message in the same part; without a message, for the same traceback."""
     subject = fault.message or text.encode(errors="surrogatepass")
     return hashlib.sha256(fault.part.encode() + b"\0" + subject).hexdigest()[:_HASH_CHARS]
 

@@ -1,4 +1,4 @@
-"""Notices to events and counters."""
+"""Turns notices into events and counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset(
     {"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fault_contained", "fragment_dropped"}
 )
-"""Events that stand for ``count`` things; their counters count the things."""
+"""Events that stand for ``count`` things each. Their counters count the things, not the events."""
 _SAMPLED: Final = _COUNTED | {
     "envelope_ignored",
     "envelope_parked",
@@ -35,14 +35,14 @@ _SAMPLED: Final = _COUNTED | {
     "gap_requested",
     "source_blocked",
 }
-"""Events that strangers can cause in any number."""
+"""Events that strangers can cause in any number. They are sampled."""
 
 
 class Reporter:
-    """Counts every notice by kind and Reason, and hands it to the event log if there is one.
+    """Counts every notice by kind and Reason, and writes it to the event log if there is one.
 
-    Of what strangers can cause in any number, at most ``events_per_s`` of each kind and Reason go to the log in a
-    second; how many were left out is told in one event. 0 leaves none out.
+    Strangers can cause some events in any number. Of these, the log takes at most ``events_per_s`` of each kind and
+    Reason per second; one further event reports how many were left out. 0 means no limit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Reporter:
         *,
         events_per_s: int = 0,
     ) -> None:
-        """``warn`` is given a line of each event that its operator should see at once."""
+        """``warn`` gets a line for each event that the operator should see at once."""
         self.counters: Counter[str] = Counter()
         self._events_per_s = events_per_s
         self._second_ms = 0
@@ -65,7 +65,7 @@ class Reporter:
         self._warn = warn
 
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
-        """One event of a registered kind."""
+        """Count and log one event of a registered kind. Without ``severity`` the kind's own is used."""
         reason = fields.get("reason")
         count = fields.get("count") if kind in _COUNTED else 1
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
@@ -87,7 +87,7 @@ class Reporter:
         return self._told[told] > self._events_per_s
 
     def tick(self) -> None:
-        """When a second is over, tell how many events it left out. To be called several times a second."""
+        """Report at the end of each second how many events were left out in it. Call this several times a second."""
         now_ms = self._clock_ms()
         if 0 <= now_ms - self._second_ms < limits.DROPS_REPORT_MS:
             return
@@ -106,12 +106,12 @@ class Notify(Protocol):
 
 
 def report_step(notify: Notify, step: ClockStep) -> None:
-    """The system's clock was set while the node ran."""
+    """Report that the system's clock was set while the node ran."""
     policy = "the node keeps its own time; if the system's clock is right now, restart the node"
     if step.followed:
-        policy = "the node's time draws near to it by 5 % of the time that passes"
+        policy = "the node's time follows the system's clock, by 5 % of the time that passes"
         if not step.ahead_ms:
-            policy = "the node goes by it from now on: its time before was wrong"
+            policy = "the node's time was wrong; the node uses the system's time from now on"
     fields: dict[str, FieldValue] = {
         "step_ms": step.step_ms,
         "ahead_ms": step.ahead_ms,
@@ -122,20 +122,23 @@ def report_step(notify: Notify, step: ClockStep) -> None:
 
 
 def report_absence(notify: Notify, last_ms: int | None, now_ms: int, overdue: int) -> None:
-    """What the clock says, at a start, of the time since this data dir was written to last."""
+    """Report at a start how long ago this data dir was last written to, if that is long ago or in the future.
+
+    ``last_ms`` and ``now_ms`` are in milliseconds since the epoch; ``overdue`` is the number of overdue deadlines.
+    """
     if last_ms is None:
         return
     away_ms = now_ms - last_ms
     if away_ms < -limits.CLOCK_STEP_MS:
-        detail = "deadlines go by the clock as it is now: they come later by as much, nothing that was closed re-opens"
+        detail = "deadlines follow the clock as it is, so they come later by this time; nothing closed is re-opened"
         notify("clock_behind", {"duration_ms": -away_ms, "count": overdue, "detail": detail})
     elif overdue or away_ms >= limits.AWAY_TOLD_MS:
-        detail = "seeds past their claim deadline are closed now, overdue claims are forfeited after one grace"
+        detail = "seeds past their claim deadline are closed now; overdue claims are forfeited after one grace period"
         notify("node_was_away", {"duration_ms": max(0, away_ms), "count": overdue, "detail": detail})
 
 
 def report_sandbox(notify: Notify, report: SandboxReport) -> None:
-    """What confines runs here. An alert when nothing does, or when nothing can and nothing will be run."""
+    """Report the sandbox. It is an alert if runs have no sandbox, or if none is usable and so no command is run."""
     kind = "sandbox_ready"
     if report.fence is None:
         kind = "sandbox_unavailable"
@@ -156,7 +159,9 @@ def report_sandbox(notify: Notify, report: SandboxReport) -> None:
 def report_start(
     notify: Notify, settings: Settings, core: Core, store: Store, *, one_shot: bool, state_hash: str
 ) -> None:
-    """The events of a start: key, recovery, effective settings. A one-shot command tells of fewer, and less loud."""
+    """Report the events of a start: key, recovery, effective settings. A one-shot command reports fewer settings, and
+    some events with a lower severity.
+    """
     quiet = Severity.DEBUG if one_shot else None
     if store.key_created:
         notify("identity_created", {"key_id": core.signer.key_id, "file": "identity.key"})
@@ -167,7 +172,7 @@ def report_start(
                 "clean": False,
                 "outcome": "archive_leftover",
                 "file": path.name,
-                "detail": "a crash left an archive segment that the journal does not know; it was set aside",
+                "detail": "a crash left an archive segment that the journal does not list; the node has set it aside",
             },
             Severity.ALERT,
         )
@@ -220,7 +225,7 @@ def report_start(
 
 
 def open_events(files: Files, settings: Settings, node_id: str, role: LockRole, now_ms: int) -> EventLog | None:
-    """The event log of a node or a command, as its settings want it. Blocks."""
+    """Open the event log of a node or a command, configured by its settings. Blocks."""
     options = EventLogOptions(
         file_bytes_max=settings.events_rotate_bytes,
         file_age_ms_max=settings.events_rotate_age_s * 1000,

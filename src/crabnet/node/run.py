@@ -1,4 +1,4 @@
-"""``crabnet listen``: a node with its control socket, until a signal."""
+"""``crabnet listen``: runs a node with its control socket until a signal."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 
 LISTENING: Final = "listen started on Udp:"
-"""What a line begins with that scripts wait for, one for each address."""
+"""The start of the line that scripts wait for. There is one line for each address."""
 _COLLECT_AFTER: Final = 10_000
-"""Objects made and not gone again; Python's default is 700."""
+"""The collector runs when this many more objects were made than freed. Python's default is 700."""
 
 
 def tune_collector() -> None:
-    """Have the collector of cycles look less often: a node makes many objects that live long, and few cycles."""
+    """Run the garbage collector less often, because a node makes many long-lived objects and few reference cycles."""
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def run_node(settings: Settings, log: Callable[[str], None]) -> None:
-    """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` is given one line at a time.
+    """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` gets one line at a time.
 
-    Starts it again after an unexpected error, as ``supervised`` says. Raises what entering a Node raises,
+    Restarts the node after an unexpected error, as ``supervised`` describes. Raises what entering a Node raises,
     NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
     tune_collector()
@@ -51,7 +51,9 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
 
 
 async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
-    """A node and its control socket until it is ``asked`` to end, has opened, and its runs have ended."""
+    """Run a node and its control socket until it is ``asked`` to end and its runs have ended. It opens first in any
+    case.
+    """
     settings = life.settings
     async with Node(settings, warn=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
@@ -95,7 +97,7 @@ async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
 
 
 async def _tell_sandbox(node: Node, log: Callable[[str], None]) -> None:
-    """The self-test takes a while: what it found is told after the greeting."""
+    """Log the result of the self-test. The self-test takes a while, so its result comes after the greeting."""
     report = await node.runner.prepare()
     if report.fence is None:
         log(f"no command will be run here: {report.summary}")

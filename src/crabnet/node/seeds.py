@@ -1,4 +1,4 @@
-"""How a seed stands, for Python programs, and which seeds there are in memory and in the archive."""
+"""The state of a seed, for Python programs, and lists of the seeds in memory and in the archive."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from crabnet.domain.record import Record, counting_bids
 
 
 class SeedState(Struct, frozen=True, kw_only=True):
-    """A seed, its status at the time of asking, and what counts of all that was said about it."""
+    """A seed, its status at the time of the request, and all statements about it that count."""
 
     seed: Seed
     status: SeedStatus
     progress: Progress
     bids: tuple[Bid, ...]
-    """In the order in which they count: (created_at, id)."""
+    """The bids that count, ordered by (created_at, id)."""
     claims: tuple[Claim, ...]
     runs: tuple[Run, ...]
     results: tuple[TaskResult, ...]
     settlements: tuple[Settlement, ...]
     acknowledgements: tuple[Acknowledgement, ...]
-    """The worker's word that it knows of the settlement: its creator cannot take that back."""
+    """The worker's statements that it knows the settlement. After that the publisher cannot take it back."""
 
     @property
     def result(self) -> TaskResult | None:
@@ -45,7 +45,7 @@ class SeedState(Struct, frozen=True, kw_only=True):
 
 
 def seed_state(record: Record, now_s: int) -> SeedState:
-    """The state of a seed whose definition is known."""
+    """The state of a seed whose definition is known. Raises ValueError without a definition."""
     if record.definition is None:
         raise ValueError("a seed without definition is not shown")
     bodies = [fact.body for fact in record.others]

@@ -1,4 +1,4 @@
-"""Starting a node again after an error that nobody expected: memory is thrown away, the journal is read anew."""
+"""Restarting a node after an unexpected error. The memory is discarded and the journal is read again."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from crabnet.settings import Settings
 
 @dataclass
 class Life:
-    """One life of a node: what it is to know, and what it tells once it has opened."""
+    """One life of a node, from its start to its end: its input, and the address that it sets once it is open."""
 
     settings: Settings
     restarts: int = 0
-    """How many there were within the window."""
+    """How many restarts there were within the window."""
     cause: str = ""
-    """The error that ended the life before, in a few words."""
+    """A brief description of the error that ended the previous life."""
     address: str | None = None
-    """Where it listens; None until it has opened."""
+    """The address on which the node listens; None until it is open."""
 
 
 class Restarts:
-    """Lets a node be started again ``at_most`` times within ``window_s`` seconds."""
+    """Allows at most ``at_most`` restarts of a node within ``window_s`` seconds."""
 
     def __init__(self, at_most: int, window_s: int) -> None:
         self._at_most = at_most
@@ -38,7 +38,9 @@ class Restarts:
         self._at_s: deque[float] = deque()
 
     def allowed(self, now_s: float) -> int:
-        """The number of restarts within the window with this one; 0 if it may not be. Seconds of any steady clock."""
+        """Count a restart at ``now_s``, in seconds of any steady clock. Returns the number of restarts within the
+        window including this one, or 0 if this restart is not allowed.
+        """
         while self._at_s and self._at_s[0] <= now_s - self._window_s:
             self._at_s.popleft()
         if len(self._at_s) >= self._at_most:
@@ -50,10 +52,11 @@ class Restarts:
 async def supervised(
     live: Callable[[Life], Awaitable[None]], settings: Settings, log: Callable[[str], None], asked: trio.Event
 ) -> None:
-    """Have a node ``live`` until that returns, again after an unexpected error, at the same address.
+    """Run ``live`` until it returns. After an unexpected error run it again, at the same address.
 
-    Raises at once what Crabnet raises on purpose (storage, data dir, network, usage), what happens while a node opens,
-    and what happens once it is ``asked`` to end. Raises NodeFailingError when there were too many restarts.
+    These errors are raised at once: those that Crabnet raises on purpose (storage, data dir, network, usage), any error
+    while a node opens, and any error after ``asked`` is set. There is one exception: a restart waits a while for a data
+    dir that is busy. Raises NodeFailingError after too many restarts.
     """
     restarts = Restarts(settings.restarts_max, settings.restarts_window_s)
     life = Life(settings)
@@ -72,12 +75,12 @@ async def supervised(
         if not count:
             raise NodeFailingError(
                 f"{cause}; the node was restarted {settings.restarts_max} times within"
-                f" {settings.restarts_window_s} s, which is as often as it may be; quarantine/ in the data dir has the"
-                " traceback"
+                f" {settings.restarts_window_s} s, and more restarts are not allowed; quarantine/ in the data dir holds"
+                " the traceback"
             ) from failure
-        log(f"{cause}; the node starts again from its journal ({count} of {settings.restarts_max})")
+        log(f"{cause}; the node restarts from its journal (restart {count} of {settings.restarts_max})")
         life = Life(replace(settings, listen_addr=life.address), count, cause)
-        # Commands work on the data dir themselves while no node does: they are waited for.
+        # While no node runs, a one-shot command may hold the data dir. The restart waits for it.
         busy_until_s = trio.current_time() + limits.RESTART_DELAY_S + settings.lock_wait_ms / 1000
         del failure
         _forget_the_last()
@@ -86,7 +89,7 @@ async def supervised(
 
 
 async def _lived(live: Callable[[Life], Awaitable[None]], life: Life) -> Exception | None:
-    """The error that ended a life, None if it ended in order. Interruptions pass."""
+    """Run one life. Returns the error that ended it, None if it ended cleanly. Interruptions are raised."""
     try:
         await live(life)
     except (Exception, BaseExceptionGroup) as error:
@@ -98,6 +101,6 @@ async def _lived(live: Callable[[Life], Awaitable[None]], life: Life) -> Excepti
 
 
 def _forget_the_last() -> None:
-    """What opening a data dir has kept from the collector of cycles is garbage now."""
+    """Free the memory of the last life. ``gc.unfreeze`` undoes ``gc.freeze``, which opening a data dir calls."""
     gc.unfreeze()
     gc.collect()

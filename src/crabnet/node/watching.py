@@ -1,4 +1,4 @@
-"""Watching what nobody would notice: a disk that fills up, datagrams that were lost before they were read or sent."""
+"""Watches the free disk space, and counts datagrams that were lost before they were read or sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crabnet.transport.udp import UdpTransport
 
 
 class Watch(Part):
-    """Tells, by events, when space gets low, and how many datagrams were lost since it last told."""
+    """Reports by events when disk space gets low, and how many datagrams were lost since the last report."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Watch(Part):
         self._told = {"in": 0, "out": 0}
 
     def jobs(self) -> Sequence[Job]:
-        """A look now and then."""
+        """The job that checks now and then."""
         return [Job(self.run, "watch")]
 
     async def run(self) -> None:
-        """Look every DISK_CHECK_S seconds. Raises StorageFailedError when the free space cannot be read."""
+        """Check every DISK_CHECK_S seconds. Raises StorageFailedError if the free space cannot be read."""
         warned = False
         while True:
             space = await trio.to_thread.run_sync(self._ledger.disk_space)

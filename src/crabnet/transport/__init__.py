@@ -1,1 +1,1 @@
-"""Moving datagrams between nodes. What they mean, and whether to believe them, is the protocol's business."""
+"""Moves datagrams between nodes. The protocol package interprets and verifies them."""

@@ -1,4 +1,4 @@
-"""What all transports share: addresses, and the operations the node uses."""
+"""Addresses, and the transport operations that the node uses. All transports share them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 from crabnet.settings import split_address
 
 BROADCAST_HOST: Final = "255.255.255.255"
-"""Everybody on the link, nobody in particular."""
+"""Stands for everybody on the link."""
 
 
 class Address(msgspec.Struct, frozen=True, order=True):
-    """Where datagrams go or come from. ``host`` is an IPv4 or IPv6 address (``%zone`` allowed) or a host name."""
+    """The target or source of datagrams. ``host`` is an IPv4 or IPv6 address (``%zone`` allowed) or a host name."""
 
     host: str
     port: int
@@ -23,7 +23,7 @@ class Address(msgspec.Struct, frozen=True, order=True):
 
 
 def parse_address(text: str) -> Address:
-    """Read ``1.2.3.4:9012``, ``[::1]:9012`` or ``host.example:9012``; nothing is looked up.
+    """Parse ``1.2.3.4:9012``, ``[::1]:9012`` or ``host.example:9012``. Host names are not looked up.
 
     Raises UsageError (ADDRESS_INVALID).
     """
@@ -32,19 +32,19 @@ def parse_address(text: str) -> Address:
 
 
 class Transport(Protocol):
-    """Sends and receives datagrams, without any promise that they arrive, once or in order."""
+    """Sends and receives datagrams. It does not guarantee that they arrive, arrive once, or arrive in order."""
 
     async def receive(self) -> list[tuple[bytes, Address]]:
-        """Wait for datagrams and return all that are there (bounded), at least one, each with its source.
+        """Wait for datagrams. Returns all that have arrived (bounded), at least one, each with its source.
 
-        One task at a time. Raises trio.ClosedResourceError once the transport is closed.
+        Only one task at a time may receive. Raises trio.ClosedResourceError once the transport is closed.
         """
         ...
 
     async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram. Raises NetworkError when it certainly did not leave; silence promises nothing."""
+        """Send one datagram. Raises NetworkError if it certainly did not leave. Without an error it may be lost too."""
         ...
 
     async def aclose(self) -> None:
-        """Release the sockets; waiting tasks get trio.ClosedResourceError. May be called again."""
+        """Release the sockets. Waiting tasks get trio.ClosedResourceError. May be called again."""
         ...

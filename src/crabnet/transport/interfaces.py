@@ -1,5 +1,5 @@
-"""The network interfaces of this machine, as far as talk to everybody on a link needs them (ADR 30). Linux only;
-elsewhere none are known.
+"""The network interfaces of this machine, as needed to send to everybody on a link (ADR 30). Linux only; on other
+systems no interfaces are found.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _ADDRESS_AT: Final = 20
 _IPV6_ADDRESSES: Final = Path("/proc/net/if_inet6")
 _PKTINFO: Final = struct.Struct("=I4x4x")
 IP_PKTINFO: Final = 8
-"""Linux's number of the option that names the interface of one datagram: ip(7)."""
+"""Linux's number of the option that names the interface of one datagram (ip(7))."""
 
 
 class Interface(NamedTuple):
-    """One that is up and reaches others: ``ipv4`` is its address if it can broadcast, else ""; ``ipv6`` is true if it
-    can multicast.
+    """An interface that is up and is not loopback. ``ipv4`` is its address if it can broadcast, else "". ``ipv6`` is
+    true if it has an IPv6 address and can multicast.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Interface(NamedTuple):
 
 
 def interfaces() -> list[Interface]:
-    """Those over which something can be said to everybody. A system that does not tell has none."""
+    """The interfaces that can broadcast or multicast. Empty on a system that does not list them."""
     try:
         import fcntl  # noqa: PLC0415 - POSIX only
 
@@ -56,7 +56,7 @@ def _interface(
     try:
         flags = int.from_bytes(ioctl(probe, _SIOCGIFFLAGS, request)[_FLAGS_AT : _FLAGS_AT + 2], sys.byteorder)
     except OSError:
-        return None  # it has just gone
+        return None  # it has just disappeared
     if not flags & _IFF_UP or flags & _IFF_LOOPBACK:
         return None
     ipv4 = ""
@@ -80,5 +80,5 @@ def _with_ipv6() -> set[int]:
 
 
 def out_of(interface: Interface) -> tuple[int, int, bytes]:
-    """The control message that has an IPv4 datagram leave by an interface, whatever routes there are."""
+    """The control message that sends an IPv4 datagram out by an interface, whatever the routes are."""
     return socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(interface.number)

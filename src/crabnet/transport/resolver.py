@@ -1,4 +1,6 @@
-"""From addresses to what the kernel takes: literal addresses at once, host names in a thread, with a memory."""
+"""Converts addresses to the form that the kernel takes: literal addresses at once, host names in a thread and with a
+cache.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,19 @@ from crabnet.transport.base import Address
 
 
 class Endpoint(NamedTuple):
-    """An address as the socket API takes it: ``family`` is AF_INET or AF_INET6."""
+    """An address in the form of the socket API. ``family`` is AF_INET or AF_INET6."""
 
     family: int
     sockaddr: tuple[str | int, ...] | tuple[int, bytes]
 
     @property
     def address(self) -> Address:
-        """The address that datagrams from there come from."""
+        """The source address of datagrams from this endpoint."""
         return address_of(cast("tuple[str, int] | tuple[str, int, int, int]", self.sockaddr))
 
 
 def address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-    """An address as it is written: link-local ones need the name of their interface."""
+    """The written form of an address. A link-local address includes the name of its interface."""
     if len(sockaddr) == 4 and sockaddr[3]:
         try:
             zone = socket.if_indextoname(sockaddr[3])
@@ -46,7 +48,7 @@ def look_up(host: str, port: int) -> list[Endpoint]:
 
 
 def literal_endpoint(address: Address) -> Endpoint | None:
-    """The endpoint of an address that needs no look-up; None for a host name. Does not block."""
+    """The endpoint of a literal address; None for a host name. Does not block."""
     try:
         return _endpoints(address.host, address.port, socket.AI_NUMERICHOST)[0]
     except (OSError, UnicodeError, OverflowError, IndexError):
@@ -59,7 +61,7 @@ def _endpoints(host: str, port: int, flags: int) -> list[Endpoint]:
 
 
 class _Entry:
-    """What is known of one host name. Times are of ``trio.current_time``, in seconds."""
+    """The cached results for one host name. Times are those of ``trio.current_time``, in seconds."""
 
     __slots__ = ("endpoints", "error", "lock", "looked_up_at", "refresh_at")
 
@@ -72,10 +74,10 @@ class _Entry:
 
 
 class Resolver:
-    """Remembers where host names lead: RESOLVE_TTL_MS long, or, after a failure, until RESOLVE_RETRY_MS later.
+    """Caches the endpoints of host names for RESOLVE_TTL_MS. After a failure it retries RESOLVE_RETRY_MS later.
 
-    While a name cannot be looked up again, the endpoints it had stay in use. Literal addresses, which strangers
-    can make many of, have a table of their own.
+    While a name cannot be looked up again, its previous endpoints stay in use. Literal addresses have a table of their
+    own, because strangers can cause many of them.
     """
 
     def __init__(self, lookup: Lookup = look_up) -> None:
@@ -85,14 +87,14 @@ class Resolver:
         self._limiter = trio.CapacityLimiter(limits.RESOLVE_LOOKUPS_MAX)
 
     async def resolve(self, address: Address, family: int | None = None) -> Endpoint:
-        """The endpoint to send to, one of ``family`` if there is a choice. Raises as ``endpoints`` does."""
+        """The endpoint to send to, one of ``family`` if there is a choice. Raises the errors of ``endpoints``."""
         endpoints = await self.endpoints(address)
         return next((found for found in endpoints if found.family == family), endpoints[0])
 
     async def endpoints(self, address: Address) -> list[Endpoint]:
-        """All endpoints that an address stands for, best first; at least one.
+        """All endpoints of an address, best first; at least one.
 
-        Raises NetworkError (ADDRESS_INVALID) when the name leads nowhere or the look-up takes too long.
+        Raises NetworkError (ADDRESS_INVALID) if the name has no address or the look-up takes too long.
         """
         literal = self._literals.get(address) or literal_endpoint(address)
         if literal is not None:
@@ -109,7 +111,7 @@ class Resolver:
         return entry.endpoints
 
     def failed(self, address: Address) -> None:
-        """Tell that sending failed, so that a host name is looked up again before its time."""
+        """Note that a send has failed, so that a host name is looked up again before its cache entry expires."""
         entry = self._names.get(address)
         if entry is not None:
             entry.refresh_at = min(entry.refresh_at, entry.looked_up_at + limits.RESOLVE_RETRY_MS / 1000)

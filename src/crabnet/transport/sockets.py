@@ -1,8 +1,8 @@
 """The sockets of a UDP transport, and the ways from them to an address.
 
-Everything is sent from a socket that is listened on if there is one of that family: answers come back there, and a
-peer knows this node by one address. What is for everybody on a link leaves by every interface (ADR 30): a machine
-without a default route has no other way for it, and one with several interfaces is on several links.
+Every datagram is sent from a listening socket if there is one of its family. So answers come back there, and a peer
+knows this node by one address. Datagrams for everybody on a link leave by every interface (ADR 30), because a machine
+without a default route has no other way for them, and a machine with several interfaces is on several links.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from crabnet.transport.resolver import Endpoint, address_of
 _SO_RCVBUFFORCE: Final = 33
 _ANY: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - compared with
 _ALL_NODES: Final = "ff02::1"
-"""Every node on a link that has IPv6: RFC 4291 section 2.7.1. Nobody has to join it."""
+"""The multicast address of all IPv6 nodes on a link (RFC 4291 section 2.7.1). A node need not join this group."""
 _MULTICAST: Final = "ff"
 
 SocketAddress = tuple[str | int, ...] | tuple[int, bytes]
 
 
 class Way(NamedTuple):
-    """How a datagram leaves: from which socket, to where, and with what the kernel is told beside."""
+    """How a datagram leaves: its socket, its target, and its control messages to the kernel."""
 
     sock: socket.socket
     to: SocketAddress
@@ -43,12 +43,12 @@ class _Listener(NamedTuple):
 
     @property
     def everywhere(self) -> bool:
-        """True if it is bound to all addresses of its family."""
+        """True if the socket is bound to all addresses of its family."""
         return self.address.host in _ANY.values()
 
 
 class Sockets:
-    """Listening sockets, and for a family without any one that sends, made when it is needed."""
+    """The listening sockets. For a family without one, a sending socket is created when it is needed."""
 
     def __init__(self, receive_buffer_bytes: int, added: Callable[[], None]) -> None:
         self._buffer_bytes_wanted = receive_buffer_bytes
@@ -61,27 +61,29 @@ class Sockets:
 
     @property
     def addresses(self) -> list[Address]:
-        """The addresses that are listened on, with their real ports."""
+        """The addresses of the listening sockets, with their real ports."""
         return [listener.address for listener in self._listeners]
 
     @property
     def family(self) -> int | None:
-        """The family to send to if there is a choice: that of all listeners, None if they are of both or of none."""
+        """The preferred family for sending: that of all listeners. None if they have both families or none exist."""
         families = {listener.sock.family for listener in self._listeners}
         return families.pop() if len(families) == 1 else None
 
     @property
     def receive_buffer_bytes(self) -> int:
-        """What the kernel granted the listening sockets, the least of it (Linux doubles the number asked for)."""
+        """The smallest receive buffer of the listening sockets, in bytes, as the kernel counts it (Linux doubles the
+        requested number).
+        """
         sizes = [each.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for each in self._listeners]
         return min(sizes, default=0)
 
     def all(self) -> list[socket.socket]:
-        """Every socket that there is now."""
+        """All open sockets."""
         return [*(listener.sock for listener in self._listeners), *self._senders.values()]
 
     def listen(self, endpoint: Endpoint) -> Address:
-        """Listen on an endpoint; returns its address. Raises OSError."""
+        """Listen on an endpoint. Returns its address. Raises OSError."""
         sock = self._made(endpoint)
         address = address_of(sock.getsockname())
         self._listeners.append(_Listener(sock, address))
@@ -89,12 +91,12 @@ class Sockets:
         return address
 
     def heard(self, sock: socket.socket, source: Address) -> None:
-        """A datagram came: what goes to its source leaves by the same socket."""
+        """Note that a datagram from ``source`` came in on ``sock``. Datagrams to that source leave by this socket."""
         if len(self._listeners) > 1:
             self._heard_on.put(source, sock)
 
     def close(self) -> None:
-        """Close all of them; tasks that wait for them get trio.ClosedResourceError."""
+        """Close all sockets. Tasks that wait for them get trio.ClosedResourceError."""
         for sock in self.all():
             trio.lowlevel.notify_closing(sock)
             sock.close()
@@ -102,7 +104,7 @@ class Sockets:
         self._senders.clear()
 
     def ways(self, to: Address, endpoint: Endpoint) -> list[Way]:
-        """How to send to ``to``, which is at ``endpoint``: one way, or one for each interface. Raises OSError."""
+        """The ways to send to ``to``, which is at ``endpoint``: one, or one for each interface. Raises OSError."""
         found: list[Way] = []
         if to.host == BROADCAST_HOST:
             found = [*self._broadcasts(to.port), *self._to_all_nodes(to.port)]
@@ -125,7 +127,7 @@ class Sockets:
         return found
 
     def _to_all_nodes(self, port: int) -> list[Way]:
-        """For a node that serves IPv6: everybody on its links also by IPv6."""
+        """The ways to all IPv6 nodes on the links, if this node listens on all its IPv6 addresses."""
         return self._multicasts(_ALL_NODES, port) if any(each.everywhere for each in self._of(socket.AF_INET6)) else []
 
     def _multicasts(self, host: str, port: int) -> list[Way]:
@@ -179,7 +181,7 @@ class Sockets:
 
 
 def _source_towards(endpoint: Endpoint) -> str:
-    """The address of this machine that the kernel would send from; "" if there is no way. Sends nothing."""
+    """The source address that the kernel would use towards an endpoint; "" without a route. Sends nothing."""
     with suppress(OSError), socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
         probe.connect(endpoint.sockaddr)
         return str(probe.getsockname()[0])

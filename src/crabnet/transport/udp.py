@@ -1,7 +1,8 @@
 """UDP over IPv4 and IPv6, with trio.
 
-What comes in is taken from the sockets as fast as possible, because the kernel drops what it has no room for; what
-the node cannot use is for the node to judge. All answers come back to the socket that sent, so every socket is read.
+The transport reads datagrams from the sockets as fast as possible, because the kernel drops datagrams that do not fit
+its buffer. The node decides which of them it can use. Answers come back to the socket that sent, so every socket is
+read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from crabnet.transport.resolver import Endpoint, Resolver, address_of
 from crabnet.transport.sockets import Sockets, Way
 
 _BUFFER_BYTES: Final = 65_536
-"""More than the length field of UDP allows, so that nothing is ever cut."""
+"""More than the length field of UDP allows, so that no datagram is ever cut."""
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("=9I")
 _MEMINFO_DROPS: Final = 8
@@ -32,7 +33,7 @@ _PENDING_ICMP_ERRORS: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH,
 
 
 class UdpStats(msgspec.Struct):
-    """What went through a transport since it was opened. Counts, and bytes of payload."""
+    """The traffic of a transport since it was opened: counts of datagrams and errors, and bytes of payload."""
 
     datagrams_received: int = 0
     bytes_received: int = 0
@@ -43,16 +44,16 @@ class UdpStats(msgspec.Struct):
 
 
 class UdpTransport:
-    """A Transport over UDP. Make it with ``open``; close it with ``aclose`` or by ``async with``.
+    """A Transport over UDP. Create it with ``open``. Close it with ``aclose`` or ``async with``.
 
-    With listen addresses everything of their families is sent from the listening sockets. A further socket, on a port
-    that the kernel chooses, is made when something is first sent to a family that is not listened on.
+    Datagrams of a family with a listening socket are sent from the listening sockets. For another family, the first
+    send creates a further socket, on a port that the kernel chooses.
     """
 
     def __init__(self, resolver: Resolver, receive_buffer_bytes: int) -> None:
         self.stats = UdpStats()
         self.unserved = ""
-        """What is not listened on although somebody might expect it, in words."""
+        """A sentence about a family that is not served although the operator might expect it; "" if there is none."""
         self._resolver = resolver
         self._changed = trio.Event()
         self._sockets = Sockets(receive_buffer_bytes, self._changed_now)
@@ -67,11 +68,12 @@ class UdpTransport:
         resolver: Resolver | None = None,
         receive_buffer_bytes: int = limits.UDP_RECEIVE_BUFFER_BYTES,
     ) -> UdpTransport:
-        """Bind the ``listen`` addresses (port 0 takes a free one), or without any only get ready to send.
+        """Bind the ``listen`` addresses (port 0 takes a free port). Without any, the transport only sends.
 
-        The address of all interfaces of IPv6, ``[::]``, stands for that of IPv4 too, unless that is taken. Raises
-        NetworkError: ADDRESS_IN_USE, or ADDRESS_INVALID for an address that is not of this machine, cannot be resolved,
-        or may not be bound.
+        The address of all IPv6 interfaces, ``[::]``, also binds that of IPv4, unless that is in use.
+
+        Raises NetworkError with ADDRESS_IN_USE, or with ADDRESS_INVALID for an address that does not belong to this
+        machine, cannot be resolved, or may not be bound.
         """
         transport = cls(resolver if resolver is not None else Resolver(), receive_buffer_bytes)
         try:
@@ -106,31 +108,33 @@ class UdpTransport:
 
     @property
     def local_addresses(self) -> list[Address]:
-        """The addresses that are listened on, with their real ports."""
+        """The addresses of the listening sockets, with their real ports."""
         return self._sockets.addresses
 
     @property
     def local_address(self) -> Address | None:
-        """The first of them; None without any."""
+        """The first of ``local_addresses``; None if there is none."""
         return self._sockets.addresses[0] if self._sockets.addresses else None
 
     @property
     def resolver(self) -> Resolver:
-        """What finds out where host names lead."""
+        """The resolver of host names."""
         return self._resolver
 
     @property
     def family(self) -> int | None:
-        """The family of addresses that is listened on; None if it is both or none."""
+        """The address family of the listening sockets; None if they have both families or there are none."""
         return self._sockets.family
 
     @property
     def receive_buffer_bytes(self) -> int:
-        """What the kernel granted each listening socket at least, in its own count."""
+        """The smallest receive buffer of the listening sockets, in bytes, as the kernel counts it."""
         return self._sockets.receive_buffer_bytes
 
     def dropped_by_kernel(self) -> int:
-        """Datagrams that arrived but found no room in the receive buffers, since the sockets were made."""
+        """The number of datagrams that the kernel dropped because a receive buffer was full, since the sockets were
+        created.
+        """
         drops = 0
         for sock in self._sockets.all():
             try:
@@ -142,11 +146,11 @@ class UdpTransport:
         return drops
 
     async def receive(self) -> list[tuple[bytes, Address]]:
-        """Wait for datagrams; return those that are there, up to UDP_DRAIN_DATAGRAMS_MAX of each socket.
+        """Wait for datagrams. Returns those that have arrived, up to UDP_DRAIN_DATAGRAMS_MAX of each socket.
 
-        An empty datagram is ``b""``. Errors reported for earlier sends (ICMP) are counted and passed over. When
-        cancelled, nothing is lost. Raises trio.ClosedResourceError when closed, trio.BusyResourceError when
-        another task is receiving.
+        An empty datagram is ``b""``. Errors that the kernel reports for earlier sends (ICMP) are counted and skipped.
+        A cancellation loses no datagram. Raises trio.ClosedResourceError if the transport is closed,
+        trio.BusyResourceError if another task is receiving.
         """
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this transport")
@@ -167,12 +171,12 @@ class UdpTransport:
             self._receiving = False
 
     async def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, from a listening socket if there is one of that family; to everybody on a link, that is by
-        broadcast or to a multicast address without a zone, by each interface that can.
+        """Send one datagram, from a listening socket if there is one of that family.
 
-        Raises NetworkError: ADDRESS_INVALID when a host name leads nowhere, SEND_FAILED with the kernel's words
-        (too large, no route, not permitted ...) or when the send buffer stays full for UDP_SEND_WAIT_MS; and
-        trio.ClosedResourceError when closed.
+        A datagram to everybody on a link (broadcast, or a multicast address without a zone) leaves by each interface
+        that can send it. Raises NetworkError with ADDRESS_INVALID if a host name cannot be resolved. Raises it with
+        SEND_FAILED and the kernel's message (too large, no route, not permitted ...), also if the send buffer stays
+        full for UDP_SEND_WAIT_MS. Raises trio.ClosedResourceError if the transport is closed.
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
@@ -252,14 +256,14 @@ class UdpTransport:
         return received
 
     async def _wait_readable(self) -> None:
-        """Until a socket may have something, a socket was added, or the transport was closed."""
+        """Wait until a socket may have a datagram, a socket was added, or the transport was closed."""
         self._changed = changed = trio.Event()
         async with trio.open_nursery() as nursery:
 
             async def wait_for(sock: socket.socket) -> None:
                 if self._closed:
-                    return  # before this task began
-                with suppress(trio.ClosedResourceError):  # the caller finds out
+                    return  # it was closed before this task began
+                with suppress(trio.ClosedResourceError):  # the caller checks for this itself
                     await trio.lowlevel.wait_readable(sock)
                 nursery.cancel_scope.cancel()
 
@@ -270,7 +274,7 @@ class UdpTransport:
 
 
 def _send_now(way: Way, data: bytes) -> None:
-    """Send without waiting. The kernel may report an ICMP error of an earlier datagram instead: then once more."""
+    """Send without waiting. The kernel may report an ICMP error of an earlier datagram instead; then send again."""
     try:
         _give_to_kernel(way, data)
     except OSError as error:
@@ -288,7 +292,7 @@ def _give_to_kernel(way: Way, data: bytes) -> None:
 
 def _bind_error(listen: Address, error: OSError) -> NetworkError:
     if error.errno == errno.EADDRINUSE:
-        message = f"UDP address {listen} is in use by another process: stop it or listen on another address"
+        message = f"UDP address {listen} is in use by another process; stop that process or listen on another address"
         return NetworkError(message, Reason.ADDRESS_IN_USE)
     words = os.strerror(error.errno) if error.errno else str(error)
     return NetworkError(f"cannot listen on UDP address {listen}: {words}", Reason.ADDRESS_INVALID)

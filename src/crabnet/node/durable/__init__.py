@@ -1,1 +1,1 @@
-"""What a node does with its disk: commits, checkpoints, archive, index."""
+"""The node's work with its disk: commits, checkpoints, archive, index."""

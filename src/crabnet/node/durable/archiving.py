@@ -1,4 +1,6 @@
-"""Seeds at rest move from memory to the archive: written durably first, then journalled, then forgotten."""
+"""Moves seeds at rest from memory to the archive. They are first written durably, then journalled, then removed from
+memory.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from crabnet.storage.archive.segment import CREATED_AT_MAX
 
 
 class Rows(Protocol):
-    """Archived rows, newest first, and how many were left out because they are damaged."""
+    """Archived rows, newest first, and the number of rows that were left out because they are damaged."""
 
     def page(self, *, tag: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
 
@@ -32,14 +34,14 @@ class Rows(Protocol):
 
 
 class ReadPages:
-    """Archived seeds that are not in memory again, for lists."""
+    """Archived seeds, for lists. Seeds that have come back into memory are left out."""
 
     def __init__(self, core: Core, archive: Rows) -> None:
         self._core = core
         self._rows = archive
 
     def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
-        """Archived seeds, newest first. Blocks on the disk."""
+        """A page of at most ``limit`` archived seeds, newest first. Blocks on the disk."""
         in_memory = self._core.replica.state.records
         found: list[tuple[str, Record]] = []
         while len(found) < limit:
@@ -54,12 +56,12 @@ class ReadPages:
 
     @property
     def unreadable(self) -> int:
-        """How many were left out because their rows are damaged."""
+        """The number of seeds that were left out because their rows are damaged."""
         return self._rows.unreadable
 
 
 class Archivist(ReadPages, Part):
-    """The one who moves seeds at rest, and finds them again for lists."""
+    """Moves seeds at rest to the archive, and finds them there for lists."""
 
     def __init__(self, core: Core, archive: Archive, committer: Committer, clock_ms: Callable[[], int]) -> None:
         super().__init__(core, archive)
@@ -68,17 +70,17 @@ class Archivist(ReadPages, Part):
         self._clock_ms = clock_ms
 
     def jobs(self) -> Sequence[Job]:
-        """Seeds are moved as they are due."""
+        """The job that archives seeds when they are due."""
         return [Job(self.run)]
 
     async def run(self) -> None:
-        """Archive what is due, now and then, until cancelled. Raises StorageFailedError."""
+        """Archive the seeds that are due, again and again until cancelled. Raises StorageFailedError."""
         while True:
             if not await self.archive_due():
                 await trio.sleep(limits.ARCHIVE_CHECK_S)
 
     async def archive_due(self) -> bool:
-        """Archive some of the seeds that are due; False if there were none."""
+        """Archive some of the seeds that are due. Returns False if there were none."""
         now_ms = self._clock_ms()
         found = self._core.archivable(now_ms)
         if not found:
@@ -102,13 +104,15 @@ class Archivist(ReadPages, Part):
 
 
 def archive_row(seed_id: str, record: Record, now_s: int) -> ArchiveRow | None:
-    """The row of a seed; None for one that stays in memory: so large that it could not be journalled as a whole when it
-    comes back, or with a time that the archive cannot sort by, as unsigned ones may have.
+    """The row of a seed; None if the seed must stay in memory.
+
+    A seed stays in memory if its row is so large that it could not be journalled as a whole when it comes back. It also
+    stays if the archive cannot sort by its time, which is possible for an unsigned seed.
     """
     seed = record.definition
     row = seed_row(seed_id, record)
     if len(row) > SEED_ROW_BYTES_MAX or (seed is not None and seed.created_at > CREATED_AT_MAX):
         return None
-    if seed is None:  # what has fallen, and may come back
+    if seed is None:  # its definition does not count, but may count again
         return ArchiveRow(seed_id, 0, "", "", row)
     return ArchiveRow(seed_id, seed.created_at, status_at(record, now_s).value, seed.created_by, row)

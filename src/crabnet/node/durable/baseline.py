@@ -1,4 +1,4 @@
-"""A data dir that was one of the Rust program: at the first start its state becomes unsigned facts in the journal."""
+"""Imports a data dir of the Rust program. At the first start its state becomes unsigned facts in the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNSIGNED_HINT = "its content is unsigned: set require_signatures = false to impo
 
 
 def holds_our_state(files: Files, data_dir: Path) -> bool:
-    """True if the data dir was used before by a node of ours, and so must have a key. A baseline's state has none."""
+    """True if a node of this program has used the data dir, so that it must hold a key. The Rust program has none."""
     layout = Layout(data_dir)
     with guarded("look into the data dir", data_dir):
         for path in (layout.state, layout.bak):
@@ -40,7 +40,9 @@ def holds_our_state(files: Files, data_dir: Path) -> bool:
 
 
 def demand_importable(files: Files, settings: Settings) -> None:
-    """Before anything is made in the data dir of a Rust program. Raises RefusedError when signatures are required."""
+    """Check a data dir before anything is written to it. Raises RefusedError (MISSING_SIGNATURE) if it holds a state of
+    the Rust program and signatures are required.
+    """
     layout = Layout(settings.data_dir)
     if not settings.require_signatures or holds_our_state(files, settings.data_dir):
         return
@@ -59,7 +61,7 @@ def _unsigned(data_dir: Path) -> RefusedError:
 
 
 def result_links(files: Files, directory: Path) -> dict[str, str]:
-    """Of which seed a result is, as far as the Rust program's events in a directory tell. Raises nothing."""
+    """Result id -> seed id, as far as the Rust program's event files in a directory tell. Raises nothing."""
     links: dict[str, str] = {}
     with suppress(OSError):
         for name in files.listdir(directory):
@@ -90,9 +92,9 @@ class _Event(msgspec.Struct):
 
 
 def import_baseline(core: Core, ledger: Ledger, files: Files, now_ms: int) -> tuple[str, ...]:
-    """Journal what the baseline's state.json says and is not known yet; returns what could not be imported.
+    """Write the facts of the baseline's state.json to the journal. Returns a sentence for each that was not imported.
 
-    Importing again, after a crash in between, adds only what is missing. Raises RefusedError when signatures are
+    If a crash interrupts the import, the next import adds only the missing facts. Raises RefusedError if signatures are
     required and nothing was imported before, DataDirDamagedError, StorageFailedError.
     """
     content = ledger.recovery.baseline()
@@ -100,7 +102,7 @@ def import_baseline(core: Core, ledger: Ledger, files: Files, now_ms: int) -> tu
         return ()
     found = parse_baseline_state(content, result_links(files, ledger.data_dir))
     if found is None:
-        raise DataDirDamagedError(f"{ledger.data_dir}: the baseline's state.json cannot be read as one")
+        raise DataDirDamagedError(f"{ledger.data_dir}: the state.json of the Rust program cannot be parsed")
     if core.config.policy.require_signatures:
         if core.replica.arrivals or not found.facts:
             return ()
@@ -118,7 +120,7 @@ def import_baseline(core: Core, ledger: Ledger, files: Files, now_ms: int) -> tu
 
 
 def differences(found: BaselineState, core: Core) -> Iterator[str]:
-    """Seeds that do not stand here as they stood in the file."""
+    """A sentence for each seed whose status here differs from that in the file."""
     records = core.replica.state.records
     for seed_id, status in found.statuses.items():
         record = records.get(seed_id)

@@ -1,8 +1,8 @@
-"""A thread of one's own for one kind of blocking call.
+"""A dedicated thread for one kind of blocking call.
 
-Handing a call to ``trio.to_thread`` and back costs two waits on locks of the interpreter and a task of trio. Here both
-sides wait in the kernel for a byte, and the loop wakes nobody but the task that waits: that takes about half as long,
-which counts where every call of a few hundred microseconds is waited for.
+Handing a call to ``trio.to_thread`` and back costs two waits on locks of the interpreter and a trio task. Here both
+sides wait in the kernel for a byte, and the loop wakes only the waiting task. That takes about half as long. The
+difference matters because each call takes only a few hundred microseconds and a task waits for each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class CallThread(Generic[T]):
-    """Runs one call at a time, as long as the block lasts; the calls are not cancelled half-way."""
+    """Runs one call at a time while the block runs. A call that has begun is not cancelled."""
 
     def __init__(self, name: str) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -33,7 +33,7 @@ class CallThread(Generic[T]):
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def run_sync(self, call: Callable[[], T]) -> T:
-        """The result of ``call()``, or what it raises. To be called by one task at a time."""
+        """The result of ``call()``. Raises what it raises. Only one task at a time may call this."""
         self._call = call
         self._ours.send(_WAKE)
         with trio.CancelScope(shield=True):
@@ -52,7 +52,7 @@ class CallThread(Generic[T]):
                     return
                 try:
                     self._result = call()
-                except BaseException as error:  # noqa: BLE001 - it is raised in the task that waits
+                except BaseException as error:  # noqa: BLE001 - raised again in the waiting task
                     self._error = error
                 del call
                 self._theirs.send(_WAKE)

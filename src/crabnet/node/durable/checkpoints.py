@@ -1,4 +1,6 @@
-"""When a checkpoint is made, and how without holding up the node: hashes and rows in slices, file work in a thread."""
+"""Decides when to make a checkpoint, and makes it without blocking the node: hashes and rows in slices, file work in a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,18 @@ from crabnet.storage.ledger import Ledger, LedgerMark
 _HASH_SLICE: Final = 64
 _ROWS_SLICE: Final = 200
 _SLICE_S: Final = 0.002
-"""After this long a slice of rows ends early: some seeds have rows of a megabyte."""
+"""A slice of rows ends early after this many seconds, because some seeds have rows of a megabyte."""
 _PACE: Final = 8
-"""After a slice the checkpoint rests this many times as long as the slice took."""
+"""After a slice the checkpointer sleeps this many times as long as the slice took."""
 
 T = TypeVar("T")
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 def _slice(rows: Iterator[bytes], until_s: float) -> list[bytes]:
-    """The next rows: as many as a slice may hold, or as are ready at ``until_s``, but one at least."""
+    """The next rows: at most ``_ROWS_SLICE``, or those ready by ``until_s`` (seconds of ``perf_counter``), but at least
+    one. Empty at the end.
+    """
     piece = []
     for row in islice(rows, _ROWS_SLICE):
         piece.append(row)
@@ -40,7 +44,7 @@ def _slice(rows: Iterator[bytes], until_s: float) -> list[bytes]:
 
 
 class Checkpointer:
-    """Makes checkpoints of one ledger."""
+    """Makes the checkpoints of one ledger."""
 
     def __init__(
         self, core: Core, ledger: Ledger, committer: Committer, notify: Notify, clock_ms: Callable[[], int]
@@ -52,7 +56,9 @@ class Checkpointer:
         self._clock_ms = clock_ms
 
     async def run(self, *, journal_bytes: int, interval_ms: int) -> None:
-        """Make one whenever the journal has grown by ``journal_bytes``, or something changed for ``interval_ms``."""
+        """Make a checkpoint whenever the journal has grown by ``journal_bytes``, or ``interval_ms`` after the last one
+        if the journal has grown at all. Raises StorageFailedError.
+        """
         last_ms = self._clock_ms()
         while True:
             await trio.sleep(1)
@@ -62,7 +68,7 @@ class Checkpointer:
                 last_ms = self._clock_ms()
 
     async def make(self) -> None:
-        """Make one now, while the node goes on. Raises StorageFailedError."""
+        """Make a checkpoint while the node goes on working. Raises StorageFailedError."""
         started_ms = self._clock_ms()
         state = self._core.replica.state
         for _ in range(0, state.hash_pending(), _HASH_SLICE):
@@ -98,14 +104,14 @@ class Checkpointer:
         self._written(header, started_ms)
 
     async def _paced(self, step: Callable[[], T]) -> T:
-        """Do a step that holds the loop, and rest."""
+        """Do a step that blocks the loop, then sleep."""
         began_s = time.perf_counter()
         done = step()
         await trio.sleep(_PACE * (time.perf_counter() - began_s))
         return done
 
     def make_now(self) -> None:
-        """Make one with nothing else going on, at shutdown. Blocks. Raises StorageFailedError."""
+        """Make a checkpoint at shutdown, when nothing else runs. Blocks. Raises StorageFailedError."""
         started_ms = self._clock_ms()
         snapshot = Snapshot(self._core.replica)
         try:

@@ -1,6 +1,6 @@
-"""Group commit: effects queue up while a frame is synced; the next frame takes them all, or as many as fit.
+"""Group commit. Effects queue up while a frame is synced. The next frame takes all of them, or as many as fit.
 
-Nothing that effects ask for happens before all their records are durable. The ledger's one writer is here.
+Effects are carried out only after all their records are durable. The committer is the only writer of the ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Frame = Batch[_Waiter | None]
 
 
 class Committer:
-    """``release`` is called with everything that has become durable, in order."""
+    """Commits effects and then calls ``release`` with them, in order."""
 
     def __init__(
         self,
@@ -41,8 +41,10 @@ class Committer:
         broken: Callable[[], Exception | None] = lambda: None,
         note_head: Callable[[int, str], None] = lambda _seq, _id: None,
     ) -> None:
-        """``broken`` gives the error by which memory became worthless: from then on nothing is committed. ``note_head``
-        is told, in a thread, how far the node's own feed goes, before anybody else is.
+        """``broken`` returns the error that made memory worthless, or None. After such an error nothing is committed.
+
+        ``note_head`` is called in a thread with the seq and id of the head of the node's own feed, before the envelopes
+        up to it are released.
         """
         self._ledger = ledger
         self._release = release
@@ -61,11 +63,11 @@ class Committer:
         self.records = 0
 
     def enqueue(self, effects: Effects) -> None:
-        """Have effects carried out once they are durable."""
+        """Queue effects. They are carried out once they are durable."""
         self._put(effects, None)
 
     async def submit(self, effects: Effects) -> None:
-        """The same, and wait for it. Raises StorageFailedError if they cannot be made durable."""
+        """Queue effects and wait until they are durable. Raises StorageFailedError if they cannot be made durable."""
         waiter = _Waiter(trio.Event())
         self._put(effects, waiter)
         await waiter.done.wait()
@@ -73,15 +75,15 @@ class Committer:
             raise StorageFailedError(waiter.failure.message, waiter.failure.reason)
 
     async def room(self) -> None:
-        """Wait while as much is queued as should be."""
+        """Wait while the queue is full."""
         while self._pending.full and self._failure is None:
             await self._drained.wait()
 
     async def boundary(self, at_boundary: Callable[[], None], at_synced: Callable[[], None]) -> None:
-        """Call ``at_boundary`` when the next frame will hold all that memory holds, ``at_synced`` once it is synced.
+        """Call ``at_boundary`` when the next frame will hold all queued records, and ``at_synced`` once it is synced.
 
-        Between the two nothing is appended: the ledger's last lsn in ``at_synced`` belongs to memory in
-        ``at_boundary``. Neither may raise. Raises StorageFailedError.
+        No other frame is appended between the two. So the ledger's last lsn in ``at_synced`` belongs to the content of
+        memory in ``at_boundary``. Neither callback may raise. Raises StorageFailedError.
         """
         self._boundaries.append((at_boundary, at_synced))
         await self.submit(Effects())
@@ -98,9 +100,9 @@ class Committer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit until ``close``. Raises StorageFailedError, all waiters told, when the ledger is poisoned.
+        """Commit until ``close``. Raises StorageFailedError if the ledger fails; all waiters get that error too.
 
-        Raises ReplicaFailedError for an unexpected error, and what ``broken`` gives.
+        Raises ReplicaFailedError for an unexpected error, and the error that ``broken`` returns.
         """
         try:
             with CallThread[FramePosition]("crabnet-journal") as thread:
@@ -118,7 +120,7 @@ class Committer:
             self._over.set()
 
     async def close(self) -> None:
-        """Commit all that is pending and refuse what comes from then on; returns when ``run`` has ended."""
+        """Commit all pending effects and refuse later ones. Returns when ``run`` has ended."""
         self._closing = True
         self._wake.set()
         await self._over.wait()
@@ -142,12 +144,12 @@ class Committer:
             raise
 
     async def fail(self, error: BaseException) -> None:
-        """Acknowledge nothing from now on, since a part of the node has failed; tell those who wait."""
+        """Acknowledge nothing more, because a part of the node has failed with ``error``. All waiters get an error."""
         if self._failure is None:
             await self._give_up(error, Batch())
 
     async def _give_up(self, error: BaseException, batch: _Frame) -> None:
-        """Nobody may wait for ever, whatever the error: those who wait cannot be cancelled."""
+        """End every wait, whatever the error, because the waiting tasks cannot be cancelled."""
         failure = error
         if not isinstance(failure, StorageFailedError):
             text = f"a part of the node has failed: {type(error).__name__}: {error}"
@@ -160,7 +162,7 @@ class Committer:
 
     async def _write(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
         if batch.records:
-            # In a thread, so that the loop goes on whatever the disk does.
+            # In a thread, so that a slow disk does not block the loop.
             try:
                 position = await thread.run_sync(partial(self._append, batch))
             except Exception as error:
@@ -197,7 +199,7 @@ class Committer:
 
 
 def _commit_failed(error: Exception, records: list[bytes]) -> ReplicaFailedError:
-    """Names the envelope that could not be committed; of several, each may be the cause."""
+    """The error for a failed commit. It names the envelope; if there are several, all of them as suspects."""
     try:
         raws = tuple(raw for record in records for raw in envelopes_of_frame(frame_of([record])) if raw)
     except CrabnetError:

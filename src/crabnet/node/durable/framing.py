@@ -1,7 +1,8 @@
-"""How effects become frames of the journal: mostly many in one frame, and some, that are too large for one, in several.
+"""Turns effects into frames of the journal. Mostly one frame holds many effects. Effects that are too large for one
+frame take several.
 
-Effects that take several frames begin one of their own. So once effects are durable, all records up to the end of their
-last frame belong to effects that are durable: an index of what was released has no holes.
+Effects that take several frames start with a new frame. So once effects are durable, all records up to the end of their
+last frame belong to durable effects, and an index of the released effects has no gaps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 class Stretch(NamedTuple):
-    """Records of one ``Effects`` that lie in one frame: number ``first`` of them is number ``record_no`` there."""
+    """Records of one ``Effects`` in one frame. Record ``first`` of the effects is record ``record_no`` of the frame."""
 
     first: int
     position: FramePosition
@@ -28,7 +29,7 @@ class Stretch(NamedTuple):
 
 @dataclass(slots=True)
 class Durable:
-    """Effects, and where those of their records lie that are durable: all of them once they are released."""
+    """Effects, and the places of their durable records. Once effects are released, all their records are durable."""
 
     effects: Effects
     stretches: list[Stretch] = field(default_factory=list)
@@ -45,17 +46,17 @@ class _Item(Generic[T]):
     durable: Durable
     tag: T
     bytes_left: int
-    """Of the records that are in no frame yet, each with the byte behind it."""
+    """The size of the records that are in no frame yet. Each counts one byte more, for its separator."""
     framed: int = 0
-    """Records that are in a frame already."""
+    """The number of records that are in a frame already."""
 
     @property
     def alone(self) -> bool:
-        """True if no other effects belong into the same frame."""
+        """True if the effects must not share a frame with others."""
         return self.durable.effects.alone
 
     def fitting(self, room: int) -> tuple[int, int]:
-        """How many of the records that are left fit, one at least, and their bytes."""
+        """How many of the remaining records fit into ``room`` bytes (at least one), and their size in bytes."""
         records = self.durable.effects.records
         if self.bytes_left <= room:
             return len(records) - self.framed, self.bytes_left
@@ -70,11 +71,11 @@ class _Item(Generic[T]):
 
 @dataclass(slots=True)
 class Batch(Generic[T]):
-    """What goes into the journal at once: the records of one frame, none if nothing is to be written."""
+    """The records of one frame; none if there is nothing to write."""
 
     records: list[bytes] = field(default_factory=list)
     whole: list[tuple[Durable, T]] = field(default_factory=list)
-    """Effects that are durable with this frame, in order."""
+    """Effects whose last record is in this frame, in order. They are durable once it is synced."""
     _parts: list[tuple[Durable, int, int]] = field(default_factory=list)
 
     def add(self, item: _Item[T], count: int) -> None:
@@ -88,13 +89,13 @@ class Batch(Generic[T]):
             self.whole.append((item.durable, item.tag))
 
     def written(self, position: FramePosition) -> None:
-        """Note where the records lie."""
+        """Note the place of the records."""
         for durable, first, record_no in self._parts:
             durable.stretches.append(Stretch(first, position, record_no))
 
 
 class Framing(Generic[T]):
-    """Effects that wait for the journal, each with a tag of the caller's.
+    """Effects that wait for the journal, each with a tag of the caller.
 
     A frame holds at most ``frame_bytes`` of records, unless a single one is larger.
     """
@@ -110,18 +111,18 @@ class Framing(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """True while so much waits that no more should come."""
+        """True while so much waits that the caller should not add more."""
         return self._records >= limits.COMMIT_RECORDS_MAX or self._bytes >= limits.COMMIT_BYTES_MAX
 
     def put(self, effects: Effects, tag: T) -> None:
-        """Add effects behind all that wait."""
+        """Add effects at the end of the queue."""
         size = sum(map(len, effects.records)) + len(effects.records)
         self._pending.append(_Item(Durable(effects), tag, size))
         self._records += len(effects.records)
         self._bytes += size
 
     def take(self) -> Batch[T]:
-        """The next frame. What is left begins the one after."""
+        """Take the next frame from the queue. The rest of too large effects goes into the frames after it."""
         batch: Batch[T] = Batch()
         room = self._frame_bytes
         while self._pending:
@@ -141,7 +142,7 @@ class Framing(Generic[T]):
         return batch
 
     def clear(self) -> list[T]:
-        """Give up all that waits; returns the tags."""
+        """Drop all waiting effects. Returns their tags."""
         tags = [item.tag for item in self._pending]
         self._pending.clear()
         self._records = self._bytes = 0

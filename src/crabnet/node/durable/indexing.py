@@ -1,4 +1,4 @@
-"""The disposable index behind the journal: kept up a little behind it, read to serve neighbours."""
+"""The disposable index of the journal. It is written a little after the journal, and read to serve neighbours."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _OTHERS: Final = tuple(kind.value for kind in FactKind if kind is not FactKind.B
 
 
 class StoredEnvelope(NamedTuple):
-    """An envelope of a feed; ``order`` tells the place that it has in the journal."""
+    """An envelope of a feed. ``order`` is its place in the journal: (lsn, number of the record)."""
 
     seq: int
     envelope_id: str
@@ -52,7 +52,7 @@ Stored = list[StoredEnvelope]
 
 
 def entry_of(namespace: str, row: HeldRow, position: FramePosition, record_no: int) -> FeedEntry:
-    """What the index keeps of an envelope."""
+    """The index entry of an envelope."""
     kind = "" if row.kind is None else row.kind.value
     return FeedEntry(
         namespace,
@@ -69,7 +69,7 @@ def entry_of(namespace: str, row: HeldRow, position: FramePosition, record_no: i
 
 
 def index_entries(records: list[Record], frame: Frame, namespace: str) -> Iterator[FeedEntry]:
-    """Where the feed envelopes of a frame lie, and its evidence of forks."""
+    """The index entries of a frame: for its feed envelopes and its evidence of forks."""
     for record_no, record in enumerate(records):
         if isinstance(record, EnvelopeRecord) and record.fact is None:
             envelope = envelope_of(record)
@@ -86,7 +86,7 @@ def _row_of(entry: FeedEntry) -> HeldRow:
 
 
 def _is_at(raw: bytes, entry: FeedEntry) -> bool:
-    """Whether this is the envelope that the row tells of. Its text is canonical: these members look like this only."""
+    """Whether ``raw`` is the envelope of the entry. Its text is canonical, so these members have only this spelling."""
     place = b'"seq":%d' % entry.seq
     return (
         b'"id":"%s"' % entry.envelope_id.encode() in raw
@@ -96,12 +96,12 @@ def _is_at(raw: bytes, entry: FeedEntry) -> bool:
 
 
 class _Fresh:
-    """Envelopes that are not in the index yet: a few hundred milliseconds' worth."""
+    """Envelopes that are not in the index yet: those of the last few hundred milliseconds."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[HeldRow, bytes]] = {}
         self._unplaced: list[HeldRow] = []
-        """Rows that are in none of the tables below: mostly nobody asks before the index has them."""
+        """Rows that are in none of the tables below yet. Mostly the index has them before anything looks for them."""
         self._places: dict[tuple[str, int], str] = {}
         self._about: dict[str, dict[str, HeldRow]] = {}
 
@@ -151,9 +151,9 @@ class _Fresh:
 
 
 class History:
-    """Stored envelopes by feed position, by seed and by id: the ``Held`` of a node. Safe in worker threads.
+    """Stored envelopes by feed position, by seed and by id. It is the ``Held`` of a node. Safe in worker threads.
 
-    Methods may block on the disk, and raise RefusedError or StorageFailedError, which are the index's alone.
+    Methods may block on the disk. They raise RefusedError or StorageFailedError for failures of the index alone.
     """
 
     def __init__(self, ledger: Ledger, index: FeedIndex, files: Files, layout: Layout, namespace: str) -> None:
@@ -171,7 +171,7 @@ class History:
         self._frames_bytes = 0
 
     def note(self, durables: list[Durable]) -> None:
-        """Remember where the feed envelopes of durable effects lie: of all that have become durable at once."""
+        """Note the places of the feed envelopes in effects, which must be all effects that became durable together."""
         with self._lock:
             for durable in durables:
                 if durable.stretches:
@@ -179,7 +179,7 @@ class History:
                     self._lsn = durable.stretches[-1].position.lsn
 
     def flush(self) -> None:
-        """Write what was noted to the index."""
+        """Write the noted entries to the index."""
         with self._lock:
             noted, self._queue = self._queue, []
             lsn = self._lsn
@@ -196,11 +196,11 @@ class History:
             self._fresh.forget(place.row for durable in noted for place in durable.effects.places)
 
     def catch_up(self, *, pause_s: float = 0) -> int:
-        """Index the frames of the journal that are not in the index; returns how many envelopes. With a pause after
-        each batch, a node can go on meanwhile.
+        """Index the frames of the journal that are not in the index yet. Returns the number of indexed envelopes.
 
-        What is not readable any more (damage in history/, frames lost in a repair) cannot be served, that is all.
-        Raises StorageFailedError, and RefusedError when the index turns out damaged.
+        A pause of ``pause_s`` seconds after each batch lets a node go on working. Frames that cannot be read any more
+        (damage in history/, frames lost in a repair) are skipped; the node cannot serve their envelopes. Raises
+        StorageFailedError, and RefusedError if the index turns out to be damaged.
         """
         index, upto, added = self._index, self._ledger.last_lsn, 0
         first = index.last_lsn
@@ -225,16 +225,16 @@ class History:
 
     @property
     def is_damaged(self) -> bool:
-        """True while the index lacks what it had, after damage: ``catch_up`` mends that."""
+        """True while the index lacks entries after damage. ``catch_up`` restores them."""
         return self._index.emptied
 
     @property
     def was_built_anew(self) -> bool:
-        """True if the index that was there at the start could not be used."""
+        """True if the index could not be used at the start and was rebuilt."""
         return self._index.built_anew
 
     def look_at_some(self) -> None:
-        """Compare a part of the index with its seal. Raises RefusedError when it is not as it was sealed."""
+        """Compare a part of the index with its seal. Raises RefusedError if they differ."""
         self._index.look_at_some()
 
     def _entries(self, noted: list[Durable]) -> Iterator[FeedEntry]:
@@ -289,7 +289,9 @@ class History:
         return sorted(found.values())[:limit]
 
     def read(self, serves: list[Serve]) -> list[Stored]:
-        """For each range its envelopes in order, at most SYNC_RESPONSE_BYTES_MAX but at least one."""
+        """The envelopes of each range, in order. A range gives at most SYNC_RESPONSE_BYTES_MAX bytes, but at least one
+        envelope if it has any.
+        """
         self.flush()
         with self._reading:
             return [self._range(serve) for serve in serves]
@@ -310,7 +312,7 @@ class History:
         return found
 
     def proof(self, author: str, seq: int) -> bytes | None:
-        """The document that proves a fork of the author at ``seq``, None if two envelopes for it are not stored."""
+        """The document that proves a fork of the author at ``seq``; None unless two envelopes for it are stored."""
         self.flush()
         raws: list[bytes] = []
         with self._reading:
@@ -322,12 +324,12 @@ class History:
         return None if evidence is None else evidence.document()
 
     def named(self, seed_id: str, envelope_id: str) -> bytes | None:
-        """An envelope about a seed, by its id."""
+        """An envelope about a seed, by the envelope's id; None if it is not stored."""
         found = self.envelope(seed_id, envelope_id)
         return None if found is None else found[1]
 
     def _raw(self, entry: FeedEntry) -> bytes:
-        """The envelope that a row leads to. Raises RefusedError when the journal has another one there."""
+        """The envelope at the place of an entry. Raises RefusedError if the journal holds another one there."""
         frame = self._frame(entry.position)
         raw = frame[entry.record_no] if 0 <= entry.record_no < len(frame) else b""
         if not _is_at(raw, entry):
@@ -335,7 +337,7 @@ class History:
         return raw
 
     def _frame(self, position: FramePosition) -> list[bytes]:
-        """The envelopes of a frame. Feeds share frames, so those read lately are kept."""
+        """The envelopes of a frame. Feeds share frames, so frames that were read lately are cached."""
         envelopes = self._frames.get(position)
         if envelopes is None:
             envelopes = self._frames[position] = envelopes_of_frame(self._ledger.read_frame(position))

@@ -1,5 +1,5 @@
-"""What tells whether a node knows its own feed to its end (docs/adr/0006-feed-risk.md): the state of the data dir,
-where its files lie, and what was noted outside of it.
+"""Finds out whether a node knows its own feed up to its end (docs/adr/0006-feed-risk.md). The signs are the state of
+the data dir, the place of its files, and a note outside of the data dir.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from crabnet.storage.ledger import Ledger
 from crabnet.storage.origin import Origin, touched
 
 RISK_FILE: Final = "feed-risk"
-_TEXT: Final = b"The end of this node's own feed is to be confirmed by a peer before the node writes to it.\n"
+_TEXT: Final = b"A peer must confirm the end of this node's own feed before the node writes to it.\n"
 
 
 class RiskMark:
-    """The file ``feed-risk`` in a data dir, durable before ``keep`` returns. May raise StorageFailedError.
+    """The file ``feed-risk`` in a data dir. It is durable when ``keep`` returns. Methods may raise StorageFailedError.
 
-    The repair that made the end doubtful leaves a data dir that looks clean at the next start, hence a file of its own.
+    The file is needed because a repair may put the end of the feed in doubt but leave a data dir that looks clean at
+    the next start.
     """
 
     def __init__(self, files: Files, data_dir: Path) -> None:
@@ -38,7 +39,7 @@ class RiskMark:
             self.present = files.size(self._path) is not None
 
     def keep(self, at_risk: bool) -> None:
-        """Put the mark there, or take it away."""
+        """Create or remove the mark."""
         if at_risk == self.present:
             return
         with guarded("change the mark", self._path):
@@ -51,14 +52,14 @@ class RiskMark:
 
 
 class Traces(Struct, frozen=True):
-    """What a data dir shows before it is opened: there is nothing but a key, or its journal was put there by a tool."""
+    """Signs in a data dir before it is opened: it holds only a key, or another program has restored its journal."""
 
     key_alone: bool
     restored: bool
 
 
 def traces_of(data_dir: Path) -> Traces:
-    """Look before anything is written. Raises StorageFailedError."""
+    """Look for the signs. Call this before anything is written. Raises StorageFailedError."""
     layout = Layout(data_dir)
     with guarded("look at the journal", layout.journal):
         has_journal = layout.journal.is_dir()
@@ -68,23 +69,23 @@ def traces_of(data_dir: Path) -> Traces:
 
 
 class OwnFeed(Struct, frozen=True):
-    """What was found out about the end of the node's own feed when the data dir was opened."""
+    """The findings about the end of the node's own feed when the data dir was opened."""
 
     risk_mark: RiskMark
     high_water: HighWater
     accepted: bool
-    """There is a risk, which the operator takes."""
+    """True if there is a risk and the operator accepts it (``accept_feed_risk``)."""
     wait: FeedWait
-    """How long to ask peers, also without any sign of a risk."""
+    """How long to ask peers, which the node does even without any sign of a risk."""
 
 
 def high_water_of(files: Files, settings: Settings, node_id: str) -> HighWater:
-    """The note outside of the data dir about the feed of a node."""
+    """The note about the feed of a node, outside of the data dir."""
     return HighWater(files, state_dir_of(settings), node_id, settings.namespace)
 
 
 def state_dir_of(settings: Settings) -> Path | None:
-    """Where this user's programs keep what belongs to no data dir (XDG Base Directory Specification)."""
+    """The directory for files that belong to no data dir (XDG Base Directory Specification). None if there is none."""
     if settings.state_dir is not None:
         return settings.state_dir
     base = Path(os.environ.get("XDG_STATE_HOME", ""))
@@ -99,7 +100,10 @@ def state_dir_of(settings: Settings) -> Path | None:
 def examine(
     files: Files, settings: Settings, ledger: Ledger, core: Core, traces: Traces, *, key_created: bool
 ) -> OwnFeed:
-    """Tell ``core`` if the end of its feed is in doubt. The ledger is open and replayed. Raises StorageFailedError."""
+    """Find out whether the end of the node's own feed is in doubt, and tell ``core`` if it is.
+
+    The ledger must be open and replayed. Raises StorageFailedError.
+    """
     data_dir = settings.data_dir
     feed = core.replica.feeds.get(core.signer.node_id)
     risk_mark = RiskMark(files, data_dir)
@@ -111,7 +115,7 @@ def examine(
     signs = {
         "the end of the journal was damaged": ledger.recovery.may_lack_frames,
         "the data dir is a copy": origin.copied,
-        f"{high_water.path} tells of envelope {mark.seq if mark else 0} of this node, which the data dir lacks": ahead,
+        f"{high_water.path} names envelope {mark.seq if mark else 0} of this node, which the data dir lacks": ahead,
         "the data dir holds a key and nothing else": traces.key_alone and not vouches,
         "the journal was restored, or changed by another program": traces.restored and not vouches,
         "the end of this node's feed was in doubt before": risk_mark.present,

@@ -1,6 +1,7 @@
-"""A data dir that is only looked at: opened as a start would open it, on an overlay, so that nothing in it changes.
+"""Reads a data dir without changing it. It is opened as at a start, but on an overlay, so nothing in it changes.
 
-It needs no lock, and no right to write. What a start would repair, import or cut off is so in what is shown.
+This needs no lock and no write permission. The content that is shown has the repairs, imports and cuts that a start
+would make.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _PAUSE_S: Final = 0.1
 
 
 class Reading(Struct, frozen=True):
-    """What a data dir holds."""
+    """The content of a data dir."""
 
     core: Core
     archive: ArchiveScan
@@ -45,16 +46,16 @@ class Reading(Struct, frozen=True):
 
 
 def read_store(settings: Settings, files: Files) -> Reading:
-    """Look at a data dir, also while somebody else writes to it. Blocks.
+    """Read a data dir, even while another process writes to it. Blocks.
 
-    Raises DataDirDamagedError, StorageFailedError when it cannot be read, UsageError for a data dir of another
-    namespace, RefusedError for an unsigned baseline state.
+    Raises DataDirDamagedError, StorageFailedError if it cannot be read, UsageError for a data dir without a key
+    (NO_DATA_DIR) or of another namespace, RefusedError for an unsigned baseline state.
     """
     for _ in range(_TRIES):
         try:
             return _read(settings, files)
         except (DataDirDamagedError, StorageFailedError):
-            time.sleep(_PAUSE_S)  # files that a checkpoint moves meanwhile look like damage
+            time.sleep(_PAUSE_S)  # files that a checkpoint moves during the read look like damage
     return _read(settings, files)
 
 
@@ -67,8 +68,7 @@ def _read(settings: Settings, files: Files) -> Reading:
         if holds_our_state(files, data_dir):
             raise key_lost(data_dir)
         raise UsageError(
-            f"{data_dir} holds no key: no node of this program has run there yet; `crabnet listen` begins with what"
-            " there is",
+            f"{data_dir} holds no key, so no node of this program has run there yet; `crabnet listen` starts one",
             Reason.NO_DATA_DIR,
         )
     signer = signer_of(pem, data_dir)

@@ -1,4 +1,4 @@
-"""Opening a data dir: lock, key, ledger, core, index. Everything that happens before the first input."""
+"""Opens a data dir: lock, key, ledger, core, index. All of this happens before the first input."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from crabnet.storage.opening.shape import demand_shape
 
 LOCK_NAME = "lock"
 FORMER_FILE = "identity.former"
-"""The ids that the data dir had before, a line each: `crabnet id renew`."""
+"""The former ids of the data dir, one per line. `crabnet id renew` writes it."""
 _FORMER_BYTES_MAX = 64 * 1024
 _SEED_BYTES = 32
 
@@ -59,12 +59,12 @@ class Store:
     replayed_frames: int
     duration_ms: int
     last_ms: int | None = None
-    """When something was written here last, by the clock of then; None for a new data dir."""
+    """The time of the last write, in milliseconds of the clock at that time; None for a new data dir."""
     left_out: tuple[str, ...] = ()
-    """What of a baseline's state could not be imported."""
+    """A sentence for each part of a baseline's state that was not imported."""
 
     def close(self) -> None:
-        """Close index and ledger; the ledger last, for it holds the lock."""
+        """Close index, archive and ledger. The ledger comes last, because it holds the lock."""
         try:
             self.index.close()
             self.archive.close()
@@ -74,18 +74,18 @@ class Store:
 
 
 def entropy() -> int:
-    """A random integer up to 2^53-1, from the system."""
+    """A random integer from 0 to 2^53-1, from the system's random source."""
     return int.from_bytes(os.urandom(8), "big") >> 11
 
 
 def open_store(
     settings: Settings, files: Files, *, role: LockRole, now_ms: int, verify_all: VerifyAll = verify_each
 ) -> Store:
-    """Open the data dir of ``settings``; its core checks signatures with ``verify_all``. Blocks: use a worker thread.
+    """Open the data dir of ``settings``. Its core checks signatures with ``verify_all``. Blocks: use a worker thread.
 
-    Waits ``lock_wait_ms`` for commands that own the data dir, not for a node.
+    Waits up to ``lock_wait_ms`` for commands that hold the data dir, but not for a node.
     Raises DataDirBusyError, DataDirDamagedError, StorageFailedError, UsageError for a data dir of another namespace or
-    for root and the data dir of another user, RefusedError for an unsigned baseline state.
+    if root opens the data dir of another user, RefusedError for an unsigned baseline state.
     """
     started_ms = wall_ms()
     demand_owner(settings.data_dir)
@@ -147,7 +147,7 @@ def open_store(
 
 
 def read_former(files: Files, data_dir: Path) -> tuple[str, ...]:
-    """The ids that the data dir had before. Raises StorageFailedError."""
+    """The former ids of the data dir. Raises StorageFailedError."""
     with guarded("read the former identities", data_dir):
         content = read_whole(files, data_dir / FORMER_FILE, _FORMER_BYTES_MAX)
     return tuple((content or b"").decode(errors="replace").split())
@@ -160,13 +160,13 @@ def _signer(files: Files, data_dir: Path) -> tuple[Signer, bool]:
         if holds_our_state(files, data_dir):
             raise key_lost(data_dir)
         with guarded("make the data dir", data_dir):
-            make_dir(files, Layout(data_dir).journal)  # before the key: a key alone is one that was restored
+            make_dir(files, Layout(data_dir).journal)  # before the key, because a key alone is taken for a restored one
         pem = create_key_file(files, data_dir, lambda: pem_of_seed(os.urandom(_SEED_BYTES)))
     return signer_of(pem, data_dir), created
 
 
 def signer_of(pem: bytes, data_dir: Path) -> Signer:
-    """The identity that a key file holds. Raises DataDirDamagedError."""
+    """The identity in a key file's content. Raises DataDirDamagedError."""
     try:
         return Signer(seed_of_pem(pem))
     except ValueError as error:
@@ -174,19 +174,19 @@ def signer_of(pem: bytes, data_dir: Path) -> Signer:
 
 
 def key_lost(data_dir: Path) -> DataDirDamagedError:
-    """There is a state, and nobody whose it is."""
+    """The error for a data dir that holds a state but no key."""
     return DataDirDamagedError(
-        f"{data_dir} holds a state but no {KEY_FILE}: restore the key from a backup, or start in a new data dir"
+        f"{data_dir} holds a state but no {KEY_FILE}; restore the key from a backup, or start in a new data dir"
     )
 
 
 def archive_segments(core: Core) -> list[SegmentInfo]:
-    """The segments of the archive that the journal vouches for."""
+    """The archive segments that the journal lists."""
     return [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
 
 
 def restore_core(core: Core, ledger: Ledger) -> int:
-    """Load the checkpoint and replay the journal after it; returns the number of frames replayed.
+    """Load the checkpoint and replay the journal after it. Returns the number of replayed frames.
 
     Raises DataDirDamagedError, UsageError for a data dir of another namespace.
     """
@@ -224,10 +224,13 @@ def _replay(core: Core, ledger: Ledger) -> int:
 
 
 def _demand_namespace(core: Core, held: object) -> None:
-    """Refuse a data dir of another namespace, before anything of it is mixed with that of the settings."""
+    """Refuse a data dir of another namespace, before its content is mixed with that of this namespace.
+
+    Raises UsageError (WRONG_NAMESPACE).
+    """
     ours = core.replica.namespace
     if isinstance(held, str) and held != ours:
         raise UsageError(
-            f"the data dir belongs to namespace {held!r}, the settings say {ours!r}: use one data dir per namespace",
+            f"the data dir belongs to namespace {held!r}, the settings say {ours!r}; use one data dir per namespace",
             Reason.WRONG_NAMESPACE,
         )

@@ -1,1 +1,1 @@
-"""What a node does with its socket: receiving, verifying, sending, serving."""
+"""The node's work with its sockets: receiving, verifying, sending, serving."""

@@ -1,4 +1,4 @@
-"""From datagrams to the core, and answers to requests for lost fragments."""
+"""Passes received datagrams to the core, and answers requests for lost fragments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class _Slice(NamedTuple):
-    """Messages to be handled together, what reading them led to, and the check of their signatures."""
+    """Messages to handle together, the effects of reading them, and the check of their signatures."""
 
     messages: list[Received]
     effects: Effects
@@ -33,7 +33,7 @@ class _Slice(NamedTuple):
 
 
 class Network:
-    """The receiving side of a transport. No datagram costs more than its parsing, and none ends the node."""
+    """The receiving side of a transport. A bad datagram costs no more than its parsing, and none ends the node."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Network:
         self._wake = trio.Event()
 
     async def receive(self) -> None:
-        """Receive until cancelled. While one slice is handled, the signatures of the next ones are checked."""
+        """Receive until cancelled. While the node handles one slice, the signatures of the next slices are checked."""
         slices, to_handle = trio.open_memory_channel[_Slice](limits.SLICES_AHEAD)
         handling = self._core.mending.handling
         fragments = self._core.mending.separately("fragments", self._renew, by_message=True)
@@ -84,7 +84,7 @@ class Network:
                     await slices.send(_Slice(messages, effects, ahead, batch))
 
     async def _handle_all(self, slices: trio.MemoryReceiveChannel[_Slice]) -> None:
-        """Handle slices in the order in which they came."""
+        """Handle slices in the order in which they arrived."""
         async for each in slices:
             genuine: list[bool] | None = None
             with self._core.mending.separately("signatures"):
@@ -106,7 +106,7 @@ class Network:
             await self._committer.room()
 
     def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects, *, crowded: bool) -> Received | None:
-        """The message that a datagram is or completes."""
+        """The message that a datagram holds or completes; None without one."""
         source = str(address)
         if not self._core.allows(source, now_ms, effects, len(data), crowded=crowded):
             return None
@@ -144,7 +144,7 @@ class Network:
         return None
 
     def tick(self) -> None:
-        """Ask again for lost fragments, give up old ones."""
+        """Request lost fragments again, and drop incomplete messages that are too old."""
         now_ms = steady_ms()
         with self._core.mending.separately("fragments", self._renew):
             for source, request in self._reassembler.requests(now_ms):
@@ -168,7 +168,7 @@ class Network:
 
 
 def _crowded(datagrams: list[tuple[bytes, Address]]) -> bool:
-    """True if so much was waiting in the socket that its buffer may be full."""
+    """True if so much data was waiting in the socket that its buffer may be full."""
     if len(datagrams) >= limits.UDP_DRAIN_DATAGRAMS_MAX:
         return True
     return sum(len(data) for data, _ in datagrams) >= limits.UDP_CROWDED_BYTES

@@ -1,4 +1,6 @@
-"""Sending: to whom, in which datagrams, how fast, and again after a failure. Only what is durable ever gets here."""
+"""Sends envelopes: it chooses the targets, splits into datagrams, limits the rate, and retries after a failure. Only
+durable envelopes get here.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def _new_waiting() -> BoundedTable[str, bytes]:
 
 @dataclass(slots=True)
 class _Trouble:
-    """A target that could not be sent to: what waits, weighed in bytes, and when it is tried again."""
+    """A target to which a send has failed: the waiting envelopes, weighed in bytes, and the time of the next try."""
 
     since_ms: int
     next_ms: int
@@ -50,9 +52,11 @@ class _Trouble:
 
 
 class Delivery(NamedTuple):
-    """Where an envelope of the node's own went: to so many ``peers`` that have been heard, to addresses ``unheard`` so
-    far, to everybody on the link (``broadcast``), or, ``failed`` times, not even out of this machine, as ``detail``
-    says. Whether it arrived nobody knows.
+    """Where the node has sent one of its own envelopes. It does not say whether the envelope arrived.
+
+    ``peers`` and ``unheard`` count target addresses: those from which the node has heard lately, and the others.
+    ``broadcast`` is true if it went to everybody on the link. ``failed`` counts the targets for which the envelope did
+    not even leave this machine, for the reason in ``detail``.
     """
 
     peers: int
@@ -63,7 +67,7 @@ class Delivery(NamedTuple):
 
 
 class Outbox:
-    """Queue of envelopes to send. A failed send is kept, retried with back-off, and told by events."""
+    """Queue of envelopes to send. A failed send is kept, retried with backoff, and reported by events."""
 
     def __init__(
         self,
@@ -95,11 +99,13 @@ class Outbox:
 
     @property
     def unsent(self) -> int:
-        """Envelopes that wait for a target that could not be sent to."""
+        """The number of envelopes that wait for a target to which a send has failed."""
         return sum(len(trouble.waiting) for trouble in self._trouble.values())
 
     def put(self, send: Send) -> None:
-        """Queue an envelope. When the queue is full the oldest goes: sync brings it later."""
+        """Queue an envelope. If the queue is full, the oldest one is dropped; sync delivers it later. A relayed
+        envelope is dropped once the queue is half full.
+        """
         if self._legacy and send.kind not in BASELINE_KINDS:
             return
         if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
@@ -121,7 +127,7 @@ class Outbox:
             await self._retry()
 
     async def drain(self) -> None:
-        """Send all that is queued now. What a cancellation interrupts stays queued."""
+        """Send all queued envelopes. An envelope whose sending is cancelled stays queued."""
         while self._queue:
             send = self._queue[0]
             await self._send_out(send)
@@ -129,7 +135,7 @@ class Outbox:
                 self._queue.popleft()
 
     async def _send_out(self, send: Send) -> None:
-        """Send an envelope to all whom it is for. Twice to the same does no harm."""
+        """Send an envelope to all its targets. Sending it twice to the same target does no harm."""
         if send.to is not None:
             await self._send(send, parse_address(send.to))
             return
@@ -157,7 +163,7 @@ class Outbox:
         delivered.set()
 
     async def delivery(self, envelope_id: str) -> Delivery | None:
-        """Where an envelope that was stated just now went; None if it was not sent within a moment."""
+        """Where an envelope that was stated just now was sent. None if it is not sent within DELIVERY_WAIT_MS."""
         with trio.move_on_after(limits.DELIVERY_WAIT_MS / 1000):
             while (found := self._deliveries.get(envelope_id)) is None:
                 await self._delivered.wait()
@@ -192,9 +198,10 @@ class Outbox:
             self.datagrams_sent += 1
 
     async def send_raw(self, datagrams: list[bytes], to: Address) -> None:
-        """Send datagrams that are answers: dropped on failure, for the other side asks again.
+        """Send datagrams that are answers. After a failure they are dropped, because the other side requests them
+        again.
 
-        They have a bucket of their own: whoever asks a lot does not hold up what this node has to say.
+        Answers have their own rate limit, so that many requests do not delay this node's own envelopes.
         """
         for datagram in datagrams:
             await _pace(self._answers)

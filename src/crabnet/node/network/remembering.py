@@ -1,4 +1,4 @@
-"""The file ``peers.json`` in a data dir: peers to say hello to at the next start. A convenience, never a condition."""
+"""The file ``peers.json`` in a data dir: peers to greet at the next start. A node works without it too."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PeersFile:
         self._path = data_dir / PEERS_FILE
 
     def read(self) -> tuple[list[RememberedPeer], str]:
-        """The peers, and what is wrong with the file, "" for nothing. A damaged one is as good as none."""
+        """The peers, and what is wrong with the file ("" if nothing is). A damaged file gives no peers."""
         try:
             content = read_whole(self._files, self._path, limits.PEERS_FILE_BYTES_MAX)
         except OSError as error:
@@ -58,7 +58,7 @@ class PeersFile:
         return stored.peers, ""
 
     def write(self, peers: list[RememberedPeer]) -> str:
-        """Replace the file durably; what went wrong, "" for nothing."""
+        """Replace the file durably. Returns what went wrong, "" if nothing did."""
         content = msgspec.json.encode(_Peers(format=_FORMAT, peers=peers)) + b"\n"
         try:
             replace_file(self._files, self._path, content)
@@ -68,7 +68,7 @@ class PeersFile:
 
 
 class PeerKeeper(Part):
-    """Reads the file, and with ``keep`` writes it as the neighbours change. A fault is told and stops nothing."""
+    """Reads the file, and with ``keep`` writes it when the neighbours change. It reports failures and goes on."""
 
     def __init__(
         self, file: PeersFile, neighbours: Neighbours, notify: Notify, clock_ms: Callable[[], int], *, keep: bool
@@ -80,17 +80,17 @@ class PeerKeeper(Part):
         self._keep = keep
 
     async def open(self) -> None:
-        """Take what was remembered."""
+        """Load the remembered peers."""
         peers, wrong = await trio.to_thread.run_sync(self._file.read)
         self._neighbours.book.load(peers, self._clock_ms())
         self._tell(wrong)
 
     def jobs(self) -> Sequence[Job]:
-        """The file is written now and then."""
+        """The job that writes the file every PEERS_SAVE_S seconds."""
         return [Job(self.run, "peers_file")]
 
     async def finish(self) -> bool:
-        """Write it once more."""
+        """Write the file a last time."""
         if self._keep:
             await self.save()
         return True
@@ -104,7 +104,7 @@ class PeerKeeper(Part):
             self._tell(await trio.to_thread.run_sync(self._file.write, peers))
 
     async def run(self) -> None:
-        """Save now and then until cancelled."""
+        """Save every PEERS_SAVE_S seconds until cancelled."""
         while True:
             await trio.sleep(limits.PEERS_SAVE_S)
             await self.save()

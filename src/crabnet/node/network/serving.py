@@ -1,4 +1,4 @@
-"""Answers to neighbours that lack something: stored envelopes, sent again at a bounded pace, to all in turn."""
+"""Serves stored envelopes to neighbours that lack them, to each neighbour in turn and at a limited rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class _Range:
-    """What came of one range: ``last`` is the seq of the last envelope that was sent of it."""
+    """The progress of one range. ``last`` is the seq of the last envelope of it that was sent."""
 
     def __init__(self, serve: Serve) -> None:
         self.serve = serve
@@ -34,30 +34,32 @@ class _Range:
 
 
 class Reader(Protocol):
-    """What is stored. Methods block, and raise CrabnetError."""
+    """Reads stored envelopes. Methods block and raise CrabnetError."""
 
     def read(self, serves: list[Serve]) -> list[Stored]:
-        """For each range what is held of it."""
+        """The held envelopes of each range."""
         ...
 
     def proof(self, author: str, seq: int) -> bytes | None:
-        """The proof of a fork."""
+        """The proof of a fork of the author at ``seq``; None without one."""
         ...
 
     def named(self, seed_id: str, envelope_id: str) -> bytes | None:
-        """An envelope about a seed, by its id."""
+        """An envelope about a seed, by the envelope's id; None if it is not stored."""
         ...
 
 
 class Paces(NamedTuple):
-    """Bytes that may be served in a second: to all together, and to one neighbour. 0 means no limit."""
+    """The bytes per second that may be served to all neighbours together, and to one neighbour. 0 means no limit."""
 
     bytes_per_s: int
     peer_bytes_per_s: int
 
 
 class Pace:
-    """Bytes that may be sent: a token bucket of one second's worth, by a clock in milliseconds. 0 means no limit."""
+    """A token bucket for bytes to send. It holds the tokens of one second. Its clock is in milliseconds. A rate of 0
+    means no limit.
+    """
 
     def __init__(self, bytes_per_s: int, now_ms: int) -> None:
         self._bytes_per_s = bytes_per_s
@@ -65,7 +67,7 @@ class Pace:
         self._earned_ms = now_ms
 
     def wait_ms(self, now_ms: int) -> float:
-        """Until something may be sent; 0 for now."""
+        """Milliseconds until something may be sent; 0 if it may be sent at once."""
         if not self._bytes_per_s:
             return 0
         earned = max(0, now_ms - self._earned_ms) * self._bytes_per_s / 1000
@@ -74,12 +76,12 @@ class Pace:
         return max(0.0, -self._tokens * 1000 / self._bytes_per_s)
 
     def spend(self, sent_bytes: int) -> None:
-        """So much was sent: it may be more than there was, and is waited for afterwards."""
+        """Take tokens for bytes that were sent. It may be more than there are; ``wait_ms`` then waits for the rest."""
         self._tokens -= sent_bytes
 
 
 class _Line:
-    """What one neighbour waits for, in the order in which it asked."""
+    """The ranges for which one neighbour waits, in the order of its requests."""
 
     def __init__(self, bytes_per_s: int, now_ms: int) -> None:
         self.waiting: BoundedTable[tuple[str, int], Serve] = BoundedTable(limits.SERVES_WAITING_MAX)
@@ -87,7 +89,7 @@ class _Line:
 
 
 class Serving:
-    """One task. Each neighbour in turn gets some answers, so that a greedy one delays nobody but itself."""
+    """Serves in one task. Each neighbour in turn gets some answers, so that a greedy neighbour delays only itself."""
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class Serving:
         self._pace = Pace(paces.bytes_per_s, steady_ms())
         self._peer_bytes_per_s = paces.peer_bytes_per_s
         self._lines: BoundedTable[str, _Line] = BoundedTable(limits.PEERS_MAX)
-        """Held while somebody waits in them; who was served longest ago is first."""
+        """Lines by address, least recently served first. A line is held while requests wait in it."""
         self._singles: BoundedTable[ServeProof | ServeNamed, None] = BoundedTable(limits.SERVES_WAITING_MAX)
         self._wake = trio.Event()
         self.dropped = 0
@@ -118,9 +120,10 @@ class Serving:
         self.bytes = 0
 
     def put(self, serve: Serve) -> None:
-        """Queue an answer; the same request again replaces it. Beyond the bound of a neighbour no new one is taken.
+        """Queue an answer. A repeated request replaces the queued one. If the neighbour's queue is full, a new request
+        is dropped.
 
-        Beyond the bound of neighbours, those who wait for nothing are forgotten first.
+        If there are too many neighbours, those without waiting requests are evicted first.
         """
         line = self._lines.get(serve.to)
         if line is None:
@@ -134,7 +137,7 @@ class Serving:
         self._wake.set()
 
     def put_single(self, serve: ServeProof | ServeNamed) -> None:
-        """Queue the proof of a fork, or an envelope that others rest on, for a neighbour that asked for it."""
+        """Queue the proof of a fork, or an envelope on which others rest, for a neighbour that requested it."""
         self.dropped += len(self._singles.put(serve, None))
         self._wake.set()
 
@@ -147,7 +150,7 @@ class Serving:
             self._wake = trio.Event()
 
     async def _round(self) -> float | None:
-        """Some answers for each neighbour; how long to wait until the next round, None if nobody waits."""
+        """Send some answers to each neighbour. Returns the milliseconds until the next round; None if nothing waits."""
         soonest_ms: float | None = None
         while self._singles and not (wait_ms := self._pace.wait_ms(steady_ms())):
             single = self._singles.pop_first()
@@ -191,8 +194,10 @@ class Serving:
         self._committer.enqueue(effects)
 
     async def _send(self, ranges: list[_Range], found: list[Stored], address: Address, line: _Line) -> None:
-        """Send what stands of the envelopes, those of all feeds in the order in which they were taken here: each then
-        comes after what it rests on, and waits for nothing that is under way.
+        """Send those of the found envelopes that are still part of their feed.
+
+        The envelopes of all feeds are sent in the order in which this node took them. So each arrives after those on
+        which it rests, and need not wait for one that is still on its way.
         """
         sent_bytes = 0
         stored = [(each, part) for part, envelopes in zip(ranges, found, strict=True) for each in envelopes]

@@ -1,8 +1,8 @@
-"""Signatures checked by another process while the loop handles what came before.
+"""Has another process check signatures while the event loop handles earlier messages.
 
-Threads cannot do that: each needs the interpreter between two signatures, and gets it from a busy loop every 5 ms. The
-process is started when much comes, and ends when little does; without it, and whatever happens to it, the node checks
-the signatures itself.
+Threads cannot do that: a thread needs the interpreter between two signatures, and a busy loop releases it only every
+5 ms. The node starts the process when many signatures arrive, and ends it when few do. Without the process, or if it
+fails, the node checks the signatures itself.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _LOADER: Final = (
     f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r});"
     " from crabnet.node.network.verify_process import main; main()"
 )
-"""It finds its modules where this process finds them, and nowhere else."""
+"""The process's program. It looks for modules only on the module search path of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Signatures to be checked, and the stream by which they were sent; None if the node checks them itself.
+    """Signatures to check. ``stream`` is the stream on which they were sent, None if the node checks them itself.
 
-    ``known`` are the answers to those at the end that were not sent.
+    ``known`` holds the answers to the last signatures, which were not sent.
     """
 
     signed: Sequence[SignedBytes]
@@ -43,25 +43,25 @@ class Batch:
 
 
 class Signatures:
-    """Batches of signatures: ``begin`` them early, ``answers`` gives the answers in the order of the batches."""
+    """Checks batches of signatures. Call ``begin`` early for each batch, and ``answers`` later in the same order."""
 
     def __init__(
         self, verify_all: VerifyAll, notify: Callable[[str, dict[str, FieldValue]], None], *, processors: int
     ) -> None:
-        """``processors`` that there are: with one alone a process would gain nothing."""
+        """``processors`` is the number of usable processors. With only one a second process would gain nothing."""
         self._verify_all = verify_all
         self._notify = notify
         self._possible = processors > 1
         self._stream: trio.SocketStream | None = None
         self.pid: int | None = None
-        """The process that takes batches, if there is one."""
+        """The id of the process that takes batches; None without one."""
         self._wanted = trio.Event()
         self._over = trio.Event()
         self._batches = 0
         self._under_way = 0
 
     async def begin(self, signed: Sequence[SignedBytes]) -> Batch:
-        """Have signatures checked by the process, if it runs and they are worth the trouble."""
+        """Send signatures to the process, if it runs and there are at least VERIFY_BATCH_MIN of them."""
         if len(signed) < limits.VERIFY_BATCH_MIN or not self._possible:
             return Batch(signed, None, [])
         self._batches += 1
@@ -69,7 +69,7 @@ class Signatures:
         if stream is None:
             self._wanted.set()
             return Batch(signed, None, [])
-        # When nothing is under way, the loop would only wait for this: it takes its half.
+        # Without another batch under way the loop would only wait for this one, so it checks half of it.
         share = len(signed) if self._under_way else len(signed) // 2
         try:
             with trio.fail_after(limits.VERIFY_ANSWER_MS / 1000):
@@ -81,7 +81,7 @@ class Signatures:
         return Batch(signed, stream, verify_each(signed[share:]))
 
     async def answers(self, batch: Batch) -> list[bool]:
-        """Whether each of a batch is genuine. To be called once for each batch, in their order."""
+        """Whether each signature of a batch is genuine. Call this once for each batch, in the order of ``begin``."""
         stream = batch.stream
         if stream is not None:
             self._under_way -= 1
@@ -106,13 +106,13 @@ class Signatures:
         return decode_answer(answer, count)
 
     def _lose(self, stream: trio.SocketStream) -> None:
-        """The process does not answer: it is given up, with all that it was asked."""
+        """Give up a process that does not answer, with all batches that were sent to it."""
         if stream is self._stream:
             self._stream = None
             self._over.set()
 
     async def run(self) -> None:
-        """Start the process when it is wanted, and end it; until cancelled."""
+        """Start the process when it is wanted and end it when it is idle, until cancelled."""
         while self._possible:
             await self._wanted.wait()
             try:
@@ -130,14 +130,14 @@ class Signatures:
                 fields: dict[str, FieldValue] = {
                     "job": "signatures",
                     "reason": "internal",
-                    "detail": f"the process that checks signatures: {detail}; the node checks them itself meanwhile",
+                    "detail": f"the process that checks signatures: {detail}; the node checks them itself for now",
                 }
                 self._notify("job_failed", fields)
                 await trio.sleep(limits.VERIFY_RESTART_MS / 1000)
             self._wanted = trio.Event()
 
     async def _until_idle(self) -> bool:
-        """True if the process was lost, False if little came for a while."""
+        """Wait until the process is lost (True) or no batch has come for VERIFY_IDLE_MS (False)."""
         while True:
             self._batches = 0
             with trio.move_on_after(limits.VERIFY_IDLE_MS / 1000):
@@ -149,7 +149,7 @@ class Signatures:
 
 @asynccontextmanager
 async def _process() -> AsyncIterator[tuple[trio.Process, trio.SocketStream]]:
-    """A process that takes batches, as long as the block lasts. Raises OSError."""
+    """Run a process that takes batches while the block runs. Raises OSError."""
     if not sys.executable:
         raise FileNotFoundError(0, "this program does not know its Python interpreter")
     with ExitStack() as stack:

@@ -1,8 +1,8 @@
-"""Configured peers: who they are called in the settings, and where they are now.
+"""Configured peers: their names in the settings, and their current addresses.
 
-A peer is known by the address that its datagrams come from. So a configured host name, or an unusual way to write an
-address, is turned into that address here, once for all, and looked up again from time to time: a name that moves is
-followed (ADR 30).
+A node knows a peer by the source address of its datagrams. So this module converts configured host names, and unusual
+spellings of addresses, to that address for all other modules. It looks names up again from time to time, so that the
+node follows a name whose address changes (ADR 30).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class Targets:
-    """Whom this node sends to by configuration. ``changed`` is called with the addresses whenever they are others."""
+    """The configured targets of this node. ``changed`` is called with all their addresses whenever these change."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Targets:
         changed(frozenset(map(str, self._at.values())))
 
     def addresses(self) -> list[Address]:
-        """Where they are now; a name that leads nowhere stands for itself."""
+        """The current addresses. A name that cannot be resolved is returned as it is."""
         return list(dict.fromkeys(self._at.values()))
 
     def names(self) -> dict[str, list[str]]:
-        """What an address is called in the settings, where that is not the address itself."""
+        """Address -> its names in the settings, where these differ from the address."""
         found: dict[str, list[str]] = {}
         for text, address in self._at.items():
             if text != str(address):
@@ -51,13 +51,13 @@ class Targets:
         return found
 
     async def run(self) -> None:
-        """Follow names until cancelled."""
+        """Look up all names every TARGETS_LOOK_UP_MS until cancelled."""
         while True:
             await trio.sleep(limits.TARGETS_LOOK_UP_MS / 1000)
             await self.look_up()
 
     async def look_up(self) -> None:
-        """Find out where all of them are. What cannot be found stays where it was."""
+        """Look up all names. A name that cannot be found keeps its last address."""
         before = frozenset(self._at.values())
         async with trio.open_nursery() as nursery:
             for text in self._at:
@@ -70,7 +70,7 @@ class Targets:
         try:
             endpoints = await self._resolver.endpoints(named)
         except NetworkError:
-            return  # whoever sends there says so
+            return  # a send to this target reports the error
         fitting = [endpoint for endpoint in endpoints if self._family in {None, endpoint.family}]
         found = [endpoint.address for endpoint in fitting or endpoints]
         if known in found:

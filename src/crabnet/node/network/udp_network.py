@@ -1,4 +1,4 @@
-"""The part of a node that talks over UDP: one transport, with what is sent, received and served over it."""
+"""The UDP part of a node: one transport, and everything that is sent, received and served over it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class UdpNetwork(Part):
-    """With ``listen`` it receives and serves, without it only sends."""
+    """The UDP part of a node. With ``listen`` it receives, serves and sends; without ``listen`` it only sends."""
 
     transport: UdpTransport
     targets: Targets
@@ -60,7 +60,7 @@ class UdpNetwork(Part):
         self.listen_addresses: list[str] = []
 
     async def open(self) -> None:
-        """Raises NetworkError when the address cannot be had."""
+        """Bind the sockets. Raises NetworkError if an address cannot be used."""
         settings, core, notify = self._settings, self._core, self._notify
         listen = [parse_address(each) for each in settings.listen_addrs] if self._listen else []
         try:
@@ -105,7 +105,7 @@ class UdpNetwork(Part):
         self._core.neighbours.trusted = addresses
 
     def jobs(self) -> Sequence[Job]:
-        """Sending, and for a node that listens receiving and serving."""
+        """The jobs for sending and, on a node that listens, for receiving, serving, and looking up configured peers."""
         sending = Job(self.outbox.run, "outbox")
         if not self._listen:
             return [sending]
@@ -113,11 +113,11 @@ class UdpNetwork(Part):
         return [sending, following, self.receiving(), Job(self.serving.run, "serving")]
 
     def receiving(self) -> Job:
-        """Hear what comes back to the socket that sends, or to the one that is listened on."""
+        """The job that receives on all sockets, those that only send included."""
         return Job(self.network.receive)
 
     def on_durable(self, effects: Effects) -> None:
-        """Queue what is to be sent and served."""
+        """Queue the envelopes to send and to serve."""
         separately = self._core.mending.separately
         if effects.sends:
             with separately("outbox"):
@@ -133,11 +133,11 @@ class UdpNetwork(Part):
                     self.serving.put_single(named)
 
     async def finish(self) -> bool:
-        """Send what is queued, within a bounded time."""
+        """Send all queued envelopes, for at most SHUTDOWN_SEND_S seconds."""
         with trio.move_on_after(limits.SHUTDOWN_SEND_S):
             await self.outbox.drain()
         return True
 
     async def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         await self.transport.aclose()

@@ -1,4 +1,4 @@
-"""Signatures checked on all processors: PyNaCl lets go of the interpreter while it computes."""
+"""Checks signatures on several processors with threads. PyNaCl releases the interpreter lock while it computes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Final
 from crabnet.protocol.identity import SignedBytes, verify, verify_each
 
 _THREADS_MAX: Final = 3
-"""Beside the caller's: while one of them holds the interpreter between two checks, the others wait for it."""
+"""Threads beside the caller's. More would not help, because only one thread at a time holds the interpreter between two
+checks and the others wait for it.
+"""
 _SHARED_MIN: Final = 4
-"""Fewer signatures than this are not worth waking a thread."""
+"""For fewer signatures than this it is not worth waking a thread."""
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 class ParallelVerifier:
-    """A ``VerifyAll`` that works with threads of its own beside the caller's. Blocks until all answers are there."""
+    """A ``VerifyAll`` that uses its own threads beside the caller's. Blocks until all answers are there."""
 
     def __init__(self) -> None:
         self._threads = min(_THREADS_MAX, processors() - 1)

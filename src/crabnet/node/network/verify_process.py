@@ -1,8 +1,8 @@
-"""The process that checks signatures for a node, and the bytes that go between the two.
+"""The process that checks signatures for a node, and the byte format between the two.
 
-A batch is the number of its signatures (4 bytes, little endian), the size of each content (4 bytes), then of each the
-public key, the signature and the content. The answer is one byte for each: 1 for a genuine one, else 0. The process
-ends when its node does, since then there is nothing more to read.
+A batch is the number of its signatures (4 bytes, little endian), then the size of each content (4 bytes), then for each
+signature the public key, the signature and the content. The answer is one byte for each signature: 1 if it is genuine,
+else 0. The process ends when its node ends, because it then reads the end of the stream.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GENUINE: Final = 1
 
 
 def encode_batch(signed: Sequence[SignedBytes]) -> bytes:
-    """The bytes that ask about a batch."""
+    """The bytes of a batch."""
     count = len(signed)
     sizes = [len(content) for _, content, _ in signed]
     parts = [struct.pack(f"<{count + 1}I", count, *sizes)]
@@ -30,12 +30,12 @@ def encode_batch(signed: Sequence[SignedBytes]) -> bytes:
 
 
 def decode_answer(answer: bytes, count: int) -> list[bool] | None:
-    """What an answer says of ``count`` signatures; None if it is no answer."""
+    """The results in an answer about ``count`` signatures; None if it is not a valid answer."""
     return None if len(answer) != count or answer.strip(b"\0\1") else [byte == _GENUINE for byte in answer]
 
 
 def serve(connection: socket.socket) -> None:
-    """Answer batches until the other side is gone."""
+    """Answer batches until the other side closes the connection."""
     with connection, connection.makefile("rb") as batches:
         while len(count_bytes := batches.read(4)) == 4:
             (count,) = struct.unpack("<I", count_bytes)
@@ -62,6 +62,8 @@ def _checked(batch: bytes, sizes: Sequence[int]) -> bytes:
 
 
 def main() -> None:
-    """Serve on file descriptor 0, a socket. Signals to the terminal's group are the node's business."""
+    """Serve on file descriptor 0, a socket. SIGINT is ignored, because the node handles signals to the terminal's
+    process group.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(socket.socket(fileno=0))

@@ -1,1 +1,1 @@
-"""What a node is asked to do, by programs and over its control socket."""
+"""The operations that programs request of a node, directly or over its control socket."""

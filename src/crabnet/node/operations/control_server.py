@@ -1,7 +1,7 @@
 """The node's end of the control socket (docs/CONTROL.md): newline-delimited JSON requests over a Unix socket.
 
-Whoever connects is checked and bounded: same user or root, a bounded line, a bounded number of connections, and no
-input that ends the node.
+Only the same user and root may connect. The length of a line and the number of connections are bounded. No input ends
+the node.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from crabnet.node.failures import failure_of
 from crabnet.protocol.canonical import JsonObject, JsonRefusedError, JsonValue, parse_object
 
 Dispatch = Callable[[str, JsonObject], Awaitable[JsonValue]]
-"""Does ``method`` with ``params``; raises CrabnetError to refuse."""
+"""Does ``method`` with ``params``. Raises CrabnetError to refuse."""
 
 PROTOCOL_VERSION: Final = 1
 _LONG: Final = frozenset({"seed.run", "seed.watch", "seed.cancel"})
@@ -56,14 +56,16 @@ async def serve_control(
     places: Places | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve requests at ``path`` until cancelled; the socket file is removed at the end.
+    """Serve requests at ``path`` until cancelled. The socket file is removed at the end.
 
-    The caller holds the data dir's lock, so a socket file that lies there is stale and is replaced. A request that is
-    under way when its client leaves is finished. An unexpected exception of ``dispatch`` is answered with ``internal``
-    and passed to ``on_failure(method, error)``, and so is the UsageError of a request that could not be understood.
+    The caller must hold the data dir's lock. So an existing socket file is stale, and it is replaced. If a client
+    leaves during its request, the request is still finished. An unexpected exception of ``dispatch`` is answered with
+    ``internal`` and passed to ``on_failure(method, error)``. A UsageError, such as that of a request that cannot be
+    parsed, is passed to ``on_failure`` too. If the socket file is removed, it is created again.
     ``places`` tells the caller which requests are under way.
-    A socket file that somebody removes is made again. Raises StorageFailedError when the socket cannot be made at
-    first, and DataDirDamagedError when something other than a socket lies at ``path``.
+
+    Raises StorageFailedError if the first socket cannot be created, and DataDirDamagedError if ``path`` is something
+    other than a socket.
     """
     places = Places() if places is None else places
     listener, inode = _listening(path)
@@ -99,14 +101,14 @@ async def _listening_again(path: Path) -> tuple[trio.socket.SocketType, int]:
 
 
 async def _until_removed(path: Path, scope: trio.CancelScope) -> None:
-    """Cancel the scope once nothing lies at ``path`` any more."""
-    while os.path.lexists(path):  # noqa: ASYNC110 - no event tells of it
+    """Cancel the scope once ``path`` does not exist any more."""
+    while os.path.lexists(path):  # noqa: ASYNC110 - no event reports the removal
         await trio.sleep(limits.CONTROL_LOOK_MS / 1000)
     scope.cancel()
 
 
 class Places:
-    """How many clients are served at once, and how many requests of each long method (run-4)."""
+    """Counts the clients that are served at once, and the requests of each long method (run-4)."""
 
     def __init__(self) -> None:
         self.short = trio.Semaphore(limits.CONTROL_CONNECTIONS_MAX)
@@ -131,8 +133,8 @@ class Places:
 
 
 class _Place:
-    """That of one client. It is let go while a long request waits, so that short ones, and ``seed.cancel`` above all,
-    never wait behind long ones.
+    """The place of one client. It is released while a long request waits, so that short requests and ``seed.cancel``
+    never wait for other long ones.
     """
 
     def __init__(self, places: Places, dispatch: Dispatch) -> None:
@@ -142,25 +144,27 @@ class _Place:
         self._long = ""
 
     async def hold(self) -> None:
-        """Wait for a place, unless there is one."""
+        """Wait for a place, unless this client has one."""
         if not self._held:
             await self._places.short.acquire()
             self._held = True
 
     def let_go(self) -> None:
-        """Make room for another client."""
+        """Release the place for another client."""
         if self._held:
             self._held = False
             self._places.short.release()
 
     async def dispatch(self, method: str, params: JsonObject) -> JsonValue:
-        """Raises RefusedError when as many requests of a long method wait as may, and what the method raises."""
+        """Do a method. Raises RefusedError (LIMIT_EXCEEDED) if too many requests of a long method wait already, and the
+        errors of the method.
+        """
         if method not in _LONG:
             await self.hold()
             return await self._dispatch(method, params)
         if self._places.long[method] >= limits.CONTROL_WAITING_MAX:
             raise RefusedError(
-                f"{limits.CONTROL_WAITING_MAX} clients wait for {method} already: try again later",
+                f"{limits.CONTROL_WAITING_MAX} clients already wait for {method}; try again later",
                 Reason.LIMIT_EXCEEDED,
             )
         self._places.long[method] += 1
@@ -176,7 +180,7 @@ class _Place:
 
 
 def _listening(path: Path) -> tuple[trio.socket.SocketType, int]:
-    """The socket that is listened on, and the number of its file."""
+    """The listening socket, and the inode number of its file."""
     listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
         inode = _bind(listener, path)
@@ -188,12 +192,12 @@ def _listening(path: Path) -> tuple[trio.socket.SocketType, int]:
 
 
 def _bind(listener: stdlib_socket.socket, path: Path) -> int:
-    """Bind, close to others, then listen: until the last step every connection is refused."""
+    """Bind, restrict the file mode, then listen. Until the last step every connection is refused."""
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()
         else:
-            raise DataDirDamagedError(f"{path} is not a socket; move it away, the node needs the place")
+            raise DataDirDamagedError(f"{path} is not a socket; move it away, because the node needs this path")
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -201,7 +205,7 @@ def _bind(listener: stdlib_socket.socket, path: Path) -> int:
     try:
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # sun_path holds 107 bytes; through the directory's descriptor every path fits.
+            # sun_path holds 107 bytes. A path through the directory's descriptor always fits.
             short = f"/proc/self/fd/{directory}/{path.name}"
             address = str(path) if len(os.fsencode(path)) <= limits.SOCKET_PATH_BYTES_MAX else short
             listener.bind(address)
@@ -215,7 +219,7 @@ def _bind(listener: stdlib_socket.socket, path: Path) -> int:
 
 
 def _socket_failed(path: Path, error: OSError) -> StorageFailedError:
-    return StorageFailedError(f"the control socket {path} cannot be made: {error.strerror}")
+    return StorageFailedError(f"the control socket {path} cannot be created: {error.strerror}")
 
 
 def _remove(path: Path, inode: int) -> None:
@@ -223,7 +227,7 @@ def _remove(path: Path, inode: int) -> None:
         if path.lstat().st_ino == inode:
             path.unlink()
     except OSError:
-        return  # A stale socket file is harmless: the next node replaces it.
+        return  # A stale socket file is harmless, because the next node replaces it.
 
 
 async def _accept(listener: trio.socket.SocketType) -> trio.SocketStream:
@@ -250,7 +254,7 @@ async def _serve_connection(
         if _peer_allowed(stream.socket):
             await _serve_requests(stream, place, on_failure)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-        pass  # The client went away, or does not read or write: only its own connection ends.
+        pass  # The client left, or it neither reads nor writes. Only its own connection ends.
     finally:
         place.answered()
         place.let_go()
@@ -259,7 +263,7 @@ async def _serve_connection(
 
 
 def _peer_allowed(sock: trio.socket.SocketType) -> bool:
-    """Same user or root (unix(7), SO_PEERCRED): holds even when the modes of socket and data dir were opened up."""
+    """True for the same user or root (unix(7), SO_PEERCRED), even if the file modes would let others connect."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _UCRED.size))
     return uid in {0, os.geteuid()}
 
@@ -281,7 +285,7 @@ async def _serve_requests(
 
 
 async def _next_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | None:
-    """The next line; None at the end. A line beyond the bound is returned cut, one byte too long."""
+    """The next line; None at the end. A line that is too long is returned cut to one byte more than the maximum."""
     searched = 0
     with trio.fail_after(limits.CONTROL_IDLE_MS / 1000):
         while True:
@@ -310,7 +314,8 @@ async def _answer(line: bytes, dispatch: Dispatch, on_failure: Callable[[str, Ex
         if len(answer) <= limits.CONTROL_RESPONSE_BYTES_MAX:
             return answer
         raise RefusedError(
-            f"the answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes; ask for fewer", Reason.LIMIT_EXCEEDED
+            f"the answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes; request fewer rows",
+            Reason.LIMIT_EXCEEDED,
         )
     except (Exception, BaseExceptionGroup) as raised:
         failure = failure_of(raised)
@@ -327,7 +332,7 @@ async def _answer(line: bytes, dispatch: Dispatch, on_failure: Callable[[str, Ex
 
 def _error_object(error: CrabnetError | None) -> dict[str, str | int]:
     if error is None:
-        message = "an unexpected error in the node; its events tell more"
+        message = "an unexpected error in the node; its events say more"
         return {"reason": Reason.INTERNAL.value, "message": message, "exit_code": int(ExitCode.INTERNAL)}
     return {"reason": error.reason.value, "message": error.message, "exit_code": int(error.exit_code)}
 
@@ -335,7 +340,8 @@ def _error_object(error: CrabnetError | None) -> dict[str, str | int]:
 def _parse(line: bytes) -> JsonObject:
     if len(line) > limits.CONTROL_LINE_BYTES_MAX:
         raise UsageError(
-            f"the request has more than {limits.CONTROL_LINE_BYTES_MAX} bytes; the connection ends", Reason.TOO_LARGE
+            f"the request has more than {limits.CONTROL_LINE_BYTES_MAX} bytes; the node closes the connection",
+            Reason.TOO_LARGE,
         )
     try:
         request, _ = parse_object(line)
@@ -348,11 +354,11 @@ def _checked(request: JsonObject) -> tuple[str, JsonObject]:
     version = request.get("v")
     if type(version) is not int or version != PROTOCOL_VERSION:
         raise UsageError(
-            f'this node speaks version {PROTOCOL_VERSION} of the control protocol: set "v" to it',
+            f'this node supports version {PROTOCOL_VERSION} of the control protocol; set "v" to {PROTOCOL_VERSION}',
             Reason.UNSUPPORTED_VERSION,
         )
     if not request.keys() <= _REQUEST_KEYS:
-        raise UsageError("a request has the keys v, id, method, params and no others", Reason.MALFORMED)
+        raise UsageError("a request may have only the keys v, id, method, params", Reason.MALFORMED)
     method, params = request.get("method"), request.get("params", {})
     if not isinstance(method, str) or not isinstance(params, dict):
         raise UsageError('a request needs a string "method" and an object "params"', Reason.MALFORMED)

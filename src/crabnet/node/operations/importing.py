@@ -1,5 +1,5 @@
-"""What the operator brings: envelopes, verified as from the network, only that they may be old; facts of a baseline;
-proofs of forks.
+"""Imports data that the operator supplies: envelopes, facts of a baseline, proofs of forks. Envelopes are verified like
+those from the network, except that they may be old.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _decode: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A fact of a baseline state. ``ts`` in seconds; ``body`` is the object of that kind."""
+    """A fact of a baseline state. ``ts`` is in seconds since the epoch. ``body`` is the object of that kind."""
 
     kind: FactKind
     author: NodeId
@@ -57,7 +57,7 @@ class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     body: dict[str, object]
 
     def fact(self) -> Fact | None:
-        """The fact, None when the body is not one of its kind."""
+        """The fact; None if the body does not fit its kind."""
         try:
             body: Body = msgspec.convert(self.body, BODY_TYPES[self.kind])
         except msgspec.ValidationError:
@@ -68,7 +68,8 @@ class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 async def import_entries(
     node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact], proofs: Iterable[bytes] = ()
 ) -> JsonObject:
-    """How many were accepted, and how many ignored and rejected by Reason; durable when this returns.
+    """Import envelopes, facts and proofs. Returns the number of accepted ones, and of ignored and rejected ones by
+    Reason. The import is durable when this returns.
 
     Raises StorageFailedError.
     """
@@ -115,7 +116,10 @@ async def import_entries(
 def _in_two_rounds(
     items: Iterable[bytes | UnsignedFact], early: list[bytes]
 ) -> Iterator[tuple[bytes | UnsignedFact, bool]]:
-    """Everything, and then once more what was dated ahead, the last first: a later one of its feed may wait by then."""
+    """All items, then again those dated ahead, last first, because later envelopes of their feed may be parked by then.
+
+    The bool is true in the second round.
+    """
     for item in items:
         yield item, False
     for raw in reversed(early):
@@ -127,7 +131,7 @@ def _is_early(notice: Notice) -> bool:
 
 
 def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool:
-    """Have the core judge an entry; false for one that has no business in an import."""
+    """Pass an entry to the core. False if it does not belong in an import."""
     if isinstance(item, bytes):
         if _is_talk(item):
             return False
@@ -141,7 +145,7 @@ def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool
 
 
 def _learn(node: Node, document: bytes, effects: Effects) -> Reason | None:
-    """Verify a proof and end the feed that it is about; why that was not done, None if it was."""
+    """Verify a proof of a fork and end the feed. Returns the Reason if that was not done, None if it was."""
     try:
         evidence = verify_proof(document, node.core.replica.admission)
     except ProofRefusedError as error:
@@ -150,7 +154,7 @@ def _learn(node: Node, document: bytes, effects: Effects) -> Reason | None:
 
 
 def _is_talk(raw: bytes) -> bool:
-    """Whether it is a message between neighbours, which has no business in an export."""
+    """Whether it is a message between neighbours. Such a message does not belong in an export."""
     try:
         meta = _decode(raw).meta
     except msgspec.MsgspecError:
@@ -159,9 +163,10 @@ def _is_talk(raw: bytes) -> bool:
 
 
 def _count(notice: Notice, refused: dict[str, Counter[str]], waiting: dict[str, str], *, brought: bool) -> int:
-    """Count what became of an envelope: one that was ``brought``, or one of an import that has waited for that.
+    """Count the outcome of an envelope. Returns 1 if it was accepted, else 0.
 
-    What waits was counted as ignored when its turn came.
+    The envelope was either ``brought`` by this import, or parked in an import and released by this one. A parked
+    envelope was counted as ignored when it was brought; that count is taken back.
     """
     envelope_id = str(notice.fields.get("envelope_id"))
     if not brought:

@@ -1,4 +1,4 @@
-"""One method done without a running node: open the data dir, do it, send, close."""
+"""Does one method without a running node: it opens the data dir, does the method, sends, and closes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from crabnet.settings import Settings
 
 
 def call_locally(settings: Settings, method: str, params: JsonObject, warn: Callable[[str], None]) -> JsonValue:
-    """What a node would answer. Raises CrabnetError, DataDirBusyError when a node owns the data dir.
+    """The answer that a node would give. Raises CrabnetError; that is DataDirBusyError if a node holds the data dir.
 
-    A signal that asks the process to end gives up the method, unless it is done, and closes the data dir in order;
-    then the signal does what it would have done. What is durable by then stays. A run ends with a result, which says
-    that this worker failed. If a disk fails, or is full, after the
-    method was done, the answer counts, and ``warn`` is told of the rest.
+    A signal that asks the process to end cancels the method, unless it is done. The data dir is then closed cleanly,
+    and the signal takes its usual effect. Effects that are durable by then remain. A run gets a result, which says
+    that this worker failed. If a disk fails or is full after the method was done, the answer is valid, and ``warn`` gets
+    a line about the failure.
     """
     take_descriptors()
     answers: list[JsonValue] = []
@@ -46,10 +46,10 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
         failure = principal(error)
         if not answers or not isinstance(failure, StorageFailedError):
             raise
-        # What was answered is durable: to fail now would have it done again.
-        warn(f"crabnet: done, but the data dir was not closed in order: {failure.message}")
+        # The operation is durable. If this call failed, the caller would repeat it.
+        warn(f"crabnet: the command was done, but the data dir was not closed cleanly: {failure.message}")
         return answers[0]
     if came is not None and not answers:
         signal.raise_signal(came)
-        raise KeyboardInterrupt  # for a signal that is ignored or handled by whoever embeds this
+        raise KeyboardInterrupt  # for a signal that the embedding program ignores or handles
     return answers[0]

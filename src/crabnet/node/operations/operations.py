@@ -36,7 +36,7 @@ P = TypeVar("P", bound=Struct)
 
 
 class NoParams(Struct, frozen=True, forbid_unknown_fields=True):
-    """There is nothing to say."""
+    """No parameters."""
 
 
 class _Bid(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,8 +72,9 @@ class _Cancel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ListParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which seeds: of a status, at most ``limit``, those behind the seed ``after``; ``biddable``: open ones that take
-    bids, or open ones that do not any more.
+    """Selects seeds: those with ``status``, at most ``limit``, and only those that follow the seed ``after``.
+
+    ``biddable`` selects open seeds that take bids (true), or open seeds that take none any more (false).
     """
 
     status: SeedStatus | None = None
@@ -83,7 +84,7 @@ class ListParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ShowParams(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A seed, and how many rows about it, those behind the mark ``after``."""
+    """Selects a seed, and at most ``limit`` of its bids: those that follow the bid ``after``."""
 
     seed_id: str
     limit: Annotated[int, Meta(ge=1, le=limits.SEED_ROWS_MAX)] = limits.SEED_ROWS_DEFAULT
@@ -153,7 +154,7 @@ class _Announcing(Protocol):
 
 
 async def _announced(node: Node, params: _Announcing, seed_id: str, object_id: str) -> JsonObject:
-    """To whom it went, if it was to be announced; null if that is not known."""
+    """The field ``announced`` if an announcement was requested: where the envelope was sent, null if not known."""
     if not params.announce or not object_id:
         return {}
     delivery = await node.delivery(seed_id, object_id)
@@ -172,7 +173,7 @@ async def _list(node: Node, params: ListParams) -> JsonObject:
 
 
 def list_seeds(core: Core, archived: ReadPages, params: ListParams, now_s: int) -> JsonObject:
-    """A page of seeds, in memory and archived. Raises RefusedError for an unknown one to go on behind."""
+    """A page of seeds, in memory and archived. Raises RefusedError if the seed ``params.after`` is unknown."""
     after = None
     if params.after is not None:
         definition = core.record(params.after).definition
@@ -208,7 +209,7 @@ def _details(node: Node, seed_id: str, limit: int = limits.SEED_ROWS_DEFAULT, af
 
 
 async def _watch(node: Node, params: _Watch) -> JsonObject:
-    """``seed.show`` as soon as it differs from what the client has seen, or after ``wait_ms``."""
+    """The answer of ``seed.show`` as soon as its mark differs from ``seen``, at the latest after ``wait_ms``."""
     with trio.move_on_after(params.wait_ms / 1000):
         while view_mark(_details(node, params.seed_id)) == params.seen:
             await node.changed()
@@ -227,7 +228,7 @@ async def _config(node: Node, _: NoParams) -> JsonObject:
 
 
 async def _state_point(node: Node) -> tuple[str, int]:
-    """The state hash, and the last durable frame that it covers."""
+    """The state hash, and the lsn of the last durable frame that it covers."""
     await node.state_hash()
     hashes: list[str] = []
     lsns: list[int] = []
@@ -304,7 +305,7 @@ _METHODS: Final[dict[str, tuple[type[Struct], Callable[..., Awaitable[JsonObject
 
 
 async def dispatch(node: Node, method: str, params: JsonObject) -> JsonValue:
-    """Do one method. Raises UsageError for unknown methods and bad parameters, and what the operation raises."""
+    """Do one method. Raises UsageError for an unknown method or bad parameters, and the errors of the operation."""
     known = _METHODS.get(method)
     if known is None:
         raise UsageError(f"there is no method {method[:64]!r}", Reason.UNKNOWN_OPERATION)
@@ -313,7 +314,7 @@ async def dispatch(node: Node, method: str, params: JsonObject) -> JsonValue:
 
 
 def typed(method: str, params: JsonObject, params_type: type[P]) -> P:
-    """Parameters as what they are to be. Raises UsageError."""
+    """Convert parameters to the type of the method. Raises UsageError."""
     try:
         return msgspec.convert(params, params_type)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""The methods that change nothing, done on a data dir without a running node: nothing is locked, made or written."""
+"""Does the methods that change nothing on a data dir without a running node. Nothing is locked, created or written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from crabnet.storage.files import RealFiles
 
 
 def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonValue:
-    """What a node would answer to a method of ``READS``. Raises as ``read_store`` does, UsageError, RefusedError."""
+    """The answer that a node would give to ``config`` or a method of ``READS``.
+
+    Raises UsageError, RefusedError, and the errors of ``read_store``.
+    """
     if method == "config":
         return config_view(settings)
     params_type, view = READS[method]

@@ -1,4 +1,4 @@
-"""What ``status``, ``id``, ``config`` and ``state.vector`` show, of a node that runs or of a data dir at rest."""
+"""The answers of ``status``, ``id``, ``config`` and ``state.vector``, for a running node or for a data dir at rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crabnet.settings import Settings, shown
 
 
 class Live(Struct, frozen=True, kw_only=True):
-    """What only a node that is open has; without one all of it is nothing."""
+    """Values that only an open node has. Without one they have their defaults."""
 
     listen_addr: str | None = None
     running: bool = False
@@ -38,7 +38,7 @@ class Live(Struct, frozen=True, kw_only=True):
 
 
 def identity_view(signer: Signer, settings: Settings) -> JsonObject:
-    """Who a node is."""
+    """The identity of a node."""
     return {
         "node_id": signer.node_id,
         "key_id": signer.key_id,
@@ -50,13 +50,13 @@ def identity_view(signer: Signer, settings: Settings) -> JsonObject:
 
 
 def config_view(settings: Settings) -> JsonObject:
-    """The settings that a node goes by, as text."""
+    """The effective settings of a node, as text."""
     values: JsonObject = dict(shown(settings).items())  # type: ignore[arg-type]
     return {"settings": values}
 
 
 def heads_view(feeds: Feeds) -> JsonObject:
-    """The version vector."""
+    """The version vector: for each author the seq and id of the head, and the end of the feed if it has one."""
     return {
         feed.author: [feed.head_seq, feed.head_id, *([feed.end] if feed.end else [])]
         for feed in feeds.all()
@@ -65,9 +65,9 @@ def heads_view(feeds: Feeds) -> JsonObject:
 
 
 def sandbox_view(report: SandboxReport | None) -> JsonObject:
-    """What confines runs, for ``status``. The self-test of a node that has just started may be under way."""
+    """The sandbox, for ``status``. ``report`` is None while the self-test of a node is not done."""
     if report is None:
-        return {"mode": "unknown", "detail": "the self-test has not been made yet"}
+        return {"mode": "unknown", "detail": "the self-test is not done yet"}
     values: dict[str, int] = asdict(report.limits)
     return {
         "mode": report.mode,
@@ -89,7 +89,7 @@ def sandbox_view(report: SandboxReport | None) -> JsonObject:
 def status_view(
     settings: Settings, core: Core, live: Live, sandbox: JsonObject, *, state_hash: str, state_lsn: int
 ) -> JsonObject:
-    """What a node is, holds and does; ``lsn`` is left to the caller, who knows what is durable."""
+    """The answer of ``status`` without ``lsn``. The caller adds that, because it knows which frames are durable."""
     replica, neighbours = core.replica, core.neighbours
     state = replica.state
     counters: JsonObject = dict(live.counters.items())

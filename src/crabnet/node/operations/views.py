@@ -1,4 +1,4 @@
-"""What the API and the CLI show, as JSON objects (docs/CONTROL.md)."""
+"""The JSON objects that the API and the CLI show (docs/CONTROL.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def body_view(body: Body) -> JsonObject:
     """All fields of an object."""
     view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
     if isinstance(body, TaskResult):
-        # For people: what of the bytes is text.
+        # The output as text, for people.
         view["stdout"] = body.stdout or body.raw_stdout.decode(errors="replace")
         view["stderr"] = body.stderr or body.raw_stderr.decode(errors="replace")
     return view
@@ -32,9 +32,9 @@ def body_view(body: Body) -> JsonObject:
 def peer_views(
     neighbours: Neighbours, names: Mapping[str, list[str]], now_ms: int, is_equivocator: IsEquivocator
 ) -> list[JsonValue]:
-    """Configured, confirmed and remembered peers, those heard last first. Times in milliseconds since the epoch.
+    """Configured, confirmed and remembered peers, most recently heard first. Times are in milliseconds since the epoch.
 
-    ``names`` says what an address is called in the settings.
+    ``names`` gives the names of an address in the settings.
     """
     peers = neighbours.peers
     remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
@@ -73,7 +73,7 @@ def _silence(view: JsonObject) -> float:
 
 
 def seed_view(record: Record, now_s: int) -> JsonObject:
-    """A seed as it stands at ``now_s``."""
+    """A seed with its status at ``now_s``, in seconds since the epoch. Raises ValueError without a definition."""
     seed, progress = record.definition, record.progress
     if seed is None:
         raise ValueError("a seed without definition is not shown")
@@ -93,7 +93,7 @@ def seed_view(record: Record, now_s: int) -> JsonObject:
 
 
 def _result_view(record: Record) -> JsonObject:
-    """How the run ended whose result counts."""
+    """How the run of the current result ended; None values without a result."""
     bodies = (fact.body for fact in record.others)
     result = next(
         (body for body in bodies if isinstance(body, TaskResult) and body.id == record.progress.result_id), None
@@ -109,7 +109,7 @@ def _result_view(record: Record) -> JsonObject:
 
 
 def _run_view(record: Record) -> JsonObject:
-    """When the run of the current claim began, when it was heard of last, and until when it may be silent: seconds."""
+    """Times of the run of the current claim, in seconds: its start, its last sign of life, and the end of its lease."""
     progress = record.progress
     run = record.run
     started_at = None if run is None else run.body.created_at
@@ -125,22 +125,22 @@ def _run_view(record: Record) -> JsonObject:
 
 
 def local_run(view: RunView | None) -> JsonValue:
-    """The run of a seed on this node, which others do not see."""
+    """The run of a seed on this node. Other nodes do not see this view."""
     if view is None:
         return None
     return {"stage": view.stage.value, "position": view.position, "since_ms": view.since_ms}
 
 
 IsEquivocator = Callable[[str], bool]
-"""Tells whether it is proved that an author signed two envelopes for one place."""
+"""Tells whether a proof exists that an author signed two envelopes for one place of its feed."""
 
 
 def seed_details(
     record: Record, now_s: int, is_equivocator: IsEquivocator, *, limit: int, after: str | None = None
 ) -> JsonObject:
-    """A seed with what counts of all that was said about it, and a page of its bids in the order in which they count.
+    """A seed with all statements about it that count, and a page of its bids in the order in which they count.
 
-    The page has at most ``limit`` bids behind that with the id ``after``. Raises UsageError if that is not there.
+    The page has at most ``limit`` bids after the bid with the id ``after``. Raises UsageError if there is no such bid.
     """
     begin = 0 if after is None else _place_behind(record.bids, after)
     page = record.bids[begin : begin + limit]
@@ -165,7 +165,7 @@ def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
     for place, bid in enumerate(bids, 1):
         if bid.key == after:
             return place
-    raise UsageError(f"no bid {after[:128]!r} of this seed is there to go on after", Reason.INVALID_ARGUMENT)
+    raise UsageError(f"this seed has no bid {after[:128]!r} to continue after", Reason.INVALID_ARGUMENT)
 
 
 def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> list[JsonValue]:
@@ -196,14 +196,14 @@ def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
 
 
 def view_mark(details: JsonObject) -> str:
-    """A short text that differs whenever two views of a seed do, but for the time that has passed."""
+    """A short text that differs whenever two views of a seed differ in anything but the elapsed time."""
     here = details["local_run"]
     aged: JsonObject = {"local_run": {**here, "since_ms": 0}} if isinstance(here, dict) else {}
     return hashlib.sha256(msgspec.json.encode({**details, **aged}, order="deterministic")).hexdigest()[:32]
 
 
 def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int) -> JsonObject:
-    """A page of at most ``limit`` seeds; one more in ``found`` says that another page follows."""
+    """A page of at most ``limit`` seeds. One more seed in ``found`` means that another page follows."""
     page = found[:limit]
     return {
         "seeds": [
