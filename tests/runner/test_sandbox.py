@@ -88,7 +88,7 @@ def test_the_tighter_of_operator_and_seed_wins(rules: str, changed: dict[str, in
     ],
 )
 def test_a_request_that_is_not_understood_is_refused(word: str) -> None:
-    with pytest.raises(RefusedError, match="rules ask") as caught:
+    with pytest.raises(RefusedError, match="rules request") as caught:
         agree(f"run: {word}", BOTH, RunLimits())
     assert caught.value.reason is Reason.MALFORMED
 

@@ -122,7 +122,7 @@ def test_after_damage_everything_is_to_be_indexed_again(tmp_path: Path) -> None:
         lambda: index.all_about("default", "seed", ["bid"], 2),
         lambda: index.find_from("default", "alice", 1, 10),
     ):
-        with pytest.raises(RefusedError, match="is being built again") as refused:
+        with pytest.raises(RefusedError, match="is being rebuilt") as refused:
             ask()
         assert refused.value.reason is Reason.UNAVAILABLE
     index.close()
@@ -179,7 +179,7 @@ def test_damage_found_while_working_empties_the_index(tmp_path: Path) -> None:
     other.execute("DROP TABLE entry")
     other.commit()
     other.close()
-    with pytest.raises(RefusedError, match="built again") as refusal:
+    with pytest.raises(RefusedError, match="being rebuilt") as refusal:
         index.find("default", "alice", 1, 10)
     assert refusal.value.reason is Reason.UNAVAILABLE
     assert index.last_lsn == 0
@@ -235,7 +235,7 @@ def test_a_row_that_was_changed_while_a_node_runs_is_not_believed(change: str, t
     other.execute(f"UPDATE entry SET {change}")
     other.commit()
     other.close()
-    with pytest.raises(RefusedError, match="built again"):
+    with pytest.raises(RefusedError, match="being rebuilt"):
         index.find("default", "alice", 1, 10)
     assert (index.emptied, index.last_lsn) == (True, 0)
     index.add_many(ALL, 7)

@@ -1,4 +1,4 @@
-"""Running a publisher's command: what may run (``policy``), and running it (``execute``).
+"""Running a publisher's command: which commands may run (``policy``), and running them (``execute``).
 
-Linux only. Nothing here confines what a permitted command does with files or the network: see ``policy``.
+Linux only. The policy does not confine what a permitted command does with files or the network: see ``policy``.
 """

@@ -1,9 +1,9 @@
-"""Output files of a run: a listing of its work dir with sizes and hashes, made without trusting what lies there.
+"""Output files of a run: a list of the files in its work dir with sizes and hashes. The content is not trusted.
 
-The tree was written by a stranger's command and may still change. So nothing is opened but regular files, each by
-openat2(2) beneath the directory, without links, mounts and magic links (RESOLVE_BENEATH and its like), and without
-waiting (a FIFO or a leased file would block); what was opened is looked at again before it is read. Every cost is
-bounded by ``CollectBounds``. What is left out is said, with the reason.
+A publisher's command wrote the tree and may still change it. So only regular files and directories are opened, each
+with openat2(2) beneath the work dir. Links, mounts and magic links are not followed (RESOLVE_BENEATH and similar
+flags). Opening never waits, because a FIFO or a leased file would block. An opened file is checked again before it is
+read. ``CollectBounds`` bounds every cost. The manifest reports omissions with their reasons.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ _READ_BYTES: Final = 256 * 1024
 
 
 class Omission(StrEnum):
-    """Why something in the work dir is not in the manifest."""
+    """The reason for which something in the work dir is not in the manifest."""
 
     LINK = "link"
     """A symbolic link."""
     SPECIAL = "special"
     """A FIFO, socket or device."""
     SHARED = "shared"
-    """A file with more hard links than were found in the work dir: it may be a file from elsewhere."""
+    """A file with more hard links than were found in the work dir. It may be a file from elsewhere."""
     ODD_NAME = "odd_name"
     """A name that is not printable UTF-8."""
     LONG_NAME = "long_name"
     TOO_DEEP = "too_deep"
     TOO_MANY = "too_many"
     TOO_LARGE = "too_large"
-    """The file, or the files together, have more bytes than may be read; holes count."""
+    """The file, or all files together, have more bytes than may be read. Holes count."""
     UNREADABLE = "unreadable"
-    """No permission, a mount, or a lease of another process."""
+    """A file without permission, a mount, or a file that another process has leased."""
     CHANGED = "changed"
-    """It changed while it was read."""
+    """A file that changed while it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectBounds:
-    """What collecting may cost, and how much it may list."""
+    """Bounds of the cost of collecting, and of the size of the list."""
 
     files_max: int = limits.RUNNER_FILES_MAX
     entries_max: int = limits.RUNNER_FILE_ENTRIES_MAX
-    """Names looked at, of whatever kind."""
+    """The number of names that are examined, of every kind."""
     bytes_max: int = limits.RUNNER_FILES_BYTES_MAX
-    """Of all listed files together."""
+    """The bytes of all listed files together."""
     name_bytes_max: int = limits.RUNNER_FILE_NAME_BYTES_MAX
-    """Of one name with its directories, in UTF-8."""
+    """The UTF-8 bytes of one name with its directories."""
     names_bytes_max: int = limits.RUNNER_FILE_NAMES_BYTES_MAX
-    """Of all listed names together."""
+    """The UTF-8 bytes of all listed names together."""
     depth_max: int = limits.RUNNER_FILE_DEPTH_MAX
-    """Directories above a file; 0 lists only what lies in the work dir itself."""
+    """The number of directories above a file. With 0, only files directly in the work dir are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ class OutputFile:
     size_bytes: int
     sha256: str
     same_as: str | None = None
-    """The listed name of which this is another hard link; it was read once."""
+    """The listed name of another hard link to the same file, which was read only once."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """One thing that is not listed. ``name`` is cut, and what is not printable in it is escaped."""
+    """Something that is not listed. ``name`` is shortened, and characters that are not printable are escaped."""
 
     name: str
     why: Omission
@@ -97,26 +97,26 @@ class Manifest:
 
     files: tuple[OutputFile, ...]
     omitted: Mapping[Omission, int]
-    """How many things were left out, by reason. What lies in a directory that was left out is not counted."""
+    """The number of omissions, by reason. The content of an omitted directory is not counted."""
     examples: tuple[LeftOut, ...]
-    """The first few of them."""
+    """The first few omissions."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was left out."""
+        """True if nothing was left out."""
         return not self.omitted
 
     @property
     def size_bytes(self) -> int:
-        """Of all listed files, hard links once."""
+        """The size of all listed files together. A file with several hard links counts once."""
         return sum(file.size_bytes for file in self.files if file.same_as is None)
 
 
 def collect_outputs(root: int, bounds: CollectBounds | None = None) -> Manifest:
-    """List the regular files beneath the directory that ``root`` is open on. Blocks: call it in a thread.
+    """List the regular files beneath the directory that is open as ``root``. Blocks: call it in a thread.
 
-    Raises ``RefusedError`` (``sandbox_unavailable``) when the kernel has no openat2 (Linux 5.6), and ``OSError``
-    when ``root`` itself cannot be read. Whatever lies in it raises nothing.
+    Raises ``RefusedError`` (``sandbox_unavailable``) when the kernel has no openat2 (Linux 5.6), and ``OSError`` when
+    ``root`` itself cannot be read. The content of the directory cannot cause an exception.
     """
     return _Collector(root, CollectBounds() if bounds is None else bounds).collect()
 
@@ -164,7 +164,7 @@ class _Collector:
         return Manifest(tuple(files), dict(self.omitted), tuple(self.examples))
 
     def _walk(self, directory: bytes, depth: int) -> Iterator[_Found]:
-        """Regular files with acceptable names. At most ``depth_max`` + 1 directories are open at once."""
+        """Yield regular files with acceptable names. At most ``depth_max`` + 1 directories are open at once."""
         fd = self._open(directory, _OPEN_DIRECTORY) if directory else self._open_root()
         if fd is None:
             return
@@ -190,12 +190,11 @@ class _Collector:
             os.close(fd)
 
     def _open_root(self) -> int:
-        """Raises OSError."""
+        """Open the work dir. Raises OSError."""
         try:
             return _open_beneath(self.root, b".", _OPEN_DIRECTORY)
-        except (
-            PermissionError
-        ):  # the run may take all permissions from its work dir, which only its owner can give back
+        except PermissionError:
+            # A run may remove all permissions of its work dir. Only the directory's owner can restore them.
             os.fchmod(self.root, stat.S_IRWXU)
             return _open_beneath(self.root, b".", _OPEN_DIRECTORY)
 
@@ -238,7 +237,7 @@ class _Collector:
         return None
 
     def _read(self, file: _Found) -> OutputFile | None:
-        """Read ``file`` if it is still what was found, and no further than the size it had then."""
+        """Read ``file`` if it is still the file that was found, and at most up to the size that it had then."""
         fd = self._open(file.path, _OPEN_FILE)
         if fd is None:
             return None
@@ -272,8 +271,9 @@ class _Collector:
 
 
 def _printable(char: str) -> bool:
-    """No controls, formats (which can turn the direction of writing), private or unassigned characters, or separators
-    other than the space.
+    """False for control, format, private and unassigned characters, and for separators other than the space.
+
+    Format characters can change the direction of writing.
     """
     return char == " " or unicodedata.category(char)[0] not in "CZ"
 
@@ -286,7 +286,7 @@ def _status(directory: int, name: bytes) -> os.stat_result | None:
 
 
 def _open_beneath(directory: int, path: bytes, flags: int) -> int:
-    """openat2(2). Raises ``OSError``, and ``RefusedError`` without that call."""
+    """Call openat2(2). Raises ``OSError``, and ``RefusedError`` if the kernel lacks that call."""
     how = struct.pack("=QQQ", flags, 0, _RESOLVE)
     fd = int(
         _libc().syscall(

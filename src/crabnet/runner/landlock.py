@@ -1,12 +1,12 @@
-"""What a process puts on itself, for good, before it executes a run: Landlock rules and a system call filter.
+"""Restrictions that a process permanently puts on itself before it executes a run: Landlock and a system call filter.
 
 Landlock (landlock(7)) needs no privilege and works where namespaces are forbidden. It covers opening, executing,
 making, removing and moving files, TCP, and, in newer kernels, abstract Unix sockets and signals. It does not cover
-modes, owners, times, attributes, stat(2), Unix sockets with a path, or what is open already: the filter of
-``seccomp.SyscallProfile.LANDLOCK`` refuses these calls, except stat, and the caller closes what is open. What other
-processes use up, and the names of files, stay within reach; see docs/SECURITY.md.
+modes, owners, times, attributes, stat(2), Unix sockets with a path, or descriptors that are already open. The filter of
+``seccomp.SyscallProfile.LANDLOCK`` refuses these calls, except stat, and the caller closes open descriptors. A run
+still shares resources with other processes and can see the names of files: see docs/SECURITY.md.
 
-Standard library only and no threads: the supervisor loads this file by its path, without the package.
+Standard library only and no threads: the supervisor imports this module.
 """
 
 from __future__ import annotations
@@ -30,44 +30,45 @@ _REMOVE_DIR, _REMOVE_FILE = 1 << 4, 1 << 5
 _MAKE_DIR, _MAKE_REG, _MAKE_FIFO, _MAKE_SYM = 1 << 7, 1 << 8, 1 << 10, 1 << 12
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FS_RIGHTS_BY_ABI: Final = (0, (1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 15) - 1, (1 << 16) - 1)
-"""Every right over files that an ABI knows; the index is the ABI, later ones know no more."""
+"""All rights over files in each ABI. The index is the ABI. Later ABIs have the same rights as the last one here."""
 _OF_FILES: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-"""The only rights that the rule of something other than a directory may grant."""
+"""The only rights that a rule for something other than a directory may grant."""
 _ABI_NET, _ABI_SCOPE = 4, 6
 _NET_RIGHTS: Final = 0b11
-"""Binding and connecting TCP sockets."""
+"""The rights to bind and connect TCP sockets."""
 _SCOPES: Final = 0b11
-"""Abstract Unix sockets and signals stay among the processes of the run."""
+"""Restricts abstract Unix sockets and signals to the processes of the run."""
 
 READ: Final = _READ_FILE | _READ_DIR
 READ_EXECUTE: Final = READ | _EXECUTE
 READ_WRITE: Final = READ | _WRITE_FILE | _TRUNCATE
-"""Of files that are there, such as ``/dev/null``."""
+"""For existing files, such as ``/dev/null``."""
 WORK: Final = (
     READ_EXECUTE | READ_WRITE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_FIFO | _MAKE_SYM | _REFER
 )
-"""Everything but device nodes, sockets and the controls of devices."""
+"""Everything except device nodes, sockets and the controls of devices."""
 
 
 class Grant(NamedTuple):
-    """Rights over a file, or over a directory and what is beneath it."""
+    """Rights over a file, or over a directory and everything beneath it."""
 
     place: str | int
-    """A path, whose symbolic links are followed, or an open descriptor. A missing path grants nothing."""
+    """A path or an open descriptor. Symbolic links in a path are followed. A missing path grants nothing."""
     rights: int
     """``READ``, ``READ_EXECUTE``, ``READ_WRITE`` or ``WORK``."""
 
 
 def abi_version() -> int:
-    """The kernel's Landlock ABI; 0 when Landlock is missing or switched off (landlock(7))."""
+    """Return the kernel's Landlock ABI, 0 when Landlock is missing or switched off (landlock(7))."""
     version = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_CREATE_RULESET_VERSION))
     return max(0, int(version))
 
 
 def restrict(grants: Iterable[Grant]) -> int:
-    """Restrict the calling thread, and all it starts, to ``grants``; without TCP. Returns the ABI used.
+    """Restrict the calling thread, and everything that it starts, to ``grants``, and refuse TCP from ABI 4 on.
 
-    Sets no_new_privs. Descriptors that are open keep their rights. Raises ``OSError``: ENOSYS without Landlock.
+    Sets no_new_privs. Open descriptors keep their rights. Returns the ABI that was used. Raises ``OSError``, with
+    ENOSYS if the kernel has no Landlock.
     """
     abi = abi_version()
     if abi == 0:
@@ -76,7 +77,7 @@ def restrict(grants: Iterable[Grant]) -> int:
     attributes = struct.pack(
         "=QQQ", handled, _NET_RIGHTS if abi >= _ABI_NET else 0, _SCOPES if abi >= _ABI_SCOPE else 0
     )
-    # Older kernels know a shorter structure and would refuse one that is longer, unless the rest is zero.
+    # Older kernels have a shorter structure. They refuse a longer one unless the rest is zero.
     ruleset = _call(_CREATE_RULESET, ctypes.c_char_p(attributes), ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
     try:
         for grant in grants:
@@ -116,7 +117,7 @@ class _Program(ctypes.Structure):
 
 
 def install_filter(program: bytes) -> None:
-    """Put a filter of ``seccomp.filter_program`` on the calling thread and all it starts, for good.
+    """Permanently put a filter of ``seccomp.filter_program`` on the calling thread and everything that it starts.
 
     Sets no_new_privs. Raises ``OSError``. Install it after ``restrict``.
     """

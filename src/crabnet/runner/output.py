@@ -1,4 +1,4 @@
-"""Capturing the output of a command in bounded memory, hashing all of it. Pure."""
+"""Capturing the output of a command in bounded memory, with a hash of all of it. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stream(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedText:
-    """One stream as text, and how much there was of it; ``base64`` of what was kept, if the text does not hold it."""
+    """One stream as text, and its size in bytes. ``base64`` has the kept bytes if they are not UTF-8, else nothing."""
 
     text: str
     truncated: bool
@@ -35,7 +35,7 @@ class CapturedText:
 
 @dataclass(frozen=True, slots=True)
 class CapturedOutput:
-    """Both streams, and the hash over all raw bytes: stdout, then stderr."""
+    """Both streams, and the SHA-256 over all raw bytes: stdout, then stderr."""
 
     stdout: CapturedText
     stderr: CapturedText
@@ -43,18 +43,17 @@ class CapturedOutput:
 
 
 def truncation_marker(raw_bytes: int) -> str:
-    """The last line of a text that was cut."""
+    """Return the last line of a truncated text."""
     return f"\n[crabnet: output truncated, {raw_bytes} bytes received]\n"
 
 
 def decode_text(head: bytes, raw_bytes: int, text_bytes_max: int, *, more_followed: bool = False) -> CapturedText:
-    """Turn the first bytes of a stream into text that fits into a result, marked when it was cut.
+    """Turn the first bytes of a stream into text that fits into a result. Truncated text ends with a marker.
 
-    ``head`` is the beginning of ``raw_bytes`` bytes; ``more_followed`` says that others came but were not taken.
-    The text has at most ``text_bytes_max`` and at most
-    ``limits.OUTPUT_CHARS_MAX`` characters, the marker included, and as a JSON string at most
-    ``limits.RUNNER_OUTPUT_JSON_BYTES_MAX`` bytes: escapes can make it six times as long. Only a
-    ``text_bytes_max`` shorter than the marker is exceeded, by the marker alone. A character is never cut.
+    ``head`` is the beginning of ``raw_bytes`` bytes. ``more_followed`` says that more bytes came but were not taken.
+    The text has at most ``text_bytes_max`` and at most ``limits.OUTPUT_CHARS_MAX`` characters, including the marker.
+    As a JSON string it has at most ``limits.RUNNER_OUTPUT_JSON_BYTES_MAX`` bytes, because escapes can make it six times
+    as long. If ``text_bytes_max`` is less than the marker, truncated text is only the marker. A character is never cut.
     """
     chars_max = min(text_bytes_max, limits.OUTPUT_CHARS_MAX)
     if len(head) == raw_bytes <= chars_max and not more_followed:
@@ -70,7 +69,7 @@ def decode_text(head: bytes, raw_bytes: int, text_bytes_max: int, *, more_follow
 
 
 def _base64_unless_text(raw: bytes, *, final: bool) -> str:
-    """Empty for UTF-8; if not ``final``, its last character may be cut."""
+    """Return the bytes in base64, empty if they are UTF-8. Unless ``final``, the last character may be incomplete."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(raw, final=final)
     except UnicodeDecodeError:
@@ -83,7 +82,7 @@ def _json_bytes(text: str) -> int:
 
 
 def _cut_json(text: str, json_bytes_max: int) -> str:
-    """The longest beginning of ``text`` that as a JSON string has at most ``json_bytes_max`` bytes."""
+    """Return the longest beginning of ``text`` that has at most ``json_bytes_max`` bytes as a JSON string."""
     if _json_bytes(text) <= json_bytes_max:
         return text
     fits, too_long = 0, len(text)
@@ -97,10 +96,10 @@ def _cut_json(text: str, json_bytes_max: int) -> str:
 
 
 class OutputCapture:
-    """Takes both streams as they come, in any interleaving, and at most ``total_bytes_max`` bytes of them.
+    """Captures both streams in any interleaving, and at most ``total_bytes_max`` bytes of the two.
 
-    stdout is hashed as it comes. stderr must be hashed after it, so its raw bytes wait until the end: a few in memory,
-    and what ``spill`` takes in a file, which ``make_file`` makes without buffering.
+    stdout is hashed as it comes. stderr must be hashed after stdout, so its raw bytes are kept until the end: a few in
+    memory, the rest in a file. ``spill`` moves bytes to the file. ``make_file`` must make it without buffering.
     """
 
     def __init__(self, text_bytes_max: int, total_bytes_max: int, make_file: Callable[[], IO[bytes]]) -> None:
@@ -115,13 +114,13 @@ class OutputCapture:
         self._file_bytes = 0
         self._file_takes = True
         self._waiting = bytearray()
-        """Of stderr, what follows the bytes in the file."""
+        """The bytes of stderr that follow those in the file."""
         self._cut: set[Stream] = set()
 
     def feed(self, stream: Stream, chunk: bytes) -> bool:
-        """Take ``chunk``; False when not all of it could be taken, because the bound is reached.
+        """Take ``chunk``. Returns False when the bound is reached and a part of it was not taken.
 
-        What was not taken is neither hashed nor counted.
+        That part is neither hashed nor counted.
         """
         taken = chunk[: self._left]
         self._left -= len(taken)
@@ -139,13 +138,14 @@ class OutputCapture:
 
     @property
     def overfull(self) -> bool:
-        """Whether ``spill`` has something to do."""
+        """True if there are enough waiting bytes for ``spill``."""
         return self._file_takes and len(self._waiting) > limits.RUNNER_SPOOL_MEMORY_BYTES
 
     def spill(self) -> None:
         """Move the waiting bytes to the file. Blocks: call it in a thread, and feed no stderr meanwhile.
 
-        What a file does not take stays in memory, and all that follows it: a full disk of the worker ends no run.
+        If writing to the file fails, the remaining bytes and all later ones stay in memory. So a full disk of the
+        worker does not end a run.
         """
         try:
             if self._file is None:
@@ -158,13 +158,13 @@ class OutputCapture:
             self._file_takes = False
 
     def head(self, stream: Stream) -> bytes:
-        """What came of a stream so far, at most what is kept of it."""
+        """Return the beginning of a stream: the bytes so far that are kept for its text."""
         return bytes(self._heads[stream])
 
     def finish(self) -> CapturedOutput:
-        """The result, once. Hashes stderr, which takes tenths of a second for 64 MiB: call it in a thread.
+        """Return the result. Call it once, in a thread: hashing 64 MiB of stderr takes tenths of a second.
 
-        Raises OSError when the file does not give back what was written to it.
+        Raises OSError when the file does not return the bytes that were written to it.
         """
         if self._file is not None:
             self._hash_file(self._file)
@@ -183,11 +183,11 @@ class OutputCapture:
         while left:
             chunk = file.read(min(left, limits.STORAGE_CHUNK_BYTES))
             if not chunk:
-                raise OSError(errno.EIO, "the file of the output is shorter than what was written to it")
+                raise OSError(errno.EIO, "the file with the output is shorter than the bytes written to it")
             self._hash.update(chunk)
             left -= len(chunk)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()

@@ -1,19 +1,17 @@
-"""What a worker is willing to run: the runner's policy, and the check of one command against it. Pure.
+"""The policy of a worker's runner, and the check of one command against it. Pure.
 
-What it guarantees: without ``allow_shell_operators`` no shell ever sees the command. It is split into words
-by the quoting rules of the POSIX shell and the words go to ``execve`` as they are, so no quoting trick can
-start a second program. What a shell would treat as an operator or an expansion is refused rather than
-passed on literally; globs, ``~``, ``{}`` and ``#`` are passed on literally.
+The policy guarantees: without ``allow_shell_operators`` no shell ever sees the command. The command is split into words
+by the quoting rules of the POSIX shell, and the words are passed to ``execve`` unchanged. So no quoting can start a
+second program. A command with text that a shell would treat as an operator or an expansion is refused. Globs, ``~``,
+``{}`` and ``#`` are passed on literally.
 
-What it does not guarantee: arguments are not confined. A permitted ``cat`` reads every file that the
-node's user may read, whatever the working directory. The allowlist limits *which* programs start, not
-what they do; confining them takes a sandbox around the launch (see ``execute.Wrap``). An allowlisted
-program that starts others (``env``, ``xargs``, ``sh``) allows everything.
+The policy does not confine arguments. A permitted ``cat`` reads every file that the node's user may read, in any
+directory. The allowlist limits *which* programs start, not what they do. Only the sandbox around a run confines them
+(see ``runner.sandbox``). An allowlisted program that starts others (``env``, ``xargs``, ``sh``) allows everything.
 
-``allow_shell_operators`` hands the command to ``/bin/sh -c``. Each command word is still checked, and
-substitutions, subshells, assignments and ``eval`` with its like are refused. That catches mistakes; it is
-no barrier against a hostile publisher, since redirections alone write any file. Use it with publishers
-you trust.
+``allow_shell_operators`` passes the command to ``/bin/sh -c``. Each command word is still checked, and substitutions,
+subshells, assignments, ``eval`` and similar commands are refused. These checks catch mistakes, but they do not stop a
+hostile publisher: redirections alone can write any file. Use this setting only with publishers that you trust.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from crabnet.runner.sandbox.model import Profile, RunLimits
 from crabnet.runner.shell_lexer import LexError, Operator, Token, Word, lex
 
 ANY_COMMAND: Final = "*"
-"""In the allowlist: every command is allowed."""
+"""The entry of the allowlist that allows every command."""
 SHELL: Final = "/bin/sh"
 ALLOWED_COMMANDS_DEFAULT: Final = frozenset(
     {"echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"},
@@ -49,34 +47,36 @@ _FORBIDDEN_CHAR: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]
 
 @dataclass(frozen=True, slots=True)
 class RunnerPolicy:
-    """What may run on this worker, and within which bounds. Raises ``UsageError`` for impossible values."""
+    """Which commands may run on this worker, and within which bounds. Raises ``UsageError`` for impossible values."""
 
     allowed_commands: frozenset[str] = ALLOWED_COMMANDS_DEFAULT
-    """Command names, matched exactly; ``*`` allows all. A path (``/bin/echo``) must be listed as that path."""
+    """Command names, matched exactly. ``*`` allows all. A path (``/bin/echo``) must be listed as that path."""
     command_chars_max: int = limits.RUNNER_COMMAND_CHARS_MAX_DEFAULT
     allow_shell_operators: bool = False
     workdir: Path | None = None
-    """Where commands start. None: the root when there is one, else a fresh directory, removed after the run."""
+    """The directory in which commands start. None: the root if there is one, else a fresh directory, which is removed
+    after the run.
+    """
     workdir_root: Path | None = None
-    """The working directory must lie in here after all symbolic links are followed. None: anywhere."""
+    """The directory that must contain the real path of the working directory. None: any directory is allowed."""
     output_bytes_max: int = limits.RUNNER_OUTPUT_BYTES_MAX_DEFAULT
-    """Bytes of stdout, and of stderr, that are kept as text; more is hashed and counted only."""
+    """How many bytes of stdout, and of stderr, are kept as text. Further bytes are only hashed and counted."""
     output_total_bytes_max: int = limits.RUNNER_OUTPUT_TOTAL_BYTES_MAX_DEFAULT
-    """Bytes of both streams together; a command that writes more is terminated."""
+    """The most bytes of both streams together. A command that writes more is terminated."""
     kill_wait_ms: int = limits.RUNNER_KILL_WAIT_MS_DEFAULT
-    """Time between SIGTERM and SIGKILL."""
+    """The time between SIGTERM and SIGKILL."""
     timeout_ms_max: int = limits.TIMEOUT_MS_MAX
-    """The worker's own ceiling: a longer timeout in the seed is cut to this."""
+    """The worker's longest timeout. A longer timeout in the seed is shortened to it."""
     search_path: tuple[str, ...] = field(default=SEARCH_PATH_DEFAULT)
-    """Absolute directories in which a bare command name is looked up; also the command's ``PATH``."""
+    """Absolute directories in which a bare command name is looked up. It is also the command's ``PATH``."""
     files_max: int = limits.RUNNER_FILES_MAX
-    """Output files that a result lists; 0 for none."""
+    """The most output files that a result lists, 0 for none."""
     profiles: tuple[Profile, ...] = (Profile.STRICT,)
-    """Profiles that runs may have; the first is for seeds that ask for none."""
+    """The profiles that runs may have. The first one is for seeds that request none."""
     limits: RunLimits = RunLimits()  # noqa: RUF009 - immutable
     """What one run may use."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Further environment of commands. PATH, LANG, HOME and TMPDIR cannot be set here."""
+    """Further environment variables of commands. PATH, LANG, HOME and TMPDIR cannot be set here."""
 
     def __post_init__(self) -> None:
         bounds = (
@@ -91,11 +91,11 @@ class RunnerPolicy:
             if not low <= value <= high:
                 raise UsageError(f"runner: {name} is {value}, must be {low} to {high}", Reason.INVALID_CONFIG)
         if not self.profiles:
-            raise UsageError("runner: there is no profile; give strict", Reason.INVALID_CONFIG)
+            raise UsageError("runner: there is no profile; set strict", Reason.INVALID_CONFIG)
         for directory in self.search_path:
             if not directory.startswith("/") or ":" in directory or "\0" in directory:
                 raise UsageError(
-                    f"runner: search_path has {directory!r}; give absolute directories", Reason.INVALID_CONFIG
+                    f"runner: search_path has {directory!r}; use absolute directories", Reason.INVALID_CONFIG
                 )
         if self.output_total_bytes_max < self.output_bytes_max:
             raise UsageError(
@@ -104,33 +104,33 @@ class RunnerPolicy:
             )
 
     def allows(self, name: str) -> bool:
-        """Whether a command of exactly this name may run."""
+        """True if a command with exactly this name may run."""
         return name in self.allowed_commands or ANY_COMMAND in self.allowed_commands
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The command may run with these arguments; the first is the command's name."""
+    """The command may run with these arguments. The first is the command's name."""
 
     argv: tuple[str, ...]
     in_shell: bool = False
-    """``argv`` is ``/bin/sh -c <command>``."""
+    """True if ``argv`` is ``/bin/sh -c <command>``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The command may not run: why, for programs and for people."""
+    """The command may not run, with a reason for programs and a message for people."""
 
     reason: Reason
     message: str
 
 
 def check_command(policy: RunnerPolicy, command: str) -> Accepted | Refused:
-    """Judge ``command`` by ``policy``. Total: hostile text gives ``Refused``, never an exception."""
+    """Check ``command`` against ``policy``. Hostile text gives ``Refused``, never an exception."""
     if len(command) > policy.command_chars_max:
         return Refused(
             Reason.COMMAND_TOO_LONG,
-            f"the command has {len(command)} characters, this worker takes {policy.command_chars_max}",
+            f"the command has {len(command)} characters, this worker accepts at most {policy.command_chars_max}",
         )
     forbidden = _FORBIDDEN_CHAR.search(command)
     if forbidden is not None:
@@ -200,13 +200,13 @@ def _check_shell_name(policy: RunnerPolicy, word: Word) -> Refused | None:
     if word.expansions or _ASSIGNMENT.match(word.text) or word.text in _SHELL_EVALUATORS:
         return Refused(
             Reason.SHELL_OPERATOR,
-            f"{_shorten(word.text)} cannot be checked: write each command's name out, without assignments",
+            f"{_shorten(word.text)} cannot be checked: write out the name of each command, without assignments",
         )
     return None if policy.allows(word.text) else _name_refused(word.text)
 
 
 def _is_descriptor(word: Word, following: list[Token]) -> bool:
-    """``2`` in ``2>file``: a file descriptor's number, not a word of the command."""
+    """True for the number of a file descriptor, such as ``2`` in ``2>file``, which is not a word of the command."""
     if word.quoted or not word.text.isascii() or not word.text.isdigit() or not following:
         return False
     operator = following[0]
@@ -216,7 +216,7 @@ def _is_descriptor(word: Word, following: list[Token]) -> bool:
 def _operator_refused(text: str) -> Refused:
     return Refused(
         Reason.SHELL_OPERATOR,
-        f"{_shorten(text)} would be acted on by a shell, which this worker does not allow; if meant literally, "
+        f"a shell would interpret {_shorten(text)}, which this worker does not allow; if it is meant literally, "
         "put it in single quotes",
     )
 

@@ -1,6 +1,6 @@
-"""One run as the node sees it: the other end of its supervisor (``supervisor`` tells why there is one).
+"""The node's side of one run, opposite its supervisor (``supervisor`` explains why there is one).
 
-The node only decides when a run must end, and reads its output.
+The node decides when a run must end, and reads its output. The supervisor does the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from crabnet.runner.supervisor_client import Supervisors
 _READ_BYTES = 64 * 1024
 _DETAIL_CHARS = 300
 _KILLED_AT_ONCE = frozenset({Cause.MEMORY, Cause.CPU, Cause.DISK})
-"""The supervisor ends these by itself, before they take more."""
+"""For these causes the supervisor kills the run itself, before it uses more."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class RunProcess:
         self.sandbox_error: str | None = None
         self._left_nothing = False
         self.work_fd = -1
-        """The work dir that a sandbox made; open until ``close``, also after its end."""
+        """The work dir that a sandbox made. It stays open until ``close``, even after the end of the sandbox."""
         self._root_pid = 0
         self._memory_peak_bytes = 0
         self._limits_hit: dict[str, None] = {}
@@ -82,7 +82,7 @@ class RunProcess:
         self._collected = {stream: trio.Event() for stream in Stream}
 
     def close(self) -> None:
-        """Let go of the work dir and the output."""
+        """Close the work dir and the captured output."""
         self.capture.close()
         if self.work_fd >= 0:
             os.close(self.work_fd)
@@ -90,11 +90,11 @@ class RunProcess:
 
     @property
     def orderly(self) -> bool:
-        """The supervisor came to its end: it left no process and no control group."""
+        """True if the supervisor reported that it left no process and no control group."""
         return self._left_nothing
 
     def ending(self) -> Ending:
-        """How the run ended. Only after ``perform``, and if that has set no error."""
+        """Return how the run ended. Call it only after ``perform``, and only if that has set no error."""
         return Ending(
             cause=self._cause if self._cause is not None else Cause.SIGNALED,
             wait_status=self._wait_status,
@@ -107,9 +107,10 @@ class RunProcess:
         )
 
     async def perform(self, order: Order, workdir_fd: int, stop: trio.Event | None, supervisors: Supervisors) -> None:
-        """Run it. Sets ``spawn_error``, ``supervisor_error`` or ``sandbox_error`` when it could not be started.
+        """Run the command of ``order``. If it cannot be started, set ``spawn_error``, ``supervisor_error`` or
+        ``sandbox_error``.
 
-        ``workdir_fd``: an open directory of the host, or -1.
+        ``workdir_fd`` is an open directory of the host, or -1.
         """
         try:
             link = await supervisors.start(workdir_fd)
@@ -173,7 +174,7 @@ class RunProcess:
         return f"the worker's sandbox could not be made: {why}{': ' if said else ''}{said}"
 
     def _end(self, cause: Cause) -> None:
-        """The first cause counts."""
+        """End the run for ``cause``. Only the first cause counts."""
         if self._cause is None:
             self._cause = cause
             self._ending.set()
@@ -252,7 +253,7 @@ class RunProcess:
 
 
 def encode(order: Order) -> bytes:
-    """The line that ``supervisor.order.decode`` reads."""
+    """Return the line that ``supervisor.order.decode`` reads."""
     return msgspec.json.encode(_as_objects(order)) + b"\n"
 
 
@@ -264,13 +265,13 @@ def _as_objects(order: Order) -> dict[str, object]:
 
 
 async def _send(control: trio.SocketStream, data: bytes) -> None:
-    """Tell the supervisor something. That it is gone shows in ``_listen``."""
+    """Send bytes to the supervisor. ``_listen`` notices if the supervisor has ended."""
     with suppress(trio.BrokenResourceError):
         await control.send_all(data)
 
 
 def _spool_file() -> IO[bytes]:
-    """Has no name, so that a node that is killed leaves nothing. Raises OSError."""
+    """Make a file without a name, so that a killed node leaves no file. Raises OSError."""
     return tempfile.TemporaryFile(buffering=0, dir=scratch.temporary())
 
 

@@ -1,4 +1,4 @@
-"""Removing a directory that a stranger's command has filled, however deep, wide or locked it left it."""
+"""Removing a directory that a publisher's command has filled, even if it is very deep, very large or not accessible."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOVED: Final = "crabnet-removed-"
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove the directory and all beneath it; False when some of it is left. Follows no link. Blocks.
+    """Remove the directory and everything beneath it. Returns False when a part is left. Follows no link. Blocks.
 
-    Directories are moved up before they are emptied: no path gets long, and neither memory, recursion nor open files
-    grow with the depth, which a command can make as large as it likes. Permissions that the command took away are
-    given back where that is allowed. No process of the run may be alive.
+    A command can make directories of any depth. So inner directories are moved up before they are emptied: paths stay
+    short, and neither memory, recursion nor open files grow with the depth. Permissions that the command removed are
+    restored where that is allowed. No process of the run may be alive.
     """
     with suppress(OSError), _opened(None, str(path)) as root:
         _empty(root)
@@ -34,7 +34,7 @@ def remove_tree(path: Path) -> bool:
 
 
 def _empty(root: int) -> None:
-    """Remove what lies in ``root``. Goes on past what cannot be removed, and ends when a round removes nothing."""
+    """Remove everything in ``root``. Skips entries that cannot be removed, and ends when a round removes nothing."""
     moved = 0
     removed = True
     while removed:
@@ -54,14 +54,14 @@ def _empty(root: int) -> None:
 
 
 def _names(directory: int) -> Iterator[str]:
-    """Names as they are read, not all at once. Removing meanwhile may hide some: callers look again."""
+    """Yield names while the directory is read. Removing entries meanwhile may hide others, so callers read it again."""
     with os.scandir(directory) as listing:
         for entry in listing:
             yield entry.name
 
 
 def _unlink(directory: int, name: str) -> bool:
-    """True when ``name`` is gone; False for a directory, or what cannot be removed."""
+    """Unlink ``name``. Returns True when it is gone, False for a directory or a file that cannot be removed."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a node runs commands with: its policy, and the sandbox that was found to hold when first needed."""
+"""The node's runner: its policy, and the sandbox that the self-test chose when a sandbox was first needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crabnet.runner.supervisor_client import Supervisors
 
 
 class Runner:
-    """Runs commands behind the fence that the self-test chose. The holder of the data dir's lock has one."""
+    """Runs commands behind the fence that the self-test chose. Only the holder of the data dir's lock has a runner."""
 
     def __init__(self, policy: RunnerPolicy, choice: Choice, data_dir: Path) -> None:
         self.policy = policy
@@ -31,14 +31,14 @@ class Runner:
         self._supervisors = Supervisors()
 
     async def prepare(self) -> SandboxReport:
-        """Make the self-test, once, and remove what a killed node left. Later calls cost nothing."""
+        """Run the self-test once, and remove what a killed node left. Later calls return the same report."""
         async with self._surveying:
             if self.report is None:
                 self.report = await survey(self.policy, self._choice, self._data_dir, self._supervisors, self._holds)
             return self.report
 
     async def refusal(self, request: RunRequest) -> RunOutcome | None:
-        """The outcome of a request that this worker does not run; None when it would run it."""
+        """Return the outcome for a request that this worker refuses, None when it would run the request."""
         try:
             check_request(self.policy, await self._fence(), request)
         except RefusedError as refusal:
@@ -46,8 +46,9 @@ class Runner:
         return None
 
     def objection(self, request: RunRequest) -> RefusedError | None:
-        """Why this worker would not run it, by what is known so far: a sandbox whose test is still to come is not
-        doubted.
+        """Return why this worker would refuse a request, None if it would not. It runs no self-test.
+
+        Before the self-test it assumes that a sandbox works.
         """
         fence = NO_FENCE if self.report is None else self.report.fence
         if fence is None:
@@ -66,17 +67,17 @@ class Runner:
             fence = await self._fence()
         except RefusedError as refusal:
             return refused_outcome(request, refusal)
-        # Not before the data dir is there: its tag would be another one then, and the next start would sweep nothing.
+        # The tag differs before the data dir exists, and with such a tag the next start would sweep nothing.
         request = replace(request, owner_tag=cgroups.owner_tag(self._data_dir))
         return await run_command(request, self.policy, fence, stop=stop, supervisors=self._supervisors)
 
     @property
     def unsandboxed(self) -> bool:
-        """Whether runs have the rights of this node's user, because the operator said so."""
+        """True if runs have the rights of this node's user, because the operator chose that."""
         return self._choice is Choice.NONE
 
     def close(self) -> None:
-        """Remove this node's control groups, end the process that starts runs. Only after the last run."""
+        """Remove this node's control groups, and end the process that starts runs. Call it only after the last run."""
         self._supervisors.close()
         while self._holds:
             self._holds.pop().release()

@@ -1,4 +1,4 @@
-"""Directories of this node's runs on the host: each is locked while its node lives, so that what is left is known."""
+"""Directories of this node's runs on the host. The node locks each one, so an unlocked directory is a leftover."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ from crabnet.runner.supervisor.spawn import NOBODY_UID
 
 _PREFIX: Final = "crabnet-run-"
 _ABANDONED_AFTER_S: Final = 600
-"""Much longer than a node takes from making a directory to locking it."""
+"""Much longer than a node needs between making a directory and locking it."""
 _PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - directories are made in them by mkdtemp alone
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A directory for one run. ``fd`` stays on it and holds its lock (flock(2))."""
+    """A directory for one run. ``fd`` refers to it and holds its lock (flock(2))."""
 
     path: Path
     fd: int
 
     def remove(self) -> None:
-        """Remove it with all that the run left in it. Blocks."""
+        """Remove the directory with everything that the run left in it. Blocks."""
         remove_tree(self.path)
         os.close(self.fd)
 
 
 def temporary() -> Path:
-    """The directory for temporary ones: of ``TMPDIR``, ``TEMP`` and ``TMP``, then of the usual places, the first that
-    this process may write to. Raises FileNotFoundError when there is none.
+    """Return the directory for temporary directories: the first candidate to which this process may write.
 
-    ``tempfile.gettempdir`` finds it by writing a file there, and a node that is killed in between leaves that file.
+    The candidates are ``TMPDIR``, ``TEMP`` and ``TMP``, then the usual places. Raises FileNotFoundError when this
+    process may write to none of them. This replaces ``tempfile.gettempdir``, which writes a test file: a node that is
+    killed meanwhile would leave that file.
     """
     named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
     places = [Path(place).absolute() for place in (*named, *_PLACES) if place]
     for place in places:
-        if (
-            os.access(place, os.W_OK | os.X_OK) and place.is_dir()
-        ):  # in this order: is_dir raises where one may not look
+        # os.access comes first, because is_dir raises for a path that this process may not examine.
+        if os.access(place, os.W_OK | os.X_OK) and place.is_dir():
             return place
     tried = ", ".join(map(str, places))
-    raise FileNotFoundError(errno.ENOENT, f"none of {tried} is a directory that can be written to; set TMPDIR to one")
+    raise FileNotFoundError(errno.ENOENT, f"none of {tried} is a writable directory; set TMPDIR to one")
 
 
 def make(owner_tag: str) -> Scratch:
-    """Make a directory that is empty and only this user's. Raises OSError."""
+    """Make an empty directory to which only this user has access. Raises OSError."""
     path = Path(tempfile.mkdtemp(prefix=_prefix(owner_tag), dir=temporary())).resolve(strict=True)
     try:
         fd = os.open(path, _DIRECTORY)
     except OSError:
         path.rmdir()
         raise
-    with suppress(OSError):  # a file system without locks: what is left there is not known, but by its tag
+    with suppress(OSError):  # a file system without locks: leftovers there are recognised only by their tag
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return Scratch(path, fd)
 
 
 def sweep(owner_tag: str) -> int:
-    """Remove the directories that an earlier process of the same node left. Returns how many.
+    """Remove the directories that an earlier process of the same node left. Returns their number.
 
-    Those of other nodes of this user are removed, too, and not counted, when no process locks them: the data dir of a
-    node that was killed may be gone for good.
+    It also removes directories of this user's other nodes if no process locks them, because a killed node's data dir
+    may have been deleted. These are not counted.
     """
     own = 0
     try:
         found = sorted(temporary().glob(_PREFIX + "*"))
-    except OSError:  # nowhere to make any
+    except OSError:  # there is no directory for temporary directories
         return 0
     for path in found:
         if path.name.startswith(_prefix(owner_tag)):
@@ -93,7 +93,7 @@ def _prefix(owner_tag: str) -> str:
 
 
 def _is_ours(path: Path) -> bool:
-    """A directory of this user, or of anybody's run when it is root. Others may write into ``/tmp``, too."""
+    """True for a directory of this user, and for root a directory of any user. Other users may also use ``/tmp``."""
     with suppress(OSError):
         found = path.lstat()
         return stat.S_ISDIR(found.st_mode) and (os.geteuid() == 0 or found.st_uid == os.geteuid())
@@ -109,7 +109,7 @@ def _remove_abandoned(path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[os.stat_result]:
-    """Raises OSError when a process has it."""
+    """Lock a directory for the block. Raises OSError when another process holds the lock."""
     fd = os.open(path, _DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,12 +1,12 @@
 """The system calls that a run may not make: builds seccomp(2) filters as classic BPF. Pure.
 
-``filter_program`` gives the bytes for ``bwrap --seccomp FD`` and for ``landlock.install_filter``. A filter
-refuses calls, it hides nothing: files are the business of mount namespaces or of ``landlock``.
+``filter_program`` returns the bytes for ``bwrap --seccomp FD`` and for ``landlock.install_filter``. A filter refuses
+calls and hides nothing. Mount namespaces or ``landlock`` protect files.
 
-Every profile refuses what leads out of a sandbox or into rarely used kernel code: namespaces, mounts, tracing,
-keys, BPF, io_uring, modules, clocks, handles of files, special files, set-user-ID bits, and sockets other than
-those its profile names. Calls that this table does not know, because they are newer, answer ENOSYS. Programs of
-a foreign architecture (32-bit ones included) are killed.
+Every profile refuses calls that lead out of a sandbox or into rarely used kernel code: namespaces, mounts, tracing,
+keys, BPF, io_uring, modules, clocks, handles of files, special files, set-user-ID bits, and sockets other than those
+that the profile names. Calls that are newer than this table fail with ENOSYS. Programs of a foreign architecture,
+including 32-bit programs, are killed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from crabnet.runner.syscalls import SYSCALLS
 
 
 class SyscallProfile(Enum):
-    """For what kind of confinement a filter is meant."""
+    """The kind of confinement for which a filter is made."""
 
     STRICT = "strict"
-    """Inside namespaces of its own, without a network."""
+    """For a run in its own namespaces, without a network."""
     NETWORK = "network"
-    """Inside namespaces of its own, but in the network of the host: TCP and UDP over IPv4 and IPv6."""
+    """For a run in its own namespaces, but in the host's network: TCP and UDP over IPv4 and IPv6."""
     LANDLOCK = "landlock"
-    """Beside the host's processes, behind ``landlock``: refuses also what Landlock does not cover."""
+    """For a run among the host's processes, behind ``landlock``. It also refuses what Landlock does not cover."""
 
 
 class Comparison(Enum):
-    """How an argument is compared. All but ``NOT_NULL`` look at its lower 32 bits, as the kernel does."""
+    """How an argument is compared. All except ``NOT_NULL`` compare its lower 32 bits, as the kernel does."""
 
     ANY_BIT = "any bit of value is set"
     EQUAL = "equal to value under mask"
@@ -43,7 +43,7 @@ class Comparison(Enum):
 
 
 class Condition(NamedTuple):
-    """One comparison with an argument of a system call; arguments count from 0."""
+    """One comparison with an argument of a system call. Arguments are counted from 0."""
 
     argument: int
     test: Comparison
@@ -52,7 +52,7 @@ class Condition(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``calls`` fail with ``error`` when all conditions ``when`` hold; without conditions, always."""
+    """``calls`` fail with ``error`` when all conditions ``when`` are true. Without conditions they always fail."""
 
     calls: str
     """Names, separated by white space."""
@@ -62,12 +62,12 @@ class Rule(NamedTuple):
 
 _X32_BIT: Final = 0x4000_0000
 _FIRST_UNKNOWN_CALL: Final = 457
-"""Linux 6.7. Numbers from here on were not looked at; they are the same on all architectures."""
+"""The first call of Linux 6.7. Calls from here on were not reviewed. Their numbers are equal on all architectures."""
 
 _CLONE_NAMESPACES: Final = 0x7E02_0000
-"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME exists in clone3 and unshare only."""
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. Only clone3 and unshare have NEWTIME."""
 _O_MAKES_FILE: Final = 0o100 | 0o20000000
-"""O_CREAT, __O_TMPFILE: only with these open reads its mode argument."""
+"""O_CREAT and __O_TMPFILE. open reads its mode argument only with one of these."""
 _SET_ID_BITS: Final = 0o6000
 _FILE_TYPE: Final = 0o170000
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
@@ -84,11 +84,11 @@ _NEVER: Final = (
         "lookup_dcookie vhangup sethostname setdomainname fanotify_init fanotify_mark memfd_secret",
         errno.EPERM,
     ),
-    # ENOSYS makes programs fall back on calls whose arguments a filter can see.
+    # ENOSYS makes programs use older calls, whose arguments a filter can see.
     Rule("clone3 openat2 io_uring_setup io_uring_enter io_uring_register", errno.ENOSYS),
     Rule("create_module query_module get_kernel_syms nfsservctl _sysctl uselib ustat sysfs", errno.ENOSYS),
     Rule("clone", errno.EPERM, (Condition(0, Comparison.ANY_BIT, _CLONE_NAMESPACES),)),
-    # Changes of the execution domain, except none and the query.
+    # Every change of the execution domain, except to 0, the default. The query is allowed.
     Rule(
         "personality",
         errno.EPERM,
@@ -118,7 +118,7 @@ _NEVER: Final = (
         errno.EPERM,
         (Condition(2, Comparison.ANY_BIT, _O_MAKES_FILE), Condition(3, Comparison.ANY_BIT, _SET_ID_BITS)),
     ),
-    # Connected pairs only. A pair of datagram sockets could be sent to the address of any other.
+    # Connected pairs only. A socket of a datagram pair could send to the address of any other socket.
     Rule("socketpair", errno.EAFNOSUPPORT, (Condition(0, Comparison.NOT_EQUAL, _AF_UNIX),)),
     Rule(
         "socketpair",
@@ -135,7 +135,7 @@ _NO_SOCKETS: Final = (
     Rule("connect bind listen accept accept4", errno.EPERM),
 )
 
-# No Unix sockets: in the host's network namespace those of abstract names lead to the host's services.
+# No Unix sockets: in the host's network namespace, sockets with abstract names reach the host's services.
 _INTERNET_SOCKETS: Final = (
     Rule(
         "socket",
@@ -161,7 +161,7 @@ _INTERNET_SOCKETS: Final = (
     ),
 )
 
-# What any process may do to others of its user, and to files by their path, whatever Landlock says.
+# Calls on other processes of the same user, and on files by their path, that Landlock does not restrict.
 _BESIDE_LANDLOCK: Final = (
     Rule(
         "chmod fchmodat fchmodat2 chown lchown fchownat utime utimes futimesat "
@@ -176,15 +176,15 @@ _BESIDE_LANDLOCK: Final = (
     ),
     *(
         Rule(call, errno.EPERM, (Condition(argument, Comparison.NOT_EQUAL, value),))
-        # PRIO_PROCESS and IOPRIO_WHO_PROCESS of the caller itself.
+        # Only PRIO_PROCESS and IOPRIO_WHO_PROCESS of the caller itself are allowed.
         for call, argument, value in (("setpriority", 0, 0), ("setpriority", 1, 0), ("ioprio_set", 0, 1))
     ),
     Rule("ioprio_set", errno.EPERM, (Condition(1, Comparison.NOT_EQUAL, 0),)),
-    # Objects that would stay after the run.
+    # Objects that would outlive the run.
     Rule("shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl mq_open mq_unlink", errno.EPERM),
 )
-# What a watch of the processes cannot count, or that hides them from it. A process that is not "dumpable" shows
-# nothing of itself (PR_SET_DUMPABLE, proc(5)).
+# Memory that the supervisor cannot count by watching processes, and calls that hide a process from it. The supervisor
+# cannot inspect a process that is not "dumpable" (PR_SET_DUMPABLE, proc(5)).
 _UNCOUNTED: Final = (
     Rule("memfd_create", errno.ENOSYS),
     Rule("shmget shmat shmctl", errno.EPERM),
@@ -194,7 +194,7 @@ _TRUNCATE_BY_PATH: Final = Rule("truncate", errno.EPERM)
 _SIGNALS_TO_OTHERS: Final = (
     Rule("kill", errno.EPERM, (Condition(0, Comparison.NOT_EQUAL, 0),)),
     Rule("tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal", errno.EPERM),
-    # F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP: a signal by way of an input event.
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP: they send a signal through an input event.
     *(Rule("fcntl", errno.EPERM, (Condition(1, Comparison.EQUAL, command),)) for command in (8, 10, 15)),
     *(Rule("ioctl", errno.EPERM, (Condition(1, Comparison.EQUAL, command),)) for command in (0x8901, 0x8902)),
 )
@@ -203,7 +203,7 @@ _LANDLOCK_ABI_SIGNALS: Final = 6
 
 _AUDIT_ARCH: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 MACHINES: Final = tuple(_AUDIT_ARCH)
-"""Machines that there are filters for, as ``platform.machine()`` names them."""
+"""The machines for which there are filters, as ``platform.machine()`` names them."""
 
 _LD, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _RET_ALLOW, _RET_ERRNO, _RET_KILL_PROCESS = 0x7FFF_0000, 0x0005_0000, 0x8000_0000
@@ -222,10 +222,10 @@ class _Instruction(NamedTuple):
 def rules_of(
     profile: SyscallProfile, landlock_abi: int = _LANDLOCK_ABI_SIGNALS, *, counted: bool = True
 ) -> tuple[Rule, ...]:
-    """The rules of a profile; the first whose conditions hold decides about a call.
+    """Return the rules of a profile. The first rule for a call whose conditions are true decides.
 
-    ``landlock_abi`` counts for ``LANDLOCK`` only: what an older Landlock leaves open is refused here. ``counted``:
-    a control group limits the memory of the run; without one, memory that belongs to no process is refused.
+    ``landlock_abi`` matters only for ``LANDLOCK``: the rules refuse what an older Landlock does not cover. ``counted``
+    is true if a control group limits the memory of the run. Without one, memory that belongs to no process is refused.
     """
     rest = () if counted else _UNCOUNTED
     if profile is SyscallProfile.NETWORK:
@@ -248,10 +248,10 @@ def filter_program(
     landlock_abi: int = _LANDLOCK_ABI_SIGNALS,
     counted: bool = True,
 ) -> bytes:
-    """The filter as an array of ``struct sock_filter``, in the byte order of x86_64 and aarch64.
+    """Return the filter as an array of ``struct sock_filter``, in the byte order of x86_64 and aarch64.
 
-    ``landlock_abi`` and ``counted`` are those of ``rules_of``. ``machine`` is one of ``MACHINES``, by default the
-    present one. Raises ``OSError`` (ENOSYS) for others.
+    ``landlock_abi`` and ``counted`` are those of ``rules_of``. ``machine`` is one of ``MACHINES``, by default this
+    machine. Raises ``OSError`` (ENOSYS) for other machines.
     """
     machine = os.uname().machine if machine is None else machine
     if machine not in _AUDIT_ARCH:
@@ -290,7 +290,7 @@ def _body(rules: list[Rule]) -> Iterator[_Instruction]:
 
 
 _FAIL: Final = 255
-"""Stands for a jump to the next rule until its distance is known."""
+"""A placeholder for a jump to the next rule, until its distance is known."""
 
 
 def _test(condition: Condition) -> Iterator[_Instruction]:

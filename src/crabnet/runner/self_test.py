@@ -1,4 +1,4 @@
-"""What this machine can confine: a canary run in each mode, which tries to escape and must fail.
+"""The self-test of the sandbox: in each mode, a canary run tries to escape and must fail.
 
 ``crabnet status`` shows what a node found at its start.
 """
@@ -50,14 +50,15 @@ if [ -x /usr/bin/bash ]; then
 fi
 echo held
 """
-"""Gets a file of the host, one to make there, the node's process id, a port of the host, the mode, and the node's
-process id namespace: in another one its process id is that of somebody else.
+"""The canary's program. Its arguments are a file of the host, a file to make on the host, the node's process id, a port
+of the host, the mode, and the node's process id namespace. In another namespace the node's process id may name another
+process.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Trap:
-    """What the canary goes for."""
+    """The targets of the canary on the host: a file to read, a path to write and a port to connect to."""
 
     secret: Path
     loot: Path
@@ -71,10 +72,11 @@ async def survey(
     supervisors: Supervisors | None = None,
     holds: list[cgroups.Hold] | None = None,
 ) -> SandboxReport:
-    """Try the modes in order until one holds, and find out who keeps which limit there.
+    """Try the modes in order until one confines the canary, and find out what enforces each limit in it.
 
-    Who holds the lock of the data dir gives ``holds`` and releases at its end what is added to it; what an earlier
-    process of this node left is removed then. Without it nothing remains of the survey.
+    Only a process that holds the lock of the data dir may give ``holds``. It must release the entries that are added
+    when it ends. With ``holds`` the survey also removes what an earlier process of this node left. Without ``holds`` it
+    leaves nothing behind.
     """
     started_s = time.monotonic()
     tag = cgroups.owner_tag(data_dir)
@@ -114,9 +116,10 @@ async def _first_that_holds(
 
 
 def _prepare(tag: str, owner: bool, holds: list[cgroups.Hold]) -> tuple[CgroupPlaces | None, int]:
-    """Where control groups can be made, and how many leftovers there were. A node may run beside who does not own.
+    """Return where control groups can be made, and how many leftovers were removed.
 
-    What a machine does not let us look at costs that part of the answer, not the node.
+    Unless ``owner``, a node may be running on this data dir, so other groups are used and nothing is removed. If a part
+    of the machine cannot be examined, only that part of the answer is missing.
     """
     places: CgroupPlaces | None = None
     with suppress(OSError):
@@ -133,7 +136,7 @@ def _detail(choice: Choice, fence: Fence | None, attempts: list[Attempt]) -> str
     if fence is None:
         return f"no sandbox works here, so nothing is run ({tried}); install bubblewrap, see docs/SECURITY.md"
     if choice is Choice.NONE:
-        return "runner_sandbox = none: tasks of strangers run with the rights of this node's user"
+        return "runner_sandbox = none: tasks of other nodes run with the rights of this node's user"
     return tried
 
 
@@ -145,7 +148,7 @@ async def _attempt(
     try:
         problem = _lacking(fence) or await canary_problem(fence, policy, tag, supervisors)
     except OSError as error:
-        problem = f"the self-test could not be made: {error.strerror}"
+        problem = f"the self-test could not be run: {error.strerror}"
     attempt = Attempt(mode, not problem, problem, _ms_since(started_s))
     return attempt, None if problem else fence
 
@@ -163,7 +166,7 @@ def _find_bwrap() -> Path | None:
 
 
 async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, supervisors: Supervisors | None = None) -> str:
-    """Why this fence does not hold; empty when it does."""
+    """Return why this fence does not confine the canary, "" when it does."""
     with _trap(tag) as trap:
         port = trap.listener.getsockname()[1]
         node = str(os.getpid()), str(port), fence.mode.value, _pid_namespace()
@@ -188,7 +191,7 @@ async def canary_problem(fence: Fence, policy: RunnerPolicy, tag: str, superviso
 
 
 def _pid_namespace() -> str:
-    """The name of this process's namespace of process ids (pid_namespaces(7)), "" where there is none."""
+    """Return the name of this process's process id namespace (pid_namespaces(7)), "" if it cannot be read."""
     with suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
     return ""
@@ -201,12 +204,12 @@ def _verdict(outcome: RunOutcome) -> str:
     if outcome.exit_code == 0 and said == _HELD:
         return ""
     last = (said or outcome.stderr.strip() or outcome.message).splitlines()[-1]
-    return f"its canary did not come back as it should: {last[: limits.RUNNER_NAME_CHARS_SHOWN]}"
+    return f"its canary did not end as expected: {last[: limits.RUNNER_NAME_CHARS_SHOWN]}"
 
 
 @contextmanager
 def _trap(tag: str) -> Iterator[_Trap]:
-    """A readable secret, a writable directory and a listening port of the host."""
+    """Make a readable secret, a writable directory and a listening port on the host for the block."""
     place = scratch.make(tag)
     try:
         place.path.chmod(0o777)

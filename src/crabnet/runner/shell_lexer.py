@@ -1,7 +1,7 @@
 """A lexer for the quoting and operators of the POSIX shell (IEEE 1003.1, XCU 2.2 and 2.3). Pure.
 
-It exists because ``shlex`` forgets whether a character was quoted, and that decides whether ``;`` is a
-separator or a letter. It knows words, operators and where a shell would expand; it knows no grammar.
+It exists because ``shlex`` does not report whether a character was quoted, which decides whether ``;`` is a separator
+or a letter. It recognises words, operators and the places where a shell would expand, but no grammar.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ESCAPABLE_IN_DOUBLE_QUOTES = '$`"\\'
 
 
 class LexError(ValueError):
-    """The text is not a sequence of shell words: an open quote, a trailing backslash, an escaped newline."""
+    """The text is not a sequence of shell words: it has an open quote, a trailing backslash or an escaped newline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Operator:
 
     text: str
     glued: bool
-    """It follows the word before it without a blank, as in ``2>``."""
+    """True if it follows the previous word without a blank, as in ``2>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Word:
 
     text: str
     quoted: bool
-    """Some of it was quoted or escaped."""
+    """True if a part of it was quoted or escaped."""
     expansions: tuple[str, ...]
-    """What follows each ``$`` that a shell would expand, as ``$`` plus the next character; "`" for a backtick."""
+    """Each ``$`` that a shell would expand, with the character after it. "`" for a backtick."""
     comment: bool
-    """It begins with an unquoted ``#``: a shell ignores the rest of the line."""
+    """True if it begins with an unquoted ``#``, after which a shell ignores the rest of the line."""
 
 
 Token = Operator | Word
@@ -137,8 +137,8 @@ class _Lexer:
 
 
 def lex(text: str) -> list[Token]:
-    """Split ``text`` into words and operators. Raises ``LexError`` when it is no sequence of words.
+    """Split ``text`` into words and operators. Raises ``LexError`` when it is not a sequence of words.
 
-    An escaped newline is an error although a shell would join the lines: it only serves to hide things.
+    An escaped newline is an error, although a shell would join the lines, because it only serves to hide text.
     """
     return _Lexer(text).run()

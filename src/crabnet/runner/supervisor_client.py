@@ -1,7 +1,8 @@
 """Starting supervisors, and the node's end of each.
 
-A supervisor is a Python process, and the start of an interpreter costs more than everything else of a short run. So a
-node starts one process once, with its first run, and has all supervisors forked from it (``supervisor/template.py``).
+A supervisor is a Python process. The start of an interpreter takes longer than everything else in a short run. So the
+node starts one process with its first run, the template. All supervisors are forked from it
+(``supervisor/template.py``).
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from crabnet.runner.supervisor.template import REQUEST
 _LOADER: Final = (
     "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.template import main; main()"
 )
-"""The standard library comes first, so that nothing beside this package can take the place of a part of it."""
+"""The standard library comes first in the path, so that no module next to this package can replace a part of it."""
 _SOURCE_ROOT: Final = str(Path(__file__).parents[2])
 _ANSWER_BYTES: Final = 32
 _TRIES: Final = 3
-"""One for a template that died long ago, one that is killed while it starts, and one more."""
+"""One try for a template that died long ago, one for a template that is killed while it starts, and one more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The node's end of one supervisor: its process, the socket to it, and where the command's output arrives."""
+    """The node's end of one supervisor: its process, the socket to it, and the pipes with the command's output."""
 
     pid: int
     pidfd: int
@@ -45,7 +46,10 @@ class Link:
     pipes: dict[Stream, int]
 
     async def end(self) -> None:
-        """Make sure that the supervisor, and with it the run, has ended. A closed socket makes it kill everything."""
+        """Wait until the supervisor, and with it the run, has ended. Closing the socket makes it kill everything.
+
+        It sends SIGKILL to a supervisor that has not ended after ``RUNNER_REAP_WAIT_MS``.
+        """
         self.control.socket.close()
         for fd in self.pipes.values():
             os.close(fd)
@@ -58,23 +62,27 @@ class Link:
         self._reap()
 
     def _reap(self) -> None:
-        """It is this process's child where the template died before it, and this is the process for orphans."""
+        """Reap the supervisor if it is a child of this process, and close the pidfd.
+
+        It is a child when the template died first and this process is the one that adopts orphans.
+        """
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         os.close(self.pidfd)
 
 
 class Supervisors:
-    """Starts supervisors. The template that it has them forked from lives until ``close``, or until its node dies."""
+    """Starts supervisors. The template from which they are forked lives until ``close``, or until its node dies."""
 
     def __init__(self) -> None:
         self._template: _Template | None = None
         self._starting = trio.Lock()
 
     async def start(self, workdir_fd: int = -1) -> Link:
-        """Start a supervisor, which waits for its order; ``workdir_fd`` goes to it, unless it is -1. Raises OSError.
+        """Start a supervisor, which then waits for its order. Raises OSError.
 
-        A template that has died is replaced. What it may have forked never gets an order.
+        ``workdir_fd`` is passed to it, unless it is -1. A template that has died is replaced. If the dead template had
+        forked a supervisor, that supervisor never gets an order.
         """
         async with self._starting:
             with trio.CancelScope(shield=True):
@@ -95,24 +103,24 @@ class Supervisors:
                     raise
 
     def close(self) -> None:
-        """End the template. Blocks for a moment. A later start has another one."""
+        """End the template. Blocks for up to ``RUNNER_REAP_WAIT_MS``. A later start makes a new template."""
         template, self._template = self._template, None
         if template is not None:
             template.end()
 
 
 class _TemplateGoneError(OSError):
-    """The template does not answer."""
+    """The template has died or does not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Template:
     process: subprocess.Popen[bytes]
     channel: socket.socket
-    """Does not block. One request is under way at a time, so there is always room for it."""
+    """A non-blocking socket. Only one request is in flight at a time, so there is always room for it."""
 
     async def fork(self, fds: tuple[int, ...]) -> tuple[int, int]:
-        """The process id of a new supervisor, which has copies of ``fds``, and a pidfd. Raises OSError."""
+        """Fork a supervisor with copies of ``fds``. Returns its process id and a pidfd. Raises OSError."""
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
             with trio.fail_after(limits.RUNNER_SPAWN_WAIT_MS / 1000):
@@ -122,9 +130,9 @@ class _Template:
         except trio.TooSlowError:
             raise _TemplateGoneError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         except OSError as error:
-            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs is gone") from error
+            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs has ended") from error
         if not answer:
-            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs is gone")
+            raise _TemplateGoneError(errno.EPIPE, "the process that starts runs has ended")
         number = int(answer)
         if number < 0:
             raise OSError(-number, os.strerror(-number))
@@ -133,7 +141,7 @@ class _Template:
         return number, found[0]
 
     def end(self) -> None:
-        """It leaves when the socket closes, and is killed when it does not."""
+        """Close the socket, which makes the template exit. Kill it if it does not exit in time."""
         self.channel.close()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(limits.RUNNER_REAP_WAIT_MS / 1000)
@@ -142,9 +150,9 @@ class _Template:
 
 
 async def _start_template() -> _Template:
-    """Raises OSError."""
+    """Start the template. Raises OSError."""
     if not sys.executable:
-        raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
+        raise FileNotFoundError(errno.ENOENT, "this program cannot find its Python interpreter")
     own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         interpreter = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _LOADER, _SOURCE_ROOT]
@@ -159,7 +167,7 @@ async def _start_template() -> _Template:
 
 
 def _execute(command: list[str], fd: int) -> subprocess.Popen[bytes]:
-    """Without this process's environment, which may hold secrets."""
+    """Start ``command`` without this process's environment, which may contain secrets."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

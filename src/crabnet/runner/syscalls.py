@@ -1,4 +1,4 @@
-"""Numbers of the system calls that ``seccomp`` has rules for."""
+"""Numbers of the system calls for which ``seccomp`` has rules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Call(NamedTuple):
-    """The numbers of a system call; None where the architecture has no such call."""
+    """The numbers of a system call, None for an architecture that lacks the call."""
 
     x86_64: int | None
     aarch64: int | None
@@ -143,4 +143,4 @@ SYSCALLS: Final[dict[str, Call]] = {
     "process_mrelease": Call(448, 448),
     "fchmodat2": Call(452, 452),
 }
-"""System calls that rules name (Linux: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h)."""
+"""The calls in rules, from Linux: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h."""

@@ -1,4 +1,4 @@
-"""Where a command starts: opening the working directory, finding executables, and ``cd`` without a shell."""
+"""The start of a command: opening the working directory, finding executables, and ``cd`` without a shell."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NO_DIRECTORY: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Workdir:
-    """An open working directory. ``fd`` stays on it even if its path is changed meanwhile.
+    """An open working directory. ``fd`` refers to it even if its path is changed meanwhile.
 
-    It is -1 for a directory that a sandbox makes by itself.
+    ``fd`` is -1 for a directory that a sandbox makes by itself.
     """
 
     fd: int
@@ -30,16 +30,16 @@ class Workdir:
     """Absolute, without symbolic links."""
     root: Path | None
     fresh: bool
-    """It was made for this run and is removed afterwards."""
+    """True if it was made for this run and is removed afterwards."""
 
 
 @asynccontextmanager
 async def open_workdir(policy: RunnerPolicy, owner_tag: str = "", inside: Path | None = None) -> AsyncIterator[Workdir]:
     """Open the policy's working directory for one run.
 
-    It is opened first and its real path compared with the root's afterwards, so that no symbolic link can be
-    swapped in between. A fresh directory is removed afterwards; what a killed node leaves behind is found by
-    ``owner_tag`` (``scratch.sweep``). ``inside`` names the place where a sandbox makes a fresh one by itself. Raises
+    The directory is opened first, and then its real path is compared with the root's, so that nobody can replace a
+    symbolic link in between. A fresh directory is removed afterwards. If the node is killed, ``scratch.sweep`` finds
+    the directory by ``owner_tag``. ``inside`` is the path at which a sandbox makes a fresh directory by itself. Raises
     ``RefusedError`` (``workdir_missing``, ``workdir_outside_root``).
     """
     if policy.workdir is None and policy.workdir_root is None:
@@ -52,7 +52,7 @@ async def open_workdir(policy: RunnerPolicy, owner_tag: str = "", inside: Path |
     root = None if policy.workdir_root is None else _real_directory(policy.workdir_root, "root")
     wanted = policy.workdir if policy.workdir is not None else policy.workdir_root
     if wanted is None:
-        raise RefusedError("there is no working directory; set one", Reason.WORKDIR_MISSING)
+        raise RefusedError("the worker has no working directory; set one", Reason.WORKDIR_MISSING)
     if root is not None and policy.workdir is not None:
         wanted = root / wanted
     with _opened(wanted) as fd:
@@ -105,9 +105,9 @@ def _path_of(fd: int) -> Path:
 def find_executable(
     policy: RunnerPolicy, name: str, workdir: Path, visible: Callable[[Path], bool] | None = None
 ) -> Path | None:
-    """The file that ``name`` would start, or None. A name with a slash is a path, relative to ``workdir``.
+    """Return the file that ``name`` would start, or None. A name with a slash is a path relative to ``workdir``.
 
-    With ``visible``, only a file that after all links lies where that says, or in ``workdir``.
+    With ``visible``, the real path of the file must satisfy that function or be in ``workdir``.
     """
     if "/" in name:
         candidates = [workdir / name]
@@ -123,7 +123,10 @@ def find_executable(
 
 
 def environment(policy: RunnerPolicy, home: Path, scratch: Path | None = None) -> dict[str, str]:
-    """The whole environment of a command. Of the node's, which may hold secrets, only what the operator names."""
+    """Return the whole environment of a command.
+
+    The node's environment may contain secrets, so the command gets only the variables that the operator names.
+    """
     fixed = {"PATH": ":".join(policy.search_path), "LANG": "C.UTF-8", "HOME": str(home)}
     if scratch is not None:
         fixed["TMPDIR"] = str(scratch)
@@ -134,14 +137,14 @@ CD_SCRIPT: Final = (
     '[ "$1" = -- ] && shift; [ $# -le 1 ] || { echo "cd: too many arguments" >&2; exit 1; }; '
     '[ -d "${1-.}" ] && [ -x "${1-.}" ] || { echo "cd: ${1-.}: no such directory" >&2; exit 1; }'
 )
-"""``cd`` as a command of its own, for a shell inside a sandbox: there it can only see what a run may see."""
+"""``cd`` as a separate command, for a shell inside a sandbox. There it sees only what a run may see."""
 
 
 def change_directory(arguments: tuple[str, ...], workdir: Workdir) -> str | None:
-    """``cd`` as a command of its own: None when it would succeed, else the line for stderr.
+    """Check a ``cd`` command. Returns None when it would succeed, else the line for stderr.
 
-    It changes nothing, since each command is a run of its own; baseline publishers use it as a probe. Without
-    an argument it names the working directory. Directories outside the root look like missing ones.
+    ``cd`` has no effect, because each command is a separate run, but baseline publishers use it as a probe. Without an
+    argument it means the working directory. A directory outside the root is reported as missing.
     """
     if arguments[:1] == ("--",):
         arguments = arguments[1:]

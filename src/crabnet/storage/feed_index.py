@@ -1,11 +1,10 @@
 """A disposable index from feed positions to journal frames, in SQLite.
 
-The journal is the truth. The index may be deleted at any time: it is built again from the frames after ``last_lsn``.
-It is emptied when it is damaged, of another version, or ahead of the journal.
+Only the journal is authoritative. The index may be deleted at any time: the node rebuilds it from the frames after
+``last_lsn``. It is emptied when it is damaged, of another version, or ahead of the journal.
 
-SQLite does not notice flipped bits, so the file has a seal (``storage/seal.py``), and each row a checksum. What was
-written after the last seal stays in SQLite's write-ahead log; the next start drops that, and indexes these frames
-again.
+SQLite does not detect flipped bits, so the file has a seal (``storage/seal.py``), and each row has a checksum. Writes
+after the last seal stay in SQLite's write-ahead log. The next start drops that log and indexes these frames again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.seal import PAGE_BYTES, SUFFIX, Kind, Seal, beside, is_sealed, pages_in_wal
 
 INDEX_NAME: Final = "index.sqlite"
-UNSEALED: Final = "damaged, or not sealed when the node ended: the next start builds it again from the journal"
+UNSEALED: Final = "damaged, or not sealed when the node ended: the next start rebuilds it from the journal"
 INDEX_KIND: Final = Kind("feed-index", 5)
 _SCHEMA: Final = """
 CREATE TABLE feed (feed_no INTEGER PRIMARY KEY, namespace TEXT NOT NULL, author TEXT NOT NULL,
@@ -52,9 +51,10 @@ _FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
 
 
 class FeedEntry(NamedTuple):
-    """Where an envelope of a feed lies: record ``record_no`` (from 0) of the frame at ``position``.
+    """The place of an envelope of a feed: record ``record_no`` (from 0) of the frame at ``position``.
 
-    What it is ``about``, its ``kind``, ``parent`` and ``role`` mean nothing here: texts and a number to find it by.
+    The index does not interpret ``about``, ``kind``, ``parent`` and ``role``. They are texts and a number that serve
+    as search keys.
     """
 
     namespace: str
@@ -70,20 +70,20 @@ class FeedEntry(NamedTuple):
 
     @property
     def crc(self) -> int:
-        """The checksum of its row."""
+        """The checksum of the entry's row."""
         return int(google_crc32c.value(msgspec.msgpack.encode(self)))
 
 
 class _DamagedError(Exception):
-    """The file is not what was written."""
+    """The file does not have the content that was written."""
 
 
 class FeedIndex:
-    """The open index. Safe to use from several threads; every call may block on the disk.
+    """The open index. It is safe to use from several threads. Every call may block on the disk.
 
-    Methods raise ``RefusedError`` (``UNAVAILABLE``) when the file turns out damaged: it has then been emptied,
-    ``last_lsn`` is 0 again, and ``emptied`` tells until ``whole`` is called. They raise ``StorageFailedError`` when the
-    disk fails; the ledger is not touched by that.
+    Methods raise ``RefusedError`` (``UNAVAILABLE``) when they find the file damaged. They have then emptied it:
+    ``last_lsn`` is 0 again, and ``emptied`` is true until ``whole`` is called. Methods raise ``StorageFailedError``
+    when the disk fails, which does not affect the ledger.
     """
 
     def __init__(self, files: Files, path: Path) -> None:
@@ -91,20 +91,20 @@ class FeedIndex:
         self._path = path
         self._connect()
         self._writing = threading.Lock()
-        """Guards the writer and the numbers of feeds. Whoever wants both locks takes this one first."""
+        """Guards the writer and the numbers of feeds. Code that needs both locks takes this one first."""
         self._reading = threading.Lock()
         self._feed_numbers: dict[tuple[str, str], int] = {}
         self._looked_at: int | None = 0
         self.built_anew = False
         """True if there was a file that could not be used."""
         self.emptied = False
-        """True while not everything is there that was, after damage."""
+        """True after damage, until all earlier entries are in the index again."""
 
     @classmethod
     def open(cls, files: Files, path: Path, *, journal_last_lsn: int) -> Self:
-        """Open the index, or make an empty one when it is absent, damaged or knows frames that the journal has not.
+        """Open the index. Make an empty one if it is absent, damaged, or has frames that the journal lacks.
 
-        Afterwards index the frames after ``last_lsn``.
+        The caller must then index the frames after ``last_lsn``. Raises ``StorageFailedError``.
         """
         with guarded("open the feed index", path):
             sealed = is_sealed(files, path, INDEX_KIND)
@@ -124,9 +124,10 @@ class FeedIndex:
             return int(row[0])
 
     def add_many(self, entries: Iterable[FeedEntry], last_lsn: int) -> None:
-        """Add entries and move the marker to ``last_lsn``, in one transaction. Adding one again replaces it.
+        """Add entries and move the marker to ``last_lsn``, in one transaction. An entry added again replaces itself.
 
-        After damage the marker stays where it is, so that the next ``open`` finds everything to be indexed again.
+        While ``emptied`` is true, the marker stays where it is, so that after the next ``open`` every frame is indexed
+        again.
         """
         with self._write() as connection, connection:
             rows = [
@@ -149,14 +150,15 @@ class FeedIndex:
                 connection.execute("UPDATE marker SET last_lsn = max(last_lsn, ?)", (last_lsn,))
 
     def whole(self, last_lsn: int) -> None:
-        """After damage: all frames up to ``last_lsn`` have been indexed again."""
+        """End the state after damage: the caller has indexed all frames up to ``last_lsn`` again."""
         with self._write() as connection, connection:
             connection.execute("UPDATE marker SET last_lsn = max(last_lsn, ?)", (last_lsn,))
             self.emptied = False
 
     def seal(self, *, at_least_bytes: int = 0) -> None:
-        """Bring everything into the main file and seal it, if as much was written since. After a crash half-way the
-        index is built again.
+        """Move everything into the main file and seal it. After a crash half-way the next start rebuilds the index.
+
+        It does nothing if the write-ahead log has fewer than ``at_least_bytes`` bytes.
         """
         log = beside(self._path, "-wal")
         with self._write() as connection, guarded("seal the feed index", self._path):
@@ -173,40 +175,52 @@ class FeedIndex:
             self._unsealed.clear()
 
     def look_at_some(self) -> None:
-        """Compare a part of the main file with its seal, the next part the next time."""
+        """Compare one part of the main file with its seal. The next call compares the next part."""
         with self._write(), guarded("read the feed index", self._path):
             if self._unsealed or self._looked_at is None:
                 self._looked_at = 0
                 return
             if not self._seal.matches_at(self._files, self._fd, self._looked_at):
-                raise _DamagedError("it is not as it was sealed")
+                raise _DamagedError("it differs from its seal")
             self._looked_at = self._seal.after(self._looked_at)
 
     def damaged(self, why: str) -> None:
-        """What a row says is not so. Raises RefusedError, as after any damage."""
+        """Report that a row is false, for the reason ``why``. Always raises RefusedError, as after any damage."""
         with self._guarded("read"):
             raise _DamagedError(why)
 
     def find(self, namespace: str, author: str, seq_from: int, limit: int) -> list[FeedEntry]:
-        """At most ``limit`` entries of a feed from ``seq_from`` on, by (seq, envelope id): a fork shows as two."""
+        """Return at most ``limit`` entries of a feed from ``seq_from`` on, ordered by (seq, envelope id).
+
+        A fork shows as two entries with one seq.
+        """
         where = "f.namespace = ? AND f.author = ? AND e.seq >= ? ORDER BY e.seq, e.envelope_id LIMIT ?"
         return self._select(namespace, where, (namespace, author, seq_from, _bounded(limit)))
 
     def find_at(self, namespace: str, author: str, seq: int) -> FeedEntry | None:
-        """The entry of a feed at a place, that with the lowest id. Raises ``RefusedError`` after damage, too."""
+        """Return the entry of a feed at a place. Of several, it is the one with the lowest id.
+
+        Also raises ``RefusedError`` while ``emptied`` is true.
+        """
         self._demand_whole()
         found = self.find(namespace, author, seq, 1)
         return found[0] if found and found[0].seq == seq else None
 
     def find_about(self, namespace: str, about: str, envelope_id: str) -> FeedEntry | None:
-        """The envelope about something with this id. Raises ``RefusedError`` after damage, too."""
+        """Return the entry with this ``about`` and envelope id, if any.
+
+        Also raises ``RefusedError`` while ``emptied`` is true.
+        """
         self._demand_whole()
         where = "e.about = ? AND e.envelope_id = ? AND e.about <> '' AND f.namespace = ?"
         found = self._select(namespace, where, (about, envelope_id, namespace))
         return found[0] if found else None
 
     def all_about(self, namespace: str, about: str, kinds: Iterable[str], role: int) -> list[FeedEntry]:
-        """All about something, of these kinds and this role. Raises ``RefusedError`` after damage, too."""
+        """Return all entries with this ``about``, one of these kinds and this role.
+
+        Also raises ``RefusedError`` while ``emptied`` is true.
+        """
         self._demand_whole()
         chosen = list(kinds)
         marks = ", ".join("?" * len(chosen))
@@ -214,7 +228,10 @@ class FeedIndex:
         return self._select(namespace, where, (about, namespace, role, *chosen))
 
     def find_from(self, namespace: str, author: str, seq_from: int, limit: int) -> list[FeedEntry]:
-        """As ``find``, but only what is about something and has a role. Raises ``RefusedError`` after damage, too."""
+        """Return entries as ``find`` does, but only those with an ``about`` and a positive role.
+
+        Also raises ``RefusedError`` while ``emptied`` is true.
+        """
         self._demand_whole()
         where = (
             "f.namespace = ? AND f.author = ? AND e.seq >= ? AND e.role > 0 AND e.about <> ''"
@@ -239,16 +256,16 @@ class FeedIndex:
     def _demand_whole(self) -> None:
         if self.emptied:
             raise RefusedError(
-                f"{self._path} was damaged, and is being built again from the journal", Reason.UNAVAILABLE
+                f"{self._path} was damaged and is being rebuilt from the journal; try again later", Reason.UNAVAILABLE
             )
 
     def clear(self) -> None:
-        """Empty the index; ``last_lsn`` is 0 afterwards."""
+        """Empty the index. ``last_lsn`` is 0 afterwards."""
         with self._writing, self._reading:
             self._reset()
 
     def close(self) -> None:
-        """Seal and close the index. Without a seal it is built again. Closing twice is harmless."""
+        """Seal and close the index. If sealing fails, the next start rebuilds the index. Closing twice is harmless."""
         try:
             if self._fd >= 0:
                 with suppress(CrabnetError):
@@ -258,12 +275,12 @@ class FeedIndex:
                 self._disconnect()
 
     def _connect(self) -> None:
-        """Open the file, which is sealed or not there."""
+        """Open the file, which is either sealed or absent."""
         files, path = self._files, self._path
         with guarded("open the feed index", path):
             self._seal = Seal.read(files, path, INDEX_KIND) or Seal(INDEX_KIND)
             is_new = not files.size(path)
-            # Held open for as long as SQLite uses the file: closing any descriptor of it would drop SQLite's locks.
+            # Kept open as long as SQLite uses the file: closing any descriptor of it would release SQLite's locks.
             self._fd = files.open(path, OpenMode.LOCK)
         self._unsealed: set[int] = set()
         try:
@@ -304,7 +321,7 @@ class FeedIndex:
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        """In WAL mode a reader does not wait for the writer: the node's loop reads while a thread commits."""
+        """Use the reader. In WAL mode it does not wait for the writer: the node's loop reads while a thread commits."""
         with self._guarded("read"), self._reading:
             yield self._reader
 
@@ -314,7 +331,7 @@ class FeedIndex:
             try:
                 yield self._writer
             except BaseException:
-                self._feed_numbers.clear()  # some of them may be of rows that are rolled back
+                self._feed_numbers.clear()  # the rollback may have removed the rows of some of them
                 raise
 
     @contextmanager
@@ -328,12 +345,12 @@ class FeedIndex:
                 self.emptied = True
                 self._reset()
             raise RefusedError(
-                f"{self._path} was damaged and is built again from the journal", Reason.UNAVAILABLE
+                f"{self._path} was damaged and is being rebuilt from the journal; try again later", Reason.UNAVAILABLE
             ) from error
 
 
 def is_unsealed(files: Files, path: Path) -> bool:
-    """True for an index that the next start builds again: damaged, or not sealed. Raises StorageFailedError."""
+    """True for an index that the next start rebuilds: it is damaged or not sealed. Raises StorageFailedError."""
     with guarded("read the feed index", path):
         return bool(files.size(path)) and not is_sealed(files, path, INDEX_KIND)
 
@@ -343,7 +360,7 @@ def _bounded(limit: int) -> int:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file is not the database it was: broken pages, or tables and types that we did not make."""
+    """True if an error shows that the file is damaged: broken pages, or tables and types that we did not make."""
     if not isinstance(error, sqlite3.Error):
         return True
     if isinstance(error, sqlite3.ProgrammingError):
@@ -366,13 +383,13 @@ def _remove(files: Files, path: Path, *suffixes: str) -> None:
 
 
 def _connected(path: Path, schema: str) -> sqlite3.Connection:
-    """A connection; with a schema, to a file that is new. Raises sqlite3.Error."""
+    """Return a connection. Pass a schema only for a new file. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, check_same_thread=False, timeout=0)
     try:
         if schema:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
-        # Only a seal brings anything into the main file, and what is not durable does not match it.
+        # Only ``seal`` moves pages into the main file. Pages that are not durable do not match the seal.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA synchronous = OFF")
         if schema:

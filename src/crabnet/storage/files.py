@@ -1,7 +1,7 @@
-"""The only place that touches the file system, and so the seam at which tests inject faults.
+"""The only module of storage that calls the file system. Tests inject faults here.
 
-Methods of ``Files`` are thin: one call each, errors are plain ``OSError``. ``guarded`` turns these into
-``StorageFailedError``; what a failure means for the ledger is decided there.
+Each method of ``Files`` makes one call and raises plain ``OSError``. ``guarded`` turns that into
+``StorageFailedError``. The ledger decides what a failure means for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE_MODE: Final = 0o600
 DIR_MODE: Final = 0o700
 
 _BLOCK_BYTES: Final = 4096
-"""File systems give space out in blocks: the last one may be free and of no use."""
+"""File systems allocate space in blocks, so the last free block may be unusable."""
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNWRITABLE: Final = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG}
@@ -30,7 +30,7 @@ _UNWRITABLE: Final = frozenset(
 
 
 class OpenMode(Enum):
-    """How a file is opened; every mode closes on exec and refuses to follow a symbolic link as last part."""
+    """How a file is opened. Every mode closes on exec and does not follow a symbolic link as the last part."""
 
     READ = os.O_RDONLY
     WRITE = os.O_RDWR
@@ -40,9 +40,9 @@ class OpenMode(Enum):
     REPLACE = os.O_RDWR | os.O_CREAT | os.O_TRUNC
     """A temporary file, emptied if it exists."""
     APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND
-    """A file that others may cut short: what is written goes to its end, wherever that is. Made when absent."""
+    """A file that others may truncate. Each write goes to its present end. The file is made when absent."""
     LOCK = os.O_RDWR | os.O_CREAT
-    """A lock file: kept as it is, made when absent."""
+    """A lock file. Its content is kept. The file is made when absent."""
 
 
 class Files(Protocol):
@@ -55,7 +55,7 @@ class Files(Protocol):
     def pread(self, fd: int, size: int, offset: int) -> bytes: ...
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
-        """Write once; the answer may be less than ``len(data)``."""
+        """Write once and return the number of bytes written, which may be less than ``len(data)``."""
         ...
 
     def fsync(self, fd: int) -> None: ...
@@ -69,15 +69,15 @@ class Files(Protocol):
         ...
 
     def drop_cache(self, fd: int) -> None:
-        """Ask the kernel to forget the clean pages of a file, so that the next read meets the medium."""
+        """Ask the kernel to drop the clean pages of a file, so that the next read goes to the medium."""
         ...
 
     def try_lock(self, fd: int) -> bool:
-        """Take the exclusive ``flock``; false when another open file description holds it."""
+        """Take the exclusive ``flock``. Returns false when another open file description holds it."""
         ...
 
     def size(self, path: Path) -> int | None:
-        """Bytes of a file, or ``None`` when there is none."""
+        """Return the size of a file in bytes, or ``None`` when it does not exist."""
         ...
 
     def rename(self, source: Path, target: Path) -> None: ...
@@ -87,13 +87,13 @@ class Files(Protocol):
     def mkdir(self, path: Path) -> None: ...
 
     def listdir(self, path: Path) -> list[str]:
-        """Names in a directory, sorted; empty when there is no such directory."""
+        """Return the names in a directory, sorted. The list is empty when there is no such directory."""
         ...
 
     def fsync_dir(self, path: Path) -> None: ...
 
     def free_bytes(self, path: Path) -> int:
-        """Bytes that an unprivileged process may still write to the file system of ``path``."""
+        """Return how many bytes an unprivileged process may still write to the file system of ``path``."""
         ...
 
 
@@ -101,7 +101,7 @@ class RealFiles:
     """``Files`` on the operating system."""
 
     def open(self, path: Path, mode: OpenMode) -> int:
-        # O_NONBLOCK: a named pipe in the place of a file must not hang the node; files take no notice of it.
+        # O_NONBLOCK: a named pipe in the place of a file must not block the node. Regular files ignore the flag.
         return os.open(path, mode.value | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
 
     def close(self, fd: int) -> None:
@@ -169,8 +169,10 @@ class RealFiles:
 
 
 def storage_failed(error: OSError, what: str, path: Path) -> StorageFailedError:
-    """Name a failed file call. ``what`` is the work that failed, as "append to the journal"; ``path`` is told when the
-    error itself has none.
+    """Return the ``StorageFailedError`` for a failed file call.
+
+    ``what`` is the work that failed, such as "append to the journal". ``path`` is used when the error itself names no
+    file.
     """
     detail = error.strerror or str(error)
     if isinstance(error.filename, (str, Path)):
@@ -208,8 +210,8 @@ def opened(files: Files, path: Path, mode: OpenMode) -> Iterator[int]:
 def write_all(files: Files, fd: int, data: bytes, offset: int) -> int:
     """Write ``data`` at ``offset`` with one call and return the offset after it.
 
-    A short write is a failure (``OSError`` with ``ENOSPC`` when the disk has no room for the rest, else ``EIO``): it is
-    never continued, because what stopped it makes the rest doubtful.
+    A short write raises ``OSError``: ``ENOSPC`` when the disk has no room for the rest, else ``EIO``. It is never
+    continued, because its cause makes the rest doubtful.
     """
     written = files.pwrite(fd, data, offset)
     if written != len(data):
@@ -219,7 +221,7 @@ def write_all(files: Files, fd: int, data: bytes, offset: int) -> int:
 
 
 def _is_full(files: Files, fd: int, bytes_needed: int) -> bool:
-    """Whether the file system of an open file lacks room for some more bytes; false when that cannot be told."""
+    """True if the file system of an open file lacks room for some more bytes. False when that cannot be found out."""
     try:
         return files.free_bytes(Path(f"/proc/self/fd/{fd}")) < bytes_needed + _BLOCK_BYTES
     except OSError:
@@ -234,7 +236,10 @@ def read_chunks(files: Files, fd: int, offset: int = 0) -> Iterator[bytes]:
 
 
 def read_whole(files: Files, path: Path, bytes_max: int) -> bytes | None:
-    """Read a file, of a too large one ``bytes_max + 1`` bytes; ``None`` when there is none."""
+    """Read a file and return at most its first ``bytes_max + 1`` bytes, ``None`` when it does not exist.
+
+    A longer result than ``bytes_max`` shows that the file is too large. Raises ``OSError``.
+    """
     try:
         fd = files.open(path, OpenMode.READ)
     except FileNotFoundError:
@@ -253,7 +258,7 @@ def read_whole(files: Files, path: Path, bytes_max: int) -> bytes | None:
 
 
 def make_dir(files: Files, path: Path) -> None:
-    """Make a directory and its missing parents, each durable in its parent. An existing one is left as it is."""
+    """Make a directory and its missing parents, each durable in its parent. An existing directory stays as it is."""
     missing: list[Path] = []
     while files.size(path) is None:
         missing.append(path)

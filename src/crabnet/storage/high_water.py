@@ -1,6 +1,6 @@
-"""How far a feed went, noted outside of the data dir: a data dir that was restored falls behind it (ADR 6).
+"""A note outside of the data dir about the last envelope of a feed. It reveals a data dir that was restored (ADR 6).
 
-The note is written in place and not synced. It is allowed to be behind, never ahead of what is durable.
+The note is written in place and not synced. It may be behind the durable feed, but never ahead of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from crabnet.storage.origin import Place, place_of, touched
 
 _FEEDS: Final = "feeds"
 _FILE_BYTES: Final = 512
-"""Every note is padded to this, so that a shorter one leaves nothing of a longer one."""
+"""Every note is padded to this size, so that a shorter note overwrites a longer one completely."""
 _NAMESPACE_DIGITS: Final = 16
 
 
 class Mark(Struct, frozen=True, kw_only=True):
-    """The last envelope that this user has sent for a feed. ``place`` is that of the file itself."""
+    """The last envelope that this user has sent for a feed. ``place`` is the place of the note's own file."""
 
     namespace: str
     seq: int
@@ -32,12 +32,14 @@ class Mark(Struct, frozen=True, kw_only=True):
 
 
 class HighWater:
-    """The note about one feed in ``state_dir``. What goes wrong is kept in ``trouble``, never raised: the note is one
-    safeguard among others. Methods block.
+    """The note about one feed in ``state_dir``.
+
+    Methods block. They raise nothing, because the note is only one safeguard among others: ``trouble`` holds the last
+    error.
     """
 
     def __init__(self, files: Files, state_dir: Path | None, node_id: str, namespace: str) -> None:
-        """Without ``state_dir`` nothing is noted."""
+        """Without ``state_dir`` no note is kept."""
         digest = hashlib.sha256(namespace.encode()).hexdigest()[:_NAMESPACE_DIGITS]
         self.path = None if state_dir is None else state_dir / _FEEDS / f"{node_id}-{digest}"
         self.trouble = "" if self.path else "no home directory is known: set state_dir"
@@ -47,7 +49,7 @@ class HighWater:
         self._place: Place | None = None
 
     def read(self) -> Mark | None:
-        """The note, None if there is none that can be understood."""
+        """Return the note, None if there is no readable one for this namespace."""
         if self.path is None:
             return None
         try:
@@ -61,7 +63,7 @@ class HighWater:
         return mark if mark is not None and mark.namespace == self._namespace else None
 
     def is_original(self, mark: Mark) -> bool:
-        """False if the file with this note was itself put there from a copy."""
+        """False if the file with this note is itself a copy, or cannot be examined."""
         if self.path is None:
             return False
         try:
@@ -71,7 +73,7 @@ class HighWater:
             return False
 
     def keep(self, seq: int, envelope_id: str) -> None:
-        """Note that the feed goes this far."""
+        """Note ``seq`` and ``envelope_id`` as the last envelope of the feed."""
         if self.path is None:
             return
         try:
@@ -91,7 +93,7 @@ class HighWater:
         """Close the file."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            with suppress(OSError):  # nothing depends on it: what was written is with the system
+            with suppress(OSError):  # harmless: the kernel already has all that was written
                 self._files.close(fd)
 
     def _failed(self, what: str, error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Where the ledger's files lie in a data dir, and the seal that tells how far the journal had got."""
+"""The places of the ledger's files in a data dir, and the seal, which records the end of a closed journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import google_crc32c
 from crabnet.storage.files import Files, read_whole
 
 LSN_MAX: Final = 2**63 - 1
-"""Of a frame in the journal."""
+"""The highest number of a frame in the journal."""
 _SEGMENT_NAME: Final = re.compile(r"(\d{20})\.log")
 _SEAL: Final = re.compile(rb"crabnet-sealed 0001 ([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 _SEAL_BYTES_MAX: Final = 256
@@ -27,7 +27,7 @@ def segment_name(first_lsn: int) -> str:
 
 
 def segment_first_lsn(name: str) -> int | None:
-    """The first lsn that a file name tells, or ``None`` when it is not the name of a segment."""
+    """Return the first lsn from a file name, or ``None`` when it is not the name of a segment."""
     match = _SEGMENT_NAME.fullmatch(name)
     first = int(match[1]) if match else 0
     return first if 1 <= first <= LSN_MAX else None
@@ -64,11 +64,11 @@ class Layout:
         return self.data_dir / "history"
 
     def places(self, name: str) -> tuple[Path, Path]:
-        """Where a segment is, in the order in which it moves."""
+        """Return the places where a segment may be, in the order in which it moves."""
         return self.journal / name, self.history / name
 
     def is_leftover(self, name: str) -> bool:
-        """Whether a file name is that of a temporary file of the ledger, never put in place."""
+        """True if a file name is that of a temporary file of the ledger that was never put in place."""
         if not name.endswith(".tmp"):
             return False
         stem = name.removesuffix(".tmp")
@@ -79,17 +79,17 @@ class Layout:
 
     @property
     def baseline(self) -> Path:
-        """The baseline's ``state.json`` that this data dir was begun from, if it was."""
+        """The baseline's ``state.json`` that this data dir was started from, if any."""
         return self.history / "baseline-state.json"
 
     @property
     def seal(self) -> Path:
-        """How far the journal had got when it was last closed in order."""
+        """The seal: the last frame of the journal at the last orderly close."""
         return self.data_dir / "sealed"
 
     @property
     def repaired(self) -> Path:
-        """Left by a repair that may have lost frames, until a checkpoint contains new ones."""
+        """The mark of a repair that may have lost frames. It stays until a checkpoint contains new frames."""
         return self.data_dir / "repaired"
 
     @property
@@ -102,15 +102,15 @@ class Layout:
 
 
 def encode_seal(lsn: int, head_hash: str) -> bytes:
-    """The content of ``sealed``: the last lsn and the hash of its frame."""
+    """Return the content of ``sealed``: the last lsn and the hash of its frame."""
     start = b"crabnet-sealed 0001 %016x %s " % (lsn, head_hash.encode())
     return start + b"%08x\n" % google_crc32c.value(start)
 
 
 def read_seal(files: Files, path: Path) -> tuple[int, str] | None:
-    """The last lsn and its hash at the last orderly close, ``None`` when there was none.
+    """Return the last lsn and its hash at the last orderly close, ``None`` if there was no such close.
 
-    Raises ``ValueError`` for damaged content, ``OSError`` when reading fails.
+    Raises ``ValueError`` for damaged content and ``OSError`` when reading fails.
     """
     content = read_whole(files, path, _SEAL_BYTES_MAX)
     if content is None:
@@ -122,9 +122,9 @@ def read_seal(files: Files, path: Path) -> tuple[int, str] | None:
 
 
 def list_segments(files: Files, layout: Layout) -> list[tuple[int, Path]]:
-    """All segments (first lsn, path) in order, those in ``history/`` too. Raises ``OSError``."""
+    """Return all segments (first lsn, path) in order, including those in ``history/``. Raises ``OSError``."""
     found: dict[int, Path] = {}
-    # In this order, so that a segment that is moved to history/ meanwhile is seen in one of the two.
+    # This order finds a segment that is moved to history/ meanwhile in at least one of the two.
     for directory in (layout.journal, layout.history):
         for name in files.listdir(directory):
             first = segment_first_lsn(name)

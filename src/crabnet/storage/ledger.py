@@ -1,7 +1,7 @@
-"""The ledger: what was acknowledged is there, exactly once, whatever the disk or the power did.
+"""The ledger: every acknowledged frame exists exactly once, even after a failure of the disk or the power.
 
-``Ledger.append`` returns when a frame is durable. After any failure the ledger is poisoned: nothing more is
-acknowledged, and a restart recovers. One process owns a data dir; inside it one thread appends while others read.
+``Ledger.append`` returns when a frame is durable. After any failure the ledger is poisoned: it acknowledges nothing
+more, and a restart recovers. One process owns a data dir. Inside this process, one thread appends while others read.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from crabnet.storage.opening.survey import Survey, survey
 
 
 class DiskSpace(NamedTuple):
-    """Free space where the data dir is. ``is_low`` is the time to warn the operator."""
+    """Free space on the file system of the data dir. The node should warn the operator when ``is_low`` is true."""
 
     free_bytes: int
     is_low: bool
 
 
 class LedgerMark(NamedTuple):
-    """An end of the journal: the last frame, its hash, and the bytes that a restart would have to replay up to it."""
+    """An end of the journal: the last frame, its hash, and the bytes that a restart would replay up to it."""
 
     lsn: int
     head_hash: str
@@ -45,7 +45,7 @@ class LedgerMark(NamedTuple):
 
 
 class Ledger:
-    """An open data dir. Use ``Ledger.open``; ``close`` it, or use it as a context manager."""
+    """An open data dir. Get one from ``Ledger.open``, and ``close`` it or use it as a context manager."""
 
     def __init__(self, files: Files, found: Survey, writer: SegmentWriter, lock: DirLock) -> None:
         self._files = files
@@ -89,9 +89,9 @@ class Ledger:
     ) -> Self:
         """Lock a data dir, recover it, and be ready to append. A missing data dir is made.
 
-        ``former_ids`` are those that the data dir had before ``expected_node_id``. ``lock`` is one already taken on
-        ``<data_dir>/lock``; it is released by ``close`` and on failure. Raises ``DataDirBusyError``,
-        ``DataDirDamagedError`` (nothing changed) and ``StorageFailedError``.
+        ``former_ids`` are the node ids that the data dir had before ``expected_node_id``. ``lock`` is a lock that the
+        caller holds on ``<data_dir>/lock``. The ledger releases it on ``close`` and on failure. Raises
+        ``DataDirBusyError``, ``DataDirDamagedError`` (nothing was changed) and ``StorageFailedError``.
         """
         layout = Layout(data_dir)
         held = lock or DirLock.acquire(files, layout.lock, role, program=program, now_ms=now_ms)
@@ -107,7 +107,7 @@ class Ledger:
 
     @staticmethod
     def inspect(data_dir: Path, *, files: Files) -> Survey:
-        """Look at a data dir without lock and without changing it. Raises ``StorageFailedError``."""
+        """Examine a data dir without a lock and without changing it. Raises ``StorageFailedError``."""
         return survey(files, data_dir)
 
     @property
@@ -116,7 +116,7 @@ class Ledger:
 
     @property
     def last_lsn(self) -> int:
-        """The last durable frame; 0 when there is none."""
+        """The lsn of the last durable frame, 0 when there is none."""
         return self._last_lsn
 
     @property
@@ -126,12 +126,12 @@ class Ledger:
 
     @property
     def checkpoint_lsn(self) -> int | None:
-        """The last frame that ``state.json`` covers; ``None`` without ``state.json``."""
+        """The lsn of the last frame that ``state.json`` covers, ``None`` without ``state.json``."""
         return self._state_lsn
 
     @property
     def replay_bytes(self) -> int:
-        """Bytes of the journal that a restart would have to replay: the measure for making a checkpoint."""
+        """How many bytes of the journal a restart would replay. The node decides by it when to make a checkpoint."""
         return self._replay_bytes
 
     @property
@@ -140,16 +140,17 @@ class Ledger:
         return self._failure
 
     def poison(self, failure: StorageFailedError) -> None:
-        """Acknowledge nothing from now on, because of a failure outside the ledger. The first failure counts."""
+        """Poison the ledger because of a failure outside it. Only the first failure is kept."""
         if self._failure is None:
             self._failure = failure
             if failure.reason is Reason.DISK_FULL:
                 self.release_reserve()
 
     def append(self, payload: bytes) -> FramePosition:
-        """Write one frame and make it durable; on return it is acknowledged.
+        """Write one frame and make it durable. On return it is acknowledged.
 
-        Raises ``StorageFailedError``, from then on for ever, or ``RefusedError`` for a payload out of bounds.
+        Raises ``StorageFailedError`` when writing fails. Every later call then raises it too. Raises ``RefusedError``
+        for a payload out of bounds.
         """
         with self._append_lock:
             self._check()
@@ -163,25 +164,26 @@ class Ledger:
             return FramePosition(lsn, self._writer.first_lsn, offset, len(payload))
 
     def read_frame(self, position: FramePosition) -> bytes:
-        """The payload of a durable frame, its CRC checked. Safe in any thread.
+        """Return the payload of a durable frame after checking its CRC. Safe in any thread.
 
-        Raises ``DataDirDamagedError`` when its bytes are not sound, ``StorageFailedError`` when reading fails.
+        Raises ``DataDirDamagedError`` when its bytes are not sound, and ``StorageFailedError`` when reading fails.
         """
         return read_frame_at(self._files, self._layout.places(segment_name(position.segment_first_lsn)), position)
 
     def frames_after(self, lsn: int) -> Iterator[Frame]:
-        """All durable frames after ``lsn``, from the very first on if asked. Raises as ``read_frame`` does."""
+        """Yield all durable frames after ``lsn``. 0 yields every frame. Raises the same errors as ``read_frame``."""
         return iter_frames(self._files, self._layout, lsn, self._last_lsn)
 
     def mark(self) -> LedgerMark:
-        """The end of the journal as it is durable now."""
+        """Return the end of the durable journal."""
         with self._append_lock:
             return LedgerMark(self._last_lsn, self._head_hash, self._replay_bytes)
 
     def begin_checkpoint(self, header: CheckpointHeader, mark: LedgerMark | None = None) -> CheckpointWriter:
-        """Begin a checkpoint of the state after the frames up to ``mark``, or up to now. More may be appended.
+        """Begin a checkpoint of the state after the frames up to ``mark``, by default the end of the journal.
 
-        Raises ``RefusedError`` while another one is being made, ``StorageFailedError`` as ``append`` does.
+        Frames may be appended while it is made. Raises ``RefusedError`` while another checkpoint is being made, and
+        ``StorageFailedError`` as ``append`` does.
         """
         with self._append_lock:
             self._check()
@@ -196,21 +198,21 @@ class Ledger:
             return self._checkpoint
 
     def disk_space(self) -> DiskSpace:
-        """How much space is left. Raises ``StorageFailedError`` when that cannot be told."""
+        """Return how much space is left. Raises ``StorageFailedError`` when that cannot be read."""
         with guarded("read the free space", self.data_dir):
             free_bytes = self._files.free_bytes(self.data_dir)
             reserved = self._files.size(self._layout.reserve) is not None
         return DiskSpace(free_bytes, free_bytes < DISK_FREE_LOW_BYTES or not reserved)
 
     def release_reserve(self) -> None:
-        """Give back the reserved space, for the last words of a node whose disk is full. Never raises."""
+        """Free the reserved space, so that a node with a full disk can write its last messages. Never raises."""
         with suppress(OSError):
             self._files.unlink(self._layout.reserve)
 
     def close(self) -> None:
-        """Write down how far the journal has got, then release the data dir. Closing twice is harmless.
+        """Write the seal with the end of the journal, then release the data dir. Closing twice is harmless.
 
-        Raises ``StorageFailedError`` when that fails; what was acknowledged is durable all the same.
+        Raises ``StorageFailedError`` when that fails. All acknowledged frames are durable even then.
         """
         if self._closed:
             return
@@ -245,7 +247,10 @@ class Ledger:
 
     @contextmanager
     def _fatal(self, what: str, path: Path, *, interruptible: bool = False) -> Iterator[None]:
-        """Poison the ledger when a file call of the block fails, or when it is interrupted half-way."""
+        """Poison the ledger when a file call of the block fails, or when the block is interrupted half-way.
+
+        An ``interruptible`` block does not poison the ledger when it is interrupted.
+        """
         try:
             yield
         except OSError as error:
@@ -261,7 +266,7 @@ class Ledger:
             raise
 
     def _install(self, lsn: int, replay_bytes: int) -> None:
-        """Put a finished checkpoint in place and retire what neither it nor the one before needs."""
+        """Put a finished checkpoint in place. Move segments to history/ that neither it nor the one before needs."""
         files, layout = self._files, self._layout
         with self._append_lock:
             self._check()
@@ -291,7 +296,7 @@ class Ledger:
 
 
 class CheckpointWriter:
-    """A checkpoint being made. It takes effect with ``commit``; ``commit`` blocks for long, so use a worker thread."""
+    """A checkpoint being made. ``commit`` puts it in place. ``commit`` blocks for long, so use a worker thread."""
 
     def __init__(self, ledger: Ledger, file: CheckpointFile, header: CheckpointHeader, replay_bytes: int) -> None:
         self._ledger = ledger
@@ -301,9 +306,9 @@ class CheckpointWriter:
         self.header = header
 
     def write_rows(self, rows: Iterable[bytes]) -> None:
-        """Add rows, each one JSON array on one line; call it as often as slices need.
+        """Add rows, each one a JSON array on one line. It may be called repeatedly with slices of the rows.
 
-        Raises ``RefusedError`` for a bad row, ``StorageFailedError`` when writing fails.
+        Raises ``RefusedError`` for a bad row, and ``StorageFailedError`` when writing fails.
         """
         self._check()
         with self._ledger._fatal("write the checkpoint", self._ledger._layout.temporary, interruptible=True):
@@ -312,7 +317,7 @@ class CheckpointWriter:
     def commit(self) -> CheckpointHeader:
         """Make the checkpoint durable, verify it by reading it back, and put it in place of ``state.json``.
 
-        Raises ``StorageFailedError``; the checkpoint before is then still there, as ``state.json`` or ``.bak``.
+        Raises ``StorageFailedError``. The previous checkpoint then still exists, as ``state.json`` or ``.bak``.
         """
         self._check()
         self._done = True
@@ -325,7 +330,7 @@ class CheckpointWriter:
         return self.header
 
     def abort(self) -> None:
-        """Give the checkpoint up. Harmless after ``commit``, and never raises: leftovers go at the next start."""
+        """Abandon the checkpoint. Never raises, and does nothing after ``commit``. The next start removes leftovers."""
         if not self._done:
             self._done = True
             self._end()

@@ -1,7 +1,7 @@
-"""Who owns a data dir: an exclusive ``flock`` on a lock file that is never deleted.
+"""The lock of a data dir: an exclusive ``flock`` on a lock file that is never deleted.
 
-The kernel drops the lock with the process, so ``kill -9`` leaves nothing stale. The JSON inside the file only
-tells people who holds it.
+The kernel releases the lock when the process ends, so ``kill -9`` leaves no stale lock. The JSON inside the file is
+only a hint for people about the holder.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _PROGRAM_CHARS_MAX: Final = 64
 
 
 class LockRole(StrEnum):
-    """What the holder of a lock does with it."""
+    """The kind of process that holds a lock."""
 
     NODE = "node"
-    """Holds it until it is stopped."""
+    """A node holds the lock until it is stopped."""
     COMMAND = "command"
-    """Holds it for moments: others may wait."""
+    """A command holds the lock for a short time, so others may wait for it."""
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -52,9 +52,10 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 def read_holder(files: Files, path: Path) -> LockHolder | None:
-    """Read who last took the lock at ``path``, without taking it; ``None`` when the file does not tell.
+    """Read the hint about the last holder of the lock at ``path``, without taking the lock.
 
-    The holder may be gone: only the lock itself tells. Raises nothing: a hint that cannot be read is no hint.
+    The holder may be gone: only the lock itself shows whether it is held. Returns ``None`` when the file has no
+    readable hint. Raises nothing.
     """
     try:
         content = read_whole(files, path, LOCK_HINT_BYTES)
@@ -64,7 +65,7 @@ def read_holder(files: Files, path: Path) -> LockHolder | None:
 
 
 class DirLock:
-    """A lock that is held. Closing it, or the end of the process, releases it."""
+    """A lock that this process holds. ``release``, or the end of the process, releases it."""
 
     def __init__(self, files: Files, path: Path, fd: int) -> None:
         self._files = files
@@ -73,10 +74,10 @@ class DirLock:
 
     @classmethod
     def acquire(cls, files: Files, path: Path, role: LockRole, *, program: str, now_ms: int) -> Self:
-        """Take the lock file ``path`` at once or fail; missing directories are made.
+        """Take the lock file ``path`` at once or fail. Missing directories are made.
 
-        Raises ``DataDirBusyError`` naming the holder, or ``StorageFailedError`` (``LOCKS_UNSUPPORTED`` when a
-        second open file could take the same lock, as on some network file systems).
+        Raises ``DataDirBusyError``, which names the holder, or ``StorageFailedError``. The latter has the reason
+        ``LOCKS_UNSUPPORTED`` when a second open file could take the same lock, as on some network file systems.
         """
         with guarded("take the lock", path):
             make_dir(files, path.parent)
@@ -100,7 +101,7 @@ class DirLock:
         return cls(files, path, fd)
 
     def release(self) -> None:
-        """Give the lock back. Releasing twice is harmless."""
+        """Release the lock. Releasing it twice is harmless. Raises ``StorageFailedError``."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             with guarded("release the lock", self.path):
@@ -124,13 +125,14 @@ def _unsupported(path: Path) -> StorageFailedError:
 
 
 def demand_owner(data_dir: Path) -> None:
-    """Before anything is written: root leaves files in another user's data dir that this one cannot use.
+    """Refuse root in the data dir of another user. Call it before anything is written.
 
-    Raises UsageError (WRONG_OWNER) for root and the data dir of somebody else, StorageFailedError.
+    Root would leave files there that the owner cannot use. Raises UsageError (WRONG_OWNER) in that case, and
+    StorageFailedError when the owner cannot be read.
     """
     if os.geteuid() != 0:
         return
-    with guarded("look whose the data dir is", data_dir):
+    with guarded("read the owner of the data dir", data_dir):
         try:
             owner = data_dir.stat().st_uid
         except FileNotFoundError:
@@ -142,8 +144,8 @@ def demand_owner(data_dir: Path) -> None:
     except KeyError:
         name = f"#{owner}"
     raise UsageError(
-        f"{data_dir} belongs to user {name}, and what root writes there {name} cannot use: run this as that user, as in"
-        f" `sudo -u '{name}' crabnet ...`",
+        f"{data_dir} belongs to user {name}, who could not use the files that root would write there: run this as that"
+        f" user, as in `sudo -u '{name}' crabnet ...`",
         Reason.WRONG_OWNER,
     )
 
@@ -158,10 +160,11 @@ def acquire_with_wait(
     wait_ms: int,
     sleep_ms: Callable[[int], None],
 ) -> DirLock:
-    """Take the lock, waiting up to ``wait_ms`` while another one-shot command holds it.
+    """Take the lock, and wait up to ``wait_ms`` milliseconds while another one-shot command holds it.
 
-    A node is not waited for: ``DataDirBusyError`` as soon as the hint has named one for ``LOCK_NODE_GRACE_MS``
-    (a shorter time may be the hint of a killed node, not yet overwritten). ``clock_ms`` is wall-clock time.
+    The call does not wait for a node. It raises ``DataDirBusyError`` as soon as the hint has named a node for
+    ``LOCK_NODE_GRACE_MS``. Before that, the hint may be that of a killed node, not yet overwritten. ``clock_ms``
+    returns wall-clock time in milliseconds. Other errors are those of ``DirLock.acquire``.
     """
     start_ms = clock_ms()
     node_since_ms: int | None = None

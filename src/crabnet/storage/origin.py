@@ -1,9 +1,9 @@
-"""Is this data dir the one that was written to, or a copy of it?
+"""Detection of a copied data dir: is this the data dir that the node wrote to, or a copy of it?
 
-Inode and birth time of a file that is never replaced stay with it, also when its directory is renamed, and no copying
-tool can give them to another file. So a data dir that was restored from a backup, or brought here from another disk,
-shows as a copy. One that a backup was copied *over* has files that were touched after they were written. A snapshot of
-the whole file system shows neither.
+A file that is never replaced keeps its inode and its birth time, even when its directory is renamed. No copying tool
+can give these two to another file. So a data dir that was restored from a backup, or brought here from another disk,
+is recognised as a copy. If a backup was copied *over* a data dir, its files were touched after they were written. A
+snapshot of the whole file system shows neither sign.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ _NOFOLLOW: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_BYTES: Final = 256
 _TOUCH_NS: Final = 100_000_000
-"""A write sets both times of a file at once. Some network file systems are a little late with one of them."""
+"""The allowed difference of a file's mtime and ctime. A write sets both at once, but some network file systems set one
+of them a little late.
+"""
 _BIRTH_OFFSET: Final = 80
-"""Of ``stx_btime`` in ``struct statx``: 8 bytes of seconds, 4 of nanoseconds (statx(2))."""
+"""The offset of ``stx_btime`` in ``struct statx``: 8 bytes of seconds, then 4 of nanoseconds (statx(2))."""
 
 
 class Place(Struct, frozen=True, array_like=True):
-    """What a file has for itself: its inode, and its birth in nanoseconds, 0 where the file system does not tell."""
+    """What identifies a file: its inode and its birth time in nanoseconds, 0 if the file system does not report it."""
 
     inode: int
     birth_ns: int
 
     def may_be(self, other: Place) -> bool:
-        """False if the two are surely different files."""
+        """False if the two are certainly different files."""
         born = self.birth_ns == other.birth_ns or not self.birth_ns or not other.birth_ns
         return self.inode == other.inode and born
 
@@ -46,7 +48,7 @@ _places: Final = msgspec.json.Decoder(dict[str, Place])
 
 
 def place_of(path: Path) -> Place | None:
-    """The place of a file or directory, None if there is none. Raises OSError."""
+    """Return the place of a file or directory, None if it does not exist. Raises OSError."""
     try:
         return Place(path.stat(follow_symlinks=False).st_ino, _birth_ns(path))
     except FileNotFoundError:
@@ -54,8 +56,9 @@ def place_of(path: Path) -> Place | None:
 
 
 def touched(path: Path) -> bool:
-    """True if something other than a write was done to a file since it was written last: tools that restore a file give
-    it back the time of its last write, and nobody can give it back the time of its last change. Raises OSError.
+    """True if a file was changed by something other than a write since its last write. Raises OSError.
+
+    Tools that restore a file also restore its mtime, but nobody can restore its ctime.
     """
     status = path.stat(follow_symlinks=False)
     return abs(status.st_ctime_ns - status.st_mtime_ns) > _TOUCH_NS
@@ -77,12 +80,15 @@ def _birth_ns(path: Path) -> int:
 
 
 class Origin:
-    """The file ``origin`` of a data dir: the places of what is never replaced there. May raise StorageFailedError."""
+    """The file ``origin`` of a data dir: the places of files that are never replaced.
+
+    The constructor and ``keep`` raise StorageFailedError.
+    """
 
     def __init__(self, files: Files, data_dir: Path, names: tuple[str, ...]) -> None:
         self._files = files
         self._path = data_dir / ORIGIN_FILE
-        with guarded("look where the data dir lies", data_dir):
+        with guarded("read the inodes of the data dir", data_dir):
             found = {name: place_of(data_dir / name) for name in names}
             self._now = {name: place for name, place in found.items() if place is not None}
             content = read_whole(files, self._path, _FILE_BYTES_MAX)
@@ -93,13 +99,13 @@ class Origin:
 
     @property
     def copied(self) -> bool:
-        """True if the data dir is a copy of the one that was written to. False if that was never noted."""
+        """True if the data dir is a copy of the one that was written to. False if no places were ever noted."""
         noted = self._noted or {}
         return any(name in noted and not place.may_be(noted[name]) for name, place in self._now.items())
 
     def keep(self) -> None:
-        """Note that the data dir is here from now on, durably."""
+        """Durably note the present places as those of this data dir."""
         if self._noted != self._now:
-            with guarded("note where the data dir lies", self._path):
+            with guarded("note the inodes of the data dir", self._path):
                 replace_file(self._files, self._path, msgspec.json.encode(self._now) + b"\n")
             self._noted = self._now

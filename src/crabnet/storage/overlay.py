@@ -1,6 +1,6 @@
-"""Files as they would be after changes that are never made: what is written stays in memory.
+"""A view of files in which all changes stay in memory.
 
-With these a data dir is opened and recovered like any other, by whoever may only read it, and nothing in it changes.
+With it, a process that may only read a data dir can open and recover it as usual. The data dir does not change.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from typing import Final
 from crabnet.storage.files import Files, OpenMode, read_chunks
 
 _FIRST_FD: Final = 1 << 30
-"""Descriptors of files in memory begin here, where no descriptor of the system is."""
+"""The lowest descriptor of a file in memory. The system has no descriptors that high."""
 
 
 class OverlayFiles:
-    """``Files`` that reads what is below and keeps all changes to itself. A file is copied when it is first written."""
+    """``Files`` that reads from ``below`` and keeps all changes in memory.
+
+    A file is copied to memory when it is first opened for writing.
+    """
 
     def __init__(self, below: Files) -> None:
         self._below = below
         self._changed: dict[Path, bytearray | None] = {}
-        """What differs from below: the content of a file, None for one that is gone."""
+        """The files that differ from those below: the content of each, None if it was removed."""
         self._made: set[Path] = set()
         self._open: dict[int, bytearray] = {}
         self._locked: dict[int, int] = {}
-        """Descriptors of locked files, by what they are of."""
+        """The descriptors of locked files, by the id of the file's content."""
         self._next_fd = _FIRST_FD
 
     def open(self, path: Path, mode: OpenMode) -> int:
@@ -46,7 +49,7 @@ class OverlayFiles:
         return self._next_fd
 
     def _content(self, path: Path) -> bytearray | None:
-        """The content of a file, None if there is none."""
+        """Return the content of a file, None if it does not exist."""
         if path in self._changed:
             return self._changed[path]
         try:
@@ -76,10 +79,10 @@ class OverlayFiles:
         return len(data)
 
     def fsync(self, fd: int) -> None:
-        """Nothing is to be made durable."""
+        """Do nothing: changes are never made durable."""
 
     def fdatasync(self, fd: int) -> None:
-        """Nothing is to be made durable."""
+        """Do nothing: changes are never made durable."""
 
     def truncate(self, fd: int, size: int) -> None:
         content = self._open[fd]
@@ -95,7 +98,7 @@ class OverlayFiles:
             self._below.drop_cache(fd)
 
     def try_lock(self, fd: int) -> bool:
-        """Nobody else is asked: what is below is not touched, whoever owns it."""
+        """Lock only within this overlay. The file below is not locked."""
         return self._locked.setdefault(id(self._open[fd]), fd) == fd
 
     def size(self, path: Path) -> int | None:
@@ -129,7 +132,7 @@ class OverlayFiles:
         return sorted(names)
 
     def fsync_dir(self, path: Path) -> None:
-        """Nothing is to be made durable."""
+        """Do nothing: changes are never made durable."""
 
     def free_bytes(self, path: Path) -> int:
         return self._below.free_bytes(path)

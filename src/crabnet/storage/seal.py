@@ -1,8 +1,8 @@
-"""The seal of an index: a CRC-32C of every page of the SQLite file, since SQLite keeps none.
+"""The seal of an index: a CRC-32C of every page of the SQLite file, because SQLite keeps no checksums.
 
-It stands beside the file, with ``.sum`` behind its name: the line ``crabnet-NAME VVVV <pages, 20 digits> <crc of the
-rest, 8 hex>`` and then four bytes for every page. To seal again costs as much as has changed, not as much as there is.
-Between two seals the main file does not change: what is written stays in SQLite's write-ahead log.
+The seal is a file with the same name and the suffix ``.sum``. It has the line ``crabnet-NAME VVVV <pages, 20 digits>
+<crc of the rest, 8 hex>`` and then four bytes for every page. The cost of sealing again grows with the changed pages,
+not with the size of the file. Between two seals the main file does not change: writes stay in SQLite's write-ahead log.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _WAL_FRAME_BYTES: Final = _WAL_FRAME_HEADER_BYTES + PAGE_BYTES
 
 
 class Kind(NamedTuple):
-    """What is sealed: the name and version of its schema. Another version is built again."""
+    """The name and version of the schema of a sealed file. A file of another version is rebuilt."""
 
     name: str
     version: int
 
 
 class Seal:
-    """The sums of all pages. Methods raise ``OSError``."""
+    """The checksums of all pages. Methods raise ``OSError``."""
 
     def __init__(self, kind: Kind, sums: array[int] | None = None) -> None:
         self._kind = kind
@@ -45,7 +45,7 @@ class Seal:
 
     @classmethod
     def read(cls, files: Files, path: Path, kind: Kind) -> Self | None:
-        """The seal of the file at ``path``; ``None`` when there is no sound one of this kind."""
+        """Return the seal of the file at ``path``, ``None`` when there is no sound one of this kind."""
         content = read_whole(files, beside(path, SUFFIX), SEAL_BYTES_MAX)
         line = None if content is None else _FIRST_LINE.match(content)
         if content is None or line is None or (line[1].decode(), int(line[2])) != kind:
@@ -56,13 +56,13 @@ class Seal:
         return cls(kind, _little_endian(array("I", table)))
 
     def write(self, files: Files, path: Path) -> None:
-        """Put it beside the file at ``path``, durably."""
+        """Write the seal durably beside the file at ``path``."""
         table = _little_endian(self._sums[:]).tobytes()
         words = (self._kind.name.encode(), self._kind.version, len(self._sums), google_crc32c.value(table))
         replace_file(files, beside(path, SUFFIX), b"crabnet-%s %04d %020d %08x\n" % words + table)
 
     def matches(self, files: Files, fd: int) -> bool:
-        """Whether a file is page by page as it was sealed."""
+        """True if every page of a file is as it was sealed."""
         number: int | None = 0
         while number is not None:
             if not self.matches_at(files, fd, number):
@@ -71,9 +71,9 @@ class Seal:
         return True
 
     def matches_at(self, files: Files, fd: int, number: int) -> bool:
-        """Whether some pages of a file, from ``number`` on, counted from 0, are as they were sealed.
+        """True if one part of a file is as it was sealed. The part begins at page ``number``, counted from 0.
 
-        A part that ``after`` ends must be the end of the file, too.
+        The last part, for which ``after`` returns ``None``, must also end with the file.
         """
         chunk = files.pread(fd, STORAGE_CHUNK_BYTES, number * PAGE_BYTES)
         sums = self._sums[number : number + _PAGES_AT_ONCE]
@@ -85,11 +85,11 @@ class Seal:
         return self.after(number) is not None or not files.pread(fd, 1, len(self._sums) * PAGE_BYTES)
 
     def after(self, number: int) -> int | None:
-        """Where the part behind that of ``number`` begins; None if there is none."""
+        """Return the first page of the part after the one at ``number``, None if that is the last part."""
         return number + _PAGES_AT_ONCE if number + _PAGES_AT_ONCE < len(self._sums) else None
 
     def renew(self, files: Files, fd: int, pages: Iterable[int]) -> None:
-        """Take the sums of some pages of a file, counted from 1, again; of the ones that it has."""
+        """Compute the checksums of some pages again, counted from 1. Pages that the file does not have are skipped."""
         for number in sorted(pages):
             page = files.pread(fd, PAGE_BYTES, (number - 1) * PAGE_BYTES)
             if page:
@@ -98,9 +98,9 @@ class Seal:
 
 
 def pages_in_wal(files: Files, path: Path) -> set[int]:
-    """The numbers of the pages in a write-ahead log of SQLite; there may be some more than it would apply.
+    """Return the numbers of the pages in a write-ahead log of SQLite. It may be more pages than SQLite would apply.
 
-    The log's format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    The log's format is https://www.sqlite.org/fileformat2.html#the_write_ahead_log. Raises ``OSError``.
     """
     size = files.size(path)
     numbers: set[int] = set()
@@ -116,7 +116,7 @@ def pages_in_wal(files: Files, path: Path) -> set[int]:
 
 
 def is_sealed(files: Files, path: Path, kind: Kind) -> bool:
-    """Whether a file is there, and as it was sealed. Raises ``OSError``."""
+    """True if a file exists and is as it was sealed. Raises ``OSError``."""
     seal = Seal.read(files, path, kind)
     if seal is None or files.size(path) is None:
         return False
@@ -125,7 +125,7 @@ def is_sealed(files: Files, path: Path, kind: Kind) -> bool:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """The file with the same name and something behind it."""
+    """Return ``path`` with a suffix added to the name."""
     return path.with_name(path.name + suffix)
 
 

@@ -21,8 +21,8 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
 
     A signal that asks the process to end cancels the method, unless it is done. The data dir is then closed cleanly,
     and the signal takes its usual effect. Effects that are durable by then remain. A run gets a result, which says
-    that this worker failed. If a disk fails or is full after the method was done, the answer is valid, and ``warn`` gets
-    a line about the failure.
+    that this worker failed. If a disk fails or is full after the method was done, the answer is valid, and ``warn``
+    gets a line about the failure.
     """
     take_descriptors()
     answers: list[JsonValue] = []

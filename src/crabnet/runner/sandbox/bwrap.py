@@ -1,6 +1,6 @@
-"""The arguments of bubblewrap (bwrap(1)) for a run. Pure but for looking at which directories the host has.
+"""The arguments of bubblewrap (bwrap(1)) for a run. Pure, except that it checks which directories the host has.
 
-Each line is there because of what happens without it: see docs/adr/0014-runs-in-a-sandbox.md.
+docs/adr/0014-runs-in-a-sandbox.md explains why each argument is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TMP: Final = "/tmp"  # noqa: S108 - inside the sandbox
 SHM: Final = "/dev/shm"  # noqa: S108 - inside the sandbox
 DISKS: Final = (WORK, TMP, SHM)
 SANDBOX_UID: Final = 1000
-"""The user that a run sees itself as. Outside it is the node's own, or one of its own when the node is root."""
+"""The user id that a run sees. Outside, a run has the node's user, or its own user id when the node is root."""
 _USR_DIRECTORIES: Final = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC_FILES: Final = ("/etc/alternatives", "/etc/ld.so.cache")
 _NETWORK_FILES: Final = (
@@ -37,7 +37,7 @@ _NAMESPACES: Final = ("user", "pid", "ipc", "uts", "cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What a run finds in its sandbox. ``shown`` is a directory of the operator for ``/work``, read-only."""
+    """The inside of a sandbox. ``shown`` is a directory of the operator that is mounted read-only at ``/work``."""
 
     profile: Profile
     limits: RunLimits
@@ -45,7 +45,7 @@ class Inside:
 
 
 def arguments(inside: Inside) -> list[str]:
-    """Everything but descriptors, environment and command."""
+    """Return all arguments except those for descriptors, environment and command."""
     words: list[str] = []
 
     def add(*more: str) -> None:
@@ -70,7 +70,10 @@ def arguments(inside: Inside) -> list[str]:
 
 
 def _system(etc_files: Sequence[str]) -> list[str]:
-    """``/usr`` and what of ``/etc`` programs cannot do without. Never ``/``, where the node's key may lie."""
+    """Return the arguments for ``/usr`` and the files of ``/etc`` that programs need.
+
+    They never include ``/``, which may contain the node's key.
+    """
     words = ["--ro-bind", "/usr", "/usr"]
     for name in _USR_DIRECTORIES:
         path = Path(name)
@@ -89,5 +92,5 @@ def _disk(path: str, size_bytes: int, mode: str) -> list[str]:
 
 
 def visible(executable: Path) -> bool:
-    """Whether a file of the host, all links followed, is there in a sandbox under the same name."""
+    """True if a file of the host has the same path inside a sandbox. ``executable`` must have no links in its path."""
     return any(executable.is_relative_to(root) for root in ("/usr", *_USR_DIRECTORIES))

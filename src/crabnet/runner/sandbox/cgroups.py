@@ -1,4 +1,4 @@
-"""Finding out where this node may make control groups, and removing what an earlier process of it left."""
+"""Finding out where this node may make control groups, and removing groups that its earlier processes left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT: Final = Path("/sys/fs/cgroup")
 PREFIX: Final = "crabnet-"
 CONTROLLERS: Final[tuple[str, ...]] = ("memory", "pids", "cpu")
 _ABANDONED_AFTER_S: Final = 60
-"""Longer than a node takes from making its groups to locking them."""
+"""Longer than a node needs between making its groups and locking them."""
 _JOIN: Final = 'for file; do echo 0 >"$file" || exit 1; done'
 _PROBE_BOUNDS: Final = Bounds(
     memory_bytes=64 * 1024 * 1024, processes=16, cpu_ms=1_000, cpu_percent=100, workdir_bytes=0
@@ -29,7 +29,10 @@ _PROBE_BOUNDS: Final = Bounds(
 
 
 def owner_tag(data_dir: Path) -> str:
-    """Names what belongs to the node of this data dir, which is locked: found at start, it is a leftover."""
+    """Return the tag in the names of everything that belongs to the node of this data dir.
+
+    The data dir is locked, so what a node finds with its own tag at its start is a leftover.
+    """
     try:
         found = data_dir.stat()
         place = f"{data_dir}:{found.st_dev}:{found.st_ino}"
@@ -39,7 +42,7 @@ def owner_tag(data_dir: Path) -> str:
 
 
 def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> CgroupPlaces | None:
-    """Make this node's own groups wherever that works, and try each of them. None when none does."""
+    """Make this node's own groups wherever that works, and test each of them. Returns None if none works."""
     own = _own_groups(membership)
     unified = root if (root / "cgroup.controllers").exists() else root / "unified"
     v2 = None
@@ -59,7 +62,7 @@ def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self
 
 
 def sweep(places: CgroupPlaces) -> int:
-    """Kill and remove every group of runs of this node. Returns how many there were."""
+    """Kill and remove all groups of runs of this node. Returns their number."""
     names = {entry.name for directory in _directories(places) for entry in _groups_in(directory)}
     for name in sorted(names):
         clear(places, name)
@@ -67,7 +70,7 @@ def sweep(places: CgroupPlaces) -> int:
 
 
 def clear(places: CgroupPlaces, name: str) -> None:
-    """Kill and remove the groups of one run, where they are."""
+    """Kill and remove the existing groups of one run."""
     with suppress(OSError):
         group = _existing(places, name)
         group.kill()
@@ -83,20 +86,20 @@ def remove_places(places: CgroupPlaces) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The own groups of a node while it lives. Their locks tell other nodes that they are in use."""
+    """A running node's own groups. Their locks show other nodes that they are in use."""
 
     places: CgroupPlaces
     fds: tuple[int, ...]
 
     def release(self) -> None:
-        """Remove the groups."""
+        """Remove the groups and their locks."""
         remove_places(self.places)
         for fd in self.fds:
             os.close(fd)
 
 
 def hold(places: CgroupPlaces) -> Hold:
-    """Lock the groups of this node, and remove those beside them that belonged to nodes which were killed."""
+    """Lock the groups of this node, and remove groups next to them that belonged to killed nodes."""
     fds: list[int] = []
     for directory in _directories(places):
         fd = _locked(directory)
@@ -113,7 +116,7 @@ def _directories(places: CgroupPlaces) -> set[Path]:
 
 
 def _locked(directory: Path) -> int | None:
-    """A descriptor that locks a directory; None when another process has it, or it is gone."""
+    """Lock a directory and return the descriptor, None if another process holds the lock or there is no directory."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -127,7 +130,7 @@ def _locked(directory: Path) -> int | None:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Remove a group that nobody holds, unless it is new or has processes: rmdir(2) refuses that. Kills nothing."""
+    """Remove a group that no process has locked, unless it is new. Kills nothing: rmdir(2) refuses a group in use."""
     with suppress(OSError):
         if time.time() - directory.stat().st_ctime < _ABANDONED_AFTER_S:
             return
@@ -143,7 +146,7 @@ def _remove_abandoned(directory: Path) -> None:
 
 
 def order_for(places: CgroupPlaces, name: str) -> CgroupOrder:
-    """What a supervisor is told."""
+    """Return the description of a run's control group for the supervisor."""
     return CgroupOrder(
         version=places.version,
         parents={controller: str(path) for controller, path in places.parents.items()},
@@ -153,13 +156,13 @@ def order_for(places: CgroupPlaces, name: str) -> CgroupOrder:
 
 
 def _existing(places: CgroupPlaces, name: str) -> RunCgroup:
-    """A group whose limits do not matter any more, only where it is there."""
+    """Return an existing group, with only the controllers in which it exists. Its limits no longer matter."""
     kept = {controller: path for controller, path in places.parents.items() if (path / name).is_dir()}
     return RunCgroup(order_for(replace(places, parents=kept), name), _PROBE_BOUNDS, 0)
 
 
 def _own_groups(membership: Path) -> dict[str, str]:
-    """Controller -> path of the group of this process; the empty name is cgroup v2. cgroups(7)."""
+    """Return the path of this process's group by controller. The empty name is cgroup v2. See cgroups(7)."""
     found: dict[str, str] = {}
     with suppress(OSError):
         for line in membership.read_text().splitlines():
@@ -170,7 +173,7 @@ def _own_groups(membership: Path) -> dict[str, str]:
 
 
 def _candidates(mount: Path, own: str) -> Iterator[Path]:
-    """The own group first, then those above it."""
+    """Yield this process's own group first, then the groups above it."""
     group = mount / own.lstrip("/")
     if group.is_dir() and group.is_relative_to(mount):
         yield group
@@ -191,7 +194,7 @@ def _find_v1(mount: Path, own: str, tag: str) -> Path | None:
 
 
 def _find_v2(mount: Path, own: str, tag: str) -> CgroupPlaces | None:
-    """A group with controllers is best; one with ``cgroup.kill`` alone is better than none."""
+    """Find a group with controllers, else one that has only ``cgroup.kill``, else None."""
     fallback: CgroupPlaces | None = None
     for group in _candidates(mount, own):
         directory = group / (PREFIX + tag)
@@ -218,7 +221,7 @@ def _find_v2(mount: Path, own: str, tag: str) -> CgroupPlaces | None:
 
 
 def _enable(group: Path) -> None:
-    """Have groups beneath this one limit what they can. A group with processes of its own refuses that."""
+    """Enable all available controllers for the groups beneath this one. A group that has processes refuses that."""
     with suppress(OSError):
         offered = (group / "cgroup.controllers").read_text().split()
         for controller in CONTROLLERS:
@@ -228,7 +231,7 @@ def _enable(group: Path) -> None:
 
 
 def _tried(places: CgroupPlaces) -> CgroupPlaces | None:
-    """Only those controllers whose limits can be set, in a group that a process may join."""
+    """Return ``places`` with only the controllers whose limits can be set in a group that a process may join."""
     if _works(places):
         return places
     usable: dict[str, Path] = {}

@@ -1,7 +1,8 @@
-"""What runs leave when node and supervisor are killed together, and the removal of it.
+"""Removal of what runs leave when node and supervisor are killed together.
 
-The kernel ends a sandbox with the process above it, but for about a millisecond while bwrap makes it: a process that
-has executed nothing yet can stay behind then. It is known by the name of its gate, which holds the node's tag.
+The kernel ends a sandbox with the process above it, except during about a millisecond while bwrap makes the sandbox. A
+process that has executed nothing yet can remain then. It is recognised by the name of its gate, which contains the
+node's tag.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from crabnet.runner.supervisor.spawn import GATE
 
 
 def run_name(tag: str) -> str:
-    """A name for the control group and the gate of one run."""
+    """Return a new name for the control group and the gate of one run."""
     return f"run-{tag}-{secrets.token_hex(8)}"
 
 
 def sweep(places: CgroupPlaces | None, tag: str) -> int:
-    """Kill and remove what earlier processes of this node left. Returns how many things there were.
+    """Kill and remove what earlier processes of this node left. Returns the number of leftovers.
 
-    Only for who holds the lock of the data dir that the tag stands for.
+    Only the holder of the lock of the tag's data dir may call it.
     """
     groups = cgroups.sweep(places) if places is not None else 0
     return groups + _kill_gates(f"run-{tag}-") + scratch.sweep(tag)
 
 
 def clear_run(places: CgroupPlaces | None, name: str) -> None:
-    """Kill and remove what one run left whose supervisor was killed."""
+    """Kill and remove what a run left after its supervisor was killed."""
     if places is not None:
         cgroups.clear(places, name)
     _kill_gates(name)
 
 
 def _kill_gates(prefix: str) -> int:
-    """Kill processes that are, or are about to become, the gate of a run with such a name."""
+    """Kill processes that are, or are about to become, the gate of a run whose name has this prefix."""
     killed = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""Modes, profiles and limits of runs, and what a node found out about them. Pure."""
+"""Modes, profiles and limits of runs, and the results of a node's self-test. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from crabnet import limits
 
 
 class Mode(StrEnum):
-    """What keeps a run from the host."""
+    """How a run is separated from the host."""
 
     BWRAP = "bwrap"
-    """Namespaces of its own, made by bubblewrap, and a system call filter."""
+    """Separate namespaces, made by bubblewrap, and a system call filter."""
     LANDLOCK = "landlock"
-    """Landlock rules and a system call filter, beside the host's processes."""
+    """Landlock rules and a system call filter, among the host's processes."""
     NONE = "none"
-    """Nothing but limits. Only when the operator says so."""
+    """Only limits. The operator must choose this mode explicitly."""
 
 
 class Choice(StrEnum):
@@ -30,53 +30,53 @@ class Choice(StrEnum):
 
 
 class Profile(StrEnum):
-    """What a run may reach. Others than ``strict`` need the operator's word."""
+    """What a run may access. The operator must allow profiles other than ``strict``."""
 
     STRICT = "strict"
     NETWORK = "network"
-    """As ``strict``, but in the host's network. Only with bubblewrap."""
+    """Like ``strict``, but in the host's network. It needs bubblewrap."""
 
 
 class Enforcer(StrEnum):
-    """Who keeps a limit."""
+    """The mechanism that enforces a limit."""
 
     CGROUP_V1 = "cgroup v1"
     CGROUP_V2 = "cgroup v2"
     RLIMIT = "rlimit"
-    """The kernel, for each process alone."""
+    """The kernel enforces the limit for each process separately."""
     TMPFS = "tmpfs"
     WATCH = "watch"
-    """The supervisor looks several times a second: what grows faster gets over it for a moment."""
+    """The supervisor checks several times a second. Fast growth can exceed the limit for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use, all its processes together unless said otherwise."""
+    """What one run may use. A limit covers all processes of the run together, unless it says otherwise."""
 
     memory_bytes: int = limits.RUNNER_MEMORY_BYTES_DEFAULT
-    """Files in the work dir and in ``/tmp`` count, too, where a control group counts."""
+    """If a control group counts the memory, it includes files in the work dir and in ``/tmp``."""
     processes: int = limits.RUNNER_PROCESSES_DEFAULT
     """Processes and threads."""
     cpu_time_s: int = limits.RUNNER_CPU_TIME_S_DEFAULT
     cpu_percent: int = limits.RUNNER_CPU_PERCENT_DEFAULT
-    """Of one processor; 100 is one."""
+    """Percent of one processor. 100 is one whole processor."""
     file_bytes: int = limits.RUNNER_FILE_BYTES_DEFAULT
     """Size of one file."""
     open_files: int = limits.RUNNER_OPEN_FILES_DEFAULT
-    """In one process."""
+    """Open files of one process."""
     workdir_bytes: int = limits.RUNNER_WORKDIR_BYTES_DEFAULT
     tmp_bytes: int = limits.RUNNER_TMP_BYTES_DEFAULT
-    """Size of ``/tmp``; as much again may lie in ``/dev/shm``."""
+    """Size of ``/tmp``. ``/dev/shm`` may have the same size in addition."""
 
     def tighter(self, other: RunLimits) -> RunLimits:
-        """The lower of each two."""
+        """Return the lower of the two values of each limit."""
         names = self.__dataclass_fields__
         return replace(self, **{name: min(getattr(self, name), getattr(other, name)) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupPlaces:
-    """Where this node may make control groups. ``parents`` maps each controller found to a directory of the node."""
+    """Where this node may make control groups. ``parents`` maps each usable controller to a directory of the node."""
 
     version: int
     parents: dict[str, Path]
@@ -85,13 +85,13 @@ class CgroupPlaces:
 
     @property
     def enforcer(self) -> Enforcer:
-        """How status names it."""
+        """The enforcer of limits in these groups, as status shows it."""
         return Enforcer.CGROUP_V1 if self.version == 1 else Enforcer.CGROUP_V2
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """How runs are confined here. ``drop_root``: a root node's runs get a user id of their own."""
+    """How this node confines runs. With ``drop_root``, each run of a root node gets a separate user id."""
 
     mode: Mode
     cgroups: CgroupPlaces | None = None
@@ -105,7 +105,7 @@ NO_FENCE = Fence(Mode.NONE, drop_root=False)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One mode that was tried at start: whether it held, why not, and what a run in it cost."""
+    """One mode that was tried at start: whether it is usable, why not, and how long a run in it took."""
 
     mode: Mode
     usable: bool
@@ -115,7 +115,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class SandboxReport:
-    """What the self-test found. Without a ``fence`` this node runs nothing; ``detail`` says why and what to do."""
+    """The result of the self-test. Without a ``fence`` this node runs nothing. ``detail`` says why and what to do."""
 
     choice: Choice
     fence: Fence | None
@@ -135,7 +135,7 @@ class SandboxReport:
 
     @property
     def summary(self) -> str:
-        """In a line: what confines runs and who keeps which limit, or why nothing is run."""
+        """One line: what confines runs and what enforces each limit, or why nothing is run."""
         if self.fence is None:
             return self.detail
         kept = ", ".join(f"{limit} by {enforcer.value}" for limit, enforcer in self.enforced_by.items())
@@ -143,7 +143,7 @@ class SandboxReport:
 
 
 def enforcers(fence: Fence) -> dict[str, Enforcer]:
-    """Who keeps which limit of ``RunLimits``. A limit that nobody keeps is missing."""
+    """Return the enforcer of each limit of ``RunLimits``. A limit that nothing enforces is missing."""
     controllers = fence.cgroups.parents if fence.cgroups is not None else {}
     by_group = fence.cgroups.enforcer if fence.cgroups is not None else Enforcer.WATCH
     found = {
@@ -160,5 +160,5 @@ def enforcers(fence: Fence) -> dict[str, Enforcer]:
     else:
         found["workdir_bytes"] = Enforcer.WATCH
     if fence.mode is Mode.NONE and "pids" not in controllers:
-        del found["processes"]  # for a user id that others share, it would count theirs
+        del found["processes"]  # other processes share the user id, and RLIMIT_NPROC would count them
     return found

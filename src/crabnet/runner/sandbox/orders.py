@@ -1,4 +1,4 @@
-"""From a launch and a fence to what the supervisor is told."""
+"""Building the order to the supervisor from a launch and a fence."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
 _RANDOM_DEVICES: Final = ("/dev/random", "/dev/urandom")
 _SYSCALL_PROFILES: Final = {Profile.STRICT: SyscallProfile.STRICT, Profile.NETWORK: SyscallProfile.NETWORK}
 _WATCH_FIRST_S: Final = 1
-"""The watch ends the whole run at its limit of CPU time; a process alone would get its signal this much later."""
+"""How much later RLIMIT_CPU signals a single process. The watch ends the whole run first, at its limit of CPU time."""
 _ADDRESS_SPACE_FACTOR: Final = 2
-"""Without a control group: room for what a process reserves and does not use, beside what the watch looks at."""
+"""Room for memory that a process reserves and does not use. Without a control group, the watch counts only used memory.
+"""
 _ADDRESS_SPACE_BYTES_MIN: Final = 16 * 1024 * 1024 * 1024
-"""With a control group, which counts what is used: a bound only for what is absurd."""
+"""The lowest RLIMIT_AS with a control group. The group counts used memory, so this only stops absurd reservations."""
 
 
 _SPARE_THREADS: Final = 5
-"""Of the node's user, begun after they were counted: the supervisor, its template, and threads of the node. Without
-room for them a run would meet its limit before the watch sees it there."""
+"""Threads of the node's user that start after they were counted: the supervisor, its template, and threads of the node.
+Without room for them a run would reach RLIMIT_NPROC before the watch sees it at its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What will be executed. ``argv[0]`` is the name the program sees; ``executable`` is the file on the host."""
+    """What will be executed. ``argv[0]`` is the name that the program sees. ``executable`` is the file on the host."""
 
     executable: Path
     argv: tuple[str, ...]
     env: Mapping[str, str]
     workdir: Path
     fresh: bool
-    """The work dir was made for this run."""
+    """True if the work dir was made for this run."""
 
 
 def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user_threads: int = 0) -> Order:
-    """``user_threads``: how many threads the node's user has already, where they count towards the run's limit."""
+    """Return the order for a launch.
+
+    ``user_threads`` is the number of threads that the node's user already has, if they count towards the run's limit.
+    """
     limits = agreed.limits
     counted = fence.cgroups is not None and "memory" in fence.cgroups.parents
     boxed = fence.mode is Mode.BWRAP
@@ -79,7 +83,10 @@ def order(launch: Launch, fence: Fence, agreed: Agreed, group_name: str, *, user
 
 
 def rlimits(limits: RunLimits, *, counted: bool, processes: int) -> list[tuple[int, int, int]]:
-    """For each process of a run. ``processes`` 0 sets none."""
+    """Return the limits for each process of a run, as resource, soft and hard limit.
+
+    ``counted`` is true if a control group limits the run's memory. With ``processes`` 0 there is no RLIMIT_NPROC.
+    """
     if counted:
         space = max(_ADDRESS_SPACE_BYTES_MIN, limits.memory_bytes * _ADDRESS_SPACE_FACTOR)
     else:
@@ -98,9 +105,10 @@ def rlimits(limits: RunLimits, *, counted: bool, processes: int) -> list[tuple[i
 
 
 def _processes(fence: Fence, limits: RunLimits, user_threads: int) -> int:
-    """RLIMIT_NPROC counts all of a user within a user namespace: alone only in a sandbox.
+    """Return the value of RLIMIT_NPROC, 0 for none.
 
-    Where a control group counts processes, it refuses first: it remembers that it did, and RLIMIT_NPROC does not.
+    RLIMIT_NPROC counts all processes of a user within a user namespace. Only in a sandbox are these the run's alone.
+    If a control group counts processes, it must refuse first, because it records a refusal and RLIMIT_NPROC does not.
     """
     if fence.mode is Mode.BWRAP:
         by_group = fence.cgroups is not None and "pids" in fence.cgroups.parents
@@ -129,4 +137,4 @@ def _filter(fence: Fence, profile: Profile, *, counted: bool) -> bytes:
 
 
 _GROUP_FIRST: Final = 8
-"""By so many processes RLIMIT_NPROC is above the limit of a control group."""
+"""By how many processes RLIMIT_NPROC exceeds the limit of a control group."""

@@ -1,7 +1,8 @@
-"""What a seed asks of its run, in a line of its ``rules`` that begins with ``run:``. Pure.
+"""A seed's requests for its run, in lines of its ``rules`` that begin with ``run:``. Pure.
 
-``run: profile=network memory_mib=128 processes=8``. Everything a seed asks can only lower the operator's limits.
-A request that cannot be kept as it stands is refused: the publisher learns it from the result.
+An example is ``run: profile=network memory_mib=128 processes=8``. A seed can only lower the operator's limits. The
+worker refuses a request that it does not understand, that is too low, or whose profile the operator does not allow. The
+result tells the publisher.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ _NAMES: Final[dict[str, tuple[str, int]]] = {
     "disk_mib": ("workdir_bytes", _MIB),
     "tmp_mib": ("tmp_bytes", _MIB),
 }
-"""Word in a request -> limit and factor."""
+"""The limit and the factor for each word in a request."""
 _LEAST: Final = {"memory_bytes": limits.RUNNER_MEMORY_BYTES_MIN, "open_files": limits.RUNNER_OPEN_FILES_MIN}
-"""With less, no sandbox can be made; the worker would be blamed for what the seed asked."""
+"""The lowest values. With less, no sandbox can be made, and the failure would look like the worker's fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """Under which profile and limits a run takes place."""
+    """The profile and the limits of a run."""
 
     profile: Profile
     limits: RunLimits
 
 
 def agree(rules: str, profiles: tuple[Profile, ...], operator: RunLimits) -> Agreed:
-    """Combine the operator's limits with what the seed asks; the tighter wins.
+    """Combine the operator's limits with the seed's requests. The lower value of each limit applies.
 
-    Without a word about it, the profile is the operator's first. Raises ``RefusedError``: ``malformed`` for a request
-    that cannot be understood, ``profile_not_allowed``.
+    If the seed requests no profile, it gets the operator's first one. Raises ``RefusedError``: ``malformed`` for a
+    request that is not understood or too low, ``profile_not_allowed`` for a profile that the operator does not allow.
     """
     profile = profiles[0]
     asked = operator
@@ -64,7 +65,7 @@ def _profile(value: str, profiles: tuple[Profile, ...]) -> Profile:
             return profile
     allowed = ", ".join(profile.value for profile in profiles)
     raise RefusedError(
-        f"this worker does not run tasks under the profile {_shown(value)}, only {allowed}", Reason.PROFILE_NOT_ALLOWED
+        f"this worker does not run tasks with the profile {_shown(value)}, only {allowed}", Reason.PROFILE_NOT_ALLOWED
     )
 
 
@@ -72,13 +73,14 @@ def _limit(asked: RunLimits, word: str, name: str, value: str) -> RunLimits:
     known = _NAMES.get(name)
     if known is None or not value.isascii() or not value.isdigit() or len(value) > limits.RUNNER_REQUEST_DIGITS_MAX:
         raise RefusedError(
-            f"the seed's rules ask {_shown(word)} of the run, which this worker does not understand", Reason.MALFORMED
+            f"the seed's rules request {_shown(word)} for the run, which this worker does not understand",
+            Reason.MALFORMED,
         )
     field, factor = known
     least = _LEAST.get(field, factor)
     if int(value) * factor < least:
         raise RefusedError(
-            f"the seed's rules ask {_shown(word)} of the run; a run has at least {name}={least // factor}",
+            f"the seed's rules request {_shown(word)} for the run; a run needs at least {name}={least // factor}",
             Reason.MALFORMED,
         )
     return replace(asked, **{field: min(getattr(asked, field), int(value) * factor)})

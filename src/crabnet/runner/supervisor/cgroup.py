@@ -1,6 +1,6 @@
-"""The control group of one run: limits, what was used and hit, killing and removing. Standard library only.
+"""The control group of one run: setting limits, reading usage, killing and removing. Standard library only.
 
-Files are those of the kernel's documents ``cgroup-v1/memory``, ``cgroup-v1/pids`` and ``cgroup-v2``.
+The kernel's documents ``cgroup-v1/memory``, ``cgroup-v1/pids`` and ``cgroup-v2`` describe the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REMOVE_PAUSE_S = 0.01
 
 
 class CgroupUsage(NamedTuple):
-    """What a group has used so far. 0 where the kernel does not say."""
+    """What a group has used so far. A value is 0 if the kernel does not report it."""
 
     memory_peak_bytes: int
     oom_kills: int
@@ -29,7 +29,7 @@ class CgroupUsage(NamedTuple):
 
 
 class RunCgroup:
-    """The directories of one run, one for each hierarchy. Raises OSError when it cannot be made as ordered."""
+    """The control group of one run: a directory in each hierarchy. Raises OSError if it cannot be made as ordered."""
 
     def __init__(self, order: CgroupOrder, bounds: Bounds, spare_processes: int) -> None:
         self._version = order.version
@@ -57,17 +57,17 @@ class RunCgroup:
 
     @property
     def limits_memory(self) -> bool:
-        """Whether the kernel counts the memory of the whole run."""
+        """True if the kernel counts the memory of the whole run."""
         return "memory" in self._directories
 
     @property
     def member_files(self) -> list[str]:
-        """A process that writes 0 into each of them belongs to the group."""
+        """The files by which a process joins the group: it writes 0 to each of them."""
         return [os.path.join(directory, "cgroup.procs") for directory in self._all()]
 
     @property
     def membership(self) -> Membership:
-        """What a new process of the run has to join."""
+        """The groups that a new process of the run must join."""
         if self._version != 1:
             return Membership(cradle=next(iter(self._all()), ""))
         tasks = (os.path.join(directory, "tasks") for directory in dict.fromkeys(self._directories.values()))
@@ -90,7 +90,7 @@ class RunCgroup:
         )
 
     def kill(self) -> None:
-        """SIGKILL for every member."""
+        """Send SIGKILL to every member."""
         if self._kill_directory:
             with contextlib.suppress(OSError):
                 _write_file(os.path.join(self._kill_directory, "cgroup.kill"), "1")
@@ -113,7 +113,10 @@ class RunCgroup:
                     break
 
     def _members(self) -> list[int]:
-        """Process ids. 0 stands for a process of another namespace (pid_namespaces(7)); a kill of it would hit us."""
+        """Return the process ids of the members.
+
+        It omits 0, which stands for a process of another namespace (pid_namespaces(7)): kill(0) would hit this process.
+        """
         for path in self.member_files:
             with contextlib.suppress(OSError):
                 return [pid for word in _read_file(path).split() if (pid := int(word)) > 0]
@@ -141,7 +144,7 @@ class RunCgroup:
 
 
 def _limits_v1(bounds: Bounds, spare_processes: int) -> list[tuple[str, str, str, bool]]:
-    """Controller, file, value, and whether the run may not start without it."""
+    """Return controller, file and value of each limit, and true if the run may not start without it."""
     memory = str(bounds.memory_bytes)
     return [
         ("memory", "memory.limit_in_bytes", memory, True),

@@ -1,8 +1,9 @@
 """Starting a process as a member of its control groups. Standard library only.
 
-A move by ``cgroup.procs`` takes a lock that all processes of the machine share, and waits until every processor has
-passed through the scheduler (an RCU grace period): some 8 ms, more on a busy machine. A process that is born in a
-group of version 2 (clone3(2), CLONE_INTO_CGROUP), or has one thread and moves it by ``tasks`` of version 1, does not.
+A move by ``cgroup.procs`` takes a lock that all processes of the machine share. It waits until every processor has
+passed through the scheduler (an RCU grace period), which takes some 8 ms, and more on a busy machine. There is no such
+wait for a process that is created in a group of version 2 (clone3(2), CLONE_INTO_CGROUP), or that has one thread and
+moves it by ``tasks`` of version 1.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from typing import NamedTuple
 _CLONE3 = 435
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _CLONE_ARGS = struct.Struct("=11Q")
-"""``struct clone_args`` of linux/sched.h, in the size that has ``cgroup``."""
+"""``struct clone_args`` of linux/sched.h, in the size that includes ``cgroup``."""
 
 
 class Membership(NamedTuple):
-    """``cradle``: a directory of cgroup v2, or empty. ``task_files``: of groups of version 1."""
+    """The groups to join: ``cradle``, a directory of cgroup v2 or empty, and ``task_files`` of groups of version 1."""
 
     cradle: str = ""
     task_files: tuple[str, ...] = ()
 
 
 def fork_into(groups: Membership) -> tuple[int, Membership]:
-    """Fork as os.fork() does, with what the child has still to ``join``. Only without threads. Raises OSError.
+    """Fork as os.fork() does. Also returns the groups that the child must still ``join``. Raises OSError.
 
-    An old kernel, or a container's filter of system calls, may refuse a birth in a group.
+    Call it only without threads. An old kernel or a container's system call filter may refuse to create a process in a
+    group.
     """
     if not groups.cradle:
         return os.fork(), groups
@@ -41,7 +43,7 @@ def fork_into(groups: Membership) -> tuple[int, Membership]:
 
 
 def join(groups: Membership) -> None:
-    """Become a member. Only without threads. Raises OSError."""
+    """Join the groups. Call it only without threads. Raises OSError."""
     for path in (*groups.task_files, *([os.path.join(groups.cradle, "cgroup.procs")] if groups.cradle else [])):
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -51,14 +53,14 @@ def join(groups: Membership) -> None:
 
 
 def warm_up() -> None:
-    """Load what ``fork_into`` needs, in the process that supervisors are forked from."""
+    """Load in the template what ``fork_into`` needs."""
     _libc()
 
 
 def _clone(flags: int, cgroup: int) -> int:
-    """clone3(2) as fork(2) is made of it. Negative when it fails.
+    """Call clone3(2) with the effect of fork(2). Returns a negative number when it fails.
 
-    It leaves out what the interpreter and the C library do for the other threads, and there are none.
+    It skips what the interpreter and the C library do for other threads, because there are none.
     """
     arguments = _CLONE_ARGS.pack(flags, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, cgroup)
     return int(_libc().syscall(ctypes.c_long(_CLONE3), ctypes.c_char_p(arguments), ctypes.c_size_t(len(arguments))))
@@ -66,7 +68,7 @@ def _clone(flags: int, cgroup: int) -> int:
 
 @cache
 def _libc() -> ctypes.PyDLL:
-    """Calls by it keep the interpreter's lock, which a new process could not take back."""
+    """Return the C library. Calls through it keep the interpreter's lock, which a new process could not take again."""
     libc = ctypes.PyDLL(None)
     libc.syscall.restype = ctypes.c_long
     return libc

@@ -1,17 +1,18 @@
-"""The supervisor of one run, in a process of its own that ``template`` has forked. Standard library only.
+"""The supervisor of one run, in a separate process that ``template`` forks. Standard library only.
 
-Protocol on the socket ``control``. From the node: one line of JSON (``order.Order``), then single bytes: ``G`` opens
-the gate of a sandbox; ``T`` asks the command's process group to end (SIGTERM), ``K`` or the end of the stream kills
-everything (SIGKILL). To the node, one line of JSON each:
+Protocol on the socket ``control``. The node sends one line of JSON (``order.Order``), then single bytes. ``G`` opens
+the gate of a sandbox. ``T`` asks the command's process group to end (SIGTERM). ``K`` or the end of the stream kills
+everything (SIGKILL). The supervisor sends events, each as one line of JSON:
 
-- ``{"event": "ready", "root_pid": int}``: a sandbox is there and waits for ``G``;
-- ``{"event": "forked", "pid": int}``: the command is about to be executed, without bwrap only;
+- ``{"event": "ready", "root_pid": int}``: a sandbox was made and waits for ``G``;
+- ``{"event": "forked", "pid": int}``: the command is about to be executed, sent only without bwrap;
 - ``{"event": "started", "pid": int}`` or ``{"event": "failed", "errno": int, "sandbox": bool, "detail": str}``;
-- ``{"event": "limit", "limits_hit": [...]}``: a limit of the whole run ends it;
+- ``{"event": "limit", "limits_hit": [...]}``: the supervisor ends the run because of these limits of the whole run;
 - ``{"event": "exited", "status": int}`` with the wait status of the command;
 - ``{"event": "gone", "cpu_ms": int, "memory_peak_bytes": int, "limits_hit": [...]}``: no process is left.
 
-Once the command has ended and no ``T`` was sent, what it left running is killed; after ``T`` that waits for ``K``.
+When the command has ended and no ``T`` was sent, the supervisor kills the processes that the command left running.
+After ``T`` it does so only on ``K``.
 """
 
 from __future__ import annotations
@@ -52,16 +53,16 @@ from crabnet.runner.supervisor.tree import (
 
 KILL_RETRY_MS = 50
 WATCH_MS = 100
-"""Between two looks at what a run uses, where the kernel enforces the limit of memory."""
+"""The time between two checks of what a run uses, if the kernel enforces the limit of memory."""
 WATCH_CLOSELY_MS = 20
-"""The same where only these looks do."""
+"""The time between two checks if only these checks enforce it."""
 WATCH_DISK_MS = 200
 FULL_BYTES = 64 * 1024
-"""A file system with less than this left counts as full."""
+"""A file system with less free space than this counts as full."""
 BWRAP_PROCESSES = 2
-"""bwrap itself and process 1 of its sandbox."""
+"""The processes of bwrap: bwrap itself and process 1 of its sandbox."""
 _PIDFD_GET_INFO = 0xC040_FF0B
-"""ioctl_pidfd(2), Linux 6.13; it tells the end of processes that are no children since 6.15."""
+"""ioctl_pidfd(2), since Linux 6.13. Since 6.15 it also reports the exit of processes that are not children."""
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
 _EXITED_BY_SIGNAL = 128
@@ -69,7 +70,7 @@ _SIGNAL_MAX = 64
 
 
 class Supervisor:
-    """One run. It must be the only thread of its process."""
+    """Supervises one run. It must run in the only thread of its process."""
 
     def __init__(self, given: Descriptors) -> None:
         self._given = given
@@ -92,7 +93,7 @@ class Supervisor:
         self._limits_hit: dict[str, None] = {}
 
     def run(self) -> None:
-        """Serve one run from its order to the last process."""
+        """Supervise one run, from its order to the end of its last process."""
         become_subreaper()
         wake = _wake_on_child_exit()
         line = self._read_line()
@@ -156,7 +157,7 @@ class Supervisor:
             self._open_gate(order)
 
     def _give_output_away(self) -> None:
-        """Programs open /dev/stdout and /dev/stderr anew: the pipes have to be those of the run's own user."""
+        """Make the run's user the owner of the output pipes, because programs reopen /dev/stdout and /dev/stderr."""
         for fd in (self._given.stdout, self._given.stderr):
             with contextlib.suppress(OSError):
                 os.fchown(fd, run_uid(), -1)
@@ -196,7 +197,7 @@ class Supervisor:
             self._look()
 
     def _reap(self) -> bool:
-        """Collect what has ended. False when nothing is left."""
+        """Collect the children that have ended. Returns False when no child is left."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -216,7 +217,7 @@ class Supervisor:
         return self._root_pidfd >= 0 and os.WIFSIGNALED(status) and not self._killing
 
     def _command_status(self, status: int) -> int:
-        """The wait status of the command. bwrap gives 128 + N for signal N, as shells do; the kernel knows better."""
+        """Return the wait status of the command, if possible from the kernel. bwrap exits with 128 + N for signal N."""
         if self._command_pidfd < 0:
             return status
         with contextlib.suppress(OSError):
@@ -229,7 +230,7 @@ class Supervisor:
         return code - _EXITED_BY_SIGNAL if 0 < code - _EXITED_BY_SIGNAL <= _SIGNAL_MAX else status
 
     def _obey(self) -> bool:
-        """Do what the node asks. False when it will ask nothing more."""
+        """Carry out the node's requests. Returns False when the node will send no more."""
         try:
             orders = os.read(self._control, 16)
         except OSError:
@@ -246,7 +247,7 @@ class Supervisor:
         return bool(orders)
 
     def _look(self) -> None:
-        """Take note of what the run uses, and end it when it uses more than it may."""
+        """Record what the run uses, and end it when it exceeds a limit."""
         bounds = self._order.bounds
         spare = BWRAP_PROCESSES if self._root_pidfd >= 0 else 0
         tree = usage_beneath(os.getpid())
@@ -275,8 +276,9 @@ class Supervisor:
             self._killing = True
 
     def _count_unheard(self, tree: TreeUsage, group: CgroupUsage) -> None:
-        """Where no control group counts processor time, one processor's time is counted for as long as processes do not
-        wait for their children: nobody can tell what these use.
+        """Count the time of one processor while processes do not wait for their children.
+
+        This applies only if no control group counts processor time. What these children use cannot be measured.
         """
         now_s = time.monotonic()
         if tree.unheard and not group.cpu_ms:
@@ -285,11 +287,14 @@ class Supervisor:
 
     @property
     def _counted(self) -> bool:
-        """Whether a control group limits the memory of the whole run."""
+        """True if a control group limits the memory of the whole run."""
         return self._cgroup is not None and self._cgroup.limits_memory
 
     def _shared_too(self, tree: TreeUsage) -> int:
-        """Memory with what processes share, where nothing else counts it. Looks closely only when it may be much."""
+        """Return the memory of the run including shared memory, if nothing else counts it, else 0.
+
+        It measures only when the resident memory reaches the limit, and at most every ``WATCH_MS``.
+        """
         now_s = time.monotonic()
         if self._counted or tree.resident_bytes < self._order.bounds.memory_bytes or now_s < self._memory_look_at_s:
             return 0
@@ -298,15 +303,20 @@ class Supervisor:
         return found
 
     def _look_for_full_file(self) -> None:
-        """Whether a command that failed has made a file as large as one may be: the kernel tells only the command."""
+        """Note the limit ``file_size`` if a failed command made a file of the maximum size.
+
+        The kernel reports this limit only to the command.
+        """
         if self._failed and self._order.bounds.file_bytes and "disk" not in self._limits_hit:
             places = self._disks or ([self._given.workdir] if self._order.bounds.workdir_bytes else [])
             if any(disk_beneath(fd).largest_bytes >= self._order.bounds.file_bytes for fd in places):
                 self._limits_hit.setdefault("file_size")
 
     def _overfull(self, bytes_max: int) -> bool:
-        """Whether the work dir on the host's disk holds too much, or nobody can see how much a process holds of it: one
-        that could not be looked at twice. Looks seldom: it has to walk.
+        """True if the work dir on the host's disk exceeds a bound, or if a process may hide its use of the disk.
+
+        That is a process whose open files could not be read in two consecutive checks. The check walks the work dir,
+        so it runs at most every ``WATCH_DISK_MS``.
         """
         if not bytes_max or time.monotonic() < self._disk_look_at_s:
             return False
@@ -317,10 +327,10 @@ class Supervisor:
         return bool(hidden) or found.used_bytes + removed.used_bytes > bytes_max or found.names > NAMES_MAX
 
     def _kill(self) -> None:
-        """Kill every process of the run. Orphans become ours, wake us by that, and are next.
+        """Kill every process of the run. Orphans become children of this process, wake it, and are killed next.
 
-        Process 1 of a sandbox takes all others with it. Without a sandbox, processes of another user (a set-user-ID
-        program) cannot be killed; they stay until they end.
+        When process 1 of a sandbox dies, the kernel kills all its other processes. Without a sandbox, processes of
+        another user (a set-user-ID program) cannot be killed. They remain until they end.
         """
         if self._root_pidfd >= 0:
             with contextlib.suppress(OSError):
@@ -337,7 +347,10 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
 
     def _kill_user_in_turn(self) -> None:
-        """Not at every child that ends, and not before process 1 of a sandbox had its time to take all others along."""
+        """Call ``_kill_user`` at most every ``KILL_RETRY_MS``.
+
+        With a sandbox, the first call comes that much later: the death of process 1 should end the others first.
+        """
         now_s = time.monotonic()
         due = now_s >= self._kill_user_at_s if self._kill_user_at_s else self._root_pidfd < 0
         if due or not self._kill_user_at_s:
@@ -347,13 +360,13 @@ class Supervisor:
 
     @staticmethod
     def _kill_user() -> None:
-        """Kill whatever runs under the run's own user id: in one call, so that nothing can fork away from it."""
+        """Kill all processes of the run's own user id in one call, so that none can escape by forking."""
         uid = run_uid()
         pid = os.fork()
         if pid == 0:
             try:
                 drop_root(uid)
-                if os.geteuid() == uid:  # not nobody, whom others may be, too
+                if os.geteuid() == uid:  # not the user nobody, which other processes may also have
                     os.kill(-1, signal.SIGKILL)
             finally:
                 os._exit(0)
@@ -361,7 +374,7 @@ class Supervisor:
             os.waitpid(pid, 0)
 
     def _clear(self) -> None:
-        """Leave no process and no control group."""
+        """Kill and reap all processes and remove the control group."""
         while self._reap_quietly():
             self._kill()
             select.select([], [], [], KILL_RETRY_MS / 1000)
@@ -401,7 +414,7 @@ def is_full(fd: int) -> bool:
 
 
 def _is_crowded(fd: int) -> bool:
-    """Whether a file system holds so many files that the memory for them, which its size does not count, matters."""
+    """True if a file system has too many files. They need memory that the file system's size does not include."""
     with contextlib.suppress(OSError):
         found = os.fstatvfs(fd)
         return found.f_files - found.f_ffree > NAMES_MAX

@@ -1,4 +1,4 @@
-"""What the node tells a supervisor: one line of JSON. Standard library only."""
+"""The order of the node to a supervisor: one line of JSON. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CgroupOrder(NamedTuple):
     version: int
     parents: dict[str, str]
     kill_parent: str
-    """A directory of cgroup v2 that has ``cgroup.kill``; empty without one."""
+    """A directory of cgroup v2 that has ``cgroup.kill``. Empty if there is none."""
     name: str
 
 
@@ -26,41 +26,41 @@ class Bounds(NamedTuple):
     cpu_ms: int
     cpu_percent: int
     workdir_bytes: int
-    """Watched in a work dir on a disk of the host; 0 where a file system of its own keeps it."""
+    """The size of a work dir on a disk of the host. 0 if a separate file system enforces it."""
     file_bytes: int = 0
-    """Of one file; the kernel keeps it, this is for telling that it was reached."""
+    """The size of one file. The kernel enforces it. The supervisor only reports that it was reached."""
 
 
 class Order(NamedTuple):
-    """One run. ``fence`` is ``none``, ``landlock`` or ``bwrap``; what belongs to another fence is empty."""
+    """One run. ``fence`` is ``none``, ``landlock`` or ``bwrap``. Fields of another fence are empty."""
 
     fence: str
     executable: str
     argv: list[str]
     env: dict[str, str]
     drop_root: bool
-    """Run as a user of its own that owns nothing, when the supervisor is root."""
+    """If the supervisor is root, run the command as a separate user that owns nothing."""
     own_workdir: bool
-    """Give the work dir to that user."""
+    """Make that user the owner of the work dir."""
     rlimits: list[tuple[int, int, int]]
-    """Resource, soft and hard limit."""
+    """Resource, soft limit and hard limit of each entry."""
     bounds: Bounds
     cgroup: CgroupOrder | None
     name: str
-    """Of the gate, for finding what is left when a supervisor was killed."""
+    """The name of the gate, which serves to find leftovers when a supervisor was killed."""
     bwrap: str
     bwrap_args: list[str]
     tmpfs: list[str]
     """Paths inside the sandbox whose file systems count as disk."""
     grants: list[tuple[str, int]]
-    """Paths and Landlock rights over what is beneath them."""
+    """Paths, and the Landlock rights over everything beneath them."""
     workdir_rights: int
     seccomp: str
-    """The filter program, in hexadecimal; empty for none."""
+    """The filter program in hexadecimal. Empty for none."""
 
 
 def decode(line: bytes) -> Order:
-    """Raises ValueError, KeyError or TypeError: only for a node of another version."""
+    """Decode an order. Raises ValueError, KeyError or TypeError, but only for an order of another version."""
     raw = json.loads(line)
     raw["bounds"] = Bounds(**raw["bounds"])
     raw["rlimits"] = [(kind, soft, hard) for kind, soft, hard in raw["rlimits"]]

@@ -1,10 +1,10 @@
-"""Forking, and what the new process does to itself before it executes anything. Standard library only.
+"""Forking, and how the new process prepares itself before it executes anything. Standard library only.
 
-With bwrap the command does not start at once. A shell inside the sandbox, the gate, reports that it is there and waits
-for a line: if this process dies before it writes one, the gate reads an end of file and leaves. The line is only
-written when process 1 of the sandbox has asked the kernel to die with its parent, which bwrap does shortly *after* it
-has started the command; from then on the death of any process above ends the sandbox. PDEATHSIG is lost when a process
-changes its user, so it is asked for afterwards.
+With bwrap the command does not start at once. A shell inside the sandbox, the gate, reports that it runs and waits for
+a line. If the supervisor dies before it writes the line, the gate reads an end of file and exits. The supervisor writes
+the line only after process 1 of the sandbox has asked the kernel to kill it with its parent. bwrap does that shortly
+*after* it has started the command. From then on the death of any process above ends the sandbox. A process loses
+PDEATHSIG when it changes its user, so it requests the signal afterwards.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from crabnet.runner.supervisor.order import Order
 from crabnet.runner.supervisor.tree import children_of, status_field
 
 RUN_UID_BASE = 0x7000_0000
-"""User and group ids from here to 2**31 belong to nobody on a host that follows systemd's "Users, Groups, UIDs and
-GIDs". Each run of a root node has one of its own, this plus the supervisor's process id, so that no other process on
-the host shares it, and a signal to all of its processes reaches nothing else."""
+"""User and group ids from here to 2**31 are unused on a host that follows systemd's "Users, Groups, UIDs and GIDs".
+Each run of a root node has its own id: this number plus the supervisor's process id. So no other process on the host
+has the same id, and a signal to all processes of that id reaches only the run."""
 NOBODY_UID = 65_534
-"""Where such a number does not exist, in a container with few ids."""
+"""The id for runs where the host lacks such a number, as in a container with few ids."""
 GATE = 'echo >&3; exec 3>&-; read -r go || exit 125; exec "$@" </dev/null'
-"""Run by a shell in the sandbox: 0 is the gate, 3 reports."""
+"""The gate's program, which a shell in the sandbox runs. It waits for the line on descriptor 0 and reports on 3."""
 SETUP_WAIT_S = 9.0
-"""Until bwrap has made the sandbox; less than ``limits.RUNNER_SPAWN_WAIT_MS``."""
+"""The time in which bwrap must have made the sandbox. Less than ``limits.RUNNER_SPAWN_WAIT_MS``."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -45,11 +45,11 @@ _FIRST_FREE_FD = 10
 
 
 class Abandoned(Exception):  # noqa: N818 - the end of a run, not an error
-    """The node is gone: no run."""
+    """The node has ended, so the run does not start."""
 
 
 class SetupError(Exception):
-    """The command could not be started. ``sandbox`` tells that the sandbox, not the command, is to blame."""
+    """The command could not be started. ``sandbox`` is true if the sandbox caused this, not the command."""
 
     def __init__(self, number: int, *, sandbox: bool, detail: str = "") -> None:
         self.number = number
@@ -59,7 +59,7 @@ class SetupError(Exception):
 
 
 class Started(NamedTuple):
-    """A running command. ``root_pid`` is process 1 of a sandbox, else 0; ``gate`` opens by a line written to it."""
+    """A running command. ``root_pid`` is process 1 of a sandbox, else 0. Writing a line to ``gate`` opens the gate."""
 
     pid: int
     root_pid: int
@@ -68,34 +68,34 @@ class Started(NamedTuple):
 
 
 class Descriptors(NamedTuple):
-    """What a supervisor is given: the socket to the node, and what becomes the command's."""
+    """The descriptors that a supervisor gets: the socket to the node, and those for the command."""
 
     control: int
     stdout: int
     stderr: int
     workdir: int = -1
-    """An open directory of the host; -1 where a sandbox makes one by itself."""
+    """An open directory of the host, -1 if a sandbox makes one by itself."""
 
 
 def warm_up() -> None:
-    """Have what each start of a run would load loaded already, in the process that supervisors are forked from."""
+    """Load in the template what otherwise each start of a run would load."""
     prctl(_PR_SET_PDEATHSIG, 0)
     abi_version()
     cgroup_join.warm_up()
 
 
 def become_subreaper() -> None:
-    """Have every orphan of the run become a child of this process."""
+    """Make every orphan of the run a child of this process."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def run_uid() -> int:
-    """The user id for a run of this supervisor, when it is root."""
+    """Return the user id for this supervisor's run, for a supervisor that is root."""
     return RUN_UID_BASE + os.getpid()
 
 
 def drop_root(uid: int) -> None:
-    """Become a user that owns nothing, for good. Raises OSError."""
+    """Permanently become a user that owns nothing. Raises OSError."""
     os.setgroups([])
     try:
         os.setresgid(uid, uid, uid)
@@ -108,9 +108,9 @@ def drop_root(uid: int) -> None:
 
 
 def start_plain(order: Order, given: Descriptors, groups: Membership, announce: Callable[[int], None]) -> Started:
-    """Start the command itself, behind Landlock or behind nothing. Raises SetupError.
+    """Start the command itself, with Landlock or without a sandbox. Raises SetupError.
 
-    ``announce`` gets its process id before it executes anything: it may kill this process as its first deed.
+    ``announce`` gets the process id before the command is executed, because the command may kill this process at once.
     """
     if order.own_workdir and order.drop_root and os.geteuid() == 0:
         with contextlib.suppress(OSError):
@@ -146,7 +146,7 @@ def start_bwrap(order: Order, given: Descriptors, groups: Membership) -> Started
         _await_init(root_pid, deadline_s)
         commands = children_of(root_pid)
         if len(commands) != 1:
-            raise SetupError(errno.ECHILD, sandbox=True, detail="the gate of the sandbox is gone")
+            raise SetupError(errno.ECHILD, sandbox=True, detail="the gate of the sandbox has ended")
         if os.geteuid() != 0:
             _limit_processes(commands[0], order)
     except (SetupError, Abandoned, OSError, ValueError, KeyError) as error:
@@ -166,13 +166,16 @@ def start_bwrap(order: Order, given: Descriptors, groups: Membership) -> Started
 
 
 def _end(pid: int) -> None:
-    """Kill bwrap. What it has started becomes this process's own, to be killed by the caller."""
+    """Kill bwrap. Its children become children of this process, and the caller must kill them."""
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
 
 
 def _read_some(fd: int, control: int, launcher: int, deadline_s: float) -> bytes:
-    """Wait for bytes on ``fd`` while the node and bwrap live. Raises SetupError, also after the time, and Abandoned."""
+    """Wait for bytes on ``fd`` until the deadline.
+
+    Raises SetupError when the time is over or bwrap has ended, and Abandoned when the node has ended.
+    """
     poll = select.poll()
     for one in (fd, control, launcher):
         poll.register(one, select.POLLIN)
@@ -185,16 +188,16 @@ def _read_some(fd: int, control: int, launcher: int, deadline_s: float) -> bytes
             if ready == fd:
                 data = os.read(fd, 4_096)
                 if not data:
-                    raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command began")
+                    raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command started")
                 return data
         if any(ready == launcher for ready, _ in events):
-            raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command began")
+            raise SetupError(errno.EPIPE, sandbox=True, detail="bwrap ended before the command started")
         if not os.read(control, 16):
             raise Abandoned
 
 
 def _await_init(root_pid: int, deadline_s: float) -> None:
-    """Wait until process 1 of the sandbox has its filter, which it puts on right after it has asked for PDEATHSIG."""
+    """Wait until process 1 of the sandbox has its filter. It installs that right after it has requested PDEATHSIG."""
     while status_field(root_pid, "Seccomp") != "2":
         if time.monotonic() > deadline_s or not status_field(root_pid, "Pid"):
             raise SetupError(errno.ETIMEDOUT, sandbox=True, detail="process 1 of the sandbox was not ready in time")
@@ -210,7 +213,7 @@ class _Inside(NamedTuple):
 
 
 class _Plain(NamedTuple):
-    """The command waits for a byte from ``go`` until it has been announced."""
+    """Descriptors for a command without bwrap. It waits for a byte from ``go``, which follows its announcement."""
 
     go: int
     go_write: int
@@ -218,7 +221,7 @@ class _Plain(NamedTuple):
 
 
 def _fork(order: Order, given: Descriptors, groups: Membership, kind: _Inside | _Plain) -> int:
-    """Fork and exec. Raises SetupError with the errno of what failed."""
+    """Fork and exec. Raises SetupError with the errno of the call that failed."""
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     supervisor_pid = os.getpid()
     uid = run_uid() if order.drop_root and os.geteuid() == 0 else 0
@@ -289,7 +292,7 @@ def _become(
 
 
 def _keep_descriptors_from_command() -> None:
-    """Let none pass but the standard streams: an open directory of the host leads out of every sandbox."""
+    """Pass on only the standard streams, because an open directory of the host leads out of every sandbox."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             with contextlib.suppress(OSError):
@@ -297,7 +300,7 @@ def _keep_descriptors_from_command() -> None:
 
 
 def _limit(order: Order, *, with_processes: bool) -> None:
-    """Lower the limits of this process and all it starts. RLIMIT_NPROC counts all processes of a user."""
+    """Lower the limits of this process and of all that it starts. RLIMIT_NPROC counts all processes of a user."""
     for kind, soft, hard in order.rlimits:
         if kind != resource.RLIMIT_NPROC or with_processes:
             most = resource.getrlimit(kind)[1]
@@ -307,9 +310,10 @@ def _limit(order: Order, *, with_processes: bool) -> None:
 
 
 def _limit_processes(pid: int, order: Order) -> None:
-    """Set RLIMIT_NPROC inside a sandbox, whose user namespace has a count of its own, but bwrap outside has not.
+    """Set RLIMIT_NPROC inside a sandbox. Its user namespace has a separate count, but bwrap outside does not.
 
-    A root supervisor may lack the capability for it, and need not: its runs have a user id of their own.
+    A root supervisor may lack the capability for this call. It does not need it, because its runs have their own user
+    ids.
     """
     for kind, soft, hard in order.rlimits:
         if kind == resource.RLIMIT_NPROC:
@@ -317,7 +321,10 @@ def _limit_processes(pid: int, order: Order) -> None:
 
 
 def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
-    """Its arguments and its environment can be read inside as those of process 1: the former go by a file."""
+    """Execute bwrap with an empty environment, and pass its arguments in a file.
+
+    The sandbox can read arguments and environment of bwrap as those of its process 1.
+    """
     os.chdir("/")
     arguments = [*order.bwrap_args, "--info-fd", str(_for_bwrap(inside.info))]
     if order.seccomp:
@@ -334,12 +341,12 @@ def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
 
 
 def _for_bwrap(fd: int) -> int:
-    """An inheritable copy with a number that nothing else here is moved to."""
+    """Return an inheritable copy with a number that no other descriptor here uses."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD, _FIRST_FREE_FD)
 
 
 def _memory_file(content: bytes) -> int:
-    """An inheritable file at its beginning."""
+    """Return an inheritable file with this content, positioned at its beginning."""
     fd = os.memfd_create("crabnet", os.MFD_CLOEXEC)
     view = memoryview(content)
     while view:
@@ -349,7 +356,7 @@ def _memory_file(content: bytes) -> int:
 
 
 def reset_signals() -> None:
-    """Ignore and block nothing that this process was started to ignore or block, but for what Python ignores."""
+    """Stop ignoring and blocking the signals that this process inherited as such, except those that Python ignores."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *_IGNORED_BY_PYTHON}:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
@@ -357,7 +364,7 @@ def reset_signals() -> None:
 
 
 def _give_back_signals() -> None:
-    """Have every signal do what it does by default; execve(2) sees to those with handlers."""
+    """Restore the default action of every signal. execve(2) does that for signals with handlers."""
     signal.set_wakeup_fd(-1)
     for number in _IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)

@@ -1,13 +1,13 @@
-"""The process that supervisors are forked from: ``python -I -S -c LOADER CHANNEL``. Standard library only.
+"""The template: the process from which supervisors are forked. Standard library only.
 
-The start of an interpreter costs more than everything else of a short run, a fork of one that has imported everything
-a millisecond. So a node starts this process once. It was executed afresh, so nothing of the node's memory is in it, and
-it has one thread, so forking is safe.
+It runs as ``python -I -S -c LOADER CHANNEL``. The start of an interpreter takes longer than everything else in a short
+run, but a fork of an interpreter that has imported everything takes a millisecond. So a node starts this process once.
+It was started with exec, so it contains nothing of the node's memory. It has one thread, so forking is safe.
 
-Protocol on CHANNEL, a socket of type SOCK_SEQPACKET. From the node: one message for each supervisor, with the
-descriptors of ``spawn.Descriptors`` in their order (SCM_RIGHTS). To the node: ``PID`` with a descriptor of that
-process (pidfd), or ``-ERRNO``. When the node's end closes, this process leaves. Whether it does or is killed, its
-supervisors go on until their own sockets close.
+Protocol on CHANNEL, a socket of type SOCK_SEQPACKET. The node sends one message for each supervisor, with the
+descriptors of ``spawn.Descriptors`` in their order (SCM_RIGHTS). The template answers ``PID`` with a descriptor of that
+process (pidfd), or ``-ERRNO``. When the node's end closes, the template exits. Its supervisors continue until their own
+sockets close, also if the template is killed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def serve(channel: socket.socket) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.disable()
-    gc.freeze()  # no page of these objects is written to, and so copied, by a collection in a supervisor
+    gc.freeze()  # so that a collection in a supervisor does not write to, and thus copy, the pages of these objects
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     poll.register(channel, select.POLLIN)
@@ -52,7 +52,7 @@ def serve(channel: socket.socket) -> None:
 
 
 def _answer(channel: socket.socket, own: tuple[int, int]) -> bool:
-    """Fork the supervisor that is asked for. False when the node is gone."""
+    """Fork the requested supervisor. Returns False when the node has ended."""
     data, fds, flags, _ = socket.recv_fds(channel, 16, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
     try:
         if not data:
@@ -84,11 +84,14 @@ def _become_supervisor(fds: list[int], of_template: tuple[int, ...]) -> None:
 
 
 def _tell_of(channel: socket.socket, pid: int) -> bool:
-    """Only this process reaps, later: the number still means the supervisor, even if it has ended."""
+    """Answer with the supervisor's process id and pidfd. Returns False when the node has ended.
+
+    The process id is still that of the supervisor, even if it has ended, because only this process reaps it, later.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
-        return _tell(channel, -(error.errno or errno.EMFILE))  # the node closes its socket then, and it leaves
+        return _tell(channel, -(error.errno or errno.EMFILE))  # the node closes its socket, so the supervisor exits
     try:
         return _tell(channel, pid, pidfd)
     finally:
@@ -111,6 +114,6 @@ def _reap() -> None:
 
 
 def main() -> None:
-    """The program. It leaves at once: the node may wait for its end, and the interpreter has nothing to tidy up."""
+    """Run the template. It exits without clean-up, because the node may wait for its end and nothing needs clean-up."""
     serve(socket.socket(fileno=int(sys.argv[1])))
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What the processes beneath one process use, read from ``/proc``. Standard library only."""
+"""What the descendants of a process use, read from ``/proc``. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import NamedTuple
 
 _PROCESSES_READ_MAX = 4_096
 NAMES_MAX = 20_000
-"""Files in a work dir on a disk of the host, where no quota counts them."""
+"""The most files in a work dir on a disk of the host, where no quota counts them."""
 _BLOCK_BYTES = 512
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _UTIME, _CSTIME, _THREADS = 11, 14, 17
-"""Places in ``/proc/PID/stat`` after the name in parentheses: proc(5), fields 14, 17 and 20."""
+"""Indexes of fields in ``/proc/PID/stat`` after the name in parentheses: proc(5), fields 14, 17 and 20."""
 
 
 class TreeUsage(NamedTuple):
-    """Sums over all descendants. ``cpu_ms`` holds what they used and what the children they waited for used;
-    ``unheard`` tells that some of them do not wait: what their children used is lost when these end.
+    """Sums over all descendants.
+
+    ``cpu_ms`` is the time of the descendants and of the children for which they waited. ``unheard`` is true if some of
+    them do not wait for their children: the time of these children is lost when they end.
     """
 
     threads: int
@@ -29,22 +31,22 @@ class TreeUsage(NamedTuple):
     private_bytes: int
     """Resident pages that are not shared."""
     resident_bytes: int
-    """Shared pages are in there as often as processes share them."""
+    """Resident pages. A shared page counts once for each process that shares it."""
     unheard: bool
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of all threads of a process; none when it is gone."""
+    """Return the children of all threads of a process, none if it has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError, ValueError):  # that thread has ended; the others may have children, too
+            with contextlib.suppress(OSError, ValueError):  # this thread has ended, but others may have children
                 found += [int(child) for child in _read(f"/proc/{pid}/task/{thread}/children").split()]
     return found
 
 
 def usage_beneath(pid: int) -> TreeUsage:
-    """Sum up the descendants of ``pid``, without itself. What comes and goes meanwhile may be missed."""
+    """Sum up the descendants of ``pid``, without ``pid`` itself. It may miss processes that start or end meanwhile."""
     threads = cpu_ticks = pages = resident_pages = read = 0
     unheard = False
     waiting = children_of(pid)
@@ -66,16 +68,16 @@ def usage_beneath(pid: int) -> TreeUsage:
 
 
 def _ignores_children(pid: int) -> bool:
-    """Whether a process ignores SIGCHLD: the kernel waits for its children then, and adds nothing up (wait(2))."""
+    """True if a process ignores SIGCHLD. The kernel then reaps its children without adding up their time (wait(2))."""
     ignored = status_field(pid, "SigIgn")
     return bool(ignored) and bool(int(ignored, 16) >> (signal.SIGCHLD - 1) & 1)
 
 
 def memory_beneath(pid: int) -> int:
-    """Bytes of memory that the descendants of ``pid`` hold and that no file on a disk stands behind.
+    """Return the bytes of memory of the descendants of ``pid`` that are not backed by a file on a disk.
 
-    A page that several share counts once; all pages of a process that may not be looked at count. Costs more than
-    ``usage_beneath``: the kernel walks their page tables.
+    A page that several processes share counts once. All pages count for a process whose memory map may not be read.
+    This costs more than ``usage_beneath``, because the kernel walks the page tables.
     """
     total = 0
     for child in _descendants(pid):
@@ -85,7 +87,7 @@ def memory_beneath(pid: int) -> int:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 total += int(_read(f"/proc/{child}/statm").split()[1]) * _PAGE_BYTES
         except (OSError, ValueError, IndexError):
-            continue  # it has just ended
+            continue  # the process has just ended
     return total
 
 
@@ -98,10 +100,12 @@ def _own_memory(pid: int) -> int:
 
 
 class Removed(NamedTuple):
-    """``used_bytes`` of files without a name that processes have open; ``unseen`` are processes whose open files may
-    not be looked at: those of a program that its user may execute and not read (proc(5), PR_SET_DUMPABLE). A process
-    that has become another user is not among them. Only a run without a sandbox can start one, such as ``sudo``, and
-    the operator allows it by running commands in that way.
+    """Files without a name that processes have open.
+
+    ``used_bytes`` is their space on the disk. ``unseen`` are processes whose open files may not be read. Such a process
+    executes a program that its user may execute but not read (proc(5), PR_SET_DUMPABLE). A process that has become
+    another user is not included. Only a run without a sandbox can start one, such as ``sudo``. The operator allows that
+    by running commands without a sandbox.
     """
 
     used_bytes: int
@@ -109,7 +113,7 @@ class Removed(NamedTuple):
 
 
 def removed_beneath(pid: int, device: int) -> Removed:
-    """What the descendants of ``pid`` have open of removed files on ``device``."""
+    """Return the removed files on ``device`` that the descendants of ``pid`` have open."""
     sizes: dict[int, int] = {}
     unseen: set[int] = set()
     for child in _descendants(pid):
@@ -119,7 +123,7 @@ def removed_beneath(pid: int, device: int) -> Removed:
             unseen.add(child)
             continue
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
         for fd in names:
             with contextlib.suppress(OSError):
                 found = os.stat(f"/proc/{child}/fd/{fd}")
@@ -129,7 +133,7 @@ def removed_beneath(pid: int, device: int) -> Removed:
 
 
 def _is_own(pid: int) -> bool:
-    """Whether a process runs, and as the present user."""
+    """True if a process runs as this process's user."""
     users = status_field(pid, "Uid").split()
     return status_field(pid, "State")[:1] not in {"", "Z", "X"} and users[1:2] == [str(os.geteuid())]
 
@@ -144,7 +148,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 class DiskUsage(NamedTuple):
-    """What lies beneath a directory. ``largest_bytes`` is the size of its largest file, holes included."""
+    """The files beneath a directory. ``largest_bytes`` is the size of the largest file, including holes."""
 
     used_bytes: int
     names: int
@@ -152,8 +156,9 @@ class DiskUsage(NamedTuple):
 
 
 def disk_beneath(directory: int) -> DiskUsage:
-    """Follows no link at the end of a path. Stops at ``NAMES_MAX`` names; a directory too deep for a path counts as
-    that many.
+    """Measure the files beneath an open directory. Follows no link at the end of a path.
+
+    It stops after ``NAMES_MAX`` names. A directory that is too deep for a path counts as that many names.
     """
     used = names = largest = 0
     waiting = ["."]
@@ -185,7 +190,7 @@ def disk_beneath(directory: int) -> DiskUsage:
 
 
 def threads_of_user(uid: int) -> int:
-    """How many threads a user has on this machine, as far as can be seen."""
+    """Return how many threads a user has on this machine, as far as ``/proc`` shows them."""
     threads = 0
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -196,7 +201,7 @@ def threads_of_user(uid: int) -> int:
 
 
 def status_field(pid: int, name: str) -> str:
-    """One line of ``/proc/PID/status``, without its name; empty when the process is gone."""
+    """Return the value of one line of ``/proc/PID/status``, "" if the process has ended."""
     with contextlib.suppress(OSError):
         for line in _read(f"/proc/{pid}/status").decode(errors="replace").splitlines():
             key, _, value = line.partition(":")

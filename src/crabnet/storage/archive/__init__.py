@@ -1,1 +1,1 @@
-"""The archive: immutable segments of rows that left memory, and their index."""
+"""The archive: immutable segments of rows that were moved out of memory, and their index."""

@@ -1,7 +1,7 @@
-"""The archive: rows that left memory, in immutable segments that a hash chain joins.
+"""The archive: rows that were moved out of memory, in immutable segments that form a hash chain.
 
-The archive stores rows; which segments belong to it is recorded elsewhere, in the journal and its checkpoints. A row is
-superseded by a later one with the same key. docs/STORAGE.md has the format and what happens when something is damaged.
+The archive stores only rows. The journal and its checkpoints record which segments belong to it. A later row replaces
+an earlier one with the same key. docs/STORAGE.md describes the format and what happens when something is damaged.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def verify_archive(files: Files, data_dir: Path, known: Sequence[SegmentInfo]) -> Iterator[Damage]:
-    """Read all segments that are vouched for and yield everything that is wrong, each with file and offset.
+    """Read all segments in ``known``, which the journal has recorded, and yield all damage with file and offset.
 
-    Every CRC, row count, SHA-256 and link between segments is checked. Changes nothing and needs no lock. A part of
-    the medium that cannot be read counts as damage. Raises ``StorageFailedError``.
+    Every CRC, row count, SHA-256 and link between segments is checked. It changes nothing and needs no lock. A part of
+    the medium that cannot be read counts as damage. Raises ``StorageFailedError``, and ``DataDirDamagedError`` when
+    the segments in ``known`` do not form a chain.
     """
     for info, previous in _chained(known):
         path = segment_path(_directory(data_dir), info.number)
@@ -58,11 +59,11 @@ def verify_archive(files: Files, data_dir: Path, known: Sequence[SegmentInfo]) -
 
 
 class Archive:
-    """An open archive. Use ``Archive.open``; ``close`` it, or use it as a context manager.
+    """An open archive. Get one from ``Archive.open``, and ``close`` it or use it as a context manager.
 
-    Safe to use from several threads; every call may block on the disk, ``write_segment`` for long. Methods raise
-    ``DataDirDamagedError`` when bytes that they need are damaged and ``StorageFailedError`` when the disk fails. A
-    damaged index is built again without a word: it holds nothing that the segments do not.
+    It is safe to use from several threads. Every call may block on the disk, ``write_segment`` for long. Methods raise
+    ``DataDirDamagedError`` when bytes that they need are damaged, and ``StorageFailedError`` when the disk fails. The
+    archive rebuilds a damaged index without a notice, because the segments contain everything that was in it.
     """
 
     def __init__(self, files: Files, data_dir: Path, segments: tuple[SegmentInfo, ...]) -> None:
@@ -81,12 +82,12 @@ class Archive:
 
     @classmethod
     def open(cls, files: Files, data_dir: Path, known: Sequence[SegmentInfo], *, forgotten: Iterable[str] = ()) -> Self:
-        """Open the archive that the segments in ``known`` make, the first one first.
+        """Open the archive that consists of the segments in ``known``, in order.
 
-        First and last line and size of every segment are checked; ``verify`` checks everything. Segments that nobody
-        vouches for were never acknowledged: they are moved to ``damaged/`` (see ``leftovers``). ``forgotten`` are keys
-        to ``forget``: that a key is forgotten is not stored here. Raises ``DataDirDamagedError`` (nothing changed) and
-        ``StorageFailedError``.
+        Only the first and last line and the size of every segment are checked. ``verify`` checks everything. Segments
+        that are not in ``known`` were never acknowledged. They are moved to ``damaged/`` (see ``leftovers``).
+        ``forgotten`` are keys to ``forget``, because the archive does not store which keys are forgotten. Raises
+        ``DataDirDamagedError`` (nothing was changed) and ``StorageFailedError``.
         """
         directory = _directory(data_dir)
         for info, previous in _chained(known):
@@ -107,20 +108,20 @@ class Archive:
 
     @property
     def segments(self) -> tuple[SegmentInfo, ...]:
-        """All segments, the first one first; those written since ``open`` too."""
+        """All segments in order, including those written since ``open``."""
         return self._segments
 
     @property
     def leftovers(self) -> tuple[Path, ...]:
-        """Where ``open`` moved segments that nobody vouched for: worth an alert."""
+        """The paths to which ``open`` moved segments that were not in ``known``. They deserve an alert."""
         return self._leftovers
 
     def write_segment(self, rows: Sequence[ArchiveRow]) -> SegmentInfo:
-        """Write rows as the next segment; durable and read back on return. It counts once the caller has recorded it.
+        """Write rows as the next segment, which is durable and read back on return.
 
-        Until then the rows must stay where they are: a segment that is not in ``known`` at the next ``open`` is not
-        used. Raises ``RefusedError`` for rows out of bounds or a key twice; after a ``StorageFailedError`` every
-        further call fails.
+        The segment counts once the caller has recorded it. Until then the caller must keep the rows elsewhere, because
+        the next ``open`` does not use a segment that is not in ``known``. Raises ``RefusedError`` for rows out of
+        bounds or a key twice. After a ``StorageFailedError`` every further call fails.
         """
         with self._write_lock:
             self._check()
@@ -143,9 +144,9 @@ class Archive:
             return info
 
     def get(self, key: str) -> bytes | None:
-        """The data of the latest row of a key, its CRC checked; ``None`` when the archive never had it.
+        """Return the data of the latest row of a key after checking its CRC, ``None`` if the archive never had the key.
 
-        A forgotten key is found as well.
+        It also finds forgotten keys.
         """
 
         def ask(index: ArchiveIndex) -> bytes | None:
@@ -157,10 +158,10 @@ class Archive:
     def page(
         self, *, tag: str | None = None, owner: str | None = None, limit: int, after: tuple[int, str] | None = None
     ) -> list[ArchiveRow]:
-        """The latest row of each key that is not forgotten, by ``created_at``, newest first, and then by key.
+        """Return the latest row of each key that is not forgotten, by ``created_at``, newest first, and then by key.
 
-        ``tag`` and ``owner`` select; ``after`` is ``(created_at, key)`` of the last row of the page before. More than
-        ``ARCHIVE_PAGE_ROWS_MAX`` rows are not given at once. Rows that are damaged are left out, see ``unreadable``.
+        ``tag`` and ``owner`` select rows. ``after`` is ``(created_at, key)`` of the last row of the previous page. One
+        page has at most ``ARCHIVE_PAGE_ROWS_MAX`` rows. Damaged rows are omitted (see ``unreadable``).
         """
         bounded = max(0, min(limit, ARCHIVE_PAGE_ROWS_MAX))
         with self._state_lock:
@@ -181,13 +182,13 @@ class Archive:
 
     @property
     def unreadable(self) -> int:
-        """How many rows were found to be damaged and left out so far."""
+        """The number of rows that were found damaged and omitted so far."""
         return len(self._damaged_keys)
 
     def forget(self, key: str) -> None:
-        """Leave a key out of ``page`` and ``count_by_tag``, until it is archived again or the archive is opened again.
+        """Omit a key from ``page`` and ``count_by_tag`` until it is archived again or the archive is opened again.
 
-        For keys that the caller holds in memory again. A key that the archive never had is ignored.
+        This is for keys that the caller holds in memory again. A key that the archive never had is ignored.
         """
         tag = self._ask(lambda index: index.tag_of(key))
         if tag is not None:
@@ -195,26 +196,26 @@ class Archive:
                 self._forgotten[key] = tag
 
     def count_by_tag(self) -> dict[str, int]:
-        """How many keys ``page`` lists with each tag."""
+        """Return how many keys ``page`` lists with each tag."""
         counts = Counter(self._ask(lambda index: index.count_by_tag()))
         with self._state_lock:
             counts.subtract(self._forgotten.values())
         return {tag: count for tag, count in sorted(counts.items()) if count > 0}
 
     def rows(self, segment: SegmentInfo) -> Iterator[ArchiveRow]:
-        """All rows of one segment in the order in which they were written, superseded ones too.
+        """Yield all rows of one segment in the order in which they were written, including replaced ones.
 
-        Everything that ``verify`` checks is checked by the end of the iteration.
+        At the end of the iteration, everything that ``verify`` checks in a segment has been checked.
         """
         for placed in self._placed_rows(segment):
             yield placed.row
 
     def verify(self) -> Iterator[Damage]:
-        """Read everything and yield what is wrong; see ``verify_archive``."""
+        """Read everything and yield all damage, as ``verify_archive`` does."""
         return verify_archive(self._files, self._directory.parent, self._segments)
 
     def close(self) -> None:
-        """Close the archive. Closing twice is harmless, and the index may fail: it is only built again."""
+        """Close the archive. Closing twice is harmless. If sealing the index fails, the next ``open`` rebuilds it."""
         if not self._closed:
             self._closed = True
             try:
@@ -240,7 +241,7 @@ class Archive:
 
     @contextmanager
     def _fatal(self, path: Path) -> Iterator[None]:
-        """Allow no further segment when the block fails, or when it is interrupted half-way."""
+        """Allow no further segment when the block fails or is interrupted half-way."""
         try:
             yield
         except BaseException as error:
@@ -252,7 +253,7 @@ class Archive:
             raise
 
     def _ask(self, question: Callable[[ArchiveIndex], T]) -> T:
-        """Ask the index; build it again, once, when it turns out to be damaged."""
+        """Query the index. If it turns out to be damaged, rebuild it once and query again."""
         index = self._index
         try:
             return question(index)
@@ -320,7 +321,7 @@ class Archive:
             return None
 
     def _read(self, pointer: Pointer) -> ArchiveRow:
-        """The row that the index points to; if it is not there, find out whether segment or index is to blame."""
+        """Return the row that the index points to. If it is not there, find out which is damaged: segment or index."""
         path = segment_path(self._directory, pointer.segment)
         with guarded("read the archive", path):
             try:
@@ -333,10 +334,10 @@ class Archive:
         if 1 <= pointer.segment <= len(self._segments):
             for _ in self._placed_rows(self._segments[pointer.segment - 1]):
                 pass
-        raise IndexDamagedError(f"row {pointer.key!r} is not where the index says")
+        raise IndexDamagedError(f"row {pointer.key!r} is not at the place that the index has for it")
 
     def _clear_away(self, data_dir: Path) -> tuple[Path, ...]:
-        """Remove what a crash left half-written and set aside the segments that nobody vouches for."""
+        """Remove half-written files that a crash left, and move segments that are not in ``known`` to damaged/."""
         files, vouched = self._files, len(self._segments)
         names = files.listdir(self._directory)
         unknown = [self._directory / name for name in names if (segment_number(name) or 0) > vouched]
@@ -370,11 +371,11 @@ def _entry(number: int, placed: PlacedRow) -> Entry:
 
 
 def _chained(known: Sequence[SegmentInfo]) -> Iterator[tuple[SegmentInfo, str]]:
-    """Every segment with the SHA-256 of the one before. Raises ``DataDirDamagedError`` when they make no chain."""
+    """Yield every segment with the SHA-256 of the one before. Raises ``DataDirDamagedError`` if they form no chain."""
     for number, info in enumerate(known, start=1):
         if info.number != number or info.rows < 1 or not _SHA256.fullmatch(info.sha256):
             raise DataDirDamagedError(
-                f"the journal vouches for archive segments that make no chain: number {info.number} in place {number}"
+                f"the journal has recorded archive segments that form no chain: number {info.number} in place {number}"
             )
     previous = FIRST_PREVIOUS
     for info in known:

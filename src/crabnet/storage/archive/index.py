@@ -1,8 +1,9 @@
 """A disposable index from archived keys to rows in segments, in SQLite.
 
-SQLite does not notice flipped bits, so the file has a seal beside it: an index without a seal that matches is not
-used. The segment added last stays in SQLite's write-ahead log, which a crash loses, until the next one is added: by
-then the journal vouches for it, so a sealed index never has to forget a segment.
+SQLite does not detect flipped bits, so the file has a seal beside it. An index without a matching seal is not used.
+
+The segment that was added last stays in SQLite's write-ahead log until the next one is added. A crash loses that log.
+The journal has recorded the segment before it is sealed, so a sealed index never has to remove a segment.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ _PAGE_ORDER: Final = " ORDER BY newest, key"
 
 
 class IndexDamagedError(Exception):
-    """The index cannot be used and must be built again."""
+    """The index cannot be used and must be rebuilt."""
 
 
 class Entry(NamedTuple):
-    """A row of segment ``segment`` as the index knows it: ``offset`` and ``length`` of its line in bytes."""
+    """The index's data about a row of segment ``segment``: ``offset`` and ``length`` of its line are in bytes."""
 
     key: str
     created_at: int
@@ -71,7 +72,7 @@ class Entry(NamedTuple):
 
 
 class Pointer(NamedTuple):
-    """Where the latest row of a key lies. ``created_at`` is told by pages only."""
+    """The place of the latest row of a key. Only ``page`` sets ``created_at``."""
 
     key: str
     segment: int
@@ -81,7 +82,7 @@ class Pointer(NamedTuple):
 
 
 class _Connection:
-    """A SQLite connection used by one thread at a time."""
+    """A SQLite connection that one thread at a time uses."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -92,7 +93,10 @@ class _Connection:
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:
-        """Raise ``StorageFailedError`` when the disk is full, ``IndexDamagedError`` for everything else."""
+        """Give the connection to one block. An error in it raises ``IndexDamagedError``.
+
+        A full disk raises ``StorageFailedError`` instead.
+        """
         with self._lock:
             try:
                 yield self._connection
@@ -113,7 +117,7 @@ class _Connection:
 
 
 class ArchiveIndex:
-    """The open index. Safe to use from several threads; adding a segment does not hold up readers.
+    """The open index. It is safe to use from several threads. Adding a segment does not block readers.
 
     Methods raise ``IndexDamagedError``, or ``StorageFailedError`` when the disk is full or fails.
     """
@@ -124,7 +128,7 @@ class ArchiveIndex:
         self._seal = seal
         self._unsealed: set[int] = set()
         self._closed = False
-        # Held open for as long as SQLite uses the file: closing any descriptor of it would drop SQLite's locks.
+        # Kept open as long as SQLite uses the file: closing any descriptor of it would release SQLite's locks.
         with guarded("open the index of the archive", path):
             self._fd = files.open(path, OpenMode.LOCK)
         self._connections: list[_Connection] = []
@@ -133,7 +137,7 @@ class ArchiveIndex:
             with self._writer.use() as connection:
                 connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
-                # What is not durable does not match the seal.
+                # Pages that are not durable do not match the seal.
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(f"PRAGMA cache_size = -{ARCHIVE_INDEX_CACHE_KIB}")
             self._finder = self._connect()
@@ -144,18 +148,18 @@ class ArchiveIndex:
 
     @classmethod
     def open(cls, files: Files, path: Path) -> Self:
-        """Open a sealed index. Raises ``IndexDamagedError`` when there is none, or it is not as it was sealed."""
+        """Open a sealed index. Raises ``IndexDamagedError`` when there is none, or when it differs from its seal."""
         with guarded("read the index of the archive", path):
             seal = Seal.read(files, path, INDEX_KIND)
             if seal is None or not is_sealed(files, path, INDEX_KIND):
-                raise IndexDamagedError("it is not as it was sealed")
-            # They hold what was added after the seal.
+                raise IndexDamagedError("it differs from its seal")
+            # These files have the segments that were added after the seal.
             _remove(files, path, "-wal", "-shm")
         return cls(files, path, seal)
 
     @classmethod
     def build(cls, files: Files, path: Path, segments: Iterable[tuple[SegmentInfo, Iterable[Entry]]]) -> Self:
-        """Make a new index of the given segments, in the place of whatever is there."""
+        """Make a new index of the given segments. It replaces an existing file."""
         with guarded("remove the index of the archive", path):
             _remove(files, path, SUFFIX, "-wal", "-shm", "")
         index = cls(files, path, Seal(INDEX_KIND))
@@ -184,12 +188,12 @@ class ArchiveIndex:
         return [SegmentInfo(*row) for row in rows]
 
     def add(self, info: SegmentInfo, entries: Iterable[Entry]) -> None:
-        """Add a segment: its rows are from now on the latest ones of their keys."""
+        """Add a segment. Its rows become the latest ones of their keys."""
         self.seal()
         self._insert(info, entries)
 
     def find(self, key: str) -> Pointer | None:
-        """Where the latest row of a key is."""
+        """Return the place of the latest row of a key, ``None`` if there is none."""
         if not is_text(key):
             return None
         with self._finder.use() as connection:
@@ -197,7 +201,7 @@ class ArchiveIndex:
         return None if row is None else Pointer(key, *row)
 
     def tag_of(self, key: str) -> str | None:
-        """The tag of the latest row of a key."""
+        """Return the tag of the latest row of a key, ``None`` if there is none."""
         if not is_text(key):
             return None
         with self._finder.use() as connection:
@@ -207,12 +211,12 @@ class ArchiveIndex:
     def page(
         self, tag: str | None, owner: str | None, limit: int, after: tuple[int, str] | None, skip: Container[str]
     ) -> list[Pointer]:
-        """The latest rows, newest first and then by key, without the keys in ``skip``.
+        """Return the places of the latest rows, newest first and then by key, without the keys in ``skip``.
 
-        Raises ``RefusedError`` when a word is not Unicode text.
+        ``Archive.page`` explains the other arguments. Raises ``RefusedError`` when one of them is not Unicode text.
         """
         if not all(is_text(word) for word in (tag, owner, None if after is None else after[1]) if word is not None):
-            raise RefusedError("what is asked of the archive is not Unicode text", Reason.MALFORMED)
+            raise RefusedError("a tag, owner or key in a query of the archive is not Unicode text", Reason.MALFORMED)
         if after is not None and after[0] < -CREATED_AT_MAX:
             return []
         values: list[str | int] = []
@@ -235,12 +239,12 @@ class ArchiveIndex:
                 cursor.close()
 
     def count_by_tag(self) -> dict[str, int]:
-        """How many keys have each tag."""
+        """Return the number of keys with each tag."""
         with self._finder.use() as connection:
             return dict(connection.execute("SELECT text, entries FROM tag WHERE entries > 0").fetchall())
 
     def close(self) -> None:
-        """Close the index as it is; whatever was not sealed is lost. Closing twice is harmless."""
+        """Close the index without sealing it. Entries that were not sealed are lost. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             for each in self._connections:
@@ -271,7 +275,7 @@ class ArchiveIndex:
                 raise
 
     def seal(self) -> None:
-        """Bring everything into the main file and seal it. After a crash half-way the index must be built again."""
+        """Move everything into the main file and seal it. After a crash half-way the index must be rebuilt."""
         with self._writer.use() as connection, guarded("seal the index of the archive", self._path):
             self._unsealed |= pages_in_wal(self._files, beside(self._path, "-wal"))
             is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -284,7 +288,7 @@ class ArchiveIndex:
 
 
 def _insert_batch(connection: sqlite3.Connection, batch: list[Entry]) -> None:
-    """Insert rows of one segment, of which each key has one."""
+    """Insert rows of one segment. Each key has one row in a segment."""
     counts = Counter(each.tag for each in batch)
     connection.executemany(_ADD_TAG, [(tag,) for tag in counts])
     connection.executemany(_ADD_OWNER, [(owner,) for owner in {each.owner for each in batch}])
@@ -297,7 +301,7 @@ def _insert_batch(connection: sqlite3.Connection, batch: list[Entry]) -> None:
 
 
 def is_text(word: str) -> bool:
-    """Whether a string has no lone surrogates."""
+    """True if a string has no lone surrogates."""
     try:
         word.encode()
     except UnicodeEncodeError:

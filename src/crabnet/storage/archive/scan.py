@@ -1,4 +1,4 @@
-"""The archive without its index: every segment is read from its beginning, by whoever must not write an index."""
+"""Reading the archive without its index. For processes that must not write an index: they read whole segments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crabnet.storage.files import Files, guarded
 
 
 class ArchiveScan:
-    """Answers as ``Archive`` does, slowly. Rows that are damaged are left out. Raises ``StorageFailedError``."""
+    """Answers the same queries as ``Archive``, but slowly. It omits damaged rows. Raises ``StorageFailedError``."""
 
     def __init__(self, files: Files, data_dir: Path, segments: Sequence[SegmentInfo]) -> None:
         self._files = files
@@ -27,11 +27,14 @@ class ArchiveScan:
         self._damages = 0
 
     def get(self, key: str) -> bytes | None:
-        """The data of the latest row of a key; ``None`` when there is no sound one."""
+        """Return the data of the latest sound row of a key, ``None`` when there is none."""
         return next((row.data for row in self._latest() if row.key == key), None)
 
     def page(self, *, tag: str | None = None, limit: int, after: tuple[int, str] | None = None) -> list[ArchiveRow]:
-        """The latest row of each key, newest first and then by key; of one ``tag``, behind the place ``after``."""
+        """Return the latest row of each key, newest first and then by key.
+
+        ``tag`` selects the rows with this tag. The page begins after ``after``: ``(created_at, key)`` of a row.
+        """
         start = None if after is None else (-after[0], after[1])
         rows = (
             row
@@ -42,7 +45,7 @@ class ArchiveScan:
 
     @property
     def unreadable(self) -> int:
-        """How many damages were found the last time."""
+        """The number of damages that the last query found."""
         return self._damages
 
     def _latest(self) -> Iterator[ArchiveRow]:

@@ -1,4 +1,4 @@
-r"""The format of archive segments, and reading and writing them whole.
+r"""The format of archive segments, and reading and writing whole segments.
 
 A segment ``archive/<number, 20 digits>.seg`` never changes once it is in place::
 
@@ -6,8 +6,8 @@ A segment ``archive/<number, 20 digits>.seg`` never changes once it is in place:
     <crc, 8 hex> <length of head, 8 hex> <length of data, 8 hex> <head> <data>\n
     crabnet-archive-end <offset of this line, 20 digits> <SHA-256 of all before this line, 64 hex>\n
 
-The head of a row is the JSON array ``[key, created_at, tag, owner]``; its data is opaque. A CRC-32C covers the rest of
-its line: in the first line all before it, in a row all after it, the line feed included.
+The head of a row is the JSON array ``[key, created_at, tag, owner]``. Its data is opaque. A CRC-32C covers the rest of
+its line: in the first line all bytes before it, in a row all bytes after it, including the line feed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from crabnet.storage.journal.survey import Damage
 
 ARCHIVE_VERSION: Final = 1
 FIRST_PREVIOUS: Final = "0" * 64
-"""Stands in segment 1 for the segment before."""
+"""The SHA-256 of the segment before, as segment 1 has it."""
 
 CREATED_AT_MAX: Final = 2**63 - 1
-"""``created_at`` lies within plus or minus this."""
+"""The highest absolute value of ``created_at``."""
 _SEGMENT_NAME: Final = re.compile(r"(\d{20})\.seg")
 _HEADER: Final = re.compile(rb"(crabnet-archive )(\d{4})( \d{20} \d{20} [0-9a-f]{64} )([0-9a-f]{8})\n")
 _ANY_VERSION: Final = re.compile(rb"crabnet-archive (\d{4}) ")
@@ -55,7 +55,7 @@ _head_decoder: Final = msgspec.json.Decoder(_Head)
 
 
 class SegmentInfo(msgspec.Struct, frozen=True):
-    """What vouches for a segment: ``sha256`` is over all but its last line, in hex."""
+    """The journal's record of a segment. ``sha256`` covers all but the segment's last line, in hex."""
 
     number: int
     sha256: str
@@ -64,7 +64,7 @@ class SegmentInfo(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRow:
-    """One archived object. ``created_at`` orders rows, in any unit; ``data`` is JSON on one line."""
+    """One archived object. ``created_at`` orders rows and may have any unit. ``data`` is JSON on one line."""
 
     key: str
     created_at: int
@@ -74,7 +74,7 @@ class ArchiveRow:
 
 
 class PlacedRow(NamedTuple):
-    """A row and where its line lies in the segment: ``offset`` and ``length`` in bytes."""
+    """A row and the place of its line in the segment: ``offset`` and ``length`` in bytes."""
 
     offset: int
     length: int
@@ -82,23 +82,23 @@ class PlacedRow(NamedTuple):
 
 
 def segment_path(directory: Path, number: int) -> Path:
-    """Where a segment lies in the archive's directory."""
+    """Return the path of a segment in the archive's directory."""
     return directory / f"{number:020d}.seg"
 
 
 def segment_number(name: str) -> int | None:
-    """The number that a file name tells, or ``None`` when it is not the name of a segment."""
+    """Return the number in a file name, or ``None`` when it is not the name of a segment."""
     match = _SEGMENT_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def damaged(damage: Damage) -> DataDirDamagedError:
-    """The refusal for damage in a segment."""
+    """Return the error for damage in a segment."""
     return DataDirDamagedError(f"{damage.path}: offset {damage.offset}: {damage.detail}; {_HINT}")
 
 
 def validate_rows(rows: Sequence[ArchiveRow]) -> None:
-    """Raise ``RefusedError`` for rows that cannot make a segment: none, too many, out of bounds, a key twice."""
+    """Raise ``RefusedError`` for rows that cannot form a segment: none, too many, out of bounds, or a key twice."""
     if not rows:
         raise RefusedError("an archive segment must have at least one row", Reason.EMPTY)
     if len(rows) > ARCHIVE_SEGMENT_ROWS_MAX:
@@ -106,14 +106,15 @@ def validate_rows(rows: Sequence[ArchiveRow]) -> None:
     keys: set[str] = set()
     for row in rows:
         if row.key in keys:
-            raise RefusedError(f"{row.key!r} is twice among the rows of an archive segment", Reason.MALFORMED)
+            raise RefusedError(f"two rows of an archive segment have the key {row.key!r}", Reason.MALFORMED)
         keys.add(row.key)
         if not row.data or b"\n" in row.data or abs(row.created_at) > CREATED_AT_MAX:
             raise RefusedError(f"the row {row.key!r} is not one line of data with a 64-bit time", Reason.MALFORMED)
         try:
             longest = max(len(word.encode()) for word in (row.key, row.tag, row.owner))
         except UnicodeEncodeError as error:
-            raise RefusedError(f"the row {row.key!r} has words that are not Unicode text", Reason.MALFORMED) from error
+            text = f"the row {row.key!r} has a key, tag or owner that is not Unicode text"
+            raise RefusedError(text, Reason.MALFORMED) from error
         if longest > ARCHIVE_WORD_BYTES_MAX or len(row.data) > ARCHIVE_ROW_BYTES_MAX:
             raise RefusedError(f"the row {row.key[:100]!r} is too large for the archive", Reason.TOO_LARGE)
 
@@ -135,7 +136,7 @@ def _encode_trailer(offset: int, sha256: str) -> bytes:
 
 
 def parse_row(line: bytes) -> ArchiveRow | None:
-    """The row of a whole line, or ``None`` when it is not sound."""
+    """Return the row of a whole line, or ``None`` when it is not sound."""
     match = _ROW_PREFIX.match(line)
     if match is None or google_crc32c.value(line[9:]) != int(match[1], 16):
         return None
@@ -150,7 +151,7 @@ def parse_row(line: bytes) -> ArchiveRow | None:
 
 
 def is_newer(files: Files, path: Path) -> bool:
-    """Whether a file is a segment of a newer format, and not one of ours with damaged bytes. Raises ``OSError``."""
+    """True if a file is a segment of a newer format, not one of our format with damaged bytes. Raises ``OSError``."""
     with opened(files, path, OpenMode.READ) as fd:
         start = files.pread(fd, _HEADER_BYTES, 0)
     version = _ANY_VERSION.match(start)
@@ -164,14 +165,15 @@ def is_newer(files: Files, path: Path) -> bool:
 
 
 def check_segment(files: Files, path: Path, info: SegmentInfo, previous: str) -> None:
-    """Check first line, last line and size of a segment against what vouches for it.
+    """Check the first line, last line and size of a segment against the journal's record of it.
 
-    Raises ``DataDirDamagedError`` (``DATA_DIR_NEWER`` for a newer format), ``StorageFailedError`` when reading fails.
+    Raises ``DataDirDamagedError`` (``DATA_DIR_NEWER`` for a newer format), and ``StorageFailedError`` when reading
+    fails.
     """
     with guarded("read the archive", path):
         size = files.size(path)
         if size is None:
-            raise DataDirDamagedError(f"{path} is missing, but the journal vouches for it; {_HINT}")
+            raise DataDirDamagedError(f"{path} is missing, but the journal has recorded it; {_HINT}")
         if is_newer(files, path):
             refuse_newer(path)
         expected = _encode_header(info, previous)
@@ -180,26 +182,26 @@ def check_segment(files: Files, path: Path, info: SegmentInfo, previous: str) ->
             header = files.pread(fd, len(expected), 0)
             trailer = files.pread(fd, _TRAILER_BYTES + 1, end)
     if header != expected:
-        raise damaged(Damage(path, 0, "its first line is not that of the segment that the journal vouches for"))
+        raise damaged(Damage(path, 0, "its first line is not that of the segment that the journal has recorded"))
     if trailer != _encode_trailer(end, info.sha256):
-        raise damaged(Damage(path, end, "its last line is not that of the segment that the journal vouches for"))
+        raise damaged(Damage(path, end, "its last line is not that of the segment that the journal has recorded"))
 
 
 def refuse_newer(path: Path) -> None:
-    """Raise the refusal for a segment of a newer format."""
+    """Raise ``DataDirDamagedError`` (``DATA_DIR_NEWER``) for a segment of a newer format."""
     raise DataDirDamagedError(
-        f"{path} was written by a newer Crabnet; upgrade, nothing was changed", Reason.DATA_DIR_NEWER
+        f"{path} was written by a newer Crabnet; nothing was changed; upgrade Crabnet", Reason.DATA_DIR_NEWER
     )
 
 
 def scan_segment(files: Files, path: Path, info: SegmentInfo, previous: str) -> Iterator[PlacedRow | Damage]:
-    """Read a whole segment: its rows in order, and everything that is wrong with it.
+    """Read a whole segment and yield its rows in order and all damage.
 
     Every CRC, the count, the SHA-256, the link to the segment before and the first and last line are checked. A part of
     the medium that cannot be read (``EIO``) counts as damage. Raises ``OSError``.
     """
     if files.size(path) is None:
-        yield Damage(path, 0, "it is missing, but the journal vouches for it")
+        yield Damage(path, 0, "it is missing, but the journal has recorded it")
         return
     digest = hashlib.sha256()
     rows = damages = offset = 0
@@ -233,7 +235,7 @@ def scan_segment(files: Files, path: Path, info: SegmentInfo, previous: str) -> 
 
 
 def _judge_line(line: bytes, offset: int, path: Path, info: SegmentInfo, previous: str) -> PlacedRow | Damage | None:
-    """What a line holds or what is wrong with it; ``None`` for a sound first or last line."""
+    """Return the row or the damage of a line, ``None`` for a sound first or last line."""
     if offset == 0:
         sound = line == _encode_header(info, previous)
         return None if sound else Damage(path, 0, "its first line is not sound, or that of another segment")
@@ -245,7 +247,7 @@ def _judge_line(line: bytes, offset: int, path: Path, info: SegmentInfo, previou
 
 
 def _lines(files: Files, fd: int) -> Iterator[bytes]:
-    """The lines of a file, with their line feeds; longer ones than any of ours come in pieces."""
+    """Yield the lines of a file, with their line feeds. Lines that are longer than any of ours come in pieces."""
     rest: list[bytes] = []
     rest_bytes = 0
     for chunk in read_chunks(files, fd):
@@ -265,9 +267,9 @@ def _lines(files: Files, fd: int) -> Iterator[bytes]:
 def write_segment(
     files: Files, directory: Path, number: int, previous: str, rows: Sequence[ArchiveRow]
 ) -> tuple[SegmentInfo, list[tuple[int, int]]]:
-    """Write rows found valid as a segment: durable, read back and in place on return, or ``OSError``.
+    """Write valid rows as a segment, which is durable, read back and in place on return.
 
-    Also returns offset and length of every row.
+    Also returns offset and length of every row, in bytes. Raises ``OSError``.
     """
     path = segment_path(directory, number)
     temporary = path.with_name(path.name + ".tmp")
@@ -290,14 +292,14 @@ def write_segment(
         files.fsync(fd)
         files.drop_cache(fd)
         if not reads_back(files, fd, digest.digest()):
-            raise OSError(errno.EIO, "the segment reads back with other content than was written")
+            raise OSError(errno.EIO, "the segment has other content when it is read back than was written")
     files.rename(temporary, path)
     files.fsync_dir(directory)
     return info, places
 
 
 def reads_back(files: Files, fd: int, digest: bytes) -> bool:
-    """Whether the whole of a file has this SHA-256. Raises ``OSError``."""
+    """True if the whole file has this SHA-256. Raises ``OSError``."""
     found = hashlib.sha256()
     for chunk in read_chunks(files, fd):
         found.update(chunk)

@@ -1,1 +1,1 @@
-"""The checkpoint: all that is held, in one file that replaces the one before."""
+"""The checkpoint: the whole state in one file, which replaces the previous one."""

@@ -1,4 +1,4 @@
-"""The checkpoint ``state.json``: a JSON file written and read as a stream, one row per line.
+"""The checkpoint ``state.json``: a JSON file with one row per line, which is written and read as a stream.
 
 ::
 
@@ -8,7 +8,7 @@
     ],"row_count":2,
     "checksum":"sha256:<64 hex: over every byte before this line>"}
 
-Rows are opaque JSON without line feed. The Rust baseline's ``state.json`` counts as version 0.
+Rows are opaque JSON without line feeds. The ``state.json`` of the Rust baseline counts as version 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JsonScalar = str | int | bool | None
 
 
 class Condition(StrEnum):
-    """The state of a stored part, the dimensions of the recovery table."""
+    """The condition of a stored part. The recovery table has one such dimension for each part."""
 
     OK = "ok"
     DAMAGED = "damaged"
@@ -38,9 +38,9 @@ class Condition(StrEnum):
 
 
 class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """What a checkpoint says of itself. ``lsn`` and ``journal_head`` are filled in by the ledger.
+    """The description of a checkpoint in its first line. The ledger fills in ``lsn`` and ``journal_head``.
 
-    ``extra`` is free for the caller; ``created_at_ms`` is milliseconds since 1970.
+    The caller may use ``extra`` freely. ``created_at_ms`` is in milliseconds since 1970.
     """
 
     format: str = CHECKPOINT_FORMAT
@@ -55,9 +55,9 @@ class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFinding:
-    """What was found at the place of a checkpoint, the checksum verified.
+    """What was found at the place of a checkpoint, after its checksum was verified.
 
-    ``digest`` is the SHA-256 that the file carries, or for an older one that of the whole file.
+    ``digest`` is the SHA-256 in the file. For an older file it is the SHA-256 of the whole file.
     """
 
     path: Path
@@ -70,5 +70,5 @@ class CheckpointFinding:
 
     @property
     def lsn(self) -> int:
-        """The last lsn that the checkpoint covers; 0 for a baseline file."""
+        """The last lsn that the checkpoint covers, 0 for a baseline file."""
         return 0 if self.header is None else self.header.lsn

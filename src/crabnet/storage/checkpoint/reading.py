@@ -1,4 +1,4 @@
-"""Reading checkpoints: what lies at the place of one, its checksum verified, and its rows."""
+"""Reading checkpoints: classifying a file after verifying its checksum, and reading its rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Baseline(msgspec.Struct):
 
 
 def examine_checkpoint(files: Files, path: Path) -> CheckpointFinding:
-    """Classify the file at ``path``; nothing of it is believed before its checksum holds.
+    """Classify the file at ``path``. None of its content is used before its checksum was verified.
 
     A part of the medium that cannot be read (``EIO``) counts as damage. Raises ``StorageFailedError``.
     """
@@ -57,7 +57,7 @@ def _damaged(path: Path, offset: int, detail: str) -> CheckpointFinding:
 
 
 def examine_open(files: Files, path: Path, fd: int, size: int) -> CheckpointFinding:
-    """The same for a file of ``size`` bytes that is open. Raises ``OSError``."""
+    """Classify an open file of ``size`` bytes as ``examine_checkpoint`` does. Raises ``OSError``."""
     start = files.pread(fd, CHECKPOINT_HEADER_BYTES_MAX, 0)
     version = _VERSION.match(start)
     if version is None:
@@ -84,7 +84,7 @@ def examine_open(files: Files, path: Path, fd: int, size: int) -> CheckpointFind
 
 
 def _is_flipped(files: Files, fd: int, size: int, version: re.Match[bytes]) -> bool:
-    """Whether a file of a seemingly newer version is one of ours with one flipped bit in the version."""
+    """True if a file of a seemingly newer version is a file of our version with one flipped bit in the version."""
     ours = b"%d" % CHECKPOINT_VERSION
     if len(version[1]) != len(ours) or (int.from_bytes(version[1]) ^ int.from_bytes(ours)).bit_count() != 1:
         return False
@@ -127,9 +127,10 @@ def _examine_baseline(files: Files, path: Path, fd: int) -> CheckpointFinding:
 
 
 def read_rows(files: Files, finding: CheckpointFinding) -> Iterator[bytes]:
-    """The rows of a checkpoint that was found ok, each as its JSON bytes.
+    """Yield the rows of a checkpoint that was found ok, each as its JSON bytes.
 
-    Raises ``DataDirDamagedError`` when they are not as many as it says, ``StorageFailedError`` when reading fails.
+    Raises ``DataDirDamagedError`` when their number is not the stated one, and ``StorageFailedError`` when reading
+    fails.
     """
     path = finding.path
     count = 0
@@ -150,7 +151,7 @@ def read_rows(files: Files, finding: CheckpointFinding) -> Iterator[bytes]:
 
 
 def read_baseline(files: Files, finding: CheckpointFinding) -> bytes:
-    """The bytes of a baseline ``state.json``. Raises as ``read_rows`` does."""
+    """Return the bytes of a baseline ``state.json``. Raises the same errors as ``read_rows``."""
     with guarded("read the baseline state", finding.path):
         content = read_whole(files, finding.path, BASELINE_STATE_BYTES_MAX)
     if content is None or hashlib.sha256(content).hexdigest() != finding.digest:

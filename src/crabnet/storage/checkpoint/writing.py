@@ -1,4 +1,4 @@
-"""Writing a checkpoint, and reading it back before it takes its place."""
+"""Writing a checkpoint, and reading it back before it is put in place."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from crabnet.storage.files import Files, OpenMode, write_all
 
 
 def check_row(row: bytes) -> None:
-    """Raise ``RefusedError`` for what cannot be a row: no line that starts with ``[``, or too long."""
+    """Raise ``RefusedError`` for bytes that cannot be a row: not one line that starts with ``[``, or too long."""
     if not row.startswith(b"[") or b"\n" in row:
         raise RefusedError("a checkpoint row must be a JSON array on one line", Reason.MALFORMED)
     if len(row) > CHECKPOINT_ROW_BYTES_MAX:
-        text = f"a checkpoint row of {len(row)} bytes is over the bound of {CHECKPOINT_ROW_BYTES_MAX}: {row[:80]!r}…"
+        text = f"a checkpoint row of {len(row)} bytes exceeds the limit of {CHECKPOINT_ROW_BYTES_MAX}: {row[:80]!r}…"
         raise RefusedError(text, Reason.TOO_LARGE)
 
 
@@ -45,12 +45,12 @@ class CheckpointFile:
         self._row_count = 0
         start = msgspec.json.encode(header)[:-1] + ROWS_BEGIN
         if len(start) > CHECKPOINT_HEADER_BYTES_MAX:
-            raise RefusedError(f"a checkpoint header of {len(start)} bytes is over the bound", Reason.TOO_LARGE)
+            raise RefusedError(f"a checkpoint header of {len(start)} bytes exceeds the limit", Reason.TOO_LARGE)
         self._fd: int | None = files.open(path, OpenMode.REPLACE)
         self._put(start)
 
     def write_rows(self, rows: Iterable[bytes]) -> None:
-        """Add rows. Raises ``RefusedError`` as ``check_row`` does."""
+        """Add rows. Also raises ``RefusedError`` as ``check_row`` does."""
         for row in rows:
             check_row(row)
             self._put(b",\n" + row if self._row_count else row)
@@ -79,7 +79,7 @@ class CheckpointFile:
         return self._fd
 
     def finish(self) -> None:
-        """Write the end, make the file durable, read it back and compare. Raises ``OSError`` when it differs."""
+        """Write the end, make the file durable, read it back and compare. Raises ``OSError`` if it differs."""
         self._put(b'%s],"row_count":%d,\n' % (b"\n" if self._row_count else b"", self._row_count))
         self._flush()
         checksum = self._digest.hexdigest().encode()
@@ -90,11 +90,11 @@ class CheckpointFile:
         self._files.drop_cache(fd)
         found = examine_open(self._files, self._path, fd, self._offset)
         if (found.digest, found.header, found.row_count) != (checksum.decode(), self._header, self._row_count):
-            raise OSError(errno.EIO, "the checkpoint reads back with other content than was written")
+            raise OSError(errno.EIO, "the checkpoint has other content when it is read back than was written")
         self.close()
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless."""
+        """Close the file. Closing twice is harmless."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             self._files.close(fd)

@@ -1,1 +1,1 @@
-"""The journal: segments of frames, written, read and surveyed."""
+"""Writing, reading and surveying the journal, which consists of segments of frames."""

@@ -1,4 +1,4 @@
-"""Reading journal segments: scanning them with a verdict on how they end, and fetching frames."""
+"""Reading journal segments: scanning a segment, judging how it ends, and fetching frames."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ _FRAME_ANYWHERE: Final = re.compile(rb"(?=" + FRAME_PREFIX.pattern + rb")")
 
 
 class HeaderKind(Enum):
-    """What the first line of a segment turned out to be."""
+    """The condition of the first line of a segment."""
 
     OK = "ok"
     TORN = "torn"
-    """Not valid, and nothing after it: its writing may never have been completed."""
+    """The line is not valid and nothing follows it. Its write may never have been completed."""
     DAMAGED = "damaged"
     OLDER = "older"
     NEWER = "newer"
 
 
 class TailKind(Enum):
-    """How the readable part of a segment ends."""
+    """The condition of a segment after its last readable frame."""
 
     CLEAN = "clean"
     TORN = "torn"
-    """An unfinished last frame, which was never acknowledged."""
+    """The segment ends with an unfinished frame, which was never acknowledged."""
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentScan:
-    """What a segment holds. Frames ``first_lsn`` to ``last_lsn`` are sound, from there on see ``tail``."""
+    """The content of a segment. Frames ``first_lsn`` to ``last_lsn`` are sound. ``tail`` judges the rest."""
 
     path: Path
     first_lsn: int
@@ -68,15 +68,15 @@ class SegmentScan:
     tail: TailKind
     last_frame_offset: int | None
     detail: str
-    """What is wrong, in words; empty when nothing is."""
+    """A description of the damage, empty when there is none."""
     skipped: tuple[int, int] | None
-    """Damaged bytes (offset, end) before the frames that were asked for."""
+    """Damaged bytes (offset, end) before the requested frames."""
     unfinished: bool = False
-    """The torn end is the beginning of what came next, cut short: its write never returned."""
+    """True if the torn end is an incomplete beginning of the next frame or header. Its write never returned."""
 
 
 class _Window:
-    """A file read forwards: a buffer that holds at least what was asked for, if the file has it."""
+    """A file that is read forwards. Its buffer holds at least the requested bytes, if the file has them."""
 
     def __init__(self, files: Files, fd: int) -> None:
         self._files = files
@@ -85,7 +85,7 @@ class _Window:
         self.data = b""
 
     def need(self, offset: int, size: int) -> int:
-        """Load ``size`` bytes from ``offset`` on; return the index of ``offset`` in ``data``."""
+        """Load ``size`` bytes from ``offset`` on. Return the index of ``offset`` in ``data``."""
         have = self.base + len(self.data)
         if offset + size > have:
             kept = self.data[max(0, offset - self.base) :] if offset < have else b""
@@ -111,9 +111,9 @@ class _Window:
 
 
 def classify_header(line: bytes, first_lsn: int, size: int) -> tuple[HeaderKind, str]:
-    """Judge the first line of a segment of ``size`` bytes; also returns the hash before its first frame.
+    """Judge the first line of a segment of ``size`` bytes, and return the hash before its first frame.
 
-    A version that is not ours is believed unless the line is a version-1 line with a flipped bit.
+    Another version than ours is accepted as such, unless the line is a version-1 line with a flipped bit.
     """
     match = HEADER_LINE.fullmatch(line)
     if match is not None:
@@ -138,11 +138,11 @@ def scan_segment(
     resume_max_lsn: int = 0,
     visit: Callable[[Frame], None] | None = None,
 ) -> SegmentScan:
-    """Read a segment from its header to its last sound frame, and tell a torn tail from damage.
+    """Read a segment from its header to its last sound frame, and distinguish a torn tail from damage.
 
-    A tail is torn when it is no longer than one frame and no sound frame follows: frame n+1 is never written before
-    frame n is durable. Damage is skipped when a sound frame of at most ``resume_max_lsn`` follows (what lies before it
-    is in a checkpoint). ``visit`` sees every sound frame. Raises ``OSError``.
+    A tail is torn when it is no longer than one frame and no sound frame follows, because frame n+1 is never written
+    before frame n is durable. The scan skips damage when a sound frame of at most ``resume_max_lsn`` follows, because
+    a checkpoint contains the frames before it. ``visit`` is called with every sound frame. Raises ``OSError``.
     """
     with opened(files, path, OpenMode.READ) as fd:
         size = files.size(path) or 0
@@ -199,7 +199,7 @@ def _judge_tail(frame: Frame | None, end: int, size: int, lsn: int) -> tuple[Tai
 
 
 def _find_frame(files: Files, fd: int, offset: int, segment_lsn: int, lsn_min: int) -> Frame | None:
-    """The first sound frame after ``offset`` with at least ``lsn_min``."""
+    """Return the first sound frame after ``offset`` whose lsn is at least ``lsn_min``."""
     overlap = FRAME_PREFIX_BYTES - 1
     offset += 1
     while chunk := files.pread(fd, STORAGE_CHUNK_BYTES + overlap, offset):
@@ -225,10 +225,10 @@ def _open_any(files: Files, paths: Sequence[Path]) -> int:
 
 
 def frames_of(files: Files, paths: Sequence[Path], first_lsn: int, after_lsn: int, until_lsn: int) -> Iterator[Frame]:
-    """The frames of a segment with ``after_lsn < lsn <= until_lsn``, each checked by its CRC and for its number.
+    """Yield the frames of a segment with ``after_lsn < lsn <= until_lsn``, after checking the CRC and number of each.
 
-    ``paths`` are the places to look for the segment, in the order in which it moves. Raises ``DataDirDamagedError``
-    at the first frame that is not sound, ``StorageFailedError`` when reading fails.
+    ``paths`` are the places where the segment may be, in the order in which it moves. Raises ``DataDirDamagedError``
+    at the first frame that is not sound, and ``StorageFailedError`` when reading fails.
     """
     path = paths[0]
     with guarded("read the journal", path):
@@ -256,7 +256,7 @@ def _frame_damaged(path: Path, offset: int, lsn: int) -> DataDirDamagedError:
 
 
 def read_frame_at(files: Files, paths: Sequence[Path], position: FramePosition) -> bytes:
-    """The payload of one frame. Arguments and errors are those of ``frames_of``."""
+    """Return the payload of one frame. ``paths`` and the errors are those of ``frames_of``."""
     with guarded("read the journal", paths[0]):
         fd = _open_any(files, paths)
         try:

@@ -1,11 +1,11 @@
 r"""The journal's format: segments of frames, each frame one commit batch and one line.
 
-A segment ``journal/<first lsn, 20 digits>.log`` starts with a header line and goes on with frame lines::
+A segment ``journal/<first lsn, 20 digits>.log`` has a header line and then frame lines::
 
     crabnet-journal VVVV LLLLLLLLLLLLLLLLLLLL <hash of the frame before, 64 hex> <crc, 8 hex>\n
     <crc, 8 hex> <payload length, 8 hex> <lsn, 16 hex> <hash of the frame before, 64 hex> <payload>\n
 
-The CRC-32C of a frame covers everything after it, the line feed included; the hash of a frame is the SHA-256 of its
+The CRC-32C of a frame covers everything after it, including the line feed. The hash of a frame is the SHA-256 of its
 whole line. Payloads are opaque, not empty and without line feed. docs/STORAGE.md has the rules of recovery.
 """
 
@@ -26,7 +26,7 @@ from crabnet.storage.layout import segment_name
 
 JOURNAL_VERSION: Final = 1
 GENESIS_HASH: Final = "0" * 64
-"""Stands before frame 1 of a data dir that began empty."""
+"""The hash before frame 1 of a data dir that was started empty."""
 HEADER_BYTES: Final = 16 + 5 + 21 + 65 + 8 + 1
 FRAME_PREFIX_BYTES: Final = 9 + 9 + 17 + 65
 FRAME_OVERHEAD_BYTES: Final = FRAME_PREFIX_BYTES + 1
@@ -34,11 +34,11 @@ FRAME_OVERHEAD_BYTES: Final = FRAME_PREFIX_BYTES + 1
 HEADER_LINE: Final = re.compile(rb"crabnet-journal (\d{4}) (\d{20}) ([0-9a-f]{64}) ([0-9a-f]{8})\n")
 FRAME_PREFIX: Final = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{16}) ([0-9a-f]{64}) ")
 _FRAME_START: Final = re.compile(rb"[0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{0,8}\?*|[0-9a-f]{8} [0-9a-f]{8} ")
-"""CRC and length, or the beginning of them filled up with question marks."""
+"""CRC and length, or the beginning of these two, padded with question marks."""
 
 
 class FramePosition(NamedTuple):
-    """Where a frame lies: ``offset`` of its line in the segment, ``length`` of its payload, both in bytes."""
+    """The place of a frame: ``offset`` of its line in the segment and ``length`` of its payload, both in bytes."""
 
     lsn: int
     segment_first_lsn: int
@@ -47,7 +47,7 @@ class FramePosition(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One commit batch as it was read back; ``hash`` is that of its line."""
+    """One commit batch that was read from a segment. ``hash`` is the hash of its line."""
 
     position: FramePosition
     payload: bytes
@@ -65,7 +65,7 @@ class Frame(NamedTuple):
 
 
 def encode_header(first_lsn: int, previous_hash: str) -> bytes:
-    """The first line of a segment."""
+    """Return the first line of a segment."""
     return seal_header(b"crabnet-journal %04d %020d %s " % (JOURNAL_VERSION, first_lsn, previous_hash.encode()))
 
 
@@ -75,24 +75,24 @@ def seal_header(start: bytes) -> bytes:
 
 
 def encode_frame(lsn: int, previous_hash: str, payload: bytes) -> bytes:
-    """The line of a frame. Raises ``RefusedError`` for a payload that is empty, too large or has a line feed."""
+    """Return the line of a frame. Raises ``RefusedError`` for a payload that is empty, too large or has a line feed."""
     if not payload or b"\n" in payload:
         raise RefusedError("the payload of a journal frame must not be empty or contain a line feed", Reason.MALFORMED)
     if len(payload) > FRAME_BYTES_MAX:
         raise RefusedError(
-            f"a journal frame of {len(payload)} bytes is over the bound of {FRAME_BYTES_MAX}", Reason.TOO_LARGE
+            f"a journal frame of {len(payload)} bytes exceeds the limit of {FRAME_BYTES_MAX}", Reason.TOO_LARGE
         )
     rest = b"%08x %016x %s %s\n" % (len(payload), lsn, previous_hash.encode(), payload)
     return b"%08x %s" % (google_crc32c.value(rest), rest)
 
 
 def hash_line(line: bytes) -> str:
-    """The hash of a frame, over its whole line."""
+    """Return the hash of a frame, computed over its whole line."""
     return hashlib.sha256(line).hexdigest()
 
 
 def parse_frame(data: bytes, at: int, segment_lsn: int, base: int = 0) -> Frame | None:
-    """The frame whose line starts at ``data[at]``, or ``None`` when there is no sound one.
+    """Return the frame whose line starts at ``data[at]``, or ``None`` when there is no sound one.
 
     ``base`` is the offset of ``data`` in the segment.
     """
@@ -111,11 +111,11 @@ def parse_frame(data: bytes, at: int, segment_lsn: int, base: int = 0) -> Frame 
 
 
 def is_start_of_frame(data: bytes, lsn: int, previous_hash: str) -> bool:
-    """Whether bytes are the beginning of frame ``lsn`` and less than all of it, be it that zeros stand for the rest.
+    """True if bytes are an incomplete beginning of frame ``lsn``, perhaps with zeros in place of the rest.
 
-    Only a write that did not return leaves that: a whole frame ends with the one line feed that it has, so neither a
-    flipped length nor a flipped line feed makes a whole frame look like this. Zeros are what a power cut leaves of
-    blocks that were not written yet, and are in no frame.
+    Only a write that did not return leaves such bytes. A whole frame ends with its only line feed, so neither a flipped
+    length nor a flipped line feed makes a whole frame look like this. A power cut leaves zeros for blocks that were not
+    yet written. No frame contains zeros.
     """
     fixed = b"%016x %s " % (lsn, previous_hash.encode())
     data = data.rstrip(b"\0")
@@ -128,8 +128,9 @@ def is_start_of_frame(data: bytes, lsn: int, previous_hash: str) -> bool:
 
 
 def is_start_of_header(data: bytes, first_lsn: int) -> bool:
-    """Whether bytes are the beginning of a segment's header line and less than all of it: none at all, too. Zeros stand
-    for what was not written yet.
+    """True if bytes are an incomplete beginning of a segment's header line, perhaps with zeros in place of the rest.
+
+    This includes no bytes at all. Zeros are what a power cut leaves for blocks that were not yet written.
     """
     data = data.rstrip(b"\0")
     fixed = b"crabnet-journal %04d %020d " % (JOURNAL_VERSION, first_lsn)
@@ -137,7 +138,7 @@ def is_start_of_header(data: bytes, first_lsn: int) -> bool:
 
 
 class SegmentWriter:
-    """The segment that is appended to. Not safe for concurrent use; every method may raise ``OSError``."""
+    """The segment to which frames are appended. Not safe for concurrent use. Every method may raise ``OSError``."""
 
     def __init__(self, files: Files, path: Path, fd: int, first_lsn: int, end: int) -> None:
         self._files = files
@@ -148,7 +149,7 @@ class SegmentWriter:
 
     @classmethod
     def create(cls, files: Files, directory: Path, first_lsn: int, previous_hash: str) -> SegmentWriter:
-        """Start a segment: its header and its directory entry are durable on return."""
+        """Start a segment. Its header and its directory entry are durable on return."""
         path = directory / segment_name(first_lsn)
         fd = files.open(path, OpenMode.CREATE)
         writer = cls(files, path, fd, first_lsn, 0)
@@ -163,11 +164,11 @@ class SegmentWriter:
 
     @classmethod
     def reopen(cls, files: Files, path: Path, first_lsn: int, end: int, *, renew: bool) -> SegmentWriter:
-        """Go on with a segment of which the first ``end`` bytes are sound.
+        """Continue a segment of which the first ``end`` bytes are sound.
 
-        ``renew`` first puts a copy of these bytes in its place, without whatever follows them. After a failed fsync
-        the kernel may hold bytes as clean that the medium never got; only writing them again makes them durable, and
-        to a new file, since overwriting in place risks what is durable already.
+        ``renew`` first replaces the segment with a copy of these bytes, without the bytes that follow them. After a
+        failed fsync the kernel may treat bytes as clean that never reached the medium. Only writing them again makes
+        them durable. They are written to a new file, because overwriting in place risks bytes that are already durable.
         """
         if renew:
             temporary = path.with_name(path.name + ".tmp")
@@ -184,7 +185,7 @@ class SegmentWriter:
         return cls(files, path, files.open(path, OpenMode.WRITE), first_lsn, end)
 
     def append(self, line: bytes) -> int:
-        """Write one line and make it durable; return its offset."""
+        """Write one line, make it durable and return its offset."""
         offset = self.end
         self.end = write_all(self._files, self._fd, line, offset)
         self._files.fdatasync(self._fd)

@@ -1,4 +1,7 @@
-"""The journal seen from a base, the checkpoint or the beginning that replay would start from. Changes nothing."""
+"""A survey of the journal after a base: the checkpoint, or the beginning, from which replay would start.
+
+It changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What replay starts from; ``finding`` is ``None`` for the empty beginning."""
+    """The state from which replay starts. ``finding`` is ``None`` for the empty beginning."""
 
     finding: CheckpointFinding | None
     lsn: int
@@ -40,20 +43,21 @@ class Base:
 
 @dataclass
 class JournalSurvey:
-    """What the journal holds and in which condition."""
+    """The content and condition of the journal."""
 
     condition: Condition
     last_lsn: int = 0
     head_hash: str = GENESIS_HASH
     damage: Damage | None = None
-    """Why the journal is not ok."""
+    """The damage because of which the journal is not ok."""
     covered: list[Damage] = field(default_factory=list)
-    """Damage to frames that the base has in it."""
+    """Damage to frames whose content the base contains."""
     last: SegmentScan | None = None
-    """The last segment with frames or at least a header; ``None`` when it has to be made."""
+    """The last segment with at least a sound header, ``None`` when it has to be made."""
     torn_segment: tuple[int, Path] | None = None
+    """A segment after ``last`` without a sound header."""
     torn_segment_unfinished: bool = False
-    """A segment after ``last`` of which not even the header is sound."""
+    """True if the header of ``torn_segment`` is an incomplete beginning. Its write never returned."""
     replay_bytes: int = 0
     """Bytes of the frames after the base."""
 
@@ -68,14 +72,15 @@ def survey_journal(
     known: Sequence[tuple[int, str]] = (),
     visit: Callable[[Frame], None] | None = None,
 ) -> JournalSurvey:
-    """Scan every segment in journal/, and those in history/ that the base needs. Raises ``OSError``.
+    """Scan every segment in journal/, and those in history/ that replay from the base needs. Raises ``OSError``.
 
-    ``known`` are further pairs of lsn and frame hash that must agree; ``visit`` sees every sound frame, in order.
+    ``known`` are further pairs of lsn and frame hash with which the journal must agree. ``visit`` is called with every
+    sound frame, in order.
     """
     if not segments:
         if seal is None:
             return JournalSurvey(Condition.ABSENT, head_hash=base.head_hash)
-        missing = Damage(layout.journal, 0, f"no segment is there, but the journal had reached frame {seal[0]}")
+        missing = Damage(layout.journal, 0, f"there are no segments, but the journal had reached frame {seal[0]}")
         return JournalSurvey(Condition.DAMAGED, damage=missing)
     starts = [index for index, (first, _) in enumerate(segments) if first <= base.lsn + 1]
     if not starts:
@@ -138,7 +143,7 @@ class _Walk:
             self._finish(segments[-1][1])
 
     def _step(self, first: int, path: Path, *, is_last: bool) -> bool:
-        """Walk one segment; false when the walk ends with it."""
+        """Walk over one segment. Returns false when the walk ends with it."""
         result, reached = self.result, self._reached
         if reached is not None and result.last is not None and first != reached[0] + 1:
             self._fail(result.last.path, result.last.end, f"frames {reached[0] + 1} to {first - 1} are missing")
@@ -178,11 +183,11 @@ class _Walk:
         return False
 
     def _may_be_unfinished(self, first: int, size: int) -> bool:
-        """Whether a segment without a sound header holds nothing that was acknowledged.
+        """True if a segment without a sound header contains no acknowledged frames.
 
-        One of full header length has no frames: only the header is damaged. A shorter one may be the trace of a crash
-        while it was made, but not when the base or the seal shows that it was durable once: a checkpoint is put in
-        place only after the segment that follows it.
+        A segment of full header length has no frames: only its header is damaged. A shorter one may come from a crash
+        while it was made. It cannot when the base or the seal shows that it was durable before, because a checkpoint is
+        put in place only after the segment that follows it.
         """
         if size >= HEADER_BYTES:
             return True

@@ -1,6 +1,6 @@
-"""Reading a journal whatever its condition: every sound frame, and every place that is not sound. Needs no lock.
+"""Reading a journal in any condition: every sound frame, and every place that is not sound. It needs no lock.
 
-Recovery stops at the first damage; here the walk goes on behind it, to use or to show what is still readable.
+Recovery stops at the first damage. This walk continues after it, to use or to show all that is still readable.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ _HEADER_DETAIL: Final = {
 
 
 Believe = Callable[[bytes], bool]
-"""Whether a payload was really written as one. Asked behind damage, where text of strangers may look like a frame."""
+"""Returns true if a payload was really written as one. It is called after damage, where a peer's text may look like a
+frame.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A place of a segment that holds no sound frame: bytes ``offset`` to ``end``, after frame ``after_lsn``."""
+    """A range of a segment without a sound frame: bytes ``offset`` to ``end``, after frame ``after_lsn``."""
 
     path: Path
     offset: int
@@ -38,12 +40,12 @@ class Hole:
     after_lsn: int
     detail: str
     at_end: bool = False
-    """Nothing follows in this segment: an unfinished last frame looks like this, too."""
+    """True if no sound frame follows in this segment. An unfinished last frame also looks like this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The beginning of a segment: the hash that its first line says stands before it, empty if it does not say."""
+    """The beginning of a segment. ``previous_hash`` comes from its first line, and is empty if that is not sound."""
 
     path: Path
     first_lsn: int
@@ -51,7 +53,7 @@ class Segment:
 
 
 class _Reader:
-    """A file read forwards, with one buffer."""
+    """A file that is read forwards, with one buffer."""
 
     def __init__(self, files: Files, fd: int) -> None:
         self._files = files
@@ -60,7 +62,7 @@ class _Reader:
         self._data = b""
 
     def at(self, offset: int, size: int) -> tuple[bytes, int]:
-        """A buffer and the index of ``offset`` in it, with ``size`` bytes behind it if the file has them."""
+        """Return a buffer and the index of ``offset`` in it. ``size`` bytes follow there if the file has them."""
         have = self._base + len(self._data)
         if offset < self._base or offset + size > have:
             kept = self._data[offset - self._base :] if self._base <= offset < have else b""
@@ -75,12 +77,12 @@ class _Reader:
         return self._data, offset - self._base
 
     def bytes(self, offset: int, end: int) -> bytes:
-        """The bytes from ``offset`` up to ``end``."""
+        """Return the bytes from ``offset`` up to ``end``."""
         data, at = self.at(offset, end - offset)
         return data[at : at + end - offset]
 
     def frame(self, offset: int, segment_lsn: int) -> Frame | None:
-        """The frame whose line starts at ``offset``, if its CRC holds."""
+        """Return the frame whose line starts at ``offset``, ``None`` if it is not sound."""
         data, at = self.at(offset, FRAME_OVERHEAD_BYTES)
         match = FRAME_PREFIX.match(data, at)
         if match is None or int(match[2], 16) > FRAME_BYTES_MAX:
@@ -90,7 +92,7 @@ class _Reader:
 
 
 def open_segment(files: Files, paths: Sequence[Path]) -> tuple[int, Path]:
-    """Open a segment at the first of its places where it is; beside a running node it may be moving."""
+    """Open a segment at the first of its possible places where it exists. A running node may be moving it."""
     for path in (*paths, paths[0]):
         try:
             return files.open(path, OpenMode.READ), path
@@ -102,7 +104,7 @@ def open_segment(files: Files, paths: Sequence[Path]) -> tuple[int, Path]:
 def walk_segment(
     files: Files, paths: Sequence[Path], first_lsn: int, believe: Believe
 ) -> Iterator[Segment | Frame | Hole]:
-    """The segment's beginning, then its frames and holes in order. Raises StorageFailedError."""
+    """Yield the segment's beginning, then its frames and holes in order. Raises StorageFailedError."""
     with guarded("read the journal", paths[0]):
         fd, path = open_segment(files, paths)
         try:
@@ -130,7 +132,7 @@ def walk_segment(
 
 
 def _resume(reader: _Reader, offset: int, segment_lsn: int, lsn: int, believe: Believe) -> tuple[Frame | None, int]:
-    """The next sound frame behind damage at ``offset``, and where it is; None and the end of the file without one."""
+    """Return the next sound frame after damage at ``offset``, and its offset. Without one: None and the file's end."""
     at = offset + 1
     while True:
         data, start = reader.at(at, STORAGE_CHUNK_BYTES)
@@ -153,7 +155,7 @@ def _resume(reader: _Reader, offset: int, segment_lsn: int, lsn: int, believe: B
 
 
 def read_hole(files: Files, hole: Hole) -> bytes:
-    """The bytes of a hole, of a long one the beginning. Raises StorageFailedError."""
+    """Return the bytes of a hole, at most the first ``2 * FRAME_BYTES_MAX``. Raises StorageFailedError."""
     layout = Layout(hole.path.parent.parent)
     with guarded("read the journal", hole.path):
         fd, _ = open_segment(files, layout.places(hole.path.name))
@@ -166,7 +168,7 @@ def read_hole(files: Files, hole: Hole) -> bytes:
 def walk_journal(
     files: Files, layout: Layout, believe: Believe, *, after_lsn: int = 0
 ) -> Iterator[Segment | Frame | Hole]:
-    """Every segment in order, history/ too, but for those that hold nothing after ``after_lsn``.
+    """Walk over every segment in order, including history/, except those that have no frames after ``after_lsn``.
 
     Raises StorageFailedError.
     """

@@ -1,1 +1,1 @@
-"""What a data dir is opened from, and repairs."""
+"""Opening a data dir: the survey, the recovery table and the repairs."""

@@ -1,4 +1,4 @@
-"""The repairs that opening a data dir makes, after the survey and under the lock. Nothing damaged is deleted."""
+"""The repairs on opening a data dir, made after the survey and under the lock. They delete nothing that is damaged."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from crabnet.storage.opening.survey import Survey
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a ledger was opened from. Rows and frames are read lazily: take them before the next checkpoint."""
+    """The result of opening a ledger. Rows and frames are read lazily, so read them before the next checkpoint."""
 
     files: Files
     layout: Layout
     action: Action
     conditions: tuple[Condition, Condition, Condition]
-    """Of state.json, state.json.bak and the journal."""
+    """The conditions of state.json, state.json.bak and the journal."""
     notices: tuple[Notice, ...]
     base: CheckpointFinding | None
     base_lsn: int
@@ -45,39 +45,40 @@ class Recovery:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing had to be repaired or done without."""
+        """True if the opening found nothing that deserves an alert."""
         return not any(notice.is_alert for notice in self.notices)
 
     @property
     def may_lack_frames(self) -> bool:
-        """Whether frames that were acknowledged, and maybe sent, may be missing."""
+        """True if frames may be missing that were acknowledged, and perhaps sent."""
         return any(notice.code.may_lack_frames for notice in self.notices)
 
     @property
     def checkpoint(self) -> CheckpointHeader | None:
-        """The header of the checkpoint, ``None`` when replay starts from the beginning or a baseline state."""
+        """The header of the checkpoint. ``None`` when replay starts from the beginning or a baseline state."""
         return None if self.base is None else self.base.header
 
     def rows(self) -> Iterator[bytes]:
-        """The rows of the checkpoint; none without one. Raises as ``read_rows`` does."""
+        """Yield the rows of the checkpoint, none without a checkpoint. Raises the same errors as ``read_rows``."""
         if self.base is not None and self.base.header is not None:
             yield from read_rows(self.files, self.base)
 
     def baseline(self) -> bytes | None:
-        """The bytes of the baseline's ``state.json`` that comes before frame 1, if there is one."""
+        """Return the bytes of the baseline's ``state.json`` that precedes frame 1, if there is one."""
         if self.base is None or self.base.header is not None:
             return None
         return read_baseline(self.files, self.base)
 
     def frames(self) -> Iterator[Frame]:
-        """The frames after the checkpoint, in order."""
+        """Yield the frames after the checkpoint, in order. Raises the same errors as ``iter_frames``."""
         return iter_frames(self.files, self.layout, self.base_lsn, self.last_lsn)
 
 
 def iter_frames(files: Files, layout: Layout, after_lsn: int, until_lsn: int) -> Iterator[Frame]:
-    """The frames with ``after_lsn < lsn <= until_lsn``, from history/ and journal/.
+    """Yield the frames with ``after_lsn < lsn <= until_lsn``, from history/ and journal/.
 
-    Raises ``DataDirDamagedError`` at the first one that is missing or not sound.
+    Raises ``DataDirDamagedError`` at the first frame that is missing or not sound, and ``StorageFailedError`` when
+    reading fails.
     """
     with guarded("read the journal", layout.journal):
         segments = list_segments(files, layout)
@@ -96,7 +97,7 @@ def iter_frames(files: Files, layout: Layout, after_lsn: int, until_lsn: int) ->
 
 
 def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tuple[str, ...] = ()) -> None:
-    """Raise ``DataDirDamagedError`` when the table refuses, or when the checkpoint is another node's."""
+    """Raise ``DataDirDamagedError`` when the recovery table refuses, or when the checkpoint is of another node."""
     rule = survey.rule
     hint = "nothing was changed; run `crabnet fsck` to see what can be saved"
     if rule.action is Action.REFUSE_NEWER:
@@ -110,8 +111,8 @@ def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tup
         raise DataDirDamagedError(f"{survey.layout.journal}: the journal is missing; {hint}")
     if survey.gutted:
         raise DataDirDamagedError(
-            f"{survey.layout.data_dir}: there is an archive, but journal and checkpoints are gone: restore them from a"
-            " backup, or move archive/ away to begin anew"
+            f"{survey.layout.data_dir}: there is an archive, but journal and checkpoints are missing: restore them from"
+            " a backup, or move archive/ away to start afresh"
         )
     finding_used = survey.base.finding
     header = None if finding_used is None else finding_used.header
@@ -126,15 +127,14 @@ def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tup
 
 def _newer(what: str) -> DataDirDamagedError:
     return DataDirDamagedError(
-        f"{what}, written by a newer Crabnet; upgrade, nothing was changed", Reason.DATA_DIR_NEWER
+        f"{what}, written by a newer Crabnet; nothing was changed; upgrade Crabnet", Reason.DATA_DIR_NEWER
     )
 
 
 def repair(files: Files, survey: Survey, now_ms: int) -> SegmentWriter:
-    """Bring the data dir into order, as the rule of the survey says, and return the segment to append to.
+    """Repair the data dir by the rule of the survey, and return the segment to append to.
 
-    Every step leaves a data dir that recovers to the same content when the process dies right after it.
-    Raises ``OSError``.
+    If the process dies after any step, the data dir still recovers to the same content. Raises ``OSError``.
     """
     layout, journal = survey.layout, survey.journal
     for directory in (layout.journal, layout.history):
@@ -176,13 +176,13 @@ def _remove_leftovers(files: Files, layout: Layout) -> None:
 
 
 def _keep_baseline(files: Files, layout: Layout, finding: CheckpointFinding) -> None:
-    """Keep the imported file: without it the journal could not be replayed from its beginning."""
+    """Keep the imported file, because a replay of the journal from its beginning needs it."""
     if files.size(layout.baseline) is None:
         replace_file(files, layout.baseline, read_baseline(files, finding))
 
 
 def free_name(files: Files, layout: Layout, name: str) -> Path:
-    """A path in damaged/ that is not in use, the directory made. Raises ``OSError``."""
+    """Return an unused path in damaged/, and make that directory. Raises ``OSError``."""
     make_dir(files, layout.damaged)
     target, attempt = layout.damaged / name, 0
     while files.size(target) is not None:
@@ -192,7 +192,7 @@ def free_name(files: Files, layout: Layout, name: str) -> Path:
 
 
 def set_aside(files: Files, layout: Layout, path: Path, now_ms: int) -> Path:
-    """Move a damaged file to damaged/ and return where it is now. Raises ``OSError``."""
+    """Move a damaged file to damaged/ and return its new path. Raises ``OSError``."""
     target = free_name(files, layout, f"{path.name}.damaged-{now_ms}")
     move_file(files, path, target)
     return target
@@ -209,7 +209,7 @@ def _copy_tail(files: Files, layout: Layout, scan: SegmentScan, now_ms: int) -> 
 
 
 def hold_reserve(files: Files, layout: Layout) -> None:
-    """Hold back ``RESERVE_BYTES`` of disk space. Raises ``OSError`` when the disk is full."""
+    """Reserve ``RESERVE_BYTES`` of disk space. Raises ``OSError`` when the disk is full."""
     if (files.size(layout.reserve) or 0) < RESERVE_BYTES:
         with opened(files, layout.reserve, OpenMode.LOCK) as fd:
             files.allocate(fd, RESERVE_BYTES)

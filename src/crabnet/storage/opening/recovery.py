@@ -1,6 +1,6 @@
-"""What a data dir is opened from: the decision table over {state.json, state.json.bak, journal}, in one place.
+"""The decision table of recovery over {state.json, state.json.bak, journal}.
 
-docs/STORAGE.md prints the same table; a test compares the two.
+docs/STORAGE.md prints the same table, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Action(StrEnum):
 
 
 class NoticeCode(StrEnum):
-    """What recovery found or did. All but the last six are alerts: somebody should look at the disk.
+    """What recovery found or did. All but the last six are alerts: an operator should check the disk.
 
-    ``*_unfinished`` is what the death of a process leaves in the middle of a write that had not returned: nothing that
-    was acknowledged or sent can be missing because of it.
+    ``*_unfinished`` means that a process died during a write that had not returned. Nothing that was acknowledged or
+    sent can be missing because of it.
     """
 
     STATE_DAMAGED = "state_damaged"
@@ -74,7 +74,7 @@ class NoticeCode(StrEnum):
 
     @property
     def may_lack_frames(self) -> bool:
-        """Whether frames that were acknowledged may be missing. A journal that is whole needs no checkpoint."""
+        """True if acknowledged frames may be missing. Damaged checkpoints do not count: a whole journal suffices."""
         return self in {NoticeCode.JOURNAL_TORN, NoticeCode.JOURNAL_SEGMENT_TORN, NoticeCode.REPAIRED}
 
 
@@ -126,21 +126,21 @@ RULES: Final[tuple[Rule, ...]] = (
         ABSENT, ABSENT, OK, Action.REPLAY_ALL, "notice `no_checkpoint_yet`, or alert `state_absent` when there was one"
     ),
 )
-"""The first row that matches applies; together they match every case."""
+"""The first row that matches applies. Together the rows match every case."""
 
 
 def decide(state: Condition, bak: Condition, journal: Condition) -> Rule:
-    """The row of the table for three conditions."""
+    """Return the row of the table that applies to these conditions."""
     return next(rule for rule in RULES if rule.matches(state, bak, journal))
 
 
 def cells() -> Iterator[tuple[Condition, Condition, Condition]]:
-    """Every combination of conditions."""
+    """Yield every combination of conditions."""
     return product(Condition, Condition, Condition)
 
 
 def render_table() -> str:
-    """The table in Markdown, as docs/STORAGE.md shows it."""
+    """Return the table in Markdown, as docs/STORAGE.md shows it."""
 
     def words(conditions: frozenset[Condition]) -> str:
         return "any" if conditions == ANY else ", ".join(each.value for each in Condition if each in conditions)

@@ -1,7 +1,7 @@
-"""For a data dir that refuses to start: what can be saved, and saving it. Only on the operator's word.
+"""Saving what can be saved of a data dir that refuses to start. Only an operator starts this.
 
-What is kept is the newest sound checkpoint and the unbroken chain of frames after it. Everything else goes to damaged/,
-nothing is deleted. Frames that had been acknowledged may be lost: the next start says so with an alert.
+Salvage keeps the newest sound checkpoint and the unbroken chain of frames after it. It moves everything else to
+damaged/ and deletes nothing. Acknowledged frames may be lost: the next start reports that with an alert.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from crabnet.storage.opening.survey import Survey, survey
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What saving a data dir means. ``is_needed`` is false when it opens as it is."""
+    """The plan or the result of saving a data dir. ``is_needed`` is false when the data dir opens as it is."""
 
     is_needed: bool
     damages: tuple[str, ...]
-    """What is wrong, each with file and offset."""
+    """The damages, each with file and offset."""
     kept_lsn: int = 0
     """The last frame that is kept."""
     lost_lsn: int | None = None
-    """The last frame that is known to have existed, when it is later than ``kept_lsn``."""
+    """The last frame that is known to have existed, if it is later than ``kept_lsn``."""
     cut: tuple[Path, int] | None = None
-    """A segment of which only so many bytes are kept."""
+    """A segment that is truncated, and the number of its bytes that are kept."""
     aside: tuple[Path, ...] = ()
-    """Files that go to damaged/ whole."""
+    """Files that are moved to damaged/ as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class _Chain:
 
 
 def plan_salvage(files: Files, data_dir: Path) -> Salvage:
-    """Say what ``salvage`` would do; changes nothing and needs no lock.
+    """Return what ``salvage`` would do. It changes nothing and needs no lock.
 
-    Raises ``DataDirDamagedError`` when nothing may be touched (a newer version) or nothing is left to start from, and
-    ``StorageFailedError`` when reading fails.
+    Raises ``DataDirDamagedError`` when the data dir is of a newer version, or when nothing is left to start from.
+    Raises ``StorageFailedError`` when reading fails.
     """
     found = survey(files, data_dir)
     if not found.rule.action.refuses:
@@ -67,10 +67,10 @@ def salvage(
     program: str = "crabnet",
     lock: DirLock | None = None,
 ) -> Salvage:
-    """Save what can be saved, so that the data dir opens again; return what was done.
+    """Save what can be saved, so that the data dir opens again. Return what was done.
 
-    ``lock`` is one that the caller holds, and goes on holding. Raises as ``plan_salvage`` does, and
-    ``DataDirBusyError``. When it is interrupted, run it again.
+    ``lock`` is a lock that the caller holds and keeps. Raises the same errors as ``plan_salvage``, and
+    ``DataDirBusyError``. If it is interrupted, run it again.
     """
     layout = Layout(data_dir)
     taken = None if lock is not None else DirLock.acquire(files, layout.lock, role, program=program, now_ms=now_ms)
@@ -89,7 +89,7 @@ def salvage(
 def _plan(found: Survey, chain: _Chain) -> Salvage:
     if found.rule.action is Action.REFUSE_NEWER:
         raise DataDirDamagedError(
-            f"{found.layout.data_dir} was written by a newer Crabnet: upgrade, there is nothing to repair",
+            f"{found.layout.data_dir} was written by a newer Crabnet: upgrade Crabnet, there is nothing to repair",
             Reason.DATA_DIR_NEWER,
         )
     if found.base.finding is None and chain.kept_lsn == 0:
@@ -147,7 +147,7 @@ def _follow(files: Files, found: Survey) -> _Chain:
 
 
 def _apply(files: Files, found: Survey, chain: _Chain, plan: Salvage, now_ms: int) -> None:
-    """Every step but the last leaves a data dir that is refused, or that opens with the alert."""
+    """Carry out the plan. After every step but the last, the data dir is refused or opens with the alert."""
     layout = found.layout
     make_dir(files, layout.journal)
     make_dir(files, layout.history)

@@ -1,6 +1,6 @@
-"""What lies in the place of a file of the data dir and keeps a node from starting. One list, for a start and for fsck.
+"""Files of the data dir of a wrong kind that prevent a start. A start and ``crabnet fsck`` use this one list.
 
-What a start puts right or does without by itself is not here.
+It leaves out files that a start repairs or does not need.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _KINDS: Final = (
 
 
 def kind_of(mode: int) -> str:
-    """What a file of this mode is, in words."""
+    """Describe the kind of file that has this mode."""
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "a device")
 
 
 def demand_shape(data_dir: Path, *, listens: bool) -> None:
-    """Look at every place whose content decides whether a node starts, or, without ``listens``, a command.
+    """Check every path whose kind decides whether a node can start, or, without ``listens``, a command.
 
-    Raises DataDirDamagedError for something else in the place of a file, and StorageFailedError (DATA_DIR_UNWRITABLE)
-    for a file that this user may not read and write.
+    Raises DataDirDamagedError when a path has another kind than expected. Raises StorageFailedError
+    (DATA_DIR_UNWRITABLE) for a file that this user may not read and write.
     """
     for name in _DIRECTORIES:
         _demand(data_dir / name, "directory")
     for name in _FILES:
         _demand(data_dir / name, "file")
     for name in _SEGMENTS:
-        with guarded("look at the data dir", data_dir / name):
+        with guarded("examine the data dir", data_dir / name):
             segments = [path for path in (data_dir / name).glob("*") if segment_first_lsn(path.name) is not None]
         for path in sorted(segments):
             _demand(path, "file")
@@ -55,21 +55,21 @@ def demand_shape(data_dir: Path, *, listens: bool) -> None:
 
 
 def _demand(path: Path, wanted: str) -> None:
-    with guarded("look at the data dir", path):
+    with guarded("examine the data dir", path):
         try:
             mode = path.stat(follow_symlinks=wanted == "directory").st_mode
         except FileNotFoundError:
             return
     found = kind_of(mode)
     if found.split()[-1] != wanted:
-        article = "put the" if wanted != "socket" else "remove it, a node makes its"
+        article = "put the" if wanted != "socket" else "remove it, the node makes the"
         raise DataDirDamagedError(
             f"{path} is {found}, not a {wanted}: {article} {wanted}"
-            f"{' back; docs/STORAGE.md tells what may be missing' if wanted != 'socket' else ' itself'}"
+            f"{' back; docs/STORAGE.md says which files may be missing' if wanted != 'socket' else ' itself'}"
         )
     if wanted == "file" and not os.access(path, os.R_OK | os.W_OK):
         raise StorageFailedError(
-            f"{path} may not be read and written by this user: give it back to the user of the node, as with chown or"
-            " chmod u+rw",
+            f"this user may not read and write {path}: return the file to the user of the node, for example with chown"
+            " or chmod u+rw",
             Reason.DATA_DIR_UNWRITABLE,
         )

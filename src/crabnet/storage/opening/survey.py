@@ -1,6 +1,6 @@
-"""A look at a data dir that changes nothing: what is there, in which condition, and what recovery would do.
+"""A survey of a data dir: its parts, their conditions, and what recovery would do. It changes nothing.
 
-Needs no lock; beside a running node the answer may be about a moment that has passed.
+It needs no lock. While a node runs, the answer may be out of date.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Survey:
     rule: Rule
     notices: tuple[Notice, ...]
     gutted: bool = False
-    """There is nothing to start from, but an archive, which a node that has never run cannot have."""
+    """True if there is nothing to start from, but there is an archive. A node that has never run has no archive."""
 
     def damages(self) -> list[Damage]:
-        """All damage that was found, for the operator."""
+        """Return all damage that was found, for the operator."""
         found = [
             Damage(each.path, each.offset, each.detail)
             for each in (self.state, self.bak)
@@ -62,7 +62,7 @@ def survey(files: Files, data_dir: Path) -> Survey:
         try:
             seal = read_seal(files, layout.seal)
         except ValueError as error:
-            notices.append(Notice(NoticeCode.SEAL_DAMAGED, f"{layout.seal}: {error}; it is written anew", layout.seal))
+            notices.append(Notice(NoticeCode.SEAL_DAMAGED, f"{layout.seal}: {error}; it is replaced", layout.seal))
     base = _choose_base(files, layout, state, bak, segments)
     with guarded("read the journal", layout.journal):
         journal = survey_journal(files, layout, base, segments, seal)
@@ -72,13 +72,13 @@ def survey(files: Files, data_dir: Path) -> Survey:
     notices += _notices(state, bak, journal, segments, seal_lsn, replacing=replacing)
     with guarded("read the data dir", layout.repaired):
         if files.size(layout.repaired) is not None:
-            message = f"{layout.repaired}: acknowledged frames may have been lost in a repair"
+            message = f"{layout.repaired}: a repair may have lost acknowledged frames"
             notices.append(Notice(NoticeCode.REPAIRED, message, layout.repaired))
     if rule.action is Action.IMPORT_BASELINE:
-        message = f"{layout.state}: a state of the Rust program; its content is imported"
+        message = f"{layout.state}: this is a state of the Rust program; its content is imported"
         notices.append(Notice(NoticeCode.BASELINE_IMPORTED, message, layout.state))
     if segments and segments[0][0] > 1:
-        message = f"{layout.history}: frames before {segments[0][0]} are missing: newcomers cannot have them from here"
+        message = f"{layout.history}: frames before {segments[0][0]} are missing: new peers cannot get them from here"
         notices.append(Notice(NoticeCode.HISTORY_MISSING, message, layout.history))
     gutted = False
     if rule.action is Action.START_FRESH:
@@ -88,10 +88,10 @@ def survey(files: Files, data_dir: Path) -> Survey:
 
 
 def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None = None) -> list[Damage]:
-    """Read everything from the first frame on, history/ too, and return what is wrong, each with file and offset.
+    """Read everything from the first frame on, including history/, and return all damage with file and offset.
 
-    Every CRC and every hash link is checked, also those from the checkpoints and the seal to the journal. ``visit``
-    sees the frames in order, up to the first damage. Needs no lock. Raises ``StorageFailedError``.
+    Every CRC and every hash link is checked, also those from the checkpoints and the seal to the journal. ``visit`` is
+    called with the frames in order, up to the first damage. It needs no lock. Raises ``StorageFailedError``.
     """
     layout = Layout(data_dir)
     checkpoints = [examine_checkpoint(files, path) for path in (layout.state, layout.bak)]
@@ -122,12 +122,15 @@ def verify(files: Files, data_dir: Path, visit: Callable[[Frame], None] | None =
 
 
 def _unless_written_since(finding: CheckpointFinding, imported: CheckpointFinding) -> CheckpointFinding:
-    """A state of the Rust program counts once. What that program wrote after it was imported is put aside."""
+    """Judge a state of the Rust program as damaged if that program wrote it after an earlier state was imported.
+
+    The Rust program's state is imported once. A start moves a later one to damaged/.
+    """
     if finding.condition is not Condition.OLDER or imported.condition is not Condition.OLDER:
         return finding
     if finding.digest == imported.digest:
         return finding
-    detail = "the Rust program wrote it after its state had been imported: it is put aside, import it as a file"
+    detail = "the Rust program wrote it after its state had been imported: it is moved to damaged/, import it as a file"
     return CheckpointFinding(finding.path, Condition.DAMAGED, detail=detail)
 
 
@@ -140,7 +143,7 @@ def _base_of(finding: CheckpointFinding) -> Base:
 def _choose_base(
     files: Files, layout: Layout, state: CheckpointFinding, bak: CheckpointFinding, segments: list[tuple[int, Path]]
 ) -> Base:
-    """The newest usable checkpoint; without one the beginning, empty or an imported baseline."""
+    """Return the newest usable checkpoint, or without one the beginning: an imported baseline or nothing."""
     for finding in (state, bak):
         if finding.condition in {Condition.OK, Condition.OLDER}:
             return _base_of(finding)
@@ -148,7 +151,7 @@ def _choose_base(
 
 
 def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -> Base:
-    """What frame 1 follows: nothing, or an imported baseline state."""
+    """Return what precedes frame 1: an imported baseline state or nothing."""
     if segments:
         baseline = examine_checkpoint(files, layout.baseline)
         if baseline.condition is Condition.OLDER:
@@ -157,10 +160,10 @@ def _beginning(files: Files, layout: Layout, segments: list[tuple[int, Path]]) -
 
 
 def _is_replacing(files: Files, layout: Layout, bak: CheckpointFinding, journal: JournalSurvey) -> bool:
-    """Whether a process died between the two renames that put a checkpoint in place, or before that of the first one.
+    """True if a process died while it put a checkpoint in place: between the two renames, or before that of the first.
 
-    Then the new one is there, whole, under its temporary name, and the journal reaches as far as it says: what is
-    known is all that a state.json would tell.
+    In this case the new checkpoint is whole under its temporary name, and the journal reaches as far as it says. So
+    nothing is lost that a state.json would contain.
     """
     if bak.condition is Condition.DAMAGED or journal.condition is not Condition.OK:
         return False
@@ -186,9 +189,9 @@ def _notices(
         add(NoticeCode.STATE_DAMAGED, state.path, state.offset, state.detail)
     elif state.condition is Condition.ABSENT and segments:
         if replacing:
-            add(NoticeCode.CHECKPOINT_UNFINISHED, state.path, 0, "a crash cut its replacement short")
+            add(NoticeCode.CHECKPOINT_UNFINISHED, state.path, 0, "a crash interrupted its replacement")
         elif bak.condition is not Condition.ABSENT or segments[-1][0] > 1:
-            add(NoticeCode.STATE_ABSENT, state.path, 0, "there is no checkpoint, although there has been one")
+            add(NoticeCode.STATE_ABSENT, state.path, 0, "there is no checkpoint, although one was made before")
         else:
             add(NoticeCode.NO_CHECKPOINT_YET, state.path, 0, "no checkpoint was made yet")
     if bak.condition is Condition.DAMAGED:
@@ -196,7 +199,7 @@ def _notices(
     if journal.last is not None and journal.last.tail is TailKind.TORN:
         last = journal.last
         code = NoticeCode.JOURNAL_UNFINISHED if last.unfinished else NoticeCode.JOURNAL_TORN
-        add(code, last.path, last.end, f"{last.detail}, never acknowledged; they are cut off")
+        add(code, last.path, last.end, f"{last.detail}, which was never acknowledged; they are cut off")
     if journal.torn_segment is not None:
         unfinished = journal.torn_segment_unfinished
         code = NoticeCode.JOURNAL_SEGMENT_UNFINISHED if unfinished else NoticeCode.JOURNAL_SEGMENT_TORN
@@ -204,5 +207,6 @@ def _notices(
     for damage in journal.covered:
         add(NoticeCode.JOURNAL_DAMAGE_COVERED, damage.path, damage.offset, f"{damage.detail}; make a checkpoint")
     if journal.condition is Condition.OK and journal.last_lsn != (seal_lsn or 0):
-        add(NoticeCode.UNCLEAN_SHUTDOWN, journal.last.path if journal.last else state.path, 0, "it was not closed")
+        path = journal.last.path if journal.last else state.path
+        add(NoticeCode.UNCLEAN_SHUTDOWN, path, 0, "the journal was not closed in order")
     return notices
