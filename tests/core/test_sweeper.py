@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from msgspec.structs import replace
 
-from crabnet.core.commands import CreateClaim, FinishRun, RenewRun, Settle, StartRun, SubmitBid, Tick
+from crabnet import limits
+from crabnet.core.commands import CreateClaim, FinishRun, Operation, RenewRun, Settle, StartRun, SubmitBid, Tick
 from crabnet.core.config import CoreConfig
-from crabnet.core.effects import Notice
-from crabnet.domain.model import Claim, FactKind, SeedStatus
+from crabnet.core.core import Core
+from crabnet.core.effects import Effects, Notice
+from crabnet.domain.model import Claim, FactKind, Failure, SeedStatus, Termination, TerminationCause
 from crabnet.errors import Reason, RefusedError
+from crabnet.protocol.envelope import Kind
 from tests.core.test_operations import WISH
 from tests.sim.market import result
-from tests.sim.world import SimNode, World
+from tests.sim.world import START_MS, SimNode, World
+from tests.support.envelopes import signer
 
 GRACE_MS = 2_000
 LEASE_MS = 60_000
@@ -251,3 +257,130 @@ def test_time_passes_for_nobody_but_the_creator() -> None:
     for worker in market.workers:
         assert worker.running.record(seed_id).progress.status is S.CLAIMED
         worker.give(Tick())
+
+
+# --- a worker that says that it failed (ADR 31) -----------------------------------------------------------
+
+
+def failure(seed_id: str, *, began: bool) -> FinishRun:
+    """What a worker states that could not do it: before the command began, or after that."""
+    cause = TerminationCause.CANCELLED if began else TerminationCause.REFUSED
+    refusal = None if began else Reason.WORKDIR_MISSING
+    said = "" if began else "refused: workdir_missing: the disk\x1b is\nfull\n"
+    return replace(
+        result(seed_id),
+        failed=Failure.WORKER,
+        exit_code=126,
+        stderr=said,
+        refusal=refusal,
+        termination=Termination(cause=cause),
+    )
+
+
+def fail(market: Market, worker: SimNode, seed_id: str, *, began: bool) -> None:
+    if began:
+        worker.operate(StartRun(seed_id=seed_id, lease_ms=LEASE_MS))
+        market.wait(300)
+    worker.operate(failure(seed_id, began=began))
+    market.wait(1_000)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_worker_that_failed_loses_the_claim_at_once(began: bool) -> None:
+    market = Market()
+    seed_id = market.claimed(market.cheap)
+    fail(market, market.cheap, seed_id, began=began)
+    assert market.status(seed_id) is S.FORFEITED
+    (warning,) = market.told("worker_failed")
+    assert warning.fields["worker"] == market.cheap.id
+    reason = "cancelled" if began else "refused: workdir_missing: the disk\x1b is full"
+    assert market.publisher.running.record(seed_id).progress.note == f"the worker failed: {reason}"
+    assert market.told("claim_overdue") == []
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_the_next_bid_is_claimed_at_once(began: bool) -> None:
+    market = Market(auto_reclaim=True)
+    seed_id = market.claimed(market.cheap)
+    fail(market, market.cheap, seed_id, began=began)
+    assert market.status(seed_id) is S.CLAIMED
+    assert market.workers_of(seed_id) == ["cheap", "middle"]
+
+
+def test_a_worker_that_began_is_never_chosen_again() -> None:
+    market = Market(auto_reclaim=True, attempts_max=10)
+    seed_id = market.claimed(market.cheap)
+    for worker in market.workers:
+        fail(market, worker, seed_id, began=True)
+    assert market.workers_of(seed_id) == ["cheap", "middle", "dear"]
+    market.wait(120_000)
+    assert market.status(seed_id) is S.FORFEITED
+    assert market.workers_of(seed_id) == ["cheap", "middle", "dear"]
+
+
+def test_a_worker_that_never_began_is_chosen_again_after_a_pause() -> None:
+    market = Market(auto_reclaim=True, attempts_max=10)
+    seed_id = market.claimed(market.cheap)
+    for worker, began in ((market.cheap, False), (market.middle, True), (market.dear, True)):
+        fail(market, worker, seed_id, began=began)
+    assert market.status(seed_id) is S.FORFEITED
+    market.wait(limits.RECLAIM_SAME_WORKER_MS)
+    assert market.status(seed_id) is S.CLAIMED
+    assert market.workers_of(seed_id) == ["cheap", "middle", "dear", "cheap"]
+
+
+def test_a_worker_that_began_and_fell_silent_is_not_chosen_again() -> None:
+    market = Market(auto_reclaim=True, attempts_max=10)
+    seed_id = market.claimed(market.cheap)
+    for worker in market.workers:
+        worker.operate(StartRun(seed_id=seed_id, lease_ms=LEASE_MS))
+        market.wait(10_000 + GRACE_MS + 2_000)
+    assert market.status(seed_id) is S.FORFEITED
+    market.wait(60_000)
+    assert market.workers_of(seed_id) == ["cheap", "middle", "dear"]
+
+
+def test_a_claim_of_another_bid_forfeits_first() -> None:
+    """An operator need not wait for the node: in a one-shot command no time passes."""
+    numbers = count(1)
+    core, effects = Core(CoreConfig(), signer("alone"), lambda: next(numbers)), Effects()
+
+    def operate(wish: Operation) -> str:
+        core.handle(wish, START_MS, effects)
+        return getattr(effects.reply, "id", "")
+
+    seed_id = operate(WISH)
+    first, second = (operate(SubmitBid(seed_id=seed_id, price=price)) for price in (3, 4))
+    operate(CreateClaim(seed_id=seed_id, bid_id=first))
+    operate(failure(seed_id, began=False))
+    assert core.record(seed_id).progress.status is S.DONE
+    operate(CreateClaim(seed_id=seed_id, bid_id=second))
+    progress = core.record(seed_id).progress
+    assert (progress.status, progress.attempt) == (S.CLAIMED, 2)
+    assert [send.kind for send in effects.sends][-2:] == [Kind.TASK_SETTLE, Kind.CLAIM_CREATED]
+
+
+def test_an_operator_may_choose_a_worker_that_began_once_more() -> None:
+    market = Market()
+    seed_id = market.publish()
+    bids = market.bids(seed_id)
+    for _ in range(2):
+        market.publisher.operate(CreateClaim(seed_id=seed_id, bid_id=bids[market.cheap]))
+        market.wait(300)
+        fail(market, market.cheap, seed_id, began=True)
+    assert market.workers_of(seed_id) == ["cheap", "cheap"]
+
+
+@pytest.mark.parametrize("outcome", [S.ACCEPTED, S.REJECTED])
+def test_an_operator_cannot_settle_it(outcome: SeedStatus) -> None:
+    market = Market()
+    seed_id = market.claimed(market.cheap)
+    market.publisher.crash()
+    market.cheap.operate(failure(seed_id, began=False))
+    market.wait(1_000)
+    market.publisher.start(feed_risk=False)
+    market.wait(5_000)
+    with pytest.raises(RefusedError) as caught:
+        market.publisher.operate(Settle(seed_id=seed_id, outcome=outcome))
+    assert caught.value.reason is Reason.WRONG_STATE
+    assert market.status(seed_id) is S.FORFEITED

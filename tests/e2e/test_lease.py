@@ -104,6 +104,7 @@ def test_a_worker_cancels_its_run_and_the_attempt_is_forfeited(nodes: Nodes) -> 
     wait_for("the publisher forfeits by the worker's word", lambda: publisher.status(seed_id) == "Forfeited")
     (settlement,) = publisher.rows(seed_id, "settlements")
     assert settlement["note"] == "the worker failed: cancelled"
+    worker.await_event("run_cancelled", seed_id=seed_id, reason="run_cancelled")
     refused = worker.cli("seed", "cancel", seed_id)
     assert (refused.returncode, "error: " in refused.stderr) == (3, True)
     publisher.ok("seed", "cancel", seed_id)
@@ -146,8 +147,8 @@ def test_a_crash_leaves_waiting_runs_not_started_and_begun_ones_interrupted(node
             wait_for("the other waits", lambda: local_run(worker, queued).get("stage") == "queued")
             worker.kill()
     worker.start()
-    wait_for("the interrupted run has a result", lambda: publisher.status(begun) == "Done")
-    assert [cast(Json, row["termination"])["cause"] for row in publisher.rows(begun, "results")] == ["interrupted"]
+    wait_for("the interrupted run is forfeited", lambda: publisher.status(begun) == "Forfeited")
+    assert publisher.seed(begun)["note"] == "the worker failed: interrupted"
     assert (worker.status(queued), worker.rows(queued, "runs")) == ("Claimed", [])
     assert local_run(worker, queued) == {}
 

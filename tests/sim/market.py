@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from msgspec.structs import replace
+
 from crabnet.core.commands import (
     CreateClaim,
     FinishRun,
@@ -16,7 +18,7 @@ from crabnet.core.commands import (
     SubmitBid,
 )
 from crabnet.core.effects import Effects, FeedPlace, Send
-from crabnet.domain.model import FINAL, FactKind, Seed, SeedStatus, Termination, TerminationCause
+from crabnet.domain.model import FINAL, FactKind, Failure, Seed, SeedStatus, Termination, TerminationCause
 from crabnet.domain.record import Record, counting_bids
 from crabnet.errors import CrabnetError, RefusedError
 from tests.sim.world import SimNode, World, attempt
@@ -58,6 +60,12 @@ def result(seed_id: str) -> FinishRun:
     )
 
 
+def failure(seed_id: str) -> FinishRun:
+    """What a worker states that could not do it."""
+    termination = Termination(cause=TerminationCause.CANCELLED)
+    return replace(result(seed_id), exit_code=143, termination=termination, failed=Failure.WORKER)
+
+
 def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation | None:
     """What ``me`` could do about a seed."""
     status = record.progress.status
@@ -66,7 +74,10 @@ def next_step(rng: Random, me: str, seed_id: str, record: Record) -> Operation |
     if record.progress.claimed_by == me and status is SeedStatus.CLAIMED:
         return StartRun(seed_id=seed_id, lease_ms=rng.choice([None, 2_000]))
     if record.progress.claimed_by == me and status is SeedStatus.RUNNING:
-        return result(seed_id) if rng.random() < 0.7 else RenewRun(seed_id=seed_id, lease_ms=2_000)
+        chance = rng.random()
+        if chance < 0.7:
+            return result(seed_id) if chance < 0.6 else failure(seed_id)
+        return RenewRun(seed_id=seed_id, lease_ms=2_000)
     if record.definition.created_by != me:
         return SubmitBid(seed_id=seed_id, price=rng.randrange(12)) if status is SeedStatus.OPEN else None
     if rng.random() < 0.01:

@@ -142,6 +142,12 @@ class NodeProcess:
         assert process is not None
         with suppress(ProcessLookupError):
             process.send_signal(number)
+        return self.await_end()
+
+    def await_end(self) -> int:
+        """Wait for the end of the process, return its exit code."""
+        process = self.process
+        assert process is not None
         try:
             process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:

@@ -52,10 +52,7 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
             return Reason.UNAUTHORISED
         return None if body.claim_id == claim_id else Reason.WRONG_PARENT
     if isinstance(named, TaskResult):
-        if fact.kind is _K.SETTLE and named.worker_failed:
-            return Reason.WRONG_STATE
-        if fact.kind is _K.FORFEIT and not named.worker_failed:
-            return Reason.WRONG_PARENT
+        return None if named.worker_failed is (fact.kind is _K.FORFEIT) else Reason.WRONG_PARENT
     return None
 
 

@@ -537,8 +537,9 @@ EVENTS: Final = MappingProxyType(
             _RUNNER,
             "seed_id claim_id run_id reason status exit_code signal duration_ms cpu_ms bytes",
             "A waiting or begun run was ended early, or its result came too late to count. The operator ended it"
-            " (`run_cancelled`), or the claim is over (`claim_over`, with the seed's `status`). Without a `run_id` the"
-            " run had not begun. The node sends no result for a claim that is over.",
+            " (`run_cancelled`), the node stopped (`node_stopping`), or the claim is over (`claim_over`, with the"
+            " seed's `status`). Without a `run_id` the run had not begun. The node sends no result for a claim that is"
+            " over.",
         ),
         EventKind.RUN_RENEWED: _spec(
             "I",

@@ -248,6 +248,7 @@ class RunManager:
     async def _finish(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome, announce: bool) -> TaskResult:
         """State the result, unless the claim is over. While nothing may be stated, wait with it."""
         while self._holds(job.seed_id, job.task.claim_id):
+            ended_by = job.cancelled
             try:
                 result = await self._perform(finish(job.seed_id, outcome, announce))
             except RefusedError as error:
@@ -257,7 +258,8 @@ class RunManager:
                 continue
             if not isinstance(result, TaskResult):
                 raise TypeError("FinishRun gives a result")
-            if job.cancelled in {Reason.RUN_CANCELLED, Reason.NODE_STOPPING}:
+            if ended_by in {Reason.RUN_CANCELLED, Reason.NODE_STOPPING}:
+                job.cancelled = ended_by  # the result itself has ended the claim
                 self._given_up(job, ids, outcome)
             self._tell(ids, outcome, result, job.task.timeout_ms)
             return result
