@@ -102,7 +102,7 @@ def test_the_histories_hold_what_they_should() -> None:
     statuses: Counter[SeedStatus] = Counter()
     kinds: Counter[FactKind] = Counter()
     ended = behind = waiting = 0
-    for seed in range(150):
+    for seed in range(400):
         _, envelopes = history(seed, 0.02 if seed % 2 else 0.2)
         journal = hear(Journal(), envelopes)
         for record in journal.replica.state.records.values():

@@ -17,7 +17,7 @@ FOLLOWS: dict[str, tuple[tuple[str, int], ...]] = {
     "claim": (("start", 8), ("result", 3), ("forfeit", 2), ("close", 1), ("claim", 1)),
     "start": (("renewal", 3), ("result", 8), ("forfeit", 1), ("close", 1)),
     "renewal": (("renewal", 2), ("result", 4), ("forfeit", 1)),
-    "result": (("settle", 10), ("result", 1), ("forfeit", 1), ("close", 1)),
+    "result": (("settle", 10), ("result", 1), ("forfeit", 4), ("close", 1)),
     "settle": (("ack", 8), ("bid", 1), ("settle", 1)),
     "ack": (("settle", 1), ("bid", 1)),
 }
@@ -132,7 +132,8 @@ class Branches(Teller):
             target = before.back_to("claim", "seed")
             self.settle(self._who(creator), target if self.rng.random() < 0.9 else target.back_to("seed"), "Expired")
         elif kind == "forfeit":
-            self.settle(self._who(creator), before.back_to("claim"), "Forfeited")
+            said = before if before.kind == "result" and self.rng.random() < 0.8 else before.back_to("claim")
+            self.settle(self._who(creator), said, "Forfeited")
         elif kind == "settle":
             status = self.rng.choice(["Accepted", "Rejected"])
             results = [said for said in self.said if said.kind == "result" and said.about == before.about]
@@ -150,13 +151,19 @@ class Branches(Teller):
             elif kind == "renewal":
                 self.renew(worker, self.rng.choice(starts))
             elif before.kind == "result" or not starts:
-                self.result(worker, claim if self.rng.random() < 0.5 or not starts else self.rng.choice(starts))
+                on = claim if self.rng.random() < 0.5 or not starts else self.rng.choice(starts)
+                self.result(worker, on, self._failed())
             else:
-                self.result(worker, before if before.kind in {"claim", "start"} else starts[-1])
+                self.result(worker, before if before.kind in {"claim", "start"} else starts[-1], self._failed())
+
+    def _failed(self) -> str | None:
+        """Whose failure a result tells of, if of any."""
+        return self.rng.choice([None, None, None, "task", "worker", "worker", "weather"])
 
     def _attempt(self, before: Said) -> int:
         over = [said for said in self.said if said.kind == "settle" and said.about == before.about]
-        forfeits = {said.back_to("claim").attempt for said in over if said.parent and said.parent.kind == "claim"}
+        ended = [said for said in over if said.parent and said.parent.kind in {"claim", "result"}]
+        forfeits = {said.back_to("claim").attempt for said in ended}
         return self.rng.choice([1 + max(forfeits, default=0)] * 6 + [1, 2])
 
     def _mistake(self, before: Said) -> Mistake | None:

@@ -153,7 +153,7 @@ class Yard(Lane):
 
 def hard_cases() -> list[Case]:
     """Forks of which the outcome hangs on a single rule."""
-    return [*_seeds(), *_claims(), *_settlements(), *_results()]
+    return [*_seeds(), *_claims(), *_settlements(), *_results(), *_failures()]
 
 
 def _seeds() -> list[Case]:
@@ -279,4 +279,48 @@ def _results() -> list[Case]:
         mistaken.case("a settlement that is void lets no result behind count", "Running"),
         same_id.case("a start and a settled result of it for one place, and so with one object id", "Rejected"),
         gone.case("a result after a forfeit", "Forfeited"),
+    ]
+
+
+def _failures() -> list[Case]:
+    """Forfeits that rest on what the worker says of itself (ADR 31)."""
+    plain = Yard(TO_START)
+    plain.settle(plain.creator, plain.result(plain.worker, plain.step["start"], "worker"), "Forfeited")
+    unstarted = Yard(TO_CLAIM)
+    unstarted.settle(
+        unstarted.creator, unstarted.result(unstarted.worker, unstarted.step["claim"], "worker"), "Forfeited"
+    )
+    of_task = Yard(TO_START)
+    of_task.settle(of_task.creator, of_task.result(of_task.worker, of_task.step["start"], "task"), "Forfeited")
+    settled = Yard(TO_START)
+    settled.settle(settled.creator, settled.result(settled.worker, settled.step["start"], "worker"), "Rejected")
+    pinned = Yard(TO_START)
+    failed = pinned.result(pinned.worker, pinned.step["start"], "worker")
+    pinned.settle(pinned.creator, failed, "Forfeited")
+    pinned.claim(pinned.creator, pinned.bid(pinned.rival, pinned.step["seed"]), 2)
+    pinned.filler(pinned.worker.copy_before(failed.envelope.meta.seq))
+    begun = Yard(TO_START)
+    failed = begun.result(begun.worker, begun.step["start"], "worker")
+    begun.settle(begun.creator, failed, "Forfeited")
+    begun.fork("start")
+    two = Yard(TO_START)
+    branch = two.worker.copy_before(two.seq("start") + 1)
+    good = two.result(two.worker, two.step["start"])
+    two.settle(two.creator, two.result(branch, two.step["start"], "worker"), "Forfeited")
+    two.settle(two.creator, good)
+    back = Yard(TO_START)
+    forfeit = back.settle(back.creator, back.result(back.worker, back.step["start"], "worker"), "Forfeited")
+    back.filler(back.creator.copy_before(forfeit.envelope.meta.seq))
+    stranger = Yard(TO_START)
+    stranger.settle(stranger.rival, stranger.result(stranger.worker, stranger.step["start"], "worker"), "Forfeited")
+    return [
+        plain.case("a forfeit that rests on a failure", "Forfeited"),
+        unstarted.case("a forfeit that rests on a failure before the start", "Forfeited"),
+        of_task.case("a forfeit that rests on a failure of the task", "Done"),
+        settled.case("a failure of the worker that was settled", "Done"),
+        pinned.case("a forfeit pins the failure, and the next attempt stands", "Claimed"),
+        begun.case("a forfeit pins the start, too", "Forfeited"),
+        two.case("a forfeit says which of two results counts", "Forfeited"),
+        back.case("a forfeit behind the end is taken back", "Done"),
+        stranger.case("a stranger's forfeit", "Done"),
     ]

@@ -106,7 +106,9 @@ class Story:
             case Kind.TASK_RESULT:
                 started = self._one(Kind.TASK_STARTED, Kind.TASK_STARTED, Kind.CLAIM_CREATED)
                 worker = self._workers.get(body_of(started).get("claim_id", body_of(started)["id"]))
-                return self._who(worker).finish(started, ts, **wrong)
+                failed = self.rng.choice([None] * 8 + ["task", "worker"])
+                whose: JsonObject = {} if failed is None else {"failed": failed}
+                return self._who(worker).finish(started, ts, **whose, **wrong)
             case Kind.SETTLE_ACKNOWLEDGED:
                 settled = self._one(Kind.TASK_SETTLE)
                 return self._who(self._workers.get(body_of(settled).get("claim_id"))).acknowledge(settled, ts, **wrong)
@@ -130,7 +132,8 @@ class Story:
     def _settle(self, ts: int, wrong: JsonObject) -> Envelope:
         status = self.rng.choice(["Accepted", "Rejected", "Accepted", "Rejected", "Forfeited", "Expired"])
         if status == "Forfeited" and self.said[Kind.CLAIM_CREATED]:
-            about = self._one(Kind.CLAIM_CREATED)
+            failures = [Kind.TASK_RESULT] if self._rarely(0.3) and self.said[Kind.TASK_RESULT] else []
+            about = self._one(Kind.CLAIM_CREATED, *failures)
         elif status == "Expired":
             about = self._one(Kind.CLAIM_CREATED, Kind.SEED_CREATED)
         else:

@@ -123,14 +123,16 @@ class Teller:
         fields: JsonObject = {"seed_id": start.about, "claim_id": claim.id, "worker": pen.id, "renews": start.id}
         return self._state(pen, Kind.TASK_STARTED, ("run", "renewal"), claim, **fields)
 
-    def result(self, pen: Pen, parent: Said) -> Said:
+    def result(self, pen: Pen, parent: Said, failed: str | None = None) -> Said:
         """``parent`` is the start, or the claim if nothing was started."""
         fields: JsonObject = {"seed_id": parent.about, "claim_id": parent.back_to("claim").id, "worker": pen.id}
         fields |= {"exit_code": 0, "timed_out": False, "output_hash": "0", "duration_ms": 1}
+        if failed is not None:
+            fields["failed"] = failed
         return self._state(pen, Kind.TASK_RESULT, ("result", "result"), parent, **fields)
 
     def settle(self, pen: Pen, parent: Said, status: str = "Accepted") -> Said:
-        """``parent`` is a result, a claim for ``Forfeited``, a claim or seed for ``Expired``."""
+        """``parent`` is a result, a claim or failed result for ``Forfeited``, a claim or seed for ``Expired``."""
         fields: JsonObject = {"id": parent.about, "status": status}
         if parent.kind != "seed":
             claim = parent.back_to("claim")
