@@ -75,8 +75,8 @@ def test_a_supervisor_that_was_killed_is_the_workers_failure(nodes: Nodes) -> No
     marker = "86412.25"
     seed_id = claimed(publisher, worker, f"sleep {marker}")
     with command(worker, "seed", "run", seed_id, "--json") as run:
-        [sleeping] = wait_for("it runs", lambda: processes(marker)[:1])
-        for pid in ancestors(int(Path(sleeping).parent.name), worker):
+        sleeping = wait_for("it runs", lambda: [each for each in processes(marker) if is_sleeping(each)])
+        for pid in ancestors(int(Path(sleeping[0]).parent.name), worker):
             os.kill(pid, signal.SIGKILL)
         code, out, _ = ended(run)
     result = cast(Json, json.loads(out)["result"])
@@ -84,6 +84,14 @@ def test_a_supervisor_that_was_killed_is_the_workers_failure(nodes: Nodes) -> No
     assert (result["failed"], cast(Json, result["termination"])["cause"]) == ("worker", "lost")
     wait_for("the attempt is forfeited", lambda: publisher.status(seed_id) == "Forfeited")
     assert note_of(publisher, seed_id) == "the worker failed: lost"
+
+
+def is_sleeping(command_line: str) -> bool:
+    """Whether a process is the command itself, not one that is about to become it."""
+    try:
+        return Path(command_line).read_bytes().startswith(b"sleep\0")
+    except OSError:  # it has ended meanwhile
+        return False
 
 
 def ancestors(pid: int, worker: NodeProcess) -> list[int]:

@@ -74,6 +74,24 @@ def test_renewals_are_no_links_and_each_attempt_has_its_chain() -> None:
     assert not task.complete
 
 
+def test_a_forfeit_rests_on_the_workers_failure() -> None:
+    creator, worker, rival = Author("creator"), Author("worker"), Author("rival")
+    seed = creator.publish()
+    bid, other = worker.bid(seed), rival.bid(seed)
+    claim = creator.claim(bid)
+    start = worker.start(claim)
+    failure = worker.finish(start, failed="worker", exit_code=126)
+    forfeit = creator.settle(failure, "Forfeited")
+    second = creator.claim(other, attempt=2)
+    record = record_of([seed, bid, other, claim, start, failure, forfeit, second])
+    task = followed(record)
+    assert kinds(task) == [["seed", "bid", "claim", "started", "result", "forfeit"], ["seed", "bid", "claim"]]
+    assert list(task.faults()) == []
+    unknown = followed(structs.replace(record, fallen=()))
+    assert kinds(unknown) == [["seed", "bid", "claim", "forfeit"], ["seed", "bid", "claim"]]
+    assert list(unknown.faults()) == []
+
+
 def test_of_a_disputed_task_both_chains_are_shown_and_its_creator_is_named() -> None:
     quarrel = disputed()
     record = record_of(quarrel.told)

@@ -293,8 +293,12 @@ def _authorised(node: SimNode, seed_id: str, record: Record) -> None:
         return
     facts = {fact.envelope: fact for fact in record.facts() if fact.envelope}
     claims = {fact.key: fact.body for fact in record.others if isinstance(fact.body, Claim)}
+    failures = {
+        fact.envelope for fact in record.fallen if isinstance(fact.body, TaskResult) and fact.body.worker_failed
+    }  # a forfeit ends the work that it rests on (ADR 31)
     for fact in (*record.bids, *record.others):
-        if fact.signed and fact.rests_on not in facts:
+        by_failure = fact.kind is FactKind.FORFEIT and fact.rests_on in failures
+        if fact.signed and fact.rests_on not in facts and not by_failure:
             raise ViolationError(f"{node.name}: {fact.kind.value} {fact.key} counts, and what it rests on does not")
         if not _may_say(fact, seed.created_by, claims, facts.get(fact.rests_on)):
             raise ViolationError(f"{node.name}: {fact.kind.value} {fact.key} of {fact.author} counts for {seed_id}")

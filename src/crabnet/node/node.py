@@ -117,6 +117,7 @@ class Node:
         """
         seed = self.core.record(seed_id).definition
         if seed is not None and not force:
+            await self.runner.prepare()
             demand_own_work(self.runner, seed)
         reply = await self.perform(SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce))
         if not isinstance(reply, Bid):

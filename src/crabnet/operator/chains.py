@@ -135,6 +135,7 @@ class _Walk:
         seeds += [fact for fact in steps if fact.kind is _K.SEED]
         self._all = [*seeds, *(fact for fact in steps if fact.kind is not _K.SEED), *record.bids]
         self._by_envelope = {fact.envelope: fact for fact in self._all if fact.envelope}
+        self._failures = {fact.envelope: fact for fact in record.fallen if isinstance(fact.body, Run | TaskResult)}
         claims = [fact for fact in steps if fact.kind is _K.CLAIM]
         named = {found.ref for claim in claims if (found := self.parent(claim)) is not None}
         pinning = record.bids if len(seeds) > 1 else [bid for bid in record.bids if bid.ref in named]
@@ -145,13 +146,28 @@ class _Walk:
         if fact.kind is _K.SEED:
             return None
         if fact.rests_on:
-            return self._by_envelope.get(fact.rests_on)
+            return self._by_envelope.get(fact.rests_on) or self._failure(fact)
+        kind, object_id = _named(fact)
+        return next((each for each in self._all if each.kind is kind and each.key == object_id), None)
+
+    def _failure(self, fact: Fact) -> Fact | None:
+        """The work that a forfeit has ended by resting on the worker's failure (ADR 31). Without it, the claim."""
+        if fact.kind is not _K.FORFEIT and fact.ref not in self._failures:
+            return None
+        found = self._failures.get(fact.rests_on)
+        if found is not None or fact.kind is not _K.FORFEIT:
+            return found
         kind, object_id = _named(fact)
         return next((each for each in self._all if each.kind is kind and each.key == object_id), None)
 
     def leaves(self) -> list[Fact]:
         """The last step of each chain, by attempt."""
-        followed = {found.ref for fact in self._linked if (found := self.parent(fact)) is not None}
+        followed: set[str] = set()
+        for fact in self._linked:
+            found = self.parent(fact)
+            while found is not None:
+                followed.add(found.ref)
+                found = self.parent(found) if found.ref in self._failures else None
         return sorted((fact for fact in self._linked if fact.ref not in followed), key=self._order)
 
     def _order(self, fact: Fact) -> tuple[int, int, str]:

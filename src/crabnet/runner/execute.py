@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -89,8 +90,16 @@ async def run_command(
             return await run_command(request, policy, fence, stop=stop, clock=clock, supervisors=own)
     started_at = clock()
 
-    def not_run(cause: Cause, reason: Reason, message: str, code: int = EXIT_NOT_RUN, **whose: bool) -> RunOutcome:
-        return outcome_without_run(request.run_id, cause, reason, message, code, _ms(clock() - started_at), **whose)
+    def not_run(why: _NotRun) -> RunOutcome:
+        return outcome_without_run(
+            request.run_id,
+            why.cause,
+            why.reason,
+            why.message,
+            why.exit_code,
+            _ms(clock() - started_at),
+            worker_failed=why.worker_failed,
+        )
 
     try:
         accepted, agreed = check_request(policy, fence, request)
@@ -102,7 +111,7 @@ async def run_command(
             launch = _launch(policy, fence, accepted, workdir)
             if launch is None:
                 message = f"the command {accepted.argv[0][: limits.RUNNER_NAME_CHARS_SHOWN]!r} was not found"
-                return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, _EXIT_NOT_FOUND, worker_failed=False)
+                return not_run(_NotRun(message, exit_code=_EXIT_NOT_FOUND, worker_failed=False))
             name = leftovers.run_name(request.owner_tag)
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
@@ -115,28 +124,52 @@ async def run_command(
                 run.close()
                 if not run.orderly:
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(leftovers.clear_run, fence.cgroups, name)
+                        await trio.to_thread.run_sync(_clear, fence, name)
     except RefusedError as refusal:
-        return not_run(Cause.REFUSED, refusal.reason, refusal.message)
-    if run.sandbox_error is not None:
-        return not_run(Cause.SPAWN_FAILED, Reason.SANDBOX_UNAVAILABLE, run.sandbox_error)
-    if run.supervisor_error:
-        message = f"this worker could not start a process: {os.strerror(run.supervisor_error)}"
-        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message)
-    if run.spawn_error:
-        code = _EXIT_NOT_FOUND if run.spawn_error == errno.ENOENT else EXIT_NOT_RUN
-        message = f"the command could not be started: {os.strerror(run.spawn_error)}"
-        by_worker = run.spawn_error not in _OF_THE_COMMAND
-        return not_run(Cause.SPAWN_FAILED, Reason.SPAWN_FAILED, message, code, worker_failed=by_worker)
+        return not_run(_NotRun(refusal.message, Cause.REFUSED, refusal.reason))
+    except OSError as error:
+        return not_run(_NotRun(f"this worker failed: {error.strerror or error}", Cause.LOST))
+    failure = _not_started(run)
+    if failure is not None:
+        return not_run(failure)
     if isinstance(output, OSError):
         reason = Reason.DISK_FULL if output.errno in {errno.ENOSPC, errno.EDQUOT} else Reason.STORAGE_FAILED
         message = f"the output of the command was lost on this worker's disk: {output.strerror}"
-        return not_run(Cause.LOST, reason, message)
+        return not_run(_NotRun(message, Cause.LOST, reason))
     duration_ms = _ms(clock() - started_at)
     outcome = outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
     if disk_full:
         outcome = blamed_on_full_disk(outcome)
     return replace(outcome, files=files, files_omitted=files_omitted)
+
+
+class _NotRun(NamedTuple):
+    """Why there is no proper outcome of a run."""
+
+    message: str
+    cause: Cause = Cause.SPAWN_FAILED
+    reason: Reason = Reason.SPAWN_FAILED
+    exit_code: int = EXIT_NOT_RUN
+    worker_failed: bool = True
+
+
+def _not_started(run: RunProcess) -> _NotRun | None:
+    """Why a run could not be started; None if it was."""
+    if run.sandbox_error is not None:
+        return _NotRun(run.sandbox_error, reason=Reason.SANDBOX_UNAVAILABLE)
+    if run.supervisor_error:
+        return _NotRun(f"this worker could not start a process: {os.strerror(run.supervisor_error)}")
+    if run.spawn_error:
+        code = _EXIT_NOT_FOUND if run.spawn_error == errno.ENOENT else EXIT_NOT_RUN
+        message = f"the command could not be started: {os.strerror(run.spawn_error)}"
+        return _NotRun(message, exit_code=code, worker_failed=run.spawn_error not in _OF_THE_COMMAND)
+    return None
+
+
+def _clear(fence: Fence, name: str) -> None:
+    """Blocks. What it cannot remove, the next start of the node removes."""
+    with suppress(OSError):
+        leftovers.clear_run(fence.cgroups, name)
 
 
 def _has_no_room(workdir: Workdir) -> bool:
