@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -217,6 +218,8 @@ class RunManager:
         refused = await self.runner.refusal(task.request())
         if refused is not None:
             return await self._finish(job, ids, refused, announce)
+        if job.cancelled is Reason.NODE_STOPPING:
+            return await self._finish(job, ids, not_begun(), announce)
         lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
         order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
         if not isinstance(order, RunOrder):
@@ -232,6 +235,9 @@ class RunManager:
             nursery.start_soon(self._renew, seed_id, lease_ms, announce)
             outcome = await self.runner.run(task.request(order.run_id), job.stop)
             nursery.cancel_scope.cancel()
+        if self._stopping and outcome.termination.cause is Cause.SIGNALED:
+            # Service managers signal all processes of a node, and so the command, too.
+            outcome = replace(outcome, worker_failed=True)
         self._enter(job, Stage.ENDING)
         return await self._finish(job, ids, outcome, announce)
 
