@@ -78,6 +78,11 @@ class _Job:
         self.cancelled: Reason | None = None
         self.status: SeedStatus | None = None
 
+    @property
+    def must_not_begin(self) -> bool:
+        """The node stops, and the publisher learns that the command did not begin."""
+        return self.cancelled is Reason.NODE_STOPPING
+
     def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
         """Let it end before its time. That its claim is over outweighs its operator's wish."""
         if self.cancelled is not Reason.CLAIM_OVER:
@@ -210,7 +215,7 @@ class RunManager:
     async def _run(self, job: _Job, announce: bool) -> TaskResult:
         seed_id, task = job.seed_id, job.task
         ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": task.claim_id}
-        if job.cancelled is Reason.NODE_STOPPING:
+        if job.must_not_begin:
             return await self._finish(job, ids, not_begun(), announce)
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
@@ -218,7 +223,7 @@ class RunManager:
         refused = await self.runner.refusal(task.request())
         if refused is not None:
             return await self._finish(job, ids, refused, announce)
-        if job.cancelled is Reason.NODE_STOPPING:
+        if job.must_not_begin:
             return await self._finish(job, ids, not_begun(), announce)
         lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
         order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
