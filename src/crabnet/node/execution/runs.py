@@ -79,13 +79,18 @@ class _Job:
         self.status: SeedStatus | None = None
 
     @property
+    def is_void(self) -> bool:
+        """The claim is over."""
+        return self.cancelled is Reason.CLAIM_OVER
+
+    @property
     def must_not_begin(self) -> bool:
         """The node stops, and the publisher learns that the command did not begin."""
         return self.cancelled is Reason.NODE_STOPPING
 
     def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
         """Let it end before its time. That its claim is over outweighs its operator's wish."""
-        if self.cancelled is not Reason.CLAIM_OVER:
+        if not self.is_void:
             self.cancelled, self.status = reason, status
         self.go_on.set()
         self.stop.set()
@@ -233,7 +238,7 @@ class RunManager:
         self._notify("run_started", {**ids, "attempt": order.attempt, "timeout_ms": order.timeout_ms})
         if self.runner.unsandboxed:
             self._notify("run_unsandboxed", {**ids, "detail": "it has the rights of this node's user"})
-        if job.cancelled is Reason.CLAIM_OVER:
+        if job.is_void:
             raise self._given_up(job, ids, None)
         self._enter(job, Stage.RUNNING)
         async with trio.open_nursery() as nursery:
