@@ -78,19 +78,13 @@ class _Job:
         self.cancelled: Reason | None = None
         self.status: SeedStatus | None = None
 
-    @property
-    def is_void(self) -> bool:
-        """The claim is over."""
-        return self.cancelled is Reason.CLAIM_OVER
-
-    @property
-    def must_not_begin(self) -> bool:
-        """The node stops, and the publisher learns that the command did not begin."""
-        return self.cancelled is Reason.NODE_STOPPING
+    def was_ended(self, reason: Reason) -> bool:
+        """Whether it is to end before its time for this reason."""
+        return self.cancelled is reason
 
     def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
         """Let it end before its time. That its claim is over outweighs its operator's wish."""
-        if not self.is_void:
+        if not self.was_ended(Reason.CLAIM_OVER):
             self.cancelled, self.status = reason, status
         self.go_on.set()
         self.stop.set()
@@ -220,7 +214,7 @@ class RunManager:
     async def _run(self, job: _Job, announce: bool) -> TaskResult:
         seed_id, task = job.seed_id, job.task
         ids: dict[str, FieldValue] = {"seed_id": seed_id, "claim_id": task.claim_id}
-        if job.must_not_begin:
+        if job.was_ended(Reason.NODE_STOPPING):
             return await self._finish(job, ids, not_begun(), announce)
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
@@ -228,7 +222,7 @@ class RunManager:
         refused = await self.runner.refusal(task.request())
         if refused is not None:
             return await self._finish(job, ids, refused, announce)
-        if job.must_not_begin:
+        if job.was_ended(Reason.NODE_STOPPING):
             return await self._finish(job, ids, not_begun(), announce)
         lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
         order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
@@ -238,7 +232,7 @@ class RunManager:
         self._notify("run_started", {**ids, "attempt": order.attempt, "timeout_ms": order.timeout_ms})
         if self.runner.unsandboxed:
             self._notify("run_unsandboxed", {**ids, "detail": "it has the rights of this node's user"})
-        if job.is_void:
+        if job.was_ended(Reason.CLAIM_OVER):
             raise self._given_up(job, ids, None)
         self._enter(job, Stage.RUNNING)
         async with trio.open_nursery() as nursery:
