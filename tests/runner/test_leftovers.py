@@ -23,7 +23,7 @@ from crabnet.runner.supervisor.cgroup import RunCgroup
 from crabnet.runner.supervisor.order import Bounds
 from crabnet.runner.supervisor.spawn import GATE
 from tests.runner.support import ANY
-from tests.support.nodes import wait_for
+from tests.support.nodes import environment, wait_for
 
 MIB = 1024 * 1024
 
@@ -154,7 +154,11 @@ def test_nothing_but_directories_of_runs_is_made_for_them_so_that_a_killed_node_
     tmp_path: Path,
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _WATCHED], env={"TMPDIR": str(tmp_path)}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", _WATCHED],
+        env=environment(TMPDIR=str(tmp_path)),
+        check=True,
+        capture_output=True,
+        text=True,
     )
 
     touched = {Path(line) for line in done.stderr.splitlines()}
