@@ -30,7 +30,9 @@ def demand_publishable(wish: Publish) -> None:
         raise UsageError(f"no worker would understand the rules: {error.message}", Reason.INVALID_ARGUMENT) from error
     lowest, reward = wish.min_price, wish.reward
     if lowest > reward > 0:
-        raise UsageError(f"the lowest price is {lowest}, the reward {reward}: no bid fits", Reason.INVALID_ARGUMENT)
+        raise UsageError(
+            f"the lowest price {lowest} is above the reward {reward}, so no bid is possible", Reason.INVALID_ARGUMENT
+        )
 
 
 def doubts_about(wish: Publish) -> list[str]:

@@ -30,7 +30,7 @@ class Choice(StrEnum):
 
 
 class Profile(StrEnum):
-    """What a run may access. The operator must allow profiles other than ``strict``."""
+    """The access that a run has. The operator must allow profiles other than ``strict``."""
 
     STRICT = "strict"
     NETWORK = "network"
