@@ -204,7 +204,7 @@ class _Walk:
         return Chain(tuple(links), wrong, at.envelope if wrong else "")
 
     def _fault(self, fact: Fact, parent: Fact | None) -> str:
-        """What is wrong with a step that is linked into the chain."""
+        """The fault of a step that is linked into the chain, or "" if it has none."""
         rightful = self._rightful(fact)
         if fact.author != rightful:
             return f"{_name(fact)} is by {fact.author}, but only {rightful} may sign it"

@@ -51,7 +51,7 @@ class Enforcer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use. A limit covers all processes of the run together, unless it says otherwise."""
+    """The limits of one run. A limit covers all processes of the run together, unless it says otherwise."""
 
     memory_bytes: int = limits.RUNNER_MEMORY_BYTES_DEFAULT
     """If a control group counts the memory, it includes files in the work dir and in ``/tmp``."""
