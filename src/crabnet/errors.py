@@ -139,7 +139,7 @@ class Reason(StrEnum):
 
 
 PASSING: Final = frozenset({Reason.FEED_RISK, Reason.CLOCK_SUSPECT})
-"""Reasons for which a node signs nothing and which go away without an operator. What it would sign waits."""
+"""Reasons for which a node signs nothing and which end without an operator. The result of a run waits until then."""
 
 
 class CrabnetError(Exception):
@@ -196,7 +196,7 @@ class StorageFailedError(CrabnetError):
 
 
 class NetworkError(CrabnetError):
-    """An address cannot be bound, resolved or sent to. What was durable stays durable."""
+    """An address cannot be bound, resolved or sent to. Durable data remains durable."""
 
     exit_code = ExitCode.NETWORK
     default_reason = Reason.SEND_FAILED
@@ -210,7 +210,7 @@ class NodeTimeoutError(CrabnetError):
 
 
 class NodeFailingError(CrabnetError):
-    """A node has failed unexpectedly too often to be restarted again. What was durable stays durable."""
+    """A node has failed unexpectedly too often to be restarted again. Durable data remains durable."""
 
     exit_code = ExitCode.FAILING
     default_reason = Reason.RESTARTS_EXHAUSTED
@@ -247,7 +247,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 _CONSEQUENCES = frozenset({Reason.INTERNAL, Reason.NODE_STOPPING})
-"""Reasons that those who wait for a commit get if the node ends for another cause."""
+"""Reasons that the waiters for a commit get if the node ends for another cause."""
 
 
 def _rank(error: BaseException) -> int:

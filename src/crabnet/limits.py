@@ -254,9 +254,9 @@ RUNNER_KILL_WAIT_MS_DEFAULT: Final = 1_000
 RUNNER_KILL_WAIT_MS_MAX: Final = 60_000
 RUNNER_DRAIN_MS_DEFAULT: Final = 10_000
 RUN_END_WAIT_MS: Final = 15_000
-"""Until runs that were ended because the node stops have stated their results: with the longest defaults before it."""
+"""How long a node that stops waits, after the drain, until the runs that it ended have stated their results."""
 CONTROL_LAST_ANSWERS_MS: Final = 1_000
-"""Until a node that stops has told those who wait for a run how it ended."""
+"""How long a node that stops waits until the clients that wait for a run have its outcome."""
 RUNNER_SPAWN_WAIT_MS: Final = 10_000
 """Time until a command must have started or failed to start."""
 RUNNER_REAP_WAIT_MS: Final = 5_000
@@ -273,7 +273,7 @@ RUNNER_FILE_BYTES_DEFAULT: Final = 64 * 1024 * 1024
 RUNNER_OPEN_FILES_DEFAULT: Final = 256
 RUNNER_MEMORY_BYTES_MIN: Final = 16 * 1024 * 1024
 RUNNER_OPEN_FILES_MIN: Final = 32
-"""What the creation of a sandbox needs."""
+"""The creation of a sandbox needs this many."""
 RUNNER_WORKDIR_BYTES_DEFAULT: Final = 128 * 1024 * 1024
 RUNNER_TMP_BYTES_DEFAULT: Final = 64 * 1024 * 1024
 RUNNER_REQUEST_DIGITS_MAX: Final = 9

@@ -23,7 +23,7 @@ PUBLISH = ["seed", "publish", "--title", "t"]
         (["--cmd", "# nothing"], "the command is empty"),
         (["--cmd", "echo 'hi"], "the command cannot be split into words: a single quote is not closed"),
         (["--cmd", "echo hi\\"], "the command cannot be split into words"),
-        (["--cmd", "true", "--min-price", "10", "--reward", "5"], "the lowest price is 10, the reward 5"),
+        (["--cmd", "true", "--min-price", "10", "--reward", "5"], "the lowest price 10 is above the reward 5"),
         (["--cmd", "true", "--rules", "run: foo=1"], "no worker would understand the rules"),
         (["--cmd", "true", "--rules", "be nice\nrun: profile=none"], "no worker would understand the rules"),
     ],

@@ -70,7 +70,7 @@ def verify_(context: click.Context, start: str) -> None:
 
 
 def _report_fields(report: AuditReport) -> dict[str, JsonValue]:
-    """What ``audit verify --json`` prints."""
+    """The output of ``audit verify --json``."""
     comparisons: list[JsonValue] = [
         {"with": each.name, "lsn": each.lsn, "expected": each.expected, "computed": each.computed}
         for each in report.comparisons

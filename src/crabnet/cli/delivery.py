@@ -1,4 +1,4 @@
-"""What a command prints about the envelope that it has announced: to how many peers it was sent."""
+"""The text that a command prints about the envelope that it has announced: to how many peers it was sent."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crabnet.errors import CrabnetError
 
 _EXIT_PIPE: Final = 141
-"""What a shell reports for a program that SIGPIPE ended (128 + 13)."""
+"""The exit code that a shell reports for a program that SIGPIPE ended (128 + 13)."""
 _EXIT_INTERRUPTED: Final = 130
 
 

@@ -56,7 +56,7 @@ _BIDDABLE: Final = {"Open": True, "Closed": False}
 STATUSES: Final = ("Open", "Closed", "Expired", "Claimed", "Running", "Done", "Accepted", "Rejected", "Forfeited")
 _SHOWN_OTHERWISE: Final = frozenset({"id", "seed_id", "stdout_base64", "stderr_base64"})
 _WORKER_FAILED: Final = "worker"
-"""What the field `failed` of a result holds when not the task but its worker has failed."""
+"""The value of the field `failed` of a result if the worker failed, not the task."""
 _COMMAND_CHARS_MAX: Final = 100
 _NATURAL: Final = WholeNumber(0, INTEGER_MAX)
 _WINDOW: Final = WholeNumber(1, TIMEOUT_MS_MAX)
@@ -157,7 +157,7 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
         result = state.perform("seed.run", {"seed_id": seed_id, "announce": announce})
     task = as_object(result, "result")
     if task.get("failed") == _WORKER_FAILED and not state.json:
-        note("failed: worker: the publisher learns that this worker could not do it, and may choose another one")
+        note("failed: worker: this worker could not run the task; the publisher learns this and may choose another one")
     _done(context, result, f"task result {as_text(task, 'id')} hash={as_text(task, 'output_hash')}")
     if state_of(context).json:
         return

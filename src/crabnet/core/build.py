@@ -142,7 +142,7 @@ def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s
     """The statement that a run begins. Raises RefusedError."""
     claim_id = own_claim(record, wish.seed_id, author)
     if record.progress.status is SeedStatus.RUNNING:
-        raise RefusedError(f"seed {wish.seed_id} is running already", Reason.RUN_IN_PROGRESS)
+        raise RefusedError(f"seed {wish.seed_id} is already running", Reason.RUN_IN_PROGRESS)
     run = Run(
         id=object_id,
         seed_id=wish.seed_id,

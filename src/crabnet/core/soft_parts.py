@@ -1,7 +1,7 @@
 """The soft parts of a core (ADR 27). A query has an answer even if a part fails.
 
-A part that fails is made anew. The answer is then the one that refuses and delays nothing. The only exception is the
-question whether this node may write into its own feed: the answer is then no.
+A part that fails is made anew. The query then gets an answer that neither refuses nor delays anything. The only
+exception is the question whether this node may write into its own feed: the answer is then no.
 """
 
 from __future__ import annotations

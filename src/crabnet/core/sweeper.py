@@ -31,7 +31,7 @@ class SweepConfig(Struct, frozen=True, kw_only=True):
 
 
 class Sweep(NamedTuple):
-    """An operation for the node to do by itself, and the notice to give once it is done."""
+    """An operation for the node to do by itself, and the notice to emit once it is done."""
 
     wish: CreateClaim | Settle
     notice: Notice | None
@@ -163,7 +163,7 @@ class Sweeper:
         return notices
 
     def _reclaimable(self, record: Record, now_ms: int) -> Reclaim | None:
-        """What to claim next for a forfeited seed. None if there is nothing or the node may not claim by itself."""
+        """The next claim for a forfeited seed. None if there is none or the node may not claim by itself."""
         seed, progress = record.definition, record.progress
         if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
             return None
@@ -178,7 +178,7 @@ def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | Non
 
     Bids of the workers that were chosen least often come first, then the cheapest, then the earliest. A worker that
     has begun this seed before is not chosen again. A worker that was chosen and never began is chosen again only after
-    a pause, in which its fault may end (ADR 31).
+    a pause, because its fault may be temporary (ADR 31).
     """
     claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
     chosen = Counter(claim.worker for claim in claims)
@@ -235,7 +235,7 @@ def _failed_notice(seed_id: str, record: Record) -> Notice:
 
 
 def _why_failed(record: Record) -> str:
-    """What the worker says of its failure, in a line for the note of the forfeit."""
+    """The reason that the worker gives for its failure, as one line for the note of the forfeit."""
     result = None if record.result is None else record.result.body
     if not isinstance(result, TaskResult):
         return "the worker failed"

@@ -1,7 +1,7 @@
-"""How facts become the progress of a seed (ADR 26).
+"""Computes the progress of a seed from facts (ADR 26).
 
-``judge`` and ``after`` add one fact to what counts: for all that comes in the order of feeds, in constant time.
-``refold`` makes the record anew from a set of facts, in any order: for seeds that the end of a feed concerns.
+``judge`` and ``after`` add one fact to the record in constant time. They are for facts that come in the order of feeds.
+``refold`` computes the record again from a set of facts in any order. It is for seeds that the end of a feed concerns.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _K = FactKind
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
 _ON_RESULT: Final = frozenset({_K.SETTLE, _K.FORFEIT})
 _ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
-"""What makes the work on the current claim count no longer, in whichever order the two arrive. A claim does so behind
-the end of its creator's feed, where a forfeit before it is taken back."""
+"""Facts after which the work on the current claim no longer counts, in whichever order they arrive. A claim is one of
+them only behind the end of its creator's feed: the forfeit before it may not count there."""
 
 
 def judge_bid(record: Record, fact: Fact) -> Reason | None:
-    """Why a bid does not count: a function of the bid and the definition that it rests on."""
+    """Why a bid does not count, or None if it does. Depends only on the bid and the definition that it rests on."""
     seed = record.definition
     if seed is None or not names(fact, record.seed, fact.seed_id):
         return Reason.UNKNOWN_SEED
@@ -47,7 +47,7 @@ def judge_bid(record: Record, fact: Fact) -> Reason | None:
 
 
 def judge(record: Record, fact: Fact) -> Reason | None:
-    """Why a step or a piece of work does not count after all that counts already; None if it does."""
+    """Why a step or a piece of work does not count after the facts that count already, or None if it does."""
     seed = record.definition
     if seed is None:
         return Reason.UNKNOWN_SEED
@@ -97,7 +97,7 @@ def _is_work_on(fact: Fact, claim_id: str) -> bool:
 
 
 def ended_work(record: Record, fact: Fact) -> tuple[str, ...]:
-    """The work, by ``Fact.ref``, that counts no longer once ``fact`` does."""
+    """The work, by ``Fact.ref``, that no longer counts once ``fact`` counts."""
     claim_id = record.progress.claim_id
     if fact.kind not in _ENDS_WORK or claim_id is None:
         return ()
@@ -149,10 +149,10 @@ def _settled(progress: Progress, body: Settlement) -> Progress:
 
 
 def refold(facts: Iterable[Fact], is_front: Callable[[Fact], bool]) -> Record:
-    """The record of a set of facts about one seed, whatever their order; ``EMPTY`` if no definition stands.
+    """The record of a set of facts about one seed, whatever their order. ``EMPTY`` if no definition stands.
 
-    ``is_front`` tells what lies before the end of its author's feed. Facts of the front that are beyond a cap are not
-    to be among them.
+    ``is_front`` returns whether a fact lies before the end of its author's feed. The caller must leave out facts of the
+    front that are beyond a cap.
     """
     return _Fold(Standing(facts, is_front)).run()
 
@@ -178,7 +178,7 @@ class _Fold:
         return self._disputed("the creator signed two definitions, and others have bid on both", (*facts, *seeds[1:]))
 
     def _followed(self, seed: Fact) -> Record:
-        """What came of one definition."""
+        """The record that follows from one definition."""
         self._record = Record(seed)
         bids = [fact for fact in self._standing if fact.kind is _K.BID and judge_bid(self._record, fact) is None]
         self._record = Record(seed, _sorted(tuple(bids), bid_order))
@@ -196,7 +196,7 @@ class _Fold:
         return self._record
 
     def _add(self, fact: Fact) -> bool:
-        """Count a step if it counts, and with a claim the work on it."""
+        """Add a step if it counts. Add the work on a claim together with the claim."""
         if judge(self._record, fact) is not None:
             return False
         self._claimed(fact)
@@ -218,7 +218,7 @@ class _Fold:
                 self._record = after(self._record, each)
 
     def _settle_behind(self, fact: Fact) -> None:
-        """A settlement, or a forfeit, of a result behind the end of its worker's feed: it says which of them counts."""
+        """Add a settlement or forfeit of a result behind the end of its worker's feed, and the result that it names."""
         result = self._set.parent(fact)
         if result is None or result not in self._standing or result.kind is not _K.RESULT or self._set.in_front(result):
             return
@@ -234,7 +234,7 @@ class _Fold:
             self._record = after(self._record, each)
 
     def _take_behind(self, behind: list[Fact]) -> None:
-        """Steps of the creator behind its end, each pinned by its worker: no rule chooses between two of them."""
+        """Add steps behind the end of the creator's feed, each pinned by its worker. No rule chooses between two."""
         claims = [fact for fact in behind if fact.kind is _K.CLAIM]
         settlements = [fact for fact in behind if fact.kind is _K.SETTLE]
         why = _exclusive(claims, settlements)
@@ -258,7 +258,7 @@ class _Fold:
         return later and bid is not None and bid.author == claim.worker
 
     def _disputed(self, why: str, chains: Iterable[Fact]) -> Record:
-        """What counts without the dispute, and all that makes up its chains."""
+        """The record of a disputed seed: the facts that count without the dispute, and the facts of its chains."""
         record = self._record
         held = {fact.ref: fact for fact in (*record.bids, *record.others, *chains)}
         bids = [fact for fact in held.values() if fact.kind is _K.BID]
@@ -273,9 +273,10 @@ class _Fold:
         return Record(record.seed, _sorted(tuple(bids), bid_order), _sorted(tuple(others), other_order), progress)
 
     def _chains(self, steps: Iterable[Fact]) -> Iterable[Fact]:
-        """Steps that exclude each other, one word of the worker's on each, and all that these rest on.
+        """Steps that exclude each other, one fact of the worker that rests on each, and all that these rest on.
 
-        One word: a dispute may come and go with each word of an accomplice, and each time all this is journalled.
+        It is only one fact for each step, because an accomplice may make the dispute appear and disappear with each of
+        its facts, and each time the node journals the whole result.
         """
         chains: dict[str, Fact] = {}
         for step in steps:
@@ -293,7 +294,7 @@ class _Fold:
 
 
 def _exclusive(claims: list[Fact], settlements: list[Fact]) -> str:
-    """Why not all of these can be followed, "" if they can."""
+    """Why these steps contradict each other, or "" if they do not."""
     steps = [*claims, *settlements]
     attempts = {fact.body.attempt for fact in claims if isinstance(fact.body, Claim)}
     if len({fact.seq for fact in steps}) < len(steps):

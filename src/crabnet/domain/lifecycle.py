@@ -1,8 +1,8 @@
 """The lifecycle of a seed: one table of transitions and one table of rules. ``fold`` applies them.
 
-Who may do what, and when, stands in ``TRANSITIONS`` and ``RULES`` and nowhere else. ``LOCAL_RULES`` holds what a node
-demands of its own operator on top: things that depend on the clock or on what this node happens to know, and that other
-nodes therefore cannot check alike.
+Only ``TRANSITIONS`` and ``RULES`` define who may do what, and when. A node checks its own operations against
+``LOCAL_RULES`` as well. These depend on the clock or on what this node happens to know, so not all nodes would get the
+same answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _S = SeedStatus
 _K = FactKind
 
 CLAIM_HOLDS: Final = frozenset({_S.CLAIMED, _S.RUNNING, _S.DONE})
-"""Where a claim counts and nothing has ended it yet."""
+"""The statuses in which a claim counts and nothing has ended it yet."""
 
 TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
     (_S.OPEN, _K.CLAIM): frozenset({_S.CLAIMED}),
@@ -53,11 +53,11 @@ TRANSITIONS: Final[dict[tuple[SeedStatus, FactKind], frozenset[SeedStatus]]] = {
     (_S.ACCEPTED, _K.ACKNOWLEDGED): frozenset({_S.ACCEPTED}),
     (_S.REJECTED, _K.ACKNOWLEDGED): frozenset({_S.REJECTED}),
 }
-"""(status, fact) -> what the status may become. Whatever is absent is refused with ``wrong_state``."""
+"""(status, fact) -> the statuses that may follow. A pair that is absent is refused with ``wrong_state``."""
 
 
 class Case(Struct, frozen=True, gc=False):
-    """What a rule may look at."""
+    """The input of a rule."""
 
     fact: Fact
     seed: Seed
@@ -69,7 +69,7 @@ class Case(Struct, frozen=True, gc=False):
 
 
 class Rule(NamedTuple):
-    """A condition, and when it does not hold the Reason of the refusal, ``otherwise`` in words."""
+    """A condition. If it does not hold, ``reason`` is the Reason of the refusal, and ``otherwise`` its text."""
 
     reason: Reason
     text: str
@@ -102,7 +102,7 @@ def _run(case: Case) -> Run:
 
 
 def claim_deadline_s(seed: Seed, progress: Progress) -> int:
-    """Last second at which a claim may be made. A forfeit begins the time for claiming anew."""
+    """Last second at which a claim may be made. The time for claiming starts again with a forfeit."""
     if progress.status is not _S.FORFEITED or progress.settled_at is None:
         return seed.claim_deadline_s
     window_s = max(0, seed.claim_deadline_s - seed.bid_deadline_ts)
@@ -127,7 +127,7 @@ def _names_claim(case: Case) -> bool:
 
 
 def _names_run(case: Case) -> bool:
-    """A result rests on the run's start, or on the claim if nothing was started."""
+    """True if a result rests on the run's start, or on the claim if nothing was started."""
     claim_id = case.fact.body.claim_id if isinstance(case.fact.body, TaskResult) else None
     if claim_id != case.progress.claim_id:
         return False
@@ -138,7 +138,7 @@ def _names_run(case: Case) -> bool:
 
 
 def _rests_on_failure(case: Case) -> bool:
-    """True for a forfeit by the worker's own word: its result says that the worker has failed, not the task."""
+    """True if the fact rests on a result that says that the worker has failed, not the task."""
     result = case.record.result
     return result is not None and case.record.worker_failed and names(case.fact, result, None)
 
@@ -169,13 +169,13 @@ def _names_attempt(case: Case) -> bool:
 _THIS_ATTEMPT = Rule(
     Reason.WRONG_STATE,
     "it must name the current attempt",
-    "it names another attempt than the current one",
+    "the attempt that it names is not the current one",
     _names_attempt,
 )
 _TASKS_RESULT = Rule(
     Reason.WRONG_STATE,
     "the result does not say that the worker failed",
-    "the worker says that it failed, not the task: the attempt is forfeited; claim another bid, or withdraw the seed",
+    "the worker says that it failed, not the task, so the attempt is forfeited: claim another bid or withdraw the seed",
     lambda c: not c.record.worker_failed,
 )
 _ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", "it does not rest on the current claim", _names_claim)
@@ -185,7 +185,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNAUTHORISED,
             "a seed names its author",
-            "the seed names somebody else as its creator",
+            "the seed names another node as its creator",
             lambda c: c.fact.author == c.seed.created_by,
         ),
     ),
@@ -193,7 +193,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNAUTHORISED,
             "a bidder bids for itself",
-            "the bid names somebody else as its bidder",
+            "the bid names another node as its bidder",
             lambda c: c.fact.author == _bid(c).bidder,
         ),
         Rule(
@@ -226,7 +226,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNKNOWN_BID,
             "it rests on an eligible bid, and names it and its bidder",
-            "the bid that it claims does not count, or is not the one that it names",
+            "the bid that the claim rests on does not count, or is not the bid that the claim names",
             _bid_fits_claim,
         ),
     ),
@@ -236,13 +236,13 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "a claim is begun once, and only its run is renewed",
-            "the run has begun already, or it renews another run",
+            "the run has already begun, or the renewal names another run",
             lambda c: _run(c).renews == (c.progress.run_id if c.progress.status is _S.RUNNING else None),
         ),
         Rule(
             Reason.LIMIT_EXCEEDED,
             f"a run is renewed at most {limits.RUN_RENEWALS_MAX} times",
-            f"the run was renewed {limits.RUN_RENEWALS_MAX} times already, which is the most",
+            f"the run has already been renewed {limits.RUN_RENEWALS_MAX} times, which is the maximum",
             lambda c: c.progress.renewals < limits.RUN_RENEWALS_MAX,
         ),
     ),
@@ -261,7 +261,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNKNOWN_RESULT,
             "it rests on the result that counts, and names it",
-            "the result that it settles is not the one that counts",
+            "the result that it settles is not the result that counts",
             lambda c: (
                 _settlement(c).result_id == c.progress.result_id
                 and names(c.fact, c.record.result, c.progress.result_id)
@@ -296,7 +296,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "a claim that is withdrawn must be named, with its attempt",
-            "it does not name the claim that it withdraws, with its attempt",
+            "it does not name the claim that it withdraws and the attempt of that claim",
             lambda c: c.progress.status not in CLAIM_HOLDS or _names_attempt(c),
         ),
         Rule(
@@ -319,12 +319,12 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DUPLICATE,
             "a settlement is acknowledged once",
-            "the settlement was acknowledged already",
+            "the settlement has already been acknowledged",
             lambda c: all(fact.kind is not _K.ACKNOWLEDGED for fact in c.record.others),
         ),
     ),
 }
-"""What every node demands of a fact, in this order: functions of facts alone, so that all nodes agree."""
+"""The rules that every node checks, in this order. They depend on facts alone, so all nodes agree."""
 
 
 def _bid_has_room(case: Case) -> bool:
@@ -334,13 +334,13 @@ def _bid_has_room(case: Case) -> bool:
 _NO_RESULT_YET = Rule(
     Reason.WRONG_STATE,
     "no result has come, or one in which the worker says that it failed",
-    "a result has come: accept or reject it instead",
+    "a result has arrived: accept or reject it instead",
     lambda c: c.progress.status is not _S.DONE or c.record.worker_failed,
 )
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
     "the claim awaits this",
-    "the seed has no claim that awaits this",
+    "the seed has no claim for which this is the next step",
     lambda c: (c.progress.status, c.fact.kind) in TRANSITIONS,
 )
 
@@ -349,19 +349,19 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "the seed is open",
-            "the seed is not open any more",
+            "the seed is no longer open",
             lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED},
         ),
         Rule(
             Reason.DEADLINE_PASSED,
             "the bid window is open",
-            "the bid window is over",
+            "the bid window has ended",
             lambda c: c.now_s <= c.seed.bid_deadline_ts,
         ),
         Rule(
             Reason.TOO_MANY_BIDS,
             "there is room for one more bid",
-            "the seed has as many bids as may count",
+            "the seed has max_bids bids already, so no further bid would count",
             _bid_has_room,
         ),
         Rule(
@@ -381,7 +381,7 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.TOO_MANY_BIDS,
             "the bid is among the max_bids first by (created_at, id)",
-            "the bid is not among the first max_bids by (created_at, id)",
+            "the bid does not count: it is not among the first max_bids by (created_at, id)",
             lambda c: _claim_of(c).bid_id in {fact.key for fact in counting_bids(c.record)},
         ),
     ),
@@ -391,11 +391,11 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
     _K.FORFEIT: (_NO_RESULT_YET,),
     _K.CLOSE: (_NO_RESULT_YET,),
 }
-"""What a node demands of its own operator, on top of ``RULES``."""
+"""The rules that a node checks in addition to ``RULES`` for the operations of its own operator."""
 
 
 def status_at(record: Record, now_s: int) -> SeedStatus:
-    """The status shown at ``now_s``: an open seed past its claim deadline is expired before its creator says so."""
+    """The status to show at ``now_s``: an open seed past its claim deadline is expired, even without a close."""
     seed = record.definition
     status = record.progress.status
     if status is _S.OPEN and seed is not None and now_s > seed.claim_deadline_s:
@@ -404,7 +404,7 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
 
 
 def is_biddable(record: Record, now_s: int) -> bool:
-    """True if the local rules for bids let one be made now. None of them looks at the bid itself."""
+    """True if the local rules allow a bid now. None of these rules looks at the bid itself."""
     if record.seed is None:
         return False
     case = Case(record.seed, as_seed(record.seed), record.progress, record, now_s)

@@ -1,7 +1,7 @@
-"""What the network talks about: seeds, bids, claims, runs, results, settlements.
+"""The objects of the protocol: seeds, bids, claims, runs, results, settlements, acknowledgements.
 
-Field names and types of ``Seed``, ``Bid``, ``Claim`` and ``TaskResult`` are those of the baseline's wire format, with
-optional fields of ours behind them. Times named ``*_at`` and ``*_ts`` are whole seconds since the epoch, ``*_ms`` are
+``Seed``, ``Bid``, ``Claim`` and ``TaskResult`` have the field names and types of the baseline's wire format. Optional
+fields of this program follow them. Times named ``*_at`` and ``*_ts`` are whole seconds since the epoch. ``*_ms`` are
 milliseconds.
 """
 
@@ -20,16 +20,16 @@ from crabnet import limits
 Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 EnvelopeId = Annotated[str, Meta(max_length=64, extra_json_schema={"pattern": r"^(?:[0-9a-f]{64})?\Z"})]
-"""What a step rests on, by the id of its envelope; "" for what is unsigned and has no place in a feed.
+"""The id of the envelope that a step rests on. "" for a step that is unsigned and has no place in a feed.
 
-What strangers say is checked with ``is_envelope_id``: a pattern here would cost as much as all other fields together.
+``is_envelope_id`` checks the ids that strangers send. A pattern here would cost as much as all other fields together.
 """
 Natural = Annotated[int, Meta(ge=0)]
 Word = Annotated[str, Meta(max_length=limits.RUN_WORD_CHARS_MAX)]
 
 
 class SeedStatus(StrEnum):
-    """Where a seed stands. The text is the baseline's."""
+    """The status of a seed. The values are those of the baseline."""
 
     __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
 
@@ -55,14 +55,14 @@ RANK: Final[dict[SeedStatus, int]] = {
     SeedStatus.FORFEITED: 5,
     SeedStatus.DISPUTED: 6,
 }
-"""Order of progress within one attempt (design, lifecycle)."""
+"""Order of progress within one attempt."""
 
 FINAL: Final = frozenset({SeedStatus.EXPIRED, SeedStatus.ACCEPTED, SeedStatus.REJECTED, SeedStatus.DISPUTED})
-"""What is never left again. Forfeited ends an attempt, not the seed."""
+"""The statuses that a seed does not leave again. Forfeited is none of them: it ends an attempt, not the seed."""
 
 
 class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The definition of a task, fixed by its creator once and for all."""
+    """The definition of a task. Its creator cannot change it."""
 
     id: Id
     title: Annotated[str, Meta(max_length=limits.TITLE_CHARS_MAX)]
@@ -81,7 +81,7 @@ class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
     @property
     def seed_id(self) -> str:
-        """The seed that it is about, as all bodies have it."""
+        """The id of the seed. All bodies have this field."""
         return self.id
 
     @property
@@ -122,9 +122,9 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The worker's word that it has begun to run the command of a claim, or that it still runs it (``renews``).
+    """The worker says that it has begun to run the command of a claim, or that it still runs it (``renews``).
 
-    ``lease_ms`` is how long it may be silent from then on before somebody should wonder.
+    ``lease_ms`` is how long the run may be silent from then on until the creator's node reports it.
     """
 
     id: Id
@@ -138,7 +138,7 @@ class Run(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 class TerminationCause(StrEnum):
-    """Why a run ended, as far as this version knows. Newer peers may name others."""
+    """The causes for the end of a run that this version knows. Newer peers may send others."""
 
     EXITED = "exited"
     SIGNALED = "signaled"
@@ -160,9 +160,10 @@ _NEVER_BEGAN: Final = frozenset({TerminationCause.REFUSED.value, TerminationCaus
 
 
 class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """How a run ended: the cause, the last signal sent or received, and what it cost.
+    """How a run ended: the cause, the last signal sent or received, and the time and memory that the run used.
 
-    ``cause`` is mostly a ``TerminationCause``. ``memory_bytes`` is the peak, ``limits_hit`` what the run ran into.
+    ``cause`` is mostly a ``TerminationCause``. ``memory_bytes`` is the peak. ``limits_hit`` names the limits that the
+    run reached.
     """
 
     cause: Annotated[str, Meta(min_length=1, max_length=limits.RUN_WORD_CHARS_MAX)]
@@ -176,12 +177,12 @@ class Termination(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
 
 
 class Failure(StrEnum):
-    """Whose failure a run ended with. A result without one has succeeded, or its author is too old to tell."""
+    """Whose failure ended a run. A result without one is a success, or its author's version is too old to say it."""
 
     TASK = "task"
-    """The command failed, was too slow, or ran into a limit that its publisher had agreed to."""
+    """The command failed, was too slow, or reached a limit that its publisher had agreed to."""
     WORKER = "worker"
-    """The worker could not run the command to its end: another worker may be able to."""
+    """The worker could not run the command to its end. Another worker may be able to."""
 
 
 class OutputFile(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -196,10 +197,10 @@ Base64 = Annotated[str, Meta(max_length=limits.OUTPUT_BASE64_CHARS_MAX, pattern=
 
 
 class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """What a worker returns. ``output_hash`` is the hex SHA-256 of the whole raw stdout, then the whole raw stderr.
+    """The result of a run. ``output_hash`` is the hex SHA-256 of the whole raw stdout followed by the whole raw stderr.
 
     Output that is not UTF-8 is in ``stdout_base64`` and ``stderr_base64``, and the texts are empty. ``failed`` is
-    mostly a ``Failure``; newer peers may name others.
+    mostly a ``Failure``. Newer peers may send others.
     """
 
     id: Id
@@ -228,27 +229,27 @@ class TaskResult(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
 
     @property
     def worker_failed(self) -> bool:
-        """True if the worker says that not the task but itself has failed: the attempt is forfeited, not settled."""
+        """True if the worker says that it failed, not the task. Then the attempt is forfeited, not settled."""
         return self.failed == Failure.WORKER
 
     @property
     def whose_failure(self) -> str | None:
-        """``failed``, also of a result whose author is too old to say it; None if the task succeeded."""
+        """``failed``, or ``task`` for a failed run whose author's version is too old to say it. None for a success."""
         return self.failed or (Failure.TASK.value if self.exit_code != 0 or self.timed_out else None)
 
     @property
     def began(self) -> bool:
-        """True unless the result says that the command was never started."""
+        """False if the result says that the command was never started."""
         return self.termination is None or self.termination.cause not in _NEVER_BEGAN
 
     @property
     def raw_stdout(self) -> bytes:
-        """What was kept of stdout, byte by byte."""
+        """The kept part of stdout, as bytes."""
         return _raw(self.stdout, self.stdout_base64)
 
     @property
     def raw_stderr(self) -> bytes:
-        """The same of stderr."""
+        """The kept part of stderr, as bytes."""
         return _raw(self.stderr, self.stderr_base64)
 
 
@@ -256,11 +257,11 @@ def _raw(text: str, base64: str) -> bytes:
     try:
         return b64decode(base64, validate=True) if base64 else text.encode()
     except ValueError:
-        return b""  # what a worker wrote there is no output
+        return b""  # the worker sent something that is not base64
 
 
 class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The creator's last word on a seed, or on one attempt at it."""
+    """The creator's decision that ends a seed, or one attempt at it."""
 
     id: Id
     seed_id: Id
@@ -274,7 +275,7 @@ class Settlement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
 
 
 class Acknowledgement(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """The worker's word that it has seen a settlement: from then on its creator cannot take it back."""
+    """The worker says that it has seen a settlement. From then on the creator cannot take the settlement back."""
 
     id: Id
     seed_id: Id
@@ -287,7 +288,7 @@ Body = Seed | Bid | Claim | Run | TaskResult | Settlement | Acknowledgement
 
 
 class FactKind(StrEnum):
-    """What an envelope states. Settlements are told apart, because their rules differ."""
+    """The kind of a fact. A settlement is one of three kinds, because their rules differ."""
 
     __hash__ = str.__hash__  # that of enum.Enum is a function call in Python, and these are keys of hot tables
 
@@ -305,8 +306,8 @@ class FactKind(StrEnum):
 class Fact(Struct, frozen=True, gc=False, kw_only=True):
     """One statement of one author about one seed.
 
-    ``seq`` is the author's position in its feed, which orders its facts; ``signed`` is False for baseline envelopes,
-    whose ``seq`` is the order of their arrival here. ``envelope`` is the id of the envelope, "" if there is none.
+    ``seq`` is the place in the author's feed. It orders the author's facts. ``signed`` is False for baseline envelopes.
+    Their ``seq`` is the order of their arrival here. ``envelope`` is the id of the envelope, or "" if there is none.
     """
 
     kind: FactKind
@@ -324,7 +325,7 @@ class Fact(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def ref(self) -> str:
-        """What it is known by within a seed: its envelope, or its object's id if it has none."""
+        """The name of the fact within a seed: the id of its envelope, or of its object if it has no envelope."""
         return self.envelope or self.body.id
 
     @property
@@ -334,7 +335,7 @@ class Fact(Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def rests_on(self) -> str:
-        """The id of the envelope that it rests on; "" if that is unsigned, or there is none."""
+        """The id of the envelope that it rests on. "" if that one is unsigned or there is none."""
         return self.body.rests_on or ""
 
 
@@ -355,11 +356,11 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
     @property
     def version(self) -> int:
-        """``attempt`` and rank in one number; it only grows while no fork is found."""
+        """``attempt`` and rank in one number. It only grows as long as no fork is found."""
         return self.attempt * 10 + RANK[self.status]
 
 
-_SHARED: Final[dict[type, tuple[str, ...]]] = {  # what several others name: a new string in the table is dear
+_SHARED: Final[dict[type, tuple[str, ...]]] = {  # only ids that several objects name: to intern a new one is costly
     Seed: ("id", "created_by"),
     Bid: ("seed_id", "bidder", "rests_on"),
     Claim: ("id", "seed_id", "worker", "rests_on"),
@@ -380,9 +381,9 @@ def is_envelope_id(text: str) -> bool:
 
 
 def share_ids(named: Body | Progress) -> None:
-    """Let all objects that name the same id hold the same string: a decoder makes a new one each time.
+    """Let all objects that name the same id hold the same string, because a decoder makes a new string each time.
 
-    Halves what a seed takes in memory. See ``share_with`` for what comes from the network.
+    This halves the memory that a seed needs. ``share_with`` does it for facts from the network.
     """
     for name in _SHARED[type(named)]:
         value = getattr(named, name)
@@ -391,8 +392,9 @@ def share_ids(named: Body | Progress) -> None:
 
 
 def share_with(fact: Fact, parent: Fact | None) -> None:
-    """The same for a fact and the one that it rests on, which has most of its strings: to look each of them up in the
-    table of all strings costs several times as much.
+    """Let a fact hold the strings of the fact that it rests on, which has most of them.
+
+    Looking up each string in the table of all strings would cost several times as much.
     """
     body = fact.body
     if isinstance(body, Seed):

@@ -1,4 +1,4 @@
-"""What counts of all that was said about one seed. Pure."""
+"""The facts about one seed that count. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from crabnet.domain.model import Claim, Fact, FactKind, Progress, Run, Seed, Tas
 
 
 class Record(Struct, frozen=True, gc=False):
-    """What counts of all that was said about one seed. ``bids`` are sorted by (created_at, id), ``others`` by (author,
-    seq, envelope). What does not count is nowhere but in the journal.
+    """The facts about one seed that count. Facts that never counted are only in the journal.
+
+    ``bids`` are sorted by (created_at, id), ``others`` by (author, seq, envelope).
     """
 
     seed: Fact | None = None
@@ -20,8 +21,8 @@ class Record(Struct, frozen=True, gc=False):
     others: tuple[Fact, ...] = ()
     progress: Progress = Progress()
     fallen: tuple[Fact, ...] = ()
-    """What counted once and does not now, in the order of ``others``: it may come back, and need not be journalled
-    whole then. No rule looks at it.
+    """Facts that counted before and do not count now, in the order of ``others``. They may count again, and need not be
+    journalled whole then. No rule looks at them.
     """
 
     @property
@@ -58,7 +59,7 @@ class Record(Struct, frozen=True, gc=False):
         return result is not None and isinstance(result.body, TaskResult) and result.body.worker_failed
 
     def began(self, claim_id: str) -> bool:
-        """True if a worker started the command of a claim, current or past, as far as is known here."""
+        """True if a worker started the command of a claim, current or past, as far as this node knows."""
         work = [fact.body for fact in (*self.others, *self.fallen)]
         started = any(isinstance(body, Run) and body.claim_id == claim_id for body in work)
         return started and all(
@@ -66,7 +67,7 @@ class Record(Struct, frozen=True, gc=False):
         )
 
     def _stated(self, kind: FactKind, object_id: str | None) -> Fact | None:
-        """By kind as well: at one place of a feed that was forked an author may have started a run and finished it."""
+        """Compares the kind as well: at one place of a forked feed an author may have started and finished a run."""
         if object_id is not None:
             for fact in self.others:
                 if fact.kind is kind and fact.body.id == object_id:
@@ -95,7 +96,7 @@ def as_seed(fact: Fact) -> Seed:
 
 
 def names(fact: Fact, other: Fact | None, object_id: str | None) -> bool:
-    """True if ``fact`` rests on ``other``: by the id of its envelope, or by that of its object if it is unsigned."""
+    """True if ``fact`` rests on ``other``: it names its envelope's id, or its object's id if either is unsigned."""
     if other is None:
         return False
     if fact.rests_on:
@@ -104,7 +105,7 @@ def names(fact: Fact, other: Fact | None, object_id: str | None) -> bool:
 
 
 def counting_bids(record: Record) -> list[Fact]:
-    """The bids that count: of the eligible ones the ``max_bids`` lowest by (created_at, id), and every claimed one."""
+    """The bids that count: the ``max_bids`` lowest eligible bids by (created_at, id), and every claimed bid."""
     seed = record.definition
     if seed is None:
         return []
@@ -116,7 +117,7 @@ def counting_bids(record: Record) -> list[Fact]:
 
 
 def claimed_bids(record: Record) -> list[Fact]:
-    """The bids on which claims that count rest."""
+    """The bids that have a claim that counts."""
     claims = [fact for fact in record.others if isinstance(fact.body, Claim)]
     return [
         bid
@@ -131,5 +132,5 @@ def bid_order(fact: Fact) -> tuple[int, str, str]:
 
 
 def other_order(fact: Fact) -> tuple[str, int, str, str]:
-    """Order in which the other facts are kept, the same in every node."""
+    """Order of the other facts, the same in every node."""
     return (fact.author, fact.seq, fact.envelope, fact.key)

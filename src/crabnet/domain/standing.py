@@ -1,4 +1,4 @@
-"""Which facts about a seed stand: those before the end of their feed, and those that both sides signed (ADR 26)."""
+"""Finds the facts of a seed that stand: before the end of their feed, or signed by both sides (ADR 26)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def misfit(fact: Fact, parent: Fact) -> Reason | None:
 
 
 def judge_seed(fact: Fact) -> Reason | None:
-    """Why a definition is refused, or None if it is not: it must name its author as the seed's creator."""
+    """Why a definition is refused, or None if it is not. It must name its author as the seed's creator."""
     rule = broken_rule(Case(fact, as_seed(fact), Progress()))
     return None if rule is None else rule.reason
 
@@ -82,7 +82,7 @@ def _creator(fact: Fact, known: dict[str, Fact]) -> str:
 
 
 class Standing:
-    """A set of facts about one seed: which facts rest on which, and which of them stand (ADR 26, section 4).
+    """A set of facts about one seed. It knows which facts rest on which, and which of them stand (ADR 26, section 4).
 
     A fact that does not fit its parent neither stands nor pins. The same holds for every fact that rests on it.
     """
@@ -99,7 +99,7 @@ class Standing:
         self._stands: dict[str, bool] = {}
 
     def in_front(self, fact: Fact) -> bool:
-        """True if no known fork concerns a fact: it lies before the end of its feed, or in no feed."""
+        """True if no known fork concerns a fact, because it lies before the end of its feed, or in no feed."""
         return not fact.signed or not fact.envelope or self._is_front(fact)
 
     def parent(self, fact: Fact) -> Fact | None:

@@ -119,7 +119,7 @@ class EventFile:
             self._files.close(fd)
 
     def look(self, now_ms: int) -> Repair | None:
-        """What another program did to the open file since the last write. After a change, the file is opened again."""
+        """Find changes of the open file by other programs since the last write. After a change, reopen the file."""
         place, size, known = place_of(self._path), self._files.size(self._path) or 0, self._size
         if place is not None and place.inode == self._inode and size == known:
             return None

@@ -51,9 +51,9 @@ class Chain(Struct, frozen=True):
 class TaskChains(Struct, frozen=True):
     """A task and the chain of each attempt at it. For a disputed task these are all contradicting chains.
 
-    ``note`` is the note of the settlement, or the reason of the dispute. ``complete``: the task is accepted or
-    rejected, and every link up to there holds. ``acknowledged``: the worker has acknowledged the settlement. ``wrong``:
-    what is wrong with the task besides its links.
+    ``note`` is the note of the settlement, or the reason of the dispute. ``complete`` is True if the task is accepted
+    or rejected and every link up to there is valid. ``acknowledged`` is True if the worker has acknowledged the
+    settlement. ``wrong`` says what is wrong with the task besides its links.
     """
 
     seed_id: str
@@ -151,7 +151,7 @@ class _Walk:
         return next((each for each in self._all if each.kind is kind and each.key == object_id), None)
 
     def _failure(self, fact: Fact) -> Fact | None:
-        """The work that a forfeit has ended by resting on the worker's failure (ADR 31). Without it, the claim."""
+        """The work that a forfeit ended because the worker failed (ADR 31), or the claim if that work is missing."""
         if fact.kind is not _K.FORFEIT and fact.ref not in self._failures:
             return None
         found = self._failures.get(fact.rests_on)
@@ -204,7 +204,7 @@ class _Walk:
         return Chain(tuple(links), wrong, at.envelope if wrong else "")
 
     def _fault(self, fact: Fact, parent: Fact | None) -> str:
-        """What is wrong with a step that is linked into the chain."""
+        """The fault of a step that is linked into the chain, or "" if it has none."""
         rightful = self._rightful(fact)
         if fact.author != rightful:
             return f"{_name(fact)} is by {fact.author}, but only {rightful} may sign it"
@@ -230,7 +230,7 @@ class _Walk:
         return claim.body.worker if claim is not None and isinstance(claim.body, Claim) else ""
 
     def contradiction(self) -> str:
-        """What the status says without a chain that confirms it, or ""."""
+        """How the status contradicts the chains, or "" if it does not."""
         progress = self._record.progress
         reached = {_reached(fact, self.parent(fact)) for fact in self.leaves()}
         if progress.status not in reached:

@@ -164,7 +164,7 @@ class EnvelopeChecker:
 
 
 def _content(record: EnvelopeRecord) -> str:
-    """What contradicts between a signed envelope and the changes that its record makes."""
+    """The contradiction between a signed envelope and the changes that its record makes, or ""."""
     if record.fact is not None:
         return "the record replaces the fact of its signed envelope by another one"
     try:

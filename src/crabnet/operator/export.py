@@ -34,7 +34,7 @@ from crabnet.storage.layout import Layout
 
 
 class Source(NamedTuple):
-    """What a node holds: its version vector after frame ``lsn``."""
+    """The holdings of a node: its version vector after frame ``lsn``."""
 
     namespace: str
     node_id: str
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What to export: all that ``base`` lacks. With ``unsigned``, also unsigned envelopes and imported facts."""
+    """The content of an export: all that ``base`` lacks. ``unsigned`` adds unsigned envelopes and imported facts."""
 
     base: Vector
     unsigned: bool = False

@@ -59,7 +59,7 @@ class Comparison:
 
 @dataclass
 class AuditReport:
-    """What was checked and what was found. ``findings`` contains the first of ``findings_total`` findings."""
+    """The checks and their findings. ``findings`` contains the first of ``findings_total`` findings."""
 
     start: str = GENESIS
     first_lsn: int = 0

@@ -66,7 +66,7 @@ class FsckReport:
     obstacle: str = ""
     obstacle_reason: Reason = Reason.DATA_DIR_DAMAGED
     repair: str = ""
-    """What --repair does; empty if there is nothing to do."""
+    """The action of --repair, or "" if there is nothing to do."""
     kept_lsn: int = 0
     lost: list[tuple[int, int]] = field(default_factory=list)
     """Frames that cannot be read: first and last lsn."""
@@ -74,7 +74,7 @@ class FsckReport:
     envelopes_behind: int = 0
     """Readable envelopes that are not in the kept part."""
     envelopes_broken: list[str] = field(default_factory=list)
-    """Ids that are still recognisable in damaged bytes; a limited number."""
+    """A limited number of ids that are still recognisable in damaged bytes."""
 
     @property
     def healthy(self) -> bool:
@@ -84,7 +84,7 @@ class FsckReport:
 
 @dataclass
 class Examination:
-    """What a repair needs besides the report."""
+    """The report, and the other data that a repair needs."""
 
     report: FsckReport
     survey: Survey

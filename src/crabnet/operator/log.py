@@ -66,7 +66,7 @@ class LogRow(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """What to show. With ``kinds`` None: ``DECISIVE``. With an empty set: everything."""
+    """Selects the rows to show. ``kinds`` None means ``DECISIVE``, and an empty set means all kinds."""
 
     seed_id: str | None = None
     since_s: int = 0

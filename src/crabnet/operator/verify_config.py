@@ -240,7 +240,7 @@ def _runner(at: Situation) -> Iterator[Check]:
 
 
 def _sandbox(at: Situation) -> Iterator[Check]:
-    """What confines runs here. Canaries that try to escape find it out."""
+    """Check the sandbox of this machine. Canaries try to escape from it."""
     name = "runner_sandbox"
     report = sandbox_report(at.settings)
     if report.fence is None:

@@ -78,7 +78,7 @@ _RESERVED: Final = "envelopes"
 
 
 class AdmissionPolicy(Struct, frozen=True):
-    """What a node admits. Times are in seconds."""
+    """The rules for admitting envelopes. Times are in seconds."""
 
     namespace: str = "default"
     require_signatures: bool = True

@@ -36,7 +36,7 @@ class _File(Struct):
 
 
 class _Said(Struct):
-    """What the file says about a seed beside its definition."""
+    """The data about a seed in the file, besides its definition."""
 
     status: SeedStatus = SeedStatus.OPEN
     claim_id: str | None = None

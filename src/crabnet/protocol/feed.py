@@ -32,7 +32,7 @@ class Place(Enum):
 
 
 class Feed(Struct):
-    """What is held of one author's feed: its head, and the ids of its last entries.
+    """The held part of one author's feed: its head, and the ids of its last entries.
 
     ``end`` is the lowest place that is known to be forked, 0 if there is none. The head never reaches it. ``settled``
     is the end whose consequences are all processed. ``open_seeds`` are the author's seeds that count towards its cap.

@@ -39,7 +39,7 @@ _OPEN_BRACE: Final = 0x7B
 
 
 class Shape(Enum):
-    """What a datagram claims to be."""
+    """The kind of a datagram, as it claims itself."""
 
     WHOLE = "whole"
     FRAGMENT = "fragment"
@@ -112,7 +112,7 @@ def request_datagram(digest: bytes, indexes: Sequence[int]) -> bytes:
 
 
 def classify(datagram: bytes) -> Shape | Reason:
-    """Return what a datagram claims to be, or why it is refused. Reads only its size and first bytes.
+    """Return the kind that a datagram claims, or why it is refused. Reads only its size and first bytes.
 
     Whole messages may have up to DATAGRAM_RECEIVE_BYTES_MAX bytes, because baseline peers never use fragments. Reasons:
     EMPTY, TOO_LARGE, MALFORMED (not one of the shapes), MALFORMED_FRAGMENT (``CRB2`` with a bad type or size).

@@ -26,7 +26,7 @@ _EnvelopeId = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 
 
 class NodeIdentity(Struct, frozen=True):
-    """What a node says about itself."""
+    """A node's description of itself."""
 
     node_id: NodeId
     alias: Annotated[str, Meta(max_length=128)] = ""

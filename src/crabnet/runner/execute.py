@@ -1,4 +1,4 @@
-"""Running one command to its end: what may run, where, behind which fence; the process itself is ``process``'s."""
+"""Runs one command to its end: checks it and prepares its launch and its outcome. ``process`` handles the process."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _OF_THE_COMMAND = frozenset(
         errno.ELIBBAD,
     }
 )
-"""Why execve(2) fails whoever the worker is. Any other errno tells of a lack of this worker, such as EMFILE."""
+"""The errors of execve(2) that any worker would get. Any other errno, such as EMFILE, is a failure of this worker."""
 
 
 async def run_command(
@@ -73,17 +73,17 @@ async def run_command(
     clock: Callable[[], float] = trio.current_time,
     supervisors: Supervisors | None = None,
 ) -> RunOutcome:
-    """Run ``request.command`` behind ``fence`` if ``policy`` allows it, and return how that went.
+    """Run ``request.command`` behind ``fence`` if ``policy`` allows it, and return the outcome.
 
-    Nothing about the command raises: a refusal or a failure to start is an outcome too (exit codes 126 and
-    127, the reason on stderr). Setting ``stop`` ends the run like a timeout, with the cause ``cancelled``.
-    When the surrounding trio task is cancelled, every process of the run is killed before that propagates; a
+    No property of the command raises an exception. A refusal or a failure to start is an outcome too (exit codes 126
+    and 127, with the reason on stderr). Setting ``stop`` ends the run like a timeout, with the cause ``cancelled``. If
+    the surrounding trio task is cancelled, every process of the run is killed before the cancellation propagates. A
     kill of the node itself has the same effect.
 
-    The run ends with the main process of the command: what it left in the background is killed, and cannot
-    hold the run open through the output pipes. On a timeout the process group gets SIGTERM, and what is left
-    of the run ``policy.kill_wait_ms`` later SIGKILL, other sessions included. ``clock`` gives seconds.
-    ``supervisors``: those of a node with more runs to come; without, the run starts its own.
+    The run ends with the main process of the command. Its background processes are killed, and cannot keep the run
+    open through the output pipes. On a timeout the process group gets SIGTERM. ``policy.kill_wait_ms`` later all
+    remaining processes of the run get SIGKILL, including those in other sessions. ``clock`` returns seconds.
+    ``supervisors`` are those of a node that will have more runs. Without them, the run starts its own.
     """
     if supervisors is None:
         with closing(Supervisors()) as own:
@@ -154,7 +154,7 @@ class _NotRun(NamedTuple):
 
 
 def _not_started(run: RunProcess) -> _NotRun | None:
-    """Why a run could not be started; None if it was."""
+    """Why a run could not be started, or None if it was started."""
     if run.sandbox_error is not None:
         return _NotRun(run.sandbox_error, reason=Reason.SANDBOX_UNAVAILABLE)
     if run.supervisor_error:
@@ -167,18 +167,18 @@ def _not_started(run: RunProcess) -> _NotRun | None:
 
 
 def _clear(fence: Fence, name: str) -> None:
-    """Blocks. What it cannot remove, the next start of the node removes."""
+    """Remove the leftovers of a run. Blocks. The next start of the node removes what remains."""
     with suppress(OSError):
         leftovers.clear_run(fence.cgroups, name)
 
 
 def _has_no_room(workdir: Workdir) -> bool:
-    """Whether a fresh work dir lies on a disk of the host that is full."""
+    """Whether a fresh work dir is on a disk of the host that is full."""
     return workdir.fd >= 0 and workdir.fresh and is_full(workdir.fd)
 
 
 def _output(run: RunProcess) -> CapturedOutput | OSError:
-    """Blocks."""
+    """The output of a run, or the error of the disk on which it was. Blocks."""
     try:
         return run.capture.finish()
     except OSError as error:
@@ -186,34 +186,34 @@ def _output(run: RunProcess) -> CapturedOutput | OSError:
 
 
 async def _collect(policy: RunnerPolicy, run: RunProcess, workdir: Workdir) -> tuple[tuple[OutputFile, ...], int]:
-    """What the run left in a fresh work dir, after its end; and how many things are not listed."""
+    """The files that an ended run left in a fresh work dir, and how many things are not listed."""
     fd = run.work_fd if run.work_fd >= 0 else workdir.fd
     if fd < 0 or not workdir.fresh or not policy.files_max:
         return (), 0
     try:
         manifest = await trio.to_thread.run_sync(collect_outputs, fd, CollectBounds(files_max=policy.files_max))
     except RefusedError:
-        return (), 0  # an old kernel cannot collect safely: then nothing is
+        return (), 0  # with an old kernel files cannot be collected safely
     except OSError:
         return (), 1
     return manifest.files, sum(manifest.omitted.values())
 
 
 def refused_outcome(request: RunRequest, refusal: RefusedError) -> RunOutcome:
-    """The outcome of a run that was refused before anything was done."""
+    """The outcome of a run that was refused before it did anything."""
     return outcome_without_run(
         request.run_id, Cause.REFUSED, refusal.reason, refusal.message, EXIT_NOT_RUN, duration_ms=0
     )
 
 
 def check_request(policy: RunnerPolicy, fence: Fence, request: RunRequest) -> tuple[Accepted, Agreed]:
-    """Whether a run may take place, before anything is started. Raises ``RefusedError``."""
+    """Check whether a run is allowed, before anything is started. Raises ``RefusedError``."""
     verdict = check_command(policy, request.command)
     if isinstance(verdict, Refused):
         raise RefusedError(verdict.message, verdict.reason)
     if not 1 <= request.timeout_ms <= limits.TIMEOUT_MS_MAX:
         raise RefusedError(
-            f"the timeout is {request.timeout_ms} ms, must be 1 to {limits.TIMEOUT_MS_MAX}", Reason.INVALID_ARGUMENT
+            f"the timeout is {request.timeout_ms} ms, but must be 1 to {limits.TIMEOUT_MS_MAX}", Reason.INVALID_ARGUMENT
         )
     agreed = agree(request.rules, policy.profiles, policy.limits)
     if agreed.profile is Profile.NETWORK and fence.mode is not Mode.BWRAP:
@@ -237,7 +237,7 @@ def _launch(policy: RunnerPolicy, fence: Fence, accepted: Accepted, workdir: Wor
 
 
 async def _user_threads(fence: Fence) -> int:
-    """How many threads this user has, where RLIMIT_NPROC counts them with those of the run."""
+    """The number of threads of this user if RLIMIT_NPROC counts them with those of the run, else 0."""
     if fence.mode is not Mode.LANDLOCK or (os.geteuid() == 0 and fence.drop_root):
         return 0
     return await trio.to_thread.run_sync(threads_of_user, os.getuid())

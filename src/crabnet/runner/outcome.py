@@ -1,4 +1,4 @@
-"""What goes into a run and what comes out of it. Pure."""
+"""The request for a run and its outcome. Pure."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ class Cause(StrEnum):
     EXITED = "exited"
     """The command ended by itself."""
     SIGNALED = "signaled"
-    """A signal that was not ours ended the command."""
+    """A signal that the runner did not send ended the command."""
     TIMEOUT = "timeout"
     OUTPUT_LIMIT = "output_limit"
     """It wrote more than ``output_total_bytes_max``."""
     CANCELLED = "cancelled"
-    """The caller asked for its end."""
+    """The caller requested the end."""
     SPAWN_FAILED = "spawn_failed"
     """The policy allowed it, but it could not be started."""
     REFUSED = "refused"
     """The policy did not allow it."""
     MEMORY = "memory"
-    """It used more memory than it may, and was ended."""
+    """It exceeded its memory limit and was ended."""
     CPU = "cpu"
-    """It used more processor time than it may, and was ended."""
+    """It exceeded its limit of processor time and was ended."""
     FILE_SIZE = "file_size"
-    """It failed after making a file as large as one may be."""
+    """It failed after it had made a file of the maximum size."""
     DISK = "disk"
-    """It failed after filling its disk."""
+    """It failed after it had filled its disk."""
     PROCESSES = "processes"
-    """It failed after starting as many processes as it may."""
+    """It failed after it had started the maximum number of processes."""
     LOST = "lost"
     """The worker lost the run or its output: something killed its supervisor or its sandbox from outside, or a disk
     failed."""
@@ -53,9 +53,9 @@ class RunRequest:
     command: str
     timeout_ms: int
     rules: str = ""
-    """The seed's rules, which may ask for a profile and lower limits: ``sandbox.requests``."""
+    """The seed's rules, which may request a profile and lower limits: see ``sandbox.requests``."""
     owner_tag: str = ""
-    """Names the node in what a run leaves when the node is killed."""
+    """Marks the things that a run leaves behind when the node is killed with the node that made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,76 +66,76 @@ class Termination:
     signal: str | None = None
     """The signal that ended the command itself, such as ``SIGTERM``."""
     escalated: bool = False
-    """Some process of the run outlived SIGTERM by the grace and had to be sent SIGKILL. Processes that left the
-    command's process group get no SIGTERM, so they count here."""
+    """A process of the run was alive after SIGTERM and the grace, so it got SIGKILL. Processes that left the command's
+    process group get no SIGTERM, so they count here."""
     wall_ms: int = 0
     """From the start of the command to the end of its main process."""
     cpu_ms: int = 0
-    """User and system time of all its processes."""
+    """User and system time of all processes."""
     grace_ms: int = 0
-    """From SIGTERM to the end of its last process; 0 when it needed no SIGTERM."""
+    """From SIGTERM to the end of the last process, or 0 if no SIGTERM was sent."""
     memory_peak_bytes: int = 0
-    """Of the whole run where a control group counts it, else the most that was seen."""
+    """The peak of the whole run if a control group counts it, else the largest value that was measured."""
     limits_hit: tuple[str, ...] = ()
-    """Limits that the run ran into, whether it ended of that or not: ``memory``, ``cpu``, ``processes``, ``disk``,
+    """The limits that the run reached, even if they did not end it: ``memory``, ``cpu``, ``processes``, ``disk``,
     ``file_size``, ``output``."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """The result of a run, refused ones included.
+    """The outcome of a run, also of a refused one.
 
-    ``exit_code`` follows the shells: 128+N when signal N ended the command, 126 when it was refused or may not
-    be executed, 127 when it was not found. ``timed_out`` is what counts after a timeout: a command that
-    handles SIGTERM chooses its own exit code.
+    ``exit_code`` is as in shells: 128+N if signal N ended the command, 126 if it was refused or may not be executed,
+    127 if it was not found. After a timeout, use ``timed_out``: a command that handles SIGTERM chooses its own exit
+    code.
     """
 
     run_id: str
     exit_code: int
     timed_out: bool
     stdout: str
-    """UTF-8, invalid bytes replaced by U+FFFD; ends with ``output.truncation_marker`` when cut."""
+    """UTF-8. Invalid bytes are replaced by U+FFFD. Ends with ``output.truncation_marker`` if it was cut."""
     stderr: str
     stdout_truncated: bool
     stderr_truncated: bool
     stdout_bytes: int
-    """Raw bytes received, kept or not."""
+    """Raw bytes received, whether kept or not."""
     stderr_bytes: int
     output_hash: str
     """Hex SHA-256 of those ``stdout_bytes`` raw bytes followed by those ``stderr_bytes``."""
     duration_ms: int
-    """The whole run, with starting and collecting."""
+    """The time of the whole run, including its start and the collection of its files."""
     termination: Termination
     refusal: Reason | None
-    """Why it did not run; None when it ran."""
+    """Why the command did not run, or None if it ran."""
     message: str
-    """One line for an event or a log. Holds none of the output."""
+    """One line for an event or a log. It contains no output."""
     sandbox: str = ""
-    """The mode that confined it; empty when it did not run."""
+    """The sandbox mode of the run, or "" if the command did not run."""
     profile: str = ""
     files: tuple[OutputFile, ...] = ()
-    """What it left in a fresh work dir."""
+    """The files that the run left in a fresh work dir."""
     stdout_base64: str = ""
-    """What was kept of it, if it is not UTF-8."""
+    """The kept part of stdout, if it is not UTF-8."""
     stderr_base64: str = ""
     files_omitted: int = 0
-    """Things in the work dir that are not listed: links, special files, and what is beyond the bounds."""
+    """Number of things in the work dir that are not listed: links, special files, and files beyond the bounds."""
     worker_failed: bool = False
-    """The worker, not the command, is why there is no proper result: another worker may give one (ADR 31)."""
+    """There is no proper result because of the worker, not the command. Another worker may produce one (ADR 31)."""
 
     @property
     def task_failed(self) -> bool:
-        """True if the command failed, was too slow, or ran into a limit."""
+        """True if the command failed, was too slow, or reached a limit."""
         return not self.worker_failed and (self.exit_code != 0 or self.timed_out)
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What was seen of the end of a command that was started."""
+    """The end of a command that was started, as the runner has observed it."""
 
     cause: Cause
     wait_status: int | None
-    """As from ``waitpid``; None when it was never seen."""
+    """The status that ``waitpid`` gives, or None if nothing received it."""
     escalated: bool
     wall_ms: int
     cpu_ms: int
@@ -145,7 +145,7 @@ class Ending:
 
 
 EXIT_NOT_RUN: Final = 126
-"""The exit code, as of the shells, of a command that was refused or could not be started."""
+"""The exit code, as in shells, of a command that was refused or could not be started."""
 _ENDED_BY_US: Final = frozenset({Cause.TIMEOUT, Cause.OUTPUT_LIMIT, Cause.CANCELLED, Cause.MEMORY, Cause.CPU})
 _BY_WORKER: Final = frozenset({Cause.CANCELLED, Cause.REFUSED, Cause.LOST})
 _BY_SIGNAL: Final = {signal.SIGXCPU: Cause.CPU, signal.SIGXFSZ: Cause.FILE_SIZE}
@@ -192,10 +192,10 @@ def outcome_of_run(
 
 
 def _judge(ending: Ending) -> tuple[Cause, tuple[str, ...]]:
-    """Why the run ended, and which limits it ran into.
+    """Why the run ended, and which limits it reached.
 
-    What ended a run counts first. A command that failed after it ran into a limit counts as failed by that; one that
-    ended well in spite of it does not. A shell tells the signal of its last command as 128 + N.
+    If the runner ended the run, that is the cause. If a command failed after it had reached a limit, the limit is the
+    cause. If it succeeded in spite of the limit, it is not. A shell reports the signal of its last command as 128 + N.
     """
     hit = dict.fromkeys(ending.limits_hit)
     code = 0 if ending.wait_status is None else os.waitstatus_to_exitcode(ending.wait_status)
@@ -219,7 +219,7 @@ def _judge(ending: Ending) -> tuple[Cause, tuple[str, ...]]:
 
 
 def _signal_in(code: int) -> int:
-    """The signal that an exit code tells of, or 0."""
+    """The signal that an exit code stands for if it is in ``_BY_SIGNAL``, else 0."""
     number = -code if code < 0 else code - 128
     return number if number in _BY_SIGNAL else 0
 
@@ -234,16 +234,17 @@ def outcome_without_run(
     *,
     worker_failed: bool = True,
 ) -> RunOutcome:
-    """The outcome of a command that was refused, could not be started, or was lost. Its stderr tells the publisher."""
+    """The outcome of a command that was refused, could not be started, or was lost. Its stderr has the reason."""
     text = f"refused: {reason.value}: {message}\n"
     outcome = _outcome_of_text(run_id, exit_code, text, Termination(cause), reason, message, duration_ms)
     return replace(outcome, worker_failed=worker_failed)
 
 
 def blamed_on_full_disk(outcome: RunOutcome) -> RunOutcome:
-    """The outcome of a run whose work dir lay on a disk of this worker that was full at its end.
+    """The outcome of a run whose work dir was on a disk of this worker that was full at the end of the run.
 
-    A command that failed by itself is taken to have failed for that: it got less room than its limit.
+    If the command failed by itself, the full disk is taken as the cause, because the command got less space than its
+    limit.
     """
     if not outcome.task_failed or outcome.termination.cause not in {Cause.EXITED, Cause.SIGNALED}:
         return outcome
@@ -297,7 +298,7 @@ def _signal_name(number: int) -> str:
 def _describe(ending: Ending, code: int, signal_name: str | None) -> str:
     end = f"exited with {code}" if signal_name is None else f"ended by {signal_name}"
     if ending.wait_status is None:
-        end = "killed, its end was not seen"
+        end = "killed, its exit status is unknown"
     why = {
         Cause.TIMEOUT: "timed out",
         Cause.OUTPUT_LIMIT: "wrote too much output",
@@ -307,7 +308,7 @@ def _describe(ending: Ending, code: int, signal_name: str | None) -> str:
         Cause.FILE_SIZE: "made too large a file",
         Cause.DISK: "filled its disk",
         Cause.PROCESSES: "started too many processes",
-        Cause.LOST: "lost, because something outside of it ended its supervisor or its sandbox",
+        Cause.LOST: "lost, because something outside of the run killed its supervisor or its sandbox",
     }.get(ending.cause)
     escalation = ", SIGKILL was needed" if ending.escalated else ""
     return f"{end}{escalation}" if why is None else f"{why}: {end}{escalation}"

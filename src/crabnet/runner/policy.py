@@ -74,7 +74,7 @@ class RunnerPolicy:
     profiles: tuple[Profile, ...] = (Profile.STRICT,)
     """The profiles that runs may have. The first one is for seeds that request none."""
     limits: RunLimits = RunLimits()  # noqa: RUF009 - immutable
-    """What one run may use."""
+    """The limits of one run."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Further environment variables of commands. PATH, LANG, HOME and TMPDIR cannot be set here."""
 

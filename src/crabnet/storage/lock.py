@@ -144,7 +144,7 @@ def demand_owner(data_dir: Path) -> None:
     except KeyError:
         name = f"#{owner}"
     raise UsageError(
-        f"{data_dir} belongs to user {name}, who could not use the files that root would write there: run this as that"
+        f"{data_dir} belongs to user {name}, and that user could not use files that root writes there: run this as that"
         f" user, as in `sudo -u '{name}' crabnet ...`",
         Reason.WRONG_OWNER,
     )

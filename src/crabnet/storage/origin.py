@@ -33,7 +33,7 @@ _BIRTH_OFFSET: Final = 80
 
 
 class Place(Struct, frozen=True, array_like=True):
-    """What identifies a file: its inode and its birth time in nanoseconds, 0 if the file system does not report it."""
+    """Identifies a file by its inode and its birth time in nanoseconds, 0 if the file system does not report it."""
 
     inode: int
     birth_ns: int

@@ -53,7 +53,7 @@ class Holdings:
         if end:
             raise RefusedError(
                 f"the feed of {node_id} has ended, because its key signed two envelopes for seq {end};"
-                " nobody can state anything more under this id; make a new one with `crabnet id renew`",
+                " this id cannot sign anything more; make a new one with `crabnet id renew`",
                 Reason.FEED_ENDED,
             )
 

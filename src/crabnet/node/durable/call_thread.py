@@ -33,7 +33,7 @@ class CallThread(Generic[T]):
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def run_sync(self, call: Callable[[], T]) -> T:
-        """The result of ``call()``. Raises what it raises. Only one task at a time may call this."""
+        """The result of ``call()``, or its exception. Only one task at a time may call this."""
         self._call = call
         self._ours.send(_WAKE)
         with trio.CancelScope(shield=True):

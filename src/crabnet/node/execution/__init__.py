@@ -1,1 +1,1 @@
-"""Running what was claimed for this node."""
+"""Runs the commands of tasks that were claimed for this node."""

@@ -1,4 +1,4 @@
-"""What cannot work is refused, or warned of, before anything is said to others (run-6)."""
+"""Refuses tasks and bids that cannot work, or warns of them, before the node announces anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crabnet.runner.shell_lexer import LexError, Word, lex
 
 
 def demand_publishable(wish: Publish) -> None:
-    """Raises UsageError for a task that no worker could run, or that nobody could bid for."""
+    """Raise UsageError for a task that no worker could run or bid for."""
     try:
         tokens = takewhile(lambda token: not (isinstance(token, Word) and token.comment), lex(wish.command))
         words = [token for token in tokens if isinstance(token, Word)]
@@ -30,11 +30,13 @@ def demand_publishable(wish: Publish) -> None:
         raise UsageError(f"no worker would understand the rules: {error.message}", Reason.INVALID_ARGUMENT) from error
     lowest, reward = wish.min_price, wish.reward
     if lowest > reward > 0:
-        raise UsageError(f"the lowest price is {lowest}, the reward {reward}: no bid fits", Reason.INVALID_ARGUMENT)
+        raise UsageError(
+            f"the lowest price {lowest} is above the reward {reward}, so no bid is possible", Reason.INVALID_ARGUMENT
+        )
 
 
 def doubts_about(wish: Publish) -> list[str]:
-    """What of a task may go wrong, a line each."""
+    """Warnings about a task, a line each."""
     due_ms = wish.exec_deadline_ms
     if due_ms is None or due_ms >= wish.timeout_ms:
         return []
@@ -42,14 +44,14 @@ def doubts_about(wish: Publish) -> list[str]:
 
 
 def demand_own_work(runner: Runner, seed: Seed) -> None:
-    """Raises RefusedError for a bid on what this worker would not run, by what is known of its sandbox so far."""
+    """Raise RefusedError for a bid on a task that this worker would not run, as far as its sandbox is known."""
     objection = runner.objection(RunRequest("", seed.command, seed.timeout_ms, seed.rules))
     if objection is not None:
         raise RefusedError(f"this worker would not run it: {objection.message}", objection.reason)
 
 
 def doubts_about_bid(seed: Seed, price: int) -> list[str]:
-    """What of a bid may go wrong, a line each."""
+    """Warnings about a bid, a line each."""
     if price > seed.reward > 0:
         return [f"the price of {price} is above the reward of {seed.reward} that is offered"]
     return []

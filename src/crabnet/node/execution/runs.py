@@ -1,4 +1,4 @@
-"""Running claimed commands: started is durable before the process starts, the result before it is sent."""
+"""Runs claimed commands. The start is durable before the process starts, and the result before it is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 
 
 class Task(NamedTuple):
-    """What is to be run, of a seed that was claimed for this node."""
+    """The parts of a seed claimed for this node that are needed to run it."""
 
     command: str
     timeout_ms: int
@@ -34,12 +34,12 @@ class Task(NamedTuple):
     claim_id: str
 
     def request(self, run_id: str = "") -> RunRequest:
-        """What the runner is asked."""
+        """The request to the runner."""
         return RunRequest(run_id, self.command, self.timeout_ms, self.rules)
 
 
 class Stage(StrEnum):
-    """How far a run is."""
+    """The stage of a run."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -48,7 +48,7 @@ class Stage(StrEnum):
 
 
 class RunView(NamedTuple):
-    """A run of this node as its operator sees it: its place in the queue, from 1, and the age of its stage."""
+    """A run of this node as its operator sees it: its stage, its place in the queue from 1, and the stage's age."""
 
     stage: Stage
     position: int | None
@@ -64,7 +64,7 @@ class RunManagerConfig(NamedTuple):
 
 
 class _Job:
-    """One run, from the wish to its end."""
+    """One run, from the request to its end."""
 
     def __init__(self, seed_id: str, task: Task) -> None:
         self.seed_id = seed_id
@@ -72,7 +72,7 @@ class _Job:
         self.stage = Stage.QUEUED
         self.since = trio.current_time()
         self.go_on = trio.Event()
-        """Its turn has come, or it is to end."""
+        """Set when the run may start, or must end."""
         self.stop = trio.Event()
         self.done = trio.Event()
         self.cancelled: Reason | None = None
@@ -83,7 +83,7 @@ class _Job:
         return self.cancelled is reason
 
     def end(self, reason: Reason, status: SeedStatus | None = None) -> None:
-        """Let it end before its time. That its claim is over outweighs its operator's wish."""
+        """Make the run end early. The reason CLAIM_OVER replaces other reasons and is not replaced."""
         if not self.was_ended(Reason.CLAIM_OVER):
             self.cancelled, self.status = reason, status
         self.go_on.set()
@@ -91,10 +91,10 @@ class _Job:
 
 
 class RunManager:
-    """The runs of this node. ``perform`` has the core do something and returns when that is durable.
+    """The runs of this node. ``perform`` lets the core do an operation and returns when it is durable.
 
-    ``task_of`` gives the task of a seed that may be run now, or raises RefusedError; ``holds(seed_id, claim_id)`` says
-    whether that claim still awaits a result; ``changed`` is called when a run has come to another stage.
+    ``task_of`` returns the task of a seed that may be run now, or raises RefusedError. ``holds(seed_id, claim_id)``
+    returns whether that claim still awaits a result. ``changed`` is called when a run reaches another stage.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class RunManager:
         self._stopping = False
 
     def view(self, seed_id: str) -> RunView | None:
-        """How the run of a seed stands here; None if there is none."""
+        """The state of a seed's run on this node, or None if there is none."""
         job = self._jobs.get(seed_id)
         if job is None:
             return None
@@ -127,43 +127,43 @@ class RunManager:
         return RunView(job.stage, self.turns.position(seed_id), since_ms)
 
     def ended(self, claim: EndedClaim) -> None:
-        """A claim is over: withdrawn or forfeited by its creator, or answered. Its run has no purpose any more."""
+        """End the run of a claim that is over: its creator has withdrawn or forfeited it, or it has a result."""
         job = self._jobs.get(claim.seed_id)
         if job is not None and job.task.claim_id == claim.claim_id:
             job.end(Reason.CLAIM_OVER, claim.status)
 
     async def cancel(self, seed_id: str) -> Stage:
-        """End a run of this node before its time; returns once that is done, with the stage that it was in.
+        """End a run of this node early, and wait until it has ended. Returns the stage that it was in.
 
-        One that had begun has a result then, with the cause ``cancelled``; one that waited has none. Raises
+        A run that had begun then has a result with the cause ``cancelled``. A run that waited has none. Raises
         RefusedError.
         """
         job = self._jobs.get(seed_id)
         if job is None:
-            raise RefusedError(f"seed {seed_id} neither runs nor waits here: there is nothing to cancel")
+            raise RefusedError(f"seed {seed_id} neither runs nor waits on this node: there is nothing to cancel")
         stage = job.stage
         if stage is Stage.ENDING:
-            raise RefusedError(f"the run of seed {seed_id} has ended by itself; its result is about to be stated")
+            raise RefusedError(f"the run of seed {seed_id} has already ended, and its result is about to be published")
         job.end(Reason.RUN_CANCELLED)
         await job.done.wait()
         return stage
 
     async def run(self, seed_id: str, announce: bool) -> TaskResult:
-        """Run a seed that was claimed for this node, and state the result; waits for its turn first.
+        """Wait for the turn of a seed that was claimed for this node, run it, and state the result.
 
-        Raises RefusedError, with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result, and with
-        NODE_STOPPING once the node was told to ``drain``.
+        Raises RefusedError: with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result, and with
+        NODE_STOPPING after ``drain`` was called.
         """
         if self._stopping:
-            raise RefusedError("the node is stopping; run the seed when it is back", Reason.NODE_STOPPING)
+            raise RefusedError("the node is stopping: run the seed after it has started again", Reason.NODE_STOPPING)
         if seed_id in self._jobs:
-            raise RefusedError(f"seed {seed_id} is being run already", Reason.RUN_IN_PROGRESS)
+            raise RefusedError(f"seed {seed_id} is already running or waiting", Reason.RUN_IN_PROGRESS)
         job = _Job(seed_id, self._task_of(seed_id))
         refused = self.runner.objection(job.task.request()) is not None
         place = Place.RUNS if refused else self.turns.enter(seed_id, job.task.publisher)
         if place is Place.FULL:
             raise RefusedError(
-                f"{self.turns.running} commands run and {self.turns.queued} wait already; try again when one has ended",
+                f"already {self.turns.running} commands run and {self.turns.queued} wait: try again when one has ended",
                 Reason.QUEUE_FULL,
             )
         self._jobs[seed_id] = job
@@ -182,10 +182,11 @@ class RunManager:
             self._changed()
 
     async def drain(self, drain_ms: int, at_once: trio.Event) -> int:
-        """Take no more runs, and wait until those that go on have ended, at most ``drain_ms`` or until ``at_once``.
+        """Take no more runs, and wait for the running ones to end, at most ``drain_ms`` or until ``at_once``.
 
-        Those that wait, and those that go on after that, are ended with a result that says that this worker failed
-        (ADR 31). Returns how many. Bounded: a result that cannot be stated by then is stated at the next start.
+        The runs in the queue end at once, and those that still run after the wait end then. Their results say that this
+        worker failed (ADR 31). Returns how many these are. The time is bounded: the node states a result that it could
+        not state by then at its next start.
         """
         self._stopping = True
         ended = [job for job in self._jobs.values() if job.stage is Stage.QUEUED]
@@ -246,7 +247,7 @@ class RunManager:
         return await self._finish(job, ids, outcome, announce)
 
     async def _renew(self, seed_id: str, lease_ms: int, announce: bool) -> None:
-        """Say at half of each lease that the run goes on, until that is refused: the claim is over then."""
+        """Renew the lease at each half of it, until a renewal is refused because the claim is over."""
         for _ in range(limits.RUN_RENEWALS_MAX):
             await trio.sleep(lease_ms / 2000)
             try:
@@ -256,7 +257,7 @@ class RunManager:
                     return
 
     async def _finish(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome, announce: bool) -> TaskResult:
-        """State the result, unless the claim is over. While nothing may be stated, wait with it."""
+        """State the result, unless the claim is over. Retry while the node may not state anything."""
         while self._holds(job.seed_id, job.task.claim_id):
             ended_by = job.cancelled
             try:
@@ -277,7 +278,7 @@ class RunManager:
         raise self._given_up(job, ids, outcome)
 
     def _given_up(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome | None) -> RefusedError:
-        """Tell of a run that was ended before its time, and give the error that says so."""
+        """Emit the event of a run that was ended early, and return the error that says so."""
         reason = job.cancelled or Reason.RUN_CANCELLED
         status = None if job.status is None else job.status.value
         fields: dict[str, FieldValue] = {**ids, "reason": reason.value, "status": status}
@@ -293,9 +294,9 @@ class RunManager:
         self._notify("run_cancelled", fields)
         if reason is Reason.RUN_CANCELLED:
             return RefusedError(f"the run of seed {job.seed_id} was cancelled before it began", reason)
-        began = "has not begun" if outcome is None else "was ended, its result is not sent"
-        now = f", which is {status} now" if status is not None else ""
-        return RefusedError(f"the claim of seed {job.seed_id}{now}, is over: the run {began}", reason)
+        began = "has not begun" if outcome is None else "was ended, and its result is not sent"
+        now = f" (status {status})" if status is not None else ""
+        return RefusedError(f"the claim of seed {job.seed_id}{now} is over: the run {began}", reason)
 
     def _tell(self, ids: dict[str, FieldValue], outcome: RunOutcome, result: TaskResult, timeout_ms: int) -> None:
         fields: dict[str, FieldValue] = {**ids, "result_id": result.id}
@@ -344,13 +345,13 @@ async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
 
 
 def not_begun() -> RunOutcome:
-    """The outcome of a run that waited for its turn when the node was told to stop."""
-    message = "the worker's node is stopping, and the command had not begun"
+    """The outcome of a run that was still in the queue when the node had to stop."""
+    message = "the worker's node is stopping, and the command has not begun"
     return outcome_without_run("", Cause.CANCELLED, Reason.NODE_STOPPING, message, EXIT_NOT_RUN, 0)
 
 
 def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
-    """What the core is told of a run's end."""
+    """The operation that states the end of a run."""
     end = outcome.termination
     return FinishRun(
         seed_id=seed_id,
@@ -385,11 +386,11 @@ def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
 
 
 def task_of(record: Record, seed_id: str, node_id: str) -> Task:
-    """What there is to run of a seed that was claimed for this node. Raises RefusedError."""
+    """The task to run for a seed that was claimed for this node. Raises RefusedError."""
     claim_id = own_claim(record, seed_id, node_id)
     status = record.progress.status
     if status is SeedStatus.RUNNING:
-        raise RefusedError(f"seed {seed_id} is running already", Reason.RUN_IN_PROGRESS)
+        raise RefusedError(f"seed {seed_id} is already running", Reason.RUN_IN_PROGRESS)
     if record.definition is None or status is not SeedStatus.CLAIMED:
         raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
     seed = record.definition

@@ -1,4 +1,4 @@
-"""Who may run now and who waits: a bounded number of runs, a bounded queue, publishers in turn. Pure."""
+"""Decides which runs may start and which wait: a bounded number of runs, a bounded queue, publishers in turn. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Place(Enum):
-    """What a newcomer is told."""
+    """The answer to a new run."""
 
     RUNS = "runs"
     WAITS = "waits"
@@ -15,9 +15,9 @@ class Place(Enum):
 
 
 class Turns:
-    """At most ``runs_max`` run and ``queue_max`` wait. Each publisher's runs are in order, publishers take turns.
+    """At most ``runs_max`` tasks run and ``queue_max`` wait. Publishers take turns, each with its tasks in order.
 
-    So somebody with a hundred tasks delays another's first one by one run, not by a hundred.
+    So a publisher with a hundred tasks delays the first task of another publisher by one run, not by a hundred.
     """
 
     def __init__(self, runs_max: int, queue_max: int) -> None:
@@ -29,16 +29,16 @@ class Turns:
 
     @property
     def running(self) -> int:
-        """How many run now."""
+        """The number of running runs."""
         return len(self._running)
 
     @property
     def queued(self) -> int:
-        """How many wait now."""
+        """The number of waiting runs."""
         return self._queued
 
     def enter(self, key: str, publisher: str) -> Place:
-        """A newcomer. Nothing is kept of one that is told ``FULL``."""
+        """Add a run, and return its place. After ``FULL`` nothing is kept of it."""
         if len(self._running) < self.runs_max:
             self._running.add(key)
             return Place.RUNS
@@ -49,7 +49,7 @@ class Turns:
         return Place.WAITS
 
     def leave(self, key: str, publisher: str) -> list[str]:
-        """Somebody is gone, whether it ran or waited; returns those who run from now on."""
+        """Remove a run, whether it ran or waited. Returns the runs that start now."""
         self._running.discard(key)
         mine = self._waiting.get(publisher)
         if mine is not None and key in mine:
@@ -68,7 +68,7 @@ class Turns:
         return admitted
 
     def position(self, key: str) -> int | None:
-        """How many runs must end until this one begins, from 1; None if it does not wait."""
+        """The number of runs that must end before this one begins, from 1, or None if it does not wait."""
         queues = [list(queue) for queue in self._waiting.values()]
         order = [queue[at] for at in range(max(map(len, queues), default=0)) for queue in queues if at < len(queue)]
         return order.index(key) + 1 if key in order else None

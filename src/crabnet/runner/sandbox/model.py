@@ -30,7 +30,7 @@ class Choice(StrEnum):
 
 
 class Profile(StrEnum):
-    """What a run may access. The operator must allow profiles other than ``strict``."""
+    """The access that a run has. The operator must allow profiles other than ``strict``."""
 
     STRICT = "strict"
     NETWORK = "network"
@@ -51,7 +51,7 @@ class Enforcer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What one run may use. A limit covers all processes of the run together, unless it says otherwise."""
+    """The limits of one run. A limit covers all processes of the run together, unless it says otherwise."""
 
     memory_bytes: int = limits.RUNNER_MEMORY_BYTES_DEFAULT
     """If a control group counts the memory, it includes files in the work dir and in ``/tmp``."""

@@ -37,7 +37,7 @@ Without room for them a run would reach RLIMIT_NPROC before the watch sees it at
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What will be executed. ``argv[0]`` is the name that the program sees. ``executable`` is the file on the host."""
+    """The program to execute. ``argv[0]`` is the name that it sees. ``executable`` is the file on the host."""
 
     executable: Path
     argv: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 An example is ``run: profile=network memory_mib=128 processes=8``. A seed can only lower the operator's limits. The
 worker refuses a request that it does not understand, that is too low, or whose profile the operator does not allow. The
-result tells the publisher.
+result says so to the publisher.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _REMOVE_PAUSE_S = 0.01
 
 
 class CgroupUsage(NamedTuple):
-    """What a group has used so far. A value is 0 if the kernel does not report it."""
+    """The usage of a group so far. A value is 0 if the kernel does not report it."""
 
     memory_peak_bytes: int
     oom_kills: int

@@ -19,7 +19,7 @@ class CgroupOrder(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What a whole run may use."""
+    """The limits of a whole run."""
 
     memory_bytes: int
     processes: int

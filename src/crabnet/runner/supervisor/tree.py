@@ -1,4 +1,4 @@
-"""What the descendants of a process use, read from ``/proc``. Standard library only."""
+"""Measures the resources that the descendants of a process use, from ``/proc``. Standard library only."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class CheckpointHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFinding:
-    """What was found at the place of a checkpoint, after its checksum was verified.
+    """The finding at the place of a checkpoint, after its checksum was verified.
 
     ``digest`` is the SHA-256 in the file. For an older file it is the SHA-256 of the whole file.
     """

@@ -112,7 +112,7 @@ def refuse_if_told(survey: Survey, expected_node_id: str | None, former_ids: tup
     if survey.gutted:
         raise DataDirDamagedError(
             f"{survey.layout.data_dir}: there is an archive, but journal and checkpoints are missing: restore them from"
-            " a backup, or move archive/ away to start afresh"
+            " a backup, or move archive/ away to start with an empty data dir"
         )
     finding_used = survey.base.finding
     header = None if finding_used is None else finding_used.header

@@ -23,7 +23,7 @@ ANY: Final = frozenset(Condition)
 
 
 class Action(StrEnum):
-    """What recovery does."""
+    """The actions of recovery."""
 
     START_FRESH = "start fresh"
     LOAD_STATE = "load state.json, replay the journal after it"
@@ -39,7 +39,7 @@ class Action(StrEnum):
 
 
 class NoticeCode(StrEnum):
-    """What recovery found or did. All but the last six are alerts: an operator should check the disk.
+    """The findings and actions of recovery. All but the last six are alerts: an operator should check the disk.
 
     ``*_unfinished`` means that a process died during a write that had not returned. Nothing that was acknowledged or
     sent can be missing because of it.
