@@ -185,8 +185,8 @@ class RunManager:
         """Take no more runs, and wait for the running ones to end, at most ``drain_ms`` or until ``at_once``.
 
         The runs in the queue end at once, and those that still run after the wait end then. Their results say that this
-        worker failed (ADR 31). Returns how many these are. The time is bounded: the node states a result that it could
-        not state by then at its next start.
+        worker failed (ADR 31). Returns how many these are. The time is bounded. If a result cannot be stated by then,
+        the next start records a begun run as interrupted, and the claim of a run that waited stays as it is.
         """
         self._stopping = True
         ended = [job for job in self._jobs.values() if job.stage is Stage.QUEUED]
