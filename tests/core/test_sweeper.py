@@ -12,7 +12,7 @@ from crabnet.core.commands import CreateClaim, FinishRun, Operation, RenewRun, S
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Notice
-from crabnet.domain.model import Claim, FactKind, Failure, SeedStatus, Termination, TerminationCause
+from crabnet.domain.model import Claim, FactKind, Failure, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Kind
 from tests.core.test_operations import WISH
@@ -358,6 +358,8 @@ def test_a_claim_of_another_bid_forfeits_first() -> None:
     progress = core.record(seed_id).progress
     assert (progress.status, progress.attempt) == (S.CLAIMED, 2)
     assert [send.kind for send in effects.sends][-2:] == [Kind.TASK_SETTLE, Kind.CLAIM_CREATED]
+    notes = [fact.body.note for fact in core.record(seed_id).others if isinstance(fact.body, Settlement)]
+    assert notes == ["the worker failed: refused: workdir_missing: the disk\x1b is full"]
 
 
 def test_an_operator_may_choose_a_worker_that_began_once_more() -> None:

@@ -261,11 +261,21 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         claim_id=progress.claim_id if named else None,
         result_id=progress.result_id if kind is FactKind.SETTLE else None,
         attempt=progress.attempt,
-        note=wish.note,
+        note=wish.note or (why_failed(record) if kind is FactKind.FORFEIT and by_result else ""),
         created_at=now_s,
         rests_on=_envelope(rests_on if named else record.seed),
     )
     return kind, _checked(settlement)
+
+
+def why_failed(record: Record) -> str:
+    """The reason that the worker gives for its failure, as one line for the note of the forfeit."""
+    result = None if record.result is None else record.result.body
+    if not isinstance(result, TaskResult):
+        return "the worker failed"
+    said = " ".join(result.stderr.split())[: limits.EVENT_DETAIL_CHARS]
+    cause = "no reason given" if result.termination is None else result.termination.cause
+    return f"the worker failed: {said if result.refusal and said else cause}"
 
 
 def build_acknowledgement(

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from crabnet import limits
+from crabnet.core.build import why_failed
 from crabnet.core.commands import CreateClaim, Settle
 from crabnet.core.deadlines import Agenda, due_at_ms
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.domain.lifecycle import claim_deadline_s
-from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, TaskResult
+from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus
 from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.state import State
 from crabnet.errors import Reason
@@ -127,7 +128,7 @@ class Sweeper:
                 note = "no bid was claimed in time"
                 sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
             elif record.worker_failed:
-                wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED, note=_why_failed(record))
+                wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED)
                 sweeps.append(Sweep(wish, _failed_notice(seed_id, record)))
             elif now_ms < self._forfeits_from_ms:
                 self._deadlines.add(self._forfeits_from_ms, seed_id)
@@ -229,19 +230,9 @@ def _failed_notice(seed_id: str, record: Record) -> Notice:
         "claim_id": progress.claim_id,
         "worker": progress.claimed_by,
         "attempt": progress.attempt,
-        "detail": _why_failed(record)[: limits.EVENT_DETAIL_CHARS],
+        "detail": why_failed(record)[: limits.EVENT_DETAIL_CHARS],
     }
     return Notice("worker_failed", fields)
-
-
-def _why_failed(record: Record) -> str:
-    """The reason that the worker gives for its failure, as one line for the note of the forfeit."""
-    result = None if record.result is None else record.result.body
-    if not isinstance(result, TaskResult):
-        return "the worker failed"
-    said = " ".join(result.stderr.split())[: limits.EVENT_DETAIL_CHARS]
-    cause = "no reason given" if result.termination is None else result.termination.cause
-    return f"the worker failed: {said if result.refusal and said else cause}"
 
 
 def _reclaim_notice(record: Record, bid: Bid) -> Notice:
