@@ -17,7 +17,7 @@ from crabnet.core.commands import CreateClaim, Settle
 from crabnet.core.deadlines import Agenda, due_at_ms
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.domain.lifecycle import claim_deadline_s
-from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus
+from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.state import State
 from crabnet.errors import Reason
@@ -193,7 +193,18 @@ def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | Non
     if bid is None:
         return None
     last_s = max((claim.created_at for claim in claims if claim.worker == bid.bidder), default=0)
-    return Reclaim(bid, last_s * 1000 + limits.RECLAIM_SAME_WORKER_MS if last_s else 0)
+    pauses = bool(last_s) and _failed_last(record)
+    return Reclaim(bid, last_s * 1000 + limits.RECLAIM_SAME_WORKER_MS if pauses else 0)
+
+
+def _failed_last(record: Record) -> bool:
+    """True if the last attempt ended by its worker's word, and not by the deadline."""
+    claims = {fact.envelope for fact in record.others if fact.kind is FactKind.CLAIM}
+    return any(
+        fact.kind is FactKind.FORFEIT and fact.rests_on not in claims
+        for fact in record.others
+        if isinstance(fact.body, Settlement) and fact.body.attempt == record.progress.attempt
+    )
 
 
 def lease_of(record: Record) -> int | None:
