@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -115,29 +115,20 @@ async def run_command(
             name = leftovers.run_name(request.owner_tag)
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
-            try:
+            async with _cleared(run, fence, name):
                 await run.perform(line, workdir.fd, stop, supervisors)
                 files, files_omitted = await _collect(policy, run, workdir)
                 output = await trio.to_thread.run_sync(_output, run)
                 disk_full = _has_no_room(workdir)
-            finally:
-                run.close()
-                if not run.orderly:
-                    with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(_clear, fence, name)
     except RefusedError as refusal:
         return not_run(_NotRun(refusal.message, Cause.REFUSED, refusal.reason))
     except OSError as error:
         return not_run(_NotRun(f"this worker failed: {error.strerror or error}", Cause.LOST))
-    failure = _not_started(run)
-    if failure is not None:
-        return not_run(failure)
-    if isinstance(output, OSError):
-        reason = Reason.DISK_FULL if output.errno in {errno.ENOSPC, errno.EDQUOT} else Reason.STORAGE_FAILED
-        message = f"the output of the command was lost on this worker's disk: {output.strerror}"
-        return not_run(_NotRun(message, Cause.LOST, reason))
+    kept = _not_started(run) or _kept(output)
+    if isinstance(kept, _NotRun):
+        return not_run(kept)
     duration_ms = _ms(clock() - started_at)
-    outcome = outcome_of_run(request.run_id, output, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
+    outcome = outcome_of_run(request.run_id, kept, run.ending(), duration_ms, fence.mode.value, agreed.profile.value)
     if disk_full:
         outcome = blamed_on_full_disk(outcome)
     return replace(outcome, files=files, files_omitted=files_omitted)
@@ -164,6 +155,26 @@ def _not_started(run: RunProcess) -> _NotRun | None:
         message = f"the command could not be started: {os.strerror(run.spawn_error)}"
         return _NotRun(message, exit_code=code, worker_failed=run.spawn_error not in _OF_THE_COMMAND)
     return None
+
+
+def _kept(output: CapturedOutput | OSError) -> CapturedOutput | _NotRun:
+    """The output of a run, or why there is none."""
+    if not isinstance(output, OSError):
+        return output
+    reason = Reason.DISK_FULL if output.errno in {errno.ENOSPC, errno.EDQUOT} else Reason.STORAGE_FAILED
+    return _NotRun(f"the output of the command was lost on this worker's disk: {output.strerror}", Cause.LOST, reason)
+
+
+@asynccontextmanager
+async def _cleared(run: RunProcess, fence: Fence, name: str) -> AsyncIterator[None]:
+    """Close a run at the end of the block, and remove what its supervisor could not."""
+    try:
+        yield
+    finally:
+        run.close()
+        if not run.orderly:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_clear, fence, name)
 
 
 def _clear(fence: Fence, name: str) -> None:
