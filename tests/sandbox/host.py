@@ -25,8 +25,10 @@ from crabnet.runner.syscalls import SYSCALLS
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-UNPRIVILEGED_UID = 61_234
-"""A user that has nothing on any system."""
+UNPRIVILEGED_UID = 61_234 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""A user that has nothing on any system; one for each test process, since limits count all processes of a user."""
+ROOM_FOR_OTHERS = {"processes": 1_000}
+"""Limits of runs that may not fail for what others do: Landlock counts the processes of the same user outside, too."""
 INSIDE_PYTHON = "/usr/bin/python3"
 """What probes are run by: a sandbox shows ``/usr`` only."""
 

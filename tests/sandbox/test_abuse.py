@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.abuses import ABUSES
-from tests.sandbox.host import FALLBACK, PLACES, STRICT, Attacked, Place, Result, attacked, python_command
+from tests.sandbox.host import (
+    FALLBACK,
+    PLACES,
+    ROOM_FOR_OTHERS,
+    STRICT,
+    Attacked,
+    Place,
+    Result,
+    attacked,
+    python_command,
+)
 
 TIMES_MS = (1_000, 4_000, 16_000)
 """Timeouts tried one after the other, until the abuse has got as far as saying so."""
@@ -94,6 +104,11 @@ QUICK = words(
 """Those that are tried without being asked for, as an unprivileged user."""
 SOON_MS = {"busy_children_unheard": 20_000}
 """What sees too little ends it as well, but ten times as late."""
+FEW_FORKS = words(
+    "memory_in_many_processes memory_shared_by_processes ignores_sigterm stops_its_group closed_stdio daemon "
+    "background_child_with_stdout daemon_that_writes kills_everybody kills_its_parents busy_children"
+)
+"""Those that need a few processes, whatever others of the same user do meanwhile."""
 LIMITS = {"busy": {"cpu_time_s": 1}, "busy_children": {"cpu_time_s": 1}, "busy_children_unheard": {"cpu_time_s": 2}}
 
 
@@ -124,9 +139,8 @@ def nodes() -> Iterator[Nodes]:
 def run(node: Attacked, abuse: Abuse) -> Result:
     """Longer and longer, until the abuse took effect: a loaded machine needs more time to start a program."""
     for timeout_ms in [SOON_MS.get(abuse.name, LONG_MS)] if abuse.patient else TIMES_MS:
-        result = node.run(
-            python_command(program_text(), abuse.name), timeout_ms=timeout_ms, limits=LIMITS.get(abuse.name, {})
-        )
+        limits = {**(ROOM_FOR_OTHERS if abuse.name in FEW_FORKS else {}), **LIMITS.get(abuse.name, {})}
+        result = node.run(python_command(program_text(), abuse.name), timeout_ms=timeout_ms, limits=limits)
         if abuse.says in result.outcome["stdout"] and (not abuse.named or named(result) & abuse.named):
             break
     return result

@@ -13,7 +13,17 @@ import pytest
 
 from tests.sandbox.escapes import files, privileges, processes, program, sockets
 from tests.sandbox.escapes.kit import ALONE, ESCAPES
-from tests.sandbox.host import FALLBACK, OPEN, PLACES, STRICT, Attacked, Place, attacked, python_command
+from tests.sandbox.host import (
+    FALLBACK,
+    OPEN,
+    PLACES,
+    ROOM_FOR_OTHERS,
+    STRICT,
+    Attacked,
+    Place,
+    attacked,
+    python_command,
+)
 
 CHAPTERS = ("kit", "files", "processes", "sockets", "privileges", "program")
 assert {files, privileges, processes, program, sockets}, "imported for their probes"
@@ -30,7 +40,7 @@ def program_text() -> str:
 
 def tried(node: Attacked, names: list[str]) -> dict[str, Any]:
     order = json.dumps({"names": names, "host": node.host})
-    result = node.run(python_command(program_text(), order), timeout_ms=60_000)
+    result = node.run(python_command(program_text(), order), timeout_ms=60_000, limits=ROOM_FOR_OTHERS)
     assert result.outcome["exit_code"] == 0, result.outcome
     assert result.state == node.state, names
     found: dict[str, Any] = json.loads(result.outcome["stdout"])
