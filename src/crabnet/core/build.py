@@ -18,6 +18,7 @@ from crabnet.core.commands import (
     StartRun,
     SubmitBid,
 )
+from crabnet.core.deadlines import why_failed
 from crabnet.domain.lifecycle import CLAIM_HOLDS
 from crabnet.domain.model import (
     Acknowledgement,
@@ -266,16 +267,6 @@ def build_settlement(wish: Settle, record: Record, object_id: str, now_s: int) -
         rests_on=_envelope(rests_on if named else record.seed),
     )
     return kind, _checked(settlement)
-
-
-def why_failed(record: Record) -> str:
-    """The reason that the worker gives for its failure, as one line for the note of the forfeit."""
-    result = None if record.result is None else record.result.body
-    if not isinstance(result, TaskResult):
-        return "the worker failed"
-    said = " ".join(result.stderr.split())[: limits.EVENT_DETAIL_CHARS]
-    cause = "no reason given" if result.termination is None else result.termination.cause
-    return f"the worker failed: {said if result.refusal and said else cause}"
 
 
 def build_acknowledgement(

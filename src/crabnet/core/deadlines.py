@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 
+from crabnet import limits
 from crabnet.domain.lifecycle import claim_deadline_s, execution_deadline_ms
-from crabnet.domain.model import FINAL, FactKind, SeedStatus
+from crabnet.domain.model import FINAL, FactKind, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 
 
@@ -26,6 +27,16 @@ def due_at_ms(record: Record, grace_ms: int) -> tuple[int, FactKind] | None:
         deadline_s = -(-execution_deadline_ms(seed, progress.claimed_at) // 1000)
         return deadline_s * 1000 + grace_ms, FactKind.FORFEIT
     return None
+
+
+def why_failed(record: Record) -> str:
+    """The reason that the worker gives for its failure, as one line for the note of the forfeit."""
+    result = None if record.result is None else record.result.body
+    if not isinstance(result, TaskResult):
+        return "the worker failed"
+    said = " ".join(result.stderr.split())[: limits.EVENT_DETAIL_CHARS]
+    cause = "no reason given" if result.termination is None else result.termination.cause
+    return f"the worker failed: {said if result.refusal and said else cause}"
 
 
 def at_rest_since_ms(record: Record) -> int | None:

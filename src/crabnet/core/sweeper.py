@@ -12,9 +12,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.core.build import why_failed
 from crabnet.core.commands import CreateClaim, Settle
-from crabnet.core.deadlines import Agenda, due_at_ms
+from crabnet.core.deadlines import Agenda, due_at_ms, why_failed
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, Settlement
