@@ -6,12 +6,18 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
+import trio
 
-from crabnet.errors import CrabnetError, Reason
+from crabnet.core.commands import Publish
+from crabnet.errors import CrabnetError, Reason, RefusedError
+from crabnet.node.node import Node
+from crabnet.settings import resolve
+from crabnet.settings.resolve import FlagValue
 from tests.e2e.test_lease import claimed, command, ended, local_run, processes
 from tests.support.nodes import CRABNET, DEADLINE_S, Json, NodeProcess, Nodes, converge, environment, wait_for
 
@@ -106,6 +112,22 @@ def ancestors(pid: int, worker: NodeProcess) -> list[int]:
     raise AssertionError(f"{pid} does not descend from the node")
 
 
+def test_a_bid_waits_for_the_test_of_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A one-shot command has no time before it in which the sandbox was tried."""
+
+    async def bid(*, force: bool) -> None:
+        flags: dict[str, FlagValue] = {"data_dir": str(tmp_path / "d"), "announce_addrs": [], "runner_sandbox": "bwrap"}
+        async with Node(resolve(flags, {}, None).settings, listen=False) as node:
+            seed = await node.publish(Publish(title="t", command="true"))
+            await node.bid(seed.id, 1, force=force)
+
+    monkeypatch.setattr("crabnet.runner.self_test.BWRAP_PATHS", ())
+    with pytest.raises(RefusedError) as caught:
+        trio.run(partial(bid, force=False))
+    assert caught.value.reason is Reason.SANDBOX_UNAVAILABLE
+    trio.run(partial(bid, force=True))
+
+
 # --- a node that stops ------------------------------------------------------------------------------------
 
 
@@ -131,6 +153,23 @@ def test_a_node_that_stops_lets_a_run_end(nodes: Nodes, tmp_path: Path) -> None:
     wait_for("the result comes", lambda: publisher.status(seed_id) == "Done")
     assert publisher.seed(seed_id)["failed"] is None
     assert publisher.status(waiting) == "Claimed"
+
+
+def test_a_command_that_is_signalled_with_its_node_is_not_blamed(nodes: Nodes) -> None:
+    """As service managers do it that signal every process of a service."""
+    publisher = nodes.start("publisher")
+    worker = nodes.make("worker", [publisher.listen], *NO_SANDBOX, "--runner-drain-ms", "600000").start()
+    marker = "86414.25"
+    seed_id = claimed(publisher, worker, f"sleep {marker}")
+    with command(worker, "seed", "run", seed_id):
+        sleeping = wait_for("it runs", lambda: [each for each in processes(marker) if is_sleeping(each)])
+        assert worker.process is not None
+        worker.process.send_signal(signal.SIGTERM)
+        wait_for("the node says that it waits", lambda: "stopping: " in worker.errors())
+        os.kill(int(Path(sleeping[0]).parent.name), signal.SIGTERM)
+        assert worker.await_end() == 0
+    wait_for("the attempt is forfeited", lambda: publisher.status(seed_id) == "Forfeited")
+    assert note_of(publisher, seed_id) == "the worker failed: signaled"
 
 
 @pytest.mark.parametrize("how", ["the time is over", "a second signal"])

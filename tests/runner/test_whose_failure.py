@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.runner.execute import run_command
-from crabnet.runner.outcome import Cause, RunRequest
+from crabnet.runner.outcome import Cause, RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.sandbox.model import Fence, Mode
-from tests.runner.support import ANY, PATIENT_MS, Script, run
+from tests.runner.conftest import Lifeline
+from tests.runner.support import ANY, HOLD, PATIENT_MS, Script, run
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,42 @@ async def test_a_full_disk_under_the_work_dir_is_the_workers_failure(
         subprocess.run(["umount", disk], check=True)
     assert (outcome.worker_failed, outcome.task_failed) == (failed, False)
     assert outcome.termination.cause is (Cause.DISK if failed else Cause.EXITED)
+
+
+async def test_output_that_a_disk_loses_is_the_workers_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Script, lifeline: Lifeline
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    much = 2 * limits.RUNNER_SPOOL_MEMORY_BYTES
+    path = script(f"head -c {much} /dev/zero >&2; {HOLD.format(lifeline=lifeline.path)} cat {gate}")
+    outcomes: list[RunOutcome] = []
+
+    async def background() -> None:
+        outcomes.append(await run(path))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(background)
+        assert await lifeline.wait_up()
+        while not (spooled := spools(tmp_path)):
+            await trio.sleep(0.01)
+        os.truncate(spooled[0], 10)
+        await trio.to_thread.run_sync(gate.write_text, "")
+    assert (outcomes[0].termination.cause, outcomes[0].worker_failed) == (Cause.LOST, True)
+
+
+def spools(place: Path) -> list[Path]:
+    """The open files of this process without a name that hold something, in this place."""
+    found = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [entry for entry in found if is_spool(entry, place)]
+
+
+def is_spool(entry: Path, place: Path) -> bool:
+    try:
+        return str(entry.readlink()).startswith(f"{place}/") and entry.stat().st_nlink == 0 < entry.stat().st_size
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 async def test_a_run_that_its_worker_ends_is_the_workers_failure() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.settings import KNOBS, RESERVED_ENV, FlagValue, Settings, resolve, split_address
 from crabnet.settings.kinds import TextKind
-from crabnet.settings.knobs import Knob, _Row
+from crabnet.settings.knob import Knob, Row
 
 NONE: Mapping[str, str] = {}
 
@@ -305,7 +305,7 @@ def test_settings_made_by_a_program_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_a_secret_is_never_shown_and_has_no_flag() -> None:
-    knob = Knob("token", "", _Row(TextKind(8), "node", "A token.", secret=True))
+    knob = Knob("token", "", Row(TextKind(8), "node", "A token.", secret=True))
     assert knob.flag is None
     assert "hunter2" not in knob.shown("hunter2")
 

@@ -150,15 +150,9 @@ class Sweeper:
                 continue
             self._heard[seed_id] = heard._replace(silent=True)
             progress = record.progress
-            fields: dict[str, FieldValue] = {
-                "seed_id": seed_id,
-                "claim_id": progress.claim_id,
-                "run_id": progress.run_id,
-                "worker": progress.claimed_by,
-                "attempt": progress.attempt,
-                "lease_ms": lease_ms,
-                "duration_ms": now_ms - heard.at_ms,
-            }
+            fields = _attempt(seed_id, progress)
+            duration_ms = now_ms - heard.at_ms
+            fields |= {"run_id": progress.run_id, "lease_ms": lease_ms, "duration_ms": duration_ms}
             notices.append(Notice("run_silent", fields))
         return notices
 
@@ -221,28 +215,23 @@ def lease_of(record: Record) -> int | None:
     return min(latest[1].lease_ms, limits.TIMEOUT_MS_MAX)
 
 
-def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
-    fields: dict[str, FieldValue] = {
+def _attempt(seed_id: str, progress: Progress) -> dict[str, FieldValue]:
+    return {
         "seed_id": seed_id,
         "claim_id": progress.claim_id,
         "worker": progress.claimed_by,
         "attempt": progress.attempt,
-        "status_before": progress.status.value,
-        "reason": Reason.DEADLINE_PASSED.value,
     }
-    return Notice("claim_overdue", fields)
+
+
+def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
+    why: dict[str, FieldValue] = {"status_before": progress.status.value, "reason": Reason.DEADLINE_PASSED.value}
+    return Notice("claim_overdue", _attempt(seed_id, progress) | why)
 
 
 def _failed_notice(seed_id: str, record: Record) -> Notice:
-    progress = record.progress
-    fields: dict[str, FieldValue] = {
-        "seed_id": seed_id,
-        "claim_id": progress.claim_id,
-        "worker": progress.claimed_by,
-        "attempt": progress.attempt,
-        "detail": why_failed(record)[: limits.EVENT_DETAIL_CHARS],
-    }
-    return Notice("worker_failed", fields)
+    why: dict[str, FieldValue] = {"detail": why_failed(record)[: limits.EVENT_DETAIL_CHARS]}
+    return Notice("worker_failed", _attempt(seed_id, record.progress) | why)
 
 
 def _reclaim_notice(record: Record, bid: Bid) -> Notice:

@@ -32,6 +32,7 @@ _K = FactKind
 
 _WORK: Final = frozenset({_K.STARTED, _K.RESULT})
 _ON_RESULT: Final = frozenset({_K.SETTLE, _K.FORFEIT})
+"""Steps that may rest on a result, and say which result counts if there are several."""
 _ENDS_WORK: Final = frozenset({_K.CLAIM, _K.FORFEIT, _K.CLOSE})
 """Facts after which the work on the current claim no longer counts, in whichever order they arrive. A claim is one of
 them only behind the end of its creator's feed: the forfeit before it may not count there."""

@@ -164,9 +164,10 @@ class Node:
         return "queued" if await self.run_manager.cancel(seed_id) is Stage.QUEUED else "run"
 
     async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
-        """Accept or reject a result, forfeit an overdue attempt, or close (Expired) a seed. Raises RefusedError.
+        """Accept or reject a result, close (Expired) a seed, or forfeit an attempt. Raises RefusedError.
 
-        Returns the new state of the seed.
+        An attempt can be forfeited when it is overdue, or when its worker says that it failed. Returns the new state of
+        the seed.
         """
         await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
         return await self.show(seed_id)

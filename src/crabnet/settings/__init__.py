@@ -6,7 +6,8 @@ Imports only the standard library: every command needs it at once.
 from __future__ import annotations
 
 from crabnet.settings.kinds import split_address
-from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, MIB, Knob, Settings, shown
+from crabnet.settings.knob import Knob
+from crabnet.settings.knobs import KNOBS, LIMITS_GROUP, MIB, Settings, shown
 from crabnet.settings.resolve import DEFAULT_ORIGIN, RESERVED_ENV, FlagValue, Resolved, resolve
 
 __all__ = [

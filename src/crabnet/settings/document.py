@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from crabnet.settings.knobs import KNOBS, Knob
+from crabnet.settings.knob import Knob
+from crabnet.settings.knobs import KNOBS
 from crabnet.settings.resolve import RESERVED_ENV, RESERVED_ENV_PREFIXES
 
 _GROUPS: Final = {

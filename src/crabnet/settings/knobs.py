@@ -5,9 +5,9 @@ Flags, environment names, TOML keys, ``crabnet config show`` and docs/CONFIGURAT
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from crabnet import limits
 from crabnet.errors import Reason, UsageError
@@ -16,7 +16,6 @@ from crabnet.settings.kinds import (
     BoolKind,
     ChoiceKind,
     IntKind,
-    Kind,
     ListenKind,
     ListKind,
     PathKind,
@@ -24,8 +23,7 @@ from crabnet.settings.kinds import (
     Wrong,
     expand_home,
 )
-
-T = TypeVar("T")
+from crabnet.settings.knob import Knob, Row, knob_field
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
@@ -34,62 +32,6 @@ LIMITS_GROUP: Final = "limits"
 TARGETS_MAX: Final = 256
 """Highest number of configured targets of one node."""
 EVENTS_FILE_NAME: Final = "events.ndjson"
-SECRET_SHOWN: Final = "<secret>"  # noqa: S105 - what is shown in place of a secret
-
-
-class Knob:
-    """One row of the table. ``env``, ``toml`` or ``flag`` is None if the knob cannot be set from there.
-
-    ``former_env`` is an older name of ``env``. A secret has no flag, because every user of the machine can read the
-    arguments of a process.
-    """
-
-    __slots__ = ("default", "doc", "env", "flag", "former_env", "group", "kind", "name", "secret", "toml", "unit")
-
-    def __init__(self, name: str, default: object, row: _Row) -> None:
-        self.name, self.default = name, default
-        self.kind, self.group, self.doc = row.kind, row.group, row.doc
-        self.unit, self.secret = row.unit, row.secret
-        self.flag = None if row.secret else row.flag or "--" + name.replace("_", "-")
-        self.toml = None if row.flag_only else name
-        self.env = None if row.flag_only else "CRABNET_" + name.upper()
-        self.former_env = row.former_env
-
-    def shown(self, value: object) -> str:
-        """The value for messages and documents. The value of a secret is never shown."""
-        if self.secret:
-            return SECRET_SHOWN
-        if value is None:
-            return "(unset)"
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, tuple):
-            return ",".join(str(item) for item in value)
-        return str(value)
-
-
-class _Row:
-    __slots__ = ("doc", "flag", "flag_only", "former_env", "group", "kind", "secret", "unit")
-
-    def __init__(
-        self,
-        kind: Kind,
-        group: str,
-        doc: str,
-        *,
-        unit: str = "",
-        former_env: str | None = None,
-        flag: str | None = None,
-        secret: bool = False,
-        flag_only: bool = False,
-    ) -> None:
-        self.kind, self.group, self.doc, self.unit = kind, group, doc, unit
-        self.former_env, self.flag, self.secret, self.flag_only = former_env, flag, secret, flag_only
-
-
-def _knob(default: T, row: _Row) -> T:
-    made: T = field(default=default, metadata={"row": row})
-    return made
 
 
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
@@ -106,262 +48,262 @@ class Settings:
     """
 
     # fmt: off
-    data_dir: Path = _knob(Path("~/.crabnet"), _Row(  # noqa: RUF009 - a Path is immutable
+    data_dir: Path = knob_field(Path("~/.crabnet"), Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "node", "Directory of the node: key, journal, state, events, control socket."))
-    alias: str = _knob("node", _Row(
+    alias: str = knob_field("node", Row(
         TextKind(64), "node", "Readable name of this node. It proves nothing to other nodes."))
-    namespace: str = _knob("default", _Row(
+    namespace: str = knob_field("default", Row(
         TextKind(limits.NAMESPACE_CHARS_MAX, r"[A-Za-z0-9][A-Za-z0-9._-]*",
                  "letters, digits, `.`, `_`, `-`, starting with a letter or digit"),
         "node", "Namespace of the node. A node communicates only with nodes of the same namespace."))
-    accept_feed_risk: bool = _knob(False, _Row(
+    accept_feed_risk: bool = knob_field(False, Row(
         BoolKind(), "node", "The operator confirms that this data dir is not an outdated copy of one that was used "
         "later. For use after a recovery if the node can reach no peer.", flag_only=True))
-    feed_wait_ms: int = _knob(2_000, _Row(
+    feed_wait_ms: int = knob_field(2_000, Row(
         IntKind(0, 3_600_000), "node", "Longest time that a node with peers waits at its start for one of them to "
         "report how far the node's own feed goes. Meanwhile it does not write.", unit="ms"))
-    feed_unanswered: str = _knob("mark", _Row(
+    feed_unanswered: str = knob_field("mark", Row(
         ChoiceKind("mark", "write", "refuse"), "node", "What to do if no peer has answered within `feed_wait_ms`. "
         "`mark`: write if the mark in `state_dir` agrees with the data dir. `write`: write. `refuse`: write nothing "
         "until a peer answers."))
-    state_dir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+    state_dir: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "node", "Directory outside of the data dir in which the node notes how far its own feed goes. "
         "With this mark it detects a data dir that was restored from an older copy. Unset: `$XDG_STATE_HOME/crabnet`, "
         "or `~/.local/state/crabnet`."))
-    lock_wait_ms: int = _knob(30_000, _Row(
+    lock_wait_ms: int = knob_field(30_000, Row(
         IntKind(0, 3_600_000), "node", "How long a one-shot command, or a node that starts, waits until other commands "
         "release the data dir.", unit="ms"))
-    control_timeout_ms: int = _knob(10_000, _Row(
+    control_timeout_ms: int = knob_field(10_000, Row(
         IntKind(1, 3_600_000), "node", "How long a command waits for the running node's answer. `seed run` waits "
         "for the task instead.", unit="ms"))
 
-    network: str = _knob("udp", _Row(
+    network: str = knob_field("udp", Row(
         ChoiceKind("udp", "dht"), "network", "Transport. `dht` is not available in this version."))
-    listen_addr: str = _knob("0.0.0.0:9012", _Row(
+    listen_addr: str = knob_field("0.0.0.0:9012", Row(
         ListenKind(limits.LISTEN_ADDRESSES_MAX), "network", "UDP addresses to receive on. Port 0 means any free port. "
         "`[::]` serves IPv4 as well as IPv6."))
-    announce_addrs: tuple[str, ...] = _knob(("255.255.255.255:9012",), _Row(
+    announce_addrs: tuple[str, ...] = knob_field(("255.255.255.255:9012",), Row(
         _ADDRESSES, "network", "Addresses to which the node sends envelopes: broadcast addresses or peers.",
         flag="--announce-addr"))
-    bootstrap_peers: tuple[str, ...] = _knob((), _Row(
+    bootstrap_peers: tuple[str, ...] = knob_field((), Row(
         _ADDRESSES, "network", "Further peers. The node sends envelopes to them and requests missing envelopes from "
         "them."))
-    udp_receive_buffer_bytes: int = _knob(limits.UDP_RECEIVE_BUFFER_BYTES, _Row(
+    udp_receive_buffer_bytes: int = knob_field(limits.UDP_RECEIVE_BUFFER_BYTES, Row(
         IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer to request from the kernel (SO_RCVBUF).",
         unit="bytes"))
-    sync_interval_ms: int = _knob(1_000, _Row(
+    sync_interval_ms: int = knob_field(1_000, Row(
         IntKind(10, 3_600_000), "network", "Time between two announcements of the envelopes that this node holds.",
         unit="ms"))
-    relay_fanout: int = _knob(limits.RELAY_FANOUT_DEFAULT, _Row(
+    relay_fanout: int = knob_field(limits.RELAY_FANOUT_DEFAULT, Row(
         IntKind(0, limits.PEERS_MAX), "network", "Number of neighbours to which this node relays a live envelope of "
         "another node. Neighbours that receive it by another way are left out. With 0 the node relays nothing, and "
         "envelopes spread only by sync.", unit="neighbours"))
 
-    restarts_max: int = _knob(5, _Row(
+    restarts_max: int = knob_field(5, Row(
         IntKind(0, 1_000), "node", "How often within `restarts_window_s` `listen` restarts the node after an "
         "unexpected error. After that it ends with exit code 10. 0 means that it never restarts the node."))
-    restarts_window_s: int = _knob(600, _Row(
+    restarts_window_s: int = knob_field(600, Row(
         IntKind(1, DAY_S), "node", "Time window in which restarts are counted.", unit="s"))
-    verify_process: bool = _knob(True, _Row(
+    verify_process: bool = knob_field(True, Row(
         BoolKind(), "node", "Check signatures in a separate process while many envelopes arrive, if the machine has "
         "a second processor. The node starts this process when needed. It takes about 20 MB."))
 
-    udp_broadcasts_per_sec: int = _knob(500, _Row(
+    udp_broadcasts_per_sec: int = knob_field(500, Row(
         IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends per second. 0 means no limit.",
         unit="1/s"))
-    dht_broadcasts_per_sec: int = _knob(500, _Row(
+    dht_broadcasts_per_sec: int = knob_field(500, Row(
         IntKind(0, 1_000_000), "limits", "Most messages that the dht transport sends per second. 0 means no limit. "
         "This version has no dht transport.", unit="1/s"))
-    udp_datagrams_per_sec: int = _knob(10_000, _Row(
+    udp_datagrams_per_sec: int = knob_field(10_000, Row(
         IntKind(0, 10_000_000), "limits", "Datagrams that the node reads per second from all sources together. Each "
         "proven peer has a small share that does not count towards this limit. 0 means no limit.", unit="1/s"))
-    udp_peer_datagrams_per_sec: int = _knob(8_000, _Row(
+    udp_peer_datagrams_per_sec: int = knob_field(8_000, Row(
         IntKind(0, 10_000_000), "limits", "Datagrams per second from one peer that is configured or has proved its "
         "address. The node drops further datagrams but does not block the peer. 0 means no limit.", unit="1/s"))
-    udp_strangers_per_sec: int = _knob(4_000, _Row(
+    udp_strangers_per_sec: int = knob_field(4_000, Row(
         IntKind(0, 10_000_000), "limits", "Datagrams per second from all other sources together. 0 means no limit.",
         unit="1/s"))
-    udp_source_fast_fail_threshold_per_sec: int = _knob(2_000, _Row(
+    udp_source_fast_fail_threshold_per_sec: int = knob_field(2_000, Row(
         IntKind(0, 10_000_000), "limits", "Datagrams per second from one source address after which the node blocks "
         "it. Addresses of proven peers are exempt. 0 means no limit.", unit="1/s"))
-    udp_source_rejects_per_sec: int = _knob(200, _Row(
+    udp_source_rejects_per_sec: int = knob_field(200, Row(
         IntKind(0, 10_000_000), "limits", "Hostile or broken messages per second from one source address after which "
         "the node blocks it. A proven peer is limited to a very low rate instead. 0 means no limit.", unit="1/s"))
-    udp_source_block_ms: int = _knob(3_000, _Row(
+    udp_source_block_ms: int = knob_field(3_000, Row(
         IntKind(0, DAY_S * 1000), "limits", "How long the node blocks such a source. The time doubles with each "
         "repetition. 0 means that the node only drops what exceeds the rate.", unit="ms"))
-    udp_source_block_ms_max: int = _knob(300_000, _Row(
+    udp_source_block_ms_max: int = knob_field(300_000, Row(
         IntKind(0, DAY_S * 1000), "limits", "Longest block of a source.", unit="ms"))
-    author_envelopes_per_sec: int = _knob(400, _Row(
+    author_envelopes_per_sec: int = knob_field(400, Row(
         IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts from one known author. A burst "
         "may have ten times as many. The rest comes later by sync. 0 means no limit.", unit="1/s"))
-    author_bytes_per_sec: int = _knob(512 * 1024, _Row(
+    author_bytes_per_sec: int = knob_field(512 * 1024, Row(
         IntKind(0, 1024 * MIB), "limits", "The same as `author_envelopes_per_sec`, in bytes.", unit="bytes/s"))
-    newcomer_envelopes_per_sec: int = _knob(200, _Row(
+    newcomer_envelopes_per_sec: int = knob_field(200, Row(
         IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts from all authors together that "
         "it does not know yet. A burst may have ten times as many. One author gets at most half of it. 0 means no "
         "limit.",
         unit="1/s"))
-    newcomer_bytes_per_sec: int = _knob(256 * 1024, _Row(
+    newcomer_bytes_per_sec: int = knob_field(256 * 1024, Row(
         IntKind(0, 1024 * MIB), "limits", "The same as `newcomer_envelopes_per_sec`, in bytes.", unit="bytes/s"))
-    history_envelopes_per_sec: int = _knob(20_000, _Row(
+    history_envelopes_per_sec: int = knob_field(20_000, Row(
         IntKind(0, 10_000_000), "limits", "Envelopes per second that the node accepts because it requested them from "
         "proven peers. One author gets 50000 at once and then a tenth of the rate. 0 means no limit.", unit="1/s"))
-    author_open_seeds_max: int = _knob(limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT, _Row(
+    author_open_seeds_max: int = knob_field(limits.OPEN_SEEDS_PER_AUTHOR_MAX_DEFAULT, Row(
         IntKind(1, 2**31), "limits", "Seeds of one author that may be open at the same time. Further seeds are void. "
         "**All nodes of a namespace must use the same value**, or their states differ permanently.", unit="seeds"))
-    author_bids_per_seed_max: int = _knob(limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT, _Row(
+    author_bids_per_seed_max: int = knob_field(limits.BIDS_PER_AUTHOR_PER_SEED_MAX_DEFAULT, Row(
         IntKind(1, 2**31), "limits", "Bids of one author on one seed. Further bids are void. **All nodes of a "
         "namespace must use the same value**, or their states differ permanently.", unit="bids"))
-    events_per_reason_per_sec: int = _knob(1_000, _Row(
+    events_per_reason_per_sec: int = knob_field(1_000, Row(
         IntKind(0, 1_000_000), "limits", "Events per second for each kind and Reason of refusal or drop. Further "
         "events are only counted, and one event reports their number. 0 means no limit.", unit="1/s"))
-    sync_fanout: int = _knob(limits.SYNC_FANOUT_DEFAULT, _Row(
+    sync_fanout: int = knob_field(limits.SYNC_FANOUT_DEFAULT, Row(
         IntKind(1, 1_024), "network", "Neighbours to which the node announces at each sync interval what it holds. "
         "The other neighbours follow at the next intervals.", unit="peers"))
-    sync_serve_bytes_per_s: int = _knob(limits.SYNC_SERVE_BYTES_PER_S_DEFAULT, _Row(
+    sync_serve_bytes_per_s: int = knob_field(limits.SYNC_SERVE_BYTES_PER_S_DEFAULT, Row(
         IntKind(0, 1024 * MIB), "network", "Most bytes of stored envelopes that the node sends per second to all "
         "neighbours together that lack them. 0 means no limit.", unit="bytes/s"))
-    sync_serve_peer_bytes_per_s: int = _knob(limits.SYNC_SERVE_PEER_BYTES_PER_S_DEFAULT, _Row(
+    sync_serve_peer_bytes_per_s: int = knob_field(limits.SYNC_SERVE_PEER_BYTES_PER_S_DEFAULT, Row(
         IntKind(0, 1024 * MIB), "network", "The same as `sync_serve_bytes_per_s`, for each single neighbour.",
         unit="bytes/s"))
-    sync_fetch_bytes_per_s: int = _knob(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, _Row(
+    sync_fetch_bytes_per_s: int = knob_field(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, Row(
         IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes that the node fetches from neighbours per "
         "second. 0 means no limit.", unit="bytes/s"))
-    peers_remembered: int = _knob(limits.PEERS_REMEMBERED_DEFAULT, _Row(
+    peers_remembered: int = knob_field(limits.PEERS_REMEMBERED_DEFAULT, Row(
         IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers that the node keeps in the file `peers.json` and "
         "contacts at its next start. 0 keeps none.", unit="peers"))
 
-    require_signatures: bool = _knob(True, _Row(
+    require_signatures: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Refuse envelopes without a signature. With false, the node accepts envelopes of the "
         "old protocol and marks them as unauthenticated."))
-    legacy_peers: bool = _knob(False, _Row(
+    legacy_peers: bool = knob_field(False, Row(
         BoolKind(), "protocol", "Send only what peers of the old protocol can read: five kinds of envelopes, each "
         "whole in one datagram. Lost envelopes are then not sent again, and no node learns that a run has started. Do "
         "not use it to reach nodes of this version."))
-    message_ttl_s: int = _knob(43_200, _Row(
+    message_ttl_s: int = knob_field(43_200, Row(
         IntKind(1, 365 * DAY_S), "protocol", "Age up to which the node accepts a live envelope.", unit="s",
         former_env="CRABNET_MESSAGE_TTL_SECONDS"))
-    future_skew_s: int = _knob(300, _Row(
+    future_skew_s: int = knob_field(300, Row(
         IntKind(0, DAY_S), "protocol", "How far the time of an envelope may be ahead of this node's clock.", unit="s",
         former_env="CRABNET_FUTURE_SKEW_SECONDS"))
-    seen_messages_ttl_s: int = _knob(86_400, _Row(
+    seen_messages_ttl_s: int = knob_field(86_400, Row(
         IntKind(1, 730 * DAY_S), "protocol", "How long the node remembers the id of an envelope. It must be at "
         "least `message_ttl_s` plus `future_skew_s`; otherwise a replay could be accepted.", unit="s",
         former_env="CRABNET_SEEN_MESSAGES_TTL_SECONDS"))
-    seen_messages_capacity: int = _knob(10_000, _Row(
+    seen_messages_capacity: int = knob_field(10_000, Row(
         IntKind(1, limits.SEEN_CAPACITY_MAX), "protocol", "Most envelope ids that the node remembers.", unit="ids"))
-    parked_ttl_s: int = _knob(60, _Row(
+    parked_ttl_s: int = knob_field(60, Row(
         IntKind(1, DAY_S), "protocol", "How long an envelope waits for another envelope that it depends on.", unit="s",
         former_env="CRABNET_PARKED_TTL_SECONDS"))
-    refuse_equivocators: bool = _knob(True, _Row(
+    refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))
-    execution_grace_s: int = _knob(30, _Row(
+    execution_grace_s: int = knob_field(30, Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline until the creator forfeits a claim.",
         unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))
-    auto_reclaim: bool = _knob(False, _Row(
+    auto_reclaim: bool = knob_field(False, Row(
         BoolKind(), "protocol", "After a forfeit, claim the next bid automatically: the cheapest bid among the workers "
         "that were chosen least often for this task."))
-    auto_reclaim_attempts_max: int = _knob(3, _Row(
+    auto_reclaim_attempts_max: int = knob_field(3, Row(
         IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Total attempts at a task after which `auto_reclaim` claims no "
         "further bid.", unit="attempts"))
-    clock_check: bool = _knob(True, _Row(
+    clock_check: bool = knob_field(True, Row(
         BoolKind(), "node", "Sign nothing while the clocks of most peers that this node has asked differ from its own "
         "clock by more than `future_skew_s`."))
-    clock_follow_ms: int = _knob(300_000, _Row(
+    clock_follow_ms: int = knob_field(300_000, Row(
         IntKind(0, DAY_S * 1000), "protocol", "Largest step of the system's clock that a running node follows. "
         "It follows gradually. After a larger step the node keeps its own time until it is restarted.", unit="ms"))
 
-    runner_allowed_commands: tuple[str, ...] = _knob(
-        ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), _Row(
+    runner_allowed_commands: tuple[str, ...] = knob_field(
+        ("echo", "printf", "pwd", "ls", "cat", "sleep", "true", "false", "cd"), Row(
             _COMMANDS, "runner", "Commands that tasks may run. An empty list allows none, `*` allows all."))
-    runner_max_command_len: int = _knob(4_096, _Row(
+    runner_max_command_len: int = knob_field(4_096, Row(
         IntKind(1, limits.COMMAND_CHARS_MAX), "runner", "Longest command that the node runs.", unit="characters"))
-    runner_allow_shell_operators: bool = _knob(False, _Row(
+    runner_allow_shell_operators: bool = knob_field(False, Row(
         BoolKind(), "runner", "Allow pipes, redirections, substitutions and similar operators in commands. "
         "They bypass the list of allowed commands."))
-    runner_workdir: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+    runner_workdir: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "runner", "Working directory of tasks. In a sandbox it is read-only. Unset: "
         "`runner_workdir_root` if that is set, else a fresh directory for each run, which is writable and is removed "
         "afterwards."))
-    runner_workdir_root: Path | None = _knob(None, _Row(  # noqa: RUF009 - None is immutable
+    runner_workdir_root: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "runner", "Directory that must contain `runner_workdir`. Symbolic links are followed."))
-    runner_max_output_bytes: int = _knob(131_072, _Row(
+    runner_max_output_bytes: int = knob_field(131_072, Row(
         IntKind(0, limits.OUTPUT_CHARS_MAX), "runner", "Bytes of stdout, and also of stderr, that a result keeps.",
         unit="bytes"))
-    runner_timeout_kill_wait_ms: int = _knob(1_000, _Row(
+    runner_timeout_kill_wait_ms: int = knob_field(1_000, Row(
         IntKind(0, limits.RUNNER_KILL_WAIT_MS_MAX), "runner", "Time between SIGTERM and SIGKILL after a timeout.",
         unit="ms"))
-    runner_runs_max: int = _knob(limits.RUNNER_RUNS_MAX_DEFAULT, _Row(
+    runner_runs_max: int = knob_field(limits.RUNNER_RUNS_MAX_DEFAULT, Row(
         IntKind(1, limits.RUNNER_RUNS_MAX), "runner", "Commands that run at the same time. Further commands wait.",
         unit="runs"))
-    runner_queue_max: int = _knob(limits.RUNNER_QUEUE_MAX_DEFAULT, _Row(
+    runner_queue_max: int = knob_field(limits.RUNNER_QUEUE_MAX_DEFAULT, Row(
         IntKind(0, limits.RUNNER_QUEUE_MAX), "runner", "Runs that may wait for others to end. The node serves their "
         "publishers in turn. It refuses further runs.", unit="runs"))
-    runner_lease_ms: int = _knob(limits.RUNNER_LEASE_MS_DEFAULT, _Row(
+    runner_lease_ms: int = knob_field(limits.RUNNER_LEASE_MS_DEFAULT, Row(
         IntKind(100, limits.TIMEOUT_MS_MAX), "runner", "Lease of a run. The node renews it after half of this time, so "
         "that the publisher knows that the run continues. The lease is at least a sixteenth of the task's timeout.",
         unit="ms"))
-    runner_drain_ms: int = _knob(limits.RUNNER_DRAIN_MS_DEFAULT, _Row(
+    runner_drain_ms: int = knob_field(limits.RUNNER_DRAIN_MS_DEFAULT, Row(
         IntKind(0, 3_600_000), "runner", "How long a node that is asked to stop waits for its runs to end. It then "
         "ends the runs that continue, and tells their publishers that this worker failed.", unit="ms"))
 
-    runner_sandbox: str = _knob("auto", _Row(
+    runner_sandbox: str = knob_field("auto", Row(
         ChoiceKind("auto", "bwrap", "landlock", "none"), "runner", "What confines tasks. `auto`: bubblewrap if it "
         "works, else Landlock, else the node runs no task. `none`: tasks of strangers have the rights of the node's "
         "user, and every run raises an alert."))
-    runner_profiles: tuple[str, ...] = _knob(("strict",), _Row(
+    runner_profiles: tuple[str, ...] = knob_field(("strict",), Row(
         ListKind(ChoiceKind("strict", "network"), 2), "runner", "Profiles that tasks may run under. The first one is "
         "used for tasks that request none. `strict` has no network, `network` has the network of the host."))
-    runner_environment: tuple[str, ...] = _knob((), _Row(
+    runner_environment: tuple[str, ...] = knob_field((), Row(
         _NAMES, "runner", "Variables of the node's environment that tasks get, besides `PATH`, `LANG` and `HOME`."))
-    runner_memory_bytes: int = _knob(limits.RUNNER_MEMORY_BYTES_DEFAULT, _Row(
+    runner_memory_bytes: int = knob_field(limits.RUNNER_MEMORY_BYTES_DEFAULT, Row(
         IntKind(32 * MIB, 1024 * 1024 * MIB), "runner", "Memory of a run, including its files in the sandbox.",
         unit="bytes"))
-    runner_processes: int = _knob(limits.RUNNER_PROCESSES_DEFAULT, _Row(
+    runner_processes: int = knob_field(limits.RUNNER_PROCESSES_DEFAULT, Row(
         IntKind(1, 32_768), "runner", "Number of processes and threads of a run.", unit="processes"))
-    runner_cpu_time_s: int = _knob(limits.RUNNER_CPU_TIME_S_DEFAULT, _Row(
+    runner_cpu_time_s: int = knob_field(limits.RUNNER_CPU_TIME_S_DEFAULT, Row(
         IntKind(1, 7 * DAY_S), "runner", "Processor time of all processes of a run together.", unit="s",
         former_env="CRABNET_RUNNER_CPU_TIME_SECONDS"))
-    runner_cpu_percent: int = _knob(limits.RUNNER_CPU_PERCENT_DEFAULT, _Row(
+    runner_cpu_percent: int = knob_field(limits.RUNNER_CPU_PERCENT_DEFAULT, Row(
         IntKind(1, 100_000), "runner", "Processor share that a run may use, if the node can create control "
         "groups. 100 is one processor.", unit="%"))
-    runner_file_bytes: int = _knob(limits.RUNNER_FILE_BYTES_DEFAULT, _Row(
+    runner_file_bytes: int = knob_field(limits.RUNNER_FILE_BYTES_DEFAULT, Row(
         IntKind(4_096, 1024 * 1024 * MIB), "runner", "Largest file that a run may write.", unit="bytes"))
-    runner_open_files: int = _knob(limits.RUNNER_OPEN_FILES_DEFAULT, _Row(
+    runner_open_files: int = knob_field(limits.RUNNER_OPEN_FILES_DEFAULT, Row(
         IntKind(limits.RUNNER_OPEN_FILES_MIN, 1_048_576), "runner", "Open files of each process of a run.",
         unit="files"))
-    runner_workdir_bytes: int = _knob(limits.RUNNER_WORKDIR_BYTES_DEFAULT, _Row(
+    runner_workdir_bytes: int = knob_field(limits.RUNNER_WORKDIR_BYTES_DEFAULT, Row(
         IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of the fresh working directory of a run.", unit="bytes"))
-    runner_tmp_bytes: int = _knob(limits.RUNNER_TMP_BYTES_DEFAULT, _Row(
+    runner_tmp_bytes: int = knob_field(limits.RUNNER_TMP_BYTES_DEFAULT, Row(
         IntKind(MIB, 1024 * 1024 * MIB), "runner", "Size of a run's `/tmp`. Its `/dev/shm` has the same size.",
         unit="bytes"))
 
-    runner_files_max: int = _knob(limits.RUNNER_FILES_MAX, _Row(
+    runner_files_max: int = knob_field(limits.RUNNER_FILES_MAX, Row(
         IntKind(0, limits.RUNNER_FILES_MAX), "runner", "Files left in a fresh working directory that a result "
         "lists with size and SHA-256. 0 lists none.", unit="files"))
 
-    checkpoint_journal_bytes: int = _knob(64 * MIB, _Row(
+    checkpoint_journal_bytes: int = knob_field(64 * MIB, Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which the node writes a checkpoint.",
         unit="bytes"))
-    checkpoint_interval_s: int = _knob(600, _Row(
+    checkpoint_interval_s: int = knob_field(600, Row(
         IntKind(1, 7 * DAY_S), "storage", "Longest time between two checkpoints while the state changes.", unit="s",
         former_env="CRABNET_CHECKPOINT_INTERVAL_SECONDS"))
 
-    archive_after_s: int = _knob(7 * DAY_S, _Row(
+    archive_after_s: int = knob_field(7 * DAY_S, Row(
         IntKind(0, 3_650 * DAY_S), "storage", "Time after which seeds that are settled, or were never claimed, move "
         "from memory to the archive. 0 keeps all in memory.", unit="s", former_env="CRABNET_ARCHIVE_AFTER_SECONDS"))
 
-    monitor_events: Path = _knob(Path("events.ndjson"), _Row(  # noqa: RUF009 - a Path is immutable
+    monitor_events: Path = knob_field(Path("events.ndjson"), Row(  # noqa: RUF009 - a Path is immutable
         PathKind(), "monitor", "File of the monitor events. Its name must be `events.ndjson`. Rotated files are in the "
         "same directory. Default: in the data dir."))
-    events_rotate_bytes: int = _knob(limits.EVENT_FILE_BYTES_MAX_DEFAULT, _Row(
+    events_rotate_bytes: int = knob_field(limits.EVENT_FILE_BYTES_MAX_DEFAULT, Row(
         IntKind(4_096, 64 * 1024 * MIB), "monitor", "Size at which the events file is rotated.", unit="bytes"))
-    events_rotate_age_s: int = _knob(limits.EVENT_FILE_AGE_MS_MAX_DEFAULT // 1000, _Row(
+    events_rotate_age_s: int = knob_field(limits.EVENT_FILE_AGE_MS_MAX_DEFAULT // 1000, Row(
         IntKind(1, 3_650 * DAY_S), "monitor", "Age at which the events file is rotated.", unit="s",
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
-    events_keep_files: int = _knob(limits.EVENT_FILES_KEPT_DEFAULT, _Row(
+    events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
     # fmt: on
 

@@ -14,7 +14,8 @@ from typing import Final, cast
 
 from crabnet.errors import Reason, UsageError
 from crabnet.settings.kinds import ListKind, PathKind, Wrong, expand_home
-from crabnet.settings.knobs import KNOBS, ConflictError, Knob, Settings
+from crabnet.settings.knob import Knob
+from crabnet.settings.knobs import KNOBS, ConflictError, Settings
 
 CONFIG_FILE_NAME: Final = "crabnet.toml"
 CONFIG_BYTES_MAX: Final = 1024 * 1024
