@@ -16,8 +16,9 @@ from crabnet.errors import CrabnetError
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations.control_server import Places, serve_control
-from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.control_server import serve_control
+from crabnet.node.operations.doors import dispatch, dispatch_stream
+from crabnet.node.operations.places import Places
 from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
@@ -78,6 +79,7 @@ async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
                 serve_control,
                 settings.data_dir / CONTROL_SOCKET,
                 partial(dispatch, node),
+                stream=partial(dispatch_stream, node),
                 on_failure=failed,
                 places=places,
             )

@@ -1,0 +1,28 @@
+"""The table of all operations."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from crabnet.operations import info, seeds
+from crabnet.operations.model import Operation
+
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
+    info.STATUS,
+    info.ID,
+    info.CONFIG,
+    info.PEERS,
+    seeds.PUBLISH,
+    seeds.BID,
+    seeds.CLAIM,
+    seeds.RUN,
+    seeds.CANCEL,
+    seeds.SETTLE,
+    seeds.LIST,
+    seeds.SHOW,
+    seeds.WATCH,
+    seeds.RUNS,
+    info.VECTOR,
+    info.IMPORT,
+)
+BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}
