@@ -131,6 +131,8 @@ EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
+EVENTS_SAMPLED: Final = 64
+"""Waiting events from which the bytes of all waiting events are estimated."""
 EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8

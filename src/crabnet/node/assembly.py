@@ -100,7 +100,7 @@ class EventReporting(Part):
         while True:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
             self.reporter.tick()
-            if self.events is not None and self.events.status().queued:
+            if self.events is not None and self.events.queued:
                 await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
 
     def on_durable(self, effects: Effects) -> None:

@@ -259,7 +259,7 @@ async def _peers(node: Node, _: NoParams) -> JsonObject:
 async def _status(node: Node, _: NoParams) -> JsonObject:
     now_ms = node.clock_ms()
     state_hash, state_lsn = await _state_point(node)
-    events = None if node.events is None else node.events.status()
+    events = None if node.events is None else node.events.gauges(now_ms)
     flow = node.core.neighbours.planner.flow
     live = Live(
         listen_addr=node.listen_address,
