@@ -366,6 +366,15 @@ PEERS_SAVE_S: Final = 5
 PEERS_SEEN_STEP_S: Final = 60
 """Shortest time between two writes of when a peer was last seen."""
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
+PEER_SILENCE_MS_DEFAULT: Final = 60_000
+PRESENCE_LOOK_MS: Final = 1_000
+"""Time between two looks at which peers are there."""
+REACH_NEIGHBOURS_MAX: Final = 256
+"""Neighbours for which the node remembers in which feeds they are behind it."""
+REACH_FEEDS_MAX: Final = 128
+"""Such feeds of one neighbour."""
+SYNC_GAUGES_NEIGHBOURS_MAX: Final = 64
+"""Neighbours in the gauges of the sync."""
 SOURCES_MAX: Final = 16_384
 """Strangers' IP addresses that are remembered. The one heard longest ago is evicted first."""
 SOURCE_PEERS_MAX: Final = 2_048

@@ -89,6 +89,7 @@ class EventKind(StrEnum):
     SEND_FAILED = "send_failed"
     SEND_RECOVERED = "send_recovered"
     PEER_CONFIRMED = "peer_confirmed"
+    PEER_FOUND = "peer_found"
     PEER_LOST = "peer_lost"
     PEER_MOVED = "peer_moved"
     PEER_REFUSED = "peer_refused"
@@ -480,8 +481,18 @@ EVENTS: Final = MappingProxyType(
         EventKind.PEER_CONFIRMED: _spec(
             "I", _NETWORK, "transport address peer", "A peer proved that it owns its node id and address."
         ),
+        EventKind.PEER_FOUND: _spec(
+            "N",
+            _NETWORK,
+            "transport address peer",
+            "A peer is there: it is heard for the first time, again after it was lost, or with another node id.",
+        ),
         EventKind.PEER_LOST: _spec(
-            "I", _NETWORK, "transport address peer reason", "A peer was silent for too long or was replaced."
+            "N",
+            _NETWORK,
+            "transport address peer reason duration_ms",
+            "A peer was silent for `duration_ms` (`timeout`), or there was no room for it (`replaced`). The node knows a"
+            " silent peer for some more time.",
         ),
         EventKind.PEER_MOVED: _spec(
             "N", _NETWORK, "name address_before address", "A configured host name resolves to another address."

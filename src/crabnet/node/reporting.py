@@ -33,6 +33,9 @@ _SAMPLED: Final = _COUNTED | {
     "fault_contained",
     "gap_detected",
     "gap_requested",
+    "peer_confirmed",
+    "peer_found",
+    "peer_lost",
     "source_blocked",
 }
 """Events that strangers can cause in any number. They are sampled."""

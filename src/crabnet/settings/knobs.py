@@ -170,6 +170,9 @@ class Settings:
     sync_fetch_bytes_per_s: int = knob_field(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, Row(
         IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes that the node fetches from neighbours per "
         "second. 0 means no limit.", unit="bytes/s"))
+    peer_silence_ms: int = knob_field(limits.PEER_SILENCE_MS_DEFAULT, Row(
+        IntKind(1_000, limits.PEER_SILENCE_MS_MAX), "network", "How long a peer may be silent until the node reports it "
+        "as lost. The time doubles each time that the peer returns. The node keeps the peer for 15 minutes.", unit="ms"))
     peers_remembered: int = knob_field(limits.PEERS_REMEMBERED_DEFAULT, Row(
         IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers that the node keeps in the file `peers.json` and "
         "contacts at its next start. 0 keeps none.", unit="peers"))

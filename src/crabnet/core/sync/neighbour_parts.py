@@ -15,6 +15,7 @@ from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.core.sync.peers import Peers
 from crabnet.core.sync.planner import SyncPlanner
+from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reconcile import Reconciler
 from crabnet.core.sync.relay import Relay
 from crabnet.core.sync.wants import Wants
@@ -32,6 +33,7 @@ _PARTS: Final = (
     Part.ANNOUNCER,
     Part.FEED_GUARD,
     Part.CLOCKS,
+    Part.PRESENCE,
 )
 """All parts but the comparisons, which are made together with the digests."""
 
@@ -50,6 +52,7 @@ class NeighbourParts:
     announcer: Announcer
     guard: FeedGuard
     clocks: Clocks
+    presence: Presence
 
     def __init__(self, config: CoreConfig, node_id: str, replica: Replica, entropy: Callable[[], int]) -> None:
         self._config = config
@@ -78,6 +81,7 @@ class NeighbourParts:
             Part.ANNOUNCER: self.announcer,
             Part.FEED_GUARD: self.guard,
             Part.CLOCKS: self.clocks,
+            Part.PRESENCE: self.presence,
         }
 
     def renew(self, part: Part) -> None:
@@ -113,3 +117,5 @@ class NeighbourParts:
             self.guard = FeedGuard(self._node_id, replica.feeds, accepted=config.accept_feed_risk)
         elif part is Part.CLOCKS:
             self.clocks = Clocks(config.policy.future_skew_s)
+        elif part is Part.PRESENCE:
+            self.presence = Presence(config.peer_silence_ms)
