@@ -133,6 +133,12 @@ EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
 EVENTS_SAMPLED: Final = 64
 """Waiting events from which the bytes of all waiting events are estimated."""
+EVENTS_LAG_PERCENT_DEFAULT: Final = 50
+EVENTS_LAG_MS_DEFAULT: Final = 30_000
+SYNC_LAG_ENVELOPES_DEFAULT: Final = 10_000
+SYNC_LAG_MS_DEFAULT: Final = 120_000
+SENDING_LAG_MS_DEFAULT: Final = 60_000
+LAG_HOLD_MS_DEFAULT: Final = 10_000
 EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
@@ -498,6 +504,8 @@ SHUTDOWN_SEND_S: Final = 2
 DESCRIPTORS_MIN: Final = 384
 """Open files that a node needs: about 40 of its own, and those for clients of its control socket and for runs."""
 EVENTS_FLUSH_MS: Final = 100
+LAG_LOOK_MS: Final = 1_000
+"""Time between two looks at how far event log, sync and sending are behind."""
 INDEX_FLUSH_MS: Final = 200
 INDEX_BATCH_ENTRIES: Final = 10_000
 """Envelopes indexed in one transaction when the index catches up with the journal."""

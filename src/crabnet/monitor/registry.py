@@ -124,6 +124,12 @@ class EventKind(StrEnum):
     EVENTS_LEFT_OUT = "events_left_out"
     EVENTS_REPAIRED = "events_repaired"
     EVENTS_WRITE_FAILED = "events_write_failed"
+    EVENTS_LAGGING = "events_lagging"
+    EVENTS_RECOVERED = "events_recovered"
+    SYNC_LAGGING = "sync_lagging"
+    SYNC_RECOVERED = "sync_recovered"
+    SENDING_LAGGING = "sending_lagging"
+    SENDING_RECOVERED = "sending_recovered"
 
 
 FIELDS: Final = MappingProxyType(
@@ -170,6 +176,7 @@ FIELDS: Final = MappingProxyType(
         "name": "name of the peer in the settings",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
+        "oldest_ms": "how long the oldest thing that waits has waited, milliseconds",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
         "origin": "source of the value: `flag`, `environment`, `file` or `default`",
@@ -197,7 +204,7 @@ FIELDS: Final = MappingProxyType(
         "status": "status of the seed after the change",
         "status_before": "status of the seed before the change",
         "step_ms": "by how much the clock was changed, milliseconds; negative if it was set back",
-        "targets": "number of addresses to which the envelope was sent",
+        "targets": "number of addresses: those to which the envelope was sent, or those to which sending fails",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
         "transport": "transport: `udp` or `dht`",
@@ -653,6 +660,37 @@ EVENTS: Final = MappingProxyType(
             "failures detail",
             "Events could not be written for a while. This event is written when writing works again. The node never "
             "waits.",
+        ),
+        EventKind.EVENTS_LAGGING: _spec(
+            "A",
+            _MONITOR,
+            "count bytes oldest_ms detail",
+            "For `lag_hold_ms`, the unwritten events were more than `events_lag_percent` of the queue, or older than "
+            "`events_lag_ms`. `count` events of about `bytes` bytes wait. Reported once, until `events_recovered`.",
+        ),
+        EventKind.EVENTS_RECOVERED: _spec(
+            "N", _MONITOR, "count duration_ms", "`events_lagging` is over. It lasted for `duration_ms`."
+        ),
+        EventKind.SYNC_LAGGING: _spec(
+            "A",
+            _NETWORK,
+            "count oldest_ms address peer detail",
+            "For `lag_hold_ms`, more than `sync_lag_envelopes` envelopes were missing, or one for longer than "
+            "`sync_lag_ms`. `address` holds most of the `count` that are missing. Reported once, until "
+            "`sync_recovered`.",
+        ),
+        EventKind.SYNC_RECOVERED: _spec(
+            "N", _NETWORK, "count duration_ms", "`sync_lagging` is over. It lasted for `duration_ms`."
+        ),
+        EventKind.SENDING_LAGGING: _spec(
+            "A",
+            _NETWORK,
+            "count oldest_ms targets detail",
+            "For `lag_hold_ms`, an envelope has waited for longer than `sending_lag_ms` to be sent. `count` wait, and "
+            "`targets` addresses fail. Reported once, until `sending_recovered`.",
+        ),
+        EventKind.SENDING_RECOVERED: _spec(
+            "N", _NETWORK, "count duration_ms", "`sending_lagging` is over. It lasted for `duration_ms`."
         ),
     }
 )

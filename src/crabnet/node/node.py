@@ -43,6 +43,7 @@ from crabnet.node.durable.store import Store
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
+from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.udp_network import UdpNetwork
@@ -254,6 +255,15 @@ class Node:
                 while self.core.feed_wait_left_ms(self.clock_ms()):
                     await self._changed.wait()
 
+    def gauges(self) -> NodeGauges:
+        """How far event log, sync and sending are behind, and what they have lost."""
+        now_ms = self.clock_ms()
+        return NodeGauges(
+            events=None if self.events is None else self.events.gauges(now_ms),
+            sync=self.core.sync_gauges(now_ms),
+            sending=self.outbox.gauges(),
+        )
+
     async def durable(self) -> None:
         """Wait until all current content of memory is durable. Await this before showing any of it to others."""
         await self.committer.submit(Effects())
@@ -338,6 +348,7 @@ class Node:
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
+        await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
         self._hearing = [network.receiving(), *ticker.jobs()]
