@@ -133,6 +133,15 @@ EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
 EVENTS_SAMPLED: Final = 64
 """Waiting events from which the bytes of all waiting events are estimated."""
+LOG_LINE_BYTES_MAX: Final = 4_096
+"""Bytes of a line for the operator. A pipe that is ready takes as many at once (PIPE_BUF)."""
+LOG_TEXT_CHARS_MAX: Final = 900
+"""Characters of the text of such a line."""
+LOG_FIELD_CHARS_MAX: Final = 200
+"""Characters of a field in such a text."""
+LOG_WINDOW_MS: Final = 60_000
+LOG_LINES_PER_WINDOW: Final = 60
+"""Lines for the operator of one kind and level within LOG_WINDOW_MS. Further ones are counted."""
 EVENTS_LAG_PERCENT_DEFAULT: Final = 50
 EVENTS_LAG_MS_DEFAULT: Final = 30_000
 SYNC_LAG_ENVELOPES_DEFAULT: Final = 10_000

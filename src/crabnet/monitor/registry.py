@@ -140,6 +140,7 @@ FIELDS: Final = MappingProxyType(
         "address_before": "the network address that was in use before",
         "attempt": "number of the attempt at the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
+        "bid_id": "id of the bid",
         "bytes": "number of bytes",
         "cause": "why the run ended, as in its result",
         "claim_id": "id of the claim",
@@ -179,12 +180,12 @@ FIELDS: Final = MappingProxyType(
         "oldest_ms": "how long the oldest thing that waits has waited, milliseconds",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
-        "origin": "source of the value: `flag`, `environment`, `file` or `default`",
         "other_id": "id of the second envelope for the same place of the feed",
         "outcome": "decision of the recovery, with a name from docs/STORAGE.md",
         "part": "part of the node in which an unexpected error occurred",
         "peer": "node id of the peer",
         "pid": "process id of the node",
+        "price": "price of the bid",
         "profile": "profile of the run, or the allowed profiles, comma-separated",
         "failed": "`task` or `worker`: whose failure ended the run",
         "reason": "the Reason, the same as in errors and metrics",
@@ -205,6 +206,7 @@ FIELDS: Final = MappingProxyType(
         "status_before": "status of the seed before the change",
         "step_ms": "by how much the clock was changed, milliseconds; negative if it was set back",
         "targets": "number of addresses: those to which the envelope was sent, or those to which sending fails",
+        "title": "title of the task, as its publisher wrote it",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
         "transport": "transport: `udp` or `dht`",
@@ -258,8 +260,9 @@ EVENTS: Final = MappingProxyType(
         EventKind.CONFIG_EFFECTIVE: _spec(
             "I",
             _NODE,
-            "setting value origin",
-            "The effective value of a setting that limits what others can do, or that differs from its default.",
+            "setting value",
+            "A node that listens has started with this setting, which differs from its default. All other settings have "
+            "the defaults of the version that `node_started` names.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
             "N", _NODE, "key_id file", "The data dir had no identity. The node has created a new key."
@@ -351,8 +354,10 @@ EVENTS: Final = MappingProxyType(
         EventKind.SEED_CHANGED: _spec(
             "N",
             _CORE,
-            "seed_id status status_before attempt author worker claim_id result_id envelope_id reason",
-            "The status or the attempt of a seed changed.",
+            "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
+            " price",
+            "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
+            "`price` are those of a bid of this node that was chosen.",
         ),
         EventKind.CLAIM_OVERDUE: _spec(
             "A",
@@ -498,8 +503,8 @@ EVENTS: Final = MappingProxyType(
             "N",
             _NETWORK,
             "transport address peer reason duration_ms",
-            "A peer was silent for `duration_ms` (`timeout`), or there was no room for it (`replaced`). The node knows a"
-            " silent peer for some more time.",
+            "A peer was silent for `duration_ms` (`timeout`), or there was no room for it (`replaced`). The node "
+            "keeps a silent peer for 15 minutes.",
         ),
         EventKind.PEER_MOVED: _spec(
             "N", _NETWORK, "name address_before address", "A configured host name resolves to another address."

@@ -49,7 +49,7 @@ from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.udp_network import UdpNetwork
 from crabnet.node.part import Parts
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.reporting import report_absence
+from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
@@ -64,7 +64,7 @@ class Node:
     and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
-    time without its steps. ``warn`` gets the lines that an operator should see at once.
+    time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it. The
@@ -79,10 +79,10 @@ class Node:
         listen: bool = True,
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
-        warn: Callable[[str], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         self.settings = settings
-        self._warn = warn
+        self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
@@ -321,7 +321,7 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history = store.ledger, store.core, store.history
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told))
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending

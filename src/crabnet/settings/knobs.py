@@ -171,8 +171,9 @@ class Settings:
         IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes that the node fetches from neighbours per "
         "second. 0 means no limit.", unit="bytes/s"))
     peer_silence_ms: int = knob_field(limits.PEER_SILENCE_MS_DEFAULT, Row(
-        IntKind(1_000, limits.PEER_SILENCE_MS_MAX), "network", "How long a peer may be silent until the node reports it "
-        "as lost. The time doubles each time that the peer returns. The node keeps the peer for 15 minutes.", unit="ms"))
+        IntKind(1_000, limits.PEER_SILENCE_MS_MAX), "network", "How long a peer may be silent until the node reports "
+        "it as lost. The time doubles each time that the peer returns. The node keeps a silent peer for 15 minutes.",
+        unit="ms"))
     peers_remembered: int = knob_field(limits.PEERS_REMEMBERED_DEFAULT, Row(
         IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers that the node keeps in the file `peers.json` and "
         "contacts at its next start. 0 keeps none.", unit="peers"))
@@ -330,8 +331,8 @@ class Settings:
         IntKind(0, DAY_S * 1000), "monitor", "Time that an envelope of this node has waited to be sent to an address, "
         "from which on `sending_lagging` is raised. 0 means never.", unit="ms"))
     lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
-        IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and below "
-        "half of it until the alert is over.", unit="ms"))
+        IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
+        "below half of it until the alert is over.", unit="ms"))
     # fmt: on
 
     @property

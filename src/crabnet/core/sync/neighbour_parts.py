@@ -111,7 +111,12 @@ class NeighbourParts:
             self.named = Wants(limits.NAMED_WANTS_MAX)
         elif part is Part.RELAY:
             self.relay = Relay(config.relay_fanout if config.talk else 0, self._entropy)
-        elif part is Part.ANNOUNCER:
+        else:
+            self._make_watcher(part)
+
+    def _make_watcher(self, part: Part) -> None:
+        config, replica = self._config, self._replica
+        if part is Part.ANNOUNCER:
             self.announcer = Announcer(replica.feeds, self._node_id)
         elif part is Part.FEED_GUARD:
             self.guard = FeedGuard(self._node_id, replica.feeds, accepted=config.accept_feed_risk)

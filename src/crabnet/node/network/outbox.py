@@ -63,9 +63,9 @@ class SendingGauges(Struct, frozen=True, kw_only=True):
     """What this node has not sent yet. Times are in milliseconds.
 
     ``queued`` messages wait for their turn, the first of them for ``oldest_queued_ms``. ``unsent`` envelopes of this
-    node wait for ``targets_failing`` addresses to which a send has failed, one envelope for two addresses counted twice,
-    and the oldest has waited for ``oldest_unsent_ms``. ``dropped`` messages were given up, since the start: for lack of
-    room, or because an answer could not be sent.
+    node wait for ``targets_failing`` addresses to which a send has failed, the oldest for ``oldest_unsent_ms``. An
+    envelope for two addresses counts twice. ``dropped`` messages were given up since the start, for lack of room, or
+    because an answer could not be sent.
     """
 
     queued: int
