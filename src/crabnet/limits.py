@@ -123,6 +123,19 @@ CONTROL_IDLE_MS: Final = 10_000
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
 REQUEST_ID_CHARS_MAX: Final = 128
+TOPOLOGY_NODES_MAX: Final = 1_000
+"""Nodes, and ways to them, that one answer about the topology lists."""
+FEEDS_PAGE_MAX: Final = 1_000
+TRAIL_PAGE_MAX: Final = 1_000
+TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of the journal that are read for one page of the audit trail of a task."""
+BIDS_LOOKED_AT_MAX: Final = 10_000
+"""Bids that are looked at for one page of bids."""
+BID_SEEDS_LOOKED_AT_MAX: Final = 500
+"""Tasks that are looked at for one page of bids."""
+DRAIN_MS_MAX: Final = 24 * 3600 * 1000
+STOP_DRAIN_MS: Final = 2_000
+"""How long runs may still go on after a request to stop."""
 REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
 REQUEST_IDS_MAX_DEFAULT: Final = 10_000
 REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024

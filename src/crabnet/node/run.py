@@ -26,6 +26,8 @@ from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 
+_LAST_ANSWERS: Final = ("seed.run", "node.drain", "node.stop")
+"""Operations whose answers come when the runs of a node that ends have ended."""
 _COLLECT_AFTER: Final = 10_000
 """The collector runs when this many more objects were made than freed. Python's default is 700."""
 
@@ -60,6 +62,9 @@ async def _serve(log: OperatorLog, listening: Callable[[str], None], asked: Aske
     settings = life.settings
     async with Node(settings, told=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
+        node.asked = asked
+        if life.paused:
+            node.run_manager.pause()
         if life.restarts:
             node.reporter.notify("node_restarted", {"detail": life.cause, "count": life.restarts})
 
@@ -93,14 +98,19 @@ async def _serve(log: OperatorLog, listening: Callable[[str], None], asked: Aske
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
         nursery.start_soon(_tell_sandbox, node, log)
-        await asked.to_end.wait()
+        try:
+            await asked.to_end.wait()
+        finally:
+            life.paused = node.run_manager.turns.paused
+        drain_ms = settings.runner_drain_ms if asked.drain_ms is None else asked.drain_ms
         running = node.run_manager.turns.running
-        if running and settings.runner_drain_ms:
-            within = f"within {settings.runner_drain_ms} ms"
+        if running and drain_ms:
+            within = f"within {drain_ms} ms"
             log.say(f"stopping: {running} run(s) may end {within}; a second signal ends them now", "stopping")
-        await node.drain(asked.at_once)
+        await node.drain(asked.at_once, drain_ms)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
-            await places.answered("seed.run")
+            for method in _LAST_ANSWERS:
+                await places.answered(method)
         nursery.cancel_scope.cancel()
 
 
