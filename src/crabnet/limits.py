@@ -566,6 +566,10 @@ FEED_QUIET_MS: Final = 2_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
+PROBE_MS: Final = 2_000
+"""How long the check of the settings waits for the answers of configured peers."""
+PROBE_TRIES: Final = 4
+"""How often it asks each of them, because datagrams may be lost."""
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report. Further ones are only counted."""
 AUDIT_NOTES_MAX: Final = 20

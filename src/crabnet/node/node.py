@@ -64,7 +64,7 @@ class Drain:
     """What became of the runs of a node that ends. Known once ``done`` is set."""
 
     done: trio.Event = field(default_factory=trio.Event)
-    runs: Drained = Drained(0, 0)
+    runs: Drained | None = None
     duration_ms: int = 0
 
 
@@ -186,10 +186,10 @@ class Node:
         began_s = trio.current_time()
         within_ms = self.settings.runner_drain_ms if drain_ms is None else drain_ms
         self.reporter.notify("node_draining", {"count": len(self.run_manager.views()), "timeout_ms": within_ms})
-        self.drained.runs = await self.run_manager.drain(within_ms, waited)
+        self.drained.runs = runs = await self.run_manager.drain(within_ms, waited)
         self.drained.duration_ms = round((trio.current_time() - began_s) * 1000)
         self.drained.done.set()
-        return self.drained.runs.ended
+        return runs.ended
 
     async def cancel(
         self, seed_id: str, *, note: str = "", announce: bool = True, request: RequestTag | None = None

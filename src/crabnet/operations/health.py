@@ -14,9 +14,9 @@ class Verdict(StrEnum):
     """The result of a check."""
 
     OK = "ok"
-    WARN = "warn"
+    WARNING = "warn"
     """Something that the operator should know or change. The node works."""
-    FAIL = "fail"
+    FAILED = "fail"
     """A node cannot start, or cannot do its work."""
 
 

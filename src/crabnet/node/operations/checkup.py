@@ -33,7 +33,7 @@ async def doctor(node: Node, _: Empty) -> Examination:
     gauges = node.gauges()
     checks = [each for step in _STEPS for each in step(node, gauges)]
     checks += [*_disk(space), *_faults(faults)]
-    return Examination(ok=all(each.verdict is not Verdict.FAIL for each in checks), checks=checks)
+    return Examination(ok=all(each.verdict is not Verdict.FAILED for each in checks), checks=checks)
 
 
 def _ok(name: str, detail: str) -> Check:
@@ -42,12 +42,16 @@ def _ok(name: str, detail: str) -> Check:
 
 def _warn(name: str, detail: str, remedy: str, reason: Reason | None = None) -> Check:
     return Check(
-        name=name, verdict=Verdict.WARN, detail=detail, remedy=remedy, reason=None if reason is None else reason.value
+        name=name,
+        verdict=Verdict.WARNING,
+        detail=detail,
+        remedy=remedy,
+        reason=None if reason is None else reason.value,
     )
 
 
 def _fail(name: str, detail: str, remedy: str, reason: Reason) -> Check:
-    return Check(name=name, verdict=Verdict.FAIL, detail=detail, remedy=remedy, reason=reason.value)
+    return Check(name=name, verdict=Verdict.FAILED, detail=detail, remedy=remedy, reason=reason.value)
 
 
 def _settings(node: Node, _: NodeGauges) -> Iterator[Check]:

@@ -55,7 +55,11 @@ async def _drained(node: Node) -> steering.Drained:
     node.run_manager.take_no_more()
     await node.drained.done.wait()
     runs = node.drained.runs
-    return steering.Drained(finished=runs.finished, ended=runs.ended, duration_ms=node.drained.duration_ms)
+    return steering.Drained(
+        finished=0 if runs is None else runs.finished,
+        ended=0 if runs is None else runs.ended,
+        duration_ms=node.drained.duration_ms,
+    )
 
 
 def _state(node: Node) -> steering.RunsState:

@@ -76,8 +76,9 @@ def _sources_of(core: Core, peer: info.Peer) -> list[Knowledge]:
     """Where the knowledge about an address comes from."""
     neighbours = core.neighbours
     heard = neighbours.peers.last_heard_ms(peer.address) is not None
-    sources = [Knowledge.MEASURED] if peer.confirmed else []
-    if heard and not peer.confirmed:
+    measured = peer.confirmed or neighbours.peers.round_trip_ms(peer.address) is not None
+    sources = [Knowledge.MEASURED] if measured else []
+    if heard and not measured:
         sources.append(Knowledge.TOLD)
     if neighbours.book.has(peer.address):
         sources.append(Knowledge.REMEMBERED)
@@ -111,7 +112,7 @@ def _relayed(core: Core, author: str, by_address: Mapping[str | None, str | None
 
 
 def _nodes(core: Core, edges: list[TopologyEdge], place: Place) -> list[TopologyNode]:
-    """This node, then those at the ends of the edges, each once."""
+    """The own node, then those at the ends of the edges, each once."""
     feeds, peers = core.replica.feeds, core.neighbours.peers
     own = core.signer.node_id
     nodes = [
