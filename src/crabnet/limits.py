@@ -570,6 +570,8 @@ PROBE_MS: Final = 2_000
 """How long the check of the settings waits for the answers of configured peers."""
 PROBE_TRIES: Final = 4
 """How often it asks each of them, because datagrams may be lost."""
+TLS_EXPIRY_WARNED_DAYS: Final = 14
+"""A certificate that expires sooner is a warning."""
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report. Further ones are only counted."""
 AUDIT_NOTES_MAX: Final = 20

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
 from crabnet.storage.lock import LockHolder, LockRole
@@ -48,8 +49,6 @@ def a_transport_that_is_not_there(_: Path) -> Iterator[list[str]]:
 
 @case("data_dir_busy")
 def another_process_holds_the_lock(data_dir: Path) -> Iterator[list[str]]:
-    import msgspec  # noqa: PLC0415
-
     hint = msgspec.json.encode(LockHolder(os.getpid(), 0, LockRole.NODE, "test"))
     with (data_dir / "lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
