@@ -570,6 +570,12 @@ PROBE_MS: Final = 2_000
 """How long the check of the settings waits for the answers of configured peers."""
 PROBE_TRIES: Final = 4
 """How often it asks each of them, because datagrams may be lost."""
+BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+BUNDLE_EVENTS_MAX: Final = 2_000
+BUNDLE_FAULTS_MAX: Final = 20
+BUNDLE_FILES_LISTED_MAX: Final = 2_000
+"""Files of the data dir whose names and sizes a debug bundle lists."""
 TLS_EXPIRY_WARNED_DAYS: Final = 14
 """A certificate that expires sooner is a warning."""
 AUDIT_FINDINGS_MAX: Final = 1_000
