@@ -100,7 +100,7 @@ def _draw_until_quit(state: State, interval_ms: int) -> None:
             lines, before = picture(view, before, screen), view
         except CrabnetError as error:
             lines, before = [fit(plain(error.message), screen.columns)], None
-        drawn = "".join(f"{line}\x1b[K\r\n" for line in lines)
+        drawn = "".join(f"{line}\x1b[K\n" for line in lines)
         write(f"\x1b[H{drawn}\x1b[J{fit(_FOOT, screen.columns)}")
         if _quits(interval_ms):
             return

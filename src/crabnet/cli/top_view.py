@@ -46,7 +46,7 @@ def picture(view: View, before: View | None, screen: Screen) -> list[str]:
     """
     columns = max(screen.columns, _COLUMNS_MIN)
     head = [_title(view), _tasks(view), _rates(view, before), _queues(view), _runs(view), ""]
-    left = max(0, screen.lines - len(head) - 1)
+    left = max(0, screen.lines - len(head))
     runs = [_run_row(run) for run in view.runs.runs]
     peers = [_peer_row(edge, view) for edge in view.topology.edges]
     # Peers and runs share the rest. What one does not need is the other's.
