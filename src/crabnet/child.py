@@ -123,14 +123,15 @@ def _take() -> socket.socket:
 def _end_with_node(connection: socket.socket, stop_ms: int) -> None:
     """End this process when the node closes the lifeline or dies, also if it has died before this call."""
     die_with_parent()
-    watched = os.dup(connection.fileno())
-    threading.Thread(target=_watch, args=(watched, stop_ms / 1000), daemon=True, name="lifeline").start()
+    lifeline = select.poll()
+    lifeline.register(os.dup(connection.fileno()), select.POLLRDHUP)
+    if lifeline.poll(0):
+        raise SystemExit(1)
+    threading.Thread(target=_watch, args=(lifeline, stop_ms / 1000), daemon=True, name="lifeline").start()
 
 
-def _watch(fd: int, stop_s: float) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    poll.poll()
+def _watch(lifeline: select.poll, stop_s: float) -> None:
+    lifeline.poll()
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     time.sleep(stop_s)
     os.killpg(0, signal.SIGKILL)  # a child leads its own group

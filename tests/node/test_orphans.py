@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -57,8 +58,11 @@ def node(entry: str) -> Iterator[subprocess.Popen[str]]:
 def none_is_left() -> None:
     """Wait until every child of a node that is gone has ended too."""
     deadline = time.monotonic() + _WAIT_S
-    while left := [words for words in orphans.children().values() if "crabnet.child" in words]:
-        assert time.monotonic() < deadline, left
+    while left := {pid: words for pid, words in orphans.children().items() if "crabnet.child" in words}:
+        if time.monotonic() > deadline:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"left: {left}")
         orphans.reap(set())
         time.sleep(0.005)
     orphans.reap(set())
@@ -78,7 +82,7 @@ def test_a_stopped_child_ends_when_its_node_is_killed() -> None:
     with node(f"{_PROGRAMS}:works") as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline().split()[1])
-        subprocess.run(["kill", "-STOP", str(pid)], check=True)
+        os.kill(pid, signal.SIGSTOP)
         parent.kill()
         parent.wait()
         none_is_left()
