@@ -25,6 +25,8 @@ from crabnet.node.children.health import ChildHealth, ChildState
 from crabnet.node.children.process import Process
 from crabnet.node.children.spec import ChildSpec, Failure
 from crabnet.node.children.supervision import Child, pause_ms
+from crabnet.node.node import Node
+from tests.operator.support import settings_of
 from tests.support.child_programs import descriptors
 
 _WAIT_S = 60
@@ -88,6 +90,13 @@ async def state_of(child: Child, state: ChildState) -> ChildHealth:
     """The health of a child once it is in a state."""
     await until(lambda: child.health().state is state)
     return child.health()
+
+
+async def pid_of(child: Child) -> int:
+    """The process of a child once it runs."""
+    pid = (await state_of(child, ChildState.RUNNING)).pid
+    assert pid is not None
+    return pid
 
 
 def lives(pid: int) -> bool:
@@ -186,8 +195,7 @@ async def test_a_killed_child_comes_back() -> None:
     desk = Desk()
     async with desk.keeping(spec("works"), spec("stubborn", stop_ms=1)) as (child, other):
         for restarts in range(1, 4):
-            pid = (await state_of(child, ChildState.RUNNING)).pid
-            assert pid is not None
+            pid = await pid_of(child)
             os.kill(pid, signal.SIGKILL)
             await until(lambda: child.health().restarts == restarts)  # noqa: B023
         health = await state_of(child, ChildState.RUNNING)
@@ -231,8 +239,7 @@ async def test_a_child_that_ran_for_a_while_has_no_failures_in_a_row(mock_clock:
     pauses = []
     async with desk.keeping(spec("works")) as (child,):
         for up_ms in (1, limits.CHILD_STEADY_MS - 1, limits.CHILD_STEADY_MS, 1):
-            pid = (await state_of(child, ChildState.RUNNING)).pid
-            assert pid is not None
+            pid = await pid_of(child)
             mock_clock.jump(up_ms / 1000)
             os.kill(pid, signal.SIGKILL)
             health = await state_of(child, ChildState.WAITING)
@@ -372,7 +379,7 @@ def test_first_lines(line: bytes, expected: Ready | Failure) -> None:
 async def test_a_child_that_does_not_end_when_asked_is_killed() -> None:
     desk = Desk()
     async with desk.keeping(spec("stubborn", stop_ms=100), spec("works")) as (child, other):
-        pid = (await state_of(child, ChildState.RUNNING)).pid
+        pid = await pid_of(child)
         await state_of(other, ChildState.RUNNING)
     assert pid is not None
     assert not lives(pid)
@@ -423,15 +430,14 @@ async def test_a_child_that_is_released_while_it_starts_does_not_run() -> None:
 async def test_a_child_that_does_not_do_its_work_is_given_up() -> None:
     desk = Desk()
     async with desk.keeping(spec("stubborn")) as (child,):  # an orderly end would take a minute
-        pid = (await state_of(child, ChildState.RUNNING)).pid
-        assert pid is not None
+        pid = await pid_of(child)
         os.kill(pid, signal.SIGSTOP)
         child.give_up(Reason.TIMEOUT, "it did not answer")
         child.give_up(Reason.TIMEOUT, "and once more")
         await until(lambda: child.health().restarts == 1)
         assert not lives(pid)
-        pid = (await state_of(child, ChildState.RUNNING)).pid
-        os.kill(pid or 0, signal.SIGKILL)
+        pid = await pid_of(child)
+        os.kill(pid, signal.SIGKILL)
     failed = [fields["detail"] for kind, fields in desk.events if kind == "child_failed"]
     assert failed[0] == "it did not answer"
 
@@ -455,6 +461,32 @@ async def test_nothing_is_left_of_a_child_and_its_descriptors() -> None:
         async with desk.keeping(spec("works")):  # cancelled while it starts
             await trio.sleep_forever()
     assert descriptors() == before
+
+
+async def test_children_can_be_added_while_others_run() -> None:
+    desk = Desk()
+    async with desk.keeping(spec("works")) as (child,):
+        await state_of(child, ChildState.RUNNING)
+        late = desk.children.keep(spec("tells"))
+        await state_of(late, ChildState.RUNNING)
+    assert [each.state for each in desk.children.health()] == [ChildState.STOPPED] * 2
+    assert sorted(desk.kinds) == ["child_ended"] * 2 + ["child_started"] * 2
+
+
+async def test_the_children_of_a_node_and_their_events(tmp_path: Path) -> None:
+    lines: list[str] = []
+    async with Node(settings_of(tmp_path), warn=lines.append) as node:
+        assert [each.name for each in node.children.health()] == ["signatures"]
+        child = node.children.keep(spec("works"))
+        pid = await pid_of(child)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: child.health().restarts == 1)
+        pid = await pid_of(child)
+    assert not lives(pid)
+    assert child.health().state is ChildState.STOPPED
+    counted = {kind: number for kind, number in node.reporter.counters.items() if kind.startswith("child_")}
+    assert counted == {"child_started": 2, "child_failed.internal": 1, "child_ended": 1}
+    assert [line for line in lines if "the child" in line] == lines[-2:]
 
 
 async def test_what_the_settings_leave_out_is_listed_too() -> None:

@@ -15,7 +15,7 @@ from crabnet.node.part import Job, Part
 
 
 class Children(Part):
-    """All children of a node. Name them before the jobs of the node start: ``children.keep(ChildSpec(…))``."""
+    """All children of a node."""
 
     def __init__(
         self,
@@ -28,12 +28,15 @@ class Children(Part):
         self._children: list[Child] = []
         self._kept: list[Child] = []
         self._off: list[ChildHealth] = []
+        self._nursery: trio.Nursery | None = None
 
     def keep(self, spec: ChildSpec) -> Child:
-        """A child that runs as long as the node does."""
+        """A child that runs from now on, or from the start of the node's jobs, until these end."""
         child = self.on_demand(spec)
         child.want()
         self._kept.append(child)
+        if self._nursery is not None:
+            self._nursery.start_soon(child.run)
         return child
 
     def on_demand(self, spec: ChildSpec) -> Child:
@@ -56,9 +59,13 @@ class Children(Part):
         return [Job(self._run, "children")]
 
     async def _run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for child in self._kept:
-                nursery.start_soon(child.run)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                for child in self._kept:
+                    self._nursery.start_soon(child.run)
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
 
 def _nowhere(_: str) -> None:
