@@ -28,9 +28,14 @@ def contained(tmp_path: Path) -> Iterator[NodeProcess]:
     nodes = Nodes(tmp_path)
     node = nodes.make("node")
     node.program = INSIDE
-    node.start()
-    yield node
-    nodes.close()
+    try:
+        node.start()
+        yield node
+        if node.process is not None:
+            os.kill(first_process(node), signal.SIGTERM)
+            node.await_end()
+    finally:
+        nodes.close()
 
 
 def children(pid: int) -> list[int]:
