@@ -110,6 +110,7 @@ class Reason(StrEnum):
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"
     UNKNOWN_OPERATION = "unknown_operation"
+    REQUEST_CONFLICT = "request_conflict"
     FILE_EXISTS = "file_exists"
     FILE_DAMAGED = "file_damaged"
     # the data dir

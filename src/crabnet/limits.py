@@ -122,6 +122,13 @@ CONTROL_IDLE_MS: Final = 10_000
 """A control connection that has not sent a whole request for this long is closed."""
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
+REQUEST_ID_CHARS_MAX: Final = 128
+REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
+REQUEST_IDS_MAX_DEFAULT: Final = 10_000
+REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024
+"""The longest answer that is kept for a repeated request. A longer one is made again from what the request stated."""
+REQUEST_ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
+"""All kept answers. Beyond that the oldest are made again when they are needed."""
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path in a Unix socket address, without its final NUL (unix(7))."""
 
@@ -465,8 +472,6 @@ VERIFY_IDLE_MS: Final = 60_000
 """The process that checks signatures ends after this long without a batch."""
 SLICES_AHEAD: Final = 1
 """Slices of datagrams whose signatures are being checked, besides the one being handled and the one being read."""
-WATCH_MS_MAX: Final = 60_000
-"""How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000
 SEED_ROWS_MAX: Final = 500
 """Bids and facts without effect in one answer about a seed. Even with the longest texts everywhere, the answer stays

@@ -21,7 +21,8 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.own_feed import OwnFeed
 from crabnet.node.durable.store import Store, open_store
-from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig, Task, task_of
+from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig
+from crabnet.node.execution.task import Task, task_of
 from crabnet.node.faults import Faults
 from crabnet.node.network.network import Network
 from crabnet.node.network.verifier import ParallelVerifier

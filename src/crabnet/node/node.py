@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 import trio
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, Operation, Publish, Settle, SubmitBid
+from crabnet.core.commands import CreateClaim, Operation, Publish, RequestTag, Settle, SubmitBid
 from crabnet.core.effects import Effects, Reply
 from crabnet.core.mending import ReplicaFailedError
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
@@ -56,6 +57,14 @@ from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
 
 
+@dataclass(slots=True)
+class UnderWay:
+    """A request that is being carried out. ``digest`` stands for its content."""
+
+    digest: str
+    done: trio.Event = field(default_factory=trio.Event)
+
+
 class Node:
     """A participant of the network. Use it as ``async with Node(settings) as node`` inside trio.
 
@@ -89,6 +98,8 @@ class Node:
         self.listen_address: str | None = None
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
+        self.requests_under_way: dict[str, UnderWay] = {}
+        """Requests of callers that are being carried out, by the ids that the callers chose."""
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -109,7 +120,14 @@ class Node:
         return reply
 
     async def bid(
-        self, seed_id: str, price: int, *, notes: str = "", announce: bool = True, force: bool = False
+        self,
+        seed_id: str,
+        price: int,
+        *,
+        notes: str = "",
+        announce: bool = True,
+        force: bool = False,
+        request: RequestTag | None = None,
     ) -> Bid:
         """Offer to run a seed for ``price``. With ``force`` bid even if this worker would refuse to run it.
 
@@ -119,25 +137,28 @@ class Node:
         if seed is not None and not force:
             await self.runner.prepare()
             demand_own_work(self.runner, seed)
-        reply = await self.perform(SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce))
+        wish = SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce, request=request)
+        reply = await self.perform(wish)
         if not isinstance(reply, Bid):
             raise TypeError("SubmitBid gives a bid")
         return reply
 
-    async def claim(self, seed_id: str, bid_id: str, *, announce: bool = True) -> Claim:
+    async def claim(
+        self, seed_id: str, bid_id: str, *, announce: bool = True, request: RequestTag | None = None
+    ) -> Claim:
         """Choose a bid for a seed of this node. Raises RefusedError."""
-        reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce))
+        reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce, request=request))
         if not isinstance(reply, Claim):
             raise TypeError("CreateClaim gives a claim")
         return reply
 
-    async def run(self, seed_id: str, *, announce: bool = True) -> TaskResult:
+    async def run(self, seed_id: str, *, announce: bool = True, request: RequestTag | None = None) -> TaskResult:
         """Run a seed claimed for this node and state the result. Returns when the result is durable.
 
         Waits while ``runner_runs_max`` other runs are going on. Raises RefusedError, with CLAIM_OVER if the run was
         stopped because its claim was over. Such a run has no result.
         """
-        return await self.run_manager.run(seed_id, announce)
+        return await self.run_manager.run(seed_id, announce, request)
 
     async def drain(self, at_once: trio.Event | None = None) -> int:
         """Take no more runs, and wait for those that go on, for ``runner_drain_ms`` or until ``at_once``.
@@ -148,7 +169,9 @@ class Node:
         waited = trio.Event() if at_once is None else at_once
         return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
 
-    async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
+    async def cancel(
+        self, seed_id: str, *, note: str = "", announce: bool = True, request: RequestTag | None = None
+    ) -> str:
         """Withdraw a seed of this node, or end this node's run of another node's seed.
 
         A seed of this node is withdrawn permanently, claimed or not. A run is stopped with a result that says so; a run
@@ -158,18 +181,33 @@ class Node:
         definition = self.core.record(seed_id).definition
         if definition is not None and definition.created_by == self.node_id:
             await self.perform(
-                Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note or "withdrawn", announce=announce)
+                Settle(
+                    seed_id=seed_id,
+                    outcome=SeedStatus.EXPIRED,
+                    note=note or "withdrawn",
+                    announce=announce,
+                    request=request,
+                )
             )
             return "seed"
         return "queued" if await self.run_manager.cancel(seed_id) is Stage.QUEUED else "run"
 
-    async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
+    async def settle(
+        self,
+        seed_id: str,
+        outcome: SeedStatus,
+        *,
+        note: str = "",
+        announce: bool = True,
+        request: RequestTag | None = None,
+    ) -> SeedState:
         """Accept or reject a result, close (Expired) a seed, or forfeit an attempt. Raises RefusedError.
 
         An attempt can be forfeited when it is overdue, or when its worker says that it failed. Returns the new state of
         the seed.
         """
-        await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
+        wish = Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce, request=request)
+        await self.perform(wish)
         return await self.show(seed_id)
 
     async def delivery(self, seed_id: str, object_id: str) -> Delivery | None:
@@ -214,6 +252,10 @@ class Node:
     async def changed(self) -> None:
         """Wait until replicated state or a run of this node has changed."""
         await self._changed.wait()
+
+    def next_change(self) -> trio.Event:
+        """Set at the next change of replicated state or of a run of this node."""
+        return self._changed
 
     def _has_changed(self) -> None:
         changed, self._changed = self._changed, trio.Event()

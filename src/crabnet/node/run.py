@@ -17,8 +17,9 @@ from crabnet.errors import CrabnetError
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations.control_server import Places, serve_control
-from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.control_server import serve_control
+from crabnet.node.operations.doors import dispatch, dispatch_stream
+from crabnet.node.operations.places import Places
 from crabnet.node.service_manager import ServiceManager
 from crabnet.node.supervising import Life, supervised
 from crabnet.runner.sandbox.cgroups import enter_leaf
@@ -87,6 +88,7 @@ async def _serve(log: Callable[[str], None], manager: ServiceManager, asked: Ask
                 serve_control,
                 settings.data_dir / CONTROL_SOCKET,
                 partial(dispatch, node),
+                stream=partial(dispatch_stream, node),
                 on_failure=failed,
                 places=places,
             )

@@ -196,6 +196,12 @@ class Settings:
     parked_ttl_s: int = knob_field(60, Row(
         IntKind(1, DAY_S), "protocol", "How long an envelope waits for another envelope that it depends on.", unit="s",
         former_env="CRABNET_PARKED_TTL_SECONDS"))
+    request_ids_ttl_s: int = knob_field(limits.REQUEST_IDS_TTL_S_DEFAULT, Row(
+        IntKind(1, 365 * DAY_S), "node", "How long the node remembers the `request_id` of an operation. A repeated "
+        "request within this time gets the first answer and changes nothing.", unit="s"))
+    request_ids_max: int = knob_field(limits.REQUEST_IDS_MAX_DEFAULT, Row(
+        IntKind(1, 1_000_000), "node", "Most request ids that the node remembers. It forgets the oldest first.",
+        unit="ids"))
     refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))

@@ -11,7 +11,7 @@ from crabnet.errors import CrabnetError, StorageFailedError, principal
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.doors import as_json, dispatch
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
 
@@ -30,7 +30,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     async def once(asked: Asked) -> None:
         async with Node(settings, listen=False, warn=warn) as node, trio.open_nursery() as nursery:
             nursery.start_soon(given_up, node, asked, nursery.cancel_scope)
-            answers.append(await dispatch(node, method, params))
+            answers.append(as_json(await dispatch(node, method, params)))
             nursery.cancel_scope.cancel()
 
     async def given_up(node: Node, asked: Asked, scope: trio.CancelScope) -> None:

@@ -1,0 +1,8 @@
+"""The ways into a node for other programs. Importing this module registers all operations."""
+
+from __future__ import annotations
+
+from crabnet.node.operations import infos, tasks
+from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
+
+__all__ = ["as_json", "dispatch", "dispatch_stream", "infos", "perform", "stream", "tasks"]
