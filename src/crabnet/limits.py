@@ -587,3 +587,12 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
+# the service manager
+SERVICE_ALIVE_MS: Final = 10_000
+"""Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
+SERVICE_START_EXTENSION_MS: Final = 60_000
+"""How long the service manager should wait for a node that starts, from each sign of life on."""
+SERVICE_CLOSE_MS: Final = 120_000
+"""How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
+SERVICE_MESSAGE_WAIT_MS: Final = 1_000
+"""How long a node waits for room in the socket of the service manager."""
