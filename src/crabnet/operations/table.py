@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from crabnet.operations import info, seeds
+from crabnet.operations import access, info, seeds
 from crabnet.operations.model import Operation
 
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
@@ -24,5 +24,11 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     seeds.RUNS,
     info.VECTOR,
     info.IMPORT,
+    access.TOKEN_NEW,
+    access.TOKEN_LIST,
+    access.TOKEN_REVOKE,
+    access.WEB_LINK,
+    access.WEB_REDEEM,
+    access.REPORT,
 )
 BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}
