@@ -74,7 +74,6 @@ class Reason(StrEnum):
     BAD_SIGNATURE = "bad_signature"
     # the HTTP door
     UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - the name of a refusal
     TOKEN_EXISTS = "token_exists"  # noqa: S105 - the name of a refusal
     REVOKED = "revoked"

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.access.tokens import Token, Tokens
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason
-from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks, replace_file
+from crabnet.storage.files import Files, OpenMode, RealFiles, guarded, opened, read_chunks, replace_file
 
 TOKENS_FILE: Final = "tokens.json"
 _FORMAT: Final = "crabnet-tokens-1"
@@ -101,6 +101,11 @@ class TokenReader:
         if isinstance(self._read, CrabnetError):
             raise self._read
         return self._read
+
+
+def token_reader(data_dir: Path) -> TokenReader:
+    """The reader for a process that only reads."""
+    return TokenReader(TokenFile(RealFiles(), data_dir))
 
 
 def _demand_private(path: Path, found: os.stat_result) -> None:

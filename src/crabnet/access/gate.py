@@ -16,16 +16,15 @@ LOCAL: Final = Grant(name="(unix socket)", scope=Scope.ADMIN)
 """For callers on a Unix socket of mode 0600: they are the node's own user."""
 ANYBODY: Final = Grant(name="(anybody)", scope=Scope.READ)
 """For callers without a token if ``web_api_auth_required`` is false."""
+STATIC: Final = Grant(name="(web_api_token)", scope=Scope.READ)
 _BEARER: Final = "bearer"
 
 
 class Rules(NamedTuple):
     """What the settings say."""
 
-    namespace: str
-    """Of the node."""
     static_token: str | None = None
-    """``web_api_token``: a secret that grants the scope ``operate``."""
+    """``web_api_token``: a secret that grants the scope ``read``."""
     auth_required: bool = True
     """``web_api_auth_required``: without it, everybody has the scope ``read``."""
 
@@ -53,10 +52,12 @@ class Gate:
         self._static = None if rules.static_token is None else digest_of(rules.static_token)
         self._attempts = Attempts()
 
-    def check(self, presented: str | None, address: str, now_s: int, monotonic_ms: int) -> Verdict:
+    def check(
+        self, presented: str | None, address: str, namespace: str | None, now_s: int, monotonic_ms: int
+    ) -> Verdict:
         """What the caller at ``address`` (an IP address) may do with this secret.
 
-        ``now_s`` is in seconds since 1970. ``monotonic_ms`` is of a clock that never goes back.
+        ``namespace`` is that of the node, None while it is not known. ``now_s`` is in seconds since 1970. ``monotonic_ms`` is of a clock that never goes back.
         """
         without = None if self._rules.auth_required else ANYBODY
         if presented is None:
@@ -65,14 +66,14 @@ class Gate:
             tokens = self._read()
         except CrabnetError as error:
             return Verdict(without, error.reason)
-        found = authenticate(tokens, presented, now_s, self._rules.namespace)
+        found = authenticate(tokens, presented, now_s, namespace)
         if isinstance(found, Grant):
             return Verdict(found)
         blocked_ms = self._attempts.blocked_ms(address, monotonic_ms)
         if blocked_ms:
             return Verdict(without, Reason.RATE_LIMITED, blocked_ms)
         if self._static is not None and hmac.compare_digest(self._static, digest_of(presented)):
-            return Verdict(Grant(name="(web_api_token)", scope=Scope.OPERATE))
+            return Verdict(STATIC)
         self.failed(address, monotonic_ms)
         return Verdict(without, found)
 

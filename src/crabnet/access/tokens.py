@@ -56,6 +56,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     """The name of its token."""
     scope: Scope
     expires_at: int | None = None
+    namespaces: tuple[str, ...] = ()
     sha256: str = ""
     """Of the secret of its token. Empty if the right does not come from the file of tokens."""
 
@@ -63,11 +64,11 @@ class Grant(Struct, frozen=True, kw_only=True):
 _CAUSES: Final = {TokenState.REVOKED: Reason.REVOKED, TokenState.EXPIRED: Reason.EXPIRED}
 
 
-def authenticate(tokens: Sequence[Token], presented: str, now_s: int, namespace: str) -> Grant | Reason:
+def authenticate(tokens: Sequence[Token], presented: str, now_s: int, namespace: str | None) -> Grant | Reason:
     """The right of the presented secret, or why it has none. A client must not learn the reason.
 
     The digest of the secret is compared with those of all tokens, each in constant time. ``namespace`` is that of the
-    node.
+    node; while it is not known, a token for some namespaces is refused.
     """
     if not 1 <= len(presented) <= limits.SECRET_CHARS_MAX:
         return Reason.MALFORMED
@@ -83,7 +84,13 @@ def authenticate(tokens: Sequence[Token], presented: str, now_s: int, namespace:
         return _CAUSES[state]
     if found.namespaces and namespace not in found.namespaces:
         return Reason.WRONG_NAMESPACE
-    return Grant(name=found.name, scope=found.scope, expires_at=found.expires_at, sha256=found.sha256)
+    return Grant(
+        name=found.name,
+        scope=found.scope,
+        expires_at=found.expires_at,
+        namespaces=found.namespaces,
+        sha256=found.sha256,
+    )
 
 
 def with_token(tokens: Tokens, new: Token, now_s: int) -> Tokens:

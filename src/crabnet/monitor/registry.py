@@ -211,7 +211,7 @@ FIELDS: Final = MappingProxyType(
         "targets": "number of addresses to which the envelope was sent",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
-        "token": "name of the token, which is not a secret",
+        "token_name": "name of the token; its secret is in no event",
         "transport": "transport: `udp` or `dht`",
         "truncated": "whether captured output was cut at its bound",
         "value": "effective value of the setting as text; `<set>` instead of a secret",
@@ -630,14 +630,17 @@ EVENTS: Final = MappingProxyType(
             "N", _CONTROL, "operation reason seed_id detail", "A rule refused a command of the operator."
         ),
         EventKind.TOKEN_CREATED: _spec(
-            "N", _CONTROL, "token scope expires_at", "A token for the HTTP door was made. Its secret is never stored."
+            "N",
+            _CONTROL,
+            "token_name scope expires_at",
+            "A token for the HTTP door was made. Its secret is never stored.",
         ),
-        EventKind.TOKEN_REVOKED: _spec("N", _CONTROL, "token", "A token was revoked, or a login ended."),
+        EventKind.TOKEN_REVOKED: _spec("N", _CONTROL, "token_name", "A token was revoked, or a login ended."),
         EventKind.WEB_LINK_MADE: _spec(
-            "N", _CONTROL, "token", "A login link for the web page was made. It is good once, for a minute."
+            "N", _CONTROL, "token_name", "A login link for the web page was made. It is good once, for a minute."
         ),
         EventKind.WEB_LOGIN: _spec(
-            "N", _CONTROL, "token scope expires_at", "A browser has logged in with a link, and got a token."
+            "N", _CONTROL, "token_name scope expires_at", "A browser has logged in with a link, and got a token."
         ),
         EventKind.WEB_AUTH_FAILED: _spec(
             "W",

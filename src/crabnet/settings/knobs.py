@@ -314,8 +314,8 @@ class Settings:
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
 
     web_api_token: str | None = knob_field(None, Row(
-        SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that opens the HTTP door with the scope `operate`, in "
-        "addition to the tokens of `crabnet token`. Unset or empty: there is none.", secret=True))
+        SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that may read over HTTP, in addition to the tokens of "
+        "`crabnet token`. Unset or empty: there is none.", secret=True))
     web_api_auth_required: bool = knob_field(True, Row(
         BoolKind(), "web", "Whether the HTTP door needs a token for everything but `/health`, `/livez` and `/readyz`. "
         "With false, **everybody who reaches the address may read everything that the node shows**. Operations that "

@@ -36,7 +36,8 @@ async def token_new(node: Node, given: access.NewTokenRequest, _: Ticket) -> acc
     )
     tokens = await node.tokens.change(lambda before: with_token(before, new, now_s))
     node.reporter.notify(
-        "token_created", {"token": new.name, "scope": new.scope.value, "expires_at": named(tokens, new.name).expires_at}
+        "token_created",
+        {"token_name": new.name, "scope": new.scope.value, "expires_at": named(tokens, new.name).expires_at},
     )
     return _answer(tokens, new.name, now_s)
 
@@ -57,7 +58,7 @@ async def token_revoke(node: Node, given: access.RevokeRequest, _: Ticket) -> ac
     """Revoke a token."""
     now_s = node.clock_ms() // 1000
     tokens = await node.tokens.change(lambda before: without_token(before, given.name, now_s))
-    node.reporter.notify("token_revoked", {"token": given.name})
+    node.reporter.notify("token_revoked", {"token_name": given.name})
     return _answer(tokens, given.name, now_s)
 
 
@@ -65,7 +66,7 @@ async def token_revoke(node: Node, given: access.RevokeRequest, _: Ticket) -> ac
 async def web_link(node: Node, given: access.LinkRequest, _: Ticket) -> access.Link:
     """Allow one login."""
     until_ms = node.tokens.links.add(given.code_sha256, node.clock_ms())
-    node.reporter.notify("web_link_made", {"token": _session_name(given.code_sha256)})
+    node.reporter.notify("web_link_made", {"token_name": _session_name(given.code_sha256)})
     return access.Link(url=node.web_address, token_name=_session_name(given.code_sha256), expires_at=until_ms // 1000)
 
 
@@ -90,7 +91,7 @@ async def web_redeem(node: Node, given: access.RedeemRequest, _: Ticket) -> acce
         expires_at=now_s + node.settings.web_session_s,
     )
     tokens = await node.tokens.change(lambda before: with_session(before, new, now_s))
-    node.reporter.notify("web_login", {"token": name, "scope": new.scope.value, "expires_at": new.expires_at})
+    node.reporter.notify("web_login", {"token_name": name, "scope": new.scope.value, "expires_at": new.expires_at})
     return _answer(tokens, name, now_s)
 
 
