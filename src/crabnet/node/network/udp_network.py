@@ -35,6 +35,7 @@ class UdpNetwork(Part):
     targets: Targets
     outbox: Outbox
     network: Network
+    signatures: Signatures
     serving: Serving
 
     def __init__(
@@ -88,8 +89,10 @@ class UdpNetwork(Part):
             datagrams_per_s=sends_per_s(settings),
             notify=notify,
         )
-        signatures = Signatures(self._verify_all, notify, processors=processors() if settings.verify_process else 1)
-        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, signatures)
+        self.signatures = Signatures(
+            self._verify_all, notify, processors=processors() if settings.verify_process else 1
+        )
+        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, self.signatures)
         paces = Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s)
         self.serving = Serving(
             core, transport, self.outbox, self._committer, notify, self._clock_ms, self._history, paces
