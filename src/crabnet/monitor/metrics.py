@@ -1,9 +1,9 @@
 """The table of all metrics of a node: name, type, help and labels of each.
 
 docs/METRICS.md, the answer of the operation ``metrics``, and the checks of dashboard and alert rules come from it.
-Names follow the conventions of Prometheus: base units, ``_total`` for counters. Each label has a closed set of values, or
-one value that only the node's own program determines. So strangers cannot make series, and no metric names a task, a
-peer or an address.
+Names follow the conventions of Prometheus: base units, ``_total`` for counters. Each label has a closed set of values,
+or one value that only the node's own program determines. So strangers cannot make series, and no metric names a task,
+a peer or an address.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ RUN_QUEUED: Final = _histogram("run_queue_seconds", "Time that each run waited f
 # --- events ----------------------------------------------------------------------------------------------
 EVENTS: Final = _counter(
     "events",
-    "Events by kind and severity, written or not.",
+    "Events by kind and severity, written or not. One that stands for several things counts once.",
     (_label("kind", EventKind), _label("severity", Severity)),
 )
 EVENTS_WRITTEN: Final = _counter("events_written", "Events written to the event log.")
@@ -267,6 +267,7 @@ LOOP_DELAY: Final = _histogram(
 )
 LOOP_DELAY_MAX: Final = _gauge("loop_delay_max_seconds", "The longest delay of the loop in the last minute.")
 CHILD_UP: Final = _gauge("child_up", "1 while a child process of the node runs.", (_label("child", CHILDREN),))
+STARTED: Final = _gauge("start_time_seconds", "When the node was opened, in seconds since 1970.")
 MEMORY: Final = _gauge("process_resident_memory_bytes", "Resident memory of the node's process.")
 CPU: Final = _counter("process_cpu_seconds", "Processor time of the node's process, user and system.")
 OPEN_FDS: Final = _gauge("process_open_fds", "Open file descriptors of the node's process.")

@@ -98,19 +98,18 @@ class Reporter:
                 present = {name: value for name, value in fields.items() if value is not None}
             self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
 
-    def events(self) -> Iterator[tuple[str, Severity, int]]:
-        """How many events of each kind and severity there were, written or not."""
-        totals: Counter[str] = Counter()
+    def events(self) -> Iterator[tuple[EventKind, Severity, int]]:
+        """How many events of each kind and severity there were, written or not. All kinds, if there were none, too."""
+        counts: Counter[str] = Counter()
         for name, count in self.counters.items():
-            totals[name.partition(".")[0]] += count
-        for kind, count in totals.items():
-            total = self._collective[kind] if kind in _COUNTED else count
+            counts[name.partition(".")[0]] += count
+        for kind, spec in EVENTS.items():
+            left = self._collective[kind] if kind in _COUNTED else counts[kind]
             for severity in Severity:
                 if deviating := self._deviating[kind, severity]:
-                    total -= deviating
+                    left -= deviating
                     yield kind, severity, deviating
-            if total:
-                yield kind, EVENTS[_KINDS[kind]].severity, total
+            yield kind, spec.severity, left
 
     def _left_out(self, kind: str, reason: FieldValue) -> bool:
         self.tick()

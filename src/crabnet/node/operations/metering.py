@@ -6,7 +6,6 @@ import os
 import platform
 import resource
 import time
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -15,65 +14,17 @@ import trio
 from crabnet import __version__
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.monitor import metrics as table
-from crabnet.monitor.meters import Histogram
-from crabnet.monitor.metrics import METRICS, NONE, OTHER, Metric, MetricType
+from crabnet.monitor.metrics import METRICS, NONE
 from crabnet.monitor.registry import EventKind
 from crabnet.node.clock import NodeClock
 from crabnet.node.durable.sizes import DiskSizes
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads
 from crabnet.operations import metrics
+from crabnet.operations.gathering import Gathering
 from crabnet.operations.model import Empty
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-class Gathering:
-    """Collects samples. A label value outside of the closed set of its label becomes ``other``."""
-
-    def __init__(self) -> None:
-        self._values: defaultdict[Metric, Counter[tuple[str, ...]]] = defaultdict(Counter)
-        self._histograms: defaultdict[Metric, dict[tuple[str, ...], Histogram]] = defaultdict(dict)
-
-    def put(self, metric: Metric, value: float, *labels: str) -> None:
-        """Set a value, or add it to that of the same labels. ``labels`` are in the order of the metric."""
-        self._values[metric][self._admitted(metric, labels)] += value  # type: ignore[assignment]  # Counter holds floats
-
-    def histogram(self, metric: Metric, histogram: Histogram, *labels: str) -> None:
-        """Set a histogram."""
-        self._histograms[metric][self._admitted(metric, labels)] = histogram
-
-    @staticmethod
-    def _admitted(metric: Metric, labels: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            value if label.admits(value) else OTHER for label, value in zip(metric.labels, labels, strict=True)
-        )
-
-    def families(self) -> tuple[metrics.Family, ...]:
-        """All metrics of the table in its order, with the samples that were collected."""
-        return tuple(
-            metrics.Family(
-                name=each.name, type=each.type, unit=each.unit, help=each.help, samples=tuple(self._samples(each))
-            )
-            for each in METRICS
-        )
-
-    def _samples(self, metric: Metric) -> list[metrics.Sample]:
-        names = [label.name for label in metric.labels]
-        if metric.type is not MetricType.HISTOGRAM:
-            return [
-                metrics.Sample(labels=dict(zip(names, labels, strict=True)), value=value)
-                for labels, value in sorted(self._values[metric].items())
-            ]
-        return [
-            metrics.Sample(
-                labels=dict(zip(names, labels, strict=True)),
-                histogram=metrics.Buckets(
-                    bounds=metric.bounds, counts=tuple(histogram.cumulative()), total=histogram.total
-                ),
-            )
-            for labels, histogram in sorted(self._histograms[metric].items())
-        ]
 
 
 @reads(metrics.METRICS)
@@ -90,7 +41,7 @@ async def metrics_(node: Node, _: Empty) -> metrics.Metrics:
     _put_peers(gathering, node)
     _put_runs(gathering, node)
     _put_process(gathering, node)
-    return metrics.Metrics(families=gathering.families())
+    return metrics.Metrics(families=gathering.families(METRICS))
 
 
 def _put_disk(gathering: Gathering, disk: DiskSizes) -> None:
@@ -204,6 +155,7 @@ def _put_process(gathering: Gathering, node: Node) -> None:
     clock = node.clock_ms
     gathering.put(table.BUILD, 1, __version__, platform.python_version())
     gathering.put(table.UPTIME, max(0, clock() - node.started_ms) / 1000)
+    gathering.put(table.STARTED, node.started_ms / 1000)
     gathering.put(table.CLOCK_AHEAD, clock.ahead_ms / 1000 if isinstance(clock, NodeClock) else 0)
     gathering.histogram(table.LOOP_DELAY, node.meters.loop_delay)
     gathering.put(table.LOOP_DELAY_MAX, node.meters.loop_delay_max.at(int(trio.current_time() * 1000)))
