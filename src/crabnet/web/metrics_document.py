@@ -80,7 +80,7 @@ def _events() -> str:
 def _buckets(table: tuple[Metric, ...]) -> str:
     lines = ["## Buckets", "", "| histogram | upper bounds |", "|---|---|"]
     lines += [
-        f"| `{metric.name}` | {', '.join(f'{bound:g}' for bound in metric.bounds)} |"
+        f"| `{metric.name}` | {', '.join(f'{bound:.10g}' for bound in metric.bounds)} |"
         for metric in table
         if metric.bounds
     ]
