@@ -481,6 +481,13 @@ SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors with proved forks that ``status`` names: the latest ones. All are counted."""
 TICK_MS: Final = 100
+LOOP_PROBE_MS: Final = 50
+"""How long the task sleeps that measures the delay of the loop."""
+LOOP_DELAY_WINDOW_MS: Final = 10_000
+LOOP_DELAY_WINDOWS: Final = 6
+"""The longest delay of so many windows is a metric."""
+METRICS_DISK_MS: Final = 1_000
+"""How long metrics wait for what is read from the disk."""
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
