@@ -25,7 +25,7 @@ from bench.workload import Message, Population
 from crabnet.control.client import call
 from crabnet.node.clock import wall_ms
 from crabnet.node.network.network import Network
-from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
@@ -102,7 +102,7 @@ class _Ingest:
             node.committer,
             notify,
             node.clock_ms,
-            Signatures(verifier, notify, processors=processors()),
+            Signatures(verifier, node.children.on_demand(verifier_spec()), processors=processors()),
         )
 
     async def rate(self, count: int) -> float:

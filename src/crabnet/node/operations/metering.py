@@ -20,8 +20,8 @@ from crabnet.node.clock import NodeClock
 from crabnet.node.durable.sizes import DiskSizes
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads
-from crabnet.operations.children import ChildState
 from crabnet.operations import metrics
+from crabnet.operations.children import ChildState
 from crabnet.operations.gathering import Gathering
 from crabnet.operations.model import Empty
 
