@@ -261,8 +261,8 @@ EVENTS: Final = MappingProxyType(
             "I",
             _NODE,
             "setting value",
-            "A node that listens has started with this setting, which differs from its default. All other settings have "
-            "the defaults of the version that `node_started` names.",
+            "A node that listens has started with this setting, which differs from its default. All others have the "
+            "defaults of the version that `node_started` names.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
             "N", _NODE, "key_id file", "The data dir had no identity. The node has created a new key."

@@ -301,7 +301,7 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.EVENTS_RECOVERED: (_INFO, "the event log is no longer behind; that took {duration_ms:ms}"),
         EventKind.SYNC_LAGGING: (
             _ALERT,
-            "this node is behind: it lacks {count} envelopes, the oldest for {oldest_ms:ms}[, see {address}][: {detail}]",
+            "this node is behind: it lacks {count} envelopes, one for {oldest_ms:ms}[, see {address}][: {detail}]",
         ),
         EventKind.SYNC_RECOVERED: (_INFO, "this node is no longer behind; that took {duration_ms:ms}"),
         EventKind.SENDING_LAGGING: (
