@@ -425,15 +425,17 @@ async def test_a_child_is_released_and_wanted_again() -> None:
     assert desk.lines == []
 
 
-async def test_a_child_that_is_released_while_it_starts_does_not_run() -> None:
+async def test_a_child_that_is_released_while_it_starts_does_not_run(tmp_path: Path) -> None:
     desk = Desk()
-    child = desk.children.on_demand(spec("works"))
+    mark = tmp_path / "mark"
+    child = desk.children.on_demand(spec("starts_when_told", given=bytes(mark)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child.run)
         child.want()
         await until(lambda: child.health().pid is not None)
         assert child.health().state is ChildState.STARTING
         child.release()
+        mark.touch()
         await state_of(child, ChildState.STOPPED)
         nursery.cancel_scope.cancel()
     assert desk.events == []
