@@ -204,3 +204,12 @@ def test_the_reader_sees_every_change_at_once_and_reads_only_then(tmp_path: Path
     (tmp_path / TOKENS_FILE).unlink()
     assert reader.tokens() == ()
     assert token_reader(tmp_path).tokens() == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    file_in(tmp_path).write(AFTER)
+    os.chown(tmp_path / TOKENS_FILE, 65_534, 65_534)
+    with pytest.raises(DataDirDamagedError) as caught:
+        file_in(tmp_path).read()
+    assert caught.value.reason is Reason.UNSAFE_PERMISSIONS
