@@ -61,7 +61,7 @@ def test_without_required_authentication_everybody_reads_and_tokens_still_count(
     assert found.grant.scope is Scope.OPERATE
 
 
-@pytest.mark.parametrize("presented", [SECRET, WEAK, OTHER])
+@pytest.mark.parametrize("presented", [SECRET, WEAK, OTHER], ids=["token", "setting", "unknown"])
 def test_a_damaged_file_closes_everything(presented: str) -> None:
     file = File(TOKEN)
     gate = Gate(file.read, Rules(static_token=WEAK))
