@@ -138,6 +138,23 @@ EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
+EVENTS_SAMPLED: Final = 64
+"""Waiting events from which the bytes of all waiting events are estimated."""
+LOG_LINE_BYTES_MAX: Final = 4_096
+"""Bytes of a line for the operator. A pipe that is ready takes as many at once (PIPE_BUF)."""
+LOG_TEXT_CHARS_MAX: Final = 900
+"""Characters of the text of such a line."""
+LOG_FIELD_CHARS_MAX: Final = 200
+"""Characters of a field in such a text."""
+LOG_WINDOW_MS: Final = 60_000
+LOG_LINES_PER_WINDOW: Final = 60
+"""Lines for the operator of one kind and level within LOG_WINDOW_MS. Further ones are counted."""
+EVENTS_LAG_PERCENT_DEFAULT: Final = 50
+EVENTS_LAG_MS_DEFAULT: Final = 30_000
+SYNC_LAG_ENVELOPES_DEFAULT: Final = 10_000
+SYNC_LAG_MS_DEFAULT: Final = 120_000
+SENDING_LAG_MS_DEFAULT: Final = 60_000
+LAG_HOLD_MS_DEFAULT: Final = 10_000
 EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
@@ -371,6 +388,15 @@ PEERS_SAVE_S: Final = 5
 PEERS_SEEN_STEP_S: Final = 60
 """Shortest time between two writes of when a peer was last seen."""
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
+PEER_SILENCE_MS_DEFAULT: Final = 60_000
+PRESENCE_LOOK_MS: Final = 1_000
+"""Time between two looks at which peers are there."""
+REACH_NEIGHBOURS_MAX: Final = 256
+"""Neighbours for which the node remembers in which feeds they are behind it."""
+REACH_FEEDS_MAX: Final = 128
+"""Such feeds of one neighbour."""
+SYNC_GAUGES_NEIGHBOURS_MAX: Final = 64
+"""Neighbours in the gauges of the sync."""
 SOURCES_MAX: Final = 16_384
 """Strangers' IP addresses that are remembered. The one heard longest ago is evicted first."""
 SOURCE_PEERS_MAX: Final = 2_048
@@ -468,6 +494,7 @@ VERIFY_BATCH_MIN: Final = 16
 VERIFY_ANSWER_MS: Final = 5_000
 """After this time without an answer the node gives up the process that checks signatures."""
 VERIFY_RESTART_MS: Final = 60_000
+"""Pause after a failure of the process that checks signatures."""
 VERIFY_IDLE_MS: Final = 60_000
 """The process that checks signatures ends after this long without a batch."""
 SLICES_AHEAD: Final = 1
@@ -480,6 +507,13 @@ SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors with proved forks that ``status`` names: the latest ones. All are counted."""
 TICK_MS: Final = 100
+LOOP_PROBE_MS: Final = 50
+"""How long the task sleeps that measures the delay of the loop."""
+LOOP_DELAY_WINDOW_MS: Final = 10_000
+LOOP_DELAY_WINDOWS: Final = 6
+"""The longest delay of so many windows is a metric."""
+METRICS_DISK_MS: Final = 1_000
+"""How long metrics wait for what is read from the disk."""
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
@@ -492,6 +526,8 @@ SHUTDOWN_SEND_S: Final = 2
 DESCRIPTORS_MIN: Final = 384
 """Open files that a node needs: about 40 of its own, and those for clients of its control socket and for runs."""
 EVENTS_FLUSH_MS: Final = 100
+LAG_LOOK_MS: Final = 1_000
+"""Time between two looks at how far event log, sync and sending are behind."""
 INDEX_FLUSH_MS: Final = 200
 INDEX_BATCH_ENTRIES: Final = 10_000
 """Envelopes indexed in one transaction when the index catches up with the journal."""
@@ -522,6 +558,24 @@ FEED_LIARS_MAX: Final = 1_024
 """Hosts whose claims are ignored. The one detected longest ago is forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Time between a peer's confirmation of our feed's head and the end of the risk, in which others can object."""
+
+# --- Child processes ---------------------------------------------------------------------------------------
+
+CHILD_HANDSHAKE_MS: Final = 30_000
+"""Time from the start of a child to its handshake."""
+CHILD_HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+CHILD_ADDRESSES_MAX: Final = 16
+"""Addresses that the handshake of a child may name. Further ones are left out."""
+CHILD_STOP_MS: Final = 2_000
+"""How long the orderly end of a child may take until it is killed."""
+CHILD_RESTART_MS: Final = 250
+"""Pause after the first failure of a child. It doubles with each further failure in a row."""
+CHILD_RESTART_MS_MAX: Final = 60_000
+CHILD_DOUBLINGS_MAX: Final = 16
+CHILD_RETRY_SLOWLY_MS: Final = 60_000
+"""Pause after a failure that ends only when somebody does something, such as a port in use."""
+CHILD_STEADY_MS: Final = 10_000
+"""A child that has run for this long has no failures in a row any more."""
 
 # --- The HTTP door ---------------------------------------------------------------------------------------------
 
@@ -602,3 +656,12 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
+# the service manager
+SERVICE_ALIVE_MS: Final = 10_000
+"""Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
+SERVICE_START_EXTENSION_MS: Final = 60_000
+"""How long the service manager should wait for a node that starts, from each sign of life on."""
+SERVICE_CLOSE_MS: Final = 120_000
+"""How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
+SERVICE_MESSAGE_WAIT_MS: Final = 1_000
+"""How long a node waits for room in the socket of the service manager."""

@@ -13,6 +13,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
+from crabnet.monitor.meters import Meters
 from crabnet.monitor.registry import Severity
 from crabnet.node.clock import ClockStep, NodeClock
 from crabnet.node.config import runner_of
@@ -27,7 +28,7 @@ from crabnet.node.faults import Faults
 from crabnet.node.network.network import Network
 from crabnet.node.network.verifier import ParallelVerifier
 from crabnet.node.part import Job, Part, Run
-from crabnet.node.reporting import Notify, Reporter, open_events, report_sandbox, report_start, report_step
+from crabnet.node.reporting import Notify, Reporter, Told, open_events, report_sandbox, report_start, report_step
 from crabnet.settings import Settings
 from crabnet.storage.feed_index import INDEX_NAME
 from crabnet.storage.files import Files
@@ -77,11 +78,13 @@ class EventReporting(Part):
         role: LockRole,
         store: Store,
         clock_ms: ClockMs,
-        warn: Callable[[str], None] | None,
+        told: Told | None,
     ) -> None:
         self._core, self._ledger = store.core, store.ledger
-        self._warn = warn
-        self._open_events = partial(open_events, files, settings, self._core.signer.node_id, role)
+        self._told = told
+        self._open_events = partial(
+            open_events, files, settings, self._core.signer.node_id, role, None if told is None else told.warn
+        )
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms
         self._contained = self._core.mending.separately("events")
@@ -90,7 +93,7 @@ class EventReporting(Part):
         """Raises what ``open_events`` raises."""
         self.events = await trio.to_thread.run_sync(self._open_events, self._clock_ms())
         self.reporter = Reporter(
-            self._core.signer.node_id, self.events, self._clock_ms, self._warn, events_per_s=self._events_per_s
+            self._core.signer.node_id, self.events, self._clock_ms, self._told, events_per_s=self._events_per_s
         )
 
     def jobs(self) -> Sequence[Job]:
@@ -101,7 +104,7 @@ class EventReporting(Part):
         while True:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
             self.reporter.tick()
-            if self.events is not None and self.events.status().queued:
+            if self.events is not None and self.events.queued:
                 await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
 
     def on_durable(self, effects: Effects) -> None:
@@ -163,11 +166,17 @@ class Runs(Part):
     """Runs of claimed commands, and their sandbox."""
 
     def __init__(
-        self, settings: Settings, core: Core, notify: Notify, perform: Perform, changed: Callable[[], None]
+        self,
+        settings: Settings,
+        core: Core,
+        notify: Notify,
+        perform: Perform,
+        changed: Callable[[], None],
+        meters: Meters,
     ) -> None:
         self.runner = runner_of(settings)
         bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
-        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed)
+        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed, meters)
         self._core = core
         self._notify = notify
 

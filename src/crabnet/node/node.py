@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,6 +23,7 @@ from crabnet.errors import (
     StorageFailedError,
     principal,
 )
+from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
     CommitWriter,
@@ -34,22 +36,28 @@ from crabnet.node.assembly import (
     remember_feed_risk,
     state_hash,
 )
+from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
+from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
+from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
+from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.reporting import report_absence
+from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
@@ -73,7 +81,7 @@ class Node:
     and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
-    time without its steps. ``warn`` gets the lines that an operator should see at once.
+    time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it. The
@@ -88,10 +96,10 @@ class Node:
         listen: bool = True,
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
-        warn: Callable[[str], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         self.settings = settings
-        self._warn = warn
+        self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
@@ -104,6 +112,7 @@ class Node:
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self.requests_under_way: dict[str, UnderWay] = {}
         """Requests of callers that are being carried out, by the ids that the callers chose."""
+        self.meters = Meters()
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -300,6 +309,15 @@ class Node:
                 while self.core.feed_wait_left_ms(self.clock_ms()):
                     await self._changed.wait()
 
+    def gauges(self) -> NodeGauges:
+        """How far event log, sync and sending are behind, and what they have lost."""
+        now_ms = self.clock_ms()
+        return NodeGauges(
+            events=None if self.events is None else self.events.gauges(now_ms),
+            sync=self.core.sync_gauges(now_ms),
+            sending=self.outbox.gauges(),
+        )
+
     async def durable(self) -> None:
         """Wait until all current content of memory is durable. Await this before showing any of it to others."""
         await self.committer.submit(Effects())
@@ -355,27 +373,34 @@ class Node:
         parts = self._parts
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
-        self.ledger, self.core, self.history = store.ledger, store.core, store.history
+        self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told))
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(
-            store.ledger, self._release, lambda: mending.broken, note_head=store.own_feed.high_water.keep
+            store.ledger,
+            self._release,
+            lambda: mending.broken,
+            note_head=store.own_feed.high_water.keep,
+            meters=self.meters,
         )
         commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
-        runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
+        doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
+        runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
+        self.children = await parts.add(Children(notify, clock_ms, random.random), at_work=listen)
+        usable = processors() if settings.verify_process else 1
+        signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
-            UdpNetwork(
-                settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
-            )
+            UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
         )
         self.outbox, self.serving = network.outbox, network.serving
+        self.transport = network.transport
         self.listen_address = ",".join(network.listen_addresses) or None
         self.targets, self.unserved = network.targets, network.transport.unserved
         await parts.add(Index(self.history, notify), at_work=listen)
@@ -383,7 +408,10 @@ class Node:
         await parts.add(peers, at_work=listen)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
+        self.disk_look = DiskLook(files, store.ledger)
+        await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
+        await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
         self._hearing = [network.receiving(), *ticker.jobs()]
