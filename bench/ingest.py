@@ -146,7 +146,7 @@ class Rig:
             datagrams_per_s=0,
             notify=self.reporter.notify,
         )
-        children = Children(self.reporter.notify, None, wall_ms, random.random)
+        children = Children(self.reporter.notify, wall_ms, random.random)
         self.signatures = Signatures(self._verifier, children.on_demand(verifier_spec()), processors=processors())
         self.network = Network(
             self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, self.signatures

@@ -138,6 +138,23 @@ EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
+EVENTS_SAMPLED: Final = 64
+"""Waiting events from which the bytes of all waiting events are estimated."""
+LOG_LINE_BYTES_MAX: Final = 4_096
+"""Bytes of a line for the operator. A pipe that is ready takes as many at once (PIPE_BUF)."""
+LOG_TEXT_CHARS_MAX: Final = 900
+"""Characters of the text of such a line."""
+LOG_FIELD_CHARS_MAX: Final = 200
+"""Characters of a field in such a text."""
+LOG_WINDOW_MS: Final = 60_000
+LOG_LINES_PER_WINDOW: Final = 60
+"""Lines for the operator of one kind and level within LOG_WINDOW_MS. Further ones are counted."""
+EVENTS_LAG_PERCENT_DEFAULT: Final = 50
+EVENTS_LAG_MS_DEFAULT: Final = 30_000
+SYNC_LAG_ENVELOPES_DEFAULT: Final = 10_000
+SYNC_LAG_MS_DEFAULT: Final = 120_000
+SENDING_LAG_MS_DEFAULT: Final = 60_000
+LAG_HOLD_MS_DEFAULT: Final = 10_000
 EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
@@ -371,6 +388,15 @@ PEERS_SAVE_S: Final = 5
 PEERS_SEEN_STEP_S: Final = 60
 """Shortest time between two writes of when a peer was last seen."""
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
+PEER_SILENCE_MS_DEFAULT: Final = 60_000
+PRESENCE_LOOK_MS: Final = 1_000
+"""Time between two looks at which peers are there."""
+REACH_NEIGHBOURS_MAX: Final = 256
+"""Neighbours for which the node remembers in which feeds they are behind it."""
+REACH_FEEDS_MAX: Final = 128
+"""Such feeds of one neighbour."""
+SYNC_GAUGES_NEIGHBOURS_MAX: Final = 64
+"""Neighbours in the gauges of the sync."""
 SOURCES_MAX: Final = 16_384
 """Strangers' IP addresses that are remembered. The one heard longest ago is evicted first."""
 SOURCE_PEERS_MAX: Final = 2_048
@@ -500,6 +526,8 @@ SHUTDOWN_SEND_S: Final = 2
 DESCRIPTORS_MIN: Final = 384
 """Open files that a node needs: about 40 of its own, and those for clients of its control socket and for runs."""
 EVENTS_FLUSH_MS: Final = 100
+LAG_LOOK_MS: Final = 1_000
+"""Time between two looks at how far event log, sync and sending are behind."""
 INDEX_FLUSH_MS: Final = 200
 INDEX_BATCH_ENTRIES: Final = 10_000
 """Envelopes indexed in one transaction when the index catches up with the journal."""

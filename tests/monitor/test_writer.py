@@ -50,7 +50,7 @@ def test_nothing_is_written_before_flush_and_close_writes(tmp_path: Path) -> Non
     log = open_log(tmp_path)
     fill(log, range(3))
     assert read_events(tmp_path).events == []
-    assert log.status().queued == 3
+    assert log.queued == 3
     log.close(NOW_MS)
     assert sequence_of(read_events(tmp_path).events) == [0, 1, 2]
 
@@ -183,7 +183,7 @@ def test_rotation_by_size_keeps_the_newest_files(tmp_path: Path) -> None:
     ids = [event.id for event in read_events(tmp_path).events]
     assert ids == list(range(ids[0], 201))
     log = open_log(tmp_path, options=options)
-    assert log.status().last_id == 200
+    assert log.gauges(NOW_MS).last_id == 200
     log.close(NOW_MS)
 
 
@@ -226,13 +226,13 @@ def test_full_queue_drops_the_oldest_and_tells_how_many(tmp_path: Path) -> None:
     assert kinds_of(events)[:2] == [EventKind.EVENTS_DROPPED, EventKind.JOB_FAILED]
     assert events[0].payload == {"count": 7, "lost": 0}
     assert sequence_of(events) == [7, 8, 9]
-    assert (log.status().dropped, log.status().dropped_alerts) == (7, 0)
+    assert (log.gauges(NOW_MS).dropped, log.gauges(NOW_MS).dropped_alerts) == (7, 0)
 
 
 def test_alert_asks_for_a_flush_at_once(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=EventLogOptions(queue_max=100))
     woken: list[int] = []
-    log.wake = lambda: woken.append(log.status().queued)
+    log.wake = lambda: woken.append(log.queued)
     fill(log, range(24))
     assert (woken, log.flush_due) == ([], False)
     log.put(poisoned(0))
@@ -302,7 +302,7 @@ while True:
         seq += 1
         log.emit(EventKind.ENVELOPE_ACCEPTED, 1, seq=seq)
     log.flush(1)
-    print(log.status().last_id, flush=True)
+    print(log.gauges(1).last_id, flush=True)
 """
 
 
@@ -321,6 +321,6 @@ def test_killed_writer_leaves_no_stale_lock_and_no_gap(tmp_path: Path) -> None:
         assert_gap_free(events)
         assert len(events) >= last_flushed
     log = EventLog.open(RealFiles(), tmp_path, NODE, now_ms=NOW_MS)
-    assert log.status().last_id >= last_flushed
+    assert log.gauges(NOW_MS).last_id >= last_flushed
     log.close(NOW_MS)
     assert_gap_free(read_events(tmp_path).events)

@@ -37,9 +37,9 @@ def _scenario(directory: Path, files: FailingFiles) -> list[str]:
             log.flush(NOW_MS)
         log.put(poisoned(session))
         for _ in range(8):
-            if log.flush(NOW_MS).error is None and not log.status().queued:
+            if log.flush(NOW_MS).error is None and not log.queued:
                 break
-        assert not log.status().failing
+        assert not log.gauges(NOW_MS).failing
         log.close(NOW_MS)
         with (directory / CURRENT).open("ab") as file:
             file.write(b'{"torn":')
@@ -90,7 +90,7 @@ def test_two_short_writes_in_a_large_batch_cost_no_event(tmp_path: Path, distanc
     log = open_log(tmp_path, files=files, warn=lambda _: None)
     fill(log, range(2_000))
     files.failing = {files.calls + 1, files.calls + 1 + distance}
-    while log.status().queued:
+    while log.queued:
         log.flush(NOW_MS)
     log.close(NOW_MS)
     events = read_events(tmp_path).events
@@ -106,7 +106,7 @@ def test_a_disk_that_stays_full_stops_nothing_and_bounds_memory(tmp_path: Path) 
     for number in range(100):
         fill(log, [number])
         assert log.flush(NOW_MS).error is not None
-    status = log.status()
+    status = log.gauges(NOW_MS)
     assert status.failing
     assert status.write_failures == 100
     assert status.last_error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from crabnet.cli.context import State
-from crabnet.cli.output import json_line, plain, write
+from crabnet.cli.output import json_line, write
 from crabnet.control.client import JsonValue
+from crabnet.plain import plain
 
 
 def check_config(state: State) -> None:

@@ -12,10 +12,11 @@ from typing import Final
 
 import click
 
-from crabnet.cli.output import note, plain
+from crabnet.cli.output import note
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
+from crabnet.plain import plain
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Resolved, Settings, resolve
 
 _OF_COMMANDS: Final = frozenset({"data_dir", "namespace", "control_timeout_ms", "lock_wait_ms", "monitor_events"})

@@ -36,6 +36,7 @@ from crabnet.core.replica.requests import Requests
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
+from crabnet.core.sync.gauges import SyncGauges
 from crabnet.domain.model import (
     Fact,
     SeedStatus,
@@ -221,6 +222,11 @@ class Core:
     def confirmed_peers(self) -> list[str]:
         """Addresses that have proved themselves."""
         return self._parts.confirmed_peers()
+
+    def sync_gauges(self, now_ms: int) -> SyncGauges:
+        """How far this node and its neighbours are behind each other."""
+        self.mending.handling()
+        return self._parts.sync_gauges(now_ms)
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
         """Check the signatures of messages that are about to be handled, all in one call of ``verify_all``."""

@@ -48,6 +48,7 @@ from crabnet.node.durable.store import Store
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
+from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.signatures import Signatures, verifier_spec
@@ -56,7 +57,7 @@ from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
 from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.reporting import report_absence
+from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
@@ -80,7 +81,7 @@ class Node:
     and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
-    time without its steps. ``warn`` gets the lines that an operator should see at once.
+    time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it. The
@@ -95,10 +96,10 @@ class Node:
         listen: bool = True,
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
-        warn: Callable[[str], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         self.settings = settings
-        self._warn = warn
+        self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
@@ -308,6 +309,15 @@ class Node:
                 while self.core.feed_wait_left_ms(self.clock_ms()):
                     await self._changed.wait()
 
+    def gauges(self) -> NodeGauges:
+        """How far event log, sync and sending are behind, and what they have lost."""
+        now_ms = self.clock_ms()
+        return NodeGauges(
+            events=None if self.events is None else self.events.gauges(now_ms),
+            sync=self.core.sync_gauges(now_ms),
+            sending=self.outbox.gauges(),
+        )
+
     async def durable(self) -> None:
         """Wait until all current content of memory is durable. Await this before showing any of it to others."""
         await self.committer.submit(Effects())
@@ -365,7 +375,7 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told))
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
@@ -383,7 +393,7 @@ class Node:
         doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
         runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
-        self.children = await parts.add(Children(notify, self._warn, clock_ms, random.random), at_work=listen)
+        self.children = await parts.add(Children(notify, clock_ms, random.random), at_work=listen)
         usable = processors() if settings.verify_process else 1
         signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
@@ -401,6 +411,7 @@ class Node:
         self.disk_look = DiskLook(files, store.ledger)
         await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
+        await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
         self._hearing = [network.receiving(), *ticker.jobs()]

@@ -186,6 +186,8 @@ class Neighbours(Talking):
             self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
         if proven:
             self._may_have_named(head, source, now_ms)
+            held_seq = self._replica.feeds.get(head.author).head_seq
+            self.reconciler.reach.told(source, head.author, head.seq, held_seq)
         if self.planner.hear(head, source, now_ms, proven=proven):
             held = self._replica.feeds.get(head.author).head_seq
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
@@ -232,6 +234,7 @@ class Neighbours(Talking):
         for want in request.wants:
             feed = self._replica.feeds.get(want.author)
             self.relay.asked(want.author, source)
+            self.reconciler.reach.told(source, want.author, want.from_seq - 1, feed.head_seq)
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
@@ -323,6 +326,7 @@ class Neighbours(Talking):
             return
         steps: tuple[Callable[[int, Effects], None], ...] = (
             self._lose_silent,
+            self._look_for_peers,
             self._invite,
             self._ask_for_time,
             self.ask,

@@ -66,7 +66,7 @@ def _put_events(gathering: Gathering, node: Node) -> None:
     for kind, severity, count in reporter.events():
         gathering.put(table.EVENTS, count, kind, severity)
     if node.events is not None:
-        events = node.events.status()
+        events = node.events.gauges(node.clock_ms())
         gathering.put(table.EVENTS_WRITTEN, events.written)
         gathering.put(table.EVENTS_DROPPED, events.dropped)
         gathering.put(table.EVENT_FAILURES, events.write_failures)
