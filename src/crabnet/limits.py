@@ -122,6 +122,13 @@ CONTROL_IDLE_MS: Final = 10_000
 """A control connection that has not sent a whole request for this long is closed."""
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
+REQUEST_ID_CHARS_MAX: Final = 128
+REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
+REQUEST_IDS_MAX_DEFAULT: Final = 10_000
+REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024
+"""The longest answer that is kept for a repeated request. A longer one is made again from what the request stated."""
+REQUEST_ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
+"""All kept answers. Beyond that the oldest are made again when they are needed."""
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path in a Unix socket address, without its final NUL (unix(7))."""
 
@@ -487,12 +494,11 @@ VERIFY_BATCH_MIN: Final = 16
 VERIFY_ANSWER_MS: Final = 5_000
 """After this time without an answer the node gives up the process that checks signatures."""
 VERIFY_RESTART_MS: Final = 60_000
+"""Pause after a failure of the process that checks signatures."""
 VERIFY_IDLE_MS: Final = 60_000
 """The process that checks signatures ends after this long without a batch."""
 SLICES_AHEAD: Final = 1
 """Slices of datagrams whose signatures are being checked, besides the one being handled and the one being read."""
-WATCH_MS_MAX: Final = 60_000
-"""How long a client may wait for a seed to change, with one request."""
 SEED_LIST_MAX: Final = 1_000
 SEED_ROWS_MAX: Final = 500
 """Bids and facts without effect in one answer about a seed. Even with the longest texts everywhere, the answer stays
@@ -501,6 +507,13 @@ SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors with proved forks that ``status`` names: the latest ones. All are counted."""
 TICK_MS: Final = 100
+LOOP_PROBE_MS: Final = 50
+"""How long the task sleeps that measures the delay of the loop."""
+LOOP_DELAY_WINDOW_MS: Final = 10_000
+LOOP_DELAY_WINDOWS: Final = 6
+"""The longest delay of so many windows is a metric."""
+METRICS_DISK_MS: Final = 1_000
+"""How long metrics wait for what is read from the disk."""
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
@@ -545,6 +558,58 @@ FEED_LIARS_MAX: Final = 1_024
 """Hosts whose claims are ignored. The one detected longest ago is forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Time between a peer's confirmation of our feed's head and the end of the risk, in which others can object."""
+
+# --- Child processes ---------------------------------------------------------------------------------------
+
+CHILD_HANDSHAKE_MS: Final = 30_000
+"""Time from the start of a child to its handshake."""
+CHILD_HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+CHILD_ADDRESSES_MAX: Final = 16
+"""Addresses that the handshake of a child may name. Further ones are left out."""
+CHILD_STOP_MS: Final = 2_000
+"""How long the orderly end of a child may take until it is killed."""
+CHILD_RESTART_MS: Final = 250
+"""Pause after the first failure of a child. It doubles with each further failure in a row."""
+CHILD_RESTART_MS_MAX: Final = 60_000
+CHILD_DOUBLINGS_MAX: Final = 16
+CHILD_RETRY_SLOWLY_MS: Final = 60_000
+"""Pause after a failure that ends only when somebody does something, such as a port in use."""
+CHILD_STEADY_MS: Final = 10_000
+"""A child that has run for this long has no failures in a row any more."""
+
+# --- The HTTP door ---------------------------------------------------------------------------------------------
+
+TOKENS_MAX: Final = 256
+"""Tokens that are valid at the same time, logins included."""
+TOKENS_OVER_MAX: Final = 256
+"""Expired and revoked tokens that are kept for ``token list``. Those that were over first are forgotten first."""
+TOKENS_OVER_S: Final = 30 * 24 * 3600
+TOKENS_FILE_BYTES_MAX: Final = 1024 * 1024
+TOKEN_NAME_CHARS_MAX: Final = 64
+TOKEN_NAMESPACES_MAX: Final = 16
+TOKEN_TTL_S_MAX: Final = 3_650 * 24 * 3600
+SECRET_CHARS_MIN: Final = 32
+"""Shortest secret of a token that a person may choose."""
+SECRET_CHARS_MAX: Final = 512
+WEB_LINK_MS: Final = 60_000
+"""How long the code of a login link is good."""
+WEB_LINKS_MAX: Final = 16
+"""Codes of login links that are good at the same time. The oldest is forgotten first."""
+WEB_SESSIONS_MAX: Final = 32
+"""Logins that are valid at the same time. A further one ends the oldest."""
+WEB_SESSION_S_DEFAULT: Final = 12 * 3600
+ATTEMPTS_FREE: Final = 5
+"""Failed attempts of an address that have no effect."""
+ATTEMPTS_BLOCK_MS: Final = 1_000
+"""First block of an address whose attempts fail. Each further block is twice as long."""
+ATTEMPTS_BLOCK_MS_MAX: Final = 15 * 60_000
+ATTEMPTS_QUIET_MS: Final = 15 * 60_000
+"""After this time without a failure or block, the failures of an address are forgotten."""
+ATTEMPT_ADDRESSES_MAX: Final = 4_096
+REPORTS_MAX: Final = 64
+"""Reports in one request of a client."""
+REPORT_ADDRESS_CHARS_MAX: Final = 64
+REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
@@ -591,3 +656,12 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
+# the service manager
+SERVICE_ALIVE_MS: Final = 10_000
+"""Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
+SERVICE_START_EXTENSION_MS: Final = 60_000
+"""How long the service manager should wait for a node that starts, from each sign of life on."""
+SERVICE_CLOSE_MS: Final = 120_000
+"""How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
+SERVICE_MESSAGE_WAIT_MS: Final = 1_000
+"""How long a node waits for room in the socket of the service manager."""

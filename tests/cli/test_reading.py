@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from crabnet.control import route
 from crabnet.errors import ExitCode
-from crabnet.node.operations.reading import READS
+from crabnet.node.operations.reading import READERS
+from crabnet.operations.model import Alone
+from crabnet.operations.table import OPERATIONS
 from tests.support.nodes import CRABNET, crabnet, environment, quiet
 
 PUBLISH = ["seed", "publish", "--title", "t", "--cmd", "echo hi", "--bid-window-ms", "600000"]
@@ -196,4 +197,4 @@ def test_a_data_dir_that_may_only_be_read_is_read(tmp_path: Path) -> None:
 
 
 def test_every_method_that_reads_is_done_by_reading() -> None:
-    assert {*READS, "config"} == route.READS
+    assert {*READERS, "config"} == {each.name for each in OPERATIONS if each.alone is Alone.READS}

@@ -71,21 +71,28 @@ TABLE: Final[dict[str, str]] = {
         core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError
         core.mending        Containment.__exit__ RefusedError
-        node.operations.control_server _answer              RefusedError -*2
-        node.operations.control_server _Place.dispatch      RefusedError
+        node.operations.control_server _Connection._answer  -*3 error
+        node.operations.control_server _bounded             RefusedError
+        node.operations.places         Place.during         RefusedError
+        node.operations.performing     _checked             UsageError
+        node.operations.performing     perform              UsageError
+        node.operations.performing     stream               UsageError
+        node.operations.performing     known                UsageError
+        node.operations.performing     request_of           UsageError
+        node.operations.requests       _demand_same         RefusedError
+        node.operations.requests       stated_body          RefusedError
+        node.operations.tasks          _result_of_run       RefusedError
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
         node.execution.prechecks demand_publishable UsageError*4
         node.execution.prechecks demand_own_work RefusedError
-        node.operations.operations     dispatch             UsageError
-        node.operations.operations     typed                UsageError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
         node.execution.runs     RunManager.run         RefusedError*3
         node.execution.runs     RunManager._run        self._given_up*2
         node.execution.runs     RunManager._finish     - self._given_up
-        node.execution.runs     task_of              RefusedError*2
+        node.execution.task     task_of              RefusedError*2
         storage.archive.index ArchiveIndex.page  RefusedError
     """,
     "Types: the object belongs to the kind of fact, by payloads.BODIES and SETTLE_KINDS, and the reply to the wish."
@@ -105,7 +112,11 @@ TABLE: Final[dict[str, str]] = {
         node.node           Node.bid             TypeError
         node.node           Node.claim           TypeError
         node.seeds          seed_state           ValueError
-        node.operations.views          seed_view            ValueError
+        node.operations.views          _seed_fields         ValueError
+        node.operations.performing     perform              TypeError
+        node.operations.performing     stream.pass_on       TypeError
+        node.operations.tasks          _result_of_run       TypeError
+        node.operations.control_server _Connection._stream_out TypeError
         node.execution.runs     RunManager._run        TypeError
         node.execution.runs     RunManager._finish     TypeError
     """,
@@ -129,12 +140,13 @@ TABLE: Final[dict[str, str]] = {
     "Opening or examining a data dir, before the node takes part: damage, another version or namespace, another"
     " process.": """
         core.replica.records        record_fact          DataDirDamagedError
-        core.replica.snapshot       restore              DataDirDamagedError*2 other_version
+        core.replica.snapshot       restore              other_version
+        core.replica.snapshot       _demand_namespace    DataDirDamagedError*2
         protocol.keys       seed_of_pem          ValueError*2
         node.durable.baseline       import_baseline      DataDirDamagedError _unsigned
         node.durable.baseline       demand_importable    _unsigned
-        node.operations.control_server _bind                DataDirDamagedError _socket_failed*2
-        node.operations.control_server _listening           -
+        node.operations.control_socket _bind                DataDirDamagedError _socket_failed*2
+        node.operations.control_socket listening            -
         node.durable.store          open_store           -
         node.durable.store          _signer              key_lost
         node.durable.store          signer_of            DataDirDamagedError
@@ -240,7 +252,7 @@ TABLE: Final[dict[str, str]] = {
         node.supervising    _lived               -
         node.durable.call_thread    CallThread.run_sync  error
         node.durable.committer      Committer._commit    -
-        node.operations.control_server _accept              -
+        node.operations.control_socket accept              -
         node.ending         until_signal         principal
         node.node           Node.__aenter__      -
         node.node           Node.__aexit__       first -
@@ -250,8 +262,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,
-    "Caught by the next caller: the node checks signatures itself then.": """
-        node.network.signatures     _process             FileNotFoundError
+    "Caught by Child._live: the node goes on without this child, and tries again.": """
+        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 

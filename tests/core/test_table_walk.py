@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 import trio
+from msgspec import Raw, structs
 
 import crabnet
 from crabnet import limits
@@ -24,6 +25,8 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
 from crabnet.core.replica.parking import Parking
+from crabnet.core.replica.records import NO_ANSWER, RequestRecord
+from crabnet.core.replica.requests import Requests
 from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.core.sync.peers import Peers, Refused
@@ -83,6 +86,7 @@ WALKS: Final = {
     "outbox": {"Outbox._deliveries", "_Trouble.waiting"},
     "refused": {"Peers._refused", "Peers._warned"},
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
+    "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
@@ -353,6 +357,22 @@ def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
     told = reach.behind(address, lambda _: 2 * limits.REACH_FEEDS_MAX)
     assert told is not None
     assert told[0] == limits.REACH_FEEDS_MAX
+
+
+def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUEST_ANSWERS_BYTES_MAX", ROOM * 10)
+    requests = Requests(ttl_s=60, capacity=2 * ROOM)
+    watch = Watch(requests)
+    for number in range(2 * CROWD):
+        record = RequestRecord(f"r{number}", "seed.publish", "digest", NOW_S, answer=Raw(b'"answer %02d"' % number))
+        requests.put(structs.replace(record, answer=NO_ANSWER))
+        requests.put(record)
+        watch.look()
+        assert requests.get(record.request_id, NOW_S) == record
+    assert watch.filled >= WALKS["requests"]
+    oldest = next(iter(requests.entries()))
+    assert oldest.answer == NO_ANSWER, "answers are forgotten before requests"
+    assert requests.get(oldest.request_id, NOW_S + 61) is None
 
 
 def test_refused() -> None:

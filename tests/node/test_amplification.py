@@ -15,10 +15,10 @@ from crabnet.core.replica.held import Held, HeldRow
 from crabnet.core.replica.rows import seed_row
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.record import Record
-from crabnet.node.operations.operations import dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from tests.support import strangers
+from tests.support.asking import asked
 from tests.support.envelopes import NOW_S, Author, job, seed_id_of
 from tests.support.strangers import Attack
 from tests.support.victim import Victim, victim_in
@@ -75,7 +75,7 @@ def only_record(victim: Victim) -> Record:
 
 async def shown(victim: Victim, seed_id: str, *lists: str) -> list[int]:
     """How long some lists of the control view are."""
-    view = cast(dict[str, list[JsonObject]], await dispatch(victim.node, "seed.show", {"seed_id": seed_id}))
+    view = cast(dict[str, list[JsonObject]], await asked(victim.node, "seed.show", {"seed_id": seed_id}))
     return [len(view[each]) for each in lists]
 
 

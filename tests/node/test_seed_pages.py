@@ -16,9 +16,10 @@ from crabnet.domain.fold import refold
 from crabnet.domain.model import Bid, Fact, Seed, SeedStatus, Settlement, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, UsageError
-from crabnet.node.operations.operations import dispatch
-from crabnet.node.operations.views import seed_details, view_mark
+from crabnet.node.operations.doors import as_json
+from crabnet.node.operations.views import story, view_mark
 from crabnet.protocol.canonical import JsonObject
+from tests.support.asking import asked
 from tests.support.facts import START_S, STRANGER, WORKER, Scribe, everything
 
 LONGEST = "\x01"
@@ -63,7 +64,7 @@ def with_body(fact: Fact, body_type: type[Seed | Bid | TaskResult | Settlement],
 
 
 def page(record: Record, limit: int, after: str | None = None) -> JsonObject:
-    return seed_details(record, START_S, lambda _: False, limit=limit, after=after)
+    return cast(JsonObject, as_json(story(record, START_S, lambda _: False, limit=limit, after=after)))
 
 
 def ids(rows: JsonValue) -> list[str]:
@@ -111,7 +112,7 @@ def test_pages_of_any_size_hold_every_bid_once(limit: int) -> None:
 
 def test_what_changes_beyond_the_page_changes_the_mark() -> None:
     def mark(bids: int, results: int) -> str:
-        return view_mark({**page(crowded(bids, results), 5), "local_run": None})
+        return view_mark(story(crowded(bids, results), START_S, lambda _: False, limit=5))
 
     assert mark(8, 2) != mark(9, 2)
     assert mark(8, 2) == mark(8, 3), "what does not count is not shown"
@@ -123,13 +124,13 @@ async def test_a_node_shows_pages(tmp_path: Path) -> None:
         seed = await node.publish(crabnet.Publish(title="t", command="true", max_bids=2))
         for price in (1, 2):
             await node.bid(seed.id, price)
-        first = cast(JsonObject, await dispatch(node, "seed.show", {"seed_id": seed.id, "limit": 1}))
-        rest = cast(JsonObject, await dispatch(node, "seed.show", {"seed_id": seed.id, "after": first["next"]}))
-        whole = cast(JsonObject, await dispatch(node, "seed.show", {"seed_id": seed.id}))
+        first = await asked(node, "seed.show", {"seed_id": seed.id, "limit": 1})
+        rest = await asked(node, "seed.show", {"seed_id": seed.id, "after": first["next"]})
+        whole = await asked(node, "seed.show", {"seed_id": seed.id})
         assert ids(first["bids"]) + ids(rest["bids"]) == ids(whole["bids"])
         assert len(ids(first["bids"])) == len(ids(rest["bids"])) == 1
         assert (rest["next"], whole["next"]) == (None, None)
         for wrong in ({"limit": 0}, {"limit": limits.SEED_ROWS_MAX + 1}, {"after": "nothing"}):
             with pytest.raises(UsageError) as refused:
-                await dispatch(node, "seed.show", {"seed_id": seed.id, **wrong})
+                await asked(node, "seed.show", {"seed_id": seed.id, **wrong})
             assert refused.value.reason is Reason.INVALID_ARGUMENT

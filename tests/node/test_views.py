@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from crabnet.control.client import JsonValue
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.node.operations.views import peer_views
@@ -24,9 +21,9 @@ def test_a_peer_who_forked_its_feed_is_shown_as_such() -> None:
     honest = Neighbour(core, "honest", "192.0.2.1:9012")
     forker = Neighbour(core, "forker", "192.0.2.2:9012")
 
-    def shown() -> dict[JsonValue, JsonValue]:
+    def shown() -> dict[str, bool]:
         views = peer_views(core.neighbours, {}, NOW_S * 1000, core.replica.feeds.is_equivocator)
-        return {peer["address"]: peer["equivocator"] for peer in cast(list[dict[str, JsonValue]], views)}
+        return {peer.address: peer.equivocator for peer in views}
 
     for peer in (honest, forker):
         peer.confirm()

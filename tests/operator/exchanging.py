@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from crabnet.node.node import Node
-from crabnet.node.operations.operations import dispatch
 from crabnet.operator.compare import Difference, compare, load_side
 from crabnet.operator.exchange import (
     Vector,
@@ -18,6 +19,7 @@ from crabnet.operator.source import source_of as exporter_of
 from crabnet.operator.transfer import ImportTotals, import_entries
 from crabnet.storage.files import RealFiles
 from tests.operator.support import Clock, settings_of, work
+from tests.support.asking import asked
 from tests.support.envelopes import NOW_S
 
 FILES = RealFiles()
@@ -32,7 +34,7 @@ def source_of(data_dir: Path) -> Source:
     found: list[Source] = []
 
     async def look(node: Node) -> None:
-        found.append(exporter_of(await dispatch(node, "state.vector", {})))
+        found.append(exporter_of(await asked(node, "state.vector", {})))
 
     work(data_dir, look)
     return found[0]
@@ -68,7 +70,7 @@ def import_with_clock(data_dir: Path, entries: list[bytes], clock: Clock) -> dic
     answers: list[dict[str, object]] = []
 
     async def job(node: Node) -> None:
-        answers.append(dict(await import_into(node, entries, [])))
+        answers.append(msgspec.to_builtins(await import_into(node, entries, [])))
 
     work(data_dir, job, clock)
     return answers[0]

@@ -55,16 +55,21 @@ class State:
             del words[at : at + (1 if "=" in words[at] else 2)]
         return plain(shlex.join(["crabnet", *words, "--after", after]))
 
-    def perform(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
-        """Perform one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError."""
+    def perform(self, method: str, params: Mapping[str, JsonValue], *, waits: bool = False) -> JsonValue:
+        """Perform one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError.
+
+        ``waits``: the answer may take as long as a task.
+        """
         given: dict[str, JsonValue] = {}
         for name, value in params.items():
+            if name == "request_id" and value is None:
+                continue
             if isinstance(value, str) and not _is_unicode(value):
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
             given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
         self._demand_namespace()
         flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
-        return perform(self.settings, method, given, _warn, flags)
+        return perform(self.settings, method, given, _warn, flags, waits=waits)
 
     def _demand_namespace(self) -> None:
         """Refuse a requested namespace if the running node, which would do the work, is in another one."""

@@ -11,15 +11,13 @@ from typing import Final
 
 from crabnet.cli.context import State
 from crabnet.cli.output import as_list, as_object, as_text, note, pause
-from crabnet.control.client import JsonValue, NodeNotRunningError, call
+from crabnet.control.client import JsonValue, NodeNotRunningError, stream
 from crabnet.errors import CrabnetError, NodeTimeoutError
 from crabnet.plain import plain
 
-FINAL: Final = frozenset({"Expired", "Accepted", "Rejected"})
-_WATCH_MS: Final = 2_000
-_ANSWER_MS: Final = 30_000
+FINAL: Final = frozenset({"Expired", "Accepted", "Rejected", "Disputed"})
 _AWAY_S: Final = 0.2
-_PROGRESS_WATCH_MS: Final = 500
+_PROGRESS_IDLE_MS: Final = 500
 _PROGRESS_EVERY_S: Final = 10
 
 
@@ -33,8 +31,13 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
     away_since: float | None = None
     while True:
         try:
-            shown = _watch(state, seed_id, seen, _WATCH_MS)
-            away_since = None
+            for item in stream(state.settings.data_dir, "seed.watch", {"seed_id": seed_id, "seen": seen}):
+                away_since = None
+                shown = as_object(item)
+                seen = as_text(shown, "mark")
+                del shown["mark"]
+                yield shown
+            return
         except (NodeNotRunningError, NodeTimeoutError) as error:
             if seen and (away_since is None or time.monotonic() - away_since < state.settings.lock_wait_ms / 1000):
                 if away_since is None:
@@ -47,20 +50,8 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
             shown = as_object(state.perform("seed.show", {"seed_id": seed_id}))
             if as_text(as_object(shown, "seed"), "status") not in FINAL:
                 raise
-            shown["mark"] = "over"
-        mark = as_text(shown, "mark")
-        del shown["mark"]
-        if mark != seen:
             yield shown
-        if as_text(as_object(shown, "seed"), "status") in FINAL:
             return
-        seen = mark
-        pause(0)
-
-
-def _watch(state: State, seed_id: str, seen: str, wait_ms: int) -> dict[str, JsonValue]:
-    params: dict[str, JsonValue] = {"seed_id": seed_id, "seen": seen, "wait_ms": wait_ms}
-    return as_object(call(state.settings.data_dir, "seed.watch", params, _ANSWER_MS))
 
 
 def progress_line(shown: dict[str, JsonValue]) -> str:
@@ -112,20 +103,26 @@ def progress(state: State, seed_id: str) -> Iterator[None]:
 
 def _tell(state: State, seed_id: str, over: Event) -> None:
     began = told = time.monotonic()
-    seen = ""
-    while not over.is_set():
-        try:
-            shown = _watch(state, seed_id, seen, _PROGRESS_WATCH_MS)
-            mark, line = as_text(shown, "mark"), progress_line(shown)
-        except NodeNotRunningError:
-            mark, line = "here", f"{plain(seed_id)} runs in this process"
-            over.wait(_PROGRESS_WATCH_MS / 1000)
-        except CrabnetError:
-            return  # The command itself reports the error.
-        now = time.monotonic()
-        if over.is_set():
-            return
-        if mark != seen or now - told >= _PROGRESS_EVERY_S:
-            note(f"{line} after={round(now - began)}s")
-            told = now
-        seen = mark
+    line = f"{plain(seed_id)} runs in this process"
+
+    def tell() -> None:
+        nonlocal told
+        if not over.is_set():
+            told = time.monotonic()
+            note(f"{line} after={round(told - began)}s")
+
+    try:
+        for item in stream(state.settings.data_dir, "seed.watch", {"seed_id": seed_id}, _PROGRESS_IDLE_MS):
+            if over.is_set():
+                return
+            if item is not None:
+                line = progress_line(as_object(item))
+                tell()
+            elif time.monotonic() - told >= _PROGRESS_EVERY_S:
+                tell()
+    except NodeNotRunningError:
+        tell()
+        while not over.wait(_PROGRESS_EVERY_S):
+            tell()
+    except CrabnetError:
+        return  # The command itself reports the error.

@@ -72,6 +72,10 @@ seed = LazyGroup(
 _announce = click.option(
     "--announce/--no-announce", default=True, show_default=True, help="Send the envelope at once, or leave it to sync."
 )
+_request = click.option(
+    "--request-id",
+    help="Name this request. The same command with the same id is done once, and gets the first answer again.",
+)
 
 
 @click.command("publish", cls=Command)
@@ -107,6 +111,7 @@ _announce = click.option(
 @click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward that you offer.")
 @click.option("--rules", default="", help="Rules for accepting the result, as text.")
 @_announce
+@_request
 @click.pass_context
 def publish_(context: click.Context, /, **params: str | int | bool | None) -> None:
     """Publish a task. Prints: seed published SEED_ID."""
@@ -120,8 +125,9 @@ def publish_(context: click.Context, /, **params: str | int | bool | None) -> No
 @click.option("--notes", default="", help="Notes for the publisher.")
 @click.option("--force", is_flag=True, help="Bid even if this worker would refuse to run the command.")
 @_announce
+@_request
 @click.pass_context
-def bid_(context: click.Context, /, **params: str | int | bool) -> None:
+def bid_(context: click.Context, /, **params: str | int | bool | None) -> None:
     """Bid for a task. Prints: bid submitted BID_ID."""
     result = state_of(context).perform("seed.bid", params)
     _done(context, result, f"bid submitted {as_text(as_object(result, 'bid'), 'id')}")
@@ -131,8 +137,9 @@ def bid_(context: click.Context, /, **params: str | int | bool) -> None:
 @click.argument("seed_id")
 @click.argument("bid_id")
 @_announce
+@_request
 @click.pass_context
-def claim_(context: click.Context, /, **params: str | bool) -> None:
+def claim_(context: click.Context, /, **params: str | bool | None) -> None:
     """Claim a bid on your own task. Prints: claim created CLAIM_ID."""
     result = state_of(context).perform("seed.claim", params)
     _done(context, result, f"claim created {as_text(as_object(result, 'claim'), 'id')}")
@@ -144,8 +151,9 @@ def claim_(context: click.Context, /, **params: str | bool) -> None:
     "--progress/--no-progress", default=None, help="Print progress on stderr; default: if stderr is a terminal."
 )
 @_announce
+@_request
 @click.pass_context
-def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, announce: bool) -> None:
+def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, **params: str | bool | None) -> None:
     """Run a task that this node won. Prints: task result RESULT_ID hash=HASH, then exit code and output.
 
     If the maximum number of runs is reached, the command waits for its turn. Then it waits until the task ends. A task
@@ -154,7 +162,7 @@ def run_(context: click.Context, /, *, progress: bool | None, seed_id: str, anno
     state = state_of(context)
     wanted = progress if progress is not None else not state.json and sys.stderr is not None and sys.stderr.isatty()
     with told_of(state, seed_id) if wanted else nullcontext():
-        result = state.perform("seed.run", {"seed_id": seed_id, "announce": announce})
+        result = state.perform("seed.run", {"seed_id": seed_id, **params}, waits=True)
     task = as_object(result, "result")
     if task.get("failed") == _WORKER_FAILED and not state.json:
         note("failed: worker: this worker could not run the task; the publisher learns this and may choose another one")
@@ -182,15 +190,16 @@ def _block(text: JsonValue) -> str:
 @click.argument("seed_id")
 @click.option("--note", default="", help="The reason, for the worker of your task.")
 @_announce
+@_request
 @click.pass_context
-def cancel_(context: click.Context, /, **params: str | bool) -> None:
+def cancel_(context: click.Context, /, **params: str | bool | None) -> None:
     """Withdraw your own task, or end this node's run of another publisher's task. Prints: seed SEED_ID WHAT.
 
     WHAT is one of these. `withdrawn`: your own task is withdrawn permanently, whether it is claimed or not. If a result
     has come, settle the task instead. `cancelled run`: a run was ended, and its result says so. `cancelled queued`: a
     waiting run was removed before it began.
     """
-    result = state_of(context).perform("seed.cancel", params)
+    result = state_of(context).perform("seed.cancel", params, waits=True)
     seed_id = as_text(as_object(result, "seed"), "id")
     what = as_text(result, "cancelled")
     _done(context, result, f"seed {seed_id} withdrawn" if what == "seed" else f"seed {seed_id} cancelled {what}")
@@ -205,9 +214,17 @@ def cancel_(context: click.Context, /, **params: str | bool) -> None:
 @click.option("--note", "remark", default="", help="A note for the worker.")
 @click.option("--force", is_flag=True, help="Accept the result even if the run failed.")
 @_announce
+@_request
 @click.pass_context
 def settle_(
-    context: click.Context, /, seed_id: str, remark: str, force: bool, announce: bool, **outcomes: bool
+    context: click.Context,
+    /,
+    seed_id: str,
+    remark: str,
+    force: bool,
+    announce: bool,
+    request_id: str | None,
+    **outcomes: bool,
 ) -> None:
     """Settle your own task in exactly one way. Prints: seed SEED_ID settled as STATUS.
 
@@ -220,7 +237,13 @@ def settle_(
         )
     if outcomes["accepted"] and not force and sys.stdin is not None and sys.stdin.isatty():
         _demand_success(context, seed_id)
-    params: dict[str, JsonValue] = {"seed_id": seed_id, "outcome": chosen[0], "note": remark, "announce": announce}
+    params: dict[str, JsonValue] = {
+        "seed_id": seed_id,
+        "outcome": chosen[0],
+        "note": remark,
+        "announce": announce,
+        "request_id": request_id,
+    }
     result = state_of(context).perform("seed.settle", params)
     _done(context, result, f"seed {as_text(as_object(result, 'seed'), 'id')} settled as {chosen[0]}")
 

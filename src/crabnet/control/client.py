@@ -39,12 +39,7 @@ def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_m
     request beyond the bound, and the CrabnetError that the node answers. Raises NodeTimeoutError when no answer comes;
     it is then unknown whether the operation took effect.
     """
-    request = {"v": PROTOCOL_VERSION, "id": 1, "method": method, "params": dict(params)}
-    line = json.dumps(request, separators=(",", ":")).encode("utf-8") + b"\n"
-    if len(line) > limits.CONTROL_LINE_BYTES_MAX:
-        raise UsageError(
-            f"the request has {len(line)} bytes; at most {limits.CONTROL_LINE_BYTES_MAX} are allowed", Reason.TOO_LARGE
-        )
+    line = _request_line(method, params)
     deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
@@ -63,7 +58,55 @@ def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_m
             f"the node closed the connection before it answered {method}; it is not known whether it took effect",
             Reason.NODE_STOPPING,
         )
-    return _unwrap(answer)
+    return _unwrap(_parsed(answer))
+
+
+def stream(
+    data_dir: Path, method: str, params: Mapping[str, JsonValue], idle_ms: int | None = None
+) -> Iterator[JsonValue]:
+    """The items of a stream of the node that owns ``data_dir``, as they come. Closing the iterator ends the stream.
+
+    With ``idle_ms``, yields None whenever no item has come for so long. Raises NodeNotRunningError when there is no
+    node, and the CrabnetError that the node answers. Raises NodeTimeoutError if the node ends before the stream does.
+    """
+    line = _request_line(method, params)
+    buffer = bytearray()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            _connect(sock, data_dir, None)
+            sock.settimeout(None if idle_ms is None else idle_ms / 1000)
+            sock.sendall(line)
+            while True:
+                try:
+                    chunk = sock.recv(_CHUNK_BYTES)
+                except TimeoutError:
+                    yield None
+                    continue
+                if not chunk:
+                    break
+                buffer += chunk
+                while (end := buffer.find(b"\n")) >= 0:
+                    answer = _parsed(bytes(buffer[:end]))
+                    del buffer[: end + 1]
+                    if "item" not in answer:
+                        _unwrap(answer)
+                        return
+                    yield answer["item"]
+                if len(buffer) > limits.CONTROL_RESPONSE_BYTES_MAX:
+                    raise CrabnetError(f"an item has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    raise NodeTimeoutError(f"the node ended before the stream of {method}", Reason.NODE_STOPPING)
+
+
+def _request_line(method: str, params: Mapping[str, JsonValue]) -> bytes:
+    request = {"v": PROTOCOL_VERSION, "id": 1, "method": method, "params": dict(params)}
+    line = json.dumps(request, separators=(",", ":")).encode("utf-8") + b"\n"
+    if len(line) > limits.CONTROL_LINE_BYTES_MAX:
+        raise UsageError(
+            f"the request has {len(line)} bytes; at most {limits.CONTROL_LINE_BYTES_MAX} are allowed", Reason.TOO_LARGE
+        )
+    return line
 
 
 def _connect(sock: socket.socket, data_dir: Path, deadline: float | None) -> None:
@@ -141,19 +184,22 @@ def _read_line(sock: socket.socket, deadline: float | None) -> bytes:
             raise CrabnetError(f"the node's answer has more than {limits.CONTROL_RESPONSE_BYTES_MAX} bytes")
 
 
-def _unwrap(line: bytes) -> JsonValue:
+def _parsed(line: bytes) -> dict[str, JsonValue]:
     try:
         answer = json.loads(line)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict) or ("result" in answer) == ("error" in answer):
+    if not isinstance(answer, dict) or len(answer.keys() & {"result", "error", "item"}) != 1:
         raise CrabnetError(
             "the node's answer does not follow the control protocol; check that the node runs the same version"
         )
-    if "result" in answer:
-        result: JsonValue = answer["result"]
-        return result
-    raise error_from_json(answer["error"])
+    return answer
+
+
+def _unwrap(answer: dict[str, JsonValue]) -> JsonValue:
+    if "error" in answer:
+        raise error_from_json(answer["error"])
+    return answer.get("result")
 
 
 def error_from_json(value: JsonValue) -> CrabnetError:

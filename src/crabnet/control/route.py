@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import DataDirBusyError, Reason, UsageError
@@ -14,32 +14,33 @@ from crabnet.settings import Settings
 
 _RETRY_MS_MIN: Final = 10
 _RETRY_MS_SPREAD: Final = 30
-READS: Final = frozenset({"status", "id", "config", "peers", "state.vector", "seed.list", "seed.show"})
-"""Methods that change nothing. Without a node they only read the data dir."""
-_WITHOUT: Final = frozenset({"seed.publish", "state.import", "config"})
-"""Methods that create the data dir if it is missing, or need none. All others would find nothing in it."""
 _SIGNS_OF_A_DATA_DIR: Final = ("identity.key", "state.json", "state.json.bak", "journal", "archive")
-_ENDLESS: Final = frozenset({"seed.run", "seed.cancel"})
-"""Methods that take as long as the task or its end takes."""
-
 
 Warn = Callable[[str], None]
 """Receives lines that an operator should see at once, besides the answer."""
 
 
 def perform(
-    settings: Settings, method: str, params: Mapping[str, JsonValue], warn: Warn, flags: Sequence[str] = ()
+    settings: Settings,
+    method: str,
+    params: Mapping[str, JsonValue],
+    warn: Warn,
+    flags: Sequence[str] = (),
+    *,
+    waits: bool = False,
 ) -> JsonValue:
     """Perform ``method`` through the control socket, or locally if no node runs. docs/CONTROL.md lists the methods.
 
+    ``waits``: the answer may take as long as a task, so it is awaited without a limit.
+
     Neither is possible while another command owns the data dir or a node is starting. Then both are tried again for
-    ``settings.lock_wait_ms``; after that DataDirBusyError is raised. A method of ``READS`` does not wait. Raises
-    every CrabnetError of the operation. Raises UsageError (NO_DATA_DIR) if the method needs a data dir and there is
-    none.
+    ``settings.lock_wait_ms``; after that DataDirBusyError is raised. A method that
+    the files can answer does not wait. Raises every CrabnetError of the operation. Raises UsageError (NO_DATA_DIR) if
+    the method needs a data dir and there is none.
 
     ``flags`` are the flags of this command that a running node ignores, because it keeps the settings of its start.
     """
-    timeout_ms = None if method in _ENDLESS else settings.control_timeout_ms
+    timeout_ms = None if waits else settings.control_timeout_ms
     deadline = time.monotonic() + settings.lock_wait_ms / 1000
     while True:
         try:
@@ -49,10 +50,13 @@ def perform(
             return answer
         except NodeNotRunningError:
             pass
-        if method not in _WITHOUT:
+        way = _way(method)
+        if way is not None and not way.creates:
             demand_data_dir(settings.data_dir)
-        if method in READS:
+        if way is not None and way.without_lock:
             return _read(settings, method, params)
+        if way is not None and way.needs_node:
+            raise NodeNotRunningError(f"no node runs on {settings.data_dir}; start one with `crabnet listen`")
         try:
             return _locally(settings, method, params, warn)
         except DataDirBusyError:
@@ -60,6 +64,24 @@ def perform(
                 raise
         # Uneven waits, so that commands started together do not keep meeting.
         time.sleep((_RETRY_MS_MIN + os.urandom(1)[0] * _RETRY_MS_SPREAD / 256) / 1000)
+
+
+class _Way(NamedTuple):
+    """How an operation is performed when no node runs."""
+
+    creates: bool
+    without_lock: bool
+    needs_node: bool
+
+
+def _way(method: str) -> _Way | None:
+    from crabnet.operations.model import Alone  # noqa: PLC0415 - slow to import, and not needed beside a node
+    from crabnet.operations.table import BY_NAME  # noqa: PLC0415
+
+    operation = BY_NAME.get(method)
+    if operation is None:
+        return None
+    return _Way(operation.creates, operation.alone is Alone.READS, operation.alone is Alone.FAILS)
 
 
 def demand_data_dir(data_dir: Path) -> None:

@@ -29,6 +29,14 @@ class Answered(Struct, frozen=True):
     ranges: list[Served]
 
 
+class RequestTag(Struct, frozen=True):
+    """The request of a caller: the id that the caller chose, the name of the operation, the digest of the content."""
+
+    request_id: str
+    operation: str
+    digest: str
+
+
 class Publish(Struct, frozen=True, kw_only=True):
     """Offer a task. Windows begin now and are rounded up to whole seconds."""
 
@@ -44,6 +52,7 @@ class Publish(Struct, frozen=True, kw_only=True):
     reward: int = 0
     rules: str = ""
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class SubmitBid(Struct, frozen=True, kw_only=True):
@@ -53,6 +62,7 @@ class SubmitBid(Struct, frozen=True, kw_only=True):
     price: int
     notes: str = ""
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class CreateClaim(Struct, frozen=True, kw_only=True):
@@ -61,6 +71,7 @@ class CreateClaim(Struct, frozen=True, kw_only=True):
     seed_id: str
     bid_id: str
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class StartRun(Struct, frozen=True, kw_only=True):
@@ -69,6 +80,7 @@ class StartRun(Struct, frozen=True, kw_only=True):
     seed_id: str
     lease_ms: int | None = None
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class RenewRun(Struct, frozen=True, kw_only=True):
@@ -105,6 +117,7 @@ class FinishRun(Struct, frozen=True, kw_only=True):
     files_omitted: int = 0
     failed: Failure | None = None
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class Settle(Struct, frozen=True, kw_only=True):
@@ -116,6 +129,7 @@ class Settle(Struct, frozen=True, kw_only=True):
     outcome: SeedStatus
     note: str = ""
     announce: bool = True
+    request: RequestTag | None = None
 
 
 class Acknowledge(Struct, frozen=True, kw_only=True):

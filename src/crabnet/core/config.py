@@ -18,6 +18,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     seen_ttl_s: int = 86_400
     seen_capacity: int = 10_000
     parked_ttl_s: int = 60
+    request_ids_ttl_s: int = limits.REQUEST_IDS_TTL_S_DEFAULT
+    request_ids_max: int = limits.REQUEST_IDS_MAX_DEFAULT
     sources: SourceRates = SourceRates()
     authors: AuthorRates = AuthorRates()
     caps: Caps = DEFAULT_CAPS

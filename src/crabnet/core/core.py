@@ -30,8 +30,9 @@ from crabnet.core.notices import (
 from crabnet.core.operating import Operating, denies
 from crabnet.core.receiving import Receiving
 from crabnet.core.replica.applied import Applied
-from crabnet.core.replica.records import SegmentRow, Via
+from crabnet.core.replica.records import RequestRecord, SegmentRow, Via, encode_record
 from crabnet.core.replica.replica import Replica
+from crabnet.core.replica.requests import Requests
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
@@ -60,6 +61,7 @@ class Core:
             seen_ttl_s=config.seen_ttl_s,
             seen_capacity=config.seen_capacity,
             parked_ttl_s=config.parked_ttl_s,
+            requests=Requests(ttl_s=config.request_ids_ttl_s, capacity=config.request_ids_max),
             caps=config.caps,
             verify_all=verify_all,
         )
@@ -182,6 +184,19 @@ class Core:
         if record is None or record.seed is None:
             raise RefusedError(f"this node knows no seed {seed_id}", Reason.UNKNOWN_SEED)
         return record
+
+    def request(self, request_id: str, now_ms: int) -> RequestRecord | None:
+        """What this node remembers of a request of this id; None if it does not know the id."""
+        return self.replica.requests.get(request_id, now_ms // 1000)
+
+    def note_request(self, record: RequestRecord, effects: Effects) -> None:
+        """Remember the answer to a request. Raises ReplicaFailedError."""
+        self.mending.handling()
+        with Containment(self.mending):
+            self.mending.boundary.cross()
+            self.replica.requests.put(record)
+            effects.records.append(encode_record(record))
+            self.mending.boundary.close()
 
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
@@ -316,6 +331,7 @@ class Core:
         boundary = self.mending.boundary
         boundary.cross()
         pruned = self.replica.seen.prune(now_s)
+        self.replica.requests.prune(now_s)
         boundary.close()
         if pruned:
             fields: dict[str, FieldValue] = {"expired": pruned, "count": len(self.replica.seen)}

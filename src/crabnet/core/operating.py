@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from crabnet.core import build
-from crabnet.core.commands import CreateClaim, FinishRun, Operation, Publish, Settle, StartRun
+from crabnet.core.commands import (
+    CreateClaim,
+    FinishRun,
+    Operation,
+    Publish,
+    RequestTag,
+    Settle,
+    StartRun,
+    SubmitBid,
+)
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import Consequences
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.replica.applied import Applied
+from crabnet.core.replica.records import RequestRecord, encode_record
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
+
+_ON_REQUEST: Final = Publish | SubmitBid | CreateClaim | StartRun | FinishRun | Settle
+"""Operations that a caller may request with an id."""
 
 
 def denies(config: CoreConfig, replica: Replica, author: str) -> bool:
@@ -82,6 +96,8 @@ class Operating:
 
         denied = self._denied(record)
         applied, body, raw = self._replica.propose(self._signer, made, now_s, self._entropy(), denied)
+        if isinstance(wish, _ON_REQUEST) and wish.request is not None:
+            self._remember(wish.request, applied, now_s, effects)
         self._stated(applied, raw, wish.announce, now_ms, effects)
         effects.reply_seed_id = applied.seed_id
         definition = self._replica.definition(applied.seed_id)
@@ -97,6 +113,17 @@ class Operating:
             )
         else:
             effects.reply = None if isinstance(body, Run | Settlement | Acknowledgement) else body
+
+    def _remember(self, tag: RequestTag, applied: Applied, now_s: int, effects: Effects) -> None:
+        """Journal the request before its envelope, in the same effects.
+
+        A crash may keep the request without its envelope. Then the request counts as not done, because its envelope is
+        not held. The other order could state it twice.
+        """
+        envelope_id = "" if applied.meta is None else applied.meta.id
+        record = RequestRecord(tag.request_id, tag.operation, tag.digest, now_s, applied.seed_id, envelope_id)
+        self._replica.requests.put(record)
+        effects.records.append(encode_record(record))
 
     def _stamp_s(self, now_ms: int) -> int:
         """The time, in seconds, of a new envelope.

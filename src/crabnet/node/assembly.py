@@ -13,6 +13,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
+from crabnet.monitor.meters import Meters
 from crabnet.monitor.registry import Severity
 from crabnet.node.clock import ClockStep, NodeClock
 from crabnet.node.config import runner_of
@@ -21,7 +22,8 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.own_feed import OwnFeed
 from crabnet.node.durable.store import Store, open_store
-from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig, Task, task_of
+from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig
+from crabnet.node.execution.task import Task, task_of
 from crabnet.node.faults import Faults
 from crabnet.node.network.network import Network
 from crabnet.node.network.verifier import ParallelVerifier
@@ -81,7 +83,12 @@ class EventReporting(Part):
         self._core, self._ledger = store.core, store.ledger
         self._told = told
         self._open_events = partial(
-            open_events, files, settings, self._core.signer.node_id, role, None if told is None else told.warn
+            open_events,
+            files,
+            settings,
+            self._core.signer.node_id,
+            role,
+            None if told is None else partial(told.warn, kind="event_log"),
         )
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms
@@ -164,11 +171,17 @@ class Runs(Part):
     """Runs of claimed commands, and their sandbox."""
 
     def __init__(
-        self, settings: Settings, core: Core, notify: Notify, perform: Perform, changed: Callable[[], None]
+        self,
+        settings: Settings,
+        core: Core,
+        notify: Notify,
+        perform: Perform,
+        changed: Callable[[], None],
+        meters: Meters,
     ) -> None:
         self.runner = runner_of(settings)
         bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
-        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed)
+        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed, meters)
         self._core = core
         self._notify = notify
 

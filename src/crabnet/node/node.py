@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import trio
 
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, Operation, Publish, Settle, SubmitBid
+from crabnet.core.commands import CreateClaim, Operation, Publish, RequestTag, Settle, SubmitBid
 from crabnet.core.effects import Effects, Reply
 from crabnet.core.mending import ReplicaFailedError
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
@@ -21,6 +24,7 @@ from crabnet.errors import (
     StorageFailedError,
     principal,
 )
+from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
     CommitWriter,
@@ -33,12 +37,14 @@ from crabnet.node.assembly import (
     remember_feed_risk,
     state_hash,
 )
+from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
@@ -46,15 +52,27 @@ from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
+from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
+from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
+from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """A request that is being carried out. ``digest`` stands for its content."""
+
+    digest: str
+    done: trio.Event = field(default_factory=trio.Event)
 
 
 class Node:
@@ -88,8 +106,14 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
+        self.web_address: str | None = None
+        """Address of the web page, such as ``http://127.0.0.1:3000``. None without a web process."""
+        self.tokens = TokenKeeper(self.files, settings.data_dir)
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
+        self.requests_under_way: dict[str, UnderWay] = {}
+        """Requests of callers that are being carried out, by the ids that the callers chose."""
+        self.meters = Meters()
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -110,7 +134,14 @@ class Node:
         return reply
 
     async def bid(
-        self, seed_id: str, price: int, *, notes: str = "", announce: bool = True, force: bool = False
+        self,
+        seed_id: str,
+        price: int,
+        *,
+        notes: str = "",
+        announce: bool = True,
+        force: bool = False,
+        request: RequestTag | None = None,
     ) -> Bid:
         """Offer to run a seed for ``price``. With ``force`` bid even if this worker would refuse to run it.
 
@@ -120,25 +151,28 @@ class Node:
         if seed is not None and not force:
             await self.runner.prepare()
             demand_own_work(self.runner, seed)
-        reply = await self.perform(SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce))
+        wish = SubmitBid(seed_id=seed_id, price=price, notes=notes, announce=announce, request=request)
+        reply = await self.perform(wish)
         if not isinstance(reply, Bid):
             raise TypeError("SubmitBid gives a bid")
         return reply
 
-    async def claim(self, seed_id: str, bid_id: str, *, announce: bool = True) -> Claim:
+    async def claim(
+        self, seed_id: str, bid_id: str, *, announce: bool = True, request: RequestTag | None = None
+    ) -> Claim:
         """Choose a bid for a seed of this node. Raises RefusedError."""
-        reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce))
+        reply = await self.perform(CreateClaim(seed_id=seed_id, bid_id=bid_id, announce=announce, request=request))
         if not isinstance(reply, Claim):
             raise TypeError("CreateClaim gives a claim")
         return reply
 
-    async def run(self, seed_id: str, *, announce: bool = True) -> TaskResult:
+    async def run(self, seed_id: str, *, announce: bool = True, request: RequestTag | None = None) -> TaskResult:
         """Run a seed claimed for this node and state the result. Returns when the result is durable.
 
         Waits while ``runner_runs_max`` other runs are going on. Raises RefusedError, with CLAIM_OVER if the run was
         stopped because its claim was over. Such a run has no result.
         """
-        return await self.run_manager.run(seed_id, announce)
+        return await self.run_manager.run(seed_id, announce, request)
 
     async def drain(self, at_once: trio.Event | None = None) -> int:
         """Take no more runs, and wait for those that go on, for ``runner_drain_ms`` or until ``at_once``.
@@ -149,7 +183,9 @@ class Node:
         waited = trio.Event() if at_once is None else at_once
         return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
 
-    async def cancel(self, seed_id: str, *, note: str = "", announce: bool = True) -> str:
+    async def cancel(
+        self, seed_id: str, *, note: str = "", announce: bool = True, request: RequestTag | None = None
+    ) -> str:
         """Withdraw a seed of this node, or end this node's run of another node's seed.
 
         A seed of this node is withdrawn permanently, claimed or not. A run is stopped with a result that says so; a run
@@ -159,18 +195,33 @@ class Node:
         definition = self.core.record(seed_id).definition
         if definition is not None and definition.created_by == self.node_id:
             await self.perform(
-                Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note or "withdrawn", announce=announce)
+                Settle(
+                    seed_id=seed_id,
+                    outcome=SeedStatus.EXPIRED,
+                    note=note or "withdrawn",
+                    announce=announce,
+                    request=request,
+                )
             )
             return "seed"
         return "queued" if await self.run_manager.cancel(seed_id) is Stage.QUEUED else "run"
 
-    async def settle(self, seed_id: str, outcome: SeedStatus, *, note: str = "", announce: bool = True) -> SeedState:
+    async def settle(
+        self,
+        seed_id: str,
+        outcome: SeedStatus,
+        *,
+        note: str = "",
+        announce: bool = True,
+        request: RequestTag | None = None,
+    ) -> SeedState:
         """Accept or reject a result, close (Expired) a seed, or forfeit an attempt. Raises RefusedError.
 
         An attempt can be forfeited when it is overdue, or when its worker says that it failed. Returns the new state of
         the seed.
         """
-        await self.perform(Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce))
+        wish = Settle(seed_id=seed_id, outcome=outcome, note=note, announce=announce, request=request)
+        await self.perform(wish)
         return await self.show(seed_id)
 
     async def delivery(self, seed_id: str, object_id: str) -> Delivery | None:
@@ -215,6 +266,10 @@ class Node:
     async def changed(self) -> None:
         """Wait until replicated state or a run of this node has changed."""
         await self._changed.wait()
+
+    def next_change(self) -> trio.Event:
+        """Set at the next change of replicated state or of a run of this node."""
+        return self._changed
 
     def _has_changed(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -319,7 +374,7 @@ class Node:
         parts = self._parts
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
-        self.ledger, self.core, self.history = store.ledger, store.core, store.history
+        self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
         reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told))
         self.events, self.reporter = reporting.events, reporting.reporter
@@ -327,19 +382,27 @@ class Node:
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(
-            store.ledger, self._release, lambda: mending.broken, note_head=store.own_feed.high_water.keep
+            store.ledger,
+            self._release,
+            lambda: mending.broken,
+            note_head=store.own_feed.high_water.keep,
+            meters=self.meters,
         )
         commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
-        runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
+        doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
+        runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
+        warn = None if self._told is None else partial(self._told.warn, kind="child")
+        self.children = await parts.add(Children(notify, warn, clock_ms, random.random), at_work=listen)
+        usable = processors() if settings.verify_process else 1
+        signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
-            UdpNetwork(
-                settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
-            )
+            UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
         )
         self.outbox, self.serving = network.outbox, network.serving
+        self.transport = network.transport
         self.listen_address = ",".join(network.listen_addresses) or None
         self.targets, self.unserved = network.targets, network.transport.unserved
         await parts.add(Index(self.history, notify), at_work=listen)
@@ -347,6 +410,8 @@ class Node:
         await parts.add(peers, at_work=listen)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
+        self.disk_look = DiskLook(files, store.ledger)
+        await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
         await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)

@@ -25,7 +25,8 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.domain.model import Fact, NodeId
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError, UsageError
-from crabnet.node.operations.importing import UnsignedFact
+from crabnet.node.operations.importing import fact_of
+from crabnet.operations.info import UnsignedFact
 from crabnet.protocol.statement import statement_holds
 from crabnet.storage.files import Files, OpenMode, guarded, opened, read_chunks, read_whole
 
@@ -261,7 +262,7 @@ def _entry(line: bytes, path: Path) -> bytes | Fact:
     if not line.startswith(_FACT_START):
         return line
     try:
-        fact = msgspec.json.decode(line, type=_FactLine).fact.fact()
+        fact = fact_of(msgspec.json.decode(line, type=_FactLine).fact)
     except msgspec.MsgspecError as error:
         raise DataDirDamagedError(f"{path} has a fact that cannot be read: {error}", Reason.FILE_DAMAGED) from error
     if fact is None:

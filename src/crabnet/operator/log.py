@@ -19,6 +19,7 @@ from crabnet.core.replica.records import (
     ForkRecord,
     Record,
     RefoldRecord,
+    RequestRecord,
     SettledRecord,
     Via,
     decode_frame,
@@ -122,7 +123,7 @@ def log_row(record: Record, lsn: int) -> LogRow | None:
     """The row of the log for a record; None for a record without a decision."""
     if isinstance(record, RefoldRecord):
         return _refold_row(record, lsn)
-    if isinstance(record, ArchiveRecord | SettledRecord):
+    if isinstance(record, ArchiveRecord | SettledRecord | RequestRecord):
         return None
     meta: EnvelopeMeta | None = None
     if isinstance(record, FactRecord):

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,7 +16,7 @@ from crabnet.domain.model import Fact
 from crabnet.errors import CrabnetError, RefusedError
 from crabnet.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from crabnet.node.node import Node
-from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.doors import as_json, dispatch
 from crabnet.protocol.canonical import JsonObject
 from crabnet.settings import Settings
 
@@ -105,7 +104,11 @@ def import_entries(settings: Settings, entries: Iterable[Entry], seed_ids: Itera
 
     async def here() -> None:
         async with Node(settings, listen=False) as node:
-            await job.run(partial(dispatch, node))
+
+            async def by_node(method: str, params: JsonObject) -> JsonValue:
+                return as_json(await dispatch(node, method, params))
+
+            await job.run(by_node)
 
     try:
         trio.run(job.run, by_socket)

@@ -19,6 +19,7 @@ from crabnet.settings.kinds import (
     ListenKind,
     ListKind,
     PathKind,
+    SecretKind,
     TextKind,
     Wrong,
     expand_home,
@@ -200,6 +201,12 @@ class Settings:
     parked_ttl_s: int = knob_field(60, Row(
         IntKind(1, DAY_S), "protocol", "How long an envelope waits for another envelope that it depends on.", unit="s",
         former_env="CRABNET_PARKED_TTL_SECONDS"))
+    request_ids_ttl_s: int = knob_field(limits.REQUEST_IDS_TTL_S_DEFAULT, Row(
+        IntKind(1, 365 * DAY_S), "node", "How long the node remembers the `request_id` of an operation. A repeated "
+        "request within this time gets the first answer and changes nothing.", unit="s"))
+    request_ids_max: int = knob_field(limits.REQUEST_IDS_MAX_DEFAULT, Row(
+        IntKind(1, 1_000_000), "node", "Most request ids that the node remembers. It forgets the oldest first.",
+        unit="ids"))
     refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))
@@ -333,6 +340,16 @@ class Settings:
     lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
+
+    web_api_token: str | None = knob_field(None, Row(
+        SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that may read over HTTP, in addition to the tokens of "
+        "`crabnet token`. Unset or empty: there is none.", secret=True))
+    web_api_auth_required: bool = knob_field(True, Row(
+        BoolKind(), "web", "Whether the HTTP door needs a token for everything but `/health`, `/livez` and `/readyz`. "
+        "With false, **everybody who reaches the address may read everything that the node shows**. Operations that "
+        "change something need a token in any case."))
+    web_session_s: int = knob_field(limits.WEB_SESSION_S_DEFAULT, Row(
+        IntKind(60, 30 * DAY_S), "web", "How long a browser stays logged in after `crabnet web open`.", unit="s"))
     # fmt: on
 
     @property

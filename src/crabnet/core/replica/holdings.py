@@ -8,6 +8,7 @@ from crabnet.core.replica.applied import combined_hash
 from crabnet.core.replica.archived import ArchivedSeeds
 from crabnet.core.replica.held import Held, MemoryHeld
 from crabnet.core.replica.rebuilding import Rebuilder
+from crabnet.core.replica.requests import Requests
 from crabnet.domain.model import Fact, FactKind, Seed
 from crabnet.domain.state import Caps, Outcome, State
 from crabnet.errors import Reason, RefusedError
@@ -22,7 +23,7 @@ _CLOSING: Final = frozenset({FactKind.SETTLE, FactKind.CLOSE})
 class Holdings:
     """The state on which the nodes of one namespace come to agree. ``arrivals`` counts unsigned facts."""
 
-    def __init__(self, namespace: str, caps: Caps, *, seen_ttl_s: int, seen_capacity: int) -> None:
+    def __init__(self, namespace: str, caps: Caps, *, seen_ttl_s: int, seen_capacity: int, requests: Requests) -> None:
         self.namespace = namespace
         self.state = State(caps)
         self.feeds = Feeds()
@@ -31,6 +32,7 @@ class Holdings:
         self.rebuilder = Rebuilder(self.feeds, MemoryHeld())
         self.held = self.rebuilder.held
         self.arrivals = 0
+        self.requests = requests
         self.written_until_s = 0
 
     @property

@@ -41,6 +41,7 @@ class Via(StrEnum):
     IMPORT = "import"
 
 
+NO_ANSWER: Final = Raw(b"null")
 BODY_TYPES: Final[dict[FactKind, type[Stated | Settlement]]] = {
     FactKind.SEED: Seed,
     FactKind.BID: Bid,
@@ -157,6 +158,22 @@ class FactRecord(Struct, frozen=True, array_like=True, tag="fact", gc=False):
     events: tuple[EventRow, ...]
 
 
+class RequestRecord(Struct, frozen=True, array_like=True, tag="request", gc=False):
+    """A request with an id of its caller. ``digest`` stands for its content.
+
+    It comes before the envelope with the id ``envelope_id`` about the seed ``seed_id`` that the request states, and
+    again with the ``answer``. The ids are "" if it states none.
+    """
+
+    request_id: str
+    operation: str
+    digest: str
+    at_s: int
+    seed_id: str = ""
+    envelope_id: str = ""
+    answer: Raw = NO_ANSWER
+
+
 class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
     """The first fields of any record: its kind, and for some kinds the envelope."""
 
@@ -164,7 +181,7 @@ class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
     raw: Raw
 
 
-Record = EnvelopeRecord | ForkRecord | RefoldRecord | SettledRecord | ArchiveRecord | FactRecord
+Record = EnvelopeRecord | ForkRecord | RefoldRecord | SettledRecord | ArchiveRecord | FactRecord | RequestRecord
 REFS_PER_PART: Final = 4_096
 PART_BYTES: Final = 512 * 1024
 _WITH_ENVELOPE: Final = frozenset({"envelope", "fork"})

@@ -11,6 +11,7 @@ from crabnet.core.replica.records import (
     ForkRecord,
     Record,
     RefoldRecord,
+    RequestRecord,
     SettledRecord,
     envelope_of,
     event_of_row,
@@ -31,6 +32,9 @@ def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMe
     """
     if isinstance(record, SettledRecord):
         holdings.feeds.settle(record.author, record.end)
+        return None
+    if isinstance(record, RequestRecord):
+        holdings.requests.put(record)
         return None
     holdings.written_until_s = record.at_s
     if isinstance(record, ArchiveRecord):

@@ -34,6 +34,7 @@ from crabnet.core.replica.records import (
     held_row,
 )
 from crabnet.core.replica.replaying import replay
+from crabnet.core.replica.requests import Requests
 from crabnet.core.replica.settling import Fold, Settling
 from crabnet.core.replica.waiting import Arrival, Waiting, parked_arrival
 from crabnet.domain.decision import decide
@@ -79,10 +80,17 @@ class Replica(Holdings):
         seen_ttl_s: int,
         seen_capacity: int,
         parked_ttl_s: int,
+        requests: Requests | None = None,
         caps: Caps = DEFAULT_CAPS,
         verify_all: VerifyAll = verify_each,
     ) -> None:
-        super().__init__(policy.namespace, caps, seen_ttl_s=seen_ttl_s, seen_capacity=seen_capacity)
+        super().__init__(
+            policy.namespace,
+            caps,
+            seen_ttl_s=seen_ttl_s,
+            seen_capacity=seen_capacity,
+            requests=Requests(ttl_s=0, capacity=1) if requests is None else requests,
+        )
         self.mending = Mending()
         self.waiting = Waiting(self.feeds, self.mending, parked_ttl_s=parked_ttl_s)
         self.admission = Admission(policy, self.seen, verify_all=verify_all)

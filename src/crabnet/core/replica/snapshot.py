@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from crabnet.core.replica.applied import combined_hash
-from crabnet.core.replica.records import SegmentRow, other_version
+from crabnet.core.replica.records import RequestRecord, SegmentRow, other_version
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.model import SeedStatus
@@ -77,7 +77,7 @@ class MoreRow(Struct, frozen=True, array_like=True, tag="more", gc=False):
     outdated: tuple[str, ...] = ()
 
 
-Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow | MoreRow
+Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow | MoreRow | RequestRecord
 _encode: Final = msgspec.json.Encoder().encode
 _rows: Final = msgspec.json.Decoder(Row)
 
@@ -97,6 +97,7 @@ class Snapshot:
         self._records = state.records.copy()
         self._feeds = {feed.author: _copy(feed) for feed in replica.feeds.all()}
         self._seen = list(replica.seen.entries())
+        self._requests = list(replica.requests.entries())
         self._seeds_hash, self._unhashed_seeds = state.unhashed()
         self._feeds_hash, self._unhashed_feeds = replica.feeds.unhashed()
 
@@ -154,6 +155,7 @@ class Snapshot:
                 yield _encode(OpenRow(feed.author, tuple(opened[at : at + _PER_ROW])))
         for at in range(0, len(self._seen), _PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _PER_ROW])))
+        yield from map(_encode, self._requests)
         for seed_id, record in self._records.items():
             yield from seed_rows(seed_id, record)
 
@@ -181,19 +183,15 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
                 feeds[row.author].open_seeds.update(dict.fromkeys(map(intern, row.seed_ids)))
             elif isinstance(row, SeenRow):
                 replica.seen.load(row.entries)
+            elif isinstance(row, RequestRecord):
+                replica.requests.put(row)
             elif isinstance(row, MoreRow):
                 more.append(row)
             else:
                 totals = row
     except (msgspec.MsgspecError, KeyError) as error:
         raise other_version("state.json holds", error) from error
-    if totals is None:
-        raise DataDirDamagedError("state.json lacks its row of totals")
-    if totals.namespace != replica.namespace:
-        raise DataDirDamagedError(
-            f"the data dir belongs to namespace {totals.namespace!r}, but the settings say {replica.namespace!r};"
-            " use one data dir per namespace"
-        )
+    totals = _demand_namespace(totals, replica.namespace)
     replica.state.load(records, int(totals.seeds, 16))
     replica.feeds.load(list(feeds.values()), int(totals.feeds, 16))
     replica.arrivals = totals.arrivals
@@ -204,3 +202,14 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
         replica.state.outdated.update(part.outdated)
     if totals.outdated is None and totals.segments:
         replica.state.outdated.update(records)
+
+
+def _demand_namespace(totals: TotalsRow | None, namespace: str) -> TotalsRow:
+    if totals is None:
+        raise DataDirDamagedError("state.json lacks its row of totals")
+    if totals.namespace != namespace:
+        raise DataDirDamagedError(
+            f"the data dir belongs to namespace {totals.namespace!r}, but the settings say {namespace!r};"
+            " use one data dir per namespace"
+        )
+    return totals

@@ -10,32 +10,18 @@ from typing import NamedTuple
 import trio
 
 from crabnet import limits
-from crabnet.core.build import own_claim
-from crabnet.core.commands import FinishRun, RenewRun, StartRun
+from crabnet.core.commands import FinishRun, RenewRun, RequestTag, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
-from crabnet.domain.model import Failure, OutputFile, SeedStatus, TaskResult, Termination
-from crabnet.domain.record import Record
+from crabnet.domain.model import SeedStatus, TaskResult
 from crabnet.errors import PASSING, CrabnetError, Reason, RefusedError
+from crabnet.monitor.meters import Meters
+from crabnet.node.execution.task import Task, finish, not_begun
 from crabnet.node.execution.turns import Place, Turns
-from crabnet.runner.outcome import EXIT_NOT_RUN, Cause, RunOutcome, RunRequest, outcome_without_run
+from crabnet.runner.outcome import Cause, RunOutcome
 from crabnet.runner.runner import Runner
 
 Perform = Callable[[StartRun | RenewRun | FinishRun], Awaitable[Reply]]
 Notify = Callable[[str, dict[str, FieldValue]], None]
-
-
-class Task(NamedTuple):
-    """The parts of a seed claimed for this node that are needed to run it."""
-
-    command: str
-    timeout_ms: int
-    rules: str
-    publisher: str
-    claim_id: str
-
-    def request(self, run_id: str = "") -> RunRequest:
-        """The request to the runner."""
-        return RunRequest(run_id, self.command, self.timeout_ms, self.rules)
 
 
 class Stage(StrEnum):
@@ -66,9 +52,10 @@ class RunManagerConfig(NamedTuple):
 class _Job:
     """One run, from the request to its end."""
 
-    def __init__(self, seed_id: str, task: Task) -> None:
+    def __init__(self, seed_id: str, task: Task, request: RequestTag | None = None) -> None:
         self.seed_id = seed_id
         self.task = task
+        self._request = request
         self.stage = Stage.QUEUED
         self.since = trio.current_time()
         self.go_on = trio.Event()
@@ -77,6 +64,11 @@ class _Job:
         self.done = trio.Event()
         self.cancelled: Reason | None = None
         self.status: SeedStatus | None = None
+
+    def take_request(self) -> RequestTag | None:
+        """The caller's request, for the first envelope of the run only."""
+        request, self._request = self._request, None
+        return request
 
     def was_ended(self, reason: Reason) -> bool:
         """Whether it is to end before its time for this reason."""
@@ -106,6 +98,7 @@ class RunManager:
         perform: Perform,
         notify: Notify,
         changed: Callable[[], None],
+        meters: Meters | None = None,
     ) -> None:
         self.runner = runner
         self.turns = Turns(config.runs_max, config.queue_max)
@@ -115,6 +108,7 @@ class RunManager:
         self._perform = perform
         self._notify = notify
         self._changed = changed
+        self._meters = Meters() if meters is None else meters
         self._jobs: dict[str, _Job] = {}
         self._stopping = False
 
@@ -125,6 +119,11 @@ class RunManager:
             return None
         since_ms = round((trio.current_time() - job.since) * 1000)
         return RunView(job.stage, self.turns.position(seed_id), since_ms)
+
+    def views(self) -> list[tuple[str, Task, RunView]]:
+        """All runs of this node with their seed and task: those that go on, then those that wait, in their order."""
+        found = [(seed_id, job.task, view) for seed_id, job in self._jobs.items() if (view := self.view(seed_id))]
+        return sorted(found, key=lambda each: each[2].position or 0)
 
     def ended(self, claim: EndedClaim) -> None:
         """End the run of a claim that is over: its creator has withdrawn or forfeited it, or it has a result."""
@@ -148,7 +147,7 @@ class RunManager:
         await job.done.wait()
         return stage
 
-    async def run(self, seed_id: str, announce: bool) -> TaskResult:
+    async def run(self, seed_id: str, announce: bool, request: RequestTag | None = None) -> TaskResult:
         """Wait for the turn of a seed that was claimed for this node, run it, and state the result.
 
         Raises RefusedError: with RUN_CANCELLED or CLAIM_OVER for a run that was ended and has no result, and with
@@ -158,7 +157,7 @@ class RunManager:
             raise RefusedError("the node is stopping: run the seed after it has started again", Reason.NODE_STOPPING)
         if seed_id in self._jobs:
             raise RefusedError(f"seed {seed_id} is already running or waiting", Reason.RUN_IN_PROGRESS)
-        job = _Job(seed_id, self._task_of(seed_id))
+        job = _Job(seed_id, self._task_of(seed_id), request)
         refused = self.runner.objection(job.task.request()) is not None
         place = Place.RUNS if refused else self.turns.enter(seed_id, job.task.publisher)
         if place is Place.FULL:
@@ -219,6 +218,7 @@ class RunManager:
             return await self._finish(job, ids, not_begun(), announce)
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
+        self._meters.run_queued.observe(trio.current_time() - job.since)
         self._enter(job, Stage.STARTING)
         refused = await self.runner.refusal(task.request())
         if refused is not None:
@@ -226,7 +226,8 @@ class RunManager:
         if job.was_ended(Reason.NODE_STOPPING):
             return await self._finish(job, ids, not_begun(), announce)
         lease_ms = max(self._lease_ms, -(-task.timeout_ms // limits.RUN_LEASES_PER_TIMEOUT))
-        order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce))
+        request = job.take_request()
+        order = await self._perform(StartRun(seed_id=seed_id, lease_ms=lease_ms, announce=announce, request=request))
         if not isinstance(order, RunOrder):
             raise TypeError("StartRun gives an order")
         ids["run_id"] = order.run_id
@@ -240,6 +241,7 @@ class RunManager:
             nursery.start_soon(self._renew, seed_id, lease_ms, announce)
             outcome = await self.runner.run(task.request(order.run_id), job.stop)
             nursery.cancel_scope.cancel()
+        self._meters.run_duration[outcome.termination.cause.value].observe(outcome.duration_ms / 1000)
         if self._stopping and outcome.termination.cause is Cause.SIGNALED:
             # Service managers signal all processes of a node, and so the command, too.
             outcome = replace(outcome, worker_failed=True)
@@ -258,10 +260,11 @@ class RunManager:
 
     async def _finish(self, job: _Job, ids: dict[str, FieldValue], outcome: RunOutcome, announce: bool) -> TaskResult:
         """State the result, unless the claim is over. Retry while the node may not state anything."""
+        request = job.take_request()
         while self._holds(job.seed_id, job.task.claim_id):
             ended_by = job.cancelled
             try:
-                result = await self._perform(finish(job.seed_id, outcome, announce))
+                result = await self._perform(finish(job.seed_id, outcome, announce, request))
             except RefusedError as error:
                 if error.reason not in PASSING or job.cancelled is Reason.NODE_STOPPING:
                     raise
@@ -342,56 +345,3 @@ class RunManager:
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-
-
-def not_begun() -> RunOutcome:
-    """The outcome of a run that was still in the queue when the node had to stop."""
-    message = "the worker's node is stopping, and the command has not begun"
-    return outcome_without_run("", Cause.CANCELLED, Reason.NODE_STOPPING, message, EXIT_NOT_RUN, 0)
-
-
-def finish(seed_id: str, outcome: RunOutcome, announce: bool) -> FinishRun:
-    """The operation that states the end of a run."""
-    end = outcome.termination
-    return FinishRun(
-        seed_id=seed_id,
-        exit_code=outcome.exit_code,
-        timed_out=outcome.timed_out,
-        stdout=outcome.stdout,
-        stderr=outcome.stderr,
-        stdout_base64=outcome.stdout_base64,
-        stderr_base64=outcome.stderr_base64,
-        output_hash=outcome.output_hash,
-        duration_ms=outcome.duration_ms,
-        termination=Termination(
-            cause=end.cause.value,
-            signal=end.signal,
-            escalated=end.escalated,
-            wall_ms=end.wall_ms,
-            cpu_ms=end.cpu_ms,
-            grace_ms=end.grace_ms,
-            memory_bytes=end.memory_peak_bytes,
-            limits_hit=end.limits_hit,
-        ),
-        sandbox=outcome.sandbox or None,
-        profile=outcome.profile or None,
-        files=tuple(OutputFile(name=file.name, size=file.size_bytes, sha256=file.sha256) for file in outcome.files),
-        files_omitted=outcome.files_omitted,
-        stdout_truncated=outcome.stdout_truncated,
-        stderr_truncated=outcome.stderr_truncated,
-        refusal=outcome.refusal,
-        failed=Failure.WORKER if outcome.worker_failed else Failure.TASK if outcome.task_failed else None,
-        announce=announce,
-    )
-
-
-def task_of(record: Record, seed_id: str, node_id: str) -> Task:
-    """The task to run for a seed that was claimed for this node. Raises RefusedError."""
-    claim_id = own_claim(record, seed_id, node_id)
-    status = record.progress.status
-    if status is SeedStatus.RUNNING:
-        raise RefusedError(f"seed {seed_id} is already running", Reason.RUN_IN_PROGRESS)
-    if record.definition is None or status is not SeedStatus.CLAIMED:
-        raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
-    seed = record.definition
-    return Task(seed.command, seed.timeout_ms, seed.rules, seed.created_by, claim_id)

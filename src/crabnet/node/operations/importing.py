@@ -17,12 +17,12 @@ from crabnet.core.commands import Received
 from crabnet.core.consequences import IMPORTED
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.replica.records import BODY_TYPES, Via
-from crabnet.domain.model import Body, Fact, FactKind, Natural, NodeId
+from crabnet.domain.model import Body, Fact, FactKind
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.node.node import Node
+from crabnet.operations.info import Imported, UnsignedFact
 from crabnet.protocol.admission import refusal
-from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.fork_proof import ProofRefusedError, verify_proof
 
 SOURCE: Final = IMPORTED
@@ -48,26 +48,18 @@ class _Envelope(Struct, gc=False):
 _decode: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-class UnsignedFact(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A fact of a baseline state. ``ts`` is in seconds since the epoch. ``body`` is the object of that kind."""
-
-    kind: FactKind
-    author: NodeId
-    ts: Natural
-    body: dict[str, object]
-
-    def fact(self) -> Fact | None:
-        """The fact; None if the body does not fit its kind."""
-        try:
-            body: Body = msgspec.convert(self.body, BODY_TYPES[self.kind])
-        except msgspec.ValidationError:
-            return None
-        return Fact(kind=self.kind, author=self.author, seq=0, ts=self.ts, body=body, signed=False)
+def fact_of(unsigned: UnsignedFact) -> Fact | None:
+    """The fact of an entry; None if the body does not fit its kind."""
+    try:
+        body: Body = msgspec.convert(unsigned.body, BODY_TYPES[unsigned.kind])
+    except msgspec.ValidationError:
+        return None
+    return Fact(kind=unsigned.kind, author=unsigned.author, seq=0, ts=unsigned.ts, body=body, signed=False)
 
 
 async def import_entries(
     node: Node, envelopes: Iterable[bytes], facts: Iterable[UnsignedFact], proofs: Iterable[bytes] = ()
-) -> JsonObject:
+) -> Imported:
     """Import envelopes, facts and proofs. Returns the number of accepted ones, and of ignored and rejected ones by
     Reason. The import is durable when this returns.
 
@@ -108,9 +100,8 @@ async def import_entries(
         await node.remember_feed_risk()
         await node.committer.submit(effects)
         await node.settle_ends()
-    answer: JsonObject = {"accepted": accepted}
-    answer.update({name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()})
-    return answer
+    counts = {name: {reason: n for reason, n in sorted(by.items()) if n} for name, by in refused.items()}
+    return Imported(accepted=accepted, **counts)
 
 
 def _in_two_rounds(
@@ -137,7 +128,7 @@ def _hand_over(node: Node, item: bytes | UnsignedFact, effects: Effects) -> bool
             return False
         node.core.handle(Received(SOURCE, item, Via.IMPORT), node.clock_ms(), effects)
         return True
-    fact = item.fact()
+    fact = fact_of(item)
     if fact is None or fact.kind not in _FACTS:
         return False
     node.core.import_fact(fact, node.clock_ms(), effects)

@@ -14,7 +14,7 @@ from crabnet.monitor.sentences import sentence
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
-from crabnet.node.operations.operations import dispatch
+from crabnet.node.operations.doors import as_json, dispatch
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
 
@@ -32,8 +32,8 @@ class _Refusals:
     def tick(self) -> None:
         pass
 
-    def warn(self, line: str) -> None:
-        self._warn(f"crabnet: {line}")
+    def warn(self, text: str, kind: str) -> None:  # noqa: ARG002 - as in Told
+        self._warn(f"crabnet: {text}")
 
 
 def call_locally(settings: Settings, method: str, params: JsonObject, warn: Callable[[str], None]) -> JsonValue:
@@ -50,7 +50,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     async def once(asked: Asked) -> None:
         async with Node(settings, listen=False, told=_Refusals(warn)) as node, trio.open_nursery() as nursery:
             nursery.start_soon(given_up, node, asked, nursery.cancel_scope)
-            answers.append(await dispatch(node, method, params))
+            answers.append(as_json(await dispatch(node, method, params)))
             nursery.cancel_scope.cancel()
 
     async def given_up(node: Node, asked: Asked, scope: trio.CancelScope) -> None:

@@ -1,9 +1,9 @@
-"""Does the methods that change nothing on a data dir without a running node. Nothing is locked, created or written."""
+"""Performs operations that change nothing on a data dir without a running node. Nothing is locked or written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -13,75 +13,91 @@ from crabnet.node.config import sandbox_report
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.remembering import PeersFile
-from crabnet.node.operations.operations import ListParams, NoParams, ShowParams, list_seeds, typed
+from crabnet.node.operations.access import stored_tokens
+from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
-from crabnet.node.operations.views import local_run, peer_views, seed_details
+from crabnet.node.operations.tasks import list_seeds
+from crabnet.node.operations.views import peer_views, story
+from crabnet.operations import access, info, objects, seeds
+from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
 from crabnet.storage.files import RealFiles
 
+P = TypeVar("P", bound=Request)
+R = TypeVar("R", bound=Struct)
+READERS: Final[dict[str, Callable[[Settings, Reading, Any], Struct]]] = {}
+
 
 def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonValue:
-    """The answer that a node would give to ``config`` or a method of ``READS``.
+    """The answer that a node would give to an operation that can be answered from the files.
 
     Raises UsageError, RefusedError, and the errors of ``read_store``.
     """
-    if method == "config":
-        return config_view(settings)
-    params_type, view = READS[method]
-    given = typed(method, params, params_type)
+    operation = known(method)
+    if operation is info.CONFIG:
+        return as_json(config_view(settings))
+    given = request_of(operation, params)
     files = RealFiles()
     reading = read_store(settings, files)
     neighbours = reading.core.neighbours
     neighbours.trusted = frozenset([*settings.announce_addrs, *settings.bootstrap_peers])
     remembered, _ = PeersFile(files, settings.data_dir).read()
     neighbours.book.load(remembered, wall_ms())
-    return view(settings, reading, given)
+    return as_json(READERS[method](settings, reading, given))
 
 
-def _status(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
+def reads_files(
+    operation: Operation[P, R],
+) -> Callable[[Callable[[Settings, Reading, P], R]], Callable[[Settings, Reading, P], R]]:
+    """Register the function that answers an operation from the files of a data dir."""
+
+    def register(function: Callable[[Settings, Reading, P], R]) -> Callable[[Settings, Reading, P], R]:
+        READERS[operation.name] = function
+        return function
+
+    return register
+
+
+@reads_files(info.STATUS)
+def _status(settings: Settings, reading: Reading, _: Empty) -> info.Status:
     try:
         sandbox = sandbox_view(sandbox_report(settings))
     except (CrabnetError, OSError) as error:
-        sandbox = {"mode": "unknown", "detail": str(error)}
+        sandbox = info.Sandbox(mode="unknown", detail=str(error))
     state_hash, lsn = reading.core.replica.state_hash(), reading.last_lsn
-    status = status_view(settings, reading.core, Live(), sandbox, state_hash=state_hash, state_lsn=lsn)
-    status["lsn"] = lsn
-    return status
+    return status_view(settings, reading.core, Live(), sandbox, state_hash=state_hash, state_lsn=lsn, lsn=lsn)
 
 
-def _id(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
+@reads_files(info.ID)
+def _id(settings: Settings, reading: Reading, _: Empty) -> info.Identity:
     return identity_view(reading.core.signer, settings)
 
 
-def _peers(_settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
+@reads_files(info.PEERS)
+def _peers(_settings: Settings, reading: Reading, _: Empty) -> info.PeerList:
     core = reading.core
-    return {"peers": peer_views(core.neighbours, {}, wall_ms(), core.replica.feeds.is_equivocator)}
+    return info.PeerList(peers=peer_views(core.neighbours, {}, wall_ms(), core.replica.feeds.is_equivocator))
 
 
-def _vector(settings: Settings, reading: Reading, _: NoParams) -> JsonObject:
+@reads_files(info.VECTOR)
+def _vector(settings: Settings, reading: Reading, _: Empty) -> info.Vector:
     core = reading.core
     heads = heads_view(core.replica.feeds)
-    return {"namespace": settings.namespace, "node_id": core.signer.node_id, "lsn": reading.last_lsn, "heads": heads}
+    return info.Vector(namespace=settings.namespace, node_id=core.signer.node_id, lsn=reading.last_lsn, heads=heads)
 
 
-def _list(_settings: Settings, reading: Reading, params: ListParams) -> JsonObject:
-    return list_seeds(reading.core, ReadPages(reading.core, reading.archive), params, wall_ms() // 1000)
+@reads_files(seeds.LIST)
+def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> seeds.SeedPage:
+    return list_seeds(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
 
 
-def _show(_settings: Settings, reading: Reading, params: ShowParams) -> JsonObject:
-    core, now_s = reading.core, wall_ms() // 1000
-    record, is_equivocator = core.record(params.seed_id), core.replica.feeds.is_equivocator
-    details = seed_details(record, now_s, is_equivocator, limit=params.limit, after=params.after)
-    details["local_run"] = local_run(None)
-    return details
+@reads_files(seeds.SHOW)
+def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
+    record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
+    return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
 
 
-READS: Final[dict[str, tuple[type[Struct], Callable[[Settings, Reading, Any], JsonObject]]]] = {
-    "status": (NoParams, _status),
-    "id": (NoParams, _id),
-    "peers": (NoParams, _peers),
-    "state.vector": (NoParams, _vector),
-    "seed.list": (ListParams, _list),
-    "seed.show": (ShowParams, _show),
-}
+@reads_files(access.TOKEN_LIST)
+def _tokens(settings: Settings, _reading: Reading, _: Empty) -> access.TokenList:
+    return stored_tokens(settings, RealFiles())

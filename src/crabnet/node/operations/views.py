@@ -1,37 +1,65 @@
-"""The JSON objects that the API and the CLI show (docs/CONTROL.md)."""
+"""Turns records and peers into the objects of ``operations``."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
+from crabnet import limits
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.lifecycle import is_biddable, status_at
-from crabnet.domain.model import Acknowledgement, Body, Claim, Fact, Run, SeedStatus, Settlement, TaskResult
+from crabnet.domain.model import (
+    Acknowledgement,
+    Bid,
+    Body,
+    Claim,
+    Fact,
+    Run,
+    SeedStatus,
+    Settlement,
+    TaskResult,
+)
 from crabnet.domain.record import Record, claimed_bids, counting_bids
 from crabnet.errors import Reason, UsageError
 from crabnet.node.execution.runs import RunView
 from crabnet.node.seeds import Found
-from crabnet.protocol.canonical import JsonObject, JsonValue
-from crabnet.protocol.payloads import wire_seed
+from crabnet.operations import info, objects, seeds
+
+IsEquivocator = Callable[[str], bool]
+"""Tells whether a proof exists that an author signed two envelopes for one place of its feed."""
 
 
-def body_view(body: Body) -> JsonObject:
-    """All fields of an object."""
-    view: JsonObject = msgspec.to_builtins(msgspec.structs.asdict(body), str_keys=True)
-    if isinstance(body, TaskResult):
-        # The output as text, for people.
-        view["stdout"] = body.stdout or body.raw_stdout.decode(errors="replace")
-        view["stderr"] = body.stderr or body.raw_stderr.decode(errors="replace")
-    return view
+def bid_view(body: Bid) -> objects.Bid:
+    """A bid."""
+    return objects.Bid(**asdict(body))
+
+
+def claim_view(body: Claim) -> objects.Claim:
+    """A claim."""
+    return objects.Claim(**asdict(body))
+
+
+def result_view(body: TaskResult) -> objects.Result:
+    """A result, with its output as text for people."""
+    return objects.Result(**_result_fields(body))
+
+
+def _result_fields(body: TaskResult) -> dict[str, Any]:
+    return {
+        **asdict(body),
+        "stdout": body.stdout or body.raw_stdout.decode(errors="replace"),
+        "stderr": body.stderr or body.raw_stderr.decode(errors="replace"),
+    }
 
 
 def peer_views(
     neighbours: Neighbours, names: Mapping[str, list[str]], now_ms: int, is_equivocator: IsEquivocator
-) -> list[JsonValue]:
+) -> list[info.Peer]:
     """Configured, confirmed and remembered peers, most recently heard first. Times are in milliseconds since the epoch.
 
     ``names`` gives the names of an address in the settings.
@@ -39,7 +67,7 @@ def peer_views(
     peers = neighbours.peers
     remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
     confirmed = dict.fromkeys(peers.confirmed())
-    views: list[JsonObject] = []
+    views: list[info.Peer] = []
     for address in dict.fromkeys([*sorted(neighbours.trusted), *confirmed, *remembered]):
         known = remembered.get(address)
         heard_ms = peers.last_heard_ms(address)
@@ -48,51 +76,57 @@ def peer_views(
         refused = peers.last_refused(address)
         node_id = peers.node_id(address) or (known.node_id if known is not None else "")
         views.append(
-            {
-                "address": address,
-                "names": list(names.get(address, [])),
-                "node_id": node_id or None,
-                "configured": address in neighbours.trusted,
-                "confirmed": address in confirmed,
-                "last_seen_ms": heard_ms,
-                "silent_ms": None if heard_ms is None else max(0, now_ms - heard_ms),
-                "last_refused_ms": None if refused is None else refused.at_ms,
-                "refused_reason": None if refused is None else refused.reason,
-                "refused_detail": None if refused is None else refused.detail,
-                "failures": neighbours.book.failures(address),
-                "equivocator": is_equivocator(node_id),
-            }
+            info.Peer(
+                address=address,
+                names=list(names.get(address, [])),
+                node_id=node_id or None,
+                configured=address in neighbours.trusted,
+                confirmed=address in confirmed,
+                last_seen_ms=heard_ms,
+                silent_ms=None if heard_ms is None else max(0, now_ms - heard_ms),
+                last_refused_ms=None if refused is None else refused.at_ms,
+                refused_reason=None if refused is None else refused.reason,
+                refused_detail=None if refused is None else refused.detail,
+                failures=neighbours.book.failures(address),
+                equivocator=is_equivocator(node_id),
+            )
         )
     views.sort(key=_silence)
-    return list(views)
+    return views
 
 
-def _silence(view: JsonObject) -> float:
-    silent_ms = view["silent_ms"]
-    return silent_ms if isinstance(silent_ms, int) else float("inf")
+def _silence(peer: info.Peer) -> float:
+    return float("inf") if peer.silent_ms is None else peer.silent_ms
 
 
-def seed_view(record: Record, now_s: int) -> JsonObject:
+def seed_view(record: Record, now_s: int) -> objects.Seed:
     """A seed with its status at ``now_s``, in seconds since the epoch. Raises ValueError without a definition."""
+    return objects.Seed(**_seed_fields(record, now_s))
+
+
+def _seed_fields(record: Record, now_s: int) -> dict[str, Any]:
     seed, progress = record.definition, record.progress
     if seed is None:
         raise ValueError("a seed without definition is not shown")
-    view = wire_seed(seed, progress)
-    view.update(
-        status=status_at(record, now_s).value,
-        claim_deadline_ts=seed.claim_deadline_s,
-        attempt=progress.attempt,
-        version=progress.version,
-        biddable=is_biddable(record, now_s),
-        bid_count=len(record.bids),
-        note=progress.note,
-        **_run_view(record),
-        **_result_view(record),
-    )
-    return view
+    return {
+        **asdict(seed),
+        "status": status_at(record, now_s),
+        "claimed_by": progress.claimed_by,
+        "claimed_at": progress.claimed_at,
+        "claim_id": progress.claim_id,
+        "result_id": progress.result_id,
+        "claim_deadline_ts": seed.claim_deadline_s,
+        "attempt": progress.attempt,
+        "version": progress.version,
+        "biddable": is_biddable(record, now_s),
+        "bid_count": len(record.bids),
+        "note": progress.note,
+        **_run_fields(record),
+        **_outcome_fields(record),
+    }
 
 
-def _result_view(record: Record) -> JsonObject:
+def _outcome_fields(record: Record) -> dict[str, Any]:
     """How the run of the current result ended; None values without a result."""
     bodies = (fact.body for fact in record.others)
     result = next(
@@ -108,7 +142,7 @@ def _result_view(record: Record) -> JsonObject:
     }
 
 
-def _run_view(record: Record) -> JsonObject:
+def _run_fields(record: Record) -> dict[str, Any]:
     """Times of the run of the current claim, in seconds: its start, its last sign of life, and the end of its lease."""
     progress = record.progress
     run = record.run
@@ -124,41 +158,45 @@ def _run_view(record: Record) -> JsonObject:
     }
 
 
-def local_run(view: RunView | None) -> JsonValue:
+def local_run(view: RunView | None) -> objects.LocalRun | None:
     """The run of a seed on this node. Other nodes do not see this view."""
     if view is None:
         return None
-    return {"stage": view.stage.value, "position": view.position, "since_ms": view.since_ms}
+    return objects.LocalRun(stage=view.stage.value, position=view.position, since_ms=view.since_ms)
 
 
-IsEquivocator = Callable[[str], bool]
-"""Tells whether a proof exists that an author signed two envelopes for one place of its feed."""
-
-
-def seed_details(
-    record: Record, now_s: int, is_equivocator: IsEquivocator, *, limit: int, after: str | None = None
-) -> JsonObject:
+def story(
+    record: Record,
+    now_s: int,
+    is_equivocator: IsEquivocator,
+    *,
+    limit: int | None = None,
+    after: str | None = None,
+    here: objects.LocalRun | None = None,
+) -> objects.Story:
     """A seed with all statements about it that count, and a page of its bids in the order in which they count.
 
     The page has at most ``limit`` bids after the bid with the id ``after``. Raises UsageError if there is no such bid.
     """
+    most = limits.SEED_ROWS_DEFAULT if limit is None else limit
     begin = 0 if after is None else _place_behind(record.bids, after)
-    page = record.bids[begin : begin + limit]
-    return {
-        "seed": {
-            **seed_view(record, now_s),
-            "envelope_id": None if record.seed is None else record.seed.envelope or None,
-            "equivocator": _by_equivocator(record, is_equivocator),
-        },
-        "claims": _bodies(record, Claim),
-        "runs": _bodies(record, Run),
-        "results": _bodies(record, TaskResult),
-        "settlements": _bodies(record, Settlement),
-        "acknowledgements": _bodies(record, Acknowledgement),
-        "bids": _bid_rows(record, page, is_equivocator),
-        "totals": {"bids": len(record.bids)},
-        "next": page[-1].key if page and begin + limit < len(record.bids) else None,
-    }
+    page = record.bids[begin : begin + most]
+    return objects.Story(
+        seed=objects.ShownSeed(
+            **_seed_fields(record, now_s),
+            envelope_id=None if record.seed is None else record.seed.envelope or None,
+            equivocator=_by_equivocator(record, is_equivocator),
+        ),
+        claims=tuple(objects.ShownClaim(**fields) for fields in _bodies(record, Claim)),
+        runs=tuple(objects.ShownRun(**fields) for fields in _bodies(record, Run)),
+        results=tuple(objects.ShownResult(**fields) for fields in _bodies(record, TaskResult)),
+        settlements=tuple(objects.ShownSettlement(**fields) for fields in _bodies(record, Settlement)),
+        acknowledgements=tuple(objects.ShownAcknowledgement(**fields) for fields in _bodies(record, Acknowledgement)),
+        bids=_bid_rows(record, page, is_equivocator),
+        totals=objects.Totals(bids=len(record.bids)),
+        next=page[-1].key if page and begin + most < len(record.bids) else None,
+        local_run=here,
+    )
 
 
 def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
@@ -168,51 +206,63 @@ def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
     raise UsageError(f"this seed has no bid {after[:128]!r} to continue after", Reason.INVALID_ARGUMENT)
 
 
-def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> list[JsonValue]:
+def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> tuple[objects.ShownBid, ...]:
     counting = {fact.key for fact in counting_bids(record)}
     claimed = {fact.ref for fact in claimed_bids(record)}
-    return [
-        {
-            **body_view(bid.body),
-            "envelope_id": bid.envelope or None,
-            "counts": bid.key in counting,
-            "claimed": bid.ref in claimed,
-            "equivocator": is_equivocator(bid.author),
-        }
+    return tuple(
+        objects.ShownBid(
+            **asdict(bid.body),
+            envelope_id=bid.envelope or None,
+            counts=bid.key in counting,
+            claimed=bid.ref in claimed,
+            equivocator=is_equivocator(bid.author),
+        )
         for bid in bids
-    ]
+    )
 
 
 def _by_equivocator(record: Record, is_equivocator: IsEquivocator) -> bool:
     return record.seed is not None and is_equivocator(record.seed.author)
 
 
-def _bodies(record: Record, body_type: type[Body]) -> list[JsonValue]:
-    return [
-        {**body_view(fact.body), "envelope_id": fact.envelope or None, "signed": fact.signed}
-        for fact in record.others
-        if isinstance(fact.body, body_type)
-    ]
+def _bodies(record: Record, body_type: type[Body]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for fact in record.others:
+        body = fact.body
+        if isinstance(body, body_type):
+            fields = _result_fields(body) if isinstance(body, TaskResult) else asdict(body)
+            found.append({**fields, "envelope_id": fact.envelope or None, "signed": fact.signed})
+    return found
 
 
-def view_mark(details: JsonObject) -> str:
+def view_mark(shown: objects.Story) -> str:
     """A short text that differs whenever two views of a seed differ in anything but the elapsed time."""
-    here = details["local_run"]
-    aged: JsonObject = {"local_run": {**here, "since_ms": 0}} if isinstance(here, dict) else {}
-    return hashlib.sha256(msgspec.json.encode({**details, **aged}, order="deterministic")).hexdigest()[:32]
+    here = shown.local_run
+    aged = (
+        shown if here is None else msgspec.structs.replace(shown, local_run=msgspec.structs.replace(here, since_ms=0))
+    )
+    return hashlib.sha256(msgspec.json.encode(aged)).hexdigest()[:32]
 
 
-def seed_page(found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int) -> JsonObject:
+def watched(shown: objects.Story, mark: str) -> seeds.Watched:
+    """A view of a seed with its mark."""
+    return seeds.Watched(**asdict(shown), mark=mark)
+
+
+def seed_page(
+    found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int, unreadable: int = 0
+) -> seeds.SeedPage:
     """A page of at most ``limit`` seeds. One more seed in ``found`` means that another page follows."""
     page = found[:limit]
-    return {
-        "seeds": [
-            {
-                **seed_view(item.record, now_s),
-                "archived": item.archived,
-                "equivocator": _by_equivocator(item.record, is_equivocator),
-            }
+    return seeds.SeedPage(
+        seeds=[
+            objects.ListedSeed(
+                **_seed_fields(item.record, now_s),
+                archived=item.archived,
+                equivocator=_by_equivocator(item.record, is_equivocator),
+            )
             for item in page
         ],
-        "next": page[-1].seed_id if len(found) > limit else None,
-    }
+        next=page[-1].seed_id if len(found) > limit else None,
+        unreadable=unreadable,
+    )

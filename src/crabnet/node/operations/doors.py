@@ -1,0 +1,8 @@
+"""The ways into a node for other programs. Importing this module registers all operations."""
+
+from __future__ import annotations
+
+from crabnet.node.operations import access, infos, metering, tasks
+from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
+
+__all__ = ["access", "as_json", "dispatch", "dispatch_stream", "infos", "metering", "perform", "stream", "tasks"]
