@@ -83,7 +83,12 @@ class EventReporting(Part):
         self._core, self._ledger = store.core, store.ledger
         self._told = told
         self._open_events = partial(
-            open_events, files, settings, self._core.signer.node_id, role, None if told is None else told.warn
+            open_events,
+            files,
+            settings,
+            self._core.signer.node_id,
+            role,
+            None if told is None else partial(told.warn, kind="event_log"),
         )
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms

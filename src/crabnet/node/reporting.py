@@ -65,8 +65,8 @@ class Told(Protocol):
         """Called several times a second."""
         ...
 
-    def warn(self, line: str) -> None:
-        """The event log itself says something."""
+    def warn(self, text: str, kind: str) -> None:
+        """A part says in a line that it fails or works again: the event log, or a child process."""
         ...
 
 

@@ -350,6 +350,7 @@ class Settings:
     lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
+
     # fmt: on
 
     @property
