@@ -263,6 +263,7 @@ def test_a_query_that_matches_nothing_reads_a_bounded_part(
         EventQuery(author="never", kinds=frozenset(["seed_changed"])),
         EventQuery(sources=frozenset(["runner"])),
         EventQuery(until_ms=NOW_MS - 1_000_000),
+        EventQuery(seed_id="never", kinds=frozenset(map(str, range(10_000)))),
         EventQuery(since_ms=NOW_MS + 1_000_000, newest_first=False),
         EventQuery(after=20_000, limit=3, newest_first=False),
         EventQuery(before=20_000, limit=3),
