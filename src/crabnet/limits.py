@@ -168,7 +168,7 @@ EVENTS_PAGE_DEFAULT: Final = 100
 EVENTS_PAGE_MAX: Final = 1_000
 """Most events in a page."""
 EVENTS_QUERY_WORDS_MAX: Final = 64
-"""Most words of one kind in a query, such as event kinds."""
+"""Most words of one condition, such as event kinds, by which a query uses the index."""
 EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
 EVENTS_QUERY_STEPS_MAX: Final = 1_024
