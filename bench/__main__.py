@@ -11,17 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import amplification, catchup, commits, ingest, pauses, recovery, sandbox, start
+from bench import amplification, catchup, commits, events, ingest, observing, pauses, recovery, sandbox, start
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "ingest": ingest.measure,
+    "observing": observing.measure,
     "start": start.measure,
     "commits": commits.measure,
     "recovery": recovery.measure,
     "pauses": pauses.measure,
     "catchup": catchup.measure,
     "sandbox": sandbox.measure,
+    "events": events.measure,
     "amplification": amplification.measure,
 }
 

@@ -172,6 +172,36 @@ EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
 """Rotated event files kept beside the current one."""
+EVENTS_KEPT_MS_DEFAULT: Final = 0
+"""How long rotated event files are kept at most; 0 means that only their number counts."""
+EVENTS_TIDY_MS: Final = 60_000
+"""Time between two looks for event files that are too old."""
+EVENTS_PAGE_DEFAULT: Final = 100
+"""Events in a page of a query that names no limit."""
+EVENTS_PAGE_MAX: Final = 1_000
+"""Most events in a page."""
+EVENTS_QUERY_WORDS_MAX: Final = 64
+"""Most words of one condition, such as event kinds, by which a query uses the index."""
+EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
+EVENTS_QUERY_STEPS_MAX: Final = 1_024
+"""Blocks, ranges and chunks that are looked at for one page."""
+EVENTS_CHUNK_BYTES: Final = 32 * 1024
+"""Bytes read at once where the index gives no block."""
+EVENT_BLOCK_EVENTS: Final = 64
+"""Events in a block of the index. A query reads whole blocks."""
+EVENT_BLOCK_BYTES_MAX: Final = 64 * 1024
+"""A block of the index ends when it is that long. The last event may exceed this bound."""
+EVENT_INDEX_STEP_BYTES: Final = 256 * 1024
+"""Bytes of event files that are indexed in one step. They take a few milliseconds."""
+EVENT_INDEX_LAG_BYTES: Final = 16 * 1024
+"""The index leaves fewer bytes than that alone until more are there."""
+EVENT_INDEX_SEAL_EVENTS: Final = 65_536
+"""The index is stored and sealed after so many new events."""
+EVENT_INDEX_CACHE_KIB: Final = 64 * 1024
+"""Memory for pages of the index. It bounds what changes between two seals."""
+EVENT_INDEX_FORGET_ROWS: Final = 10_000
+"""Rows of deleted files that one step removes from the index."""
 
 # --- Sync (gap requests and heads) -----------------------------------------------------------------------
 
@@ -507,6 +537,7 @@ VERIFY_BATCH_MIN: Final = 16
 VERIFY_ANSWER_MS: Final = 5_000
 """After this time without an answer the node gives up the process that checks signatures."""
 VERIFY_RESTART_MS: Final = 60_000
+"""Pause after a failure of the process that checks signatures."""
 VERIFY_IDLE_MS: Final = 60_000
 """The process that checks signatures ends after this long without a batch."""
 SLICES_AHEAD: Final = 1
@@ -519,6 +550,13 @@ SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors with proved forks that ``status`` names: the latest ones. All are counted."""
 TICK_MS: Final = 100
+LOOP_PROBE_MS: Final = 50
+"""How long the task sleeps that measures the delay of the loop."""
+LOOP_DELAY_WINDOW_MS: Final = 10_000
+LOOP_DELAY_WINDOWS: Final = 6
+"""The longest delay of so many windows is a metric."""
+METRICS_DISK_MS: Final = 1_000
+"""How long metrics wait for what is read from the disk."""
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
@@ -533,6 +571,11 @@ DESCRIPTORS_MIN: Final = 384
 EVENTS_FLUSH_MS: Final = 100
 LAG_LOOK_MS: Final = 1_000
 """Time between two looks at how far event log, sync and sending are behind."""
+
+EVENT_INDEX_PAUSE_MS: Final = 20
+"""Pause between two steps that bring the index of the events up to date, so that they slow down nothing else."""
+EVENT_INDEX_SEAL_MS: Final = 60_000
+"""Longest time until new events are in the sealed index, which other processes read."""
 INDEX_FLUSH_MS: Final = 200
 INDEX_BATCH_ENTRIES: Final = 10_000
 """Envelopes indexed in one transaction when the index catches up with the journal."""
@@ -563,6 +606,58 @@ FEED_LIARS_MAX: Final = 1_024
 """Hosts whose claims are ignored. The one detected longest ago is forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Time between a peer's confirmation of our feed's head and the end of the risk, in which others can object."""
+
+# --- Child processes ---------------------------------------------------------------------------------------
+
+CHILD_HANDSHAKE_MS: Final = 30_000
+"""Time from the start of a child to its handshake."""
+CHILD_HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+CHILD_ADDRESSES_MAX: Final = 16
+"""Addresses that the handshake of a child may name. Further ones are left out."""
+CHILD_STOP_MS: Final = 2_000
+"""How long the orderly end of a child may take until it is killed."""
+CHILD_RESTART_MS: Final = 250
+"""Pause after the first failure of a child. It doubles with each further failure in a row."""
+CHILD_RESTART_MS_MAX: Final = 60_000
+CHILD_DOUBLINGS_MAX: Final = 16
+CHILD_RETRY_SLOWLY_MS: Final = 60_000
+"""Pause after a failure that ends only when somebody does something, such as a port in use."""
+CHILD_STEADY_MS: Final = 10_000
+"""A child that has run for this long has no failures in a row any more."""
+
+# --- The HTTP door ---------------------------------------------------------------------------------------------
+
+TOKENS_MAX: Final = 256
+"""Tokens that are valid at the same time, logins included."""
+TOKENS_OVER_MAX: Final = 256
+"""Expired and revoked tokens that are kept for ``token list``. Those that were over first are forgotten first."""
+TOKENS_OVER_S: Final = 30 * 24 * 3600
+TOKENS_FILE_BYTES_MAX: Final = 1024 * 1024
+TOKEN_NAME_CHARS_MAX: Final = 64
+TOKEN_NAMESPACES_MAX: Final = 16
+TOKEN_TTL_S_MAX: Final = 3_650 * 24 * 3600
+SECRET_CHARS_MIN: Final = 32
+"""Shortest secret of a token that a person may choose."""
+SECRET_CHARS_MAX: Final = 512
+WEB_LINK_MS: Final = 60_000
+"""How long the code of a login link is good."""
+WEB_LINKS_MAX: Final = 16
+"""Codes of login links that are good at the same time. The oldest is forgotten first."""
+WEB_SESSIONS_MAX: Final = 32
+"""Logins that are valid at the same time. A further one ends the oldest."""
+WEB_SESSION_S_DEFAULT: Final = 12 * 3600
+ATTEMPTS_FREE: Final = 5
+"""Failed attempts of an address that have no effect."""
+ATTEMPTS_BLOCK_MS: Final = 1_000
+"""First block of an address whose attempts fail. Each further block is twice as long."""
+ATTEMPTS_BLOCK_MS_MAX: Final = 15 * 60_000
+ATTEMPTS_QUIET_MS: Final = 15 * 60_000
+"""After this time without a failure or block, the failures of an address are forgotten."""
+ATTEMPT_ADDRESSES_MAX: Final = 4_096
+REPORTS_MAX: Final = 64
+"""Reports in one request of a client."""
+REPORT_ADDRESS_CHARS_MAX: Final = 64
+REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
@@ -621,3 +716,12 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
+# the service manager
+SERVICE_ALIVE_MS: Final = 10_000
+"""Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
+SERVICE_START_EXTENSION_MS: Final = 60_000
+"""How long the service manager should wait for a node that starts, from each sign of life on."""
+SERVICE_CLOSE_MS: Final = 120_000
+"""How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
+SERVICE_MESSAGE_WAIT_MS: Final = 1_000
+"""How long a node waits for room in the socket of the service manager."""

@@ -58,6 +58,7 @@ def status(alias: str) -> Status:
         sync=SyncStatus(missing_feeds=0, entries_in_flight=0, envelopes_served=0, bytes_served=0, serves_dropped=0),
         unsent=0, runs=RunCounts(running=1, queued=1, running_max=1, queued_max=1), feed_risk=True,
         feed_unconfirmed=False, equivocators=[], equivocators_total=0, sandbox=Sandbox(mode="none", detail=""),
+        children=[],
         events=EventCounts(written=0, dropped=0, failed=0),
         counters={"envelope_accepted": 5, "envelope_ignored.gap": 7},
     )  # fmt: skip

@@ -88,6 +88,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.steering       _asked               RefusedError
         node.operations.trail          frames_after         UsageError DataDirDamagedError*2
         node.node           Node.bid             RefusedError
+        node.operations.access         token_new            UsageError
+        node.operations.access         web_redeem           RefusedError
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
@@ -268,8 +270,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,
-    "Caught by the next caller: the node checks signatures itself then.": """
-        node.network.signatures     _process             FileNotFoundError
+    "Caught by Child._live: the node goes on without this child, and tries again.": """
+        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 

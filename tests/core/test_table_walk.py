@@ -18,6 +18,8 @@ from msgspec import Raw, structs
 
 import crabnet
 from crabnet import limits
+from crabnet.access.attempts import Attempts
+from crabnet.access.secret import digest_of
 from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
@@ -35,6 +37,7 @@ from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.network.outbox import Outbox
+from crabnet.node.tokens import Links
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split
@@ -78,6 +81,7 @@ WALKS: Final = {
         "SourceGate._peers",
         "SourceGate._strangers",
     },
+    "access": {"Attempts._tries", "Links._until_ms"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
@@ -85,8 +89,8 @@ WALKS: Final = {
     "resolver": {"Resolver._literals", "Resolver._names"},
     "outbox": {"Outbox._deliveries", "_Trouble.waiting"},
     "refused": {"Peers._refused", "Peers._warned"},
-    "requests": {"Requests._answers", "Requests._requests"},
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
+    "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
@@ -337,20 +341,17 @@ def test_sockets() -> None:
     assert watch.filled >= WALKS["sockets"]
 
 
-def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "REQUEST_ANSWERS_BYTES_MAX", ROOM * 10)
-    requests = Requests(ttl_s=60, capacity=2 * ROOM)
-    watch = Watch(requests)
-    for number in range(2 * CROWD):
-        record = RequestRecord(f"r{number}", "seed.publish", "digest", NOW_S, answer=Raw(b'"answer %02d"' % number))
-        requests.put(structs.replace(record, answer=NO_ANSWER))
-        requests.put(record)
+def test_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WEB_LINKS_MAX", ROOM)
+    attempts, links = Attempts(ROOM), Links()
+    watch = Watch(attempts, links)
+    codes = [f"code {number}" for number in range(CROWD)]
+    for number, code in enumerate(codes):
+        attempts.failed(f"192.0.2.{number}", NOW_MS)
+        links.add(digest_of(code), NOW_MS)
         watch.look()
-        assert requests.get(record.request_id, NOW_S) == record
-    assert watch.filled >= WALKS["requests"]
-    oldest = next(iter(requests.entries()))
-    assert oldest.answer == NO_ANSWER, "answers are forgotten before requests"
-    assert requests.get(oldest.request_id, NOW_S + 61) is None
+    assert watch.filled >= WALKS["access"]
+    assert [links.use(code, NOW_MS) for code in codes] == [False] * (CROWD - ROOM) + [True] * ROOM
 
 
 def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +374,22 @@ def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
     told = reach.behind(address, lambda _: 2 * limits.REACH_FEEDS_MAX)
     assert told is not None
     assert told[0] == limits.REACH_FEEDS_MAX
+
+
+def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REQUEST_ANSWERS_BYTES_MAX", ROOM * 10)
+    requests = Requests(ttl_s=60, capacity=2 * ROOM)
+    watch = Watch(requests)
+    for number in range(2 * CROWD):
+        record = RequestRecord(f"r{number}", "seed.publish", "digest", NOW_S, answer=Raw(b'"answer %02d"' % number))
+        requests.put(structs.replace(record, answer=NO_ANSWER))
+        requests.put(record)
+        watch.look()
+        assert requests.get(record.request_id, NOW_S) == record
+    assert watch.filled >= WALKS["requests"]
+    oldest = next(iter(requests.entries()))
+    assert oldest.answer == NO_ANSWER, "answers are forgotten before requests"
+    assert requests.get(oldest.request_id, NOW_S + 61) is None
 
 
 def test_refused() -> None:

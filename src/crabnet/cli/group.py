@@ -30,6 +30,8 @@ _TOP: Final = {
     "fsck": "crabnet.cli.fsck:fsck",
     "state": "crabnet.cli.state:state",
     "config": "crabnet.cli.config:config",
+    "token": "crabnet.cli.token:token",
+    "web": "crabnet.cli.web:web",
     "id": "crabnet.cli.node:identity",
     "completion": "crabnet.cli.completion:completion",
 }

@@ -97,6 +97,11 @@ def listen(context: click.Context) -> None:
     The node owns the data dir and serves the other commands over the control socket in it. It tells on standard error
     what matters: peers that are found and lost, tasks, runs, failures, alerts. See --log-level and --log-format.
     """
+    from crabnet.cli.first_process import leave_first_process
     from crabnet.cli.listening import listen_until_ended
+
+    code = leave_first_process()
+    if code is not None:
+        context.exit(code)
 
     listen_until_ended(state_of(context))

@@ -19,8 +19,8 @@ _PREFIXES: Final = {Level.DEBUG: "debug: ", Level.INFO: "", Level.WARNING: "WARN
 class OperatorLog:
     """Writes lines of at least ``level``, as text or as JSON objects, with time stamps if ``stamped``.
 
-    ``write`` gets a line of at most LOG_LINE_BYTES_MAX bytes with its newline. It must not wait, and returns False if it
-    cannot write the line. Lost lines are counted, and the next line that is written is preceded by their number. At
+    ``write`` gets a line of at most LOG_LINE_BYTES_MAX bytes with its newline. It must not wait. It returns False if
+    it cannot write the line. Lost lines are counted, and the next line that is written is preceded by their number. At
     most LOG_LINES_PER_WINDOW lines of each kind and level are written in a window of LOG_WINDOW_MS; one line at its end
     says how many were left out. May be used by several threads.
     """
@@ -70,9 +70,9 @@ class OperatorLog:
             if self._told[topic] <= limits.LOG_LINES_PER_WINDOW:
                 self._put(text, kind, level, fields or {})
 
-    def warn(self, line: str) -> None:
-        """Write a line of the event log about itself."""
-        self.say(line, "event_log", Level.WARNING)
+    def warn(self, text: str, kind: str) -> None:
+        """Write what a part of the node says about itself."""
+        self.say(text, kind, Level.WARNING)
 
     def tick(self) -> None:
         """Report at the end of each window how many lines were left out. Call this now and then."""

@@ -32,6 +32,7 @@ class Component(StrEnum):
     RUNNER = "runner"
     CONTROL = "control"
     MONITOR = "monitor"
+    WEB = "web"
 
 
 class EventKind(StrEnum):
@@ -47,6 +48,9 @@ class EventKind(StrEnum):
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
+    CHILD_STARTED = "child_started"
+    CHILD_FAILED = "child_failed"
+    CHILD_ENDED = "child_ended"
     FAULT_CONTAINED = "fault_contained"
     REPLICA_FAILED = "replica_failed"
     NODE_RESTARTED = "node_restarted"
@@ -122,6 +126,15 @@ class EventKind(StrEnum):
 
     CONTROL_REFUSED = "control_refused"
     COMMAND_REFUSED = "command_refused"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - the name of an event
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of an event
+    WEB_LINK_MADE = "web_link_made"
+    WEB_LOGIN = "web_login"
+
+    WEB_AUTH_FAILED = "web_auth_failed"
+    WEB_CLIENT_DROPPED = "web_client_dropped"
+    WEB_OVERLOADED = "web_overloaded"
+    WEB_REQUEST_FAILED = "web_request_failed"
 
     EVENTS_DROPPED = "events_dropped"
     EVENTS_LEFT_OUT = "events_left_out"
@@ -146,6 +159,7 @@ FIELDS: Final = MappingProxyType(
         "bid_id": "id of the bid",
         "bytes": "number of bytes",
         "cause": "why the run ended, as in its result",
+        "child": "name of the process that the node keeps beside itself",
         "claim_id": "id of the claim",
         "clean": "true if the shutdown was clean and nothing was repaired",
         "count": "number of things that the event reports",
@@ -160,6 +174,7 @@ FIELDS: Final = MappingProxyType(
         "event": "kind of the events that were left out",
         "evicted": "number of entries that were removed because the capacity was reached",
         "exit_code": "exit code of the command; null if a signal ended it",
+        "expires_at": "when the right ends, seconds since 1970; absent if never",
         "expired": "number of entries that were removed because their time to live was over",
         "failures": "number of failures since the last success",
         "file": "name of the file, inside the data dir",
@@ -180,6 +195,7 @@ FIELDS: Final = MappingProxyType(
         "name": "name of the peer in the settings",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
+        "next_try_ms": "when the next try comes, milliseconds since the epoch; absent if there is none",
         "oldest_ms": "how long the oldest thing that waits has waited, milliseconds",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
@@ -187,7 +203,7 @@ FIELDS: Final = MappingProxyType(
         "outcome": "decision of the recovery, with a name from docs/STORAGE.md",
         "part": "part of the node in which an unexpected error occurred",
         "peer": "node id of the peer",
-        "pid": "process id of the node",
+        "pid": "process id of the node, or of its child that the event names",
         "price": "price of the bid",
         "profile": "profile of the run, or the allowed profiles, comma-separated",
         "failed": "`task` or `worker`: whose failure ended the run",
@@ -198,6 +214,7 @@ FIELDS: Final = MappingProxyType(
         "result_id": "id of the task result",
         "run_id": "id of the run",
         "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
+        "scope": "what the token may do: `read`, `operate` or `admin`",
         "seed_id": "id of the seed",
         "seen_capacity": "capacity of the window of seen messages, entries",
         "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
@@ -212,6 +229,7 @@ FIELDS: Final = MappingProxyType(
         "title": "title of the task, as its publisher wrote it",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
+        "token_name": "name of the token; its secret is in no event",
         "transport": "transport: `udp` or `dht`",
         "truncated": "whether captured output was cut at its bound",
         "value": "effective value of the setting as text; `<set>` instead of a secret",
@@ -242,7 +260,7 @@ def _spec(severity: str, source: Component, fields: str, description: str, basel
 
 
 _NODE, _CORE, _LEDGER, _NETWORK = Component.NODE, Component.CORE, Component.LEDGER, Component.NETWORK
-_RUNNER, _CONTROL, _MONITOR = Component.RUNNER, Component.CONTROL, Component.MONITOR
+_RUNNER, _CONTROL, _MONITOR, _WEB = Component.RUNNER, Component.CONTROL, Component.MONITOR, Component.WEB
 
 EVENTS: Final = MappingProxyType(
     {
@@ -271,14 +289,34 @@ EVENTS: Final = MappingProxyType(
             "I",
             _NODE,
             "setting value",
-            "A node that listens has started with this setting, which differs from its default. All other settings have "
-            "the defaults of the version that `node_started` names.",
+            "A node that listens has started with this setting, which differs from its default. All others have the "
+            "defaults of the version that `node_started` names.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
             "N", _NODE, "key_id file", "The data dir had no identity. The node has created a new key."
         ),
         EventKind.JOB_FAILED: _spec(
             "A", _NODE, "job reason detail failures", "A background job ended with an unexpected error."
+        ),
+        EventKind.CHILD_STARTED: _spec(
+            "I",
+            _NODE,
+            "child pid duration_ms failures detail",
+            "A child process of the node works, after `failures` failures in a row.",
+        ),
+        EventKind.CHILD_FAILED: _spec(
+            "A",
+            _NODE,
+            "child reason detail failures next_try_ms",
+            "A child process of the node does not work. The node goes on without it and starts it again at"
+            " `next_try_ms`. Further failures in a row are reported"
+            " if their reason is another one, or if `failures` is a power of two.",
+        ),
+        EventKind.CHILD_ENDED: _spec(
+            "I",
+            _NODE,
+            "child pid escalated",
+            "A child process has ended because the node does not need it any more, or ends itself.",
         ),
         EventKind.FAULT_CONTAINED: _spec(
             "A",
@@ -642,7 +680,10 @@ EVENTS: Final = MappingProxyType(
             "W", _LEDGER, "file detail", "The index of the journal was damaged while the node ran. No data is lost."
         ),
         EventKind.INDEX_REBUILT: _spec(
-            "N", _LEDGER, "file entries detail", "The index of the journal was rebuilt from the journal."
+            "N",
+            _LEDGER,
+            "file entries detail",
+            "An index is rebuilt: that of the journal from the journal, that of the events from the event files.",
         ),
         EventKind.CONTROL_REFUSED: _spec(
             "W",
@@ -652,6 +693,35 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.COMMAND_REFUSED: _spec(
             "N", _CONTROL, "operation reason seed_id detail", "A rule refused a command of the operator."
+        ),
+        EventKind.TOKEN_CREATED: _spec(
+            "N",
+            _CONTROL,
+            "token_name scope expires_at",
+            "A token for the HTTP door was made.",
+        ),
+        EventKind.TOKEN_REVOKED: _spec("N", _CONTROL, "token_name", "A token was revoked, or a login ended."),
+        EventKind.WEB_LINK_MADE: _spec(
+            "N", _CONTROL, "token_name", "A login link for the web page was made. It is good once, for a minute."
+        ),
+        EventKind.WEB_LOGIN: _spec(
+            "N", _CONTROL, "token_name scope expires_at", "A browser has logged in with a link, and got a token."
+        ),
+        EventKind.WEB_AUTH_FAILED: _spec(
+            "W",
+            _WEB,
+            "address reason count",
+            "Secrets or codes of an address were not accepted. With `rate_limited` the address has failed so often that"
+            " it must wait.",
+        ),
+        EventKind.WEB_CLIENT_DROPPED: _spec(
+            "N", _WEB, "address reason count", "The web process ended connections, for example of slow readers."
+        ),
+        EventKind.WEB_OVERLOADED: _spec(
+            "W", _WEB, "address reason count", "The web process refused requests because it has too many."
+        ),
+        EventKind.WEB_REQUEST_FAILED: _spec(
+            "A", _WEB, "address reason count", "An unexpected error occurred in the web process. It continues."
         ),
         EventKind.EVENTS_DROPPED: _spec(
             "W",

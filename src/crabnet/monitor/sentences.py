@@ -167,16 +167,47 @@ def _run_finished(event: Event) -> Sentence:
     return Sentence(_WARNING if failed == "worker" else _INFO, fill(text, event.payload))
 
 
+def _child_failed(event: Event) -> Sentence:
+    again = "it is started again" if event.payload.get("next_try_ms") else "it is not started again before the node is"
+    return Sentence(_WARNING, f"{fill('the process {child} does not work: {detail}', event.payload)}; {again}")
+
+
+def _child_started(event: Event) -> Sentence:
+    if event.payload.get("failures"):
+        return Sentence(_INFO, fill("the process {child} works again[: {detail}]", event.payload))
+    return Sentence(_DEBUG, fill("the process {child} works[: {detail}]", event.payload))
+
+
 SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
     {
         EventKind.NODE_STARTED: (_DEBUG, "Crabnet {version} opened {data_dir}, namespace {namespace}"),
         EventKind.NODE_STOPPED: (_INFO, "the node has stopped[ after {duration_ms:ms}][: {detail}]"),
+        EventKind.CHILD_STARTED: _child_started,
+        EventKind.CHILD_FAILED: _child_failed,
+        EventKind.CHILD_ENDED: (_DEBUG, "the process {child} has ended"),
+        EventKind.TOKEN_CREATED: (_INFO, "the token {token_name} with scope {scope} was made"),
+        EventKind.TOKEN_REVOKED: (_INFO, "the token {token_name} was revoked"),
+        EventKind.WEB_LINK_MADE: (_INFO, "a login link for the web page was made; it is good once, for a minute"),
+        EventKind.WEB_LOGIN: (_INFO, "a browser has logged in as {token_name}"),
+        EventKind.WEB_AUTH_FAILED: (
+            _WARNING,
+            "{address} tried wrong secrets at the HTTP door[, {count} times]: {reason}",
+        ),
+        EventKind.WEB_CLIENT_DROPPED: (_DEBUG, "the web process dropped {address}[, {count} times]: {reason}"),
+        EventKind.WEB_OVERLOADED: (
+            _WARNING,
+            "the web process refused requests of {address}[, {count} times]: {reason}",
+        ),
+        EventKind.WEB_REQUEST_FAILED: (_ALERT, "the web process met an unexpected error[, {count} times]: {reason}"),
         EventKind.CONFIG_EFFECTIVE: (_DEBUG, "setting {setting} = {value}"),
         EventKind.IDENTITY_CREATED: (_INFO, "no identity was found, so the node has created a new key in {file}"),
         EventKind.JOB_FAILED: (
             _ALERT,
             "the job {job} failed[: {detail}]; look into quarantine/ in the data dir and report it",
         ),
+        EventKind.CHILD_STARTED: (_DEBUG, "the process {child} works"),
+        EventKind.CHILD_FAILED: (_DEBUG, "the process {child} does not work: {reason}[: {detail}]"),
+        EventKind.CHILD_ENDED: (_DEBUG, "the process {child} has ended"),
         EventKind.FAULT_CONTAINED: (
             _ALERT,
             "an unexpected error in {part} was contained[: {detail}]; quarantine/ in the data dir holds its traceback",
@@ -293,6 +324,17 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
             "a request {operation} on the control socket was refused: {reason}[: {detail}]",
         ),
         EventKind.COMMAND_REFUSED: (_INFO, "{operation}[ of task {seed_id}] refused: {reason}[: {detail}]"),
+        EventKind.TOKEN_CREATED: (_INFO, "the token {token_name} was made, with the scope {scope}"),
+        EventKind.TOKEN_REVOKED: (_INFO, "the token {token_name} was revoked"),
+        EventKind.WEB_LINK_MADE: (_INFO, "a login link {token_name} for the web page was made"),
+        EventKind.WEB_LOGIN: (_INFO, "a browser has logged in as {token_name}, with the scope {scope}"),
+        EventKind.WEB_AUTH_FAILED: (_WARNING, "{address} was refused at the web address: {reason}"),
+        EventKind.WEB_CLIENT_DROPPED: (_DEBUG, "{count} web connections were ended: {reason}"),
+        EventKind.WEB_OVERLOADED: (_WARNING, "{count} web requests were refused: {reason}"),
+        EventKind.WEB_REQUEST_FAILED: (
+            _ALERT,
+            "an unexpected error in the web process: {reason}; it goes on; report it",
+        ),
         EventKind.EVENTS_DROPPED: (_WARNING, "{count} events were dropped, {lost} of them alerts"),
         EventKind.EVENTS_LEFT_OUT: (_DEBUG, "{count} events {event} were only counted[ ({reason})]"),
         EventKind.EVENTS_REPAIRED: (_WARNING, "the event log {file} was repaired: {action}[: {detail}]"),
@@ -304,7 +346,7 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.EVENTS_RECOVERED: (_INFO, "the event log is no longer behind; that took {duration_ms:ms}"),
         EventKind.SYNC_LAGGING: (
             _ALERT,
-            "this node is behind: it lacks {count} envelopes, the oldest for {oldest_ms:ms}[, see {address}][: {detail}]",
+            "this node is behind: it lacks {count} envelopes, one for {oldest_ms:ms}[, see {address}][: {detail}]",
         ),
         EventKind.SYNC_RECOVERED: (_INFO, "this node is no longer behind; that took {duration_ms:ms}"),
         EventKind.SENDING_LAGGING: (

@@ -28,9 +28,9 @@ _CHUNK_EVENTS: Final = 512
 class EventGauges(Struct, frozen=True, kw_only=True):
     """How far the event log is behind, and what it has lost. Counts start when the log is opened.
 
-    ``queued`` events are not in the file yet. At most ``capacity`` wait for their turn; those that are being written come
-    on top. ``oldest_unwritten_ms`` is the age of the oldest one in milliseconds, 0 if there is none. ``bytes_behind`` is
-    an estimate of what they take in the file: the mean size of the oldest EVENTS_SAMPLED ones, times ``queued``.
+    ``queued`` events are not in the file yet. At most ``capacity`` wait for their turn; those that are being written
+    come on top. ``oldest_unwritten_ms`` is the age of the oldest one in milliseconds, 0 without any. ``bytes_behind``
+    estimates what they take in the file: the mean size of the oldest EVENTS_SAMPLED ones, times ``queued``.
     ``dropped`` events are lost, ``dropped_alerts`` of them were alerts. Drops that ``events_dropped`` has not reported
     yet are counted, too. ``failing`` is true while the file cannot be written. ``last_error`` stays until the next one.
     """
@@ -139,7 +139,10 @@ class EventLog:
         return self._queue.urgent or len(self._queue) >= self._wake_at
 
     def flush(self, now_ms: int) -> FlushReport:
-        """Write the queued events. If one is an alert, make them durable. Never raises ``OSError``."""
+        """Write the queued events. If one is an alert, make them durable. Never raises ``OSError``.
+
+        Call it now and then even if no event is queued, because it also rotates and deletes files by their age.
+        """
         with self._flushing:
             before = self._written
             error: str | None = None
@@ -212,6 +215,7 @@ class EventLog:
         if self._sync_due:
             self._file.sync()
             self._sync_due = False
+        self._file.tidy(now_ms)
 
     def _attach(self, now_ms: int) -> None:
         """Open the file. Events that were written before a failure was reported are not written again."""

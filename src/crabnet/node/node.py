@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,6 +23,7 @@ from crabnet.errors import (
     StorageFailedError,
     principal,
 )
+from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
     CommitWriter,
@@ -34,12 +36,14 @@ from crabnet.node.assembly import (
     remember_feed_risk,
     state_hash,
 )
+from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
 from crabnet.node.ending import Asked
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
@@ -48,11 +52,15 @@ from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
+from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
+from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
+from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
@@ -107,10 +115,14 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
+        self.web_address: str | None = None
+        """Address of the web page, such as ``http://127.0.0.1:3000``. None without a web process."""
+        self.tokens = TokenKeeper(self.files, settings.data_dir)
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self.requests_under_way: dict[str, UnderWay] = {}
         """Requests of callers that are being carried out, by the ids that the callers chose."""
+        self.meters = Meters()
         self.asked: Asked | None = None
         """How to ask the process of this node to end; None if a program has the node inside it."""
         self.drained = Drain()
@@ -382,27 +394,35 @@ class Node:
         parts = self._parts
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
-        self.ledger, self.core, self.history = store.ledger, store.core, store.history
+        self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen))
+        self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(
-            store.ledger, self._release, lambda: mending.broken, note_head=store.own_feed.high_water.keep
+            store.ledger,
+            self._release,
+            lambda: mending.broken,
+            note_head=store.own_feed.high_water.keep,
+            meters=self.meters,
         )
         commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
-        runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
+        doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
+        runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
+        self.children = await parts.add(Children(notify, clock_ms, random.random), at_work=listen)
+        usable = processors() if settings.verify_process else 1
+        signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
-            UdpNetwork(
-                settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
-            )
+            UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
         )
         self.outbox, self.serving = network.outbox, network.serving
+        self.transport = network.transport
         self.listen_address = ",".join(network.listen_addresses) or None
         self.targets, self.unserved = network.targets, network.transport.unserved
         await parts.add(Index(self.history, notify), at_work=listen)
@@ -410,6 +430,8 @@ class Node:
         await parts.add(peers, at_work=listen)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
+        self.disk_look = DiskLook(files, store.ledger)
+        await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
         await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)

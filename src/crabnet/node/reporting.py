@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.monitor.events import Event, PayloadValue, event_of
-from crabnet.monitor.registry import EventKind, Severity
+from crabnet.monitor.metrics import OTHER
+from crabnet.monitor.registry import EVENTS, EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
 from crabnet.node.clock import ClockStep
 from crabnet.node.durable.store import Store
+from crabnet.protocol.envelope import FEED_KINDS
 from crabnet.runner.sandbox.model import Mode, SandboxReport
 from crabnet.settings import KNOBS, Settings
 from crabnet.storage.files import Files
 from crabnet.storage.lock import LockRole
 
+_ENVELOPES: Final = frozenset({"envelope_accepted", "envelope_created"})
+_FEED_KINDS: Final = frozenset(map(str, FEED_KINDS))
 _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset(
-    {"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fault_contained", "fragment_dropped"}
+    {
+        "datagram_dropped",
+        "datagram_received_bad",
+        "envelope_dropped",
+        "fault_contained",
+        "fragment_dropped",
+        "web_auth_failed",
+        "web_client_dropped",
+        "web_overloaded",
+        "web_request_failed",
+    }
 )
 """Events that stand for ``count`` things each. Their counters count the things, not the events."""
 _SAMPLED: Final = _COUNTED | {
@@ -51,8 +65,8 @@ class Told(Protocol):
         """Called several times a second."""
         ...
 
-    def warn(self, line: str) -> None:
-        """The event log itself says something."""
+    def warn(self, text: str, kind: str) -> None:
+        """A part says in a line that it fails or works again: the event log, or a child process."""
         ...
 
 
@@ -74,6 +88,12 @@ class Reporter:
     ) -> None:
         """``told`` gets each event that is written."""
         self.counters: Counter[str] = Counter()
+        self.envelopes: Counter[tuple[str, str]] = Counter()
+        """Accepted and created envelopes by kind of event and kind of envelope; unknown kinds are ``other``."""
+        self._collective: Counter[str] = Counter()
+        """Events that stand for several things, by kind."""
+        self._deviating: Counter[tuple[str, Severity]] = Counter()
+        """Events with another severity than that of their kind."""
         self._events_per_s = events_per_s
         self._second_ms = 0
         self._recent: Counter[tuple[str, str]] = Counter()
@@ -85,7 +105,15 @@ class Reporter:
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
         """Count and log one event of a registered kind. Without ``severity`` the kind's own is used."""
         reason = fields.get("reason")
-        count = fields.get("count") if kind in _COUNTED else 1
+        count: FieldValue = 1
+        if kind in _COUNTED:
+            count = fields.get("count")
+            self._collective[kind] += 1
+        elif kind in _ENVELOPES:
+            of = fields.get("kind")
+            self.envelopes[kind, of if isinstance(of, str) and of in _FEED_KINDS else OTHER] += 1
+        if severity is not None:
+            self._deviating[kind, severity] += 1
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
         if self._log is None and self._told is None:
             return
@@ -100,6 +128,19 @@ class Reporter:
             self._log.put(event)
         if self._told is not None:
             self._told.tell(event)
+
+    def events(self) -> Iterator[tuple[EventKind, Severity, int]]:
+        """How many events of each kind and severity there were, written or not. All kinds, if there were none, too."""
+        counts: Counter[str] = Counter()
+        for name, count in self.counters.items():
+            counts[name.partition(".")[0]] += count
+        for kind, spec in EVENTS.items():
+            left = self._collective[kind] if kind in _COUNTED else counts[kind]
+            for severity in Severity:
+                if deviating := self._deviating[kind, severity]:
+                    left -= deviating
+                    yield kind, severity, deviating
+            yield kind, spec.severity, left
 
     def _left_out(self, kind: str, reason: FieldValue) -> bool:
         self.tick()
@@ -209,7 +250,7 @@ def report_start(
                 "file": notice.path.name,
                 "offset": notice.offset,
                 "lsn": store.ledger.last_lsn,
-                "replayed": store.replayed_frames,
+                "replayed": store.replayed.frames,
                 "duration_ms": store.duration_ms,
                 "detail": notice.message[: limits.EVENT_DETAIL_CHARS],
             },
@@ -262,6 +303,7 @@ def open_events(
         file_bytes_max=settings.events_rotate_bytes,
         file_age_ms_max=settings.events_rotate_age_s * 1000,
         files_kept=settings.events_keep_files,
+        kept_ms=settings.events_keep_age_s * 1000,
     )
     return EventLog.open(
         files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options, warn=warn

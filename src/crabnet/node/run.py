@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,9 @@ from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
 from crabnet.node.operations.doors import dispatch, dispatch_stream
 from crabnet.node.operations.places import Places
+from crabnet.node.service_manager import ServiceManager
 from crabnet.node.supervising import Life, supervised
+from crabnet.runner.sandbox.cgroups import enter_leaf
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
@@ -46,20 +49,28 @@ def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], No
     """
     tune_collector()
     take_descriptors()
+    enter_leaf()
+    manager = ServiceManager.taken_from(os.environ, partial(log.say, kind="service_manager", level=Level.WARNING))
 
     async def live(asked: Asked) -> None:
         restarting = partial(log.say, kind="restarting", level=Level.WARNING)
-        await supervised(partial(_serve, log, listening, asked), settings, restarting, asked.to_end)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(manager.keep_informed)
+            await supervised(partial(_serve, log, listening, manager, asked), settings, restarting, asked.to_end)
+            nursery.cancel_scope.cancel()
 
     if trio.run(until_signal, live) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _serve(log: OperatorLog, listening: Callable[[str], None], asked: Asked, life: Life) -> None:
+async def _serve(
+    log: OperatorLog, listening: Callable[[str], None], manager: ServiceManager, asked: Asked, life: Life
+) -> None:
     """Run a node and its control socket until it is ``asked`` to end and its runs have ended. It opens first in any
     case.
     """
     settings = life.settings
+    await manager.status(f"opening {settings.data_dir}" + (f" after: {life.cause}" if life.restarts else ""))
     async with Node(settings, told=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
         node.asked = asked
@@ -98,6 +109,7 @@ async def _serve(log: OperatorLog, listening: Callable[[str], None], asked: Aske
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
         nursery.start_soon(_tell_sandbox, node, log)
+        await manager.ready(f"node {node.node_id} listens on {life.address}")
         try:
             await asked.to_end.wait()
         finally:
@@ -107,11 +119,19 @@ async def _serve(log: OperatorLog, listening: Callable[[str], None], asked: Aske
         if running and drain_ms:
             within = f"within {drain_ms} ms"
             log.say(f"stopping: {running} run(s) may end {within}; a second signal ends them now", "stopping")
+        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(drain_ms))
         await node.drain(asked.at_once, drain_ms)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
             for method in _LAST_ANSWERS:
                 await places.answered(method)
+        await manager.stopping("closing the data dir", limits.SERVICE_CLOSE_MS)
         nursery.cancel_scope.cancel()
+
+
+def _drain_ms_max(drain_ms: int) -> int:
+    """The most time that ``Node.drain`` and the last answers take, and some more."""
+    answers_ms = limits.RUN_END_WAIT_MS + limits.CONTROL_LAST_ANSWERS_MS
+    return drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
 
 
 async def _tell_sandbox(node: Node, log: OperatorLog) -> None:

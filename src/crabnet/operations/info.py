@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from crabnet.domain.model import FactKind, Natural, NodeId
 from crabnet.errors import Reason
+from crabnet.operations.children import ChildHealth
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope, Writing
 
 
@@ -184,6 +185,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """The latest 100 authors of whom a fork is proved."""
     equivocators_total: int
     sandbox: Sandbox
+    children: list[ChildHealth]
+    """The processes that the node keeps beside itself. Empty without a running node."""
     events: EventCounts
     counters: dict[str, int]
     """Events by kind and Reason since the start of the node."""

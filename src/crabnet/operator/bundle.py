@@ -20,7 +20,7 @@ import msgspec
 from crabnet import __version__, limits
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError
-from crabnet.monitor.reader import EventFilter, read_page
+from crabnet.monitor.reader import read_events
 from crabnet.node.quarantine import DIRECTORY as QUARANTINE
 from crabnet.operator.check import row_of
 from crabnet.operator.doctor import Report
@@ -165,7 +165,7 @@ def _places(traceback: str) -> str:
 def _events(directory: Path, redaction: Redaction) -> Iterator[str]:
     """The last events, oldest first."""
     try:
-        page = read_page(directory, EventFilter(), limit=limits.BUNDLE_EVENTS_MAX, newest=True)
+        page = read_events(directory, limit=limits.BUNDLE_EVENTS_MAX, newest=True)
     except OSError as error:
         yield json.dumps({"error": f"the events cannot be read: {error.strerror}"}) + "\n"
         return

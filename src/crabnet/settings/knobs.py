@@ -19,6 +19,7 @@ from crabnet.settings.kinds import (
     ListenKind,
     ListKind,
     PathKind,
+    SecretKind,
     TextKind,
     Wrong,
     expand_home,
@@ -315,6 +316,16 @@ class Settings:
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
+
+    web_api_token: str | None = knob_field(None, Row(
+        SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that may read over HTTP, in addition to the tokens of "
+        "`crabnet token`. Unset or empty: there is none.", secret=True))
+    web_api_auth_required: bool = knob_field(True, Row(
+        BoolKind(), "web", "Whether the HTTP door needs a token for everything but `/health`, `/livez` and `/readyz`. "
+        "With false, **everybody who reaches the address may read everything that the node shows**. Operations that "
+        "change something need a token in any case."))
+    web_session_s: int = knob_field(limits.WEB_SESSION_S_DEFAULT, Row(
+        IntKind(60, 30 * DAY_S), "web", "How long a browser stays logged in after `crabnet web open`.", unit="s"))
     log_level: str = knob_field("info", Row(
         ChoiceKind("debug", "info", "warning", "error"), "monitor", "What `listen` tells on standard error: this level "
         "and those above it. Alerts are errors."))
@@ -339,6 +350,10 @@ class Settings:
     lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
+
+    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
+        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
+        "means that files are only deleted because of their number.", unit="s"))
     # fmt: on
 
     @property

@@ -33,8 +33,8 @@ class SyncGauges(Struct, frozen=True, kw_only=True):
     """What this node lacks according to its neighbours, and what it has requested.
 
     ``neighbours`` are at most SYNC_GAUGES_NEIGHBOURS_MAX of ``neighbours_total``, those with the largest differences
-    first. ``feeds_missing`` feeds lack ``envelopes_missing`` envelopes that neighbours say they hold. What addresses say
-    that have not proved themselves does not count. ``oldest_want_ms`` is how long the node has lacked the part of a
+    first. ``feeds_missing`` feeds lack ``envelopes_missing`` envelopes that neighbours say they hold. What unproven
+    addresses say does not count. ``oldest_want_ms`` is how long the node has lacked the part of a
     feed, or an envelope that others rest on, that it lacks for longest, in milliseconds. It is 0 if nothing is missing.
     ``requests_in_flight`` ranges with ``envelopes_in_flight`` envelopes were requested and have not arrived.
     ``wanted_by_name`` counts fork proofs and envelopes that others rest on. ``parked`` envelopes wait for others.
@@ -52,7 +52,7 @@ class SyncGauges(Struct, frozen=True, kw_only=True):
 
 
 def gauges_of(parts: NeighbourParts, feeds: Feeds, parked: int, now_ms: int) -> SyncGauges:
-    """The gauges at ``now_ms``. What this costs grows with the missing feeds and their sources, both of them bounded."""
+    """The gauges at ``now_ms``. The cost grows with the missing feeds and their sources, which are bounded."""
     present = {*parts.peers.confirmed(), *filter(parts.peers.present, parts.trusted)}
     behind_feeds: Counter[str] = Counter()
     behind_envelopes: Counter[str] = Counter()

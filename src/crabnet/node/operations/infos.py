@@ -70,6 +70,7 @@ async def status(node: Node, _: Empty) -> info.Status:
         events_written=0 if events is None else events.written,
         events_dropped=0 if events is None else events.dropped,
         events_failed=0 if events is None else events.write_failures,
+        children=node.children.health(),
         counters=dict(sorted(node.reporter.counters.items())),
     )
     sandbox = sandbox_view(node.runner.report if node.listen else await node.runner.prepare())

@@ -14,7 +14,9 @@ from crabnet.node.config import sandbox_report
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.remembering import PeersFile
+from crabnet.node.operations.access import stored_tokens
 from crabnet.node.operations.bids import bid_page
+from crabnet.node.operations.events import page_of
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
@@ -22,7 +24,7 @@ from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import history, info, network, objects, seeds
+from crabnet.operations import access, events, history, info, network, objects, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -42,6 +44,8 @@ def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
     if operation is info.CONFIG:
         return as_json(config_view(settings))
     given = request_of(operation, params)
+    if isinstance(given, events.EventsRequest):
+        return as_json(page_of(settings.monitor_events.parent, given))
     files = RealFiles()
     reading = read_store(settings, files)
     neighbours = reading.core.neighbours
@@ -123,3 +127,8 @@ def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> se
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
+
+
+@reads_files(access.TOKEN_LIST)
+def _tokens(settings: Settings, _reading: Reading, _: Empty) -> access.TokenList:
+    return stored_tokens(settings, RealFiles())

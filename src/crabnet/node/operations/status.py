@@ -11,6 +11,7 @@ from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.operations import info
+from crabnet.operations.children import ChildHealth
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.identity import ALGORITHM, Signer
 from crabnet.runner.sandbox.model import SandboxReport
@@ -35,6 +36,7 @@ class Live(Struct, frozen=True, kw_only=True):
     events_dropped: int = 0
     events_failed: int = 0
     counters: dict[str, int] = {}
+    children: list[ChildHealth] = []
 
 
 def identity_view(signer: Signer, settings: Settings) -> info.Identity:
@@ -138,6 +140,7 @@ def status_view(
         equivocators=replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :],
         equivocators_total=len(replica.feeds.equivocators()),
         sandbox=sandbox,
+        children=live.children,
         events=info.EventCounts(written=live.events_written, dropped=live.events_dropped, failed=live.events_failed),
         counters=live.counters,
     )

@@ -1,0 +1,1 @@
+"""The web process. It knows operations, never a node."""
