@@ -113,6 +113,14 @@ class Reason(StrEnum):
     REQUEST_CONFLICT = "request_conflict"
     FILE_EXISTS = "file_exists"
     FILE_DAMAGED = "file_damaged"
+    # requests over HTTP
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    HOST_REFUSED = "host_refused"
+    ORIGIN_REFUSED = "origin_refused"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     # the data dir
     NO_DATA_DIR = "no_data_dir"
     WRONG_OWNER = "wrong_owner"
