@@ -59,6 +59,13 @@ class Route(NamedTuple):
     path: str
 
 
+class Resume(NamedTuple):
+    """How a stream continues after a break: ``field`` of the request takes the last ``item_field`` that was received."""
+
+    field: str
+    item_field: str
+
+
 RequestId = Annotated[str, Meta(min_length=1, max_length=limits.REQUEST_ID_CHARS_MAX, pattern=r"^[\x21-\x7e]+\Z")]
 """An id of 1 to 128 visible ASCII characters that the caller chooses."""
 
@@ -125,6 +132,8 @@ class Operation(Generic[P, R]):
     waits: bool = False
     creates: bool = False
     """Without a node, it makes the data dir if there is none, or needs none."""
+    resume: Resume | None = None
+    """Of a stream that can be continued without a gap."""
 
     @property
     def streams(self) -> bool:

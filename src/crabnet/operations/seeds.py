@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
-from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Route, Scope, Writing
+from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
 from crabnet.operations.objects import Answer, Bid, Claim, ListedSeed, LocalRun, Result, Seed, Story
 
 _LIFECYCLE: Final = frozenset(
@@ -340,6 +340,7 @@ WATCH: Final = Operation(
     kind=Kind.STREAMS,
     alone=Alone.FAILS,
     waits=True,
+    resume=Resume("seen", "mark"),
     summary="Show a task now and after each change, until it is over.",
     description="The stream ends after the item in which the task has one of the final states.",
     reasons=frozenset({Reason.UNKNOWN_SEED}),

@@ -1,0 +1,224 @@
+"""The application of the web process: the routes of the table of operations, health, and what refuses the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
+
+from crabnet import limits
+from crabnet.errors import CrabnetError, Reason, UsageError
+from crabnet.operations.model import Operation, Request, Scope
+from crabnet.operations.openapi import openapi_json
+from crabnet.operations.table import OPERATIONS
+from crabnet.web.answers import API_PREFIX, json_answer, problem, written
+from crabnet.web.bodies import Bodies
+from crabnet.web.clients import Clients
+from crabnet.web.following import Follower, resumed, retry_line
+from crabnet.web.guarding import V1, ClientLeftError, Guard
+from crabnet.web.health import Health
+from crabnet.web.node_client import NodeClient
+from crabnet.web.reads import Answer, Reads, answer_of
+from crabnet.web.requests import of_body, of_query
+
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+
+
+class Web:
+    """What all requests share."""
+
+    def __init__(self, node: NodeClient, clients: Clients) -> None:
+        self.node = node
+        self.clients = clients
+        self.reads = Reads()
+        self.bodies = Bodies()
+        self.health = Health(node)
+        self.streams = 0
+
+
+def application(web: Web, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """The whole application. ``more`` are routes besides the API, such as those of the page."""
+    return Guard(
+        Starlette(
+            routes=[*_api_routes(web), *_health_routes(web), *more],
+            exception_handlers={HTTPException: partial(_refuse_route, web)},
+        ),
+        _report_failure,
+    )
+
+
+def _report_failure(error: Exception) -> None:
+    """Say where an unexpected error has happened. Its text is left out, because it may hold what a client sent."""
+    trace, places = error.__traceback__, []
+    while trace is not None:
+        places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    print(f"web: unexpected {type(error).__name__} at {' '.join(places[-4:])}", file=sys.stderr, flush=True)
+
+
+# --- routes --------------------------------------------------------------------------------------------------
+
+
+def _api_routes(web: Web) -> list[Route]:
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for operation in OPERATIONS:
+        methods = by_path.setdefault(V1 + operation.route.path, {})
+        methods[operation.route.method] = partial(_endpoint(operation), web, operation)
+    by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web, answer_of(openapi_json()))}
+    # A path without parameters comes before one that would match it.
+    return [_route(path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
+
+
+def _route(path: str, methods: Mapping[str, Endpoint]) -> Route:
+    async def endpoint(request: HttpRequest) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(methods))
+
+
+def _endpoint(operation: Operation[Any, Any]) -> Callable[[Web, Operation[Any, Any], HttpRequest], Awaitable[Response]]:
+    if operation.streams:
+        return _stream
+    return _write if operation.route.method == "POST" else _read
+
+
+async def _read(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
+    await web.clients.admit(request, operation.scope)
+    given = of_query(operation, request.path_params, request.scope["query_string"])
+    params = msgspec.json.encode(given)
+    key = operation.name.encode() + params
+    answer = await web.reads.get(key, lambda: web.node.read(operation.name, params))
+    return json_answer(answer, request.state.headers.get("if-none-match"))
+
+
+async def _write(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
+    await web.clients.admit(request, operation.scope)
+    headers: dict[str, str] = request.state.headers
+    body = await web.bodies.receive(headers, request.receive)
+    given = of_body(operation, request.path_params, request.scope["query_string"], headers, body)
+    params = msgspec.json.encode(given)
+    if operation.waits:
+        return written(await _unless_left(request.receive, web.node.wait(operation.name, params)))
+    return written(await web.node.write(operation.name, params))
+
+
+async def _unless_left(receive: Receive, work: Awaitable[bytes]) -> bytes:
+    """Wait for an answer as long as the client does. The node finishes what it has begun in any case."""
+    answer = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(until_left(receive))
+    try:
+        await asyncio.wait([answer, left], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientLeftError
+        return answer.result()
+    finally:
+        answer.cancel()
+        left.cancel()
+
+
+async def until_left(receive: Receive) -> None:
+    """Wait until a client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
+    await web.clients.admit(request, operation.scope)
+    given = of_query(operation, request.path_params, request.scope["query_string"])
+    try:
+        given = resumed(operation, given, request.state.headers.get("last-event-id"))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"Last-Event-ID: {error}") from None
+    if web.streams >= limits.WEB_STREAMS_MAX:
+        raise CrabnetError(f"{limits.WEB_STREAMS_MAX} clients already follow streams; try again", Reason.RATE_LIMITED)
+    return _EventStream(web, Follower(web.node, operation, given))
+
+
+class _EventStream(Response):
+    """An answer that lasts as long as its stream and its client."""
+
+    def __init__(self, web: Web, follower: Follower) -> None:
+        super().__init__(None, 200, {"cache-control": "no-store", "x-accel-buffering": "no"}, "text/event-stream")
+        del self.headers["content-length"]
+        self._web = web
+        self._follower = follower
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Send events until the stream ends or the client leaves. Raises the refusal of the node if it comes first."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+
+        async def send_bytes(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        async def began() -> None:
+            await send(start)
+            await send_bytes(retry_line())
+
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body"})
+            return
+        self._web.streams += 1
+        following = asyncio.ensure_future(self._follower.follow(began, send_bytes))
+        left = asyncio.ensure_future(until_left(receive))
+        try:
+            await asyncio.wait([following, left], return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                raise ClientLeftError
+            following.result()
+            await send({"type": "http.response.body"})
+        finally:
+            self._web.streams -= 1
+            following.cancel()
+            left.cancel()
+
+
+async def _openapi(web: Web, document: Answer, request: HttpRequest) -> Response:
+    await web.clients.admit(request, Scope.READ)
+    return json_answer(document, request.state.headers.get("if-none-match"))
+
+
+# --- public ---------------------------------------------------------------------------------------------------
+
+
+def _health_routes(web: Web) -> list[Route]:
+    async def alive(request: HttpRequest) -> Response:
+        await web.clients.admit_anybody(request)
+        await web.health.demand_alive()
+        return PlainTextResponse("ok", headers={"cache-control": "no-store"})
+
+    async def ready(request: HttpRequest) -> Response:
+        await web.clients.admit_anybody(request)
+        doubts = await web.health.doubts()
+        if doubts:
+            return problem(Reason.UNAVAILABLE, "; ".join(each.detail for each in doubts), doubts=doubts)
+        return PlainTextResponse("ok", headers={"cache-control": "no-store"})
+
+    return [_route("/health", {"GET": alive}), _route("/livez", {"GET": alive}), _route("/readyz", {"GET": ready})]
+
+
+async def _refuse_route(web: Web, request: HttpRequest, error: Exception) -> Response:
+    """What is asked for does not exist, or not with this method. Of the API, strangers do not even learn that."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+    if request.url.path.startswith(API_PREFIX):
+        await web.clients.admit(request, Scope.READ)
+    else:
+        await web.clients.admit_anybody(request)
+    if status == 405:
+        allow = {"allow": ", ".join(sorted({*filter(None, allowed.split(", ")), "OPTIONS"}))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={**allow, "cache-control": "no-store"})
+        return problem(Reason.METHOD_NOT_ALLOWED, f"allowed are {allow['allow']}", headers=allow)
+    return problem(Reason.NOT_FOUND, "there is nothing at this path; docs/API.md lists the paths")
