@@ -1,5 +1,5 @@
-"""Writes the documents that are generated from the code: docs/CONFIGURATION.md, docs/CLI.md and
-docs/CONTROL.md.
+"""Writes the documents that are generated from the code: docs/CONFIGURATION.md, docs/CLI.md,
+docs/CONTROL.md, and a table in docs/PYTHON.md.
 """
 
 from __future__ import annotations
@@ -7,8 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from crabnet.cli.document import cli_markdown
-from crabnet.operations.document import control_markdown
+from crabnet.operations.document import control_markdown, python_table
 from crabnet.settings.document import configuration_markdown
+
+
+def with_operations(page: str) -> str:
+    """docs/PYTHON.md with the present table of operations between its marks."""
+    before, begin, rest = page.partition("<!-- operations -->\n")
+    _, end, after = rest.partition("<!-- end of operations -->")
+    return before + begin + "\n" + python_table() + "\n" + end + after
 
 
 def main() -> None:
@@ -18,6 +25,7 @@ def main() -> None:
         "CONFIGURATION.md": configuration_markdown(),
         "CLI.md": cli_markdown(),
         "CONTROL.md": control_markdown(),
+        "PYTHON.md": with_operations((docs / "PYTHON.md").read_text(encoding="utf-8")),
     }
     for name, text in documents.items():
         (docs / name).write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
     from crabnet.errors import CrabnetError, Reason
     from crabnet.node.node import Node
+    from crabnet.node.operations.doors import perform, stream
     from crabnet.node.seeds import SeedState
     from crabnet.settings import Settings
 
@@ -31,6 +32,8 @@ _HOMES = {
     "CrabnetError": "crabnet.errors",
     "ReplicaFailedError": "crabnet.core.mending",
     "Reason": "crabnet.errors",
+    "perform": "crabnet.node.operations.doors",
+    "stream": "crabnet.node.operations.doors",
 }
 
 __all__ = [
@@ -47,6 +50,8 @@ __all__ = [
     "Settings",
     "TaskResult",
     "__version__",
+    "perform",
+    "stream",
 ]
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.operations.describe import Field, fields, structs_of
 from crabnet.operations.model import COMMON, Alone, Empty, Operation
-from crabnet.operations.table import OPERATIONS
+from crabnet.operations.table import MODULES, OPERATIONS
 
 _HEAD: Final = f"""\
 # The control socket
@@ -101,6 +101,21 @@ def control_markdown() -> str:
     for struct in structs_of(OPERATIONS):
         parts += _object(struct)
     return "".join(parts).rstrip() + "\n"
+
+
+def python_table() -> str:
+    """The operations for Python programs, for docs/PYTHON.md."""
+    homes = {
+        id(value): f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in MODULES
+        for name, value in vars(module).items()
+    }
+    rows = ["| operation | constant | request | answer | does |\n|---|---|---|---|---|\n"]
+    for operation in OPERATIONS:
+        answer = f"{'items: ' if operation.streams else ''}`{operation.response.__name__}`"
+        constant, request = homes[id(operation)], operation.request.__name__
+        rows.append(f"| `{operation.name}` | `{constant}` | `{request}` | {answer} | {operation.summary} |\n")
+    return "".join(rows)
 
 
 def _operation(operation: Operation[Any, Any]) -> list[str]:

@@ -7,22 +7,9 @@ from typing import Any, Final
 from crabnet.operations import info, seeds
 from crabnet.operations.model import Operation
 
-OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
-    info.STATUS,
-    info.ID,
-    info.CONFIG,
-    info.PEERS,
-    seeds.PUBLISH,
-    seeds.BID,
-    seeds.CLAIM,
-    seeds.RUN,
-    seeds.CANCEL,
-    seeds.SETTLE,
-    seeds.LIST,
-    seeds.SHOW,
-    seeds.WATCH,
-    seeds.RUNS,
-    info.VECTOR,
-    info.IMPORT,
+MODULES: Final = (info, seeds)
+"""The modules that define operations."""
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
+    value for module in MODULES for value in vars(module).values() if isinstance(value, Operation)
 )
 BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}

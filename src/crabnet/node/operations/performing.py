@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-import trio
 from msgspec import Struct
 
 from crabnet.errors import Reason, UsageError
@@ -79,6 +78,16 @@ def streams(
     return register
 
 
+def performed() -> set[str]:
+    """The names of the operations with one answer that have a function."""
+    return set(_PERFORMERS)
+
+
+def streamed() -> set[str]:
+    """The names of the streams that have a function."""
+    return set(_STREAMERS)
+
+
 def _checked(operation: Operation[P, R], given: Request) -> P:
     if not isinstance(given, operation.request):
         raise UsageError(f"{operation.name} takes a {operation.request.__name__}, not a {type(given).__name__}")
@@ -145,9 +154,3 @@ def as_json(answer: Struct) -> JsonValue:
     """An answer as a program gets it over the control socket."""
     value: JsonValue = msgspec.json.decode(msgspec.json.encode(answer))
     return value
-
-
-async def collect(node: Node, operation: Operation[P, R], request: P, items: trio.MemorySendChannel[R]) -> None:
-    """Send the items of a stream into a channel, and close it at the end. For Python programs."""
-    async with items:
-        await stream(node, operation, request, items.send)
