@@ -562,6 +562,10 @@ INDEX_LOOK_MS: Final = 1_000
 INDEX_RETRY_MS: Final = 2_000
 """Time until the index is tried again after a failure."""
 DISK_CHECK_S: Final = 5
+HEALTH_WRITE_MS: Final = 2_000
+"""A node whose journal is not written for so long is not ready."""
+HEALTH_BEHIND_MAX: Final = 1_000
+"""A node that lacks more envelopes of its peers is not ready."""
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
 """Seeds that move from memory to one archive segment."""
 ARCHIVE_CHECK_S: Final = 1

@@ -16,6 +16,7 @@ _TOP: Final = {
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
+    "web": "crabnet.cli.web:web",
     "events": "crabnet.cli.events:events",
     "audit": "crabnet.cli.audit:audit",
     "fsck": "crabnet.cli.fsck:fsck",

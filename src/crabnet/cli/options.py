@@ -145,7 +145,7 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
     refused = [
         click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,
                      callback=_refuse)
-        for name, metavar in (("--web-addr", "ADDR"), ("--dump-topology", ""))
+        for name, metavar in (("--dump-topology", ""),)
     ]  # fmt: skip
     return [*options, config, as_json, verify, *refused]
 

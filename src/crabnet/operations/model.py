@@ -60,7 +60,7 @@ class Route(NamedTuple):
 
 
 class Resume(NamedTuple):
-    """How a stream continues after a break: ``field`` of the request takes the last ``item_field`` that was received."""
+    """How a stream continues after a break: ``field`` of the request takes the ``item_field`` of the last item."""
 
     field: str
     item_field: str

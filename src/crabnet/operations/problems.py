@@ -16,7 +16,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 class Doubt(Struct, frozen=True, kw_only=True):
     """Why a node is not ready."""
 
-    reason: Reason
+    reason: str
+    """A Reason."""
     detail: str
 
 
@@ -28,7 +29,9 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str
     """The same for all problems of a type."""
     status: int
-    reason: Reason
+    """The status code of the answer."""
+    reason: str
+    """The name of the refusal, the same through every door."""
     detail: str = ""
     """What happened this time, and what to do."""
     reasons: tuple[Doubt, ...] = ()
@@ -41,7 +44,7 @@ def problem_of(reason: Reason, detail: str = "", doubts: tuple[Doubt, ...] = ())
         type=URN + reason.value,
         title=reason.value.replace("_", " ").capitalize(),
         status=STATUS[reason],
-        reason=reason,
+        reason=reason.value,
         detail=detail,
         reasons=doubts,
     )

@@ -16,6 +16,7 @@ _GROUPS: Final = {
     "runner": "Running commands",
     "storage": "Storage",
     "monitor": "Monitor events",
+    "web": "Web",
 }
 _HEAD: Final = """\
 # Configuration

@@ -20,6 +20,7 @@ from crabnet.settings.kinds import (
     ListKind,
     PathKind,
     TextKind,
+    WebAddressKind,
     Wrong,
     expand_home,
 )
@@ -34,6 +35,15 @@ TARGETS_MAX: Final = 256
 EVENTS_FILE_NAME: Final = "events.ndjson"
 
 
+_PATHS: Final = (
+    "state_dir",
+    "monitor_events",
+    "runner_workdir",
+    "runner_workdir_root",
+    "web_socket",
+    "web_tls_cert",
+    "web_tls_key",
+)
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
 _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spaces and commas"), 256)
 _NAMES: Final = ListKind(TextKind(255, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and `_`"), 256)
@@ -311,6 +321,33 @@ class Settings:
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
+
+    web_addr: str = knob_field("127.0.0.1:3000", Row(
+        WebAddressKind(port_min=0), "web", "Address of the web process: API and health over HTTP. Port 0 means any "
+        "free port. `off`: no web process, unless `web_socket` is set."))
+    web_socket: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Unix socket of the API. Only this user can open it (mode 0600). It needs no token."))
+    web_api_token: str | None = knob_field(None, Row(
+        TextKind(limits.WEB_TOKEN_CHARS_MAX, r"[\x21-\x7e]+", "visible ASCII characters"), "web",
+        "A token that may read over HTTP.", secret=True))
+    web_api_auth_required: bool = knob_field(True, Row(
+        BoolKind(), "web", "Demand a token over HTTP. With false, everybody who reaches the address may read. Writing "
+        "always needs a token."))
+    web_allowed_hosts: tuple[str, ...] = knob_field((), Row(
+        ListKind(TextKind(253, r"[A-Za-z0-9._:-]+", "letters, digits, `.`, `_`, `:`, `-`"), 64), "web",
+        "Names by which browsers may reach the web process, besides its address: host names without a port."))
+    web_tls_cert: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Certificate chain (PEM) for HTTPS at `web_addr`."))
+    web_tls_key: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Private key (PEM) of `web_tls_cert`. Unset: it is in the same file."))
+    web_connections_max: int = knob_field(limits.WEB_CONNECTIONS_MAX_DEFAULT, Row(
+        IntKind(1, 65_536), "web", "Open connections to the web process. Beyond that it closes the connection that "
+        "has been idle longest.", unit="connections"))
+    web_address_connections_max: int = knob_field(limits.WEB_ADDRESS_CONNECTIONS_MAX_DEFAULT, Row(
+        IntKind(1, 65_536), "web", "The same, for the connections from one address.", unit="connections"))
+    web_requests_per_sec: int = knob_field(limits.WEB_REQUESTS_PER_S_DEFAULT, Row(
+        IntKind(0, 1_000_000), "web", "Requests per second of one token, or of one address without a token. A burst "
+        "may have ten times as many. 0 means no limit.", unit="1/s"))
     # fmt: on
 
     @property
@@ -333,7 +370,7 @@ class Settings:
         try:
             data_dir = Path.cwd() / expand_home(self.data_dir) if not self.data_dir.is_absolute() else self.data_dir
             paths = {"data_dir": data_dir}
-            for name in ("state_dir", "monitor_events", "runner_workdir", "runner_workdir_root"):
+            for name in _PATHS:
                 path: Path | None = getattr(self, name)
                 if path is not None:
                     paths[name] = data_dir / expand_home(path)
@@ -372,6 +409,8 @@ class Settings:
                 f"runner_profiles has network, but runner_sandbox = {self.runner_sandbox} does not offer it; use bwrap",
                 ("runner_profiles", "runner_sandbox"),
             )
+        if self.web_tls_key is not None and self.web_tls_cert is None:
+            raise ConflictError("web_tls_key is set, but web_tls_cert is not", ("web_tls_key", "web_tls_cert"))
         secret = sorted(name for name in self.runner_environment if name.startswith("CRABNET_"))
         if secret:
             raise ConflictError(

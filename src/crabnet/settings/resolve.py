@@ -24,8 +24,6 @@ DEFAULT_ORIGIN: Final = "default"
 RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_CONFIG": "path of the TOML file, like `--config`",
     "CRABNET_DEBUG": "`1`: print a traceback after the message of an unexpected error",
-    "CRABNET_WEB_API_AUTH_REQUIRED": "kept for the monitor API; no effect in this version",
-    "CRABNET_WEB_API_TOKEN": "kept for the monitor API; no effect in this version",
 }
 """Names that are not knobs but are not mistakes either."""
 RESERVED_ENV_PREFIXES: Final = ("CRABNET_TEST_", "CRABNET_HYPOTHESIS_")

@@ -21,6 +21,10 @@ _COMMON: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
+_CHALLENGES: Final = {
+    Reason.UNAUTHENTICATED: 'Bearer realm="crabnet"',
+    Reason.FORBIDDEN: 'Bearer realm="crabnet", error="insufficient_scope"',
+}
 _PAGE_POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self';"
     b" manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -48,6 +52,8 @@ def problem(
     if status is not None:
         found = msgspec.structs.replace(found, status=status)
     more = {"cache-control": "no-store", **(headers or {})}
+    if reason in _CHALLENGES:
+        more["www-authenticate"] = _CHALLENGES[reason]
     if found.status in RETRY_AFTER_S:
         more["retry-after"] = str(retry_after_s or RETRY_AFTER_S[found.status])
     return Response(msgspec.json.encode(found), found.status, more, MEDIA_TYPE)
@@ -56,7 +62,9 @@ def problem(
 def json_answer(answer: Answer, if_none_match: str | None) -> Response:
     """A document, or 304 if the client has it already."""
     headers = {"etag": answer.etag, "cache-control": "private, no-cache"}
-    if if_none_match is not None and answer.etag in (each.strip().removeprefix("W/") for each in if_none_match.split(",")):
+    if if_none_match is not None and answer.etag in (
+        each.strip().removeprefix("W/") for each in if_none_match.split(",")
+    ):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, 200, headers, "application/json")
 

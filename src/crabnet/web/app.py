@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope as AsgiScope, Send
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from crabnet import limits
 from crabnet.errors import CrabnetError, Reason, UsageError
-from crabnet.operations.model import Operation, Request, Scope
+from crabnet.operations.model import Operation, Scope
 from crabnet.operations.openapi import openapi_json
 from crabnet.operations.table import OPERATIONS
 from crabnet.web.answers import API_PREFIX, json_answer, problem, written
@@ -29,6 +26,7 @@ from crabnet.web.following import Follower, resumed, retry_line
 from crabnet.web.guarding import V1, ClientLeftError, Guard
 from crabnet.web.health import Health
 from crabnet.web.node_client import NodeClient
+from crabnet.web.notes import note
 from crabnet.web.reads import Answer, Reads, answer_of
 from crabnet.web.requests import of_body, of_query
 
@@ -49,13 +47,8 @@ class Web:
 
 def application(web: Web, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The whole application. ``more`` are routes besides the API, such as those of the page."""
-    return Guard(
-        Starlette(
-            routes=[*_api_routes(web), *_health_routes(web), *more],
-            exception_handlers={HTTPException: partial(_refuse_route, web)},
-        ),
-        _report_failure,
-    )
+    routes = [*_api_routes(web), *_health_routes(web), *more]
+    return Guard(Router(routes, redirect_slashes=False, default=partial(_nothing_here, web)), _report_failure)
 
 
 def _report_failure(error: Exception) -> None:
@@ -64,7 +57,7 @@ def _report_failure(error: Exception) -> None:
     while trace is not None:
         places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
         trace = trace.tb_next
-    print(f"web: unexpected {type(error).__name__} at {' '.join(places[-4:])}", file=sys.stderr, flush=True)
+    note(f"web: unexpected {type(error).__name__} at {' '.join(places[-4:])}")
 
 
 # --- routes --------------------------------------------------------------------------------------------------
@@ -77,14 +70,48 @@ def _api_routes(web: Web) -> list[Route]:
         methods[operation.route.method] = partial(_endpoint(operation), web, operation)
     by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web, answer_of(openapi_json()))}
     # A path without parameters comes before one that would match it.
-    return [_route(path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
+    return [_route(web, path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
 
 
-def _route(path: str, methods: Mapping[str, Endpoint]) -> Route:
-    async def endpoint(request: HttpRequest) -> Response:
-        return await methods["GET" if request.method == "HEAD" else request.method](request)
+def _route(web: Web, path: str, methods: Mapping[str, Endpoint]) -> Route:
+    return Route(path, _Path(web, methods))
 
-    return Route(path, endpoint, methods=list(methods))
+
+class _Path:
+    """One path with all its methods. HEAD is GET without a body, which the protocol leaves out."""
+
+    def __init__(self, web: Web, methods: Mapping[str, Endpoint]) -> None:
+        self._web = web
+        self._methods = {**methods, **({"HEAD": methods["GET"]} if "GET" in methods else {})}
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises CrabnetError."""
+        request = HttpRequest(scope, receive, send)
+        endpoint = self._methods.get(request.method)
+        response = await (self._other(request) if endpoint is None else endpoint(request))
+        await response(scope, receive, send)
+
+    async def _other(self, request: HttpRequest) -> Response:
+        await _admit_stray(self._web, request)
+        allow = {"allow": ", ".join(sorted({*self._methods, "OPTIONS"}))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={**allow, "cache-control": "no-store"})
+        return problem(Reason.METHOD_NOT_ALLOWED, f"this path takes {allow['allow']}", headers=allow)
+
+
+async def _admit_stray(web: Web, request: HttpRequest) -> None:
+    """Strangers learn nothing about the API, not even which paths it has."""
+    if request.url.path.startswith(API_PREFIX):
+        await web.clients.admit(request, Scope.READ)
+    else:
+        await web.clients.admit_anybody(request)
+
+
+async def _nothing_here(web: Web, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    request = HttpRequest(scope, receive, send)
+    await _admit_stray(web, request)
+    answer = problem(Reason.NOT_FOUND, "there is nothing at this path; docs/API.md lists the paths")
+    await answer(scope, receive, send)
 
 
 def _endpoint(operation: Operation[Any, Any]) -> Callable[[Web, Operation[Any, Any], HttpRequest], Awaitable[Response]]:
@@ -205,20 +232,5 @@ def _health_routes(web: Web) -> list[Route]:
             return problem(Reason.UNAVAILABLE, "; ".join(each.detail for each in doubts), doubts=doubts)
         return PlainTextResponse("ok", headers={"cache-control": "no-store"})
 
-    return [_route("/health", {"GET": alive}), _route("/livez", {"GET": alive}), _route("/readyz", {"GET": ready})]
-
-
-async def _refuse_route(web: Web, request: HttpRequest, error: Exception) -> Response:
-    """What is asked for does not exist, or not with this method. Of the API, strangers do not even learn that."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-    if request.url.path.startswith(API_PREFIX):
-        await web.clients.admit(request, Scope.READ)
-    else:
-        await web.clients.admit_anybody(request)
-    if status == 405:
-        allow = {"allow": ", ".join(sorted({*filter(None, allowed.split(", ")), "OPTIONS"}))}
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={**allow, "cache-control": "no-store"})
-        return problem(Reason.METHOD_NOT_ALLOWED, f"allowed are {allow['allow']}", headers=allow)
-    return problem(Reason.NOT_FOUND, "there is nothing at this path; docs/API.md lists the paths")
+    endpoints: dict[str, Endpoint] = {"/health": alive, "/livez": alive, "/readyz": ready}
+    return [_route(web, path, {"GET": endpoint}) for path, endpoint in endpoints.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.types import Receive
 
@@ -15,6 +16,8 @@ from crabnet.web.guarding import ClientLeftError
 class LateBodyError(NodeTimeoutError):
     """The body of a request did not come in time. Nothing was done."""
 
+    http_status = HTTPStatus.REQUEST_TIMEOUT
+
 
 class Bodies:
     """All bodies that are being received."""
@@ -23,7 +26,10 @@ class Bodies:
         self._bytes = 0
 
     async def receive(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """The whole body. Raises UsageError (TOO_LARGE), LateBodyError, CrabnetError (RATE_LIMITED), ClientLeftError."""
+        """The whole body.
+
+        Raises UsageError (TOO_LARGE), LateBodyError, CrabnetError (RATE_LIMITED), ClientLeftError.
+        """
         length = headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > limits.WEB_BODY_BYTES_MAX:
             raise _too_large()

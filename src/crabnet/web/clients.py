@@ -15,7 +15,7 @@ from crabnet.errors import CrabnetError, Reason
 from crabnet.operations.model import Scope
 from crabnet.web.logins import ANYBODY, LOCAL, Grant, Logins, demand
 
-_NOT_A_TOKEN: Final = "address "
+_STRANGER: Final = "address "
 
 
 class Clients:
@@ -40,13 +40,13 @@ class Clients:
             grant: Grant = LOCAL
         else:
             grant = self._logins.grant(request.state.headers, _address(request), now_ms)
-        self._take(_NOT_A_TOKEN + _address(request) if grant is ANYBODY else grant.name, now_ms)
+        self._take(_STRANGER + _address(request) if grant is ANYBODY else grant.name, now_ms)
         demand(grant, scope, await self._namespace() if grant.namespaces else None)
         return grant
 
     async def admit_anybody(self, request: HttpRequest) -> None:
         """Raises CrabnetError (RATE_LIMITED)."""
-        self._take(_NOT_A_TOKEN + _address(request), _now_ms())
+        self._take(_STRANGER + _address(request), _now_ms())
 
     def _take(self, client: str, now_ms: int) -> None:
         if not self._per_s:

@@ -108,7 +108,8 @@ def _bound(family: int, place: tuple[object, ...], address: str) -> socket.socke
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise NetworkError(
-                f"the web address {address} is in use by another program; end it, or choose another one with --web-addr",
+                f"the web address {address} is in use by another program; end it, or choose another one with"
+                " --web-addr",
                 Reason.ADDRESS_IN_USE,
             ) from None
         raise NetworkError(

@@ -61,8 +61,9 @@ class Guard:
             return
         except CrabnetError as error:
             if not started:
-                await problem(error.reason, error.message)(scope, receive, send_safely)
-        except Exception as error:  # noqa: BLE001 - reported, and the client gets an answer
+                status = getattr(error, "http_status", None)
+                await problem(error.reason, error.message, status=status)(scope, receive, send_safely)
+        except Exception as error:
             self._failed(error)
             if started:
                 raise

@@ -103,7 +103,9 @@ class Logins:
         if secret is None:
             if not self._required:
                 return ANYBODY
-            raise RefusedLoginError("a token is needed: send it as `Authorization: Bearer TOKEN` or `X-Api-Token: TOKEN`")
+            raise RefusedLoginError(
+                "a token is needed: send it as `Authorization: Bearer TOKEN` or `X-Api-Token: TOKEN`"
+            )
         digest = _digest(secret)
         bucket = self._failed.get(address)
         if digest not in self._known and bucket is not None and bucket.wait_ms(now_ms):
@@ -118,7 +120,9 @@ class Logins:
             self._failed.put(address, bucket)
         bucket.take(now_ms)
         self._report(address, Reason.UNAUTHENTICATED)
-        raise RefusedLoginError("the token is not valid: it is wrong, revoked or expired; `crabnet token new` makes one")
+        raise RefusedLoginError(
+            "the token is not valid: it is wrong, revoked or expired; `crabnet token new` makes one"
+        )
 
 
 def demand(grant: Grant, scope: Scope, namespace: str | None) -> None:

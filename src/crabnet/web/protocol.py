@@ -10,7 +10,7 @@ from typing import Any
 import h11
 import msgspec
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from crabnet.errors import Reason
@@ -70,7 +70,8 @@ class WebProtocol(H11Protocol):
             self._place.turn(doing, self._clock())
 
     def _doing(self) -> Doing:
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle: object = self.cycle  # uvicorn declares it before the first request, too
+        if isinstance(cycle, RequestResponseCycle) and not cycle.response_complete:
             return Doing.SERVED
         if self.conn.our_state is h11.DONE:
             return Doing.LINGERING
@@ -102,7 +103,9 @@ class WebProtocol(H11Protocol):
             *security_headers("/api/"),
         ]
         out: list[Any] = [
-            h11.Response(status_code=problem.status, headers=headers, reason=HTTPStatus(problem.status).phrase.encode()),
+            h11.Response(
+                status_code=problem.status, headers=headers, reason=HTTPStatus(problem.status).phrase.encode()
+            ),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ]

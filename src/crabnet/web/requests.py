@@ -31,7 +31,7 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
         )
     except (ValueError, UnicodeError) as error:
         raise UsageError(f"the query is malformed: {error}", Reason.MALFORMED) from None
-    lists, nullable = _shapes(operation.request)
+    lists, nullable = _shapes(_type_of(operation))
     given: dict[str, object] = {}
     for name, text in pairs:
         if name in path:
@@ -112,3 +112,8 @@ def _shapes(request: type[Request]) -> tuple[frozenset[str], frozenset[str]]:
         if any(isinstance(each, kinds.NoneType) for each in options):
             nullable.add(field.encode_name)
     return frozenset(lists), frozenset(nullable)
+
+
+def _type_of(operation: Operation[Any, Any]) -> type[Request]:
+    found: type[Request] = operation.request
+    return found

@@ -89,6 +89,7 @@ class Server:
             self._beginning.add(task)
             place.close = task.cancel
             task.add_done_callback(partial(self._begun, sock, place))
+            await asyncio.sleep(0)  # an accept that succeeds at once does not let others work
 
     async def _begin(self, sock: socket.socket, door: Door, place: Place) -> None:
         if not door.local:

@@ -64,6 +64,14 @@ class SyncPlanner:
     def __len__(self) -> int:
         return len(self._missing)
 
+    def behind(self) -> int:
+        """How many envelopes ahead of the heads proven sources say they hold."""
+        return sum(
+            max(0, missing.upto - self._feeds.get(author).head_seq)
+            for author, missing in self._missing.items()
+            if missing.teller
+        )
+
     def has_told_much(self, source: str) -> bool:
         """True if this source reported so many missing feeds that the node asks it for no more at the moment."""
         return len(self._told_by.get(source, ())) >= limits.SYNC_MISSING_FEEDS_MAX // 2
