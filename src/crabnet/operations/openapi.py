@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from crabnet._version import __version__
 from crabnet.errors import Reason
