@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import multiprocessing
+import random
 import statistics
 import tempfile
 import time
@@ -31,6 +32,7 @@ from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.monitor.writer import EventLog
+from crabnet.node.children.children import Children
 from crabnet.node.clock import wall_ms
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
@@ -39,7 +41,7 @@ from crabnet.node.durable.indexing import History
 from crabnet.node.durable.store import entropy
 from crabnet.node.network.network import Network
 from crabnet.node.network.outbox import Outbox
-from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.reporting import Reporter
 from crabnet.node.run import tune_collector
@@ -144,7 +146,8 @@ class Rig:
             datagrams_per_s=0,
             notify=self.reporter.notify,
         )
-        self.signatures = Signatures(self._verifier, self.reporter.notify, processors=processors())
+        children = Children(self.reporter.notify, None, wall_ms, random.random)
+        self.signatures = Signatures(self._verifier, children.on_demand(verifier_spec()), processors=processors())
         self.network = Network(
             self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, self.signatures
         )

@@ -526,6 +526,7 @@ VERIFY_BATCH_MIN: Final = 16
 VERIFY_ANSWER_MS: Final = 5_000
 """After this time without an answer the node gives up the process that checks signatures."""
 VERIFY_RESTART_MS: Final = 60_000
+"""Pause after a failure of the process that checks signatures."""
 VERIFY_IDLE_MS: Final = 60_000
 """The process that checks signatures ends after this long without a batch."""
 SLICES_AHEAD: Final = 1
@@ -584,6 +585,24 @@ FEED_LIARS_MAX: Final = 1_024
 """Hosts whose claims are ignored. The one detected longest ago is forgotten first."""
 FEED_QUIET_MS: Final = 2_000
 """Time between a peer's confirmation of our feed's head and the end of the risk, in which others can object."""
+
+# --- Child processes ---------------------------------------------------------------------------------------
+
+CHILD_HANDSHAKE_MS: Final = 30_000
+"""Time from the start of a child to its handshake."""
+CHILD_HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+CHILD_ADDRESSES_MAX: Final = 16
+"""Addresses that the handshake of a child may name. Further ones are left out."""
+CHILD_STOP_MS: Final = 2_000
+"""How long the orderly end of a child may take until it is killed."""
+CHILD_RESTART_MS: Final = 250
+"""Pause after the first failure of a child. It doubles with each further failure in a row."""
+CHILD_RESTART_MS_MAX: Final = 60_000
+CHILD_DOUBLINGS_MAX: Final = 16
+CHILD_RETRY_SLOWLY_MS: Final = 60_000
+"""Pause after a failure that ends only when somebody does something, such as a port in use."""
+CHILD_STEADY_MS: Final = 10_000
+"""A child that has run for this long has no failures in a row any more."""
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 

@@ -262,8 +262,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,
-    "Caught by the next caller: the node checks signatures itself then.": """
-        node.network.signatures     _process             FileNotFoundError
+    "Caught by Child._live: the node goes on without this child, and tries again.": """
+        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +21,10 @@ from hypothesis import strategies as st
 
 from crabnet import limits
 from crabnet.core.effects import FieldValue
-from crabnet.node.network.signatures import Batch, Signatures
+from crabnet.node.children.children import Children
+from crabnet.node.children.health import ChildState
+from crabnet.node.clock import wall_ms
+from crabnet.node.network.signatures import Batch, Signatures, verifier_spec
 from crabnet.node.network.verify_process import decode_answer, encode_batch, serve
 from crabnet.protocol.identity import SignedBytes, verify_each
 from tests.support.envelopes import signer
@@ -39,7 +43,15 @@ class Desk:
     def __init__(self, processors: int = 2) -> None:
         self.checked_here = 0
         self.told: list[tuple[str, dict[str, FieldValue]]] = []
-        self.signatures = Signatures(self._verify_all, lambda *event: self.told.append(event), processors=processors)
+        self.lines: list[str] = []
+        children = Children(lambda *event: self.told.append(event), self.lines.append, wall_ms, random.random)
+        self.child = children.on_demand(verifier_spec())
+        self.signatures = Signatures(self._verify_all, self.child, processors=processors)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the events that were told."""
+        return [kind for kind, _ in self.told]
 
     def _verify_all(self, signed: Sequence[SignedBytes]) -> list[bool]:
         self.checked_here += len(signed)
@@ -91,7 +103,8 @@ async def test_the_process_answers_batches_in_their_order_and_ends_with_the_job(
         assert desk.checked_here == before
     await ended(pid)
     assert signatures.pid is None
-    assert desk.told == []
+    assert desk.kinds == ["child_started", "child_ended"]
+    assert desk.lines == []
 
 
 async def test_contents_of_any_size_go_through() -> None:
@@ -146,11 +159,13 @@ async def test_a_killed_process_leaves_no_batch_unanswered_and_is_told() -> None
         with trio.fail_after(_WAIT_S):
             assert [await signatures.answers(batch) for batch in batches] == [_EXPECTED] * 3
             assert await desk.check(_MIXED) == _EXPECTED
-            while not desk.told:
+            while "child_failed" not in desk.kinds:
                 await trio.sleep(0.01)
         assert signatures.pid is None
-        assert [kind for kind, _ in desk.told] == ["job_failed"]
-        assert desk.told[0][1]["job"] == "signatures"
+        assert desk.kinds == ["child_started", "child_failed"]
+        assert desk.told[1][1]["child"] == "signatures"
+        assert "the node checks them itself for now" in desk.lines[0]
+        assert desk.child.health().state is ChildState.WAITING
 
 
 async def test_a_process_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +188,7 @@ async def test_a_process_that_is_not_needed_any_more_ends(monkeypatch: pytest.Mo
         await ended(pid)
         monkeypatch.setattr(limits, "VERIFY_IDLE_MS", 60_000)
         assert await desk.started() != pid
-        assert desk.told == []
+        assert desk.kinds == ["child_started", "child_ended", "child_started"]
 
 
 async def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +204,12 @@ async def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.Monk
 
 _NODE = """
 import sys, trio
-from crabnet.node.network.signatures import Signatures
+from crabnet.node.children.children import Children
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.protocol.identity import SignedBytes, verify_each
 async def main():
-    signatures = Signatures(verify_each, print, processors=2)
+    children = Children(lambda *_: None, None, lambda: 0, lambda: 0.0)
+    signatures = Signatures(verify_each, children.on_demand(verifier_spec()), processors=2)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(signatures.run)
         while signatures.pid is None:

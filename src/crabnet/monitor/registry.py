@@ -46,6 +46,9 @@ class EventKind(StrEnum):
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
+    CHILD_STARTED = "child_started"
+    CHILD_FAILED = "child_failed"
+    CHILD_ENDED = "child_ended"
     FAULT_CONTAINED = "fault_contained"
     REPLICA_FAILED = "replica_failed"
     NODE_RESTARTED = "node_restarted"
@@ -135,6 +138,7 @@ FIELDS: Final = MappingProxyType(
         "author": "node id of the author of the envelope or feed",
         "bytes": "number of bytes",
         "cause": "why the run ended, as in its result",
+        "child": "name of the process that the node keeps beside itself",
         "claim_id": "id of the claim",
         "clean": "true if the shutdown was clean and nothing was repaired",
         "count": "number of things that the event reports",
@@ -169,6 +173,7 @@ FIELDS: Final = MappingProxyType(
         "name": "name of the peer in the settings",
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
+        "next_try_ms": "when the next try comes, milliseconds since the epoch; absent if there is none",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
         "origin": "source of the value: `flag`, `environment`, `file` or `default`",
@@ -176,7 +181,7 @@ FIELDS: Final = MappingProxyType(
         "outcome": "decision of the recovery, with a name from docs/STORAGE.md",
         "part": "part of the node in which an unexpected error occurred",
         "peer": "node id of the peer",
-        "pid": "process id of the node",
+        "pid": "process id of the node, or of its child that the event names",
         "profile": "profile of the run, or the allowed profiles, comma-separated",
         "failed": "`task` or `worker`: whose failure ended the run",
         "reason": "the Reason, the same as in errors and metrics",
@@ -258,6 +263,26 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.JOB_FAILED: _spec(
             "A", _NODE, "job reason detail failures", "A background job ended with an unexpected error."
+        ),
+        EventKind.CHILD_STARTED: _spec(
+            "I",
+            _NODE,
+            "child pid duration_ms failures detail",
+            "A child process of the node works, after `failures` failures in a row.",
+        ),
+        EventKind.CHILD_FAILED: _spec(
+            "A",
+            _NODE,
+            "child reason detail failures next_try_ms",
+            "A child process of the node does not work. The node goes on without it and starts it again at"
+            " `next_try_ms`. Further failures in a row are reported"
+            " if their reason is another one, or if `failures` is a power of two.",
+        ),
+        EventKind.CHILD_ENDED: _spec(
+            "I",
+            _NODE,
+            "child pid escalated",
+            "A child process has ended because the node does not need it any more, or ends itself.",
         ),
         EventKind.FAULT_CONTAINED: _spec(
             "A",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -34,6 +35,7 @@ from crabnet.node.assembly import (
     remember_feed_risk,
     state_hash,
 )
+from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
@@ -46,7 +48,9 @@ from crabnet.node.execution.runs import Stage
 from crabnet.node.faults import Faults
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
+from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import report_absence
@@ -366,10 +370,11 @@ class Node:
         await parts.add(self.archivist, at_work=listen)
         runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
+        self.children = await parts.add(Children(notify, self._warn, clock_ms, random.random), at_work=listen)
+        usable = processors() if settings.verify_process else 1
+        signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
-            UdpNetwork(
-                settings, self.core, self.committer, self.history, disk.verify_all, notify, clock_ms, listen=listen
-            )
+            UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
         )
         self.outbox, self.serving = network.outbox, network.serving
         self.listen_address = ",".join(network.listen_addresses) or None

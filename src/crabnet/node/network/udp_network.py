@@ -18,9 +18,7 @@ from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.serving import Paces, Serving
 from crabnet.node.network.signatures import Signatures
 from crabnet.node.network.targets import Targets
-from crabnet.node.network.verifier import processors
 from crabnet.node.part import Job, Part
-from crabnet.protocol.identity import VerifyAll
 from crabnet.settings import Settings
 from crabnet.transport.base import parse_address
 from crabnet.transport.udp import UdpTransport
@@ -43,7 +41,7 @@ class UdpNetwork(Part):
         core: Core,
         committer: Committer,
         history: History,
-        verify_all: VerifyAll,
+        signatures: Signatures,
         notify: Notify,
         clock_ms: Callable[[], int],
         *,
@@ -53,7 +51,7 @@ class UdpNetwork(Part):
         self._core = core
         self._committer = committer
         self._history = history
-        self._verify_all = verify_all
+        self._signatures = signatures
         self._notify = notify
         self._clock_ms = clock_ms
         self._listen = listen
@@ -88,8 +86,7 @@ class UdpNetwork(Part):
             datagrams_per_s=sends_per_s(settings),
             notify=notify,
         )
-        signatures = Signatures(self._verify_all, notify, processors=processors() if settings.verify_process else 1)
-        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, signatures)
+        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, self._signatures)
         paces = Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s)
         self.serving = Serving(
             core, transport, self.outbox, self._committer, notify, self._clock_ms, self._history, paces

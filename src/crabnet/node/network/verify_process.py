@@ -2,17 +2,17 @@
 
 A batch is the number of its signatures (4 bytes, little endian), then the size of each content (4 bytes), then for each
 signature the public key, the signature and the content. The answer is one byte for each signature: 1 if it is genuine,
-else 0. The process ends when its node ends, because it then reads the end of the stream.
+else 0.
 """
 
 from __future__ import annotations
 
-import signal
 import socket
 import struct
 from collections.abc import Sequence
 from typing import Final
 
+from crabnet.child import Lifeline
 from crabnet.protocol.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignedBytes, verify
 
 _HEAD_BYTES: Final = PUBLIC_KEY_BYTES + SIGNATURE_BYTES
@@ -61,9 +61,7 @@ def _checked(batch: bytes, sizes: Sequence[int]) -> bytes:
     return bytes(answers)
 
 
-def main() -> None:
-    """Serve on file descriptor 0, a socket. SIGINT is ignored, because the node handles signals to the terminal's
-    process group.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(socket.socket(fileno=0))
+def main(lifeline: Lifeline) -> None:
+    """Answer the batches of the node that has started this process."""
+    lifeline.ready()
+    serve(lifeline.socket)
