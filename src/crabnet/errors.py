@@ -72,6 +72,11 @@ class Reason(StrEnum):
     UNKNOWN_KEY = "unknown_key"
     MISSING_SIGNATURE = "missing_signature"
     BAD_SIGNATURE = "bad_signature"
+    # the HTTP door
+    UNAUTHENTICATED = "unauthenticated"
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - the name of a refusal
+    TOKEN_EXISTS = "token_exists"  # noqa: S105 - the name of a refusal
+    REVOKED = "revoked"
     # authority and lifecycle
     UNAUTHORISED = "unauthorised"
     WRONG_PARENT = "wrong_parent"
@@ -114,7 +119,6 @@ class Reason(StrEnum):
     FILE_EXISTS = "file_exists"
     FILE_DAMAGED = "file_damaged"
     # requests over HTTP
-    UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     HOST_REFUSED = "host_refused"
     ORIGIN_REFUSED = "origin_refused"

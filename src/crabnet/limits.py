@@ -144,11 +144,10 @@ WEB_BURST_S: Final = 10
 """A burst may have so many seconds' worth of requests."""
 WEB_CLIENTS_MAX: Final = 4_096
 """Tokens and addresses whose requests are counted."""
-WEB_FAILED_LOGINS_MAX: Final = 20
-"""Failed logins of one address, all at once. One more is possible after each second."""
-WEB_KNOWN_LOGINS_MAX: Final = 1_024
-"""Tokens that were valid lately. Failed logins from the same address do not delay these."""
-WEB_TOKEN_CHARS_MAX: Final = 512
+WEB_REPORT_MS: Final = 1_000
+"""Time between two reports to the node."""
+WEB_REPORTS_MAX: Final = 1_024
+"""Reports that wait for the node. Beyond that addresses are not told apart."""
 WEB_HEADER_BYTES_MAX: Final = 16 * 1024
 """The request line and all headers of a request."""
 WEB_BODY_BYTES_MAX: Final = CONTROL_LINE_BYTES_MAX - 64 * 1024
@@ -176,6 +175,8 @@ WEB_HEARTBEAT_MS: Final = 15_000
 """A stream without an item for so long gets a comment."""
 WEB_STREAM_LOOK_MS: Final = 500
 """How long the answer to a request for a stream waits for a refusal of the node."""
+WEB_STREAM_CHECK_MS: Final = 1_000
+"""A stream ends so long after the revocation of its token."""
 WEB_STREAM_RETRY_MS: Final = 100
 WEB_STREAM_RETRY_MS_MAX: Final = 2_000
 """Longest pause between two tries to continue a stream while the node is away."""
@@ -603,6 +604,39 @@ CHILD_RETRY_SLOWLY_MS: Final = 60_000
 """Pause after a failure that ends only when somebody does something, such as a port in use."""
 CHILD_STEADY_MS: Final = 10_000
 """A child that has run for this long has no failures in a row any more."""
+# --- The HTTP door ---------------------------------------------------------------------------------------------
+
+TOKENS_MAX: Final = 256
+"""Tokens that are valid at the same time, logins included."""
+TOKENS_OVER_MAX: Final = 256
+"""Expired and revoked tokens that are kept for ``token list``. Those that were over first are forgotten first."""
+TOKENS_OVER_S: Final = 30 * 24 * 3600
+TOKENS_FILE_BYTES_MAX: Final = 1024 * 1024
+TOKEN_NAME_CHARS_MAX: Final = 64
+TOKEN_NAMESPACES_MAX: Final = 16
+TOKEN_TTL_S_MAX: Final = 3_650 * 24 * 3600
+SECRET_CHARS_MIN: Final = 32
+"""Shortest secret of a token that a person may choose."""
+SECRET_CHARS_MAX: Final = 512
+WEB_LINK_MS: Final = 60_000
+"""How long the code of a login link is good."""
+WEB_LINKS_MAX: Final = 16
+"""Codes of login links that are good at the same time. The oldest is forgotten first."""
+WEB_SESSIONS_MAX: Final = 32
+"""Logins that are valid at the same time. A further one ends the oldest."""
+WEB_SESSION_S_DEFAULT: Final = 12 * 3600
+ATTEMPTS_FREE: Final = 5
+"""Failed attempts of an address that have no effect."""
+ATTEMPTS_BLOCK_MS: Final = 1_000
+"""First block of an address whose attempts fail. Each further block is twice as long."""
+ATTEMPTS_BLOCK_MS_MAX: Final = 15 * 60_000
+ATTEMPTS_QUIET_MS: Final = 15 * 60_000
+"""After this time without a failure or block, the failures of an address are forgotten."""
+ATTEMPT_ADDRESSES_MAX: Final = 4_096
+REPORTS_MAX: Final = 64
+"""Reports in one request of a client."""
+REPORT_ADDRESS_CHARS_MAX: Final = 64
+REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 

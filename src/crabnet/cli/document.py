@@ -70,6 +70,11 @@ _JSON: Final = {
     ' "seeds": [{"seed_id", "a", "b"}]}`',
     "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
+    "token new": '`{"token": TokenInfo, "secret": text or null}`; the secret is null if it was given, or written to a'
+    " file",
+    "token list": "the answer of the control method `token.list`",
+    "token revoke": "the answer of the control method `token.revoke`",
+    "web open": '`{"link", "expires_at"}`; opens nothing',
     "id": "the answer of the control method `id`",
     "completion": '`{"shell": name, "script": text}`',
 }

@@ -81,8 +81,14 @@ def _verified(context: click.Context) -> bool:
 
 def _without_subcommand() -> None:
     context = click.get_current_context()
+    group = context.command
     if context.invoked_subcommand is None:
         HELD.release()
+        if isinstance(group, LazyGroup) and group.default is not None:
+            command = group.get_command(context, group.default)
+            if command is not None:
+                context.invoke(command)
+            return
         if not _verified(context):
             if context.parent is not None or state_of(context).json:
                 context.fail("Missing command.")
@@ -91,9 +97,13 @@ def _without_subcommand() -> None:
 
 
 class LazyGroup(_HelpWritten, click.Group):
-    """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``."""
+    """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``.
 
-    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str]) -> None:
+    ``default`` is the subcommand that a call without one means.
+    """
+
+    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str], default: str | None = None) -> None:
+        self.default = default
         super().__init__(
             name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False,
             invoke_without_command=True, callback=_without_subcommand,

@@ -32,6 +32,7 @@ class Component(StrEnum):
     RUNNER = "runner"
     CONTROL = "control"
     MONITOR = "monitor"
+    WEB = "web"
 
 
 class EventKind(StrEnum):
@@ -121,6 +122,15 @@ class EventKind(StrEnum):
 
     CONTROL_REFUSED = "control_refused"
     COMMAND_REFUSED = "command_refused"
+    TOKEN_CREATED = "token_created"  # noqa: S105 - the name of an event
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of an event
+    WEB_LINK_MADE = "web_link_made"
+    WEB_LOGIN = "web_login"
+
+    WEB_AUTH_FAILED = "web_auth_failed"
+    WEB_CLIENT_DROPPED = "web_client_dropped"
+    WEB_OVERLOADED = "web_overloaded"
+    WEB_REQUEST_FAILED = "web_request_failed"
 
     EVENTS_DROPPED = "events_dropped"
     EVENTS_LEFT_OUT = "events_left_out"
@@ -153,6 +163,7 @@ FIELDS: Final = MappingProxyType(
         "event": "kind of the events that were left out",
         "evicted": "number of entries that were removed because the capacity was reached",
         "exit_code": "exit code of the command; null if a signal ended it",
+        "expires_at": "when the right ends, seconds since 1970; absent if never",
         "expired": "number of entries that were removed because their time to live was over",
         "failures": "number of failures since the last success",
         "file": "name of the file, inside the data dir",
@@ -191,6 +202,7 @@ FIELDS: Final = MappingProxyType(
         "result_id": "id of the task result",
         "run_id": "id of the run",
         "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
+        "scope": "what the token may do: `read`, `operate` or `admin`",
         "seed_id": "id of the seed",
         "seen_capacity": "capacity of the window of seen messages, entries",
         "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
@@ -204,6 +216,7 @@ FIELDS: Final = MappingProxyType(
         "targets": "number of addresses to which the envelope was sent",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
+        "token_name": "name of the token; its secret is in no event",
         "transport": "transport: `udp` or `dht`",
         "truncated": "whether captured output was cut at its bound",
         "value": "effective value of the setting as text; `<set>` instead of a secret",
@@ -234,7 +247,7 @@ def _spec(severity: str, source: Component, fields: str, description: str, basel
 
 
 _NODE, _CORE, _LEDGER, _NETWORK = Component.NODE, Component.CORE, Component.LEDGER, Component.NETWORK
-_RUNNER, _CONTROL, _MONITOR = Component.RUNNER, Component.CONTROL, Component.MONITOR
+_RUNNER, _CONTROL, _MONITOR, _WEB = Component.RUNNER, Component.CONTROL, Component.MONITOR, Component.WEB
 
 EVENTS: Final = MappingProxyType(
     {
@@ -640,6 +653,35 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.COMMAND_REFUSED: _spec(
             "N", _CONTROL, "operation reason seed_id detail", "A rule refused a command of the operator."
+        ),
+        EventKind.TOKEN_CREATED: _spec(
+            "N",
+            _CONTROL,
+            "token_name scope expires_at",
+            "A token for the HTTP door was made. Its secret is never stored.",
+        ),
+        EventKind.TOKEN_REVOKED: _spec("N", _CONTROL, "token_name", "A token was revoked, or a login ended."),
+        EventKind.WEB_LINK_MADE: _spec(
+            "N", _CONTROL, "token_name", "A login link for the web page was made. It is good once, for a minute."
+        ),
+        EventKind.WEB_LOGIN: _spec(
+            "N", _CONTROL, "token_name scope expires_at", "A browser has logged in with a link, and got a token."
+        ),
+        EventKind.WEB_AUTH_FAILED: _spec(
+            "W",
+            _WEB,
+            "address reason count",
+            "Secrets or codes of an address were not accepted. With `rate_limited` the address has failed so often that"
+            " it must wait.",
+        ),
+        EventKind.WEB_CLIENT_DROPPED: _spec(
+            "N", _WEB, "address reason count", "The web process ended connections, for example of slow readers."
+        ),
+        EventKind.WEB_OVERLOADED: _spec(
+            "W", _WEB, "address reason count", "The web process refused requests because it has too many."
+        ),
+        EventKind.WEB_REQUEST_FAILED: _spec(
+            "A", _WEB, "address reason count", "An unexpected error occurred in the web process. It continues."
         ),
         EventKind.EVENTS_DROPPED: _spec(
             "W",

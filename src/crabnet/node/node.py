@@ -55,6 +55,7 @@ from crabnet.node.part import Parts
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
+from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
@@ -100,6 +101,7 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
+        self.tokens = TokenKeeper(self.files, settings.data_dir)
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self.requests_under_way: dict[str, UnderWay] = {}

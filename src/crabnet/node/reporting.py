@@ -23,7 +23,17 @@ from crabnet.storage.lock import LockRole
 _PEER_REFUSED: Final = EventKind.PEER_REFUSED.value
 _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset(
-    {"datagram_dropped", "datagram_received_bad", "envelope_dropped", "fault_contained", "fragment_dropped"}
+    {
+        "datagram_dropped",
+        "datagram_received_bad",
+        "envelope_dropped",
+        "fault_contained",
+        "fragment_dropped",
+        "web_auth_failed",
+        "web_client_dropped",
+        "web_overloaded",
+        "web_request_failed",
+    }
 )
 """Events that stand for ``count`` things each. Their counters count the things, not the events."""
 _SAMPLED: Final = _COUNTED | {

@@ -20,6 +20,7 @@ from crabnet.node.operations.control_server import serve_control
 from crabnet.node.operations.doors import dispatch, dispatch_stream
 from crabnet.node.operations.places import Places
 from crabnet.node.supervising import Life, supervised
+from crabnet.node.web import keep_web
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
@@ -86,6 +87,9 @@ async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
         )
         for line in _greeting(node):
             log(line)
+        obstacle = keep_web(node.children, settings)
+        if obstacle is not None:
+            log(obstacle)
         nursery.start_soon(_tell_sandbox, node, log)
         await asked.to_end.wait()
         running = node.run_manager.turns.running

@@ -132,6 +132,8 @@ class Operation(Generic[P, R]):
     waits: bool = False
     creates: bool = False
     """Without a node, it makes the data dir if there is none, or needs none."""
+    proves_itself: bool = False
+    """Over HTTP it needs no token, because the request holds the proof of the right: a login."""
     resume: Resume | None = None
     """Of a stream that can be continued without a gap."""
 

@@ -84,10 +84,13 @@ _BY_STATUS: Final[dict[int, tuple[Reason, ...]]] = {
         Reason.UNKNOWN_CLAIM,
         Reason.UNKNOWN_RESULT,
         Reason.UNKNOWN_OPERATION,
+        Reason.UNKNOWN_TOKEN,
     ),
     405: (Reason.METHOD_NOT_ALLOWED,),
     409: (
         Reason.REQUEST_CONFLICT,
+        Reason.TOKEN_EXISTS,
+        Reason.REVOKED,
         Reason.WRONG_STATE,
         Reason.WRONG_PARENT,
         Reason.DEADLINE_PASSED,

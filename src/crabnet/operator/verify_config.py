@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
@@ -18,6 +19,7 @@ from typing import Final, NamedTuple
 import trio
 
 from crabnet import limits
+from crabnet.access.file import TokenFile
 from crabnet.control.client import NodeNotRunningError, call
 from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import (
@@ -31,6 +33,7 @@ from crabnet.errors import (
 )
 from crabnet.node.config import runner_policy, sandbox_report
 from crabnet.node.durable.baseline import demand_importable
+from crabnet.operations.access import TokenState
 from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
@@ -253,7 +256,25 @@ def _sandbox(at: Situation) -> Iterator[Check]:
     yield Check(name, Verdict.OK if confined else Verdict.WARNING, report.summary)
 
 
-STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox)
+def _access(at: Situation) -> Iterator[Check]:
+    """Who may use the HTTP door."""
+    tokens = TokenFile(at.files, at.settings.data_dir).read()
+    now_s = int(time.time())
+    valid = sum(token.state(now_s) is TokenState.VALID for token in tokens)
+    yield Check("tokens", Verdict.OK, f"{valid} of {len(tokens)} are valid")
+    static = at.settings.web_api_token
+    if static is not None and len(static) < limits.SECRET_CHARS_MIN:
+        detail = (
+            f"it has {len(static)} characters, so it may be guessed; give {limits.SECRET_CHARS_MIN} random ones or more,"
+            " or use `crabnet token new`"
+        )
+        yield Check("web_api_token", Verdict.WARNING, detail)
+    if not at.settings.web_api_auth_required:
+        detail = "false: everybody who reaches the HTTP address may read everything that the node shows"
+        yield Check("web_api_auth_required", Verdict.WARNING, detail)
+
+
+STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox, _access)
 """The checks, in the order in which they are shown."""
 
 

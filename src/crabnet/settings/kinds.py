@@ -187,6 +187,25 @@ class TextKind(Kind):
         return f"1 to {self.chars_max} characters" + (f": {self.says}" if self.says else "")
 
 
+class SecretKind(Kind):
+    """A secret of visible ASCII characters, without the white space around it. An empty one is none."""
+
+    name = "string"
+
+    def __init__(self, chars_max: int) -> None:
+        self._text = TextKind(chars_max, r"[!-~]+", "visible ASCII characters")
+
+    def from_text(self, text: str) -> str | None:
+        return text.strip() or None
+
+    def check(self, value: object) -> None:
+        if value is not None:
+            self._text.check(value)
+
+    def range_text(self) -> str:
+        return self._text.range_text()
+
+
 class ChoiceKind(Kind):
     """One of a few words."""
 

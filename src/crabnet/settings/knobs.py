@@ -19,6 +19,7 @@ from crabnet.settings.kinds import (
     ListenKind,
     ListKind,
     PathKind,
+    SecretKind,
     TextKind,
     WebAddressKind,
     Wrong,
@@ -327,12 +328,6 @@ class Settings:
         "free port. `off`: no web process, unless `web_socket` is set."))
     web_socket: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "web", "Unix socket of the API. Only this user can open it (mode 0600). It needs no token."))
-    web_api_token: str | None = knob_field(None, Row(
-        TextKind(limits.WEB_TOKEN_CHARS_MAX, r"[\x21-\x7e]+", "visible ASCII characters"), "web",
-        "A token that may read over HTTP.", secret=True))
-    web_api_auth_required: bool = knob_field(True, Row(
-        BoolKind(), "web", "Demand a token over HTTP. With false, everybody who reaches the address may read. Writing "
-        "always needs a token."))
     web_allowed_hosts: tuple[str, ...] = knob_field((), Row(
         ListKind(TextKind(253, r"[A-Za-z0-9._:-]+", "letters, digits, `.`, `_`, `:`, `-`"), 64), "web",
         "Names by which browsers may reach the web process, besides its address: host names without a port."))
@@ -348,6 +343,15 @@ class Settings:
     web_requests_per_sec: int = knob_field(limits.WEB_REQUESTS_PER_S_DEFAULT, Row(
         IntKind(0, 1_000_000), "web", "Requests per second of one token, or of one address without a token. A burst "
         "may have ten times as many. 0 means no limit.", unit="1/s"))
+    web_api_token: str | None = knob_field(None, Row(
+        SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that may read over HTTP, in addition to the tokens of "
+        "`crabnet token`. Unset or empty: there is none.", secret=True))
+    web_api_auth_required: bool = knob_field(True, Row(
+        BoolKind(), "web", "Whether the HTTP door needs a token for everything but `/health`, `/livez` and `/readyz`. "
+        "With false, **everybody who reaches the address may read everything that the node shows**. Operations that "
+        "change something need a token in any case."))
+    web_session_s: int = knob_field(limits.WEB_SESSION_S_DEFAULT, Row(
+        IntKind(60, 30 * DAY_S), "web", "How long a browser stays logged in after `crabnet web open`.", unit="s"))
     # fmt: on
 
     @property

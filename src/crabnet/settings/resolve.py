@@ -24,6 +24,7 @@ DEFAULT_ORIGIN: Final = "default"
 RESERVED_ENV: Final[dict[str, str]] = {
     "CRABNET_CONFIG": "path of the TOML file, like `--config`",
     "CRABNET_DEBUG": "`1`: print a traceback after the message of an unexpected error",
+    "CRABNET_TOKEN_SECRET": "a secret of your own for `crabnet token new`",
 }
 """Names that are not knobs but are not mistakes either."""
 RESERVED_ENV_PREFIXES: Final = ("CRABNET_TEST_", "CRABNET_HYPOTHESIS_")
@@ -181,6 +182,8 @@ def _take_toml(
         if knob.toml is None or knob.toml not in document:
             continue
         raw = document[knob.toml]
+        if knob.secret:
+            _demand_hidden(knob, path)
         try:
             value = _checked(knob, knob.kind.from_toml(raw), raw, origin, _here() / path.parent)
         except Wrong as wrong:
@@ -188,6 +191,15 @@ def _take_toml(
         if knob.name not in values:
             values[knob.name] = value
             origins[knob.name] = origin
+
+
+def _demand_hidden(knob: Knob, path: Path) -> None:
+    if path.stat().st_mode & stat.S_IRWXO:
+        raise UsageError(
+            f"{path} contains the secret {knob.name}, but every user can access it; run chmod 600 on it, and replace"
+            " the secret",
+            Reason.UNSAFE_PERMISSIONS,
+        )
 
 
 def _refuse_unknown_env(environ: Mapping[str, str]) -> None:

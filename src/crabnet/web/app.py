@@ -16,6 +16,7 @@ from starlette.types import Scope as AsgiScope
 
 from crabnet import limits
 from crabnet.errors import CrabnetError, Reason, UsageError
+from crabnet.operations.access import ClientEvent
 from crabnet.operations.model import Operation, Scope
 from crabnet.operations.openapi import openapi_json
 from crabnet.operations.table import OPERATIONS
@@ -28,6 +29,7 @@ from crabnet.web.health import Health
 from crabnet.web.node_client import NodeClient
 from crabnet.web.notes import note
 from crabnet.web.reads import Answer, Reads, answer_of
+from crabnet.web.reports import Reports
 from crabnet.web.requests import of_body, of_query
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
@@ -36,9 +38,10 @@ Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 class Web:
     """What all requests share."""
 
-    def __init__(self, node: NodeClient, clients: Clients) -> None:
+    def __init__(self, node: NodeClient, clients: Clients, reports: Reports) -> None:
         self.node = node
         self.clients = clients
+        self.reports = reports
         self.reads = Reads()
         self.bodies = Bodies()
         self.health = Health(node)
@@ -48,15 +51,19 @@ class Web:
 def application(web: Web, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The whole application. ``more`` are routes besides the API, such as those of the page."""
     routes = [*_api_routes(web), *_health_routes(web), *more]
-    return Guard(Router(routes, redirect_slashes=False, default=partial(_nothing_here, web)), _report_failure)
+    return Guard(
+        Router(routes, redirect_slashes=False, default=partial(_nothing_here, web)),
+        partial(_report_failure, web.reports),
+    )
 
 
-def _report_failure(error: Exception) -> None:
+def _report_failure(reports: Reports, error: Exception) -> None:
     """Say where an unexpected error has happened. Its text is left out, because it may hold what a client sent."""
     trace, places = error.__traceback__, []
     while trace is not None:
         places.append(f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}")
         trace = trace.tb_next
+    reports.add(ClientEvent.WEB_REQUEST_FAILED, reason=Reason.INTERNAL)
     note(f"web: unexpected {type(error).__name__} at {' '.join(places[-4:])}")
 
 
@@ -117,6 +124,8 @@ async def _nothing_here(web: Web, scope: AsgiScope, receive: Receive, send: Send
 def _endpoint(operation: Operation[Any, Any]) -> Callable[[Web, Operation[Any, Any], HttpRequest], Awaitable[Response]]:
     if operation.streams:
         return _stream
+    if operation.proves_itself:
+        return _login
     return _write if operation.route.method == "POST" else _read
 
 
@@ -129,8 +138,24 @@ async def _read(web: Web, operation: Operation[Any, Any], request: HttpRequest) 
     return json_answer(answer, request.state.headers.get("if-none-match"))
 
 
+async def _login(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
+    """An operation whose request holds the proof of the right, and no token."""
+    await web.clients.admit_anybody(request)
+    web.clients.demand_unblocked(request)
+    try:
+        return await _perform(web, operation, request)
+    except CrabnetError as error:
+        if error.reason is Reason.UNAUTHENTICATED:
+            web.clients.login_failed(request)
+        raise
+
+
 async def _write(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
     await web.clients.admit(request, operation.scope)
+    return await _perform(web, operation, request)
+
+
+async def _perform(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
     headers: dict[str, str] = request.state.headers
     body = await web.bodies.receive(headers, request.receive)
     given = of_body(operation, request.path_params, request.scope["query_string"], headers, body)
@@ -161,7 +186,7 @@ async def until_left(receive: Receive) -> None:
 
 
 async def _stream(web: Web, operation: Operation[Any, Any], request: HttpRequest) -> Response:
-    await web.clients.admit(request, operation.scope)
+    grant = await web.clients.admit(request, operation.scope)
     given = of_query(operation, request.path_params, request.scope["query_string"])
     try:
         given = resumed(operation, given, request.state.headers.get("last-event-id"))
@@ -169,7 +194,7 @@ async def _stream(web: Web, operation: Operation[Any, Any], request: HttpRequest
         raise UsageError(f"Last-Event-ID: {error}") from None
     if web.streams >= limits.WEB_STREAMS_MAX:
         raise CrabnetError(f"{limits.WEB_STREAMS_MAX} clients already follow streams; try again", Reason.RATE_LIMITED)
-    return _EventStream(web, Follower(web.node, operation, given))
+    return _EventStream(web, Follower(web.node, operation, given, partial(web.clients.holds, grant)))
 
 
 class _EventStream(Response):

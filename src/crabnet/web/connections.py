@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
 
 from crabnet import limits
+from crabnet.errors import Reason
+from crabnet.operations.access import ClientEvent
 
 
 class Doing(StrEnum):
@@ -60,10 +61,8 @@ def _nothing() -> None:
     return
 
 
-class Report(Protocol):
-    """Takes what happened to a connection."""
-
-    def __call__(self, address: str, what: str) -> None: ...
+Report = Callable[[ClientEvent, str, Reason], None]
+"""Takes what happened to the connection of an address."""
 
 
 class Connections:
@@ -72,26 +71,21 @@ class Connections:
     When there are too many, in all or of one address, the one that has been idle longest is closed for the new one.
     """
 
-    def __init__(self, connections_max: int, per_address_max: int, slow: Report) -> None:
+    def __init__(self, connections_max: int, per_address_max: int, report: Report) -> None:
         self._max = connections_max
         self._per_address_max = per_address_max
-        self._slow = slow
+        self._report = report
         self._all: OrderedDict[Place, None] = OrderedDict()
         self._per_address: Counter[str] = Counter()
-        self.refused = 0
-        self.evicted = 0
-        self.late = 0
 
     def __len__(self) -> int:
         return len(self._all)
 
     def enter(self, address: str, now: float) -> Place | None:
         """A place for a new connection. None if all others are busy."""
-        if self._per_address[address] >= self._per_address_max and not self._evict(address):
-            self.refused += 1
-            return None
-        if len(self._all) >= self._max and not self._evict(None):
-            self.refused += 1
+        crowded = self._per_address[address] >= self._per_address_max and not self._evict(address)
+        if crowded or (len(self._all) >= self._max and not self._evict(None)):
+            self._report(ClientEvent.WEB_OVERLOADED, address, Reason.LIMIT_EXCEEDED)
             return None
         place = Place(address, now)
         self._all[place] = None
@@ -111,7 +105,6 @@ class Connections:
         oldest = min(idle, key=lambda each: each.since, default=None)
         if oldest is None:
             return False
-        self.evicted += 1
         self._end(oldest)
         return True
 
@@ -124,10 +117,9 @@ class Connections:
         for place in list(self._all):
             stalled = place.stalled_since
             if stalled is not None and now - stalled > limits.WEB_SEND_MS / 1000:
-                self._slow(place.address, "it did not read its answer")
+                self._report(ClientEvent.WEB_CLIENT_DROPPED, place.address, Reason.TIMEOUT)
                 self._end(place)
                 continue
             may_take_ms = _MAY_TAKE_MS.get(place.doing)
             if may_take_ms is not None and now - place.since > may_take_ms / 1000:
-                self.late += 1
                 self._end(place)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct
 
 from crabnet import limits
-from crabnet.errors import CrabnetError, Reason
+from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.operations.model import Operation, Request
 from crabnet.operations.problems import problem_of
 from crabnet.web.node_client import NodeClient, NodeStream
@@ -28,11 +28,16 @@ def retry_line() -> bytes:
 class Follower:
     """One client's stream. ``last`` is the id of the last item that it has."""
 
-    def __init__(self, client: NodeClient, operation: Operation[Any, Any], request: Request) -> None:
+    def __init__(
+        self, client: NodeClient, operation: Operation[Any, Any], request: Request, holds: Callable[[], bool]
+    ) -> None:
+        """``holds`` says whether the client may still see the stream."""
+        self._holds = holds
         self._client = client
         self._operation = operation
         self._request = request
         self._resume = operation.resume
+        self._checked_at = 0.0
         self._decoder = msgspec.json.Decoder(_view(None if self._resume is None else self._resume.item_field))
 
     async def follow(self, began: Callable[[], Awaitable[None]], send: SendBytes) -> None:
@@ -67,14 +72,27 @@ class Follower:
             elif stream.ended:
                 await send(_frame(b"{}", event="end"))
                 return
-            item = await stream.item(limits.WEB_HEARTBEAT_MS)
-            if item is None and not stream.ended:
+            item = await self._next(stream, send)
+
+    async def _next(self, stream: NodeStream, send: SendBytes) -> bytes | None:
+        """The next item; None at the end of the stream. Raises RefusedError if the client may see no more."""
+        clock = asyncio.get_running_loop().time
+        quiet_since = clock()
+        while True:
+            item = await stream.item(limits.WEB_STREAM_CHECK_MS)
+            if clock() - self._checked_at > limits.WEB_STREAM_CHECK_MS / 1000:
+                self._checked_at = clock()
+                if not self._holds():
+                    raise RefusedError("the token is not valid any more", Reason.UNAUTHENTICATED)
+            if item is not None or stream.ended:
+                return item
+            if clock() - quiet_since > limits.WEB_HEARTBEAT_MS / 1000:
+                quiet_since = clock()
                 await send(_HEARTBEAT)
 
     def _framed(self, item: bytes) -> bytes:
         view = self._decoder.decode(item)
-        name = getattr(view, "type", UNSET)
-        event = name if isinstance(name, str) else ""
+        event = "gap" if isinstance(getattr(view, "gap", UNSET), dict) else ""
         place = getattr(view, "place", UNSET)
         if self._resume is None or not isinstance(place, str | int):
             return _frame(item, event=event)
@@ -92,8 +110,8 @@ def resumed(operation: Operation[Any, Any], request: Request, last_event_id: str
 
 
 def _view(item_field: str | None) -> type[Struct]:
-    """The part of an item that the frame needs. A ``type`` names items that are of different kinds."""
-    fields: list[tuple[str, Any, Any]] = [("type", str | UnsetType, UNSET)]
+    """The part of an item that the frame needs."""
+    fields: list[tuple[str, Any, Any]] = [("gap", dict[str, Any] | None, None)]
     rename: dict[str, str] = {}
     if item_field is not None:
         fields.append(("place", str | int | UnsetType, UNSET))

@@ -61,8 +61,14 @@ class Guard:
             return
         except CrabnetError as error:
             if not started:
-                status = getattr(error, "http_status", None)
-                await problem(error.reason, error.message, status=status)(scope, receive, send_safely)
+                wait_ms: int = getattr(error, "retry_after_ms", 0)
+                answer = problem(
+                    error.reason,
+                    error.message,
+                    status=getattr(error, "http_status", None),
+                    retry_after_s=-(-wait_ms // 1000),
+                )
+                await answer(scope, receive, send_safely)
         except Exception as error:
             self._failed(error)
             if started:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
-from crabnet.errors import Reason
+from crabnet.access.file import token_reader
+from crabnet.access.gate import Gate, Rules
+from crabnet.errors import CrabnetError
 from crabnet.operations import info
 from crabnet.web.app import Web, application
 from crabnet.web.clients import Clients
 from crabnet.web.config import WebConfig
 from crabnet.web.connections import Connections
 from crabnet.web.doors import Door, is_loopback, open_doors
-from crabnet.web.logins import Grant, Logins, check_of
 from crabnet.web.node_client import NodeClient
-from crabnet.web.notes import note
+from crabnet.web.reports import Reports
 from crabnet.web.serving import Server
 
 
@@ -58,27 +60,31 @@ async def _serve(config: WebConfig, doors: Sequence[Door], ready: Callable[[Sequ
         loop.add_signal_handler(number, asked.set)
     node = NodeClient(config.directory, config.control_timeout_ms)
 
-    async def namespace() -> str:
-        return msgspec.json.decode(await node.read(info.ID.name, b"{}"), type=info.Identity).namespace
-
-    logins = Logins(
-        check_of(config.web_api_token, _none_stored), required=config.web_api_auth_required, report=_report_login
-    )
-    web = Web(node, Clients(logins, config.web_requests_per_sec, namespace))
-    connections = Connections(config.web_connections_max, config.web_address_connections_max, _report_slow)
+    reports = Reports(node)
+    rules = Rules(config.web_api_token, config.web_api_auth_required)
+    gate = Gate(token_reader(config.directory).tokens, rules)
+    clients = Clients(gate, config.web_requests_per_sec, Namespace(node).get, reports)
+    web = Web(node, clients, reports)
+    connections = Connections(config.web_connections_max, config.web_address_connections_max, reports.add)
     server = Server(application(web), doors, connections)
     ready([door.address for door in doors])
+    reporting = asyncio.create_task(reports.run())
     await server.serve(asked)
+    reporting.cancel()
     node.close()
 
 
-def _none_stored(_: str) -> Grant | None:
-    return None
+class Namespace:
+    """The namespace of the node. It stays the same as long as the data dir exists."""
 
+    def __init__(self, node: NodeClient) -> None:
+        self._node = node
+        self._found: str | None = None
 
-def _report_login(address: str, reason: Reason) -> None:
-    note(f"web: a login from {address} failed: {reason.value}")
-
-
-def _report_slow(address: str, what: str) -> None:
-    note(f"web: disconnected {address}: {what}")
+    async def get(self) -> str | None:
+        """The namespace; None while the node cannot say it."""
+        if self._found is None:
+            with suppress(CrabnetError):
+                answer = await self._node.read(info.ID.name, b"{}")
+                self._found = msgspec.json.decode(answer, type=info.Identity).namespace
+        return self._found

@@ -1,0 +1,1 @@
+"""Who may use a node through its HTTP door: tokens, their file, and bounds for failed attempts (ADR 38)."""
