@@ -359,7 +359,8 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history = store.ledger, store.core, store.history
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn, listen=listen))
+        self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
         mending = self.core.mending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -75,7 +75,7 @@ def _api_routes(web: Web) -> list[Route]:
     for operation in OPERATIONS:
         methods = by_path.setdefault(V1 + operation.route.path, {})
         methods[operation.route.method] = partial(_endpoint(operation), web, operation)
-    by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web, answer_of(openapi_json()))}
+    by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web)}
     # A path without parameters comes before one that would match it.
     return [_route(web, path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
 
@@ -236,9 +236,15 @@ class _EventStream(Response):
             left.cancel()
 
 
-async def _openapi(web: Web, document: Answer, request: HttpRequest) -> Response:
+@cache
+def _document() -> Answer:
+    """Made when it is first asked for, so that the process starts quickly."""
+    return answer_of(openapi_json())
+
+
+async def _openapi(web: Web, request: HttpRequest) -> Response:
     await web.clients.admit(request, Scope.READ)
-    return json_answer(document, request.state.headers.get("if-none-match"))
+    return json_answer(await asyncio.to_thread(_document), request.state.headers.get("if-none-match"))
 
 
 # --- public ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from crabnet.node.operations import access, infos, overview, tasks
+from crabnet.node.operations import access, events, infos, overview, tasks
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
-__all__ = ["access", "as_json", "dispatch", "dispatch_stream", "infos", "overview", "perform", "stream", "tasks"]
+__all__ = [
+    "access",
+    "as_json",
+    "dispatch",
+    "dispatch_stream",
+    "events",
+    "infos",
+    "overview",
+    "perform",
+    "stream",
+    "tasks",
+]
