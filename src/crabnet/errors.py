@@ -86,6 +86,7 @@ class Reason(StrEnum):
     UNKNOWN_CLAIM = "unknown_claim"
     UNKNOWN_RESULT = "unknown_result"
     AMBIGUOUS = "ambiguous"
+    UNWORKABLE = "unworkable"
     PRICE_TOO_LOW = "price_too_low"
     DEADLINE_PASSED = "deadline_passed"
     TOO_MANY_BIDS = "too_many_bids"

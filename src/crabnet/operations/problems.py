@@ -96,6 +96,7 @@ _BY_STATUS: Final[dict[int, tuple[Reason, ...]]] = {
         Reason.DEADLINE_PASSED,
         Reason.NOT_DUE,
         Reason.PRICE_TOO_LOW,
+        Reason.UNWORKABLE,
         Reason.LIMIT_EXCEEDED,
         Reason.TOO_MANY_BIDS,
         Reason.TOO_MANY_OPEN_SEEDS,

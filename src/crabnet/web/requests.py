@@ -57,7 +57,7 @@ def of_body(
     if body:
         _demand_json(headers.get("content-type", ""))
         try:
-            given = dict(parse_object(body)[0])
+            given = dict(parse_object(body, whole_floats=True)[0])
         except JsonRefusedError as error:
             raise UsageError(f"the body is not a JSON object: {error}", Reason.MALFORMED) from None
     for name in path:
@@ -66,7 +66,7 @@ def of_body(
     key = idempotency_key(headers)
     if key is not None:
         if given.get(_REQUEST_ID) not in {None, key}:
-            raise UsageError("Idempotency-Key and request_id differ; give one of them")
+            raise UsageError("Idempotency-Key and request_id differ; give one of them", Reason.REQUEST_CONFLICT)
         given[_REQUEST_ID] = key
     return _converted(operation, {**given, **path}, strict=True)
 
