@@ -131,6 +131,26 @@ class EventCounts(Struct, frozen=True, kw_only=True):
     failed: int
 
 
+class Process(Struct, frozen=True, kw_only=True):
+    """A process that the node keeps beside itself."""
+
+    name: str
+    state: str
+    """`starting`, `running`, `waiting` (failed; started again soon), `failed`, `stopped` (not needed now) or `off`."""
+    since_ms: int
+    """When this state began, in milliseconds since 1970."""
+    pid: int | None
+    restarts: int
+    """How often it was started again after a failure."""
+    reason: str | None
+    """Why it does not work, if it has failed."""
+    detail: str
+    addresses: tuple[str, ...]
+    """Where it can be reached."""
+    next_try_ms: int | None
+    """When it is started again, in milliseconds since 1970."""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The node: its identity, settings, state and activity."""
 
@@ -185,6 +205,8 @@ class Status(Struct, frozen=True, kw_only=True):
     equivocators_total: int
     sandbox: Sandbox
     events: EventCounts
+    processes: tuple[Process, ...]
+    """Those that the node keeps beside itself."""
     counters: dict[str, int]
     """Events by kind and Reason since the start of the node."""
 

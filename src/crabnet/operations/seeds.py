@@ -140,11 +140,14 @@ class Cancelled(Answer, frozen=True, kw_only=True):
     seed: Seed
 
 
+Outcome = Annotated[SeedStatus, Meta(extra_json_schema={"enum": ["Accepted", "Rejected", "Forfeited", "Expired"]})]
+
+
 class SettleRequest(Writing, frozen=True, kw_only=True):
     """The creator's decision."""
 
     seed_id: str
-    outcome: SeedStatus
+    outcome: Outcome
     """``Accepted``, ``Rejected``, ``Forfeited``, or ``Expired`` to withdraw the task."""
     note: Rules = ""
     announce: bool = True

@@ -31,7 +31,7 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
         )
     except (ValueError, UnicodeError) as error:
         raise UsageError(f"the query is malformed: {error}", Reason.MALFORMED) from None
-    lists, nullable = _shapes(_type_of(operation))
+    lists = _lists(_type_of(operation))
     given: dict[str, object] = {}
     for name, text in pairs:
         if name in path:
@@ -42,7 +42,7 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
                 found += text.split(",") if text else []
         elif name in given:
             raise UsageError(f"{name} is given more than once")
-        elif not (name in nullable and text == ""):
+        else:
             given[name] = text
     return _converted(operation, {**given, **path}, strict=False)
 
@@ -99,19 +99,18 @@ def _converted(operation: Operation[Any, Any], given: dict[str, object], *, stri
 
 
 @cache
-def _shapes(request: type[Request]) -> tuple[frozenset[str], frozenset[str]]:
-    """The fields that hold lists, and those that may be null. A list is one field repeated, or with commas."""
+def _lists(request: type[Request]) -> frozenset[str]:
+    """The fields that hold lists. In a query such a field is repeated, or has commas."""
     info = kinds.type_info(request)
     if not isinstance(info, kinds.StructType):
         raise TypeError(f"{request.__name__} is not a Struct")
-    lists, nullable = set(), set()
-    for field in info.fields:
-        options = field.type.types if isinstance(field.type, kinds.UnionType) else (field.type,)
-        if any(isinstance(each, kinds.ListType | kinds.VarTupleType) for each in options):
-            lists.add(field.encode_name)
-        if any(isinstance(each, kinds.NoneType) for each in options):
-            nullable.add(field.encode_name)
-    return frozenset(lists), frozenset(nullable)
+    return frozenset(
+        field.encode_name for field in info.fields if isinstance(_bare(field.type), kinds.ListType | kinds.VarTupleType)
+    )
+
+
+def _bare(info: kinds.Type) -> kinds.Type:
+    return _bare(info.type) if isinstance(info, kinds.Metadata) else info
 
 
 def _type_of(operation: Operation[Any, Any]) -> type[Request]:

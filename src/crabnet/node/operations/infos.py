@@ -7,7 +7,15 @@ from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
 from crabnet.node.operations.performing import reads, writes
 from crabnet.node.operations.requests import Ticket
-from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
+from crabnet.node.operations.status import (
+    Live,
+    config_view,
+    heads_view,
+    identity_view,
+    process_views,
+    sandbox_view,
+    status_view,
+)
 from crabnet.node.operations.views import peer_views
 from crabnet.operations import info
 from crabnet.operations.model import Empty
@@ -70,6 +78,7 @@ async def status(node: Node, _: Empty) -> info.Status:
         events_written=0 if events is None else events.written,
         events_dropped=0 if events is None else events.dropped,
         events_failed=0 if events is None else events.write_failures,
+        processes=process_views(node.children.health()),
         counters=dict(sorted(node.reporter.counters.items())),
     )
     sandbox = sandbox_view(node.runner.report if node.listen else await node.runner.prepare())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from msgspec import Struct
@@ -10,6 +11,7 @@ from msgspec import Struct
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.domain.model import FactKind, SeedStatus
+from crabnet.node.children.health import ChildHealth
 from crabnet.operations import info
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.identity import ALGORITHM, Signer
@@ -34,6 +36,7 @@ class Live(Struct, frozen=True, kw_only=True):
     events_written: int = 0
     events_dropped: int = 0
     events_failed: int = 0
+    processes: tuple[info.Process, ...] = ()
     counters: dict[str, int] = {}
 
 
@@ -61,6 +64,24 @@ def heads_view(feeds: Feeds) -> dict[str, list[int | str]]:
         for feed in feeds.all()
         if feed.head_seq or feed.end
     }
+
+
+def process_views(children: Sequence[ChildHealth]) -> tuple[info.Process, ...]:
+    """The processes that a node keeps beside itself."""
+    return tuple(
+        info.Process(
+            name=child.name,
+            state=child.state.value,
+            since_ms=child.since_ms,
+            pid=child.pid,
+            restarts=child.restarts,
+            reason=None if child.reason is None else child.reason.value,
+            detail=child.detail,
+            addresses=child.addresses,
+            next_try_ms=child.next_try_ms,
+        )
+        for child in children
+    )
 
 
 def sandbox_view(report: SandboxReport | None) -> info.Sandbox:
@@ -139,5 +160,6 @@ def status_view(
         equivocators_total=len(replica.feeds.equivocators()),
         sandbox=sandbox,
         events=info.EventCounts(written=live.events_written, dropped=live.events_dropped, failed=live.events_failed),
+        processes=live.processes,
         counters=live.counters,
     )
