@@ -18,7 +18,7 @@ PYTEST := $(BARE) $(VENV_PYTHON) -m pytest -n $(JOBS) --dist worksteal
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test deep sim coverage check format bench lock clean
+.PHONY: help env demo test deep sim coverage check format bench lock build try sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,15 @@ bench: env ## Measure throughput and command start
 
 lock: env ## Lock the dependencies again (ARGS=--upgrade takes newer versions)
 	$(VENV_PYTHON) scripts/lock.py $(ARGS)
+
+build: env ## Build wheel and sdist into dist/
+	$(VENV_PYTHON) -m hatchling build --clean -d dist $(ARGS)
+
+try: env ## Build wheel and sdist, and install and use each in a bare environment
+	$(VENV_PYTHON) -m scripts.try_wheel
+
+sbom: env ## Write the bill of materials of what a node runs with into dist/ (CycloneDX)
+	$(VENV_PYTHON) -m scripts.sbom dist/crabnet-node.cdx.json
 
 clean: ## Remove everything that make has made, including .venv
 	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import amplification, catchup, commits, ingest, pauses, recovery, sandbox, start
+from bench import amplification, catchup, commits, ingest, observing, pauses, recovery, sandbox, start
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "ingest": ingest.measure,
+    "observing": observing.measure,
     "start": start.measure,
     "commits": commits.measure,
     "recovery": recovery.measure,

@@ -19,8 +19,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {"runtime.txt": (), "web.txt": ("web",), "dev.txt": ("web", "dev")}
-HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {"runtime.txt": (), "web.txt": ("web",), "dev.txt": ("dev", "web")}
+HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 UV_COMPILE = (
     *("-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal", "--python-version", "3.11"),
     *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
@@ -29,11 +29,12 @@ UV_COMPILE = (
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One locked package: its name, its version, and the marker of its environments."""
+    """One locked package: its name, its version, the marker of its environments, and the SHA-256 of its files."""
 
     name: str
     version: str
     marker: str
+    hashes: tuple[str, ...]
 
 
 def parse_lock(text: str) -> tuple[list[Pin], list[str]]:
@@ -56,10 +57,11 @@ def parse_lock(text: str) -> tuple[list[Pin], list[str]]:
         if len(specifiers) != 1 or specifiers[0].operator != "==" or specifiers[0].version.endswith(".*"):
             faults.append(f"has a package that is not locked to one version: {words}")
             continue
-        if not HASH.search(line):
+        hashes = tuple(HASH.findall(line))
+        if not hashes:
             faults.append(f"has no hash for: {words}")
         name = canonicalize_name(requirement.name)
-        pins.append(Pin(name, specifiers[0].version, str(requirement.marker or "")))
+        pins.append(Pin(name, specifiers[0].version, str(requirement.marker or ""), hashes))
     return pins, faults
 
 

@@ -1,5 +1,5 @@
 """Writes the documents that are generated from the code: docs/CONFIGURATION.md, docs/CLI.md,
-docs/CONTROL.md, and a table in docs/PYTHON.md.
+docs/CONTROL.md, docs/METRICS.md, and a table in docs/PYTHON.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 from crabnet.cli.document import cli_markdown
 from crabnet.operations.document import control_markdown, python_table
 from crabnet.settings.document import configuration_markdown
+from crabnet.web.metrics_document import metrics_markdown
 
 
 def with_operations(page: str) -> str:
@@ -25,6 +26,7 @@ def main() -> None:
         "CONFIGURATION.md": configuration_markdown(),
         "CLI.md": cli_markdown(),
         "CONTROL.md": control_markdown(),
+        "METRICS.md": metrics_markdown(),
         "PYTHON.md": with_operations((docs / "PYTHON.md").read_text(encoding="utf-8")),
     }
     for name, text in documents.items():

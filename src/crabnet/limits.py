@@ -570,6 +570,13 @@ SEED_ROWS_DEFAULT: Final = 100
 EQUIVOCATORS_SHOWN_MAX: Final = 100
 """Authors with proved forks that ``status`` names: the latest ones. All are counted."""
 TICK_MS: Final = 100
+LOOP_PROBE_MS: Final = 50
+"""How long the task sleeps that measures the delay of the loop."""
+LOOP_DELAY_WINDOW_MS: Final = 10_000
+LOOP_DELAY_WINDOWS: Final = 6
+"""The longest delay of so many windows is a metric."""
+METRICS_DISK_MS: Final = 1_000
+"""How long metrics wait for what is read from the disk."""
 SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
@@ -638,6 +645,7 @@ CHILD_RETRY_SLOWLY_MS: Final = 60_000
 """Pause after a failure that ends only when somebody does something, such as a port in use."""
 CHILD_STEADY_MS: Final = 10_000
 """A child that has run for this long has no failures in a row any more."""
+
 # --- The HTTP door ---------------------------------------------------------------------------------------------
 
 TOKENS_MAX: Final = 256
@@ -717,3 +725,12 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
+# the service manager
+SERVICE_ALIVE_MS: Final = 10_000
+"""Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
+SERVICE_START_EXTENSION_MS: Final = 60_000
+"""How long the service manager should wait for a node that starts, from each sign of life on."""
+SERVICE_CLOSE_MS: Final = 120_000
+"""How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
+SERVICE_MESSAGE_WAIT_MS: Final = 1_000
+"""How long a node waits for room in the socket of the service manager."""

@@ -21,11 +21,11 @@ from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
 from crabnet.node.children.children import Children
 from crabnet.node.children.handshake import Ready, outcome_of
-from crabnet.node.children.health import ChildHealth, ChildState
 from crabnet.node.children.process import Process
 from crabnet.node.children.spec import ChildSpec, Failure
 from crabnet.node.children.supervision import Child, pause_ms
 from crabnet.node.node import Node
+from crabnet.operations.children import ChildHealth, ChildState
 from tests.operator.support import settings_of
 from tests.support.child_programs import descriptors
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.node.children.children import Children
-from crabnet.node.children.health import ChildState
 from crabnet.node.clock import wall_ms
 from crabnet.node.network.signatures import Batch, Signatures, verifier_spec
 from crabnet.node.network.verify_process import decode_answer, encode_batch, serve
+from crabnet.operations.children import ChildState
 from crabnet.protocol.identity import SignedBytes, verify_each
 from tests.support.envelopes import signer
 

@@ -57,7 +57,8 @@ class Gate:
     ) -> Verdict:
         """What the caller at ``address`` (an IP address) may do with this secret.
 
-        ``namespace`` is that of the node, None while it is not known. ``now_s`` is in seconds since 1970. ``monotonic_ms`` is of a clock that never goes back.
+        ``namespace`` is that of the node, None while it is not known. ``now_s`` is in seconds since 1970.
+        ``monotonic_ms`` is of a clock that never goes back.
         """
         without = None if self._rules.auth_required else ANYBODY
         if presented is None:

@@ -24,13 +24,17 @@ def completion(context: click.Context, shell: str) -> None:
 
     For example, in ~/.bashrc: eval "$(crabnet completion bash)"
     """
+    text = script(shell)
+    write(json_line({"shell": shell, "script": text}) if state_of(context).json else text)
+
+
+def script(shell: str) -> str:
+    """The completion script for a shell of ``SHELLS``. It asks ``crabnet`` for the words. Raises UsageError."""
     completer_class = get_completion_class(shell)
     if completer_class is None:
         raise click.UsageError(f"there is no completion for {shell}")
     # Use source() of the base class: the one for bash would start a shell only to find out its version.
-    root = context.find_root().command
-    script = ShellComplete.source(completer_class(root, {}, "crabnet", _VARIABLE)) + "\n"
-    write(json_line({"shell": shell, "script": script}) if state_of(context).json else script)
+    return ShellComplete.source(completer_class(click.Command("crabnet"), {}, "crabnet", _VARIABLE)) + "\n"
 
 
 def complete(root: click.Command) -> None:

@@ -13,7 +13,7 @@ from crabnet.cli.options import LazyGroup, global_options
 from crabnet.errors import ExitCode
 from crabnet.settings import KNOBS
 
-_EXIT_CODES: Final = {
+EXIT_CODES: Final = {
     ExitCode.OK: "done",
     ExitCode.INTERNAL: "an unexpected error in crabnet itself, or standard output cannot be written",
     ExitCode.USAGE: "a flag, an argument, an environment variable or the TOML file is wrong; nothing was done",
@@ -130,25 +130,26 @@ and meaning.
 def cli_markdown() -> str:
     """The whole document."""
     parts = [_HEAD]
-    parts += [f"| {int(code)} | {text} |\n" for code, text in _EXIT_CODES.items()]
+    parts += [f"| {int(code)} | {text} |\n" for code, text in EXIT_CODES.items()]
     parts.append("| 141 | no process reads stdout any more, as in `crabnet … | head` |\n")
     parts.append(_GLOBAL)
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]
     parts.append("| `--version`, `-V` | Print the version. |\n")
     parts.append("\n## Commands\n")
-    for name, command in _commands(cli, ""):
+    for name, command in commands(cli, ""):
         parts += _command(name, command)
     parts.append(_TAIL)
     return "".join(parts)
 
 
-def _commands(group: LazyGroup, prefix: str) -> Iterator[tuple[str, click.Command]]:
+def commands(group: LazyGroup, prefix: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that is no group, with its name, such as ``seed publish``, after ``prefix``."""
     context = click.Context(group, obj=State([]))
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         if isinstance(command, LazyGroup):
-            yield from _commands(command, f"{prefix}{name} ")
+            yield from commands(command, f"{prefix}{name} ")
         elif command is not None:
             yield f"{prefix}{name}", command
 

@@ -101,6 +101,11 @@ def listen(context: click.Context) -> None:
     """
     state = state_of(context)
     settings = state.settings
+    from crabnet.cli.first_process import leave_first_process
+
+    code = leave_first_process()
+    if code is not None:
+        context.exit(code)
     from crabnet.node.run import run_node
 
     run_node(settings, _log(as_json=state.json))

@@ -661,7 +661,7 @@ EVENTS: Final = MappingProxyType(
             "N",
             _CONTROL,
             "token_name scope expires_at",
-            "A token for the HTTP door was made. Its secret is never stored.",
+            "A token for the HTTP door was made.",
         ),
         EventKind.TOKEN_REVOKED: _spec("N", _CONTROL, "token_name", "A token was revoked, or a login ended."),
         EventKind.WEB_LINK_MADE: _spec(

@@ -15,6 +15,7 @@ from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
 from crabnet.monitor.index.index import EventIndex
+from crabnet.monitor.meters import Meters
 from crabnet.monitor.registry import Severity
 from crabnet.node.clock import ClockStep, NodeClock
 from crabnet.node.config import runner_of
@@ -186,11 +187,17 @@ class Runs(Part):
     """Runs of claimed commands, and their sandbox."""
 
     def __init__(
-        self, settings: Settings, core: Core, notify: Notify, perform: Perform, changed: Callable[[], None]
+        self,
+        settings: Settings,
+        core: Core,
+        notify: Notify,
+        perform: Perform,
+        changed: Callable[[], None],
+        meters: Meters,
     ) -> None:
         self.runner = runner_of(settings)
         bounds = RunManagerConfig(settings.runner_runs_max, settings.runner_queue_max, settings.runner_lease_ms)
-        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed)
+        self.manager = RunManager(self.runner, bounds, self._task, core.awaits_result, perform, notify, changed, meters)
         self._core = core
         self._notify = notify
 

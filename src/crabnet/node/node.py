@@ -23,6 +23,7 @@ from crabnet.errors import (
     StorageFailedError,
     principal,
 )
+from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
     CommitWriter,
@@ -42,6 +43,7 @@ from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
+from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Stage
@@ -52,6 +54,7 @@ from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
 from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
+from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
@@ -106,6 +109,7 @@ class Node:
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self.requests_under_way: dict[str, UnderWay] = {}
         """Requests of callers that are being carried out, by the ids that the callers chose."""
+        self.meters = Meters()
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -357,7 +361,7 @@ class Node:
         parts = self._parts
         disk = await parts.add(Disk(settings, files, role, clock_ms))
         store = disk.store
-        self.ledger, self.core, self.history = store.ledger, store.core, store.history
+        self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
         reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn, listen=listen))
         self.reporting = reporting
@@ -366,12 +370,17 @@ class Node:
         mending = self.core.mending
         self.faults = Faults(mending, Quarantine(files, settings.data_dir), notify, clock_ms)
         self.committer = Committer(
-            store.ledger, self._release, lambda: mending.broken, note_head=store.own_feed.high_water.keep
+            store.ledger,
+            self._release,
+            lambda: mending.broken,
+            note_head=store.own_feed.high_water.keep,
+            meters=self.meters,
         )
         commits = await parts.add(CommitWriter(self.committer, self.faults, mending, store.ledger))
         self.archivist = Archivist(self.core, store.archive, self.committer, clock_ms)
         await parts.add(self.archivist, at_work=listen)
-        runs = await parts.add(Runs(settings, self.core, notify, self.perform, self._has_changed), at_work=listen)
+        doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
+        runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
         self.children = await parts.add(Children(notify, self._warn, clock_ms, random.random), at_work=listen)
         usable = processors() if settings.verify_process else 1
@@ -380,6 +389,7 @@ class Node:
             UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
         )
         self.outbox, self.serving = network.outbox, network.serving
+        self.transport = network.transport
         self.listen_address = ",".join(network.listen_addresses) or None
         self.targets, self.unserved = network.targets, network.transport.unserved
         await parts.add(Index(self.history, notify), at_work=listen)
@@ -387,6 +397,8 @@ class Node:
         await parts.add(peers, at_work=listen)
         self.checkpointer = Checkpointer(self.core, store.ledger, self.committer, notify, clock_ms)
         await parts.add(Checkpoints(settings, self.checkpointer, store.ledger), at_work=listen)
+        self.disk_look = DiskLook(files, store.ledger)
+        await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)

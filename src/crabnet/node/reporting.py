@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
 from crabnet.monitor.events import PayloadValue, event_of
-from crabnet.monitor.registry import EventKind, Severity
+from crabnet.monitor.metrics import OTHER
+from crabnet.monitor.registry import EVENTS, EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
 from crabnet.node.clock import ClockStep
 from crabnet.node.durable.store import Store
+from crabnet.protocol.envelope import FEED_KINDS
 from crabnet.runner.sandbox.model import Mode, SandboxReport
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
 from crabnet.storage.files import Files
 from crabnet.storage.lock import LockRole
 
 _PEER_REFUSED: Final = EventKind.PEER_REFUSED.value
+_ENVELOPES: Final = frozenset({"envelope_accepted", "envelope_created"})
+_FEED_KINDS: Final = frozenset(map(str, FEED_KINDS))
 _KINDS = {kind.value: kind for kind in EventKind}
 _COUNTED: Final = frozenset(
     {
@@ -66,6 +70,12 @@ class Reporter:
     ) -> None:
         """``warn`` gets a line for each event that the operator should see at once."""
         self.counters: Counter[str] = Counter()
+        self.envelopes: Counter[tuple[str, str]] = Counter()
+        """Accepted and created envelopes by kind of event and kind of envelope; unknown kinds are ``other``."""
+        self._collective: Counter[str] = Counter()
+        """Events that stand for several things, by kind."""
+        self._deviating: Counter[tuple[str, Severity]] = Counter()
+        """Events with another severity than that of their kind."""
         self._events_per_s = events_per_s
         self._second_ms = 0
         self._told: Counter[tuple[str, str]] = Counter()
@@ -77,7 +87,15 @@ class Reporter:
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
         """Count and log one event of a registered kind. Without ``severity`` the kind's own is used."""
         reason = fields.get("reason")
-        count = fields.get("count") if kind in _COUNTED else 1
+        count: FieldValue = 1
+        if kind in _COUNTED:
+            count = fields.get("count")
+            self._collective[kind] += 1
+        elif kind in _ENVELOPES:
+            of = fields.get("kind")
+            self.envelopes[kind, of if isinstance(of, str) and of in _FEED_KINDS else OTHER] += 1
+        if severity is not None:
+            self._deviating[kind, severity] += 1
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
         if kind == _PEER_REFUSED and self._warn is not None:
             self._warn(f"WARNING: messages of the peer {fields['address']} are refused: {reason}: {fields['detail']}")
@@ -89,6 +107,19 @@ class Reporter:
             if None in fields.values():
                 present = {name: value for name, value in fields.items() if value is not None}
             self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
+
+    def events(self) -> Iterator[tuple[EventKind, Severity, int]]:
+        """How many events of each kind and severity there were, written or not. All kinds, if there were none, too."""
+        counts: Counter[str] = Counter()
+        for name, count in self.counters.items():
+            counts[name.partition(".")[0]] += count
+        for kind, spec in EVENTS.items():
+            left = self._collective[kind] if kind in _COUNTED else counts[kind]
+            for severity in Severity:
+                if deviating := self._deviating[kind, severity]:
+                    left -= deviating
+                    yield kind, severity, deviating
+            yield kind, spec.severity, left
 
     def _left_out(self, kind: str, reason: FieldValue) -> bool:
         self.tick()
@@ -196,7 +227,7 @@ def report_start(
                 "file": notice.path.name,
                 "offset": notice.offset,
                 "lsn": store.ledger.last_lsn,
-                "replayed": store.replayed_frames,
+                "replayed": store.replayed.frames,
                 "duration_ms": store.duration_ms,
                 "detail": notice.message[: limits.EVENT_DETAIL_CHARS],
             },

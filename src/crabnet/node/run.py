@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -19,8 +20,10 @@ from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
 from crabnet.node.operations.doors import dispatch, dispatch_stream
 from crabnet.node.operations.places import Places
+from crabnet.node.service_manager import ServiceManager
 from crabnet.node.supervising import Life, supervised
 from crabnet.node.web import keep_web
+from crabnet.runner.sandbox.cgroups import enter_leaf
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
@@ -44,19 +47,25 @@ def run_node(settings: Settings, log: Callable[[str], None]) -> None:
     """
     tune_collector()
     take_descriptors()
+    enter_leaf()
+    manager = ServiceManager.taken_from(os.environ, log)
 
     async def live(asked: Asked) -> None:
-        await supervised(partial(_serve, log, asked), settings, log, asked.to_end)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(manager.keep_informed)
+            await supervised(partial(_serve, log, manager, asked), settings, log, asked.to_end)
+            nursery.cancel_scope.cancel()
 
     if trio.run(until_signal, live) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
+async def _serve(log: Callable[[str], None], manager: ServiceManager, asked: Asked, life: Life) -> None:
     """Run a node and its control socket until it is ``asked`` to end and its runs have ended. It opens first in any
     case.
     """
     settings = life.settings
+    await manager.status(f"opening {settings.data_dir}" + (f" after: {life.cause}" if life.restarts else ""))
     async with Node(settings, warn=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
         if life.restarts:
@@ -91,15 +100,24 @@ async def _serve(log: Callable[[str], None], asked: Asked, life: Life) -> None:
         if obstacle is not None:
             log(obstacle)
         nursery.start_soon(_tell_sandbox, node, log)
+        await manager.ready(f"node {node.node_id} listens on {life.address}")
         await asked.to_end.wait()
         running = node.run_manager.turns.running
         if running and settings.runner_drain_ms:
             within = f"within {settings.runner_drain_ms} ms"
             log(f"stopping: {running} run(s) may end {within}; a second signal ends them now")
+        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(settings))
         await node.drain(asked.at_once)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
             await places.answered("seed.run")
+        await manager.stopping("closing the data dir", limits.SERVICE_CLOSE_MS)
         nursery.cancel_scope.cancel()
+
+
+def _drain_ms_max(settings: Settings) -> int:
+    """The most time that ``Node.drain`` and the last answers take, and some more."""
+    answers_ms = limits.RUN_END_WAIT_MS + limits.CONTROL_LAST_ANSWERS_MS
+    return settings.runner_drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
 
 
 async def _tell_sandbox(node: Node, log: Callable[[str], None]) -> None:

@@ -11,8 +11,8 @@ import msgspec
 
 from crabnet.errors import Reason
 from crabnet.node.children.children import Children
-from crabnet.node.children.health import ChildHealth
 from crabnet.node.children.spec import ChildSpec
+from crabnet.operations.children import ChildHealth
 from crabnet.settings import Settings
 
 NAME: Final = "web"
@@ -24,6 +24,7 @@ _GIVEN: Final = (
     "control_timeout_ms",
     "web_addr",
     "web_socket",
+    "metrics_addr",
     "web_api_token",
     "web_api_auth_required",
     "web_allowed_hosts",

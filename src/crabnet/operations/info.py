@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from crabnet.domain.model import FactKind, Natural, NodeId
 from crabnet.errors import Reason
+from crabnet.operations.children import ChildHealth
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope, Writing
 
 
@@ -131,26 +132,6 @@ class EventCounts(Struct, frozen=True, kw_only=True):
     failed: int
 
 
-class Process(Struct, frozen=True, kw_only=True):
-    """A process that the node keeps beside itself."""
-
-    name: str
-    state: str
-    """`starting`, `running`, `waiting` (failed; started again soon), `failed`, `stopped` (not needed now) or `off`."""
-    since_ms: int
-    """When this state began, in milliseconds since 1970."""
-    pid: int | None
-    restarts: int
-    """How often it was started again after a failure."""
-    reason: str | None
-    """Why it does not work, if it has failed."""
-    detail: str
-    addresses: tuple[str, ...]
-    """Where it can be reached."""
-    next_try_ms: int | None
-    """When it is started again, in milliseconds since 1970."""
-
-
 class Status(Struct, frozen=True, kw_only=True):
     """The node: its identity, settings, state and activity."""
 
@@ -204,9 +185,9 @@ class Status(Struct, frozen=True, kw_only=True):
     """The latest 100 authors of whom a fork is proved."""
     equivocators_total: int
     sandbox: Sandbox
+    children: list[ChildHealth]
+    """The processes that the node keeps beside itself. Empty without a running node."""
     events: EventCounts
-    processes: tuple[Process, ...]
-    """Those that the node keeps beside itself."""
     counters: dict[str, int]
     """Events by kind and Reason since the start of the node."""
 

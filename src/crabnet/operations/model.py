@@ -15,6 +15,8 @@ from crabnet.errors import Reason
 class Scope(StrEnum):
     """The right that an operation needs. Each scope includes those before it."""
 
+    METRICS = "metrics"
+    """Read the metrics and nothing else."""
     READ = "read"
     """Look at everything that the node shows."""
     OPERATE = "operate"
@@ -27,7 +29,7 @@ class Scope(StrEnum):
         return _RANKS[self] >= _RANKS[other]
 
 
-_RANKS: Final = {Scope.READ: 0, Scope.OPERATE: 1, Scope.ADMIN: 2}
+_RANKS: Final = {Scope.METRICS: 0, Scope.READ: 1, Scope.OPERATE: 2, Scope.ADMIN: 3}
 
 
 class Kind(StrEnum):

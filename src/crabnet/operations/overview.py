@@ -6,7 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.operations.info import EventCounts, Process, RunCounts, SyncStatus
+from crabnet.operations.children import ChildHealth
+from crabnet.operations.info import EventCounts, RunCounts, SyncStatus
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope
 from crabnet.operations.problems import Doubt
 
@@ -63,8 +64,8 @@ class Overview(Struct, frozen=True, kw_only=True):
     events: EventCounts
     events_last_id: int
     """The id of the last event that is written."""
-    processes: tuple[Process, ...]
-    """Those that the node keeps beside itself, such as the web process."""
+    children: list[ChildHealth]
+    """The processes that the node keeps beside itself, such as the web process."""
     equivocators: int
     """Authors of whom a fork is proved."""
 

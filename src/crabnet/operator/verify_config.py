@@ -265,7 +265,7 @@ def _access(at: Situation) -> Iterator[Check]:
     static = at.settings.web_api_token
     if static is not None and len(static) < limits.SECRET_CHARS_MIN:
         detail = (
-            f"it has {len(static)} characters, so it may be guessed; give {limits.SECRET_CHARS_MIN} random ones or more,"
+            f"it has {len(static)} characters, so it may be guessed; give {limits.SECRET_CHARS_MIN} random ones,"
             " or use `crabnet token new`"
         )
         yield Check("web_api_token", Verdict.WARNING, detail)

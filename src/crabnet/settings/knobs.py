@@ -331,6 +331,9 @@ class Settings:
         "free port. `off`: no web process, unless `web_socket` is set."))
     web_socket: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "web", "Unix socket of the API. Only this user can open it (mode 0600). It needs no token."))
+    metrics_addr: str | None = knob_field(None, Row(
+        AddressKind(port_min=0), "web", "Address of `/metrics` and the health of the node, apart from `web_addr`. If "
+        "it is set, `web_addr` does not serve `/metrics`. Unset: `web_addr` does."))
     web_allowed_hosts: tuple[str, ...] = knob_field((), Row(
         ListKind(TextKind(253, r"[A-Za-z0-9._:-]+", "letters, digits, `.`, `_`, `:`, `-`"), 64), "web",
         "Names by which browsers may reach the web process, besides its address: host names without a port."))

@@ -62,6 +62,8 @@ class Ledger:
         self._bak_lsn = found.bak.lsn if found.bak.condition in {Condition.OK, Condition.OLDER} else 0
         self._replay_bytes = found.journal.replay_bytes
         self._checkpoint: CheckpointWriter | None = None
+        self.last_sync_s = 0.0
+        """How long the fdatasync of the last frame took, in seconds."""
         conditions = (found.state.condition, found.bak.condition, found.journal.condition)
         self.recovery = Recovery(
             files,
@@ -158,6 +160,7 @@ class Ledger:
             line = encode_frame(lsn, self._head_hash, payload)
             with self._fatal("append to the journal", self._writer.path):
                 offset = self._writer.append(line)
+            self.last_sync_s = self._writer.sync_s
             self._last_lsn = lsn
             self._head_hash = hash_line(line)
             self._replay_bytes += len(line)

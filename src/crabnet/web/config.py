@@ -17,6 +17,7 @@ class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     control_timeout_ms: int
     web_addr: str
     web_socket: str | None
+    metrics_addr: str | None
     web_api_token: str | None
     web_api_auth_required: bool
     web_allowed_hosts: tuple[str, ...]

@@ -34,6 +34,8 @@ class Door:
     local: bool = False
     """A Unix socket: whoever may open it has all rights."""
     path: Path | None = None
+    metrics_only: bool = False
+    """It serves nothing but metrics and health."""
 
     def close(self) -> None:
         """Stop listening. Removes the file of a Unix socket."""
@@ -50,8 +52,9 @@ def open_doors(config: WebConfig) -> list[Door]:
     """
     with ExitStack() as stack:
         doors: list[Door] = []
-        if config.web_addr != OFF:
-            for door in _tcp_doors(config):
+        addresses = [(config.web_addr, False), (config.metrics_addr or OFF, True)]
+        for address, metrics_only in addresses:
+            for door in [] if address == OFF else _tcp_doors(config, address, metrics_only=metrics_only):
                 stack.callback(door.close)
                 doors.append(door)
         if config.web_socket is not None:
@@ -71,27 +74,27 @@ def is_loopback(address: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _tcp_doors(config: WebConfig) -> list[Door]:
-    host, port = split_address(config.web_addr)
+def _tcp_doors(config: WebConfig, address: str, *, metrics_only: bool) -> list[Door]:
+    host, port = split_address(address)
     hosts = frozenset(each.lower() for each in (host, *config.web_allowed_hosts))
     tls = tls_context(config)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise NetworkError(
-            f"the web address {config.web_addr} cannot be resolved: {error.strerror}", Reason.ADDRESS_INVALID
+            f"the web address {address} cannot be resolved: {error.strerror}", Reason.ADDRESS_INVALID
         ) from None
     doors: list[Door] = []
     with ExitStack() as stack:
         for family, _, _, _, place in dict.fromkeys(found):
             # Port 0 of a name with several addresses is the same free port for all of them.
             number = doors[0].socket.getsockname()[1] if doors and port == 0 else port
-            sock = _bound(family, (place[0], number, *place[2:]), config.web_addr)
+            sock = _bound(family, (place[0], number, *place[2:]), address)
             stack.callback(sock.close)
             name, number = sock.getsockname()[:2]
             shown = f"[{name}]" if family == socket.AF_INET6 else name
             scheme = "http" if tls is None else "https"
-            doors.append(Door(sock, f"{scheme}://{shown}:{number}", hosts, tls))
+            doors.append(Door(sock, f"{scheme}://{shown}:{number}", hosts, tls, metrics_only=metrics_only))
         stack.pop_all()
     return doors
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
@@ -12,12 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crabnet.errors import CrabnetError, Reason
 from crabnet.web.answers import API_PREFIX, problem, security_headers
 from crabnet.web.doors import Door
+from crabnet.web.request_meter import RequestMeter
 
 V1: Final = "/api/v1"
 _ONCE: Final = frozenset(
     {"authorization", "x-api-token", "content-type", "origin", "idempotency-key", "last-event-id", "if-none-match"}
 )
 """Headers that a request may have only once."""
+_FOR_MACHINES: Final = frozenset({"/metrics", "/health", "/livez", "/readyz"})
 _LOCALHOST: Final = "localhost"
 
 
@@ -28,21 +31,22 @@ class ClientLeftError(Exception):
 class Guard:
     """The outermost layer. ``failed`` gets unexpected errors; the client learns nothing about them."""
 
-    def __init__(self, app: ASGIApp, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, app: ASGIApp, failed: Callable[[Exception], None], meter: RequestMeter) -> None:
         self._app = app
         self._failed = failed
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        started = False
+        status, begun = 0, time.perf_counter()
         safe = list(security_headers(scope["path"]))
 
         async def send_safely(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *safe]
             await send(message)
 
@@ -54,13 +58,15 @@ class Guard:
                 _check_host(headers, door, scope["server"])
                 _check_origin(headers, scope["scheme"])
             path: str = scope["path"]
+            if door.metrics_only and path not in _FOR_MACHINES:
+                raise RefusedRequestError("this address serves only metrics and health", Reason.NOT_FOUND)
             if path.startswith(API_PREFIX) and not path.startswith(V1 + "/"):
                 scope["path"] = V1 + path.removeprefix("/api")
             await self._app(scope, receive, send_safely)
         except ClientLeftError:
             return
         except CrabnetError as error:
-            if not started:
+            if not status:
                 wait_ms: int = getattr(error, "retry_after_ms", 0)
                 answer = problem(
                     error.reason,
@@ -71,10 +77,13 @@ class Guard:
                 await answer(scope, receive, send_safely)
         except Exception as error:
             self._failed(error)
-            if started:
+            if status:
                 raise
             detail = "an unexpected error in the web process; its output says more"
             await problem(Reason.INTERNAL, detail)(scope, receive, send_safely)
+        finally:
+            if status:
+                self._meter.observe(scope["state"].get("operation", ""), status, time.perf_counter() - begun)
 
 
 class RefusedRequestError(CrabnetError):

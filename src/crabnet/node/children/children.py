@@ -8,10 +8,10 @@ import trio
 
 from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
-from crabnet.node.children.health import ChildHealth, ChildState
 from crabnet.node.children.spec import ChildSpec
 from crabnet.node.children.supervision import Child, Surroundings
 from crabnet.node.part import Job, Part
+from crabnet.operations.children import ChildHealth, ChildState
 
 
 class Children(Part):

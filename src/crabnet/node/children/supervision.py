@@ -14,9 +14,9 @@ from crabnet.child import Retry
 from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
 from crabnet.node.children.handshake import Ready
-from crabnet.node.children.health import ChildHealth, ChildState
 from crabnet.node.children.process import Process
 from crabnet.node.children.spec import ChildSpec, Failure
+from crabnet.operations.children import ChildHealth, ChildState
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ class Checkpointer:
         self._committer = committer
         self._notify = notify
         self._clock_ms = clock_ms
+        header = ledger.recovery.checkpoint
+        self.written_ms = None if header is None else header.created_at_ms
+        """The time of the last checkpoint, in milliseconds since the epoch. None without one."""
 
     async def run(self, *, journal_bytes: int, interval_ms: int) -> None:
         """Make a checkpoint whenever the journal has grown by ``journal_bytes``, or ``interval_ms`` after the last one
@@ -138,6 +141,7 @@ class Checkpointer:
         self._notify("checkpoint_failed", {"reason": error.reason.value, "detail": error.message})
 
     def _written(self, header: CheckpointHeader, started_ms: int) -> None:
+        self.written_ms = header.created_at_ms
         self._notify(
             "checkpoint_written",
             {

@@ -5,6 +5,7 @@ Effects are carried out only after all their records are durable. The committer 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from crabnet.core.effects import Effects
 from crabnet.core.mending import ReplicaFailedError, is_containable
 from crabnet.core.replica.records import envelopes_of_frame, frame_of
 from crabnet.errors import CrabnetError, Reason, StorageFailedError
+from crabnet.monitor.meters import Meters
 from crabnet.node.durable.call_thread import CallThread
 from crabnet.node.durable.framing import Batch, Durable, Framing
 from crabnet.storage.journal.segment import FramePosition
@@ -40,16 +42,18 @@ class Committer:
         release: Callable[[list[Durable]], None],
         broken: Callable[[], Exception | None] = lambda: None,
         note_head: Callable[[int, str], None] = lambda _seq, _id: None,
+        meters: Meters | None = None,
     ) -> None:
         """``broken`` returns the error that made memory worthless, or None. After such an error nothing is committed.
 
         ``note_head`` is called in a thread with the seq and id of the head of the node's own feed, before the envelopes
-        up to it are released.
+        up to it are released. ``meters`` are those of the node.
         """
         self._ledger = ledger
         self._release = release
         self._broken = broken
         self._note_head = note_head
+        self.meters = Meters() if meters is None else meters
         self._pending: Framing[_Waiter | None] = Framing()
         self._wake = trio.Event()
         self._drained = trio.Event()
@@ -61,6 +65,11 @@ class Committer:
         self._over = trio.Event()
         self.frames = 0
         self.records = 0
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """How many records wait for a frame, and their size in bytes."""
+        return self._pending.size
 
     def enqueue(self, effects: Effects) -> None:
         """Queue effects. They are carried out once they are durable."""
@@ -163,6 +172,7 @@ class Committer:
     async def _write(self, batch: _Frame, thread: CallThread[FramePosition]) -> None:
         if batch.records:
             # In a thread, so that a slow disk does not block the loop.
+            began_s = time.perf_counter()
             try:
                 position = await thread.run_sync(partial(self._append, batch))
             except Exception as error:
@@ -170,6 +180,7 @@ class Committer:
                     raise
                 raise _commit_failed(error, batch.records) from error
             batch.written(position)
+            self._measure(time.perf_counter() - began_s, len(batch.records), position.length)
             self.frames += 1
             self.records += len(batch.records)
         crossed, self._crossed = self._crossed, []
@@ -181,6 +192,13 @@ class Committer:
         for _, waiter in batch.whole:
             if waiter is not None:
                 waiter.done.set()
+
+    def _measure(self, took_s: float, records: int, size: int) -> None:
+        meters = self.meters
+        meters.fsync.observe(self._ledger.last_sync_s)
+        meters.commit.observe(took_s)
+        meters.commit_records.observe(records)
+        meters.commit_bytes.observe(size)
 
     def _append(self, batch: _Frame) -> FramePosition:
         position = self._ledger.append(frame_of(batch.records))

@@ -110,6 +110,11 @@ class Framing(Generic[T]):
         return len(self._pending)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """How many records wait, and their size in bytes."""
+        return self._records, self._bytes
+
+    @property
     def full(self) -> bool:
         """True while so much waits that the caller should not add more."""
         return self._records >= limits.COMMIT_RECORDS_MAX or self._bytes >= limits.COMMIT_BYTES_MAX

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -45,6 +46,14 @@ _FORMER_BYTES_MAX = 64 * 1024
 _SEED_BYTES = 32
 
 
+@dataclass(slots=True)
+class Replayed:
+    """What a start has replayed: the number of frames, and of envelopes by (outcome, Reason or "")."""
+
+    frames: int = 0
+    envelopes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
 @dataclass
 class Store:
     """An open data dir and the core that was restored from it."""
@@ -56,7 +65,7 @@ class Store:
     archive: Archive
     own_feed: OwnFeed
     key_created: bool
-    replayed_frames: int
+    replayed: Replayed
     duration_ms: int
     last_ms: int | None = None
     """The time of the last write, in milliseconds of the clock at that time; None for a new data dir."""
@@ -185,8 +194,8 @@ def archive_segments(core: Core) -> list[SegmentInfo]:
     return [SegmentInfo(each.number, each.sha256, each.rows) for each in core.replica.archived.segments]
 
 
-def restore_core(core: Core, ledger: Ledger) -> int:
-    """Load the checkpoint and replay the journal after it. Returns the number of replayed frames.
+def restore_core(core: Core, ledger: Ledger) -> Replayed:
+    """Load the checkpoint and replay the journal after it. Returns what was replayed.
 
     Raises DataDirDamagedError, UsageError for a data dir of another namespace.
     """
@@ -198,9 +207,9 @@ def restore_core(core: Core, ledger: Ledger) -> int:
     return replayed
 
 
-def _replay(core: Core, ledger: Ledger) -> int:
+def _replay(core: Core, ledger: Ledger) -> Replayed:
     recovery = ledger.recovery
-    replayed = 0
+    replayed = Replayed()
     known = recovery.checkpoint is not None
     gc.disable()
     try:
@@ -214,7 +223,10 @@ def _replay(core: Core, ledger: Ledger) -> int:
                     known = meta.v is not None
                     _demand_namespace(core, meta.ns if known else None)
                 core.replica.replay(record)
-            replayed += 1
+                if isinstance(record, EnvelopeRecord):
+                    reason = "" if record.reason is None else record.reason.value
+                    replayed.envelopes[record.outcome.value, reason] += 1
+            replayed.frames += 1
     except msgspec.MsgspecError as error:
         raise other_version("the journal holds", error) from error
     finally:

@@ -14,6 +14,7 @@ from crabnet.core.commands import FinishRun, RenewRun, RequestTag, StartRun
 from crabnet.core.effects import EndedClaim, FieldValue, Reply, RunOrder
 from crabnet.domain.model import SeedStatus, TaskResult
 from crabnet.errors import PASSING, CrabnetError, Reason, RefusedError
+from crabnet.monitor.meters import Meters
 from crabnet.node.execution.task import Task, finish, not_begun
 from crabnet.node.execution.turns import Place, Turns
 from crabnet.runner.outcome import Cause, RunOutcome
@@ -97,6 +98,7 @@ class RunManager:
         perform: Perform,
         notify: Notify,
         changed: Callable[[], None],
+        meters: Meters | None = None,
     ) -> None:
         self.runner = runner
         self.turns = Turns(config.runs_max, config.queue_max)
@@ -106,6 +108,7 @@ class RunManager:
         self._perform = perform
         self._notify = notify
         self._changed = changed
+        self._meters = Meters() if meters is None else meters
         self._jobs: dict[str, _Job] = {}
         self._stopping = False
 
@@ -215,6 +218,7 @@ class RunManager:
             return await self._finish(job, ids, not_begun(), announce)
         if job.cancelled is not None:
             raise self._given_up(job, ids, None)
+        self._meters.run_queued.observe(trio.current_time() - job.since)
         self._enter(job, Stage.STARTING)
         refused = await self.runner.refusal(task.request())
         if refused is not None:
@@ -237,6 +241,7 @@ class RunManager:
             nursery.start_soon(self._renew, seed_id, lease_ms, announce)
             outcome = await self.runner.run(task.request(order.run_id), job.stop)
             nursery.cancel_scope.cancel()
+        self._meters.run_duration[outcome.termination.cause.value].observe(outcome.duration_ms / 1000)
         if self._stopping and outcome.termination.cause is Cause.SIGNALED:
             # Service managers signal all processes of a node, and so the command, too.
             outcome = replace(outcome, worker_failed=True)

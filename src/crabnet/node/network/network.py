@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class Network:
         self._committer = committer
         self._notify = notify
         self._clock_ms = clock_ms
+        self._observe = committer.meters.message_handling.observe
         self._reassembler = Reassembler()
         self._answers: list[tuple[list[bytes], Address]] = []
         self._wake = trio.Event()
@@ -92,6 +94,7 @@ class Network:
             now_ms = self._clock_ms()
             self._core.answered(each.ahead, genuine)
             effects = each.effects
+            began_s = time.perf_counter()
             for message in each.messages:
                 if self._core.mending.is_suspect(message.data):
                     self._committer.enqueue(effects)
@@ -100,6 +103,9 @@ class Network:
                     self._committer.enqueue(alone)
                 else:
                     self._core.handle(message, now_ms, effects)
+                ended_s = time.perf_counter()
+                self._observe(ended_s - began_s)
+                began_s = ended_s
             self._core.rest(now_ms, effects)
             self._committer.enqueue(effects)
             await trio.lowlevel.checkpoint()

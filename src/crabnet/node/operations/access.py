@@ -36,10 +36,9 @@ async def token_new(node: Node, given: access.NewTokenRequest, _: Ticket) -> acc
         namespaces=given.namespaces,
     )
     tokens = await node.tokens.change(lambda before: with_token(before, new, now_s))
-    node.reporter.notify(
-        "token_created",
-        {"token_name": new.name, "scope": new.scope.value, "expires_at": named(tokens, new.name).expires_at},
-    )
+    made = named(tokens, new.name)
+    fields = {"token_name": made.name, "scope": made.scope.value, "expires_at": made.expires_at}
+    node.reporter.notify("token_created", fields)
     return _answer(tokens, new.name, now_s)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crabnet.node.operations import access, events, infos, overview, tasks
+from crabnet.node.operations import access, events, infos, metering, overview, tasks
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "dispatch_stream",
     "events",
     "infos",
+    "metering",
     "overview",
     "perform",
     "stream",

@@ -12,7 +12,6 @@ from crabnet.node.operations.status import (
     config_view,
     heads_view,
     identity_view,
-    process_views,
     sandbox_view,
     status_view,
 )
@@ -78,7 +77,7 @@ async def status(node: Node, _: Empty) -> info.Status:
         events_written=0 if events is None else events.written,
         events_dropped=0 if events is None else events.dropped,
         events_failed=0 if events is None else events.write_failures,
-        processes=process_views(node.children.health()),
+        children=node.children.health(),
         counters=dict(sorted(node.reporter.counters.items())),
     )
     sandbox = sandbox_view(node.runner.report if node.listen else await node.runner.prepare())

@@ -9,7 +9,6 @@ from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads
-from crabnet.node.operations.status import process_views
 from crabnet.operations import info, overview
 from crabnet.operations.model import Empty
 from crabnet.operations.problems import Doubt
@@ -68,7 +67,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
             failed=0 if events is None else events.write_failures,
         ),
         events_last_id=0 if events is None else events.last_id,
-        processes=process_views(node.children.health()),
+        children=node.children.health(),
         equivocators=len(replica.feeds.equivocators()),
     )
 

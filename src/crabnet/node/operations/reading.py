@@ -42,8 +42,6 @@ def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
     if isinstance(given, events.EventsRequest):
         return as_json(page_of(settings.monitor_events.parent, given))
     files = RealFiles()
-    if operation is access.TOKEN_LIST:
-        return as_json(stored_tokens(settings, files))
     reading = read_store(settings, files)
     neighbours = reading.core.neighbours
     neighbours.trusted = frozenset([*settings.announce_addrs, *settings.bootstrap_peers])
@@ -101,3 +99,8 @@ def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> se
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
+
+
+@reads_files(access.TOKEN_LIST)
+def _tokens(settings: Settings, _reading: Reading, _: Empty) -> access.TokenList:
+    return stored_tokens(settings, RealFiles())

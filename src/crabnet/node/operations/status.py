@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from msgspec import Struct
@@ -11,8 +10,8 @@ from msgspec import Struct
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.domain.model import FactKind, SeedStatus
-from crabnet.node.children.health import ChildHealth
 from crabnet.operations import info
+from crabnet.operations.children import ChildHealth
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.identity import ALGORITHM, Signer
 from crabnet.runner.sandbox.model import SandboxReport
@@ -36,8 +35,8 @@ class Live(Struct, frozen=True, kw_only=True):
     events_written: int = 0
     events_dropped: int = 0
     events_failed: int = 0
-    processes: tuple[info.Process, ...] = ()
     counters: dict[str, int] = {}
+    children: list[ChildHealth] = []
 
 
 def identity_view(signer: Signer, settings: Settings) -> info.Identity:
@@ -64,24 +63,6 @@ def heads_view(feeds: Feeds) -> dict[str, list[int | str]]:
         for feed in feeds.all()
         if feed.head_seq or feed.end
     }
-
-
-def process_views(children: Sequence[ChildHealth]) -> tuple[info.Process, ...]:
-    """The processes that a node keeps beside itself."""
-    return tuple(
-        info.Process(
-            name=child.name,
-            state=child.state.value,
-            since_ms=child.since_ms,
-            pid=child.pid,
-            restarts=child.restarts,
-            reason=None if child.reason is None else child.reason.value,
-            detail=child.detail,
-            addresses=child.addresses,
-            next_try_ms=child.next_try_ms,
-        )
-        for child in children
-    )
 
 
 def sandbox_view(report: SandboxReport | None) -> info.Sandbox:
@@ -159,7 +140,7 @@ def status_view(
         equivocators=replica.feeds.equivocators()[-limits.EQUIVOCATORS_SHOWN_MAX :],
         equivocators_total=len(replica.feeds.equivocators()),
         sandbox=sandbox,
+        children=live.children,
         events=info.EventCounts(written=live.events_written, dropped=live.events_dropped, failed=live.events_failed),
-        processes=live.processes,
         counters=live.counters,
     )

@@ -19,6 +19,11 @@ from crabnet.runner.supervisor.order import Bounds, CgroupOrder
 
 ROOT: Final = Path("/sys/fs/cgroup")
 PREFIX: Final = "crabnet-"
+LEAF: Final = "node"
+"""The group of the node itself, beneath the group that was delegated to it."""
+_MEMBERS: Final = "cgroup.procs"
+_DELEGATED: Final = "user.delegate"
+"""systemd (251 or later) sets this attribute of a group that it delegates."""
 CONTROLLERS: Final[tuple[str, ...]] = ("memory", "pids", "cpu")
 _ABANDONED_AFTER_S: Final = 60
 """Longer than a node needs between making its groups and locking them."""
@@ -39,6 +44,20 @@ def owner_tag(data_dir: Path) -> str:
     except OSError:
         place = str(data_dir)
     return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def enter_leaf(root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> None:
+    """Move this process into a group of its own beneath its group, if that was delegated and holds no other process.
+
+    With cgroup v2, a group that has processes cannot give controllers to the groups beneath it.
+    """
+    unified = root if (root / "cgroup.controllers").exists() else root / "unified"
+    with suppress(OSError):
+        group = unified / _own_groups(membership).get("", "/").lstrip("/")
+        if os.getxattr(group, _DELEGATED) != b"1" or (group / _MEMBERS).read_text().split() != [str(os.getpid())]:
+            return
+        (group / LEAF).mkdir(exist_ok=True)
+        (group / LEAF / _MEMBERS).write_text("0")
 
 
 def find_places(tag: str, root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> CgroupPlaces | None:

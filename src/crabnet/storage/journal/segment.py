@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -146,6 +147,8 @@ class SegmentWriter:
         self.path = path
         self.first_lsn = first_lsn
         self.end = end
+        self.sync_s = 0.0
+        """How long the last fdatasync took, in seconds."""
 
     @classmethod
     def create(cls, files: Files, directory: Path, first_lsn: int, previous_hash: str) -> SegmentWriter:
@@ -188,7 +191,9 @@ class SegmentWriter:
         """Write one line, make it durable and return its offset."""
         offset = self.end
         self.end = write_all(self._files, self._fd, line, offset)
+        began_s = time.perf_counter()
         self._files.fdatasync(self._fd)
+        self.sync_s = time.perf_counter() - began_s
         return offset
 
     def close(self) -> None:
