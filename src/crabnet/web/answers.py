@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from starlette.responses import Response
 
-from crabnet.errors import Reason
+from crabnet.errors import CrabnetError, Reason
 from crabnet.operations.problems import MEDIA_TYPE, RETRY_AFTER_S, Doubt, problem_of
 from crabnet.web.reads import Answer
 
@@ -57,6 +57,13 @@ def problem(
     if found.status in RETRY_AFTER_S:
         more["retry-after"] = str(retry_after_s or RETRY_AFTER_S[found.status])
     return Response(msgspec.json.encode(found), found.status, more, MEDIA_TYPE)
+
+
+def refusal(error: CrabnetError) -> Response:
+    """A refusal that was raised. Some errors say when to try again, or have a status of their own."""
+    wait_ms: int = getattr(error, "retry_after_ms", 0)
+    status: int | None = getattr(error, "http_status", None)
+    return problem(error.reason, error.message, status=status, retry_after_s=-(-wait_ms // 1000))
 
 
 def json_answer(answer: Answer, if_none_match: str | None) -> Response:

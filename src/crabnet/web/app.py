@@ -17,12 +17,14 @@ from starlette.types import Scope as AsgiScope
 from crabnet import limits
 from crabnet.errors import CrabnetError, Reason, UsageError
 from crabnet.operations.access import ClientEvent
+from crabnet.operations.metrics import METRICS, Metrics
 from crabnet.operations.model import Operation, Scope
 from crabnet.operations.openapi import openapi_json
 from crabnet.operations.table import OPERATIONS
 from crabnet.web.answers import API_PREFIX, json_answer, problem, written
 from crabnet.web.bodies import Bodies
 from crabnet.web.clients import Clients
+from crabnet.web.exposition import render
 from crabnet.web.following import Follower, resumed, retry_line
 from crabnet.web.guarding import V1, ClientLeftError, Guard
 from crabnet.web.health import Health
@@ -30,6 +32,7 @@ from crabnet.web.node_client import NodeClient
 from crabnet.web.notes import note
 from crabnet.web.reads import Answer, Reads, answer_of
 from crabnet.web.reports import Reports
+from crabnet.web.request_meter import RequestMeter
 from crabnet.web.requests import of_body, of_query
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
@@ -38,10 +41,13 @@ Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 class Web:
     """What all requests share."""
 
-    def __init__(self, node: NodeClient, clients: Clients, reports: Reports) -> None:
+    def __init__(self, node: NodeClient, clients: Clients, reports: Reports, *, metrics_apart: bool = False) -> None:
+        """``metrics_apart``: metrics have an address of their own."""
         self.node = node
         self.clients = clients
         self.reports = reports
+        self.meter = RequestMeter()
+        self.metrics_apart = metrics_apart
         self.reads = Reads()
         self.bodies = Bodies()
         self.health = Health(node)
@@ -50,10 +56,11 @@ class Web:
 
 def application(web: Web, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     """The whole application. ``more`` are routes besides the API, such as those of the page."""
-    routes = [*_api_routes(web), *_health_routes(web), *more]
+    routes = [*_api_routes(web), *_routes_for_machines(web), *more]
     return Guard(
         Router(routes, redirect_slashes=False, default=partial(_nothing_here, web)),
         partial(_report_failure, web.reports),
+        web.meter,
     )
 
 
@@ -74,10 +81,17 @@ def _api_routes(web: Web) -> list[Route]:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         methods = by_path.setdefault(V1 + operation.route.path, {})
-        methods[operation.route.method] = partial(_endpoint(operation), web, operation)
+        methods[operation.route.method] = partial(
+            _counted, operation.name, partial(_endpoint(operation), web, operation)
+        )
     by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web)}
     # A path without parameters comes before one that would match it.
     return [_route(web, path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
+
+
+async def _counted(name: str, endpoint: Endpoint, request: HttpRequest) -> Response:
+    request.state.operation = name
+    return await endpoint(request)
 
 
 def _route(web: Web, path: str, methods: Mapping[str, Endpoint]) -> Route:
@@ -250,7 +264,7 @@ async def _openapi(web: Web, request: HttpRequest) -> Response:
 # --- public ---------------------------------------------------------------------------------------------------
 
 
-def _health_routes(web: Web) -> list[Route]:
+def _routes_for_machines(web: Web) -> list[Route]:
     async def alive(request: HttpRequest) -> Response:
         await web.clients.admit_anybody(request)
         await web.health.demand_alive()
@@ -263,5 +277,14 @@ def _health_routes(web: Web) -> list[Route]:
             return problem(Reason.UNAVAILABLE, "; ".join(each.detail for each in doubts), doubts=doubts)
         return PlainTextResponse("ok", headers={"cache-control": "no-store"})
 
-    endpoints: dict[str, Endpoint] = {"/health": alive, "/livez": alive, "/readyz": ready}
+    async def metrics(request: HttpRequest) -> Response:
+        await web.clients.admit(request, Scope.METRICS)
+        if web.metrics_apart and not request.state.door.metrics_only:
+            return problem(Reason.NOT_FOUND, "the metrics have an address of their own (metrics_addr)")
+        answer = await web.reads.get(METRICS.name.encode(), lambda: web.node.read(METRICS.name, b"{}"))
+        found = msgspec.json.decode(answer.body, type=Metrics)
+        shown = render([*found.families, *web.meter.families()], request.state.headers.get("accept", ""))
+        return Response(shown.body, 200, {"content-type": shown.content_type, "cache-control": "no-store"})
+
+    endpoints: dict[str, Endpoint] = {"/health": alive, "/livez": alive, "/readyz": ready, "/metrics": metrics}
     return [_route(web, path, {"GET": endpoint}) for path, endpoint in endpoints.items()]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crabnet.errors import CrabnetError, Reason
-from crabnet.web.answers import API_PREFIX, problem, security_headers
+from crabnet.web.answers import API_PREFIX, problem, refusal, security_headers
 from crabnet.web.doors import Door
 from crabnet.web.request_meter import RequestMeter
 
@@ -51,30 +51,13 @@ class Guard:
             await send(message)
 
         try:
-            headers = _headers_of(scope)
-            scope["state"]["headers"] = headers
-            door: Door = scope["state"]["door"]
-            if not door.local:
-                _check_host(headers, door, scope["server"])
-                _check_origin(headers, scope["scheme"])
-            path: str = scope["path"]
-            if door.metrics_only and path not in _FOR_MACHINES:
-                raise RefusedRequestError("this address serves only metrics and health", Reason.NOT_FOUND)
-            if path.startswith(API_PREFIX) and not path.startswith(V1 + "/"):
-                scope["path"] = V1 + path.removeprefix("/api")
+            _check(scope)
             await self._app(scope, receive, send_safely)
         except ClientLeftError:
             return
         except CrabnetError as error:
             if not status:
-                wait_ms: int = getattr(error, "retry_after_ms", 0)
-                answer = problem(
-                    error.reason,
-                    error.message,
-                    status=getattr(error, "http_status", None),
-                    retry_after_s=-(-wait_ms // 1000),
-                )
-                await answer(scope, receive, send_safely)
+                await refusal(error)(scope, receive, send_safely)
         except Exception as error:
             self._failed(error)
             if status:
@@ -84,6 +67,21 @@ class Guard:
         finally:
             if status:
                 self._meter.observe(scope["state"].get("operation", ""), status, time.perf_counter() - begun)
+
+
+def _check(scope: Scope) -> None:
+    """Refuse what nobody may send, and give a path of the baseline its version. Raises RefusedRequestError."""
+    headers = _headers_of(scope)
+    scope["state"]["headers"] = headers
+    door: Door = scope["state"]["door"]
+    path: str = scope["path"]
+    if not door.local:
+        _check_host(headers, door, scope["server"])
+        _check_origin(headers, scope["scheme"])
+    if door.metrics_only and path not in _FOR_MACHINES:
+        raise RefusedRequestError("this address serves only metrics and health", Reason.NOT_FOUND)
+    if path.startswith(API_PREFIX) and not path.startswith(V1 + "/"):
+        scope["path"] = V1 + path.removeprefix("/api")
 
 
 class RefusedRequestError(CrabnetError):

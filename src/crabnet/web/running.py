@@ -64,7 +64,7 @@ async def _serve(config: WebConfig, doors: Sequence[Door], ready: Callable[[Sequ
     rules = Rules(config.web_api_token, config.web_api_auth_required)
     gate = Gate(token_reader(config.directory).tokens, rules)
     clients = Clients(gate, config.web_requests_per_sec, Namespace(node).get, reports)
-    web = Web(node, clients, reports)
+    web = Web(node, clients, reports, metrics_apart=config.metrics_addr is not None)
     connections = Connections(config.web_connections_max, config.web_address_connections_max, reports.add)
     server = Server(application(web), doors, connections)
     ready([door.address for door in doors])
