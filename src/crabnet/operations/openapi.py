@@ -12,7 +12,7 @@ import msgspec
 from crabnet._version import __version__
 from crabnet.errors import Reason
 from crabnet.operations.describe import contained, field_texts, fields, structs_of
-from crabnet.operations.model import Operation, Writing
+from crabnet.operations.model import COMMON, Operation, Writing
 from crabnet.operations.problems import EVERYWHERE, MEDIA_TYPE, RETRY_AFTER_S, STATUS, Problem
 from crabnet.operations.table import OPERATIONS
 
@@ -53,6 +53,7 @@ def openapi() -> Json:
         path = paths.setdefault("/api/v1" + operation.route.path, {})
         path[operation.route.method.lower()] = _operation(operation)
     paths["/api/v1/openapi.json"] = {"get": _own()}
+    paths["/metrics"] = {"get": _metrics()}
     for path, summary in _PUBLIC.items():
         paths[path] = {"get": _public(path, summary)}
     return {
@@ -102,6 +103,8 @@ def _operation(operation: Operation[Any, Any]) -> Json:
         },
         "x-crabnet-scope": operation.scope.value,
     }
+    if operation.proves_itself:
+        described["security"] = []
     if operation.streams:
         described["x-crabnet-item"] = {"$ref": _REF.format(name=operation.response.__name__)}
     elif operation.writes:
@@ -138,6 +141,26 @@ def _own() -> Json:
             **_refusals(_OF_ALL),
         },
         "x-crabnet-scope": "read",
+    }
+
+
+def _metrics() -> Json:
+    return {
+        "operationId": "prometheus",
+        "tags": ["metrics"],
+        "summary": "Show the metrics for Prometheus.",
+        "description": "As text or as OpenMetrics. They have an address of their own if `metrics_addr` is set. Needs the scope `metrics`.",
+        "responses": {
+            "200": {
+                "description": "The metrics of the node and of the web process.",
+                "content": {
+                    "text/plain": {"schema": {"type": "string"}},
+                    "application/openmetrics-text": {"schema": {"type": "string"}},
+                },
+            },
+            **_refusals(_OF_ALL | COMMON | {Reason.NOT_FOUND}),
+        },
+        "x-crabnet-scope": "metrics",
     }
 
 
