@@ -303,6 +303,7 @@ def open_events(
         file_bytes_max=settings.events_rotate_bytes,
         file_age_ms_max=settings.events_rotate_age_s * 1000,
         files_kept=settings.events_keep_files,
+        kept_ms=settings.events_keep_age_s * 1000,
     )
     return EventLog.open(
         files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options, warn=warn
