@@ -39,10 +39,6 @@ class AddressBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def addresses(self) -> frozenset[str]:
-        """All remembered addresses."""
-        return frozenset(self._entries)
-
     def load(self, peers: Iterable[RememberedPeer], now_ms: int) -> None:
         """Load remembered peers. All of them are tried soon."""
         newest = sorted(peers, key=lambda peer: peer.last_seen_s, reverse=True)

@@ -127,7 +127,8 @@ def _put_peers(gathering: Gathering, node: Node) -> None:
     silent = neighbours.trusted - confirmed
     gathering.put(table.PEERS, len(confirmed), "confirmed")
     gathering.put(table.PEERS, len(silent), "silent")
-    gathering.put(table.PEERS, len(neighbours.book.addresses() - confirmed - silent), "remembered")
+    remembered = {peer.address for peer in neighbours.book.peers(neighbours.peers.heard_ms)}
+    gathering.put(table.PEERS, len(remembered - confirmed - silent), "remembered")
 
 
 def _put_lags(gathering: Gathering, node: Node) -> None:
