@@ -123,6 +123,19 @@ CONTROL_IDLE_MS: Final = 10_000
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
 REQUEST_ID_CHARS_MAX: Final = 128
+TOPOLOGY_NODES_MAX: Final = 1_000
+"""Nodes, and ways to them, that one answer about the topology lists."""
+FEEDS_PAGE_MAX: Final = 1_000
+TRAIL_PAGE_MAX: Final = 1_000
+TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of the journal that are read for one page of the audit trail of a task."""
+BIDS_LOOKED_AT_MAX: Final = 10_000
+"""Bids that are looked at for one page of bids."""
+BID_SEEDS_LOOKED_AT_MAX: Final = 500
+"""Tasks that are looked at for one page of bids."""
+DRAIN_MS_MAX: Final = 24 * 3600 * 1000
+STOP_DRAIN_MS: Final = 2_000
+"""How long runs may still go on after a request to stop."""
 REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
 REQUEST_IDS_MAX_DEFAULT: Final = 10_000
 REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -168,7 +181,7 @@ EVENTS_PAGE_DEFAULT: Final = 100
 EVENTS_PAGE_MAX: Final = 1_000
 """Most events in a page."""
 EVENTS_QUERY_WORDS_MAX: Final = 64
-"""Most words of one kind in a query, such as event kinds."""
+"""Most words of one condition, such as event kinds, by which a query uses the index."""
 EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
 EVENTS_QUERY_STEPS_MAX: Final = 1_024
@@ -648,6 +661,18 @@ REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
+PROBE_MS: Final = 2_000
+"""How long the check of the settings waits for the answers of configured peers."""
+PROBE_TRIES: Final = 4
+"""How often it asks each of them, because datagrams may be lost."""
+BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+BUNDLE_EVENTS_MAX: Final = 2_000
+BUNDLE_FAULTS_MAX: Final = 20
+BUNDLE_FILES_LISTED_MAX: Final = 2_000
+"""Files of the data dir whose names and sizes a debug bundle lists."""
+TLS_EXPIRY_WARNED_DAYS: Final = 14
+"""A certificate that expires sooner is a warning."""
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report. Further ones are only counted."""
 AUDIT_NOTES_MAX: Final = 20
