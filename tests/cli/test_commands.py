@@ -345,7 +345,6 @@ USAGE: list[list[str]] = [
     ["config", "show", "--config", ""],
     ["config", "show", "--network", "dht"],
     ["config", "show", "--data-dir", ""],
-    ["listen", "--web-addr", "127.0.0.1:3000"],
     ["topology", "--format", "xml"],
     ["drain", "--timeout-ms", "-1"],
     ["top", "--interval-ms", "1"],

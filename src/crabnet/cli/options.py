@@ -86,8 +86,14 @@ def _verified(context: click.Context) -> bool:
 
 def _without_subcommand() -> None:
     context = click.get_current_context()
+    group = context.command
     if context.invoked_subcommand is None:
         HELD.release()
+        if isinstance(group, LazyGroup) and group.default is not None:
+            command = group.get_command(context, group.default)
+            if command is not None:
+                context.invoke(command)
+            return
         if not _verified(context):
             if context.parent is not None or state_of(context).json:
                 context.fail("Missing command.")
@@ -96,9 +102,13 @@ def _without_subcommand() -> None:
 
 
 class LazyGroup(_HelpWritten, click.Group):
-    """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``."""
+    """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``.
 
-    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str]) -> None:
+    ``default`` is the subcommand that a call without one means.
+    """
+
+    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str], default: str | None = None) -> None:
+        self.default = default
         super().__init__(
             name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False,
             invoke_without_command=True, callback=_without_subcommand,
@@ -147,16 +157,11 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
         ["--verify-config"], is_flag=True, default=False, expose_value=False, callback=_store_verify,
         help="Only check the settings, like crabnet config verify.",
     )  # fmt: skip
-    refused = [
-        click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,
-                     callback=_refuse)
-        for name, metavar in (("--web-addr", "ADDR"),)
-    ]  # fmt: skip
     dump = click.Option(
         ["--dump-topology"], is_flag=True, default=False, expose_value=False, callback=_store_dump,
         help="Only show the topology, like crabnet topology.",
     )  # fmt: skip
-    return [*options, config, as_json, verify, dump, *refused]
+    return [*options, config, as_json, verify, dump]
 
 
 def _option(knob: Knob, *, hidden: bool) -> click.Option:
@@ -210,8 +215,3 @@ def _store_verify(context: click.Context, _: click.Parameter, value: bool) -> No
 def _store_dump(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         state_of(context).dump_topology = True
-
-
-def _refuse(_: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value:
-        raise UsageError(f"{parameter.opts[0]} is not available in this version of crabnet", Reason.UNAVAILABLE)

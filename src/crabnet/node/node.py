@@ -115,8 +115,6 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
-        self.web_address: str | None = None
-        """Address of the web page, such as ``http://127.0.0.1:3000``. None without a web process."""
         self.tokens = TokenKeeper(self.files, settings.data_dir)
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""

@@ -24,6 +24,7 @@ from crabnet.node.operations.doors import dispatch, dispatch_stream
 from crabnet.node.operations.places import Places
 from crabnet.node.service_manager import ServiceManager
 from crabnet.node.supervising import Life, supervised
+from crabnet.node.web import keep_web
 from crabnet.runner.sandbox.cgroups import enter_leaf
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
@@ -108,6 +109,9 @@ async def _serve(
             log.say(node.unserved, "greeting", Level.WARNING)
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
+        obstacle = keep_web(node.children, settings)
+        if obstacle is not None:
+            log.say(obstacle, "web", Level.WARNING)
         nursery.start_soon(_tell_sandbox, node, log)
         await manager.ready(f"node {node.node_id} listens on {life.address}")
         try:

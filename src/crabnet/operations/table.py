@@ -12,12 +12,14 @@ from crabnet.operations import (
     info,
     metrics,
     network,
+    overview,
     seeds,
     steering,
 )
 from crabnet.operations.model import Operation
 
 MODULES: Final = (
+    overview,
     info,
     network,
     health,

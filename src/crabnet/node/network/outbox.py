@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
 from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import NetworkError, Reason
@@ -122,11 +122,6 @@ class Outbox:
         self.sent = SentCache()
         self.datagrams_sent = 0
         self.dropped = 0
-
-    @property
-    def queued(self) -> int:
-        """The number of messages that wait to be sent."""
-        return len(self._queue)
 
     @property
     def unsent(self) -> int:
