@@ -82,6 +82,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.requests       _demand_same         RefusedError
         node.operations.requests       stated_body          RefusedError
         node.operations.tasks          _result_of_run       RefusedError
+        node.operations.events         _read                StorageFailedError
         node.operations.bids           _rows                UsageError*2
         node.operations.bids           _after               UsageError
         node.operations.networks       feed                 RefusedError
