@@ -111,7 +111,7 @@ async def _serve(
             listening(f"Udp:{address}")
         obstacle = keep_web(node.children, settings)
         if obstacle is not None:
-            log.say(obstacle, "greeting", Level.WARNING)
+            log.say(obstacle, "web", Level.WARNING)
         nursery.start_soon(_tell_sandbox, node, log)
         await manager.ready(f"node {node.node_id} listens on {life.address}")
         try:
