@@ -159,6 +159,36 @@ EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
 """Rotated event files kept beside the current one."""
+EVENTS_KEPT_MS_DEFAULT: Final = 0
+"""How long rotated event files are kept at most; 0 means that only their number counts."""
+EVENTS_TIDY_MS: Final = 60_000
+"""Time between two looks for event files that are too old."""
+EVENTS_PAGE_DEFAULT: Final = 100
+"""Events in a page of a query that names no limit."""
+EVENTS_PAGE_MAX: Final = 1_000
+"""Most events in a page."""
+EVENTS_QUERY_WORDS_MAX: Final = 64
+"""Most words of one kind in a query, such as event kinds."""
+EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
+EVENTS_QUERY_STEPS_MAX: Final = 1_024
+"""Blocks, ranges and chunks that are looked at for one page."""
+EVENTS_CHUNK_BYTES: Final = 32 * 1024
+"""Bytes read at once where the index gives no block."""
+EVENT_BLOCK_EVENTS: Final = 64
+"""Events in a block of the index. A query reads whole blocks."""
+EVENT_BLOCK_BYTES_MAX: Final = 64 * 1024
+"""A block of the index ends when it is that long. The last event may exceed this bound."""
+EVENT_INDEX_STEP_BYTES: Final = 256 * 1024
+"""Bytes of event files that are indexed in one step. They take a few milliseconds."""
+EVENT_INDEX_LAG_BYTES: Final = 16 * 1024
+"""The index leaves fewer bytes than that alone until more are there."""
+EVENT_INDEX_SEAL_EVENTS: Final = 65_536
+"""The index is stored and sealed after so many new events."""
+EVENT_INDEX_CACHE_KIB: Final = 64 * 1024
+"""Memory for pages of the index. It bounds what changes between two seals."""
+EVENT_INDEX_FORGET_ROWS: Final = 10_000
+"""Rows of deleted files that one step removes from the index."""
 
 # --- Sync (gap requests and heads) -----------------------------------------------------------------------
 
@@ -528,6 +558,11 @@ DESCRIPTORS_MIN: Final = 384
 EVENTS_FLUSH_MS: Final = 100
 LAG_LOOK_MS: Final = 1_000
 """Time between two looks at how far event log, sync and sending are behind."""
+
+EVENT_INDEX_PAUSE_MS: Final = 20
+"""Pause between two steps that bring the index of the events up to date, so that they slow down nothing else."""
+EVENT_INDEX_SEAL_MS: Final = 60_000
+"""Longest time until new events are in the sealed index, which other processes read."""
 INDEX_FLUSH_MS: Final = 200
 INDEX_BATCH_ENTRIES: Final = 10_000
 """Envelopes indexed in one transaction when the index catches up with the journal."""

@@ -18,6 +18,8 @@ from msgspec import Raw, structs
 
 import crabnet
 from crabnet import limits
+from crabnet.access.attempts import Attempts
+from crabnet.access.secret import digest_of
 from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
@@ -35,6 +37,7 @@ from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.network.outbox import Outbox
+from crabnet.node.tokens import Links
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split
@@ -78,6 +81,7 @@ WALKS: Final = {
         "SourceGate._peers",
         "SourceGate._strangers",
     },
+    "access": {"Attempts._tries", "Links._until_ms"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
@@ -335,6 +339,19 @@ def test_sockets() -> None:
         for each in sockets.all():
             each.close()
     assert watch.filled >= WALKS["sockets"]
+
+
+def test_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WEB_LINKS_MAX", ROOM)
+    attempts, links = Attempts(ROOM), Links()
+    watch = Watch(attempts, links)
+    codes = [f"code {number}" for number in range(CROWD)]
+    for number, code in enumerate(codes):
+        attempts.failed(f"192.0.2.{number}", NOW_MS)
+        links.add(digest_of(code), NOW_MS)
+        watch.look()
+    assert watch.filled >= WALKS["access"]
+    assert [links.use(code, NOW_MS) for code in codes] == [False] * (CROWD - ROOM) + [True] * ROOM
 
 
 def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,8 @@ class Retries:
                 self.random.choice(doors)(self.random.randrange(IDS))
             for number in range(IDS):
                 self.by_python(number)
+            self.node.start()  # removes what the killed ones have left
+            self.node.end()
         finally:
             if self.node.running:
                 self.node.end(signal.SIGKILL)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabnet.limits import EVENT_LINE_BYTES_MAX
+from crabnet.limits import EVENT_LINE_BYTES_MAX, INTEGER_MAX
 from crabnet.monitor.events import Event, EventEncoder
 from crabnet.monitor.lines import LineScanner, aside_moment_ms, aside_name, rotated_first_id, rotated_name
 from tests.monitor.support import accepted
@@ -103,7 +103,7 @@ def test_a_line_without_end_is_passed_over_in_bounded_memory() -> None:
     assert scanner.valid_end == len(before) + len(endless) + 1 + len(after)
 
 
-@given(st.integers(1, 10**18))
+@given(st.integers(1, INTEGER_MAX))
 def test_file_names(number: int) -> None:
     assert rotated_first_id(rotated_name(number)) == number
     assert aside_moment_ms(aside_name(number)) == number

@@ -98,10 +98,10 @@ def listen(context: click.Context) -> None:
     what matters: peers that are found and lost, tasks, runs, failures, alerts. See --log-level and --log-format.
     """
     from crabnet.cli.first_process import leave_first_process
+    from crabnet.cli.listening import listen_until_ended
 
     code = leave_first_process()
     if code is not None:
         context.exit(code)
-    from crabnet.cli.listening import listen_until_ended
 
     listen_until_ended(state_of(context))

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from crabnet.limits import EVENT_LINE_BYTES_MAX
+from crabnet.limits import EVENT_LINE_BYTES_MAX, INTEGER_MAX
 from crabnet.monitor.events import Event
 
 CURRENT_NAME: Final = "events.ndjson"
@@ -26,7 +26,8 @@ def rotated_name(first_id: int) -> str:
 def rotated_first_id(name: str) -> int | None:
     """The first id in the file with this name, or ``None`` if it is not a rotated event file."""
     match = _ROTATED.fullmatch(name)
-    return int(match.group(1)) if match else None
+    first_id = int(match.group(1)) if match else 0
+    return first_id if 1 <= first_id <= INTEGER_MAX else None
 
 
 def aside_name(moment_ms: int) -> str:
@@ -45,17 +46,21 @@ class LineScanner:
 
     A line counts only if it has its newline. Ids must follow each other without gaps, except across damaged bytes. A
     line whose id does not fit is damaged. The scanner holds back the first event until the second confirms its id, or
-    until ``finish`` is called. If the two contradict each other, the later one counts.
+    until ``finish`` is called. If the two contradict each other, the later one counts. With ``after`` the scanner
+    starts behind the event with that id, so that even the first event must follow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = 0) -> None:
         self.damaged_lines = 0
         self.valid_end = 0
         """Offset, in the bytes fed so far, of the end of the last valid line."""
-        self.last_id = 0
+        self.spans: list[tuple[int, int]] = []
+        """Offsets, in the bytes fed so far, of begin and end of the lines of the events returned last."""
+        self.last_id = after
         """Id of the last valid event; 0 before the first."""
         self._fed = 0
         self._held: Event | None = None
+        self._held_span = (0, 0)
         self._suspect_bytes = 0
         self._rest = b""
         self._skipping = False
@@ -68,9 +73,10 @@ class LineScanner:
         self._rest = lines.pop()
         position = self._fed - len(self._rest) - sum(map(len, lines)) - len(lines)
         events: list[Event] = []
+        self.spans = []
         for line in lines:
-            position += len(line) + 1
-            if self._accept(line, events):
+            start, position = position, position + len(line) + 1
+            if self._accept(line, (start, position), events):
                 self.valid_end = position
         if len(self._rest) > EVENT_LINE_BYTES_MAX:
             self._suspect_bytes += len(self._rest)
@@ -80,10 +86,17 @@ class LineScanner:
 
     def finish(self) -> list[Event]:
         """The event that is still held back, if any. At the end of a file nothing can contradict it."""
-        held, self._held = self._held, None
-        return [held] if held is not None else []
+        self.spans = []
+        return self._release()
 
-    def _accept(self, line: bytes, events: list[Event]) -> bool:
+    def _release(self) -> list[Event]:
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        self.spans.append(self._held_span)
+        return [held]
+
+    def _accept(self, line: bytes, span: tuple[int, int], events: list[Event]) -> bool:
         event = None if self._skipping else self._decode(line)
         self._skipping = False
         follows = event is not None and self._follows(event.id)
@@ -93,11 +106,13 @@ class LineScanner:
             return False
         self._suspect_bytes = 0
         if follows:
-            events.extend(self.finish())
+            if self._held is not None:
+                events.extend(self._release())
             events.append(event)
+            self.spans.append(span)
         else:
-            self.damaged_lines += len(self.finish())
-            self._held = event
+            self.damaged_lines += self._held is not None
+            self._held, self._held_span = event, span
         self.last_id = event.id
         return True
 
@@ -113,4 +128,4 @@ class LineScanner:
             event = self._decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return event if event.id >= 1 else None
+        return event if 1 <= event.id <= INTEGER_MAX else None

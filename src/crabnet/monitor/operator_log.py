@@ -70,9 +70,9 @@ class OperatorLog:
             if self._told[topic] <= limits.LOG_LINES_PER_WINDOW:
                 self._put(text, kind, level, fields or {})
 
-    def warn(self, line: str) -> None:
-        """Write a line of the event log about itself."""
-        self.say(line, "event_log", Level.WARNING)
+    def warn(self, text: str, kind: str) -> None:
+        """Write what a part of the node says about itself."""
+        self.say(text, kind, Level.WARNING)
 
     def tick(self) -> None:
         """Report at the end of each window how many lines were left out. Call this now and then."""

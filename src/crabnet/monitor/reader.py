@@ -1,64 +1,108 @@
-"""Reads events from current and rotated files, without locks and beside a running writer. Skips damaged lines."""
+"""Answers queries for events, page by page, beside a running writer and without locks. Skips damaged lines."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, Self
 
-from crabnet.limits import EVENT_LINE_BYTES_MAX
+import msgspec
+
+from crabnet.limits import EVENTS_PAGE_MAX, EVENTS_QUERY_BYTES_MAX, EVENTS_QUERY_STEPS_MAX, INTEGER_MAX
 from crabnet.monitor.events import Event
-from crabnet.monitor.lines import CURRENT_NAME, LineScanner, rotated_first_id, rotated_name
-from crabnet.storage.files import Files, OpenMode, RealFiles, read_chunks
+from crabnet.monitor.index.blocks import events_of
+from crabnet.monitor.index.sealed import SealedIndex
+from crabnet.monitor.index.tables import StaleError, Tables
+from crabnet.monitor.query import EventPage, EventQuery
+from crabnet.monitor.snapshot import Portion, Snapshot
+from crabnet.storage.files import Files, RealFiles
 
 _FILES: Final = RealFiles()
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which events are wanted. ``None`` wants all.
+class Index(Protocol):
+    """An index that can be read: ``EventIndex`` or ``SealedIndex``."""
 
-    ``reasons`` and ``seed_id`` compare payload fields. ``since_s`` is a time in seconds.
+    def reading(self, snapshot: Snapshot) -> AbstractContextManager[Tables]: ...
+
+
+class EventReader:
+    """Answers queries about the events in a directory. Without ``index`` it uses the one that is sealed there, if any.
+
+    The work for one page is bounded (EVENTS_QUERY_BYTES_MAX, EVENTS_QUERY_STEPS_MAX), with and without an index. An
+    index that is absent, old or damaged makes pages shorter, never wrong. Use it from one thread at a time.
     """
 
-    kinds: Collection[str] | None = None
-    severities: Collection[str] | None = None
-    reasons: Collection[str] | None = None
-    seed_id: str | None = None
-    since_s: int = 0
+    def __init__(self, directory: Path, *, files: Files = _FILES, index: Index | None = None) -> None:
+        self._directory = directory
+        self._files = files
+        self._index = index
+        self._sealed: SealedIndex | None = None
 
-    def matches(self, event: Event) -> bool:
-        """Whether ``event`` is wanted."""
-        return (
-            (self.kinds is None or event.kind in self.kinds)
-            and (self.severities is None or event.severity in self.severities)
-            and (self.reasons is None or event.payload.get("reason") in self.reasons)
-            and (self.seed_id is None or event.payload.get("seed_id") == self.seed_id)
-            and event.ts >= self.since_s
-        )
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index, if this reader opened it."""
+        sealed, self._sealed = self._sealed, None
+        if sealed is not None:
+            sealed.close()
+
+    def page(self, query: EventQuery) -> EventPage:
+        """The wanted events that are written, at most ``query.limit`` of them; see ``EventPage``.
+
+        A directory without event files gives an empty page. Raises ``OSError`` if an existing file cannot be read.
+        """
+        with Snapshot(self._files, self._directory) as snapshot:
+            last_id = snapshot.last_id()
+            index = self._usable(query, last_id)
+            if index is not None:
+                try:
+                    with index.reading(snapshot) as tables:
+                        return _collect(snapshot, query, last_id, _with_index(snapshot, query, tables))
+                except StaleError:
+                    self.close()
+            return _collect(snapshot, query, last_id, _ranged(snapshot, query, query.after, query.before))
+
+    def _usable(self, query: EventQuery, last_id: int) -> Index | None:
+        """The index, if there is one and the query needs it: a few events are read faster without it."""
+        if not query.narrow or min(last_id, query.before) - query.after <= EVENTS_PAGE_MAX:
+            return None
+        if self._index is not None:
+            return self._index
+        if self._sealed is not None and not self._sealed.is_current:
+            self.close()
+        if self._sealed is None:
+            self._sealed = SealedIndex.open(self._files, self._directory)
+        return self._sealed
 
 
-@dataclass(slots=True)
-class ReadStats:
-    """Statistics of one reading."""
+def pages(reader: EventReader, query: EventQuery) -> Iterator[EventPage]:
+    """All pages of a query, the first ``query.limit`` events at most. There is at least one page."""
+    left = query.limit
+    while True:
+        page = reader.page(msgspec.structs.replace(query, limit=min(left, EVENTS_PAGE_MAX)))
+        yield page
+        left -= len(page.events)
+        if page.complete or left <= 0:
+            return
+        query = query.continued(page.next)
 
-    last_id: int = 0
-    """Highest id that was read, wanted or not. The next page starts after it."""
-    damaged_lines: int = 0
-    """Lines that are not events, in the files that were read."""
-    torn_bytes: int = 0
-    """Bytes at the end of the current file that are not an event, or not a complete one yet."""
 
+def follow(reader: EventReader, query: EventQuery) -> Iterator[EventPage]:
+    """Pages of new events without end, oldest first, from ``query.after`` on. A page without events: nothing is new.
 
-@dataclass(frozen=True, slots=True)
-class EventPage:
-    """The result of ``read_events``: wanted events by increasing id. ``more`` is true if a limit has cut them."""
-
-    events: list[Event]
-    more: bool
-    stats: ReadStats = field(default_factory=ReadStats)
+    The caller decides how long it waits after such a page. ``first_id`` shows if events in between were deleted.
+    """
+    query = msgspec.structs.replace(query, newest_first=False)
+    while True:
+        page = reader.page(query)
+        yield page
+        query = query.continued(page.next)
 
 
 def read_events(
@@ -69,164 +113,73 @@ def read_events(
     severities: Collection[str] | None = None,
     reasons: Collection[str] | None = None,
     seed_id: str | None = None,
-    limit: int | None = None,
+    limit: int = INTEGER_MAX,
     newest: bool = False,
 ) -> EventPage:
-    """Read the wanted events with an id above ``since_id``: the first ``limit`` of them, or with ``newest`` the last.
+    """The wanted events with an id above ``since_id``, oldest first: the first ``limit``, or with ``newest`` the last.
 
-    A directory without event files gives an empty page. Raises ``OSError`` if an existing file cannot be read.
+    All of them are in memory at once. Raises ``OSError`` if an existing file cannot be read.
     """
-    wanted = EventFilter(kinds, severities, reasons, seed_id)
-    return read_page(directory, wanted, since_id, limit=limit, newest=newest)
+    query = EventQuery(
+        after=since_id,
+        limit=limit,
+        newest_first=newest,
+        kinds=frozenset(kinds or ()),
+        severities=frozenset(severities or ()),
+        reasons=frozenset(reasons or ()),
+        seed_id=seed_id,
+    )
+    with EventReader(directory) as reader:
+        found = list(pages(reader, query))
+    events = [event for page in found for event in page.events]
+    return msgspec.structs.replace(found[-1], events=events[::-1] if newest else events)
 
 
-def read_page(
-    directory: Path, wanted: EventFilter, since_id: int = 0, *, limit: int | None = None, newest: bool = False
-) -> EventPage:
-    """Like ``read_events``, with a filter."""
-    stats = ReadStats(last_id=since_id)
-    matching = (event for event in scan_events(directory, since_id, stats=stats) if wanted.matches(event))
-    if limit is None:
-        return EventPage(list(matching), False, stats)
-    if newest:
-        last: deque[Event] = deque(maxlen=limit)
-        seen = 0
-        for event in matching:
-            last.append(event)
-            seen += 1
-        return EventPage(list(last), seen > limit, stats)
+def _collect(snapshot: Snapshot, query: EventQuery, last_id: int, portions: Iterator[Portion]) -> EventPage:
+    """Fill a page. It needs one event more than the page has to know that the page is not complete."""
     events: list[Event] = []
-    for event in matching:
-        if len(events) == limit:
-            stats.last_id = events[-1].id if events else since_id
-            return EventPage(events, True, stats)
-        events.append(event)
-    return EventPage(events, False, stats)
+    newest_first, limit = query.newest_first, query.page_limit
+    reached = query.before if newest_first else query.after
+    spent, steps, complete = 0, 0, True
+    for portion in portions:
+        for event in portion.events:
+            if not query.matches(event) or (event.id >= reached if newest_first else event.id <= reached):
+                continue
+            if len(events) == limit:
+                complete = False
+                break
+            events.append(event)
+            reached = event.id
+        if not complete:
+            break
+        reached = min(reached, portion.reached) if newest_first else max(reached, portion.reached)
+        spent += portion.bytes
+        steps += 1
+        if spent >= EVENTS_QUERY_BYTES_MAX or steps >= EVENTS_QUERY_STEPS_MAX:
+            complete = False
+            break
+    last_id = max([last_id, *(event.id for event in events[-1:])])
+    return EventPage(events=events, next=reached, complete=complete, first_id=snapshot.first_id, last_id=last_id)
 
 
-def scan_events(
-    directory: Path, since_id: int = 0, *, stats: ReadStats | None = None, files: Files = _FILES
-) -> Iterator[Event]:
-    """All existing events with an id above ``since_id``, by increasing id. Raises ``OSError``."""
-    stats = ReadStats() if stats is None else stats
-    stats.last_id = since_id
-    with _Tail(files, directory) as tail:
-        yield from _older_events(files, directory, tail, stats)
-        yield from tail.read(stats)
+def _ranged(snapshot: Snapshot, query: EventQuery, after: int, before: int) -> Iterator[Portion]:
+    return snapshot.backward(after, before) if query.newest_first else snapshot.forward(after, before)
 
 
-def follow(
-    directory: Path, since_id: int = 0, wanted: EventFilter | None = None, *, files: Files = _FILES
-) -> Iterator[Event | None]:
-    """Yields events with an id above ``since_id`` without end, and ``None`` whenever there is no new event.
-
-    The caller decides how long it waits after a ``None``. Works across rotation and repair, and if the log does not
-    exist yet. Closing the generator closes the file. Raises ``OSError`` if a file cannot be read.
-    """
-    wanted = EventFilter() if wanted is None else wanted
-    stats = ReadStats(last_id=since_id)
-    while True:
-        before = stats.last_id
-        with _Tail(files, directory) as tail:
-            for event in _older_events(files, directory, tail, stats):
-                if wanted.matches(event):
-                    yield event
-            replaced, first_look = False, True
-            while not replaced:
-                # check this before the last read: so all that was written before a rotation is read
-                replaced = tail.replaced()
-                for event in tail.read(stats):
-                    if wanted.matches(event):
-                        yield event
-                # if the file was replaced, open the new one before yielding None; but avoid a tight loop
-                if stats.last_id == before and (first_look or not replaced):
-                    yield None
-                before, first_look = stats.last_id, False
-
-
-class _Tail:
-    """The current file. It is opened before the rotated files are listed, so that a rotation hides no event."""
-
-    def __init__(self, files: Files, directory: Path) -> None:
-        self._files = files
-        self._directory = directory
-        self._path = directory / CURRENT_NAME
-        self._offset = 0
-        self._end = 0
-        self._first_id: int | None = None
-        try:
-            self._fd: int | None = files.open(self._path, OpenMode.READ)
-        except FileNotFoundError:
-            self._fd = None
-
-    def __enter__(self) -> _Tail:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._fd is not None:
-            self._files.close(self._fd)
-            self._fd = None
-
-    def peek(self) -> int | None:
-        """The first id in the file, if there is a readable event near its beginning."""
-        if self._first_id is None and self._fd is not None:
-            scanner = LineScanner()
-            events = scanner.feed(self._files.pread(self._fd, EVENT_LINE_BYTES_MAX, 0)) + scanner.finish()
-            self._first_id = events[0].id if events else None
-        return self._first_id
-
-    def replaced(self) -> bool:
-        """Whether another file has replaced the open one, or the open file was cut."""
-        if self._fd is None:
-            return True
-        first_id = self.peek()
-        if first_id is not None and rotated_name(first_id) in self._files.listdir(self._directory):
-            return True
-        size = self._files.size(self._path)
-        if size is None or size < self._end:
-            return True
-        # the open file only grows: if it is shorter than the file with this name, that is another file
-        return size > 0 and not self._files.pread(self._fd, 1, size - 1)
-
-    def read(self, stats: ReadStats) -> Iterator[Event]:
-        """New events since the last call. It continues after the last valid line, so an incomplete line is harmless."""
-        if self._fd is None:
-            return
-        scanner = LineScanner()
-        start = self._offset
-        self._end = start
-        for chunk in read_chunks(self._files, self._fd, start):
-            self._end += len(chunk)
-            yield from _new_events(scanner.feed(chunk), stats)
-        yield from _new_events(scanner.finish(), stats)
-        self._offset = start + scanner.valid_end
-        stats.torn_bytes = self._end - self._offset
-        stats.damaged_lines += scanner.damaged_lines
-
-
-def _older_events(files: Files, directory: Path, tail: _Tail, stats: ReadStats) -> Iterator[Event]:
-    """Events of the rotated files. Files that end at or before ``stats.last_id`` are skipped."""
-    rotated = sorted(first for name in files.listdir(directory) if (first := rotated_first_id(name)))
-    for number, first_id in enumerate(rotated):
-        next_id = rotated[number + 1] if number + 1 < len(rotated) else tail.peek()
-        if next_id is not None and next_id > first_id and next_id <= stats.last_id + 1:
+def _with_index(snapshot: Snapshot, query: EventQuery, tables: Tables) -> Iterator[Portion]:
+    """What the index knows comes from its blocks, the newer events from the ends of the files."""
+    end = tables.indexed_to()
+    if query.newest_first and query.before > end + 1:
+        yield from snapshot.backward(max(query.after, end), query.before)
+    for found in tables.find(query, query.after, min(query.before, end + 1)):
+        if isinstance(found, int):
+            yield Portion([], found, 0)
             continue
-        try:
-            fd = files.open(directory / rotated_name(first_id), OpenMode.READ)
-        except FileNotFoundError:
-            continue
-        try:
-            scanner = LineScanner()
-            for chunk in read_chunks(files, fd):
-                yield from _new_events(scanner.feed(chunk), stats)
-            yield from _new_events(scanner.finish(), stats)
-            stats.damaged_lines += scanner.damaged_lines
-        finally:
-            files.close(fd)
-
-
-def _new_events(events: list[Event], stats: ReadStats) -> Iterator[Event]:
-    for event in events:
-        if event.id > stats.last_id:
-            stats.last_id = event.id
-            yield event
+        events = [event for event in events_of(snapshot, found) if query.after < event.id < query.before]
+        if query.newest_first:
+            yield Portion(events[::-1], found.first_id, found.length)
+        else:
+            yield Portion(events, min(found.last_id, query.before - 1), found.length)
+    if not query.newest_first:
+        yield Portion([], min(end, query.before - 1), 0)
+        yield from snapshot.forward(max(query.after, end), query.before)

@@ -673,7 +673,10 @@ EVENTS: Final = MappingProxyType(
             "W", _LEDGER, "file detail", "The index of the journal was damaged while the node ran. No data is lost."
         ),
         EventKind.INDEX_REBUILT: _spec(
-            "N", _LEDGER, "file entries detail", "The index of the journal was rebuilt from the journal."
+            "N",
+            _LEDGER,
+            "file entries detail",
+            "An index is rebuilt: that of the journal from the journal, that of the events from the event files.",
         ),
         EventKind.CONTROL_REFUSED: _spec(
             "W",

@@ -17,6 +17,8 @@ from crabnet.limits import (
     EVENT_FILES_KEPT_DEFAULT,
     EVENT_LINE_BYTES_MAX,
     EVENT_QUEUE_MAX,
+    EVENTS_KEPT_MS_DEFAULT,
+    EVENTS_TIDY_MS,
 )
 from crabnet.monitor.events import Event
 from crabnet.monitor.lines import (
@@ -38,14 +40,16 @@ _LAST_BYTES: Final = 21
 
 @dataclass(frozen=True, slots=True)
 class EventLogOptions:
-    """When a file is full, how many full files are kept, and how many events may wait in the queue.
+    """When a file is full, how many full files are kept and for how long, and how many events may wait in the queue.
 
-    At least one full file is always kept, because ids continue from it.
+    ``kept_ms`` counts from the last event of a file, 0 means any time. The newest full file stays while the current one
+    is empty, because ids continue from it.
     """
 
     file_bytes_max: int = EVENT_FILE_BYTES_MAX_DEFAULT
     file_age_ms_max: int = EVENT_FILE_AGE_MS_MAX_DEFAULT
     files_kept: int = EVENT_FILES_KEPT_DEFAULT
+    kept_ms: int = EVENTS_KEPT_MS_DEFAULT
     queue_max: int = EVENT_QUEUE_MAX
 
 
@@ -54,7 +58,7 @@ class Repair:
     """A repair. ``action`` says which one.
 
     ``cut`` and ``kept_aside`` concern bytes at the end of a file that were not events. ``moved``, ``truncated`` and
-    ``extended`` concern a file that another program has changed while it was open.
+    ``extended`` concern a file that another program has changed.
     """
 
     file: str
@@ -65,9 +69,10 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """The readable end of an event file."""
+    """The readable end of an event file. ``last_ms`` is the time of the last event."""
 
     last_id: int
+    last_ms: int
     valid_end: int
     size: int
 
@@ -85,6 +90,8 @@ class EventFile:
         self._first: Event | None = None
         self._inode = 0
         self._last_fd: int | None = None
+        self._tidied_ms: int | None = None
+        self._ends_ms: dict[int, int] = {}
         self.last_id = 0
         """Id of the last event on disk; 0 if there is none."""
 
@@ -149,10 +156,23 @@ class EventFile:
         if fits and now_ms - first.ts_ms < self._options.file_age_ms_max:
             return
         self.sync()
+        self._rotate(first.id)
+        self._prune(now_ms)
+
+    def tidy(self, now_ms: int) -> None:
+        """Rotate a file that is too old although no event comes, and delete rotated files that are too old.
+
+        It looks every EVENTS_TIDY_MS.
+        """
+        if self._tidied_ms is None or abs(now_ms - self._tidied_ms) >= EVENTS_TIDY_MS:
+            self._tidied_ms = now_ms
+            self.rotate_if_due(0, now_ms)
+            self._prune(now_ms)
+
+    def _rotate(self, first_id: int) -> None:
         self.detach()
-        self._files.rename(self._path, self._directory / rotated_name(first.id))
+        self._files.rename(self._path, self._directory / rotated_name(first_id))
         self._open(new=True)
-        self._prune()
 
     def _open(self, *, new: bool) -> None:
         self._fd = self._files.open(self._path, OpenMode.APPEND)
@@ -183,13 +203,18 @@ class EventFile:
         self._first = self._first_event(fd) if tail.last_id else None
         if tail.size and (self._first is None or self._first.id <= before):
             return self._set_aside(tail, before, now_ms)
-        noted = 0 if tail.size else self._noted_id()  # ids of a torn end may be used again, ids of a lost file may not
-        self.last_id = max(self.last_id, before, tail.last_id, noted)
+        self.last_id = max(self.last_id, before, tail.last_id, self._noted_id())
         self._size = tail.valid_end
-        if tail.size == tail.valid_end:
-            return None
-        action = self._cut(fd, tail, now_ms)
-        return Repair(CURRENT_NAME, tail.valid_end, tail.size - tail.valid_end, action)
+        repair = None
+        if tail.size != tail.valid_end:
+            action = self._cut(fd, tail, now_ms)
+            repair = Repair(CURRENT_NAME, tail.valid_end, tail.size - tail.valid_end, action)
+        if self._first is not None and self.last_id > tail.last_id:
+            # Events were written and may have been read, but are gone. Their ids are not used again. Ids within a file
+            # have no gaps, so the next id begins a new file.
+            self._rotate(self._first.id)
+            repair = repair or Repair(CURRENT_NAME, tail.valid_end, 0, "truncated")
+        return repair
 
     def _set_aside(self, tail: _Tail, before: int, now_ms: int) -> Repair:
         """Rename a file that contains no event, or ids that older files already contain, and start a new one."""
@@ -220,12 +245,14 @@ class EventFile:
         start = max(0, size - 2 * EVENT_LINE_BYTES_MAX)
         while True:
             scanner = LineScanner()
+            last_ms = 0
             for chunk in read_chunks(self._files, fd, start):
-                scanner.feed(chunk)
+                last_ms = max([last_ms, *(event.ts_ms for event in scanner.feed(chunk)[-1:])])
+            last_ms = max([last_ms, *(event.ts_ms for event in scanner.finish())])
             if scanner.last_id:
-                return _Tail(scanner.last_id, start + scanner.valid_end, size)
+                return _Tail(scanner.last_id, last_ms, start + scanner.valid_end, size)
             if start == 0:
-                return _Tail(0, 0, size)
+                return _Tail(0, 0, 0, size)
             start = 0
 
     def _first_event(self, fd: int) -> Event | None:
@@ -253,13 +280,30 @@ class EventFile:
             moment_ms += 1
         return self._directory / aside_name(moment_ms)
 
-    def _prune(self) -> None:
-        """Delete the oldest rotated files and the oldest set-aside files beyond the number to keep."""
+    def _prune(self, now_ms: int) -> None:
+        """Delete rotated files and set-aside files beyond the number to keep, and rotated files that are too old."""
         names = self._files.listdir(self._directory)
         kept = max(1, self._options.files_kept)
         rotated = sorted(first for name in names if (first := rotated_first_id(name)))
         aside = sorted(moment for name in names if (moment := aside_moment_ms(name)) is not None)
-        for first_id in rotated[:-kept]:
+        for first_id in [*rotated[:-kept], *self._too_old(rotated[-kept:], now_ms)]:
             self._files.unlink(self._directory / rotated_name(first_id))
+            self._ends_ms.pop(first_id, None)
         for moment_ms in aside[:-kept]:
             self._files.unlink(self._directory / aside_name(moment_ms))
+
+    def _too_old(self, rotated: list[int], now_ms: int) -> list[int]:
+        """The oldest files, up to the first one that has an event which is to be kept."""
+        old: list[int] = []
+        for first_id in rotated if self._first is not None else rotated[:-1]:
+            if not self._options.kept_ms or now_ms - self._end_ms(first_id) < self._options.kept_ms:
+                break
+            old.append(first_id)
+        return old
+
+    def _end_ms(self, first_id: int) -> int:
+        if first_id not in self._ends_ms:
+            path = self._directory / rotated_name(first_id)
+            with opened(self._files, path, OpenMode.READ) as fd:
+                self._ends_ms[first_id] = self._tail(fd, path).last_ms
+        return self._ends_ms[first_id]

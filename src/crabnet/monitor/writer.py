@@ -139,7 +139,10 @@ class EventLog:
         return self._queue.urgent or len(self._queue) >= self._wake_at
 
     def flush(self, now_ms: int) -> FlushReport:
-        """Write the queued events. If one is an alert, make them durable. Never raises ``OSError``."""
+        """Write the queued events. If one is an alert, make them durable. Never raises ``OSError``.
+
+        Call it now and then even if no event is queued, because it also rotates and deletes files by their age.
+        """
         with self._flushing:
             before = self._written
             error: str | None = None
@@ -212,6 +215,7 @@ class EventLog:
         if self._sync_due:
             self._file.sync()
             self._sync_due = False
+        self._file.tidy(now_ms)
 
     def _attach(self, now_ms: int) -> None:
         """Open the file. Events that were written before a failure was reported are not written again."""

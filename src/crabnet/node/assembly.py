@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -13,6 +14,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
+from crabnet.monitor.index.index import EventIndex
 from crabnet.monitor.meters import Meters
 from crabnet.monitor.registry import Severity
 from crabnet.node.clock import ClockStep, NodeClock
@@ -22,6 +24,7 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.own_feed import OwnFeed
 from crabnet.node.durable.store import Store, open_store
+from crabnet.node.event_index import keep_index
 from crabnet.node.execution.runs import Perform, RunManager, RunManagerConfig
 from crabnet.node.execution.task import Task, task_of
 from crabnet.node.faults import Faults
@@ -79,15 +82,25 @@ class EventReporting(Part):
         store: Store,
         clock_ms: ClockMs,
         told: Told | None,
+        *,
+        listen: bool,
     ) -> None:
+        """A node that listens also keeps the index of the events up to date; a command leaves that to the next one."""
         self._core, self._ledger = store.core, store.ledger
+        self.index = EventIndex(files, settings.monitor_events.parent) if listen else None
         self._told = told
         self._open_events = partial(
-            open_events, files, settings, self._core.signer.node_id, role, None if told is None else told.warn
+            open_events,
+            files,
+            settings,
+            self._core.signer.node_id,
+            role,
+            None if told is None else partial(told.warn, kind="event_log"),
         )
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms
         self._contained = self._core.mending.separately("events")
+        self._written = trio.Event()
 
     async def open(self) -> None:
         """Raises what ``open_events`` raises."""
@@ -97,15 +110,27 @@ class EventReporting(Part):
         )
 
     def jobs(self) -> Sequence[Job]:
-        """The job that writes queued events to the log every EVENTS_FLUSH_MS milliseconds."""
-        return [Job(self._write, "events")]
+        """The job that writes queued events to the log every EVENTS_FLUSH_MS milliseconds, and the one of its index."""
+        jobs = [Job(self._write, "events")]
+        if self.index is not None and self.events is not None:
+            jobs.append(Job(partial(keep_index, self.index, self.reporter.notify), "events"))
+        return jobs
 
     async def _write(self) -> None:
+        tidy_s = trio.current_time()
         while True:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
             self.reporter.tick()
-            if self.events is not None and self.events.queued:
-                await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
+            if self.events is not None and (self.events.queued or trio.current_time() >= tidy_s):
+                tidy_s = trio.current_time() + limits.EVENTS_TIDY_MS / 1000
+                report = await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
+                if report.written:
+                    written, self._written = self._written, trio.Event()
+                    written.set()
+
+    def next_written(self) -> trio.Event:
+        """Set when further events are written."""
+        return self._written
 
     def on_durable(self, effects: Effects) -> None:
         """Report the notices of effects that have become durable."""
@@ -121,6 +146,9 @@ class EventReporting(Part):
                 "ledger_poisoned",
                 {"reason": failure.reason.value, "detail": failure.message[: limits.EVENT_DETAIL_CHARS]},
             )
+        if self.index is not None:
+            with suppress(OSError):
+                await trio.to_thread.run_sync(self.index.close)
         if self.events is not None:
             await trio.to_thread.run_sync(self.events.close, self._clock_ms())
 

@@ -65,8 +65,8 @@ class Told(Protocol):
         """Called several times a second."""
         ...
 
-    def warn(self, line: str) -> None:
-        """The event log itself says something."""
+    def warn(self, text: str, kind: str) -> None:
+        """A part says in a line that it fails or works again: the event log, or a child process."""
         ...
 
 
@@ -303,6 +303,7 @@ def open_events(
         file_bytes_max=settings.events_rotate_bytes,
         file_age_ms_max=settings.events_rotate_age_s * 1000,
         files_kept=settings.events_keep_files,
+        kept_ms=settings.events_keep_age_s * 1000,
     )
     return EventLog.open(
         files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options, warn=warn

@@ -48,7 +48,7 @@ def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], No
     tune_collector()
     take_descriptors()
     enter_leaf()
-    manager = ServiceManager.taken_from(os.environ, log.warn)
+    manager = ServiceManager.taken_from(os.environ, partial(log.say, kind="service_manager", level=Level.WARNING))
 
     async def live(asked: Asked) -> None:
         restarting = partial(log.say, kind="restarting", level=Level.WARNING)

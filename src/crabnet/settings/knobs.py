@@ -356,6 +356,10 @@ class Settings:
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
 
+    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
+        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
+        "means that files are only deleted because of their number.", unit="s"))
+
     alert_urls: tuple[str, ...] = knob_field((), Row(
         SecretsKind(UrlKind(limits.ALERT_URL_CHARS_MAX), limits.ALERT_TARGETS_MAX, _BEFORE_URL,
                     "separated by commas or white space"),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from crabnet.node.operations import access, infos, metering, tasks
+from crabnet.node.operations import access as _access
+from crabnet.node.operations import events as _events
+from crabnet.node.operations import infos as _infos
+from crabnet.node.operations import metering as _metering
+from crabnet.node.operations import tasks as _tasks
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
-__all__ = ["access", "as_json", "dispatch", "dispatch_stream", "infos", "metering", "perform", "stream", "tasks"]
+REGISTERED = (_access, _events, _infos, _metering, _tasks)
+"""The modules whose functions perform the operations."""
+
+__all__ = ["as_json", "dispatch", "dispatch_stream", "perform", "stream"]

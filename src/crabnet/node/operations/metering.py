@@ -162,6 +162,7 @@ def _put_process(gathering: Gathering, node: Node) -> None:
     gathering.put(table.LOOP_DELAY_MAX, node.meters.loop_delay_max.at(int(trio.current_time() * 1000)))
     for child in node.children.health():
         gathering.put(table.CHILD_UP, child.state is ChildState.RUNNING, child.name)
+        gathering.put(table.CHILD_RESTARTS, child.restarts, child.name)
     gathering.put(table.CPU, time.process_time())
     gathering.put(table.MAX_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     try:

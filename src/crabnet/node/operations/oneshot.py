@@ -32,8 +32,8 @@ class _Refusals:
     def tick(self) -> None:
         pass
 
-    def warn(self, line: str) -> None:
-        self._warn(f"crabnet: {line}")
+    def warn(self, text: str, kind: str) -> None:  # noqa: ARG002 - as in Told
+        self._warn(f"crabnet: {text}")
 
 
 def call_locally(settings: Settings, method: str, params: JsonObject, warn: Callable[[str], None]) -> JsonValue:

@@ -14,11 +14,12 @@ from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.access import stored_tokens
+from crabnet.node.operations.events import page_of
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
 from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, info, objects, seeds
+from crabnet.operations import access, events, info, objects, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -38,6 +39,8 @@ def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
     if operation is info.CONFIG:
         return as_json(config_view(settings))
     given = request_of(operation, params)
+    if isinstance(given, events.EventsRequest):
+        return as_json(page_of(settings.monitor_events.parent, given))
     files = RealFiles()
     reading = read_store(settings, files)
     neighbours = reading.core.neighbours
