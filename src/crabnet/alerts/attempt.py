@@ -134,14 +134,12 @@ def _unreachable(error: OSError) -> TryFailedError:
 
 def _notify(order: Order) -> None:
     """Have apprise send it. Raises TryFailedError."""
+    from crabnet.alerts.targets import UNKNOWN_SERVICE, service_of  # noqa: PLC0415 - not needed by the other ways
+
+    service = service_of(order["secret"])
+    if service is None:
+        raise TryFailedError(Reason.INVALID_CONFIG, UNKNOWN_SERVICE)
     logging.disable(logging.CRITICAL)  # its log may contain secrets
-    try:
-        import apprise  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise TryFailedError(Reason.UNAVAILABLE, f"the Python module {error.name} is not installed") from None
-    service = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False))
-    if not service.add(order["secret"]):
-        raise TryFailedError(Reason.INVALID_CONFIG, "apprise does not know this service, or the URL is incomplete")
     if not service.notify(title=order["title"], body=order["text"]):
         raise TryFailedError(Reason.SEND_FAILED, "the service did not take it")
 

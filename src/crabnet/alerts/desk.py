@@ -29,7 +29,9 @@ class Desk:
         self._done: Cursors = {
             key: {stream: cursors.get(key, {}).get(stream, begin_after) for stream in streams} for key in queues
         }
-        self._reached = {stream: min(done[stream] for done in self._done.values()) for stream in streams}
+        self._reached = {
+            stream: min((done[stream] for done in self._done.values()), default=begin_after) for stream in streams
+        }
         self._gaps_told_by = streams[0]
 
     def reached(self, stream: str) -> int:

@@ -18,7 +18,7 @@ from crabnet.alerts.messages import Bundle, Sender, message_of
 from crabnet.alerts.queue import TargetQueue
 from crabnet.alerts.sending import Outcome, Sending, send
 from crabnet.alerts.streams import EventStream, NodeDoor, follow_all, streams_of
-from crabnet.alerts.targets import Target, obstacle, targets_of
+from crabnet.alerts.targets import Target, missing_extra, targets_of
 from crabnet.child import Lifeline, Retry
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason
 from crabnet.operations.access import ClientEvent, ClientReport
@@ -32,23 +32,16 @@ def serve(lifeline: Lifeline) -> None:
     """Send alerts until the node ends. What the node gives is a ``Given`` in JSON."""
     given = msgspec.json.decode(lifeline.given, type=Given)
     file = CursorFile(RealFiles(), given.config.directory)
-    notes = []
+    notes: list[str] = []
     try:
         targets = targets_of(given.config)
         cursors = _cursors(file, notes)
     except CrabnetError as error:
         lifeline.fail(error.reason, error.message, Retry.SLOWLY)
-    obstacles = [found for target in targets if (found := obstacle(target)) is not None]
-    served = [target for target in targets if obstacle(target) is None]
-    if not served:
-        lifeline.fail(
-            obstacles[0].reason if obstacles else Reason.INVALID_CONFIG,
-            "; ".join(each.message for each in obstacles) or "there is no target",
-            Retry.NEVER,
-        )
-    service = Service(given, served, file, cursors)
-    notes += [each.message for each in obstacles]
-    lifeline.ready(detail="; ".join([f"alerts go to {len(served)} target(s)", *notes]))
+    if not targets:
+        lifeline.fail(Reason.INVALID_CONFIG, "alert_urls_file contains no URL", Retry.NEVER)
+    service = Service(given, targets, file, cursors)
+    lifeline.ready(detail="; ".join([f"{len(targets)} targets", *notes]))
     trio.run(service.run)
 
 
@@ -65,7 +58,9 @@ class Service:
 
     def __init__(self, given: Given, targets: list[Target], file: CursorFile, cursors: Cursors) -> None:
         config = given.config
-        self._targets = targets
+        self._unserved = [(each, found) for each in targets if (found := missing_extra(each)) is not None]
+        without = {each.key for each, _ in self._unserved}
+        self._targets = targets = [each for each in targets if each.key not in without]
         self._streams = streams_of(config)
         self._door = NodeDoor(config)
         self._file = file
@@ -87,8 +82,10 @@ class Service:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 await self._keep()
-                for source in self._streams:
-                    nursery.start_soon(self._follow, source)
+                nursery.start_soon(self._tell_unserved)
+                if self._targets:
+                    for source in self._streams:
+                        nursery.start_soon(self._follow, source)
                 for target in self._targets:
                     nursery.start_soon(self._serve, target)
                 await anext(signals)
@@ -97,6 +94,17 @@ class Service:
                     with trio.move_on_after(limits.ALERT_LAST_TRIES_MS / 1000):
                         await self._quiet.wait()
                 nursery.cancel_scope.cancel()
+
+    async def _tell_unserved(self) -> None:
+        for target, error in self._unserved:
+            await self._tell_surely(
+                ClientReport(
+                    kind=ClientEvent.ALERT_TARGET_UNSERVED,
+                    target=target.name,
+                    reason=error.reason,
+                    detail=error.message[: limits.EVENT_DETAIL_CHARS],
+                )
+            )
 
     async def _follow(self, source: EventStream) -> None:
         """Follow one stream, and again when the node has ended it."""
@@ -119,8 +127,8 @@ class Service:
                 self._door,
                 source,
                 self._desk.reached(source.name),
-                partial(trio.from_thread.run_sync, take),
-                partial(trio.from_thread.run, idle),
+                lambda item: trio.from_thread.run_sync(take, item),
+                lambda event_id: trio.from_thread.run(idle, event_id),
             )
             try:
                 await trio.to_thread.run_sync(work, abandon_on_cancel=True)
@@ -151,8 +159,7 @@ class Service:
                 await self._tell(report)
             elif queue.failed(_steady_ms(), random.random(), outcome.ask_ms):  # noqa: S311 - spreads tries
                 report = _report(ClientEvent.ALERT_UNDELIVERED, target, bundle, queue.failures, outcome)
-                while not await self._tell(report):  # until it is an event, the bundle is not done
-                    await trio.sleep(limits.ALERT_RETRY_FOLLOWING_MS / 1000)
+                await self._tell_surely(report)  # until it is an event, the bundle is not done
                 queue.settled(taken=False)
                 await self._keep()
         finally:
@@ -167,6 +174,12 @@ class Service:
         except CrabnetError:
             return False
         return True
+
+    async def _tell_surely(self, report: ClientReport) -> None:
+        while True:
+            if await self._tell(report):
+                return
+            await trio.sleep(limits.ALERT_RETRY_FOLLOWING_MS / 1000)
 
     async def _keep(self) -> None:
         """Write the cursors if they have changed. If that fails, alerts are sent again after the next start."""

@@ -109,14 +109,11 @@ def joined(bundles: Iterable[Bundle]) -> Bundle:
 def message_of(bundle: Bundle, node: Sender, now_s: int) -> Message:
     """The message about a bundle."""
     first = bundle.first
-    if bundle.count > 1:
-        kind = MessageKind.SUMMARY
-    else:
-        kind = MessageKind.EVENT if first.gap is None else MessageKind.GAP
+    single = MessageKind.EVENT if first.gap is None else MessageKind.GAP
     text = f"{_about(first, node)}{_more(bundle)}"
     return Message(
         id=f"{node.id}:{bundle.event_id}" + (f"+{bundle.count - 1}" if bundle.count > 1 else ""),
-        kind=kind,
+        kind=single if bundle.count == 1 else MessageKind.SUMMARY,
         text=text[: limits.ALERT_TEXT_CHARS_MAX],
         sent_at=now_s,
         node=node,
@@ -130,7 +127,7 @@ def message_of(bundle: Bundle, node: Sender, now_s: int) -> Message:
 def test_message(node: Sender, now_s: int) -> Message:
     """The message of ``crabnet alerts test``."""
     return Message(
-        id=f"{node.id}:test:{now_s}",
+        id=f"test:{now_s}",
         kind=MessageKind.TEST,
         text=f"test of the alerts of {plain(node.alias)}: if you read this, they arrive",
         sent_at=now_s,

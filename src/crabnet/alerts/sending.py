@@ -54,15 +54,7 @@ async def send(target: Target, message: Message, how: Sending) -> Outcome:
         "parent": str(os.getpid()),
     }
     try:
-        process = subprocess.Popen(
-            python_command(_ENTRY),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-            env=_environment(os.environ),
-        )
+        process = _started()
     except OSError as error:
         return Outcome(reason=Reason.SPAWN_FAILED, detail=f"no process can be started: {error.strerror}")
     said = b""
@@ -77,6 +69,18 @@ async def send(target: Target, message: Message, how: Sending) -> Outcome:
         return msgspec.json.decode(said, type=Outcome)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return Outcome(reason=Reason.INTERNAL, detail="the process of the try ended without a word")
+
+
+def _started() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        python_command(_ENTRY),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        env=_environment(os.environ),
+    )
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

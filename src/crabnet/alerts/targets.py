@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shlex
+import shutil
 import stat
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -18,7 +21,11 @@ from crabnet.errors import CrabnetError, Reason, UsageError
 from crabnet.plain import plain
 from crabnet.settings.kinds import CommandLineKind, Kind, UrlKind, Wrong
 
+if TYPE_CHECKING:
+    import apprise
+
 APPRISE: Final = "apprise"
+UNKNOWN_SERVICE: Final = "apprise does not know this service, or the URL is incomplete"
 INSTALL: Final = "install crabnet with its extra `alerts`: pip install 'crabnet-node[alerts]'"
 _HTTP: Final = ("http://", "https://")
 _URL: Final = UrlKind(limits.ALERT_URL_CHARS_MAX)
@@ -107,10 +114,36 @@ def _unusable(path: Path, problem: str) -> UsageError:
     return UsageError(f"alert_urls_file = {path} {problem}", Reason.INVALID_CONFIG)
 
 
-def obstacle(target: Target) -> CrabnetError | None:
-    """Why a target cannot be served here at all; None if it can be."""
+def missing_extra(target: Target) -> CrabnetError | None:
+    """What must be installed before a target can be served; None if it can be."""
     if target.way is Way.APPRISE and find_spec(APPRISE) is None:
-        return UsageError(
-            f"alerts are not sent to {target.name}: {APPRISE} is not installed; {INSTALL}", Reason.UNAVAILABLE
-        )
+        return UsageError(f"{APPRISE} is not installed; {INSTALL}", Reason.UNAVAILABLE)
     return None
+
+
+def obstacle(target: Target) -> CrabnetError | None:
+    """Why no message can reach a target, as far as that can be known without sending one; None if nothing is known.
+
+    Blocks. Loads apprise if the target is one of its services.
+    """
+    missing = missing_extra(target)
+    if missing is not None:
+        return missing
+    if target.way is Way.COMMAND:
+        program = shlex.split(target.secret)[0]
+        if shutil.which(program) is None:
+            return UsageError(f"the command {plain(program)} cannot be found or executed", Reason.SPAWN_FAILED)
+    if target.way is Way.APPRISE and service_of(target.secret) is None:
+        return UsageError(UNKNOWN_SERVICE, Reason.INVALID_CONFIG)
+    return None
+
+
+def service_of(url: str) -> apprise.NotifyBase | None:
+    """The service of a URL, if apprise knows it and the URL is complete. Raises ModuleNotFoundError."""
+    import apprise  # noqa: PLC0415 - an extra
+
+    logging.disable(logging.CRITICAL)  # its log may contain secrets
+    try:
+        return apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(async_mode=False))
+    finally:
+        logging.disable(logging.NOTSET)

@@ -136,6 +136,7 @@ class EventKind(StrEnum):
 
     ALERT_SENT = "alert_sent"
     ALERT_UNDELIVERED = "alert_undelivered"
+    ALERT_TARGET_UNSERVED = "alert_target_unserved"
 
     EVENTS_DROPPED = "events_dropped"
     EVENTS_LEFT_OUT = "events_left_out"
@@ -728,6 +729,9 @@ EVENTS: Final = MappingProxyType(
             "target event_id count reason detail failures",
             "A message about `count` alerts was given up, because no try within `alert_retry_s` has succeeded. This"
             " event is never sent as an alert.",
+        ),
+        EventKind.ALERT_TARGET_UNSERVED: _spec(
+            "W", _ALERTS, "target reason detail", "No alert is sent to a target, because something is not installed."
         ),
         EventKind.EVENTS_DROPPED: _spec(
             "W",

@@ -204,6 +204,7 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
             _WARNING,
             "{count} alerts from event {event_id} on were not delivered to {target}: {detail}; try crabnet alerts test",
         ),
+        EventKind.ALERT_TARGET_UNSERVED: (_WARNING, "alerts are not sent to {target}: {detail}"),
         EventKind.CONFIG_EFFECTIVE: (_DEBUG, "setting {setting} = {value}"),
         EventKind.IDENTITY_CREATED: (_INFO, "no identity was found, so the node has created a new key in {file}"),
         EventKind.JOB_FAILED: (

@@ -375,9 +375,7 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(
-            EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen)
-        )
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen))
         self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify

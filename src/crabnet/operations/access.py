@@ -107,6 +107,7 @@ class ClientEvent(StrEnum):
     WEB_REQUEST_FAILED = "web_request_failed"
     ALERT_SENT = "alert_sent"
     ALERT_UNDELIVERED = "alert_undelivered"
+    ALERT_TARGET_UNSERVED = "alert_target_unserved"
 
 
 class ClientReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

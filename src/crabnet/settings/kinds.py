@@ -110,8 +110,9 @@ class Kind:
         """The accepted values, for documents."""
         return ""
 
-    def masked(self, value: object) -> str | None:
+    def masked(self, secret: object) -> str | None:
         """What may be shown of a secret; None if nothing may be."""
+        del secret
         return None
 
 
@@ -332,10 +333,10 @@ class SecretsKind(ListKind):
             except Wrong as wrong:
                 raise Wrong(f"has an item (number {place}) that {wrong}") from None
 
-    def masked(self, value: object) -> str | None:
-        if not isinstance(value, tuple):
+    def masked(self, secret: object) -> str | None:
+        if not isinstance(secret, tuple):
             return None
-        return ", ".join(self.item.masked(item) or "?" for item in value) or "(none)"
+        return ", ".join(self.item.masked(item) or "?" for item in secret) or "(none)"
 
     def range_text(self) -> str:
         return f"at most {self.items_max} items, {self._says}; {self.item.range_text()}"
@@ -372,8 +373,8 @@ class UrlKind(Kind):
         except Wrong as wrong:
             raise Wrong(f"{wrong}" if has_port else "has no valid host") from None
 
-    def masked(self, value: object) -> str | None:
-        match = _URL.fullmatch(value) if isinstance(value, str) else None
+    def masked(self, secret: object) -> str | None:
+        match = _URL.fullmatch(secret) if isinstance(secret, str) else None
         if match is None:
             return None
         scheme = match["scheme"].lower()
@@ -402,8 +403,8 @@ class CommandLineKind(Kind):
         if not _words(value):
             raise Wrong("is not a command: check its quotes")
 
-    def masked(self, value: object) -> str | None:
-        words = _words(value)
+    def masked(self, secret: object) -> str | None:
+        words = _words(secret)
         return f"{words[0].rpartition('/')[2][:_SHOWN_HOST_CHARS]} …" if words else None
 
     def range_text(self) -> str:
