@@ -15,7 +15,7 @@ class TargetQueue:
     """The bundles that wait for one target, oldest first, and the one that is being sent.
 
     At most ``per_minute`` tries begin in a minute. The last try that is allowed at a moment takes all that waits as one
-    message. A bundle whose tries fail for ``retry_ms`` is given up. ``now_ms`` is the time of any steady clock.
+    message. A bundle is given up ``retry_ms`` after its first failure. ``now_ms`` is the time of any steady clock.
     """
 
     def __init__(self, per_minute: int, retry_ms: int) -> None:
@@ -25,7 +25,7 @@ class TargetQueue:
         self._waiting: deque[Bundle] = deque()
         self._sent: Bundle | None = None
         self._trying = False
-        self._first_try_ms = 0
+        self._failed_first_ms = 0
         self._next_try_ms: int | None = None
         self._failures_in_row = 0
         self.failures = 0
@@ -66,7 +66,6 @@ class TargetQueue:
             else:
                 self._sent = self._waiting.popleft()
             self.failures = 0
-            self._first_try_ms = now_ms
         self._begun_ms.append(now_ms)
         self._trying = True
         return self._sent
@@ -83,13 +82,15 @@ class TargetQueue:
         The pause before the next try doubles with each failure in a row. ``random`` is at least 0 and below 1; it takes
         up to a half off the pause. The target may ask for a longer pause of ``ask_ms``.
         """
+        if not self.failures:
+            self._failed_first_ms = now_ms
         self.failures += 1
         doublings = min(self._failures_in_row, limits.ALERT_DOUBLINGS_MAX)
         self._failures_in_row += 1
         pause = min(limits.ALERT_PAUSE_MS << doublings, limits.ALERT_PAUSE_MS_MAX) * (1 - random / 2)
         pause_ms = max(round(pause), min(ask_ms, limits.ALERT_PAUSE_MS_MAX))
         self._next_try_ms = now_ms + pause_ms
-        left_ms = self._first_try_ms + self._retry_ms - now_ms
+        left_ms = self._failed_first_ms + self._retry_ms - now_ms
         if left_ms <= 0:
             return True  # What waits next is tried after the pause, too.
         self._next_try_ms = now_ms + min(pause_ms, left_ms)
