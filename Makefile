@@ -53,6 +53,7 @@ check: env ## Check format, lint, types, layers, lock and documents
 	.venv/bin/lint-imports
 	$(VENV_PYTHON) scripts/lock.py --check
 	$(VENV_PYTHON) scripts/check_docs.py
+	$(VENV_PYTHON) scripts/write_reference.py --check
 
 format: env ## Format the code and apply safe fixes
 	$(VENV_PYTHON) -m ruff check --fix-only

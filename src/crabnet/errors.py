@@ -86,6 +86,7 @@ class Reason(StrEnum):
     UNKNOWN_CLAIM = "unknown_claim"
     UNKNOWN_RESULT = "unknown_result"
     AMBIGUOUS = "ambiguous"
+    UNWORKABLE = "unworkable"
     PRICE_TOO_LOW = "price_too_low"
     DEADLINE_PASSED = "deadline_passed"
     TOO_MANY_BIDS = "too_many_bids"
@@ -118,6 +119,13 @@ class Reason(StrEnum):
     REQUEST_CONFLICT = "request_conflict"
     FILE_EXISTS = "file_exists"
     FILE_DAMAGED = "file_damaged"
+    # requests over HTTP
+    FORBIDDEN = "forbidden"
+    HOST_REFUSED = "host_refused"
+    ORIGIN_REFUSED = "origin_refused"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     # the data dir
     NO_DATA_DIR = "no_data_dir"
     WRONG_OWNER = "wrong_owner"

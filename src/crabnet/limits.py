@@ -123,6 +123,19 @@ CONTROL_IDLE_MS: Final = 10_000
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
 REQUEST_ID_CHARS_MAX: Final = 128
+TOPOLOGY_NODES_MAX: Final = 1_000
+"""Nodes, and ways to them, that one answer about the topology lists."""
+FEEDS_PAGE_MAX: Final = 1_000
+TRAIL_PAGE_MAX: Final = 1_000
+TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of the journal that are read for one page of the audit trail of a task."""
+BIDS_LOOKED_AT_MAX: Final = 10_000
+"""Bids that are looked at for one page of bids."""
+BID_SEEDS_LOOKED_AT_MAX: Final = 500
+"""Tasks that are looked at for one page of bids."""
+DRAIN_MS_MAX: Final = 24 * 3600 * 1000
+STOP_DRAIN_MS: Final = 2_000
+"""How long runs may still go on after a request to stop."""
 REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
 REQUEST_IDS_MAX_DEFAULT: Final = 10_000
 REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -131,6 +144,65 @@ REQUEST_ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
 """All kept answers. Beyond that the oldest are made again when they are needed."""
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path in a Unix socket address, without its final NUL (unix(7))."""
+
+# --- Web process -----------------------------------------------------------------------------------------
+
+WEB_CONNECTIONS_MAX_DEFAULT: Final = 1_024
+"""Open connections. Beyond that the one that has been idle longest is closed for a new one."""
+WEB_ADDRESS_CONNECTIONS_MAX_DEFAULT: Final = 512
+"""The same for the connections from one address."""
+WEB_REQUESTS_PER_S_DEFAULT: Final = 2_000
+"""Requests per second of one token, or of one address without a token."""
+WEB_BURST_S: Final = 10
+"""A burst may have so many seconds' worth of requests."""
+WEB_CLIENTS_MAX: Final = 4_096
+"""Tokens and addresses whose requests are counted."""
+WEB_REPORT_MS: Final = 1_000
+"""Time between two reports to the node."""
+WEB_REPORTS_MAX: Final = 1_024
+"""Reports that wait for the node. Beyond that addresses are not told apart."""
+WEB_HEADER_BYTES_MAX: Final = 16 * 1024
+"""The request line and all headers of a request."""
+WEB_BODY_BYTES_MAX: Final = CONTROL_LINE_BYTES_MAX - 64 * 1024
+"""The body of a request. It fits into a request on the control socket."""
+WEB_BODIES_BYTES_MAX: Final = 32 * 1024 * 1024
+"""All bodies that are being received."""
+WEB_QUERY_FIELDS_MAX: Final = 64
+WEB_HEADER_MS: Final = 10_000
+"""From the connection, or from the first byte of a further request, to the end of the headers."""
+WEB_BODY_MS: Final = 30_000
+"""From the end of the headers to the end of the body."""
+WEB_KEEP_ALIVE_MS: Final = 30_000
+"""From an answer to the first byte of the next request."""
+WEB_LINGER_MS: Final = 2_000
+"""How long the rest of a body is thrown away whose request was answered before its end."""
+WEB_SEND_MS: Final = 10_000
+"""A client that leaves its answer or stream unread for so long is disconnected."""
+WEB_TLS_HANDSHAKE_MS: Final = 5_000
+WEB_SWEEP_MS: Final = 250
+"""Time between two looks at which connections are late."""
+WEB_BACKLOG: Final = 512
+WEB_STREAMS_MAX: Final = 64
+"""Streams to all clients together."""
+WEB_HEARTBEAT_MS: Final = 15_000
+"""A stream without an item for so long gets a comment."""
+WEB_STREAM_LOOK_MS: Final = 500
+"""How long the answer to a request for a stream waits for a refusal of the node."""
+WEB_STREAM_CHECK_MS: Final = 1_000
+"""A stream ends so long after the revocation of its token."""
+WEB_STREAM_RETRY_MS: Final = 100
+WEB_STREAM_RETRY_MS_MAX: Final = 2_000
+"""Longest pause between two tries to continue a stream while the node is away."""
+WEB_NODE_CONNECTIONS_MAX: Final = 32
+"""Short requests to the node at the same time. The others of ``CONTROL_CONNECTIONS_MAX`` are for other programs."""
+WEB_NODE_IDLE_MS: Final = 5_000
+"""An idle connection to the node is not used again after this; less than ``CONTROL_IDLE_MS``."""
+WEB_HEALTH_MS: Final = 1_000
+"""How long an answer about the health of the node is given again to others."""
+WEB_HEALTH_ANSWER_MS: Final = 5_000
+"""A node that does not answer for so long is not alive."""
+WEB_STOP_MS: Final = 2_000
+"""How long answers may take that are under way when the web process ends."""
 
 # --- Monitor events --------------------------------------------------------------------------------------
 
@@ -168,7 +240,7 @@ EVENTS_PAGE_DEFAULT: Final = 100
 EVENTS_PAGE_MAX: Final = 1_000
 """Most events in a page."""
 EVENTS_QUERY_WORDS_MAX: Final = 64
-"""Most words of one kind in a query, such as event kinds."""
+"""Most words of one condition, such as event kinds, by which a query uses the index."""
 EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
 EVENTS_QUERY_STEPS_MAX: Final = 1_024
@@ -575,6 +647,10 @@ INDEX_LOOK_MS: Final = 1_000
 INDEX_RETRY_MS: Final = 2_000
 """Time until the index is tried again after a failure."""
 DISK_CHECK_S: Final = 5
+HEALTH_WRITE_MS: Final = 2_000
+"""A node whose journal is not written for so long is not ready."""
+HEALTH_BEHIND_MAX: Final = 1_000
+"""A node that lacks more envelopes of its peers is not ready."""
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000
 """Seeds that move from memory to one archive segment."""
 ARCHIVE_CHECK_S: Final = 1
@@ -680,6 +756,18 @@ ALERT_TARGET_CHARS_MAX: Final = 128
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
+PROBE_MS: Final = 2_000
+"""How long the check of the settings waits for the answers of configured peers."""
+PROBE_TRIES: Final = 4
+"""How often it asks each of them, because datagrams may be lost."""
+BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+BUNDLE_EVENTS_MAX: Final = 2_000
+BUNDLE_FAULTS_MAX: Final = 20
+BUNDLE_FILES_LISTED_MAX: Final = 2_000
+"""Files of the data dir whose names and sizes a debug bundle lists."""
+TLS_EXPIRY_WARNED_DAYS: Final = 14
+"""A certificate that expires sooner is a warning."""
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report. Further ones are only counted."""
 AUDIT_NOTES_MAX: Final = 20

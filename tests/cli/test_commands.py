@@ -345,8 +345,11 @@ USAGE: list[list[str]] = [
     ["config", "show", "--config", ""],
     ["config", "show", "--network", "dht"],
     ["config", "show", "--data-dir", ""],
-    ["listen", "--web-addr", "127.0.0.1:3000"],
-    ["--dump-topology"],
+    ["topology", "--format", "xml"],
+    ["drain", "--timeout-ms", "-1"],
+    ["top", "--interval-ms", "1"],
+    ["feeds", "--limit", "0"],
+    ["debug"],
 ]
 
 

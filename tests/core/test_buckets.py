@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.buckets import TokenBucket
 
 
 @pytest.mark.parametrize(

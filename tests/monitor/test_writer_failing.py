@@ -16,6 +16,7 @@ from tests.monitor.support import (
     SMALL,
     FailingFiles,
     assert_gap_free,
+    damaged_lines,
     fill,
     open_log,
     poisoned,
@@ -49,7 +50,7 @@ def _scenario(directory: Path, files: FailingFiles) -> list[str]:
 def _check_scenario(directory: Path, said: list[str]) -> None:
     page = read_events(directory)
     assert_gap_free(page.events)
-    assert page.stats.damaged_lines == 0
+    assert damaged_lines(directory) == 0
     expected = [session * 100 + part * 10 + n for session in range(2) for part in range(3) for n in range(7)]
     assert sequence_of(page.events) == expected
     assert [event.payload["failures"] for event in page.events if event.kind == EventKind.JOB_FAILED] == [0, 1]

@@ -87,6 +87,7 @@ class NodeProcess:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         words = ["listen", "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
         words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", "--feed-wait-ms", "500"]
+        words += ["--web-addr", "off"]  # tests of the web process give another address in their words
         words += self.words
         with self._errors.open("a", encoding="utf-8") as errors:
             self.process = subprocess.Popen(

@@ -46,7 +46,20 @@ _JSON: Final = {
     ),
     "status": "the answer of the control method `status`",
     "peers": "the answer of the control method `peers`",
+    "topology": "the answer of the control method `topology`",
+    "sync": "the answer of the control method `sync`",
+    "feeds": "the answer of the control method `feed.list`",
+    "runs list": "the answer of the control method `run.list`",
+    "runs pause": "the answer of the control method `runs.pause`",
+    "runs resume": "the answer of the control method `runs.resume`",
+    "drain": '`{"finished", "ended", "duration_ms", "process_id", "gone": true, "gone_ms"}`; the first three are those'
+    " of the control method `node.drain`, and absent if the node ended before it answered",
+    "stop": "as for `drain`",
+    "top": "one object with the answers of the control methods `status`, `topology`, `sync` and `run.list`, by name",
+    "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
+    "debug bundle": '`{"file", "bytes", "files": [name]}`',
     "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "web serve": '`{"listening": URL}` on stdout for each address when it is bound; everything else goes to stderr',
     "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
     ' "decided_otherwise", "state_hash", "comparisons": [{"with", "lsn", "expected", "computed"}],'
@@ -68,7 +81,8 @@ _JSON: Final = {
     ' "problems": [text]}`; `exporter` is null for proofs and for a state of the Rust program',
     "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
     ' "seeds": [{"seed_id", "a", "b"}]}`',
-    "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',
+    "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warn" | "fail", "detail", "remedy",'
+    ' "reason"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "token new": '`{"token": TokenInfo, "secret": text or null}`; the secret is null if it was given, or written to a'
     " file",

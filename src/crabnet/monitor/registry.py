@@ -45,6 +45,7 @@ class EventKind(StrEnum):
 
     NODE_STARTED = "node_started"
     NODE_STOPPED = "node_stopped"
+    NODE_DRAINING = "node_draining"
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
@@ -109,6 +110,8 @@ class EventKind(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     RUN_RENEWED = "run_renewed"
     RUN_SILENT = "run_silent"
+    RUNS_PAUSED = "runs_paused"
+    RUNS_RESUMED = "runs_resumed"
     RUN_UNSANDBOXED = "run_unsandboxed"
     SANDBOX_READY = "sandbox_ready"
     SANDBOX_OFF = "sandbox_off"
@@ -282,6 +285,13 @@ EVENTS: Final = MappingProxyType(
             _NODE,
             "reason detail clean duration_ms state_hash",
             "The node is stopping. `reason` is absent if the node was asked to stop.",
+        ),
+        EventKind.NODE_DRAINING: _spec(
+            "N",
+            _NODE,
+            "count timeout_ms",
+            "The node is about to end: it makes no bid and starts no run. `count` runs go on or wait. They have"
+            " `timeout_ms`.",
         ),
         EventKind.CONFIG_EFFECTIVE: _spec(
             "I",
@@ -598,6 +608,10 @@ EVENTS: Final = MappingProxyType(
             "seed_id claim_id run_id timeout_ms duration_ms signal escalated",
             "A command was terminated because of its timeout.",
         ),
+        EventKind.RUNS_PAUSED: _spec(
+            "N", _RUNNER, "count", "The operator has paused the runs: none starts any more. `count` runs are waiting."
+        ),
+        EventKind.RUNS_RESUMED: _spec("N", _RUNNER, "count", "Runs may start again. `count` runs were waiting."),
         EventKind.RUN_QUEUED: _spec(
             "I", _RUNNER, "seed_id claim_id count", "A run waits until others end. `count` runs are waiting."
         ),

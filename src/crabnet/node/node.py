@@ -45,8 +45,9 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
+from crabnet.node.ending import Asked
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
-from crabnet.node.execution.runs import Stage
+from crabnet.node.execution.runs import Drained, Stage
 from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
@@ -64,6 +65,15 @@ from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
+
+
+@dataclass(slots=True)
+class Drain:
+    """What became of the runs of a node that ends. Known once ``done`` is set."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    runs: Drained | None = None
+    duration_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -105,14 +115,15 @@ class Node:
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
         self.started_ms = self.clock_ms()
         self.listen_address: str | None = None
-        self.web_address: str | None = None
-        """Address of the web page, such as ``http://127.0.0.1:3000``. None without a web process."""
         self.tokens = TokenKeeper(self.files, settings.data_dir)
         self.imports_waiting: dict[str, str] = {}
         """Id of each parked envelope of an import -> the Reason under which it was counted."""
         self.requests_under_way: dict[str, UnderWay] = {}
         """Requests of callers that are being carried out, by the ids that the callers chose."""
         self.meters = Meters()
+        self.asked: Asked | None = None
+        """How to ask the process of this node to end; None if a program has the node inside it."""
+        self.drained = Drain()
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -146,6 +157,8 @@ class Node:
 
         Raises UsageError, RefusedError.
         """
+        if self.run_manager.stopping:
+            raise RefusedError("the node is about to end: bid after it has started again", Reason.NODE_STOPPING)
         seed = self.core.record(seed_id).definition
         if seed is not None and not force:
             await self.runner.prepare()
@@ -173,14 +186,20 @@ class Node:
         """
         return await self.run_manager.run(seed_id, announce, request)
 
-    async def drain(self, at_once: trio.Event | None = None) -> int:
-        """Take no more runs, and wait for those that go on, for ``runner_drain_ms`` or until ``at_once``.
+    async def drain(self, at_once: trio.Event | None = None, drain_ms: int | None = None) -> int:
+        """Make no more bids, take no more runs, and wait for those that go on, for ``drain_ms`` or until ``at_once``.
 
-        Those that have not ended by then are ended; their results say that this worker failed. Returns how many. To be
-        called before a node that may run commands is left.
+        Without ``drain_ms`` that is ``runner_drain_ms``. Runs that have not ended by then are ended; their results say
+        that this worker failed. Returns how many. To be called before a node that may run commands is left.
         """
         waited = trio.Event() if at_once is None else at_once
-        return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
+        began_s = trio.current_time()
+        within_ms = self.settings.runner_drain_ms if drain_ms is None else drain_ms
+        self.reporter.notify("node_draining", {"count": len(self.run_manager.views()), "timeout_ms": within_ms})
+        self.drained.runs = runs = await self.run_manager.drain(within_ms, waited)
+        self.drained.duration_ms = round((trio.current_time() - began_s) * 1000)
+        self.drained.done.set()
+        return runs.ended
 
     async def cancel(
         self, seed_id: str, *, note: str = "", announce: bool = True, request: RequestTag | None = None

@@ -25,11 +25,14 @@ from crabnet.node.operations.doors import dispatch, dispatch_stream
 from crabnet.node.operations.places import Places
 from crabnet.node.service_manager import ServiceManager
 from crabnet.node.supervising import Life, supervised
+from crabnet.node.web import keep_web
 from crabnet.runner.sandbox.cgroups import enter_leaf
 from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 
+_LAST_ANSWERS: Final = ("seed.run", "node.drain", "node.stop")
+"""Operations whose answers come when the runs of a node that ends have ended."""
 _COLLECT_AFTER: Final = 10_000
 """The collector runs when this many more objects were made than freed. Python's default is 700."""
 
@@ -73,6 +76,9 @@ async def _serve(
     await manager.status(f"opening {settings.data_dir}" + (f" after: {life.cause}" if life.restarts else ""))
     async with Node(settings, told=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
+        node.asked = asked
+        if life.paused:
+            node.run_manager.pause()
         if life.restarts:
             node.reporter.notify("node_restarted", {"detail": life.cause, "count": life.restarts})
 
@@ -106,25 +112,33 @@ async def _serve(
         keep_alerts(node.children, settings, node.node_id, node.reporting.begin_after)
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
+        obstacle = keep_web(node.children, settings)
+        if obstacle is not None:
+            log.say(obstacle, "web", Level.WARNING)
         nursery.start_soon(_tell_sandbox, node, log)
         await manager.ready(f"node {node.node_id} listens on {life.address}")
-        await asked.to_end.wait()
+        try:
+            await asked.to_end.wait()
+        finally:
+            life.paused = node.run_manager.turns.paused
+        drain_ms = settings.runner_drain_ms if asked.drain_ms is None else asked.drain_ms
         running = node.run_manager.turns.running
-        if running and settings.runner_drain_ms:
-            within = f"within {settings.runner_drain_ms} ms"
+        if running and drain_ms:
+            within = f"within {drain_ms} ms"
             log.say(f"stopping: {running} run(s) may end {within}; a second signal ends them now", "stopping")
-        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(settings))
-        await node.drain(asked.at_once)
+        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(drain_ms))
+        await node.drain(asked.at_once, drain_ms)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
-            await places.answered("seed.run")
+            for method in _LAST_ANSWERS:
+                await places.answered(method)
         await manager.stopping("closing the data dir", limits.SERVICE_CLOSE_MS)
         nursery.cancel_scope.cancel()
 
 
-def _drain_ms_max(settings: Settings) -> int:
+def _drain_ms_max(drain_ms: int) -> int:
     """The most time that ``Node.drain`` and the last answers take, and some more."""
     answers_ms = limits.RUN_END_WAIT_MS + limits.CONTROL_LAST_ANSWERS_MS
-    return settings.runner_drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
+    return drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
 
 
 async def _tell_sandbox(node: Node, log: OperatorLog) -> None:

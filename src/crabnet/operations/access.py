@@ -202,6 +202,7 @@ WEB_REDEEM: Final = Operation(
     scope=Scope.ADMIN,
     kind=Kind.WRITES,
     alone=Alone.FAILS,
+    proves_itself=True,
     summary="Log in with the code of a link: add the token of the session.",
     description=(
         "The token has scope `admin`, and expires after `web_session_s`. The web process does this for a browser that"

@@ -120,6 +120,13 @@ def structs_of(operations: tuple[Operation[Any, Any], ...]) -> list[type[Struct]
     return list(found)
 
 
+def contained(struct: type[Struct]) -> list[type[Struct]]:
+    """A Struct and all Structs that it contains."""
+    found: dict[type[Struct], None] = {}
+    _collect(kinds.type_info(struct), found)
+    return list(found)
+
+
 def _collect(info: kinds.Type, found: dict[type[Struct], None]) -> None:
     if isinstance(info, kinds.StructType):
         if info.cls not in found:

@@ -11,7 +11,7 @@ from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.monitor.events import Event
 from crabnet.monitor.registry import EventKind, Severity
-from crabnet.operations.model import Alone, Kind, Operation, Request, Route, Scope
+from crabnet.operations.model import Alone, Kind, Operation, Request, Resume, Route, Scope
 
 Few = Meta(max_length=limits.EVENTS_QUERY_WORDS_MAX)
 EventId = Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)]
@@ -117,6 +117,7 @@ FOLLOW: Final = Operation(
     kind=Kind.STREAMS,
     alone=Alone.FAILS,
     waits=True,
+    resume=Resume("after", "id"),
     summary="Events as they are written, by increasing id.",
     description=(
         "Each event that fits comes exactly once. After an interruption, also by a restart of the node, a caller"

@@ -61,6 +61,13 @@ class Route(NamedTuple):
     path: str
 
 
+class Resume(NamedTuple):
+    """How a stream continues after a break: ``field`` of the request takes the ``item_field`` of the last item."""
+
+    field: str
+    item_field: str
+
+
 RequestId = Annotated[str, Meta(min_length=1, max_length=limits.REQUEST_ID_CHARS_MAX, pattern=r"^[\x21-\x7e]+\Z")]
 """An id of 1 to 128 visible ASCII characters that the caller chooses."""
 
@@ -127,6 +134,10 @@ class Operation(Generic[P, R]):
     waits: bool = False
     creates: bool = False
     """Without a node, it makes the data dir if there is none, or needs none."""
+    proves_itself: bool = False
+    """Over HTTP it needs no token, because the request holds the proof of the right: a login."""
+    resume: Resume | None = None
+    """Of a stream that can be continued without a gap."""
 
     @property
     def streams(self) -> bool:

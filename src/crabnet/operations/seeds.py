@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
-from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Route, Scope, Writing
+from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
 from crabnet.operations.objects import Answer, Bid, Claim, ListedSeed, LocalRun, Result, Seed, Story
 
 _LIFECYCLE: Final = frozenset(
@@ -35,24 +35,34 @@ _RUNNER: Final = frozenset(
 )
 
 
+# What these say is checked, with better messages, where the objects are made. Here it is for schemas.
+Milliseconds = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": limits.TIMEOUT_MS_MAX})]
+Amount = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": limits.INTEGER_MAX})]
+Title = Annotated[str, Meta(extra_json_schema={"maxLength": limits.TITLE_CHARS_MAX})]
+Description = Annotated[str, Meta(extra_json_schema={"maxLength": limits.DESCRIPTION_CHARS_MAX})]
+Command = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": limits.COMMAND_CHARS_MAX})]
+Rules = Annotated[str, Meta(extra_json_schema={"maxLength": limits.RULES_CHARS_MAX})]
+Notes = Annotated[str, Meta(extra_json_schema={"maxLength": limits.NOTES_CHARS_MAX})]
+
+
 class PublishRequest(Writing, frozen=True, kw_only=True):
     """A task to offer. Windows begin now, are 1 ms to 7 days long, and are rounded up to whole seconds."""
 
-    title: str
-    command: str
-    description: str = ""
-    timeout_ms: int = 120_000
+    title: Title
+    command: Command
+    description: Description = ""
+    timeout_ms: Milliseconds = 120_000
     """How long the command may run."""
-    bid_window_ms: int = 60_000
-    claim_window_ms: int | None = None
+    bid_window_ms: Milliseconds = 60_000
+    claim_window_ms: Milliseconds | None = None
     """How long after the bid window a bid may be claimed. Null: one hour."""
-    exec_deadline_ms: int | None = None
+    exec_deadline_ms: Milliseconds | None = None
     """From the claim to the result. Null: the timeout and 10 minutes."""
-    min_price: int = 0
-    max_bids: int = 0
+    min_price: Amount = 0
+    max_bids: Amount = 0
     """Most bids that count. 0: no limit."""
-    reward: int = 0
-    rules: str = ""
+    reward: Amount = 0
+    rules: Rules = ""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
 
@@ -68,8 +78,8 @@ class BidRequest(Writing, frozen=True, kw_only=True):
     """An offer to run a task."""
 
     seed_id: str
-    price: int
-    notes: str = ""
+    price: Amount
+    notes: Notes = ""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
     force: bool = False
@@ -116,7 +126,7 @@ class CancelRequest(Writing, frozen=True, kw_only=True):
     """A task to withdraw, or a run to end."""
 
     seed_id: str
-    note: str = ""
+    note: Rules = ""
     """The reason, for the worker of a withdrawn task."""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
@@ -130,13 +140,16 @@ class Cancelled(Answer, frozen=True, kw_only=True):
     seed: Seed
 
 
+Outcome = Annotated[SeedStatus, Meta(extra_json_schema={"enum": ["Accepted", "Rejected", "Forfeited", "Expired"]})]
+
+
 class SettleRequest(Writing, frozen=True, kw_only=True):
     """The creator's decision."""
 
     seed_id: str
-    outcome: SeedStatus
+    outcome: Outcome
     """``Accepted``, ``Rejected``, ``Forfeited``, or ``Expired`` to withdraw the task."""
-    note: str = ""
+    note: Rules = ""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
 
@@ -209,6 +222,10 @@ class RunList(Struct, frozen=True, kw_only=True):
     runs: list[RunRow]
     running_max: int
     queued_max: int
+    paused: bool
+    """No run starts until `runs.resume`."""
+    draining: bool
+    """The node is about to end: it makes no bid and starts no run."""
 
 
 PUBLISH: Final = Operation(
@@ -222,7 +239,7 @@ PUBLISH: Final = Operation(
     creates=True,
     summary="Publish a task.",
     description="The node signs the task and sends it. Workers may bid until the bid window ends.",
-    reasons=SIGNING | {Reason.TOO_MANY_OPEN_SEEDS},
+    reasons=SIGNING | {Reason.TOO_MANY_OPEN_SEEDS, Reason.UNWORKABLE},
 )
 BID: Final = Operation(
     name="seed.bid",
@@ -340,6 +357,7 @@ WATCH: Final = Operation(
     kind=Kind.STREAMS,
     alone=Alone.FAILS,
     waits=True,
+    resume=Resume("seen", "mark"),
     summary="Show a task now and after each change, until it is over.",
     description="The stream ends after the item in which the task has one of the final states.",
     reasons=frozenset({Reason.UNKNOWN_SEED}),

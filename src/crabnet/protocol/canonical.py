@@ -39,18 +39,30 @@ def _refuse_float(text: str) -> float:
     raise JsonRefusedError(f"number {text[:32]} is not an integer")
 
 
+def _whole(text: str) -> int:
+    """A number that some programs write with a fraction, although it is whole."""
+    value = float(text)
+    if not value.is_integer() or abs(value) > limits.INTEGER_MAX:
+        raise JsonRefusedError(f"number {text[:32]} is not an integer")
+    return int(value)
+
+
 _values: Final = msgspec.json.Decoder(float_hook=_refuse_float)
+_values_of_programs: Final = msgspec.json.Decoder(float_hook=_whole)
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def parse_object(raw: bytes) -> tuple[JsonObject, bytes]:
-    """Parse one strict JSON object. Returns it and its canonical bytes. Raises ``JsonRefusedError``."""
+def parse_object(raw: bytes, *, whole_floats: bool = False) -> tuple[JsonObject, bytes]:
+    """Parse one strict JSON object. Returns it and its canonical bytes. Raises ``JsonRefusedError``.
+
+    With ``whole_floats``, numbers such as ``5.0`` are integers. That is for programs, not for what is signed.
+    """
     nested = raw.count(b"{") + raw.count(b"[") > limits.JSON_DEPTH_MAX
     bare = _without_strings(raw) if nested else b""
     if nested:
         _check_depth(bare)
     try:
-        value = _values.decode(raw)
+        value = (_values_of_programs if whole_floats else _values).decode(raw)
         if not isinstance(value, dict):
             raise JsonRefusedError("the top level is not an object")
         canonical = canonical_bytes(value)

@@ -272,6 +272,17 @@ class AddressKind(Kind):
         return "`host:port` or `[IPv6]:port`"
 
 
+class WebAddressKind(AddressKind):
+    """An address to serve HTTP at, or ``off``."""
+
+    def check(self, value: object) -> None:
+        if value != "off":
+            super().check(value)
+
+    def range_text(self) -> str:
+        return f"{super().range_text()}, or `off`"
+
+
 class ListKind(Kind):
     """A list of another kind: comma-separated as text, an array in TOML. An empty text is the empty list."""
 

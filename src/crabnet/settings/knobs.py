@@ -24,6 +24,7 @@ from crabnet.settings.kinds import (
     SecretsKind,
     TextKind,
     UrlKind,
+    WebAddressKind,
     Wrong,
     expand_home,
 )
@@ -38,6 +39,16 @@ TARGETS_MAX: Final = 256
 EVENTS_FILE_NAME: Final = "events.ndjson"
 
 
+_PATHS: Final = (
+    "state_dir",
+    "monitor_events",
+    "runner_workdir",
+    "runner_workdir_root",
+    "web_socket",
+    "web_tls_cert",
+    "web_tls_key",
+    "alert_urls_file",
+)
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
 _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spaces and commas"), 256)
 _BEFORE_URL: Final = r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+"
@@ -321,7 +332,33 @@ class Settings:
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
+    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
+        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
+        "means that files are only deleted because of their number.", unit="s"))
 
+    web_addr: str = knob_field("127.0.0.1:3000", Row(
+        WebAddressKind(port_min=0), "web", "Address of the web process: API and health over HTTP. Port 0 means any "
+        "free port. `off`: no web process, unless `web_socket` is set."))
+    web_socket: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Unix socket of the API. Only this user can open it (mode 0600). It needs no token."))
+    metrics_addr: str | None = knob_field(None, Row(
+        AddressKind(port_min=0), "web", "Address of `/metrics` and the health of the node, apart from `web_addr`. If "
+        "it is set, `web_addr` does not serve `/metrics`. Unset: `web_addr` does."))
+    web_allowed_hosts: tuple[str, ...] = knob_field((), Row(
+        ListKind(TextKind(253, r"[A-Za-z0-9._:-]+", "letters, digits, `.`, `_`, `:`, `-`"), 64), "web",
+        "Names by which browsers may reach the web process, besides its address: host names without a port."))
+    web_tls_cert: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Certificate chain (PEM) for HTTPS at `web_addr`."))
+    web_tls_key: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "web", "Private key (PEM) of `web_tls_cert`. Unset: it is in the same file."))
+    web_connections_max: int = knob_field(limits.WEB_CONNECTIONS_MAX_DEFAULT, Row(
+        IntKind(1, 65_536), "web", "Open connections to the web process. Beyond that it closes the connection that "
+        "has been idle longest.", unit="connections"))
+    web_address_connections_max: int = knob_field(limits.WEB_ADDRESS_CONNECTIONS_MAX_DEFAULT, Row(
+        IntKind(1, 65_536), "web", "The same, for the connections from one address.", unit="connections"))
+    web_requests_per_sec: int = knob_field(limits.WEB_REQUESTS_PER_S_DEFAULT, Row(
+        IntKind(0, 1_000_000), "web", "Requests per second of one token, or of one address without a token. A burst "
+        "may have ten times as many. 0 means no limit.", unit="1/s"))
     web_api_token: str | None = knob_field(None, Row(
         SecretKind(limits.SECRET_CHARS_MAX), "web", "A secret that may read over HTTP, in addition to the tokens of "
         "`crabnet token`. Unset or empty: there is none.", secret=True))
@@ -355,10 +392,6 @@ class Settings:
     lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
-
-    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
-        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
-        "means that files are only deleted because of their number.", unit="s"))
 
     alert_urls: tuple[str, ...] = knob_field((), Row(
         SecretsKind(UrlKind(limits.ALERT_URL_CHARS_MAX), limits.ALERT_TARGETS_MAX, _BEFORE_URL,
@@ -408,7 +441,7 @@ class Settings:
         try:
             data_dir = Path.cwd() / expand_home(self.data_dir) if not self.data_dir.is_absolute() else self.data_dir
             paths = {"data_dir": data_dir}
-            for name in ("state_dir", "monitor_events", "runner_workdir", "runner_workdir_root", "alert_urls_file"):
+            for name in _PATHS:
                 path: Path | None = getattr(self, name)
                 if path is not None:
                     paths[name] = data_dir / expand_home(path)
@@ -453,6 +486,8 @@ class Settings:
                 f"runner_profiles has network, but runner_sandbox = {self.runner_sandbox} does not offer it; use bwrap",
                 ("runner_profiles", "runner_sandbox"),
             )
+        if self.web_tls_key is not None and self.web_tls_cert is None:
+            raise ConflictError("web_tls_key is set, but web_tls_cert is not", ("web_tls_key", "web_tls_cert"))
         secret = sorted(name for name in self.runner_environment if name.startswith("CRABNET_"))
         if secret:
             raise ConflictError(

@@ -1,1 +1,1 @@
-"""The web process. It knows operations, never a node."""
+"""The web process: HTTP for the operations of a node. It is a client of the node's control socket (ADR 37)."""

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.buckets import TokenBucket
 
 
 class AuthorRates(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.buckets import TokenBucket
 from crabnet.errors import Reason
 
 

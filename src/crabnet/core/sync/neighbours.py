@@ -11,7 +11,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.mending import Part
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
-from crabnet.core.sync.peers import Refused, for_everybody
+from crabnet.core.sync.peers import Introduction, Refused, for_everybody
 from crabnet.core.sync.talking import Talking
 from crabnet.core.sync.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
@@ -119,7 +119,9 @@ class Neighbours(Talking):
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
             configured = source in self.trusted
-            self.clocks.said(meta.from_, source, said.echo, meta.ts, now_ms, configured=configured)
+            took_ms = self.clocks.said(meta.from_, source, said.echo, meta.ts, now_ms, configured=configured)
+            if took_ms is not None:
+                self.peers.measured(source, took_ms)
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
             self._told(said, source, now_ms, effects)
@@ -430,7 +432,8 @@ class Neighbours(Talking):
         if hello.challenge and self._config.stays:
             self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
         node_id = hello.identity.node_id
-        replaced = self.peers.confirm(source, node_id, hello.echo)
+        self.peers.introduces(source, Introduction(hello.identity.alias, hello.identity.agent))
+        replaced = self.peers.confirm(source, node_id, hello.echo, now_ms)
         if replaced is not None:
             self._tell_lost(replaced, "replaced", effects)
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))

@@ -21,17 +21,17 @@ def demand_publishable(wish: Publish) -> None:
         tokens = takewhile(lambda token: not (isinstance(token, Word) and token.comment), lex(wish.command))
         words = [token for token in tokens if isinstance(token, Word)]
     except LexError as error:
-        raise UsageError(f"the command cannot be split into words: {error}", Reason.INVALID_ARGUMENT) from error
+        raise UsageError(f"the command cannot be split into words: {error}", Reason.UNWORKABLE) from error
     if not words:
-        raise UsageError("the command is empty", Reason.INVALID_ARGUMENT)
+        raise UsageError("the command is empty", Reason.UNWORKABLE)
     try:
         agree(wish.rules, tuple(Profile), RunnerPolicy().limits)
     except RefusedError as error:
-        raise UsageError(f"no worker would understand the rules: {error.message}", Reason.INVALID_ARGUMENT) from error
+        raise UsageError(f"no worker would understand the rules: {error.message}", Reason.UNWORKABLE) from error
     lowest, reward = wish.min_price, wish.reward
     if lowest > reward > 0:
         raise UsageError(
-            f"the lowest price {lowest} is above the reward {reward}, so no bid is possible", Reason.INVALID_ARGUMENT
+            f"the lowest price {lowest} is above the reward {reward}, so no bid is possible", Reason.UNWORKABLE
         )
 
 

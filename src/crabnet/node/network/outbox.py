@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.core.budgets.buckets import TokenBucket
+from crabnet.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
 from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import NetworkError, Reason

@@ -14,6 +14,7 @@ from crabnet.node.clock import wall_ms
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads, writes
 from crabnet.node.operations.requests import Ticket
+from crabnet.node.web import web_url
 from crabnet.operations import access
 from crabnet.operations.model import Empty, Scope
 from crabnet.settings import Settings
@@ -68,7 +69,9 @@ async def web_link(node: Node, given: access.LinkRequest, _: Ticket) -> access.L
     """Allow one login."""
     until_ms = node.tokens.links.add(given.code_sha256, node.clock_ms())
     node.reporter.notify("web_link_made", {"token_name": _session_name(given.code_sha256)})
-    return access.Link(url=node.web_address, token_name=_session_name(given.code_sha256), expires_at=until_ms // 1000)
+    return access.Link(
+        url=web_url(node.children.health()), token_name=_session_name(given.code_sha256), expires_at=until_ms // 1000
+    )
 
 
 @writes(access.WEB_REDEEM)

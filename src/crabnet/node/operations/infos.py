@@ -7,7 +7,14 @@ from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
 from crabnet.node.operations.performing import reads, writes
 from crabnet.node.operations.requests import Ticket
-from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
+from crabnet.node.operations.status import (
+    Live,
+    config_view,
+    heads_view,
+    identity_view,
+    sandbox_view,
+    status_view,
+)
 from crabnet.node.operations.views import peer_views
 from crabnet.operations import info
 from crabnet.operations.model import Empty

@@ -55,7 +55,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
 
     async def given_up(node: Node, asked: Asked, scope: trio.CancelScope) -> None:
         await asked.to_end.wait()
-        if await node.run_manager.drain(0, asked.at_once):
+        if (await node.run_manager.drain(0, asked.at_once)).ended:
             answers.clear()
             warn("crabnet: the run was ended; its result tells the publisher that this worker failed")
         scope.cancel()

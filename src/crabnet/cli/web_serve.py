@@ -1,0 +1,41 @@
+"""``crabnet web serve``: the web process by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from crabnet.cli.context import state_of
+from crabnet.cli.options import Command
+from crabnet.cli.output import json_line, note, write
+from crabnet.errors import Reason, UsageError
+from crabnet.plain import plain
+
+
+@click.command("serve", cls=Command)
+@click.pass_context
+def serve(context: click.Context) -> None:
+    """Serve the HTTP API of the node on this data dir, until it is stopped. Prints: web started on ADDR.
+
+    A node that runs with --web-addr starts this process by itself. By hand it serves a node that runs with --web-addr
+    off.
+    """
+    state = state_of(context)
+    settings = state.settings
+    try:
+        from crabnet.web.config import config_of
+        from crabnet.web.running import run
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the web process needs the Python package {error.name}; install it with: pip install 'crabnet[web]'",
+            Reason.UNAVAILABLE,
+        ) from None
+    if settings.web_addr == "off" and settings.web_socket is None:
+        raise UsageError("web_addr is off and web_socket is not set, so there is nothing to serve at")
+
+    def ready(addresses: Sequence[str]) -> None:
+        for address in addresses:
+            write(json_line({"listening": address}) if state.json else f"web started on {plain(address)}\n")
+
+    run(config_of(settings), ready, lambda line: note(plain(line)))

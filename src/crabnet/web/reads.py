@@ -1,0 +1,59 @@
+"""Answers equal reads that come at the same time with one request to the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """A JSON document and its entity tag."""
+
+    body: bytes
+    etag: str
+
+
+def answer_of(body: bytes) -> Answer:
+    """A document with the tag that follows from its content."""
+    return Answer(body, f'"{blake2b(body, digest_size=12).hexdigest()}"')
+
+
+class Reads:
+    """Reads in turns: while one goes on, equal ones that come later share the next one.
+
+    So no answer is older than the request for it, and a write that a client has made is in every answer to its later
+    reads. The number of entries is bounded by the number of requests under way.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, asyncio.Task[Answer]] = {}
+        self._next: dict[bytes, asyncio.Task[Answer]] = {}
+
+    async def get(self, key: bytes, fetch: Callable[[], Awaitable[bytes]]) -> Answer:
+        """The answer to a read that begins after this call. Raises the errors of ``fetch``."""
+        task = self._next.get(key)
+        if task is None:
+            task = asyncio.create_task(self._turn(key, self._running.get(key), fetch))
+            self._next[key] = task
+            task.add_done_callback(_seen)
+        return await asyncio.shield(task)
+
+    async def _turn(
+        self, key: bytes, before: asyncio.Task[Answer] | None, fetch: Callable[[], Awaitable[bytes]]
+    ) -> Answer:
+        if before is not None:
+            await asyncio.wait([before])
+        mine = self._running[key] = self._next.pop(key)
+        try:
+            return answer_of(await fetch())
+        finally:
+            if self._running.get(key) is mine:
+                del self._running[key]
+
+
+def _seen(task: asyncio.Task[Answer]) -> None:
+    """An error whose clients have all left is nobody's business any more."""
+    if not task.cancelled():
+        task.exception()
