@@ -19,7 +19,8 @@ from crabnet import limits
 from crabnet.alerts.config import AlertsConfig
 from crabnet.errors import CrabnetError, Reason, UsageError
 from crabnet.plain import plain
-from crabnet.settings.kinds import CommandLineKind, Kind, UrlKind, Wrong
+from crabnet.settings.kinds import Kind, Wrong
+from crabnet.settings.secret_kinds import CommandLineKind, UrlKind
 
 if TYPE_CHECKING:
     import apprise

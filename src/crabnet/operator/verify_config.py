@@ -20,8 +20,6 @@ import trio
 
 from crabnet import limits
 from crabnet.access.file import TokenFile
-from crabnet.alerts.config import config_of
-from crabnet.alerts.targets import Way, obstacle, targets_of
 from crabnet.control.client import NodeNotRunningError, call
 from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import (
@@ -32,11 +30,11 @@ from crabnet.errors import (
     StorageFailedError,
     UsageError,
 )
-from crabnet.node.alerts import demand_kinds
 from crabnet.node.config import runner_policy, sandbox_report
 from crabnet.operations.access import TokenState
 from crabnet.operator.check import Check, Situation, Step, Verdict
 from crabnet.operator.probing import peers
+from crabnet.operator.verify_alerts import alerts
 from crabnet.operator.verify_start import ledger, process, state_dir
 from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
@@ -246,33 +244,8 @@ def _access(at: Situation) -> Iterator[Check]:
         yield Check("web_api_auth_required", Verdict.WARNING, detail)
 
 
-def _alerts(at: Situation) -> Iterator[Check]:
-    """Where alerts go. Nothing is sent."""
-    demand_kinds(at.settings)
-    config = config_of(at.settings)
-    try:
-        targets = targets_of(config)
-    except UsageError as error:
-        # The node starts, and tells that it sends no alerts.
-        yield Check("alert_urls_file", Verdict.FAILED, error.message, error)
-        return
-    if config.alert_secret is not None and len(config.alert_secret) < limits.SECRET_CHARS_MIN:
-        detail = f"it has {len(config.alert_secret)} characters, so it may be guessed; use {limits.SECRET_CHARS_MIN}"
-        yield Check("alert_secret", Verdict.WARNING, detail)
-    for target in targets:
-        name = "alert_commands" if target.way is Way.COMMAND else "alert_urls"
-        wrong = obstacle(target)
-        if wrong is not None:
-            yield Check(name, Verdict.FAILED, f"{target.name}: {wrong.message}", wrong)
-        elif target.secret.lower().startswith("http://"):
-            detail = f"{target.name}: without TLS, others on the way can read and change alerts; use https"
-            yield Check(name, Verdict.WARNING, detail)
-        else:
-            yield Check(name, Verdict.OK, f"{target.name} can be tried with `crabnet alerts test`")
-
-
 STEPS: Final[tuple[Step, ...]] = (
     process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access,
-    _alerts,
+    alerts,
 )  # fmt: skip
 """The checks, in the order in which they are shown."""

@@ -15,20 +15,18 @@ from crabnet.settings.kinds import (
     AddressKind,
     BoolKind,
     ChoiceKind,
-    CommandLineKind,
     IntKind,
     ListenKind,
     ListKind,
     PathKind,
     SecretKind,
-    SecretsKind,
     TextKind,
-    UrlKind,
     WebAddressKind,
     Wrong,
     expand_home,
 )
 from crabnet.settings.knob import Knob, Row, knob_field
+from crabnet.settings.secret_kinds import CommandLineKind, SecretsKind, UrlKind
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
