@@ -30,6 +30,7 @@ def faults_of(root: Path, runtime: str, dev: str) -> list[str]:
     (root / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     (root / "requirements" / "runtime.txt").write_text(runtime, encoding="utf-8")
     (root / "requirements" / "dev.txt").write_text(dev, encoding="utf-8")
+    (root / "requirements" / "web.txt").write_text(f"{RUNTIME}server==1.0 {HASH}\n", encoding="utf-8")
     return check(root)
 
 
