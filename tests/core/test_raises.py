@@ -82,6 +82,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.requests       _demand_same         RefusedError
         node.operations.requests       stated_body          RefusedError
         node.operations.tasks          _result_of_run       RefusedError
+        node.operations.events         _read                StorageFailedError
         node.operations.bids           _rows                UsageError*2
         node.operations.bids           _after               UsageError
         node.operations.networks       feed                 RefusedError
@@ -161,6 +162,7 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
+        node.alerts                 demand_kinds         UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
@@ -269,9 +271,6 @@ TABLE: Final[dict[str, str]] = {
         node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
-    """,
-    "Caught by Child._live: the node goes on without this child, and tries again.": """
-        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 
