@@ -163,6 +163,7 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
+        node.alerts                 demand_kinds         UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
@@ -271,9 +272,6 @@ TABLE: Final[dict[str, str]] = {
         node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
-    """,
-    "Caught by Child._live: the node goes on without this child, and tries again.": """
-        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 
