@@ -57,6 +57,7 @@ TABLE: Final[dict[str, str]] = {
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
     " for the run.": """
+        protocol.canonical  _whole               JsonRefusedError
         core.build          _checked             UsageError*3
         core.build          build_seed           UsageError
         core.build          build_claim          RefusedError
