@@ -175,7 +175,8 @@ def _child_failed(event: Event) -> Sentence:
 def _child_started(event: Event) -> Sentence:
     if event.payload.get("failures"):
         return Sentence(_INFO, fill("the process {child} works again[: {detail}]", event.payload))
-    return Sentence(_DEBUG, fill("the process {child} works[: {detail}]", event.payload))
+    level = _INFO if event.payload.get("detail") else _DEBUG
+    return Sentence(level, fill("the process {child} works[: {detail}]", event.payload))
 
 
 SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
