@@ -3,6 +3,7 @@
 import { setClock } from "./text.js";
 
 const SAMPLES_MAX = 120;
+const SAMPLE_MS = 2000;
 const ALIASES_MAX = 1000;
 
 /** @typedef {{at_ms: number, events: number, frames: number, peers: number, runs: number, waiting: number, free: number}} Sample */
@@ -40,6 +41,7 @@ export function takeOverview(fresh) {
   overview = fresh;
   setClock(fresh.now_ms);
   learnAliases([fresh]);
+  if (samples.length > 0 && fresh.now_ms - samples[samples.length - 1].at_ms < SAMPLE_MS) return;
   samples.push({
     at_ms: fresh.now_ms,
     events: fresh.events.written,
