@@ -184,7 +184,7 @@ def _ingest(data_dir: Path, count: int) -> float:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rig.network.receive)
             nursery.start_soon(rig.committer.run)
-            nursery.start_soon(rig.write_behind)
+            nursery.start_soon(rig.write_behind, None)
             seconds = await rig.ingest(datagrams)
             nursery.cancel_scope.cancel()
         rig.close()

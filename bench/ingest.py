@@ -31,6 +31,7 @@ from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
+from crabnet.monitor.index.index import EventIndex
 from crabnet.monitor.writer import EventLog
 from crabnet.node.children.children import Children
 from crabnet.node.clock import wall_ms
@@ -39,6 +40,7 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.store import entropy
+from crabnet.node.event_index import keep_index
 from crabnet.node.network.network import Network
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.signatures import Signatures, verifier_spec
@@ -146,7 +148,7 @@ class Rig:
             datagrams_per_s=0,
             notify=self.reporter.notify,
         )
-        children = Children(self.reporter.notify, None, wall_ms, random.random)
+        children = Children(self.reporter.notify, wall_ms, random.random)
         self.signatures = Signatures(self._verifier, children.on_demand(verifier_spec()), processors=processors())
         self.network = Network(
             self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, self.signatures
@@ -209,10 +211,12 @@ class Rig:
             await trio.sleep(limits.INDEX_FLUSH_MS / 1000)
             await trio.to_thread.run_sync(self._history.flush)
 
-    async def write_behind(self) -> None:
-        """Do the node's background jobs that write the event file and the feed index."""
+    async def write_behind(self, event_index: EventIndex | None) -> None:
+        """Do the node's background jobs that write the event file, the feed index and, if given, the events' index."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_index)
+            if event_index is not None:
+                nursery.start_soon(keep_index, event_index, self.reporter.notify)
             while True:
                 await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
                 await trio.to_thread.run_sync(self.events.flush, wall_ms())
@@ -248,17 +252,18 @@ def bare_verification(messages: list[Message]) -> Callable[[], None]:
     return verify
 
 
-def _serve(connection: Connection, seeds: int, count: int, write_behind: bool) -> None:
+def _serve(connection: Connection, seeds: int, count: int, write_behind: bool, index_events: bool) -> None:
     """The body of a separate process: does one turn for every request, until a false value comes."""
 
     async def serve() -> None:
         with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
             rig = Rig(Path(directory), seeds)
+            event_index = EventIndex(RealFiles(), Path(directory) / "node") if index_events else None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(rig.network.receive)
                 nursery.start_soon(rig.committer.run)
                 if write_behind:
-                    nursery.start_soon(rig.write_behind)
+                    nursery.start_soon(rig.write_behind, event_index)
                 for _ in range(_WARM_UP_TURNS_MAX):
                     await rig.turn(count)
                     if rig.signatures.pid is not None or processors() == 1:
@@ -268,6 +273,8 @@ def _serve(connection: Connection, seeds: int, count: int, write_behind: bool) -
                     connection.send(await rig.turn(count))
                 nursery.cancel_scope.cancel()
             refused = {name: number for name, number in rig.reporter.counters.items() if "reject" in name}
+            if event_index is not None:
+                event_index.close()
             rig.close()
             connection.send(refused)
 
@@ -278,12 +285,14 @@ def measure(*, quick: bool) -> list[Measure]:
     """Measure interleaved turns of all sizes. Raises RuntimeError if an envelope was refused."""
     rounds, count = (12, 640) if quick else (40, 1_280)
     context = multiprocessing.get_context("spawn")
-    kinds = [*((seeds, False) for seeds in SEEDS), (_WRITE_BEHIND_SEEDS, True)]
+    behind = _WRITE_BEHIND_SEEDS
+    kinds = [*((seeds, False, False) for seeds in SEEDS), (behind, True, False), (behind, True, True)]
     turns: list[list[Turn]] = [[] for _ in kinds]
     processes = []
-    for seeds, write_behind in kinds:
+    for seeds, write_behind, index_events in kinds:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, seeds, count, write_behind), daemon=True)
+        arguments = (theirs, seeds, count, write_behind, index_events)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
         processes.append((ours, process))
@@ -303,7 +312,7 @@ def measure(*, quick: bool) -> list[Measure]:
 
 
 def _rows(turns: list[list[Turn]]) -> list[Measure]:
-    *by_size, behind = turns
+    *by_size, behind, indexed = turns
     verified = statistics.median(turn.verify_s for taken in turns for turn in taken)
     rows = [Measure(GROUP, "bare Ed25519 verification", 1 / verified, "1/s")]
     for seeds, taken in zip(SEEDS, by_size, strict=True):
@@ -321,4 +330,7 @@ def _rows(turns: list[list[Turn]]) -> list[Measure]:
     ratios = [turn.ratio for turn in behind]
     note = f"{_WRITE_BEHIND_SEEDS:,} seeds; {spread(ratios)}"
     rows.append(Measure(GROUP, "the ratio with event file and index", statistics.median(ratios), "", note=note))
+    losses = [100 * (1 - with_index.ratio / without.ratio) for without, with_index in zip(behind, indexed, strict=True)]
+    name = "loss by the index of the events"
+    rows.append(Measure(GROUP, name, statistics.median(losses), "%", at_most(10), spread(losses)))
     return rows

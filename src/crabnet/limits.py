@@ -123,6 +123,19 @@ CONTROL_IDLE_MS: Final = 10_000
 CONTROL_SEND_MS: Final = 30_000
 """A control client that has not read its answer for this long is disconnected."""
 REQUEST_ID_CHARS_MAX: Final = 128
+TOPOLOGY_NODES_MAX: Final = 1_000
+"""Nodes, and ways to them, that one answer about the topology lists."""
+FEEDS_PAGE_MAX: Final = 1_000
+TRAIL_PAGE_MAX: Final = 1_000
+TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes of the journal that are read for one page of the audit trail of a task."""
+BIDS_LOOKED_AT_MAX: Final = 10_000
+"""Bids that are looked at for one page of bids."""
+BID_SEEDS_LOOKED_AT_MAX: Final = 500
+"""Tasks that are looked at for one page of bids."""
+DRAIN_MS_MAX: Final = 24 * 3600 * 1000
+STOP_DRAIN_MS: Final = 2_000
+"""How long runs may still go on after a request to stop."""
 REQUEST_IDS_TTL_S_DEFAULT: Final = 86_400
 REQUEST_IDS_MAX_DEFAULT: Final = 10_000
 REQUEST_ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -197,6 +210,23 @@ EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
 """Longest line of an event file that is read; a longer one counts as damaged."""
+EVENTS_SAMPLED: Final = 64
+"""Waiting events from which the bytes of all waiting events are estimated."""
+LOG_LINE_BYTES_MAX: Final = 4_096
+"""Bytes of a line for the operator. A pipe that is ready takes as many at once (PIPE_BUF)."""
+LOG_TEXT_CHARS_MAX: Final = 900
+"""Characters of the text of such a line."""
+LOG_FIELD_CHARS_MAX: Final = 200
+"""Characters of a field in such a text."""
+LOG_WINDOW_MS: Final = 60_000
+LOG_LINES_PER_WINDOW: Final = 60
+"""Lines for the operator of one kind and level within LOG_WINDOW_MS. Further ones are counted."""
+EVENTS_LAG_PERCENT_DEFAULT: Final = 50
+EVENTS_LAG_MS_DEFAULT: Final = 30_000
+SYNC_LAG_ENVELOPES_DEFAULT: Final = 10_000
+SYNC_LAG_MS_DEFAULT: Final = 120_000
+SENDING_LAG_MS_DEFAULT: Final = 60_000
+LAG_HOLD_MS_DEFAULT: Final = 10_000
 EVENT_FILE_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 EVENT_FILE_AGE_MS_MAX_DEFAULT: Final = 7 * 24 * 3600 * 1000
 EVENT_FILES_KEPT_DEFAULT: Final = 8
@@ -210,7 +240,7 @@ EVENTS_PAGE_DEFAULT: Final = 100
 EVENTS_PAGE_MAX: Final = 1_000
 """Most events in a page."""
 EVENTS_QUERY_WORDS_MAX: Final = 64
-"""Most words of one kind in a query, such as event kinds."""
+"""Most words of one condition, such as event kinds, by which a query uses the index."""
 EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
 EVENTS_QUERY_STEPS_MAX: Final = 1_024
@@ -460,6 +490,15 @@ PEERS_SAVE_S: Final = 5
 PEERS_SEEN_STEP_S: Final = 60
 """Shortest time between two writes of when a peer was last seen."""
 PEER_SILENCE_MS_MAX: Final = 15 * 60 * 1000
+PEER_SILENCE_MS_DEFAULT: Final = 60_000
+PRESENCE_LOOK_MS: Final = 1_000
+"""Time between two looks at which peers are there."""
+REACH_NEIGHBOURS_MAX: Final = 256
+"""Neighbours for which the node remembers in which feeds they are behind it."""
+REACH_FEEDS_MAX: Final = 128
+"""Such feeds of one neighbour."""
+SYNC_GAUGES_NEIGHBOURS_MAX: Final = 64
+"""Neighbours in the gauges of the sync."""
 SOURCES_MAX: Final = 16_384
 """Strangers' IP addresses that are remembered. The one heard longest ago is evicted first."""
 SOURCE_PEERS_MAX: Final = 2_048
@@ -589,6 +628,9 @@ SHUTDOWN_SEND_S: Final = 2
 DESCRIPTORS_MIN: Final = 384
 """Open files that a node needs: about 40 of its own, and those for clients of its control socket and for runs."""
 EVENTS_FLUSH_MS: Final = 100
+LAG_LOOK_MS: Final = 1_000
+"""Time between two looks at how far event log, sync and sending are behind."""
+
 EVENT_INDEX_PAUSE_MS: Final = 20
 """Pause between two steps that bring the index of the events up to date, so that they slow down nothing else."""
 EVENT_INDEX_SEAL_MS: Final = 60_000
@@ -682,6 +724,18 @@ REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Operator's tools --------------------------------------------------------------------------------------
 
+PROBE_MS: Final = 2_000
+"""How long the check of the settings waits for the answers of configured peers."""
+PROBE_TRIES: Final = 4
+"""How often it asks each of them, because datagrams may be lost."""
+BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+BUNDLE_EVENTS_MAX: Final = 2_000
+BUNDLE_FAULTS_MAX: Final = 20
+BUNDLE_FILES_LISTED_MAX: Final = 2_000
+"""Files of the data dir whose names and sizes a debug bundle lists."""
+TLS_EXPIRY_WARNED_DAYS: Final = 14
+"""A certificate that expires sooner is a warning."""
 AUDIT_FINDINGS_MAX: Final = 1_000
 """Findings kept for the report. Further ones are only counted."""
 AUDIT_NOTES_MAX: Final = 20

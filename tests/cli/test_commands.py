@@ -9,8 +9,8 @@ from typing import Protocol, cast
 import pytest
 
 from crabnet.cli.main import main
-from crabnet.cli.output import plain
 from crabnet.errors import ERRORS_BY_EXIT_CODE, CrabnetError, ExitCode, Reason, RefusedError
+from crabnet.plain import plain
 from crabnet.protocol.canonical import JsonObject, JsonValue
 
 SEED: JsonObject = {

@@ -155,6 +155,63 @@ def test_events_are_followed_until_interrupted(tmp_path: Path) -> None:
     assert (follower.returncode, out, err) == (130, b"", b"")
 
 
+def many_events(tmp_path: Path, number: int) -> None:
+    """A log of that many events; every tenth is a ``run_started`` of the author ``w``."""
+    events = [
+        make_event(EventKind.RUN_RENEWED, 1_000 * event_id, "n", worker="w", seed_id=f"s{event_id % 20}")
+        if event_id % 10 == 0
+        else make_event(EventKind.ENVELOPE_IGNORED, 1_000 * event_id, "n", reason="duplicate")
+        for event_id in range(1, number + 1)
+    ]
+    for event_id, event in enumerate(events, start=1):
+        event.id = event_id
+    (tmp_path / "events.ndjson").write_bytes(EventEncoder().lines(events))
+
+
+def test_the_newest_events_are_shown_unless_more_are_asked_for(tmp_path: Path) -> None:
+    many_events(tmp_path, 2_500)
+
+    def ids(*words: str, told: str = "") -> list[int]:
+        done = run("events", "--json", "--data-dir", str(tmp_path), *words)
+        assert done.stderr.startswith(told) if told else done.stderr == ""
+        return [json.loads(line)["id"] for line in done.stdout.splitlines()]
+
+    assert ids(told="crabnet: these are the newest 1000 events; --limit N") == list(range(1_501, 2_501))
+    assert ids("--kind", "run_renewed") == list(range(10, 2_501, 10))
+    assert ids("--after", "0") == list(range(1, 2_501))
+    assert ids("--limit", "2000") == list(range(501, 2_501))
+    assert ids("--before", "100", "--limit", "2") == [98, 99]
+    assert ids("--after", "50", "--before", "54") == [51, 52, 53]
+    assert ids("--since", "1970-01-01T00:01:00Z", "--until", "1970-01-01T00:01:02Z") == [60, 61]
+    assert ids("--author", "w", "--seed", "s0", "--limit", "2") == [2_480, 2_500]
+    assert ids("--source", "network") == []
+    assert ids("--source", "core", "--until", "1970-01-01T00:00:03Z") == [1, 2]
+    assert "--follow" in run("events", "--data-dir", str(tmp_path), "-f", "--before", "9", check=2).stderr
+    assert "--until" in run("events", "--data-dir", str(tmp_path), "--until", "never", check=2).stderr
+
+
+def test_following_tells_what_was_deleted_meanwhile(tmp_path: Path) -> None:
+    many_events(tmp_path, 5)
+    log = tmp_path / "events.ndjson"
+    with subprocess.Popen(
+        [*CRABNET, "events", "--follow", "--json", "--data-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert [json.loads(process.stdout.readline())["id"] for _ in range(5)] == [1, 2, 3, 4, 5]
+        event = make_event(EventKind.NODE_STARTED, 1, "n")
+        event.id = 9
+        (tmp_path / "new").write_bytes(EventEncoder().lines([event]))
+        (tmp_path / "new").replace(log)
+        assert json.loads(process.stdout.readline())["id"] == 9
+        assert process.stderr.readline() == "crabnet: the events from 6 to 8 were deleted\n"
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
 def test_events_are_filtered(tmp_path: Path) -> None:
     kinds = [EventKind.NODE_STARTED, EventKind.ENVELOPE_REJECTED, EventKind.ENVELOPE_REJECTED, EventKind.NODE_STOPPED]
     events = [make_event(kind, 1_000, "n") for kind in kinds]

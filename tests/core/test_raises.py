@@ -82,6 +82,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.requests       _demand_same         RefusedError
         node.operations.requests       stated_body          RefusedError
         node.operations.tasks          _result_of_run       RefusedError
+        node.operations.access         token_new            UsageError
+        node.operations.access         web_redeem           RefusedError
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -

@@ -18,19 +18,26 @@ from msgspec import Raw, structs
 
 import crabnet
 from crabnet import limits
+from crabnet.access.attempts import Attempts
+from crabnet.access.secret import digest_of
 from crabnet.core.budgets.authors import AuthorBudgets, AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 from crabnet.core.replica.requests import Requests
 from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.core.sync.peers import Peers, Refused
+from crabnet.core.sync.planner import SyncPlanner
+from crabnet.core.sync.presence import Presence
+from crabnet.core.sync.reach import Reach
 from crabnet.errors import NetworkError, Reason
 from crabnet.node.network.outbox import Outbox
+from crabnet.node.tokens import Links
 from crabnet.protocol.envelope import Envelope, Kind
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, ReassemblyLimits, SentCache, SentLimits, split
@@ -74,6 +81,7 @@ WALKS: Final = {
         "SourceGate._peers",
         "SourceGate._strangers",
     },
+    "access": {"Attempts._tries", "Links._until_ms"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
@@ -81,6 +89,7 @@ WALKS: Final = {
     "resolver": {"Resolver._literals", "Resolver._names"},
     "outbox": {"Outbox._deliveries", "_Trouble.waiting"},
     "refused": {"Peers._refused", "Peers._warned"},
+    "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
@@ -122,6 +131,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "AUTHORS_MAX",
         "DELIVERIES_KEPT_MAX",
         "PEERS_MAX",
+        "REACH_NEIGHBOURS_MAX",
         "RELAY_LINKS_MAX",
         "RELAY_PROVIDERS_MAX",
         "RESOLVE_CACHE_MAX",
@@ -329,6 +339,41 @@ def test_sockets() -> None:
         for each in sockets.all():
             each.close()
     assert watch.filled >= WALKS["sockets"]
+
+
+def test_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WEB_LINKS_MAX", ROOM)
+    attempts, links = Attempts(ROOM), Links()
+    watch = Watch(attempts, links)
+    codes = [f"code {number}" for number in range(CROWD)]
+    for number, code in enumerate(codes):
+        attempts.failed(f"192.0.2.{number}", NOW_MS)
+        links.add(digest_of(code), NOW_MS)
+        watch.look()
+    assert watch.filled >= WALKS["access"]
+    assert [links.use(code, NOW_MS) for code in codes] == [False] * (CROWD - ROOM) + [True] * ROOM
+
+
+def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SYNC_MISSING_FEEDS_MAX", ROOM)
+    presence, reach, planner = Presence(60_000), Reach(), SyncPlanner(Feeds(), Parking(60))
+    watch = Watch(presence, reach, planner)
+    for number in range(CROWD):
+        address, now_ms = f"198.51.100.{number}:1", NOW_MS + number * 2 * limits.SYNC_MISSING_TTL_MS
+        presence.look([(HONEST, "honest", now_ms), (address, f"node {number}", now_ms)], now_ms)
+        reach.level(address)
+        for feed in range(2 * limits.REACH_FEEDS_MAX):
+            reach.told(address, f"author {feed}", feed, feed + 1)
+        assert reach.behind(address, lambda _: 1_000) is not None
+        planner.hear(Head(signer(f"invented {number}").node_id, 1, "ab" * 32), address, now_ms)
+        for later_ms in (0, limits.SYNC_REQUEST_RETRY_MS_MAX, 2 * limits.SYNC_MISSING_TTL_MS):
+            planner.requests(now_ms + later_ms, lambda _: True)
+        watch.look()
+    assert watch.filled >= WALKS["gauges"]
+    assert not presence.look([(HONEST, "honest", now_ms + 1)], now_ms + 1)[0], "who goes on speaking is not found anew"
+    told = reach.behind(address, lambda _: 2 * limits.REACH_FEEDS_MAX)
+    assert told is not None
+    assert told[0] == limits.REACH_FEEDS_MAX
 
 
 def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:

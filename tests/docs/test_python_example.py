@@ -1,4 +1,4 @@
-"""The programs of docs/PYTHON.md: the example is run as it stands, the others at least compile."""
+"""The programs of docs/PYTHON.md: the examples are run as they stand, the others at least compile."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from tests.support.nodes import DEADLINE_S, environment
 
 PROGRAMS = blocks(page("docs/PYTHON.md"), "python")
 
+WHOLE = 2
+"""The number of programs that run as they stand. The page shows what they print."""
+
 
 def run(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a program in an empty directory."""
@@ -29,14 +32,15 @@ def run(program: str, directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_example_prints_what_the_page_shows(tmp_path: Path) -> None:
-    done = run(PROGRAMS[0], tmp_path)
+@pytest.mark.parametrize("number", range(WHOLE))
+def test_the_examples_print_what_the_page_shows(number: int, tmp_path: Path) -> None:
+    done = run(PROGRAMS[number], tmp_path)
     assert done.stderr == ""
-    assert done.stdout == blocks(page("docs/PYTHON.md"), "text")[0]
+    assert done.stdout == blocks(page("docs/PYTHON.md"), "text")[number]
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("program", PROGRAMS[1:], ids=range(1, len(PROGRAMS)))
+@pytest.mark.parametrize("program", PROGRAMS[WHOLE:], ids=range(WHOLE, len(PROGRAMS)))
 def test_the_other_programs_run_up_to_where_they_need_a_node(program: str, tmp_path: Path) -> None:
     done = run(program, tmp_path)
     needs_node = "control.client" in program

@@ -22,6 +22,8 @@ from tests.docs.pages import ROOT, Step, blocks, page, steps
 from tests.docs.session import Session
 from tests.support.nodes import CRABNET, DEADLINE_S, environment, wait_for
 
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
+"""A terminal, as on the page, gets no time stamps; the file of this test does."""
 PORTS = ("9101", "9102", "9103")
 READING = ("seed list", "seed show", "status", "events", "id")
 
@@ -84,7 +86,7 @@ class Typist:
 
         def printed() -> list[str] | None:
             assert node.poll() is None, log.read_text(encoding="utf-8")
-            lines = log.read_text(encoding="utf-8").splitlines()
+            lines = _STAMP.sub("", log.read_text(encoding="utf-8")).splitlines()
             return lines if len(lines) >= len(shown) else None
 
         difference = self.session.difference(shown, wait_for(command, printed))

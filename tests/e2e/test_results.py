@@ -36,8 +36,8 @@ def test_a_listening_node_tells_what_confines_runs_and_what_it_takes(nodes: Node
     sandbox = cast(Json, node.ask("status")["sandbox"])
     expected = f"runs confined by {sandbox['mode']}: " if sandbox["mode"] != "unavailable" else "no command will be run"
     assert expected in found
-    for setting in ("parked_ttl_s", "refuse_equivocators", "runner_processes", "sync_fetch_bytes_per_s"):
-        node.await_event("config_effective", setting=setting)
+    for setting, value in (("runner_memory_bytes", str(64 * 1024 * 1024)), ("newcomer_envelopes_per_sec", "7")):
+        node.await_event("config_effective", setting=setting, value=value)
 
 
 def test_a_node_without_a_sandbox_says_so(nodes: Nodes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from crabnet.monitor.events import Event, make_event
+from crabnet.monitor.lines import LineScanner, rotated_first_id
 from crabnet.monitor.registry import EventKind
 from crabnet.monitor.segment import EventLogOptions
 from crabnet.monitor.writer import EventLog
@@ -122,3 +123,26 @@ def assert_gap_free(events: list[Event]) -> None:
 def kinds_of(events: list[Event]) -> list[str]:
     """The kinds of the events."""
     return [event.kind for event in events]
+
+
+def scan(directory: Path) -> list[Event]:
+    """All events by the plainest way: every file from its beginning to its end."""
+    firsts = [(first, path) for path in directory.iterdir() if (first := rotated_first_id(path.name))]
+    events: list[Event] = []
+    for path in [path for _, path in sorted(firsts)] + [directory / CURRENT]:
+        scanner = LineScanner()
+        content = path.read_bytes() if path.exists() else b""
+        for event in scanner.feed(content) + scanner.finish():
+            if not events or event.id > events[-1].id:
+                events.append(event)
+    return events
+
+
+def damaged_lines(directory: Path) -> int:
+    """Lines of the event files that are no events."""
+    damaged = 0
+    for path in [*directory.glob("events-[1-9]*.ndjson"), directory / CURRENT]:
+        scanner = LineScanner()
+        scanner.feed(path.read_bytes() if path.exists() else b"")
+        damaged += scanner.damaged_lines
+    return damaged

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from hypothesis import strategies as st
 
 from crabnet.errors import Reason
 from crabnet.monitor.events import Event, make_event
-from crabnet.monitor.reader import EventFilter, ReadStats, follow, read_events, scan_events
+from crabnet.monitor.query import EventQuery
+from crabnet.monitor.reader import EventReader, follow, read_events
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
 from tests.monitor.support import NODE, NOW_MS, accepted, open_log, sequence_of
@@ -43,11 +43,11 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(
     since_id=st.integers(0, 70),
-    kinds=st.none() | st.sets(st.sampled_from(KINDS)),
-    severities=st.none() | st.sets(st.sampled_from([Severity.WARNING, Severity.DEBUG])),
-    reasons=st.none() | st.sets(st.sampled_from([Reason.BAD_SIGNATURE, Reason.EXPIRED])),
+    kinds=st.none() | st.sets(st.sampled_from(KINDS), min_size=1),
+    severities=st.none() | st.sets(st.sampled_from([Severity.WARNING, Severity.DEBUG]), min_size=1),
+    reasons=st.none() | st.sets(st.sampled_from([Reason.BAD_SIGNATURE, Reason.EXPIRED]), min_size=1),
     seed_id=st.none() | st.sampled_from(["seed-0", "seed-3", "seed-9"]),
-    limit=st.none() | st.integers(0, 70),
+    limit=st.sampled_from([0, 1, 7, 30, 1_000]),
     newest=st.booleans(),
 )
 def test_filters_and_pages(
@@ -57,7 +57,7 @@ def test_filters_and_pages(
     severities: set[Severity] | None,
     reasons: set[Reason] | None,
     seed_id: str | None,
-    limit: int | None,
+    limit: int,
     newest: bool,
 ) -> None:
     page = read_events(
@@ -79,23 +79,19 @@ def test_filters_and_pages(
         and (reasons is None or event.payload.get("reason") in reasons)
         and (seed_id is None or event.payload["seed_id"] == seed_id)
     ]
-    if limit is None:
-        expected = wanted
-    elif newest:
-        expected = wanted[max(0, len(wanted) - limit) :]
-    else:
-        expected = wanted[:limit]
+    expected = wanted[max(0, len(wanted) - limit) :] if newest else wanted[:limit]
     assert page.events == expected
-    assert page.more is (len(wanted) > len(expected))
+    assert page.complete is (len(wanted) == len(expected))
+    assert (page.first_id, page.last_id) == (1, 60)
 
 
 def test_pages_follow_each_other_without_loss(mixed: Path) -> None:
     seen: list[int] = []
-    cursor, more = 0, True
-    while more:
+    cursor, complete = 0, False
+    while not complete:
         page = read_events(mixed, cursor, kinds={EventKind.ENVELOPE_REJECTED}, limit=7)
         seen += sequence_of(page.events)
-        cursor, more = page.stats.last_id, page.more
+        cursor, complete = page.next, page.complete
     assert seen == list(range(0, 60, 3))
     assert cursor == 60
 
@@ -116,11 +112,10 @@ def test_truncation_at_every_byte_shows_all_whole_lines(tmp_path: Path) -> None:
         page = read_events(tmp_path)
         whole = data[:size].count(b"\n")
         assert sequence_of(page.events) == list(range(whole))
-        assert page.stats.damaged_lines == 0
-        assert page.stats.torn_bytes == size - len(b"".join(data.splitlines(keepends=True)[:whole]))
+        assert (page.complete, page.last_id) == (True, whole)
 
 
-def test_damaged_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=SMALL)
     for number in range(20):
         log.put(accepted(number))
@@ -134,43 +129,59 @@ def test_damaged_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
             lost.add(next(each.id for each in event if f'"id":{each.id},'.encode() in lines[1]))
             lines[1] = lines[1].replace(b'"ts"', b'\0\xff"')
             path.write_bytes(b"".join(lines))
-    stats = ReadStats()
-    ids = [event.id for event in scan_events(tmp_path, stats=stats)]
     assert len(lost) > 3
-    assert ids == [number for number in range(1, 21) if number not in lost]
-    assert stats.damaged_lines == len(lost)
+    assert [event.id for event in read_events(tmp_path).events] == [n for n in range(1, 21) if n not in lost]
 
 
-def test_a_rotated_file_that_is_deleted_meanwhile_is_no_error(tmp_path: Path) -> None:
+def test_files_that_are_deleted_between_pages_are_a_gap(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=SMALL)
     for number in range(20):
         log.put(accepted(number))
         log.flush(NOW_MS)
     log.close(NOW_MS)
-    reading = scan_events(tmp_path)
-    first = next(reading)
-    rotated = sorted(tmp_path.glob("events-*.ndjson"), key=lambda path: int(path.stem.split("-")[1]))
-    for path in rotated[:3]:
-        path.unlink()
-    rest = [event.id for event in reading]
-    assert first.id == 1
-    assert rest[-1] == 20
-    assert rest == sorted(set(rest))
+    query = EventQuery(limit=1, newest_first=False)
+    with EventReader(tmp_path) as reader:
+        page = reader.page(query)
+        assert [event.id for event in page.events] == [1]
+        rotated = sorted(tmp_path.glob("events-*.ndjson"), key=lambda path: int(path.stem.split("-")[1]))
+        for path in rotated[:3]:
+            path.unlink()
+        rest = reader.page(EventQuery(after=page.next, newest_first=False))
+    assert rest.first_id > page.next + 1
+    assert [event.id for event in rest.events] == list(range(rest.first_id, 21))
 
 
-def drain(following: Iterator[Event | None]) -> list[int]:
-    """What is new: the sequence numbers up to the next ``None``."""
-    events: list[Event] = []
-    while (event := next(following)) is not None:
-        events.append(event)
-    return sequence_of(events)
+def test_a_copy_under_the_name_of_a_rotated_file_hides_nothing(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(4):
+        log.put(accepted(number))
+    log.flush(NOW_MS)
+    (tmp_path / "events-1.ndjson").write_bytes((tmp_path / CURRENT).read_bytes())
+    log.put(accepted(4))
+    log.flush(NOW_MS)
+    assert sequence_of(read_events(tmp_path).events) == [0, 1, 2, 3, 4]
+    assert sequence_of(read_events(tmp_path, newest=True, limit=2).events) == [3, 4]
+    log.close(NOW_MS)
+
+
+class Following:
+    """A follower, and what is new for it: the sequence numbers up to a page without events."""
+
+    def __init__(self, directory: Path, query: EventQuery | None = None) -> None:
+        self._pages = follow(EventReader(directory), EventQuery() if query is None else query)
+
+    def drain(self) -> list[int]:
+        events: list[Event] = []
+        while found := next(self._pages).events:
+            events += found
+        return sequence_of(events)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "reopen", "crash", "look"]), st.integers(1, 30)), max_size=20))
 def test_follow_sees_every_event_once(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]) -> None:
     directory = tmp_path_factory.mktemp("follow")
-    following = follow(directory)
-    assert drain(following) == []
+    following = Following(directory)
+    assert following.drain() == []
     log = open_log(directory, options=SMALL)
     number, seen = 0, []
     for step, amount in steps:
@@ -180,34 +191,34 @@ def test_follow_sees_every_event_once(tmp_path_factory: pytest.TempPathFactory, 
                 number += 1
             log.flush(NOW_MS)
         elif step == "look":
-            seen += drain(following)
+            seen += following.drain()
         else:
             log.close(NOW_MS)
             if step == "crash":
                 with (directory / CURRENT).open("ab") as file:
                     file.write(b'{"id":1,"torn":"' + b"x" * amount)
-                seen += drain(following)
+                seen += following.drain()
             log = open_log(directory, options=SMALL)
     log.close(NOW_MS)
-    while found := drain(following):
+    while found := following.drain():
         seen += found
-    seen += drain(following)
+    seen += following.drain()
     assert seen == list(range(number))
 
 
 def test_follow_starts_after_an_id_and_filters(mixed: Path) -> None:
-    following = follow(mixed, 30, EventFilter(kinds={EventKind.ENVELOPE_ACCEPTED}))
-    assert drain(following) == list(range(32, 60, 3))
+    following = Following(mixed, EventQuery(after=30, kinds=frozenset({EventKind.ENVELOPE_ACCEPTED})))
+    assert following.drain() == list(range(32, 60, 3))
 
 
 def test_follow_sees_a_rotation_to_a_file_of_the_same_size(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=EventLogOptions(file_bytes_max=1))
-    following = follow(tmp_path)
+    following = Following(tmp_path)
     seen: list[int] = []
     for number in range(9):
         log.put(accepted(number))
         log.flush(NOW_MS)
-        seen += drain(following)
+        seen += following.drain()
     log.close(NOW_MS)
     assert seen == list(range(9))
     assert (tmp_path / "events-1.ndjson").stat().st_size == (tmp_path / CURRENT).stat().st_size
@@ -220,11 +231,11 @@ def test_follow_sees_that_the_file_was_replaced_by_a_smaller_one(tmp_path: Path)
     log.close(NOW_MS)
     *before, last_line = (tmp_path / CURRENT).read_bytes().splitlines(keepends=True)
     (tmp_path / CURRENT).write_bytes(b"".join(before))
-    following = follow(tmp_path)
-    assert drain(following) == [0, 1, 2, 3, 4]
+    following = Following(tmp_path)
+    assert following.drain() == [0, 1, 2, 3, 4]
     (tmp_path / "other").write_bytes(last_line)
     (tmp_path / "other").replace(tmp_path / CURRENT)
-    assert drain(following) == [5]
+    assert following.drain() == [5]
 
 
 def test_follow_beside_a_writer_that_rotates(tmp_path: Path) -> None:
@@ -242,12 +253,12 @@ def test_follow_beside_a_writer_that_rotates(tmp_path: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     seen: list[int] = []
-    following = follow(tmp_path)
+    following = Following(tmp_path)
     last = False
     while not last:
         last = done.is_set()
-        seen += drain(following)
+        seen += following.drain()
     writer.join()
-    while found := drain(following):
+    while found := following.drain():
         seen += found
     assert seen == list(range(1_000))

@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.errors import DataDirBusyError
+from crabnet.monitor.events import Event
 from crabnet.monitor.reader import read_events
 from crabnet.monitor.registry import EventKind
 from crabnet.monitor.segment import EventLogOptions
-from crabnet.monitor.writer import EventLog
 from crabnet.storage.files import RealFiles
 from tests.monitor.support import (
     CURRENT,
-    NODE,
     NOW_MS,
     SMALL,
     accepted,
     assert_gap_free,
+    damaged_lines,
     fill,
     kinds_of,
     open_log,
@@ -50,18 +50,19 @@ def test_nothing_is_written_before_flush_and_close_writes(tmp_path: Path) -> Non
     log = open_log(tmp_path)
     fill(log, range(3))
     assert read_events(tmp_path).events == []
-    assert log.status().queued == 3
+    assert log.queued == 3
     log.close(NOW_MS)
     assert sequence_of(read_events(tmp_path).events) == [0, 1, 2]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "flush", "reopen", "crash"]), st.integers(0, 400)), max_size=25))
-def test_ids_are_gap_free_over_restarts_rotations_and_crashes(steps: list[tuple[str, int]]) -> None:
+def test_ids_are_given_once_over_restarts_rotations_and_crashes(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         log = open_log(directory, options=SMALL)
-        number = 0
+        number, shown = 0, list[list[Event]]()
         for step, amount in steps:
+            shown.append(read_events(directory).events)
             if step == "put":
                 fill(log, range(number, number + amount % 20))
                 number += amount % 20
@@ -76,8 +77,13 @@ def test_ids_are_gap_free_over_restarts_rotations_and_crashes(steps: list[tuple[
                 log = open_log(directory, options=SMALL)
         log.close(NOW_MS)
         page = read_events(directory)
-        assert_gap_free(page.events)
-        assert page.stats.damaged_lines == 0
+        shown.append(page.events)
+        assert damaged_lines(directory) == 0
+        ids: dict[int, Event] = {}
+        for event in [event for events in shown for event in events]:
+            assert ids.setdefault(event.id, event) == event  # no id is given twice, not even after events were lost
+        if all(step != "crash" for step, _ in steps):
+            assert_gap_free(page.events)
         numbers = sequence_of(page.events)
         assert numbers == sorted(set(numbers))
         if all(step != "crash" for step, _ in steps):
@@ -128,7 +134,7 @@ def test_what_is_more_than_a_torn_line_is_kept_aside(tmp_path: Path, junk: bytes
     assert_gap_free(page.events)
     assert sequence_of(page.events) == [0, 1, 2]
     assert page.events[2].payload["action"] == "kept_aside"
-    assert (page.stats.damaged_lines, page.stats.torn_bytes) == (0, 0)
+    assert damaged_lines(tmp_path) == 0
     (aside,) = tmp_path.glob("events-aside-*.ndjson")
     assert aside.read_bytes() == junk
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
@@ -183,7 +189,7 @@ def test_rotation_by_size_keeps_the_newest_files(tmp_path: Path) -> None:
     ids = [event.id for event in read_events(tmp_path).events]
     assert ids == list(range(ids[0], 201))
     log = open_log(tmp_path, options=options)
-    assert log.status().last_id == 200
+    assert log.gauges(NOW_MS).last_id == 200
     log.close(NOW_MS)
 
 
@@ -226,13 +232,13 @@ def test_full_queue_drops_the_oldest_and_tells_how_many(tmp_path: Path) -> None:
     assert kinds_of(events)[:2] == [EventKind.EVENTS_DROPPED, EventKind.JOB_FAILED]
     assert events[0].payload == {"count": 7, "lost": 0}
     assert sequence_of(events) == [7, 8, 9]
-    assert (log.status().dropped, log.status().dropped_alerts) == (7, 0)
+    assert (log.gauges(NOW_MS).dropped, log.gauges(NOW_MS).dropped_alerts) == (7, 0)
 
 
 def test_alert_asks_for_a_flush_at_once(tmp_path: Path) -> None:
     log = open_log(tmp_path, options=EventLogOptions(queue_max=100))
     woken: list[int] = []
-    log.wake = lambda: woken.append(log.status().queued)
+    log.wake = lambda: woken.append(log.queued)
     fill(log, range(24))
     assert (woken, log.flush_due) == ([], False)
     log.put(poisoned(0))
@@ -302,7 +308,7 @@ while True:
         seq += 1
         log.emit(EventKind.ENVELOPE_ACCEPTED, 1, seq=seq)
     log.flush(1)
-    print(log.status().last_id, flush=True)
+    print(log.gauges(1).last_id, flush=True)
 """
 
 
@@ -320,7 +326,7 @@ def test_killed_writer_leaves_no_stale_lock_and_no_gap(tmp_path: Path) -> None:
         events = read_events(tmp_path).events
         assert_gap_free(events)
         assert len(events) >= last_flushed
-    log = EventLog.open(RealFiles(), tmp_path, NODE, now_ms=NOW_MS)
-    assert log.status().last_id >= last_flushed
+    log = open_log(tmp_path, options=EventLogOptions(files_kept=10_000))
+    assert log.gauges(NOW_MS).last_id >= last_flushed
     log.close(NOW_MS)
     assert_gap_free(read_events(tmp_path).events)

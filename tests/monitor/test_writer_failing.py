@@ -16,6 +16,7 @@ from tests.monitor.support import (
     SMALL,
     FailingFiles,
     assert_gap_free,
+    damaged_lines,
     fill,
     open_log,
     poisoned,
@@ -37,9 +38,9 @@ def _scenario(directory: Path, files: FailingFiles) -> list[str]:
             log.flush(NOW_MS)
         log.put(poisoned(session))
         for _ in range(8):
-            if log.flush(NOW_MS).error is None and not log.status().queued:
+            if log.flush(NOW_MS).error is None and not log.queued:
                 break
-        assert not log.status().failing
+        assert not log.gauges(NOW_MS).failing
         log.close(NOW_MS)
         with (directory / CURRENT).open("ab") as file:
             file.write(b'{"torn":')
@@ -49,7 +50,7 @@ def _scenario(directory: Path, files: FailingFiles) -> list[str]:
 def _check_scenario(directory: Path, said: list[str]) -> None:
     page = read_events(directory)
     assert_gap_free(page.events)
-    assert page.stats.damaged_lines == 0
+    assert damaged_lines(directory) == 0
     expected = [session * 100 + part * 10 + n for session in range(2) for part in range(3) for n in range(7)]
     assert sequence_of(page.events) == expected
     assert [event.payload["failures"] for event in page.events if event.kind == EventKind.JOB_FAILED] == [0, 1]
@@ -90,7 +91,7 @@ def test_two_short_writes_in_a_large_batch_cost_no_event(tmp_path: Path, distanc
     log = open_log(tmp_path, files=files, warn=lambda _: None)
     fill(log, range(2_000))
     files.failing = {files.calls + 1, files.calls + 1 + distance}
-    while log.status().queued:
+    while log.queued:
         log.flush(NOW_MS)
     log.close(NOW_MS)
     events = read_events(tmp_path).events
@@ -106,7 +107,7 @@ def test_a_disk_that_stays_full_stops_nothing_and_bounds_memory(tmp_path: Path) 
     for number in range(100):
         fill(log, [number])
         assert log.flush(NOW_MS).error is not None
-    status = log.status()
+    status = log.gauges(NOW_MS)
     assert status.failing
     assert status.write_failures == 100
     assert status.last_error

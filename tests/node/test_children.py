@@ -19,6 +19,9 @@ from crabnet import limits
 from crabnet.child import Retry
 from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason
+from crabnet.monitor.events import event_of
+from crabnet.monitor.registry import EventKind
+from crabnet.monitor.sentences import Level, sentence
 from crabnet.node.children.children import Children
 from crabnet.node.children.handshake import Ready, outcome_of
 from crabnet.node.children.process import Process
@@ -39,7 +42,6 @@ def spec(
     """The description of a child under test."""
     return ChildSpec(
         name=program,
-        title="the child",
         entry=program if ":" in program else f"{_PROGRAMS}:{program}",
         without="its work is not done",
         given=given,
@@ -56,7 +58,14 @@ class Desk:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, FieldValue]]] = []
         self.lines: list[str] = []
-        self.children = Children(lambda *event: self.events.append(event), self.lines.append, self.now_ms, lambda: 1.0)
+        self.children = Children(self.told, self.now_ms, lambda: 1.0)
+
+    def told(self, kind: str, fields: dict[str, FieldValue]) -> None:
+        """Keep an event, and the line that an operator sees."""
+        self.events.append((kind, fields))
+        level, text = sentence(event_of(EventKind(kind), self.now_ms(), "node", None, dict(fields)))
+        if level.rank >= Level.INFO.rank:
+            self.lines.append(text)
 
     def now_ms(self) -> int:
         """Milliseconds of the virtual clock."""
@@ -208,9 +217,12 @@ async def test_a_killed_child_comes_back() -> None:
         (2, "internal"),
         (3, "internal"),
     ]
-    assert failed[0]["detail"] == "it ended unexpectedly (signal 9)"
-    assert "WARNING: the child does not work: it ended unexpectedly (signal 9); its work is not done" in desk.lines[0]
-    assert desk.lines[1] == "the child works again"
+    assert failed[0]["detail"] == "it ended unexpectedly (signal 9); its work is not done"
+    assert desk.lines[0] == (
+        f"the process {child.spec.name} does not work: it ended unexpectedly (signal 9); its work is not done;"
+        " it is started again"
+    )
+    assert desk.lines[1] == f"the process {child.spec.name} works again: here I am"
 
 
 async def test_pauses_double_up_to_a_bound_and_end_with_a_steady_child(mock_clock: trio.testing.MockClock) -> None:
@@ -262,7 +274,7 @@ async def test_a_child_that_fails_again_and_again_is_reported_ever_more_rarely(
         await state_of(child, ChildState.WAITING)
     assert [fields["failures"] for _, fields in desk.events] == [1, 2, 4, 8]
     assert len(desk.lines) == 4
-    assert desk.events[0][1]["detail"] == "it ended before it was ready (exit status 3)"
+    assert desk.events[0][1]["detail"] == "it ended before it was ready (exit status 3); its work is not done"
 
 
 async def test_a_child_that_says_why_it_cannot_work(mock_clock: trio.testing.MockClock) -> None:
@@ -288,7 +300,7 @@ async def test_a_child_that_says_why_it_cannot_work(mock_clock: trio.testing.Moc
         await state_of(slowly, ChildState.WAITING)
         assert never.health() == hopeless
     assert never.health().state is ChildState.STOPPED
-    assert any("not tried again before the node is restarted" in line for line in desk.lines)
+    assert any("not started again before the node is" in line for line in desk.lines)
     assert [fields["failures"] for _, fields in desk.events if fields["child"] == "port_in_use"] == [1, 2]
 
 
@@ -413,15 +425,17 @@ async def test_a_child_is_released_and_wanted_again() -> None:
     assert desk.lines == []
 
 
-async def test_a_child_that_is_released_while_it_starts_does_not_run() -> None:
+async def test_a_child_that_is_released_while_it_starts_does_not_run(tmp_path: Path) -> None:
     desk = Desk()
-    child = desk.children.on_demand(spec("works"))
+    mark = tmp_path / "mark"
+    child = desk.children.on_demand(spec("starts_when_told", given=bytes(mark)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child.run)
         child.want()
         await until(lambda: child.health().pid is not None)
         assert child.health().state is ChildState.STARTING
         child.release()
+        mark.touch()
         await state_of(child, ChildState.STOPPED)
         nursery.cancel_scope.cancel()
     assert desk.events == []
@@ -474,8 +488,7 @@ async def test_children_can_be_added_while_others_run() -> None:
 
 
 async def test_the_children_of_a_node_and_their_events(tmp_path: Path) -> None:
-    lines: list[str] = []
-    async with Node(settings_of(tmp_path), warn=lines.append) as node:
+    async with Node(settings_of(tmp_path)) as node:
         assert [each.name for each in node.children.health()] == ["signatures"]
         child = node.children.keep(spec("works"))
         pid = await pid_of(child)
@@ -486,7 +499,6 @@ async def test_the_children_of_a_node_and_their_events(tmp_path: Path) -> None:
     assert child.health().state is ChildState.STOPPED
     counted = {kind: number for kind, number in node.reporter.counters.items() if kind.startswith("child_")}
     assert counted == {"child_started": 2, "child_failed.internal": 1, "child_ended": 1}
-    assert [line for line in lines if "the child" in line] == lines[-2:]
 
 
 async def test_what_the_settings_leave_out_is_listed_too() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from crabnet import __version__
 from crabnet.core.effects import Send
 from crabnet.monitor.reader import read_events
 from crabnet.monitor.writer import EventLog
@@ -135,24 +137,30 @@ def test_refusals_are_sampled_in_events_and_counted_in_full(tmp_path: Path) -> N
     assert reporter.counters["datagram_dropped.rate_limited"] == 7_000
 
 
-def test_effective_limits_are_told_at_every_start(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, author_envelopes_per_sec=123)
+def test_a_node_that_listens_tells_what_differs_from_the_defaults_of_its_version(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=(), author_envelopes_per_sec=123, message_ttl_s=77
+    )
 
-    async def go() -> None:
-        async with Node(settings, listen=False):
+    async def go(*, listen: bool) -> None:
+        async with Node(settings, listen=listen):
             pass
 
-    trio.run(go)
+    trio.run(partial(go, listen=False))
+    assert not [event for event in read_events(tmp_path).events if event.kind == "config_effective"]
+    trio.run(partial(go, listen=True))
+    events = read_events(tmp_path).events
     told = {
-        str(event.payload["setting"]): str(event.payload["value"])
-        for event in read_events(tmp_path).events
-        if event.kind == "config_effective"
+        str(event.payload["setting"]): event.payload["value"] for event in events if event.kind == "config_effective"
     }
-    knobs = {knob.name: knob for knob in KNOBS if knob.group == LIMITS_GROUP}
-    assert {name: told.get(name) for name in knobs} == {
-        name: knob.shown(getattr(settings, name)) for name, knob in knobs.items()
+    assert told == {
+        "listen_addr": "127.0.0.1:0",
+        "announce_addrs": "",
+        "author_envelopes_per_sec": "123",
+        "message_ttl_s": "77",
     }
-    assert told["author_envelopes_per_sec"] == "123"
+    started = [event.payload for event in events if event.kind == "node_started"]
+    assert [(each["version"], each["message_ttl_ms"]) for each in started] == [(__version__, 77_000)] * 2
 
 
 @pytest.mark.parametrize("knob", [knob.name for knob in KNOBS if knob.group == LIMITS_GROUP])

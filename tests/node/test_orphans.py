@@ -26,8 +26,8 @@ from crabnet.node.children.spec import ChildSpec
 async def main():
     def told(kind, fields):
         print(kind, fields.get("pid"), flush=True)
-    children = Children(told, None, lambda: 0, lambda: 1.0)
-    children.keep(ChildSpec(name="a", title="a", entry=sys.argv[1], stop_ms=600_000, handshake_ms=600_000))
+    children = Children(told, lambda: 0, lambda: 1.0)
+    children.keep(ChildSpec(name="a", entry=sys.argv[1], stop_ms=600_000, handshake_ms=600_000))
     print("begins", flush=True)
     for job in children.jobs():
         await job.run()

@@ -43,8 +43,7 @@ class Desk:
     def __init__(self, processors: int = 2) -> None:
         self.checked_here = 0
         self.told: list[tuple[str, dict[str, FieldValue]]] = []
-        self.lines: list[str] = []
-        children = Children(lambda *event: self.told.append(event), self.lines.append, wall_ms, random.random)
+        children = Children(lambda *event: self.told.append(event), wall_ms, random.random)
         self.child = children.on_demand(verifier_spec())
         self.signatures = Signatures(self._verify_all, self.child, processors=processors)
 
@@ -104,7 +103,6 @@ async def test_the_process_answers_batches_in_their_order_and_ends_with_the_job(
     await ended(pid)
     assert signatures.pid is None
     assert desk.kinds == ["child_started", "child_ended"]
-    assert desk.lines == []
 
 
 async def test_contents_of_any_size_go_through() -> None:
@@ -164,7 +162,7 @@ async def test_a_killed_process_leaves_no_batch_unanswered_and_is_told() -> None
         assert signatures.pid is None
         assert desk.kinds == ["child_started", "child_failed"]
         assert desk.told[1][1]["child"] == "signatures"
-        assert "the node checks them itself for now" in desk.lines[0]
+        assert str(desk.told[1][1]["detail"]).endswith("; the node checks them itself for now")
         assert desk.child.health().state is ChildState.WAITING
 
 
@@ -208,7 +206,7 @@ from crabnet.node.children.children import Children
 from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.protocol.identity import SignedBytes, verify_each
 async def main():
-    children = Children(lambda *_: None, None, lambda: 0, lambda: 0.0)
+    children = Children(lambda *_: None, lambda: 0, lambda: 0.0)
     signatures = Signatures(verify_each, children.on_demand(verifier_spec()), processors=2)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(signatures.run)

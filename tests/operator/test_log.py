@@ -10,7 +10,8 @@ import pytest
 from crabnet.errors import DataDirDamagedError
 from crabnet.node.node import Node
 from crabnet.node.operations.importing import import_entries
-from crabnet.operator.log import LogFilter, LogRow, describe_row, newest, read_log
+from crabnet.operations.history import Decision
+from crabnet.operator.log import LogFilter, describe_row, newest, read_log
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind
 from crabnet.storage.files import RealFiles
@@ -48,7 +49,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows(data_dir: Path, wanted: LogFilter) -> list[LogRow]:
+def rows(data_dir: Path, wanted: LogFilter) -> list[Decision]:
     return list(read_log(RealFiles(), data_dir, wanted))
 
 
@@ -107,7 +108,7 @@ def test_damage_ends_the_log_with_a_refusal(data_dir: Path, tmp_path: Path) -> N
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    shown: list[LogRow] = []
+    shown: list[Decision] = []
     with pytest.raises(DataDirDamagedError) as refused:
         shown.extend(read_log(RealFiles(), copy, EVERYTHING))
     assert str(path) in refused.value.message

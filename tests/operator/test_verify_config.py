@@ -20,7 +20,7 @@ def verify(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[s
     """The exit code, and (verdict, detail) of each check; of several of one name the worst."""
     code = main(["config", "verify", "--json", *words])
     rows = json.loads(capsys.readouterr().out)["checks"]
-    order = ["ok", "warning", "failed"]
+    order = ["ok", "warn", "fail"]
     found: dict[str, tuple[str, str]] = {}
     for row in rows:
         known = found.get(row["name"])
@@ -32,7 +32,7 @@ def verify(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[s
 def test_good_settings_pass_and_nothing_is_left_behind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path / "new" / "dir"))
     assert code == 0
-    assert {verdict for verdict, _ in found.values()} <= {"ok", "warning"}
+    assert {verdict for verdict, _ in found.values()} <= {"ok", "warn"}
     assert found["data_dir"][0] == found["listen_addr"][0] == found["announce_addrs"][0] == "ok"
     there = tmp_path / "there"
     there.mkdir()
@@ -59,7 +59,7 @@ def test_a_port_in_use_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, found = verify(capsys, *LOOPBACK, "--listen-addr", address, "--data-dir", str(tmp_path))
     assert code == ExitCode.NETWORK
-    assert found["listen_addr"][0] == "failed"
+    assert found["listen_addr"][0] == "fail"
     assert address in found["listen_addr"][1]
 
 
@@ -72,37 +72,37 @@ def test_an_address_of_ipv6_that_cannot_serve_ipv4_is_a_warning(
         address = f"[::]:{taken.getsockname()[1]}"
         code, found = verify(capsys, *LOOPBACK, "--listen-addr", address, "--data-dir", str(tmp_path))
     assert code == 0
-    assert found["listen_addr"][0] == "warning"
+    assert found["listen_addr"][0] == "warn"
     assert "serves IPv6 only" in found["listen_addr"][1]
 
 
 def test_addresses_that_lead_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ["--listen-addr", "127.0.0.1:0", "--data-dir", str(tmp_path)]
     code, found = verify(capsys, *words, "--announce-addr", "127.0.0.1:9", "--bootstrap-peers", "no.such.invalid:9")
-    assert (code, found["bootstrap_peers"][0]) == (0, "warning")
+    assert (code, found["bootstrap_peers"][0]) == (0, "warn")
     code, found = verify(capsys, *words, "--announce-addr", "", "--bootstrap-peers", "no.such.invalid:9")
-    assert (code, found["announce_addrs"][0]) == (ExitCode.NETWORK, "failed")
+    assert (code, found["announce_addrs"][0]) == (ExitCode.NETWORK, "fail")
     code, found = verify(capsys, *words, "--announce-addr", "")
-    assert (code, found["announce_addrs"][0]) == (0, "warning")
+    assert (code, found["announce_addrs"][0]) == (0, "warn")
 
 
 def test_directories_that_cannot_be_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, found = verify(capsys, *LOOPBACK, "--data-dir", "/proc/no/data/dir")
-    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "failed")
+    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "fail")
     file = tmp_path / "file"
     file.write_text("")
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(file))
-    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "failed")
+    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "fail")
     data_dir = tmp_path / "open"
     data_dir.mkdir()
     data_dir.chmod(0o777)
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(data_dir))
-    assert (code, found["data_dir"][0]) == (ExitCode.DAMAGED, "failed")
+    assert (code, found["data_dir"][0]) == (ExitCode.DAMAGED, "fail")
     data_dir.chmod(0o770)
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(data_dir))
-    assert (code, found["data_dir"][0]) == (0, "warning")
+    assert (code, found["data_dir"][0]) == (0, "warn")
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path), "--runner-workdir-root", str(tmp_path / "no"))
-    assert (code, found["runner_workdir_root"][0]) == (ExitCode.USAGE, "failed")
+    assert (code, found["runner_workdir_root"][0]) == (ExitCode.USAGE, "fail")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -110,7 +110,7 @@ def test_a_directory_without_rights(capsys: pytest.CaptureFixture[str], tmp_path
     tmp_path.chmod(0o500)
     code, found = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path))
     tmp_path.chmod(0o700)
-    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "failed")
+    assert (code, found["data_dir"][0]) == (ExitCode.STORAGE_FAILED, "fail")
 
 
 def test_a_key_that_others_can_read_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_key_that_others_can_read_fails(capsys: pytest.CaptureFixture[str], tm
 def test_commands_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = [*LOOPBACK, "--data-dir", str(tmp_path), "--runner-allowed-commands"]
     verdict, detail = verify(capsys, *words, "true,no-such-program,cd")[1]["runner_allowed_commands"]
-    assert verdict == "warning"
+    assert verdict == "warn"
     assert detail.endswith(": no-such-program")
-    assert verify(capsys, *words, "")[1]["runner_allowed_commands"][0] == "warning"
+    assert verify(capsys, *words, "")[1]["runner_allowed_commands"][0] == "warn"
 
 
 def test_what_confines_runs_is_tried(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -140,5 +140,5 @@ def test_what_confines_runs_is_tried(capsys: pytest.CaptureFixture[str], tmp_pat
     verdict, detail = verify(capsys, *LOOPBACK, "--data-dir", str(tmp_path), "--runner-sandbox", "none")[1][
         "runner_sandbox"
     ]
-    assert verdict == "warning"
+    assert verdict == "warn"
     assert "with the rights of this node's user" in detail

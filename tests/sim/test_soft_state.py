@@ -29,7 +29,7 @@ NOT_UNDER_WAY = {
         "spend_answer",
     },
     Part.ADDRESS_BOOK: {"failures", "load", "peers"},
-    Part.WANTS: {"forked", "has_told_much", "holders"},
+    Part.WANTS: {"forked", "has_told_much", "holders", "missing"},
     Part.PARKING: {"lacks_named", "lacking", "last_named", "take_behind"},
     Part.DIGESTS: {"bucket", "heads"},
     Part.COMPARISONS: {"told_bucket"},
@@ -38,6 +38,7 @@ NOT_UNDER_WAY = {
     Part.RELAY: {"asked", "prunes", "repeated"},
     Part.ANNOUNCER: {"buckets"},
     Part.FEED_GUARD: {"endanger", "inherit", "proved", "wait_for_word", "wait_left_ms"},
+    Part.PRESENCE: {"lose"},
     Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
 }

@@ -149,6 +149,13 @@ def fails_until_told(lifeline: Lifeline) -> None:
     works(lifeline)
 
 
+def starts_when_told(lifeline: Lifeline) -> None:
+    """Takes its time to start: until the file that it was given exists."""
+    while not Path(lifeline.given.decode()).exists():
+        time.sleep(0.005)
+    works(lifeline)
+
+
 def says_what_it_was_given(lifeline: Lifeline) -> None:
     """Its handshake is what it was given."""
     lifeline.socket.sendall(lifeline.given)

@@ -16,9 +16,13 @@ requires = ["builder>=1"]
 dependencies = ["Some_Lib>=2,<3"]
 [project.optional-dependencies]
 dev = ["tester>=5"]
+web = ["server>=1"]
 """
 RUNTIME = f"some-lib==2.4 \\\n    {HASH}\n"
-DEV = RUNTIME + f"builder==1.0 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\ntester==5.1 {HASH}\n"
+DEV = (
+    RUNTIME
+    + f"builder==1.0 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\ntester==5.1 {HASH}\nserver==1.0 {HASH}\n"
+)
 
 
 def faults_of(root: Path, runtime: str, dev: str) -> list[str]:
@@ -41,6 +45,7 @@ def test_a_complete_lock_has_no_faults(tmp_path: Path) -> None:
         (RUNTIME.replace("2.4", "2.5"), DEV, "requirements/dev.txt lacks some-lib 2.5"),
         (RUNTIME, DEV.replace("builder==1.0", "builder==0.9"), "requirements/dev.txt has builder 0.9"),
         (RUNTIME, RUNTIME, "requirements/dev.txt lacks tester"),
+        (RUNTIME, DEV.replace("server==1.0", "server==0.9"), "requirements/dev.txt has server 0.9"),
         ("some-lib==2.4\n", DEV, "has no hash for: some-lib==2.4"),
         (RUNTIME.replace("0" * 64, "0" * 63), DEV, "not a locked package"),
         (RUNTIME.replace("==2.4", ">=2.4"), DEV, "not locked to one version"),

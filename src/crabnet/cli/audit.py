@@ -11,10 +11,11 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
-from crabnet.cli.output import json_line, note, note_line, plain, write
+from crabnet.cli.output import json_line, note, note_line, write
 from crabnet.cli.since import HELP, METAVAR, since_s
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
+from crabnet.plain import plain
 
 if TYPE_CHECKING:
     from crabnet.operator.chains import ChainReport

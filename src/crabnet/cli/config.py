@@ -7,8 +7,9 @@ import click
 from crabnet.cli.checking import check_config
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, plain, write
+from crabnet.cli.output import json_line, write
 from crabnet.control.client import JsonValue
+from crabnet.plain import plain
 from crabnet.settings import KNOBS, shown
 
 config = LazyGroup(

@@ -12,10 +12,11 @@ from typing import Final
 
 import click
 
-from crabnet.cli.output import note, plain
+from crabnet.cli.output import note
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
 from crabnet.errors import Reason, UsageError
+from crabnet.plain import plain
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Resolved, Settings, resolve
 
 _OF_COMMANDS: Final = frozenset({"data_dir", "namespace", "control_timeout_ms", "lock_wait_ms", "monitor_events"})
@@ -33,6 +34,7 @@ class State:
         self.config: Path | None = None
         self.json = False
         self.verify_config = False
+        self.dump_topology = False
         self._resolved: Resolved | None = None
 
     @property
@@ -54,10 +56,12 @@ class State:
             del words[at : at + (1 if "=" in words[at] else 2)]
         return plain(shlex.join(["crabnet", *words, "--after", after]))
 
-    def perform(self, method: str, params: Mapping[str, JsonValue], *, waits: bool = False) -> JsonValue:
+    def perform(
+        self, method: str, params: Mapping[str, JsonValue], *, waits: bool = False, timeout_ms: int | None = None
+    ) -> JsonValue:
         """Perform one operation of docs/CONTROL.md in the running node, or here. Raises CrabnetError.
 
-        ``waits``: the answer may take as long as a task.
+        ``waits``: the answer may take as long as a task. ``timeout_ms``: it may take longer than the settings say.
         """
         given: dict[str, JsonValue] = {}
         for name, value in params.items():
@@ -68,7 +72,7 @@ class State:
             given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
         self._demand_namespace()
         flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
-        return perform(self.settings, method, given, _warn, flags, waits=waits)
+        return perform(self.settings, method, given, _warn, flags, waits=waits, timeout_ms=timeout_ms)
 
     def _demand_namespace(self) -> None:
         """Refuse a requested namespace if the running node, which would do the work, is in another one."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from crabnet.cli.output import as_object, plain
+from crabnet.cli.output import as_object
 from crabnet.control.client import JsonValue
 from crabnet.errors import NetworkError, Reason
+from crabnet.plain import plain
 
 _LATER: Final = "It will be sent when a node runs here (crabnet listen) and a peer is reachable."
 

@@ -10,9 +10,10 @@ from threading import Event, Thread
 from typing import Final
 
 from crabnet.cli.context import State
-from crabnet.cli.output import as_list, as_object, as_text, note, pause, plain
+from crabnet.cli.output import as_list, as_object, as_text, note, pause
 from crabnet.control.client import JsonValue, NodeNotRunningError, stream
 from crabnet.errors import CrabnetError, NodeTimeoutError
+from crabnet.plain import plain
 
 FINAL: Final = frozenset({"Expired", "Accepted", "Rejected", "Disputed"})
 _AWAY_S: Final = 0.2

@@ -9,9 +9,10 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import json_line, note, plain, write
+from crabnet.cli.output import json_line, note, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
+from crabnet.plain import plain
 
 if TYPE_CHECKING:
     from crabnet.operator.fsck import FsckReport

@@ -158,8 +158,9 @@ def _unexpected(error: BaseException) -> CrabnetError:
 
 def _report(error: CrabnetError, arguments: list[str]) -> int:
     """One line on stderr: for people, or with ``--json`` an object."""
-    from crabnet.cli.output import json_line, plain
+    from crabnet.cli.output import json_line
     from crabnet.control.client import error_to_json
+    from crabnet.plain import plain
 
     if "--json" in arguments:
         line = json_line({"error": error_to_json(error)})

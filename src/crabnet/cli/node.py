@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
 
 import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, table, write
+from crabnet.cli.output import as_list, as_object, as_text, json_line, note, table, write
 from crabnet.control.client import JsonValue
-
-_LISTENING: Final = "listen started on "
+from crabnet.plain import plain
 
 
 @click.command("status", cls=Command)
@@ -97,30 +94,14 @@ def _renew(context: click.Context) -> None:
 def listen(context: click.Context) -> None:
     """Run the node until it is stopped (Ctrl-C, SIGTERM, SIGHUP). Prints: listen started on Udp:ADDR.
 
-    The node owns the data dir and serves the other commands over the control socket in it.
+    The node owns the data dir and serves the other commands over the control socket in it. It tells on standard error
+    what matters: peers that are found and lost, tasks, runs, failures, alerts. See --log-level and --log-format.
     """
-    state = state_of(context)
-    settings = state.settings
     from crabnet.cli.first_process import leave_first_process
+    from crabnet.cli.listening import listen_until_ended
 
     code = leave_first_process()
     if code is not None:
         context.exit(code)
-    from crabnet.node.run import run_node
 
-    run_node(settings, _log(as_json=state.json))
-
-
-def _log(*, as_json: bool) -> Callable[[str], None]:
-    """The line that scripts wait for goes to stdout, all others to stderr. A closed stream does not end the node."""
-
-    def log(line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            if not line.startswith(_LISTENING):
-                note(plain(line))
-            elif as_json:
-                write(json_line({"listening": line.removeprefix(_LISTENING)}))
-            else:
-                write(plain(line) + "\n")
-
-    return log
+    listen_until_ended(state_of(context))

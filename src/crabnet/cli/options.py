@@ -63,14 +63,19 @@ class Command(_HelpWritten):
         self._holds_signals = holds_signals
 
     def invoke(self, ctx: click.Context) -> object:
-        if not self._holds_signals or state_of(ctx).verify_config:
+        if not self._holds_signals or state_of(ctx).verify_config or state_of(ctx).dump_topology:
             HELD.release()
         return _verified(ctx) or super().invoke(ctx)
 
 
 def _verified(context: click.Context) -> bool:
-    """With ``--verify-config``, check the settings instead of running the command. Raises CrabnetError if they fail."""
+    """With ``--verify-config`` or ``--dump-topology``, do that instead of the command. Raises CrabnetError."""
     state = state_of(context)
+    if state.dump_topology and not state.verify_config:
+        from crabnet.cli.topology_view import show_topology
+
+        show_topology(state)
+        return True
     if not state.verify_config:
         return False
     from crabnet.cli.checking import check_config
@@ -136,7 +141,7 @@ class LazyGroup(_HelpWritten, click.Group):
 
 
 def global_options(*, settings_shown: bool) -> list[click.Parameter]:
-    """``--data-dir``, ``--config``, ``--json``, ``--verify-config`` and one option per setting."""
+    """The options of every command, and one option per setting."""
     options: list[click.Parameter] = [
         _option(knob, hidden=knob.name not in _MAIN and not settings_shown) for knob in KNOBS if knob.flag is not None
     ]
@@ -152,12 +157,11 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
         ["--verify-config"], is_flag=True, default=False, expose_value=False, callback=_store_verify,
         help="Only check the settings, like crabnet config verify.",
     )  # fmt: skip
-    refused = [
-        click.Option([name], is_flag=not metavar, metavar=metavar or None, hidden=True, expose_value=False,
-                     callback=_refuse)
-        for name, metavar in (("--dump-topology", ""),)
-    ]  # fmt: skip
-    return [*options, config, as_json, verify, *refused]
+    dump = click.Option(
+        ["--dump-topology"], is_flag=True, default=False, expose_value=False, callback=_store_dump,
+        help="Only show the topology, like crabnet topology.",
+    )  # fmt: skip
+    return [*options, config, as_json, verify, dump]
 
 
 def _option(knob: Knob, *, hidden: bool) -> click.Option:
@@ -208,6 +212,6 @@ def _store_verify(context: click.Context, _: click.Parameter, value: bool) -> No
         state_of(context).verify_config = True
 
 
-def _refuse(_: click.Context, parameter: click.Parameter, value: object) -> None:
+def _store_dump(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        raise UsageError(f"{parameter.opts[0]} is not available in this version of crabnet", Reason.UNAVAILABLE)
+        state_of(context).dump_topology = True

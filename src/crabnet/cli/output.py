@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 import select
 import sys
 import time
@@ -12,32 +12,15 @@ from typing import Final
 
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError
+from crabnet.plain import plain
 
 VALUE_CHARS_MAX: Final = 2_000
 """Characters of one value that is shown to people."""
-_UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # controls, C1 controls (an 8-bit escape introducer is one)
-    "\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, bidirectional overrides
-    "\ud800-\udfff\U000e0000-\U000e0fff]"  # half characters, invisible tags
-)
-
-
-def plain(text: str) -> str:
-    """``text`` on one line, with every character that could steer a terminal or hide text written as an escape."""
-    return _UNSAFE.sub(_escape, text)
 
 
 def plain_block(text: str) -> str:
     """Like ``plain``, but line feeds and tabs stay."""
     return "\n".join("\t".join(plain(cell) for cell in line.split("\t")) for line in text.split("\n"))
-
-
-def _escape(match: re.Match[str]) -> str:
-    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    code = ord(match[0])
-    if match[0] in short:
-        return short[match[0]]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def json_line(value: JsonValue | Mapping[str, JsonValue]) -> str:
@@ -93,6 +76,28 @@ def pause(seconds: float) -> None:
 def note(text: str) -> None:
     """A message for people, on stderr."""
     note_line(text + "\n")
+
+
+def note_at_once(line: str) -> bool:
+    """Write a line to stderr unless that would have to wait for a reader. False if it was not written.
+
+    A pipe that is ready takes ``limits.LOG_LINE_BYTES_MAX`` bytes at once.
+    """
+    if sys.stderr is None:
+        return True
+    try:
+        sys.stderr.flush()
+        fd = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # a test's own
+        note_line(line)
+        return True
+    try:
+        if not select.select([], [fd], [], 0)[1]:
+            return False
+        os.write(fd, line.encode(sys.stderr.encoding or "utf-8", "backslashreplace"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def note_line(line: str) -> None:

@@ -24,7 +24,6 @@ from crabnet.cli.output import (
     cut,
     json_line,
     note,
-    plain,
     plain_block,
     table,
     write,
@@ -40,6 +39,7 @@ from crabnet.limits import (
     SEED_ROWS_MAX,
     TIMEOUT_MS_MAX,
 )
+from crabnet.plain import plain
 
 PAGE_SEEDS: Final = SEED_LIST_MAX
 """Seeds requested at a time; fewer if the answer would be too long."""

@@ -11,9 +11,10 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, note, note_line, plain, write
+from crabnet.cli.output import json_line, note, note_line, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import ExitCode, Reason, UsageError
+from crabnet.plain import plain
 
 state = LazyGroup(
     "state",

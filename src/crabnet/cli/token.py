@@ -16,9 +16,10 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, plain, write
+from crabnet.cli.output import as_list, as_object, as_text, json_line, note, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import NodeTimeoutError, Reason, UsageError
+from crabnet.plain import plain
 
 SECRET_ENV: Final = "CRABNET_TOKEN_SECRET"  # noqa: S105 - the name of a variable
 _TTL: Final = re.compile(r"([1-9][0-9]{0,8})([smhd]?)", re.ASCII)

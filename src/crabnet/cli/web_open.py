@@ -17,9 +17,10 @@ import click
 
 from crabnet.cli.context import State, state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, pause, plain, write
+from crabnet.cli.output import as_list, as_object, as_text, json_line, note, pause, write
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.limits import WEB_LINK_MS
+from crabnet.plain import plain
 
 _URL: Final = re.compile(r"https?://[!-~]+")
 _LOOK_S: Final = 0.5

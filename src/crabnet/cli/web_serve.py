@@ -8,8 +8,9 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import json_line, note, plain, write
+from crabnet.cli.output import json_line, note, write
 from crabnet.errors import Reason, UsageError
+from crabnet.plain import plain
 
 
 @click.command("serve", cls=Command)

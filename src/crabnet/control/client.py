@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from crabnet import limits
 from crabnet.errors import ERRORS_BY_EXIT_CODE, CrabnetError, NetworkError, NodeTimeoutError, Reason, UsageError
@@ -24,6 +26,8 @@ SOCKET_NAME: Final = "control.sock"
 PROTOCOL_VERSION: Final = 1
 _CONNECT_RETRY_S: Final = 0.02
 _CHUNK_BYTES: Final = 256 * 1024
+_UCRED: Final = struct.Struct("3i")
+"""Process, user and group of the other end (unix(7), SO_PEERCRED)."""
 
 
 class NodeNotRunningError(NetworkError):
@@ -59,6 +63,57 @@ def call(data_dir: Path, method: str, params: Mapping[str, JsonValue], timeout_m
             Reason.NODE_STOPPING,
         )
     return _unwrap(_parsed(answer))
+
+
+class NodeProcess:
+    """The process of the node that owns ``data_dir``, to wait for its end. Use it as a context manager.
+
+    ``process_id`` is 0 if the process is in another container, so that its id is not known here. Entering raises
+    NodeNotRunningError when there is no node.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._fd = -1
+        self.process_id = 0
+
+    def __enter__(self) -> Self:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            _connect(sock, self._data_dir, None)
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            self.process_id = _UCRED.unpack(credentials)[0]
+            if self.process_id:
+                try:
+                    # The node holds the connection, so this is its process and not a later one with the same id.
+                    self._fd = os.pidfd_open(self.process_id)
+                except OSError:
+                    self._fd = -1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until the process has ended, or nothing serves the socket if the process cannot be watched.
+
+        Returns False if that takes longer than ``timeout_ms``.
+        """
+        if self._fd >= 0:
+            ended = select.poll()
+            ended.register(self._fd, select.POLLIN)
+            return bool(ended.poll(timeout_ms))
+        deadline = time.monotonic() + timeout_ms / 1000
+        while time.monotonic() < deadline:
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                    _connect(sock, self._data_dir, deadline)
+            except NodeNotRunningError:
+                return True
+            except TimeoutError:
+                return False
+            time.sleep(_CONNECT_RETRY_S)
+        return False
 
 
 def stream(

@@ -28,10 +28,12 @@ def perform(
     flags: Sequence[str] = (),
     *,
     waits: bool = False,
+    timeout_ms: int | None = None,
 ) -> JsonValue:
     """Perform ``method`` through the control socket, or locally if no node runs. docs/CONTROL.md lists the methods.
 
-    ``waits``: the answer may take as long as a task, so it is awaited without a limit.
+    ``waits``: the answer may take as long as a task, so it is awaited without a limit. ``timeout_ms`` is
+    another limit than that of the settings.
 
     Neither is possible while another command owns the data dir or a node is starting. Then both are tried again for
     ``settings.lock_wait_ms``; after that DataDirBusyError is raised. A method that
@@ -40,11 +42,11 @@ def perform(
 
     ``flags`` are the flags of this command that a running node ignores, because it keeps the settings of its start.
     """
-    timeout_ms = None if waits else settings.control_timeout_ms
+    limit_ms = None if waits else settings.control_timeout_ms if timeout_ms is None else timeout_ms
     deadline = time.monotonic() + settings.lock_wait_ms / 1000
     while True:
         try:
-            answer = call(settings.data_dir, method, params, timeout_ms)
+            answer = call(settings.data_dir, method, params, limit_ms)
             if flags:
                 warn(f"the running node keeps the settings of its start; it ignored {', '.join(flags)}")
             return answer

@@ -26,6 +26,7 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     sync_interval_ms: int = 1_000
     sync_fanout: int = limits.SYNC_FANOUT_DEFAULT
     sync_fetch_bytes_per_s: int = 0
+    peer_silence_ms: int = limits.PEER_SILENCE_MS_DEFAULT
     peers_remembered: int = limits.PEERS_REMEMBERED_DEFAULT
     execution_grace_ms: int = 30_000
     auto_reclaim: bool = False

@@ -36,6 +36,7 @@ from crabnet.core.replica.requests import Requests
 from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
+from crabnet.core.sync.gauges import SyncGauges
 from crabnet.domain.model import (
     Fact,
     SeedStatus,
@@ -149,13 +150,14 @@ class Core:
         """For how many milliseconds an answer of a peer may still allow the node to write into its own feed."""
         return self._parts.feed_wait_left_ms(now_ms)
 
-    def clock_suspicion(self, now_ms: int) -> str:
-        """Why this node does not trust its clock, and so signs nothing; empty if it does."""
-        return self._parts.clock_suspicion(now_ms)
-
     def clock_behind_s(self, now_ms: int) -> int:
         """The seconds by which this node's clock is behind those of peers. Negative if it is ahead, 0 if they agree."""
         return self._parts.clock_behind_s(now_ms)
+
+    def clock_suspicion(self, now_ms: int) -> str:
+        """A description of what is wrong with this node's clock, "" if nothing is known to be wrong."""
+        self.mending.handling()
+        return self._parts.clock_suspicion(now_ms)
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """The seeds that have been at rest for the retention time. Pass those that were written to ``archived``."""
@@ -225,6 +227,11 @@ class Core:
     def confirmed_peers(self) -> list[str]:
         """Addresses that have proved themselves."""
         return self._parts.confirmed_peers()
+
+    def sync_gauges(self, now_ms: int) -> SyncGauges:
+        """How far this node and its neighbours are behind each other."""
+        self.mending.handling()
+        return self._parts.sync_gauges(now_ms)
 
     def look_ahead(self, messages: Sequence[Received], now_ms: int) -> None:
         """Check the signatures of messages that are about to be handled, all in one call of ``verify_all``."""

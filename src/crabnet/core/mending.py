@@ -34,6 +34,7 @@ class Part(StrEnum):
     ANNOUNCER = "announcer"
     FEED_GUARD = "feed_guard"
     CLOCKS = "clocks"
+    PRESENCE = "presence"
     DEADLINES = "deadlines"
 
 

@@ -7,6 +7,8 @@ from crabnet.core.budgets.sources import Block
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica.applied import Applied, Change, Fork
 from crabnet.core.replica.parking import Parked
+from crabnet.domain.model import Bid, Claim, SeedStatus
+from crabnet.domain.record import Record
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal
@@ -68,8 +70,11 @@ def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> 
     return Notice(f"envelope_{refused.outcome.value}", fields)
 
 
-def change_notice(change: Change, envelope_id: str) -> Notice:
-    """A seed changed its status, or its run was renewed."""
+def change_notice(change: Change, record: Record, envelope_id: str, node_id: str) -> Notice:
+    """A seed changed its status, or its run was renewed. ``record`` is what is known of it now.
+
+    The first notice of a seed has its title, and the notice that a bid of the node ``node_id`` has won names the bid.
+    """
     before, after = change.before, change.after
     if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
         renewed: dict[str, FieldValue] = {
@@ -91,7 +96,24 @@ def change_notice(change: Change, envelope_id: str) -> Notice:
         "result_id": after.result_id,
         "envelope_id": envelope_id,
     }
+    if record.seed is not None:
+        fields["author"] = record.seed.author
+    definition = record.definition
+    if before is None and definition is not None:
+        fields["title"] = definition.title[: limits.EVENT_DETAIL_CHARS]
+    if after.status is SeedStatus.CLAIMED and after.claimed_by == node_id:
+        fields |= _won(record)
     return Notice("seed_changed", fields)
+
+
+def _won(record: Record) -> dict[str, FieldValue]:
+    """The bid that the current claim has chosen."""
+    claim = record.claim
+    if claim is None or not isinstance(claim.body, Claim):
+        return {}
+    bids = (fact.body for fact in record.bids if fact.key == claim.body.bid_id)
+    price = next((bid.price for bid in bids if isinstance(bid, Bid)), None)
+    return {"bid_id": claim.body.bid_id, "price": price}
 
 
 def given_up_notice(parked: Parked, reason: Reason) -> Notice:

@@ -22,6 +22,7 @@ from crabnet.core.notices import Trifles, blocked_notice, drop_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
+from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
@@ -204,6 +205,12 @@ class SoftParts:
         with self._soft:
             return self.neighbours.peers.confirmed()
         return []
+
+    def sync_gauges(self, now_ms: int) -> SyncGauges:
+        """How far this node and its neighbours are behind each other."""
+        with self._soft:
+            return gauges_of(self.neighbours, self._replica.feeds, len(self._replica.parking), now_ms)
+        return SyncGauges()
 
     def wanted(self, meta: EnvelopeMeta) -> bool:
         """True for an envelope that this node has asked for, or on which a waiting envelope rests."""

@@ -69,19 +69,24 @@ A node reports what it does as events. It writes them to `events.ndjson` in its 
   declared for the kind.
 
 **Files.** If `events.ndjson` would grow beyond {_MIB} MiB, or if its first event is older than {_HOURS} hours, the node
-renames it to `events-<first id>.ndjson` and begins a new one. It keeps the last {EVENT_FILES_KEPT_DEFAULT} such
-files. These are the defaults. The one process that writes holds `events.lock`, which is never deleted. Only
+renames it to `events-<first id>.ndjson` and begins a new one, also while no event comes. It keeps the last
+{EVENT_FILES_KEPT_DEFAULT} such files. These are the defaults. `events_keep_age_s` also deletes files by their age.
+The one process that writes holds `events.lock`, which is never deleted. Only
 their owner can read the files. Reading needs no lock.
 
 **Loss.** Events never block the node. At most {EVENT_QUEUE_MAX} wait in the queue. Beyond that the node drops the
 oldest events that are not alerts, and `events_dropped` reports how many. If the files cannot be written, the node
 reports this on standard error and in its status, continues, and tries again. Alerts are made durable at once. Other
 events reach the disk when the system writes them back. So the events of the last seconds may be missing after a power
-cut, and their ids are then used again.
+cut. Their ids are used again only if `events.last`, which has the last id, was not written back either. Otherwise, and
+after somebody cut or removed the files, ids continue behind the lost ones, in a new file.
 
 **Damage.** When the log is opened, a torn last line is cut. Any other bytes after the last event are kept in
 `events-aside-<time>.ndjson`. So is a file that contains no event of this format, such as a file of the baseline.
-`events_repaired` reports both. Readers skip lines that are not events and count them."""
+`events_repaired` reports both. Readers skip lines that are not events.
+
+**Index.** A node that listens keeps an index of the files in `events.sqlite`, so that pages and filters cost the same
+however many events there are ([STORAGE.md](STORAGE.md#index-of-the-events))."""
 
 
 def _row(kind: EventKind) -> str:

@@ -78,7 +78,7 @@ def event_of(
 def describe(event: Event) -> str:
     """One line for people: id, UTC time, severity, kind, fields. Terminal control characters are escaped."""
     fields = " ".join(f"{_shown(name)}={_shown(value)}" for name, value in event.payload.items())
-    return f"{event.id} {_utc(event.ts_ms)} {event.severity:7} {_shown(event.kind)} {fields}".rstrip()
+    return f"{event.id} {utc(event.ts_ms)} {event.severity:7} {_shown(event.kind)} {fields}".rstrip()
 
 
 class EventEncoder:
@@ -123,7 +123,8 @@ def _shown(value: PayloadValue) -> str:
     return json.dumps(value)
 
 
-def _utc(ts_ms: int) -> str:
+def utc(ts_ms: int) -> str:
+    """A time in milliseconds since the epoch in ISO 8601, UTC, to the millisecond."""
     try:
         return (_EPOCH + timedelta(milliseconds=ts_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except OverflowError:

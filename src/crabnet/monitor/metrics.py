@@ -267,6 +267,9 @@ LOOP_DELAY: Final = _histogram(
 )
 LOOP_DELAY_MAX: Final = _gauge("loop_delay_max_seconds", "The longest delay of the loop in the last minute.")
 CHILD_UP: Final = _gauge("child_up", "1 while a child process of the node runs.", (_label("child", CHILDREN),))
+CHILD_RESTARTS: Final = _counter(
+    "child_restarts", "How often a child process was started again after a failure.", (_label("child", CHILDREN),)
+)
 STARTED: Final = _gauge("start_time_seconds", "When the node was opened, in seconds since 1970.")
 MEMORY: Final = _gauge("process_resident_memory_bytes", "Resident memory of the node's process.")
 CPU: Final = _counter("process_cpu_seconds", "Processor time of the node's process, user and system.")

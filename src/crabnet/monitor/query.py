@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import google_crc32c
 import msgspec
 
-from crabnet.limits import EVENTS_PAGE_DEFAULT, EVENTS_PAGE_MAX, INTEGER_MAX
+from crabnet.limits import EVENTS_PAGE_DEFAULT, EVENTS_PAGE_MAX, EVENTS_QUERY_WORDS_MAX, INTEGER_MAX
 from crabnet.monitor.events import Event, PayloadValue
 from crabnet.monitor.registry import EventKind
 
@@ -66,8 +66,11 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def terms(self) -> list[list[int]]:
-        """What the index must contain about a block: of each list at least one term."""
-        words: list[tuple[str, Iterable[str]]] = [
+        """What the index must contain about a block: of each list at least one term.
+
+        A condition with more than EVENTS_QUERY_WORDS_MAX words has no list, so it costs no work in the index.
+        """
+        words: list[tuple[str, Collection[str]]] = [
             (SEED_FIELD, () if self.seed_id is None else (self.seed_id,)),
             ("author", () if self.author is None else (self.author,)),
             ("reason", self.reasons),
@@ -75,7 +78,11 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
             ("source", self.sources),
             ("severity", self.severities),
         ]
-        return [sorted({term(field, word) for word in given}) for field, given in words if given]
+        return [
+            sorted({term(field, word) for word in given})
+            for field, given in words
+            if 0 < len(given) <= EVENTS_QUERY_WORDS_MAX
+        ]
 
     @property
     def narrow(self) -> bool:

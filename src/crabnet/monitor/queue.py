@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import NamedTuple
 
 from crabnet.limits import EVENT_QUEUE_MAX
 from crabnet.monitor.events import Event
@@ -18,6 +20,15 @@ class Batch:
     events: list[Event] = field(default_factory=list)
     dropped: int = 0
     dropped_alerts: int = 0
+
+
+class Losses(NamedTuple):
+    """How many events of each kind were dropped, and how many of all were alerts. There are as many kinds at most as
+    the registry has.
+    """
+
+    by_kind: dict[str, int]
+    alerts: int
 
 
 class EventQueue:
@@ -38,6 +49,8 @@ class EventQueue:
         self._urgent = False
         self._dropped = 0
         self._dropped_alerts = 0
+        self._lost: Counter[str] = Counter()
+        self._lost_alerts = 0
 
     def __len__(self) -> int:
         return len(self._events) + len(self._spared)
@@ -69,12 +82,24 @@ class EventQueue:
         batch.events = [*spared, *events]
         return batch
 
+    def oldest(self, count: int) -> list[Event]:
+        """Up to ``count`` of the waiting events, oldest first. They stay in the queue."""
+        with self._lock:
+            return list(islice(chain(self._spared, self._events), count))
+
+    def losses(self) -> Losses:
+        """Everything that was dropped since the queue was made."""
+        with self._lock:
+            return Losses(dict(self._lost), self._lost_alerts)
+
     def _drop_one(self) -> None:
         self._dropped += 1
         while self._events:
             oldest = self._events.popleft()
             if oldest.severity is not Severity.ALERT:
+                self._lost[oldest.kind] += 1
                 return
             self._spared.append(oldest)
-        self._spared.popleft()
+        self._lost[self._spared.popleft().kind] += 1
         self._dropped_alerts += 1
+        self._lost_alerts += 1

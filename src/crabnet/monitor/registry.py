@@ -44,6 +44,7 @@ class EventKind(StrEnum):
 
     NODE_STARTED = "node_started"
     NODE_STOPPED = "node_stopped"
+    NODE_DRAINING = "node_draining"
     CONFIG_EFFECTIVE = "config_effective"
     IDENTITY_CREATED = "identity_created"
     JOB_FAILED = "job_failed"
@@ -93,6 +94,7 @@ class EventKind(StrEnum):
     SEND_FAILED = "send_failed"
     SEND_RECOVERED = "send_recovered"
     PEER_CONFIRMED = "peer_confirmed"
+    PEER_FOUND = "peer_found"
     PEER_LOST = "peer_lost"
     PEER_MOVED = "peer_moved"
     PEER_REFUSED = "peer_refused"
@@ -107,6 +109,8 @@ class EventKind(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     RUN_RENEWED = "run_renewed"
     RUN_SILENT = "run_silent"
+    RUNS_PAUSED = "runs_paused"
+    RUNS_RESUMED = "runs_resumed"
     RUN_UNSANDBOXED = "run_unsandboxed"
     SANDBOX_READY = "sandbox_ready"
     SANDBOX_OFF = "sandbox_off"
@@ -136,6 +140,12 @@ class EventKind(StrEnum):
     EVENTS_LEFT_OUT = "events_left_out"
     EVENTS_REPAIRED = "events_repaired"
     EVENTS_WRITE_FAILED = "events_write_failed"
+    EVENTS_LAGGING = "events_lagging"
+    EVENTS_RECOVERED = "events_recovered"
+    SYNC_LAGGING = "sync_lagging"
+    SYNC_RECOVERED = "sync_recovered"
+    SENDING_LAGGING = "sending_lagging"
+    SENDING_RECOVERED = "sending_recovered"
 
 
 FIELDS: Final = MappingProxyType(
@@ -146,6 +156,7 @@ FIELDS: Final = MappingProxyType(
         "address_before": "the network address that was in use before",
         "attempt": "number of the attempt at the seed, from 1; 0 before the first claim",
         "author": "node id of the author of the envelope or feed",
+        "bid_id": "id of the bid",
         "bytes": "number of bytes",
         "cause": "why the run ended, as in its result",
         "child": "name of the process that the node keeps beside itself",
@@ -185,14 +196,15 @@ FIELDS: Final = MappingProxyType(
         "namespace": "namespace of the envelope or node",
         "network": "transport of the node: `udp` or `dht`",
         "next_try_ms": "when the next try comes, milliseconds since the epoch; absent if there is none",
+        "oldest_ms": "how long the oldest thing that waits has waited, milliseconds",
         "offset": "byte offset in the file",
         "operation": "name of the requested operation",
-        "origin": "source of the value: `flag`, `environment`, `file` or `default`",
         "other_id": "id of the second envelope for the same place of the feed",
         "outcome": "decision of the recovery, with a name from docs/STORAGE.md",
         "part": "part of the node in which an unexpected error occurred",
         "peer": "node id of the peer",
         "pid": "process id of the node, or of its child that the event names",
+        "price": "price of the bid",
         "profile": "profile of the run, or the allowed profiles, comma-separated",
         "failed": "`task` or `worker`: whose failure ended the run",
         "reason": "the Reason, the same as in errors and metrics",
@@ -213,7 +225,8 @@ FIELDS: Final = MappingProxyType(
         "status": "status of the seed after the change",
         "status_before": "status of the seed before the change",
         "step_ms": "by how much the clock was changed, milliseconds; negative if it was set back",
-        "targets": "number of addresses to which the envelope was sent",
+        "targets": "number of addresses: those to which the envelope was sent, or those to which sending fails",
+        "title": "title of the task, as its publisher wrote it",
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
         "token_name": "name of the token; its secret is in no event",
@@ -265,11 +278,19 @@ EVENTS: Final = MappingProxyType(
             "reason detail clean duration_ms state_hash",
             "The node is stopping. `reason` is absent if the node was asked to stop.",
         ),
+        EventKind.NODE_DRAINING: _spec(
+            "N",
+            _NODE,
+            "count timeout_ms",
+            "The node is about to end: it makes no bid and starts no run. `count` runs go on or wait. They have"
+            " `timeout_ms`.",
+        ),
         EventKind.CONFIG_EFFECTIVE: _spec(
             "I",
             _NODE,
-            "setting value origin",
-            "The effective value of a setting that limits what others can do, or that differs from its default.",
+            "setting value",
+            "A node that listens has started with this setting, which differs from its default. All others have the "
+            "defaults of the version that `node_started` names.",
         ),
         EventKind.IDENTITY_CREATED: _spec(
             "N", _NODE, "key_id file", "The data dir had no identity. The node has created a new key."
@@ -381,8 +402,10 @@ EVENTS: Final = MappingProxyType(
         EventKind.SEED_CHANGED: _spec(
             "N",
             _CORE,
-            "seed_id status status_before attempt author worker claim_id result_id envelope_id reason",
-            "The status or the attempt of a seed changed.",
+            "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
+            " price",
+            "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
+            "`price` are those of a bid of this node that was chosen.",
         ),
         EventKind.CLAIM_OVERDUE: _spec(
             "A",
@@ -518,8 +541,18 @@ EVENTS: Final = MappingProxyType(
         EventKind.PEER_CONFIRMED: _spec(
             "I", _NETWORK, "transport address peer", "A peer proved that it owns its node id and address."
         ),
+        EventKind.PEER_FOUND: _spec(
+            "N",
+            _NETWORK,
+            "transport address peer",
+            "A peer is there: it is heard for the first time, again after it was lost, or with another node id.",
+        ),
         EventKind.PEER_LOST: _spec(
-            "I", _NETWORK, "transport address peer reason", "A peer was silent for too long or was replaced."
+            "N",
+            _NETWORK,
+            "transport address peer reason duration_ms",
+            "A peer was silent for `duration_ms` (`timeout`), or there was no room for it (`replaced`). The node "
+            "keeps a silent peer for 15 minutes.",
         ),
         EventKind.PEER_MOVED: _spec(
             "N", _NETWORK, "name address_before address", "A configured host name resolves to another address."
@@ -567,6 +600,10 @@ EVENTS: Final = MappingProxyType(
             "seed_id claim_id run_id timeout_ms duration_ms signal escalated",
             "A command was terminated because of its timeout.",
         ),
+        EventKind.RUNS_PAUSED: _spec(
+            "N", _RUNNER, "count", "The operator has paused the runs: none starts any more. `count` runs are waiting."
+        ),
+        EventKind.RUNS_RESUMED: _spec("N", _RUNNER, "count", "Runs may start again. `count` runs were waiting."),
         EventKind.RUN_QUEUED: _spec(
             "I", _RUNNER, "seed_id claim_id count", "A run waits until others end. `count` runs are waiting."
         ),
@@ -712,6 +749,37 @@ EVENTS: Final = MappingProxyType(
             "failures detail",
             "Events could not be written for a while. This event is written when writing works again. The node never "
             "waits.",
+        ),
+        EventKind.EVENTS_LAGGING: _spec(
+            "A",
+            _MONITOR,
+            "count bytes oldest_ms detail",
+            "For `lag_hold_ms`, the unwritten events were more than `events_lag_percent` of the queue, or older than "
+            "`events_lag_ms`. `count` events of about `bytes` bytes wait. Reported once, until `events_recovered`.",
+        ),
+        EventKind.EVENTS_RECOVERED: _spec(
+            "N", _MONITOR, "count duration_ms", "`events_lagging` is over. It lasted for `duration_ms`."
+        ),
+        EventKind.SYNC_LAGGING: _spec(
+            "A",
+            _NETWORK,
+            "count oldest_ms address peer detail",
+            "For `lag_hold_ms`, more than `sync_lag_envelopes` envelopes were missing, or one for longer than "
+            "`sync_lag_ms`. `address` holds most of the `count` that are missing. Reported once, until "
+            "`sync_recovered`.",
+        ),
+        EventKind.SYNC_RECOVERED: _spec(
+            "N", _NETWORK, "count duration_ms", "`sync_lagging` is over. It lasted for `duration_ms`."
+        ),
+        EventKind.SENDING_LAGGING: _spec(
+            "A",
+            _NETWORK,
+            "count oldest_ms targets detail",
+            "For `lag_hold_ms`, an envelope has waited for longer than `sending_lag_ms` to be sent. `count` wait, and "
+            "`targets` addresses fail. Reported once, until `sending_recovered`.",
+        ),
+        EventKind.SENDING_RECOVERED: _spec(
+            "N", _NETWORK, "count duration_ms", "`sending_lagging` is over. It lasted for `duration_ms`."
         ),
     }
 )

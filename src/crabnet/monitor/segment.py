@@ -19,6 +19,7 @@ from crabnet.limits import (
     EVENT_QUEUE_MAX,
     EVENTS_KEPT_MS_DEFAULT,
     EVENTS_TIDY_MS,
+    INTEGER_MAX,
 )
 from crabnet.monitor.events import Event
 from crabnet.monitor.lines import (
@@ -167,7 +168,7 @@ class EventFile:
         if self._tidied_ms is None or abs(now_ms - self._tidied_ms) >= EVENTS_TIDY_MS:
             self._tidied_ms = now_ms
             self.rotate_if_due(0, now_ms)
-            self._prune(now_ms)
+            self._prune_old(now_ms)
 
     def _rotate(self, first_id: int) -> None:
         self.detach()
@@ -189,7 +190,8 @@ class EventFile:
 
     def _noted_id(self) -> int:
         with suppress(OSError, ValueError):
-            return int(read_whole(self._files, self._directory / LAST_NAME, _LAST_BYTES) or b"0")
+            noted = int(read_whole(self._files, self._directory / LAST_NAME, _LAST_BYTES) or b"0")
+            return noted if 0 <= noted <= INTEGER_MAX else 0
         return 0
 
     def _open_fd(self) -> int:
@@ -221,7 +223,7 @@ class EventFile:
         self.detach()
         self._files.rename(self._path, self._free_aside_path(now_ms))
         self._open(new=True)
-        self.last_id = max(self.last_id, before)
+        self.last_id = max(self.last_id, before, self._noted_id())
         return Repair(CURRENT_NAME, 0, tail.size, "kept_aside")
 
     def _cut(self, fd: int, tail: _Tail, now_ms: int) -> str:
@@ -281,25 +283,27 @@ class EventFile:
         return self._directory / aside_name(moment_ms)
 
     def _prune(self, now_ms: int) -> None:
-        """Delete rotated files and set-aside files beyond the number to keep, and rotated files that are too old."""
+        """Delete the oldest rotated and set-aside files beyond the number to keep, and rotated files that are old."""
         names = self._files.listdir(self._directory)
         kept = max(1, self._options.files_kept)
         rotated = sorted(first for name in names if (first := rotated_first_id(name)))
         aside = sorted(moment for name in names if (moment := aside_moment_ms(name)) is not None)
-        for first_id in [*rotated[:-kept], *self._too_old(rotated[-kept:], now_ms)]:
+        for first_id in rotated[:-kept]:
             self._files.unlink(self._directory / rotated_name(first_id))
-            self._ends_ms.pop(first_id, None)
         for moment_ms in aside[:-kept]:
             self._files.unlink(self._directory / aside_name(moment_ms))
+        self._prune_old(now_ms)
 
-    def _too_old(self, rotated: list[int], now_ms: int) -> list[int]:
-        """The oldest files, up to the first one that has an event which is to be kept."""
-        old: list[int] = []
+    def _prune_old(self, now_ms: int) -> None:
+        """Delete the oldest rotated files, up to the first one that has an event which is to be kept."""
+        if not self._options.kept_ms:
+            return
+        rotated = sorted(first for name in self._files.listdir(self._directory) if (first := rotated_first_id(name)))
         for first_id in rotated if self._first is not None else rotated[:-1]:
-            if not self._options.kept_ms or now_ms - self._end_ms(first_id) < self._options.kept_ms:
-                break
-            old.append(first_id)
-        return old
+            if now_ms - self._end_ms(first_id) < self._options.kept_ms:
+                return
+            self._files.unlink(self._directory / rotated_name(first_id))
+            del self._ends_ms[first_id]
 
     def _end_ms(self, first_id: int) -> int:
         if first_id not in self._ends_ms:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import msgspec
+from msgspec import Struct
+
+from crabnet.limits import EVENTS_SAMPLED
 from crabnet.monitor.events import Event, EventEncoder, PayloadValue, make_event
 from crabnet.monitor.lines import CURRENT_NAME, LOCK_NAME
 from crabnet.monitor.queue import EventQueue
@@ -21,18 +25,28 @@ _CHUNK_EVENTS: Final = 512
 """Events encoded at a time. Encoding blocks the interpreter, so it should take only a fraction of a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventLogStatus:
-    """What ``status`` and the metrics show about the event log. Counts start when the log is opened."""
+class EventGauges(Struct, frozen=True, kw_only=True):
+    """How far the event log is behind, and what it has lost. Counts start when the log is opened.
 
-    last_id: int
+    ``queued`` events are not in the file yet. At most ``capacity`` wait for their turn; those that are being written
+    come on top. ``oldest_unwritten_ms`` is the age of the oldest one in milliseconds, 0 without any. ``bytes_behind``
+    estimates what they take in the file: the mean size of the oldest EVENTS_SAMPLED ones, times ``queued``.
+    ``dropped`` events are lost, ``dropped_alerts`` of them were alerts. Drops that ``events_dropped`` has not reported
+    yet are counted, too. ``failing`` is true while the file cannot be written. ``last_error`` stays until the next one.
+    """
+
     queued: int
-    written: int
+    capacity: int
+    oldest_unwritten_ms: int
+    bytes_behind: int
     dropped: int
     dropped_alerts: int
+    dropped_by_kind: dict[str, int]
+    written: int
     write_failures: int
     failing: bool
     last_error: str | None
+    last_id: int
     file_bytes: int
 
 
@@ -73,7 +87,7 @@ class EventLog:
         self._flushing = threading.Lock()
         self._pending: list[Event] = []
         self._sync_due = False
-        self._written = self._dropped = self._dropped_alerts = 0
+        self._written = 0
         self._write_failures = self._failures_in_a_row = 0
         self._last_error: str | None = None
         self.wake: Callable[[], None] | None = None
@@ -140,17 +154,30 @@ class EventLog:
                 self._succeeded(now_ms)
             return FlushReport(self._written - before, self._file.last_id, error)
 
-    def status(self) -> EventLogStatus:
-        """The current counts. May be called at any time."""
-        return EventLogStatus(
-            last_id=self._file.last_id,
-            queued=len(self._queue) + len(self._pending),
+    @property
+    def queued(self) -> int:
+        """The number of events that are not in the file yet."""
+        return len(self._queue) + len(self._pending)
+
+    def gauges(self, now_ms: int) -> EventGauges:
+        """The state of the log at ``now_ms``, in milliseconds since the epoch. Any thread may call this at any time."""
+        queued, losses = self.queued, self._queue.losses()
+        oldest = self._pending[:EVENTS_SAMPLED]
+        oldest += self._queue.oldest(EVENTS_SAMPLED - len(oldest))
+        sampled = sum(map(len, map(msgspec.json.encode, oldest))) + len(oldest)
+        return EventGauges(
+            queued=queued,
+            capacity=self._queue.capacity,
+            oldest_unwritten_ms=max((now_ms - event.ts_ms for event in oldest), default=0) if queued else 0,
+            bytes_behind=sampled * queued // len(oldest) if oldest else 0,
+            dropped=sum(losses.by_kind.values()),
+            dropped_alerts=losses.alerts,
+            dropped_by_kind=losses.by_kind,
             written=self._written,
-            dropped=self._dropped,
-            dropped_alerts=self._dropped_alerts,
             write_failures=self._write_failures,
             failing=self._failures_in_a_row > 0,
             last_error=self._last_error,
+            last_id=self._file.last_id,
             file_bytes=self._file.size,
         )
 
@@ -204,8 +231,6 @@ class EventLog:
 
     def _refill(self, now_ms: int) -> None:
         batch = self._queue.take()
-        self._dropped += batch.dropped
-        self._dropped_alerts += batch.dropped_alerts
         self._pending = batch.events
         if batch.dropped:
             self._pending.insert(

@@ -31,7 +31,7 @@ from crabnet.node.faults import Faults
 from crabnet.node.network.network import Network
 from crabnet.node.network.verifier import ParallelVerifier
 from crabnet.node.part import Job, Part, Run
-from crabnet.node.reporting import Notify, Reporter, open_events, report_sandbox, report_start, report_step
+from crabnet.node.reporting import Notify, Reporter, Told, open_events, report_sandbox, report_start, report_step
 from crabnet.settings import Settings
 from crabnet.storage.feed_index import INDEX_NAME
 from crabnet.storage.files import Files
@@ -81,15 +81,22 @@ class EventReporting(Part):
         role: LockRole,
         store: Store,
         clock_ms: ClockMs,
-        warn: Callable[[str], None] | None,
+        told: Told | None,
         *,
         listen: bool,
     ) -> None:
         """A node that listens also keeps the index of the events up to date; a command leaves that to the next one."""
         self._core, self._ledger = store.core, store.ledger
         self.index = EventIndex(files, settings.monitor_events.parent) if listen else None
-        self._warn = warn
-        self._open_events = partial(open_events, files, settings, self._core.signer.node_id, role)
+        self._told = told
+        self._open_events = partial(
+            open_events,
+            files,
+            settings,
+            self._core.signer.node_id,
+            role,
+            None if told is None else partial(told.warn, kind="event_log"),
+        )
         self._events_per_s = settings.events_per_reason_per_sec
         self._clock_ms = clock_ms
         self._contained = self._core.mending.separately("events")
@@ -99,7 +106,7 @@ class EventReporting(Part):
         """Raises what ``open_events`` raises."""
         self.events = await trio.to_thread.run_sync(self._open_events, self._clock_ms())
         self.reporter = Reporter(
-            self._core.signer.node_id, self.events, self._clock_ms, self._warn, events_per_s=self._events_per_s
+            self._core.signer.node_id, self.events, self._clock_ms, self._told, events_per_s=self._events_per_s
         )
 
     def jobs(self) -> Sequence[Job]:
@@ -114,7 +121,7 @@ class EventReporting(Part):
         while True:
             await trio.sleep(limits.EVENTS_FLUSH_MS / 1000)
             self.reporter.tick()
-            if self.events is not None and (self.events.status().queued or trio.current_time() >= tidy_s):
+            if self.events is not None and (self.events.queued or trio.current_time() >= tidy_s):
                 tidy_s = trio.current_time() + limits.EVENTS_TIDY_MS / 1000
                 report = await trio.to_thread.run_sync(self.events.flush, self._clock_ms())
                 if report.written:

@@ -50,6 +50,7 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         sync_interval_ms=settings.sync_interval_ms,
         sync_fanout=settings.sync_fanout,
         sync_fetch_bytes_per_s=settings.sync_fetch_bytes_per_s,
+        peer_silence_ms=settings.peer_silence_ms,
         peers_remembered=settings.peers_remembered,
         accept_feed_risk=settings.accept_feed_risk,
         relay_fanout=settings.relay_fanout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import trio
 
@@ -12,11 +12,24 @@ from crabnet.errors import principal
 from crabnet.signals import HELD, ending_signals
 
 
-class Asked(NamedTuple):
-    """The process is asked to end: by the first signal in order, by the second one without waiting for runs."""
+@dataclass(slots=True)
+class Asked:
+    """The process is asked to end: by the first signal in order, by the second one without waiting for runs.
 
-    to_end: trio.Event
-    at_once: trio.Event
+    ``drain_ms`` is how long runs may go on, in milliseconds. None: as long as the settings say.
+    """
+
+    to_end: trio.Event = field(default_factory=trio.Event)
+    at_once: trio.Event = field(default_factory=trio.Event)
+    drain_ms: int | None = None
+
+    def end(self, drain_ms: int) -> bool:
+        """Ask the process to end, with ``drain_ms`` for its runs. False if it was asked before."""
+        if self.to_end.is_set():
+            return False
+        self.drain_ms = drain_ms
+        self.to_end.set()
+        return True
 
 
 async def until_signal(work: Callable[[Asked], Awaitable[None]]) -> int | None:
@@ -26,7 +39,7 @@ async def until_signal(work: Callable[[Asked], Awaitable[None]]) -> int | None:
     the work is not begun. Returns the first signal, or None if none came. If several errors occur at the same time, it
     raises the most informative one (``errors.principal``).
     """
-    asked = Asked(trio.Event(), trio.Event())
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         await work(asked)
         return None

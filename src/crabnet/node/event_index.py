@@ -19,6 +19,7 @@ async def keep_index(index: EventIndex, notify: Notify) -> None:
             step = await trio.to_thread.run_sync(index.step)
             if step.rebuilding is not None:
                 notify("index_rebuilt", {"file": INDEX_NAME, "detail": step.rebuilding})
+                await trio.sleep(limits.INDEX_RETRY_MS / 1000)
             if trio.current_time() >= seal_s and not step.more:
                 seal_s = trio.current_time() + limits.EVENT_INDEX_SEAL_MS / 1000
                 await trio.to_thread.run_sync(index.seal)

@@ -45,9 +45,11 @@ from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
+from crabnet.node.ending import Asked
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
-from crabnet.node.execution.runs import Stage
+from crabnet.node.execution.runs import Drained, Stage
 from crabnet.node.faults import Faults
+from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
 from crabnet.node.network.signatures import Signatures, verifier_spec
@@ -56,13 +58,22 @@ from crabnet.node.network.verifier import processors
 from crabnet.node.part import Parts
 from crabnet.node.probing import LoopProbe
 from crabnet.node.quarantine import Quarantine
-from crabnet.node.reporting import report_absence
+from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
+
+
+@dataclass(slots=True)
+class Drain:
+    """What became of the runs of a node that ends. Known once ``done`` is set."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    runs: Drained | None = None
+    duration_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -80,7 +91,7 @@ class Node:
     and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
-    time without its steps. ``warn`` gets the lines that an operator should see at once.
+    time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
 
     Raises on entering: DataDirBusyError, DataDirDamagedError, StorageFailedError, NetworkError, UsageError.
     A StorageFailedError or DataDirDamagedError of a background job cancels the block and is raised on leaving it. The
@@ -95,10 +106,10 @@ class Node:
         listen: bool = True,
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
-        warn: Callable[[str], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         self.settings = settings
-        self._warn = warn
+        self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
         self.clock_ms = NodeClock(settings.clock_follow_ms) if clock_ms is None else clock_ms
@@ -110,6 +121,9 @@ class Node:
         self.requests_under_way: dict[str, UnderWay] = {}
         """Requests of callers that are being carried out, by the ids that the callers chose."""
         self.meters = Meters()
+        self.asked: Asked | None = None
+        """How to ask the process of this node to end; None if a program has the node inside it."""
+        self.drained = Drain()
         self._parts = Parts()
         self._stopping = False
         self._changed = trio.Event()
@@ -143,6 +157,8 @@ class Node:
 
         Raises UsageError, RefusedError.
         """
+        if self.run_manager.stopping:
+            raise RefusedError("the node is about to end: bid after it has started again", Reason.NODE_STOPPING)
         seed = self.core.record(seed_id).definition
         if seed is not None and not force:
             await self.runner.prepare()
@@ -170,14 +186,20 @@ class Node:
         """
         return await self.run_manager.run(seed_id, announce, request)
 
-    async def drain(self, at_once: trio.Event | None = None) -> int:
-        """Take no more runs, and wait for those that go on, for ``runner_drain_ms`` or until ``at_once``.
+    async def drain(self, at_once: trio.Event | None = None, drain_ms: int | None = None) -> int:
+        """Make no more bids, take no more runs, and wait for those that go on, for ``drain_ms`` or until ``at_once``.
 
-        Those that have not ended by then are ended; their results say that this worker failed. Returns how many. To be
-        called before a node that may run commands is left.
+        Without ``drain_ms`` that is ``runner_drain_ms``. Runs that have not ended by then are ended; their results say
+        that this worker failed. Returns how many. To be called before a node that may run commands is left.
         """
         waited = trio.Event() if at_once is None else at_once
-        return await self.run_manager.drain(self.settings.runner_drain_ms, waited)
+        began_s = trio.current_time()
+        within_ms = self.settings.runner_drain_ms if drain_ms is None else drain_ms
+        self.reporter.notify("node_draining", {"count": len(self.run_manager.views()), "timeout_ms": within_ms})
+        self.drained.runs = runs = await self.run_manager.drain(within_ms, waited)
+        self.drained.duration_ms = round((trio.current_time() - began_s) * 1000)
+        self.drained.done.set()
+        return runs.ended
 
     async def cancel(
         self, seed_id: str, *, note: str = "", announce: bool = True, request: RequestTag | None = None
@@ -306,6 +328,15 @@ class Node:
                 while self.core.feed_wait_left_ms(self.clock_ms()):
                     await self._changed.wait()
 
+    def gauges(self) -> NodeGauges:
+        """How far event log, sync and sending are behind, and what they have lost."""
+        now_ms = self.clock_ms()
+        return NodeGauges(
+            events=None if self.events is None else self.events.gauges(now_ms),
+            sync=self.core.sync_gauges(now_ms),
+            sending=self.outbox.gauges(),
+        )
+
     async def durable(self) -> None:
         """Wait until all current content of memory is durable. Await this before showing any of it to others."""
         await self.committer.submit(Effects())
@@ -363,7 +394,7 @@ class Node:
         store = disk.store
         self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._warn, listen=listen))
+        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen))
         self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
@@ -382,7 +413,7 @@ class Node:
         doing = Runs(settings, self.core, notify, self.perform, self._has_changed, self.meters)
         runs = await parts.add(doing, at_work=listen)
         self.runner, self.run_manager = runs.runner, runs.manager
-        self.children = await parts.add(Children(notify, self._warn, clock_ms, random.random), at_work=listen)
+        self.children = await parts.add(Children(notify, clock_ms, random.random), at_work=listen)
         usable = processors() if settings.verify_process else 1
         signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
         network = await parts.add(
@@ -400,6 +431,7 @@ class Node:
         self.disk_look = DiskLook(files, store.ledger)
         await parts.add(LoopProbe(self.meters), at_work=listen)
         await parts.add(Watch(store.ledger, network.transport, self.outbox, notify), at_work=listen)
+        await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
         self._hearing = [network.receiving(), *ticker.jobs()]

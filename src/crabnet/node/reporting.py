@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.core.effects import FieldValue
-from crabnet.monitor.events import PayloadValue, event_of
+from crabnet.monitor.events import Event, PayloadValue, event_of
 from crabnet.monitor.metrics import OTHER
 from crabnet.monitor.registry import EVENTS, EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
@@ -18,11 +18,10 @@ from crabnet.node.clock import ClockStep
 from crabnet.node.durable.store import Store
 from crabnet.protocol.envelope import FEED_KINDS
 from crabnet.runner.sandbox.model import Mode, SandboxReport
-from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
+from crabnet.settings import KNOBS, Settings
 from crabnet.storage.files import Files
 from crabnet.storage.lock import LockRole
 
-_PEER_REFUSED: Final = EventKind.PEER_REFUSED.value
 _ENVELOPES: Final = frozenset({"envelope_accepted", "envelope_created"})
 _FEED_KINDS: Final = frozenset(map(str, FEED_KINDS))
 _KINDS = {kind.value: kind for kind in EventKind}
@@ -47,9 +46,28 @@ _SAMPLED: Final = _COUNTED | {
     "fault_contained",
     "gap_detected",
     "gap_requested",
+    "peer_confirmed",
+    "peer_found",
+    "peer_lost",
     "source_blocked",
 }
 """Events that strangers can cause in any number. They are sampled."""
+
+
+class Told(Protocol):
+    """What is told about events besides the event log: the log of the operator."""
+
+    def tell(self, event: Event) -> None:
+        """An event was reported."""
+        ...
+
+    def tick(self) -> None:
+        """Called several times a second."""
+        ...
+
+    def warn(self, text: str, kind: str) -> None:
+        """A part says in a line that it fails or works again: the event log, or a child process."""
+        ...
 
 
 class Reporter:
@@ -64,11 +82,11 @@ class Reporter:
         node_id: str,
         log: EventLog | None,
         clock_ms: Callable[[], int],
-        warn: Callable[[str], None] | None = None,
+        told: Told | None = None,
         *,
         events_per_s: int = 0,
     ) -> None:
-        """``warn`` gets a line for each event that the operator should see at once."""
+        """``told`` gets each event that is written."""
         self.counters: Counter[str] = Counter()
         self.envelopes: Counter[tuple[str, str]] = Counter()
         """Accepted and created envelopes by kind of event and kind of envelope; unknown kinds are ``other``."""
@@ -78,11 +96,11 @@ class Reporter:
         """Events with another severity than that of their kind."""
         self._events_per_s = events_per_s
         self._second_ms = 0
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._recent: Counter[tuple[str, str]] = Counter()
         self._node_id = node_id
         self._log = log
         self._clock_ms = clock_ms
-        self._warn = warn
+        self._told = told
 
     def notify(self, kind: str, fields: Mapping[str, FieldValue], severity: Severity | None = None) -> None:
         """Count and log one event of a registered kind. Without ``severity`` the kind's own is used."""
@@ -97,16 +115,19 @@ class Reporter:
         if severity is not None:
             self._deviating[kind, severity] += 1
         self.counters[f"{kind}.{reason}" if isinstance(reason, str) else kind] += count if isinstance(count, int) else 1
-        if kind == _PEER_REFUSED and self._warn is not None:
-            self._warn(f"WARNING: messages of the peer {fields['address']} are refused: {reason}: {fields['detail']}")
+        if self._log is None and self._told is None:
+            return
+        if self._events_per_s and kind in _SAMPLED and self._left_out(kind, reason):
+            return
+        event_kind = _KINDS[kind]
+        present: dict[str, PayloadValue] = dict(fields)
+        if None in fields.values():
+            present = {name: value for name, value in fields.items() if value is not None}
+        event = event_of(event_kind, self._clock_ms(), self._node_id, severity, present)
         if self._log is not None:
-            if self._events_per_s and kind in _SAMPLED and self._left_out(kind, reason):
-                return
-            event_kind = _KINDS[kind]
-            present: dict[str, PayloadValue] = dict(fields)
-            if None in fields.values():
-                present = {name: value for name, value in fields.items() if value is not None}
-            self._log.put(event_of(event_kind, self._clock_ms(), self._node_id, severity, present))
+            self._log.put(event)
+        if self._told is not None:
+            self._told.tell(event)
 
     def events(self) -> Iterator[tuple[EventKind, Severity, int]]:
         """How many events of each kind and severity there were, written or not. All kinds, if there were none, too."""
@@ -123,18 +144,20 @@ class Reporter:
 
     def _left_out(self, kind: str, reason: FieldValue) -> bool:
         self.tick()
-        told = (kind, reason if isinstance(reason, str) else "")
-        self._told[told] += 1
-        return self._told[told] > self._events_per_s
+        topic = (kind, reason if isinstance(reason, str) else "")
+        self._recent[topic] += 1
+        return self._recent[topic] > self._events_per_s
 
     def tick(self) -> None:
         """Report at the end of each second how many events were left out in it. Call this several times a second."""
+        if self._told is not None:
+            self._told.tick()
         now_ms = self._clock_ms()
         if 0 <= now_ms - self._second_ms < limits.DROPS_REPORT_MS:
             return
         self._second_ms = now_ms
-        told, self._told = self._told, Counter()
-        for (kind, reason), count in told.items():
+        recent, self._recent = self._recent, Counter()
+        for (kind, reason), count in recent.items():
             if count > self._events_per_s:
                 fields = {"event": kind, "reason": reason or None, "count": count - self._events_per_s}
                 self.notify("events_left_out", fields)
@@ -200,8 +223,8 @@ def report_sandbox(notify: Notify, report: SandboxReport) -> None:
 def report_start(
     notify: Notify, settings: Settings, core: Core, store: Store, *, one_shot: bool, state_hash: str
 ) -> None:
-    """Report the events of a start: key, recovery, effective settings. A one-shot command reports fewer settings, and
-    some events with a lower severity.
+    """Report the events of a start: key, recovery, effective settings. A one-shot command reports no settings, and some
+    events with a lower severity.
     """
     quiet = Severity.DEBUG if one_shot else None
     if store.key_created:
@@ -239,14 +262,8 @@ def report_start(
     if store.own_feed.accepted:
         last_seq = core.replica.feeds.get(core.signer.node_id).head_seq
         notify("feed_risk_accepted", {"namespace": settings.namespace, "last_seq": last_seq})
-    for knob in KNOBS:
-        value: object = getattr(settings, knob.name)
-        if value != knob.default or knob.group == LIMITS_GROUP or not one_shot:
-            notify(
-                "config_effective",
-                {"setting": knob.name, "value": knob.shown(value)[: limits.EVENT_DETAIL_CHARS]},
-                quiet,
-            )
+    if not one_shot:
+        _report_settings(notify, settings)
     notify(
         "node_started",
         {
@@ -265,12 +282,29 @@ def report_start(
     )
 
 
-def open_events(files: Files, settings: Settings, node_id: str, role: LockRole, now_ms: int) -> EventLog | None:
-    """Open the event log of a node or a command, configured by its settings. Blocks."""
+def _report_settings(notify: Notify, settings: Settings) -> None:
+    """Report the settings that differ from their defaults. All others have the defaults of this version."""
+    usual = Settings(data_dir=settings.data_dir)
+    for knob in KNOBS:
+        value: object = getattr(settings, knob.name)
+        if value != getattr(usual, knob.name):
+            fields = {"setting": knob.name, "value": knob.shown(value)[: limits.EVENT_DETAIL_CHARS]}
+            notify("config_effective", fields)
+
+
+def open_events(
+    files: Files, settings: Settings, node_id: str, role: LockRole, warn: Callable[[str], None] | None, now_ms: int
+) -> EventLog | None:
+    """Open the event log of a node or a command, configured by its settings. Blocks.
+
+    ``warn`` gets a line when the log cannot be written, and when it can be written again.
+    """
     options = EventLogOptions(
         file_bytes_max=settings.events_rotate_bytes,
         file_age_ms_max=settings.events_rotate_age_s * 1000,
         files_kept=settings.events_keep_files,
         kept_ms=settings.events_keep_age_s * 1000,
     )
-    return EventLog.open(files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options)
+    return EventLog.open(
+        files, settings.monitor_events.parent, node_id, now_ms=now_ms, role=role, options=options, warn=warn
+    )

@@ -14,6 +14,8 @@ import trio
 from crabnet import limits
 from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
+from crabnet.monitor.operator_log import OperatorLog
+from crabnet.monitor.sentences import Level
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
@@ -28,8 +30,8 @@ from crabnet.runner.sandbox.model import Mode
 from crabnet.settings import MIB, Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 
-LISTENING: Final = "listen started on Udp:"
-"""The start of the line that scripts wait for. There is one line for each address."""
+_LAST_ANSWERS: Final = ("seed.run", "node.drain", "node.stop")
+"""Operations whose answers come when the runs of a node that ends have ended."""
 _COLLECT_AFTER: Final = 10_000
 """The collector runs when this many more objects were made than freed. Python's default is 700."""
 
@@ -39,35 +41,42 @@ def tune_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
-def run_node(settings: Settings, log: Callable[[str], None]) -> None:
-    """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup). ``log`` gets one line at a time.
+def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], None]) -> None:
+    """Run a node until SIGTERM, SIGINT, or SIGHUP unless that is ignored (nohup).
 
+    ``listening`` is called with each address, ``Udp:HOST:PORT``, once the node and its control socket are ready.
     Restarts the node after an unexpected error, as ``supervised`` describes. Raises what entering a Node raises,
     NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
     tune_collector()
     take_descriptors()
     enter_leaf()
-    manager = ServiceManager.taken_from(os.environ, log)
+    manager = ServiceManager.taken_from(os.environ, partial(log.say, kind="service_manager", level=Level.WARNING))
 
     async def live(asked: Asked) -> None:
+        restarting = partial(log.say, kind="restarting", level=Level.WARNING)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(manager.keep_informed)
-            await supervised(partial(_serve, log, manager, asked), settings, log, asked.to_end)
+            await supervised(partial(_serve, log, listening, manager, asked), settings, restarting, asked.to_end)
             nursery.cancel_scope.cancel()
 
     if trio.run(until_signal, live) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
-async def _serve(log: Callable[[str], None], manager: ServiceManager, asked: Asked, life: Life) -> None:
+async def _serve(
+    log: OperatorLog, listening: Callable[[str], None], manager: ServiceManager, asked: Asked, life: Life
+) -> None:
     """Run a node and its control socket until it is ``asked`` to end and its runs have ended. It opens first in any
     case.
     """
     settings = life.settings
     await manager.status(f"opening {settings.data_dir}" + (f" after: {life.cause}" if life.restarts else ""))
-    async with Node(settings, warn=log) as node, trio.open_nursery() as nursery:
+    async with Node(settings, told=log) as node, trio.open_nursery() as nursery:
         life.address = node.listen_address
+        node.asked = asked
+        if life.paused:
+            node.run_manager.pause()
         if life.restarts:
             node.reporter.notify("node_restarted", {"detail": life.cause, "count": life.restarts})
 
@@ -95,40 +104,50 @@ async def _serve(log: Callable[[str], None], manager: ServiceManager, asked: Ask
             )
         )
         for line in _greeting(node):
-            log(line)
+            log.say(line, "greeting")
+        if node.unserved:
+            log.say(node.unserved, "greeting", Level.WARNING)
         obstacle = keep_web(node.children, settings)
         if obstacle is not None:
-            log(obstacle)
+            log.say(obstacle, "greeting", Level.WARNING)
+        for address in (node.listen_address or "").split(","):
+            listening(f"Udp:{address}")
         nursery.start_soon(_tell_sandbox, node, log)
         await manager.ready(f"node {node.node_id} listens on {life.address}")
-        await asked.to_end.wait()
+        try:
+            await asked.to_end.wait()
+        finally:
+            life.paused = node.run_manager.turns.paused
+        drain_ms = settings.runner_drain_ms if asked.drain_ms is None else asked.drain_ms
         running = node.run_manager.turns.running
-        if running and settings.runner_drain_ms:
-            within = f"within {settings.runner_drain_ms} ms"
-            log(f"stopping: {running} run(s) may end {within}; a second signal ends them now")
-        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(settings))
-        await node.drain(asked.at_once)
+        if running and drain_ms:
+            within = f"within {drain_ms} ms"
+            log.say(f"stopping: {running} run(s) may end {within}; a second signal ends them now", "stopping")
+        await manager.stopping(f"{running} run(s) may end", _drain_ms_max(drain_ms))
+        await node.drain(asked.at_once, drain_ms)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
-            await places.answered("seed.run")
+            for method in _LAST_ANSWERS:
+                await places.answered(method)
         await manager.stopping("closing the data dir", limits.SERVICE_CLOSE_MS)
         nursery.cancel_scope.cancel()
 
 
-def _drain_ms_max(settings: Settings) -> int:
+def _drain_ms_max(drain_ms: int) -> int:
     """The most time that ``Node.drain`` and the last answers take, and some more."""
     answers_ms = limits.RUN_END_WAIT_MS + limits.CONTROL_LAST_ANSWERS_MS
-    return settings.runner_drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
+    return drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
 
 
-async def _tell_sandbox(node: Node, log: Callable[[str], None]) -> None:
+async def _tell_sandbox(node: Node, log: OperatorLog) -> None:
     """Log the result of the self-test. The self-test takes a while, so its result comes after the greeting."""
     report = await node.runner.prepare()
     if report.fence is None:
-        log(f"no command will be run here: {report.summary}")
+        log.say(f"no command will be run here: {report.summary}", "sandbox", Level.WARNING)
     elif report.fence.mode is Mode.NONE:
-        log("WARNING: no sandbox (runner_sandbox = none): commands of strangers run with the rights of this user")
+        what = "no sandbox (runner_sandbox = none): commands of strangers run with the rights of this user"
+        log.say(what, "sandbox", Level.WARNING)
     else:
-        log(f"runs confined by {report.summary}")
+        log.say(f"runs confined by {report.summary}", "sandbox")
 
 
 def _reclaim(settings: Settings) -> str:
@@ -172,6 +191,4 @@ def _greeting(node: Node) -> list[str]:
             f" memory {settings.runner_memory_bytes // MIB} MiB, {settings.runner_processes} processes,"
             f" {settings.runner_cpu_time_s} s of processor time, disk {settings.runner_workdir_bytes // MIB} MiB"
         ),
-        *([f"WARNING: {node.unserved}"] if node.unserved else []),
-        *(f"{LISTENING}{address}" for address in (node.listen_address or "").split(",")),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -92,10 +92,12 @@ def find_seeds(
     limit: int,
     after: SeedPlace | None,
     biddable: bool | None = None,
+    wanted: Callable[[Record], bool] = lambda _: True,
 ) -> list[Found]:
     """Seeds in memory and archived, newest first and then by id, at most ``limit``, those after the place ``after``.
 
     ``biddable``: only open ones that take bids at ``now_s``, or only open ones that do not. Those are never archived.
+    ``wanted`` selects seeds in memory only.
     """
     if biddable is not None:
         status = SeedStatus.OPEN
@@ -106,6 +108,7 @@ def find_seeds(
         and (status is None or status_at(record, now_s) is status)
         and (biddable is None or is_biddable(record, now_s) is biddable)
         and (after is None or _order(seed.created_at, seed_id) > _order(*after))
+        and wanted(record)
     )
     found = heapq.nsmallest(limit, live, key=lambda item: _order(item.created_at, item.seed_id))
     found += [

@@ -27,6 +27,8 @@ class Life:
     """A brief description of the error that ended the previous life."""
     address: str | None = None
     """The address on which the node listens; None until it is open."""
+    paused: bool = False
+    """No run is to start. The node of the next life is paused, too."""
 
 
 class Restarts:
@@ -79,7 +81,7 @@ async def supervised(
                 " the traceback"
             ) from failure
         log(f"{cause}; the node restarts from its journal (restart {count} of {settings.restarts_max})")
-        life = Life(replace(settings, listen_addr=life.address), count, cause)
+        life = Life(replace(settings, listen_addr=life.address), count, cause, paused=life.paused)
         # While no node runs, a one-shot command may hold the data dir. The restart waits for it.
         busy_until_s = trio.current_time() + limits.RESTART_DELAY_S + settings.lock_wait_ms / 1000
         del failure

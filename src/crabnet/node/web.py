@@ -49,7 +49,6 @@ def keep_web(children: Children, settings: Settings) -> str | None:
     children.keep(
         ChildSpec(
             name=NAME,
-            title="the web process",
             entry="crabnet.web.child:serve",
             without="the HTTP API and the web page cannot be reached",
             given=msgspec.json.encode({name: _plain(getattr(settings, name)) for name in _GIVEN}),

@@ -222,6 +222,10 @@ class RunList(Struct, frozen=True, kw_only=True):
     runs: list[RunRow]
     running_max: int
     queued_max: int
+    paused: bool
+    """No run starts until `runs.resume`."""
+    draining: bool
+    """The node is about to end: it makes no bid and starts no run."""
 
 
 PUBLISH: Final = Operation(

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from crabnet.operations import access, events, info, metrics, overview, seeds
+from crabnet.operations import (
+    access,
+    events,
+    health,
+    history,
+    info,
+    metrics,
+    network,
+    overview,
+    seeds,
+    steering,
+)
 from crabnet.operations.model import Operation
 
-MODULES: Final = (overview, info, seeds, events, access, metrics)
+MODULES: Final = (
+    overview,
+    info,
+    network,
+    health,
+    seeds,
+    history,
+    events,
+    steering,
+    access,
+    metrics,
+)
 """The modules that define operations."""
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
     value for module in MODULES for value in vars(module).values() if isinstance(value, Operation)

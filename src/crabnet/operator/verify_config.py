@@ -1,7 +1,8 @@
 """``crabnet config verify``: checks whether a node with these settings would start here and do its work.
 
-It changes nothing and sends nothing. To check that a directory is writable, it creates a small file and removes it. To
-check an address, it binds the address and releases it.
+It changes nothing. To check that a directory is writable, it creates a small file and removes it. To check an address,
+it binds the address and releases it. It sends hellos to configured peers, from a temporary port and with a temporary
+key.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
@@ -24,7 +24,6 @@ from crabnet.control.client import NodeNotRunningError, call
 from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import (
     CrabnetError,
-    DataDirDamagedError,
     NetworkError,
     Reason,
     RefusedError,
@@ -32,13 +31,15 @@ from crabnet.errors import (
     UsageError,
 )
 from crabnet.node.config import runner_policy, sandbox_report
-from crabnet.node.durable.baseline import demand_importable
 from crabnet.operations.access import TokenState
+from crabnet.operator.check import Check, Situation, Step, Verdict
+from crabnet.operator.probing import peers
+from crabnet.operator.verify_start import ledger, process, state_dir
 from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
 from crabnet.settings import Settings
-from crabnet.storage.files import Files, OpenMode, guarded, opened, write_all
+from crabnet.storage.files import Files, OpenMode, guarded, opened, storage_failed, write_all
 from crabnet.storage.keyfile import load_key_file
 from crabnet.transport.base import parse_address
 from crabnet.transport.interfaces import interfaces
@@ -47,34 +48,6 @@ from crabnet.transport.udp import UdpTransport
 
 _PROBE: Final = b"crabnet config verify\n"
 _BUILT_IN: Final = frozenset({"cd"})
-
-
-class Verdict(StrEnum):
-    """The result of a check. Only with ``FAILED`` a node cannot start, or cannot run tasks."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-class Check(NamedTuple):
-    """One finding: what was checked, the verdict, and, if it is not good, what to do."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    error: CrabnetError | None = None
-
-
-class Situation(NamedTuple):
-    """Input of the checks. ``running``: a node owns the data dir, so what this node holds is not tried again."""
-
-    settings: Settings
-    files: Files
-    running: bool
-
-
-Step = Callable[[Situation], Iterator[Check]]
 
 
 def verify_config(settings: Settings, files: Files) -> list[Check]:
@@ -108,10 +81,6 @@ def _data_dir(at: Situation) -> Iterator[Check]:
     if mode & stat.S_IWGRP:
         detail = f"{path} has mode {mode:04o}, so its group can replace its files; run chmod 700 on it"
         yield Check("data_dir", Verdict.WARNING, detail)
-    try:
-        demand_importable(at.files, at.settings)
-    except RefusedError as error:
-        yield Check("data_dir", Verdict.FAILED, error.message, error)
     if load_key_file(at.files, path) is not None:
         yield Check("identity", Verdict.OK, "the key exists, and only its owner can read it")
     free = at.files.free_bytes(path)
@@ -153,7 +122,7 @@ def _can_be_made(name: str, path: Path, files: Files) -> Check:
         files.mkdir(path)
         path.rmdir()
     except OSError as failed:
-        error = StorageFailedError(f"{path} cannot be created: {failed.strerror}", Reason.DATA_DIR_UNWRITABLE)
+        error = storage_failed(failed, "create the directory", path)
         return Check(name, Verdict.FAILED, error.message, error)
     return Check(name, Verdict.OK, f"{path} does not exist yet and can be created")
 
@@ -274,14 +243,7 @@ def _access(at: Situation) -> Iterator[Check]:
         yield Check("web_api_auth_required", Verdict.WARNING, detail)
 
 
-STEPS: Final[tuple[Step, ...]] = (_data_dir, _events, _listen, _targets, _runner, _sandbox, _access)
+STEPS: Final[tuple[Step, ...]] = (
+    process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access,
+)  # fmt: skip
 """The checks, in the order in which they are shown."""
-
-
-def failure(checks: list[Check]) -> CrabnetError | None:
-    """The error to end with. It has the kind of the first failed check."""
-    failed = [check for check in checks if check.verdict is Verdict.FAILED]
-    if not failed:
-        return None
-    first = failed[0].error or DataDirDamagedError(failed[0].detail)
-    return type(first)(f"{len(failed)} of {len(checks)} checks failed; {first.message}", first.reason)

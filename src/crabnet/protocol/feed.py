@@ -73,6 +73,9 @@ class Feeds:
     def __len__(self) -> int:
         return len(self._feeds)
 
+    def __contains__(self, author: str) -> bool:
+        return author in self._feeds
+
     @property
     def any_ended(self) -> bool:
         """False while no feed has ended. Every held entry then lies before the end of its feed."""

@@ -181,6 +181,10 @@ class Settings:
     sync_fetch_bytes_per_s: int = knob_field(limits.SYNC_FETCH_BYTES_PER_S_DEFAULT, Row(
         IntKind(0, 1024 * MIB), "network", "Most bytes of missing envelopes that the node fetches from neighbours per "
         "second. 0 means no limit.", unit="bytes/s"))
+    peer_silence_ms: int = knob_field(limits.PEER_SILENCE_MS_DEFAULT, Row(
+        IntKind(1_000, limits.PEER_SILENCE_MS_MAX), "network", "How long a peer may be silent until the node reports "
+        "it as lost. The time doubles each time that the peer returns. The node keeps a silent peer for 15 minutes.",
+        unit="ms"))
     peers_remembered: int = knob_field(limits.PEERS_REMEMBERED_DEFAULT, Row(
         IntKind(0, limits.PEERS_REMEMBERED_MAX), "network", "Peers that the node keeps in the file `peers.json` and "
         "contacts at its next start. 0 keeps none.", unit="peers"))
@@ -322,9 +326,6 @@ class Settings:
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
-    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
-        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
-        "means that files are only deleted because of their number.", unit="s"))
 
     web_addr: str = knob_field("127.0.0.1:3000", Row(
         WebAddressKind(port_min=0), "web", "Address of the web process: API and health over HTTP. Port 0 means any "
@@ -358,6 +359,34 @@ class Settings:
         "change something need a token in any case."))
     web_session_s: int = knob_field(limits.WEB_SESSION_S_DEFAULT, Row(
         IntKind(60, 30 * DAY_S), "web", "How long a browser stays logged in after `crabnet web open`.", unit="s"))
+    log_level: str = knob_field("info", Row(
+        ChoiceKind("debug", "info", "warning", "error"), "monitor", "What `listen` tells on standard error: this level "
+        "and those above it. Alerts are errors."))
+    log_format: str = knob_field("text", Row(
+        ChoiceKind("text", "json"), "monitor", "How `listen` tells it. `text`: a sentence per line. `json`: an object "
+        "per line."))
+    events_lag_percent: int = knob_field(limits.EVENTS_LAG_PERCENT_DEFAULT, Row(
+        IntKind(0, 100), "monitor", "Share of the queue of unwritten events from which on `events_lagging` is raised. "
+        "0 means never.", unit="%"))
+    events_lag_ms: int = knob_field(limits.EVENTS_LAG_MS_DEFAULT, Row(
+        IntKind(0, DAY_S * 1000), "monitor", "Age of the oldest unwritten event from which on `events_lagging` is "
+        "raised. 0 means never.", unit="ms"))
+    sync_lag_envelopes: int = knob_field(limits.SYNC_LAG_ENVELOPES_DEFAULT, Row(
+        IntKind(0, 2**31), "monitor", "Missing envelopes that neighbours hold, from which on `sync_lagging` is raised. "
+        "0 means never.", unit="envelopes"))
+    sync_lag_ms: int = knob_field(limits.SYNC_LAG_MS_DEFAULT, Row(
+        IntKind(0, DAY_S * 1000), "monitor", "Time that something has been missing, from which on `sync_lagging` is "
+        "raised. 0 means never.", unit="ms"))
+    sending_lag_ms: int = knob_field(limits.SENDING_LAG_MS_DEFAULT, Row(
+        IntKind(0, DAY_S * 1000), "monitor", "Time that an envelope of this node has waited to be sent to an address, "
+        "from which on `sending_lagging` is raised. 0 means never.", unit="ms"))
+    lag_hold_ms: int = knob_field(limits.LAG_HOLD_MS_DEFAULT, Row(
+        IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
+        "below half of it until the alert is over.", unit="ms"))
+
+    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
+        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
+        "means that files are only deleted because of their number.", unit="s"))
     # fmt: on
 
     @property

@@ -43,6 +43,10 @@ class AddressBook:
         """All remembered addresses."""
         return frozenset(self._entries)
 
+    def has(self, address: str) -> bool:
+        """True if the address is remembered."""
+        return address in self._entries
+
     def load(self, peers: Iterable[RememberedPeer], now_ms: int) -> None:
         """Load remembered peers. All of them are tried soon."""
         newest = sorted(peers, key=lambda peer: peer.last_seen_s, reverse=True)

@@ -46,6 +46,8 @@ class Clocks:
         self._questions: Questions | None = None
         self._ask_at_ms = 0
         self._asked = 0
+        self._asked_once_ms: int | None = None
+        """When the present questions were sent; None if they were sent more than once."""
         self._seen_ms = 0
         self._again_from_ms = 0
 
@@ -66,6 +68,9 @@ class Clocks:
         self._ask_at_ms = now_ms + (limits.CLOCK_ASK_FIRST_MS if quick else limits.CLOCK_ASK_MS)
         if not quick or self._questions is None:
             self._questions = Questions(draw(), draw())
+            self._asked_once_ms = now_ms
+        else:
+            self._asked_once_ms = None
         return self._questions
 
     def ask_again(self, now_ms: int) -> None:
@@ -74,13 +79,19 @@ class Clocks:
             self._again_from_ms = now_ms + limits.CLOCK_AGAIN_MS
             self._ask_at_ms = self._asked = 0
 
-    def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> None:
-        """Handle a hello. It counts if it echoes the challenge. A configured address has one vote, for any node."""
+    def said(self, author: str, source: str, echo: str, ts: int, now_ms: int, *, configured: bool) -> int | None:
+        """Handle a hello. It counts if it echoes the challenge. A configured address has one vote, for any node.
+
+        Returns the milliseconds since the challenge was sent; None if the hello does not count, or if the challenge was
+        sent more than once.
+        """
         asked = self._questions
-        if asked is not None and echo == (asked.configured if configured else asked.others):
-            until_ms = now_ms + limits.CLOCK_VOTE_MS
-            vote = _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms)
-            self._votes.put(source if configured else author, vote)
+        if asked is None or echo != (asked.configured if configured else asked.others):
+            return None
+        until_ms = now_ms + limits.CLOCK_VOTE_MS
+        vote = _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms)
+        self._votes.put(source if configured else author, vote)
+        return None if self._asked_once_ms is None else max(0, now_ms - self._asked_once_ms)
 
     def ahead_s(self, now_ms: int) -> int:
         """How many seconds the clocks of most peers are ahead of this node's, negative if they are behind.

@@ -15,6 +15,7 @@ from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
 from crabnet.core.sync.peers import Peers
 from crabnet.core.sync.planner import SyncPlanner
+from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reconcile import Reconciler
 from crabnet.core.sync.relay import Relay
 from crabnet.core.sync.wants import Wants
@@ -32,6 +33,7 @@ _PARTS: Final = (
     Part.ANNOUNCER,
     Part.FEED_GUARD,
     Part.CLOCKS,
+    Part.PRESENCE,
 )
 """All parts but the comparisons, which are made together with the digests."""
 
@@ -50,6 +52,7 @@ class NeighbourParts:
     announcer: Announcer
     guard: FeedGuard
     clocks: Clocks
+    presence: Presence
 
     def __init__(self, config: CoreConfig, node_id: str, replica: Replica, entropy: Callable[[], int]) -> None:
         self._config = config
@@ -78,6 +81,7 @@ class NeighbourParts:
             Part.ANNOUNCER: self.announcer,
             Part.FEED_GUARD: self.guard,
             Part.CLOCKS: self.clocks,
+            Part.PRESENCE: self.presence,
         }
 
     def renew(self, part: Part) -> None:
@@ -107,9 +111,16 @@ class NeighbourParts:
             self.named = Wants(limits.NAMED_WANTS_MAX)
         elif part is Part.RELAY:
             self.relay = Relay(config.relay_fanout if config.talk else 0, self._entropy)
-        elif part is Part.ANNOUNCER:
+        else:
+            self._make_watcher(part)
+
+    def _make_watcher(self, part: Part) -> None:
+        config, replica = self._config, self._replica
+        if part is Part.ANNOUNCER:
             self.announcer = Announcer(replica.feeds, self._node_id)
         elif part is Part.FEED_GUARD:
             self.guard = FeedGuard(self._node_id, replica.feeds, accepted=config.accept_feed_risk)
         elif part is Part.CLOCKS:
             self.clocks = Clocks(config.policy.future_skew_s)
+        elif part is Part.PRESENCE:
+            self.presence = Presence(config.peer_silence_ms)

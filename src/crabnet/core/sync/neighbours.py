@@ -11,7 +11,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.mending import Part
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
-from crabnet.core.sync.peers import Refused, for_everybody
+from crabnet.core.sync.peers import Introduction, Refused, for_everybody
 from crabnet.core.sync.talking import Talking
 from crabnet.core.sync.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
@@ -119,7 +119,9 @@ class Neighbours(Talking):
             self._tell_lost(self.peers.introduced(source, meta.from_), "replaced", effects)
         if isinstance(said, sync.Hello):
             configured = source in self.trusted
-            self.clocks.said(meta.from_, source, said.echo, meta.ts, now_ms, configured=configured)
+            took_ms = self.clocks.said(meta.from_, source, said.echo, meta.ts, now_ms, configured=configured)
+            if took_ms is not None:
+                self.peers.measured(source, took_ms)
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
             self._told(said, source, now_ms, effects)
@@ -186,6 +188,8 @@ class Neighbours(Talking):
             self.proofs.note(ForkMark(head.author, head.end), source, now_ms, teller=self._teller(source))
         if proven:
             self._may_have_named(head, source, now_ms)
+            held_seq = self._replica.feeds.get(head.author).head_seq
+            self.reconciler.reach.told(source, head.author, head.seq, held_seq)
         if self.planner.hear(head, source, now_ms, proven=proven):
             held = self._replica.feeds.get(head.author).head_seq
             self._gap_notice(head.author, held + 1, head.seq, source, effects)
@@ -232,6 +236,7 @@ class Neighbours(Talking):
         for want in request.wants:
             feed = self._replica.feeds.get(want.author)
             self.relay.asked(want.author, source)
+            self.reconciler.reach.told(source, want.author, want.from_seq - 1, feed.head_seq)
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
                 effects.serves.append(Serve(want.author, want.from_seq, last, source))
@@ -323,6 +328,7 @@ class Neighbours(Talking):
             return
         steps: tuple[Callable[[int, Effects], None], ...] = (
             self._lose_silent,
+            self._look_for_peers,
             self._invite,
             self._ask_for_time,
             self.ask,
@@ -426,7 +432,8 @@ class Neighbours(Talking):
         if hello.challenge and self._config.stays:
             self._say(self._hello(echo=hello.challenge), source, now_ms, effects)
         node_id = hello.identity.node_id
-        replaced = self.peers.confirm(source, node_id, hello.echo)
+        self.peers.introduces(source, Introduction(hello.identity.alias, hello.identity.agent))
+        replaced = self.peers.confirm(source, node_id, hello.echo, now_ms)
         if replaced is not None:
             self._tell_lost(replaced, "replaced", effects)
             effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))

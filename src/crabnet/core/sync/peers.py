@@ -29,10 +29,20 @@ class Refused(Struct, frozen=True, gc=False):
     detail: str
 
 
+class Introduction(Struct, frozen=True, gc=False):
+    """What a node says of itself: its readable name and its program. It proves nothing."""
+
+    alias: str = ""
+    agent: str = ""
+
+
 class _Peer(Struct):
     heard_ms: int
     challenge: str = ""
     challenged_ms: int = -limits.PEER_CHALLENGE_INTERVAL_MS
+    challenges: int = 0
+    round_trip_ms: int | None = None
+    said: Introduction = Introduction()
     confirmed: bool = False
     node_id: str = ""
     credit: bool = True
@@ -166,17 +176,50 @@ class Peers:
             return ""
         peer.challenge = peer.challenge or draw()
         peer.challenged_ms = now_ms
+        peer.challenges += 1
         return peer.challenge
 
-    def confirm(self, address: str, node_id: str, echo: str) -> list[LostPeer] | None:
-        """Handle an echo. If it proves the address for the first time, return the evicted peers, else None."""
+    def confirm(self, address: str, node_id: str, echo: str, now_ms: int) -> list[LostPeer] | None:
+        """Handle an echo. If it proves the address for the first time, return the evicted peers, else None.
+
+        If the challenge was sent once, the time to the echo is a round trip. Otherwise nobody knows which of the
+        challenges was answered.
+        """
         peer = self._get(address)
         if peer is None or not echo or echo != peer.challenge:
             return None
         new = not peer.confirmed
+        if new and peer.challenges == 1:
+            peer.round_trip_ms = max(0, now_ms - peer.challenged_ms)
         peer.confirmed = True
         peer.node_id = node_id
         return self._keep(address, peer) if new else None
+
+    def measured(self, address: str, round_trip_ms: int) -> None:
+        """Record the time between a question to this address and the answer. Later values count a quarter."""
+        peer = self._get(address)
+        if peer is not None:
+            known = peer.round_trip_ms
+            peer.round_trip_ms = round_trip_ms if known is None else (3 * known + round_trip_ms) // 4
+
+    def round_trip_ms(self, address: str) -> int | None:
+        """The time between a question to this address and the answer, in milliseconds. None if it was not measured.
+
+        It includes the time that both nodes take to handle a message, and the commit before a message is sent.
+        """
+        peer = self._get(address)
+        return None if peer is None else peer.round_trip_ms
+
+    def introduces(self, address: str, said: Introduction) -> None:
+        """Record what the node at this address says of itself."""
+        peer = self._get(address)
+        if peer is not None and peer.said != said:
+            peer.said = said
+
+    def introduction(self, address: str) -> Introduction:
+        """What the node at this address says of itself."""
+        peer = self._get(address)
+        return Introduction() if peer is None else peer.said
 
     def is_confirmed(self, address: str) -> bool:
         """True if the address has proved itself."""

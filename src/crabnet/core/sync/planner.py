@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from enum import Enum, auto
 from itertools import islice
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.replica.parking import Parking
 from crabnet.core.sync.flow import Flight, Flow
 from crabnet.core.sync.gaps import Gaps
@@ -56,6 +57,8 @@ class SyncPlanner:
         self._gaps = Gaps(feeds, parking)
         self._missing: dict[str, Missing] = {}
         self._told_by: dict[str, dict[str, None]] = {}
+        self._given_up: BoundedTable[str, tuple[int, int]] = BoundedTable(limits.SYNC_MISSING_FEEDS_MAX)
+        """Feeds that no source delivered: the head that is held, and since when the next envelope is missing."""
         self._ready: OrderedDict[str, None] = OrderedDict()
         self._timers: list[tuple[int, str]] = []
         self.flow = Flow(fetch_bytes_per_s, proven)
@@ -63,6 +66,14 @@ class SyncPlanner:
 
     def __len__(self) -> int:
         return len(self._missing)
+
+    def missing(self) -> ItemsView[str, Missing]:
+        """The feeds with missing entries, by author. To be read only."""
+        return self._missing.items()
+
+    def missing_of(self, author: str) -> Missing | None:
+        """What is missing of a feed, None if nothing is. To be read only."""
+        return self._missing.get(author)
 
     def behind(self) -> int:
         """How many envelopes ahead of the heads proven sources say they hold."""
@@ -92,7 +103,9 @@ class SyncPlanner:
             if not self._has_room(teller):
                 return False
             head = self._feeds.get(author).head_seq
-            missing = self._missing[author] = Missing(upto, teller, now_ms, now_ms, head, now_ms, [], {})
+            held, since_ms = self._given_up.pop(author) or (head, now_ms)
+            since_ms = since_ms if held == head else now_ms
+            missing = self._missing[author] = Missing(upto, teller, since_ms, now_ms, head, now_ms, [], {})
             self._told_by.setdefault(teller, {})[author] = None
             self._ready[author] = None
         elif teller and not missing.teller:
@@ -364,6 +377,8 @@ class SyncPlanner:
         """
         self._overdue(author, missing, now_ms)
         over = now_ms - missing.moved_ms > limits.SYNC_MISSING_TTL_MS and missing.attempts > 0
+        if over:
+            self._given_up.put(author, (self._feeds.get(author).head_seq, missing.since_ms))
         if over or (not missing.forked_at and self._feeds.get(author).head_seq >= missing.upto):
             self._drop(author, missing)
             return _Turn.DONE

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
+from crabnet.core.sync.reach import Reach
 from crabnet.protocol.digests import DIGITS, DigestTree
 from crabnet.protocol.sync import Bucket
 
@@ -48,6 +49,7 @@ class Reconciler:
         self._queue: BoundedTable[str, str] = BoundedTable(limits.PEERS_MAX)
         """Sources that wait for their turn, in order of arrival, with their latest digest."""
         self.hungry = False
+        self.reach = Reach()
 
     def __len__(self) -> int:
         return len(self._descents)
@@ -61,6 +63,7 @@ class Reconciler:
         ours = self._tree.root()
         if theirs == ours:
             self._queue.pop(source)
+            self.reach.level(source)
             return True
         known = self._compared.get(source)
         again = known is not None and (known.ours, known.theirs) == (ours, theirs) and now_ms < known.until_ms

@@ -53,6 +53,11 @@ class Relay:
             self._neighbours = neighbours
             self._open.clear()
 
+    def provider(self, author: str) -> str:
+        """The address that brought an author's last live envelope first, "" if it is not known."""
+        known = self._providers.get(author)
+        return "" if known is None else known[0]
+
     def targets(self, author: str, source: str, now_ms: int) -> list[str]:
         """The neighbours, at most ``fanout``, to which an author's live envelope from ``source`` is passed on."""
         if not self._fanout:

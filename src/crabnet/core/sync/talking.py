@@ -60,8 +60,26 @@ class Talking(NeighbourParts):
 
     def _tell_lost(self, lost: list[LostPeer], reason: str, effects: Effects) -> None:
         effects.notices.extend(
-            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason}) for each in lost
+            Notice("peer_lost", {"address": each.address, "peer": each.node_id, "reason": reason})
+            for each in lost
+            if self.presence.lose(each.address)
         )
+
+    def _look_for_peers(self, now_ms: int, effects: Effects) -> None:
+        """Report the peers that were found, and those that have been silent for too long."""
+        if not self._config.stays or not self.presence.due(now_ms):
+            return
+        heard = [
+            (address, node_id, heard_ms)
+            for address in {*self.peers.confirmed(), *filter(self.peers.present, self.trusted)}
+            if (node_id := self.peers.node_id(address)) and (heard_ms := self.peers.last_heard_ms(address)) is not None
+        ]
+        found, lost = self.presence.look(heard, now_ms)
+        for each in found:
+            effects.notices.append(Notice("peer_found", {"address": each.address, "peer": each.node_id}))
+        for each in lost:
+            fields: dict[str, FieldValue] = {"address": each.address, "peer": each.node_id, "reason": "timeout"}
+            effects.notices.append(Notice("peer_lost", {**fields, "duration_ms": each.silent_ms}))
 
     @property
     def has_peers(self) -> bool:

@@ -24,6 +24,7 @@ class _Wanted(Struct):
 
     teller: str
     sources: dict[str, int]
+    since_ms: int
     next_ms: int
     attempts: int = 0
 
@@ -47,6 +48,11 @@ class Wants(Generic[K]):
     def __contains__(self, name: K) -> bool:
         return name in self._wanted
 
+    @property
+    def oldest_ms(self) -> int | None:
+        """Since when the name that is wanted for longest should have been requested. Strangers' names do not count."""
+        return next((each.since_ms for each in self._wanted.values() if each.teller != STRANGERS), None)
+
     def note(self, name: K, source: str, ask_ms: int, *, teller: str) -> bool:
         """Note that ``source`` has this. It is requested at ``ask_ms``. False if there is no room for it.
 
@@ -62,7 +68,7 @@ class Wants(Generic[K]):
             return True
         if len(self._wanted) >= self._most // (2 if teller == STRANGERS else 1) and not self._make_room(teller):
             return False
-        wanted = self._wanted[name] = _Wanted(teller, {source: 0}, ask_ms)
+        wanted = self._wanted[name] = _Wanted(teller, {source: 0}, ask_ms, ask_ms)
         self._tell(name, wanted, teller)
         return True
 

@@ -20,11 +20,10 @@ class Children(Part):
     def __init__(
         self,
         notify: Callable[[str, dict[str, FieldValue]], None],
-        warn: Callable[[str], None] | None,
         clock_ms: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        self._around = Surroundings(notify, warn or _nowhere, clock_ms, random)
+        self._around = Surroundings(notify, clock_ms, random)
         self._children: list[Child] = []
         self._kept: list[Child] = []
         self._off: list[ChildHealth] = []
@@ -66,7 +65,3 @@ class Children(Part):
                 await trio.sleep_forever()
         finally:
             self._nursery = None
-
-
-def _nowhere(_: str) -> None:
-    return

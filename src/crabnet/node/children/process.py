@@ -83,7 +83,7 @@ class Process:
     async def end(self, stop_ms: int) -> bool:
         """End the process: in an orderly way, which may take ``stop_ms``, else at once. Not cancelled.
 
-        What is left of its process group is killed with it. Returns whether the process itself had to be killed.
+        What is left of its process group is killed with it. Returns whether the process itself was killed.
         """
         with trio.CancelScope(shield=True):
             if stop_ms:
@@ -91,10 +91,10 @@ class Process:
                     self.stream.socket.shutdown(socket.SHUT_WR)
                 with trio.move_on_after(stop_ms / 1000):
                     await self.ended()
-            killed = not self.ending()
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)  # before the process is reaped, so the number is still its own
             await self.ended()
+        killed = self.ending() == f"signal {signal.SIGKILL:d}"  # by the line above, or by the child's own watcher
         self._popen.wait()
         os.close(self._pidfd)
         self.stream.socket.close()

@@ -15,8 +15,6 @@ class ChildSpec:
 
     name: str
     """The name of the child in events and in ``status``."""
-    title: str
-    """The same in words for the operator: ``the web server``."""
     entry: str
     """``module:function``. The function gets the child's ``crabnet.child.Lifeline``."""
     without: str = ""

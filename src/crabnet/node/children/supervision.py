@@ -24,7 +24,6 @@ class Surroundings:
     """What children need of their node."""
 
     notify: Callable[[str, dict[str, FieldValue]], None]
-    warn: Callable[[str], None]
     """Gets a line when a child fails, and when it works again."""
     clock_ms: Callable[[], int]
     random: Callable[[], float]
@@ -148,9 +147,7 @@ class Child:
         self._turn(ChildState.RUNNING, pid=process.pid, detail=ready.detail, addresses=ready.addresses)
         fields: dict[str, FieldValue] = {"pid": process.pid, "duration_ms": duration_ms, "failures": self._failures}
         self._notify("child_started", {**fields, "detail": ready.detail or None})
-        if self._told is not None:
-            self._around.warn(f"{self.spec.title} works again")
-            self._told = None
+        self._told = None
         self._up_s = trio.current_time()
         self.stream = process.stream
         self._up.set()
@@ -174,27 +171,22 @@ class Child:
         # A child that fails again and again is reported ever more rarely.
         if failure.reason is not self._told or self._failures & (self._failures - 1) == 0:
             self._told = failure.reason
-            self._tell(failure, pause, next_try_ms)
+            self._tell(failure, next_try_ms)
         if pause is None:
             await trio.sleep_forever()
         await trio.sleep((pause or 0) / 1000)
         self._health = replace(self._health, restarts=self._health.restarts + 1)
 
-    def _tell(self, failure: Failure, pause: int | None, next_try_ms: int | None) -> None:
+    def _tell(self, failure: Failure, next_try_ms: int | None) -> None:
         self._notify(
             "child_failed",
             {
                 "reason": failure.reason.value,
-                "detail": failure.detail[: limits.EVENT_DETAIL_CHARS],
+                "detail": "; ".join(filter(None, (failure.detail, self.spec.without)))[: limits.EVENT_DETAIL_CHARS],
                 "failures": self._failures,
                 "next_try_ms": next_try_ms,
             },
         )
-        then = "it is not tried again before the node is restarted"
-        if pause is not None:
-            then = f"next try in {pause / 1000:.1f} s"
-        parts = [f"WARNING: {self.spec.title} does not work: {failure.detail}", self.spec.without, then]
-        self._around.warn("; ".join(filter(None, parts)))
 
     def _turn(
         self,

@@ -41,6 +41,13 @@ class RunView(NamedTuple):
     since_ms: int
 
 
+class Drained(NamedTuple):
+    """What became of the runs of a node that stops: those that ended by themselves, and those that were ended."""
+
+    finished: int
+    ended: int
+
+
 class RunManagerConfig(NamedTuple):
     """Bounds of a run manager."""
 
@@ -112,6 +119,30 @@ class RunManager:
         self._jobs: dict[str, _Job] = {}
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        """True after ``take_no_more``: the node is about to end."""
+        return self._stopping
+
+    def take_no_more(self) -> None:
+        """Refuse further runs."""
+        self._stopping = True
+
+    def pause(self) -> None:
+        """Start no run until ``resume``. Those that go on are not affected."""
+        self.turns.paused = True
+        self._changed()
+
+    def resume(self) -> None:
+        """Let runs start again."""
+        self.turns.paused = False
+        self._start(self.turns.admit())
+        self._changed()
+
+    def _start(self, admitted: list[str]) -> None:
+        for seed_id in admitted:
+            self._jobs[seed_id].go_on.set()
+
     def view(self, seed_id: str) -> RunView | None:
         """The state of a seed's run on this node, or None if there is none."""
         job = self._jobs.get(seed_id)
@@ -175,19 +206,19 @@ class RunManager:
             return await self._run(job, announce)
         finally:
             del self._jobs[seed_id]
-            for admitted in self.turns.leave(seed_id, job.task.publisher):
-                self._jobs[admitted].go_on.set()
+            self._start(self.turns.leave(seed_id, job.task.publisher))
             job.done.set()
             self._changed()
 
-    async def drain(self, drain_ms: int, at_once: trio.Event) -> int:
+    async def drain(self, drain_ms: int, at_once: trio.Event) -> Drained:
         """Take no more runs, and wait for the running ones to end, at most ``drain_ms`` or until ``at_once``.
 
         The runs in the queue end at once, and those that still run after the wait end then. Their results say that this
-        worker failed (ADR 31). Returns how many these are. The time is bounded. If a result cannot be stated by then,
+        worker failed (ADR 31). The time is bounded. If a result cannot be stated by then,
         the next start records a begun run as interrupted, and the claim of a run that waited stays as it is.
         """
-        self._stopping = True
+        self.take_no_more()
+        total = len(self._jobs)
         ended = [job for job in self._jobs.values() if job.stage is Stage.QUEUED]
         for job in ended:
             job.end(Reason.NODE_STOPPING)
@@ -201,7 +232,7 @@ class RunManager:
             job.end(Reason.NODE_STOPPING)
         with trio.move_on_after(limits.RUN_END_WAIT_MS / 1000):
             await self._all_done()
-        return len(ended) + len(cut)
+        return Drained(total - len(ended) - len(cut), len(ended) + len(cut))
 
     async def _all_done(self) -> None:
         for job in list(self._jobs.values()):

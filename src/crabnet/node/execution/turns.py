@@ -26,6 +26,8 @@ class Turns:
         self._running: set[str] = set()
         self._waiting: OrderedDict[str, deque[str]] = OrderedDict()
         self._queued = 0
+        self.paused = False
+        """While true, nothing starts. What comes waits."""
 
     @property
     def running(self) -> int:
@@ -39,7 +41,7 @@ class Turns:
 
     def enter(self, key: str, publisher: str) -> Place:
         """Add a run, and return its place. After ``FULL`` nothing is kept of it."""
-        if len(self._running) < self.runs_max:
+        if not self.paused and len(self._running) < self.runs_max:
             self._running.add(key)
             return Place.RUNS
         if self._queued >= self.queue_max:
@@ -57,8 +59,12 @@ class Turns:
             self._queued -= 1
             if not mine:
                 del self._waiting[publisher]
+        return self.admit()
+
+    def admit(self) -> list[str]:
+        """Let waiting runs start, as far as there is room. Returns the runs that start now."""
         admitted: list[str] = []
-        while self._waiting and len(self._running) < self.runs_max:
+        while not self.paused and self._waiting and len(self._running) < self.runs_max:
             turn, queue = self._waiting.popitem(last=False)
             admitted.append(queue.popleft())
             self._running.add(admitted[-1])

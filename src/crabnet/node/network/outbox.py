@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
+from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
@@ -36,7 +37,14 @@ async def _pace(bucket: TokenBucket) -> None:
         await trio.sleep(wait_ms / 1000)
 
 
-def _new_waiting() -> BoundedTable[str, bytes]:
+class _Unsent(NamedTuple):
+    """An envelope that waits for a target, and since when, in milliseconds of trio's clock."""
+
+    data: bytes
+    since_ms: int
+
+
+def _new_waiting() -> BoundedTable[str, _Unsent]:
     return BoundedTable(limits.UNSENT_BYTES_PER_TARGET_MAX)
 
 
@@ -48,7 +56,24 @@ class _Trouble:
     next_ms: int
     failures: int = 0
     detail: str = ""
-    waiting: BoundedTable[str, bytes] = field(default_factory=_new_waiting)
+    waiting: BoundedTable[str, _Unsent] = field(default_factory=_new_waiting)
+
+
+class SendingGauges(Struct, frozen=True, kw_only=True):
+    """What this node has not sent yet. Times are in milliseconds.
+
+    ``queued`` messages wait for their turn, the first of them for ``oldest_queued_ms``. ``unsent`` envelopes of this
+    node wait for ``targets_failing`` addresses to which a send has failed, the oldest for ``oldest_unsent_ms``. An
+    envelope for two addresses counts twice. ``dropped`` messages were given up since the start, for lack of room, or
+    because an answer could not be sent.
+    """
+
+    queued: int
+    oldest_queued_ms: int
+    unsent: int
+    oldest_unsent_ms: int
+    targets_failing: int
+    dropped: int
 
 
 class Delivery(NamedTuple):
@@ -86,7 +111,8 @@ class Outbox:
         self._is_present = is_present
         self._legacy = legacy
         self._notify = notify
-        self._queue: deque[Send] = deque()
+        self._queue: deque[tuple[Send, int]] = deque()
+        """Messages, and when they were queued, in milliseconds of trio's clock."""
         self._deliveries: BoundedTable[str, Delivery] = BoundedTable(limits.DELIVERIES_KEPT_MAX)
         self._delivered = trio.Event()
         self._wake = trio.Event()
@@ -107,6 +133,20 @@ class Outbox:
         """The number of envelopes that wait for a target to which a send has failed."""
         return sum(len(trouble.waiting) for trouble in self._trouble.values())
 
+    def gauges(self) -> SendingGauges:
+        """What waits at the moment."""
+        now_ms = steady_ms()
+        failing = [trouble.waiting for trouble in self._trouble.values()]
+        since_ms = [first[1].since_ms for waiting in failing if (first := waiting.first()) is not None]
+        return SendingGauges(
+            queued=len(self._queue),
+            oldest_queued_ms=now_ms - self._queue[0][1] if self._queue else 0,
+            unsent=self.unsent,
+            oldest_unsent_ms=now_ms - min(since_ms) if since_ms else 0,
+            targets_failing=len(failing),
+            dropped=self.dropped,
+        )
+
     def put(self, send: Send) -> None:
         """Queue an envelope. If the queue is full, the oldest one is dropped; sync delivers it later. A relayed
         envelope is dropped once the queue is half full.
@@ -116,7 +156,7 @@ class Outbox:
         if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
             self.dropped += 1
             return
-        self._queue.append(send)
+        self._queue.append((send, steady_ms()))
         if len(self._queue) > limits.OUTBOX_MESSAGES_MAX:
             self._queue.popleft()
             self.dropped += 1
@@ -134,9 +174,9 @@ class Outbox:
     async def drain(self) -> None:
         """Send all queued envelopes. An envelope whose sending is cancelled stays queued."""
         while self._queue:
-            send = self._queue[0]
-            await self._send_out(send)
-            if self._queue and self._queue[0] is send:
+            first = self._queue[0]
+            await self._send_out(first[0])
+            if self._queue and self._queue[0] is first:
                 self._queue.popleft()
 
     async def _send_out(self, send: Send) -> None:
@@ -180,12 +220,12 @@ class Outbox:
         keep = send.kind in FEED_KINDS and not send.relayed
         if trouble is not None and steady_ms() < trouble.next_ms:
             if keep:
-                self._wait(trouble, send.envelope_id, send.data)
+                self._wait(trouble, send.envelope_id, _Unsent(send.data, steady_ms()))
             return False
         try:
             await self._transmit(send.data, target)
         except NetworkError as error:
-            self._failed(target, error, send.envelope_id, send.data if keep else None)
+            self._failed(target, error, send.envelope_id, _Unsent(send.data, steady_ms()) if keep else None)
             return False
         if trouble is not None:
             await self._recovered(target, trouble)
@@ -217,24 +257,25 @@ class Outbox:
                 return
             self.datagrams_sent += 1
 
-    def _wait(self, trouble: _Trouble, envelope_id: str, data: bytes) -> None:
+    def _wait(self, trouble: _Trouble, envelope_id: str, unsent: _Unsent) -> None:
         share = limits.UNSENT_BYTES_PER_TARGET_MAX // limits.UNSENT_PER_TARGET_MAX
-        self.dropped += len(trouble.waiting.put(envelope_id, data, max(share, len(data))))
+        if envelope_id not in trouble.waiting:  # one that waits already keeps its place and its time
+            self.dropped += len(trouble.waiting.put(envelope_id, unsent, max(share, len(unsent.data))))
 
-    def _failed(self, target: Address, error: NetworkError, envelope_id: str, data: bytes | None) -> None:
+    def _failed(self, target: Address, error: NetworkError, envelope_id: str, unsent: _Unsent | None) -> None:
         now_ms = steady_ms()
         trouble = self._trouble.get(target)
         if trouble is None:
             if len(self._trouble) >= limits.PEERS_MAX:
-                self.dropped += data is not None
+                self.dropped += unsent is not None
                 return
             trouble = self._trouble[target] = _Trouble(now_ms, now_ms)
         trouble.failures += 1
         trouble.detail = error.message
         backoff = min(limits.SEND_RETRY_MS << min(trouble.failures - 1, 10), limits.SEND_RETRY_MS_MAX)
         trouble.next_ms = now_ms + backoff
-        if data is not None and error.reason is not Reason.TOO_LARGE:
-            self._wait(trouble, envelope_id, data)
+        if unsent is not None and error.reason is not Reason.TOO_LARGE:
+            self._wait(trouble, envelope_id, unsent)
         self._notify(
             "send_failed",
             {
@@ -254,11 +295,11 @@ class Outbox:
             "duration_ms": steady_ms() - trouble.since_ms,
         }
         self._notify("send_recovered", fields)
-        for envelope_id, data in trouble.waiting.items():
+        for envelope_id, unsent in trouble.waiting.items():
             try:
-                await self._transmit(data, target)
+                await self._transmit(unsent.data, target)
             except NetworkError as error:
-                self._failed(target, error, envelope_id, data)
+                self._failed(target, error, envelope_id, unsent)
 
     async def _retry(self) -> None:
         now_ms = steady_ms()
@@ -269,11 +310,11 @@ class Outbox:
             if oldest is None:
                 del self._trouble[target]
                 continue
-            envelope_id, data = oldest
+            envelope_id, unsent = oldest
             try:
-                await self._transmit(data, target)
+                await self._transmit(unsent.data, target)
             except NetworkError as error:
-                self._failed(target, error, envelope_id, data)
+                self._failed(target, error, envelope_id, unsent)
             else:
                 trouble.waiting.pop(envelope_id)
                 await self._recovered(target, trouble)

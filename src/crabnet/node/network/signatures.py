@@ -24,7 +24,6 @@ def verifier_spec() -> ChildSpec:
     """The process that checks signatures."""
     return ChildSpec(
         name="signatures",
-        title="the process that checks signatures",
         entry="crabnet.node.network.verify_process:main",
         without="the node checks them itself for now",
         restart_ms=limits.VERIFY_RESTART_MS,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from crabnet.node.operations import access, events, infos, metering, overview, tasks
+from crabnet.node.operations import access as _access
+from crabnet.node.operations import checkup as _checkup
+from crabnet.node.operations import events as _events
+from crabnet.node.operations import histories as _histories
+from crabnet.node.operations import infos as _infos
+from crabnet.node.operations import metering as _metering
+from crabnet.node.operations import networks as _networks
+from crabnet.node.operations import overview as _overview
+from crabnet.node.operations import steering as _steering
+from crabnet.node.operations import tasks as _tasks
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
-__all__ = [
-    "access",
-    "as_json",
-    "dispatch",
-    "dispatch_stream",
-    "events",
-    "infos",
-    "metering",
-    "overview",
-    "perform",
-    "stream",
-    "tasks",
-]
+REGISTERED = (_access, _checkup, _events, _histories, _infos, _metering, _networks, _overview, _steering, _tasks)
+"""The modules whose functions perform the operations."""
+
+__all__ = ["as_json", "dispatch", "dispatch_stream", "perform", "stream"]

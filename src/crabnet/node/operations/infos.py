@@ -61,7 +61,7 @@ async def status(node: Node, _: Empty) -> info.Status:
     """The node, its state and its activity."""
     now_ms = node.clock_ms()
     state_hash, state_lsn = await _state_point(node)
-    events = None if node.events is None else node.events.status()
+    events = None if node.events is None else node.events.gauges(now_ms)
     live = Live(
         listen_addr=node.listen_address,
         running=node.listen,

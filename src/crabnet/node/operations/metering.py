@@ -66,7 +66,7 @@ def _put_events(gathering: Gathering, node: Node) -> None:
     for kind, severity, count in reporter.events():
         gathering.put(table.EVENTS, count, kind, severity)
     if node.events is not None:
-        events = node.events.status()
+        events = node.events.gauges(node.clock_ms())
         gathering.put(table.EVENTS_WRITTEN, events.written)
         gathering.put(table.EVENTS_DROPPED, events.dropped)
         gathering.put(table.EVENT_FAILURES, events.write_failures)
@@ -162,6 +162,7 @@ def _put_process(gathering: Gathering, node: Node) -> None:
     gathering.put(table.LOOP_DELAY_MAX, node.meters.loop_delay_max.at(int(trio.current_time() * 1000)))
     for child in node.children.health():
         gathering.put(table.CHILD_UP, child.state is ChildState.RUNNING, child.name)
+        gathering.put(table.CHILD_RESTARTS, child.restarts, child.name)
     gathering.put(table.CPU, time.process_time())
     gathering.put(table.MAX_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     try:

@@ -8,12 +8,32 @@ from collections.abc import Callable
 import trio
 
 from crabnet.errors import CrabnetError, StorageFailedError, principal
+from crabnet.monitor.events import Event
+from crabnet.monitor.registry import EventKind
+from crabnet.monitor.sentences import sentence
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
 from crabnet.node.operations.doors import as_json, dispatch
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
+
+
+class _Refusals:
+    """Tells the operator of a one-shot command only whose messages are refused, and about a failing event log."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+
+    def tell(self, event: Event) -> None:
+        if event.kind == EventKind.PEER_REFUSED:
+            self._warn(f"WARNING: {sentence(event).text}")
+
+    def tick(self) -> None:
+        pass
+
+    def warn(self, text: str, kind: str) -> None:  # noqa: ARG002 - as in Told
+        self._warn(f"crabnet: {text}")
 
 
 def call_locally(settings: Settings, method: str, params: JsonObject, warn: Callable[[str], None]) -> JsonValue:
@@ -28,14 +48,14 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     answers: list[JsonValue] = []
 
     async def once(asked: Asked) -> None:
-        async with Node(settings, listen=False, warn=warn) as node, trio.open_nursery() as nursery:
+        async with Node(settings, listen=False, told=_Refusals(warn)) as node, trio.open_nursery() as nursery:
             nursery.start_soon(given_up, node, asked, nursery.cancel_scope)
             answers.append(as_json(await dispatch(node, method, params)))
             nursery.cancel_scope.cancel()
 
     async def given_up(node: Node, asked: Asked, scope: trio.CancelScope) -> None:
         await asked.to_end.wait()
-        if await node.run_manager.drain(0, asked.at_once):
+        if (await node.run_manager.drain(0, asked.at_once)).ended:
             answers.clear()
             warn("crabnet: the run was ended; its result tells the publisher that this worker failed")
         scope.cancel()

@@ -28,7 +28,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
     core, settings, now_ms = node.core, node.settings, node.clock_ms()
     replica, neighbours = core.replica, core.neighbours
     state = replica.state
-    events = None if node.events is None else node.events.status()
+    events = None if node.events is None else node.events.gauges(now_ms)
     return overview.Overview(
         version=__version__,
         node_id=node.node_id,

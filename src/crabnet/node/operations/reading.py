@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
+from crabnet.core.sync.gauges import SyncGauges
 from crabnet.errors import CrabnetError
 from crabnet.node.clock import wall_ms
 from crabnet.node.config import sandbox_report
@@ -14,12 +15,16 @@ from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.access import stored_tokens
+from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.events import page_of
+from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
 from crabnet.node.operations.tasks import list_seeds
+from crabnet.node.operations.topology import Place, topology_view
+from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, info, objects, seeds
+from crabnet.operations import access, events, history, info, network, objects, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -81,6 +86,29 @@ def _id(settings: Settings, reading: Reading, _: Empty) -> info.Identity:
 def _peers(_settings: Settings, reading: Reading, _: Empty) -> info.PeerList:
     core = reading.core
     return info.PeerList(peers=peer_views(core.neighbours, {}, wall_ms(), core.replica.feeds.is_equivocator))
+
+
+@reads_files(network.TOPOLOGY)
+def _topology(settings: Settings, reading: Reading, _: Empty) -> network.Topology:
+    core, now_ms = reading.core, wall_ms()
+    peers = peer_views(core.neighbours, {}, now_ms, core.replica.feeds.is_equivocator)
+    return topology_view(core, peers, SyncGauges(), settings.network, Place(settings.alias, False, now_ms))
+
+
+@reads_files(network.FEEDS)
+def _feeds(_settings: Settings, reading: Reading, given: network.FeedsRequest) -> network.FeedPage:
+    return feed_page(reading.core, given, wall_ms())
+
+
+@reads_files(history.TRAIL)
+def _trail(settings: Settings, reading: Reading, given: history.TrailRequest) -> history.Trail:
+    reading.core.record(given.seed_id)
+    return read_trail(RealFiles(), settings.data_dir, given, reading.last_lsn)
+
+
+@reads_files(history.BIDS)
+def _bids(_settings: Settings, reading: Reading, given: history.BidsRequest) -> history.BidPage:
+    return bid_page(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
 
 
 @reads_files(info.VECTOR)

@@ -213,7 +213,13 @@ async def runs(node: Node, _: Empty) -> seeds.RunList:
         )
         for seed_id, task, view in node.run_manager.views()
     ]
-    return seeds.RunList(runs=rows, running_max=turns.runs_max, queued_max=turns.queue_max)
+    return seeds.RunList(
+        runs=rows,
+        running_max=turns.runs_max,
+        queued_max=turns.queue_max,
+        paused=turns.paused,
+        draining=node.run_manager.stopping,
+    )
 
 
 def _seed(node: Node, seed_id: str) -> objects.Seed:

@@ -58,6 +58,16 @@ def verify_archive(files: Files, data_dir: Path, known: Sequence[SegmentInfo]) -
             yield from (each for each in scan_segment(files, path, info, previous) if isinstance(each, Damage))
 
 
+def check_archive(files: Files, data_dir: Path, known: Sequence[SegmentInfo]) -> None:
+    """Check the first and last line and the size of every segment in ``known``, as ``Archive.open`` does.
+
+    Raises ``DataDirDamagedError`` and ``StorageFailedError``.
+    """
+    directory = _directory(data_dir)
+    for info, previous in _chained(known):
+        check_segment(files, segment_path(directory, info.number), info, previous)
+
+
 class Archive:
     """An open archive. Get one from ``Archive.open``, and ``close`` it or use it as a context manager.
 
@@ -89,9 +99,8 @@ class Archive:
         ``forgotten`` are keys to ``forget``, because the archive does not store which keys are forgotten. Raises
         ``DataDirDamagedError`` (nothing was changed) and ``StorageFailedError``.
         """
+        check_archive(files, data_dir, known)
         directory = _directory(data_dir)
-        for info, previous in _chained(known):
-            check_segment(files, segment_path(directory, info.number), info, previous)
         archive = cls(files, data_dir, tuple(known))
         with guarded("open the archive", directory):
             make_dir(files, directory)
