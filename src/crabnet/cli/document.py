@@ -52,8 +52,8 @@ _JSON: Final = {
     "runs list": "the answer of the control method `run.list`",
     "runs pause": "the answer of the control method `runs.pause`",
     "runs resume": "the answer of the control method `runs.resume`",
-    "drain": '`{"finished", "ended", "duration_ms", "process_id", "gone": true, "gone_ms"}`; the first three are those of'
-    " the control method `node.drain`, and absent if the node ended before it answered",
+    "drain": '`{"finished", "ended", "duration_ms", "process_id", "gone": true, "gone_ms"}`; the first three are those'
+    " of the control method `node.drain`, and absent if the node ended before it answered",
     "stop": "as for `drain`",
     "top": "one object with the answers of the control methods `status`, `topology`, `sync` and `run.list`, by name",
     "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
@@ -69,7 +69,7 @@ _JSON: Final = {
     ' "links": [{"kind", "author", "seq", "envelope_id", "object_id"}]}]}]},'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object per line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
-    ' "ts", "via", "signed", "decision", "reason", "status"}`',
+    ' "seq", "ts", "via", "signed", "decision", "reason", "status"}`',
     "fsck": '`{"opens", "healthy", "repaired", "conditions": {file: condition}, "recovery", "damages": [text],'
     ' "notices": [text], "obstacle": text or null, "repair": text or null, "kept_lsn", "lost": [[first, last]],'
     ' "seeds_kept", "envelopes_behind", "envelopes_broken": [id],'
