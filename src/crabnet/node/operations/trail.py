@@ -152,7 +152,7 @@ def _decision(record: Record, lsn: int) -> Decision | None:
         seed_id=None if fact is None else fact.seed_id,
         object_id=None if fact is None else fact.key,
         envelope_id=None if meta is None else meta.id,
-        seq=None if meta is None else meta.seq,
+        seq=None if meta is None else meta.seq or None,
         ts=meta.ts if meta is not None else 0 if fact is None else fact.ts,
         via=_via(record),
         signed=meta is not None and meta.v is not None,
