@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import amplification, catchup, commits, events, ingest, observing, pauses, recovery, sandbox, start
+from bench import amplification, catchup, commits, events, ingest, observing, pauses, recovery, sandbox, start, web
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
@@ -24,6 +24,7 @@ PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "catchup": catchup.measure,
     "sandbox": sandbox.measure,
     "events": events.measure,
+    "web": web.measure,
     "amplification": amplification.measure,
 }
 

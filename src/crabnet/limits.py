@@ -178,6 +178,8 @@ WEB_LINGER_MS: Final = 2_000
 """How long the rest of a body is thrown away whose request was answered before its end."""
 WEB_SEND_MS: Final = 10_000
 """A client that leaves its answer or stream unread for so long is disconnected."""
+WEB_SEND_BUFFER_BYTES: Final = 256 * 1024
+"""What the kernel keeps for a client that reads slowly, and as much again for its own purposes."""
 WEB_TLS_HANDSHAKE_MS: Final = 5_000
 WEB_SWEEP_MS: Final = 250
 """Time between two looks at which connections are late."""
@@ -649,6 +651,8 @@ INDEX_RETRY_MS: Final = 2_000
 DISK_CHECK_S: Final = 5
 HEALTH_WRITE_MS: Final = 2_000
 """A node whose journal is not written for so long is not ready."""
+OVERVIEW_FRESH_MS: Final = 100
+"""How old an overview over HTTP may be."""
 HEALTH_BEHIND_MAX: Final = 1_000
 """A node that lacks more envelopes of its peers is not ready."""
 ARCHIVE_SEGMENT_SEEDS_MAX: Final = 1_000

@@ -345,7 +345,11 @@ USAGE: list[list[str]] = [
     ["config", "show", "--config", ""],
     ["config", "show", "--network", "dht"],
     ["config", "show", "--data-dir", ""],
-    ["--dump-topology"],
+    ["topology", "--format", "xml"],
+    ["drain", "--timeout-ms", "-1"],
+    ["top", "--interval-ms", "1"],
+    ["feeds", "--limit", "0"],
+    ["debug"],
 ]
 
 

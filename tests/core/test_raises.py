@@ -82,6 +82,12 @@ TABLE: Final[dict[str, str]] = {
         node.operations.requests       _demand_same         RefusedError
         node.operations.requests       stated_body          RefusedError
         node.operations.tasks          _result_of_run       RefusedError
+        node.operations.bids           _rows                UsageError*2
+        node.operations.bids           _after               UsageError
+        node.operations.networks       feed                 RefusedError
+        node.operations.steering       _asked               RefusedError
+        node.operations.trail          frames_after         UsageError DataDirDamagedError*2
+        node.node           Node.bid             RefusedError
         node.operations.access         token_new            UsageError
         node.operations.access         web_redeem           RefusedError
         node.operations.control_server _parse               UsageError*2

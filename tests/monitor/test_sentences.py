@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.limits import LOG_TEXT_CHARS_MAX
+from crabnet.monitor import sentences
 from crabnet.monitor.events import Event, PayloadValue, make_event
 from crabnet.monitor.operator_log import OperatorLog
 from crabnet.monitor.registry import EVENTS, EventKind, Severity
@@ -49,6 +53,14 @@ def test_every_kind_has_a_row_that_uses_declared_fields_only() -> None:
         if isinstance(row, tuple):
             used = {name for name, _ in FIELD.findall(row[1])}
             assert used <= EVENTS[EventKind(kind)].fields, kind
+
+
+def test_no_kind_has_two_rows() -> None:
+    """The second one would hide the first."""
+    tree = ast.parse(Path(sentences.__file__).read_text(encoding="utf-8"))
+    tables = [each for each in ast.walk(tree) if isinstance(each, ast.Dict) and len(each.keys) == len(EventKind)]
+    (names,) = [[key.attr for key in table.keys if isinstance(key, ast.Attribute)] for table in tables]
+    assert sorted(names) == sorted(kind.name for kind in EventKind)
 
 
 @pytest.mark.parametrize("kind", list(EventKind))

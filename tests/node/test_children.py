@@ -453,7 +453,7 @@ async def test_a_child_that_does_not_do_its_work_is_given_up() -> None:
         pid = await pid_of(child)
         os.kill(pid, signal.SIGKILL)
     failed = [fields["detail"] for kind, fields in desk.events if kind == "child_failed"]
-    assert failed[0] == "it did not answer"
+    assert failed[0] == "it did not answer; its work is not done"
 
 
 async def test_nothing_is_left_of_a_child_and_its_descriptors() -> None:

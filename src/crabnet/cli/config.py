@@ -44,9 +44,10 @@ def show(context: click.Context) -> None:
 @click.command("verify", cls=Command)
 @click.pass_context
 def verify(context: click.Context) -> None:
-    """Check whether a node with these settings would start here: addresses, rights, paths, commands.
+    """Check whether a node with these settings would start here: addresses, rights, data dir, peers, clock, commands.
 
-    Changes nothing and sends nothing. `crabnet --verify-config` does the same. If checks fail, the exit code is that
-    of the first failed check.
+    Each line says ok, warn or fail, and what to do. Changes nothing. Asks configured peers from a temporary port
+    whether they are there. `crabnet --verify-config` does the same. If checks fail, the exit code is that of the first
+    failed check.
     """
     check_config(state_of(context))

@@ -81,7 +81,8 @@ _JSON: Final = {
     ' "problems": [text]}`; `exporter` is null for proofs and for a state of the Rust program',
     "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
     ' "seeds": [{"seed_id", "a", "b"}]}`',
-    "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warning" | "failed", "reason", "detail"}]}`',
+    "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warn" | "fail", "detail", "remedy",'
+    ' "reason"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',
     "token new": '`{"token": TokenInfo, "secret": text or null}`; the secret is null if it was given, or written to a'
     " file",

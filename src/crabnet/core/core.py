@@ -150,14 +150,14 @@ class Core:
         """For how many milliseconds an answer of a peer may still allow the node to write into its own feed."""
         return self._parts.feed_wait_left_ms(now_ms)
 
+    def clock_suspicion(self, now_ms: int) -> str:
+        """Why this node does not trust its clock, and so signs nothing; empty if it does."""
+        self.mending.handling()
+        return self._parts.clock_suspicion(now_ms)
+
     def clock_behind_s(self, now_ms: int) -> int:
         """The seconds by which this node's clock is behind those of peers. Negative if it is ahead, 0 if they agree."""
         return self._parts.clock_behind_s(now_ms)
-
-    def clock_suspicion(self, now_ms: int) -> str:
-        """A description of what is wrong with this node's clock, "" if nothing is known to be wrong."""
-        self.mending.handling()
-        return self._parts.clock_suspicion(now_ms)
 
     def archivable(self, now_ms: int) -> list[tuple[str, Record]]:
         """The seeds that have been at rest for the retention time. Pass those that were written to ``archived``."""

@@ -66,7 +66,7 @@ class Told(Protocol):
         ...
 
     def warn(self, text: str, kind: str) -> None:
-        """A part says in a line that it fails or works again: the event log, or a child process."""
+        """A part of the node, the event log, says in a line that it fails or works again."""
         ...
 
 

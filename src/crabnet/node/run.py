@@ -107,11 +107,11 @@ async def _serve(
             log.say(line, "greeting")
         if node.unserved:
             log.say(node.unserved, "greeting", Level.WARNING)
-        obstacle = keep_web(node.children, settings)
-        if obstacle is not None:
-            log.say(obstacle, "greeting", Level.WARNING)
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
+        obstacle = keep_web(node.children, settings)
+        if obstacle is not None:
+            log.say(obstacle, "web", Level.WARNING)
         nursery.start_soon(_tell_sandbox, node, log)
         await manager.ready(f"node {node.node_id} listens on {life.address}")
         try:

@@ -136,6 +136,8 @@ class Operation(Generic[P, R]):
     """Without a node, it makes the data dir if there is none, or needs none."""
     proves_itself: bool = False
     """Over HTTP it needs no token, because the request holds the proof of the right: a login."""
+    fresh_ms: int = 0
+    """Over HTTP an answer may be so old, unless something was written over HTTP since. Only without parameters."""
     resume: Resume | None = None
     """Of a stream that can be continued without a gap."""
 

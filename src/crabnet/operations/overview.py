@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from crabnet import limits
 from crabnet.operations.children import ChildHealth
 from crabnet.operations.info import EventCounts, RunCounts, SyncStatus
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope
@@ -78,8 +79,12 @@ OVERVIEW: Final = Operation(
     scope=Scope.READ,
     kind=Kind.READS,
     alone=Alone.FAILS,
+    fresh_ms=limits.OVERVIEW_FRESH_MS,
     summary="Show the node at a glance.",
-    description="Who it is, whether it is fit to work, and how much it has to do.",
+    description=(
+        "Who it is, whether it is fit to work, and how much it has to do. Over HTTP the answer may be up to"
+        f" {limits.OVERVIEW_FRESH_MS} ms old, so that many who look do not burden the node."
+    ),
 )
 HEALTH: Final = Operation(
     name="health",

@@ -326,6 +326,9 @@ class Settings:
         former_env="CRABNET_EVENTS_ROTATE_AGE_SECONDS"))
     events_keep_files: int = knob_field(limits.EVENT_FILES_KEPT_DEFAULT, Row(
         IntKind(1, 10_000), "monitor", "Number of rotated events files to keep.", unit="files"))
+    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
+        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
+        "means that files are only deleted because of their number.", unit="s"))
 
     web_addr: str = knob_field("127.0.0.1:3000", Row(
         WebAddressKind(port_min=0), "web", "Address of the web process: API and health over HTTP. Port 0 means any "
@@ -384,9 +387,6 @@ class Settings:
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
 
-    events_keep_age_s: int = knob_field(limits.EVENTS_KEPT_MS_DEFAULT // 1000, Row(
-        IntKind(0, 3_650 * DAY_S), "monitor", "Age of its last event at which a rotated events file is deleted. 0 "
-        "means that files are only deleted because of their number.", unit="s"))
     # fmt: on
 
     @property

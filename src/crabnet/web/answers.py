@@ -64,7 +64,8 @@ def refusal(error: CrabnetError) -> Response:
     """A refusal that was raised. Some errors say when to try again, or have a status of their own."""
     wait_ms: int = getattr(error, "retry_after_ms", 0)
     status: int | None = getattr(error, "http_status", None)
-    return problem(error.reason, error.message, status=status, retry_after_s=-(-wait_ms // 1000))
+    headers = {"connection": "close"} if getattr(error, "closes", False) else {}
+    return problem(error.reason, error.message, status=status, headers=headers, retry_after_s=-(-wait_ms // 1000))
 
 
 def json_answer(answer: Answer, if_none_match: str | None) -> Response:

@@ -150,7 +150,7 @@ async def _read(web: Web, operation: Operation[Any, Any], request: HttpRequest) 
     given = of_query(operation, request.path_params, request.scope["query_string"])
     params = msgspec.json.encode(given)
     key = operation.name.encode() + params
-    answer = await web.reads.get(key, lambda: web.node.read(operation.name, params))
+    answer = await web.reads.get(key, lambda: web.node.read(operation.name, params), operation.fresh_ms)
     return json_answer(answer, request.state.headers.get("if-none-match"))
 
 
@@ -176,9 +176,12 @@ async def _perform(web: Web, operation: Operation[Any, Any], request: HttpReques
     body = await web.bodies.receive(headers, request.receive)
     given = of_body(operation, request.path_params, request.scope["query_string"], headers, body)
     params = msgspec.json.encode(given)
-    if operation.waits:
-        return written(await _unless_left(request.receive, web.node.wait(operation.name, params)))
-    return written(await web.node.write(operation.name, params))
+    try:
+        if operation.waits:
+            return written(await _unless_left(request.receive, web.node.wait(operation.name, params)))
+        return written(await web.node.write(operation.name, params))
+    finally:
+        web.reads.written()
 
 
 async def _unless_left(receive: Receive, work: Awaitable[bytes]) -> bytes:

@@ -21,6 +21,7 @@ _ONCE: Final = frozenset(
 )
 """Headers that a request may have only once."""
 _FOR_MACHINES: Final = frozenset({"/metrics", "/health", "/livez", "/readyz"})
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _LOCALHOST: Final = "localhost"
 
 
@@ -71,6 +72,8 @@ class Guard:
 
 def _check(scope: Scope) -> None:
     """Refuse what nobody may send, and give a path of the baseline its version. Raises RefusedRequestError."""
+    if scope["http_version"] not in _VERSIONS:
+        raise AmbiguousError("this server talks HTTP/1.1")
     headers = _headers_of(scope)
     scope["state"]["headers"] = headers
     door: Door = scope["state"]["door"]
@@ -90,6 +93,12 @@ class RefusedRequestError(CrabnetError):
     default_reason = Reason.MALFORMED
 
 
+class AmbiguousError(RefusedRequestError):
+    """It is in doubt where the request ends, and so where the next one begins. The connection ends with it."""
+
+    closes = True
+
+
 def _headers_of(scope: Scope) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
@@ -101,6 +110,8 @@ def _headers_of(scope: Scope) -> dict[str, str]:
             headers[name] += ", " + value
         else:
             headers[name] = value
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise AmbiguousError("a request has either Transfer-Encoding or Content-Length")
     return headers
 
 

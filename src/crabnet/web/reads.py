@@ -24,30 +24,49 @@ class Reads:
     """Reads in turns: while one goes on, equal ones that come later share the next one.
 
     So no answer is older than the request for it, and a write that a client has made is in every answer to its later
-    reads. The number of entries is bounded by the number of requests under way.
+    reads. Only a read with ``fresh_ms`` may be answered as one was so long before, unless ``written`` was called since.
+    The number of entries is bounded by the number of requests under way, and of the operations with ``fresh_ms``.
     """
 
     def __init__(self) -> None:
+        self._kept: dict[bytes, tuple[float, Answer]] = {}
+        self._writes = 0
         self._running: dict[bytes, asyncio.Task[Answer]] = {}
         self._next: dict[bytes, asyncio.Task[Answer]] = {}
 
-    async def get(self, key: bytes, fetch: Callable[[], Awaitable[bytes]]) -> Answer:
-        """The answer to a read that begins after this call. Raises the errors of ``fetch``."""
+    def written(self) -> None:
+        """Something has changed through this process."""
+        self._writes += 1
+        self._kept.clear()
+
+    async def get(self, key: bytes, fetch: Callable[[], Awaitable[bytes]], fresh_ms: int = 0) -> Answer:
+        """The answer to a read that begins after this call. Raises the errors of ``fetch``.
+
+        ``fresh_ms`` is only for keys of which there are few.
+        """
+        if fresh_ms:
+            kept = self._kept.get(key)
+            if kept is not None and asyncio.get_running_loop().time() - kept[0] < fresh_ms / 1000:
+                return kept[1]
         task = self._next.get(key)
         if task is None:
-            task = asyncio.create_task(self._turn(key, self._running.get(key), fetch))
+            task = asyncio.create_task(self._turn(key, self._running.get(key), fetch, keeps=bool(fresh_ms)))
             self._next[key] = task
             task.add_done_callback(_seen)
         return await asyncio.shield(task)
 
     async def _turn(
-        self, key: bytes, before: asyncio.Task[Answer] | None, fetch: Callable[[], Awaitable[bytes]]
+        self, key: bytes, before: asyncio.Task[Answer] | None, fetch: Callable[[], Awaitable[bytes]], *, keeps: bool
     ) -> Answer:
         if before is not None:
             await asyncio.wait([before])
         mine = self._running[key] = self._next.pop(key)
+        begun, writes = asyncio.get_running_loop().time(), self._writes
         try:
-            return answer_of(await fetch())
+            answer = answer_of(await fetch())
+            if keeps and writes == self._writes:
+                self._kept[key] = (begun, answer)
+            return answer
         finally:
             if self._running.get(key) is mine:
                 del self._running[key]

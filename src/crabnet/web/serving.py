@@ -92,6 +92,7 @@ class Server:
             await asyncio.sleep(0)  # an accept that succeeds at once does not let others work
 
     async def _begin(self, sock: socket.socket, door: Door, place: Place) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.WEB_SEND_BUFFER_BYTES)
         if not door.local:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().connect_accepted_socket(

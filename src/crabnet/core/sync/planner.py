@@ -75,14 +75,6 @@ class SyncPlanner:
         """What is missing of a feed, None if nothing is. To be read only."""
         return self._missing.get(author)
 
-    def behind(self) -> int:
-        """How many envelopes ahead of the heads proven sources say they hold."""
-        return sum(
-            max(0, missing.upto - self._feeds.get(author).head_seq)
-            for author, missing in self._missing.items()
-            if missing.teller
-        )
-
     def has_told_much(self, source: str) -> bool:
         """True if this source reported so many missing feeds that the node asks it for no more at the moment."""
         return len(self._told_by.get(source, ())) >= limits.SYNC_MISSING_FEEDS_MAX // 2

@@ -56,7 +56,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
             bytes_served=node.serving.bytes,
             serves_dropped=node.serving.dropped,
         ),
-        behind=neighbours.planner.behind(),
+        behind=node.gauges().sync.envelopes_missing,
         parked=len(replica.parking),
         unsent=node.outbox.unsent,
         disk=overview.Disk(free_bytes=disk.free_bytes, low=disk.is_low),
@@ -96,7 +96,7 @@ def _health(node: Node, disk: DiskSpace, *, writes: bool) -> overview.Health:
     if core.replica.settling.pending:
         detail = "the consequences of forks are being applied"
         doubts.append(Doubt(reason=Reason.UNAVAILABLE.value, detail=detail))
-    behind = core.neighbours.planner.behind()
+    behind = node.gauges().sync.envelopes_missing
     if behind > limits.HEALTH_BEHIND_MAX:
         doubts.append(Doubt(reason=Reason.GAP.value, detail=f"{behind} envelopes behind its peers"))
     if core.feed_risk:
