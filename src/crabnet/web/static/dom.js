@@ -2,7 +2,7 @@
 /**
  * Builds and updates the page. Text only ever becomes text nodes and attribute values: no function here takes markup.
  *
- * @typedef {Node | string | number | null | undefined | false | Child[]} Child
+ * @typedef {Node | string | number | null | undefined | false | any[]} Child Lists are made flat.
  * @typedef {Record<string, unknown>} Attributes
  */
 

@@ -46,6 +46,7 @@ export class Live {
     while (!controller.signal.aborted) {
       const watch = new Watch(controller);
       try {
+        /** @type {Record<string, string>} */
         const headers = last === null ? {} : { "Last-Event-ID": String(last) };
         const answer = await send(`/events/stream${queryOf(query)}`, { headers, signal: watch.signal, cache: "no-store" });
         pause_ms = PAUSE_MS;

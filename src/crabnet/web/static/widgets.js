@@ -42,7 +42,7 @@ const TONES = /** @type {Record<string, string>} */ ({
   Open: "info", Claimed: "info", Running: "busy", Done: "busy", Accepted: "good", Rejected: "bad", Forfeited: "bad",
   Disputed: "bad", Expired: "faint", ok: "good", ready: "good", running: "good", warn: "warn", warning: "warn",
   fail: "bad", "not ready": "bad", failed: "bad", alert: "bad", notice: "info", accepted: "good", ignored: "faint",
-  rejected: "bad", waiting: "warn", starting: "busy", queued: "info", paused: "warn", draining: "warn",
+  rejected: "bad", waiting: "warn", starting: "busy", queued: "info", confirmed: "good", paused: "warn", draining: "warn",
 });
 
 /** A word whose colour repeats what it says. @param {string} word */

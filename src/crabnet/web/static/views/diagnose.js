@@ -32,10 +32,10 @@ function render({ doctor, status, config, away_ms }, context) {
       ["System clock ahead of the node's time", span(status.clock_ahead_ms)],
     )),
     counters(status.counters),
-    config && section("config", "Settings", table("Effective settings. Secrets are masked.", [
+    config && section("config", "Settings", h("details", null, h("summary", null, "Effective settings"), table("Secrets are masked.", [
       { head: "Name", cell: ([name]) => h("code", null, name) },
       { head: "Value", cell: ([, value]) => foreign(value === null ? "not set" : Array.isArray(value) ? value.join(", ") : value) },
-    ], Object.entries(config.settings), { key: ([name]) => name })),
+    ], Object.entries(config.settings), { key: ([name]) => name }))),
   ];
 }
 
@@ -55,10 +55,10 @@ function sandbox(sandbox) {
 
 /** @param {Record<string, number>} counted */
 function counters(counted) {
-  return section("counters", "Counters", table("Events by kind and Reason since the start of the node", [
+  return section("counters", "Counters", h("details", null, h("summary", null, "Events by kind and Reason"), table("Since the start of the node", [
     { head: "Kind and Reason", cell: ([name]) => h("code", null, plain(name)) },
     { head: "Number", cell: ([, many]) => count(many), numeric: true },
-  ], Object.entries(counted).sort(), { key: ([name]) => name }));
+  ], Object.entries(counted).sort(), { key: ([name]) => name })));
 }
 
 /** @param {Context} context */

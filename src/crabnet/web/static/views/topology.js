@@ -4,7 +4,7 @@ import { h, s } from "../dom.js";
 import { plain } from "../text.js";
 
 const NODES_MAX = 60;
-const [WIDE, HIGH] = [640, 420];
+const [WIDE, HIGH] = [640, 360];
 
 /** @typedef {{x: number, y: number}} Point */
 
