@@ -1,10 +1,10 @@
 // @ts-check
 /** The frame of the page: login, navigation, the view that the address names, and what keeps it up to date. */
-import { Problem, read } from "./api.js";
+import { Problem, read, readIfAny } from "./api.js";
 import { byId, h, show } from "./dom.js";
 import { Live } from "./live.js";
 import { begin, keep, leave, redeem } from "./session.js";
-import { currentOverview, forget, takeOverview } from "./store.js";
+import { currentOverview, forget, learnAliases, takeOverview } from "./store.js";
 import { plain, shortId } from "./text.js";
 import { token } from "./token.js";
 import { badge, field, filled } from "./widgets.js";
@@ -38,6 +38,7 @@ import { work } from "./views/work.js";
 
 const OVERVIEW_MS = 5000;
 const REFRESH_MS = 15_000;
+const ALIASES_MS = 30_000;
 const SOON_MS = 250;
 const PAUSE_MS = 1000;
 
@@ -53,6 +54,7 @@ let loading = false;
 let again = false;
 let timer = 0;
 let trouble = "";
+let aliases_at = 0;
 
 const live = new Live(took, (on) => {
   online = on;
@@ -171,10 +173,18 @@ function took(item) {
   soon();
 }
 
+/** Ask for the overview, and now and then for what other nodes call themselves. Throws a Problem. */
+async function look() {
+  takeOverview(await read("/overview"));
+  if (Date.now() - aliases_at < ALIASES_MS) return;
+  aliases_at = Date.now();
+  learnAliases((await readIfAny("/topology"))?.nodes ?? []);
+}
+
 async function lookAtOverview() {
   if (token() === null || current === null) return;
   try {
-    takeOverview(await read("/overview"));
+    await look();
   } catch (error) {
     if (error instanceof Problem && error.status === 401) ended(error);
     else online = online && !(error instanceof Problem && error.status === 0);
@@ -277,7 +287,8 @@ function login(message) {
 async function enter(moved) {
   try {
     await begin();
-    takeOverview(await read("/overview"));
+    aliases_at = 0;
+    await look();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status === 401 || error.status === 403) {

@@ -23,6 +23,8 @@ export function waitsOf(seed) {
       return { text: worker ? "this node to run it" : "the worker to start", until_ms: resultDue(seed), mine: worker };
     case "Running":
       return { text: "the result", until_ms: resultDue(seed), mine: false };
+    case "Forfeited":
+      return { text: own ? "another claim by you, or your withdrawal" : "another claim", until_ms: claimDue, mine: own };
     case "Done":
       return { text: own ? "your decision" : "the creator's decision", until_ms: null, mine: own };
     default:
