@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
@@ -46,13 +46,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_tab(browser: Browser) -> Iterator[OpenTab]:
-    """Opens tabs of its own browser contexts. At the end no tab may have complained, or loaded anything from elsewhere."""
+    """Opens tabs in contexts of their own. At the end none may have complained, or loaded anything from elsewhere."""
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
 
-    def opened(web: Web, *, scheme: str = "light", width: int = 1200) -> Tab:
-        dark_or_light = "dark" if scheme == "dark" else "light"
-        context = browser.new_context(color_scheme=dark_or_light, viewport={"width": width, "height": 900})
+    def opened(web: Web, *, scheme: Literal["light", "dark"] = "light", width: int = 1200) -> Tab:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         context.set_default_timeout(DEADLINE_S * 1000)
         contexts.append(context)
         tabs.append(Tab(context.new_page(), web))
