@@ -766,6 +766,8 @@ PROBE_TRIES: Final = 4
 """How often it asks each of them, because datagrams may be lost."""
 BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+REPORT_EVENTS_MAX: Final = 500
+"""Events in the redacted report of a running node."""
 BUNDLE_EVENTS_MAX: Final = 2_000
 BUNDLE_FAULTS_MAX: Final = 20
 BUNDLE_FILES_LISTED_MAX: Final = 2_000

@@ -69,7 +69,7 @@ _JSON: Final = {
     ' "links": [{"kind", "author", "seq", "envelope_id", "object_id"}]}]}]},'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object per line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
-    ' "ts", "via", "signed", "decision", "reason", "status"}`',
+    ' "seq", "ts", "via", "signed", "decision", "reason", "status"}`',
     "fsck": '`{"opens", "healthy", "repaired", "conditions": {file: condition}, "recovery", "damages": [text],'
     ' "notices": [text], "obstacle": text or null, "repair": text or null, "kept_lsn", "lost": [[first, last]],'
     ' "seeds_kept", "envelopes_behind", "envelopes_broken": [id],'

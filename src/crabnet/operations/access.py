@@ -98,6 +98,18 @@ class RedeemRequest(Writing, frozen=True, kw_only=True):
     """SHA-256 of the secret of the session, in hex."""
 
 
+class Session(Struct, frozen=True, kw_only=True):
+    """What the token of an HTTP request allows. The web process answers this itself, since the node has no sessions."""
+
+    name: str
+    """Of the token. In parentheses if the right comes from a setting or from a Unix socket."""
+    scope: Scope
+    expires_at: int | None
+    """In seconds since 1970. Null: never."""
+    namespaces: tuple[str, ...]
+    """Namespaces of the nodes that accept the token. Empty: all."""
+
+
 class ClientEvent(StrEnum):
     """What a client of the control socket may report. Each is a kind of event."""
 
