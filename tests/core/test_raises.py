@@ -36,7 +36,6 @@ TABLE: Final[dict[str, str]] = {
     " .import_fact, records.stated_by, Receiving._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer"
     " with the Reason.": """
         protocol.canonical  _refuse_float        JsonRefusedError
-        protocol.canonical  _whole               JsonRefusedError
         protocol.canonical  parse_object         JsonRefusedError*3
         protocol.canonical  _check_depth         JsonRefusedError
         protocol.canonical  _check_duplicates    JsonRefusedError
@@ -57,7 +56,6 @@ TABLE: Final[dict[str, str]] = {
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
     " for the run.": """
-        protocol.canonical  _whole               JsonRefusedError
         core.build          _checked             UsageError*3
         core.build          build_seed           UsageError
         core.build          build_claim          RefusedError
