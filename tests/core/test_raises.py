@@ -36,6 +36,7 @@ TABLE: Final[dict[str, str]] = {
     " .import_fact, records.stated_by, Receiving._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer"
     " with the Reason.": """
         protocol.canonical  _refuse_float        JsonRefusedError
+        protocol.canonical  _whole               JsonRefusedError
         protocol.canonical  parse_object         JsonRefusedError*3
         protocol.canonical  _check_depth         JsonRefusedError
         protocol.canonical  _check_duplicates    JsonRefusedError

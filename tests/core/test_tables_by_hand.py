@@ -19,7 +19,6 @@ BY_HAND: Final = {
     "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
-    "web/connections.py": "idle connections go before busy ones, and those of a crowded address first",
 }
 """Modules that make room, or seem to, in another way, and why."""
 
