@@ -1,4 +1,5 @@
-"""Measures the web process: requests per second and how long they take, beside a bare application of the same stack.
+"""Measures the web process: requests per second and how long they take, beside a bare application of the same stack;
+and the delay of the node's loop while strangers send what they should not.
 
 Both serve in turns in the same run, so other load of the machine affects both alike. The bare application answers each
 request with the same bytes, over Starlette and uvicorn (h11), without a node, a token or a check.
@@ -17,19 +18,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from bench.report import Measure, at_least, percentile
+from bench.report import Measure, at_least, at_most, percentile
 from crabnet.access.secret import digest_of, make_secret
 from crabnet.control.client import call
 from crabnet.errors import CrabnetError
+from tests.web.hostile import EXCHANGES, Exchange
 
 GROUP: Final = "Web process"
 _PATH: Final = "/api/v1/overview"
 _CONNECTIONS: Final = 16
 _START_S: Final = 30
+_IDLE: Final = 500
+_FORGOTTEN_S: Final = 61
 _BARE: Final = """
 import sys, uvicorn
 from starlette.applications import Starlette
@@ -52,6 +58,9 @@ def measure(*, quick: bool) -> list[Measure]:
             request = _request(port, secret)
             body = _once(port, request)
             (directory / "body").write_bytes(body)
+            time.sleep(0 if quick else _FORGOTTEN_S)  # the delays of the start do not count
+            quiet_ms = _loop_delay_ms(directory / "node")
+            hostile_ms = _hostile(directory / "node", port)
             with _bare(directory / "body") as bare_port:
                 ours: list[_Turn] = []
                 bare: list[_Turn] = []
@@ -66,7 +75,40 @@ def measure(*, quick: bool) -> list[Measure]:
         Measure(GROUP, "bare application", statistics.median(turn.per_s for turn in bare), "requests/s"),
         Measure(GROUP, "overview: p99", statistics.median(turn.p99_ms for turn in ours), "ms"),
         Measure(GROUP, "bare application: p99", statistics.median(turn.p99_ms for turn in bare), "ms"),
+        Measure(GROUP, "longest delay of the node's loop: quiet", quiet_ms, "ms"),
+        Measure(
+            GROUP,
+            "longest delay of the node's loop: hostile",
+            hostile_ms,
+            "ms",
+            at_most(50),
+            f"{len(EXCHANGES)} exchanges, {_IDLE} idle connections",
+        ),
     ]
+
+
+def _loop_delay_ms(data_dir: Path) -> float:
+    """The longest delay in the last minute, as the node itself measures it."""
+    families = cast(Any, call(data_dir, "metrics", {}, 10_000))["families"]
+    found = next(family for family in families if family["name"].endswith("loop_delay_max_seconds"))
+    return float(found["samples"][0]["value"]) * 1000
+
+
+def _hostile(data_dir: Path, port: int) -> float:
+    """Send all hostile exchanges beside many idle connections. Returns the longest delay of the node's loop, in ms."""
+    with ExitStack() as stack:
+        for _ in range(_IDLE):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(partial(_send, port), EXCHANGES))
+        return _loop_delay_ms(data_dir)
+
+
+def _send(port: int, exchange: Exchange) -> None:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
+        sock.sendall(exchange.data)
+        while sock.recv(65_536):
+            pass
 
 
 class _Turn:

@@ -726,6 +726,38 @@ REPORTS_MAX: Final = 64
 REPORT_ADDRESS_CHARS_MAX: Final = 64
 REPORT_COUNT_MAX: Final = 1_000_000
 
+# --- Alerts ------------------------------------------------------------------------------------------------------
+
+ALERT_TARGETS_MAX: Final = 16
+"""Targets of each kind: URLs, URLs in a file, commands."""
+ALERT_URL_CHARS_MAX: Final = 2_048
+ALERT_URLS_FILE_BYTES_MAX: Final = 64 * 1024
+ALERT_MESSAGES_PER_MINUTE_DEFAULT: Final = 10
+ALERT_RETRY_S_DEFAULT: Final = 3_600
+ALERT_TIMEOUT_MS_DEFAULT: Final = 10_000
+ALERT_PAUSE_MS: Final = 1_000
+"""Pause after the first failure of a target. It doubles with each further failure in a row."""
+ALERT_PAUSE_MS_MAX: Final = 5 * 60_000
+ALERT_DOUBLINGS_MAX: Final = 16
+ALERTS_WAITING_MAX: Final = 100
+"""Alerts that wait for one target as they are. Further ones are only counted, and summed up in one message."""
+ALERT_KINDS_TOLD_MAX: Final = 8
+"""Kinds that the text of such a message names."""
+ALERT_TEXT_CHARS_MAX: Final = 2_000
+ALERT_RESPONSE_BYTES_MAX: Final = 64 * 1024
+"""Bytes that are read of the answer of a webhook."""
+ALERT_OUTCOME_BYTES_MAX: Final = 4_096
+"""Bytes of what the process of one try says about it."""
+ALERT_CURSOR_BYTES_MAX: Final = 64 * 1024
+ALERT_RETRY_FOLLOWING_MS: Final = 1_000
+"""Pause before events are followed again after the node has ended the stream."""
+ALERT_LAST_TRIES_MS: Final = 1_000
+"""How long tries may go on after the node has asked the process to end."""
+ALERT_IDLE_MS: Final = 60_000
+"""After this time without an alert, the cursor moves past the events that are none."""
+ALERT_TARGET_CHARS_MAX: Final = 128
+"""Characters of the name of a target in an event."""
+
 # --- Operator's tools --------------------------------------------------------------------------------------
 
 PROBE_MS: Final = 2_000

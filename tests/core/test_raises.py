@@ -36,6 +36,7 @@ TABLE: Final[dict[str, str]] = {
     " .import_fact, records.stated_by, Receiving._proof_received, Neighbours.talk, fork_proof.choose_pair; they answer"
     " with the Reason.": """
         protocol.canonical  _refuse_float        JsonRefusedError
+        protocol.canonical  _whole               JsonRefusedError
         protocol.canonical  parse_object         JsonRefusedError*3
         protocol.canonical  _check_depth         JsonRefusedError
         protocol.canonical  _check_duplicates    JsonRefusedError
@@ -56,6 +57,7 @@ TABLE: Final[dict[str, str]] = {
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
     " for the run.": """
+        protocol.canonical  _whole               JsonRefusedError
         core.build          _checked             UsageError*3
         core.build          build_seed           UsageError
         core.build          build_claim          RefusedError
@@ -82,6 +84,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.requests       _demand_same         RefusedError
         node.operations.requests       stated_body          RefusedError
         node.operations.tasks          _result_of_run       RefusedError
+        node.operations.events         _read                StorageFailedError
         node.operations.bids           _rows                UsageError*2
         node.operations.bids           _after               UsageError
         node.operations.networks       feed                 RefusedError
@@ -161,6 +164,7 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
+        node.alerts                 demand_kinds         UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
@@ -269,9 +273,6 @@ TABLE: Final[dict[str, str]] = {
         node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
-    """,
-    "Caught by Child._live: the node goes on without this child, and tries again.": """
-        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 

@@ -47,6 +47,7 @@ from crabnet.protocol.sync import Bucket, Head, Heads, RelayPrune, Request, Want
 from crabnet.transport.base import Address, parse_address
 from crabnet.transport.resolver import Endpoint, Resolver
 from crabnet.transport.sockets import Sockets
+from crabnet.web.clients import Budgets
 from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.source import modules
 from tests.support.table_watch import Watch
@@ -82,6 +83,7 @@ WALKS: Final = {
         "SourceGate._strangers",
     },
     "access": {"Attempts._tries", "Links._until_ms"},
+    "web": {"Budgets._buckets"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
@@ -352,6 +354,15 @@ def test_access(monkeypatch: pytest.MonkeyPatch) -> None:
         watch.look()
     assert watch.filled >= WALKS["access"]
     assert [links.use(code, NOW_MS) for code in codes] == [False] * (CROWD - ROOM) + [True] * ROOM
+
+
+def test_web() -> None:
+    budgets = Budgets(1, ROOM)
+    watch = Watch(budgets)
+    for number in range(CROWD):
+        assert not budgets.wait_ms(f"192.0.2.{number}", NOW_MS)
+        watch.look()
+    assert watch.filled >= WALKS["web"]
 
 
 def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,28 +21,30 @@ NOT_UNDER_WAY = {
     Part.PEERS: {
         "heard_ms",
         "introduced",
+        "introduction",
         "invite",
         "last_heard_ms",
         "last_refused",
         "present",
         "refused",
+        "round_trip_ms",
         "spend_answer",
     },
-    Part.ADDRESS_BOOK: {"failures", "load", "peers"},
-    Part.WANTS: {"forked", "has_told_much", "holders", "missing"},
+    Part.ADDRESS_BOOK: {"failures", "has", "load", "peers"},
+    Part.WANTS: {"forked", "has_told_much", "holders", "missing", "missing_of"},
     Part.PARKING: {"lacks_named", "lacking", "last_named", "take_behind"},
     Part.DIGESTS: {"bucket", "heads"},
     Part.COMPARISONS: {"told_bucket"},
     Part.PROOFS: {"drop", "note", "sources"},
     Part.NAMED: {"drop", "note", "sources"},
-    Part.RELAY: {"asked", "prunes", "repeated"},
+    Part.RELAY: {"asked", "prunes", "provider", "repeated"},
     Part.ANNOUNCER: {"buckets"},
     Part.FEED_GUARD: {"endanger", "inherit", "proved", "wait_for_word", "wait_left_ms"},
     Part.PRESENCE: {"lose"},
     Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
 }
-"""Calls that an honest job among honest nodes does not need."""
+"""Calls that an honest job among honest nodes does not need, or that only show the state."""
 
 
 def calls_of(part: Part) -> list[str]:

@@ -88,6 +88,8 @@ _JSON: Final = {
     " file",
     "token list": "the answer of the control method `token.list`",
     "token revoke": "the answer of the control method `token.revoke`",
+    "alerts test": '`{"targets": [{"number", "name", "reason": Reason or null, "detail"}]}`; a reason means that the'
+    " target did not take the message",
     "web open": '`{"link", "expires_at"}`; opens nothing',
     "id": "the answer of the control method `id`",
     "completion": '`{"shell": name, "script": text}`',

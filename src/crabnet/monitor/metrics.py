@@ -170,7 +170,12 @@ SERVED: Final = _counter("envelopes_served", "Stored envelopes that were sent to
 SERVED_BYTES: Final = _counter("served_bytes", "Bytes of the envelopes that were served.")
 SERVES_DROPPED: Final = _counter("serves_dropped", "Requests of peers that were dropped for lack of room.")
 OUTBOX_MESSAGES: Final = _gauge("outbox_messages", "Messages that wait to be sent.")
+OUTBOX_AGE: Final = _gauge("outbox_oldest_seconds", "How long the first message of the outbox has waited.")
 UNSENT: Final = _gauge("unsent_envelopes", "Envelopes that wait for an address to which a send has failed.")
+
+UNSENT_AGE: Final = _gauge("unsent_oldest_seconds", "How long the oldest unsent envelope has waited.")
+TARGETS_FAILING: Final = _gauge("send_targets_failing", "Addresses to which a send has failed.")
+SENDS_DROPPED: Final = _counter("sends_dropped", "Messages that were given up for lack of room or as failed answers.")
 
 # --- refusals --------------------------------------------------------------------------------------------
 COMMANDS_REFUSED: Final = _counter("commands_refused", "Operations that a rule refused.", _BY_REASON)
@@ -231,7 +236,14 @@ PEERS: Final = _gauge(
     " configured and was not heard; `remembered` would be tried after a restart and is neither.",
     (_label("state", ("confirmed", "silent", "remembered")),),
 )
-SYNC_FEEDS: Final = _gauge("sync_missing_feeds", "Feeds known to be incomplete here.")
+PEERS_BEHIND: Final = _gauge("peers_behind", "Neighbours that lack envelopes which this node holds.")
+PEER_BEHIND_MAX: Final = _gauge(
+    "peer_missing_envelopes_max", "Envelopes of this node that the neighbour lacks that is furthest behind."
+)
+SYNC_FEEDS: Final = _gauge("sync_missing_feeds", "Feeds that are incomplete here, as neighbours say.")
+SYNC_ENVELOPES: Final = _gauge("sync_missing_envelopes", "Envelopes that neighbours say they hold and this node lacks.")
+SYNC_AGE: Final = _gauge("sync_oldest_want_seconds", "How long the node has lacked what it lacks for longest.")
+SYNC_NAMED: Final = _gauge("sync_wanted_by_name", "Fork proofs, and envelopes that others rest on, that are wanted.")
 SYNC_FLYING: Final = _gauge("sync_envelopes_in_flight", "Envelopes that were requested and have not arrived.")
 
 # --- runs ------------------------------------------------------------------------------------------------
@@ -255,9 +267,13 @@ EVENTS: Final = _counter(
     (_label("kind", EventKind), _label("severity", Severity)),
 )
 EVENTS_WRITTEN: Final = _counter("events_written", "Events written to the event log.")
-EVENTS_DROPPED: Final = _counter("events_dropped", "Events lost because their queue was full.")
+EVENTS_DROPPED: Final = _counter(
+    "events_dropped", "Events lost because their queue was full.", (_label("kind", EventKind),)
+)
 EVENT_FAILURES: Final = _counter("event_write_failures", "Failed attempts to write the event log.")
 EVENT_QUEUE: Final = _gauge("event_queue_events", "Events that wait to be written.")
+EVENT_AGE: Final = _gauge("event_queue_oldest_seconds", "Age of the oldest unwritten event.")
+EVENT_BYTES: Final = _gauge("event_queue_bytes", "Estimate of what the unwritten events take in the file.")
 
 # --- process ---------------------------------------------------------------------------------------------
 UPTIME: Final = _gauge("uptime_seconds", "Time since the node was opened.")

@@ -42,10 +42,10 @@ def keep_web(children: Children, settings: Settings) -> str | None:
     if settings.web_addr == _OFF and settings.web_socket is None:
         children.off(NAME, "web_addr is off")
         return None
-    missing = next((module for module in _MODULES if find_spec(module) is None), None)
-    if missing is not None:
-        children.off(NAME, f"{missing} is not installed; {_INSTALL}", Reason.UNAVAILABLE)
-        return f"no web page and no HTTP API: {missing} is not installed; {_INSTALL}, or set --web-addr off"
+    missing = missing_for_web()
+    if missing:
+        children.off(NAME, missing, Reason.UNAVAILABLE)
+        return f"no web page and no HTTP API: {missing}, or set --web-addr off"
     children.keep(
         ChildSpec(
             name=NAME,
@@ -56,6 +56,12 @@ def keep_web(children: Children, settings: Settings) -> str | None:
         )
     )
     return None
+
+
+def missing_for_web() -> str:
+    """Which module the web process lacks here, and how to install it. Empty if it lacks none."""
+    missing = next((module for module in _MODULES if find_spec(module) is None), None)
+    return "" if missing is None else f"{missing} is not installed; {_INSTALL}"
 
 
 def _plain(value: object) -> object:

@@ -125,5 +125,5 @@ BIDS: Final = Operation(
     alone=Alone.READS,
     summary="List bids, with the tasks that they are for.",
     description="Only bids that count, on tasks in memory and archived ones.",
-    reasons=frozenset({Reason.UNKNOWN_SEED}),
+    reasons=frozenset({Reason.UNKNOWN_SEED, Reason.UNKNOWN_BID}),
 )

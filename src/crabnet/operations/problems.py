@@ -80,6 +80,7 @@ _BY_STATUS: Final[dict[int, tuple[Reason, ...]]] = {
     404: (
         Reason.NOT_FOUND,
         Reason.UNKNOWN_SEED,
+        Reason.UNKNOWN_KEY,
         Reason.UNKNOWN_BID,
         Reason.UNKNOWN_CLAIM,
         Reason.UNKNOWN_RESULT,
@@ -125,7 +126,6 @@ _BY_STATUS: Final[dict[int, tuple[Reason, ...]]] = {
         Reason.UNKNOWN_KIND,
         Reason.WRONG_ID,
         Reason.UNKNOWN_ALGORITHM,
-        Reason.UNKNOWN_KEY,
         Reason.MISSING_SIGNATURE,
         Reason.BAD_SIGNATURE,
         Reason.FILE_DAMAGED,

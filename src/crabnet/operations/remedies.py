@@ -30,7 +30,7 @@ _MEANING: Final[dict[Reason, str]] = {
     Reason.PARKING_FULL: "Too much waits for missing envelopes. | Try again later.",
     Reason.WRONG_ID: "An id does not follow from the content. | The sender is broken, or it lies.",
     Reason.UNKNOWN_ALGORITHM: "The algorithm of a signature is not known. | Use programs of the same version.",
-    Reason.UNKNOWN_KEY: "The key of a signature is not known. | The sender is broken, or it lies.",
+    Reason.UNKNOWN_KEY: "The key of an author is not known, or nothing of its feed is held. | Check the id; wait for sync.",
     Reason.MISSING_SIGNATURE: "There is no signature. | Sign it.",
     Reason.BAD_SIGNATURE: "The signature is wrong. | The sender is broken, or it lies.",
     Reason.UNAUTHORISED: "The rules of tasks give this right to another node. | Do it on the node that has it.",

@@ -346,7 +346,7 @@ SHOW: Final = Operation(
         "What does not count is left out; events report it when it comes. Bids come in pages of `limit`, in the order"
         " of `created_at` and `id`."
     ),
-    reasons=frozenset({Reason.UNKNOWN_SEED}),
+    reasons=frozenset({Reason.UNKNOWN_SEED, Reason.UNKNOWN_BID}),
 )
 WATCH: Final = Operation(
     name="seed.watch",

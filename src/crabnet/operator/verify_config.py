@@ -34,7 +34,9 @@ from crabnet.node.config import runner_policy, sandbox_report
 from crabnet.operations.access import TokenState
 from crabnet.operator.check import Check, Situation, Step, Verdict
 from crabnet.operator.probing import peers
+from crabnet.operator.verify_alerts import alerts
 from crabnet.operator.verify_start import ledger, process, state_dir
+from crabnet.operator.verify_web import web
 from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
@@ -231,19 +233,13 @@ def _access(at: Situation) -> Iterator[Check]:
     now_s = int(time.time())
     valid = sum(token.state(now_s) is TokenState.VALID for token in tokens)
     yield Check("tokens", Verdict.OK, f"{valid} of {len(tokens)} are valid")
-    static = at.settings.web_api_token
-    if static is not None and len(static) < limits.SECRET_CHARS_MIN:
-        detail = (
-            f"it has {len(static)} characters, so it may be guessed; give {limits.SECRET_CHARS_MIN} random ones,"
-            " or use `crabnet token new`"
-        )
-        yield Check("web_api_token", Verdict.WARNING, detail)
     if not at.settings.web_api_auth_required:
         detail = "false: everybody who reaches the HTTP address may read everything that the node shows"
         yield Check("web_api_auth_required", Verdict.WARNING, detail)
 
 
 STEPS: Final[tuple[Step, ...]] = (
-    process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access,
+    process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access, web,
+    alerts,
 )  # fmt: skip
 """The checks, in the order in which they are shown."""

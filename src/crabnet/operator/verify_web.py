@@ -19,7 +19,8 @@ from cryptography import x509
 
 from crabnet import limits
 from crabnet.errors import CrabnetError, NetworkError, Reason, UsageError
-from crabnet.operator.check import Check, Verdict
+from crabnet.node.web import missing_for_web
+from crabnet.operator.check import Check, Situation, Verdict
 from crabnet.transport.base import parse_address
 
 OFF: Final = "off"
@@ -38,41 +39,59 @@ class WebDoor(NamedTuple):
     running: bool
 
 
+def web(at: Situation) -> Iterator[Check]:
+    """The door over HTTP. A node starts without it all the same."""
+    settings = at.settings
+    missing = missing_for_web()
+    if missing and settings.web_addr != OFF:
+        error = UsageError(missing, Reason.UNAVAILABLE)
+        yield Check("web_addr", Verdict.WARNING, missing, error, "install the extra, or set web_addr = off")
+    door = WebDoor(settings.web_addr, settings.web_tls_cert, settings.web_tls_key, settings.web_api_token, at.running)
+    yield from check_web(door, datetime.now(UTC))
+    if settings.metrics_addr is not None:
+        yield from _address("metrics_addr", settings.metrics_addr, running=at.running)
+
+
 def check_web(door: WebDoor, now: datetime) -> Iterator[Check]:
     """All checks of the door. ``now`` has a time zone. Blocks for a name lookup. Raises nothing."""
     if door.address == OFF:
         yield Check("web_addr", Verdict.OK, "off: there is no door over HTTP")
     else:
-        yield from _address(door)
+        yield from _address("web_addr", door.address, running=door.running)
         yield from _tls(door, now)
+        yield from _plain_text(door)
     if door.token is not None:
         yield _token(door.token)
 
 
-def _address(door: WebDoor) -> Iterator[Check]:
-    name = "web_addr"
+def _plain_text(door: WebDoor) -> Iterator[Check]:
+    """Whether tokens can be read on the way."""
+    host = parse_address(door.address).host
+    if door.tls_cert is None and not _is_loopback(host):
+        detail = f"{door.address} can be reached from other machines without TLS: tokens travel in plain text"
+        remedy = "set web_tls_cert, or use 127.0.0.1 and a reverse proxy or an SSH tunnel"
+        yield Check("web_addr", Verdict.WARNING, detail, None, remedy)
+
+
+def _address(name: str, text: str, *, running: bool) -> Iterator[Check]:
     try:
-        address = parse_address(door.address)
+        address = parse_address(text)
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except CrabnetError as error:
         yield Check(name, Verdict.FAILED, error.message, error)
         return
     except OSError as failed:
-        unknown = NetworkError(f"the host of {door.address} cannot be found: {failed.strerror}", Reason.ADDRESS_INVALID)
+        unknown = NetworkError(f"the host of {text} cannot be found: {failed.strerror}", Reason.ADDRESS_INVALID)
         yield Check(name, Verdict.WARNING, unknown.message, unknown)
         return
+    if running:
+        yield Check(name, Verdict.OK, f"{text} is not tried, because a node runs on this data dir")
+        return
     family, _, _, _, sockaddr = found[0]
-    if door.running:
-        yield Check(name, Verdict.OK, f"{door.address} is not tried, because a node runs on this data dir")
-    else:
-        yield _bound(door.address, socket.AddressFamily(family), sockaddr)
-    if door.tls_cert is None and not _is_loopback(str(sockaddr[0])):
-        detail = f"{door.address} can be reached from other machines without TLS: tokens travel in plain text"
-        remedy = "set web_tls_cert, or use 127.0.0.1 and a reverse proxy or an SSH tunnel"
-        yield Check(name, Verdict.WARNING, detail, None, remedy)
+    yield _bound(name, text, socket.AddressFamily(family), sockaddr)
 
 
-def _bound(text: str, family: socket.AddressFamily, sockaddr: tuple[object, ...]) -> Check:
+def _bound(name: str, text: str, family: socket.AddressFamily, sockaddr: tuple[object, ...]) -> Check:
     """Bind the address for a moment. A node starts without its HTTP door all the same, so this is a warning."""
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         try:
@@ -82,12 +101,16 @@ def _bound(text: str, family: socket.AddressFamily, sockaddr: tuple[object, ...]
         except OSError as failed:
             reason = Reason.ADDRESS_IN_USE if failed.errno == errno.EADDRINUSE else Reason.ADDRESS_INVALID
             error = NetworkError(f"{text} cannot be served over HTTP: {failed.strerror}", reason)
-            return Check("web_addr", Verdict.WARNING, error.message, error)
-    return Check("web_addr", Verdict.OK, f"{text} can be bound")
+            return Check(name, Verdict.WARNING, error.message, error)
+    return Check(name, Verdict.OK, f"{text} can be bound")
 
 
 def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    """Whether only this machine can reach a host. A name counts if it is ``localhost``."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _tls(door: WebDoor, now: datetime) -> Iterator[Check]:
@@ -151,6 +174,8 @@ def token_weakness(token: str) -> str:
     counts = Counter(token)
     per_char = -sum(count / len(token) * math.log2(count / len(token)) for count in counts.values()) if token else 0.0
     bits = int(per_char * len(token))
+    if len(token) < limits.SECRET_CHARS_MIN:
+        return f"it has {len(token)} characters, so it may be guessed; at least {limits.SECRET_CHARS_MIN} are needed"
     if bits < _TOKEN_BITS_MIN:
-        return f"the token has about {bits} bits, so it may be guessed; at least {_TOKEN_BITS_MIN} are needed"
+        return f"it has about {bits} bits, so it may be guessed; at least {_TOKEN_BITS_MIN} are needed"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -122,10 +122,14 @@ class _Path:
         return problem(Reason.METHOD_NOT_ALLOWED, f"this path takes {allow['allow']}", headers=allow)
 
 
+_LOGINS: Final = frozenset(V1 + operation.route.path for operation in OPERATIONS if operation.proves_itself)
+
+
 async def _admit_stray(web: Web, request: HttpRequest) -> None:
-    """Strangers learn nothing about the API, not even which paths it has."""
-    if request.url.path.startswith(API_PREFIX):
-        await web.clients.admit(request, Scope.READ)
+    """Strangers learn nothing about the API, not even which paths it has, but for those at which they log in."""
+    path = request.url.path
+    if path.startswith(API_PREFIX) and path not in _LOGINS:
+        await web.clients.admit(request, Scope.METRICS)  # any token will do
     else:
         await web.clients.admit_anybody(request)
 

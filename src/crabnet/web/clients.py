@@ -32,6 +32,26 @@ class NotAdmittedError(CrabnetError):
         self.retry_after_ms = retry_after_ms
 
 
+class Budgets:
+    """A budget of ``per_s`` requests per second for each client; 0 means no limit."""
+
+    def __init__(self, per_s: int, capacity: int = limits.WEB_CLIENTS_MAX) -> None:
+        self.per_s = per_s
+        self._buckets: BoundedTable[str, TokenBucket] = BoundedTable(capacity)
+
+    def wait_ms(self, client: str, now_ms: int) -> int:
+        """0 if a client may send a request now, which then counts. Otherwise how long it must wait."""
+        if not self.per_s:
+            return 0
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = TokenBucket(self.per_s, self.per_s * limits.WEB_BURST_S)
+            self._buckets.put(client, bucket)
+        else:
+            self._buckets.touch(client)
+        return 0 if bucket.take(now_ms) else bucket.wait_ms(now_ms)
+
+
 class Clients:
     """Admits requests. Each token, and each address without one, has its own budget of ``per_s`` requests per second.
 
@@ -42,10 +62,9 @@ class Clients:
         self, gate: Gate, per_s: int, namespace: Callable[[], Awaitable[str | None]], reports: Reports
     ) -> None:
         self._gate = gate
-        self._per_s = per_s
+        self._budgets = Budgets(per_s)
         self._namespace = namespace
         self._reports = reports
-        self._buckets: BoundedTable[str, TokenBucket] = BoundedTable(limits.WEB_CLIENTS_MAX)
 
     async def admit(self, request: HttpRequest, scope: Scope) -> Grant:
         """The grant of a client that may do what needs ``scope``. Raises NotAdmittedError."""
@@ -97,19 +116,12 @@ class Clients:
         raise NotAdmittedError("the token is not valid; `crabnet token list` shows the tokens that are")
 
     def _take(self, client: str, now_ms: int) -> None:
-        if not self._per_s:
-            return
-        bucket = self._buckets.get(client)
-        if bucket is None:
-            bucket = TokenBucket(self._per_s, self._per_s * limits.WEB_BURST_S)
-            self._buckets.put(client, bucket)
-        else:
-            self._buckets.touch(client)
-        if not bucket.take(now_ms):
+        wait_ms = self._budgets.wait_ms(client, now_ms)
+        if wait_ms:
             raise NotAdmittedError(
-                f"more than {self._per_s} requests per second (web_requests_per_sec); try again later",
+                f"more than {self._budgets.per_s} requests per second (web_requests_per_sec); try again later",
                 Reason.RATE_LIMITED,
-                bucket.wait_ms(now_ms),
+                wait_ms,
             )
 
 

@@ -39,10 +39,6 @@ class AddressBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def addresses(self) -> frozenset[str]:
-        """All remembered addresses."""
-        return frozenset(self._entries)
-
     def has(self, address: str) -> bool:
         """True if the address is remembered."""
         return address in self._entries

@@ -124,11 +124,6 @@ class Outbox:
         self.dropped = 0
 
     @property
-    def queued(self) -> int:
-        """The number of messages that wait to be sent."""
-        return len(self._queue)
-
-    @property
     def unsent(self) -> int:
         """The number of envelopes that wait for a target to which a send has failed."""
         return sum(len(trouble.waiting) for trouble in self._trouble.values())

@@ -12,7 +12,7 @@ from crabnet.core.core import Core
 from crabnet.domain.lifecycle import status_at
 from crabnet.domain.model import Bid, Fact
 from crabnet.domain.record import Record, claimed_bids, counting_bids
-from crabnet.errors import UsageError
+from crabnet.errors import Reason, UsageError
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.seeds import Found, find_seeds
 from crabnet.operations import history
@@ -46,7 +46,7 @@ def _rows(
 ) -> Iterator[tuple[Found, list[Fact]]]:
     """Tasks with their bids, after the place (``seed_id``, ``bid_id``). Both are empty at the beginning."""
     if given.seed_id is not None and seed_id not in {"", given.seed_id}:
-        raise UsageError("after is a place of another task than seed_id")
+        raise UsageError("after is a place of another task than seed_id", Reason.UNKNOWN_BID)
     after = None
     if seed_id:
         record = core.record(seed_id)

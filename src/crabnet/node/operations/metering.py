@@ -40,6 +40,7 @@ async def metrics_(node: Node, _: Empty) -> metrics.Metrics:
     _put_state(gathering, node)
     _put_ledger(gathering, node)
     _put_peers(gathering, node)
+    _put_lags(gathering, node)
     _put_runs(gathering, node)
     _put_process(gathering, node)
     return metrics.Metrics(families=gathering.families(METRICS))
@@ -65,12 +66,6 @@ def _put_events(gathering: Gathering, node: Node) -> None:
         gathering.put(table.ENVELOPES_CREATED if created else table.ENVELOPES_ACCEPTED, count, of)
     for kind, severity, count in reporter.events():
         gathering.put(table.EVENTS, count, kind, severity)
-    if node.events is not None:
-        events = node.events.gauges(node.clock_ms())
-        gathering.put(table.EVENTS_WRITTEN, events.written)
-        gathering.put(table.EVENTS_DROPPED, events.dropped)
-        gathering.put(table.EVENT_FAILURES, events.write_failures)
-        gathering.put(table.EVENT_QUEUE, events.queued)
 
 
 def _put_traffic(gathering: Gathering, node: Node) -> None:
@@ -85,8 +80,6 @@ def _put_traffic(gathering: Gathering, node: Node) -> None:
     gathering.put(table.SERVED, node.serving.envelopes)
     gathering.put(table.SERVED_BYTES, node.serving.bytes)
     gathering.put(table.SERVES_DROPPED, node.serving.dropped)
-    gathering.put(table.OUTBOX_MESSAGES, node.outbox.queued)
-    gathering.put(table.UNSENT, node.outbox.unsent)
     gathering.histogram(table.MESSAGE_HANDLING, node.meters.message_handling)
 
 
@@ -134,9 +127,36 @@ def _put_peers(gathering: Gathering, node: Node) -> None:
     silent = neighbours.trusted - confirmed
     gathering.put(table.PEERS, len(confirmed), "confirmed")
     gathering.put(table.PEERS, len(silent), "silent")
-    gathering.put(table.PEERS, len(neighbours.book.addresses() - confirmed - silent), "remembered")
-    gathering.put(table.SYNC_FEEDS, len(neighbours.planner))
-    gathering.put(table.SYNC_FLYING, neighbours.planner.flow.flying)
+    remembered = {peer.address for peer in neighbours.book.peers(neighbours.peers.heard_ms)}
+    gathering.put(table.PEERS, len(remembered - confirmed - silent), "remembered")
+
+
+def _put_lags(gathering: Gathering, node: Node) -> None:
+    gauges = node.gauges()
+    sync, sending, events = gauges.sync, gauges.sending, gauges.events
+    lacks = [each.envelopes_ahead or 0 for each in sync.neighbours]
+    gathering.put(table.PEERS_BEHIND, sum(map(bool, lacks)))
+    gathering.put(table.PEER_BEHIND_MAX, max(lacks, default=0))
+    gathering.put(table.SYNC_FEEDS, sync.feeds_missing)
+    gathering.put(table.SYNC_ENVELOPES, sync.envelopes_missing)
+    gathering.put(table.SYNC_AGE, sync.oldest_want_ms / 1000)
+    gathering.put(table.SYNC_NAMED, sync.wanted_by_name)
+    gathering.put(table.SYNC_FLYING, sync.envelopes_in_flight)
+    gathering.put(table.OUTBOX_MESSAGES, sending.queued)
+    gathering.put(table.OUTBOX_AGE, sending.oldest_queued_ms / 1000)
+    gathering.put(table.UNSENT, sending.unsent)
+    gathering.put(table.UNSENT_AGE, sending.oldest_unsent_ms / 1000)
+    gathering.put(table.TARGETS_FAILING, sending.targets_failing)
+    gathering.put(table.SENDS_DROPPED, sending.dropped)
+    if events is None:
+        return
+    gathering.put(table.EVENTS_WRITTEN, events.written)
+    for kind in EventKind:
+        gathering.put(table.EVENTS_DROPPED, events.dropped_by_kind.get(kind.value, 0), kind.value)
+    gathering.put(table.EVENT_FAILURES, events.write_failures)
+    gathering.put(table.EVENT_QUEUE, events.queued)
+    gathering.put(table.EVENT_AGE, events.oldest_unwritten_ms / 1000)
+    gathering.put(table.EVENT_BYTES, events.bytes_behind)
 
 
 def _put_runs(gathering: Gathering, node: Node) -> None:

@@ -28,7 +28,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
     core, settings, now_ms = node.core, node.settings, node.clock_ms()
     replica, neighbours = core.replica, core.neighbours
     state = replica.state
-    events = None if node.events is None else node.events.gauges(now_ms)
+    events = None if node.events is None else node.events.gauges(node.clock_ms())
     return overview.Overview(
         version=__version__,
         node_id=node.node_id,
@@ -56,7 +56,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
             bytes_served=node.serving.bytes,
             serves_dropped=node.serving.dropped,
         ),
-        behind=node.gauges().sync.envelopes_missing,
+        behind=core.sync_gauges(now_ms).envelopes_missing,
         parked=len(replica.parking),
         unsent=node.outbox.unsent,
         disk=overview.Disk(free_bytes=disk.free_bytes, low=disk.is_low),
@@ -96,7 +96,7 @@ def _health(node: Node, disk: DiskSpace, *, writes: bool) -> overview.Health:
     if core.replica.settling.pending:
         detail = "the consequences of forks are being applied"
         doubts.append(Doubt(reason=Reason.UNAVAILABLE.value, detail=detail))
-    behind = node.gauges().sync.envelopes_missing
+    behind = core.sync_gauges(now_ms).envelopes_missing
     if behind > limits.HEALTH_BEHIND_MAX:
         doubts.append(Doubt(reason=Reason.GAP.value, detail=f"{behind} envelopes behind its peers"))
     if core.feed_risk:

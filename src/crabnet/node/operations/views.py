@@ -203,7 +203,7 @@ def _place_behind(bids: tuple[Fact, ...], after: str) -> int:
     for place, bid in enumerate(bids, 1):
         if bid.key == after:
             return place
-    raise UsageError(f"this seed has no bid {after[:128]!r} to continue after", Reason.INVALID_ARGUMENT)
+    raise UsageError(f"this seed has no bid {after[:128]!r} to continue after", Reason.UNKNOWN_BID)
 
 
 def _bid_rows(record: Record, bids: tuple[Fact, ...], is_equivocator: IsEquivocator) -> tuple[objects.ShownBid, ...]:
