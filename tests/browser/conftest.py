@@ -74,9 +74,11 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     made.close()
 
 
-@pytest.fixture
-def pair(nodes: Nodes) -> tuple[Web, Web]:
-    """Two nodes that know each other, each with a web process."""
-    first = start(nodes, "a", "--alias", "ann")
-    node = nodes.start("b", [first.node.listen], "--web-addr", "127.0.0.1:0", "--alias", "bob")
-    return first, Web(node).await_it()
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Web, Web]]:
+    """Two nodes that know each other, each with a web process, for the tests of a module that do not end them."""
+    made = Nodes(tmp_path_factory.mktemp("pair"))
+    first = start(made, "a", "--alias", "ann")
+    node = made.start("b", [first.node.listen], "--web-addr", "127.0.0.1:0", "--alias", "bob")
+    yield first, Web(node).await_it()
+    made.close()

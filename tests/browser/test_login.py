@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Error, expect
@@ -14,10 +15,12 @@ from tests.support.nodes import Nodes, wait_for
 from tests.web.support import Web, start
 
 
-@pytest.fixture
-def web(nodes: Nodes) -> Web:
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """One node."""
-    return start(nodes)
+    made = Nodes(tmp_path_factory.mktemp("login"))
+    yield start(made)
+    made.close()
 
 
 def stored(tab: Tab) -> str:
@@ -81,11 +84,11 @@ def test_a_wrong_token_is_refused(web: Web, open_tab: OpenTab) -> None:
     ("scope", "publishes", "drains"), [(Scope.READ, 0, 0), (Scope.OPERATE, 1, 0), (Scope.ADMIN, 1, 1)]
 )
 def test_controls_follow_the_scope(web: Web, open_tab: OpenTab, scope: Scope, publishes: int, drains: int) -> None:
-    seed_id = web.node.publish(title="own")
+    seed_id = web.node.publish(title=f"own {scope}")
     tab = open_tab(web).log_in_with(web.token(scope))
     expect(tab.heading("Overview")).to_be_visible()
     tab.view("Tasks")
-    expect(tab.page.get_by_role("link", name="own", exact=True)).to_be_visible()
+    expect(tab.page.get_by_role("link", name=f"own {scope}", exact=True)).to_be_visible()
     expect(tab.page.get_by_role("link", name="Publish a task")).to_have_count(publishes)
     tab.view("Work")
     expect(tab.button("Pause")).to_have_count(publishes)

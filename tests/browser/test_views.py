@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+from typing import Literal
 
 import pytest
 from playwright.sync_api import expect
@@ -16,8 +17,10 @@ from tests.support.nodes import Nodes, wait_for, whole_job
 from tests.web.support import Web, start
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 400)])
-def test_all_views_are_accessible(pair: tuple[Web, Web], open_tab: OpenTab, scheme: str, width: int) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [pytest.param("light", 1200, marks=pytest.mark.deep), ("dark", 400)])
+def test_all_views_are_accessible(
+    pair: tuple[Web, Web], open_tab: OpenTab, scheme: Literal["light", "dark"], width: int
+) -> None:
     seed_id = whole_job(pair[0].node, pair[1].node, "echo done", title="a job")
     tab = open_tab(pair[0], scheme=scheme, width=width)
     tab.page.goto(tab.base)
@@ -121,6 +124,7 @@ def test_the_page_goes_on_over_kills(nodes: Nodes, open_tab: OpenTab) -> None:
     tab.forgive("Failed to load resource|net::ERR")
 
 
+@pytest.mark.deep
 def test_the_page_goes_on_over_a_restart_of_the_node(nodes: Nodes, open_tab: OpenTab) -> None:
     web = start(nodes)
     tab = open_tab(web).log_in().view("Tasks")

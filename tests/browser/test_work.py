@@ -104,11 +104,12 @@ def test_pause_queue_and_end_of_a_run(pair: tuple[Web, Web], open_tab: OpenTab) 
     assert pair[0].node.seed(seed_id)["attempt"] == 2
 
 
-def test_drain_ends_the_node(pair: tuple[Web, Web], open_tab: OpenTab) -> None:
-    tab = open_tab(pair[0]).log_in().view("Work")
+def test_drain_ends_the_node(nodes: Nodes, open_tab: OpenTab) -> None:
+    web = start(nodes)
+    tab = open_tab(web).log_in().view("Work")
     tab.button("Drain").click()
     tab.button("Drain and end the node").click()
-    assert pair[0].node.await_end() == 0
+    assert web.node.await_end() == 0
     expect(tab.page.locator("#live")).to_have_text("connecting")
     tab.forgive("Failed to load resource|net::ERR")
 

@@ -190,6 +190,7 @@ async function lookAtOverview() {
     else online = online && !(error instanceof Problem && error.status === 0);
   }
   header();
+  if (current?.view === overview) soon();
 }
 
 // --- the frame ------------------------------------------------------------------------------------------------
