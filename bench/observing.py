@@ -1,20 +1,28 @@
-"""Measures what observers cost: ingest of a whole node while its metrics are scraped each second, as a ratio to ingest
-without that.
+"""Measures what observers cost: ingest of a whole node while its metrics are scraped each second and readers follow its
+events, as a ratio to ingest without that.
 
-Turns with and without a scraper alternate in one process, so other load of the machine affects both alike. The scraper
-is a process of its own. It asks over the control socket and renders the answer, as the web process does.
+Turns with and without observers alternate in one process, so other load of the machine affects both alike. The scraper
+is a process of its own. It asks over the control socket and renders the answer, as the web process does. The readers
+are another process. They read server-sent events from a web process, one reader for each 100 events per second.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
@@ -22,6 +30,7 @@ import trio
 from bench.ingest import MemoryTransport
 from bench.report import Measure, at_least, percentile, spread
 from bench.workload import Message, Population
+from crabnet.access.secret import digest_of, make_secret
 from crabnet.control.client import call
 from crabnet.node.clock import wall_ms
 from crabnet.node.network.network import Network
@@ -29,9 +38,11 @@ from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
-from crabnet.node.operations.doors import dispatch
+from crabnet.node.operations.doors import dispatch, dispatch_stream, perform
 from crabnet.node.run import tune_collector
+from crabnet.operations.access import TOKEN_NEW, NewTokenRequest
 from crabnet.operations.metrics import Metrics
+from crabnet.operations.model import Scope
 from crabnet.settings import Settings
 from crabnet.storage.layout import CONTROL_SOCKET
 from crabnet.transport.base import Address, parse_address
@@ -41,6 +52,8 @@ GROUP: Final = "Ingest while observed"
 _SCRAPE_EVERY_S: Final = 1.0
 _SCRAPE_MS: Final = 30_000
 _SEEDS: Final = 10_000
+_EVENTS_PER_READER: Final = 100
+_READ_S: Final = 0.2
 
 
 def _scrape_all(data_dir: Path, connection: Connection) -> None:
@@ -56,6 +69,47 @@ def _scrape_all(data_dir: Path, connection: Connection) -> None:
             due_s += _SCRAPE_EVERY_S
         connection.recv()
         connection.send(took_s)
+
+
+def _read_all(address: str, secret: str, connection: Connection) -> None:
+    """The body of the readers: so many as it is told read until it is told again. Answers with the bytes that came."""
+    while count := connection.recv():
+        over = threading.Event()
+        counts = [0] * count
+        readers = [
+            threading.Thread(target=_read_one, args=(address, secret, over, counts, number)) for number in range(count)
+        ]
+        for reader in readers:
+            reader.start()
+        connection.recv()
+        over.set()
+        for reader in readers:
+            reader.join()
+        connection.send(sum(counts))
+
+
+def _read_one(address: str, secret: str, over: threading.Event, counts: list[int], number: int) -> None:
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=_READ_S) as sock:
+        head = f"GET /api/v1/events/stream HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {secret}"
+        sock.sendall(f"{head}\r\n\r\n".encode())
+        while not over.is_set():
+            with suppress(TimeoutError):
+                counts[number] += len(sock.recv(1 << 20))
+
+
+@contextmanager
+def _web(data_dir: Path) -> Iterator[str]:
+    """The address of a web process beside the node."""
+    words = [sys.executable, "-m", "crabnet", "web", "serve", "--data-dir", str(data_dir)]
+    words += ["--web-addr", "127.0.0.1:0", "--web-address-connections-max", "1000", "--web-requests-per-sec", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if process.stdout is None:
+                raise ValueError("the web process has no output")
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
 
 
 def _settings(data_dir: Path) -> Settings:
@@ -119,52 +173,100 @@ class _Ingest:
         return self._node.reporter.counters["envelope_accepted"]
 
 
-async def _turns(directory: Path, rounds: int, count: int) -> tuple[list[float], list[float], list[float]]:
-    """The rates without and with a scraper, and the seconds of all scrapes."""
+class _Rates(NamedTuple):
+    """Envelopes per second of each turn: without observers, with the scraper, with scraper and readers."""
+
+    without: list[float]
+    scraped: list[float]
+    observed: list[float]
+    scrapes: list[float]
+    """Seconds of each scrape."""
+    readers: int
+    events_per_s: float
+    bytes_read: list[int]
+
+
+async def _turns(directory: Path, rounds: int, count: int) -> _Rates:
     tune_collector()
     verifier = ParallelVerifier()
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    data_dir = directory / "node"
-    scraper = context.Process(target=_scrape_all, args=(data_dir, theirs), daemon=True)
-    without: list[float] = []
-    scraped: list[float] = []
-    scrapes: list[float] = []
+    data_dir, secret = directory / "node", make_secret()
+    rates = _Rates([], [], [], [], 0, 0.0, [])
     async with Node(_settings(data_dir)) as node, trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_control, data_dir / CONTROL_SOCKET, partial(dispatch, node)))
+        door = partial(serve_control, data_dir / CONTROL_SOCKET, partial(dispatch, node))
+        await nursery.start(partial(door, stream=partial(dispatch_stream, node)))
+        token = NewTokenRequest(name="bench", scope=Scope.READ, secret_sha256=digest_of(secret))
+        await perform(node, TOKEN_NEW, token)
         ingest = _Ingest(node, verifier)
         nursery.start_soon(ingest.network.receive)
-        scraper.start()
-        theirs.close()
-        await ingest.rate(count)
-        for _ in range(rounds):
-            without.append(await ingest.rate(count))
-            ours.send(True)
-            scraped.append(await ingest.rate(count))
-            ours.send(False)
-            scrapes += await trio.to_thread.run_sync(ours.recv)
-        ours.send(False)
+        events_per_s = await _events_per_s(node, ingest, count)
+        readers = max(1, round(events_per_s / _EVENTS_PER_READER))
+        with ExitStack() as stack:
+            address = await trio.to_thread.run_sync(stack.enter_context, _web(data_dir))
+            scraper = _observer(context, stack, _scrape_all, data_dir)
+            reader = _observer(context, stack, _read_all, address, secret)
+            for _ in range(rounds):
+                rates.without.append(await ingest.rate(count))
+                scraper.send(1)
+                rates.scraped.append(await ingest.rate(count))
+                reader.send(readers)
+                rates.observed.append(await ingest.rate(count))
+                for observer in (reader, scraper):
+                    observer.send(0)
+                rates.bytes_read.append(await trio.to_thread.run_sync(reader.recv))
+                rates.scrapes.extend(await trio.to_thread.run_sync(scraper.recv))
+            for observer in (reader, scraper):
+                observer.send(0)
         nursery.cancel_scope.cancel()
-    await trio.to_thread.run_sync(scraper.join)
     verifier.close()
-    return without, scraped, scrapes
+    return rates._replace(readers=readers, events_per_s=events_per_s)
+
+
+async def _events_per_s(node: Node, ingest: _Ingest, count: int) -> float:
+    """Events per second that the node writes during ingest. The first turn warms up."""
+    if node.events is None:
+        raise ValueError("the node has no event log")
+    await ingest.rate(count)
+    before, begun_s = node.events.gauges(node.clock_ms()), time.perf_counter()
+    await ingest.rate(count)
+    after, took_s = node.events.gauges(node.clock_ms()), time.perf_counter() - begun_s
+    return (after.written + after.queued - before.written - before.queued) / took_s
+
+
+def _observer(context: SpawnContext, stack: ExitStack, body: Callable[..., None], *args: object) -> Connection:
+    """The pipe to a process that observes."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=body, args=(*args, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    stack.callback(process.join)
+    return ours
 
 
 def measure(*, quick: bool) -> list[Measure]:
-    """Measure turns of one or two seconds, with and without a scraper."""
+    """Measure turns of one or two seconds, with and without observers."""
     rounds, count = (8, 5_000) if quick else (20, 8_000)
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as directory:
-        without, scraped, scrapes = trio.run(_turns, Path(directory), rounds, count)
-    ratios = [some / none for some, none in zip(scraped, without, strict=True)]
+        rates = trio.run(_turns, Path(directory), rounds, count)
+    scraped = [some / none for some, none in zip(rates.scraped, rates.without, strict=True)]
+    observed = [some / none for some, none in zip(rates.observed, rates.without, strict=True)]
+    note = f"{rates.events_per_s:,.0f} events/s; {statistics.median(rates.bytes_read):,.0f} bytes read in a turn"
     return [
-        Measure(GROUP, "ingest of a whole node", statistics.median(without), "1/s", note=f"{_SEEDS:,} seeds"),
-        Measure(GROUP, "ingest with a scrape each second", statistics.median(scraped), "1/s"),
-        Measure(GROUP, "ratio", statistics.median(ratios), "", at_least(0.95), spread(ratios)),
+        Measure(GROUP, "ingest of a whole node", statistics.median(rates.without), "1/s", note=f"{_SEEDS:,} seeds"),
+        Measure(GROUP, "with a scrape each second", statistics.median(scraped), "", at_least(0.95), spread(scraped)),
+        Measure(
+            GROUP,
+            f"with a scrape each second and {rates.readers} readers of events",
+            statistics.median(observed),
+            "",
+            at_least(0.95),
+            f"{spread(observed)}; {note}",
+        ),
         Measure(
             GROUP,
             "a scrape, rendered",
-            1000 * statistics.median(scrapes),
+            1000 * statistics.median(rates.scrapes),
             "ms",
-            note=f"p99 {1000 * percentile(scrapes, 99):.1f} ms, {len(scrapes)} scrapes",
+            note=f"p99 {1000 * percentile(rates.scrapes, 99):.1f} ms, {len(rates.scrapes)} scrapes",
         ),
     ]

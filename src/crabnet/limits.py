@@ -193,6 +193,9 @@ WEB_STREAM_LOOK_MS: Final = 500
 WEB_STREAM_CHUNK_BYTES: Final = 256 * 1024
 WEB_STREAM_CHECK_MS: Final = 1_000
 """A stream ends so long after the revocation of its token."""
+WEB_TAIL_ITEMS_MAX: Final = 4_096
+"""Newest items of a stream that are kept for all clients that follow it."""
+WEB_TAIL_BYTES_MAX: Final = 4 * 1024 * 1024
 WEB_STREAM_RETRY_MS: Final = 100
 WEB_STREAM_RETRY_MS_MAX: Final = 2_000
 """Longest pause between two tries to continue a stream while the node is away."""

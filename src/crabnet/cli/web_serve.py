@@ -28,7 +28,7 @@ def serve(context: click.Context) -> None:
         from crabnet.web.running import run
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the web process needs the Python package {error.name}; install it with: pip install 'crabnet[web]'",
+            f"the web process needs the Python package {error.name}; install it with: pip install 'crabnet-node[web]'",
             Reason.UNAVAILABLE,
         ) from None
     if settings.web_addr == "off" and settings.web_socket is None:

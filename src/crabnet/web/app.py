@@ -25,7 +25,7 @@ from crabnet.web.answers import API_PREFIX, json_answer, problem, written
 from crabnet.web.bodies import Bodies
 from crabnet.web.clients import Clients
 from crabnet.web.exposition import render
-from crabnet.web.following import Follower, resumed, retry_line
+from crabnet.web.following import Follower, resumed, retry_line, tail_of
 from crabnet.web.guarding import V1, ClientLeftError, Guard
 from crabnet.web.health import Health
 from crabnet.web.node_client import NodeClient
@@ -53,6 +53,12 @@ class Web:
         self.bodies = Bodies()
         self.health = Health(node)
         self.streams = 0
+        self.tails = {
+            operation.name: tail_of(node, operation)
+            for operation in OPERATIONS
+            if operation.streams and not any(field.required for field in msgspec.structs.fields(operation.request))
+        }
+        """What is kept of the streams that all clients can share."""
 
 
 def application(web: Web) -> ASGIApp:
@@ -217,7 +223,8 @@ async def _stream(web: Web, operation: Operation[Any, Any], request: HttpRequest
         raise UsageError(f"Last-Event-ID: {error}") from None
     if web.streams >= limits.WEB_STREAMS_MAX:
         raise CrabnetError(f"{limits.WEB_STREAMS_MAX} clients already follow streams; try again", Reason.RATE_LIMITED)
-    return _EventStream(web, Follower(web.node, operation, given, partial(web.clients.holds, grant)))
+    holds = partial(web.clients.holds, grant)
+    return _EventStream(web, Follower(web.node, operation, given, holds, web.tails.get(operation.name)))
 
 
 class _EventStream(Response):

@@ -1,0 +1,100 @@
+"""The newest items of a stream, kept once for all clients that follow it without conditions.
+
+Each client begins with a stream of its own from the node. When that has caught up, the client goes on here. So the node
+and the framing cost the same for any number of clients. A client that falls behind what is kept goes back to a stream
+of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from crabnet import limits
+from crabnet.errors import CrabnetError
+
+
+class Kept(NamedTuple):
+    """An item as it is sent. ``place`` is where a client continues behind it."""
+
+    place: int
+    frame: bytes
+
+
+Feed = Callable[[int | None, Callable[[list[Kept]], None]], Awaitable[None]]
+"""Passes on what comes behind a place (None: from now on) until the node ends the stream. Raises CrabnetError."""
+
+
+class Tail:
+    """The newest items. ``feed`` gets them from the node while there are readers."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._kept: deque[Kept] = deque()
+        self._bytes = 0
+        self._base: int | None = None
+        """All items behind this place are kept, up to ``_last``. None: nothing has come yet."""
+        self._last: int | None = None
+        self._more = asyncio.Event()
+        self._readers = 0
+        self._job: asyncio.Task[None] | None = None
+
+    def join(self) -> None:
+        """A client begins to follow."""
+        self._readers += 1
+        if self._job is None:
+            self._job = asyncio.create_task(self._run())
+
+    def leave(self) -> None:
+        """A client has ended."""
+        self._readers -= 1
+        if not self._readers and self._job is not None:
+            self._job.cancel()
+            self._job = None
+            self._forget()
+
+    def covers(self, place: int) -> bool:
+        """Whether a client at this place can go on here."""
+        return self._base is not None and self._last is not None and self._base <= place <= self._last
+
+    def behind(self, place: int) -> list[Kept]:
+        """The items behind a place that is covered, in order."""
+        found: list[Kept] = []
+        for kept in reversed(self._kept):
+            if kept.place <= place:
+                break
+            found.append(kept)
+        return found[::-1]
+
+    async def more(self, wait_ms: int) -> None:
+        """Wait until further items come, at most ``wait_ms``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_ms / 1000):
+                await self._more.wait()
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(CrabnetError):
+                await self._feed(self._last, self._take)
+            await asyncio.sleep(limits.WEB_STREAM_RETRY_MS / 1000)
+
+    def _take(self, items: list[Kept]) -> None:
+        for item in items:
+            if self._base is None:
+                self._base = item.place - 1
+            self._kept.append(item)
+            self._bytes += len(item.frame)
+            self._last = item.place
+        while len(self._kept) > limits.WEB_TAIL_ITEMS_MAX or self._bytes > limits.WEB_TAIL_BYTES_MAX:
+            gone = self._kept.popleft()
+            self._bytes -= len(gone.frame)
+            self._base = gone.place
+        more, self._more = self._more, asyncio.Event()
+        more.set()
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._bytes, self._base, self._last = 0, None, None

@@ -1,0 +1,105 @@
+"""The newest items of a stream: what a client gets that moves between its own stream and the tail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crabnet import limits
+from crabnet.web.tail import Kept, Tail
+
+
+class Source:
+    """Gives items 1, 2, 3 … when the test says so."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.asked: list[int | None] = []
+        self.more = asyncio.Event()
+
+    async def feed(self, after: int | None, take: Callable[[list[Kept]], None]) -> None:
+        self.asked.append(after)
+        place = self.last if after is None else after
+        while True:
+            new = [Kept(number, b"%d" % number) for number in range(place + 1, self.last + 1)]
+            if new:
+                take(new)
+                place = self.last
+            self.more.clear()
+            await self.more.wait()
+
+    async def say(self, count: int) -> None:
+        """Further items, and let them arrive."""
+        self.last += count
+        self.more.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def following(steps: list[int], room: int) -> None:
+    source = Source()
+    tail = Tail(source.feed)
+    tail.join()
+    await source.say(0)
+    place, got = 0, []
+    for step in steps:
+        await source.say(step)
+        if not tail.covers(place):  # a stream of its own would bring these
+            got += list(range(place + 1, source.last + 1))
+            place = source.last
+        else:
+            kept = tail.behind(place)
+            assert len(kept) <= room
+            got += [int(each.frame) for each in kept]
+            place = kept[-1].place if kept else place
+    assert got == list(range(1, source.last + 1))
+    tail.leave()
+
+
+@given(steps=st.lists(st.integers(0, 9), max_size=30))
+@settings(deadline=None)
+def test_each_item_comes_once_and_in_order(steps: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "WEB_TAIL_ITEMS_MAX", 4)
+        asyncio.run(following(steps, 4))
+
+
+def test_the_tail_ends_with_its_last_reader_and_begins_anew() -> None:
+    async def job() -> None:
+        source = Source()
+        tail = Tail(source.feed)
+        tail.join()
+        await source.say(0)
+        await source.say(3)
+        tail.join()
+        tail.leave()
+        assert tail.covers(2)
+        tail.leave()
+        assert not tail.covers(2)
+        tail.join()
+        await source.say(0)
+        assert source.asked == [None, None]
+        tail.leave()
+
+    asyncio.run(job())
+
+
+def test_the_bytes_are_bounded() -> None:
+    async def job() -> None:
+        source = Source()
+        tail = Tail(source.feed)
+        tail.join()
+        await source.say(0)
+        await source.say(1)
+        await source.say(100)
+        assert not tail.covers(1)
+        assert sum(len(each.frame) for each in tail.behind(95)) <= 10
+        tail.leave()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "WEB_TAIL_BYTES_MAX", 10)
+        asyncio.run(job())
