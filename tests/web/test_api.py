@@ -261,6 +261,8 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("POST", "/api/v1/seeds", {"title": "t", "command": "true"}, {"Idempotency-Key": "a b"}, 400, "invalid_argument"),
     ("POST", "/api/v1/seeds", {"title": "t", "command": "true", "request_id": "a"}, {"Idempotency-Key": "b"}, 409,
      "request_conflict"),
+    ("POST", "/api/v1/seeds", {"title": "t", "command": "true", "request_id": {}}, {"Idempotency-Key": "b"}, 409,
+     "request_conflict"),
     ("POST", "/api/v1/seeds/x/bids", {"price": 1, "seed_id": "y"}, {}, 400, "invalid_argument"),
     ("POST", "/api/v1/seeds/x/bids", {"price": 1}, {}, 404, "unknown_seed"),
     ("POST", "/api/v1/state/import", {"envelopes": ["?"]}, {}, 400, "invalid_argument"),

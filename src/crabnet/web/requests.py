@@ -65,7 +65,7 @@ def of_body(
             raise UsageError(f"{name} is given by the path; leave it out of the body")
     key = idempotency_key(headers)
     if key is not None:
-        if given.get(_REQUEST_ID) not in {None, key}:
+        if given.get(_REQUEST_ID) not in (None, key):
             raise UsageError("Idempotency-Key and request_id differ; give one of them", Reason.REQUEST_CONFLICT)
         given[_REQUEST_ID] = key
     return _converted(operation, {**given, **path}, strict=True)
