@@ -226,6 +226,7 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/api/v1/seeds?limit=1&limit=2", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?status=open", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?biddable=perhaps", None, {}, 400, "invalid_argument"),
+    ("GET", "/api/v1/seeds?biddable=null", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?unknown=1", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?limit", None, {}, 400, "malformed"),
     ("GET", "/api/v1/seeds?after=%ff", None, {}, 400, "malformed"),
