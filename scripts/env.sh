@@ -68,9 +68,11 @@ install_system_packages() {
     packages=
     command -v bwrap >/dev/null 2>&1 || packages="bubblewrap"
     command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
+    command -v chromium >/dev/null 2>&1 || packages="$packages chromium"
     # shellcheck disable=SC2086 # one word per package
     [ -z "$packages" ] || apt_install $packages || true
     command -v bwrap >/dev/null 2>&1 || echo "note: bubblewrap is missing: sandbox tests will be skipped" >&2
+    command -v chromium >/dev/null 2>&1 || echo "note: chromium is missing: tests of the web page will be skipped" >&2
     command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 ||
         echo "note: no C compiler: tests with injected disk faults will be skipped" >&2
 }

@@ -19,7 +19,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {"runtime.txt": (), "web.txt": ("web",), "dev.txt": ("dev", "web")}
+EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {
+    "runtime.txt": (),
+    "web.txt": ("web",),
+    "alerts.txt": ("alerts",),
+    "dev.txt": ("dev", "web", "alerts"),
+}
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 UV_COMPILE = (
     *("-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal", "--python-version", "3.11"),

@@ -11,6 +11,7 @@ This module imports little, because every child waits for it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -31,6 +32,10 @@ LIFELINE_FD: Final = 0
 LENGTH: Final = struct.Struct("<I")
 """The length of what the node gives to a child."""
 _PR_SET_PDEATHSIG: Final = 1
+_LOADER: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from importlib import import_module;"
+    " module, _, name = sys.argv.pop(1).partition(':'); getattr(import_module(module), name)()"
+)
 
 
 class Retry(StrEnum):
@@ -87,6 +92,16 @@ class Lifeline:
             raise
 
 
+def python_command(entry: str, *arguments: str) -> list[str]:
+    """The command that calls ``entry``, ``module:function``, in a process with the interpreter and the module search
+    path of this one, whatever the environment says. Raises FileNotFoundError if the interpreter is not known.
+    """
+    if not sys.executable:
+        raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
+    places = [os.path.abspath(place) for place in sys.path if place]  # noqa: PTH100 - most are no directories
+    return [sys.executable, "-I", "-X", "utf8", "-c", _LOADER, json.dumps(places), entry, *arguments]
+
+
 def main() -> None:
     """The program of every child. Its arguments are the entry, and how long an orderly end may take in milliseconds.
 
@@ -101,13 +116,13 @@ def main() -> None:
     Lifeline(connection, _given(connection)).work(entry)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, also while this process is stopped or computes.
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent dies. SIGKILL ends it also while it is stopped.
 
     More exactly: when the thread ends that has started this process. The node starts children in the thread of its
     loop, which ends last. The processes that a child starts do not inherit this. Raises OSError.
     """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

@@ -190,6 +190,7 @@ WEB_HEARTBEAT_MS: Final = 15_000
 """A stream without an item for so long gets a comment."""
 WEB_STREAM_LOOK_MS: Final = 500
 """How long the answer to a request for a stream waits for a refusal of the node."""
+WEB_STREAM_CHUNK_BYTES: Final = 256 * 1024
 WEB_STREAM_CHECK_MS: Final = 1_000
 """A stream ends so long after the revocation of its token."""
 WEB_STREAM_RETRY_MS: Final = 100
@@ -726,6 +727,38 @@ REPORTS_MAX: Final = 64
 REPORT_ADDRESS_CHARS_MAX: Final = 64
 REPORT_COUNT_MAX: Final = 1_000_000
 
+# --- Alerts ------------------------------------------------------------------------------------------------------
+
+ALERT_TARGETS_MAX: Final = 16
+"""Targets of each kind: URLs, URLs in a file, commands."""
+ALERT_URL_CHARS_MAX: Final = 2_048
+ALERT_URLS_FILE_BYTES_MAX: Final = 64 * 1024
+ALERT_MESSAGES_PER_MINUTE_DEFAULT: Final = 10
+ALERT_RETRY_S_DEFAULT: Final = 3_600
+ALERT_TIMEOUT_MS_DEFAULT: Final = 10_000
+ALERT_PAUSE_MS: Final = 1_000
+"""Pause after the first failure of a target. It doubles with each further failure in a row."""
+ALERT_PAUSE_MS_MAX: Final = 5 * 60_000
+ALERT_DOUBLINGS_MAX: Final = 16
+ALERTS_WAITING_MAX: Final = 100
+"""Alerts that wait for one target as they are. Further ones are only counted, and summed up in one message."""
+ALERT_KINDS_TOLD_MAX: Final = 8
+"""Kinds that the text of such a message names."""
+ALERT_TEXT_CHARS_MAX: Final = 2_000
+ALERT_RESPONSE_BYTES_MAX: Final = 64 * 1024
+"""Bytes that are read of the answer of a webhook."""
+ALERT_OUTCOME_BYTES_MAX: Final = 4_096
+"""Bytes of what the process of one try says about it."""
+ALERT_CURSOR_BYTES_MAX: Final = 64 * 1024
+ALERT_RETRY_FOLLOWING_MS: Final = 1_000
+"""Pause before events are followed again after the node has ended the stream."""
+ALERT_LAST_TRIES_MS: Final = 1_000
+"""How long tries may go on after the node has asked the process to end."""
+ALERT_IDLE_MS: Final = 60_000
+"""After this time without an alert, the cursor moves past the events that are none."""
+ALERT_TARGET_CHARS_MAX: Final = 128
+"""Characters of the name of a target in an event."""
+
 # --- Operator's tools --------------------------------------------------------------------------------------
 
 PROBE_MS: Final = 2_000
@@ -734,6 +767,8 @@ PROBE_TRIES: Final = 4
 """How often it asks each of them, because datagrams may be lost."""
 BUNDLE_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one file in a debug bundle. A longer one is left out, and its place says so."""
+REPORT_EVENTS_MAX: Final = 500
+"""Events in the redacted report of a running node."""
 BUNDLE_EVENTS_MAX: Final = 2_000
 BUNDLE_FAULTS_MAX: Final = 20
 BUNDLE_FILES_LISTED_MAX: Final = 2_000

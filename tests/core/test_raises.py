@@ -57,7 +57,6 @@ TABLE: Final[dict[str, str]] = {
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
     " for the run.": """
-        protocol.canonical  _whole               JsonRefusedError
         core.build          _checked             UsageError*3
         core.build          build_seed           UsageError
         core.build          build_claim          RefusedError
@@ -79,6 +78,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.performing     _checked             UsageError
         node.operations.performing     perform              UsageError
         node.operations.performing     stream               UsageError
+        node.operations.performing     dispatch_stream      UsageError
         node.operations.performing     known                UsageError
         node.operations.performing     request_of           UsageError
         node.operations.requests       _demand_same         RefusedError
@@ -164,6 +164,7 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
+        node.alerts                 demand_kinds         UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
         storage.archive.archive     Archive.open         -
@@ -272,9 +273,6 @@ TABLE: Final[dict[str, str]] = {
         node.part           _watched             -
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
-    """,
-    "Caught by Child._live: the node goes on without this child, and tries again.": """
-        node.children.process       Process.__init__     FileNotFoundError
     """,
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from threading import Timer
 
@@ -12,11 +14,12 @@ import pytest
 import trio
 
 from crabnet.control.client import JsonValue
-from crabnet.errors import CrabnetError
+from crabnet.errors import CrabnetError, NodeTimeoutError
 from crabnet.node.node import Node
 from crabnet.settings import Settings
 from tests.support.asking import asked
 from tests.support.nodes import Json, NodeProcess
+from tests.web.support import Web, web_words
 
 IDS = 4
 KILL_AFTER_S = 0.03
@@ -39,9 +42,34 @@ class Retries:
         self.data_dir = data_dir
         self.random = random.Random(random_seed)
         self.answers: dict[int, list[JsonValue]] = {number: [] for number in range(IDS)}
-        self.node = NodeProcess(data_dir)
+        self.node = NodeProcess(data_dir, (), *web_words(data_dir))
+        self.web = Web(self.node)
 
     def by_socket(self, number: int) -> None:
+        self.kill_meanwhile(lambda: self.answers[number].append(self.node.ask("seed.publish", **wish(number))))
+
+    def by_http(self, number: int) -> None:
+        if not self.node.running:
+            self.node.start()
+        self.web.await_it()
+        self.web.token()
+        body = wish(number)
+        key = str(body.pop("request_id"))
+
+        def once() -> None:
+            try:
+                answer = self.web.ask("POST", "/api/v1/seeds", body, Idempotency_Key=key)
+            except (OSError, HTTPException):
+                raise NodeTimeoutError("the web process went away with its node") from None
+            if answer.status == 503:
+                raise NodeTimeoutError("the node went away")
+            assert answer.status == 200, answer
+            self.answers[number].append(answer.json)
+
+        self.kill_meanwhile(once)
+
+    def kill_meanwhile(self, once: Callable[[], None]) -> None:
+        """Send a request, and mostly kill the node meanwhile."""
         if not self.node.running:
             self.node.start()
         process = self.node.process
@@ -51,7 +79,7 @@ class Retries:
         if killed:
             kill.start()
         try:
-            self.answers[number].append(self.node.ask("seed.publish", **wish(number)))
+            once()
         except CrabnetError:
             assert killed, "an answer comes unless the node was killed"
         if killed:
@@ -70,7 +98,7 @@ class Retries:
         trio.run(once)
 
     def run(self, interleavings: int) -> None:
-        doors = (self.by_socket, self.by_socket, self.by_python)
+        doors = (self.by_socket, self.by_http, self.by_python)
         try:
             for _ in range(interleavings):
                 self.random.choice(doors)(self.random.randrange(IDS))
@@ -95,7 +123,7 @@ class Retries:
             assert all(answer == answers[0] for answer in answers), f"request {number} got different answers"
 
 
-def test_retries_through_socket_and_python_with_kills(tmp_path: Path) -> None:
+def test_retries_through_all_doors_with_kills(tmp_path: Path) -> None:
     retries = Retries(tmp_path / "node", 7)
     retries.run(12)
     retries.check()

@@ -17,11 +17,13 @@ dependencies = ["Some_Lib>=2,<3"]
 [project.optional-dependencies]
 dev = ["tester>=5"]
 web = ["server>=1"]
+alerts = ["caller>=1"]
 """
 RUNTIME = f"some-lib==2.4 \\\n    {HASH}\n"
 DEV = (
     RUNTIME
-    + f"builder==1.0 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\ntester==5.1 {HASH}\nserver==1.0 {HASH}\n"
+    + f"builder==1.0 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\ntester==5.1 {HASH}\n"
+    + f"server==1.0 {HASH}\ncaller==1.0 {HASH}\n"
 )
 
 
@@ -31,6 +33,7 @@ def faults_of(root: Path, runtime: str, dev: str) -> list[str]:
     (root / "requirements" / "runtime.txt").write_text(runtime, encoding="utf-8")
     (root / "requirements" / "dev.txt").write_text(dev, encoding="utf-8")
     (root / "requirements" / "web.txt").write_text(f"{RUNTIME}server==1.0 {HASH}\n", encoding="utf-8")
+    (root / "requirements" / "alerts.txt").write_text(f"{RUNTIME}caller==1.0 {HASH}\n", encoding="utf-8")
     return check(root)
 
 

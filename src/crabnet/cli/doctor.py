@@ -64,21 +64,13 @@ def bundle(context: click.Context, out: str | None, with_tasks: bool, hash_addre
     state = state_of(context)
     resolved = state.resolved
     settings = resolved.settings
-    from crabnet.operator.bundle import archive_of, host_names, make_bundle
+    from crabnet.monitor.redaction import redaction_for
+    from crabnet.operator.bundle import archive_of, make_bundle
     from crabnet.operator.doctor import examine
-    from crabnet.operator.redaction import Redaction
-    from crabnet.settings import KNOBS
     from crabnet.storage.files import RealFiles
 
     now_s = int(time.time())
-    secret = tuple(str(getattr(settings, knob.name) or "") for knob in KNOBS if knob.secret)
-    redaction = Redaction(
-        secrets=secret,
-        home=str(Path.home()),
-        host_names=host_names((*settings.announce_addrs, *settings.bootstrap_peers)),
-        with_tasks=with_tasks,
-        hash_key=os.urandom(32) if hash_addresses else None,
-    )
+    redaction = redaction_for(settings, with_tasks=with_tasks, hash_key=os.urandom(32) if hash_addresses else None)
     name = f"crabnet-debug-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now_s))}"
     made = make_bundle(resolved, state.perform, examine(settings, RealFiles()), redaction, now_s)
     content = archive_of(made, name, now_s)

@@ -69,7 +69,7 @@ _JSON: Final = {
     ' "links": [{"kind", "author", "seq", "envelope_id", "object_id"}]}]}]},'
     ' "findings": [{"file", "offset", "lsn", "envelope_id", "detail"}], "findings_total", "notes"}`',
     "audit log": 'one object per line: `{"lsn", "at_s", "at", "kind", "author", "seed_id", "object_id", "envelope_id",'
-    ' "ts", "via", "signed", "decision", "reason", "status"}`',
+    ' "seq", "ts", "via", "signed", "decision", "reason", "status"}`',
     "fsck": '`{"opens", "healthy", "repaired", "conditions": {file: condition}, "recovery", "damages": [text],'
     ' "notices": [text], "obstacle": text or null, "repair": text or null, "kept_lsn", "lost": [[first, last]],'
     ' "seeds_kept", "envelopes_behind", "envelopes_broken": [id],'
@@ -88,6 +88,8 @@ _JSON: Final = {
     " file",
     "token list": "the answer of the control method `token.list`",
     "token revoke": "the answer of the control method `token.revoke`",
+    "alerts test": '`{"targets": [{"number", "name", "reason": Reason or null, "detail"}]}`; a reason means that the'
+    " target did not take the message",
     "web open": '`{"link", "expires_at"}`; opens nothing',
     "id": "the answer of the control method `id`",
     "completion": '`{"shell": name, "script": text}`',

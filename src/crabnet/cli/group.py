@@ -32,6 +32,7 @@ _TOP: Final = {
     "config": "crabnet.cli.config:config",
     "token": "crabnet.cli.token:token",
     "web": "crabnet.cli.web:web",
+    "alerts": "crabnet.cli.alerts:alerts",
     "id": "crabnet.cli.node:identity",
     "completion": "crabnet.cli.completion:completion",
 }

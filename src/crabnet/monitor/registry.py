@@ -33,6 +33,7 @@ class Component(StrEnum):
     CONTROL = "control"
     MONITOR = "monitor"
     WEB = "web"
+    ALERTS = "alerts"
 
 
 class EventKind(StrEnum):
@@ -136,6 +137,10 @@ class EventKind(StrEnum):
     WEB_OVERLOADED = "web_overloaded"
     WEB_REQUEST_FAILED = "web_request_failed"
 
+    ALERT_SENT = "alert_sent"
+    ALERT_UNDELIVERED = "alert_undelivered"
+    ALERT_TARGET_UNSERVED = "alert_target_unserved"
+
     EVENTS_DROPPED = "events_dropped"
     EVENTS_LEFT_OUT = "events_left_out"
     EVENTS_REPAIRED = "events_repaired"
@@ -172,6 +177,7 @@ FIELDS: Final = MappingProxyType(
         "envelope_id": "id of the envelope, 64 hexadecimal digits",
         "escalated": "true if SIGKILL was needed after SIGTERM",
         "event": "kind of the events that were left out",
+        "event_id": "id of the event; for several events, of the first one",
         "evicted": "number of entries that were removed because the capacity was reached",
         "exit_code": "exit code of the command; null if a signal ended it",
         "expires_at": "when the right ends, seconds since 1970; absent if never",
@@ -225,6 +231,7 @@ FIELDS: Final = MappingProxyType(
         "status": "status of the seed after the change",
         "status_before": "status of the seed before the change",
         "step_ms": "by how much the clock was changed, milliseconds; negative if it was set back",
+        "target": "where an alert goes: its number and what may be shown of it",
         "targets": "number of addresses: those to which the envelope was sent, or those to which sending fails",
         "title": "title of the task, as its publisher wrote it",
         "timed_out": "whether the timeout ended the command",
@@ -261,6 +268,7 @@ def _spec(severity: str, source: Component, fields: str, description: str, basel
 
 _NODE, _CORE, _LEDGER, _NETWORK = Component.NODE, Component.CORE, Component.LEDGER, Component.NETWORK
 _RUNNER, _CONTROL, _MONITOR, _WEB = Component.RUNNER, Component.CONTROL, Component.MONITOR, Component.WEB
+_ALERTS = Component.ALERTS
 
 EVENTS: Final = MappingProxyType(
     {
@@ -722,6 +730,22 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.WEB_REQUEST_FAILED: _spec(
             "A", _WEB, "address reason count", "An unexpected error occurred in the web process. It continues."
+        ),
+        EventKind.ALERT_SENT: _spec(
+            "I",
+            _ALERTS,
+            "target event_id count failures",
+            "A target took a message about `count` alerts, after `failures` tries that failed.",
+        ),
+        EventKind.ALERT_UNDELIVERED: _spec(
+            "W",
+            _ALERTS,
+            "target event_id count reason detail failures",
+            "A message about `count` alerts was given up, because no try within `alert_retry_s` has succeeded. This"
+            " event is never sent as an alert.",
+        ),
+        EventKind.ALERT_TARGET_UNSERVED: _spec(
+            "W", _ALERTS, "target reason detail", "No alert is sent to a target, because something is not installed."
         ),
         EventKind.EVENTS_DROPPED: _spec(
             "W",

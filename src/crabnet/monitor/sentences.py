@@ -175,7 +175,8 @@ def _child_failed(event: Event) -> Sentence:
 def _child_started(event: Event) -> Sentence:
     if event.payload.get("failures"):
         return Sentence(_INFO, fill("the process {child} works again[: {detail}]", event.payload))
-    return Sentence(_DEBUG, fill("the process {child} works[: {detail}]", event.payload))
+    level = _INFO if event.payload.get("detail") else _DEBUG
+    return Sentence(level, fill("the process {child} works[: {detail}]", event.payload))
 
 
 SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
@@ -199,6 +200,12 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
             "the web process refused requests of {address}[, {count} times]: {reason}",
         ),
         EventKind.WEB_REQUEST_FAILED: (_ALERT, "the web process met an unexpected error[, {count} times]: {reason}"),
+        EventKind.ALERT_SENT: (_DEBUG, "{count} alerts sent to {target}[ after {failures} failures]"),
+        EventKind.ALERT_UNDELIVERED: (
+            _WARNING,
+            "{count} alerts from event {event_id} on were not delivered to {target}: {detail}; try crabnet alerts test",
+        ),
+        EventKind.ALERT_TARGET_UNSERVED: (_WARNING, "alerts are not sent to {target}: {detail}"),
         EventKind.CONFIG_EFFECTIVE: (_DEBUG, "setting {setting} = {value}"),
         EventKind.IDENTITY_CREATED: (_INFO, "no identity was found, so the node has created a new key in {file}"),
         EventKind.JOB_FAILED: (

@@ -101,10 +101,14 @@ class EventReporting(Part):
         self._clock_ms = clock_ms
         self._contained = self._core.mending.separately("events")
         self._written = trio.Event()
+        self.begin_after = 0
+        """The id of the last event before this start of the node."""
 
     async def open(self) -> None:
         """Raises what ``open_events`` raises."""
         self.events = await trio.to_thread.run_sync(self._open_events, self._clock_ms())
+        if self.events is not None:
+            self.begin_after = self.events.gauges(self._clock_ms()).last_id
         self.reporter = Reporter(
             self._core.signer.node_id, self.events, self._clock_ms, self._told, events_per_s=self._events_per_s
         )

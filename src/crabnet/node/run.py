@@ -16,6 +16,7 @@ from crabnet.core.effects import FieldValue
 from crabnet.errors import CrabnetError
 from crabnet.monitor.operator_log import OperatorLog
 from crabnet.monitor.sentences import Level
+from crabnet.node.alerts import demand_kinds, keep_alerts
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
 from crabnet.node.node import Node
@@ -46,8 +47,9 @@ def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], No
 
     ``listening`` is called with each address, ``Udp:HOST:PORT``, once the node and its control socket are ready.
     Restarts the node after an unexpected error, as ``supervised`` describes. Raises what entering a Node raises,
-    NodeFailingError, and KeyboardInterrupt after SIGINT.
+    UsageError, NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
+    demand_kinds(settings)
     tune_collector()
     take_descriptors()
     enter_leaf()
@@ -107,6 +109,7 @@ async def _serve(
             log.say(line, "greeting")
         if node.unserved:
             log.say(node.unserved, "greeting", Level.WARNING)
+        keep_alerts(node.children, settings, node.node_id, node.reporting.begin_after)
         for address in (node.listen_address or "").split(","):
             listening(f"Udp:{address}")
         obstacle = keep_web(node.children, settings)

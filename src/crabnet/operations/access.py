@@ -98,6 +98,18 @@ class RedeemRequest(Writing, frozen=True, kw_only=True):
     """SHA-256 of the secret of the session, in hex."""
 
 
+class Session(Struct, frozen=True, kw_only=True):
+    """What the token of an HTTP request allows. The web process answers this itself, since the node has no sessions."""
+
+    name: str
+    """Of the token. In parentheses if the right comes from a setting or from a Unix socket."""
+    scope: Scope
+    expires_at: int | None
+    """In seconds since 1970. Null: never."""
+    namespaces: tuple[str, ...]
+    """Namespaces of the nodes that accept the token. Empty: all."""
+
+
 class ClientEvent(StrEnum):
     """What a client of the control socket may report. Each is a kind of event."""
 
@@ -105,16 +117,26 @@ class ClientEvent(StrEnum):
     WEB_CLIENT_DROPPED = "web_client_dropped"
     WEB_OVERLOADED = "web_overloaded"
     WEB_REQUEST_FAILED = "web_request_failed"
+    ALERT_SENT = "alert_sent"
+    ALERT_UNDELIVERED = "alert_undelivered"
+    ALERT_TARGET_UNSERVED = "alert_target_unserved"
 
 
 class ClientReport(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Something that happened in a client, once or several times."""
+    """Something that happened in a client, once or several times. The event has the fields that EVENTS.md lists."""
 
     kind: ClientEvent
     address: Annotated[str, Meta(max_length=limits.REPORT_ADDRESS_CHARS_MAX)] | None = None
     """Where the cause came from."""
     reason: Reason | None = None
     count: Annotated[int, Meta(ge=1, le=limits.REPORT_COUNT_MAX)] = 1
+    target: Annotated[str, Meta(max_length=limits.ALERT_TARGET_CHARS_MAX)] | None = None
+    """Where an alert was to go."""
+    event_id: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)] | None = None
+    """The event that an alert was about."""
+    detail: Annotated[str, Meta(max_length=limits.EVENT_DETAIL_CHARS)] | None = None
+    failures: Annotated[int, Meta(ge=0, le=limits.REPORT_COUNT_MAX)] | None = None
+    """Tries that have failed."""
 
 
 class ReportRequest(Writing, frozen=True, kw_only=True):

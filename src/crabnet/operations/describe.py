@@ -105,6 +105,8 @@ def _type_text(info: kinds.Type) -> str:
         return f"list of {_type_text(info.item_type)}"
     if isinstance(info, kinds.IntType) and (info.ge is not None or info.le is not None):
         return f"integer {'' if info.ge is None else info.ge} to {'' if info.le is None else info.le}"
+    if isinstance(info, kinds.CustomType) and info.cls is object:
+        return "any"
     return _PLAIN[type(info)]
 
 

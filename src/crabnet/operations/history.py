@@ -29,6 +29,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     seed_id: str | None
     object_id: str | None
     envelope_id: str | None
+    seq: int | None
+    """The place of the envelope in the feed of its author. Null without an envelope, and for those of old programs."""
     ts: int
     """The time by the author's clock, in seconds since 1970."""
     via: str | None

@@ -11,6 +11,7 @@ import msgspec
 
 from crabnet._version import __version__
 from crabnet.errors import Reason
+from crabnet.operations.access import Session
 from crabnet.operations.describe import contained, field_texts, fields, structs_of
 from crabnet.operations.model import COMMON, Operation, Writing
 from crabnet.operations.problems import EVERYWHERE, MEDIA_TYPE, RETRY_AFTER_S, STATUS, Problem
@@ -53,6 +54,7 @@ def openapi() -> Json:
         path = paths.setdefault("/api/v1" + operation.route.path, {})
         path[operation.route.method.lower()] = _operation(operation)
     paths["/api/v1/openapi.json"] = {"get": _own()}
+    paths["/api/v1/session"] = {"get": _session()}
     paths["/metrics"] = {"get": _metrics()}
     for path, summary in _PUBLIC.items():
         paths[path] = {"get": _public(path, summary)}
@@ -141,6 +143,24 @@ def _own() -> Json:
             **_refusals(_OF_ALL),
         },
         "x-crabnet-scope": "read",
+    }
+
+
+def _session() -> Json:
+    return {
+        "operationId": "session",
+        "tags": ["session"],
+        "summary": "Show what the token of this request allows.",
+        "description": "Needs the scope `metrics`, which every token has.",
+        "responses": {
+            "200": {
+                "description": _plain(Session.__doc__),
+                "content": {"application/json": {"schema": {"$ref": _REF.format(name=Session.__name__)}}},
+            },
+            "304": {"description": "The client has this answer already (`If-None-Match`)."},
+            **_refusals(_OF_ALL),
+        },
+        "x-crabnet-scope": "metrics",
     }
 
 
@@ -247,7 +267,7 @@ def _refusal(status: int, reasons: list[Reason]) -> Json:
 
 
 def _schemas() -> Json:
-    structs = [*structs_of(OPERATIONS), Problem]
+    structs = [*structs_of(OPERATIONS), Problem, Session]
     schemas = _raw_schemas([*structs, *(operation.request for operation in OPERATIONS)])
     # Bodies are written where they are used, without what the path holds.
     for operation in OPERATIONS:

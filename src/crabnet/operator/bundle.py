@@ -21,28 +21,16 @@ from crabnet import __version__, limits
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError
 from crabnet.monitor.reader import read_events
+from crabnet.monitor.redaction import Redaction
 from crabnet.node.quarantine import DIRECTORY as QUARANTINE
+from crabnet.operations.health import REPORTED
 from crabnet.operator.check import row_of
 from crabnet.operator.doctor import Report
-from crabnet.operator.redaction import Redaction
 from crabnet.settings import KNOBS, Resolved, shown
-from crabnet.settings.kinds import split_address
 
 Ask = Callable[[str, dict[str, JsonValue]], JsonValue]
 """Performs a reading operation by its name, in the running node or from the files. Raises CrabnetError."""
 
-_ASKED: Final[tuple[tuple[str, str, dict[str, JsonValue]], ...]] = (
-    ("status", "status", {}),
-    ("identity", "id", {}),
-    ("topology", "topology", {}),
-    ("peers", "peers", {}),
-    ("sync", "sync", {}),
-    ("feeds", "feed.list", {"limit": 1000}),
-    ("forked-feeds", "feed.list", {"forked": True, "limit": 1000}),
-    ("tasks", "seed.list", {"limit": 200}),
-    ("runs", "run.list", {}),
-)
-"""File, operation and parameters."""
 _EXCEPTION: Final = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?=:|\Z)")
 """The name of an exception at the start of the last line of a traceback."""
 _PACKAGES: Final = ("crabnet", "base58", "click", "cryptography", "google-crc32c", "msgspec", "pynacl", "trio")
@@ -65,7 +53,7 @@ def make_bundle(resolved: Resolved, ask: Ask, report: Report, redaction: Redacti
         "limits": {name: value for name, value in vars(limits).items() if name.isupper() and isinstance(value, int)},
         "files": [*_sizes(data_dir)],
     }
-    for name, method, params in _ASKED:
+    for name, method, params in REPORTED:
         parts[name] = _answer(ask, method, params)
     for name, fault in _faults(data_dir):
         parts[f"quarantine/{name}"] = fault
@@ -172,17 +160,6 @@ def _events(directory: Path, redaction: Redaction) -> Iterator[str]:
     for event in page.events:
         fields: Mapping[str, JsonValue] = msgspec.to_builtins(event)
         yield json.dumps(redaction.fields(fields), ensure_ascii=True, separators=(",", ":")) + "\n"
-
-
-def host_names(addresses: tuple[str, ...]) -> tuple[str, ...]:
-    """The hosts in addresses of the settings."""
-    found = []
-    for text in addresses:
-        try:
-            found.append(split_address(text)[0])
-        except CrabnetError:
-            continue
-    return tuple(found)
 
 
 def archive_of(bundle: Bundle, name: str, now_s: int) -> bytes:

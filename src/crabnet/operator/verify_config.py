@@ -34,6 +34,7 @@ from crabnet.node.config import runner_policy, sandbox_report
 from crabnet.operations.access import TokenState
 from crabnet.operator.check import Check, Situation, Step, Verdict
 from crabnet.operator.probing import peers
+from crabnet.operator.verify_alerts import alerts
 from crabnet.operator.verify_start import ledger, process, state_dir
 from crabnet.operator.verify_web import web
 from crabnet.runner.policy import ANY_COMMAND
@@ -239,5 +240,6 @@ def _access(at: Situation) -> Iterator[Check]:
 
 STEPS: Final[tuple[Step, ...]] = (
     process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access, web,
+    alerts,
 )  # fmt: skip
 """The checks, in the order in which they are shown."""

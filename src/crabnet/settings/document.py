@@ -17,6 +17,7 @@ _GROUPS: Final = {
     "storage": "Storage",
     "monitor": "Monitor events",
     "web": "Web",
+    "alerts": "Alerts",
 }
 _HEAD: Final = """\
 # Configuration

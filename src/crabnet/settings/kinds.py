@@ -35,12 +35,13 @@ def split_address(text: str) -> tuple[str, int]:
     no name is looked up. Raises UsageError (ADDRESS_INVALID).
     """
     try:
-        return _split_address(text)
+        return host_and_port(text)
     except Wrong as wrong:
         raise UsageError(f"the address {text!r} {wrong}", Reason.ADDRESS_INVALID) from None
 
 
-def _split_address(text: str) -> tuple[str, int]:
+def host_and_port(text: str) -> tuple[str, int]:
+    """Like ``split_address``, but raises Wrong, whose text does not contain the address."""
     host, colon, port_text = text.rpartition(":")
     if not colon:
         raise Wrong("has no port: write host:port or [IPv6]:port")
@@ -105,6 +106,11 @@ class Kind:
     def range_text(self) -> str:
         """The accepted values, for documents."""
         return ""
+
+    def masked(self, secret: object) -> str | None:
+        """What may be shown of a secret; None if nothing may be."""
+        del secret
+        return None
 
 
 class IntKind(Kind):
@@ -255,7 +261,7 @@ class AddressKind(Kind):
     def check(self, value: object) -> None:
         if not isinstance(value, str):
             raise Wrong("is not an address")
-        _, port = _split_address(value)
+        _, port = host_and_port(value)
         if port < self.port_min:
             raise Wrong("has port 0, to which nothing can be sent")
 

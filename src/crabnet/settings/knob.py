@@ -31,9 +31,9 @@ class Knob:
         self.former_env = row.former_env
 
     def shown(self, value: object) -> str:
-        """The value for messages and documents. The value of a secret is never shown."""
+        """The value for messages and documents. Of a secret only what its kind allows is shown."""
         if self.secret:
-            return SECRET_SHOWN
+            return self.kind.masked(value) or SECRET_SHOWN
         if value is None:
             return "(unset)"
         if isinstance(value, bool):

@@ -26,6 +26,7 @@ from crabnet.settings.kinds import (
     expand_home,
 )
 from crabnet.settings.knob import Knob, Row, knob_field
+from crabnet.settings.secret_kinds import CommandLineKind, SecretsKind, UrlKind
 
 MIB: Final = 1024 * 1024
 DAY_S: Final = 24 * 3600
@@ -44,9 +45,12 @@ _PATHS: Final = (
     "web_socket",
     "web_tls_cert",
     "web_tls_key",
+    "alert_urls_file",
 )
 _ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
 _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spaces and commas"), 256)
+_BEFORE_URL: Final = r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+"
+"""Between two URLs. A comma inside of a URL belongs to it."""
 _NAMES: Final = ListKind(TextKind(255, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and `_`"), 256)
 
 
@@ -387,6 +391,32 @@ class Settings:
         IntKind(0, DAY_S * 1000), "monitor", "How long a lag must be over its threshold until it is an alert, and "
         "below half of it until the alert is over.", unit="ms"))
 
+    alert_urls: tuple[str, ...] = knob_field((), Row(
+        SecretsKind(UrlKind(limits.ALERT_URL_CHARS_MAX), limits.ALERT_TARGETS_MAX, _BEFORE_URL,
+                    "separated by commas or white space"),
+        "alerts", "Targets of alerts. `http` and `https` URLs are webhooks. Other schemes are services of apprise, and "
+        "need the extra `alerts`.", secret=True))
+    alert_urls_file: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "alerts", "File with further targets of alerts, one URL per line. Only its owner may access it. "
+        "The file is read when the node starts."))
+    alert_commands: tuple[str, ...] = knob_field((), Row(
+        SecretsKind(CommandLineKind(limits.ALERT_URL_CHARS_MAX), limits.ALERT_TARGETS_MAX, r"\n", "one per line"),
+        "alerts", "Commands that alerts are given to, on standard input. They are run without a shell. While such a "
+        "command runs, every user of the machine can see its arguments.", secret=True))
+    alert_kinds: tuple[str, ...] = knob_field((), Row(
+        ListKind(TextKind(64, r"[a-z][a-z0-9_]*", "the name of a kind of event"), 256), "alerts",
+        "Kinds of events that are sent in addition to those of severity `alert`."))
+    alert_secret: str | None = knob_field(None, Row(
+        SecretKind(limits.SECRET_CHARS_MAX), "alerts", "A secret that the receivers of webhooks know. With it, each "
+        "request is signed (HMAC-SHA256). Unset or empty: requests are not signed.", secret=True))
+    alert_messages_per_minute: int = knob_field(limits.ALERT_MESSAGES_PER_MINUTE_DEFAULT, Row(
+        IntKind(1, 600), "alerts", "Messages per minute to each target. If there are more alerts, one message sums "
+        "them up.", unit="1/min"))
+    alert_retry_s: int = knob_field(limits.ALERT_RETRY_S_DEFAULT, Row(
+        IntKind(0, 7 * DAY_S), "alerts", "How long a message is tried again after its first try has failed. After that "
+        "it is given up, and `alert_undelivered` says so. 0: there is one try.", unit="s"))
+    alert_timeout_ms: int = knob_field(limits.ALERT_TIMEOUT_MS_DEFAULT, Row(
+        IntKind(100, 600_000), "alerts", "How long one try may take.", unit="ms"))
     # fmt: on
 
     @property
@@ -430,6 +460,12 @@ class Settings:
             raise UsageError(
                 "network = dht is not available in this version of crabnet; use network = udp", Reason.UNAVAILABLE
             )
+        looping = sorted(name for name in self.alert_kinds if name.startswith("alert_"))
+        if looping:
+            raise ConflictError(
+                f"alert_kinds has {looping[0]}, but what happens to alerts is not sent as an alert; remove it",
+                ("alert_kinds",),
+            )
         if self.monitor_events.name != EVENTS_FILE_NAME:
             raise ConflictError(
                 f"monitor_events = {self.monitor_events} must be a file named {EVENTS_FILE_NAME}", ("monitor_events",)
@@ -464,7 +500,7 @@ class Settings:
         ):
             raise ConflictError(
                 f"runner_workdir = {workdir} is not inside runner_workdir_root = {root}",
-                ("runner_workdir", "runner_workdir_root"),
+                ("runner_workdir", "runner_workdir_root", "alert_urls_file"),
             )
 
 
@@ -493,7 +529,7 @@ def shown(settings: Settings) -> dict[str, str | int | bool | list[str] | None]:
         value: object = getattr(settings, knob.name)
         if value is None or (isinstance(value, bool | int) and not knob.secret):
             values[knob.name] = value
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and not knob.secret:
             values[knob.name] = [str(item) for item in value]
         else:
             values[knob.name] = knob.shown(value)

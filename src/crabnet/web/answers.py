@@ -24,8 +24,9 @@ _CHALLENGES: Final = {
     Reason.FORBIDDEN: 'Bearer realm="crabnet", error="insufficient_scope"',
 }
 _PAGE_POLICY: Final = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self';"
-    b" manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types"
+    b" 'none'"
 )
 _DATA_POLICY: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -75,12 +76,17 @@ def refusal(error: CrabnetError) -> Response:
 
 def json_answer(answer: Answer, if_none_match: str | None) -> Response:
     """A document, or 304 if the client has it already."""
-    headers = {"etag": answer.etag, "cache-control": "private, no-cache"}
+    return tagged(answer, if_none_match, "application/json", "private, no-cache")
+
+
+def tagged(answer: Answer, if_none_match: str | None, media_type: str, cache_control: str) -> Response:
+    """Content with its entity tag, or 304 if the client has it already."""
+    headers = {"etag": answer.etag, "cache-control": cache_control}
     if if_none_match is not None and answer.etag in (
         each.strip().removeprefix("W/") for each in if_none_match.split(",")
     ):
         return Response(status_code=304, headers=headers)
-    return Response(answer.body, 200, headers, "application/json")
+    return Response(answer.body, 200, headers, media_type)
 
 
 def written(body: bytes) -> Response:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from crabnet import limits
 from crabnet.errors import CrabnetError, Reason, UsageError
-from crabnet.operations.access import ClientEvent
+from crabnet.operations.access import ClientEvent, Session
 from crabnet.operations.metrics import METRICS, Metrics
 from crabnet.operations.model import Operation, Scope
 from crabnet.operations.openapi import openapi_json
@@ -30,6 +30,7 @@ from crabnet.web.guarding import V1, ClientLeftError, Guard
 from crabnet.web.health import Health
 from crabnet.web.node_client import NodeClient
 from crabnet.web.notes import note
+from crabnet.web.page import File, page_files
 from crabnet.web.reads import Answer, Reads, answer_of
 from crabnet.web.reports import Reports
 from crabnet.web.request_meter import RequestMeter
@@ -54,9 +55,9 @@ class Web:
         self.streams = 0
 
 
-def application(web: Web, more: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The whole application. ``more`` are routes besides the API, such as those of the page."""
-    routes = [*_api_routes(web), *_routes_for_machines(web), *more]
+def application(web: Web) -> ASGIApp:
+    """The whole application: API, health, metrics, and the page."""
+    routes = [*_api_routes(web), *_routes_for_machines(web), *_page_routes(web)]
     return Guard(
         Router(routes, redirect_slashes=False, default=partial(_nothing_here, web)),
         partial(_report_failure, web.reports),
@@ -85,6 +86,7 @@ def _api_routes(web: Web) -> list[Route]:
             _counted, operation.name, partial(_endpoint(operation), web, operation)
         )
     by_path[V1 + "/openapi.json"] = {"GET": partial(_openapi, web)}
+    by_path[V1 + "/session"] = {"GET": partial(_session, web)}
     # A path without parameters comes before one that would match it.
     return [_route(web, path, methods) for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])]
 
@@ -268,6 +270,12 @@ async def _openapi(web: Web, request: HttpRequest) -> Response:
     return json_answer(await asyncio.to_thread(_document), request.state.headers.get("if-none-match"))
 
 
+async def _session(web: Web, request: HttpRequest) -> Response:
+    grant = await web.clients.admit(request, Scope.METRICS)
+    found = Session(name=grant.name, scope=grant.scope, expires_at=grant.expires_at, namespaces=grant.namespaces)
+    return json_answer(answer_of(msgspec.json.encode(found)), request.state.headers.get("if-none-match"))
+
+
 # --- public ---------------------------------------------------------------------------------------------------
 
 
@@ -295,3 +303,13 @@ def _routes_for_machines(web: Web) -> list[Route]:
 
     endpoints: dict[str, Endpoint] = {"/health": alive, "/livez": alive, "/readyz": ready, "/metrics": metrics}
     return [_route(web, path, {"GET": endpoint}) for path, endpoint in endpoints.items()]
+
+
+def _page_routes(web: Web) -> list[Route]:
+    """The page holds nothing of the node, so it is public. All that it shows comes from the API."""
+
+    async def serve(file: File, request: HttpRequest) -> Response:
+        await web.clients.admit_anybody(request)
+        return file.answer(request.state.headers.get("if-none-match"))
+
+    return [_route(web, path, {"GET": partial(serve, file)}) for path, file in page_files().items()]

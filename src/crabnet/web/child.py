@@ -17,6 +17,10 @@ def serve(lifeline: Lifeline) -> None:
     """Serve until the node ends. What the node gives is a ``WebConfig`` in JSON."""
     config = msgspec.json.decode(lifeline.given, type=WebConfig)
     try:
-        run(config, lambda addresses: lifeline.ready(addresses=addresses), note)
+        run(
+            config,
+            lambda addresses: lifeline.ready(detail=f"it serves {', '.join(addresses)}", addresses=addresses),
+            note,
+        )
     except CrabnetError as error:
         lifeline.fail(error.reason, error.message, Retry.SLOWLY if error.reason in _SLOWLY else Retry.SOON)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from typing import Final
 
 import trio
 
-from crabnet.child import LENGTH
+from crabnet.child import LENGTH, python_command
 from crabnet.errors import Reason
 from crabnet.node.children.handshake import Ready, first_line, outcome_of
 from crabnet.node.children.spec import ChildSpec, Failure
 
-_LOADER: Final = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from crabnet.child import main; main()"
-"""The program of a child. It looks for modules only on the module search path of this process."""
+_MAIN: Final = "crabnet.child:main"
+"""The program of every child."""
 
 
 class Process:
@@ -32,14 +29,12 @@ class Process:
         The child is to die with the thread that starts it, so this blocks the thread of the loop, for the few
         milliseconds until the interpreter is executed.
         """
-        if not sys.executable:
-            raise FileNotFoundError(errno.ENOENT, "this program does not know its Python interpreter")
         self._spec = spec
         ours, theirs = socket.socketpair()
         with ExitStack() as stack, theirs:
             stack.callback(ours.close)
             self._popen = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", "-c", _LOADER, _search_path(), spec.entry, str(spec.stop_ms)],
+                python_command(_MAIN, spec.entry, str(spec.stop_ms)),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=None if spec.stderr else subprocess.DEVNULL,
@@ -99,7 +94,3 @@ class Process:
         os.close(self._pidfd)
         self.stream.socket.close()
         return killed
-
-
-def _search_path() -> str:
-    return json.dumps([os.path.abspath(place) for place in sys.path if place])  # noqa: PTH100 - most are no directories

@@ -7,7 +7,9 @@ from typing import Final
 from crabnet.access.file import TokenFile
 from crabnet.access.secret import digest_of
 from crabnet.access.tokens import SESSION_PREFIX, Token, Tokens, named, with_session, with_token, without_token
+from crabnet.core.effects import FieldValue
 from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.monitor.registry import EVENTS, EventKind
 from crabnet.node.clock import wall_ms
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads, writes
@@ -101,8 +103,17 @@ async def web_redeem(node: Node, given: access.RedeemRequest, _: Ticket) -> acce
 async def report(node: Node, given: access.ReportRequest, _: Ticket) -> access.Reported:
     """Make events of what a client reports."""
     for each in given.reports:
-        reason = None if each.reason is None else each.reason.value
-        node.reporter.notify(each.kind.value, {"address": each.address, "reason": reason, "count": each.count})
+        fields: dict[str, FieldValue] = {
+            "address": each.address,
+            "reason": None if each.reason is None else each.reason.value,
+            "count": each.count,
+            "target": each.target,
+            "event_id": each.event_id,
+            "detail": each.detail,
+            "failures": each.failures,
+        }
+        declared = EVENTS[EventKind(each.kind.value)].fields
+        node.reporter.notify(each.kind.value, {name: fields[name] for name in fields.keys() & declared})
     return access.Reported(taken=len(given.reports))
 
 

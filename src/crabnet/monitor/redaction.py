@@ -1,4 +1,4 @@
-"""What leaves a debug bundle: the rules by which its content is redacted (docs/OPERATIONS.md).
+"""What leaves a report or debug bundle: the rules by which its content is redacted (docs/OPERATIONS.md).
 
 1. Secrets never: values of secret settings, PEM blocks, bearer tokens, and what looks like a token of Crabnet.
 2. Contents of tasks not by default: title, description, command, rules, notes and output.
@@ -12,9 +12,14 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-from crabnet.control.client import JsonValue
+from crabnet.errors import CrabnetError
+from crabnet.protocol.canonical import JsonValue
+from crabnet.settings import KNOBS, Settings
+from crabnet.settings.kinds import split_address
 
 TASK_FIELDS: Final = frozenset(
     {"title", "description", "command", "rules", "notes", "note", "stdout", "stderr", "stdout_base64", "stderr_base64"}
@@ -93,6 +98,26 @@ class Redaction:
             return address
         digest = hmac.new(self._hash_key, address.encode(), hashlib.sha256).hexdigest()
         return f"addr-{digest[:_WORD_CHARS]}"
+
+
+def redaction_for(settings: Settings, *, with_tasks: bool = False, hash_key: bytes | None = None) -> Redaction:
+    """The rules for what comes from a node with these settings."""
+    return Redaction(
+        secrets=tuple(str(getattr(settings, knob.name) or "") for knob in KNOBS if knob.secret),
+        home=str(Path.home()),
+        host_names=host_names((*settings.announce_addrs, *settings.bootstrap_peers)),
+        with_tasks=with_tasks,
+        hash_key=hash_key,
+    )
+
+
+def host_names(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts in addresses of the settings."""
+    found = []
+    for text in addresses:
+        with suppress(CrabnetError):
+            found.append(split_address(text)[0])
+    return tuple(found)
 
 
 def _is_number(host: str) -> bool:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crabnet.control.client import JsonValue
-from crabnet.operator.bundle import Bundle, _places, archive_of, host_names
-from crabnet.operator.redaction import LEFT_OUT, SECRET, TASK_FIELDS, Redaction
+from crabnet.monitor.redaction import LEFT_OUT, SECRET, TASK_FIELDS, Redaction, host_names
+from crabnet.operator.bundle import Bundle, _places, archive_of
 
 KEY = b"k" * 32
 
