@@ -655,7 +655,7 @@ INDEX_RETRY_MS: Final = 2_000
 DISK_CHECK_S: Final = 5
 HEALTH_WRITE_MS: Final = 2_000
 """A node whose journal is not written for so long is not ready."""
-OVERVIEW_FRESH_MS: Final = 100
+OVERVIEW_FRESH_MS: Final = 200
 """How old an overview over HTTP may be."""
 HEALTH_BEHIND_MAX: Final = 1_000
 """A node that lacks more envelopes of its peers is not ready."""

@@ -17,9 +17,7 @@ _COMMON: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 )
 _CHALLENGES: Final = {
     Reason.UNAUTHENTICATED: 'Bearer realm="crabnet"',
@@ -33,10 +31,18 @@ _PAGE_POLICY: Final = (
 _DATA_POLICY: Final = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
+_OF_DATA: Final = (*_COMMON, (b"content-security-policy", _DATA_POLICY))
+_OF_PAGES: Final = (
+    *_COMMON,
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (b"content-security-policy", _PAGE_POLICY),
+)
+
+
 def security_headers(path: str) -> tuple[tuple[bytes, bytes], ...]:
     """The headers of every answer. Only pages may load anything, and only from this server."""
-    policy = _DATA_POLICY if path.startswith(API_PREFIX) else _PAGE_POLICY
-    return (*_COMMON, (b"content-security-policy", policy))
+    return _OF_DATA if path.startswith(API_PREFIX) else _OF_PAGES
 
 
 def problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ _ONCE: Final = frozenset(
 """Headers that a request may have only once."""
 _FOR_MACHINES: Final = frozenset({"/metrics", "/health", "/livez", "/readyz"})
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
+_HOSTS_REMEMBERED: Final = 256
 _LOCALHOST: Final = "localhost"
 
 
@@ -126,6 +128,7 @@ def _check_host(headers: dict[str, str], door: Door, server: tuple[str, int] | N
     )
 
 
+@lru_cache(maxsize=_HOSTS_REMEMBERED)
 def _host_of(text: str) -> str | None:
     """The host without its port, in lower case; None if there is none."""
     try:
@@ -136,6 +139,7 @@ def _host_of(text: str) -> str | None:
     return None if parts.netloc != text or "@" in text or not parts.hostname else parts.hostname
 
 
+@lru_cache(maxsize=_HOSTS_REMEMBERED)
 def _is_own(host: str, server: tuple[str, int] | None) -> bool:
     """Whether a host is the very address that the client has connected to, or localhost from this machine."""
     if server is None:

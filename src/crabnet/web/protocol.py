@@ -18,6 +18,7 @@ from crabnet.operations.problems import MEDIA_TYPE, problem_of
 from crabnet.web.answers import security_headers
 from crabnet.web.connections import Connections, Doing, Place
 from crabnet.web.doors import Door
+from crabnet.web.joining import JoiningTransport
 
 
 class WebProtocol(H11Protocol):
@@ -32,8 +33,9 @@ class WebProtocol(H11Protocol):
         self._clock = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._place.close = transport.abort
+        joining = JoiningTransport(transport, self.loop)
+        super().connection_made(joining)
+        self._place.close = joining.abort
         self._place.turn(Doing.ASKING, self._clock())
 
     def connection_lost(self, exc: Exception | None) -> None:

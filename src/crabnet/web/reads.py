@@ -46,14 +46,22 @@ class Reads:
         """
         if fresh_ms:
             kept = self._kept.get(key)
-            if kept is not None and asyncio.get_running_loop().time() - kept[0] < fresh_ms / 1000:
+            age_ms = fresh_ms if kept is None else (asyncio.get_running_loop().time() - kept[0]) * 1000
+            if kept is not None and age_ms < fresh_ms:
+                # The next answer is fetched before it is needed, so nobody waits for it.
+                if age_ms > fresh_ms / 2 and key not in self._running:
+                    self._soon(key, fetch, keeps=True)
                 return kept[1]
+        return await asyncio.shield(self._soon(key, fetch, keeps=bool(fresh_ms)))
+
+    def _soon(self, key: bytes, fetch: Callable[[], Awaitable[bytes]], *, keeps: bool) -> asyncio.Task[Answer]:
+        """The next read, which has not begun."""
         task = self._next.get(key)
         if task is None:
-            task = asyncio.create_task(self._turn(key, self._running.get(key), fetch, keeps=bool(fresh_ms)))
+            task = asyncio.create_task(self._turn(key, self._running.get(key), fetch, keeps=keeps))
             self._next[key] = task
             task.add_done_callback(_seen)
-        return await asyncio.shield(task)
+        return task
 
     async def _turn(
         self, key: bytes, before: asyncio.Task[Answer] | None, fetch: Callable[[], Awaitable[bytes]], *, keeps: bool

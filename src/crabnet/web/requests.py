@@ -44,7 +44,11 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
             raise UsageError(f"{name} is given more than once")
         else:
             given[name] = text
-    return _converted(operation, {**given, **path}, strict=False)
+    request = _converted(operation, {**given, **path}, strict=False)
+    for name in given:
+        if getattr(request, name) is None:  # msgspec takes the word for null
+            raise UsageError(f"{operation.name}: {name} cannot be null; leave it out")
+    return request
 
 
 def of_body(
@@ -65,7 +69,7 @@ def of_body(
             raise UsageError(f"{name} is given by the path; leave it out of the body")
     key = idempotency_key(headers)
     if key is not None:
-        if given.get(_REQUEST_ID) not in {None, key}:
+        if given.get(_REQUEST_ID) not in (None, key):
             raise UsageError("Idempotency-Key and request_id differ; give one of them", Reason.REQUEST_CONFLICT)
         given[_REQUEST_ID] = key
     return _converted(operation, {**given, **path}, strict=True)
