@@ -57,7 +57,6 @@ TABLE: Final[dict[str, str]] = {
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
     " for the run.": """
-        protocol.canonical  _whole               JsonRefusedError
         core.build          _checked             UsageError*3
         core.build          build_seed           UsageError
         core.build          build_claim          RefusedError
@@ -79,6 +78,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.performing     _checked             UsageError
         node.operations.performing     perform              UsageError
         node.operations.performing     stream               UsageError
+        node.operations.performing     dispatch_stream      UsageError
         node.operations.performing     known                UsageError
         node.operations.performing     request_of           UsageError
         node.operations.requests       _demand_same         RefusedError

@@ -34,7 +34,8 @@ def run(web: Web, scope: Scope | None, *words: str) -> None:
         capture_output=True, text=True, check=False, cwd=web.node.data_dir, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
-    assert web.node.events("web_request_failed", "child_failed") == []
+    assert web.node.events("child_failed") == []
+    assert "web: unexpected" not in web.node.errors()
 
 
 def test_a_short_look(nodes: Nodes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -75,7 +75,7 @@ class Connections:
         self._max = connections_max
         self._per_address_max = per_address_max
         self._report = report
-        self._all: OrderedDict[Place, None] = OrderedDict()
+        self._all: dict[Place, None] = {}
         self._per_address: Counter[str] = Counter()
 
     def __len__(self) -> int:

@@ -34,8 +34,7 @@ from crabnet.protocol.canonical import JsonObject, JsonRefusedError, JsonValue, 
 
 Dispatch = Callable[[str, JsonObject], Awaitable[object]]
 """Does ``method`` with ``params``. The answer is anything that JSON can hold. Raises CrabnetError to refuse."""
-SendItem = Callable[[object], Awaitable[None]]
-StreamOut = Callable[[str, JsonObject, SendItem], Awaitable[None]]
+StreamOut = Callable[[str, JsonObject, Callable[..., Awaitable[None]]], Awaitable[None]]
 """Passes the items of ``method`` with ``params`` on, until the stream ends. Raises CrabnetError to refuse."""
 OnFailure = Callable[[str, Exception], None]
 
@@ -203,8 +202,9 @@ class _Connection:
         if self._door.stream is None:
             raise TypeError("there is no stream")
 
-        async def send(item: object) -> None:
-            await self._send(_bounded(msgspec.json.encode({"id": request_id, "item": item})))
+        async def send(*items: object) -> None:
+            lines = [_bounded(msgspec.json.encode({"id": request_id, "item": item})) for item in items]
+            await self._send(b"\n".join(lines))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._until_left, nursery.cancel_scope)

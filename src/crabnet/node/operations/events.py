@@ -79,8 +79,8 @@ async def follow(node: Node, given: events.FollowRequest, send: Send) -> None:
             after = gap.last_id if gap.last_id < page.first_id else page.last_id
             await send(events.Followed(id=after, gap=gap))
             continue
-        for event in page.events:
-            await send(events.Followed(id=event.id, event=event))
+        if page.events:
+            await send(*[events.Followed(id=event.id, event=event) for event in page.events])
         after = max(after, page.next)
         if page.complete:
             await written.wait()

@@ -6,7 +6,7 @@ The control socket, one-shot commands and Python programs all go through ``perfo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -22,8 +22,12 @@ P = TypeVar("P", bound=Request)
 W = TypeVar("W", bound=Writing)
 R = TypeVar("R", bound=Struct)
 
-Send = Callable[[Struct], Awaitable[None]]
-"""Takes one item of a stream. Waits until the reader has room for it."""
+
+class Send(Protocol):
+    """Takes items of a stream. Waits until the reader has room for them. To send many at once costs less."""
+
+    async def __call__(self, *items: Struct) -> None: ...
+
 
 _PERFORMERS: Final[dict[str, Callable[[Node, Request], Awaitable[Struct]]]] = {}
 _STREAMERS: Final[dict[str, Callable[[Node, Request, Send], Awaitable[None]]]] = {}
@@ -114,10 +118,11 @@ async def stream(node: Node, operation: Operation[P, R], request: P, send: Calla
     if streamer is None:
         raise UsageError(f"{operation.name} is not a stream", Reason.INVALID_ARGUMENT)
 
-    async def pass_on(item: Struct) -> None:
-        if not isinstance(item, operation.response):
-            raise TypeError(f"an item of {operation.name} is a {operation.response.__name__}")
-        await send(item)
+    async def pass_on(*items: Struct) -> None:
+        for item in items:
+            if not isinstance(item, operation.response):
+                raise TypeError(f"an item of {operation.name} is a {operation.response.__name__}")
+            await send(item)
 
     await streamer(node, request, pass_on)
 
@@ -147,7 +152,10 @@ async def dispatch(node: Node, method: str, params: JsonObject) -> Struct:
 async def dispatch_stream(node: Node, method: str, params: JsonObject, send: Send) -> None:
     """Stream the items of the operation with this name to ``send``. Raises as ``dispatch``."""
     operation = known(method)
-    await stream(node, operation, request_of(operation, params), send)
+    streamer = _STREAMERS.get(operation.name)
+    if streamer is None:
+        raise UsageError(f"{operation.name} is not a stream", Reason.INVALID_ARGUMENT)
+    await streamer(node, request_of(operation, params), send)
 
 
 def as_json(answer: Struct) -> JsonValue:
