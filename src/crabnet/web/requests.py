@@ -44,7 +44,11 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
             raise UsageError(f"{name} is given more than once")
         else:
             given[name] = text
-    return _converted(operation, {**given, **path}, strict=False)
+    request = _converted(operation, {**given, **path}, strict=False)
+    for name in given:
+        if getattr(request, name) is None:  # msgspec takes the text "null" for null where no text is expected
+            raise UsageError(f"{operation.name}: {name} has no value null; leave it out")
+    return request
 
 
 def of_body(
