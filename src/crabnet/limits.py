@@ -190,6 +190,7 @@ WEB_HEARTBEAT_MS: Final = 15_000
 """A stream without an item for so long gets a comment."""
 WEB_STREAM_LOOK_MS: Final = 500
 """How long the answer to a request for a stream waits for a refusal of the node."""
+WEB_STREAM_CHUNK_BYTES: Final = 256 * 1024
 WEB_STREAM_CHECK_MS: Final = 1_000
 """A stream ends so long after the revocation of its token."""
 WEB_STREAM_RETRY_MS: Final = 100

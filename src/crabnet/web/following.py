@@ -49,11 +49,11 @@ class Follower:
         while True:
             try:
                 async with self._client.stream(self._operation.name, msgspec.json.encode(self._request)) as stream:
-                    item = None if started else await stream.item(limits.WEB_STREAM_LOOK_MS)
+                    items = [] if started else await stream.items(limits.WEB_STREAM_LOOK_MS)
                     if not started:
                         await began()
                         started = True
-                    await self._pass_on(stream, item, send)
+                    await self._pass_on(stream, items, send)
                     return
             except CrabnetError as error:
                 if not started:
@@ -65,27 +65,27 @@ class Follower:
             await asyncio.sleep(pause_ms / 1000)
             pause_ms = min(2 * pause_ms, limits.WEB_STREAM_RETRY_MS_MAX)
 
-    async def _pass_on(self, stream: NodeStream, item: bytes | None, send: SendBytes) -> None:
+    async def _pass_on(self, stream: NodeStream, items: list[bytes], send: SendBytes) -> None:
         while True:
-            if item is not None:
-                await send(self._framed(item))
-            elif stream.ended:
+            if items:
+                await send(b"".join(map(self._framed, items)))
+            if stream.ended:
                 await send(_frame(b"{}", event="end"))
                 return
-            item = await self._next(stream, send)
+            items = await self._next(stream, send)
 
-    async def _next(self, stream: NodeStream, send: SendBytes) -> bytes | None:
-        """The next item; None at the end of the stream. Raises RefusedError if the client may see no more."""
+    async def _next(self, stream: NodeStream, send: SendBytes) -> list[bytes]:
+        """The next items; none at the end of the stream. Raises RefusedError if the client may see no more."""
         clock = asyncio.get_running_loop().time
         quiet_since = clock()
         while True:
-            item = await stream.item(limits.WEB_STREAM_CHECK_MS)
+            items = await stream.items(limits.WEB_STREAM_CHECK_MS)
             if clock() - self._checked_at > limits.WEB_STREAM_CHECK_MS / 1000:
                 self._checked_at = clock()
                 if not self._holds():
                     raise RefusedError("the token is not valid any more", Reason.UNAUTHENTICATED)
-            if item is not None or stream.ended:
-                return item
+            if items or stream.ended:
+                return items
             if clock() - quiet_since > limits.WEB_HEARTBEAT_MS / 1000:
                 quiet_since = clock()
                 await send(_HEARTBEAT)

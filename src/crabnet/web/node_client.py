@@ -44,26 +44,47 @@ class NodeStream:
     def __init__(self, connection: _Connection, name: str) -> None:
         self._reader = connection.reader
         self._name = name
+        self._buffer = bytearray()
         self.ended = False
         """The node has said that the stream is over."""
 
-    async def item(self, wait_ms: int) -> bytes | None:
-        """The next item as JSON. None if none has come within ``wait_ms``, or the stream has ended.
+    async def items(self, wait_ms: int) -> list[bytes]:
+        """The items that have come, each as JSON. None if none has come within ``wait_ms``, or the stream has ended.
 
         Raises NodeTimeoutError (NODE_STOPPING) if the node has gone, and the error that ends the stream.
         """
         try:
             async with asyncio.timeout(wait_ms / 1000):
-                line = _parsed(await self._reader.readuntil(b"\n"))
+                while b"\n" not in self._buffer:
+                    chunk = await self._reader.read(limits.WEB_STREAM_CHUNK_BYTES)
+                    if not chunk or len(self._buffer) > limits.CONTROL_RESPONSE_BYTES_MAX:
+                        raise self._gone()
+                    self._buffer += chunk
         except TimeoutError:
-            return None
+            return []
         except _GONE:
-            raise NodeTimeoutError(f"the node ended before the stream of {self._name}", Reason.NODE_STOPPING) from None
-        if isinstance(line.item, Raw):
-            return bytes(line.item)
-        _result(line)
-        self.ended = True
-        return None
+            raise self._gone() from None
+        return self._taken()
+
+    def _taken(self) -> list[bytes]:
+        """The items at the beginning of the buffer. An error or the end behind them waits for the next call."""
+        found: list[bytes] = []
+        done = 0
+        while (end := self._buffer.find(b"\n", done)) >= 0:
+            line = _parsed(bytes(self._buffer[done:end]))
+            if isinstance(line.item, Raw):
+                found.append(bytes(line.item))
+            elif found:
+                break
+            else:
+                _result(line)
+                self.ended = True
+            done = end + 1
+        del self._buffer[:done]
+        return found
+
+    def _gone(self) -> NodeTimeoutError:
+        return NodeTimeoutError(f"the node ended before the stream of {self._name}", Reason.NODE_STOPPING)
 
 
 class NodeClient:
