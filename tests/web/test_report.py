@@ -13,6 +13,7 @@ def test_a_report_has_no_secret_no_address_and_no_content_of_tasks(nodes: Nodes)
     words = ("--bootstrap-peers", "192.0.2.7:4001,relay.example.org:4001")
     web = start(nodes, "n", *words, env=environment(CRABNET_WEB_API_TOKEN=token))
     seed_id = web.node.publish("echo recipe", title="headline", description="anecdote")
+    web.node.await_event("envelope_created")  # only written events are in it
     answer = web.ask("GET", "/api/v1/report", scope=Scope.READ)
     assert answer.status == 200
     for hidden in (token, "192.0.2.7", "relay.example.org", "recipe", "headline", "anecdote"):
