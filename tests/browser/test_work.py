@@ -133,6 +133,7 @@ def test_the_report_is_redacted(nodes: Nodes, open_tab: OpenTab) -> None:
     token = make_secret()
     web = start(nodes, "n", "--bootstrap-peers", "192.0.2.7:4001", env=environment(CRABNET_WEB_API_TOKEN=token))
     seed_id = web.node.publish("echo a secret recipe", title="the secret title")
+    web.node.await_event("envelope_created")
     tab = open_tab(web).log_in().view("Diagnose")
     expect(tab.page.locator("#verdict")).to_contain_text("No check failed.")
     expect(tab.section("Checks")).to_contain_text("sandbox")

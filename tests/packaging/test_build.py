@@ -47,6 +47,14 @@ def test_the_wheel_has_what_the_command_line_gives(dist: tuple[Path, Path]) -> N
     assert set(COMPLETIONS.values()) <= found.keys()
 
 
+def test_the_wheel_has_the_files_of_the_page(dist: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(dist[1]) as archive:
+        found = {name for name in archive.namelist() if name.startswith("crabnet/web/static/")}
+    static = ROOT / "src" / "crabnet" / "web" / "static"
+    assert found == {str(path.relative_to(ROOT / "src")) for path in static.rglob("*") if path.is_file()}
+    assert "crabnet/web/static/index.html" in found
+
+
 def test_the_sdist_builds_the_same_wheel(dist: tuple[Path, Path], tmp_path: Path) -> None:
     sdist, wheel = dist
     source = unpacked(sdist, tmp_path / "source")

@@ -223,6 +223,8 @@ BAD: list[tuple[str, str, Any, dict[str, str], int, str]] = [
     ("GET", "/api/v1/seeds?limit=x", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?limit=0", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?limit=1.5", None, {}, 400, "invalid_argument"),
+    ("GET", "/api/v1/feeds?behind=null", None, {}, 400, "invalid_argument"),
+    ("GET", "/api/v1/seeds?biddable=NULL", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?limit=1&limit=2", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?status=open", None, {}, 400, "invalid_argument"),
     ("GET", "/api/v1/seeds?biddable=perhaps", None, {}, 400, "invalid_argument"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,14 @@ def test_all_files_can_be_kept_for_ever(web: Web) -> None:
         assert web.ask("POST", path, scope=None).reason == "method_not_allowed"
 
 
-def test_a_changed_file_has_another_path() -> None:
+def test_a_changed_file_changes_the_paths_of_all(tmp_path: Path) -> None:
     before = set(page_files())
+    copied = shutil.copytree(STATIC, tmp_path / "static")
+    assert set(page_files(copied)) == before
+    with (copied / "text.js").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert set(page_files(copied)) & before == {"/"}
+    assert page_files(copied)["/"].content.etag != page_files()["/"].content.etag
     assert {path.rsplit(".", 1)[-1] for path in before} == {"/", "css", "js", "svg"}
     assert len({path.split("/")[2] for path in before - {"/"}}) == 1
 

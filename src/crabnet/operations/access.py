@@ -217,7 +217,7 @@ WEB_REDEEM: Final = Operation(
     proves_itself=True,
     summary="Log in with the code of a link: add the token of the session.",
     description=(
-        "The token has scope `admin`, and expires after `web_session_s`. The web process does this for a browser that"
+        "The token has scope `admin`, and expires after `web_session_s`. The web page does this for a browser that"
         " opens the link."
     ),
     reasons=_CHANGES | {Reason.UNAUTHENTICATED, Reason.TOKEN_EXISTS, Reason.DATA_DIR_UNWRITABLE},

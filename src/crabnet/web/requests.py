@@ -46,8 +46,8 @@ def of_query(operation: Operation[Any, Any], path: Mapping[str, str], query: byt
             given[name] = text
     request = _converted(operation, {**given, **path}, strict=False)
     for name in given:
-        if getattr(request, name) is None:  # msgspec takes the word for null
-            raise UsageError(f"{operation.name}: {name} cannot be null; leave it out")
+        if getattr(request, name) is None:  # msgspec takes the text "null" for null where no text is expected
+            raise UsageError(f"{operation.name}: {name} has no value null; leave it out")
     return request
 
 

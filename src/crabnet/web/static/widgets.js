@@ -119,8 +119,9 @@ export function sparkline(label, values, shown) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const last = values[values.length - 1];
   const [wide, high] = [160, 36];
-  const points = values.map((value, at) => {
-    const x = values.length === 1 ? wide : (at / (values.length - 1)) * wide;
+  const line = values.length === 1 ? [last, last] : values;
+  const points = line.map((value, at) => {
+    const x = (at / (line.length - 1)) * wide;
     const y = most === least ? high / 2 : high - 2 - ((value - least) / (most - least)) * (high - 4);
     return `${x.toFixed(1)},${y.toFixed(1)}`;
   });

@@ -75,7 +75,7 @@ function render(state, context) {
     table(`Events, newest first, at most ${LIVE_MAX}`, [
       { head: "Time", cell: (event) => clock(event.ts_ms) },
       { head: "Severity", cell: (event) => badge(event.severity) },
-      { head: "Kind", cell: (event) => h("code", null, plain(event.kind)) },
+      { head: "Kind", cell: (event) => h("code", { class: "word" }, plain(event.kind)) },
       { head: "Source", cell: (event) => plain(event.source) },
       { head: "Fields", cell: (event) => payload(event.payload) },
     ], state.rows, { key: (event) => String(event.id), empty: "No event fits." }),

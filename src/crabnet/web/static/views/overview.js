@@ -45,9 +45,9 @@ function render({ runs, waiting }) {
         { head: "Number", cell: ([, many]) => count(many), numeric: true },
       ], Object.entries(state.seeds).filter(([, many]) => many > 0), { key: ([status]) => status, empty: "No task is known." }),
       h("p", null, h("a", { href: "#/publish", class: "button" }, "Publish a task"))),
-      disk(state),
-      processes(state)),
+      disk(state)),
     series(),
+    processes(state),
   ];
 }
 
@@ -103,7 +103,8 @@ function disk(state) {
 function processes(state) {
   return section("processes", "Processes", table("Processes beside the node", [
     { head: "Name", cell: (child) => child.name },
-    { head: "State", cell: (child) => [badge(child.state), child.reason && [" ", h("code", null, child.reason)], child.detail && [" ", foreign(child.detail)]] },
+    { head: "State", cell: (child) => badge(child.state) },
+    { head: "Detail", cell: (child) => [child.reason && [h("code", null, child.reason), " "], foreign(child.detail)] },
     { head: "Since", cell: (child) => moment(child.since_ms) },
     { head: "Restarts", cell: (child) => count(child.restarts), numeric: true },
   ], state.children, { key: (child) => child.name }));
