@@ -228,7 +228,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path, address: str) -> None:
 
 
 def test_bounds_of_texts_name_the_field(tmp_path: Path) -> None:
-    message = refused(2, "invalid_argument", "seed", "publish", "--title", "t", "--cmd", "", *quiet(tmp_path / "d"))
+    message = refused(2, "unworkable", "seed", "publish", "--title", "t", "--cmd", "", *quiet(tmp_path / "d"))
     assert "command" in message
     assert "$" not in message
 

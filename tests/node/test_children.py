@@ -130,7 +130,7 @@ async def test_a_child_is_started_runs_and_ends_in_an_orderly_way() -> None:
     assert child.stream is None
     assert desk.kinds == ["child_started", "child_ended"]
     assert desk.events[1][1] == {"child": "works", "pid": health.pid, "escalated": False}
-    assert desk.lines == []
+    assert desk.lines == ["the process works works: here I am"]
 
 
 async def test_the_lifeline_belongs_to_the_two_after_the_handshake_until_the_child_has_said_its_last() -> None:
@@ -218,11 +218,11 @@ async def test_a_killed_child_comes_back() -> None:
         (3, "internal"),
     ]
     assert failed[0]["detail"] == "it ended unexpectedly (signal 9); its work is not done"
-    assert desk.lines[0] == (
+    assert desk.lines[1] == (
         f"the process {child.spec.name} does not work: it ended unexpectedly (signal 9); its work is not done;"
         " it is started again"
     )
-    assert desk.lines[1] == f"the process {child.spec.name} works again: here I am"
+    assert desk.lines[2] == f"the process {child.spec.name} works again: here I am"
 
 
 async def test_pauses_double_up_to_a_bound_and_end_with_a_steady_child(mock_clock: trio.testing.MockClock) -> None:
@@ -422,7 +422,7 @@ async def test_a_child_is_released_and_wanted_again() -> None:
         nursery.cancel_scope.cancel()
     assert child.health().restarts == 0
     assert desk.kinds == ["child_started", "child_ended"] * 3
-    assert desk.lines == []
+    assert desk.lines == ["the process works works: here I am"] * 3
 
 
 async def test_a_child_that_is_released_while_it_starts_does_not_run(tmp_path: Path) -> None:

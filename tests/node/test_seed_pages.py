@@ -130,7 +130,11 @@ async def test_a_node_shows_pages(tmp_path: Path) -> None:
         assert ids(first["bids"]) + ids(rest["bids"]) == ids(whole["bids"])
         assert len(ids(first["bids"])) == len(ids(rest["bids"])) == 1
         assert (rest["next"], whole["next"]) == (None, None)
-        for wrong in ({"limit": 0}, {"limit": limits.SEED_ROWS_MAX + 1}, {"after": "nothing"}):
+        for wrong, reason in (
+            ({"limit": 0}, Reason.INVALID_ARGUMENT),
+            ({"limit": limits.SEED_ROWS_MAX + 1}, Reason.INVALID_ARGUMENT),
+            ({"after": "nothing"}, Reason.UNKNOWN_BID),
+        ):
             with pytest.raises(UsageError) as refused:
                 await asked(node, "seed.show", {"seed_id": seed.id, **wrong})
-            assert refused.value.reason is Reason.INVALID_ARGUMENT
+            assert refused.value.reason is reason
