@@ -63,6 +63,7 @@ def test_logging_out_revokes_the_session(web: Web, open_tab: OpenTab) -> None:
     expect(tab.heading("Log in")).to_be_visible()
 
 
+@pytest.mark.deep
 def test_a_revoked_session_ends_in_the_tab(web: Web, open_tab: OpenTab) -> None:
     tab = open_tab(web).log_in()
     name = web.ask("GET", "/api/v1/session", scope=None, Authorization=f"Bearer {stored(tab)}").json["name"]
@@ -100,6 +101,7 @@ def test_controls_follow_the_scope(web: Web, open_tab: OpenTab, scope: Scope, pu
     expect(tab.button("Publish")).to_have_count(publishes)
 
 
+@pytest.mark.deep
 def test_a_token_for_metrics_sees_nothing(web: Web, open_tab: OpenTab) -> None:
     tab = open_tab(web).log_in_with(web.token(Scope.METRICS))
     expect(tab.page.get_by_role("alert")).to_contain_text("this needs read")
@@ -118,6 +120,7 @@ def test_markup_cannot_get_in_even_from_a_script(web: Web, open_tab: OpenTab) ->
     tab.forgive("Content Security Policy|TrustedHTML")
 
 
+@pytest.mark.deep
 def test_the_link_works_while_another_view_is_open(web: Web, open_tab: OpenTab) -> None:
     tab = open_tab(web).log_in_with(web.token(Scope.READ))
     expect(tab.heading("Overview")).to_be_visible()

@@ -96,6 +96,7 @@ def test_everything_by_keyboard(pair: tuple[Web, Web], open_tab: OpenTab) -> Non
     expect(tab.section("Settlement")).to_contain_text("no more")
 
 
+@pytest.mark.deep
 def test_the_focus_and_what_is_typed_survive_news(pair: tuple[Web, Web], open_tab: OpenTab) -> None:
     seed_id = pair[0].node.publish(title="for sale", bid_window_ms=300_000)
     wait_for("the task comes over", lambda: pair[1].node.status(seed_id))
@@ -108,6 +109,7 @@ def test_the_focus_and_what_is_typed_survive_news(pair: tuple[Web, Web], open_ta
     expect(notes).to_be_focused()
 
 
+@pytest.mark.deep
 def test_the_page_goes_on_over_kills(nodes: Nodes, open_tab: OpenTab) -> None:
     web = start(nodes, "n", "--web-addr", f"127.0.0.1:{free_port()}")
     web.node.publish(title="before")

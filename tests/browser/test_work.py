@@ -6,6 +6,7 @@ import json
 import re
 from typing import cast
 
+import pytest
 from playwright.sync_api import expect
 
 from crabnet.access.secret import make_secret
@@ -104,6 +105,7 @@ def test_pause_queue_and_end_of_a_run(pair: tuple[Web, Web], open_tab: OpenTab) 
     assert pair[0].node.seed(seed_id)["attempt"] == 2
 
 
+@pytest.mark.deep
 def test_drain_ends_the_node(nodes: Nodes, open_tab: OpenTab) -> None:
     web = start(nodes)
     tab = open_tab(web).log_in().view("Work")
@@ -114,6 +116,7 @@ def test_drain_ends_the_node(nodes: Nodes, open_tab: OpenTab) -> None:
     tab.forgive("Failed to load resource|net::ERR")
 
 
+@pytest.mark.deep
 def test_refusals_of_the_node_are_said(pair: tuple[Web, Web], open_tab: OpenTab) -> None:
     seed_id = pair[0].node.publish("curl -O example.org", title="fetch", bid_window_ms=300_000)
     wait_for("the task comes to the worker", lambda: pair[1].node.status(seed_id))

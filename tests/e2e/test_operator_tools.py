@@ -142,6 +142,7 @@ def test_paused_runs_wait_until_they_are_resumed(nodes: Nodes) -> None:
         assert "not paused" in node.ok("runs", "resume")
         out, _ = waiting.communicate(timeout=DEADLINE_S)
     assert "resumed" in out
+    wait_for("the event", lambda: node.events("runs_resumed"))
     assert (len(node.events("runs_paused")), len(node.events("runs_resumed"))) == (1, 1)
 
 

@@ -174,7 +174,9 @@ STARTS_ALL_THE_SAME: Final = {"the_work_dir_is_not_there"}
 """The node starts, but each of its runs is refused with the Reason."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.deep] if number % 4 else []) for number, name in enumerate(CASES)]
+)
 def test_a_refused_start_is_foreseen(nodes: Nodes, tmp_path: Path, name: str) -> None:
     node = nodes.start("node")
     node.publish()

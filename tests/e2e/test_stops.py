@@ -240,8 +240,9 @@ def run(nodes: Nodes, directory: Path, stops: int, seed: int) -> None:
     print(f"{stops} stops, {dict(scene.done)}; {len(scene.load.acknowledged)} acknowledged, all there")
 
 
-def test_forty_stops(nodes: Nodes, tmp_path: Path) -> None:
-    run(nodes, tmp_path, STOPS, seed=0)
+@pytest.mark.parametrize("stops", [10, pytest.param(STOPS, marks=pytest.mark.deep)])
+def test_stops(nodes: Nodes, tmp_path: Path, stops: int) -> None:
+    run(nodes, tmp_path, stops, seed=0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.deep)])

@@ -20,7 +20,7 @@ from crabnet.cli.context import State
 from crabnet.cli.document import EXIT_CODES, commands
 from crabnet.cli.group import cli
 from crabnet.cli.manual import pages
-from hatch_build import COMPLETIONS, command_line_files
+from hatch_build import COMPLETIONS
 from scripts import sbom
 from scripts.lock import ROOT, parse_lock
 from scripts.try_wheel import FailedError, build, demand_same, unpacked
@@ -36,13 +36,23 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, wheel
 
 
+def _command_line_files() -> dict[str, str]:
+    """What a fresh process makes, as a build does."""
+    program = (
+        "import json, pathlib, hatch_build; print(json.dumps(hatch_build.command_line_files(pathlib.Path('src'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    files: dict[str, str] = json.loads(done.stdout)
+    return files
+
+
 def test_the_wheel_has_what_the_command_line_gives(dist: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(dist[1]) as archive:
         data = {name.partition(".data/data/")[2]: name for name in archive.namelist() if ".data/" in name}
         found = {place: archive.read(name).decode() for place, name in data.items()}
         (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         assert "\nName: crabnet-node\n" in archive.read(metadata).decode()
-    assert found == command_line_files(ROOT / "src")
+    assert found == _command_line_files()
     assert {f"share/man/man1/{name}" for name in pages()} <= found.keys()
     assert set(COMPLETIONS.values()) <= found.keys()
 

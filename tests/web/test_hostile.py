@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -57,7 +58,8 @@ def answers_in(exchange: Exchange, got: bytes) -> list[int]:
     return statuses
 
 
-def test_hostile_exchanges(nodes: Nodes) -> None:
+@pytest.mark.parametrize("exchanges", [EXCHANGES[::8], pytest.param(EXCHANGES, marks=pytest.mark.deep)], ids=len)
+def test_hostile_exchanges(nodes: Nodes, exchanges: Sequence[Exchange]) -> None:
     web = start(nodes, "n", "--web-requests-per-sec", "0")
     node_pid, web_pid = web.node.process and web.node.process.pid, web.pid
 
@@ -66,14 +68,14 @@ def test_hostile_exchanges(nodes: Nodes) -> None:
         return answers_in(exchange, got)
 
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(run, EXCHANGES))
+        answers = list(pool.map(run, exchanges))
     too_many = {
         exchange.name: statuses
-        for exchange, statuses in zip(EXCHANGES, answers, strict=True)
+        for exchange, statuses in zip(exchanges, answers, strict=True)
         if len(statuses) > exchange.answers_max
     }
     assert too_many == {}
-    assert sum(map(len, answers)) > 300, "most exchanges get an answer"
+    assert sum(map(len, answers)) > 0.9 * len(exchanges), "most exchanges get an answer"
     # The node never noticed, and the web process did not even have to be started again.
     assert web.node.process is not None
     assert web.node.process.pid == node_pid

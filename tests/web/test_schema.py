@@ -38,6 +38,7 @@ def run(web: Web, scope: Scope | None, *words: str) -> None:
     assert "web: unexpected" not in web.node.errors()
 
 
+@pytest.mark.deep
 def test_a_short_look(nodes: Nodes) -> None:
     web = start(nodes, "n", "--web-requests-per-sec", "0")
     run(web, Scope.ADMIN, "--phases", "examples,fuzzing", "--max-examples", "4")

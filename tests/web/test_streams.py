@@ -142,6 +142,7 @@ def test_a_stream_ends_when_its_token_is_revoked(nodes: Nodes) -> None:
     assert last.json["reason"] == "unauthenticated"
 
 
+@pytest.mark.deep
 def test_a_reader_that_does_not_read_is_dropped_with_a_reason(nodes: Nodes) -> None:
     web = start(nodes)
     for _ in range(40):
@@ -175,6 +176,7 @@ def test_a_reader_that_does_not_read_is_dropped_with_a_reason(nodes: Nodes) -> N
     assert web.ask("GET", "/api/overview").status == 200
 
 
+@pytest.mark.deep
 def test_only_so_many_streams_are_served(web: Web) -> None:
     with ExitStack() as stack:
         statuses = [stack.enter_context(_open(web, "/api/v1/events/stream")).status for _ in range(70)]
