@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from crabnet import limits
 from crabnet.cli.main import main
 from crabnet.errors import ExitCode
 from tests.transport.test_udp import need
 
 LOOPBACK = ["--listen-addr", "127.0.0.1:0", "--announce-addr", "127.0.0.1:9"]
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers at the addresses of these tests."""
+    monkeypatch.setattr(limits, "PROBE_MS", 100)
 
 
 def verify(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, tuple[str, str]]]:
