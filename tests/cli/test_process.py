@@ -35,7 +35,11 @@ def run(*words: str, env: dict[str, str] | None = None, check: int = 0) -> subpr
 
 
 def imported(*words: str) -> set[str]:
-    program = "import sys\nfrom crabnet.cli.main import main\nmain(sys.argv[1:])\nprint('\\n', *sys.modules)"
+    """The modules that a command imports. Those that the interpreter has at its start do not count."""
+    program = (
+        "import sys\nbefore = set(sys.modules)\nfrom crabnet.cli.main import main\nmain(sys.argv[1:])\n"
+        "print('\\n', *(set(sys.modules) - before))"
+    )
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
