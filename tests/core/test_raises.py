@@ -77,8 +77,7 @@ TABLE: Final[dict[str, str]] = {
         node.operations.places         Place.during         RefusedError
         node.operations.performing     _checked             UsageError
         node.operations.performing     perform              UsageError
-        node.operations.performing     stream               UsageError
-        node.operations.performing     dispatch_stream      UsageError
+        node.operations.performing     _streamer            UsageError
         node.operations.performing     known                UsageError
         node.operations.performing     request_of           UsageError
         node.operations.requests       _demand_same         RefusedError

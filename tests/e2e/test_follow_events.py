@@ -18,11 +18,12 @@ IDLE_MS = 50
 
 
 class Follower(Thread):
-    """Follows from id 0 on, and continues with the id of its last item whenever the stream ends."""
+    """Follows from ``after`` on (None: only what comes). Continues behind its last item whenever the stream ends."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, after: int | None = 0) -> None:
         super().__init__(daemon=True)
         self.data_dir = data_dir
+        self.after = after
         self.items: list[Json] = []
         self.over = Event()
         self.error: CrabnetError | None = None
@@ -42,7 +43,7 @@ class Follower(Thread):
                 return
 
     def _items(self) -> Iterator[JsonValue]:
-        after = self.items[-1]["id"] if self.items else 0
+        after: JsonValue = self.items[-1]["id"] if self.items else self.after
         return stream(self.data_dir, "events.follow", {"after": after}, IDLE_MS)
 
 
@@ -73,6 +74,36 @@ def test_each_event_comes_once_over_kills(tmp_path: Path) -> None:
     assert [event["kind"] for event in seen if isinstance(event, dict)] == [
         kinds[number] for number in range(1, len(ids) + 1)
     ]
+
+
+def test_without_a_place_only_what_comes_is_shown(tmp_path: Path) -> None:
+    node = NodeProcess(tmp_path / "node").start()
+    before = read_events(node.data_dir).last_id
+    follower = Follower(node.data_dir, None)
+    follower.start()
+
+    def publish() -> None:
+        node.ask("seed.publish", title="t", command="true", announce=False)
+
+    def published() -> bool:
+        publish()
+        return bool(follower.items)
+
+    try:
+        wait_for("the follower follows", published)
+        for _ in range(3):
+            publish()
+        last_id = read_events(node.data_dir).last_id
+        wait_for("it has them all", lambda: int(str(follower.items[-1]["id"])) >= last_id)
+    finally:
+        follower.over.set()
+        follower.join(30)
+        node.end()
+    assert follower.error is None
+    assert [item["gap"] for item in follower.items if item["gap"] is not None] == []
+    ids = [int(str(item["id"])) for item in follower.items]
+    assert ids[0] > before
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
 
 
 def test_what_is_gone_is_a_gap(tmp_path: Path) -> None:

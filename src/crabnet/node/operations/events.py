@@ -74,6 +74,8 @@ async def follow(node: Node, given: events.FollowRequest, send: Send) -> None:
         page = await trio.to_thread.run_sync(_read, directory, asked, index)
         if after is None:
             after = page.last_id
+            await written.wait()
+            continue
         gap = _gap(after, page)
         if gap is not None:
             after = gap.last_id if gap.last_id < page.first_id else page.last_id

@@ -114,9 +114,7 @@ async def stream(node: Node, operation: Operation[P, R], request: P, send: Calla
 
     Raises UsageError, and the errors of the operation.
     """
-    streamer = _STREAMERS.get(operation.name)
-    if streamer is None:
-        raise UsageError(f"{operation.name} is not a stream", Reason.INVALID_ARGUMENT)
+    streamer = _streamer(operation)
 
     async def pass_on(*items: Struct) -> None:
         for item in items:
@@ -125,6 +123,13 @@ async def stream(node: Node, operation: Operation[P, R], request: P, send: Calla
             await send(item)
 
     await streamer(node, request, pass_on)
+
+
+def _streamer(operation: Operation[P, R]) -> Callable[[Node, Request, Send], Awaitable[None]]:
+    streamer = _STREAMERS.get(operation.name)
+    if streamer is None:
+        raise UsageError(f"{operation.name} is not a stream", Reason.INVALID_ARGUMENT)
+    return streamer
 
 
 def known(name: str) -> Operation[Any, Any]:
@@ -152,10 +157,7 @@ async def dispatch(node: Node, method: str, params: JsonObject) -> Struct:
 async def dispatch_stream(node: Node, method: str, params: JsonObject, send: Send) -> None:
     """Stream the items of the operation with this name to ``send``. Raises as ``dispatch``."""
     operation = known(method)
-    streamer = _STREAMERS.get(operation.name)
-    if streamer is None:
-        raise UsageError(f"{operation.name} is not a stream", Reason.INVALID_ARGUMENT)
-    await streamer(node, request_of(operation, params), send)
+    await _streamer(operation)(node, request_of(operation, params), send)
 
 
 def as_json(answer: Struct) -> JsonValue:

@@ -112,9 +112,7 @@ async def _result_of_run(node: Node, ticket: Ticket) -> TaskResult:
         )
         claim_id = None if began is None else began.claim_id
         bodies = [fact.body for fact in (*record.others, *record.fallen)]
-        result = next(
-            (body for body in bodies if isinstance(body, TaskResult) and body.claim_id == claim_id is not None), None
-        )
+        result = next((body for body in bodies if isinstance(body, TaskResult) and body.claim_id == claim_id), None)
         if result is not None:
             return result
         if claim_id is None or not node.core.awaits_result(seed_id, claim_id):
