@@ -401,6 +401,9 @@ def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     oldest = next(iter(requests.entries()))
     assert oldest.answer == NO_ANSWER, "answers are forgotten before requests"
     assert requests.get(oldest.request_id, NOW_S + 61) is None
+    again = structs.replace(record, digest="another", at_s=NOW_S + 61, answer=NO_ANSWER)
+    requests.put(again)
+    assert requests.get(record.request_id, NOW_S + 61) == again, "an id that is used again has no old answer"
 
 
 def test_refused() -> None:

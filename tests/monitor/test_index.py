@@ -21,12 +21,13 @@ from crabnet.limits import EVENTS_QUERY_BYTES_MAX, INTEGER_MAX
 from crabnet.monitor.events import Event, EventEncoder, make_event
 from crabnet.monitor.index.index import EventIndex
 from crabnet.monitor.index.sealed import SealedIndex
-from crabnet.monitor.index.tables import INDEX_NAME
+from crabnet.monitor.index.tables import INDEX_NAME, StaleError
 from crabnet.monitor.lines import rotated_first_id
 from crabnet.monitor.query import EventPage, EventQuery, authors_of
 from crabnet.monitor.reader import EventReader, pages
 from crabnet.monitor.registry import EVENTS, FIELDS, EventKind
 from crabnet.monitor.segment import EventLogOptions
+from crabnet.monitor.snapshot import Snapshot
 from crabnet.storage.files import RealFiles
 from tests.monitor.support import CURRENT, NODE, NOW_MS, fill, open_log, scan
 
@@ -368,6 +369,26 @@ def test_damage_that_appears_while_the_index_is_open_is_found(large: Path, tmp_p
     index.look_at_some()
     index.look_at_some()
     assert caught_up(index) == 1
+    index.close()
+
+
+def test_an_index_ahead_of_a_query_is_kept(tmp_path: Path) -> None:
+    log = open_log(tmp_path, options=MEDIUM)
+    index = EventIndex(FILES, tmp_path)
+    fill(log, range(400))
+    log.flush(NOW_MS)
+    caught_up(index)
+    with Snapshot(FILES, tmp_path) as before:
+        for first in range(400, 2_400, 400):
+            fill(log, range(first, first + 400))
+            log.flush(NOW_MS)
+        caught_up(index)
+        with pytest.raises(StaleError), index.reading(before):
+            pass
+    assert caught_up(index) == 0
+    with Snapshot(FILES, tmp_path) as now, index.reading(now) as tables:
+        assert tables.files()
+    log.close(NOW_MS)
     index.close()
 
 

@@ -416,3 +416,6 @@ def test_metrics_have_a_scope_and_may_have_an_address(nodes: Nodes) -> None:
     assert apart.ask("GET", "/metrics", scope=Scope.METRICS).status == 200
     assert apart.ask("GET", "/api/v1/overview").reason == "not_found"
     assert apart.ask("GET", "/health", scope=None).status == 200
+    alone = start(nodes, "o", "--web-addr", "off", "--metrics-addr", "127.0.0.1:0")
+    assert alone.ask("GET", "/metrics", scope=Scope.METRICS).status == 200
+    assert alone.ask("GET", "/api/v1/overview").reason == "not_found"

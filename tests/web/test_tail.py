@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crabnet import limits
+from crabnet.errors import CrabnetError, NetworkError, Reason
 from crabnet.web.tail import Kept, Tail
 
 
@@ -20,9 +21,11 @@ class Source:
         self.last = 0
         self.asked: list[int | None] = []
         self.more = asyncio.Event()
+        self.take: Callable[[list[Kept]], None]
 
     async def feed(self, after: int | None, take: Callable[[list[Kept]], None]) -> None:
         self.asked.append(after)
+        self.take = take
         place = self.last if after is None else after
         while True:
             new = [Kept(number, b"%d" % number) for number in range(place + 1, self.last + 1)]
@@ -103,3 +106,66 @@ def test_the_bytes_are_bounded() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "WEB_TAIL_BYTES_MAX", 10)
         asyncio.run(job())
+
+
+@pytest.mark.parametrize("error", [CrabnetError("refused", Reason.UNAVAILABLE), ValueError("not an item")])
+def test_readers_go_back_to_their_own_streams_when_the_feed_fails(error: Exception) -> None:
+    assert failing(error) == [False]
+
+
+def test_readers_stay_while_the_node_is_away() -> None:
+    assert failing(NetworkError("no node", Reason.NODE_UNREACHABLE)) == [True]
+
+
+def failing(error: Exception) -> list[bool]:
+    """Whether a reader can go on in the tail after its feed has failed with an error."""
+    covered: list[bool] = []
+
+    async def feed(after: int | None, take: Callable[[list[Kept]], None]) -> None:
+        if after is not None:
+            await asyncio.Event().wait()
+        take([Kept(7, b"seven")])
+        raise error
+
+    async def job() -> None:
+        tail = Tail(feed)
+        tail.join()
+        more = asyncio.create_task(tail.more(60_000))
+        await more
+        await asyncio.sleep(0)
+        covered.append(tail.covers(7))
+        tail.leave()
+
+    asyncio.run(job())
+    return covered
+
+
+def test_a_place_without_an_item_is_where_readers_can_go_on() -> None:
+    async def job() -> None:
+        source = Source()
+        tail = Tail(source.feed)
+        tail.join()
+        await source.say(0)
+        assert not tail.covers(0)
+        source.take([Kept(0, b"")])
+        assert tail.covers(0)
+        assert tail.behind(0) == []
+        await source.say(2)
+        assert [each.place for each in tail.behind(0)] == [1, 2]
+        tail.leave()
+
+    asyncio.run(job())
+
+
+def test_ids_that_begin_anew_replace_what_was_kept() -> None:
+    async def job() -> None:
+        source = Source()
+        tail = Tail(source.feed)
+        tail.join()
+        await source.say(9)
+        source.take([Kept(3, b"three, of a log that was lost")])
+        assert not tail.covers(9)
+        assert [each.place for each in tail.behind(2)] == [3]
+        tail.leave()
+
+    asyncio.run(job())

@@ -31,8 +31,10 @@ def serve(context: click.Context) -> None:
             f"the web process needs the Python package {error.name}; install it with: pip install 'crabnet-node[web]'",
             Reason.UNAVAILABLE,
         ) from None
-    if settings.web_addr == "off" and settings.web_socket is None:
-        raise UsageError("web_addr is off and web_socket is not set, so there is nothing to serve at")
+    if not settings.serves_http:
+        raise UsageError(
+            "web_addr is off, and neither web_socket nor metrics_addr is set: there is nothing to serve at"
+        )
 
     def ready(addresses: Sequence[str]) -> None:
         for address in addresses:

@@ -290,6 +290,7 @@ class EventFile:
         aside = sorted(moment for name in names if (moment := aside_moment_ms(name)) is not None)
         for first_id in rotated[:-kept]:
             self._files.unlink(self._directory / rotated_name(first_id))
+            self._ends_ms.pop(first_id, None)
         for moment_ms in aside[:-kept]:
             self._files.unlink(self._directory / aside_name(moment_ms))
         self._prune_old(now_ms)

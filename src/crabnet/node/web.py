@@ -13,10 +13,9 @@ from crabnet.errors import Reason
 from crabnet.node.children.children import Children
 from crabnet.node.children.spec import ChildSpec
 from crabnet.operations.children import ChildHealth
-from crabnet.settings import Settings
+from crabnet.settings import OFF, Settings
 
 NAME: Final = "web"
-_OFF: Final = "off"
 _MODULES: Final = ("prometheus_client", "starlette", "uvicorn")
 _INSTALL: Final = "install crabnet with its extra `web`: pip install 'crabnet-node[web]'"
 _GIVEN: Final = (
@@ -39,7 +38,7 @@ _GIVEN: Final = (
 
 def keep_web(children: Children, settings: Settings) -> str | None:
     """Have the web process kept, if the settings say so. Returns a line for the operator if it cannot be."""
-    if settings.web_addr == _OFF and settings.web_socket is None:
+    if not settings.serves_http:
         children.off(NAME, "web_addr is off")
         return None
     missing = missing_for_web()
@@ -68,8 +67,10 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def web_url(health: Sequence[ChildHealth]) -> str | None:
+def web_url(settings: Settings, health: Sequence[ChildHealth]) -> str | None:
     """The address of the web page for a browser on this machine; None if it is not served."""
+    if settings.web_addr == OFF:
+        return None
     addresses = [address for child in health if child.name == NAME for address in child.addresses]
     url = next((address for address in addresses if address.startswith("http")), None)
     if url is None:

@@ -86,7 +86,9 @@ class Gap(Struct, frozen=True, kw_only=True):
 
 
 class Followed(Struct, frozen=True, kw_only=True):
-    """An event, or a gap before the next one. Exactly one of the two is set."""
+    """An event, or a gap before the next one. Neither is set in the first item of a stream without ``after``:
+    its ``id`` is the place at which the stream begins.
+    """
 
     id: int
     """The value of ``after`` to continue behind this item."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import math
 import socket
 import ssl
@@ -21,9 +20,9 @@ from crabnet import limits
 from crabnet.errors import CrabnetError, NetworkError, Reason, UsageError
 from crabnet.node.web import missing_for_web
 from crabnet.operator.check import Check, Situation, Verdict
+from crabnet.settings import OFF, is_loopback
 from crabnet.transport.base import parse_address
 
-OFF: Final = "off"
 _EXPIRES_SOON: Final = timedelta(days=limits.TLS_EXPIRY_WARNED_DAYS)
 _TOKEN_BITS_MIN: Final = 80
 """Estimated bits of a token below which it counts as weak."""
@@ -43,34 +42,34 @@ def web(at: Situation) -> Iterator[Check]:
     """The door over HTTP. A node starts without it all the same."""
     settings = at.settings
     missing = missing_for_web()
-    if missing and settings.web_addr != OFF:
+    if missing and settings.serves_http:
         error = UsageError(missing, Reason.UNAVAILABLE)
         yield Check("web_addr", Verdict.WARNING, missing, error, "install the extra, or set web_addr = off")
     door = WebDoor(settings.web_addr, settings.web_tls_cert, settings.web_tls_key, settings.web_api_token, at.running)
     yield from check_web(door, datetime.now(UTC))
     if settings.metrics_addr is not None:
         yield from _address("metrics_addr", settings.metrics_addr, running=at.running)
+        yield from _plain_text("metrics_addr", settings.metrics_addr, door)
 
 
 def check_web(door: WebDoor, now: datetime) -> Iterator[Check]:
     """All checks of the door. ``now`` has a time zone. Blocks for a name lookup. Raises nothing."""
     if door.address == OFF:
-        yield Check("web_addr", Verdict.OK, "off: there is no door over HTTP")
+        yield Check("web_addr", Verdict.OK, "off: there is no page and no API over TCP")
     else:
         yield from _address("web_addr", door.address, running=door.running)
-        yield from _tls(door, now)
-        yield from _plain_text(door)
+        yield from _plain_text("web_addr", door.address, door)
+    yield from _tls(door, now)
     if door.token is not None:
         yield _token(door.token)
 
 
-def _plain_text(door: WebDoor) -> Iterator[Check]:
+def _plain_text(name: str, address: str, door: WebDoor) -> Iterator[Check]:
     """Whether tokens can be read on the way."""
-    host = parse_address(door.address).host
-    if door.tls_cert is None and not _is_loopback(host):
-        detail = f"{door.address} can be reached from other machines without TLS: tokens travel in plain text"
+    if door.tls_cert is None and not is_loopback(address):
+        detail = f"{address} can be reached from other machines without TLS: tokens travel in plain text"
         remedy = "set web_tls_cert, or use 127.0.0.1 and a reverse proxy or an SSH tunnel"
-        yield Check("web_addr", Verdict.WARNING, detail, None, remedy)
+        yield Check(name, Verdict.WARNING, detail, None, remedy)
 
 
 def _address(name: str, text: str, *, running: bool) -> Iterator[Check]:
@@ -103,14 +102,6 @@ def _bound(name: str, text: str, family: socket.AddressFamily, sockaddr: tuple[o
             error = NetworkError(f"{text} cannot be served over HTTP: {failed.strerror}", reason)
             return Check(name, Verdict.WARNING, error.message, error)
     return Check(name, Verdict.OK, f"{text} can be bound")
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host. A name counts if it is ``localhost``."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tls(door: WebDoor, now: datetime) -> Iterator[Check]:

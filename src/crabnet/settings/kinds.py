@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,19 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u20
 
 class Wrong(Exception):  # noqa: N818 - a signal between the kinds and the resolver, never seen by callers
     """A value is not acceptable; the text is a clause such as ``is not a whole number``."""
+
+
+OFF: Final = "off"
+"""The address of a door that is not there."""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only programs on this machine can reach an address ``host:port``."""
+    host, _ = split_address(address)
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def split_address(text: str) -> tuple[str, int]:

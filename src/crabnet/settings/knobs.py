@@ -12,6 +12,7 @@ from typing import Final
 from crabnet import limits
 from crabnet.errors import Reason, UsageError
 from crabnet.settings.kinds import (
+    OFF,
     AddressKind,
     BoolKind,
     ChoiceKind,
@@ -336,7 +337,8 @@ class Settings:
 
     web_addr: str = knob_field("127.0.0.1:3000", Row(
         WebAddressKind(port_min=0), "web", "Address of the web process: API and health over HTTP. Port 0 means any "
-        "free port. `off`: no web process, unless `web_socket` is set."))
+        "free port. `off`: no web process, unless `web_socket` or `metrics_addr` is "
+        "set."))
     web_socket: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "web", "Unix socket of the API. Only this user can open it (mode 0600). It needs no token."))
     metrics_addr: str | None = knob_field(None, Row(
@@ -418,6 +420,11 @@ class Settings:
     alert_timeout_ms: int = knob_field(limits.ALERT_TIMEOUT_MS_DEFAULT, Row(
         IntKind(100, 600_000), "alerts", "How long one try may take.", unit="ms"))
     # fmt: on
+
+    @property
+    def serves_http(self) -> bool:
+        """Whether there is anything for a web process to serve at."""
+        return self.web_addr != OFF or self.web_socket is not None or self.metrics_addr is not None
 
     @property
     def listen_addrs(self) -> list[str]:

@@ -9,16 +9,13 @@ import ssl
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from crabnet import limits
 from crabnet.control.client import short_socket_path
 from crabnet.errors import NetworkError, Reason, UsageError
-from crabnet.settings import split_address
+from crabnet.settings import OFF, split_address
 from crabnet.web.config import WebConfig
-
-OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +60,6 @@ def open_doors(config: WebConfig) -> list[Door]:
             doors.append(door)
         stack.pop_all()
         return doors
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only programs on this machine can reach an address ``host:port``."""
-    host, _ = split_address(address)
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _tcp_doors(config: WebConfig, address: str, *, metrics_only: bool) -> list[Door]:

@@ -14,10 +14,9 @@ from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.operations.model import Operation, Request
 from crabnet.operations.problems import problem_of
 from crabnet.web.node_client import NodeClient, NodeStream
-from crabnet.web.tail import Kept, Tail
+from crabnet.web.tail import AWAY, Kept, Tail
 
 SendBytes = Callable[[bytes], Awaitable[None]]
-_AWAY: Final = frozenset({Reason.NODE_UNREACHABLE, Reason.NODE_STOPPING})
 _HEARTBEAT: Final = b":\n\n"
 
 
@@ -34,12 +33,15 @@ class Framer:
         self._decoder = msgspec.json.Decoder(_view(None if resume is None else resume.item_field))
 
     def framed(self, item: bytes) -> tuple[str | int | None, bytes]:
-        """The place behind an item, if it has one, and the item as it is sent."""
+        """The place behind an item, if it has one, and the item as it is sent: empty if it is only a place."""
         view = self._decoder.decode(item)
         event = "gap" if isinstance(getattr(view, "gap", UNSET), dict) else ""
         place = getattr(view, "place", UNSET)
         if not isinstance(place, str | int):
             return None, _frame(item, event=event)
+        told = getattr(view, "event", UNSET)
+        if isinstance(told, Raw) and bytes(told) == b"null" and not event:  # it only says the place
+            return place, b""
         return place, _frame(item, event=event, ident=str(place))
 
 
@@ -115,11 +117,12 @@ class Follower:
                 if over:
                     return
                 await self._pass_on_tail(send)
+                pause_ms = limits.WEB_STREAM_RETRY_MS
                 continue
             except CrabnetError as error:
                 if not started:
                     raise
-                if error.reason not in _AWAY or self._resume is None:
+                if error.reason not in AWAY or self._resume is None:
                     await send(_frame(msgspec.json.encode(problem_of(error.reason, error.message)), event="problem"))
                     return
             await send(_HEARTBEAT)
@@ -131,7 +134,7 @@ class Follower:
         while True:
             if items:
                 framed = list(map(self._framer.framed, items))
-                await send(b"".join([frame for _, frame in framed]))
+                await send(b"".join([frame or b"id: %b\n\n" % str(place).encode() for place, frame in framed]))
                 self._reached(framed[-1][0])
             if stream.ended:
                 await send(_frame(b"{}", event="end"))
@@ -194,7 +197,7 @@ def resumed(operation: Operation[Any, Any], request: Request, last_event_id: str
 
 def _view(item_field: str | None) -> type[Struct]:
     """The part of an item that the frame needs."""
-    fields: list[tuple[str, Any, Any]] = [("gap", dict[str, Any] | None, None)]
+    fields: list[tuple[str, Any, Any]] = [("gap", dict[str, Any] | None, None), ("event", Raw | UnsetType, UNSET)]
     rename: dict[str, str] = {}
     if item_field is not None:
         fields.append(("place", str | int | UnsetType, UNSET))

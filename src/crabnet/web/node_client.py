@@ -107,7 +107,10 @@ class NodeClient:
             if kept is not None:
                 with suppress(*_GONE):
                     return await self._exchange(kept, name, line)
-            return await self._exchange(await self._connect(), name, line)
+            try:
+                return await self._exchange(await self._connect(), name, line)
+            except _GONE:
+                raise NodeTimeoutError(f"the node ended before it answered {name}", Reason.NODE_STOPPING) from None
 
     async def write(self, name: str, params: bytes) -> bytes:
         """The answer to an operation that writes. It is sent once, over a connection of its own. Raises as ``read``.
@@ -180,7 +183,10 @@ class NodeClient:
         return _result(_parsed(answer))
 
     async def _connect(self) -> _Connection:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise _unreachable(error) from None
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 with short_socket_path(self._path) as address:

@@ -13,11 +13,12 @@ from crabnet.access.file import token_reader
 from crabnet.access.gate import Gate, Rules
 from crabnet.errors import CrabnetError
 from crabnet.operations import info
+from crabnet.settings import OFF, is_loopback
 from crabnet.web.app import Web, application
 from crabnet.web.clients import Clients
 from crabnet.web.config import WebConfig
 from crabnet.web.connections import Connections
-from crabnet.web.doors import Door, is_loopback, open_doors
+from crabnet.web.doors import Door, open_doors
 from crabnet.web.node_client import NodeClient
 from crabnet.web.reports import Reports
 from crabnet.web.serving import Server
@@ -41,11 +42,12 @@ def run(config: WebConfig, ready: Callable[[Sequence[str]], None], warn: Callabl
 def warnings_of(config: WebConfig) -> list[str]:
     """What an operator should know about a configuration, a line each."""
     lines = []
-    if config.web_addr != "off" and config.web_tls_cert is None and not is_loopback(config.web_addr):
-        lines.append(
-            f"WARNING: the web address {config.web_addr} can be reached from other machines without TLS: everybody on"
-            " the way can read tokens and data; set web_tls_cert and web_tls_key, or listen on 127.0.0.1"
-        )
+    for address in (config.web_addr, config.metrics_addr or OFF):
+        if address != OFF and config.web_tls_cert is None and not is_loopback(address):
+            lines.append(
+                f"WARNING: the web address {address} can be reached from other machines without TLS: everybody on"
+                " the way can read tokens and data; set web_tls_cert and web_tls_key, or listen on 127.0.0.1"
+            )
     if not config.web_api_auth_required:
         lines.append(
             "WARNING: web_api_auth_required = false: everybody who reaches the web address may read everything"

@@ -11,14 +11,17 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from crabnet import limits
-from crabnet.errors import CrabnetError
+from crabnet.errors import CrabnetError, Reason
+
+AWAY: Final = frozenset({Reason.NODE_UNREACHABLE, Reason.NODE_STOPPING})
+"""Reasons for which a stream goes on when the node is back."""
 
 
 class Kept(NamedTuple):
-    """An item as it is sent. ``place`` is where a client continues behind it."""
+    """An item as it is sent. ``place`` is where a client continues behind it; without a frame it is all."""
 
     place: int
     frame: bytes
@@ -77,21 +80,37 @@ class Tail:
 
     async def _run(self) -> None:
         while True:
-            with suppress(CrabnetError):
+            try:
                 await self._feed(self._last, self._take)
+            except CrabnetError as error:
+                if error.reason not in AWAY:
+                    self._give_up()
+            except Exception:  # noqa: BLE001 - the streams of the readers meet the same error and report it
+                self._give_up()
             await asyncio.sleep(limits.WEB_STREAM_RETRY_MS / 1000)
+
+    def _give_up(self) -> None:
+        """Send the readers back to streams of their own."""
+        self._forget()
+        self._wake()
 
     def _take(self, items: list[Kept]) -> None:
         for item in items:
+            if self._last is not None and item.place <= self._last:  # the ids have begun anew
+                self._forget()
             if self._base is None:
-                self._base = item.place - 1
-            self._kept.append(item)
-            self._bytes += len(item.frame)
+                self._base = item.place - 1 if item.frame else item.place
             self._last = item.place
+            if item.frame:
+                self._kept.append(item)
+                self._bytes += len(item.frame)
         while len(self._kept) > limits.WEB_TAIL_ITEMS_MAX or self._bytes > limits.WEB_TAIL_BYTES_MAX:
             gone = self._kept.popleft()
             self._bytes -= len(gone.frame)
             self._base = gone.place
+        self._wake()
+
+    def _wake(self) -> None:
         more, self._more = self._more, asyncio.Event()
         more.set()
 

@@ -13,7 +13,7 @@ from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 
 
 class Requests:
-    """Requests by the id that their caller chose, oldest first, bounded by age and number.
+    """Requests by the id that their caller chose, last put last, bounded by age and number.
 
     Answers have a bound of their own. A request whose answer is not kept can be answered again from what it stated.
     """
@@ -40,6 +40,7 @@ class Requests:
         bare = msgspec.structs.replace(record, answer=NO_ANSWER)
         for evicted, _ in self._requests.put(record.request_id, bare):
             self._answers.pop(evicted)
+        self._answers.pop(record.request_id)  # an id may be used again after its time
         if answer != bytes(NO_ANSWER):
             self._answers.put(record.request_id, answer, max(1, len(answer)))
 
@@ -50,7 +51,7 @@ class Requests:
             self._answers.pop(oldest[0])
 
     def entries(self) -> Iterator[RequestRecord]:
-        """All requests with their answers, oldest first, for the checkpoint."""
+        """All requests with their answers, last put last, for the checkpoint."""
         for request_id, record in self._requests.items():
             answer = self._answers.get(request_id)
             yield record if answer is None else msgspec.structs.replace(record, answer=Raw(answer))

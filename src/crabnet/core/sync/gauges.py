@@ -53,7 +53,7 @@ class SyncGauges(Struct, frozen=True, kw_only=True):
 
 def gauges_of(parts: NeighbourParts, feeds: Feeds, parked: int, now_ms: int) -> SyncGauges:
     """The gauges at ``now_ms``. The cost grows with the missing feeds and their sources, which are bounded."""
-    present = {*parts.peers.confirmed(), *filter(parts.peers.present, parts.trusted)}
+    present = set(parts.around())
     behind_feeds: Counter[str] = Counter()
     behind_envelopes: Counter[str] = Counter()
     feeds_missing = envelopes_missing = requests = 0

@@ -67,6 +67,10 @@ class NeighbourParts:
         """True if this address is configured or has proved itself."""
         return source in self.trusted or self.peers.is_confirmed(source)
 
+    def around(self) -> list[str]:
+        """The addresses of present peers: those that have proved themselves, and configured ones that were heard."""
+        return sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
+
     def parts(self) -> dict[Part, object]:
         """The present parts."""
         return {

@@ -86,7 +86,7 @@ class Neighbours(Talking):
     @property
     def peers_total(self) -> int:
         """The number of peers: those that have proved themselves, and configured ones that have been heard."""
-        return len({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
+        return len(self.around())
 
     def is_present(self, address: str) -> bool:
         """True if a verified message came from this address recently."""
@@ -425,8 +425,7 @@ class Neighbours(Talking):
         if now_ms < self._look_at_ms and not again:
             return
         self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
-        around = sorted({*self.peers.confirmed(), *filter(self.peers.present, self.trusted)})
-        self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in around])
+        self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in self.around()])
 
     def _hello_from(self, hello: sync.Hello, source: str, now_ms: int, effects: Effects) -> None:
         if hello.challenge and self._config.stays:

@@ -71,7 +71,7 @@ class Talking(NeighbourParts):
             return
         heard = [
             (address, node_id, heard_ms)
-            for address in {*self.peers.confirmed(), *filter(self.peers.present, self.trusted)}
+            for address in self.around()
             if (node_id := self.peers.node_id(address)) and (heard_ms := self.peers.last_heard_ms(address)) is not None
         ]
         found, lost = self.presence.look(heard, now_ms)

@@ -32,6 +32,7 @@ from crabnet.monitor.index.tables import (
     Tables,
     check_file,
 )
+from crabnet.monitor.lines import rotated_name
 from crabnet.monitor.snapshot import Snapshot
 from crabnet.storage.files import Files, OpenMode
 from crabnet.storage.origin import place_of
@@ -96,8 +97,10 @@ class EventIndex:
                 if self._stale is not None:
                     raise StaleError(self._stale)
                 unsound = self._open() if self._tables is None else None
-                with Snapshot(self._files, self._directory) as snapshot:
-                    step = self._step(self._opened(), snapshot)
+                try:
+                    step = self._one_step()
+                except StaleError:  # the files may have been rotated just then
+                    step = self._one_step()
                 if self._new_events >= EVENT_INDEX_SEAL_EVENTS:
                     self._store()
             except _ERRORS as error:
@@ -116,10 +119,19 @@ class EventIndex:
                 raise StaleError("the index is not open yet")
             try:
                 self._check(self._tables, snapshot)
+            except StaleError:
+                raise  # the snapshot may be older than the index; the next step sees whether the index is stale
+            except _ERRORS as error:
+                raise self._condemned(error) from error
+            try:
                 yield self._tables
             except _ERRORS as error:
-                self._stale = str(error)
-                raise StaleError(self._stale) from error
+                raise self._condemned(error) from error
+
+    def _condemned(self, error: Exception) -> StaleError:
+        """Have the next step make the index again."""
+        self._stale = str(error)
+        return StaleError(self._stale)
 
     def seal(self) -> None:
         """Store everything in the main file and seal it, for a next start and for other processes."""
@@ -153,10 +165,14 @@ class EventIndex:
             raise StaleError("the index is not open")
         return self._tables
 
+    def _one_step(self) -> Step:
+        with Snapshot(self._files, self._directory) as snapshot:
+            return self._step(self._opened(), snapshot)
+
     def _step(self, tables: Tables, snapshot: Snapshot) -> Step:
         self._check(tables, snapshot)
-        with suppress(sqlite3.OperationalError):
-            tables.connection.execute("BEGIN IMMEDIATE")  # fails if the transaction is open already
+        if not tables.connection.in_transaction:
+            tables.connection.execute("BEGIN IMMEDIATE")
         if self._forget(tables, snapshot):
             return Step(more=True)
         rows = tables.files()
@@ -167,7 +183,8 @@ class EventIndex:
         ):
             if not firsts:
                 return Step()
-            place = place_of(snapshot.path(firsts[0]))
+            # A current file may have been rotated after the snapshot. Then another file has its name.
+            place = place_of(self._directory / rotated_name(firsts[0])) or place_of(snapshot.path(firsts[0]))
             if place is None:
                 return Step(more=True)
             row = FileRow(firsts.pop(0), place.inode, place.birth_ns, 0, 0 if row is None else row.last_id)

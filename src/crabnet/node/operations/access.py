@@ -70,7 +70,9 @@ async def web_link(node: Node, given: access.LinkRequest, _: Ticket) -> access.L
     until_ms = node.tokens.links.add(given.code_sha256, node.clock_ms())
     node.reporter.notify("web_link_made", {"token_name": _session_name(given.code_sha256)})
     return access.Link(
-        url=web_url(node.children.health()), token_name=_session_name(given.code_sha256), expires_at=until_ms // 1000
+        url=web_url(node.settings, node.children.health()),
+        token_name=_session_name(given.code_sha256),
+        expires_at=until_ms // 1000,
     )
 
 

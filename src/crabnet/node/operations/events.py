@@ -74,7 +74,7 @@ async def follow(node: Node, given: events.FollowRequest, send: Send) -> None:
         page = await trio.to_thread.run_sync(_read, directory, asked, index)
         if after is None:
             after = page.last_id
-            await written.wait()
+            await send(events.Followed(id=after))
             continue
         gap = _gap(after, page)
         if gap is not None:

@@ -123,7 +123,7 @@ def _put_ledger(gathering: Gathering, node: Node) -> None:
 
 def _put_peers(gathering: Gathering, node: Node) -> None:
     neighbours = node.core.neighbours
-    confirmed = {*neighbours.peers.confirmed(), *filter(neighbours.peers.present, neighbours.trusted)}
+    confirmed = set(neighbours.around())
     silent = neighbours.trusted - confirmed
     gathering.put(table.PEERS, len(confirmed), "confirmed")
     gathering.put(table.PEERS, len(silent), "silent")
