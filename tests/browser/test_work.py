@@ -124,6 +124,10 @@ def test_refusals_of_the_node_are_said(pair: tuple[Web, Web], open_tab: OpenTab)
     bob.page.get_by_label("Price").fill("1")
     bob.button("Bid").click()
     expect(bob.page.get_by_role("alert")).to_contain_text("(command_not_allowed)")
+    for title in ("first", "second"):
+        with bob.page.expect_response(lambda response: seed_id in response.url):
+            pair[0].node.publish("echo news", title=title)
+    expect(bob.page.get_by_role("alert")).to_contain_text("(command_not_allowed)")
     assert pair[1].node.rows(seed_id, "bids") == []
     bob.page.get_by_label("Bid even if this node would refuse to run it").check()
     bob.button("Bid").click()

@@ -92,7 +92,7 @@ class Parker(Adversary):
 
 
 class Cycler(Adversary):
-    """Opens seeds and closes them again, by tides of many and few open ones."""
+    """Opens seeds and closes the oldest or the newest again, by tides of many and few open ones."""
 
     def __init__(self, world: World, name: str, *, budget: int) -> None:
         super().__init__(world, name, budget=budget)
@@ -104,7 +104,8 @@ class Cycler(Adversary):
             self._closing = self.rng.choice([0.1, 0.5, 0.9])
         for _ in range(3):
             if self._open and self.rng.random() < self._closing:
-                self.tell(self.author.settle(self._open.popleft(), "Expired", self.now_s).raw, self.some())
+                closed = self.rng.choice((self._open.popleft, self._open.pop))()
+                self.tell(self.author.settle(closed, "Expired", self.now_s).raw, self.some())
             else:
                 self._open.append(self.author.publish(self.now_s))
                 self.tell(self._open[-1].raw, self.some())

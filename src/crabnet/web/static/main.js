@@ -53,7 +53,10 @@ let online = false;
 let loading = false;
 let again = false;
 let timer = 0;
+/** Why what is shown may be old. */
 let trouble = "";
+/** Why what was done last failed. It is said until something else is done, whatever is loaded meanwhile. */
+let refused = "";
 let aliases_at = 0;
 
 const live = new Live(took, (on) => {
@@ -100,7 +103,7 @@ function route(moved) {
   const followed_apart = current?.view === events;
   current = { view, path, context, loaded_at: 0 };
   say("done", "");
-  trouble = "";
+  complain({ trouble: "", refused: "" });
   header();
   byId("main").replaceChildren(h("h1", { tabindex: "-1" }, view.title), h("p", { class: "faint" }, "Loading …"));
   document.title = `${view.title} – Crabnet`;
@@ -122,14 +125,16 @@ async function refresh() {
   const { view, context } = current;
   try {
     const data = await view.load(context);
-    if (current?.context === context) draw(data);
-    trouble = "";
+    if (current?.context === context) {
+      draw(data);
+      complain({ trouble: "" });
+    }
   } catch (error) {
     if (current?.context === context) failed(error);
+  } finally {
+    loading = false;
   }
   if (current !== null) current.loaded_at = Date.now();
-  say("failed", trouble);
-  loading = false;
   if (again) {
     again = false;
     void refresh();
@@ -152,9 +157,11 @@ function failed(error) {
     return;
   }
   if (!(error instanceof Problem)) throw error;
-  trouble = error.status === 0 || error.status >= 500
-    ? `The node cannot be asked at the moment: ${plain(error.message)}. What you see may be old. Trying again.`
-    : `${plain(error.message)} (${plain(error.reason)})`;
+  complain({
+    trouble: error.status === 0 || error.status >= 500
+      ? `The node cannot be asked at the moment: ${plain(error.message)}. What you see may be old. Trying again.`
+      : wordsOf(error),
+  });
 }
 
 /** News: load soon, but not more often than once a second. */
@@ -201,9 +208,21 @@ function say(where, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
+/** @param {Problem} problem */
+function wordsOf(problem) {
+  return `${plain(problem.message, 400)} (${plain(problem.reason)})`;
+}
+
+/** Say what is wrong, or, with empty words, that it is so no longer. @param {{trouble?: string, refused?: string}} what */
+function complain(what) {
+  trouble = what.trouble ?? trouble;
+  refused = what.refused ?? refused;
+  say("failed", trouble || refused);
+}
+
 /** @param {string} done @param {() => Promise<any>} job */
 async function act(done, job) {
-  say("failed", "");
+  complain({ refused: "" });
   say("done", "Working …");
   try {
     await job();
@@ -213,18 +232,11 @@ async function act(done, job) {
     if (!(error instanceof Problem)) throw error;
     say("done", "");
     if (error.status === 401) ended(error);
-    else say("failed", `${plain(error.message, 400)} (${plain(error.reason)})`);
+    else complain({ refused: wordsOf(error) });
     return false;
   } finally {
-    await refreshKeeping();
+    await refresh();
   }
-}
-
-/** Refresh, but leave the words about what was just done. */
-async function refreshKeeping() {
-  const words = byId("failed").textContent ?? "";
-  await refresh();
-  if (words && !trouble) say("failed", words);
 }
 
 function header() {
@@ -251,8 +263,7 @@ async function logout() {
 /** The session is over. @param {Problem | null} problem */
 function ended(problem) {
   if (problem !== null && problem.status !== 401) {
-    trouble = `${plain(problem.message)} (${plain(problem.reason)})`;
-    say("failed", trouble);
+    complain({ refused: wordsOf(problem) });
     return;
   }
   live.stop();
@@ -268,7 +279,7 @@ function ended(problem) {
 function login(message) {
   document.title = "Log in – Crabnet";
   say("done", "");
-  say("failed", message && plain(message, 400));
+  complain({ trouble: "", refused: message && plain(message, 400) });
   /** @param {SubmitEvent} event */
   async function submitted(event) {
     event.preventDefault();
@@ -298,11 +309,10 @@ async function enter(moved) {
       return;
     }
     byId("main").replaceChildren(h("h1", { tabindex: "-1" }, "Crabnet"));
-    say("failed", `The node cannot be asked at the moment: ${plain(error.message)}. Trying again.`);
+    complain({ trouble: `The node cannot be asked at the moment: ${plain(error.message)}. Trying again.` });
     setTimeout(() => void enter(moved), 2000);
     return;
   }
-  say("failed", "");
   route(moved);
 }
 
