@@ -111,8 +111,9 @@ def check(root: Path) -> list[str]:
         faults += [f"requirements/{lock} {fault}" for fault in found + unmet(required(pyproject, extras), pins)]
     development = {(pin.name, pin.version) for pin in pins_by_lock.get("dev.txt", [])}
     faults += [
-        f"requirements/dev.txt lacks {pin.name} {pin.version} of requirements/runtime.txt"
-        for pin in pins_by_lock.get("runtime.txt", [])
+        f"requirements/dev.txt lacks {pin.name} {pin.version} of requirements/{lock}"
+        for lock, pins in pins_by_lock.items()
+        for pin in pins
         if (pin.name, pin.version) not in development
     ]
     return faults

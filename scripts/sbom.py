@@ -1,6 +1,6 @@
 """Writes the software bill of materials of what a node runs with: CycloneDX, JSON. Usage: scripts/sbom.py FILE
 
-Packages, versions and hashes come from requirements/runtime.txt, licences and dependencies from the installed packages
+Packages, versions and hashes come from requirements/web.txt, licences and dependencies from the installed packages
 of the same versions. It holds no address of a registry and no time, so that two runs give the same bytes.
 """
 
@@ -35,7 +35,7 @@ _CLASSIFIER: Final = "License :: OSI Approved :: "
 def bill(root: Path) -> Bom:
     """Return the bill for the clone at ``root``. Raises ValueError if an installed package has another version."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins, faults = parse_lock((root / "requirements" / "runtime.txt").read_text(encoding="utf-8"))
+    pins, faults = parse_lock((root / "requirements" / "web.txt").read_text(encoding="utf-8"))
     if faults:
         raise ValueError("; ".join(faults))
     components = {pin.name: _component(pin) for pin in pins}
@@ -50,7 +50,9 @@ def bill(root: Path) -> Bom:
     )
     found = Bom(metadata=BomMetaData(component=node), components=components.values())
     found.metadata.timestamp = None  # type: ignore[assignment]  # the field is optional in the format
-    found.register_dependency(node, _among(components, project["dependencies"]))
+    found.register_dependency(
+        node, _among(components, [*project["dependencies"], *project["optional-dependencies"]["web"]])
+    )
     for pin in pins:
         found.register_dependency(components[pin.name], _among(components, _installed(pin).requires or []))
     content = " ".join(f"{pin.name}=={pin.version} {' '.join(sorted(pin.hashes))}" for pin in pins)

@@ -145,7 +145,7 @@ REQUEST_ANSWERS_BYTES_MAX: Final = 32 * 1024 * 1024
 SOCKET_PATH_BYTES_MAX: Final = 107
 """Longest path in a Unix socket address, without its final NUL (unix(7))."""
 
-# --- Web process -----------------------------------------------------------------------------------------
+# --- Web process and the tokens that open it -------------------------------------------------------------
 
 WEB_CONNECTIONS_MAX_DEFAULT: Final = 1_024
 """Open connections. Beyond that the one that has been idle longest is closed for a new one."""
@@ -209,9 +209,41 @@ WEB_HEALTH_ANSWER_MS: Final = 5_000
 """A node that does not answer for so long is not alive."""
 WEB_STOP_MS: Final = 2_000
 """How long answers may take that are under way when the web process ends."""
+TOKENS_MAX: Final = 256
+"""Tokens that are valid at the same time, logins included."""
+TOKENS_OVER_MAX: Final = 256
+"""Expired and revoked tokens that are kept for ``token list``. Those that were over first are forgotten first."""
+TOKENS_OVER_S: Final = 30 * 24 * 3600
+TOKENS_FILE_BYTES_MAX: Final = 1024 * 1024
+TOKEN_NAME_CHARS_MAX: Final = 64
+TOKEN_NAMESPACES_MAX: Final = 16
+TOKEN_TTL_S_MAX: Final = 3_650 * 24 * 3600
+SECRET_CHARS_MIN: Final = 32
+"""Shortest secret of a token that a person may choose."""
+SECRET_CHARS_MAX: Final = 512
+WEB_LINK_MS: Final = 60_000
+"""How long the code of a login link is good."""
+WEB_LINKS_MAX: Final = 16
+"""Codes of login links that are good at the same time. The oldest is forgotten first."""
+WEB_SESSIONS_MAX: Final = 32
+"""Logins that are valid at the same time. A further one ends the oldest."""
+WEB_SESSION_S_DEFAULT: Final = 12 * 3600
+ATTEMPTS_FREE: Final = 5
+"""Failed attempts of an address that have no effect."""
+ATTEMPTS_BLOCK_MS: Final = 1_000
+"""First block of an address whose attempts fail. Each further block is twice as long."""
+ATTEMPTS_BLOCK_MS_MAX: Final = 15 * 60_000
+ATTEMPTS_QUIET_MS: Final = 15 * 60_000
+"""After this time without a failure or block, the failures of an address are forgotten."""
+ATTEMPT_ADDRESSES_MAX: Final = 4_096
+REPORTS_MAX: Final = 64
+"""Reports in one request of a client."""
+REPORT_ADDRESS_CHARS_MAX: Final = 64
+REPORT_COUNT_MAX: Final = 1_000_000
 
 # --- Monitor events --------------------------------------------------------------------------------------
 
+EVENT_DETAIL_CHARS: Final = 200
 EVENT_STRING_CHARS_MAX: Final = 512
 """Longest string in the payload of an event; longer ones are cut."""
 EVENT_LINE_BYTES_MAX: Final = 256 * 1024
@@ -363,6 +395,9 @@ RESOLVE_CACHE_MAX: Final = 4_096
 
 # --- Runner ----------------------------------------------------------------------------------------------
 
+EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
+"""Time between claim and result that a seed allows beyond its timeout, unless the publisher sets another."""
+EXIT_CODE_INTERRUPTED: Final = 137
 RUNNER_RUNS_MAX_DEFAULT: Final = 4
 RUNNER_RUNS_MAX: Final = 256
 """Highest setting for commands that run at the same time."""
@@ -551,10 +586,9 @@ AUTHOR_HISTORY_SHARE: Final = 10
 """One author's share of the budget for history, as a divisor, after ``AUTHOR_HISTORY_BURST``."""
 AUTHOR_HISTORY_BURST: Final = 50_000
 """Envelopes of one author's history that may come at once."""
-EVENT_DETAIL_CHARS: Final = 200
-EXECUTION_PICK_UP_MS_DEFAULT: Final = 600_000
-"""Time between claim and result that a seed allows beyond its timeout, unless the publisher sets another."""
-EXIT_CODE_INTERRUPTED: Final = 137
+
+# --- Clock -----------------------------------------------------------------------------------------------
+
 CLOCK_STEP_MS: Final = 1_000
 """If the difference to the system's clock changes by this much, the node reports a step of the clock."""
 CLOCK_SLEW_PART: Final = 20
@@ -575,6 +609,9 @@ CLOCK_ROUNDING_MS: Final = 10
 CLOCK_VOTES_MAX: Final = 256
 CLOCK_STRANGERS_MIN: Final = 3
 """Answers about the time from peers that are not configured count only if this many, of different networks, answer."""
+
+# --- Jobs of a node --------------------------------------------------------------------------------------
+
 AWAY_TOLD_MS: Final = 600_000
 """A node that was not running for this long reports it at its start."""
 SWEEP_RETRY_MS: Final = 60_000
@@ -636,7 +673,6 @@ DESCRIPTORS_MIN: Final = 384
 EVENTS_FLUSH_MS: Final = 100
 LAG_LOOK_MS: Final = 1_000
 """Time between two looks at how far event log, sync and sending are behind."""
-
 EVENT_INDEX_PAUSE_MS: Final = 20
 """Pause between two steps that bring the index of the events up to date, so that they slow down nothing else."""
 EVENT_INDEX_SEAL_MS: Final = 60_000
@@ -666,6 +702,9 @@ SYNC_FORK_ATTEMPTS_MAX: Final = 8
 """Requests for the place of a fork without progress until the node gives up."""
 SYNC_LOST_FORK_MS: Final = 60_000
 """For this long the node does not follow a neighbour's head again if its branch does not stand."""
+
+# --- Risk to the own feed --------------------------------------------------------------------------------
+
 FEED_CLAIM_WAIT_MS: Final = 10_000
 """How long the node writes nothing into its feed after a peer claims, without proof, that the feed is longer."""
 FEED_CLAIM_PAUSE_MS: Final = 3_600_000
@@ -678,7 +717,7 @@ FEED_LIARS_MAX: Final = 1_024
 FEED_QUIET_MS: Final = 2_000
 """Time between a peer's confirmation of our feed's head and the end of the risk, in which others can object."""
 
-# --- Child processes ---------------------------------------------------------------------------------------
+# --- Child processes -------------------------------------------------------------------------------------
 
 CHILD_HANDSHAKE_MS: Final = 30_000
 """Time from the start of a child to its handshake."""
@@ -696,41 +735,7 @@ CHILD_RETRY_SLOWLY_MS: Final = 60_000
 CHILD_STEADY_MS: Final = 10_000
 """A child that has run for this long has no failures in a row any more."""
 
-# --- The HTTP door ---------------------------------------------------------------------------------------------
-
-TOKENS_MAX: Final = 256
-"""Tokens that are valid at the same time, logins included."""
-TOKENS_OVER_MAX: Final = 256
-"""Expired and revoked tokens that are kept for ``token list``. Those that were over first are forgotten first."""
-TOKENS_OVER_S: Final = 30 * 24 * 3600
-TOKENS_FILE_BYTES_MAX: Final = 1024 * 1024
-TOKEN_NAME_CHARS_MAX: Final = 64
-TOKEN_NAMESPACES_MAX: Final = 16
-TOKEN_TTL_S_MAX: Final = 3_650 * 24 * 3600
-SECRET_CHARS_MIN: Final = 32
-"""Shortest secret of a token that a person may choose."""
-SECRET_CHARS_MAX: Final = 512
-WEB_LINK_MS: Final = 60_000
-"""How long the code of a login link is good."""
-WEB_LINKS_MAX: Final = 16
-"""Codes of login links that are good at the same time. The oldest is forgotten first."""
-WEB_SESSIONS_MAX: Final = 32
-"""Logins that are valid at the same time. A further one ends the oldest."""
-WEB_SESSION_S_DEFAULT: Final = 12 * 3600
-ATTEMPTS_FREE: Final = 5
-"""Failed attempts of an address that have no effect."""
-ATTEMPTS_BLOCK_MS: Final = 1_000
-"""First block of an address whose attempts fail. Each further block is twice as long."""
-ATTEMPTS_BLOCK_MS_MAX: Final = 15 * 60_000
-ATTEMPTS_QUIET_MS: Final = 15 * 60_000
-"""After this time without a failure or block, the failures of an address are forgotten."""
-ATTEMPT_ADDRESSES_MAX: Final = 4_096
-REPORTS_MAX: Final = 64
-"""Reports in one request of a client."""
-REPORT_ADDRESS_CHARS_MAX: Final = 64
-REPORT_COUNT_MAX: Final = 1_000_000
-
-# --- Alerts ------------------------------------------------------------------------------------------------------
+# --- Alerts ----------------------------------------------------------------------------------------------
 
 ALERT_TARGETS_MAX: Final = 16
 """Targets of each kind: URLs, URLs in a file, commands."""
@@ -762,7 +767,7 @@ ALERT_IDLE_MS: Final = 60_000
 ALERT_TARGET_CHARS_MAX: Final = 128
 """Characters of the name of a target in an event."""
 
-# --- Operator's tools --------------------------------------------------------------------------------------
+# --- Operator's tools ------------------------------------------------------------------------------------
 
 PROBE_MS: Final = 2_000
 """How long the check of the settings waits for the answers of configured peers."""
@@ -798,7 +803,7 @@ IMPORT_SLICE: Final = 64
 LEFT_OUT_EVENTS_MAX: Final = 100
 """Events about parts of a baseline's state that could not be imported."""
 
-# --- Unexpected errors ---------------------------------------------------------------------------------------
+# --- Unexpected errors -----------------------------------------------------------------------------------
 
 FAULTS_PENDING_MAX: Final = 64
 """Faults that wait to be reported and stored. Further ones are only counted."""
@@ -821,7 +826,9 @@ RESTART_DELAY_S: Final = 1
 """Time between the end of a failed node and its restart."""
 RESTART_BUSY_MS: Final = 200
 """If a command uses the data dir, a restart tries again after this."""
-# the service manager
+
+# --- Service manager -------------------------------------------------------------------------------------
+
 SERVICE_ALIVE_MS: Final = 10_000
 """Time between two signs of life for the service manager. A shorter watchdog makes it half of the watchdog's time."""
 SERVICE_START_EXTENSION_MS: Final = 60_000

@@ -9,7 +9,7 @@ from crabnet.limits import EVENT_BLOCK_EVENTS, INTEGER_MAX
 from crabnet.monitor.events import EventEncoder, make_event
 from crabnet.monitor.index.sealed import SealedIndex
 from crabnet.monitor.index.tables import INDEX_NAME
-from crabnet.monitor.query import EventQuery
+from crabnet.monitor.query import EventPage, EventQuery
 from crabnet.monitor.reader import EventReader, follow, pages
 from crabnet.monitor.registry import EventKind
 from crabnet.monitor.snapshot import Snapshot
@@ -61,8 +61,8 @@ def test_a_follower_sees_each_event_once_over_kills_and_the_index_follows(nodes:
                 node.end()
             else:
                 node.kill()
-            while page := next(following).events:
-                seen += [event.id for event in page]
+            while isinstance(page := next(following), EventPage) and page.events:
+                seen += [event.id for event in page.events]
         newest = reader.page(EventQuery(limit=1))
         assert seen == list(range(1, newest.last_id + 1))
         query = EventQuery(seed_id="seed-7", limit=INTEGER_MAX, newest_first=False)

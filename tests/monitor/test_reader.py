@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crabnet.errors import Reason
 from crabnet.monitor.events import Event, make_event
-from crabnet.monitor.query import EventQuery
+from crabnet.monitor.query import EventQuery, Lost
 from crabnet.monitor.reader import EventReader, follow, read_events
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.monitor.segment import EventLogOptions
@@ -169,12 +169,18 @@ class Following:
 
     def __init__(self, directory: Path, query: EventQuery | None = None) -> None:
         self._pages = follow(EventReader(directory), EventQuery() if query is None else query)
+        self.lost: list[tuple[int, int]] = []
 
     def drain(self) -> list[int]:
         events: list[Event] = []
-        while found := next(self._pages).events:
-            events += found
-        return sequence_of(events)
+        while True:
+            page = next(self._pages)
+            if isinstance(page, Lost):
+                self.lost.append((page.first_id, page.last_id))
+            elif page.events:
+                events += page.events
+            else:
+                return sequence_of(events)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["put", "reopen", "crash", "look"]), st.integers(1, 30)), max_size=20))
@@ -204,11 +210,31 @@ def test_follow_sees_every_event_once(tmp_path_factory: pytest.TempPathFactory, 
         seen += found
     seen += following.drain()
     assert seen == list(range(number))
+    assert following.lost == []
 
 
 def test_follow_starts_after_an_id_and_filters(mixed: Path) -> None:
     following = Following(mixed, EventQuery(after=30, kinds=frozenset({EventKind.ENVELOPE_ACCEPTED})))
     assert following.drain() == list(range(32, 60, 3))
+
+
+def test_follow_tells_what_is_lost_and_goes_on_with_a_new_log(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for number in range(9):
+        log.put(accepted(number))
+    log.close(NOW_MS)
+    lines = (tmp_path / CURRENT).read_bytes().splitlines(keepends=True)
+    following = Following(tmp_path, EventQuery(after=2))
+    (tmp_path / CURRENT).write_bytes(b"".join(lines[4:6]))
+    assert following.drain() == [4, 5]
+    assert following.lost == [(3, 4)]
+    (tmp_path / "other").write_bytes(b"".join(lines[:3]))
+    (tmp_path / "other").replace(tmp_path / CURRENT)
+    assert following.drain() == []
+    assert following.lost == [(3, 4), (4, 6)]
+    (tmp_path / "other").write_bytes(b"".join(lines[:4]))
+    (tmp_path / "other").replace(tmp_path / CURRENT)
+    assert following.drain() == [3]
 
 
 def test_follow_sees_a_rotation_to_a_file_of_the_same_size(tmp_path: Path) -> None:

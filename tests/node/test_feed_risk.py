@@ -25,7 +25,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 def damage(data_dir: Path) -> None:
     """Leave something at the end of the journal that may have been a frame: the node starts, but may lack it."""
-    (data_dir / "sealed").unlink()
+    (data_dir / "sealed").unlink(missing_ok=True)
     with sorted((data_dir / "journal").glob("*.log"))[-1].open("ab") as segment:
         segment.write(b"anything")
 
@@ -72,7 +72,7 @@ def test_a_destroyed_checkpoint_costs_nothing_but_an_alert(
     for _ in range(2):
         assert crabnet(*PUBLISH, *quiet(data_dir)).returncode == 0
     if not closed:
-        (data_dir / "sealed").unlink()
+        (data_dir / "sealed").unlink(missing_ok=True)
     for name in destroyed:
         (data_dir / name).write_bytes((data_dir / name).read_bytes()[:100])
     done = crabnet(*PUBLISH, *quiet(data_dir))
@@ -140,7 +140,7 @@ def test_a_lone_node_needs_nobodys_word_after_a_kill(tmp_path: Path) -> None:
     segment = sorted((data_dir / "journal").glob("*.log"))[-1]
     lsn = int(segment.stem)
     header = segment.read_bytes()
-    (data_dir / "sealed").unlink()
+    (data_dir / "sealed").unlink(missing_ok=True)
     previous = header.split(b" ")[3]
     segment.write_bytes(header + b"0123abcd 00000200 %016x %s " % (lsn, previous) + b'[["envelope",{"meta":')
     state = data_dir / "state.json"

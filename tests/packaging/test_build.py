@@ -154,7 +154,7 @@ def test_a_shell_completes_with_the_installed_script(tmp_path: Path, shell: str)
 def test_the_bill_is_that_of_the_lock() -> None:
     text = sbom.as_json(sbom.bill(ROOT))
     bill = json.loads(text)
-    pins, _ = parse_lock((ROOT / "requirements" / "runtime.txt").read_text(encoding="utf-8"))
+    pins, _ = parse_lock((ROOT / "requirements" / "web.txt").read_text(encoding="utf-8"))
     listed = {(each["name"], each["version"]) for each in bill["components"]}
     assert listed == {(pin.name, pin.version) for pin in pins}
     for pin in pins:
@@ -164,7 +164,9 @@ def test_the_bill_is_that_of_the_lock() -> None:
         assert component["licenses"]
     depends = {each["ref"]: set(each.get("dependsOn", ())) for each in bill["dependencies"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert depends[project["name"]] == {text.split(">")[0] for text in project["dependencies"]}
+    assert depends[project["name"]] == {
+        text.split(">")[0] for text in (*project["dependencies"], *project["optional-dependencies"]["web"])
+    }
     assert "attrs" in depends["trio"]
     reached = {project["name"]}
     while more := {name for each in reached for name in depends[each]} - reached:
@@ -177,6 +179,6 @@ def test_a_bill_of_other_versions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "requirements").mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lock = f"trio==0.1 --hash=sha256:{'0' * 64}\n"
-    (tmp_path / "requirements" / "runtime.txt").write_text(lock, encoding="utf-8")
+    (tmp_path / "requirements" / "web.txt").write_text(lock, encoding="utf-8")
     with pytest.raises(ValueError, match=r"trio .* is installed, but the lock has 0\.1"):
         sbom.bill(tmp_path)

@@ -50,6 +50,7 @@ def test_a_complete_lock_has_no_faults(tmp_path: Path) -> None:
         (RUNTIME, DEV.replace("builder==1.0", "builder==0.9"), "requirements/dev.txt has builder 0.9"),
         (RUNTIME, RUNTIME, "requirements/dev.txt lacks tester"),
         (RUNTIME, DEV.replace("server==1.0", "server==0.9"), "requirements/dev.txt has server 0.9"),
+        (RUNTIME, DEV.replace("server==1.0", "server==1.1"), "dev.txt lacks server 1.0 of requirements/web.txt"),
         ("some-lib==2.4\n", DEV, "has no hash for: some-lib==2.4"),
         (RUNTIME.replace("0" * 64, "0" * 63), DEV, "not a locked package"),
         (RUNTIME.replace("==2.4", ">=2.4"), DEV, "not locked to one version"),

@@ -43,7 +43,4 @@ class Given(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def config_of(settings: Settings) -> AlertsConfig:
     """The part of the settings that alerts need."""
-    given = {name: getattr(settings, name) for name in AlertsConfig.__struct_fields__}
-    return msgspec.convert(
-        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}, AlertsConfig
-    )
+    return msgspec.convert(settings.part(AlertsConfig.__struct_fields__), AlertsConfig)

@@ -19,7 +19,7 @@ from crabnet.control.route import demand_data_dir
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
 from crabnet.monitor.events import Event, describe
-from crabnet.monitor.query import EventQuery
+from crabnet.monitor.query import EventQuery, Lost
 from crabnet.monitor.reader import EventReader, follow, pages
 from crabnet.monitor.registry import Component, EventKind, Severity
 
@@ -133,12 +133,12 @@ def _show(directory: Path, query: EventQuery, *, following: bool, limited: bool,
             )
         if not following:
             return
-        for page in follow(reader, msgspec.structs.replace(query, after=last_id, limit=INTEGER_MAX)):
-            if page.first_id > last_id + 1:
-                sys.stderr.write(f"crabnet: the events from {last_id + 1} to {page.first_id - 1} were deleted\n")
-            last_id = page.next
-            _print(page.events, as_json=as_json)
-            if not page.events and page.complete:
+        for found in follow(reader, msgspec.structs.replace(query, after=last_id, limit=INTEGER_MAX)):
+            if isinstance(found, Lost):
+                sys.stderr.write(f"crabnet: the events from {found.first_id} to {found.last_id} were deleted\n")
+                continue
+            _print(found.events, as_json=as_json)
+            if not found.events and found.complete:
                 pause(_FOLLOW_PAUSE_S)
 
 

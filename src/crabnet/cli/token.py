@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,13 +16,12 @@ import click
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import as_list, as_object, as_text, json_line, note, write
+from crabnet.cli.since import span_s
 from crabnet.control.client import JsonValue
 from crabnet.errors import NodeTimeoutError, Reason, UsageError
 from crabnet.plain import plain
 
 SECRET_ENV: Final = "CRABNET_TOKEN_SECRET"  # noqa: S105 - the name of a variable
-_TTL: Final = re.compile(r"([1-9][0-9]{0,8})([smhd]?)", re.ASCII)
-_UNIT_S: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FILE_BYTES_MAX: Final = 4_096
 
 token = LazyGroup(
@@ -134,10 +132,10 @@ def _line(token_info: dict[str, JsonValue]) -> str:
 
 
 def _ttl_s(text: str) -> int:
-    match = _TTL.fullmatch(text.strip())
-    if match is None:
+    ttl_s = span_s(text)
+    if not ttl_s:
         raise UsageError(f"--expires {text!r} is not a time span such as 90, 15m, 2h or 30d", Reason.INVALID_ARGUMENT)
-    return int(match[1]) * _UNIT_S[match[2]]
+    return ttl_s
 
 
 def _given_secret(path: Path | None) -> str | None:

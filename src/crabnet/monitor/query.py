@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import google_crc32c
 import msgspec
@@ -90,6 +90,14 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         return self.since_ms is not None or self.until_ms is not None or bool(self.terms())
 
 
+class Lost(NamedTuple):
+    """Ids of events that do not exist any more. A reader continues behind ``place``."""
+
+    first_id: int
+    last_id: int
+    place: int
+
+
 class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a query.
 
@@ -106,6 +114,14 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     first_id: int
     last_id: int
+
+    def lost_after(self, after: int) -> Lost | None:
+        """The events behind ``after`` that do not exist any more; None if none are missing."""
+        if self.first_id and after + 1 < self.first_id:
+            return Lost(after + 1, self.first_id - 1, place=self.first_id - 1)
+        if after > self.last_id:  # these ids were given out before the log was lost
+            return Lost(self.last_id + 1, after, place=self.last_id)
+        return None
 
 
 def authors_of(event: Event) -> set[str]:

@@ -14,7 +14,7 @@ from crabnet.monitor.events import Event
 from crabnet.monitor.index.blocks import events_of
 from crabnet.monitor.index.sealed import SealedIndex
 from crabnet.monitor.index.tables import StaleError, Tables
-from crabnet.monitor.query import EventPage, EventQuery
+from crabnet.monitor.query import EventPage, EventQuery, Lost
 from crabnet.monitor.snapshot import Portion, Snapshot
 from crabnet.storage.files import Files, RealFiles
 
@@ -93,16 +93,17 @@ def pages(reader: EventReader, query: EventQuery) -> Iterator[EventPage]:
         query = query.continued(page.next)
 
 
-def follow(reader: EventReader, query: EventQuery) -> Iterator[EventPage]:
-    """Pages of new events without end, oldest first, from ``query.after`` on. A page without events: nothing is new.
+def follow(reader: EventReader, query: EventQuery) -> Iterator[EventPage | Lost]:
+    """Pages of new events without end, oldest first, from ``query.after`` on, and which events in between were deleted.
 
-    The caller decides how long it waits after such a page. ``first_id`` shows if events in between were deleted.
+    A page without events: nothing is new. The caller decides how long it waits after such a page.
     """
     query = msgspec.structs.replace(query, newest_first=False)
     while True:
         page = reader.page(query)
-        yield page
-        query = query.continued(page.next)
+        lost = page.lost_after(query.after)
+        yield page if lost is None else lost
+        query = query.continued(page.next if lost is None else lost.place)
 
 
 def read_events(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -48,17 +47,14 @@ def keep_alerts(children: Children, settings: Settings, node_id: str, begin_afte
     if not (settings.alert_urls or settings.alert_urls_file or settings.alert_commands):
         children.off(NAME, "no target is configured")
         return
-    config = {name: _plain(getattr(settings, name)) for name in _GIVEN}
     children.keep(
         ChildSpec(
             name=NAME,
             entry="crabnet.alerts.main:serve",
             without="alerts are not sent",
-            given=msgspec.json.encode({"config": config, "node_id": node_id, "begin_after": begin_after}),
+            given=msgspec.json.encode(
+                {"config": settings.part(_GIVEN), "node_id": node_id, "begin_after": begin_after}
+            ),
             environment=_ENVIRONMENT,
         )
     )
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value

@@ -47,7 +47,7 @@ from crabnet.node.durable.sizes import DiskLook
 from crabnet.node.durable.store import Store
 from crabnet.node.ending import Asked
 from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
-from crabnet.node.execution.runs import Drained, Stage
+from crabnet.node.execution.runs import Drain, Stage
 from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.outbox import Delivery
@@ -65,15 +65,6 @@ from crabnet.node.watching import Watch
 from crabnet.settings import Settings
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
-
-
-@dataclass(slots=True)
-class Drain:
-    """What became of the runs of a node that ends. Known once ``done`` is set."""
-
-    done: trio.Event = field(default_factory=trio.Event)
-    runs: Drained | None = None
-    duration_ms: int = 0
 
 
 @dataclass(slots=True)

@@ -34,6 +34,15 @@ class _Condemned(Struct, frozen=True, kw_only=True):
     suspects: list[str] = []
 
 
+def kept_faults(files: Files, data_dir: Path) -> int:
+    """How many faults the directory holds, of this start and earlier ones. 0 if it cannot be read."""
+    try:
+        names = files.listdir(data_dir / DIRECTORY)
+    except OSError:
+        return 0
+    return sum(name.endswith(_SUFFIX) and name != CONDEMNED_FILE for name in names)
+
+
 class Quarantine:
     """The kept faults and the lists of hashes. Methods block and raise ``OSError``; the caller goes on after one."""
 

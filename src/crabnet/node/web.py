@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -50,7 +49,7 @@ def keep_web(children: Children, settings: Settings) -> str | None:
             name=NAME,
             entry="crabnet.web.child:serve",
             without="the HTTP API and the web page cannot be reached",
-            given=msgspec.json.encode({name: _plain(getattr(settings, name)) for name in _GIVEN}),
+            given=msgspec.json.encode(settings.part(_GIVEN)),
             stderr=True,
         )
     )
@@ -61,10 +60,6 @@ def missing_for_web() -> str:
     """Which module the web process lacks here, and how to install it. Empty if it lacks none."""
     missing = next((module for module in _MODULES if find_spec(module) is None), None)
     return "" if missing is None else f"{missing} is not installed; {_INSTALL}"
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
 
 
 def web_url(settings: Settings, health: Sequence[ChildHealth]) -> str | None:

@@ -10,7 +10,7 @@ import msgspec
 from crabnet.control.client import NodeNotRunningError, call
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.network.remembering import PeersFile
-from crabnet.node.quarantine import DIRECTORY as QUARANTINE
+from crabnet.node.quarantine import kept_faults
 from crabnet.operations import health
 from crabnet.operator.check import Check, Situation, Verdict, failure
 from crabnet.operator.verify_config import verify_config
@@ -76,10 +76,7 @@ def _files(at: Situation) -> Iterator[Check]:
         yield Check("peers", Verdict.WARNING, wrong, None, "remove the file; the node makes it again")
     elif peers:
         yield Check("peers", Verdict.OK, f"{len(peers)} peers are remembered")
-    try:
-        kept = sum(name[:1].isdigit() for name in at.files.listdir(data_dir / QUARANTINE))
-    except OSError:
-        kept = 0
+    kept = kept_faults(at.files, data_dir)
     if kept:
         remedy = "send `crabnet debug bundle` to the developers, then remove quarantine/"
         yield Check("faults", Verdict.WARNING, f"{kept} unexpected errors are kept in quarantine/", None, remedy)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from crabnet import limits
 from crabnet.errors import DataDirBusyError, Reason, RefusedError, StorageFailedError
+from crabnet.monitor.lines import LOCK_NAME as EVENTS_LOCK
 from crabnet.node.descriptors import demand_descriptors, take_descriptors
 from crabnet.node.durable.baseline import demand_importable, holds_our_state
 from crabnet.node.durable.own_feed import state_dir_of
@@ -21,8 +21,6 @@ from crabnet.storage.keyfile import load_key_file
 from crabnet.storage.layout import Layout
 from crabnet.storage.lock import LockRole, demand_owner, read_holder
 from crabnet.storage.opening.shape import demand_shape
-
-_EVENTS_LOCK: Final = "events.lock"
 
 
 def process(_: Situation) -> Iterator[Check]:
@@ -59,7 +57,7 @@ def ledger(at: Situation) -> Iterator[Check]:
 
 def _locks(at: Situation) -> Iterator[Check]:
     """Whether another process holds the data dir or the event log."""
-    held = [at.settings.data_dir / LOCK_NAME, at.settings.monitor_events.parent / _EVENTS_LOCK]
+    held = [at.settings.data_dir / LOCK_NAME, at.settings.monitor_events.parent / EVENTS_LOCK]
     for path in held:
         holder = _held_by(at.files, path)
         if holder is None:

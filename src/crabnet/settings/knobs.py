@@ -5,6 +5,7 @@ Flags, environment names, TOML keys, ``crabnet config show`` and docs/CONFIGURAT
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -420,6 +421,11 @@ class Settings:
     alert_timeout_ms: int = knob_field(limits.ALERT_TIMEOUT_MS_DEFAULT, Row(
         IntKind(100, 600_000), "alerts", "How long one try may take.", unit="ms"))
     # fmt: on
+
+    def part(self, names: Iterable[str]) -> dict[str, object]:
+        """Settings by name, for a process that gets only them. Paths are text."""
+        given = {name: getattr(self, name) for name in names}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
     @property
     def serves_http(self) -> bool:

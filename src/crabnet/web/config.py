@@ -35,7 +35,4 @@ class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def config_of(settings: Settings) -> WebConfig:
     """The part of the settings that the web process needs."""
-    given = {field: getattr(settings, field) for field in WebConfig.__struct_fields__}
-    return msgspec.convert(
-        {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}, WebConfig
-    )
+    return msgspec.convert(settings.part(WebConfig.__struct_fields__), WebConfig)

@@ -20,6 +20,7 @@ from crabnet.web.config import WebConfig
 from crabnet.web.connections import Connections
 from crabnet.web.doors import Door, open_doors
 from crabnet.web.node_client import NodeClient
+from crabnet.web.reads import Reads
 from crabnet.web.reports import Reports
 from crabnet.web.serving import Server
 
@@ -77,16 +78,17 @@ async def _serve(config: WebConfig, doors: Sequence[Door], ready: Callable[[Sequ
 
 
 class Namespace:
-    """The namespace of the node. It stays the same as long as the data dir exists."""
+    """The namespace of the node. It stays the same as long as the data dir exists. All who wait share one question."""
 
     def __init__(self, node: NodeClient) -> None:
         self._node = node
+        self._reads = Reads()
         self._found: str | None = None
 
     async def get(self) -> str | None:
         """The namespace; None while the node cannot say it."""
         if self._found is None:
             with suppress(CrabnetError):
-                answer = await self._node.read(info.ID.name, b"{}")
-                self._found = msgspec.json.decode(answer, type=info.Identity).namespace
+                answer = await self._reads.get(b"", lambda: self._node.read(info.ID.name, b"{}"))
+                self._found = msgspec.json.decode(answer.body, type=info.Identity).namespace
         return self._found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -46,6 +46,15 @@ class Drained(NamedTuple):
 
     finished: int
     ended: int
+
+
+@dataclass(slots=True)
+class Drain:
+    """What became of the runs of a node that ends. Known once ``done`` is set."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    runs: Drained | None = None
+    duration_ms: int = 0
 
 
 class RunManagerConfig(NamedTuple):

@@ -9,12 +9,14 @@ import trio
 
 from crabnet import limits
 from crabnet.core.sync.gauges import SyncGauges
-from crabnet.errors import Reason
+from crabnet.errors import Reason, StorageFailedError
 from crabnet.node.clock import NodeClock
 from crabnet.node.lagging import NodeGauges, sending_lag, sync_lag
 from crabnet.node.node import Node
+from crabnet.node.operations.overview import health
 from crabnet.node.operations.performing import reads
 from crabnet.node.operations.views import peer_views
+from crabnet.node.quarantine import kept_faults
 from crabnet.operations.health import DOCTOR, Check, Examination, Verdict
 from crabnet.operations.model import Empty
 from crabnet.runner.sandbox.model import Mode
@@ -22,17 +24,16 @@ from crabnet.storage.ledger import DiskSpace
 
 _CHECKPOINT_LATE: Final = 4
 """A checkpoint is late when the journal after it has this many times the configured size."""
-_QUARANTINE_SUFFIX: Final = ".json"
 
 
 @reads(DOCTOR)
 async def doctor(node: Node, _: Empty) -> Examination:
     """Check this node."""
     space = await trio.to_thread.run_sync(node.ledger.disk_space)
-    faults = await trio.to_thread.run_sync(_kept_faults, node)
+    faults = await trio.to_thread.run_sync(kept_faults, node.files, node.settings.data_dir)
     gauges = node.gauges()
     checks = [each for step in _STEPS for each in step(node, gauges)]
-    checks += [*_disk(space), *_faults(faults)]
+    checks += [*_disk(space), *_faults(faults), *(await _readiness(node))]
     return Examination(ok=all(each.verdict is not Verdict.FAILED for each in checks), checks=checks)
 
 
@@ -189,21 +190,23 @@ def _disk(space: DiskSpace) -> Iterator[Check]:
         yield _ok("disk", f"{space.free_bytes} bytes are free")
 
 
-def _kept_faults(node: Node) -> int:
-    """How many unexpected errors the quarantine keeps, of this start and earlier ones."""
-    try:
-        names = node.files.listdir(node.settings.data_dir / "quarantine")
-    except OSError:
-        return 0
-    return sum(name.endswith(_QUARANTINE_SUFFIX) and name[0].isdigit() for name in names)
-
-
 def _faults(kept: int) -> Iterator[Check]:
     if kept:
         remedy = "send `crabnet debug bundle` to the developers, then remove quarantine/"
         yield _warn("faults", f"{kept} unexpected errors are kept in quarantine/", remedy, Reason.INTERNAL)
     else:
         yield _ok("faults", "no unexpected error is kept")
+
+
+async def _readiness(node: Node) -> list[Check]:
+    """What those who look after processes are told about the node."""
+    try:
+        doubts = [doubt.detail for doubt in (await health(node, Empty())).reasons]
+    except StorageFailedError as error:
+        doubts = [error.message]
+    if doubts:
+        return [_warn("ready", f"the node is not ready: {'; '.join(doubts)}", "see the other checks, or wait")]
+    return [_ok("ready", "the node says that it is ready")]
 
 
 _STEPS: Final[tuple[Callable[[Node, NodeGauges], Iterator[Check]], ...]] = (

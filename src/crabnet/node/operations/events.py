@@ -76,25 +76,16 @@ async def follow(node: Node, given: events.FollowRequest, send: Send) -> None:
             after = page.last_id
             await send(events.Followed(id=after))
             continue
-        gap = _gap(after, page)
-        if gap is not None:
-            after = gap.last_id if gap.last_id < page.first_id else page.last_id
-            await send(events.Followed(id=after, gap=gap))
+        lost = page.lost_after(after)
+        if lost is not None:
+            after = lost.place
+            await send(events.Followed(id=after, gap=events.Gap(first_id=lost.first_id, last_id=lost.last_id)))
             continue
         if page.events:
             await send(*[events.Followed(id=event.id, event=event) for event in page.events])
         after = max(after, page.next)
         if page.complete:
             await written.wait()
-
-
-def _gap(after: int, page: EventPage) -> events.Gap | None:
-    """The events behind ``after`` that do not exist any more. Ids that were given out before the log was lost, too."""
-    if page.first_id and after + 1 < page.first_id:
-        return events.Gap(first_id=after + 1, last_id=page.first_id - 1)
-    if after > page.last_id:
-        return events.Gap(first_id=page.last_id + 1, last_id=after)
-    return None
 
 
 def _read(directory: Path, query: EventQuery, index: Index | None) -> EventPage:

@@ -18,7 +18,8 @@ from crabnet.storage.ledger import DiskSpace
 @reads(overview.HEALTH)
 async def health(node: Node, _: Empty) -> overview.Health:
     """Whether the node is fit to work."""
-    return _health(node, await _disk(node), writes=await _writes(node))
+    writes, disk = await _writes(node), await _disk(node)
+    return _health(node, disk, node.core.sync_gauges(node.clock_ms()).envelopes_missing, writes=writes)
 
 
 @reads(overview.OVERVIEW)
@@ -27,8 +28,8 @@ async def show(node: Node, _: Empty) -> overview.Overview:
     writes, disk = await _writes(node), await _disk(node)
     core, settings, now_ms = node.core, node.settings, node.clock_ms()
     replica, neighbours = core.replica, core.neighbours
-    state = replica.state
-    events = None if node.events is None else node.events.gauges(node.clock_ms())
+    state, behind = replica.state, core.sync_gauges(now_ms).envelopes_missing
+    events = None if node.events is None else node.events.gauges(now_ms)
     return overview.Overview(
         version=__version__,
         node_id=node.node_id,
@@ -38,7 +39,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
         listen_addr=node.listen_address,
         now_ms=now_ms,
         uptime_ms=max(0, now_ms - node.started_ms),
-        health=_health(node, disk, writes=writes),
+        health=_health(node, disk, behind, writes=writes),
         peers=neighbours.peers_total,
         peers_remembered=len(neighbours.book),
         seeds={each.value: state.counts[each] + state.archived[each] for each in SeedStatus},
@@ -56,7 +57,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
             bytes_served=node.serving.bytes,
             serves_dropped=node.serving.dropped,
         ),
-        behind=core.sync_gauges(now_ms).envelopes_missing,
+        behind=behind,
         parked=len(replica.parking),
         unsent=node.outbox.unsent,
         disk=overview.Disk(free_bytes=disk.free_bytes, low=disk.is_low),
@@ -83,7 +84,7 @@ async def _disk(node: Node) -> DiskSpace:
     return await trio.to_thread.run_sync(node.ledger.disk_space)
 
 
-def _health(node: Node, disk: DiskSpace, *, writes: bool) -> overview.Health:
+def _health(node: Node, disk: DiskSpace, behind: int, *, writes: bool) -> overview.Health:
     core, now_ms = node.core, node.clock_ms()
     doubts = []
     if node.ledger.failure is not None:
@@ -96,7 +97,6 @@ def _health(node: Node, disk: DiskSpace, *, writes: bool) -> overview.Health:
     if core.replica.settling.pending:
         detail = "the consequences of forks are being applied"
         doubts.append(Doubt(reason=Reason.UNAVAILABLE.value, detail=detail))
-    behind = core.sync_gauges(now_ms).envelopes_missing
     if behind > limits.HEALTH_BEHIND_MAX:
         doubts.append(Doubt(reason=Reason.GAP.value, detail=f"{behind} envelopes behind its peers"))
     if core.feed_risk:
