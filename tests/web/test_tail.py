@@ -121,20 +121,25 @@ def failing(error: Exception) -> list[bool]:
     """Whether a reader can go on in the tail after its feed has failed with an error."""
     covered: list[bool] = []
 
-    async def feed(after: int | None, take: Callable[[list[Kept]], None]) -> None:
-        if after is not None:
-            await asyncio.Event().wait()
-        take([Kept(7, b"seven")])
-        raise error
-
     async def job() -> None:
+        again = asyncio.Event()
+
+        async def feed(after: int | None, take: Callable[[list[Kept]], None]) -> None:
+            if after is not None:
+                again.set()
+                await asyncio.Event().wait()
+            take([Kept(7, b"seven")])
+            raise error
+
         tail = Tail(feed)
         tail.join()
-        more = asyncio.create_task(tail.more(60_000))
-        await more
+        news = [asyncio.create_task(tail.more(60_000)), asyncio.create_task(again.wait())]
+        await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
         covered.append(tail.covers(7))
         tail.leave()
+        for each in news:
+            each.cancel()
 
     asyncio.run(job())
     return covered
