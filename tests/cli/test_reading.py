@@ -77,9 +77,8 @@ def locked(data_dir: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     "state",
     [
-        "clean",
         "torn",
-        *(pytest.param(state, marks=pytest.mark.deep) for state in ("killed", "no checkpoint", "no index")),
+        *(pytest.param(state, marks=pytest.mark.deep) for state in ("clean", "killed", "no checkpoint", "no index")),
     ],
 )
 def test_reading_changes_nothing_and_waits_for_nobody(tmp_path: Path, state: str) -> None:
@@ -116,7 +115,9 @@ def test_what_is_read_is_what_a_start_would_find(tmp_path: Path) -> None:
     assert json.loads(crabnet("status", "--json", *quiet(copy)).stdout)["state_hash"] == status["state_hash"]
 
 
-@pytest.mark.parametrize("place", ["absent", "empty", "only a file of settings"])
+@pytest.mark.parametrize(
+    "place", ["absent", *(pytest.param(each, marks=pytest.mark.deep) for each in ("empty", "only a file of settings"))]
+)
 def test_a_typo_makes_no_node(tmp_path: Path, place: str) -> None:
     data_dir = tmp_path / "typo"
     if place != "absent":

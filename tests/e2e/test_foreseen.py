@@ -20,12 +20,18 @@ PUBLISH = ["seed", "publish", "--title", "t"]
     ("words", "said"),
     [
         (["--cmd", " "], "the command is empty"),
-        (["--cmd", "# nothing"], "the command is empty"),
+        pytest.param(["--cmd", "# nothing"], "the command is empty", marks=pytest.mark.deep),
         (["--cmd", "echo 'hi"], "the command cannot be split into words: a single quote is not closed"),
-        (["--cmd", "echo hi\\"], "the command cannot be split into words"),
+        pytest.param(["--cmd", "echo hi\\"], "the command cannot be split into words", marks=pytest.mark.deep),
         (["--cmd", "true", "--min-price", "10", "--reward", "5"], "the lowest price 10 is above the reward 5"),
-        (["--cmd", "true", "--rules", "run: foo=1"], "no worker would understand the rules"),
-        (["--cmd", "true", "--rules", "be nice\nrun: profile=none"], "no worker would understand the rules"),
+        pytest.param(
+            ["--cmd", "true", "--rules", "run: foo=1"], "no worker would understand the rules", marks=pytest.mark.deep
+        ),
+        pytest.param(
+            ["--cmd", "true", "--rules", "be nice\nrun: profile=none"],
+            "no worker would understand the rules",
+            marks=pytest.mark.deep,
+        ),
     ],
 )
 def test_a_task_that_cannot_work_is_refused(tmp_path: Path, words: list[str], said: str) -> None:

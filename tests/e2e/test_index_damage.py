@@ -48,7 +48,9 @@ def overwritten(path: Path) -> None:
         file.write(b"\xff" * path.stat().st_size)
 
 
-@pytest.mark.parametrize("damage", [changed, cut, overwritten])
+@pytest.mark.parametrize(
+    "damage", [changed, *(pytest.param(each, marks=pytest.mark.deep) for each in (cut, overwritten))]
+)
 def test_an_index_that_is_damaged_under_a_running_node_is_built_again(
     nodes: Nodes, damage: Callable[[Path], None]
 ) -> None:
@@ -62,7 +64,10 @@ def test_an_index_that_is_damaged_under_a_running_node_is_built_again(
     assert node.end() == 0
 
 
-@pytest.mark.parametrize("number", todays(range(40), 10))
+FIRST, *FURTHER = todays(range(40), 10)
+
+
+@pytest.mark.parametrize("number", [FIRST, *(pytest.param(each, marks=pytest.mark.deep) for each in FURTHER)])
 def test_a_bit_that_flips_while_no_node_runs_is_noticed(nodes: Nodes, number: int) -> None:
     node = published(nodes)
     node.end()

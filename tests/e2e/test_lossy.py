@@ -67,6 +67,7 @@ async def test_envelopes_of_many_fragments_come_through(nodes: Nodes) -> None:
     await jobs_over_a_lossy_network(nodes, 2, seed=2, description=BIG, rules="é" * 20_000)
 
 
+@pytest.mark.deep
 async def test_big_results_come_through(nodes: Nodes) -> None:
     publisher = await blocking(lambda: nodes.start("publisher"))
     async with LossyRelay({"to_first": address_of(publisher)}, seed=3) as relay:

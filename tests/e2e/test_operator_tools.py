@@ -234,7 +234,7 @@ def test_a_peer_that_does_not_answer_and_one_of_another_namespace_are_warned_of(
     assert rows(other.ask("topology"), "edges") == [], "a probe does not become a peer"
 
 
-@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.deep)])
 def test_a_debug_bundle_can_be_read_and_holds_no_secret_and_no_task(
     nodes: Nodes, tmp_path: Path, running: bool
 ) -> None:

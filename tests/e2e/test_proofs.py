@@ -7,6 +7,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from crabnet.errors import ExitCode
 from crabnet.protocol.envelope import Envelope
 from tests.support.envelopes import Author, seed_id_of
@@ -23,6 +25,7 @@ def knows(node: NodeProcess, author: Author) -> bool:
     return node.ask("status")["equivocators"] == [author.id]
 
 
+@pytest.mark.deep
 def test_a_fork_is_proved_to_everybody_and_remembered(nodes: Nodes, tmp_path: Path) -> None:
     """The second node hears only of one of the two; it learns of the fork, and so does who gets the file alone."""
     first = nodes.start("first")

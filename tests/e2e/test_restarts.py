@@ -70,7 +70,7 @@ def kept(data_dir: Path) -> list[Json]:
     return [json.loads(path.read_bytes()) for path in (data_dir / "quarantine").glob("*-*.json")]
 
 
-@pytest.mark.parametrize("mistake", ["applying", "committing"])
+@pytest.mark.parametrize("mistake", ["applying", pytest.param("committing", marks=pytest.mark.deep)])
 def test_a_node_that_fails_on_a_message_starts_again_and_refuses_it(nodes: Nodes, mistake: str) -> None:
     peer = nodes.start("peer")
     node = planted(nodes, mistake, peers=(peer.listen,))

@@ -175,7 +175,7 @@ STARTS_ALL_THE_SAME: Final = {"the_work_dir_is_not_there"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.deep] if number % 4 else []) for number, name in enumerate(CASES)]
+    "name", [pytest.param(name, marks=[pytest.mark.deep] if number % 8 else []) for number, name in enumerate(CASES)]
 )
 def test_a_refused_start_is_foreseen(nodes: Nodes, tmp_path: Path, name: str) -> None:
     node = nodes.start("node")

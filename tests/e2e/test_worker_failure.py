@@ -37,7 +37,7 @@ TROUBLE = {
 """Flags of a worker that cannot run what it bids for, by what its result says."""
 
 
-@pytest.mark.parametrize("reason", TROUBLE)
+@pytest.mark.parametrize("reason", ["workdir_missing", pytest.param("command_not_allowed", marks=pytest.mark.deep)])
 def test_the_next_bid_is_claimed_at_once_and_its_worker_does_it(nodes: Nodes, reason: str) -> None:
     publisher = nodes.make("publisher", [], "--auto-reclaim").start()
     good = nodes.make("good", [publisher.listen], *NO_SANDBOX).start()
@@ -172,7 +172,7 @@ def test_a_command_that_is_signalled_with_its_node_is_not_blamed(nodes: Nodes) -
     assert note_of(publisher, seed_id) == "the worker failed: signaled"
 
 
-@pytest.mark.parametrize("how", ["the time is over", "a second signal"])
+@pytest.mark.parametrize("how", ["the time is over", pytest.param("a second signal", marks=pytest.mark.deep)])
 def test_a_node_that_cannot_wait_tells_the_publishers(nodes: Nodes, how: str) -> None:
     publisher = nodes.start("publisher")
     drain_ms = "300" if how == "the time is over" else "600000"

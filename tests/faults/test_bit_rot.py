@@ -22,7 +22,9 @@ def _data_dir() -> Iterator[Path]:
         yield directory / "data"
 
 
-@pytest.mark.parametrize("steps", VICTIMS, ids=IDS)
+@pytest.mark.parametrize(
+    "steps", [CLOSED_AFTER_CHECKPOINT, pytest.param(CLOSED_AFTER_APPENDS, marks=pytest.mark.deep)], ids=IDS
+)
 def test_bit_rot(data_dir: Path, steps: tuple[str, ...]) -> None:
     report = rot(data_dir, steps, bit_share=31, cut_share=5)
     print(f"bit rot: {report.cases} cases, {len(report.broken)} broken promises")

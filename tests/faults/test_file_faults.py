@@ -45,6 +45,7 @@ def test_single_faults(data_dir: Path) -> None:
     check(single_faults(data_dir), "single faults", 400)
 
 
+@pytest.mark.deep
 def test_pairs_of_faults(data_dir: Path) -> None:
     check(paired_faults(data_dir, share=40), "pairs of faults, a sample", 500)
 

@@ -147,7 +147,7 @@ def run(nodes: Nodes, kills: int, hits_min: Mapping[str, int]) -> Counter[str]:
 
 
 def test_a_few_kills(nodes: Nodes) -> None:
-    assert run(nodes, 6, {RECOVERY: 1})[RECOVERY] >= 1
+    assert run(nodes, 3, {RECOVERY: 1})[RECOVERY] >= 1
 
 
 @pytest.mark.deep

@@ -84,9 +84,9 @@ def reopened(node: NodeProcess, load: Load) -> None:
         pytest.param("error", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
         ("fsyncdrop", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED),
         pytest.param("fsyncdrop", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
-        ("sticky", errno.ENOSPC, AFTER_CALLS, Reason.DISK_FULL),
+        pytest.param("sticky", errno.ENOSPC, AFTER_CALLS, Reason.DISK_FULL, marks=pytest.mark.deep),
         pytest.param("sticky", errno.ENOSPC, AFTER_CALLS + 1, Reason.DISK_FULL, marks=pytest.mark.deep),
-        ("short", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED),
+        pytest.param("short", errno.EIO, AFTER_CALLS, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
         pytest.param("short", errno.EIO, AFTER_CALLS + 1, Reason.STORAGE_FAILED, marks=pytest.mark.deep),
     ],
 )

@@ -339,6 +339,7 @@ def check(report: Report, what: str, cases_min: int) -> None:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs commands: POSIX only, NOT tested")
 
 
+@pytest.mark.deep
 def test_a_crash_at_every_file_call_of_a_run_and_its_settlement(scene: Scene) -> None:
     report, met = trio.run(lambda: every_call(scene, every=False))
     check(report, "run, result, settle", 30)

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crabnet.limits import LOG_TEXT_CHARS_MAX
@@ -67,6 +67,7 @@ def test_no_kind_has_two_rows() -> None:
 def test_a_sentence_is_one_harmless_line_for_any_values(kind: EventKind) -> None:
     names = sorted(EVENTS[kind].fields)
 
+    @settings(max_examples=settings().max_examples // 4)
     @given(values=st.fixed_dictionaries({}, optional=dict.fromkeys(names, VALUES)), severity=st.sampled_from(Severity))
     def check(values: dict[str, PayloadValue], severity: Severity) -> None:
         event = Event(1, 0, 0, ME, kind, "core", severity, values)

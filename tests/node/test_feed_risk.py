@@ -57,7 +57,7 @@ def test_a_repaired_data_dir_needs_a_peer_or_the_operators_word(tmp_path: Path) 
     ("closed", "destroyed"),
     [
         (True, ("state.json",)),
-        (False, ("state.json", "state.json.bak")),
+        pytest.param(False, ("state.json", "state.json.bak"), marks=pytest.mark.deep),
         pytest.param(False, ("state.json",), marks=pytest.mark.deep),
         pytest.param(True, ("state.json", "state.json.bak"), marks=pytest.mark.deep),
         pytest.param(True, ("state.json.bak",), marks=pytest.mark.deep),
@@ -118,6 +118,7 @@ def test_an_older_copy_of_a_data_dir_takes_its_feed_back_before_it_writes(nodes:
     assert not first.events("fork_detected")
 
 
+@pytest.mark.deep
 def test_the_risk_is_remembered_over_kills(nodes: Nodes) -> None:
     first, second = pair(nodes)
     second.end()
@@ -153,6 +154,7 @@ def test_a_lone_node_needs_nobodys_word_after_a_kill(tmp_path: Path) -> None:
     assert crabnet("audit", "verify", *quiet(data_dir)).returncode == 0
 
 
+@pytest.mark.deep
 def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
     """Nobody is there: it refuses, also a command alone. When a peer comes it asks, adopts, and goes on."""
     first, second = pair(nodes)
@@ -197,6 +199,7 @@ def test_a_copy_is_told_from_a_data_dir_that_was_moved(tmp_path: Path) -> None:
     assert "feeds" in done.stderr
 
 
+@pytest.mark.deep
 def test_a_copy_in_the_very_place_of_the_original_is_one_too(tmp_path: Path) -> None:
     """File systems give the numbers of removed files to new ones."""
     data_dir, backup = tmp_path / "data", tmp_path / "backup"

@@ -97,7 +97,9 @@ def test_a_child_that_hangs_while_it_starts_ends_when_its_node_is_killed(program
         none_is_left()
 
 
-@pytest.mark.parametrize("moment", range(20))
+@pytest.mark.parametrize(
+    "moment", [pytest.param(each, marks=[pytest.mark.deep] if each % 4 else []) for each in range(20)]
+)
 def test_no_moment_of_the_start_leaves_an_orphan(moment: int) -> None:
     with node(f"{_PROGRAMS}:deaf") as parent:
         time.sleep(moment * 0.002)  # what is tested is that no moment matters

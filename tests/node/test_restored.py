@@ -122,7 +122,7 @@ def test_a_data_dir_restored_over_itself_writes_nothing_before_it_has_its_feed_b
     ("times", "notes"),
     [
         (False, "kept"),
-        (True, "restored"),
+        pytest.param(True, "restored", marks=pytest.mark.deep),
         pytest.param(True, "kept", marks=pytest.mark.deep),
         pytest.param(True, "lost", marks=pytest.mark.deep),
     ],
@@ -147,6 +147,7 @@ def test_a_whole_machine_that_was_restored_and_hears_of_nobody_asks_for_the_oper
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.deep
 def test_a_peer_that_is_away_delays_what_was_never_restored_for_the_wait_only(nodes: Nodes, tmp_path: Path) -> None:
     publisher = Restored(nodes, tmp_path)
     publisher.peer.end()

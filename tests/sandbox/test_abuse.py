@@ -98,7 +98,7 @@ TABLE = [
 ]
 QUICK = words(
     "fork_bomb memory_in_many_processes memory_in_memfds memory_shared_by_processes one_large_file many_large_files "
-    "many_empty_files removed_open_files endless_output busy ignores_sigterm forks_at_sigterm stops_its_group "
+    "removed_open_files endless_output busy ignores_sigterm forks_at_sigterm stops_its_group "
     "closed_stdio daemon background_child_with_stdout kills_everybody kills_its_parents"
 )
 """Those that are tried without being asked for, as an unprivileged user."""

@@ -125,7 +125,9 @@ def dropped(node: SimNode) -> int:
 FLOODS = [(SignedFlooder, 1_500), (FreshIdentities, 300)]
 
 
-@pytest.mark.parametrize(("flood", "budget"), FLOODS)
+@pytest.mark.parametrize(
+    ("flood", "budget"), [FLOODS[0], *(pytest.param(*each, marks=pytest.mark.deep) for each in FLOODS[1:])]
+)
 def test_honest_work_goes_on_and_all_agree_after_a_signed_flood(flood: type[Adversary], budget: int) -> None:
     world = World(7)
     nodes = started(world)

@@ -19,9 +19,6 @@ from crabnet.operations.model import Scope
 from tests.support.nodes import DEADLINE_S, Json, Nodes, wait_for
 from tests.web.support import Sent, Web, events_of, start
 
-READERS = 20
-RESTARTS = 10
-
 
 class Reader(threading.Thread):
     """Follows all events, as a browser does: it connects again with the id of the last event that it has."""
@@ -58,17 +55,20 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.timeout(600)
-def test_readers_have_every_event_once_although_node_and_web_process_are_killed(nodes: Nodes) -> None:
+@pytest.mark.parametrize(("readers_max", "restarts"), [(5, 2), pytest.param(20, 10, marks=pytest.mark.deep)])
+def test_readers_have_every_event_once_although_node_and_web_process_are_killed(
+    nodes: Nodes, readers_max: int, restarts: int
+) -> None:
     web = start(nodes)
     web.node.words = (*web.node.words, "--web-addr", f"127.0.0.1:{web.port}")
     web.node.end()
     web.node.start()
     web.await_it()
     after = cast(int, web.ask("GET", "/api/overview").json["events_last_id"])
-    readers = [Reader(web, after) for _ in range(READERS)]
+    readers = [Reader(web, after) for _ in range(readers_max)]
     for reader in readers:
         reader.start()
-    for turn in range(RESTARTS):
+    for turn in range(restarts):
         wait_for("all readers follow again", lambda turn=turn: all(each.connections > turn for each in readers))  # type: ignore[misc]
         for number in range(5):
             web.node.publish(title=f"{turn}-{number}")
@@ -89,7 +89,7 @@ def test_readers_have_every_event_once_although_node_and_web_process_are_killed(
     for reader in readers:
         assert [each for each in reader.ids if each <= last] == expected
         assert reader.gaps == []
-        assert reader.connections >= RESTARTS
+        assert reader.connections >= restarts
 
 
 def _other(web: Web, pid: int) -> bool:
