@@ -27,6 +27,7 @@ from nacl.bindings import crypto_sign_open
 from bench.report import Measure, at_least, at_most, spread
 from bench.workload import NAMESPACE, Message, Population
 from crabnet import limits
+from crabnet.collector import tune_collector
 from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
@@ -46,7 +47,6 @@ from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.verifier import ParallelVerifier, processors
 from crabnet.node.reporting import Reporter
-from crabnet.node.run import tune_collector
 from crabnet.protocol.identity import Signer, pre_authentication_encoding
 from crabnet.storage.feed_index import FeedIndex
 from crabnet.storage.files import RealFiles

@@ -184,13 +184,15 @@ WEB_TLS_HANDSHAKE_MS: Final = 5_000
 WEB_SWEEP_MS: Final = 250
 """Time between two looks at which connections are late."""
 WEB_BACKLOG: Final = 512
-WEB_STREAMS_MAX: Final = 64
+WEB_STREAMS_MAX: Final = 128
 """Streams to all clients together."""
 WEB_HEARTBEAT_MS: Final = 15_000
 """A stream without an item for so long gets a comment."""
 WEB_STREAM_LOOK_MS: Final = 500
 """How long the answer to a request for a stream waits for a refusal of the node."""
 WEB_STREAM_CHUNK_BYTES: Final = 256 * 1024
+WEB_STREAM_SEND_BYTES: Final = 512 * 1024
+"""About so many bytes are sent to a client that follows at a time, and wait for it if it is slow."""
 WEB_STREAM_CHECK_MS: Final = 1_000
 """A stream ends so long after the revocation of its token."""
 WEB_TAIL_ITEMS_MAX: Final = 4_096
@@ -283,6 +285,8 @@ EVENTS_QUERY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of event files that are read for one page. A query that needs more gives a short page and a cursor."""
 EVENTS_QUERY_STEPS_MAX: Final = 1_024
 """Blocks, ranges and chunks that are looked at for one page."""
+EVENTS_RECENT_MAX: Final = 2_048
+"""Newest events that stay in memory for those who follow them."""
 EVENTS_CHUNK_BYTES: Final = 32 * 1024
 """Bytes read at once where the index gives no block."""
 EVENT_BLOCK_EVENTS: Final = 64

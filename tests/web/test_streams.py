@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from crabnet.errors import CrabnetError
+from crabnet.limits import WEB_STREAMS_MAX
 from crabnet.operations.model import Scope
 from tests.support.nodes import DEADLINE_S, Json, Nodes, wait_for
 from tests.web.support import Sent, Web, events_of, start
@@ -179,8 +180,8 @@ def test_a_reader_that_does_not_read_is_dropped_with_a_reason(nodes: Nodes) -> N
 @pytest.mark.deep
 def test_only_so_many_streams_are_served(web: Web) -> None:
     with ExitStack() as stack:
-        statuses = [stack.enter_context(_open(web, "/api/v1/events/stream")).status for _ in range(70)]
-        assert statuses == [200] * 64 + [429] * 6
+        statuses = [stack.enter_context(_open(web, "/api/v1/events/stream")).status for _ in range(WEB_STREAMS_MAX + 6)]
+        assert statuses == [200] * WEB_STREAMS_MAX + [429] * 6
         assert web.ask("GET", "/api/overview").status == 200
     wait_for("the streams have ended", lambda: _streams_again(web))
 

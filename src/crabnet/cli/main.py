@@ -64,8 +64,10 @@ def _version(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    from crabnet.collector import tune_collector
     from crabnet.errors import CrabnetError, principal
 
+    tune_collector()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -16,6 +18,7 @@ AUTHOR_FIELDS: Final = ("author", "worker", "peer")
 """The payload fields that name a node. An event is about each of these nodes."""
 SEED_FIELD: Final = "seed_id"
 """The payload field that names a seed."""
+_ID: Final = attrgetter("id")
 _OWN: Final = EventKind.ENVELOPE_CREATED.value
 
 
@@ -122,6 +125,20 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
         if after > self.last_id:  # these ids were given out before the log was lost
             return Lost(self.last_id + 1, after, place=self.last_id)
         return None
+
+
+def page_of_recent(recent: Sequence[Event], query: EventQuery) -> EventPage | None:
+    """The first wanted events behind ``query.after``, from the newest events, which have no gap.
+
+    None if these are not all that exist behind it, or if ``query.after`` was never given out.
+    """
+    if not recent or not recent[0].id - 1 <= query.after <= recent[-1].id:
+        return None
+    wanted = [event for event in recent[bisect_right(recent, query.after, key=_ID) :] if query.matches(event)]
+    page, last_id = wanted[: query.page_limit], recent[-1].id
+    complete = len(page) == len(wanted)
+    reached = last_id if complete else max([query.after, *(event.id for event in page[-1:])])
+    return EventPage(events=page, next=reached, complete=complete, first_id=recent[0].id, last_id=last_id)
 
 
 def authors_of(event: Event) -> set[str]:

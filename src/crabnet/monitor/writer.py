@@ -12,7 +12,7 @@ from typing import Final, Self
 import msgspec
 from msgspec import Struct
 
-from crabnet.limits import EVENTS_SAMPLED
+from crabnet.limits import EVENTS_RECENT_MAX, EVENTS_SAMPLED
 from crabnet.monitor.events import Event, EventEncoder, PayloadValue, make_event
 from crabnet.monitor.lines import CURRENT_NAME, LOCK_NAME
 from crabnet.monitor.queue import EventQueue
@@ -90,6 +90,8 @@ class EventLog:
         self._written = 0
         self._write_failures = self._failures_in_a_row = 0
         self._last_error: str | None = None
+        self.recent: tuple[Event, ...] = ()
+        """The newest events that are in the file, oldest first, without a gap. Any thread may read this at any time."""
         self.wake: Callable[[], None] | None = None
         """Called by ``put``, in its thread, when a flush should happen soon."""
 
@@ -212,6 +214,7 @@ class EventLog:
             self._file.append(data, chunk)
             self._sync_due = self._sync_due or any(event.severity is Severity.ALERT for event in chunk)
             self._acknowledge(len(chunk))
+            self._remember(chunk)
         if self._sync_due:
             self._file.sync()
             self._sync_due = False
@@ -228,6 +231,10 @@ class EventLog:
     def _acknowledge(self, count: int) -> None:
         del self._pending[:count]
         self._written += count
+
+    def _remember(self, chunk: list[Event]) -> None:
+        follows = self.recent and self.recent[-1].id + 1 == chunk[0].id
+        self.recent = (*(self.recent if follows else ()), *chunk)[-EVENTS_RECENT_MAX:]
 
     def _refill(self, now_ms: int) -> None:
         batch = self._queue.take()

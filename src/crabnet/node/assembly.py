@@ -14,6 +14,7 @@ from crabnet.core.core import Core
 from crabnet.core.effects import Effects
 from crabnet.core.mending import Mending
 from crabnet.errors import CrabnetError
+from crabnet.monitor.events import Event
 from crabnet.monitor.index.index import EventIndex
 from crabnet.monitor.meters import Meters
 from crabnet.monitor.registry import Severity
@@ -135,6 +136,10 @@ class EventReporting(Part):
     def next_written(self) -> trio.Event:
         """Set when further events are written."""
         return self._written
+
+    def recent(self) -> Sequence[Event]:
+        """The newest events that are written, oldest first, without a gap."""
+        return () if self.events is None else self.events.recent
 
     def on_durable(self, effects: Effects) -> None:
         """Report the notices of effects that have become durable."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Callable
@@ -33,13 +32,6 @@ from crabnet.storage.layout import CONTROL_SOCKET
 
 _LAST_ANSWERS: Final = ("seed.run", "node.drain", "node.stop")
 """Operations whose answers come when the runs of a node that ends have ended."""
-_COLLECT_AFTER: Final = 10_000
-"""The collector runs when this many more objects were made than freed. Python's default is 700."""
-
-
-def tune_collector() -> None:
-    """Run the garbage collector less often, because a node makes many long-lived objects and few reference cycles."""
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], None]) -> None:
@@ -50,7 +42,6 @@ def run_node(settings: Settings, log: OperatorLog, listening: Callable[[str], No
     UsageError, NodeFailingError, and KeyboardInterrupt after SIGINT.
     """
     demand_kinds(settings)
-    tune_collector()
     take_descriptors()
     enter_leaf()
     manager = ServiceManager.taken_from(os.environ, partial(log.say, kind="service_manager", level=Level.WARNING))

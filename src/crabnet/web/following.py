@@ -150,9 +150,9 @@ class Follower:
         while tail is not None and isinstance(self._place, int) and tail.covers(self._place):
             kept = tail.behind(self._place)
             self._demand_right()
-            if kept:
-                await send(b"".join([each.frame for each in kept]))
-                self._reached(kept[-1].place)
+            if kept is not None:
+                await send(kept.frame)
+                self._reached(kept.place)
                 quiet_since = clock()
             elif clock() - quiet_since > limits.WEB_HEARTBEAT_MS / 1000:
                 quiet_since = clock()

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from crabnet import limits
@@ -41,6 +42,8 @@ class Tail:
         self._base: int | None = None
         """All items behind this place are kept, up to ``_last``. None: nothing has come yet."""
         self._last: int | None = None
+        self._joined: tuple[int, Kept] | None = None
+        """The place for which ``behind`` was asked last, and its answer."""
         self._more = asyncio.Event()
         self._readers = 0
         self._job: asyncio.Task[None] | None = None
@@ -63,14 +66,25 @@ class Tail:
         """Whether a client at this place can go on here."""
         return self._base is not None and self._last is not None and self._base <= place <= self._last
 
-    def behind(self, place: int) -> list[Kept]:
-        """The items behind a place that is covered, in order."""
-        found: list[Kept] = []
-        for kept in reversed(self._kept):
-            if kept.place <= place:
-                break
-            found.append(kept)
-        return found[::-1]
+    def behind(self, place: int) -> Kept | None:
+        """The items behind a place that is covered, about WEB_STREAM_SEND_BYTES of them as one. None: there are none.
+
+        Clients at one place share it.
+        """
+        if self._joined is not None and self._joined[0] == place:
+            return self._joined[1]
+        behind = list(takewhile(lambda kept: kept.place > place, reversed(self._kept)))
+        if not behind:
+            return None
+        frames: list[bytes] = []
+        size = 0
+        while behind and size < limits.WEB_STREAM_SEND_BYTES:
+            kept = behind.pop()
+            frames.append(kept.frame)
+            size += len(kept.frame)
+        joined = Kept(kept.place, b"".join(frames))
+        self._joined = place, joined
+        return joined
 
     async def more(self, wait_ms: int) -> None:
         """Wait until further items come, at most ``wait_ms``."""
@@ -111,9 +125,11 @@ class Tail:
         self._wake()
 
     def _wake(self) -> None:
+        self._joined = None
         more, self._more = self._more, asyncio.Event()
         more.set()
 
     def _forget(self) -> None:
+        self._joined = None
         self._kept.clear()
         self._bytes, self._base, self._last = 0, None, None

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from crabnet.errors import Reason, StorageFailedError
 from crabnet.limits import EVENTS_PAGE_MAX, INTEGER_MAX
-from crabnet.monitor.query import EventPage, EventQuery
+from crabnet.monitor.query import EventPage, EventQuery, page_of_recent
 from crabnet.monitor.reader import EventReader, Index
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import Send, reads, streams
@@ -71,7 +71,9 @@ async def follow(node: Node, given: events.FollowRequest, send: Send) -> None:
     while True:
         written = node.reporting.next_written()
         asked = structs.replace(query, after=INTEGER_MAX if after is None else after)
-        page = await trio.to_thread.run_sync(_read, directory, asked, index)
+        page = page_of_recent(node.reporting.recent(), asked)
+        if page is None:
+            page = await trio.to_thread.run_sync(_read, directory, asked, index)
         if after is None:
             after = page.last_id
             await send(events.Followed(id=after))
