@@ -76,6 +76,7 @@ def test_a_job_from_publish_to_settle_by_clicks(pair: tuple[Web, Web], open_tab:
     assert settlement["note"] == "well counted"
 
 
+@pytest.mark.deep
 def test_pause_queue_and_end_of_a_run(pair: tuple[Web, Web], open_tab: OpenTab) -> None:
     ann, bob = (open_tab(web).log_in() for web in pair)
     seed_id = offered(ann, bob, "long", "sleep 100")

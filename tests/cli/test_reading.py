@@ -103,6 +103,7 @@ def test_reading_changes_nothing_and_waits_for_nobody(tmp_path: Path, state: str
     assert everything_in(data_dir) == before
 
 
+@pytest.mark.deep
 def test_what_is_read_is_what_a_start_would_find(tmp_path: Path) -> None:
     data_dir, copy = tmp_path / "d", tmp_path / "copy"
     seed_ids = {published(data_dir) for _ in range(3)}

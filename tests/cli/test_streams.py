@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CRABNET = [sys.executable, "-m", "crabnet"]
 
 
@@ -22,6 +24,7 @@ def publish(data_dir: Path) -> None:
     run(data_dir, "seed", "publish", "--title", "t", "--cmd", "true", "--no-announce")
 
 
+@pytest.mark.deep
 def test_an_export_goes_through_pipes(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     publish(here)

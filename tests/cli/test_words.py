@@ -37,6 +37,7 @@ def test_the_bare_command_shows_help() -> None:
     assert "publish" in done.stdout
 
 
+@pytest.mark.deep
 def test_ids_are_understood_as_they_are_pasted(tmp_path: Path) -> None:
     published = crabnet("seed", "publish", "--title", "t", "--cmd", "true", *quiet(tmp_path))
     seed_id = published.stdout.split()[-1]

@@ -95,6 +95,7 @@ def test_what_was_answered_survives_any_kill_9(nodes: Nodes, seed: int) -> None:
     crash_again_and_again(nodes, 15, seed)
 
 
+@pytest.mark.deep
 def test_what_commands_printed_survives_kill_9(nodes: Nodes) -> None:
     node = nodes.start("node")
     words = [*CRABNET, "seed", "publish", "--title", "t", "--cmd", "true", "--data-dir", str(node.data_dir)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from crabnet.limits import EVENT_BLOCK_EVENTS, INTEGER_MAX
 from crabnet.monitor.events import EventEncoder, make_event
 from crabnet.monitor.index.sealed import SealedIndex
@@ -70,6 +72,7 @@ def test_a_follower_sees_each_event_once_over_kills_and_the_index_follows(nodes:
         assert found == list(range(8, OLD, 100))
 
 
+@pytest.mark.deep
 def test_a_damaged_index_is_told_and_built_again(nodes: Nodes) -> None:
     node = nodes.make("d")
     old_events(node.data_dir)

@@ -77,6 +77,7 @@ def test_a_late_joiner_catches_up(nodes: Nodes) -> None:
     late.await_event("gap_filled")
 
 
+@pytest.mark.deep
 def test_a_long_history_is_caught_up_with(nodes: Nodes) -> None:
     publisher = nodes.start("publisher")
     seed_ids = [publisher.publish(description="x" * size) for size in [0] * 150 + [3_000] * 100 + [60_000] * 5]
@@ -120,6 +121,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.deep
 def test_a_target_that_is_down_costs_nothing_and_is_healed(nodes: Nodes) -> None:
     port = free_port()
     publisher = nodes.start("publisher", [f"127.0.0.1:{port}"])

@@ -153,6 +153,7 @@ def test_a_crash_leaves_waiting_runs_not_started_and_begun_ones_interrupted(node
     assert local_run(worker, queued) == {}
 
 
+@pytest.mark.deep
 def test_who_does_not_deliver_loses_the_claim_to_the_next(nodes: Nodes) -> None:
     publisher = nodes.start(
         "publisher", [], "--auto-reclaim", "--auto-reclaim-attempts-max", "2", "--execution-grace-s", "0"

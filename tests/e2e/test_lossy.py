@@ -58,6 +58,7 @@ async def jobs_over_a_lossy_network(nodes: Nodes, count: int, seed: int, **param
         assert not node.events("fork_detected")
 
 
+@pytest.mark.deep
 async def test_every_job_ends_alike_on_all_nodes(nodes: Nodes) -> None:
     await jobs_over_a_lossy_network(nodes, 6, seed=1)
 

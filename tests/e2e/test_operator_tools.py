@@ -218,6 +218,7 @@ def test_the_doctor_sees_a_node_and_what_is_wrong_with_it(nodes: Nodes) -> None:
     assert "fail     ledger:" in done.stdout
 
 
+@pytest.mark.deep
 def test_a_peer_that_does_not_answer_and_one_of_another_namespace_are_warned_of(nodes: Nodes, tmp_path: Path) -> None:
     other = nodes.start("other", (), "--namespace", "elsewhere")
     free = "127.0.0.1:9"

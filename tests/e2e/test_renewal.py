@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.support.nodes import Nodes, crabnet, quiet, wait_for
 
 
@@ -16,6 +18,7 @@ def publish(data_dir: Path, title: str, *words: str) -> str:
     return str(json.loads(done.stdout)["seed"]["id"])
 
 
+@pytest.mark.deep
 def test_two_copies_of_a_key_end_its_feed_and_a_new_identity_goes_on(nodes: Nodes, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     kept = publish(one, "before the copy")

@@ -125,7 +125,7 @@ class Retries:
 
 def test_retries_through_all_doors_with_kills(tmp_path: Path) -> None:
     retries = Retries(tmp_path / "node", 7)
-    retries.run(12)
+    retries.run(8)
     retries.check()
 
 

@@ -224,6 +224,7 @@ def test_the_enumeration_meets_every_kind_of_call_and_fault(data_dir: Path) -> N
     assert {fault for _, _, fault in plans(calls)} == set(Fault)
 
 
+@pytest.mark.deep
 def test_faults_alone_and_in_pairs(data_dir: Path) -> None:
     report, sites = single_faults(data_dir)
     check(report, "archive, single faults", 400)

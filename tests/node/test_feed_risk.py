@@ -97,6 +97,7 @@ def test_a_repaired_node_writes_again_when_a_peer_has_confirmed_its_feed(nodes: 
     assert not second.events("fork_detected")
 
 
+@pytest.mark.deep
 def test_an_older_copy_of_a_data_dir_takes_its_feed_back_before_it_writes(nodes: Nodes) -> None:
     first, second = pair(nodes)
     first.end()

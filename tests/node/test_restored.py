@@ -102,7 +102,7 @@ class Restored:
     ("times", "notes"),
     [
         pytest.param(True, "lost", marks=pytest.mark.deep),
-        (False, "restored"),
+        pytest.param(False, "restored", marks=pytest.mark.deep),
         pytest.param(True, "kept", marks=pytest.mark.deep),
         pytest.param(True, "restored", marks=pytest.mark.deep),
         pytest.param(False, "kept", marks=pytest.mark.deep),
@@ -135,6 +135,7 @@ def test_it_is_noticed_without_a_peer_too(nodes: Nodes, tmp_path: Path, times: b
         publisher.refused(*SOON)
 
 
+@pytest.mark.deep
 def test_a_whole_machine_that_was_restored_and_hears_of_nobody_asks_for_the_operators_policy(
     nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_key_alone_takes_its_feed_back_before_it_writes(nodes: Nodes, tmp_path
     publisher.recover()
 
 
+@pytest.mark.deep
 def test_a_key_alone_and_nobody_to_ask_needs_the_operators_word(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert crabnet(*PUBLISH, *quiet(first)).returncode == 0

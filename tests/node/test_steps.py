@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 
 import crabnet
@@ -66,6 +67,7 @@ async def test_a_day_forth_and_two_back_expire_nothing_and_stop_no_deadline(tmp_
         assert (await node.show(kept.id)).status is S.CLAIMED
 
 
+@pytest.mark.deep
 async def test_a_clock_behind_the_last_life_is_told_and_opens_nothing_again(tmp_path: Path) -> None:
     async with crabnet.Node(settings(tmp_path), clock_ms=Machine().clock()) as node:
         wish = crabnet.Publish(title="t", command="true", bid_window_ms=1_000, claim_window_ms=1_000)

@@ -72,6 +72,7 @@ async def test_too_many_failures_in_the_window_end_it(tmp_path: Path, autojump_c
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.deep
 async def test_failures_that_are_far_apart_do_not(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     lives = Lives(tmp_path, *[bug() for _ in range(10)], None, lasts_s=301)
     await lives.run()

@@ -202,6 +202,7 @@ def test_several_results_without_a_seed_are_linked_by_what_names_them(tmp_path: 
     assert {statuses[f"seed-{number}"] for number in range(3)} == {wanted}
 
 
+@pytest.mark.deep
 def test_imported_facts_are_exported_on_request_and_imported_again(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "data", require_signatures=False)
     import_entries(settings, parsed().facts)

@@ -109,7 +109,8 @@ def contents(data_dir: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("checkpoints", [True, pytest.param(False, marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("checkpoints", [True, False])
 def test_what_was_never_released_is_refused_and_left_as_it_is(unreleased: Path, checkpoints: bool) -> None:
     if not checkpoints:
         for name in ("state.json", "state.json.bak"):

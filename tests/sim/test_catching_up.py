@@ -57,6 +57,7 @@ def test_feeds_that_rest_on_one_another_are_caught_up_with(tight: bool, monkeypa
     assert len(late.running.replica.state.records) == AUTHORS * (ROUNDS + 1)
 
 
+@pytest.mark.deep
 def test_what_waits_for_other_feeds_does_not_count_as_lost() -> None:
     """Ranges whose envelopes wait for one another are over when they are here, and the next are asked for at once."""
     world = World(3)

@@ -44,6 +44,7 @@ def test_fifty_nodes_converge() -> None:
     assert broken(Task(50, 50, 2_000)) == ""
 
 
+@pytest.mark.deep
 def test_a_seed_says_it_all() -> None:
     """Two processes that hash strings differently see the same run, datagram by datagram."""
     traces = []
