@@ -7,6 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -199,5 +200,8 @@ async def test_neither_it_nor_a_supervisor_has_the_environment_or_a_file_of_the_
 
 def _seen(pid: int) -> tuple[bytes, dict[str, int]]:
     """Its environment, and what it has open by kind."""
-    files = [str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{pid}/fd").iterdir()]
+    files = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            files.append(str(path.readlink()).partition(":")[0])
     return Path(f"/proc/{pid}/environ").read_bytes(), Counter(files)

@@ -103,7 +103,8 @@ QUICK = words(
 )
 """Those that are tried without being asked for, as an unprivileged user."""
 ALIKE = words(
-    "one_large_file many_large_files endless_output closed_stdio stops_its_group forks_at_sigterm daemon kills_its_parents"
+    "one_large_file many_large_files endless_output closed_stdio stops_its_group forks_at_sigterm daemon "
+    "kills_its_parents"
 )
 """Those of QUICK that the same means stop in every place: behind Landlock they are left to ``make deep``."""
 SOON_MS = {"busy_children_unheard": 20_000}
