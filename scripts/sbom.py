@@ -20,7 +20,6 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseAcknowledgement
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -62,6 +61,8 @@ def bill(root: Path) -> Bom:
 
 def as_json(found: Bom) -> str:
     """Return the bill as a JSON text that is valid by its schema. Raises ValueError if it is not."""
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415 - it builds grammars for seconds
+
     text: str = make_outputter(found, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2)
     fault = JsonStrictValidator(_SCHEMA).validate_str(text)
     if fault is not None:

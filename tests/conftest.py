@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from crabnet.collector import tune_collector
 from crabnet.core.mending import Mending
 from tests.support.leftovers import Watch
 from tests.support.slices import DAY_VARIABLE, FULL, day
@@ -71,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The profile is `CRABNET_HYPOTHESIS_PROFILE`, else `deep` with `-m deep`, else `ci`.
     """
+    tune_collector()
     # Processes under test would inherit what is ignored here, and never see such a signal.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -91,11 +94,24 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what depends on the user."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        if any(path.is_relative_to(place) or f"{path}::{item.name}" == place for place in BY_USER):
-            item.add_marker("by_user")
+    for path, items_there in groupby(items, key=lambda item: item.path):
+        place = _in_tests(path)
+        whole = any(place.is_relative_to(each) for each in BY_USER)
+        for item in items_there:
+            if whole or f"{place}::{item.name}" in BY_USER:
+                item.add_marker("by_user")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m "by_user …"`, leave out the files in which nothing depends on the user: they take long to import."""
+    if not config.option.markexpr.startswith("by_user") or collection_path.suffix != ".py":
+        return None
+    place = _in_tests(collection_path)
+    return None if any(place.is_relative_to(each.partition("::")[0]) for each in BY_USER) else True
+
+
+def _in_tests(path: Path) -> Path:
+    return path.relative_to(Path(__file__).parent)
 
 
 def pytest_collection_finish() -> None:
