@@ -164,7 +164,7 @@ def journal_garbage(data_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("reason", "damage"),
     [
-        ("unsafe_permissions", key_readable),
+        pytest.param("unsafe_permissions", key_readable, marks=pytest.mark.deep),
         pytest.param("unsafe_permissions", dir_writable, marks=pytest.mark.deep),
         pytest.param("data_dir_damaged", key_garbage, marks=pytest.mark.deep),
         pytest.param("data_dir_damaged", key_empty, marks=pytest.mark.deep),

@@ -169,6 +169,7 @@ def test_an_interrupted_run_is_recorded_and_never_repeated(nodes: Nodes, tmp_pat
     assert len(list(marks.iterdir())) == 1
 
 
+@pytest.mark.deep
 def test_a_publisher_that_crashes_between_the_steps_goes_on(nodes: Nodes) -> None:
     worker = nodes.start("worker")
     publisher = nodes.make("publisher", [worker.listen]).start()

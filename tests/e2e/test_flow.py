@@ -69,6 +69,7 @@ def test_a_rejected_result_ends_the_same_everywhere(nodes: Nodes) -> None:
     assert publisher.status(seed_id) == "Rejected"
 
 
+@pytest.mark.deep
 def test_a_late_joiner_catches_up(nodes: Nodes) -> None:
     publisher, worker = nodes.mesh("publisher", "worker")
     seed_ids = [whole_job(publisher, worker) for _ in range(3)]

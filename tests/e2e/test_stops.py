@@ -254,7 +254,7 @@ def test_a_command_without_a_node_that_is_ended_leaves_the_data_dir_in_order(
     publish = ["seed", "publish", "--title", "t", "--cmd", "true", *quiet(data_dir)]
     assert crabnet(*publish).returncode == 0
     lock = data_dir / "lock"
-    for _ in range(6):
+    for _ in range(3):
         before = lock.stat().st_mtime_ns
         words = [*CRABNET, *publish]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment()) as command:
@@ -286,6 +286,7 @@ def test_a_signal_that_came_before_anything_was_begun_leaves_nothing(tmp_path: P
         assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.deep
 def test_a_node_that_has_too_few_descriptors_to_start_says_so(tmp_path: Path) -> None:
     """Before it makes anything. A limit that may be raised is raised (run-4)."""
     words = quiet(tmp_path / "data")

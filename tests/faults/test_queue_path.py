@@ -168,6 +168,7 @@ async def crashes(scene: Queue, *, step: int, faults: tuple[Fault, ...]) -> Repo
     raise AssertionError("unreachable")
 
 
+@pytest.mark.deep
 def test_a_crash_while_runs_wait_are_renewed_and_withdrawn(scene: Queue) -> None:
     report = trio.run(partial(crashes, scene, step=9, faults=(Fault.KILL_BEFORE,)))
     check(report, "queue, renew, withdraw, a sample", 4)

@@ -184,6 +184,7 @@ def test_an_older_copy_waits_for_a_peer_that_comes_late(nodes: Nodes) -> None:
     assert first.ask("status")["equivocators"] == second.ask("status")["equivocators"] == []
 
 
+@pytest.mark.deep
 def test_a_copy_is_told_from_a_data_dir_that_was_moved(tmp_path: Path) -> None:
     """A copy may be an old one, whoever made it; a directory under another name is the same."""
     data_dir, moved, copied = (tmp_path / name for name in ("data", "moved", "copied"))

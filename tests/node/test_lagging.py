@@ -113,6 +113,7 @@ def quick(data_dir: Path, **values: object) -> Settings:
     return Settings(**given)  # type: ignore[arg-type]
 
 
+@pytest.mark.deep
 async def test_a_blocked_disk_of_the_event_log_is_an_alert_with_an_end(tmp_path: Path) -> None:
     events = tmp_path / "events"
     events.mkdir()

@@ -222,9 +222,9 @@ def test_beside_a_running_node_it_refuses(tmp_path: Path) -> None:
         node.end()
 
 
-PLACES = ("origin", "archive", "identity.key")
+PLACES = ("archive",)
 MORE_PLACES = (
-    *("state.json.tmp", "index.sqlite-wal", "control.sock"),
+    *("origin", "identity.key", "state.json.tmp", "index.sqlite-wal", "control.sock"),
     *("index.sqlite", "reserve", "state.json", "events.lock", "index.sqlite-shm", "archive.sqlite-wal"),
     *("archive.sqlite", "lock"),
 )
