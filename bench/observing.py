@@ -3,8 +3,9 @@ events, as a ratio to ingest without that, and to ingest beside a process that o
 
 Turns with and without observers alternate in one process, so other load of the machine affects both alike. The scraper
 is a process of its own. It asks over the control socket and renders the answer, as the web process does. The readers
-are another process. They read server-sent events from a web process, one reader for each 100 events per second. The
-last ratio leaves out what any other process costs on the same machine. What remains is what observers cost the node.
+are another process. They read server-sent events from a web process: one reader for each 100 events per second, but no
+more than it serves. The last ratio leaves out what any other process costs on the same machine. What remains is what
+observers cost the node.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from bench.workload import Message, Population
 from crabnet.access.secret import digest_of, make_secret
 from crabnet.collector import tune_collector
 from crabnet.control.client import call
+from crabnet.limits import WEB_STREAMS_MAX
 from crabnet.node.clock import wall_ms
 from crabnet.node.network.network import Network
 from crabnet.node.network.signatures import Signatures, verifier_spec
@@ -246,7 +248,7 @@ async def _turns(directory: Path, rounds: int, count: int) -> _Rates:
         ingest = _Ingest(node, verifier)
         nursery.start_soon(ingest.network.receive)
         events_per_s = await _events_per_s(node, ingest, count)
-        readers = max(1, round(events_per_s / _EVENTS_PER_READER))
+        readers = min(WEB_STREAMS_MAX, max(1, round(events_per_s / _EVENTS_PER_READER)))
         with ExitStack() as stack:
             address, web_pid = await trio.to_thread.run_sync(stack.enter_context, _web(data_dir))
             scraper, scraper_pid = _observer(context, stack, _scrape_all, data_dir)

@@ -184,8 +184,8 @@ WEB_TLS_HANDSHAKE_MS: Final = 5_000
 WEB_SWEEP_MS: Final = 250
 """Time between two looks at which connections are late."""
 WEB_BACKLOG: Final = 512
-WEB_STREAMS_MAX: Final = 128
-"""Streams to all clients together."""
+WEB_STREAMS_MAX: Final = 64
+"""Streams to all clients together. The others of ``CONTROL_WAITING_MAX`` are for other programs."""
 WEB_HEARTBEAT_MS: Final = 15_000
 """A stream without an item for so long gets a comment."""
 WEB_STREAM_LOOK_MS: Final = 500

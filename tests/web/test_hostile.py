@@ -58,7 +58,7 @@ def answers_in(exchange: Exchange, got: bytes) -> list[int]:
     return statuses
 
 
-@pytest.mark.parametrize("exchanges", [EXCHANGES[::16], pytest.param(EXCHANGES, marks=pytest.mark.deep)], ids=len)
+@pytest.mark.parametrize("exchanges", [EXCHANGES[::8], pytest.param(EXCHANGES, marks=pytest.mark.deep)], ids=len)
 def test_hostile_exchanges(nodes: Nodes, exchanges: Sequence[Exchange]) -> None:
     web = start(nodes, "n", "--web-requests-per-sec", "0")
     node_pid, web_pid = web.node.process and web.node.process.pid, web.pid
@@ -75,7 +75,7 @@ def test_hostile_exchanges(nodes: Nodes, exchanges: Sequence[Exchange]) -> None:
         if len(statuses) > exchange.answers_max
     }
     assert too_many == {}
-    assert sum(map(len, answers)) > 0.8 * len(exchanges), "most exchanges get an answer"
+    assert sum(map(len, answers)) > 0.9 * len(exchanges), "most exchanges get an answer"
     # The node never noticed, and the web process did not even have to be started again.
     assert web.node.process is not None
     assert web.node.process.pid == node_pid
