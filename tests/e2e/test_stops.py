@@ -50,8 +50,10 @@ _CAUGHT = re.compile(r"SigCgt:\s*([0-9a-f]+)")
 class Stops:
     """One data dir, its many lives, and a neighbour that has much to tell."""
 
-    def __init__(self, nodes: Nodes, directory: Path, randomness: random.Random) -> None:
+    def __init__(self, nodes: Nodes, directory: Path, randomness: random.Random, others: frozenset[int]) -> None:
+        """``others`` are the children of this process that are none of this test."""
         self.random = randomness
+        self.others = others
         self.temporary = directory / "temporary"
         self.temporary.mkdir()
         self.env = environment(
@@ -188,7 +190,7 @@ class Stops:
             self._in_order(node, context)
 
     def _nothing_left(self, node: NodeProcess, context: str) -> None:
-        known = {made.process.pid for made in self.nodes.made if made.process is not None}
+        known = self.others | {made.process.pid for made in self.nodes.made if made.process is not None}
         left = {pid: words for pid, words in orphans.children().items() if pid not in known}
         orphans.reap(known)
         assert left == {}, context
@@ -228,8 +230,8 @@ def await_change(path: Path, before_ns: int, process: subprocess.Popen[str]) -> 
 
 
 def run(nodes: Nodes, directory: Path, stops: int, seed: int) -> None:
-    with orphans.adopted():
-        scene = Stops(nodes, directory, random.Random(seed))
+    with orphans.adopted() as others:
+        scene = Stops(nodes, directory, random.Random(seed), others)
         for moment, numbers in islice(zip(cycle(scene.moments), cycle(SIGNALS), strict=False), stops):
             scene.stop(moment, numbers)
         node = scene.victim.start()
@@ -242,7 +244,12 @@ def run(nodes: Nodes, directory: Path, stops: int, seed: int) -> None:
 
 @pytest.mark.parametrize("stops", [4, pytest.param(STOPS, marks=pytest.mark.deep)])
 def test_stops(nodes: Nodes, tmp_path: Path, stops: int) -> None:
-    run(nodes, tmp_path, stops, seed=0)
+    with subprocess.Popen(["sleep", "inf"]) as child_of_other_tests:  # as the browser is in the same worker
+        try:
+            run(nodes, tmp_path, stops, seed=0)
+            assert child_of_other_tests.poll() is None
+        finally:
+            child_of_other_tests.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.deep)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,11 +18,11 @@ def adopt(*, on: bool) -> None:
 
 
 @contextmanager
-def adopted() -> Iterator[None]:
-    """Adopt orphans while the block lasts."""
+def adopted() -> Iterator[frozenset[int]]:
+    """Adopt orphans while the block lasts. Gives the children that were there before, as a browser of other tests."""
     adopt(on=True)
     try:
-        yield
+        yield frozenset(_children())
     finally:
         adopt(on=False)
 
@@ -32,7 +32,7 @@ def children() -> dict[int, str]:
     return {child: words for child in _children() if (words := _started_as(child))}
 
 
-def reap(known: set[int]) -> None:
+def reap(known: Set[int]) -> None:
     """Take leave of adopted children that have ended; ``known`` are those that somebody else waits for."""
     for child in _children():
         if child not in known and not _started_as(child):
