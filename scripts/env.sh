@@ -100,7 +100,10 @@ fi
 
 if ! current "$lock_stamp" "$(lock_key)"; then
     : >"$log"
-    logged .venv/bin/python -m pip install --require-hashes --only-binary :all: -r requirements/dev.txt
+    logged .venv/bin/python -m pip install --require-hashes --only-binary :all: --no-deps -r requirements/build.txt
+    # Two pure Python packages that libp2p needs have no wheels. They are built with the locked setuptools.
+    logged .venv/bin/python -m pip install --require-hashes --only-binary :all: --no-binary python-baseconv,varint \
+        --no-deps --no-build-isolation -r requirements/dev.txt
     logged .venv/bin/python -m pip install --no-build-isolation --no-deps -e .
     lock_key >"$lock_stamp"
 fi

@@ -23,12 +23,17 @@ EXTRAS_BY_LOCK: dict[str, tuple[str, ...]] = {
     "runtime.txt": (),
     "web.txt": ("web",),
     "alerts.txt": ("alerts",),
-    "dev.txt": ("dev", "web", "alerts"),
+    "build.txt": ("build",),
+    "dht.txt": ("dht",),
+    "dev.txt": ("dev", "web", "alerts", "dht", "build"),
 }
+LEFT_OUT = "fastecdsa"
+"""libp2p requires it for a kind of key that Crabnet does not use, and it has no wheels (ADR 43)."""
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 UV_COMPILE = (
     *("-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal", "--python-version", "3.11"),
     *("--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
+    *("--no-emit-package", LEFT_OUT),
 )
 
 
