@@ -841,3 +841,54 @@ SERVICE_CLOSE_MS: Final = 120_000
 """How long the service manager should wait for a node that has no runs left: the last checkpoint takes the longest."""
 SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 """How long a node waits for room in the socket of the service manager."""
+
+# --- libp2p ----------------------------------------------------------------------------------------------
+
+MULTIADDR_CHARS_MAX: Final = 512
+TOPIC_CHARS_MAX: Final = 256
+GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
+"""Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
+GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Recent messages that peers may ask for."""
+GOSSIP_QUEUE_MESSAGES_MAX: Final = 1_024
+GOSSIP_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What waits for one peer. What does not fit is dropped; sync brings it."""
+GOSSIP_SEEN_S: Final = 120
+GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
+"""Subscriptions of one peer, and of one RPC."""
+GOSSIP_IHAVE_IDS_MAX: Final = 2_048
+GOSSIP_INVALID_DECAY: Final = 0.9
+"""What remains of the count of a peer's rejected messages after a heartbeat of one second."""
+P2P_CONNECTIONS_MAX: Final = 128
+P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
+"""Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
+P2P_STREAMS_PER_PEER_MAX: Final = 64
+P2P_STREAMS_PER_PROTOCOL_MAX: Final = 4
+"""Inbound streams of one peer that are read, for each of the two protocols of Crabnet."""
+P2P_HANDSHAKE_MS: Final = 5_000
+P2P_DIAL_MS: Final = 5_000
+P2P_WRITE_MS: Final = 10_000
+"""How long a stream may take what is sent to it, until it counts as stuck."""
+P2P_READ_MS: Final = 30_000
+"""How long a message that has begun may pause."""
+P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
+P2P_SENDS_AT_ONCE_MAX: Final = 256
+P2P_REPORT_MS: Final = 1_000
+P2P_REMEMBER_MS: Final = 2_000
+P2P_LOOK_MS: Final = 100
+P2P_GREETINGS_MAX: Final = 20
+P2P_REFUSALS_MAX: Final = 1_024
+P2P_SEEN_MESSAGES_MAX: Final = 65_536
+P2P_PEERS_WANTED: Final = 8
+"""Connected peers that speak Crabnet's protocols, below which further addresses are dialled."""
+P2P_ADDRESSES_PER_PEER_MAX: Final = 8
+P2P_REDIAL_MS: Final = 250
+"""Pause after the first failed try of an address. It doubles with each further one."""
+P2P_REDIAL_CONFIGURED_MS_MAX: Final = 15_000
+P2P_REDIAL_MS_MAX: Final = 300_000
+P2P_FAILURES_ASIDE: Final = 5
+"""Failed tries in a row after which an address counts as set aside."""
+P2P_FAILURES_MAX: Final = 16
+"""Failed tries in a row after which an address that nobody configured is forgotten."""

@@ -1,0 +1,90 @@
+"""What the process decides about a message from its bytes alone: accept, ignore or reject. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from msgspec import Struct
+
+from crabnet.bounded import BoundedTable
+from crabnet.buckets import TokenBucket
+from crabnet import limits
+from crabnet.domain.state import Outcome
+from crabnet.errors import Reason
+from crabnet.protocol.admission import Admission, AdmissionPolicy, Refusal, seen_key
+from crabnet.protocol.fork_proof import PROOF_START
+from crabnet.protocol.replay import SeenWindow
+
+
+class Verdict(Enum):
+    """The three outcomes of gossipsub 1.1 (its specification, "Extended validators")."""
+
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    REJECT = "reject"
+
+
+class Checked(Struct, frozen=True):
+    """A verdict, and why it is not ``ACCEPT``."""
+
+    verdict: Verdict
+    reason: Reason | None = None
+    detail: str = ""
+
+
+_ACCEPTED = Checked(Verdict.ACCEPT)
+
+
+class Checker:
+    """Checks messages like step 2 to 12 of the verification (docs/PROTOCOL.md, section 9), without any state of the
+    node. The node checks them again.
+    """
+
+    def __init__(self, policy: AdmissionPolicy, messages_per_s: int) -> None:
+        """``messages_per_s`` limits the messages of one peer over gossip. 0 means no limit."""
+        self._admission = Admission(policy, SeenWindow(ttl_s=policy.message_ttl_s, capacity=limits.P2P_SEEN_MESSAGES_MAX))
+        self._messages_per_s = messages_per_s
+        self._rates: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
+
+    def gossip(self, peer: str, data: bytes, now_ms: int) -> Checked:
+        """Check a message of a topic: it must be a valid envelope, recent, and not seen before."""
+        if not self._rate(peer).take(now_ms):
+            return Checked(Verdict.IGNORE, Reason.RATE_LIMITED, "too many messages of this peer")
+        return self._envelope(data, now_ms // 1000)
+
+    def _rate(self, peer: str) -> TokenBucket:
+        rate = self._rates.get(peer)
+        if rate is None:
+            rate = TokenBucket(self._messages_per_s)
+        self._rates.put(peer, rate)
+        return rate
+
+    def _envelope(self, data: bytes, now_s: int) -> Checked:
+        admitted = self._admission.admit(data, now_s)
+        if isinstance(admitted, Refusal):
+            return _refused(admitted)
+        self._admission.seen.add(seen_key(admitted.envelope.meta), now_s)
+        return _ACCEPTED
+
+    def stream(self, data: bytes) -> Checked:
+        """Check a message of a stream: it must be a valid envelope, of any age, or look like the proof of a fork."""
+        if data.startswith(PROOF_START):
+            if len(data) <= limits.FORK_PROOF_BYTES_MAX:
+                return _ACCEPTED
+            return Checked(Verdict.REJECT, Reason.TOO_LARGE, f"{len(data)} bytes")
+        vouched = self._admission.vouch(data)
+        return _refused(vouched) if isinstance(vouched, Refusal) else _ACCEPTED
+
+
+def _refused(refusal: Refusal) -> Checked:
+    verdict = Verdict.IGNORE if refusal.outcome is Outcome.IGNORED else Verdict.REJECT
+    return Checked(verdict, refusal.reason, refusal.detail[: limits.EVENT_DETAIL_CHARS])
+
+
+def contained(check: Callable[[], Checked]) -> Checked:
+    """A check that never raises: an error in it ignores the message, because a raising validator ends libp2p."""
+    try:
+        return check()
+    except Exception as error:
+        return Checked(Verdict.IGNORE, Reason.INTERNAL, type(error).__name__)
