@@ -105,6 +105,8 @@ if ! current "$lock_stamp" "$(lock_key)"; then
     logged .venv/bin/python -m pip install --require-hashes --only-binary :all: --no-binary python-baseconv,varint \
         --no-deps --no-build-isolation -r requirements/dev.txt
     logged .venv/bin/python -m pip install --no-build-isolation --no-deps -e .
+    # trio-typing, which libp2p needs, brings old stubs that hide trio's own types from mypy.
+    rm -rf .venv/lib/python*/site-packages/trio-stubs
     lock_key >"$lock_stamp"
 fi
 

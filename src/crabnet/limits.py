@@ -667,6 +667,8 @@ SERVES_WAITING_MAX: Final = 2_048
 """Ranges that one neighbour may wait for."""
 SERVE_WANTS_AT_ONCE: Final = 64
 SERVE_ENTRIES_AT_ONCE: Final = 1_024
+SERVE_LOOK_MS: Final = 20
+"""Pause before the node looks again whether a neighbour without room has some."""
 """Entries sent to one neighbour before the others are served."""
 FRAMES_READ_BYTES_MAX: Final = 32 * 1024 * 1024
 """Journal frames kept in memory while neighbours read history."""
@@ -892,3 +894,8 @@ P2P_FAILURES_ASIDE: Final = 5
 """Failed tries in a row after which an address counts as set aside."""
 P2P_FAILURES_MAX: Final = 16
 """Failed tries in a row after which an address that nobody configured is forgotten."""
+P2P_START_MS: Final = 30_000
+"""How long the start of the libp2p process may take: a busy machine needs some seconds for its import."""
+P2P_RESTART_MS: Final = 200
+P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What waits for one peer in the node."""

@@ -29,6 +29,28 @@ class Answered(Struct, frozen=True):
     ranges: list[Served]
 
 
+class PeerJoined(Struct, frozen=True):
+    """A libp2p peer is connected. Its handshake has proved its id, so it needs no challenge."""
+
+    source: str
+    node_id: str
+
+
+class PeerLeft(Struct, frozen=True):
+    """A libp2p peer is not connected any more."""
+
+    source: str
+
+
+class Misbehaved(Struct, frozen=True):
+    """A libp2p peer sent messages that the libp2p process refused: too many of them, or ``hostile`` ones."""
+
+    source: str
+    reason: Reason
+    count: int
+    hostile: bool
+
+
 class RequestTag(Struct, frozen=True):
     """The request of a caller: the id that the caller chose, the name of the operation, the digest of the content."""
 
@@ -140,4 +162,5 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
 
 
 Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
-Input = Received | Answered | Tick | Operation
+FromPeers = Received | Answered | PeerJoined | PeerLeft | Misbehaved
+Input = FromPeers | Tick | Operation

@@ -13,8 +13,12 @@ from crabnet import limits
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
+    FromPeers,
     Input,
+    Misbehaved,
     Operation,
+    PeerJoined,
+    PeerLeft,
     Received,
     Tick,
 )
@@ -92,7 +96,7 @@ class Core:
             self.mending.handling(given.data, given.source)
         else:
             self.mending.handling()
-            operation = None if isinstance(given, Answered | Tick) else type(given).__name__
+            operation = None if isinstance(given, FromPeers | Tick) else type(given).__name__
         with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
@@ -104,11 +108,21 @@ class Core:
                 self._receiving.received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
-        elif isinstance(given, Answered):
+        elif isinstance(given, Misbehaved):
+            self._parts.misbehaved(given, now_ms, effects)
+        elif isinstance(given, Answered | PeerJoined | PeerLeft):
             with self._soft:
-                self.neighbours.served(given.ranges, given.to, now_ms, effects)
+                self._heed(given, now_ms, effects)
         else:
             self._operate(given, now_ms, effects)
+
+    def _heed(self, given: Answered | PeerJoined | PeerLeft, now_ms: int, effects: Effects) -> None:
+        if isinstance(given, Answered):
+            self.neighbours.served(given.ranges, given.to, now_ms, effects)
+        elif isinstance(given, PeerJoined):
+            self.neighbours.joined(given.source, given.node_id, now_ms, effects)
+        else:
+            self.neighbours.left(given.source, effects)
 
     def begin(self, now_ms: int, effects: Effects, feed_wait: FeedWait | None = None) -> None:
         """Call this once after the replica was loaded. It records interrupted runs and computes deadlines.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from crabnet.core.budgets.sources import Block
 from crabnet.core.replica.held import HeldRow
 from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
 
@@ -28,7 +29,8 @@ class Send(NamedTuple):
     """An envelope to send to one address, or to all configured targets and confirmed peers if ``to`` is None.
 
     A ``relayed`` envelope is one of another author that this node passes on. If there is too much to send, relayed
-    envelopes are dropped first.
+    envelopes are dropped first. ``concerns`` are the nodes that wait for it: it is sent to them directly too, if they
+    are connected.
     """
 
     data: bytes
@@ -36,6 +38,7 @@ class Send(NamedTuple):
     envelope_id: str
     to: str | None = None
     relayed: bool = False
+    concerns: tuple[str, ...] = ()
 
 
 class Serve(NamedTuple):
@@ -103,6 +106,8 @@ class Effects:
     proofs: list[ServeProof] = field(default_factory=list)
     serves_named: list[ServeNamed] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    """Sources that are refused for a while from now on."""
     ended_claims: list[EndedClaim] = field(default_factory=list)
     own_head: tuple[int, str] | None = None
     """Sequence number and id of the last envelope that the node has added to its own feed."""

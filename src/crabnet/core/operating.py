@@ -146,6 +146,12 @@ class Operating:
             parties.add(record.seed.author)
         return frozenset(each for each in parties - {self._signer.node_id} if denies(self._config, self._replica, each))
 
+    def _parties(self, seed_id: str) -> tuple[str, ...]:
+        """The other nodes that wait for what this node states about a seed: its creator, and its claimed worker."""
+        record = self._replica.state.records.get(seed_id, EMPTY)
+        creator = "" if record.seed is None else record.seed.author
+        return tuple({creator, record.progress.claimed_by or ""} - {"", self._signer.node_id})
+
     def _stated(self, applied: Applied, raw: bytes, announce: bool, now_ms: int, effects: Effects) -> None:
         meta = applied.meta
         if applied.record is None or meta is None:
@@ -163,6 +169,6 @@ class Operating:
         for change in applied.changes:
             self._consequences.changed(change, meta.id, now_ms, effects)
         if announce:
-            effects.sends.append(Send(raw, meta.kind, meta.id))
+            effects.sends.append(Send(raw, meta.kind, meta.id, concerns=self._parties(applied.seed_id)))
         with self._replica.mending.soft:
             self._parts.neighbours.changed(meta.from_)

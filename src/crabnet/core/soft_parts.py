@@ -14,6 +14,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
 from crabnet.core.budgets.sources import SourceGate
+from crabnet.core.commands import Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
@@ -115,6 +116,16 @@ class SoftParts:
             self._gate.reject(source, now_ms, proven=proven)
             self._tell_blocks(effects)
 
+    def misbehaved(self, given: Misbehaved, now_ms: int, effects: Effects) -> None:
+        """Count messages against a libp2p peer that its process has refused, and report them."""
+        effects.notices.append(drop_notice(given.source, given.reason, given.count))
+        with self._soft:
+            if given.hostile:
+                self._gate.reject(given.source, now_ms, count=given.count)
+            elif given.reason is Reason.RATE_LIMITED:
+                self._gate.overran(given.source, now_ms, given.count)
+            self._tell_blocks(effects)
+
     def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
         """True for a message that is too small to be valid, after many such.
 
@@ -128,7 +139,9 @@ class SoftParts:
 
     def _tell_blocks(self, effects: Effects) -> None:
         if self._gate.blocked:
-            effects.notices.extend(blocked_notice(block) for block in self._gate.take_blocks())
+            blocks = self._gate.take_blocks()
+            effects.blocks += blocks
+            effects.notices.extend(map(blocked_notice, blocks))
 
     def tell_drops(self, effects: Effects) -> None:
         """Report how many datagrams were dropped unread."""

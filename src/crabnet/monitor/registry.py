@@ -100,6 +100,11 @@ class EventKind(StrEnum):
     PEER_MOVED = "peer_moved"
     PEER_REFUSED = "peer_refused"
     PEERS_FILE_BAD = "peers_file_bad"
+    GOSSIP_UNPUBLISHED = "gossip_unpublished"
+    BOOTSTRAP_FAILED = "bootstrap_failed"
+    BOOTSTRAP_SET_ASIDE = "bootstrap_set_aside"
+    LISTENER_FALLBACK = "listener_fallback"
+    TOPIC_UNKNOWN = "topic_unknown"
 
     RUN_STARTED = "run_started"
     RUN_FINISHED = "run_finished"
@@ -237,6 +242,7 @@ FIELDS: Final = MappingProxyType(
         "timed_out": "whether the timeout ended the command",
         "timeout_ms": "timeout of the command, milliseconds",
         "token_name": "name of the token; its secret is in no event",
+        "topic": "topic of the libp2p network",
         "transport": "transport: `udp` or `dht`",
         "truncated": "whether captured output was cut at its bound",
         "value": "effective value of the setting as text; `<set>` instead of a secret",
@@ -577,6 +583,39 @@ EVENTS: Final = MappingProxyType(
             _NETWORK,
             "file detail",
             "The file of remembered peers could not be used. The node continues without it.",
+        ),
+        EventKind.GOSSIP_UNPUBLISHED: _spec(
+            "N",
+            _NETWORK,
+            "envelope_id kind reason outcome",
+            "No libp2p peer could be given an envelope: none is connected, or all queues are full. Sync brings it. With "
+            "outcome `udp` it was also sent to `dht_udp_fallback`.",
+        ),
+        EventKind.BOOTSTRAP_FAILED: _spec(
+            "W",
+            _NETWORK,
+            "address reason detail failures",
+            "A configured libp2p peer could not be reached. The node tries again, with growing pauses.",
+        ),
+        EventKind.BOOTSTRAP_SET_ASIDE: _spec(
+            "W",
+            _NETWORK,
+            "address reason detail failures",
+            "A configured libp2p peer could not be reached again and again. The node tries it seldom now and dials "
+            "remembered peers instead.",
+        ),
+        EventKind.LISTENER_FALLBACK: _spec(
+            "W",
+            _NETWORK,
+            "address detail",
+            "A port for libp2p is in use, and `dht_listen_fallback` is set, so the node listens on a free port.",
+        ),
+        EventKind.TOPIC_UNKNOWN: _spec(
+            "N",
+            _NETWORK,
+            "peer topic",
+            "A libp2p peer subscribes to a topic of Crabnet that this node does not know: of another version or "
+            "namespace. Each peer and topic is reported once.",
         ),
         EventKind.RUN_STARTED: _spec(
             "N",

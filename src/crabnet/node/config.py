@@ -67,13 +67,6 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
     )
 
 
-def sends_per_s(settings: Settings) -> int:
-    """The datagrams per second that the configured transport may send. Each transport has its own limit. 0 means no
-    limit.
-    """
-    return settings.udp_broadcasts_per_sec if settings.network == "udp" else settings.dht_broadcasts_per_sec
-
-
 def runner_of(settings: Settings) -> Runner:
     """The runner of commands. Raises UsageError."""
     return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)

@@ -50,8 +50,15 @@ from crabnet.node.execution.prechecks import demand_own_work, demand_publishable
 from crabnet.node.execution.runs import Drain, Stage
 from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
-from crabnet.node.network.outbox import Delivery
+from crabnet.node.network.deliveries import Deliveries, Delivery
+from crabnet.node.network.dht_given import given_of
+from crabnet.node.network.dht_network import DhtNetwork, demand_libp2p
+from crabnet.node.network.dht_outbox import DhtOutbox
+from crabnet.node.network.intake import Intake
+from crabnet.node.network.outbox import Outbox
+from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.network.remembering import PeerKeeper, PeersFile
+from crabnet.node.network.serving import Paces, Serving
 from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.udp_network import UdpNetwork
 from crabnet.node.network.verifier import processors
@@ -63,6 +70,7 @@ from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.watching import Watch
 from crabnet.settings import Settings
+from crabnet.source import Scheme
 from crabnet.storage.files import Files, RealFiles
 from crabnet.storage.lock import LockRole
 
@@ -238,7 +246,7 @@ class Node:
         record = self.core.record(seed_id)
         stated = [fact for fact in (record.seed, *record.bids, *record.others) if fact is not None]
         envelope_id = next((fact.envelope for fact in reversed(stated) if fact.body.id == object_id), "")
-        return await self.outbox.delivery(envelope_id) if envelope_id else None
+        return await self.deliveries.of(envelope_id) if envelope_id else None
 
     async def show(self, seed_id: str) -> SeedState:
         """The state of a seed, archived or not. Raises RefusedError (UNKNOWN_SEED)."""
@@ -407,10 +415,17 @@ class Node:
         self.children = await parts.add(Children(notify, clock_ms, random.random), at_work=listen)
         usable = processors() if settings.verify_process else 1
         signatures = Signatures(disk.verify_all, self.children.on_demand(verifier_spec()), processors=usable)
+        intake = await parts.add(Intake(self.core, self.committer, signatures, clock_ms), at_work=listen)
+        paces = Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s)
+        serving = Serving(self.core, self.committer, notify, clock_ms, self.history, paces)
+        self.serving = await parts.add(serving, at_work=listen)
+        dht = listen and settings.uses_dht
+        self.deliveries = Deliveries(settings.uses_udp + dht)
         network = await parts.add(
-            UdpNetwork(settings, self.core, self.committer, self.history, signatures, notify, clock_ms, listen=listen)
+            UdpNetwork(settings, self.core, intake, serving, self.deliveries, notify, clock_ms, listen=listen)
         )
-        self.outbox, self.serving = network.outbox, network.serving
+        self.outbox = network.outbox
+        self.dht = await self._open_dht(intake, network.outbox) if dht else None
         self.transport = network.transport
         self.listen_address = ",".join(network.listen_addresses) or None
         self.targets, self.unserved = network.targets, network.transport.unserved
@@ -425,11 +440,23 @@ class Node:
         await parts.add(LagWatch(settings, self.gauges, notify), at_work=listen)
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
-        self._hearing = [network.receiving(), *ticker.jobs()]
+        self._hearing = [*intake.jobs(), network.receiving(), *ticker.jobs()]
         await parts.add(StartStopEvents(settings, store, notify, clock_ms, listen=listen))
         await parts.begin(self.committer.run, commits)
         await self._begin(store)
         parts.work()
+
+    async def _open_dht(self, intake: Intake, udp: Outbox) -> DhtNetwork:
+        settings, notify, signer = self.settings, self.reporter.notify, self.core.signer
+        demand_libp2p()
+        given = given_of(settings, signer.seed())
+        fall_back = udp.put if settings.dht_udp_fallback and not settings.uses_udp else None
+        outbox = DhtOutbox(given.publish, settings.dht_broadcasts_per_sec, self.deliveries, notify, fall_back)
+        self.serving.carriers[Scheme.P2P] = outbox
+        book = BookFile(self.files, settings.data_dir, signer, self.clock_ms)
+        return await self._parts.add(
+            DhtNetwork(given, self.core, intake, outbox, self.children, book, notify, self.clock_ms)
+        )
 
     async def _begin(self, store: Store) -> None:
         """Do the work that is due at the start."""

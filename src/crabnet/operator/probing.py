@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 import trio
 
 from crabnet import __version__, limits
-from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import CrabnetError, NetworkError, Reason, RefusedError
 from crabnet.node.clock import steady_ms, wall_ms
 from crabnet.operator.check import Check, Situation, Verdict
@@ -26,6 +25,7 @@ from crabnet.protocol.envelope import seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.replay import SeenWindow
+from crabnet.source import for_everybody, udp_source
 from crabnet.transport.base import parse_address
 from crabnet.transport.udp import UdpTransport
 
@@ -119,8 +119,10 @@ class _Probe:
 def peers(at: Situation) -> Iterator[Check]:
     """Whether the configured peers answer, and whether their clocks agree with this one."""
     settings = at.settings
-    bootstrap = list(settings.bootstrap_peers)
-    others = [each for each in settings.announce_addrs if not for_everybody(each) and each not in bootstrap]
+    bootstrap = list(settings.udp_bootstrap_peers)
+    others = [
+        each for each in settings.udp_announce_addrs if not for_everybody(udp_source(each)) and each not in bootstrap
+    ]
     answers: dict[str, Answer | None] = {}
     if settings.legacy_peers:
         yield Check("peers", Verdict.OK, "peers are not asked, because those of the old protocol do not answer")

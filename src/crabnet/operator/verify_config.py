@@ -21,7 +21,6 @@ import trio
 from crabnet import limits
 from crabnet.access.file import TokenFile
 from crabnet.control.client import NodeNotRunningError, call
-from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import (
     CrabnetError,
     NetworkError,
@@ -41,6 +40,7 @@ from crabnet.runner.policy import ANY_COMMAND
 from crabnet.runner.sandbox.model import Choice, Mode
 from crabnet.runner.workdir import find_executable
 from crabnet.settings import Settings
+from crabnet.source import for_everybody, udp_source
 from crabnet.storage.files import Files, OpenMode, guarded, opened, storage_failed, write_all
 from crabnet.storage.keyfile import load_key_file
 from crabnet.transport.base import parse_address
@@ -160,8 +160,8 @@ async def _bind(settings: Settings) -> tuple[int, str]:
 
 
 def _targets(at: Situation) -> Iterator[Check]:
-    wanted = [("announce_addrs", each) for each in at.settings.announce_addrs]
-    wanted += [("bootstrap_peers", each) for each in at.settings.bootstrap_peers]
+    wanted = [("announce_addrs", each) for each in at.settings.udp_announce_addrs]
+    wanted += [("bootstrap_peers", each) for each in at.settings.udp_bootstrap_peers]
     if not wanted:
         detail = "there is no address to send to, so no other node learns what is published here; set one"
         yield Check("announce_addrs", Verdict.WARNING, detail)
@@ -171,7 +171,7 @@ def _targets(at: Situation) -> Iterator[Check]:
     for name, text in wanted:
         try:
             endpoint = trio.run(Resolver().resolve, parse_address(text))
-            if not (for_everybody(text) and interfaces()):
+            if not (for_everybody(udp_source(text)) and interfaces()):
                 _route(endpoint)
         except (CrabnetError, OSError) as error:
             why = error.message if isinstance(error, CrabnetError) else f"{text}: {error.strerror or error}"

@@ -7,9 +7,9 @@ from enum import Enum
 
 from msgspec import Struct
 
+from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
-from crabnet import limits
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Refusal, seen_key
@@ -43,7 +43,9 @@ class Checker:
 
     def __init__(self, policy: AdmissionPolicy, messages_per_s: int) -> None:
         """``messages_per_s`` limits the messages of one peer over gossip. 0 means no limit."""
-        self._admission = Admission(policy, SeenWindow(ttl_s=policy.message_ttl_s, capacity=limits.P2P_SEEN_MESSAGES_MAX))
+        self._admission = Admission(
+            policy, SeenWindow(ttl_s=policy.message_ttl_s, capacity=limits.P2P_SEEN_MESSAGES_MAX)
+        )
         self._messages_per_s = messages_per_s
         self._rates: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
 

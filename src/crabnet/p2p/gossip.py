@@ -10,6 +10,8 @@ from typing import Final
 
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import IncompleteReadError
+from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamReset
 from libp2p.peer.id import ID
 from libp2p.pubsub.exceptions import NoPubsubAttached
 from libp2p.pubsub.gossipsub import GossipSub
@@ -22,6 +24,7 @@ from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 
 from crabnet import limits
+from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
 
 PROTOCOLS: Final = (TProtocol("/meshsub/1.1.0"), TProtocol("/meshsub/1.0.0"))
@@ -242,9 +245,7 @@ class Gossip(Pubsub):
 
     def publish_to(self, topics: list[str], data: bytes) -> int:
         """Publish a message of this node. Returns the number of peers for which it is queued."""
-        message = rpc_pb2.Message(
-            data=data, topicIDs=topics, from_id=self.my_id.to_bytes(), seqno=self._next_seqno()
-        )
+        message = rpc_pb2.Message(data=data, topicIDs=topics, from_id=self.my_id.to_bytes(), seqno=self._next_seqno())
         key = self.host.get_private_key()
         message.signature = key.sign(PUBSUB_SIGNING_PREFIX.encode() + message.SerializeToString())
         message.key = self.host.get_public_key().serialize()
@@ -272,8 +273,10 @@ class Gossip(Pubsub):
             while self.manager.is_running:
                 content = await read_varint_prefixed_bytes_limited(stream, self.max_inbound_rpc_size)
                 await self._take(peer, rpc_pb2.RPC.FromString(content))
+        except (StreamEOF, StreamReset, StreamClosed, IncompleteReadError):
+            self._handle_dead_peer(peer)
         except Exception as error:
-            self._refused(peer, Checked(Verdict.IGNORE, None, type(error).__name__), 0)
+            self._refused(peer, Checked(Verdict.REJECT, Reason.MALFORMED, f"no RPC: {type(error).__name__}"), 0)
             await _reset(stream)
             self._handle_dead_peer(peer)
 

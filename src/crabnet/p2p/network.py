@@ -35,7 +35,9 @@ from crabnet.errors import NetworkError, Reason
 class Network(Swarm):
     """A swarm that offers TCP, noise and yamux, and nothing else."""
 
-    def __init__(self, key_pair: KeyPair, *, network_key: bytes, connections_max: int, host_connections_max: int) -> None:
+    def __init__(
+        self, key_pair: KeyPair, *, network_key: bytes, connections_max: int, host_connections_max: int
+    ) -> None:
         peer_id = ID.from_pubkey(key_pair.public_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(peer_id, key_pair)

@@ -104,7 +104,7 @@ class Peers:
 
     def observed(self) -> list[str]:
         """The addresses of this node as its peers see them."""
-        manager = self._host._observed_addr_manager  # noqa: SLF001 - there is no other way to read them
+        manager = self._host._observed_addr_manager
         return [] if manager is None else [str(each) for each in manager.addrs()]
 
     def relays(self) -> list[str]:

@@ -1,5 +1,4 @@
-"""What was refused: counted for each peer and reason, and told to the node now and then, so that no flood gets through.
-"""
+"""What was refused: counted for each peer and reason, and told to the node now and then, so that no flood gets through."""
 
 from __future__ import annotations
 
@@ -40,7 +39,9 @@ class Refusals:
 
     def stream_failed(self, peer: ID, error: Exception) -> None:
         """Count a stream whose protocol was broken."""
-        self._add(str(peer), Path.DIRECT, Reason.MALFORMED, f"a stream ended by {type(error).__name__}", 0, hostile=True)
+        self._add(
+            str(peer), Path.DIRECT, Reason.MALFORMED, f"a stream ended by {type(error).__name__}", 0, hostile=True
+        )
 
     def _add(self, peer: str, path: Path, reason: Reason, detail: str, size_bytes: int, *, hostile: bool) -> None:
         key = (peer, path, reason.value)

@@ -89,7 +89,11 @@ class Service:
         """
         listen = self.peers.listening_addresses()
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
-            async with self.host.run(listen), background_trio_service(self.gossip), background_trio_service(self.router):
+            async with (
+                self.host.run(listen),
+                background_trio_service(self.gossip),
+                background_trio_service(self.router),
+            ):
                 await self.gossip.wait_until_ready()
                 self.streams.offer()
                 for topic in self._given.subscribe:
@@ -113,7 +117,7 @@ class Service:
             if not self.peers.admits_stream(stream):
                 await stream.reset()
                 return
-            await self.host._swarm_stream_handler(stream)  # noqa: SLF001 - the library's entry point, made safe
+            await self.host._swarm_stream_handler(stream)
         except Exception as error:
             self._counters["stream_errors"] += 1
             with suppress(Exception):

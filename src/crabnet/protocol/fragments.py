@@ -9,7 +9,6 @@ other.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from itertools import islice
@@ -34,6 +33,7 @@ from crabnet.protocol.fragment_wire import (
     split,
 )
 from crabnet.protocol.sent_fragments import MESSAGE_OVERHEAD_BYTES, SentCache, SentLimits
+from crabnet.source import group_of
 
 __all__ = [
     "CHUNK_BYTES",
@@ -52,12 +52,10 @@ __all__ = [
     "parse_fragment",
     "parse_request",
     "request_datagram",
-    "source_group",
     "split",
 ]
 
 _CHUNK_OVERHEAD_BYTES: Final = 160
-_IPV6_GROUP_BITS: Final = 64
 _FRAGMENTS_PER_ANSWER: Final = limits.SENT_FRAGMENTS_ANSWER_BYTES_MAX // limits.DATAGRAM_BYTES_MAX
 
 
@@ -98,21 +96,6 @@ class ReassemblyLimits(msgspec.Struct, frozen=True, kw_only=True):
     quiet_ms: int = limits.REASSEMBLY_QUIET_MS
     completed_max: int = limits.REASSEMBLY_COMPLETED_MAX
     completed_ttl_ms: int = limits.REASSEMBLY_COMPLETED_TTL_MS
-
-
-def source_group(source: str) -> str:
-    """The group of sources that one party can easily own: all ports of an IPv4 address, or an IPv6 /64 prefix.
-
-    ``source`` is ``1.2.3.4:9012`` or ``[::1]:9012``. Any other text is a group of its own.
-    """
-    host = source.rpartition(":")[0]
-    if not host.startswith("["):
-        return host or source
-    try:
-        address = ipaddress.IPv6Address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host
-    return f"{int(address) >> (128 - _IPV6_GROUP_BITS):x}::/64"
 
 
 class _Assembly:
@@ -178,8 +161,8 @@ class Reassembler:
 
     A *quiet* message has had no new fragment for a while. A source at its own bound loses its quietest message if that
     was quiet for ``quiet_ms``. Otherwise the new fragment is dropped. At the total bound, the heaviest group of sources
-    (``source_group``) loses a message, but only to a lighter group. A source never loses a message to one that already
-    holds more.
+    (``crabnet.source.group_of``) loses a message, but only to a lighter group. A source never loses a message to one
+    that already holds more.
     """
 
     def __init__(self, bounds: ReassemblyLimits | None = None) -> None:
@@ -218,7 +201,7 @@ class Reassembler:
         if held is not None:
             return Dropped(Reason.DUPLICATE if held == fragment.chunk else Reason.MALFORMED_FRAGMENT)
         if assembly is None:
-            assembly = _Assembly(source, source_group(source), fragment, now_ms)
+            assembly = _Assembly(source, group_of(source), fragment, now_ms)
         if not self._store(assembly, fragment, now_ms):
             return Dropped(Reason.LIMIT_EXCEEDED)
         if len(assembly.chunks) < assembly.count:

@@ -37,6 +37,10 @@ class Signer:
     def __repr__(self) -> str:
         return f"Signer({self.node_id})"
 
+    def seed(self) -> bytes:
+        """The private key, 32 bytes: for the libp2p process of this node, which has the same identity."""
+        return self._secret[:PUBLIC_KEY_BYTES]
+
     def sign(self, content: bytes) -> bytes:
         """The 64-byte Ed25519 signature over the DSSE pre-authentication encoding of ``content``."""
         return crypto_sign(pre_authentication_encoding(content), self._secret)[:SIGNATURE_BYTES]

@@ -338,8 +338,8 @@ class ListenKind(ListKind):
 
     name = "addresses"
 
-    def __init__(self, items_max: int) -> None:
-        super().__init__(AddressKind(port_min=0), items_max)
+    def __init__(self, item: Kind, items_max: int) -> None:
+        super().__init__(item, items_max)
 
     def from_texts(self, texts: Sequence[str]) -> object:
         return _joined(super().from_texts(texts))

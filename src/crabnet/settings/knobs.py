@@ -28,6 +28,7 @@ from crabnet.settings.kinds import (
     expand_home,
 )
 from crabnet.settings.knob import Knob, Row, knob_field
+from crabnet.settings.multiaddr import PeerAddressKind, parse_multiaddr
 from crabnet.settings.secret_kinds import CommandLineKind, SecretsKind, UrlKind
 
 MIB: Final = 1024 * 1024
@@ -48,8 +49,18 @@ _PATHS: Final = (
     "web_tls_cert",
     "web_tls_key",
     "alert_urls_file",
+    "dht_network_key_file",
 )
-_ADDRESSES: Final = ListKind(AddressKind(port_min=1), TARGETS_MAX)
+_ADDRESSES: Final = ListKind(PeerAddressKind(port_min=1), TARGETS_MAX)
+_LISTENING: Final = ListenKind(PeerAddressKind(port_min=0), limits.LISTEN_ADDRESSES_MAX)
+_TOPICS: Final = ListKind(
+    TextKind(
+        64,
+        r"(?:v[0-9]{1,4}/)?(?:tasks|work|talk)|baseline",
+        "tasks, work or talk, with or without a version before it, or baseline",
+    ),
+    16,
+)
 _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spaces and commas"), 256)
 _BEFORE_URL: Final = r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+"
 """Between two URLs. A comma inside of a URL belongs to it."""
@@ -95,16 +106,42 @@ class Settings:
         "for the task instead.", unit="ms"))
 
     network: str = knob_field("udp", Row(
-        ChoiceKind("udp", "dht"), "network", "Transport. `dht` is not available in this version."))
+        ChoiceKind("udp", "dht", "udp,dht", "dht,udp"), "network", "Transports: datagrams (`udp`), libp2p (`dht`, with "
+        "the extra `dht`), or both. A node with both is a bridge between the two networks."))
     listen_addr: str = knob_field("0.0.0.0:9012", Row(
-        ListenKind(limits.LISTEN_ADDRESSES_MAX), "network", "UDP addresses to receive on. Port 0 means any free port. "
-        "`[::]` serves IPv4 as well as IPv6."))
+        _LISTENING, "network", "Addresses to receive on. `host:port` means UDP, and TCP for libp2p; a multiaddr such "
+        "as `/ip4/0.0.0.0/tcp/9012` is for libp2p only. Port 0 means any free port. With UDP, `[::]` serves IPv4 as "
+        "well as IPv6."))
     announce_addrs: tuple[str, ...] = knob_field(("255.255.255.255:9012",), Row(
-        _ADDRESSES, "network", "Addresses to which the node sends envelopes: broadcast addresses or peers.",
+        _ADDRESSES, "network", "UDP addresses to which the node sends envelopes: broadcast addresses or peers. A "
+        "multiaddr is an address at which other libp2p nodes can reach this one, such as that of a router that "
+        "forwards a port; it is told to them instead of the addresses that the node finds by itself.",
         flag="--announce-addr"))
     bootstrap_peers: tuple[str, ...] = knob_field((), Row(
         _ADDRESSES, "network", "Further peers. The node sends envelopes to them and requests missing envelopes from "
-        "them."))
+        "them. `host:port` is for UDP and libp2p; a multiaddr, or `/dnsaddr/NAME`, is for libp2p only."))
+    dht_listen_fallback: bool = knob_field(False, Row(
+        BoolKind(), "network", "If a port for libp2p is in use, listen on a free one instead of failing."))
+    dht_publish: tuple[str, ...] = knob_field(("tasks", "work", "talk"), Row(
+        _TOPICS, "network", "Topics to which the node publishes. `tasks` means `crabnet/v2/<namespace>/tasks`, "
+        "`v1/tasks` that of another version, `baseline` the topic of baseline peers. Empty: the node only observes."))
+    dht_subscribe: tuple[str, ...] = knob_field(("tasks", "work", "talk"), Row(
+        _TOPICS, "network", "Topics that the node reads, named as in `dht_publish`."))
+    dht_rendezvous: str = knob_field("auto", Row(
+        ChoiceKind("auto", "server", "client", "off"), "network", "How the node takes part in the distributed hash "
+        "table in which nodes of a namespace find each other. `server` keeps entries for others, `client` only asks, "
+        "`auto` is a server while others can reach this node."))
+    dht_mdns: bool = knob_field(True, Row(
+        BoolKind(), "network", "Find libp2p peers on the local network by multicast DNS."))
+    dht_relay: str = knob_field("client", Row(
+        ChoiceKind("off", "client", "server"), "network", "`client`: be reachable through relays while others cannot "
+        "reach this node directly. `server`: also be a relay for others."))
+    dht_network_key_file: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
+        PathKind(), "network", "File with the key of a private network: the line `/key/swarm/psk/1.0.0/`, the line "
+        "`/base16/`, and 64 hexadecimal digits. Only nodes with the same key connect. Nobody else may read the file."))
+    dht_udp_fallback: tuple[str, ...] = knob_field((), Row(
+        ListKind(AddressKind(port_min=1), TARGETS_MAX), "network", "UDP addresses to which a node without `udp` in "
+        "`network` sends envelopes that it could not publish, because no peer is connected or all queues are full."))
     udp_receive_buffer_bytes: int = knob_field(limits.UDP_RECEIVE_BUFFER_BYTES, Row(
         IntKind(4_096, 1024 * MIB), "network", "Socket receive buffer to request from the kernel (SO_RCVBUF).",
         unit="bytes"))
@@ -129,8 +166,8 @@ class Settings:
         IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends per second. 0 means no limit.",
         unit="1/s"))
     dht_broadcasts_per_sec: int = knob_field(500, Row(
-        IntKind(0, 1_000_000), "limits", "Most messages that the dht transport sends per second. 0 means no limit. "
-        "This version has no dht transport.", unit="1/s"))
+        IntKind(0, 1_000_000), "limits", "Most messages that the dht transport publishes per second. 0 means no limit.",
+        unit="1/s"))
     udp_datagrams_per_sec: int = knob_field(10_000, Row(
         IntKind(0, 10_000_000), "limits", "Datagrams that the node reads per second from all sources together. Each "
         "proven peer has a small share that does not count towards this limit. 0 means no limit.", unit="1/s"))
@@ -433,9 +470,34 @@ class Settings:
         return self.web_addr != OFF or self.web_socket is not None or self.metrics_addr is not None
 
     @property
+    def uses_udp(self) -> bool:
+        """Whether the node speaks over datagrams."""
+        return "udp" in self.network.split(",")
+
+    @property
+    def uses_dht(self) -> bool:
+        """Whether the node speaks over libp2p."""
+        return "dht" in self.network.split(",")
+
+    @property
     def listen_addrs(self) -> list[str]:
-        """Each address of ``listen_addr``."""
-        return self.listen_addr.split(",")
+        """The UDP addresses to receive on."""
+        return _datagram(self.listen_addr.split(",")) if self.uses_udp else []
+
+    @property
+    def udp_announce_addrs(self) -> list[str]:
+        """The UDP addresses of ``announce_addrs``; those of ``dht_udp_fallback`` for a node without UDP."""
+        return _datagram(self.announce_addrs) if self.uses_udp else list(self.dht_udp_fallback)
+
+    @property
+    def udp_bootstrap_peers(self) -> list[str]:
+        """The UDP addresses of ``bootstrap_peers``."""
+        return _datagram(self.bootstrap_peers) if self.uses_udp else []
+
+    @property
+    def dht_listen_addrs(self) -> list[str]:
+        """The multiaddrs to listen on."""
+        return [str(parse_multiaddr(each)) for each in self.listen_addr.split(",")] if self.uses_dht else []
 
     def __post_init__(self) -> None:
         for knob in KNOBS:
@@ -469,10 +531,6 @@ class Settings:
             object.__setattr__(self, name, path)
 
     def _check_together(self) -> None:
-        if self.network == "dht":
-            raise UsageError(
-                "network = dht is not available in this version of crabnet; use network = udp", Reason.UNAVAILABLE
-            )
         looping = sorted(name for name in self.alert_kinds if name.startswith("alert_"))
         if looping:
             raise ConflictError(
@@ -515,6 +573,10 @@ class Settings:
                 f"runner_workdir = {workdir} is not inside runner_workdir_root = {root}",
                 ("runner_workdir", "runner_workdir_root", "alert_urls_file"),
             )
+
+
+def _datagram(addresses: Iterable[str]) -> list[str]:
+    return [each for each in addresses if not each.startswith("/")]
 
 
 class ConflictError(UsageError):

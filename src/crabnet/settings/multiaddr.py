@@ -12,7 +12,9 @@ from crabnet.settings.kinds import PORT_MAX, Kind, Wrong, host_and_port
 
 _NAMES: Final = ("dns", "dns4", "dns6")
 _LITERALS: Final = {"ip4": 4, "ip6": 6}
-_PEER_ID: Final = re.compile(r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|Qm[1-9A-HJ-NP-Za-km-z]{44}|16Uiu2HA[1-9A-HJ-NP-Za-km-z]{45}")
+_PEER_ID: Final = re.compile(
+    r"12D3KooW[1-9A-HJ-NP-Za-km-z]{44}|Qm[1-9A-HJ-NP-Za-km-z]{44}|16Uiu2HA[1-9A-HJ-NP-Za-km-z]{45}"
+)
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
@@ -77,7 +79,7 @@ def _relayed(relay: list[str], after: list[str]) -> Multiaddr:
 
 
 def _direct(words: list[str]) -> Multiaddr:
-    if len(words) < 2:  # noqa: PLR2004 - a protocol and its value
+    if len(words) < 2:
         raise Wrong("is not a multiaddr: write /ip4/192.0.2.1/tcp/9012/p2p/PEER, or host:port")
     family, host, *rest = words
     if family == "dnsaddr":
@@ -119,7 +121,7 @@ def _port(words: list[str]) -> int:
 def _peer(words: list[str]) -> str:
     if not words:
         return ""
-    if len(words) != 2 or words[0] not in ("p2p", "ipfs"):  # noqa: PLR2004 - a protocol and its value
+    if len(words) != 2 or words[0] not in ("p2p", "ipfs"):
         raise Wrong(f"has {words[0]!r} where only /p2p/PEER may follow")
     if not _PEER_ID.fullmatch(words[1]):
         raise Wrong("has no valid peer id")

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import msgspec
 
 from crabnet.settings import split_address
+from crabnet.source import bare, udp_source
 
 BROADCAST_HOST: Final = "255.255.255.255"
 """Stands for everybody on the link."""
@@ -21,6 +22,11 @@ class Address(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def source(self) -> str:
+        """The name of this address as a source (``crabnet.source``)."""
+        return udp_source(str(self))
+
 
 def parse_address(text: str) -> Address:
     """Parse ``1.2.3.4:9012``, ``[::1]:9012`` or ``host.example:9012``. Host names are not looked up.
@@ -29,6 +35,11 @@ def parse_address(text: str) -> Address:
     """
     host, port = split_address(text)
     return Address(host, port)
+
+
+def address_of(source: str) -> Address:
+    """The address of a source of datagrams. Raises UsageError (ADDRESS_INVALID)."""
+    return parse_address(bare(source))
 
 
 class Transport(Protocol):

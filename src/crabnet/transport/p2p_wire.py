@@ -174,8 +174,8 @@ Report = Arrived | Connected | Disconnected | Published | Sent | Misused | Noted
 """What the process tells the node."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_ORDERS: Final = msgspec.msgpack.Decoder(Order)
-_REPORTS: Final = msgspec.msgpack.Decoder(Report)
+_ORDERS: Final[msgspec.msgpack.Decoder[Order]] = msgspec.msgpack.Decoder(Order)
+_REPORTS: Final[msgspec.msgpack.Decoder[Report]] = msgspec.msgpack.Decoder(Report)
 
 
 def frame(message: Order | Report) -> bytes:

@@ -17,6 +17,7 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
 from crabnet.errors import Reason
+from crabnet.source import host_of, is_p2p
 
 
 class SourceRates(Struct, frozen=True, kw_only=True):
@@ -77,11 +78,6 @@ ELSEWHERE: Final = "others"
 """Stands for all sources that are not reported by name."""
 
 
-def host_of(source: str) -> str:
-    """The IP address of ``host:port``."""
-    return source.rpartition(":")[0]
-
-
 class SourceGate:
     """Counts, scores and blocks sources. A source is ``host:port``. The caller knows whether it is ``proven``."""
 
@@ -113,7 +109,9 @@ class SourceGate:
         """
         weight = 1 + size_bytes // (limits.DATAGRAM_BYTES_MAX + 1)
         host = host_of(source)
-        if proven:
+        if is_p2p(source):
+            refused = self._check_p2p(source, now_ms, weight)
+        elif proven:
             refused = self._check_peer(source, now_ms, weight)
         else:
             price = weight * limits.SOURCE_CROWDED_WEIGHT if crowded else weight
@@ -124,6 +122,23 @@ class SourceGate:
                 name = (ELSEWHERE, refused)
             self._dropped[name] += 1
         return refused
+
+    def _check_p2p(self, source: str, now_ms: int, weight: int) -> Reason | None:
+        """A libp2p peer cannot be forged. Its process holds it to its rate, and a stream waits instead of losing."""
+        row = self._good.get(source) or self._strangers.get(source)
+        if row is None:
+            row = _Row()
+            self._strangers.put(source, row)
+        if now_ms < row.blocked_until_ms:
+            return Reason.SOURCE_BLOCKED
+        self._total.take(now_ms, weight)
+        return None
+
+    def overran(self, source: str, now_ms: int, count: int) -> None:
+        """Count messages of a libp2p peer that were over its rate. Many in a row are misuse."""
+        row = self._strangers.get(source) or self._good.get(source)
+        if row is not None and self._rates.threshold_per_s and count > self._rates.threshold_per_s:
+            self._block(row, source, Reason.RATE_LIMITED, now_ms, self._rates.block_ms_max)
 
     def _check_stranger(self, host: str, now_ms: int, weight: int, price: int) -> Reason | None:
         rates = self._rates
@@ -164,11 +179,11 @@ class SourceGate:
         self._peers.put(source, row)
         return row
 
-    def reject(self, source: str, now_ms: int, *, proven: bool = False) -> None:
-        """Count a hostile or broken message of this source, of a kind that no honest node passes on."""
+    def reject(self, source: str, now_ms: int, *, proven: bool = False, count: int = 1) -> None:
+        """Count hostile or broken messages of this source, of a kind that no honest node passes on."""
         if not self._rates.rejects_per_s:
             return
-        if proven:
+        if proven and not is_p2p(source):
             self._penalise(self._peer(source), source, now_ms, self._rates.block_ms * limits.SOURCE_SLOWED_FACTOR_MAX)
             return
         host = host_of(source)
@@ -177,11 +192,11 @@ class SourceGate:
             self._strangers.put(host, row)
         row = row or self._strangers.get(host)
         if row is not None:
-            self._penalise(row, host, now_ms, self._rates.block_ms_max)
+            self._penalise(row, host, now_ms, self._rates.block_ms_max, count)
 
-    def _penalise(self, row: _Row, name: str, now_ms: int, block_ms_max: int) -> None:
+    def _penalise(self, row: _Row, name: str, now_ms: int, block_ms_max: int, count: int = 1) -> None:
         allowed = self._rates.rejects_per_s
-        row.score = max(0.0, row.score - max(0, now_ms - row.scored_ms) * allowed / 1000) + 1
+        row.score = max(0.0, row.score - max(0, now_ms - row.scored_ms) * allowed / 1000) + count
         row.scored_ms = now_ms
         row.good = 0
         if row.score > allowed and now_ms >= row.blocked_until_ms:
@@ -201,6 +216,7 @@ class SourceGate:
     def praise(self, source: str, *, proven: bool = False) -> None:
         """Count an accepted message of this source. It makes up for misuse and earns a stranger a lasting row."""
         row: _Row | None
+        proven = proven and not is_p2p(source)
         host = source if proven else host_of(source)
         row = self._peers.get(source) if proven else self._good.get(host) or self._strangers.get(host)
         if row is None or (not row.score and not row.strikes and (proven or host in self._good)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.protocol.fragments import source_group
+from crabnet.source import group_of
 
 
 class RememberedPeer(Struct, frozen=True):
@@ -73,8 +73,8 @@ class AddressBook:
         self.changed = True
 
     def _make_room(self, address: str) -> None:
-        group = source_group(address)
-        of_group = [each for each in self._entries if source_group(each) == group]
+        group = group_of(address)
+        of_group = [each for each in self._entries if group_of(each) == group]
         if len(of_group) >= max(limits.PEERS_PER_GROUP_MIN, self._capacity // 4):
             del self._entries[min(of_group, key=self._worth)]
         elif len(self._entries) >= self._capacity:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-from crabnet.protocol.fragments import source_group
+from crabnet.source import group_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -89,7 +89,7 @@ class Clocks:
         if asked is None or echo != (asked.configured if configured else asked.others):
             return None
         until_ms = now_ms + limits.CLOCK_VOTE_MS
-        vote = _Vote(ts - now_ms // 1000, source_group(source), configured, until_ms)
+        vote = _Vote(ts - now_ms // 1000, group_of(source), configured, until_ms)
         self._votes.put(source if configured else author, vote)
         return None if self._asked_once_ms is None else max(0, now_ms - self._asked_once_ms)
 

@@ -16,8 +16,8 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.protocol.feed import Feed, Feeds
-from crabnet.protocol.fragments import source_group
 from crabnet.protocol.sync import Head
+from crabnet.source import group_of
 
 
 class Cleared(NamedTuple):
@@ -170,7 +170,7 @@ class FeedGuard:
             return False
         if (head.seq <= feed.head_seq and held is None) or self._word is not None or now_ms < self._deaf_until_ms:
             return False
-        liar = self._liars.get(source_group(source))
+        liar = self._liars.get(group_of(source))
         if liar is not None and now_ms < liar.until_ms:
             return False
         self._word = _Word(source, head.seq, held is not None, now_ms + limits.FEED_CLAIM_WAIT_MS)
@@ -185,7 +185,7 @@ class FeedGuard:
             self.endanger(f"{source} holds envelope {seq} of this node, which this data dir lacked")
         self._wait = None
         self._confirmed_by = ""
-        self._liars.pop(source_group(source))
+        self._liars.pop(group_of(source))
         if adopted:
             self._adopted_first = min(self._adopted_first or seq, seq)
             self._adopted_from = source
@@ -207,7 +207,7 @@ class FeedGuard:
             return
         self._deaf_until_ms = word.until_ms + limits.FEED_CLAIM_PAUSE_MS
         if not word.backed:
-            self._disbelieve(source_group(word.source), word.until_ms)
+            self._disbelieve(group_of(word.source), word.until_ms)
 
     def _disbelieve(self, group: str, now_ms: int) -> None:
         liar = self._liars.get(group)

@@ -60,6 +60,8 @@ class NeighbourParts:
         self._replica = replica
         self._entropy = entropy
         self.trusted: frozenset[str] = frozenset()
+        self.expects_p2p = False
+        """True if libp2p peers are configured or remembered, so that one of them is likely to join."""
         for part in _PARTS:
             self._make(part)
 

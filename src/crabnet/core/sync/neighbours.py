@@ -11,7 +11,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, Serve
 from crabnet.core.mending import Part
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
-from crabnet.core.sync.peers import Introduction, Refused, for_everybody
+from crabnet.core.sync.peers import Introduction, Refused
 from crabnet.core.sync.talking import Talking
 from crabnet.core.sync.wants import STRANGERS
 from crabnet.errors import CrabnetError, Reason
@@ -21,6 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
+from crabnet.source import GOSSIP, for_everybody, is_p2p, is_udp
 
 
 class Neighbours(Talking):
@@ -62,9 +63,24 @@ class Neighbours(Talking):
             if not before.present:
                 self._look_around(now_ms, effects, again=True)
             return
+        if is_p2p(source):
+            return
         challenge = self.peers.due_challenge(source, self._token, now_ms)
         if challenge:
             self._say(self._hello(challenge=challenge), source, now_ms, effects)
+
+    def joined(self, source: str, node_id: str, now_ms: int, effects: Effects) -> None:
+        """Take a peer that has proved itself by its handshake."""
+        if not self._config.talk:
+            return
+        self._tell_lost(self.peers.joined(source, node_id, now_ms), "replaced", effects)
+        self._say(self._hello(), source, now_ms, effects)
+        self._now_proven(source, node_id, now_ms, effects)
+
+    def left(self, source: str, effects: Effects) -> None:
+        """Forget a peer that is not connected any more."""
+        self._tell_lost(self.peers.left(source), "disconnected", effects)
+        self._look_at_ms = 0
 
     def noticed(self, source: str, now_ms: int) -> None:
         """Record a message from a baseline peer. The node sends no messages for neighbours to it."""
@@ -235,7 +251,7 @@ class Neighbours(Talking):
         heads = []
         for want in request.wants:
             feed = self._replica.feeds.get(want.author)
-            self.relay.asked(want.author, source)
+            self.relay.asked(want.author, _link(source))
             self.reconciler.reach.told(source, want.author, want.from_seq - 1, feed.head_seq)
             if want.from_seq <= feed.head_seq:
                 last = min(want.to_seq, want.from_seq + limits.SYNC_WANT_ENTRIES_MAX - 1)
@@ -280,14 +296,14 @@ class Neighbours(Talking):
         meta = item.meta
         if meta is None or not item.in_feed or not item.raw or meta.from_ == self._signer.node_id:
             return
-        for address in self.relay.targets(meta.from_, source, now_ms):
+        for address in self.relay.targets(meta.from_, _link(source), now_ms):
             effects.sends.append(Send(item.raw, meta.kind, meta.id, address, relayed=True))
 
     def repeated(self, meta: EnvelopeMeta, source: str, now_ms: int) -> None:
         """Handle an envelope of a feed that is held already."""
         if meta.seq and meta.from_ != self._signer.node_id and self.proven(source):
             own = self.peers.node_id(source) == meta.from_
-            self.relay.repeated(meta.from_, source, now_ms, own=own)
+            self.relay.repeated(meta.from_, _link(source), now_ms, own=own)
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """Handle an envelope that is ahead of the held feed, does not link to it, or found no room."""
@@ -425,7 +441,11 @@ class Neighbours(Talking):
         if now_ms < self._look_at_ms and not again:
             return
         self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
-        self.relay.surrounded_by([(address, self.peers.node_id(address)) for address in self.around()])
+        around = self.around()
+        links = [(address, self.peers.node_id(address)) for address in around if is_udp(address)]
+        if len(links) < len(around):
+            links.append((GOSSIP, ""))
+        self.relay.surrounded_by(links)
 
     def _hello_from(self, hello: sync.Hello, source: str, now_ms: int, effects: Effects) -> None:
         if hello.challenge and self._config.stays:
@@ -435,10 +455,18 @@ class Neighbours(Talking):
         replaced = self.peers.confirm(source, node_id, hello.echo, now_ms)
         if replaced is not None:
             self._tell_lost(replaced, "replaced", effects)
-            effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
             if source not in self.trusted:
                 self.book.confirmed(source, node_id, now_ms)
-            self._tell_holdings([source], now_ms, effects)
-            if self.guard.waits:
-                self._ask_for_own_feed(0, source, now_ms, effects)
-            self._look_around(now_ms, effects, again=True)
+            self._now_proven(source, node_id, now_ms, effects)
+
+    def _now_proven(self, source: str, node_id: str, now_ms: int, effects: Effects) -> None:
+        effects.notices.append(Notice("peer_confirmed", {"address": source, "peer": node_id}))
+        self._tell_holdings([source], now_ms, effects)
+        if self.guard.waits:
+            self._ask_for_own_feed(0, source, now_ms, effects)
+        self._look_around(now_ms, effects, again=True)
+
+
+def _link(source: str) -> str:
+    """The path by which an envelope came, for the relay: all libp2p peers are one, because gossip connects them."""
+    return GOSSIP if is_p2p(source) else source

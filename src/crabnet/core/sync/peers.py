@@ -14,11 +14,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
-
-
-def for_everybody(address: str) -> bool:
-    """True for the broadcast address and for multicast addresses of IPv6: they belong to no specific peer."""
-    return address.startswith(("255.255.255.255:", "[ff"))
+from crabnet.source import is_p2p
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -195,6 +191,23 @@ class Peers:
         peer.node_id = node_id
         return self._keep(address, peer) if new else None
 
+    def joined(self, address: str, node_id: str, now_ms: int) -> list[LostPeer]:
+        """Record a connected peer, which needs no challenge. It stays until ``left``. Returns the evicted peers."""
+        self.heard(address, now_ms)
+        peer = self._get(address)
+        if peer is None:
+            return []
+        peer.confirmed = True
+        peer.node_id = node_id
+        gone = self._keep(address, peer)
+        self._lasting.hold(address)
+        return gone
+
+    def left(self, address: str) -> list[LostPeer]:
+        """Forget a connected peer. Returns it, if it was known."""
+        peer = self._lasting.pop(address)
+        return [] if peer is None else [LostPeer(address, peer.node_id)]
+
     def measured(self, address: str, round_trip_ms: int) -> None:
         """Record the time between a question to this address and the answer. Later values count a quarter."""
         peer = self._get(address)
@@ -253,7 +266,7 @@ class Peers:
         lost = []
         since_ms = now_ms - limits.PEER_SILENCE_MS_MAX
         for table in (self._strangers, self._lasting):
-            while (first := table.first()) is not None and first[1].heard_ms < since_ms:
+            while (first := table.first()) is not None and first[1].heard_ms < since_ms and not is_p2p(first[0]):
                 table.pop_first()
                 if first[1].confirmed:
                     lost.append(LostPeer(first[0], first[1].node_id))

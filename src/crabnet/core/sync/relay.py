@@ -4,6 +4,9 @@ Each envelope is passed on at most once, when it enters its feed. If a neighbour
 path, the node stops relaying that author to it: a neighbour answers an unneeded copy with ``RelayPrune``. So about one
 path to every node remains (after "Epidemic Broadcast Trees", Leitão et al. 2007). Sync brings what a broken path loses.
 A node that requests an author's envelopes from a neighbour gets them relayed by it again.
+
+All libp2p peers together are one neighbour, ``GOSSIP``. Between a network of datagrams and libp2p, a node that is in
+both so passes each envelope on once, unless another such node was quicker.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import NamedTuple
 from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.protocol.sync import RelayPrune
+from crabnet.source import GOSSIP
 
 
 class _Link(NamedTuple):
@@ -68,11 +72,13 @@ class Relay:
         open_links = self._open.get(author)
         if open_links is None or now_ms >= open_links.until_ms:
             open_links = self._find_open(author, now_ms)
-        left = [each for each in open_links.addresses if each != source]
+        left = [each for each in open_links.addresses if each not in (source, GOSSIP)]
         if len(left) <= self._fanout:
             chosen = left
         else:
             chosen = [left.pop(self._entropy() % len(left)) for _ in range(self._fanout)]
+        if GOSSIP in open_links.addresses and source != GOSSIP:
+            chosen.append(GOSSIP)
         self.relayed += len(chosen)
         return chosen
 
@@ -100,12 +106,16 @@ class Relay:
             return
         link = _Link(source, author)
         self._serve(link, now_ms)
+        if source == GOSSIP:
+            return  # gossipsub has prunes of its own
         provider, at_ms = self._providers.get(author) or (source, 0)
         if provider == source or now_ms - at_ms > limits.RELAY_PROVIDER_MS:
             return
         if own:
             self._provided(author, source, now_ms)
             link = _Link(provider, author)
+            if provider == GOSSIP:
+                return
         if now_ms < (self._told.get(link) or 0):
             return
         self._excess.put(link, None)

@@ -10,11 +10,12 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send
 from crabnet.core.replica.replica import Replica
 from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.neighbour_parts import NeighbourParts
-from crabnet.core.sync.peers import LostPeer, for_everybody
+from crabnet.core.sync.peers import LostPeer
 from crabnet.errors import Reason
 from crabnet.protocol import sync
 from crabnet.protocol.envelope import seal
 from crabnet.protocol.identity import Signer
+from crabnet.source import for_everybody
 
 
 class Talking(NeighbourParts):
@@ -85,7 +86,7 @@ class Talking(NeighbourParts):
     def has_peers(self) -> bool:
         """True if there is a specific peer, configured or remembered, whose answer the node can wait for."""
         configured = any(not for_everybody(address) for address in self.trusted)
-        return self._config.talk and (configured or len(self.book) > 0)
+        return self._config.talk and (configured or len(self.book) > 0 or self.expects_p2p)
 
     def wait_for_word(self, wait: FeedWait, now_ms: int) -> None:
         """Write nothing until a peer has said how far this node's feed goes (ADR 6). Does nothing without peers."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import trio
 
@@ -13,24 +11,13 @@ from crabnet.core.commands import Received
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
 from crabnet.errors import Reason
-from crabnet.node.durable.committer import Committer
+from crabnet.node.network.intake import Intake
 from crabnet.node.network.outbox import Outbox, steady_ms
-from crabnet.node.network.signatures import Batch, Signatures
-from crabnet.protocol.admission import Ahead
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler
-from crabnet.transport.base import Address, Transport, parse_address
+from crabnet.transport.base import Address, Transport, address_of
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
-
-
-class _Slice(NamedTuple):
-    """Messages to handle together, the effects of reading them, and the check of their signatures."""
-
-    messages: list[Received]
-    effects: Effects
-    ahead: Ahead
-    batch: Batch
 
 
 class Network:
@@ -41,32 +28,26 @@ class Network:
         core: Core,
         transport: Transport,
         outbox: Outbox,
-        committer: Committer,
+        intake: Intake,
         notify: Notify,
         clock_ms: Callable[[], int],
-        signatures: Signatures,
     ) -> None:
         self._core = core
-        self._signatures = signatures
+        self._intake = intake
         self._transport = transport
         self._outbox = outbox
-        self._committer = committer
         self._notify = notify
         self._clock_ms = clock_ms
-        self._observe = committer.meters.message_handling.observe
         self._reassembler = Reassembler()
         self._answers: list[tuple[list[bytes], Address]] = []
         self._wake = trio.Event()
 
     async def receive(self) -> None:
-        """Receive until cancelled. While the node handles one slice, the signatures of the next slices are checked."""
-        slices, to_handle = trio.open_memory_channel[_Slice](limits.SLICES_AHEAD)
+        """Receive until cancelled."""
         handling = self._core.mending.handling
         fragments = self._core.mending.separately("fragments", self._renew, by_message=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._signatures.run)
             nursery.start_soon(self._answer_all)
-            nursery.start_soon(self._handle_all, to_handle)
             while True:
                 datagrams = await self._transport.receive()
                 crowded = _crowded(datagrams)
@@ -76,44 +57,16 @@ class Network:
                     messages = []
                     for data, address in datagrams[at : at + limits.RECEIVE_SLICE]:
                         message = None
-                        handling(data, str(address))
+                        handling(data, address.source)
                         with fragments:
                             message = self._take(data, address, now_ms, effects, crowded=crowded)
                         if message is not None:
                             messages.append(message)
-                    ahead = self._core.collect(messages, now_ms)
-                    batch = await self._signatures.begin(ahead.signed)
-                    await slices.send(_Slice(messages, effects, ahead, batch))
-
-    async def _handle_all(self, slices: trio.MemoryReceiveChannel[_Slice]) -> None:
-        """Handle slices in the order in which they arrived."""
-        async for each in slices:
-            genuine: list[bool] | None = None
-            with self._core.mending.separately("signatures"):
-                genuine = await self._signatures.answers(each.batch)
-            now_ms = self._clock_ms()
-            self._core.answered(each.ahead, genuine)
-            effects = each.effects
-            began_s = time.perf_counter()
-            for message in each.messages:
-                if self._core.mending.is_suspect(message.data):
-                    self._committer.enqueue(effects)
-                    alone, effects = Effects(alone=True), Effects()
-                    self._core.handle(message, now_ms, alone)
-                    self._committer.enqueue(alone)
-                else:
-                    self._core.handle(message, now_ms, effects)
-                ended_s = time.perf_counter()
-                self._observe(ended_s - began_s)
-                began_s = ended_s
-            self._core.rest(now_ms, effects)
-            self._committer.enqueue(effects)
-            await trio.lowlevel.checkpoint()
-            await self._committer.room()
+                    await self._intake.put(messages, effects, now_ms)
 
     def _take(self, data: bytes, address: Address, now_ms: int, effects: Effects, *, crowded: bool) -> Received | None:
         """The message that a datagram holds or completes; None without one."""
-        source = str(address)
+        source = address.source
         if not self._core.allows(source, now_ms, effects, len(data), crowded=crowded):
             return None
         shape = classify(data)
@@ -155,7 +108,7 @@ class Network:
         with self._core.mending.separately("fragments", self._renew):
             for source, request in self._reassembler.requests(now_ms):
                 if len(self._answers) < limits.PEERS_MAX:
-                    self._answers.append(([request], parse_address(source)))
+                    self._answers.append(([request], address_of(source)))
             if self._answers:
                 self._wake.set()
             for source, _ in self._reassembler.expire(now_ms):

@@ -16,11 +16,12 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
 from crabnet.core.effects import FieldValue, Send
-from crabnet.core.sync.peers import for_everybody
 from crabnet.errors import NetworkError, Reason
+from crabnet.node.network.deliveries import Deliveries, Delivery
 from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
 from crabnet.protocol.fragments import SentCache
-from crabnet.transport.base import Address, Transport, parse_address
+from crabnet.source import for_everybody
+from crabnet.transport.base import Address, Transport, address_of
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
@@ -76,21 +77,6 @@ class SendingGauges(Struct, frozen=True, kw_only=True):
     dropped: int
 
 
-class Delivery(NamedTuple):
-    """Where the node has sent one of its own envelopes. It does not say whether the envelope arrived.
-
-    ``peers`` and ``unheard`` count target addresses: those from which the node has heard lately, and the others.
-    ``broadcast`` is true if it went to everybody on the link. ``failed`` counts the targets for which the envelope did
-    not even leave this machine, for the reason in ``detail``.
-    """
-
-    peers: int
-    unheard: int
-    broadcast: bool
-    failed: int
-    detail: str
-
-
 class Outbox:
     """Queue of envelopes to send. A failed send is kept, retried with backoff, and reported by events."""
 
@@ -103,6 +89,7 @@ class Outbox:
         is_present: Callable[[str], bool],
         legacy: bool,
         datagrams_per_s: int,
+        deliveries: Deliveries,
         notify: Notify,
     ) -> None:
         self._transport = transport
@@ -113,8 +100,7 @@ class Outbox:
         self._notify = notify
         self._queue: deque[tuple[Send, int]] = deque()
         """Messages, and when they were queued, in milliseconds of trio's clock."""
-        self._deliveries: BoundedTable[str, Delivery] = BoundedTable(limits.DELIVERIES_KEPT_MAX)
-        self._delivered = trio.Event()
+        self._deliveries = deliveries
         self._wake = trio.Event()
         self._trouble: dict[Address, _Trouble] = {}
         self._broadcasts = TokenBucket(datagrams_per_s)
@@ -177,9 +163,9 @@ class Outbox:
     async def _send_out(self, send: Send) -> None:
         """Send an envelope to all its targets. Sending it twice to the same target does no harm."""
         if send.to is not None:
-            await self._send(send, parse_address(send.to))
+            await self._send(send, address_of(send.to))
             return
-        targets = list(dict.fromkeys([*self._targets(), *map(parse_address, self._neighbours())]))
+        targets = list(dict.fromkeys([*self._targets(), *map(address_of, self._neighbours())]))
         failed = [target for target in targets if not await self._send(send, target)]
         if send.kind in FEED_KINDS:
             self._note_delivery(send.envelope_id, targets, failed)
@@ -192,23 +178,13 @@ class Outbox:
             self._notify("announce_sent", fields)
 
     def _note_delivery(self, envelope_id: str, targets: list[Address], failed: list[Address]) -> None:
-        sent = [str(target) for target in targets if target not in failed]
+        sent = [target.source for target in targets if target not in failed]
         particular = [address for address in sent if not for_everybody(address)]
         heard = sum(map(self._is_present, particular))
         trouble = self._trouble.get(failed[0]) if failed else None
         detail = "" if trouble is None else trouble.detail
         delivery = Delivery(heard, len(particular) - heard, len(particular) < len(sent), len(failed), detail)
-        self._deliveries.put(envelope_id, delivery)
-        delivered, self._delivered = self._delivered, trio.Event()
-        delivered.set()
-
-    async def delivery(self, envelope_id: str) -> Delivery | None:
-        """Where an envelope that was stated just now was sent. None if it is not sent within DELIVERY_WAIT_MS."""
-        with trio.move_on_after(limits.DELIVERY_WAIT_MS / 1000):
-            while (found := self._deliveries.get(envelope_id)) is None:
-                await self._delivered.wait()
-            return found
-        return None
+        self._deliveries.note(envelope_id, delivery)
 
     async def _send(self, send: Send, target: Address) -> bool:
         trouble = self._trouble.get(target)
@@ -274,7 +250,7 @@ class Outbox:
         self._notify(
             "send_failed",
             {
-                "address": str(target),
+                "address": target.source,
                 "envelope_id": envelope_id,
                 "reason": error.reason.value,
                 "detail": error.message[: limits.EVENT_DETAIL_CHARS],
@@ -285,7 +261,7 @@ class Outbox:
     async def _recovered(self, target: Address, trouble: _Trouble) -> None:
         del self._trouble[target]
         fields: dict[str, FieldValue] = {
-            "address": str(target),
+            "address": target.source,
             "failures": trouble.failures,
             "duration_ms": steady_ms() - trouble.since_ms,
         }

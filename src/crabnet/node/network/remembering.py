@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 import trio
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from crabnet import limits
 from crabnet.core.effects import FieldValue
@@ -16,11 +17,13 @@ from crabnet.core.sync.address_book import RememberedPeer
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.errors import UsageError
 from crabnet.node.part import Job, Part
+from crabnet.source import udp_source
 from crabnet.storage.files import Files, read_whole, replace_file
-from crabnet.transport.base import parse_address
+from crabnet.transport.base import address_of
 
 PEERS_FILE: Final = "peers.json"
-_FORMAT: Final = "crabnet-peers-1"
+_FORMAT: Final = "crabnet-peers-2"
+_FORMAT_WITHOUT_SCHEMES: Final = "crabnet-peers-1"
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
@@ -49,10 +52,14 @@ class PeersFile:
             return [], f"{self._path} is larger than {limits.PEERS_FILE_BYTES_MAX} bytes"
         try:
             stored = msgspec.json.decode(content, type=_Peers)
+            if stored.format == _FORMAT_WITHOUT_SCHEMES:
+                stored = _Peers(
+                    format=_FORMAT, peers=[replace(peer, address=udp_source(peer.address)) for peer in stored.peers]
+                )
             if stored.format != _FORMAT:
                 return [], f"{self._path} has format {stored.format[:64]!r}, not {_FORMAT}"
             for peer in stored.peers:
-                parse_address(peer.address)
+                address_of(peer.address)
         except (msgspec.MsgspecError, UnicodeDecodeError, UsageError) as error:
             return [], f"{self._path} is damaged: {error}"
         return stored.peers, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import trio
@@ -13,12 +13,13 @@ from crabnet.bounded import BoundedTable
 from crabnet.core.commands import Answered
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue, Serve, ServeNamed, ServeProof
-from crabnet.errors import CrabnetError, NetworkError
+from crabnet.errors import CrabnetError
 from crabnet.node.durable.committer import Committer
-from crabnet.node.durable.indexing import Stored
-from crabnet.node.network.outbox import Outbox, steady_ms
+from crabnet.node.durable.indexing import Stored, StoredEnvelope
+from crabnet.node.network.outbox import steady_ms
+from crabnet.node.part import Job, Part
 from crabnet.protocol.sync import Served
-from crabnet.transport.base import Address, Transport, parse_address
+from crabnet.source import Scheme, scheme_of
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
@@ -30,7 +31,6 @@ class _Range:
         self.serve = serve
         self.last = serve.from_seq - 1
         self.sent = 0
-        self.is_cut = False
 
 
 class Reader(Protocol):
@@ -46,6 +46,18 @@ class Reader(Protocol):
 
     def named(self, seed_id: str, envelope_id: str) -> bytes | None:
         """An envelope about a seed, by the envelope's id; None if it is not stored."""
+        ...
+
+
+class Carrier(Protocol):
+    """Brings stored messages to neighbours."""
+
+    def has_room(self, to: str) -> bool:
+        """True if ``deliver`` would not wait long for this neighbour."""
+        ...
+
+    async def deliver(self, messages: list[bytes], to: str) -> int:
+        """Send whole messages in this order. Returns how many have left, which may be fewer; it does not raise."""
         ...
 
 
@@ -88,14 +100,12 @@ class _Line:
         self.pace = Pace(bytes_per_s, now_ms)
 
 
-class Serving:
+class Serving(Part):
     """Serves in one task. Each neighbour in turn gets some answers, so that a greedy neighbour delays only itself."""
 
     def __init__(
         self,
         core: Core,
-        transport: Transport,
-        outbox: Outbox,
         committer: Committer,
         notify: Notify,
         clock_ms: Callable[[], int],
@@ -103,8 +113,8 @@ class Serving:
         paces: Paces,
     ) -> None:
         self._core = core
-        self._transport = transport
-        self._outbox = outbox
+        self.carriers: dict[Scheme, Carrier] = {}
+        """Who brings messages to the neighbours of each kind."""
         self._committer = committer
         self._notify = notify
         self._clock_ms = clock_ms
@@ -141,6 +151,21 @@ class Serving:
         self.dropped += len(self._singles.put(serve, None))
         self._wake.set()
 
+    def jobs(self) -> Sequence[Job]:
+        """The job that serves."""
+        return [Job(self.run, "serving")]
+
+    def on_durable(self, effects: Effects) -> None:
+        """Queue what is to be served."""
+        if effects.serves or effects.proofs or effects.serves_named:
+            with self._core.mending.separately("serving"):
+                for serve in effects.serves:
+                    self.put(serve)
+                for proof in effects.proofs:
+                    self.put_single(proof)
+                for named in effects.serves_named:
+                    self.put_single(named)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
@@ -163,6 +188,9 @@ class Serving:
                 continue
             now_ms = steady_ms()
             wait_ms = max(self._pace.wait_ms(now_ms), line.pace.wait_ms(now_ms))
+            carrier = self._carrier(to)
+            if carrier is not None and not carrier.has_room(to):
+                wait_ms = max(wait_ms, limits.SERVE_LOOK_MS)
             if not wait_ms:
                 await self._answer(to, line)
             if line.waiting:
@@ -187,36 +215,26 @@ class Serving:
             self._failed(error)
             return
         ranges = [_Range(serve) for serve in serves]
-        await self._send(ranges, found, parse_address(to), line)
+        await self._send(ranges, found, to, line)
         effects = Effects()
         served = [Served(each.serve.author, each.serve.from_seq, each.last) for each in ranges]
         self._core.handle(Answered(to, served), self._clock_ms(), effects)
         self._committer.enqueue(effects)
 
-    async def _send(self, ranges: list[_Range], found: list[Stored], address: Address, line: _Line) -> None:
+    async def _send(self, ranges: list[_Range], found: list[Stored], to: str, line: _Line) -> None:
         """Send those of the found envelopes that are still part of their feed.
 
         The envelopes of all feeds are sent in the order in which this node took them. So each arrives after those on
         which it rests, and need not wait for one that is still on its way.
         """
-        sent_bytes = 0
         stored = [(each, part) for part, envelopes in zip(ranges, found, strict=True) for each in envelopes]
-        for envelope, part in sorted(stored, key=lambda each: each[0].order):
-            feed = self._core.replica.feeds.get(part.serve.author)
-            seq = envelope.seq
-            stands = seq <= feed.head_seq and feed.in_window(seq) in {None, envelope.envelope_id}
-            if part.is_cut or not stands:
-                continue
-            try:
-                for datagram in self._outbox.sent.split(envelope.raw, steady_ms()):
-                    await self._transport.send(datagram, address)
-                    self._outbox.datagrams_sent += 1
-            except NetworkError:
-                self.dropped += 1
-                part.is_cut = True
-                continue
-            part.sent, part.last = part.sent + 1, seq
-            sent_bytes += len(envelope.raw)
+        stored.sort(key=lambda each: each[0].order)
+        standing = [(envelope, part) for envelope, part in stored if self._stands(envelope, part)]
+        delivered = await self._deliver([envelope.raw for envelope, _ in standing], to)
+        for envelope, part in standing[:delivered]:
+            part.sent, part.last = part.sent + 1, envelope.seq
+        self.dropped += len(standing) - delivered
+        sent_bytes = sum(len(envelope.raw) for envelope, _ in standing[:delivered])
         self._pace.spend(sent_bytes)
         line.pace.spend(sent_bytes)
         self.envelopes += sum(part.sent for part in ranges)
@@ -231,6 +249,17 @@ class Serving:
                 }
                 self._notify("sync_served", fields)
 
+    def _stands(self, envelope: StoredEnvelope, part: _Range) -> bool:
+        feed = self._core.replica.feeds.get(part.serve.author)
+        return envelope.seq <= feed.head_seq and feed.in_window(envelope.seq) in {None, envelope.envelope_id}
+
+    def _carrier(self, to: str) -> Carrier | None:
+        return self.carriers.get(scheme_of(to))
+
+    async def _deliver(self, messages: list[bytes], to: str) -> int:
+        carrier = self._carrier(to)
+        return 0 if carrier is None or not messages else await carrier.deliver(messages, to)
+
     async def _send_single(self, serve: ServeProof | ServeNamed) -> None:
         try:
             if isinstance(serve, ServeProof):
@@ -242,7 +271,7 @@ class Serving:
             return
         if found is not None:
             self._pace.spend(len(found))
-            await self._outbox.send_raw(self._outbox.sent.split(found, steady_ms()), parse_address(serve.to))
+            self.dropped += not await self._deliver([found], serve.to)
 
     def _failed(self, error: CrabnetError) -> None:
         self._notify("job_failed", {"job": "serve", "reason": error.reason.value, "detail": error.message})

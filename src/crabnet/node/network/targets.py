@@ -36,7 +36,7 @@ class Targets:
         self._changed = changed
         self._notify = notify
         self._at = {text: parse_address(text) for text in configured}
-        changed(frozenset(map(str, self._at.values())))
+        changed(frozenset(each.source for each in self._at.values()))
 
     def addresses(self) -> list[Address]:
         """The current addresses. A name that cannot be resolved is returned as it is."""
@@ -47,7 +47,7 @@ class Targets:
         found: dict[str, list[str]] = {}
         for text, address in self._at.items():
             if text != str(address):
-                found.setdefault(str(address), []).append(text)
+                found.setdefault(address.source, []).append(text)
         return found
 
     async def run(self) -> None:
@@ -63,7 +63,7 @@ class Targets:
             for text in self._at:
                 nursery.start_soon(self._look_up, text)
         if frozenset(self._at.values()) != before:
-            self._changed(frozenset(map(str, self._at.values())))
+            self._changed(frozenset(each.source for each in self._at.values()))
 
     async def _look_up(self, text: str) -> None:
         named, known = parse_address(text), self._at[text]
@@ -77,5 +77,5 @@ class Targets:
             return
         self._at[text] = found[0]
         if known != named:
-            fields: dict[str, FieldValue] = {"name": text, "address_before": str(known), "address": str(found[0])}
+            fields: dict[str, FieldValue] = {"name": text, "address_before": known.source, "address": found[0].source}
             self._notify("peer_moved", fields)

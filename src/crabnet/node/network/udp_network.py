@@ -1,4 +1,4 @@
-"""The UDP part of a node: one transport, and everything that is sent, received and served over it."""
+"""The UDP part of a node: one transport, and everything that is sent and received over it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,43 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
 from crabnet.errors import NetworkError
-from crabnet.node.config import sends_per_s
-from crabnet.node.durable.committer import Committer
-from crabnet.node.durable.indexing import History
+from crabnet.node.network.deliveries import Deliveries
+from crabnet.node.network.intake import Intake
 from crabnet.node.network.network import Network
-from crabnet.node.network.outbox import Outbox
-from crabnet.node.network.serving import Paces, Serving
-from crabnet.node.network.signatures import Signatures
+from crabnet.node.network.outbox import Outbox, steady_ms
+from crabnet.node.network.serving import Serving
 from crabnet.node.network.targets import Targets
 from crabnet.node.part import Job, Part
 from crabnet.settings import Settings
-from crabnet.transport.base import parse_address
+from crabnet.source import Scheme, is_udp
+from crabnet.transport.base import address_of, parse_address
 from crabnet.transport.udp import UdpTransport
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class UdpCarrier:
+    """Brings stored messages to addresses of datagrams."""
+
+    def __init__(self, transport: UdpTransport, outbox: Outbox) -> None:
+        self._transport = transport
+        self._outbox = outbox
+
+    def has_room(self, to: str) -> bool:  # noqa: ARG002
+        """See ``Carrier``. The kernel has room, or loses datagrams."""
+        return True
+
+    async def deliver(self, messages: list[bytes], to: str) -> int:
+        """See ``Carrier``."""
+        address = address_of(to)
+        for sent, message in enumerate(messages):
+            try:
+                for datagram in self._outbox.sent.split(message, steady_ms()):
+                    await self._transport.send(datagram, address)
+                    self._outbox.datagrams_sent += 1
+            except NetworkError:
+                return sent
+        return len(messages)
 
 
 class UdpNetwork(Part):
@@ -33,15 +56,14 @@ class UdpNetwork(Part):
     targets: Targets
     outbox: Outbox
     network: Network
-    serving: Serving
 
     def __init__(
         self,
         settings: Settings,
         core: Core,
-        committer: Committer,
-        history: History,
-        signatures: Signatures,
+        intake: Intake,
+        serving: Serving,
+        deliveries: Deliveries,
         notify: Notify,
         clock_ms: Callable[[], int],
         *,
@@ -49,9 +71,9 @@ class UdpNetwork(Part):
     ) -> None:
         self._settings = settings
         self._core = core
-        self._committer = committer
-        self._history = history
-        self._signatures = signatures
+        self._intake = intake
+        self._serving = serving
+        self._deliveries = deliveries
         self._notify = notify
         self._clock_ms = clock_ms
         self._listen = listen
@@ -70,7 +92,7 @@ class UdpNetwork(Part):
             )
             raise
         self.transport = transport
-        configured = list(dict.fromkeys([*settings.announce_addrs, *settings.bootstrap_peers]))
+        configured = list(dict.fromkeys([*settings.udp_announce_addrs, *settings.udp_bootstrap_peers]))
         self.targets = Targets(configured, transport.resolver, transport.family, self._trust, notify)
         try:
             await self.targets.look_up()
@@ -80,17 +102,15 @@ class UdpNetwork(Part):
         self.outbox = Outbox(
             transport,
             self.targets.addresses,
-            neighbours=core.confirmed_peers,
+            neighbours=lambda: list(filter(is_udp, core.confirmed_peers())),
             is_present=core.neighbours.is_present,
             legacy=settings.legacy_peers,
-            datagrams_per_s=sends_per_s(settings),
+            datagrams_per_s=settings.udp_broadcasts_per_sec,
+            deliveries=self._deliveries,
             notify=notify,
         )
-        self.network = Network(core, transport, self.outbox, self._committer, notify, self._clock_ms, self._signatures)
-        paces = Paces(settings.sync_serve_bytes_per_s, settings.sync_serve_peer_bytes_per_s)
-        self.serving = Serving(
-            core, transport, self.outbox, self._committer, notify, self._clock_ms, self._history, paces
-        )
+        self.network = Network(core, transport, self.outbox, self._intake, notify, self._clock_ms)
+        self._serving.carriers[Scheme.UDP] = UdpCarrier(transport, self.outbox)
         self.listen_addresses = [str(address) for address in transport.local_addresses]
         for address in self.listen_addresses:
             notify(
@@ -107,27 +127,20 @@ class UdpNetwork(Part):
         if not self._listen:
             return [sending]
         following = Job(self.targets.run, "targets")
-        return [sending, following, self.receiving(), Job(self.serving.run, "serving")]
+        return [sending, following, self.receiving()]
 
     def receiving(self) -> Job:
         """The job that receives on all sockets, those that only send included."""
         return Job(self.network.receive)
 
     def on_durable(self, effects: Effects) -> None:
-        """Queue the envelopes to send and to serve."""
-        separately = self._core.mending.separately
+        """Queue the envelopes to send."""
         if effects.sends:
-            with separately("outbox"):
+            everybody = self._settings.uses_udp
+            with self._core.mending.separately("outbox"):
                 for send in effects.sends:
-                    self.outbox.put(send)
-        if effects.serves or effects.proofs or effects.serves_named:
-            with separately("serving"):
-                for serve in effects.serves:
-                    self.serving.put(serve)
-                for proof in effects.proofs:
-                    self.serving.put_single(proof)
-                for named in effects.serves_named:
-                    self.serving.put_single(named)
+                    if (everybody and send.to is None) or (send.to is not None and is_udp(send.to)):
+                        self.outbox.put(send)
 
     async def finish(self) -> bool:
         """Send all queued envelopes, for at most SHUTDOWN_SEND_S seconds."""

@@ -28,6 +28,7 @@ from crabnet.operations import access, events, history, info, network, objects, 
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
+from crabnet.source import udp_source
 from crabnet.storage.files import RealFiles
 
 P = TypeVar("P", bound=Request)
@@ -49,7 +50,7 @@ def read_locally(settings: Settings, method: str, params: JsonObject) -> JsonVal
     files = RealFiles()
     reading = read_store(settings, files)
     neighbours = reading.core.neighbours
-    neighbours.trusted = frozenset([*settings.announce_addrs, *settings.bootstrap_peers])
+    neighbours.trusted = frozenset(map(udp_source, [*settings.udp_announce_addrs, *settings.udp_bootstrap_peers]))
     remembered, _ = PeersFile(files, settings.data_dir).read()
     neighbours.book.load(remembered, wall_ms())
     return as_json(READERS[method](settings, reading, given))

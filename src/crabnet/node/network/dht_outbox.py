@@ -1,0 +1,225 @@
+"""Sends over libp2p: envelopes to topics, and to the peers whom they concern; stored messages to single peers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import trio
+
+from crabnet import limits
+from crabnet.buckets import TokenBucket
+from crabnet.core.effects import FieldValue, Send
+from crabnet.errors import Reason
+from crabnet.node.network.deliveries import Deliveries, Delivery
+from crabnet.node.network.outbox import steady_ms
+from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
+from crabnet.protocol.topics import BASELINE_TOPIC, channel_in, channel_of
+from crabnet.source import GOSSIP, bare
+from crabnet.transport.dht import DhtTransport
+from crabnet.transport.p2p_wire import BATCH_BYTES, Path
+
+Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+class _Line:
+    """What goes to one peer by streams, in order, and how much of it the peer has not taken yet."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Path, list[bytes]]] = deque()
+        self.bytes = 0
+        self.is_busy = False
+
+
+class DhtOutbox:
+    """Queues of what is to be sent. Without the process, or without a peer, envelopes are left to sync."""
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        per_s: int,
+        deliveries: Deliveries,
+        notify: Notify,
+        fall_back: Callable[[Send], None] | None,
+    ) -> None:
+        """``topics`` are those to publish to, at most ``per_s`` messages a second; 0 means no limit."""
+        self._topics = topics
+        self._rate = TokenBucket(per_s)
+        self._deliveries = deliveries
+        self._notify = notify
+        self._fall_back = fall_back
+        self._queue: deque[Send] = deque()
+        self._lines: dict[str, _Line] = {}
+        self._transport: DhtTransport | None = None
+        self._nursery: trio.Nursery | None = None
+        self._wake = trio.Event()
+        self.published = 0
+        self.unpublished = 0
+        self.sent = 0
+        self.dropped = 0
+
+    @property
+    def queued(self) -> int:
+        """The number of envelopes that wait to be published."""
+        return len(self._queue)
+
+    # --- peers -----------------------------------------------------------------------------------------
+
+    def joined(self, peer: str) -> None:
+        """A peer is connected."""
+        self._lines.setdefault(peer, _Line())
+        self._wake.set()
+
+    def left(self, peer: str) -> bool:
+        """A peer is gone. False if it was not known."""
+        return self._lines.pop(peer, None) is not None
+
+    def peers(self) -> list[str]:
+        """The connected peers."""
+        return list(self._lines)
+
+    # --- what is to be sent ----------------------------------------------------------------------------
+
+    def put(self, send: Send) -> None:
+        """Queue an envelope or a message."""
+        if send.to is None and send.kind not in FEED_KINDS:
+            for peer in self._lines:
+                self._put_stream(peer, Path.SYNC, [send.data])
+        elif send.to is None or send.to == GOSSIP:
+            self._put_topic(send)
+            for peer in send.concerns:
+                if peer in self._lines:
+                    self._put_stream(peer, Path.DIRECT, [send.data])
+        else:
+            self._put_stream(bare(send.to), Path.SYNC, [send.data])
+
+    def _put_topic(self, send: Send) -> None:
+        if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
+            self.dropped += 1
+            return
+        self._queue.append(send)
+        if len(self._queue) > limits.OUTBOX_MESSAGES_MAX:
+            self._queue.popleft()
+            self.dropped += 1
+        self._wake.set()
+
+    def _put_stream(self, peer: str, path: Path, messages: list[bytes]) -> int:
+        """Queue messages for a peer. Returns how many of them had room."""
+        line = self._lines.get(peer)
+        taken = 0
+        for message in () if line is None else messages:
+            if line is None or line.bytes + len(message) > limits.P2P_LINE_BYTES_MAX:
+                break
+            line.bytes += len(message)
+            last = line.waiting[-1] if line.waiting else None
+            if last is not None and last[0] is path and sum(map(len, last[1])) < BATCH_BYTES:
+                last[1].append(message)
+            else:
+                line.waiting.append((path, [message]))
+            taken += 1
+        if taken and line is not None and not line.is_busy and self._nursery is not None:
+            line.is_busy = True
+            self._nursery.start_soon(self._empty, peer, line)
+        self.dropped += len(messages) - taken
+        return taken
+
+    def has_room(self, to: str) -> bool:
+        """See ``Carrier``."""
+        line = self._lines.get(bare(to))
+        return line is None or line.bytes < limits.P2P_LINE_BYTES_MAX // 2
+
+    async def deliver(self, messages: list[bytes], to: str) -> int:
+        """See ``Carrier``. The peer's stream holds back what it cannot take."""
+        await trio.lowlevel.checkpoint()
+        return self._put_stream(bare(to), Path.SYNC, messages)
+
+    def block(self, peer: str, duration_ms: int) -> None:
+        """Have a peer refused for a while."""
+        if self._transport is not None and self._nursery is not None:
+            self._nursery.start_soon(self._block, self._transport, peer, duration_ms)
+
+    async def _block(self, transport: DhtTransport, peer: str, duration_ms: int) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await transport.block(peer, duration_ms)
+
+    # --- sending ---------------------------------------------------------------------------------------
+
+    def begin(self, transport: DhtTransport) -> None:
+        """A life of the process begins."""
+        self._transport = transport
+        self._wake.set()
+
+    def end(self) -> None:
+        """The process is gone."""
+        self._transport = None
+        self._lines.clear()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._queue:
+                    await self._pace()
+                    await self._publish(self._queue.popleft())
+
+    async def _pace(self) -> None:
+        if wait_ms := self._rate.wait_ms(steady_ms()):
+            await trio.sleep(wait_ms / 1000)
+        self._rate.take(steady_ms())
+
+    async def _publish(self, send: Send) -> None:
+        """Publish one envelope. What no peer could be given is left to sync, and to the fallback if there is one."""
+        topics = self._topics_for(send)
+        if not topics:
+            return
+        transport, reason, peers = self._transport, Reason.UNAVAILABLE.value, 0
+        if transport is not None:
+            try:
+                answer = await transport.publish(send.data, topics)
+                reason, peers = answer.reason, answer.peers
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                reason = Reason.UNAVAILABLE.value
+        if send.kind in FEED_KINDS and not send.relayed:
+            self._deliveries.note(send.envelope_id, Delivery(peers))
+        if peers:
+            self.published += 1
+            return
+        self.unpublished += 1
+        fields: dict[str, FieldValue] = {
+            "envelope_id": send.envelope_id,
+            "kind": send.kind,
+            "reason": reason or Reason.NO_PEERS.value,
+            "outcome": "sync" if self._fall_back is None else "udp",
+        }
+        self._notify("gossip_unpublished", fields)
+        if self._fall_back is not None:
+            self._fall_back(send)
+
+    def _topics_for(self, send: Send) -> list[str]:
+        channel = channel_of(send.kind)
+        return [
+            topic
+            for topic in self._topics
+            if channel_in(topic) == channel or (topic == BASELINE_TOPIC and send.kind in BASELINE_KINDS)
+        ]
+
+    async def _empty(self, peer: str, line: _Line) -> None:
+        """Send what waits for one peer, a batch at a time."""
+        while line.waiting and self._lines.get(peer) is line:
+            transport = self._transport
+            path, messages = line.waiting.popleft()
+            reason: str = Reason.UNAVAILABLE
+            if transport is not None:
+                try:
+                    reason = (await transport.send(messages, peer, path)).reason
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    reason = Reason.UNAVAILABLE
+            line.bytes -= sum(map(len, messages))
+            if reason:
+                self.dropped += len(messages)
+            else:
+                self.sent += len(messages)
+        line.is_busy = False
