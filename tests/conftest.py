@@ -28,8 +28,6 @@ settings.register_profile("deep", settings.get_profile("ci"), max_examples=2_000
 settings.register_profile("random", settings.get_profile("deep"), derandomize=False)
 
 
-_DESCRIPTORS_MANY = 256
-"""A test process with more open files than this collects garbage after each test."""
 BY_USER = (
     "cli/test_node.py::test_data_dirs_that_cannot_be_used",
     "cli/test_process.py",
@@ -120,12 +118,6 @@ def pytest_collection_finish() -> None:
     """Keep thousands of collected tests out of every garbage collection that the tests cause."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_runtest_teardown() -> None:
-    """Close the files and sockets that past tests have left to the garbage collector, which seldom runs here."""
-    if len(os.listdir("/dev/fd")) > _DESCRIPTORS_MANY:  # noqa: PTH208 - quicker, and done for each test
-        gc.collect()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
