@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
 import time
@@ -30,6 +29,7 @@ from tests.support.nodes import (
     wait_for,
     whole_job,
 )
+from tests.support.polling import readable
 
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 HOSTILE = "evil\x1b[31m\u202e\nALERT: forged"
@@ -119,7 +119,7 @@ def test_a_terminal_gets_no_time_stamps(tmp_path: Path) -> None:
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         text, deadline = b"", time.monotonic() + DEADLINE_S
-        while b"stopped" not in text and time.monotonic() < deadline and select.select([ours], [], [], DEADLINE_S)[0]:
+        while b"stopped" not in text and time.monotonic() < deadline and readable([ours], DEADLINE_S):
             text += os.read(ours, 65_536)
         assert process.wait(DEADLINE_S) == 0
     os.close(ours)

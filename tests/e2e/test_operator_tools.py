@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import pty
-import select
 import signal
 import struct
 import subprocess
@@ -21,6 +20,7 @@ import pytest
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError, Reason
 from tests.support.nodes import CRABNET, DEADLINE_S, Json, NodeProcess, Nodes, environment, json_line, wait_for
+from tests.support.polling import readable
 
 
 def rows(answer: Json, name: str) -> list[Json]:
@@ -317,6 +317,6 @@ def read_until(fd: int, seen: bytes, wanted: bytes) -> bytes:
     deadline = time.monotonic() + DEADLINE_S
     while wanted not in seen:
         assert time.monotonic() < deadline, seen
-        if select.select([fd], [], [], 1)[0]:
+        if readable([fd], 1):
             seen += os.read(fd, 65_536)
     return seen

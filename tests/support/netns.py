@@ -10,7 +10,6 @@ import fcntl
 import heapq
 import os
 import random
-import select
 import shutil
 import struct
 import subprocess
@@ -22,6 +21,8 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+
+from tests.support.polling import readable
 
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x0001 | 0x1000
@@ -154,7 +155,7 @@ class Lab:
                 _, _, fd, packet = heapq.heappop(self._late)
                 _write(fd, packet)
             wait_s = min(0.05, self._late[0][0] - now) if self._late else 0.05
-            for fd in select.select([*self._links, *self._lans], [], [], wait_s)[0]:
+            for fd in readable([*self._links, *self._lans], wait_s):
                 if fd in self._lans:
                     self._pass_on(fd)
                 else:

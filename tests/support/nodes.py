@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from crabnet.monitor.events import Event
 from crabnet.monitor.reader import read_events
 from crabnet.runner import scratch
 from crabnet.runner.sandbox import cgroups
+from tests.support.polling import readable
 
 T = TypeVar("T")
 Json = dict[str, JsonValue]
@@ -109,8 +109,7 @@ class NodeProcess:
         process = self.process
         assert process is not None
         assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], DEADLINE_S)
-        line = process.stdout.readline() if readable else ""
+        line = process.stdout.readline() if readable([process.stdout], DEADLINE_S) else ""
         match = re.fullmatch(r"listen started on Udp:(.+:\d+)\n", line)
         assert match is not None, f"no node on {self.data_dir}: {line!r} {self.errors()}"
         self.listen = match[1]

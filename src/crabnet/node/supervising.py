@@ -85,7 +85,7 @@ async def supervised(
         # While no node runs, a one-shot command may hold the data dir. The restart waits for it.
         busy_until_s = trio.current_time() + limits.RESTART_DELAY_S + settings.lock_wait_ms / 1000
         del failure
-        _forget_the_last()
+        gc.collect()  # frees the memory of the last life
         with trio.move_on_after(limits.RESTART_DELAY_S):
             await asked.wait()
 
@@ -100,9 +100,3 @@ async def _lived(live: Callable[[Life], Awaitable[None]], life: Life) -> Excepti
             raise
         return first
     return None
-
-
-def _forget_the_last() -> None:
-    """Free the memory of the last life. ``gc.unfreeze`` undoes ``gc.freeze``, which opening a data dir calls."""
-    gc.unfreeze()
-    gc.collect()

@@ -19,7 +19,7 @@ from crabnet.node.durable.framing import Framing
 from crabnet.protocol.baseline_state import BaselineState, parse_baseline_state
 from crabnet.settings import Settings
 from crabnet.storage.checkpoint.format import CHECKPOINT_FORMAT
-from crabnet.storage.files import Files, OpenMode, guarded, opened, read_whole
+from crabnet.storage.files import Files, guarded, read_whole
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 
@@ -32,10 +32,8 @@ def holds_our_state(files: Files, data_dir: Path) -> bool:
     layout = Layout(data_dir)
     with guarded("look into the data dir", data_dir):
         for path in (layout.state, layout.bak):
-            if files.size(path) is not None:
-                with opened(files, path, OpenMode.READ) as fd:
-                    if CHECKPOINT_FORMAT.encode() in files.pread(fd, _FORMAT_WITHIN_BYTES, 0):
-                        return True
+            if CHECKPOINT_FORMAT.encode() in (read_whole(files, path, _FORMAT_WITHIN_BYTES) or b""):
+                return True
         return files.size(layout.journal) is not None and bool(files.listdir(layout.journal))
 
 

@@ -67,19 +67,18 @@ class Store:
     key_created: bool
     replayed: Replayed
     duration_ms: int
+    closing: ExitStack
+    """What ``close`` does."""
     last_ms: int | None = None
     """The time of the last write, in milliseconds of the clock at that time; None for a new data dir."""
     left_out: tuple[str, ...] = ()
     """A sentence for each part of a baseline's state that was not imported."""
 
     def close(self) -> None:
-        """Close index, archive and ledger. The ledger comes last, because it holds the lock."""
-        try:
-            self.index.close()
-            self.archive.close()
-        finally:
-            self.own_feed.high_water.close()
-            self.ledger.close()
+        """Close index, archive and ledger. The ledger comes last, because it holds the lock. Frees the memory for the
+        garbage collector.
+        """
+        self.closing.close()
 
 
 def entropy() -> int:
@@ -125,6 +124,7 @@ def open_store(
         lock=lock,
     )
     with ExitStack() as undo:
+        undo.callback(gc.unfreeze)
         undo.callback(ledger.close)
         core = Core(core_config(settings, stays=role is LockRole.NODE), signer, entropy, verify_all)
         replayed = restore_core(core, ledger)
@@ -139,20 +139,20 @@ def open_store(
         history = History(ledger, index, files, Layout(settings.data_dir), settings.namespace)
         history.catch_up()
         core.replica.held = history
-        undo.pop_all()
-    return Store(
-        ledger,
-        core,
-        index,
-        history,
-        archive,
-        own_feed,
-        created,
-        replayed,
-        wall_ms() - started_ms,
-        last_ms,
-        left_out,
-    )
+        return Store(
+            ledger,
+            core,
+            index,
+            history,
+            archive,
+            own_feed,
+            created,
+            replayed,
+            wall_ms() - started_ms,
+            undo.pop_all(),
+            last_ms,
+            left_out,
+        )
 
 
 def read_former(files: Files, data_dir: Path) -> tuple[str, ...]:
@@ -196,6 +196,8 @@ def archive_segments(core: Core) -> list[SegmentInfo]:
 
 def restore_core(core: Core, ledger: Ledger) -> Replayed:
     """Load the checkpoint and replay the journal after it. Returns what was replayed.
+
+    What was loaded is left out of garbage collections, until ``gc.unfreeze`` is called.
 
     Raises DataDirDamagedError, UsageError for a data dir of another namespace.
     """

@@ -21,6 +21,7 @@ _FILES: Final = (
     *("identity.key", "lock", "events.lock", "archive.sqlite.sum", "index.sqlite.sum"),
     *(f"{index}.sqlite{part}" for index in ("index", "archive") for part in ("", "-wal", "-shm")),
 )
+_LOOKS: Final = 5
 _KINDS: Final = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISREG, "a file"),
@@ -54,6 +55,14 @@ def demand_shape(data_dir: Path, *, listens: bool) -> None:
         _demand(data_dir / CONTROL_SOCKET, "socket")
 
 
+def _is_usable(path: Path) -> bool:
+    """Whether this user may read and write a file, or the file is not there any more.
+
+    No lock is held here, so another command may remove and make the file meanwhile. So this looks some times.
+    """
+    return any(os.access(path, os.R_OK | os.W_OK) or not path.exists() for _ in range(_LOOKS))
+
+
 def _demand(path: Path, wanted: str) -> None:
     with guarded("examine the data dir", path):
         try:
@@ -67,7 +76,7 @@ def _demand(path: Path, wanted: str) -> None:
             f"{path} is {found}, not a {wanted}: {article} {wanted}"
             f"{' back; docs/STORAGE.md says which files may be missing' if wanted != 'socket' else ' itself'}"
         )
-    if wanted == "file" and not os.access(path, os.R_OK | os.W_OK):
+    if wanted == "file" and not _is_usable(path):
         raise StorageFailedError(
             f"this user may not read and write {path}: return the file to the user of the node, for example with chown"
             " or chmod u+rw",
