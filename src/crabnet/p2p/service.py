@@ -11,17 +11,17 @@ from contextlib import suppress
 import trio
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr as Address
 
 from crabnet import limits
 from crabnet.child import Lifeline
 from crabnet.errors import NetworkError, Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict, contained
 from crabnet.p2p.gossip import Gossip, Router
+from crabnet.p2p.host import Host
 from crabnet.p2p.link import Link
+from crabnet.p2p.nat import Nat
 from crabnet.p2p.network import Network
 from crabnet.p2p.peers import Peers
 from crabnet.p2p.refusals import Refusals
@@ -65,10 +65,9 @@ class Service:
             connections_max=given.peers_max,
             host_connections_max=given.address_connections_max,
         )
-        self.host = BasicHost(
-            self.network,
-            announce_addrs=[Address(each) for each in given.announce] or None,
-        )
+        self.nat = Nat(given, self.network)
+        self.host = Host(self.network)
+        self.nat.attach(self.host)
         self.network.set_stream_handler(self._guarded)
         self.router = Router()
         topics = {*given.subscribe, *given.publish, *filter(None, [given.legacy_topic])}
@@ -78,7 +77,8 @@ class Service:
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
         )
-        self.peers = Peers(given, self.host, self.network, self.streams, self._link.tell, random.random)
+        self.peers = Peers(given, self.network, self.streams, self._link.tell, random.random)
+        self.peers.watchers.append(self.nat)
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -104,7 +104,7 @@ class Service:
                 self._lifeline.ready(detail=self._own, addresses=[f"{each}/p2p/{self._own}" for each in addresses])
                 self.is_ready = True
                 async with trio.open_nursery() as nursery:
-                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs()):
+                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs(), *self.nat.jobs()):
                         nursery.start_soon(job)
                     await anext(signals)
                     nursery.cancel_scope.cancel()
@@ -197,8 +197,12 @@ class Service:
                 for topic in sorted({*self._given.subscribe, *self._given.publish})
             ],
             addresses=[str(each) for each in self.host.get_addrs()],
-            observed=self.peers.observed(),
-            reachability=self.peers.reachability,
-            relays=self.peers.relays(),
-            counters={**self._counters, "connections_refused": self.network.refused_connections},
+            observed=self.nat.observed(),
+            reachability=self.nat.reachability,
+            relays=self.nat.relays(),
+            counters={
+                **self._counters,
+                **self.nat.counters(),
+                "connections_refused": self.network.refused_connections,
+            },
         )
