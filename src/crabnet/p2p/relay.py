@@ -1,7 +1,7 @@
 """Being a relay for others, within limits (libp2p specification "circuit relay v2").
 
 The limits are on places, circuits, requests and bytes a second. A circuit has no end in bytes or time, because a node
-behind a relay fetches a whole history through it. The answers therefore name no limit, and peers of other implementations
+behind a relay fetches a whole history through it. The answers therefore name no limit: peers of other implementations
 run gossip only over connections without one.
 """
 
