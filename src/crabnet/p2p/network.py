@@ -14,6 +14,7 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -31,6 +32,15 @@ from multiaddr import Multiaddr
 
 from crabnet import limits
 from crabnet.errors import NetworkError, Reason
+
+
+class Idle(AutoConnector):
+    """Does not dial. The library's one dials whatever addresses peers have told, up to half of the greatest number of
+    connections, whatever the least number is.
+    """
+
+    async def maybe_connect(self) -> None:
+        """Nothing to do: ``Peers`` dials."""
 
 
 class Network(Swarm):
@@ -51,7 +61,7 @@ class Network(Swarm):
             connection_config=ConnectionConfig(
                 max_connections=connections_max,
                 min_connections=0,
-                low_watermark=0,  # it does not dial by itself
+                low_watermark=0,
                 high_watermark=connections_max,
                 max_connections_per_peer=1,
                 inbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
@@ -59,6 +69,7 @@ class Network(Swarm):
             ),
             psk=network_key.hex() or None,
         )
+        self.auto_connector = Idle(self)
         self._connections_max = connections_max
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
