@@ -57,7 +57,7 @@ class Adversary(Outsider):
         self.world = world
         self.rng = world.rng
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = f"udp:{name}:9012"
         self.author = Voice(name)
         self.voices = [self.author]
         self.forkers = {self.author.id} if self.forks else set()

@@ -97,7 +97,7 @@ class SimNode:
     def __init__(self, world: World, name: str, config: CoreConfig, *, skew_ms: int = 0) -> None:
         self.world = world
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = f"udp:{name}:9012"
         self.config = config
         self.skew_ms = skew_ms
         self.signer = signer(name)
