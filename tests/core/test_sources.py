@@ -43,7 +43,7 @@ def test_rejects_block_a_stranger_for_longer_each_time_up_to_a_bound() -> None:
     for _ in range(5):
         assert misbehave(gate, STRANGER, now_ms) == RATES.rejects_per_s + 1
         [block] = gate.take_blocks()
-        assert (block.source, block.reason) == ("203.0.113.9", Reason.MISUSE)
+        assert (block.source, block.reason) == ("udp:203.0.113.9", Reason.MISUSE)
         durations.append(block.duration_ms)
         assert gate.check(STRANGER, now_ms + block.duration_ms - 1) is Reason.SOURCE_BLOCKED
         assert gate.check("udp:203.0.113.9:1", now_ms) is Reason.SOURCE_BLOCKED, "another port is the same host"
