@@ -13,6 +13,7 @@ from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fragment_wire import Shape, classify, is_whole
 from crabnet.protocol.fragments import Complete, Reassembler, SentCache
 from crabnet.protocol.sync import Hello, NodeIdentity, Talk, payload_of
+from crabnet.source import udp_source
 from tests.sim.world import Outsider, World
 from tests.support.envelopes import NOW_S, Author
 
@@ -57,7 +58,7 @@ class Adversary(Outsider):
         self.world = world
         self.rng = world.rng
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = udp_source(f"{name}:9012")
         self.author = Voice(name)
         self.voices = [self.author]
         self.forkers = {self.author.id} if self.forks else set()

@@ -28,6 +28,7 @@ from crabnet.node.durable.own_feed import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
+from crabnet.source import udp_source
 from crabnet.storage.checkpoint.format import CheckpointHeader
 from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
@@ -97,7 +98,7 @@ class SimNode:
     def __init__(self, world: World, name: str, config: CoreConfig, *, skew_ms: int = 0) -> None:
         self.world = world
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = udp_source(f"{name}:9012")
         self.config = config
         self.skew_ms = skew_ms
         self.signer = signer(name)

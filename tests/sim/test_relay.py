@@ -122,7 +122,7 @@ def test_every_node_passes_an_envelope_on_once_and_to_few() -> None:
     ((_, _, raw),) = nodes["b"].history.of(nodes["a"].id)
     for source in ("c", "d", "203.0.113.9"):
         for _ in range(20):
-            nodes["b"].give(Received(f"{source}:9012", raw))
+            nodes["b"].give(Received(f"udp:{source}:9012", raw))
     world.run(1_500)
     assert dict(watch.relayed) == before
 
@@ -194,7 +194,7 @@ def test_nothing_is_relayed_to_broadcast_addresses() -> None:
     watch = watched(world)
     nodes = {name: world.add(name, config()) for name in "ab"}
     nodes["a"].targets = [nodes["b"].address]
-    nodes["b"].targets = [nodes["a"].address, "255.255.255.255:9012"]
+    nodes["b"].targets = [nodes["a"].address, "udp:255.255.255.255:9012"]
     for node in nodes.values():
         node.start()
     world.run(2_500)
