@@ -21,7 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-from crabnet.source import GOSSIP, for_everybody, is_p2p, is_udp
+from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp
 
 
 class Neighbours(Talking):
@@ -111,8 +111,8 @@ class Neighbours(Talking):
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
         """Handle a message that belongs to no feed. Returns False if its payload is malformed or not allowed."""
         meta = admitted.envelope.meta
-        if meta.from_ == self._signer.node_id:
-            return True
+        if meta.from_ == self._signer.node_id or (is_p2p(source) and meta.from_ != bare(source)):
+            return True  # a topic brings messages of others, which would count as those of the peer that passed them on
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import trio
@@ -21,6 +21,19 @@ from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_wire import BATCH_BYTES, Path
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+def ways_of(send: Send, connected: Collection[str]) -> list[tuple[str, Path]]:
+    """The peers to which an envelope or message goes, and how; for ``Path.GOSSIP`` the peer is "".
+
+    Envelopes of feeds are published. Whom they concern gets them by a stream too, if it is ``connected``. Messages
+    between neighbours go by streams only.
+    """
+    if send.to is not None and send.to != GOSSIP:
+        return [(bare(send.to), Path.SYNC)]
+    if send.to is None and send.kind not in FEED_KINDS:
+        return [(peer, Path.SYNC) for peer in connected]
+    return [("", Path.GOSSIP), *((peer, Path.DIRECT) for peer in send.concerns if peer in connected)]
 
 
 class _Line:
@@ -83,16 +96,11 @@ class DhtOutbox:
 
     def put(self, send: Send) -> None:
         """Queue an envelope or a message."""
-        if send.to is None and send.kind not in FEED_KINDS:
-            for peer in self._lines:
-                self._put_stream(peer, Path.SYNC, [send.data])
-        elif send.to is None or send.to == GOSSIP:
-            self._put_topic(send)
-            for peer in send.concerns:
-                if peer in self._lines:
-                    self._put_stream(peer, Path.DIRECT, [send.data])
-        else:
-            self._put_stream(bare(send.to), Path.SYNC, [send.data])
+        for peer, path in ways_of(send, self._lines):
+            if path is Path.GOSSIP:
+                self._put_topic(send)
+            else:
+                self._put_stream(peer, path, [send.data])
 
     def _put_topic(self, send: Send) -> None:
         if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
