@@ -157,3 +157,18 @@ def test_talk_counts_as_its_authors_only() -> None:
     nodes["a"].sync()
     assert len(nodes["a"].running.neighbours.planner) == 0
     assert world.p2p.sent["streams"] == before
+
+
+def test_whoever_passes_an_envelope_on_need_not_hold_those_before_it() -> None:
+    world = World(6)
+    nodes = connected(world, {"a": "", "b": "a", "c": "a"})
+    stranger, known = Author("stranger"), Author("c")
+    passed_on = [[author.publish() for _ in range(4)][-1] for author in (stranger, known)]
+    for envelope in passed_on:
+        nodes["a"].take(p2p_source(nodes["b"].id), envelope.raw)
+    planner = nodes["a"].running.neighbours.planner
+    assert known.id == nodes["c"].id
+    assert planner.missing_of(stranger.id) is None
+    missing = planner.missing_of(known.id)
+    assert missing is not None
+    assert missing.sources == [p2p_source(known.id)], "an author holds its own feed"

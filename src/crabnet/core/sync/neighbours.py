@@ -21,7 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp
+from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp, p2p_source
 
 
 class Neighbours(Talking):
@@ -231,10 +231,21 @@ class Neighbours(Talking):
         """
         if not self._config.talk:
             return
-        holders = self.planner.holders(meta.from_, meta.seq)
+        holders = [self._holder(meta, source), *self.planner.holders(meta.from_, meta.seq)]
         holders += self.named.sources(Named(named.seed_id, meta.id))
-        for each in dict.fromkeys((source, *holders)):
+        for each in dict.fromkeys(filter(None, holders)):
             self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
+
+    def _holder(self, meta: EnvelopeMeta, source: str) -> str:
+        """Who holds what an envelope from ``source`` follows and rests on; "" if that is not known.
+
+        A libp2p peer passes on what a topic brings before its node looks at it, so it need not hold anything. Otherwise
+        one author with many keys could make this node ask honest peers in vain, and for nothing else.
+        """
+        if not is_p2p(source) or self.planner.wanted(meta.from_, meta.seq):
+            return source
+        author = p2p_source(meta.from_)
+        return author if self.peers.is_confirmed(author) else ""
 
     def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
         """Note that a neighbour holds parked envelopes of a feed, so that it also holds what they rest on."""
@@ -307,7 +318,8 @@ class Neighbours(Talking):
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """Handle an envelope that is ahead of the held feed, does not link to it, or found no room."""
-        if not self._config.talk:
+        source = self._holder(meta, source)
+        if not self._config.talk or not source:
             return
         held = self._replica.feeds.get(meta.from_).head_seq
         forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
