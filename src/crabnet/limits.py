@@ -855,6 +855,8 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
 GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_LARGE_BYTES: Final = 64 * 1024
+"""Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
 """Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
 GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
