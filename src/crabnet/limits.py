@@ -361,6 +361,12 @@ RELAY_SERVED_MS: Final = 15 * 60 * 1000
 """How long the node relays none of an author's envelopes to a neighbour that gets them by another way."""
 RELAY_PROVIDER_MS: Final = 5 * 60 * 1000
 """How long the neighbour that sent an author's last envelope counts as a way to this author."""
+INTRODUCE_MS: Final = 60_000
+"""Time between two introductions of a node to all libp2p peers."""
+INTRODUCE_SOON_MS: Final = 1_000
+"""How soon a node introduces itself after a new node was met."""
+INTRODUCE_PAUSE_MS: Final = 5_000
+"""Shortest time between two introductions."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000

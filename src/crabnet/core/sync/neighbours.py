@@ -21,7 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-from crabnet.source import GOSSIP, for_everybody, is_p2p, is_udp
+from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp
 
 
 class Neighbours(Talking):
@@ -40,6 +40,8 @@ class Neighbours(Talking):
         self._room = room
         self._announce_at_ms = 0
         self._look_at_ms = 0
+        self._introduce_at_ms = 0
+        self._introduced_ms = 0
 
     def renew(self, part: Part) -> None:
         """Make a part anew."""
@@ -76,6 +78,7 @@ class Neighbours(Talking):
         self._tell_lost(self.peers.joined(source, node_id, now_ms), "replaced", effects)
         self._say(self._hello(), source, now_ms, effects)
         self._now_proven(source, node_id, now_ms, effects)
+        self._introduce_soon(now_ms)
 
     def left(self, source: str, effects: Effects) -> None:
         """Forget a peer that is not connected any more."""
@@ -127,8 +130,21 @@ class Neighbours(Talking):
             effects.notices.append(Notice("envelope_rejected", fields))
             return False
         self.heard(source, now_ms, effects)
-        if not self._config.talk:
-            return True
+        if self._config.talk:
+            if is_p2p(source) and meta.from_ != bare(source):
+                self._passed_on(said, meta.from_, now_ms)
+            else:
+                self._said(said, meta, source, now_ms, effects)
+        return True
+
+    def _passed_on(self, said: sync.Talk, author: str, now_ms: int) -> None:
+        """Handle talk that gossip has passed on. There is no answer: it would go to somebody who has not asked."""
+        if isinstance(said, sync.Hello) and self.peers.passed_on(
+            author, Introduction(said.identity.alias, said.identity.agent), now_ms
+        ):
+            self._introduce_soon(now_ms)
+
+    def _said(self, said: sync.Talk, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
         if source in self.trusted:
             if self.peers.node_id(source) != meta.from_:
                 self.clocks.ask_again(now_ms)
@@ -145,7 +161,6 @@ class Neighbours(Talking):
             self._proven_said(said, meta.from_, source, now_ms, effects)
         elif isinstance(said, sync.Request):
             self._author_asks(said, meta.from_, source, now_ms, effects)
-        return True
 
     def _author_asks(self, said: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
         """Answer an author that asks how far its own feed goes. It need not prove its address for that.
@@ -352,6 +367,7 @@ class Neighbours(Talking):
             self._look_around,
             self._prune,
             self._clear,
+            self._introduce,
         )
         for step in steps:
             with self._replica.mending.soft:
@@ -359,6 +375,19 @@ class Neighbours(Talking):
 
     def _lose_silent(self, now_ms: int, effects: Effects) -> None:
         self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
+
+    def _introduce(self, now_ms: int, effects: Effects) -> None:
+        """Tell all libp2p peers now and then who this node is, those that are no neighbours, too."""
+        if now_ms < self._introduce_at_ms or not self._config.stays:
+            return
+        self._introduced_ms, self._introduce_at_ms = now_ms, now_ms + limits.INTRODUCE_MS
+        if any(map(is_p2p, self.peers.confirmed())):
+            self._say(self._hello(), GOSSIP, now_ms, effects)
+
+    def _introduce_soon(self, now_ms: int) -> None:
+        """There is somebody who does not know this node. However many come, introductions have a pause between them."""
+        soon_ms = max(now_ms + limits.INTRODUCE_SOON_MS, self._introduced_ms + limits.INTRODUCE_PAUSE_MS)
+        self._introduce_at_ms = min(self._introduce_at_ms, soon_ms)
 
     def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):
