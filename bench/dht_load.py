@@ -143,7 +143,7 @@ def _soak(network: str, seconds: float) -> _Load:
 def _used_while(members: list[NodeProcess], act: Callable[[], object]) -> list[Used]:
     """The share of a processor that each process has used meanwhile, and its memory afterwards."""
     of_all = [pids(node) for node in members]
-    all_pids = [each[0] for each in of_all] + [each[1] for each in of_all if len(each) > 1]
+    all_pids = [each[name] for name in ("node", "libp2p") for each in of_all if name in each]
     before, begun_s = [used(pid).cpu_s for pid in all_pids], time.monotonic()
     act()
     seconds = time.monotonic() - begun_s

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from msgspec import Struct
 
 from tests.support.dht import DhtNode
-from tests.support.nodes import NodeProcess, Nodes, wait_for
+from tests.support.nodes import Json, NodeProcess, Nodes, wait_for
 
 AT_REST: Final = ("--sync-interval-ms", "1000")
 """The default. Nodes of tests announce more often."""
@@ -79,11 +79,23 @@ def used(pid: int) -> Used:
     return Used(cpu_s, kib / 1024)
 
 
-def pids(node: NodeProcess) -> list[int]:
-    """The process of a node and, if it has one, its libp2p process."""
-    own = [] if node.process is None else [node.process.pid]
-    child = node.child().get("pid") if isinstance(node, DhtNode) else None
-    return [*own, child] if isinstance(child, int) else own
+def pids(node: NodeProcess) -> dict[str, int]:
+    """The processes of a node: its own is "node", the others have the names of children."""
+    children = cast(list[Json], node.ask("status")["children"])
+    own = {} if node.process is None else {"node": node.process.pid}
+    return {**own, **{str(each["name"]): pid for each in children if isinstance(pid := each.get("pid"), int)}}
+
+
+class Spent:
+    """Processor time of the processes of a node from now on."""
+
+    def __init__(self, node: NodeProcess) -> None:
+        self._node = node
+        self._before = {pid: used(pid).cpu_s for pid in pids(node).values()}
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds, by the name of the process."""
+        return {name: used(pid).cpu_s - self._before.get(pid, 0.0) for name, pid in pids(self._node).items()}
 
 
 def publish(node: NodeProcess) -> str:
