@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent / "js"
-NODE_VERSION_MIN: Final = 20
+NODE_VERSION_MIN: Final = 18
 _STAMP: Final = HERE / "node_modules" / ".crabnet-lock"
 _INSTALL_S: Final = 240
 
