@@ -71,7 +71,7 @@ class Service:
         )
         self.network.set_stream_handler(self._guarded)
         self.router = Router()
-        topics = {*given.subscribe, *given.publish, *filter(None, [given.legacy_topic])}
+        topics = {*given.subscribe, *given.publish}
         self.gossip = Gossip(
             self.host, self.router, topics, self._check, self._deliver, self._refused_gossip, self._foreign_topic
         )
@@ -118,7 +118,7 @@ class Service:
                 await stream.reset()
                 return
             await self.host._swarm_stream_handler(stream)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes for what a stranger sends
             self._counters["stream_errors"] += 1
             with suppress(Exception):
                 await stream.reset()
