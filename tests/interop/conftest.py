@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.interop.js_install import NotInstalledError, installed
-from tests.interop.support import DhtNode, JsPeer
-from tests.support.nodes import sweep_runs
+from tests.interop.support import JsPeer
+from tests.support.dht import DhtNode
+from tests.support.nodes import Nodes
 
 MakeJs = Callable[..., JsPeer]
 MakeNode = Callable[..., DhtNode]
@@ -42,17 +43,10 @@ def js(node_js: str, tmp_path: Path) -> Iterator[MakeJs]:
 @pytest.fixture
 def dht_node(tmp_path: Path) -> Iterator[MakeNode]:
     """Starts nodes in the dht network."""
-    made: list[DhtNode] = []
+    nodes = Nodes(tmp_path)
 
     def start(name: str, *peers: str, words: tuple[str, ...] = ()) -> DhtNode:
-        node = DhtNode(tmp_path / name, peers, *words)
-        made.append(node)
-        node.start()
-        return node
+        return DhtNode(nodes, name, peers, (), *words).start()
 
     yield start
-    for node in made:
-        if node.process is not None:
-            node.kill()
-        sweep_runs(node.data_dir)
-        assert not node.events("fault_contained", "replica_failed")
+    nodes.close()

@@ -1,4 +1,4 @@
-"""A foreign peer in a process of its own, and nodes in the dht network only."""
+"""A foreign peer in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,39 +9,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from tests.interop.js_install import HERE
-from tests.support.nodes import DEADLINE_S, Json, NodeProcess, environment, wait_for
-from tests.support.polling import readable
+from tests.support.nodes import DEADLINE_S, NodeProcess, environment, wait_for
 
 Event = dict[str, Any]
 STOP_S: Final = 10
-
-
-class DhtNode(NodeProcess):
-    """A node that is in the dht network only. ``peers`` are the multiaddrs of its bootstrap peers."""
-
-    def __init__(self, data_dir: Path, peers: tuple[str, ...] = (), *words: str) -> None:
-        dht = ["--network", "dht", "--no-dht-mdns", "--dht-rendezvous", "off"]
-        dht += ["--bootstrap-peers", ",".join(peers)] if peers else []
-        super().__init__(data_dir, (), *dht, *words)
-        self.multiaddr = ""
-
-    def ready(self) -> None:
-        """Wait until libp2p listens; ``multiaddr`` is its address then."""
-        process = self.process
-        assert process is not None
-        assert process.stdout is not None
-        line = process.stdout.readline() if readable([process.stdout], DEADLINE_S) else ""
-        assert line.startswith("listen started on "), f"no node on {self.data_dir}: {line!r} {self.errors()}"
-        self.node_id = str(self.ask("id")["node_id"])
-        self.multiaddr = wait_for("libp2p listens", self._addresses)[0]
-
-    def _addresses(self) -> list[str]:
-        children = cast(list[Json], self.ask("status")["children"])
-        libp2p = next(each for each in children if each["name"] == "libp2p")
-        return cast(list[str], libp2p["addresses"])
 
 
 class JsPeer:

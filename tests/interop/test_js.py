@@ -12,9 +12,10 @@ import time
 import pytest
 
 from tests.interop.conftest import MakeJs, MakeNode
+from tests.support.dht import needs_libp2p
 from tests.support.nodes import wait_for
 
-pytestmark = pytest.mark.deep
+pytestmark = [pytest.mark.deep, needs_libp2p]
 
 HISTORY = 500
 

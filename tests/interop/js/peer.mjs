@@ -124,7 +124,10 @@ class Peer {
       for (const peer of this.host.getPeers()) this.talk(peer, 'FeedRequest', { wants })
       return {}
     },
-    subscribers: async ({ channel }) => ({ peers: this.pubsub.getSubscribers(this.topic(channel)).map(String) }),
+    // Those to whom it can publish. Until its own stream to a peer is open, gossipsub drops what is for that peer.
+    subscribers: async ({ channel }) => ({
+      peers: this.pubsub.getSubscribers(this.topic(channel)).map(String).filter(id => this.pubsub.streamsOutbound.has(id))
+    }),
     quiet: async ({ on }) => { this.isQuiet = on; return {} },
     report: async () => ({ counts: this.counts, heads: this.feeds.heads(), peers: this.host.getPeers().map(String) })
   }
