@@ -361,6 +361,12 @@ RELAY_SERVED_MS: Final = 15 * 60 * 1000
 """How long the node relays none of an author's envelopes to a neighbour that gets them by another way."""
 RELAY_PROVIDER_MS: Final = 5 * 60 * 1000
 """How long the neighbour that sent an author's last envelope counts as a way to this author."""
+INTRODUCE_MS: Final = 60_000
+"""Time between two introductions of a node to all libp2p peers."""
+INTRODUCE_SOON_MS: Final = 1_000
+"""How soon a node introduces itself after a new node was met."""
+INTRODUCE_PAUSE_MS: Final = 5_000
+"""Shortest time between two introductions."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
@@ -849,6 +855,8 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
 GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_LARGE_BYTES: Final = 64 * 1024
+"""Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
 """Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
 GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024

@@ -513,6 +513,7 @@ class Settings:
                     raise UsageError(f"{knob.name} = {knob.shown(value)} {wrong}", Reason.INVALID_CONFIG) from None
         self._settle_paths()
         self._check_together()
+        self._check_network()
 
     def _settle_paths(self) -> None:
         try:
@@ -593,6 +594,14 @@ class Settings:
                     f"{name} has an address of QUIC, which cannot carry dht_network_key_file; use TCP",
                     (name, "dht_network_key_file"),
                 )
+
+    def _check_network(self) -> None:
+        if self.uses_udp and not self.listen_addrs:
+            raise ConflictError(
+                f"listen_addr = {self.listen_addr} has multiaddrs only, which are for libp2p, but network = "
+                f"{self.network} has udp; add host:port, or set network = dht",
+                ("listen_addr", "network"),
+            )
 
 
 def _datagram(addresses: Iterable[str]) -> list[str]:
