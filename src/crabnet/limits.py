@@ -878,6 +878,8 @@ P2P_STREAMS_PER_PROTOCOL_MAX: Final = 4
 """Inbound streams of one peer that are read, for each of the two protocols of Crabnet."""
 P2P_HANDSHAKE_MS: Final = 5_000
 P2P_DIAL_MS: Final = 5_000
+P2P_KEY_MS: Final = 3_000
+"""How long a peer that was dialled may take to show that it has the key of this private network."""
 P2P_WRITE_MS: Final = 10_000
 """How long a stream may take what is sent to it, until it counts as stuck."""
 P2P_READ_MS: Final = 30_000

@@ -21,7 +21,6 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.security.pnet.protector import new_protected_conn
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
@@ -30,6 +29,7 @@ from multiaddr import Multiaddr
 
 from crabnet import limits
 from crabnet.errors import NetworkError, Reason
+from crabnet.p2p.private import PrivateSecurity, Strangers
 
 
 class Network(Swarm):
@@ -42,10 +42,15 @@ class Network(Swarm):
         peerstore = PeerStore()
         peerstore.add_key_pair(peer_id, key_pair)
         noise = NoiseTransport(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux})
+        self.strangers = Strangers()
+        """Who has connected without the key of this private network."""
+        if network_key:
+            upgrader.security_multistream = PrivateSecurity({NOISE: noise}, network_key, self.strangers)
         super().__init__(
             peer_id,
             peerstore,
-            TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux}),
+            upgrader,
             transports=[TCP()],
             connection_config=ConnectionConfig(
                 max_connections=connections_max,
@@ -56,7 +61,6 @@ class Network(Swarm):
                 inbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
                 outbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
             ),
-            psk=network_key.hex() or None,
         )
         self._connections_max = connections_max
         self._host_connections_max = host_connections_max
@@ -69,7 +73,7 @@ class Network(Swarm):
     async def dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
         """Connect to one address. With ``peer`` the peer there must prove that id; without, any id will do.
 
-        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER or ADDRESS_INVALID.
+        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER, WRONG_NETWORK_KEY or ADDRESS_INVALID.
         """
         with trio.move_on_after(limits.P2P_DIAL_MS / 1000):
             try:
@@ -103,8 +107,6 @@ class Network(Swarm):
         return await self.add_conn(muxed, direction="outbound")
 
     async def _upgrade(self, raw: IRawConnection, peer: ID | None) -> IMuxedConn:
-        if self.psk is not None:
-            raw = new_protected_conn(raw, self.psk)
         # The library's own check of the id refuses to dial without one. `_dial` checks it instead.
         secured = await self.upgrader.security_multistream.secure_outbound(raw, peer)  # type: ignore[arg-type]
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())

@@ -31,6 +31,7 @@ from crabnet.transport.p2p_wire import (
     Arrived,
     Block,
     Given,
+    Noted,
     Order,
     Path,
     Publish,
@@ -185,6 +186,9 @@ class Service:
         while True:
             await trio.sleep(limits.P2P_REPORT_MS / 1000)
             self._refusals.tell()
+            strangers = self.network.strangers.take()
+            if strangers is not None:
+                self._link.tell(Noted("strangers_refused", strangers))
             self._link.tell(self._state())
 
     def _state(self) -> State:
@@ -200,5 +204,9 @@ class Service:
             observed=self.peers.observed(),
             reachability=self.peers.reachability,
             relays=self.peers.relays(),
-            counters={**self._counters, "connections_refused": self.network.refused_connections},
+            counters={
+                **self._counters,
+                "connections_refused": self.network.refused_connections,
+                "strangers_refused": self.network.strangers.total,
+            },
         )
