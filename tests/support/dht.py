@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -64,6 +66,10 @@ class DhtNode(NodeProcess):
         """What the node says of its libp2p process."""
         children = cast(list[Json], self.ask("status")["children"])
         return next((each for each in children if each["name"] == "libp2p"), {})
+
+    def end_child(self, pid: int) -> None:
+        """kill -9 to the libp2p process."""
+        os.kill(pid, signal.SIGKILL)
 
     def start(self) -> DhtNode:
         """See ``NodeProcess``."""
