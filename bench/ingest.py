@@ -42,6 +42,8 @@ from crabnet.node.durable.framing import Durable
 from crabnet.node.durable.indexing import History
 from crabnet.node.durable.store import entropy
 from crabnet.node.event_index import keep_index
+from crabnet.node.network.deliveries import Deliveries
+from crabnet.node.network.intake import Intake
 from crabnet.node.network.network import Network
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.signatures import Signatures, verifier_spec
@@ -53,7 +55,7 @@ from crabnet.storage.files import RealFiles
 from crabnet.storage.layout import Layout
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
-from crabnet.transport.base import Address, parse_address
+from crabnet.transport.base import Address, address_of
 
 GROUP: Final = "Envelope ingest"
 SEEDS: Final = (1_000, 10_000, 100_000)
@@ -146,13 +148,13 @@ class Rig:
             is_present=self.core.neighbours.is_present,
             legacy=False,
             datagrams_per_s=0,
+            deliveries=Deliveries(1),
             notify=self.reporter.notify,
         )
         children = Children(self.reporter.notify, wall_ms, random.random)
         self.signatures = Signatures(self._verifier, children.on_demand(verifier_spec()), processors=processors())
-        self.network = Network(
-            self.core, self._transport, outbox, self.committer, self.reporter.notify, wall_ms, self.signatures
-        )
+        self.intake = Intake(self.core, self.committer, self.signatures, wall_ms)
+        self.network = Network(self.core, self._transport, outbox, self.intake, self.reporter.notify, wall_ms)
         self._index = FeedIndex.open(files, directory / "node" / "index.sqlite", journal_last_lsn=0)
         self._history = History(self.ledger, self._index, files, Layout(directory / "node"), NAMESPACE)
         self.core.replica.held = self._history
@@ -229,7 +231,7 @@ def _process_clock(pid: int) -> int:
 
 def addressed(messages: list[Message]) -> list[tuple[bytes, Address]]:
     """Messages in the form in which a transport returns them."""
-    addresses = {message.source: parse_address(message.source) for message in messages}
+    addresses = {message.source: address_of(message.source) for message in messages}
     return [(message.raw, addresses[message.source]) for message in messages]
 
 
@@ -261,6 +263,8 @@ def _serve(connection: Connection, seeds: int, count: int, write_behind: bool, i
             event_index = EventIndex(RealFiles(), Path(directory) / "node") if index_events else None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(rig.network.receive)
+                for job in rig.intake.jobs():
+                    nursery.start_soon(job.run)
                 nursery.start_soon(rig.committer.run)
                 if write_behind:
                     nursery.start_soon(rig.write_behind, event_index)

@@ -38,6 +38,7 @@ from crabnet.collector import tune_collector
 from crabnet.control.client import call
 from crabnet.limits import WEB_STREAMS_MAX
 from crabnet.node.clock import wall_ms
+from crabnet.node.network.intake import Intake
 from crabnet.node.network.network import Network
 from crabnet.node.network.signatures import Signatures, verifier_spec
 from crabnet.node.network.verifier import ParallelVerifier, processors
@@ -49,7 +50,7 @@ from crabnet.operations.metrics import Metrics
 from crabnet.operations.model import Scope
 from crabnet.settings import Settings
 from crabnet.storage.layout import CONTROL_SOCKET
-from crabnet.transport.base import Address, parse_address
+from crabnet.transport.base import Address, address_of
 from crabnet.web.exposition import render
 
 GROUP: Final = "Ingest while observed"
@@ -178,7 +179,7 @@ def _settings(data_dir: Path) -> Settings:
 def _on_loopback(messages: list[Message]) -> list[tuple[bytes, Address]]:
     """Messages as if they came from loopback addresses, so that answers to them stay on this machine."""
     sources = {message.source for message in messages}
-    addresses = {source: parse_address(source.replace("10.", "127.", 1)) for source in sources}
+    addresses = {source: address_of(source.replace("10.", "127.", 1)) for source in sources}
     return [(message.raw, addresses[message.source]) for message in messages]
 
 
@@ -191,15 +192,10 @@ class _Ingest:
         node.core.replica.state.load(self.population.hold(_SEEDS), 1)
         node.core.replica.feeds.load(self.population.feeds(), 1)
         self._transport = MemoryTransport()
-        notify = node.reporter.notify
+        signatures = Signatures(verifier, node.children.on_demand(verifier_spec()), processors=processors())
+        self.intake = Intake(node.core, node.committer, signatures, node.clock_ms)
         self.network = Network(
-            node.core,
-            self._transport,
-            node.outbox,
-            node.committer,
-            notify,
-            node.clock_ms,
-            Signatures(verifier, node.children.on_demand(verifier_spec()), processors=processors()),
+            node.core, self._transport, node.outbox, self.intake, node.reporter.notify, node.clock_ms
         )
 
     async def rate(self, count: int) -> float:
@@ -247,6 +243,8 @@ async def _turns(directory: Path, rounds: int, count: int) -> _Rates:
         await perform(node, TOKEN_NEW, token)
         ingest = _Ingest(node, verifier)
         nursery.start_soon(ingest.network.receive)
+        for job in ingest.intake.jobs():
+            nursery.start_soon(job.run)
         events_per_s = await _events_per_s(node, ingest, count)
         readers = min(WEB_STREAMS_MAX, max(1, round(events_per_s / _EVENTS_PER_READER)))
         with ExitStack() as stack:

@@ -56,7 +56,7 @@ class Author:
 
     def __init__(self, name: str, number: int) -> None:
         self.signer = Signer(hashlib.sha256(name.encode()).digest())
-        self.source = f"10.0.0.{number}:9012"
+        self.source = f"udp:10.0.0.{number}:9012"
         self.seq = 0
         self.head_id = ""
 

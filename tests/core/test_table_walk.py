@@ -36,6 +36,7 @@ from crabnet.core.sync.planner import SyncPlanner
 from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
 from crabnet.errors import NetworkError, Reason
+from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.tokens import Links
 from crabnet.protocol.envelope import Envelope, Kind
@@ -443,6 +444,7 @@ async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
         is_present=lambda _: False,
         legacy=False,
         datagrams_per_s=0,
+        deliveries=Deliveries(1),
         notify=lambda _kind, _fields: None,
     )
     watch = Watch(outbox)

@@ -14,10 +14,12 @@ from crabnet.core.effects import Send
 from crabnet.monitor.reader import read_events
 from crabnet.monitor.writer import EventLog
 from crabnet.node.config import core_config, sends_per_s
+from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.node import Node
 from crabnet.node.reporting import Reporter
 from crabnet.settings import KNOBS, LIMITS_GROUP, Settings
+from crabnet.source import Scheme
 from crabnet.storage.files import RealFiles
 from crabnet.transport.base import Address, parse_address
 
@@ -48,6 +50,7 @@ def outbox(wire: Wire, datagrams_per_s: int) -> Outbox:
         is_present=lambda _: False,
         legacy=False,
         datagrams_per_s=datagrams_per_s,
+        deliveries=Deliveries(1),
         notify=lambda _kind, _fields: None,
     )
 
@@ -99,9 +102,8 @@ def test_answers_do_not_hold_up_what_the_node_has_to_say() -> None:
 
 def test_each_transport_has_its_own_rate(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, udp_broadcasts_per_sec=7, dht_broadcasts_per_sec=9)
-    assert sends_per_s(settings) == 7
-    object.__setattr__(settings, "network", "dht")  # not to be had in this version otherwise
-    assert sends_per_s(settings) == 9
+    assert sends_per_s(settings, Scheme.UDP) == 7
+    assert sends_per_s(settings, Scheme.P2P) == 9
 
 
 def test_refusals_are_sampled_in_events_and_counted_in_full(tmp_path: Path) -> None:
@@ -167,8 +169,7 @@ def test_a_node_that_listens_tells_what_differs_from_the_defaults_of_its_version
 def test_every_limit_reaches_what_it_limits(tmp_path: Path, knob: str) -> None:
     plain, changed = Settings(data_dir=tmp_path), Settings(data_dir=tmp_path, **{knob: 17})  # type: ignore[arg-type]
     if knob.endswith("broadcasts_per_sec"):
-        for each in (plain, changed):
-            object.__setattr__(each, "network", knob[:3])
-        assert (sends_per_s(plain), sends_per_s(changed)) == (500, 17)
+        scheme = Scheme.UDP if knob.startswith("udp") else Scheme.P2P
+        assert (sends_per_s(plain, scheme), sends_per_s(changed, scheme)) == (500, 17)
     elif knob != "events_per_reason_per_sec":
         assert core_config(plain) != core_config(changed)

@@ -20,8 +20,11 @@ from crabnet.core.effects import FieldValue, Serve, ServeNamed, ServeProof
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.durable.committer import Committer
 from crabnet.node.durable.indexing import Stored, StoredEnvelope
+from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.network.serving import Pace, Paces, Serving
+from crabnet.node.network.udp_network import UdpCarrier
+from crabnet.source import Scheme
 from crabnet.storage.files import RealFiles
 from crabnet.storage.ledger import Ledger
 from crabnet.storage.lock import LockRole
@@ -82,17 +85,17 @@ async def test_a_greedy_neighbour_delays_nobody_and_is_not_forgotten_for_idle_on
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as modest:
             await modest.bind(("127.0.0.1", 0))
             for seq in range(1, greedy_wants + 1):
-                serving.put(Serve(me, seq, seq, "127.0.0.1:1"))
+                serving.put(Serve(me, seq, seq, "udp:127.0.0.1:1"))
             with trio.fail_after(60):
                 while serving.bytes < settings.sync_serve_bytes_per_s:  # what may go at once has gone
                     await trio.sleep(0.01)
                 begun = serving.envelopes
-                serving.put(Serve(me, 1, 1, f"127.0.0.1:{modest.getsockname()[1]}"))
+                serving.put(Serve(me, 1, 1, f"udp:127.0.0.1:{modest.getsockname()[1]}"))
                 data, _ = await modest.recvfrom(65_536)
                 assert seeds[0].id.encode() in data
                 assert serving.envelopes - begun < greedy_wants // 4
                 for port in range(2, 2 + limits.PEERS_MAX - 1):  # as many as there is room for beside the greedy one
-                    serving.put(Serve(me, 1, 1, f"127.0.0.1:{port}"))
+                    serving.put(Serve(me, 1, 1, f"udp:127.0.0.1:{port}"))
                 while serving.envelopes < greedy_wants + 1 + limits.PEERS_MAX - 1:
                     await trio.sleep(0.01)
         assert serving.dropped == 0
@@ -132,7 +135,7 @@ class Wire:
         await trio.sleep_forever()
 
     async def send(self, data: bytes, to: Address) -> None:
-        self.sent.append((trio.current_time(), str(to), data))
+        self.sent.append((trio.current_time(), to.source, data))
         self.sending.set()
         self.sending = trio.Event()
 
@@ -158,12 +161,14 @@ class Counter:
             is_present=lambda _: False,
             legacy=False,
             datagrams_per_s=0,
+            deliveries=Deliveries(1),
             notify=self._tell,
         )
         self.core = Core(CoreConfig(), signer("server"), lambda: 1)
         committer = Committer(ledger, lambda _: None)
         paces = Paces(bytes_per_s, 0)
-        self.serving = Serving(self.core, self.wire, outbox, committer, self._tell, lambda: 0, shelf, paces)
+        self.serving = Serving(self.core, committer, self._tell, lambda: 0, shelf, paces)
+        self.serving.carriers[Scheme.UDP] = UdpCarrier(self.wire, outbox)
 
     def _tell(self, _kind: str, fields: dict[str, FieldValue]) -> None:
         self.told.append(fields)
@@ -186,7 +191,7 @@ def singles(count: int, size: int, pace: int, ledger: Ledger) -> list[tuple[floa
         async with trio.open_nursery() as nursery:
             nursery.start_soon(counter.serving.run)
             for number in range(count):
-                to = f"127.0.0.1:{1 + number % 2}"
+                to = f"udp:127.0.0.1:{1 + number % 2}"
                 if number % 3:
                     counter.serving.put_single(ServeNamed("seed", f"{number}", to))
                 else:
@@ -202,7 +207,7 @@ def singles(count: int, size: int, pace: int, ledger: Ledger) -> list[tuple[floa
 def test_named_envelopes_and_proofs_go_to_whoever_asked_in_the_order_of_the_questions(ledger: Ledger) -> None:
     sent = singles(7, 0, 0, ledger)
     assert [(to, data.strip(b"{}").split()[-1]) for _, to, data in sent] == [
-        (f"127.0.0.1:{1 + number % 2}", str(number).encode()) for number in range(7)
+        (f"udp:127.0.0.1:{1 + number % 2}", str(number).encode()) for number in range(7)
     ]
 
 
@@ -216,7 +221,7 @@ def test_they_keep_the_pace(ledger: Ledger) -> None:
 
 async def test_the_same_question_twice_is_answered_once_and_what_is_not_there_not_at_all(ledger: Ledger) -> None:
     counter = Counter(ledger, Shelf(), 0)
-    to = "127.0.0.1:1"
+    to = "udp:127.0.0.1:1"
     for serve in (
         ServeNamed("seed", "1", to),
         ServeNamed("lost", "2", to),
@@ -239,7 +244,7 @@ async def test_too_many_questions_displace_the_oldest(ledger: Ledger, monkeypatc
     monkeypatch.setattr(limits, "SERVES_WAITING_MAX", 3)
     counter = Counter(ledger, Shelf(), 0)
     for number in range(5):
-        counter.serving.put_single(ServeNamed("seed", str(number), "127.0.0.1:1"))
+        counter.serving.put_single(ServeNamed("seed", str(number), "udp:127.0.0.1:1"))
     assert counter.serving.dropped == 2
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -268,8 +273,8 @@ async def test_several_feeds_are_served_in_the_order_in_which_they_were_taken(le
     for author in ("a", "b"):
         for seq in (1, 2, 3):
             counter.core.replica.feeds.advance(author, seq, f"{author}{seq}")
-    counter.serving.put(Serve("a", 1, 3, "127.0.0.1:1"))
-    counter.serving.put(Serve("b", 2, 9, "127.0.0.1:1"))
+    counter.serving.put(Serve("a", 1, 3, "udp:127.0.0.1:1"))
+    counter.serving.put(Serve("b", 2, 9, "udp:127.0.0.1:1"))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(counter.serving.run)

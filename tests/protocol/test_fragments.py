@@ -26,9 +26,9 @@ from crabnet.protocol.fragments import (
     classify,
     parse_request,
     request_datagram,
-    source_group,
     split,
 )
+from crabnet.source import group_of
 from tests.support.datagrams import header, message_of
 
 A = "192.0.2.1:9012"
@@ -305,13 +305,14 @@ def test_heavy_sources_cannot_push_out_a_light_one(hostile: list[tuple[int, int,
 
 
 def test_ports_of_one_host_share_and_ipv6_addresses_of_one_prefix_too() -> None:
-    assert source_group("192.0.2.1:1") == source_group("192.0.2.1:2") != source_group("192.0.2.2:1")
+    assert group_of("udp:192.0.2.1:1") == group_of("udp:192.0.2.1:2") != group_of("udp:192.0.2.2:1")
     assert (
-        source_group("[2001:db8::1]:1") == source_group("[2001:db8::ffff:2]:2") != source_group("[2001:db8:0:1::1]:1")
+        group_of("udp:[2001:db8::1]:1") == group_of("udp:[2001:db8::ffff:2]:2") != group_of("udp:[2001:db8:0:1::1]:1")
     )
-    assert source_group("[fe80::1%eth0]:1") == source_group("[fe80::2]:1")
-    for odd in ("", ":", "[", "[]:", "[zz]:1", "host:1", "x"):
-        assert isinstance(source_group(odd), str)
+    assert group_of("udp:[fe80::1%eth0]:1") == group_of("udp:[fe80::2]:1")
+    assert group_of("p2p:12D3KooWA") != group_of("p2p:12D3KooWB"), "a libp2p peer is a group of its own"
+    for odd in ("", ":", "[", "[]:", "[zz]:1", "host:1", "x", "udp:", "p2p:", "udp:[", "udp:[]:", "udp:[zz]:1"):
+        assert isinstance(group_of(odd), str)
 
 
 @given(st.lists(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: b"CRB2" + tail)))

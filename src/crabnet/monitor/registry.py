@@ -588,8 +588,8 @@ EVENTS: Final = MappingProxyType(
             "N",
             _NETWORK,
             "envelope_id kind reason outcome",
-            "No libp2p peer could be given an envelope: none is connected, or all queues are full. Sync brings it. With "
-            "outcome `udp` it was also sent to `dht_udp_fallback`.",
+            "No libp2p peer could be given an envelope: none is connected, or all queues are full. Sync brings it. "
+            "With outcome `udp` it was also sent to `dht_udp_fallback`.",
         ),
         EventKind.BOOTSTRAP_FAILED: _spec(
             "W",

@@ -17,6 +17,7 @@ from crabnet.runner.runner import Runner
 from crabnet.runner.sandbox.model import Choice, Profile, RunLimits, SandboxReport
 from crabnet.runner.self_test import survey
 from crabnet.settings import Settings
+from crabnet.source import Scheme
 
 
 def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
@@ -65,6 +66,11 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         alias=settings.alias,
         agent=f"crabnet/{__version__}",
     )
+
+
+def sends_per_s(settings: Settings, scheme: Scheme) -> int:
+    """The messages per second that a transport may send. Each has its own limit. 0 means no limit."""
+    return settings.udp_broadcasts_per_sec if scheme is Scheme.UDP else settings.dht_broadcasts_per_sec
 
 
 def runner_of(settings: Settings) -> Runner:

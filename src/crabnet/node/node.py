@@ -38,6 +38,7 @@ from crabnet.node.assembly import (
 )
 from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
+from crabnet.node.config import sends_per_s
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
@@ -451,7 +452,7 @@ class Node:
         demand_libp2p()
         given = given_of(settings, signer.seed())
         fall_back = udp.put if settings.dht_udp_fallback and not settings.uses_udp else None
-        outbox = DhtOutbox(given.publish, settings.dht_broadcasts_per_sec, self.deliveries, notify, fall_back)
+        outbox = DhtOutbox(given.publish, sends_per_s(settings, Scheme.P2P), self.deliveries, notify, fall_back)
         self.serving.carriers[Scheme.P2P] = outbox
         book = BookFile(self.files, settings.data_dir, signer, self.clock_ms)
         return await self._parts.add(

@@ -88,5 +88,5 @@ def contained(check: Callable[[], Checked]) -> Checked:
     """A check that never raises: an error in it ignores the message, because a raising validator ends libp2p."""
     try:
         return check()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a message of a stranger must not end the process
         return Checked(Verdict.IGNORE, Reason.INTERNAL, type(error).__name__)

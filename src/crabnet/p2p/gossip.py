@@ -17,10 +17,10 @@ from libp2p.pubsub.exceptions import NoPubsubAttached
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.mcache import CacheEntry, MessageCache
 from libp2p.pubsub.pb import rpc_pb2
-from libp2p.pubsub.pubsub import PUBSUB_SIGNING_PREFIX, Pubsub
+from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.score import ScoreParams, TopicScoreParams
-from libp2p.pubsub.validators import signature_validator
+from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX, signature_validator
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 
 from crabnet import limits
@@ -203,7 +203,7 @@ class Router(GossipSub):
             )
             await self.emit_control_message(control, peer)
 
-    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:
+    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:  # noqa: ARG002 - the name is that of the library
         """The ledger finds equivocation. The library would keep a thousand whole messages for this."""
         return True
 
@@ -253,7 +253,10 @@ class Gossip(Pubsub):
         return self._router.forward(self.my_id, message)
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
-        """Open a stream to a peer, and tell it the subscriptions. Raises SwarmException, StreamFailure, StreamClosed."""
+        """Open a stream to a peer, and tell it the subscriptions.
+
+        Raises SwarmException, StreamFailure and StreamClosed, which the library expects.
+        """
         if peer_id in self.peers:
             return
         stream = await self.host.new_stream(peer_id, list(PROTOCOLS))
@@ -275,7 +278,7 @@ class Gossip(Pubsub):
                 await self._take(peer, rpc_pb2.RPC.FromString(content))
         except (StreamEOF, StreamReset, StreamClosed, IncompleteReadError):
             self._handle_dead_peer(peer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - bytes of a stranger must not end the process
             self._refused(peer, Checked(Verdict.REJECT, Reason.MALFORMED, f"no RPC: {type(error).__name__}"), 0)
             await _reset(stream)
             self._handle_dead_peer(peer)
@@ -320,8 +323,8 @@ class Gossip(Pubsub):
 def _signed(message: rpc_pb2.Message) -> bool:
     try:
         return bool(signature_validator(message))
-    except Exception:
-        return False  # the library raises for a key that it cannot read
+    except Exception:  # noqa: BLE001 - the library raises what it likes for a key that it cannot read
+        return False
 
 
 def _attached(pubsub: Pubsub | None) -> Pubsub:
@@ -333,5 +336,5 @@ def _attached(pubsub: Pubsub | None) -> Pubsub:
 async def _reset(stream: INetStream) -> None:
     try:
         await stream.reset()
-    except Exception:
-        return  # it is gone already
+    except Exception:  # noqa: BLE001 - it is gone already, whatever the library says
+        return

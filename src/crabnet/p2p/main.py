@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import msgspec
 import trio
@@ -34,7 +35,7 @@ def serve(lifeline: Lifeline) -> None:
     trio.run(run)
 
 
-def _leaves(group: BaseExceptionGroup[CrabnetError]):  # type: ignore[no-untyped-def]
+def _leaves(group: BaseExceptionGroup[CrabnetError]) -> Iterator[CrabnetError]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)

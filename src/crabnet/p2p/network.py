@@ -139,7 +139,7 @@ async def closed(muxed: IMuxedConn) -> None:
     event = getattr(muxed, "event_closed", None)
     if isinstance(event, trio.Event):
         await event.wait()
-    while not muxed.is_closed:
+    while not muxed.is_closed:  # noqa: ASYNC110 - the library has no event for it
         await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
 
@@ -173,5 +173,5 @@ def addresses_of(connection: INetConn) -> Sequence[Multiaddr]:
     """The remote addresses of a connection."""
     try:
         return connection.get_transport_addresses()
-    except Exception:
+    except Exception:  # noqa: BLE001 - the library raises what it likes when the socket is gone
         return ()

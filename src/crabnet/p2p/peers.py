@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from libp2p.host.basic_host import BasicHost
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.peer.id import ID
 from libp2p.rcmgr import Direction
 from multiaddr import Multiaddr as Address
@@ -200,7 +201,7 @@ class Peers:
             return
         self._greeted.add(name)
         address = next(map(str, addresses_of(connection)), "")
-        outbound = connection.direction is Direction.OUTBOUND
+        outbound = isinstance(connection, SwarmConn) and connection.direction is Direction.OUTBOUND
         self._tell(Connected(name, address, outbound, "p2p-circuit" in address))
 
     def gone(self, connection: INetConn) -> None:
@@ -234,11 +235,11 @@ class _Watch(INotifee):
     async def listen_close(self, network: INetwork, multiaddr: Address) -> None:
         """Nothing to do."""
 
-    async def connected(self, network: INetwork, conn: INetConn) -> None:
+    async def connected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002 - the name is that of the library
         """See ``Peers.found``."""
         self._peers.found(conn)
 
-    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002 - as above
         """See ``Peers.gone``."""
         self._peers.gone(conn)
 

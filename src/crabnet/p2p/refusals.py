@@ -1,4 +1,4 @@
-"""What was refused: counted for each peer and reason, and told to the node now and then, so that no flood gets through."""
+"""What was refused, counted for each peer and reason, and told to the node now and then: no flood gets through."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Service:
                 await stream.reset()
                 return
             await self.host._swarm_stream_handler(stream)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the library raises what it likes for what a stranger sends
             self._counters["stream_errors"] += 1
             with suppress(Exception):
                 await stream.reset()

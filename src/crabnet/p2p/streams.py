@@ -1,6 +1,7 @@
-"""The protocols ``/crabnet/sync/1`` and ``/crabnet/direct/1``: whole messages over streams (docs/PROTOCOL.md, section 14).
+"""The protocols ``/crabnet/sync/1`` and ``/crabnet/direct/1``: whole messages over streams (docs/PROTOCOL.md, 14).
 
-Each side opens a stream for what it sends, and keeps it. The stream's flow control holds back a sender that is too fast.
+Each side opens a stream for what it sends, and keeps it. The stream's flow control holds back a sender that is too
+fast.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Streams:
         except trio.TooSlowError:
             await self._give_up(line)
             return Reason.TIMEOUT
-        except Exception:
+        except Exception:  # noqa: BLE001 - the library raises what it likes when a peer is gone
             await self._give_up(line)
             return Reason.SEND_FAILED
         return None
@@ -145,7 +146,7 @@ class Streams:
         """Wait until a peer that sends too much may send more. Meanwhile the stream's flow control stops it."""
         rate = self._rates.get(peer) or TokenBucket(self._messages_per_s)
         self._rates.put(peer, rate)
-        while not rate.take(now_ms := int(trio.current_time() * 1000), messages):
+        while not rate.take(now_ms := int(trio.current_time() * 1000), messages):  # noqa: ASYNC110 - waits for time
             await trio.sleep(rate.wait_ms(now_ms, messages) / 1000)
 
 

@@ -10,6 +10,7 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
 from crabnet.errors import NetworkError
+from crabnet.node.config import sends_per_s
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.intake import Intake
 from crabnet.node.network.network import Network
@@ -19,7 +20,7 @@ from crabnet.node.network.targets import Targets
 from crabnet.node.part import Job, Part
 from crabnet.settings import Settings
 from crabnet.source import Scheme, is_udp
-from crabnet.transport.base import address_of, parse_address
+from crabnet.transport.base import Transport, address_of, parse_address
 from crabnet.transport.udp import UdpTransport
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
@@ -28,7 +29,7 @@ Notify = Callable[[str, dict[str, FieldValue]], None]
 class UdpCarrier:
     """Brings stored messages to addresses of datagrams."""
 
-    def __init__(self, transport: UdpTransport, outbox: Outbox) -> None:
+    def __init__(self, transport: Transport, outbox: Outbox) -> None:
         self._transport = transport
         self._outbox = outbox
 
@@ -105,7 +106,7 @@ class UdpNetwork(Part):
             neighbours=lambda: list(filter(is_udp, core.confirmed_peers())),
             is_present=core.neighbours.is_present,
             legacy=settings.legacy_peers,
-            datagrams_per_s=settings.udp_broadcasts_per_sec,
+            datagrams_per_s=sends_per_s(settings, Scheme.UDP),
             deliveries=self._deliveries,
             notify=notify,
         )
