@@ -903,6 +903,13 @@ P2P_NEGOTIATION_BYTES_MAX: Final = 1_024
 P2P_NEGOTIATION_MESSAGES_MAX: Final = 32
 """Messages of multistream-select until a protocol must be agreed on."""
 P2P_NEGOTIATION_MS: Final = 5_000
+P2P_HANDSHAKE_BYTES_MAX: Final = 1_536
+"""What noise may need to prove who a peer is. It leaves no room for keys that take long to read."""
+P2P_KEY_BYTES_MAX: Final = 1_024
+"""Longest public key of a peer: one of RSA with 4,096 bits has 550."""
+P2P_ID_BYTES_MAX: Final = 64
+P2P_RECORD_BYTES_MAX: Final = 4_096
+"""Longest signed record of a peer: its key and its addresses."""
 IDENTIFY_BYTES_MAX: Final = 8_192
 """Largest message of identify, as in go-libp2p and js-libp2p."""
 IDENTIFY_PUSHES_PER_MIN: Final = 10

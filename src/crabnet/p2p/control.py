@@ -6,11 +6,15 @@ for more memory than there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
+
+Peer = TypeVar("Peer", bound=Hashable)
 
 
 class ControlBudget:
@@ -21,8 +25,6 @@ class ControlBudget:
         self.subscriptions = TokenBucket(limits.GOSSIP_SUBSCRIPTION_CHANGES_PER_S)
         self._ids = TokenBucket(limits.GOSSIP_IDS_PER_S)
         self._served: BoundedTable[bytes, int] = BoundedTable(limits.GOSSIP_SERVED_IDS_MAX)
-        self._promises: BoundedTable[bytes, int] = BoundedTable(limits.GOSSIP_PROMISES_MAX)
-        """Until when (ms) a message is to come that this peer has offered."""
 
     def looked_at(self, ids: Iterable[bytes], now_ms: int) -> list[bytes]:
         """Those of these message ids for which there is room, without repetitions."""
@@ -45,62 +47,53 @@ class ControlBudget:
         self._served.put(message_id, times + 1)
         return True
 
-    def promise(self, message_id: bytes, now_ms: int) -> None:
-        """The peer was asked for a message that it has offered."""
-        self._promises.offer(message_id, now_ms + limits.GOSSIP_PROMISE_S * 1000)
 
-    def kept(self, message_id: bytes) -> None:
-        """A message has come, from whomever."""
-        self._promises.pop(message_id)
-
-    def broken(self, now_ms: int) -> int:
-        """How many messages have not come in time since the last call."""
-        late = [key for key, until_ms in self._promises.items() if until_ms <= now_ms]
-        for key in late:
-            self._promises.pop(key)
-        return len(late)
-
-
-class ControlBudgets:
-    """The budgets of all peers."""
+class ControlBudgets(Generic[Peer]):
+    """The budgets of all peers, and the messages that they have promised."""
 
     def __init__(self) -> None:
-        self._budgets: BoundedTable[object, ControlBudget] = BoundedTable(limits.GOSSIP_PEERS_RATED_MAX)
+        self._budgets: BoundedTable[Peer, ControlBudget] = BoundedTable(limits.GOSSIP_PEERS_RATED_MAX)
+        self._promises: BoundedTable[bytes, tuple[Peer, int]] = BoundedTable(limits.GOSSIP_PROMISES_MAX)
+        """Who has offered a message, and until when (ms) it is to come."""
 
-    def of(self, peer: object) -> ControlBudget:
+    def of(self, peer: Peer) -> ControlBudget:
         """The budget of one peer. It stays when the peer is away, so that it gains nothing by coming again."""
         budget = self._budgets.get(peer) or ControlBudget()
         self._budgets.put(peer, budget)
         return budget
 
-    def arrived(self, message_id: bytes) -> None:
-        """A message has come."""
-        for budget in self._budgets.values():
-            budget.kept(message_id)
+    def promise(self, peer: Peer, message_id: bytes, now_ms: int) -> None:
+        """A peer was asked for a message that it has offered."""
+        self._promises.offer(message_id, (peer, now_ms + limits.GOSSIP_PROMISE_S * 1000))
 
-    def broken(self, now_ms: int) -> list[tuple[object, int]]:
-        """The peers that broke promises since the last call, and how many."""
-        found = [(peer, budget.broken(now_ms)) for peer, budget in self._budgets.items()]
-        return [each for each in found if each[1]]
+    def arrived(self, message_id: bytes) -> None:
+        """A message has come, from whomever."""
+        self._promises.pop(message_id)
+
+    def broken(self, now_ms: int) -> Counter[Peer]:
+        """How many messages have not come in time since the last call, by the peers that had offered them."""
+        late = [(key, peer) for key, (peer, until_ms) in self._promises.items() if until_ms <= now_ms]
+        for key, _ in late:
+            self._promises.pop(key)
+        return Counter(peer for _, peer in late)
 
 
 class Seen:
     """Message ids that have come, for a while. The library's has no bound, and a thread."""
 
-    def __init__(self, ttl_s: int, capacity: int) -> None:
+    def __init__(self, ttl_s: int, capacity: int, clock_ms: Callable[[], int]) -> None:
         self._ttl_ms = ttl_s * 1000
+        self._clock_ms = clock_ms
         self._until_ms: BoundedTable[bytes, int] = BoundedTable(capacity)
-        self.now_ms = 0
-        """Set this before each use."""
 
     def has(self, message_id: bytes) -> bool:
         """True if this id has come lately."""
         until_ms = self._until_ms.get(message_id)
-        return until_ms is not None and self.now_ms < until_ms
+        return until_ms is not None and self._clock_ms() < until_ms
 
     def add(self, message_id: bytes) -> bool:
         """Note an id. False if it was there already."""
         if self.has(message_id):
             return False
-        self._until_ms.put(message_id, self.now_ms + self._ttl_ms)
+        self._until_ms.put(message_id, self._clock_ms() + self._ttl_ms)
         return True

@@ -107,7 +107,12 @@ def _message(peer: ID, content: bytes) -> Identify:
     """Raises IdentityError."""
     try:
         message = Identify.FromString(content)
-        owner = ID.from_pubkey(deserialize_public_key(message.public_key)) if message.public_key else peer
+        key = message.public_key
+        if len(key) > limits.P2P_KEY_BYTES_MAX or len(message.signedPeerRecord) > limits.P2P_RECORD_BYTES_MAX:
+            raise IdentityError("a key or record is longer than any that is in use")
+        owner = ID.from_pubkey(deserialize_public_key(key)) if key else peer
+    except IdentityError:
+        raise
     except Exception as error:  # the library raises whatever its parsers raise
         raise IdentityError(f"it cannot be read: {type(error).__name__}") from error
     if owner != peer:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Final
 
 import trio
-from cryptography.exceptions import InvalidTag
 from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import IOException
@@ -41,7 +40,6 @@ from libp2p.stream_muxer.yamux.yamux import (
     Yamux,
     YamuxStream,
 )
-from noise.exceptions import NoiseInvalidMessage
 
 from crabnet import limits
 from crabnet.buckets import TokenBucket
@@ -127,11 +125,10 @@ class Muxer(Yamux):
             pass
         except trio.TooSlowError:
             self._misused(self.peer_id, Reason.TIMEOUT, "its connection did not move", False)
-        except (FramingError, InvalidTag, NoiseInvalidMessage) as error:
+        except Exception as error:  # noqa: BLE001 - such as noise.exceptions.NoiseInvalidMessage, which has no types
             why = GO_AWAY_PROTOCOL_ERROR
-            self._misused(self.peer_id, Reason.MALFORMED, f"connection: {error or type(error).__name__}", True)
-        except Exception as error:  # noqa: BLE001 - an error for one connection must not end the process
-            self._misused(self.peer_id, Reason.INTERNAL, f"connection: {type(error).__name__}", False)
+            detail = str(error) if isinstance(error, FramingError) else type(error).__name__
+            self._misused(self.peer_id, Reason.MALFORMED, f"connection: {detail}", True)
         await self.close(why)
 
     async def _take_frame(self) -> None:
@@ -292,7 +289,7 @@ class Muxers(MuxerMultistream):
     """Makes a ``Muxer`` of each secured connection. The library makes its own, whichever class it is given."""
 
     def __init__(self, misused: Misused) -> None:
-        super().__init__({TProtocol(PROTOCOL_ID): Muxer})  # type: ignore[dict-item]
+        super().__init__({TProtocol(PROTOCOL_ID): Muxer})
         self._made_for = misused
         bound(self)
 

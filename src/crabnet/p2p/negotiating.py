@@ -10,7 +10,6 @@ from libp2p.exceptions import ParseError
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import IOException
 from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError, MultiselectError
-from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
 from libp2p.protocol_muxer.multiselect import DEFAULT_NEGOTIATE_TIMEOUT, Multiselect
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
@@ -67,7 +66,7 @@ class Asking(MultiselectClient):
 
 def bound(multistream: SecurityMultistream | MuxerMultistream) -> None:
     """Have a negotiator of connections read with bounds."""
-    selector: GenericMultistreamSelector[object] = multistream._selector
+    selector = multistream._selector
     selector.multiselect = Answering(selector.multiselect.handlers)
     selector.multiselect_client = Asking()
 
