@@ -1,7 +1,7 @@
 """How many control messages of gossipsub a peer may send, and whether it keeps its promises. Pure.
 
-The rules are those of gossipsub 1.1 ("Spam Protection Measures"). The library has a few of them, of which a peer can ask
-for more memory than there is.
+The rules are those of gossipsub 1.1 ("Spam Protection Measures"). The library has a few of them. Without the others a
+peer can make it use more memory than there is.
 """
 
 from __future__ import annotations

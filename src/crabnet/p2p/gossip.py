@@ -129,9 +129,9 @@ class Gossip(Pubsub):
             self._reading[peer] -= 1
             if not self._reading[peer]:
                 del self._reading[peer]
-        await _reset(stream)
         if peer not in self._reading:
             self._handle_dead_peer(peer)
+        await _reset(stream)
 
     async def _take(self, peer: ID, rpc: rpc_pb2.RPC) -> None:
         for number, message in enumerate(rpc.publish, 1):

@@ -45,7 +45,7 @@ class Host(BasicHost):
         self._pushes: BoundedTable[ID, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
         self.set_stream_handler(ID_PUSH, self._take_push)
 
-    async def _identify_peer(self, peer_id: ID, *, reason: str) -> None:
+    async def _identify_peer(self, peer_id: ID, *, reason: str) -> None:  # noqa: ARG002 - the name is the library's
         """Ask a peer who it is. The library takes a megabyte of addresses, and keeps it."""
         connections = self._network.get_connections(peer_id)
         if not connections:
@@ -61,7 +61,9 @@ class Host(BasicHost):
     async def _take_push(self, stream: INetStream) -> None:
         """A peer says that something about it has changed."""
         peer = stream.muxed_conn.peer_id
-        rate = self._pushes.get(peer) or TokenBucket(limits.IDENTIFY_PUSHES_PER_MIN / 60, limits.IDENTIFY_PUSHES_PER_MIN)
+        rate = self._pushes.get(peer)
+        if rate is None:
+            rate = TokenBucket(limits.IDENTIFY_PUSHES_PER_MIN / 60, limits.IDENTIFY_PUSHES_PER_MIN)
         self._pushes.put(peer, rate)
         connections = self._network.get_connections(peer)
         if not rate.take(int(trio.current_time() * 1000)):

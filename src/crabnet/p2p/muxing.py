@@ -122,7 +122,7 @@ class Muxer(Yamux):
             while not self.event_shutting_down.is_set():
                 await self._take_frame()
         except _GONE:
-            pass
+            self.event_shutting_down.set()
         except trio.TooSlowError:
             self._misused(self.peer_id, Reason.TIMEOUT, "its connection did not move", False)
         except Exception as error:  # noqa: BLE001 - such as noise.exceptions.NoiseInvalidMessage, which has no types
@@ -211,7 +211,7 @@ class Muxer(Yamux):
 
     async def _pace(self, rate: TokenBucket) -> None:
         """Wait until a peer may send more of a kind."""
-        while not rate.take(now_ms := int(trio.current_time() * 1000)):
+        while not rate.take(now_ms := int(trio.current_time() * 1000)):  # noqa: ASYNC110 - waits for time
             await trio.sleep(rate.wait_ms(now_ms) / 1000)
 
     async def _drained(self) -> None:
@@ -219,7 +219,7 @@ class Muxer(Yamux):
         if self.buffered() <= limits.P2P_BUFFERED_BYTES_MAX:
             return
         with trio.fail_after(limits.P2P_BUFFERED_MS_MAX / 1000):
-            while self.buffered() > limits.P2P_BUFFERED_BYTES_MAX:
+            while self.buffered() > limits.P2P_BUFFERED_BYTES_MAX:  # noqa: ASYNC110 - those who read tell nobody
                 await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
     def buffered(self) -> int:

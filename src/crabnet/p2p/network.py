@@ -45,7 +45,7 @@ class Network(Swarm):
         noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
         upgrader = TransportUpgrader({NOISE: noise}, {})
         bound(upgrader.security_multistream)
-        upgrader.muxer_multistream = Muxers(lambda *what: self.misused(*what))
+        upgrader.muxer_multistream = Muxers(self._misused)
         super().__init__(
             peer_id,
             peerstore,
@@ -134,6 +134,9 @@ class Network(Swarm):
             self._inbound[group] -= 1
             if not self._inbound[group]:
                 del self._inbound[group]
+
+    def _misused(self, peer: ID, reason: Reason, detail: str, hostile: bool) -> None:
+        self.misused(peer, reason, detail, hostile)
 
     def _rate(self, group: str) -> TokenBucket:
         rate = self._accepted.get(group)
