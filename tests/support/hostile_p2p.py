@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
+from typing import Protocol
 
 import trio
 
@@ -58,6 +59,16 @@ def line(text: str | bytes) -> bytes:
 def header(kind: int, flags: int, number: int, length: int, version: int = 0) -> bytes:
     """The header of a frame of yamux."""
     return _HEADER.pack(version, kind, flags, number, length)
+
+
+class Link(Protocol):
+    """Something to read from and to write to."""
+
+    async def write(self, data: bytes, /) -> None:
+        """Send bytes."""
+
+    async def read(self, n: int | None = None, /) -> bytes:
+        """Exactly ``n`` bytes, or less at the end; without ``n`` some."""
 
 
 class Wire(IRawConnection):
@@ -135,7 +146,7 @@ async def wire(address: str, host: str | None = None) -> AsyncIterator[Wire]:
             await trio.aclose_forcefully(stream)
 
 
-async def agree(link: Wire | Stream, protocols: Sequence[str]) -> str:
+async def agree(link: Link, protocols: Sequence[str]) -> str:
     """Propose protocols until one is taken."""
     await link.write(line(MULTISTREAM))
     if await read_line(link) != MULTISTREAM:
@@ -147,12 +158,12 @@ async def agree(link: Wire | Stream, protocols: Sequence[str]) -> str:
     raise AssertionError(f"none of {protocols}")
 
 
-async def read_line(link: Wire | Stream) -> str:
+async def read_line(link: Link) -> str:
     """One message of multistream-select."""
     return (await read_prefixed(link)).decode().rstrip("\n")
 
 
-async def read_prefixed(link: Wire | Stream) -> bytes:
+async def read_prefixed(link: Link) -> bytes:
     """One message with its length before it."""
     length = shift = 0
     while True:
@@ -232,6 +243,9 @@ class Identity:
         return bytes(made.SerializeToString())
 
 
+Serve = Callable[["Stream"], Awaitable[None]]
+
+
 class Stream:
     """A stream of a hostile peer. It respects no window."""
 
@@ -279,22 +293,23 @@ class Stream:
 class Peer:
     """A connection on which the handshake is over. What the node sends is read, and answered as far as it must be."""
 
-    def __init__(self, link: Wire, session: object, who: Identity) -> None:
+    def __init__(self, link: Wire, session: Link, who: Identity) -> None:
         self.link = link
         self.who = who
         self._session = session
         self._sending = trio.Lock()
         self._numbers = count(1, 2)
         self.streams: dict[int, Stream] = {}
-        self.offered: dict[str, Callable[[Stream], object]] = {}
+        self.offered: dict[str, Serve] = {}
         self.is_over = trio.Event()
         self.counts: defaultdict[str, int] = defaultdict(int)
-        self.reads = True
+        self.received = 0
+        """Bytes of data on streams."""
 
     async def send(self, data: bytes) -> None:
         """Send bytes over noise."""
         async with self._sending:
-            await self._session.write(data)  # type: ignore[attr-defined]
+            await self._session.write(data)
 
     async def attempt(self, data: bytes) -> bool:
         """Send bytes, unless the node has had enough."""
@@ -328,9 +343,9 @@ class Peer:
             stream.took(b"", over=True)
 
     async def _take(self, nursery: trio.Nursery) -> None:
-        head = await self._session.read(12)  # type: ignore[attr-defined]
+        head = await self._session.read(12)
         _, kind, flags, number, length = _HEADER.unpack(head)
-        body = await self._session.read(length) if kind == DATA and length else b""  # type: ignore[attr-defined]
+        body = await self._session.read(length) if kind == DATA and length else b""
         self.counts[f"{kind}"] += 1
         if kind == GO_AWAY:
             self.is_over.set()
@@ -339,6 +354,7 @@ class Peer:
         elif flags & SYN:
             stream = self.streams[number] = Stream(self, number)
             nursery.start_soon(self._serve, stream)
+        self.received += len(body)
         if body:
             nursery.start_soon(self.attempt, header(WINDOW, 0, number, length))
         if number in self.streams:
@@ -347,13 +363,14 @@ class Peer:
     async def _serve(self, stream: Stream) -> None:
         """Answer a stream of the node with what is offered."""
         with suppress(Exception):
-            await self.send(header(WINDOW, ACK, stream.number, 0) + header(DATA, 0, stream.number, 20) + line(MULTISTREAM))
+            await stream.frame(WINDOW, ACK)
+            await stream.write(line(MULTISTREAM))
             await read_line(stream)
             while True:
                 wanted = await read_line(stream)
                 if wanted in self.offered:
                     await stream.write(line(wanted))
-                    await self.offered[wanted](stream)  # type: ignore[misc]
+                    await self.offered[wanted](stream)
                     return
                 await stream.write(line("na"))
 
@@ -376,7 +393,7 @@ async def absorb(stream: Stream) -> None:
 
 
 @asynccontextmanager
-async def secured(address: str, who: Identity, host: str | None = None) -> AsyncIterator[tuple[Wire, object]]:
+async def secured(address: str, who: Identity, host: str | None = None) -> AsyncIterator[tuple[Wire, Link]]:
     """A connection after the handshake of noise."""
     async with wire(address, host) as link:
         await link.agree(NOISE)
@@ -384,32 +401,23 @@ async def secured(address: str, who: Identity, host: str | None = None) -> Async
 
 
 @asynccontextmanager
-async def peer(address: str, who: Identity, host: str | None = None) -> AsyncIterator[Peer]:
-    """A connection on which streams can be opened. It answers identify and takes gossip and sync, as an honest one."""
+async def peer(
+    address: str, who: Identity, host: str | None = None, offered: dict[str, Serve] | None = None
+) -> AsyncIterator[Peer]:
+    """A connection on which streams can be opened.
+
+    It answers identify and takes gossip and sync, as an honest one, unless ``offered`` has something else.
+    """
     async with secured(address, who, host) as (link, session):
-        made = _Secured(session)
-        await agree(made, [YAMUX])  # type: ignore[arg-type]
+        await agree(session, [YAMUX])
         hostile = Peer(link, session, who)
 
         async def identify(stream: Stream) -> None:
             await stream.write(prefixed(who.identify()))
             await stream.frame(DATA, FIN)
 
-        hostile.offered = {IDENTIFY: identify, MESHSUB: absorb, SYNC: absorb, DIRECT: absorb}
+        hostile.offered = {IDENTIFY: identify, MESHSUB: absorb, SYNC: absorb, DIRECT: absorb, **(offered or {})}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hostile.run, nursery)
             yield hostile
             nursery.cancel_scope.cancel()
-
-
-class _Secured:
-    """Reads and writes over noise."""
-
-    def __init__(self, session: object) -> None:
-        self._session = session
-
-    async def write(self, data: bytes) -> None:
-        await self._session.write(data)  # type: ignore[attr-defined]
-
-    async def read(self, n: int | None = None) -> bytes:
-        return bytes(await self._session.read(n))  # type: ignore[attr-defined]
