@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -27,10 +28,10 @@ ANSWER_MS = 8_000
 
 def corpus() -> tuple[Sequence[Attack], Sequence[Attack]]:
     """The quick attacks and the others; none where libp2p is not installed."""
-    try:
-        from tests.hostile_p2p.corpus import QUICK, SLOW
-    except ImportError:
+    if find_spec("libp2p") is None:
         return [], []
+    from tests.hostile_p2p.corpus import QUICK, SLOW
+
     return QUICK, SLOW
 
 

@@ -62,9 +62,9 @@ async def frame_with_unknown_flags(target: Target, who: Identity) -> None:
 
 @attacks(BAD, Reason.MALFORMED, quick=True)
 async def more_than_the_window(target: Target, who: Identity) -> None:
-    """Three times what a new stream has room for."""
+    """Three times what a new stream has room for, where the node does not read."""
     async with peer(target.address, who) as hostile:
-        stream = await hostile.open()
+        stream = await hostile.open(IDENTIFY)
         for _ in range(13):
             if not await hostile.attempt(header(DATA, 0, stream.number, 65_000) + bytes(65_000)):
                 break
@@ -196,13 +196,25 @@ async def half_open_streams(target: Target, who: Identity) -> None:
 
 @attacks()
 async def a_reader_that_does_not_read(target: Target, who: Identity) -> None:
-    """Pings whose answers are left in the socket."""
+    """Pings within the window, whose answers are left in the socket."""
+    async with peer(target.address, who) as hostile:
+        streams = [await hostile.open(PING), await hostile.open(PING)]
+        hostile.may_read = trio.Event()
+        with trio.move_on_after(1):
+            for _ in range(60):
+                for stream in streams:
+                    await stream.write(bytes(4_096))
+            await trio.sleep_forever()
+
+
+@attacks(BAD, Reason.MALFORMED)
+async def pings_beyond_the_window(target: Target, who: Identity) -> None:
+    """More pings than the node has allowed."""
     async with peer(target.address, who) as hostile:
         stream = await hostile.open(PING)
-        hostile.link.stream.socket.setsockopt(1, 8, 4_096)
-        with trio.move_on_after(1):
-            while True:
-                await stream.write(bytes(32) * 100)
+        while await hostile.attempt(header(DATA, 0, stream.number, 65_536) + bytes(65_536)):
+            pass
+        await hostile.ended()
 
 
 @attacks(BAD, Reason.MALFORMED, quick=True)

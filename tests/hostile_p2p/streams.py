@@ -13,8 +13,8 @@ from crabnet.p2p.prefixed import prefixed
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.fork_proof import PROOF_START
-from tests.hostile_p2p.case import BAD, DROPPED, REJECTED, Attacks, Target, author, seed
-from tests.support.hostile_p2p import DATA, DIRECT, FIN, SYNC, Identity, Stream, header, peer
+from tests.hostile_p2p.case import BAD, DROPPED, IGNORED, REJECTED, Attacks, Target, author, seed
+from tests.support.hostile_p2p import DATA, DIRECT, FIN, SYNC, Identity, header, peer
 
 attacks = Attacks()
 
@@ -94,7 +94,7 @@ async def forged_envelopes(target: Target, who: Identity) -> None:
     await _sends(target, who, json.dumps(one).encode())
 
 
-@attacks(REJECTED, Reason.WRONG_NAMESPACE)
+@attacks(IGNORED, Reason.WRONG_NAMESPACE)
 async def envelopes_of_another_namespace(target: Target, who: Identity) -> None:
     """Sound envelopes for others."""
     await _sends(target, who, seed(who, "elsewhere").raw)
@@ -156,13 +156,10 @@ def _want(target: Target, who: Identity, author_id: str, nonce: int) -> bytes:
 @attacks()
 async def a_flood_of_wants(target: Target, who: Identity) -> None:
     """Five hundred requests for everything, whose answers nobody reads."""
-
-    async def idle(_: Stream) -> None:
-        await trio.sleep_forever()
-
-    async with peer(target.address, who, offered={SYNC: idle}) as hostile:
+    async with peer(target.address, who) as hostile:
         stream = await hostile.open(SYNC)
-        with trio.move_on_after(3):
+        hostile.may_read = trio.Event()
+        with trio.move_on_after(2):
             for number in range(500):
                 await stream.write(prefixed(_want(target, who, target.node_id, number)))
 

@@ -303,6 +303,8 @@ class Peer:
         self.offered: dict[str, Serve] = {}
         self.is_over = trio.Event()
         self.counts: defaultdict[str, int] = defaultdict(int)
+        self.may_read = trio.Event()
+        self.may_read.set()
         self.received = 0
         """Bytes of data on streams."""
 
@@ -343,6 +345,7 @@ class Peer:
             stream.took(b"", over=True)
 
     async def _take(self, nursery: trio.Nursery) -> None:
+        await self.may_read.wait()
         head = await self._session.read(12)
         _, kind, flags, number, length = _HEADER.unpack(head)
         body = await self._session.read(length) if kind == DATA and length else b""
