@@ -394,13 +394,14 @@ EVENTS: Final = MappingProxyType(
             "I", _CORE, _ENVELOPE, "An envelope of a peer was verified and applied, and is durable.", "store_sync"
         ),
         EventKind.ENVELOPE_IGNORED: _spec(
-            "D", _CORE, _ENVELOPE + " reason", "An envelope had no effect and is harmless: duplicate, expired, …"
+            "D", _CORE, _ENVELOPE + " reason count", "An envelope had no effect and is harmless: duplicate, expired, …"
         ),
         EventKind.ENVELOPE_REJECTED: _spec(
             "W",
             _CORE,
-            _ENVELOPE + " reason detail",
-            "An envelope is hostile or broken. It counts against the address that it came from.",
+            _ENVELOPE + " reason detail count",
+            "An envelope is hostile or broken. It counts against the address that it came from. `count` is given where"
+            " a libp2p peer sent several within a second.",
         ),
         EventKind.ENVELOPE_PARKED: _spec(
             "D",
@@ -520,7 +521,8 @@ EVENTS: Final = MappingProxyType(
             "W",
             _NETWORK,
             "transport address bytes reason detail count",
-            "A datagram could not be read: it was empty, oversized or malformed.",
+            "A datagram could not be read: it was empty, oversized or malformed. With transport `p2p`: a connection or a"
+            " stream of a peer broke the rules.",
         ),
         EventKind.DATAGRAM_DROPPED: _spec(
             "W",

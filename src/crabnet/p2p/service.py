@@ -11,7 +11,6 @@ from contextlib import suppress
 import trio
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr as Address
@@ -20,11 +19,13 @@ from crabnet import limits
 from crabnet.child import Lifeline
 from crabnet.errors import NetworkError, Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict, contained
-from crabnet.p2p.gossip import Gossip, Router
+from crabnet.p2p.gossip import Gossip
+from crabnet.p2p.identity import Host
 from crabnet.p2p.link import Link
 from crabnet.p2p.network import Network
 from crabnet.p2p.peers import Peers
 from crabnet.p2p.refusals import Refusals
+from crabnet.p2p.router import Router
 from crabnet.p2p.streams import Streams
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.transport.p2p_wire import (
@@ -43,9 +44,9 @@ from crabnet.transport.p2p_wire import (
 )
 
 
-def steady_ms() -> int:
-    """Milliseconds of trio's clock."""
-    return int(trio.current_time() * 1000)
+def _now_ms() -> int:
+    """Wall time in milliseconds."""
+    return int(time.time() * 1000)
 
 
 class Service:
@@ -66,15 +67,20 @@ class Service:
             connections_max=given.peers_max,
             host_connections_max=given.address_connections_max,
         )
-        self.host = BasicHost(
-            self.network,
-            announce_addrs=[Address(each) for each in given.announce] or None,
-        )
+        self.network.misused = self._refusals.connection
+        self.host = Host(self.network, self._identified_badly, [Address(each) for each in given.announce])
         self.network.set_stream_handler(self._guarded)
-        self.router = Router()
         topics = {*given.subscribe, *given.publish}
+        self.router = Router(topics, self._refused_gossip)
         self.gossip = Gossip(
-            self.host, self.router, topics, self._check, self._deliver, self._refused_gossip, self._foreign_topic
+            self.host,
+            self.router,
+            topics,
+            self._admit,
+            self._check,
+            self._deliver,
+            self._refused_gossip,
+            self._foreign_topic,
         )
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
@@ -125,14 +131,20 @@ class Service:
                 await stream.reset()
             self._refusals.stream_failed(stream.muxed_conn.peer_id, error)
 
+    def _identified_badly(self, peer: ID, detail: str) -> None:
+        self._refusals.connection(peer, Reason.MALFORMED, detail, hostile=True)
+
+    def _admit(self, peer: ID) -> Checked | None:
+        return self._checker.admit(str(peer), _now_ms())
+
     def _check(self, peer: ID, _topic: str, data: bytes) -> Checked:
         if self._link.is_full:
             self._counters["gossip_overflow"] += 1
             return Checked(Verdict.IGNORE, Reason.QUEUE_FULL, "the node does not keep up; sync brings it")
-        return contained(lambda: self._checker.gossip(str(peer), data, int(time.time() * 1000)))
+        return contained(lambda: self._checker.gossip(str(peer), data, _now_ms()))
 
-    def _check_stream(self, data: bytes) -> Checked:
-        return contained(lambda: self._checker.stream(data))
+    def _check_stream(self, peer: ID, data: bytes) -> Checked:
+        return contained(lambda: self._checker.stream(str(peer), data, _now_ms()))
 
     def _deliver(self, peer: ID, topic: str, data: bytes) -> None:
         self._counters["gossip_received"] += 1
