@@ -101,7 +101,7 @@ def test_the_last_stage_has_no_root_and_no_tools() -> None:
 
 def test_every_package_is_pinned() -> None:
     installs = [part for _, rest in stages()[0] for part in rest.split("&&") if "pip install" in part]
-    assert len(installs) == 3
+    assert len(installs) == 5
     for install in installs:
         assert "--require-hashes" in install or {"--no-deps", "--no-index"} <= set(install.split())
 

@@ -17,7 +17,7 @@ from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 from multiaddr import Multiaddr
 
 from crabnet.p2p.circuit import HOP, read_message, write_message
-from crabnet.p2p.host import Host
+from crabnet.p2p.identity import Host
 from crabnet.p2p.nat import Nat
 from crabnet.p2p.network import Network
 from crabnet.transport.p2p_wire import Given
@@ -61,7 +61,7 @@ class Peer:
         keys = create_new_key_pair(seed)
         self.network = Network(keys, network_key=b"", connections_max=64, host_connections_max=64)
         self.nat = Nat(self.given, self.network)
-        self.host = Host(self.network)
+        self.host = Host(self.network, lambda *_: None)
         self.nat.attach(self.host)
         self.network.set_stream_handler(self._handle)
         self.network.register_notifee(_Watch(self.nat))

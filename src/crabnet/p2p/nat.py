@@ -17,7 +17,7 @@ from multiaddr.utils import get_network_addrs
 from crabnet import limits
 from crabnet.p2p.autonat import AUTONAT, AutoNat, remote_of
 from crabnet.p2p.circuit import is_relayed
-from crabnet.p2p.host import Host
+from crabnet.p2p.identity import Host
 from crabnet.p2p.network import Network, host_group
 from crabnet.p2p.reachability import Observations, Reachability, Votes, is_global
 from crabnet.p2p.relay import Relay

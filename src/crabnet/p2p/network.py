@@ -12,7 +12,6 @@ import trio
 from libp2p.abc import IMuxedConn, INetConn, IRawConnection, ISecureConn
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.custom_types import TProtocol
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
@@ -22,16 +21,18 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.security.pnet.protector import new_protected_conn
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.buckets import TokenBucket
 from crabnet.errors import NetworkError, Reason
+from crabnet.p2p.handshaking import Noise
+from crabnet.p2p.muxing import Misused, Muxers
+from crabnet.p2p.negotiating import bound
+from crabnet.p2p.private import PrivateSecurity, Strangers
 
 
 class Idle(AutoConnector):
@@ -52,11 +53,18 @@ class Network(Swarm):
         peer_id = ID.from_pubkey(key_pair.public_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(peer_id, key_pair)
-        noise = NoiseTransport(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        upgrader = TransportUpgrader({NOISE: noise}, {})
+        self.strangers = Strangers()
+        """Who has connected without the key of this private network."""
+        if network_key:
+            upgrader.security_multistream = PrivateSecurity({NOISE: noise}, network_key, self.strangers)
+        bound(upgrader.security_multistream)
+        upgrader.muxer_multistream = Muxers(self._misused)
         super().__init__(
             peer_id,
             peerstore,
-            TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux}),
+            upgrader,
             transports=[TCP()],
             connection_config=ConnectionConfig(
                 max_connections=connections_max,
@@ -66,14 +74,18 @@ class Network(Swarm):
                 max_connections_per_peer=1,
                 inbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
                 outbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
+                inbound_stream_protocol_negotiation_timeout=limits.P2P_NEGOTIATION_MS / 1000,
+                outbound_stream_protocol_negotiation_timeout=limits.P2P_NEGOTIATION_MS / 1000,
             ),
-            psk=network_key.hex() or None,
         )
         self.auto_connector = Idle(self)
         self._connections_max = connections_max
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
         """Inbound connections, also those that have not finished their handshake, by IP address or IPv6 network."""
+        self._accepted: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCES_MAX)
+        self.misused: Misused = lambda *_: None
+        """Gets what peers do to their connections."""
         self.admits: Callable[[ID], bool] = lambda _: True
         """Says whether a peer may be connected."""
         self.through: Callable[[Multiaddr], Awaitable[IRawConnection]] | None = None
@@ -83,7 +95,7 @@ class Network(Swarm):
     async def dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
         """Connect to one address. With ``peer`` the peer there must prove that id; without, any id will do.
 
-        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER or ADDRESS_INVALID.
+        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER, WRONG_NETWORK_KEY or ADDRESS_INVALID.
         """
         with trio.move_on_after(limits.P2P_DIAL_MS / 1000):
             try:
@@ -142,8 +154,6 @@ class Network(Swarm):
                     await raw.close()
 
     async def _secure(self, raw: IRawConnection, peer: ID | None) -> ISecureConn:
-        if self.psk is not None:
-            raw = new_protected_conn(raw, self.psk)
         # The library's own check of the id refuses to dial without one. `_dial` checks it instead.
         return await self.upgrader.security_multistream.secure_outbound(raw, peer)  # type: ignore[arg-type]
 
@@ -165,7 +175,8 @@ class Network(Swarm):
                 await raw.close()
 
     async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
-        if self._inbound.total() >= self._connections_max or self._inbound[group] >= most:
+        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
+        if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return
         self._inbound[group] += 1
@@ -176,6 +187,16 @@ class Network(Swarm):
             self._inbound[group] -= 1
             if not self._inbound[group]:
                 del self._inbound[group]
+
+    def _misused(self, peer: ID, reason: Reason, detail: str, hostile: bool) -> None:
+        self.misused(peer, reason, detail, hostile)
+
+    def _rate(self, group: str) -> TokenBucket:
+        rate = self._accepted.get(group)
+        if rate is None:
+            rate = TokenBucket(limits.P2P_CONNECTIONS_ACCEPTED_PER_S, limits.P2P_CONNECTIONS_ACCEPTED_BURST)
+        self._accepted.put(group, rate)
+        return rate
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
         """Take a connection that is ready. Raises NetworkError for a peer that is not admitted."""
