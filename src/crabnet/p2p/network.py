@@ -16,6 +16,7 @@ from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
@@ -124,6 +125,16 @@ class Network(Swarm):
             self._inbound[group] -= 1
             if not self._inbound[group]:
                 del self._inbound[group]
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """The connections of a peer. The library would dial whatever addresses strangers have told of it.
+
+        Raises SwarmException if there are none.
+        """
+        found = self.get_connections(peer_id)
+        if not found:
+            raise SwarmException(f"{peer_id} is not connected")
+        return found
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
         """Take a connection that is ready. Raises NetworkError for a peer that is not admitted."""

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -23,6 +24,7 @@ from crabnet.p2p.checking import Checked, Checker, Verdict, contained
 from crabnet.p2p.gossip import Gossip, Router
 from crabnet.p2p.link import Link
 from crabnet.p2p.network import Network
+from crabnet.p2p.own_addresses import expanded
 from crabnet.p2p.peers import Peers
 from crabnet.p2p.refusals import Refusals
 from crabnet.p2p.streams import Streams
@@ -67,7 +69,7 @@ class Service:
         )
         self.host = BasicHost(
             self.network,
-            announce_addrs=[Address(each) for each in given.announce] or None,
+            addrs_factory=self._announced,
         )
         self.network.set_stream_handler(self._guarded)
         self.router = Router()
@@ -78,7 +80,15 @@ class Service:
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
         )
-        self.peers = Peers(given, self.host, self.network, self.streams, self._link.tell, random.random)
+        self.peers = Peers(
+            given,
+            self.host,
+            self.network,
+            self.streams,
+            self._link.tell,
+            random.random,
+            self._refusals.stream_failed,
+        )
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -108,6 +118,10 @@ class Service:
                         nursery.start_soon(job)
                     await anext(signals)
                     nursery.cancel_scope.cancel()
+
+    def _announced(self, found: Sequence[Address]) -> list[Address]:
+        """The addresses to tell others: those of the setting, or else those that the host has found."""
+        return list(map(Address, self._given.announce or expanded(map(str, found))))
 
     # --- from the network ------------------------------------------------------------------------------
 
@@ -200,5 +214,9 @@ class Service:
             observed=self.peers.observed(),
             reachability=self.peers.reachability,
             relays=self.peers.relays(),
-            counters={**self._counters, "connections_refused": self.network.refused_connections},
+            counters={
+                **self._counters,
+                **self.peers.discovery.counters(),
+                "connections_refused": self.network.refused_connections,
+            },
         )
