@@ -958,6 +958,8 @@ MDNS_NAME_CHARS_MAX: Final = 255
 MDNS_NAMES_MAX: Final = 64
 """Services found by multicast DNS that wait until their addresses are looked at."""
 MDNS_ASK_MS: Final = 2_000
+MDNS_STEP_MS: Final = 200
+"""How soon the thread of multicast DNS notices that it is to end."""
 MDNS_LOOK_MS: Final = 2_000
 """How often the addresses to announce are compared with those that are announced."""
 MDNS_RETRY_MS: Final = 30_000

@@ -13,6 +13,8 @@ from typing import Final
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import IncompleteReadError
+from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamReset
 from libp2p.peer.id import ID
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 
@@ -72,6 +74,8 @@ class KadNode:
                     answer = self.answer(peer, kad_of(data))
                     if answer is not None:
                         await stream.write(encode_varint_prefixed(bytes_of(answer)))
+        except (StreamEOF, StreamClosed, StreamReset, IncompleteReadError):
+            return
         except MalformedKadError as error:
             self._refused(peer, error)
         finally:

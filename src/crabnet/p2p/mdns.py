@@ -20,15 +20,14 @@ import trio
 from crabnet import limits
 from crabnet.p2p.scope import Scope, scope_of
 from crabnet.settings.kinds import Wrong
-from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.settings.multiaddr import Multiaddr, parse_multiaddr
 
 if TYPE_CHECKING:
-    from zeroconf import ServiceInfo, Zeroconf
+    from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
 
 _PREFIX: Final = b"dnsaddr="
 _TXT_STRING_BYTES_MAX: Final = 255
 _NAME_CHARS: Final = 32
-_LOCAL: Final = (Scope.LINK, Scope.PRIVATE)
 
 Found = Callable[[str, str], None]
 """Gets an address that was found, and the id of the peer that is to be there."""
@@ -63,9 +62,15 @@ def found_in(txt: bytes | None, own: str) -> list[tuple[str, str]]:
             parsed = parse_multiaddr(string[len(_PREFIX) :].decode("ascii", "replace"))
         except Wrong:
             continue
-        if parsed.peer not in ("", own) and not parsed.via and parsed.port and scope_of(parsed) in _LOCAL:
+        if parsed.peer not in ("", own) and not parsed.via and parsed.port and _is_local(parsed):
             found.append((str(parsed), parsed.peer))
     return found
+
+
+def _is_local(parsed: Multiaddr) -> bool:
+    """True for an address of the local network. Link-local addresses of IPv6 need a zone, which this node has not."""
+    scope = scope_of(parsed)
+    return scope is Scope.PRIVATE or (scope is Scope.LINK and parsed.family == "ip4")
 
 
 def local_of(addresses: Iterable[str], own: str) -> list[str]:
@@ -74,7 +79,7 @@ def local_of(addresses: Iterable[str], own: str) -> list[str]:
     for text in addresses:
         with suppress(Wrong):
             parsed = parse_multiaddr(text)
-            if not parsed.via and scope_of(parsed) in _LOCAL:
+            if not parsed.via and _is_local(parsed):
                 found.append(str(parsed._replace(peer=own)))
     return found
 
@@ -106,16 +111,16 @@ class Mdns:
         thread = threading.Thread(target=life.run, name="mdns", daemon=True)
         thread.start()
         try:
-            while thread.is_alive() and local_of(self._addresses(), self._own) == announced:
-                await trio.sleep(limits.MDNS_LOOK_MS / 1000)
+            while not life.ended.is_set() and local_of(self._addresses(), self._own) == announced:
+                with trio.move_on_after(limits.MDNS_LOOK_MS / 1000):
+                    await life.ended.wait()
             if life.failed:
                 self.failures += 1
                 await trio.sleep(limits.MDNS_RETRY_MS / 1000)
         finally:
             life.stop()
-            with trio.CancelScope(shield=True), trio.move_on_after(limits.MDNS_END_MS / 1000):
-                while thread.is_alive():
-                    await trio.sleep(limits.P2P_LOOK_MS / 1000)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(thread.join, limits.MDNS_END_MS / 1000)
 
     def _take(self, pairs: list[tuple[str, str]]) -> None:
         for address, peer in pairs:
@@ -141,12 +146,13 @@ class _Life:
         self._token = token
         self._take = take
         self._names: queue.Queue[str] = queue.Queue(limits.MDNS_NAMES_MAX)
+        self._stopped = False
+        self.ended = trio.Event()
         self.failed = ""
 
     def stop(self) -> None:
         """Have the thread end soon."""
-        with suppress(queue.Full):
-            self._names.put_nowait("")
+        self._stopped = True
 
     def run(self) -> None:
         """Announce, and report what is found. Ends at ``stop`` or at an error, which ``failed`` then says."""
@@ -157,15 +163,19 @@ class _Life:
             zeroconf = Zeroconf(interfaces=_interfaces(self._announced))
             zeroconf.register_service(self._service(ServiceInfo), strict=False)
             browser = ServiceBrowser(zeroconf, self._kind, handlers=[self._changed])
-            while name := self._names.get():
-                self._look(zeroconf, ServiceInfo(self._kind, name))
+            while not self._stopped:
+                with suppress(queue.Empty):
+                    name = self._names.get(timeout=limits.MDNS_STEP_MS / 1000)
+                    self._look(zeroconf, ServiceInfo(self._kind, name))
             browser.cancel()
         except Exception as error:  # noqa: BLE001 - the library raises many kinds; the host goes on without mDNS
             self.failed = type(error).__name__
         finally:
             if zeroconf is not None:
                 with suppress(Exception):
-                    zeroconf.close()
+                    zeroconf.close()  # says goodbye
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.ended.set)
 
     def _service(self, kind: type[ServiceInfo]) -> ServiceInfo:
         first = parse_multiaddr(self._announced[0])
@@ -179,9 +189,10 @@ class _Life:
             addresses=[ipaddress.ip_address(each).packed for each in sorted(hosts)],
         )
 
-    def _changed(self, *, name: str, **_: object) -> None:
+    def _changed(self, *, name: str, state_change: ServiceStateChange, **_: object) -> None:
         """Called by the library, in its thread, for each service that appears, changes or goes."""
-        if name != self._name and len(name) <= limits.MDNS_NAME_CHARS_MAX:
+        gone = state_change.name == "Removed"
+        if not gone and name != self._name and len(name) <= limits.MDNS_NAME_CHARS_MAX:
             with suppress(queue.Full):
                 self._names.put_nowait(name)
 

@@ -51,9 +51,7 @@ class Peers:
         self.own = str(host.get_id())
         self.book = DialBook(self.own, limits.P2P_BOOK_MAX, random)
         self._names = Names()
-        self.discovery = Discovery(
-            given, host, network, self.book, self._wanted, lambda: self.reachability, refused
-        )
+        self.discovery = Discovery(given, host, network, self.book, self._wanted, lambda: self.reachability, refused)
         self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
         """Until when (ms) a peer is refused."""
         self._greeted: set[str] = set()
