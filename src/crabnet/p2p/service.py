@@ -73,7 +73,7 @@ class Service:
         )
         self.network.set_stream_handler(self._guarded)
         self.router = Router()
-        topics = {*given.subscribe, *given.publish, *filter(None, [given.legacy_topic])}
+        topics = {*given.subscribe, *given.publish}
         self.gossip = Gossip(
             self.host, self.router, topics, self._check, self._deliver, self._refused_gossip, self._foreign_topic
         )

@@ -109,9 +109,9 @@ class Settings:
         ChoiceKind("udp", "dht", "udp,dht", "dht,udp"), "network", "Transports: datagrams (`udp`), libp2p (`dht`, with "
         "the extra `dht`), or both. A node with both is a bridge between the two networks."))
     listen_addr: str = knob_field("0.0.0.0:9012", Row(
-        _LISTENING, "network", "Addresses to receive on. `host:port` means UDP, and TCP for libp2p; a multiaddr such "
-        "as `/ip4/0.0.0.0/tcp/9012` is for libp2p only. Port 0 means any free port. With UDP, `[::]` serves IPv4 as "
-        "well as IPv6."))
+        _LISTENING, "network", "Addresses to receive on. `host:port` means UDP, and TCP for libp2p. A multiaddr such "
+        "as `/ip4/0.0.0.0/tcp/9012` is for libp2p only; beside one, `host:port` means only UDP if the node uses UDP. "
+        "Port 0 means any free port. With UDP, `[::]` serves IPv4 as well as IPv6."))
     announce_addrs: tuple[str, ...] = knob_field(("255.255.255.255:9012",), Row(
         _ADDRESSES, "network", "UDP addresses to which the node sends envelopes: broadcast addresses or peers. A "
         "multiaddr is an address at which other libp2p nodes can reach this one, such as that of a router that "
@@ -497,7 +497,11 @@ class Settings:
     @property
     def dht_listen_addrs(self) -> list[str]:
         """The multiaddrs to listen on."""
-        return [str(parse_multiaddr(each)) for each in self.listen_addr.split(",")] if self.uses_dht else []
+        if not self.uses_dht:
+            return []
+        given = self.listen_addr.split(",")
+        own = [each for each in given if each.startswith("/")]
+        return [str(parse_multiaddr(each)) for each in (own if own and self.uses_udp else given)]
 
     def __post_init__(self) -> None:
         for knob in KNOBS:

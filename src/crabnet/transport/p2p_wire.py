@@ -233,7 +233,6 @@ class Given(Struct, frozen=True, kw_only=True):
     """Multiaddrs, ``/dnsaddr/…``, or ``host:port`` for a peer whose id is not known."""
     publish: list[str]
     subscribe: list[str]
-    legacy_topic: str = ""
     known: list[Known] = []
     network_key: bytes = b""
     """The key of a private network, 32 bytes; empty for the open network."""

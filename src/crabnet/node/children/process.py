@@ -53,10 +53,11 @@ class Process:
     async def handshake(self) -> Ready | Failure:
         """Give the child what it is to know, and wait until it says whether it works."""
         late = Failure(Reason.TIMEOUT, f"it was not ready within {self._spec.handshake_ms} ms")
+        given = self._spec.given if isinstance(self._spec.given, bytes) else self._spec.given()
         line = None
         with trio.move_on_after(self._spec.handshake_ms / 1000):
             with suppress(trio.BrokenResourceError):
-                await self.stream.send_all(LENGTH.pack(len(self._spec.given)) + self._spec.given)
+                await self.stream.send_all(LENGTH.pack(len(given)) + given)
                 line = await first_line(self.stream.socket)
             if line is not None:
                 return outcome_of(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from crabnet import limits
@@ -19,8 +20,9 @@ class ChildSpec:
     """``module:function``. The function gets the child's ``crabnet.child.Lifeline``."""
     without: str = ""
     """What the operator lacks while the child does not work, as a clause."""
-    given: bytes = field(default=b"", repr=False)
-    """Configuration and secrets. They are sent over the lifeline, so neither argv nor the environment shows them."""
+    given: bytes | Callable[[], bytes] = field(default=b"", repr=False)
+    """Configuration and secrets, or what makes them at each start. They are sent over the lifeline, so neither argv nor
+    the environment shows them."""
     environment: tuple[str, ...] = ()
     """Variables of the node's environment that the child gets. It gets no others, apart from LD_LIBRARY_PATH."""
     stderr: bool = False

@@ -21,6 +21,7 @@ from crabnet.node.network.dht_outbox import DhtOutbox
 from crabnet.node.network.intake import Intake
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.part import Job, Part
+from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
@@ -67,6 +68,8 @@ class DhtNetwork(Part):
         self._clock_ms = clock_ms
         self.state: State | None = None
         """What the process last said of itself; None while it does not run."""
+        self._listening: list[str] = []
+        """Where the process listened when it last began."""
 
     async def open(self) -> None:
         """Have the process kept. Raises UsageError if it cannot run here."""
@@ -80,11 +83,18 @@ class DhtNetwork(Part):
                 name=NAME,
                 entry="crabnet.p2p.main:serve",
                 without="the node is not in the dht network",
-                given=msgspec.msgpack.encode(msgspec.structs.replace(self._given, known=known)),
+                given=self._given_now,
                 handshake_ms=limits.P2P_START_MS,
                 restart_ms=limits.P2P_RESTART_MS,
             )
         )
+
+    def _given_now(self) -> bytes:
+        """What a life of the process begins with: the addresses known by now, and the ports of the life before."""
+        given = msgspec.structs.replace(self._given, known=self._book.known)
+        if self._listening and all(parse_multiaddr(each).port == 0 for each in given.listen):
+            given = msgspec.structs.replace(given, listen=self._listening, listen_fallback=True)
+        return msgspec.msgpack.encode(given)
 
     def jobs(self) -> Sequence[Job]:
         """The jobs that talk with the process through all its lives, send, and keep the file of peers."""
@@ -123,6 +133,7 @@ class DhtNetwork(Part):
             await self.child.running()
             stream = self.child.stream
             if stream is not None:
+                self._listening = [each.rpartition("/p2p/")[0] for each in self.child.health().addresses]
                 await self._live(DhtTransport(stream))
             await trio.sleep(limits.P2P_LOOK_MS / 1000)
 

@@ -61,6 +61,11 @@ class BookFile:
         self._known: list[Known] = []
         self._changed = False
 
+    @property
+    def known(self) -> list[Known]:
+        """The addresses as they stand now."""
+        return self._known
+
     def put(self, known: Sequence[Known]) -> None:
         """Take what the next ``write`` is to keep."""
         if list(known) != self._known:
