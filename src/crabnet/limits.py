@@ -900,6 +900,10 @@ P2P_HOPED_MAX: Final = 256
 """Addresses that have not worked yet, for each way in which they are learnt."""
 P2P_REMEMBERED_S: Final = 30 * 86_400
 """How long an address that does not work any more is remembered over restarts."""
+P2P_COUNTS_SAVE_S: Final = 300
+"""How often the file of libp2p peers is written for the sake of counted failures alone."""
+P2P_LISTEN_WAIT_MS: Final = 3_000
+"""How long a start waits for a port that is in use: the libp2p process of a killed node may be about to end."""
 P2P_LASTING_MS: Final = 2_000
 """A connection that ends sooner counts as a failed try: a peer that closes each one is not dialled all the time."""
 DNSADDR_RECORDS_MAX: Final = 32
