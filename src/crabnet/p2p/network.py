@@ -87,7 +87,7 @@ class Network(Swarm):
             raise NetworkError(f"no transport of this node can dial {address}", Reason.ADDRESS_INVALID)
         raw = await transport.dial(address)
         try:
-            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw, peer)
+            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw)
         except BaseException:
             with trio.CancelScope(shield=True), suppress(Exception):
                 await raw.close()
@@ -103,11 +103,11 @@ class Network(Swarm):
             raise NetworkError(f"{found} at {address} is blocked at the moment", Reason.SOURCE_BLOCKED)
         return await self.add_conn(muxed, direction="outbound")
 
-    async def _upgrade(self, raw: IRawConnection, peer: ID | None) -> IMuxedConn:
+    async def _upgrade(self, raw: IRawConnection) -> IMuxedConn:
         if self.psk is not None:
             raw = new_protected_conn(raw, self.psk)
-        # The library's own check of the id refuses to dial without one. `_dial` checks it instead.
-        secured = await self.upgrader.security_multistream.secure_outbound(raw, peer)  # type: ignore[arg-type]
+        # The library would not say who is there if it is not the peer that is expected. `_dial` checks the id instead.
+        secured = await self.upgrader.security_multistream.secure_outbound(raw, None)  # type: ignore[arg-type]
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:

@@ -57,6 +57,7 @@ class Peers:
         self._greeted: set[str] = set()
         """Peers that are connected and speak the sync protocol."""
         self._wake = trio.Event()
+        self._to_remember = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._told: list[Known] = []
         self.reachability = "unknown"
@@ -167,6 +168,7 @@ class Peers:
                     continue
                 found = str(connection.muxed_conn.peer_id)
                 self.book.succeeded(entry.address, found, _steady_ms(), int(time.time()))
+                self._to_remember.set()
                 return
         except NetworkError as error:
             failure = error
@@ -193,7 +195,9 @@ class Peers:
 
     async def _remember(self) -> None:
         while True:
-            await trio.sleep(limits.P2P_REMEMBER_MS / 1000)
+            with trio.move_on_after(limits.P2P_REMEMBER_MS / 1000):
+                await self._to_remember.wait()
+            self._to_remember = trio.Event()
             self.discovery.look()
             known = self.book.known()
             if known != self._told:
