@@ -42,7 +42,7 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PEERS_REMEMBERED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
+    for name in ("PEERS_REMEMBERED_MAX", "P2P_HOPED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
         monkeypatch.setattr(limits, name, ROOM)
 
 
@@ -79,10 +79,11 @@ def test_every_peer_has_its_rate(peers: list[ID]) -> None:
     checker = Checker(AdmissionPolicy("default", True, 3_600, 60), messages_per_s=2)
     watch = Watch(checker)
     for peer in map(str, peers):
-        verdicts = [checker.gossip(peer, b"junk", NOW_MS).reason for _ in range(3)]
-        assert verdicts == [Reason.MALFORMED, Reason.MALFORMED, Reason.RATE_LIMITED]
+        refused = [checker.admit(peer, NOW_MS) for _ in range(3)]
+        assert [each and each.reason for each in refused] == [None, None, Reason.RATE_LIMITED]
+        assert checker.gossip(peer, b"junk", NOW_MS).reason is Reason.MALFORMED
         watch.look()
-    assert watch.filled >= {"Checker._rates"}
+    assert watch.filled >= {"Checker._rates", "Checker._offences"}
 
 
 def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator() -> None:
@@ -92,7 +93,7 @@ def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator
     for number in range(CROWD):
         book.learn(f"/ip4/198.51.100.{number}/tcp/9012", f"peer {number}", Learnt.TOLD, NOW_MS)
         watch.look()
-    assert watch.filled >= {"DialBook._others"}
+    assert watch.filled >= {"DialBook._hoped"}
     assert next(each.peer for each in book.due(NOW_MS, set(), 1)) == "honest"
 
 
