@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import trio
-from libp2p.abc import IMuxedConn, INetConn, IRawConnection
+from libp2p.abc import IMuxedConn, INetConn, IRawConnection, ISecureConn
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
@@ -31,6 +34,15 @@ from crabnet.p2p.handshaking import Noise
 from crabnet.p2p.muxing import Misused, Muxers
 from crabnet.p2p.negotiating import bound
 from crabnet.p2p.private import PrivateSecurity, Strangers
+
+
+class Idle(AutoConnector):
+    """Does not dial. The library's one dials whatever addresses peers have told, up to half of the greatest number of
+    connections, whatever the least number is.
+    """
+
+    async def maybe_connect(self) -> None:
+        """Nothing to do: ``Peers`` dials."""
 
 
 class Network(Swarm):
@@ -58,7 +70,7 @@ class Network(Swarm):
             connection_config=ConnectionConfig(
                 max_connections=connections_max,
                 min_connections=0,
-                low_watermark=0,  # it does not dial by itself
+                low_watermark=0,
                 high_watermark=connections_max,
                 max_connections_per_peer=1,
                 inbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
@@ -67,6 +79,7 @@ class Network(Swarm):
                 outbound_stream_protocol_negotiation_timeout=limits.P2P_NEGOTIATION_MS / 1000,
             ),
         )
+        self.auto_connector = Idle(self)
         self._connections_max = connections_max
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
@@ -76,6 +89,8 @@ class Network(Swarm):
         """Gets what peers do to their connections."""
         self.admits: Callable[[ID], bool] = lambda _: True
         """Says whether a peer may be connected."""
+        self.through: Callable[[Multiaddr], Awaitable[IRawConnection]] | None = None
+        """Opens a circuit to an address behind a relay."""
         self.refused_connections = 0
 
     async def dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
@@ -93,12 +108,9 @@ class Network(Swarm):
         raise NetworkError(f"{address} did not answer within {limits.P2P_DIAL_MS} ms", Reason.TIMEOUT)
 
     async def _dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
-        transport = self.transport_manager.transport_for_dialing(address)
-        if transport is None:
-            raise NetworkError(f"no transport of this node can dial {address}", Reason.ADDRESS_INVALID)
-        raw = await transport.dial(address)
+        raw = await self._reach(address)
         try:
-            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw, peer)
+            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw)
         except BaseException:
             with trio.CancelScope(shield=True), suppress(Exception):
                 await raw.close()
@@ -114,21 +126,59 @@ class Network(Swarm):
             raise NetworkError(f"{found} at {address} is blocked at the moment", Reason.SOURCE_BLOCKED)
         return await self.add_conn(muxed, direction="outbound")
 
-    async def _upgrade(self, raw: IRawConnection, peer: ID | None) -> IMuxedConn:
-        # The library's own check of the id refuses to dial without one. `_dial` checks it instead.
-        secured = await self.upgrader.security_multistream.secure_outbound(raw, peer)  # type: ignore[arg-type]
+    async def _reach(self, address: Multiaddr) -> IRawConnection | IMuxedConn:
+        if "/p2p-circuit" in str(address):
+            if self.through is None:
+                raise NetworkError(f"{address} is behind a relay, and relays are off", Reason.ADDRESS_INVALID)
+            return await self.through(address)
+        transport = self.transport_manager.transport_for_dialing(address)
+        if transport is None:
+            raise NetworkError(f"no transport of this node can dial {address}", Reason.ADDRESS_INVALID)
+        return know_remote(await transport.dial(address))
+
+    async def probe(self, address: Multiaddr, peer: ID) -> None:
+        """Find out whether a peer can be reached at an address, without keeping a connection.
+
+        Raises NetworkError (WRONG_PEER), trio.TooSlowError, and whatever the library raises if it cannot.
+        """
+        with trio.fail_after(limits.P2P_DIAL_MS / 1000):
+            raw = await self._reach(address)
+            try:
+                found = raw.peer_id if isinstance(raw, IMuxedConn) else (await self._secure(raw)).get_remote_peer()
+                if found != peer:
+                    raise NetworkError(f"at {address} is {found}, not {peer}", Reason.WRONG_PEER)
+            finally:
+                with trio.CancelScope(shield=True), suppress(Exception):
+                    await raw.close()
+
+    async def _secure(self, raw: IRawConnection) -> ISecureConn:
+        # The library would not say who is there if it is not the peer that is expected. The callers check the id.
+        return await self.upgrader.security_multistream.secure_outbound(raw, None)  # type: ignore[arg-type]
+
+    async def _upgrade(self, raw: IRawConnection) -> IMuxedConn:
+        secured = await self._secure(raw)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
         """Accept a connection, and keep its place until it is closed. The library keeps the place for ever."""
-        group = _group(read_write_closer)
-        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= self._host_connections_max
+        raw = know_remote(RawConnection(read_write_closer, False))
+        await self._accept(raw, maddr, host_group(raw.get_remote_address()), self._host_connections_max)
+
+    async def accept_relayed(self, raw: IRawConnection, address: Multiaddr, relay: ID) -> None:
+        """Accept a connection through a relay. Returns once it has ended."""
+        try:
+            await self._accept(raw, address, f"relay {relay}", limits.P2P_RELAYED_CONNECTIONS_MAX)
+        finally:
+            with trio.CancelScope(shield=True):
+                await raw.close()
+
+    async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
+        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
         if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return
         self._inbound[group] += 1
         try:
-            raw = RawConnection(read_write_closer, False)
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
             await closed(muxed)
         finally:
@@ -145,6 +195,16 @@ class Network(Swarm):
             rate = TokenBucket(limits.P2P_CONNECTIONS_ACCEPTED_PER_S, limits.P2P_CONNECTIONS_ACCEPTED_BURST)
         self._accepted.put(group, rate)
         return rate
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """The connections of a peer. The library would dial whatever addresses strangers have told of it.
+
+        Raises SwarmException if there are none.
+        """
+        found = self.get_connections(peer_id)
+        if not found:
+            raise SwarmException(f"{peer_id} is not connected")
+        return found
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
         """Take a connection that is ready. Raises NetworkError for a peer that is not admitted."""
@@ -164,9 +224,21 @@ async def closed(muxed: IMuxedConn) -> None:
         await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
 
-def _group(connection: ReadWriteCloser) -> str:
+C = TypeVar("C")
+
+
+def know_remote(connection: C) -> C:
+    """Make a connection over IPv6 know its remote address: the library takes addresses of four parts for no address."""
+    stream = getattr(connection, "stream", None)
+    socket = getattr(getattr(stream, "stream", None), "socket", None)
+    if stream is not None and socket is not None:
+        with suppress(Exception):
+            stream._cached_remote_address = socket.getpeername()[:2]
+    return connection
+
+
+def host_group(remote: tuple[str, int] | None) -> str:
     """The IPv4 address or the IPv6 network that a connection comes from."""
-    remote = connection.get_remote_address()
     if remote is None:
         return ""
     try:
