@@ -40,6 +40,8 @@ class Neighbours(Talking):
         self._room = room
         self._announce_at_ms = 0
         self._look_at_ms = 0
+        self._introduce_at_ms = 0
+        self._introduced_ms = 0
 
     def renew(self, part: Part) -> None:
         """Make a part anew."""
@@ -76,6 +78,7 @@ class Neighbours(Talking):
         self._tell_lost(self.peers.joined(source, node_id, now_ms), "replaced", effects)
         self._say(self._hello(), source, now_ms, effects)
         self._now_proven(source, node_id, now_ms, effects)
+        self._introduce_soon(now_ms)
 
     def left(self, source: str, effects: Effects) -> None:
         """Forget a peer that is not connected any more."""
@@ -111,8 +114,11 @@ class Neighbours(Talking):
     def talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects) -> bool:
         """Handle a message that belongs to no feed. Returns False if its payload is malformed or not allowed."""
         meta = admitted.envelope.meta
-        if meta.from_ == self._signer.node_id or (is_p2p(source) and meta.from_ != bare(source)):
-            return True  # a topic brings messages of others, which would count as those of the peer that passed them on
+        if meta.from_ == self._signer.node_id:
+            return True
+        if is_p2p(source) and meta.from_ != bare(source):
+            self._passed_on(admitted, now_ms)
+            return True
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:
@@ -127,8 +133,22 @@ class Neighbours(Talking):
             effects.notices.append(Notice("envelope_rejected", fields))
             return False
         self.heard(source, now_ms, effects)
-        if not self._config.talk:
-            return True
+        if self._config.talk:
+            self._said(said, meta, source, now_ms, effects)
+        return True
+
+    def _passed_on(self, admitted: Admitted, now_ms: int) -> None:
+        """Take an introduction that gossip has passed on. Other such talk counts for nothing, and nothing is answered:
+        it would count as that of the peer that has passed it on.
+        """
+        with suppress(PayloadRefusedError):  # the peer that has passed it on is not to blame
+            said = sync.talk_of(admitted.envelope, admitted.kind)
+            if isinstance(said, sync.Hello) and self._config.talk:
+                told = Introduction(said.identity.alias, said.identity.agent)
+                if self.peers.passed_on(admitted.envelope.meta.from_, told, now_ms):
+                    self._introduce_soon(now_ms)
+
+    def _said(self, said: sync.Talk, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
         if source in self.trusted:
             if self.peers.node_id(source) != meta.from_:
                 self.clocks.ask_again(now_ms)
@@ -145,7 +165,6 @@ class Neighbours(Talking):
             self._proven_said(said, meta.from_, source, now_ms, effects)
         elif isinstance(said, sync.Request):
             self._author_asks(said, meta.from_, source, now_ms, effects)
-        return True
 
     def _author_asks(self, said: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
         """Answer an author that asks how far its own feed goes. It need not prove its address for that.
@@ -364,6 +383,7 @@ class Neighbours(Talking):
             self._look_around,
             self._prune,
             self._clear,
+            self._introduce,
         )
         for step in steps:
             with self._replica.mending.soft:
@@ -371,6 +391,19 @@ class Neighbours(Talking):
 
     def _lose_silent(self, now_ms: int, effects: Effects) -> None:
         self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
+
+    def _introduce(self, now_ms: int, effects: Effects) -> None:
+        """Tell all libp2p peers now and then who this node is, those that are no neighbours, too."""
+        if now_ms < self._introduce_at_ms or not self._config.stays:
+            return
+        self._introduced_ms, self._introduce_at_ms = now_ms, now_ms + limits.INTRODUCE_MS
+        if any(map(is_p2p, self.peers.confirmed())):
+            self._say(self._hello(), GOSSIP, now_ms, effects)
+
+    def _introduce_soon(self, now_ms: int) -> None:
+        """There is somebody who does not know this node. However many come, introductions have a pause between them."""
+        soon_ms = max(now_ms + limits.INTRODUCE_SOON_MS, self._introduced_ms + limits.INTRODUCE_PAUSE_MS)
+        self._introduce_at_ms = min(self._introduce_at_ms, soon_ms)
 
     def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):

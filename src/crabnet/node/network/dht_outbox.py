@@ -27,12 +27,15 @@ def ways_of(send: Send, connected: Collection[str]) -> list[tuple[str, Path]]:
     """The peers to which an envelope or message goes, and how; for ``Path.GOSSIP`` the peer is "".
 
     Envelopes of feeds are published. Whom they concern gets them by a stream too, if it is ``connected``. Messages
-    between neighbours go by streams only.
+    between neighbours go by streams only, and so do large envelopes: gossip brings each node several
+    copies, and not all implementations take messages of more than 64 KiB.
     """
     if send.to is not None and send.to != GOSSIP:
         return [(bare(send.to), Path.SYNC)]
     if send.to is None and send.kind not in FEED_KINDS:
         return [(peer, Path.SYNC) for peer in connected]
+    if len(send.data) > limits.GOSSIP_LARGE_BYTES:
+        return [(peer, Path.DIRECT if peer in send.concerns else Path.SYNC) for peer in connected]
     return [("", Path.GOSSIP), *((peer, Path.DIRECT) for peer in send.concerns if peer in connected)]
 
 
@@ -96,7 +99,13 @@ class DhtOutbox:
 
     def put(self, send: Send) -> None:
         """Queue an envelope or a message."""
-        for peer, path in ways_of(send, self._lines):
+        ways = ways_of(send, self._lines)
+        if send.kind in FEED_KINDS and send.to in (None, GOSSIP):
+            if not self._topics_for(send):
+                ways = []  # what is not to be published is left to sync
+            if ("", Path.GOSSIP) not in ways and not send.relayed:
+                self._deliveries.note(send.envelope_id, Delivery(len(ways)))
+        for peer, path in ways:
             if path is Path.GOSSIP:
                 self._put_topic(send)
             else:
@@ -181,8 +190,6 @@ class DhtOutbox:
     async def _publish(self, send: Send) -> None:
         """Publish one envelope. What no peer could be given is left to sync, and to the fallback if there is one."""
         topics = self._topics_for(send)
-        if not topics:
-            return
         transport, reason, peers = self._transport, Reason.UNAVAILABLE.value, 0
         if transport is not None:
             try:
