@@ -1,4 +1,5 @@
-"""`make demo`: three real nodes on this machine do a whole task over UDP and refuse a forged settlement.
+"""`make demo`: three real nodes on this machine do a whole task and refuse a forged settlement. They speak over UDP, or
+with `make demo ARGS="--network dht"` over libp2p.
 
 Each node is a separate process with its own data dir in a temporary directory, which is removed at the end. Commands
 after a `$` run as shown, with `--data-dir` and `--state-dir` added. The exit code is 0 only if every step succeeds.
@@ -11,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,9 @@ from crabnet.monitor.reader import read_events
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.identity import Signer
-from scripts.demo_nodes import DemoError, Node, Teller, wait_for
+from crabnet.protocol.topics import channel_of
+from scripts.demo_nodes import DHT, NETWORKS, UDP, DemoError, Node, Teller, wait_for
+from scripts.demo_stranger import publish, send_datagrams
 
 LOG_FILE = Path(".demo/demo.log")
 TASK = 'echo "6 x 7 = 42"'
@@ -45,10 +47,11 @@ class InterruptError(Exception):
 class Demo:
     """The steps of the demo: publish, bid, claim, run, forge, settle, compare."""
 
-    def __init__(self, directory: Path, tell: Teller) -> None:
+    def __init__(self, directory: Path, tell: Teller, network: str) -> None:
         self.tell = tell
-        self.publisher = Node("publisher", directory, tell)
-        self.workers = [Node("worker-1", directory, tell), Node("worker-2", directory, tell)]
+        self.network = network
+        self.publisher = Node("publisher", directory, tell, network)
+        self.workers = [Node(name, directory, tell, network) for name in ("worker-1", "worker-2")]
         self.nodes = [self.publisher, *self.workers]
 
     def play(self) -> None:
@@ -65,7 +68,8 @@ class Demo:
 
     def start(self) -> None:
         """Start three nodes and wait until they have found one another."""
-        self.tell.heading("1. Three nodes start: three processes, talking over UDP on loopback")
+        over = "UDP" if self.network == UDP else "libp2p"
+        self.tell.heading(f"1. Three nodes start: three processes, talking over {over} on loopback")
         started: list[Node] = []
         for node in self.nodes:
             node.start(started)
@@ -77,7 +81,8 @@ class Demo:
         )
         for worker in self.workers:
             self.tell.say(worker.name, f"confines tasks with: {wait_for('a self-test', partial(sandbox_of, worker))}")
-        self.tell.say("all", "each later node has proved its address to the earlier ones; all nodes know one another")
+        proved = "its address" if self.network == UDP else "by its handshake who it is"
+        self.tell.say("all", f"each later node has proved {proved} to the earlier ones; all nodes know one another")
 
     def publish(self) -> str:
         """Publish a seed and wait until all workers have received it. Returns its id."""
@@ -151,7 +156,8 @@ class Demo:
         seed = details["seed"]
         if not isinstance(seed, dict):
             raise DemoError("the publisher lost its seed")
-        stranger = Signer(os.urandom(32))
+        key = os.urandom(32)
+        stranger = Signer(key)
         names = ("id", "title", "command", "timeout_ms", "bid_deadline_ts", "exec_deadline_ms", "created_by",
                  "created_at", "claim_id", "result_id", "attempt")  # fmt: skip
         settled: JsonObject = {name: seed[name] for name in names}
@@ -169,9 +175,10 @@ class Demo:
             payload={"seed": {**settled, "status": "Rejected"}},
             seq=1,
         )
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            for node in self.nodes:
-                sock.sendto(envelope.raw, node.address)
+        if self.network == DHT:
+            publish(envelope.raw, key, [node.address for node in self.nodes], channel_of(Kind.TASK_SETTLE))
+        else:
+            send_datagrams(envelope.raw, [node.address for node in self.nodes])
         self.tell.say(
             "stranger",
             f"node id {stranger.node_id}\nsends all nodes a validly signed TaskSettle: seed {seed_id} as Rejected",
@@ -251,7 +258,9 @@ def main() -> int:
     """Run the command line: run the demo and clean up in any case. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Three nodes, one task, one forgery.")
     parser.add_argument("--log", type=Path, default=LOG_FILE, help=f"file for a copy of what is shown ({LOG_FILE})")
-    log_path: Path = parser.parse_args().log
+    parser.add_argument("--network", choices=NETWORKS, default=UDP, help=f"how the nodes speak ({UDP})")
+    given = parser.parse_args()
+    log_path: Path = given.log
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     with ExitStack() as stack:
@@ -263,7 +272,7 @@ def main() -> int:
             print(f"demo: no log file {log_path}: {error.strerror}", file=sys.stderr)
         tell = Teller(log)
         try:
-            play(tell)
+            play(tell, given.network)
         except (DemoError, CrabnetError, OSError, subprocess.SubprocessError, LookupError, ValueError) as error:
             tell.say("demo", f"FAILED: {error}")
             return 1
@@ -275,10 +284,10 @@ def main() -> int:
     return 0
 
 
-def play(tell: Teller) -> None:
+def play(tell: Teller, network: str) -> None:
     """Run the demo in a temporary directory. Afterwards remove the directory and end the processes."""
     directory = Path(tempfile.mkdtemp(prefix="crabnet-demo-"))
-    demo = Demo(directory, tell)
+    demo = Demo(directory, tell, network)
     try:
         demo.play()
         demo.stop()

@@ -30,6 +30,8 @@ STOP_S = 10
 POLL_S = 0.02
 COLOURS = {"publisher": 36, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
 PR_SET_PDEATHSIG = 1
+UDP, DHT = NETWORKS = ("udp", "dht")
+_SCHEMES = {UDP: "Udp", DHT: "Dht"}
 
 
 class DemoError(Exception):
@@ -65,19 +67,21 @@ class Teller:
 class Node:
     """One `crabnet listen` process."""
 
-    def __init__(self, name: str, directory: Path, tell: Teller) -> None:
+    def __init__(self, name: str, directory: Path, tell: Teller, network: str) -> None:
         self.name = name
         self.data_dir = directory / name
         self.node_id = ""
-        self.address = ("", 0)
+        self.address = ""
+        self._network = network
         self._tell = tell
         self._stderr_path = directory / f"{name}.stderr"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, peers: list[Node]) -> None:
         """Start the node on a free port. Returns when it listens. Raises DemoError."""
-        targets = ",".join(f"{host}:{port}" for host, port in (peer.address for peer in peers))
-        words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--announce-addr", targets]
+        targets = ",".join(peer.address for peer in peers)
+        known = ["--announce-addr", targets] if self._network == UDP else ["--bootstrap-peers", targets]
+        words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--network", self._network, *known]
         words += ["--sync-interval-ms", "200"]
         with self._stderr_path.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
@@ -87,10 +91,10 @@ class Node:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], DEADLINE_S)
         line = self._process.stdout.readline() if ready else ""
-        match = re.fullmatch(r"listen started on Udp:(.+):(\d+)\n", line)
+        match = re.fullmatch(rf"listen started on {_SCHEMES[self._network]}:(.+)\n", line)
         if match is None:
             raise DemoError(f"{self.name} did not start: {self.last_words()}")
-        self.address = (match[1], int(match[2]))
+        self.address = match[1]
         self.node_id = str(self.ask("id")["node_id"])
         self._tell.say(self.name, f"{line.strip()}  (pid {self._process.pid})\nnode id {self.node_id}")
 

@@ -361,6 +361,12 @@ RELAY_SERVED_MS: Final = 15 * 60 * 1000
 """How long the node relays none of an author's envelopes to a neighbour that gets them by another way."""
 RELAY_PROVIDER_MS: Final = 5 * 60 * 1000
 """How long the neighbour that sent an author's last envelope counts as a way to this author."""
+INTRODUCE_MS: Final = 60_000
+"""Time between two introductions of a node to all libp2p peers."""
+INTRODUCE_SOON_MS: Final = 1_000
+"""How soon a node introduces itself after a new node was met."""
+INTRODUCE_PAUSE_MS: Final = 5_000
+"""Shortest time between two introductions."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
@@ -849,6 +855,8 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
 GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_LARGE_BYTES: Final = 64 * 1024
+"""Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
 """Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
 GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -927,6 +935,8 @@ P2P_STREAMS_PER_PROTOCOL_MAX: Final = 4
 """Inbound streams of one peer that are read, for each of the two protocols of Crabnet."""
 P2P_HANDSHAKE_MS: Final = 5_000
 P2P_DIAL_MS: Final = 5_000
+P2P_KEY_MS: Final = 3_000
+"""How long a peer that was dialled may take to show that it has the key of this private network."""
 P2P_WRITE_MS: Final = 10_000
 """How long a stream may take what is sent to it, until it counts as stuck."""
 P2P_READ_MS: Final = 30_000
@@ -956,3 +966,51 @@ P2P_START_MS: Final = 30_000
 P2P_RESTART_MS: Final = 200
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
+P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
+"""Messages of the protocols for relays and reachability."""
+P2P_RELAYED_CONNECTIONS_MAX: Final = 32
+"""Inbound connections through one relay."""
+P2P_RELAYS_WANTED: Final = 2
+"""Relays at which a node that others cannot reach keeps a place."""
+P2P_RELAY_LOOK_MS: Final = 1_000
+P2P_RELAY_RETRY_MS: Final = 10_000
+"""Pause before a relay that refused is asked again."""
+P2P_RELAY_ADDRESSES_MAX: Final = 3
+"""Addresses of one relay that a node announces."""
+P2P_RELAY_PLACE_S: Final = 3_600
+"""How long a relay keeps a place for a peer. It renews it at half of that time."""
+P2P_RELAY_PLACE_MS_MIN: Final = 60_000
+"""What a relay says less than counts as this, because clocks differ."""
+P2P_RELAY_PLACES_MAX: Final = 64
+P2P_RELAY_PLACES_PER_HOST_MAX: Final = 8
+"""Places for peers at one IPv4 address or IPv6 /64 network: some may share a router."""
+P2P_RELAY_CIRCUITS_MAX: Final = 128
+P2P_RELAY_CIRCUITS_PER_PEER_MAX: Final = 16
+"""Circuits that one peer has opened or accepted."""
+P2P_RELAY_REQUESTS_PER_S: Final = 1
+"""Requests of one peer to a relay in the long run: places and circuits."""
+P2P_RELAY_REQUESTS: Final = 20
+"""Requests of one peer at once."""
+P2P_RELAY_BYTES_PER_S: Final = 16 * 1024 * 1024
+"""What a relay carries for all circuits together. Whoever sends more waits."""
+P2P_RELAY_IDLE_MS: Final = 120_000
+"""After so long without a byte a circuit ends. Nodes say every second what they hold."""
+P2P_REACHABILITY_WAIT_MS: Final = 15_000
+"""After so long without any answer about its reachability a node takes places at relays."""
+P2P_REACHABILITY_ASK_MS: Final = 60_000
+"""Pause before a peer is asked again whether it can dial this node."""
+P2P_REACHABILITY_VOTES_MAX: Final = 16
+"""Hosts whose last answers count."""
+P2P_REACHABILITY_VOTES_ENOUGH: Final = 4
+"""With so many answers no further peers are asked before the next round."""
+P2P_OBSERVERS_MIN: Final = 2
+"""Hosts that must report the same address of this node before it counts."""
+P2P_OBSERVATIONS_MAX: Final = 256
+P2P_DIAL_BACK_ADDRESSES_MAX: Final = 4
+"""Addresses of one request that are dialled to find out whether a peer can be reached."""
+P2P_DIAL_BACKS_AT_ONCE_MAX: Final = 8
+P2P_DIAL_BACKS_PER_S: Final = 2
+"""Requests of all peers to be dialled back."""
+P2P_DIAL_BACK_HOST_MS: Final = 10_000
+"""Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
+P2P_DIAL_BACK_HOST_BURST: Final = 4

@@ -101,7 +101,7 @@ def test_the_last_stage_has_no_root_and_no_tools() -> None:
 
 def test_every_package_is_pinned() -> None:
     installs = [part for _, rest in stages()[0] for part in rest.split("&&") if "pip install" in part]
-    assert len(installs) == 3
+    assert len(installs) == 5
     for install in installs:
         assert "--require-hashes" in install or {"--no-deps", "--no-index"} <= set(install.split())
 
@@ -112,7 +112,7 @@ def test_the_node_is_the_first_process_and_its_health_is_asked() -> None:
     assert last["CMD"] == '["listen"]'
     check = last["HEALTHCHECK"].split(" CMD ")[1].strip()
     assert shlex.split(check) == ["crabnet", "status", "--json", "|", "grep", "-q", '"running":true']
-    assert last["EXPOSE"] == "9012/udp"
+    assert last["EXPOSE"] == "9012/udp 9012/tcp"
     given = re.findall(r"(CRABNET_\w+)=(\S+)", last["ENV"])
     assert all(value.startswith(last["VOLUME"]) for _, value in given)
     assert {name for name, _ in given} <= variables()

@@ -105,6 +105,7 @@ class EventKind(StrEnum):
     BOOTSTRAP_SET_ASIDE = "bootstrap_set_aside"
     LISTENER_FALLBACK = "listener_fallback"
     TOPIC_UNKNOWN = "topic_unknown"
+    STRANGERS_REFUSED = "strangers_refused"
 
     RUN_STARTED = "run_started"
     RUN_FINISHED = "run_finished"
@@ -618,6 +619,14 @@ EVENTS: Final = MappingProxyType(
             "peer topic",
             "A libp2p peer subscribes to a topic of Crabnet that this node does not know: of another version or "
             "namespace. Each peer and topic is reported once.",
+        ),
+        EventKind.STRANGERS_REFUSED: _spec(
+            "N",
+            _NETWORK,
+            "address detail count",
+            "Connections to a private network (`dht_network_key_file`) from which the key was not shown. The node has "
+            "closed them without saying anything of itself. There is at most one such event a second. `count` is how "
+            "many there were, `address` and `detail` are those of the last one.",
         ),
         EventKind.RUN_STARTED: _spec(
             "N",

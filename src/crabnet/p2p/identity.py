@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -37,13 +37,20 @@ class IdentityError(Exception):
 class Host(BasicHost):
     """A host that bounds what it reads of strangers while it identifies them and agrees on protocols."""
 
-    def __init__(self, network: Swarm, refused: Refused, announce: Sequence[Multiaddr]) -> None:
-        super().__init__(network, announce_addrs=list(announce) or None)
+    def __init__(self, network: Swarm, refused: Refused) -> None:
+        self.told: Callable[[], list[Multiaddr]] = list
+        """The addresses of this host, without its own id."""
+        super().__init__(network)
         self._refused = refused
         self.multiselect = Answering(self.multiselect.handlers)
         self.multiselect_client = Asking()
         self._pushes: BoundedTable[ID, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
         self.set_stream_handler(ID_PUSH, self._take_push)
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """The addresses to tell peers. The library cuts an address through a relay off behind that of the relay."""
+        own = Multiaddr(f"/p2p/{self.get_id()}")
+        return [each.encapsulate(own) for each in self.told()]
 
     async def _identify_peer(self, peer_id: ID, *, reason: str) -> None:  # noqa: ARG002 - the name is the library's
         """Ask a peer who it is. The library takes a megabyte of addresses, and keeps it."""

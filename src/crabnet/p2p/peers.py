@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from libp2p.host.basic_host import BasicHost
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.peer.id import ID
 from libp2p.rcmgr import Direction
@@ -20,11 +20,22 @@ from crabnet.errors import NetworkError, Reason
 from crabnet.p2p.dialling import DialBook, Entry
 from crabnet.p2p.network import Network, addresses_of
 from crabnet.p2p.streams import Streams
+from crabnet.settings.kinds import Wrong
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.transport.p2p_wire import Book, Connected, Disconnected, Given, Known, Learnt, Noted, Report
 
 _LASTING: frozenset[Reason] = frozenset({Reason.WRONG_PEER, Reason.OWN_ADDRESS, Reason.ADDRESS_INVALID})
 """Reasons for which another try of the same address is pointless for a long time."""
+
+
+class Watcher(Protocol):
+    """Is told of connections. It must not raise."""
+
+    def found(self, connection: INetConn) -> None:
+        """A peer is connected."""
+
+    def gone(self, connection: INetConn) -> None:
+        """A connection has ended."""
 
 
 class Peers:
@@ -33,18 +44,16 @@ class Peers:
     def __init__(
         self,
         given: Given,
-        host: BasicHost,
         network: Network,
         streams: Streams,
         tell: Callable[[Report], None],
         random: Callable[[], float],
     ) -> None:
         self._given = given
-        self._host = host
         self._network = network
         self._streams = streams
         self._tell = tell
-        self.own = str(host.get_id())
+        self.own = str(network.get_peer_id())
         self.book = DialBook(self.own, limits.PEERS_REMEMBERED_MAX, random)
         self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
         """Until when (ms) a peer is refused."""
@@ -53,7 +62,8 @@ class Peers:
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._told: list[Known] = []
-        self.reachability = "unknown"
+        self.watchers: list[Watcher] = []
+        """Who else is told of connections."""
         network.admits = self.admits
         network.register_notifee(_Watch(self))
         for each in given.bootstrap:
@@ -102,15 +112,6 @@ class Peers:
                 text = str(parsed)
             found.append(Address(text))
         return found
-
-    def observed(self) -> list[str]:
-        """The addresses of this node as its peers see them."""
-        manager = self._host._observed_addr_manager
-        return [] if manager is None else [str(each) for each in manager.addrs()]
-
-    def relays(self) -> list[str]:
-        """The addresses of this node behind relays."""
-        return []
 
     # --- jobs ------------------------------------------------------------------------------------------
 
@@ -183,6 +184,8 @@ class Peers:
     def found(self, connection: INetConn) -> None:
         """A peer is connected."""
         peer = connection.muxed_conn.peer_id
+        for watcher in self.watchers:
+            watcher.found(connection)
         self._wake.set()
         if self._nursery is not None and str(peer) not in self._greeted:
             self._nursery.start_soon(self._greet, peer, connection)
@@ -207,6 +210,8 @@ class Peers:
     def gone(self, connection: INetConn) -> None:
         """A connection has ended."""
         peer = connection.muxed_conn.peer_id
+        for watcher in self.watchers:
+            watcher.gone(connection)
         if self._network.get_connections(peer):
             return
         self._streams.forget(peer)
@@ -251,7 +256,7 @@ def _steady_ms() -> int:
 def _is_dialable(text: str) -> bool:
     try:
         return parse_multiaddr(text).transport == "tcp"
-    except ValueError:
+    except Wrong:
         return False
 
 

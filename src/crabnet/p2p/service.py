@@ -13,7 +13,6 @@ from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr as Address
 
 from crabnet import limits
 from crabnet.child import Lifeline
@@ -22,6 +21,7 @@ from crabnet.p2p.checking import Checked, Checker, Verdict, contained
 from crabnet.p2p.gossip import Gossip
 from crabnet.p2p.identity import Host
 from crabnet.p2p.link import Link
+from crabnet.p2p.nat import Nat
 from crabnet.p2p.network import Network
 from crabnet.p2p.peers import Peers
 from crabnet.p2p.refusals import Refusals
@@ -32,6 +32,7 @@ from crabnet.transport.p2p_wire import (
     Arrived,
     Block,
     Given,
+    Noted,
     Order,
     Path,
     Publish,
@@ -67,7 +68,9 @@ class Service:
             host_connections_max=given.address_connections_max,
         )
         self.network.misused = self._refusals.connection
-        self.host = Host(self.network, self._identified_badly, [Address(each) for each in given.announce])
+        self.nat = Nat(given, self.network)
+        self.host = Host(self.network, self._identified_badly)
+        self.nat.attach(self.host)
         self.network.set_stream_handler(self._guarded)
         topics = {*given.subscribe, *given.publish}
         self.router = Router(topics, self._refused_gossip)
@@ -84,7 +87,8 @@ class Service:
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
         )
-        self.peers = Peers(given, self.host, self.network, self.streams, self._link.tell, random.random)
+        self.peers = Peers(given, self.network, self.streams, self._link.tell, random.random)
+        self.peers.watchers.append(self.nat)
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -110,7 +114,7 @@ class Service:
                 self._lifeline.ready(detail=self._own, addresses=[f"{each}/p2p/{self._own}" for each in addresses])
                 self.is_ready = True
                 async with trio.open_nursery() as nursery:
-                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs()):
+                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs(), *self.nat.jobs()):
                         nursery.start_soon(job)
                     await anext(signals)
                     nursery.cancel_scope.cancel()
@@ -197,6 +201,9 @@ class Service:
         while True:
             await trio.sleep(limits.P2P_REPORT_MS / 1000)
             self._refusals.tell()
+            strangers = self.network.strangers.take()
+            if strangers is not None:
+                self._link.tell(Noted("strangers_refused", strangers))
             self._link.tell(self._state())
 
     def _state(self) -> State:
@@ -209,8 +216,13 @@ class Service:
                 for topic in sorted({*self._given.subscribe, *self._given.publish})
             ],
             addresses=[str(each) for each in self.host.get_addrs()],
-            observed=self.peers.observed(),
-            reachability=self.peers.reachability,
-            relays=self.peers.relays(),
-            counters={**self._counters, "connections_refused": self.network.refused_connections},
+            observed=self.nat.observed(),
+            reachability=self.nat.reachability,
+            relays=self.nat.relays(),
+            counters={
+                **self._counters,
+                **self.nat.counters(),
+                "connections_refused": self.network.refused_connections,
+                "strangers_refused": self.network.strangers.total,
+            },
         )

@@ -31,7 +31,9 @@ from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, G
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
 _INSTALL: Final = "install crabnet with its extra `dht` (README.md says how), or set --network udp"
-_NOTED: Final = frozenset({"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown"})
+_NOTED: Final = frozenset(
+    {"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown", "strangers_refused"}
+)
 """The events that the process may report."""
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
