@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ BYTES_MAX = 400
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """The parts between these places."""
     at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[begin:end] for begin, end in zip(at, at[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(at)]
 
 
 @given(MESSAGES, st.lists(st.integers(0, 10_000), max_size=30))

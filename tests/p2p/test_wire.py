@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 import msgspec
@@ -59,7 +60,7 @@ def test_reports_come_whole_and_in_order_however_they_are_cut(reports: list[Repo
     data = b"".join(map(frame, reports))
     at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     frames, found = Frames(), list[bytes]()
-    for begin, end in zip(at, at[1:], strict=False):
+    for begin, end in itertools.pairwise(at):
         found += frames.add(data[begin:end])
     assert [report_of(each) for each in found] == reports
 
@@ -80,9 +81,7 @@ BYTES = st.one_of(
     st.binary(max_size=200),
     st.sampled_from(REPORTS).flatmap(
         lambda report: st.tuples(st.just(frame(report)[LENGTH.size :]), st.integers(0, 300), st.integers(0, 255)).map(
-            lambda made: bytes(
-                made[2] if at == made[1] % len(made[0]) else byte for at, byte in enumerate(made[0])
-            )
+            lambda made: bytes(made[2] if at == made[1] % len(made[0]) else byte for at, byte in enumerate(made[0]))
         )
     ),
 )
@@ -114,13 +113,13 @@ def test_garbage_is_no_report(content: bytes) -> None:
 
 
 @pytest.mark.deep
-@settings(max_examples=20_000)
+@settings(max_examples=2_000)
 @given(st.lists(BYTES, max_size=5), st.lists(st.integers(0, 1_000), max_size=5))
 def test_streams_of_garbage_are_no_reports(contents: list[bytes], places: list[int]) -> None:
     frames = Frames()
     data = b"".join(LENGTH.pack(len(each)) + each if at % 2 else each for at, each in enumerate(contents))
     at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    for begin, end in zip(at, at[1:], strict=False):
+    for begin, end in itertools.pairwise(at):
         try:
             found = frames.add(data[begin:end])
         except ValueError:  # the node gives the process up
