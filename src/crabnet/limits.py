@@ -875,8 +875,7 @@ GOSSIP_STREAMS_PER_PEER_MAX: Final = 2
 GOSSIP_SUBSCRIPTION_CHANGES_PER_S: Final = 64
 """Subscriptions that one peer may begin or end in a second."""
 GOSSIP_CONTROLS_PER_S: Final = 64
-"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second. go-libp2p sends some for each
-topic."""
+"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second; others send some for each topic."""
 GOSSIP_IDS_PER_S: Final = 5_000
 """Message ids of one peer that are looked at in a second, in IHAVE and in IWANT (go-libp2p: MaxIHaveLength)."""
 GOSSIP_SERVED_MAX: Final = 3
