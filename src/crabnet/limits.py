@@ -969,6 +969,10 @@ P2P_REMEMBERED_S: Final = 30 * 86_400
 """How long an address that does not work any more is remembered over restarts."""
 P2P_COUNTS_SAVE_S: Final = 300
 """How often the file of libp2p peers is written for the sake of counted failures alone."""
+P2P_SETTLE_MS: Final = 5_000
+"""How long a second connection with a peer is left alone: streams may be opening on either."""
+P2P_AT_ONCE_MS: Final = 30_000
+"""Two connections with a peer that are made within this time were dialled at once."""
 P2P_LISTEN_WAIT_MS: Final = 3_000
 """How long a start waits for a port that is in use: the libp2p process of a killed node may be about to end."""
 P2P_LASTING_MS: Final = 2_000
