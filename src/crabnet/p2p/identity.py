@@ -39,7 +39,7 @@ class Host(BasicHost):
 
     def __init__(self, network: Swarm, refused: Refused) -> None:
         self.told: Callable[[], list[Multiaddr]] = list
-        """The addresses that peers are told, without this host's id."""
+        """The addresses of this host, without its own id."""
         super().__init__(network)
         self._refused = refused
         self.multiselect = Answering(self.multiselect.handlers)
@@ -48,7 +48,7 @@ class Host(BasicHost):
         self.set_stream_handler(ID_PUSH, self._take_push)
 
     def get_addrs(self) -> list[Multiaddr]:
-        """The addresses to tell. The library cuts an address through a relay off behind that of the relay."""
+        """The addresses to tell peers. The library cuts an address through a relay off behind that of the relay."""
         own = Multiaddr(f"/p2p/{self.get_id()}")
         return [each.encapsulate(own) for each in self.told()]
 

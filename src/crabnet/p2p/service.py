@@ -11,6 +11,7 @@ from contextlib import suppress
 import trio
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
@@ -87,8 +88,17 @@ class Service:
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
         )
-        self.peers = Peers(given, self.network, self.streams, self._link.tell, random.random)
+        self.peers = Peers(
+            given,
+            self.host,
+            self.network,
+            self.streams,
+            self._link.tell,
+            random.random,
+            self._refusals.stream_failed,
+        )
         self.peers.watchers.append(self.nat)
+        self.peers.discovery.reachability = lambda: self.nat.reachability
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -128,6 +138,8 @@ class Service:
                 await stream.reset()
                 return
             await self.host._swarm_stream_handler(stream)
+        except StreamError:  # it has ended, with its connection or because the peer wanted it
+            await stream.reset()
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for what a stranger sends
             self._counters["stream_errors"] += 1
             with suppress(Exception):
@@ -222,6 +234,7 @@ class Service:
             counters={
                 **self._counters,
                 **self.nat.counters(),
+                **self.peers.discovery.counters(),
                 "connections_refused": self.network.refused_connections,
                 "strangers_refused": self.network.strangers.total,
             },

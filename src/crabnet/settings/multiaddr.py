@@ -61,6 +61,11 @@ def parse_multiaddr(text: str) -> Multiaddr:
     return _direct(words)
 
 
+def is_peer_id(text: str) -> bool:
+    """True for a peer id as libp2p writes it."""
+    return _PEER_ID.fullmatch(text) is not None
+
+
 def _family_of(host: str) -> str:
     try:
         return f"ip{ipaddress.ip_address(host).version}"

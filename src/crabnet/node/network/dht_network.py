@@ -10,22 +10,21 @@ import msgspec
 import trio
 
 from crabnet import limits
-from crabnet.bounded import BoundedTable
 from crabnet.core.commands import Misbehaved, PeerJoined, PeerLeft, Received
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
-from crabnet.errors import Reason, UsageError
+from crabnet.errors import NetworkError, Reason, UsageError
 from crabnet.node.children.children import Children
 from crabnet.node.children.spec import ChildSpec
 from crabnet.node.children.supervision import Child
 from crabnet.node.network.dht_outbox import DhtOutbox
 from crabnet.node.network.intake import Intake
-from crabnet.node.network.outbox import steady_ms
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.part import Job, Part
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
+from crabnet.transport.p2p_addresses import check_listener
 from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
 
 NAME: Final = "libp2p"
@@ -72,17 +71,16 @@ class DhtNetwork(Part):
         self._clock_ms = clock_ms
         self.state: State | None = None
         """What the process last said of itself; None while it does not run."""
+        self._wrong = ""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
-        self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
-        """Until when (steady ms) peers are blocked. Every life of the process has to be told."""
 
     async def open(self) -> None:
-        """Have the process kept. Raises UsageError if it cannot run here."""
+        """Have the process kept. Raises UsageError if it cannot run here, NetworkError if it could not listen."""
         demand_libp2p()
+        await self._check_listeners()
         known, wrong = await trio.to_thread.run_sync(self._book.read)
-        if wrong:
-            self._notify("peers_file_bad", {"file": self._book.name, "detail": wrong[: limits.EVENT_DETAIL_CHARS]})
+        self._tell_file(wrong)
         self._core.neighbours.expects_p2p = bool(self._given.bootstrap or known)
         self.child = self._children.keep(
             ChildSpec(
@@ -94,6 +92,29 @@ class DhtNetwork(Part):
                 restart_ms=limits.P2P_RESTART_MS,
             )
         )
+
+    async def _check_listeners(self) -> None:
+        """Fail the start if an address cannot be listened on. The process would be tried again and again instead."""
+        for address in self._given.listen:
+            try:
+                await self._check_listener(address)
+            except NetworkError as error:
+                if error.reason is Reason.ADDRESS_IN_USE and self._given.listen_fallback:
+                    continue
+                detail = error.message[: limits.EVENT_DETAIL_CHARS]
+                self._notify("listener_failed", {"address": address, "reason": error.reason.value, "detail": detail})
+                raise
+
+    async def _check_listener(self, address: str) -> None:
+        wait_ms = 0 if self._given.listen_fallback else limits.P2P_LISTEN_WAIT_MS
+        until_s = trio.current_time() + wait_ms / 1000
+        while True:
+            try:
+                return check_listener(address)
+            except NetworkError as error:
+                if error.reason is not Reason.ADDRESS_IN_USE or trio.current_time() >= until_s:
+                    raise
+            await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
     def _given_now(self) -> bytes:
         """What a life of the process begins with: the addresses known by now, and the ports of the life before."""
@@ -115,7 +136,6 @@ class DhtNetwork(Part):
                         self.outbox.put(send)
         for block in effects.blocks:
             if is_p2p(block.source):
-                self._blocked.put(bare(block.source), steady_ms() + block.duration_ms)
                 self.outbox.block(bare(block.source), block.duration_ms)
 
     async def _remember(self) -> None:
@@ -124,9 +144,13 @@ class DhtNetwork(Part):
             await self._save()
 
     async def _save(self) -> None:
-        wrong = await trio.to_thread.run_sync(self._book.write)
-        if wrong:
+        self._tell_file(await trio.to_thread.run_sync(self._book.write))
+
+    def _tell_file(self, wrong: str) -> None:
+        """Report what is wrong with the file, once for each cause."""
+        if wrong and wrong != self._wrong:
             self._notify("peers_file_bad", {"file": self._book.name, "detail": wrong[: limits.EVENT_DETAIL_CHARS]})
+        self._wrong = wrong
 
     async def finish(self) -> bool:
         """Write the file of peers a last time."""
@@ -147,7 +171,8 @@ class DhtNetwork(Part):
     async def _live(self, transport: DhtTransport) -> None:
         """One life of the process."""
         self.outbox.begin(transport)
-        self._block_again()
+        for block in self._core.blocked_peers(self._clock_ms()):
+            self.outbox.block(bare(block.source), block.duration_ms)
         try:
             while True:
                 for report in await transport.receive():
@@ -165,12 +190,6 @@ class DhtNetwork(Part):
             for peer in self.outbox.peers():
                 self._intake.enter(PeerLeft(p2p_source(peer)))
             self.outbox.end()
-
-    def _block_again(self) -> None:
-        now_ms = steady_ms()
-        for peer, until_ms in self._blocked.items():
-            if until_ms > now_ms:
-                self.outbox.block(peer, until_ms - now_ms)
 
     async def _arrived(self, report: Arrived) -> None:
         source = p2p_source(report.peer)
