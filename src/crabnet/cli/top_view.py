@@ -45,7 +45,7 @@ def picture(view: View, before: View | None, screen: Screen) -> list[str]:
     Rates are shown if there is an earlier view. Text of other nodes is escaped.
     """
     columns = max(screen.columns, _COLUMNS_MIN)
-    head = [_title(view), _tasks(view), _rates(view, before), _queues(view), _runs(view), ""]
+    head = [_title(view), _tasks(view), _rates(view, before), _queues(view), _runs(view), *_dht(view), ""]
     left = max(0, screen.lines - len(head))
     runs = [_run_row(run) for run in view.runs.runs]
     peers = [_peer_row(edge, view) for edge in view.topology.edges]
@@ -117,6 +117,15 @@ def _runs(view: View) -> str:
         f"runs     {runs.running} of {runs.running_max} go on  {runs.queued} of {runs.queued_max} wait"
         f"   peers {view.status.peers}  nodes {view.topology.nodes_total}"
     )
+
+
+def _dht(view: View) -> list[str]:
+    dht = view.status.dht
+    if dht is None:
+        return []
+    counts = f"published {dht.published}  unpublished {dht.unpublished}  dropped {dht.dropped}"
+    reachability = plain(dht.reachability)
+    return [f"dht      {dht.state.value}  libp2p peers {dht.peers}  reachability {reachability}  {counts}"]
 
 
 def _peer_row(edge: TopologyEdge, view: View) -> str:

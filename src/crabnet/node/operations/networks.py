@@ -24,7 +24,7 @@ async def topology(node: Node, _: Empty) -> network.Topology:
     now_ms, core = node.clock_ms(), node.core
     peers = peer_views(core.neighbours, node.targets.names(), now_ms, core.replica.feeds.is_equivocator)
     place = Place(node.settings.alias, node.listen, now_ms)
-    return topology_view(core, peers, core.sync_gauges(now_ms), node.settings.network, place)
+    return topology_view(core, peers, core.sync_gauges(now_ms), place)
 
 
 @reads(network.SYNC)

@@ -93,7 +93,7 @@ def _peers(_settings: Settings, reading: Reading, _: Empty) -> info.PeerList:
 def _topology(settings: Settings, reading: Reading, _: Empty) -> network.Topology:
     core, now_ms = reading.core, wall_ms()
     peers = peer_views(core.neighbours, {}, now_ms, core.replica.feeds.is_equivocator)
-    return topology_view(core, peers, SyncGauges(), settings.network, Place(settings.alias, False, now_ms))
+    return topology_view(core, peers, SyncGauges(), Place(settings.alias, False, now_ms))
 
 
 @reads_files(network.FEEDS)
