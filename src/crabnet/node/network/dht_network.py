@@ -25,7 +25,18 @@ from crabnet.node.part import Job, Part
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
-from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
+from crabnet.transport.p2p_wire import (
+    Arrived,
+    Book,
+    Connected,
+    Disconnected,
+    Given,
+    Known,
+    Misused,
+    Noted,
+    Report,
+    State,
+)
 
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
@@ -74,6 +85,11 @@ class DhtNetwork(Part):
         """What all lives of the process have counted."""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
+
+    @property
+    def known(self) -> list[Known]:
+        """The addresses of peers that have worked."""
+        return self._book.known
 
     async def open(self) -> None:
         """Have the process kept. Raises UsageError if it cannot run here."""

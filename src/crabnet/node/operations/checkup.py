@@ -13,10 +13,9 @@ from crabnet.errors import Reason, StorageFailedError
 from crabnet.node.clock import NodeClock
 from crabnet.node.lagging import NodeGauges, sending_lag, sync_lag
 from crabnet.node.node import Node
-from crabnet.node.operations.dht import dht_view
+from crabnet.node.operations.dht import dht_view, peers_of
 from crabnet.node.operations.overview import health
 from crabnet.node.operations.performing import reads
-from crabnet.node.operations.views import peer_views
 from crabnet.node.quarantine import kept_faults
 from crabnet.operations.children import ChildState
 from crabnet.operations.health import DOCTOR, Check, Examination, Verdict
@@ -125,8 +124,7 @@ def _peers(node: Node, _: NodeGauges) -> Iterator[Check]:
         yield _warn("peers", "no other node has been heard", remedy)
     else:
         yield _ok("peers", f"{neighbours.peers_total} peers are there")
-    now_ms = node.clock_ms()
-    for peer in peer_views(neighbours, node.targets.names(), now_ms, node.core.replica.feeds.is_equivocator):
+    for peer in peers_of(node):
         called = "/".join([peer.address, *peer.names])
         if peer.configured and peer.refused_reason is not None:
             detail = f"messages of {called} are refused: {peer.refused_reason}: {peer.refused_detail}"

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from msgspec import structs
+
 from crabnet.node.network.dht_network import NAME
 from crabnet.node.node import Node
+from crabnet.node.operations.views import peer_views
 from crabnet.operations.children import ChildHealth, ChildState
 from crabnet.operations.dht import Dht, DhtTopic
+from crabnet.operations.info import Peer
+from crabnet.settings import Settings
+from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.transport.p2p_wire import Known, Learnt
 
 
 def dht_view(node: Node) -> Dht | None:
@@ -36,6 +45,23 @@ def dht_view(node: Node) -> Dht | None:
         dropped=outbox.dropped,
         counters=dict(sorted(network.counted.items())),
     )
+
+
+def p2p_addresses(settings: Settings, remembered: Iterable[Known]) -> list[Known]:
+    """The known addresses of libp2p peers: those that have worked, and those of the settings that name their peer."""
+    found = {each.address: each for each in remembered}
+    for each in map(parse_multiaddr, settings.bootstrap_peers if settings.uses_dht else ()):
+        if each.peer:
+            known = found.get(str(each), Known(str(each), each.peer, Learnt.CONFIGURED))
+            found[str(each)] = structs.replace(known, learnt=Learnt.CONFIGURED)
+    return list(found.values())
+
+
+def peers_of(node: Node) -> list[Peer]:
+    """The peers of a running node."""
+    core = node.core
+    p2p = [] if node.dht is None else p2p_addresses(node.settings, node.dht.known)
+    return peer_views(core.neighbours, node.targets.names(), node.clock_ms(), core.replica.feeds.is_equivocator, p2p)
 
 
 def process_of(node: Node) -> ChildHealth:

@@ -83,7 +83,7 @@ def _sources_of(core: Core, peer: info.Peer) -> list[Knowledge]:
     sources = [Knowledge.MEASURED] if measured else []
     if heard and not measured:
         sources.append(Knowledge.TOLD)
-    if neighbours.book.has(peer.address):
+    if neighbours.book.has(peer.address) or (is_p2p(peer.address) and peer.last_seen_ms is not None and not heard):
         sources.append(Knowledge.REMEMBERED)
     if peer.configured:
         sources.append(Knowledge.CONFIGURED)
