@@ -875,8 +875,7 @@ GOSSIP_STREAMS_PER_PEER_MAX: Final = 2
 GOSSIP_SUBSCRIPTION_CHANGES_PER_S: Final = 64
 """Subscriptions that one peer may begin or end in a second."""
 GOSSIP_CONTROLS_PER_S: Final = 64
-"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second. go-libp2p sends some for each
-topic."""
+"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second; others send some for each topic."""
 GOSSIP_IDS_PER_S: Final = 5_000
 """Message ids of one peer that are looked at in a second, in IHAVE and in IWANT (go-libp2p: MaxIHaveLength)."""
 GOSSIP_SERVED_MAX: Final = 3
@@ -970,6 +969,10 @@ P2P_REMEMBERED_S: Final = 30 * 86_400
 """How long an address that does not work any more is remembered over restarts."""
 P2P_COUNTS_SAVE_S: Final = 300
 """How often the file of libp2p peers is written for the sake of counted failures alone."""
+P2P_SETTLE_MS: Final = 5_000
+"""How long a second connection with a peer is left alone: streams may be opening on either."""
+P2P_AT_ONCE_MS: Final = 30_000
+"""Two connections with a peer that are made within this time were dialled at once."""
 P2P_LISTEN_WAIT_MS: Final = 3_000
 """How long a start waits for a port that is in use: the libp2p process of a killed node may be about to end."""
 P2P_LASTING_MS: Final = 2_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from crabnet.errors import ExitCode
 from tests.support.dht import DhtNode, dht_node, needs_libp2p
-from tests.support.netns import Lab, needs_namespaces
+from tests.support.netns import Fate, Lab, needs_namespaces
 from tests.support.nodes import Nodes, converge, wait_for, whole_job
 
 pytestmark = [needs_libp2p, pytest.mark.deep]
+NOBODY = "/ip6/2001:db8::1/tcp/9012"
 
 
 @pytest.fixture
@@ -24,8 +26,8 @@ def lab() -> Iterator[Lab]:
 
 
 def on(nodes: Nodes, lab: Lab, host: str, *words: str) -> DhtNode:
-    """A node on a host of its own, which listens everywhere and knows nobody."""
-    node = DhtNode(nodes, host, [], [], *words)
+    """A node on a host of its own, which listens everywhere and knows nobody who is there."""
+    node = DhtNode(nodes, host, [NOBODY], [], *words)
     node.netns, node._tcp = lab.namespace(host), "/ip4/0.0.0.0/tcp/9012"
     return node.start()
 
@@ -40,6 +42,8 @@ def test_nodes_on_one_link_find_each_other_by_multicast_dns(nodes: Nodes, lab: L
     converge([one, other], [whole_job(one, other)])
     assert one.p2p_peers() == [f"p2p:{other.node_id}"]
     assert not foreign.p2p_peers()
+    failed = one.await_event("bootstrap_failed", address=NOBODY, reason="node_unreachable")
+    assert "no route to the IPv6 address" in str(failed.payload["detail"])
 
 
 def test_a_neighbour_tells_of_further_ones_and_is_not_needed_then(nodes: Nodes) -> None:
@@ -52,12 +56,17 @@ def test_a_neighbour_tells_of_further_ones_and_is_not_needed_then(nodes: Nodes) 
     converge([one, other], [whole_job(one, other)])
 
 
-@pytest.mark.parametrize("form", ["localhost:{port}", "/dns4/localhost/tcp/{port}", "/ip4/127.0.0.1/tcp/{port}"])
-def test_a_bootstrap_peer_may_be_written_without_its_id(nodes: Nodes, form: str) -> None:
+def test_a_bootstrap_peer_may_be_written_without_its_id(nodes: Nodes) -> None:
     known = dht_node(nodes, "known")
-    node = DhtNode(nodes, "node", [form.format(port=known.multiaddr.split("/")[4])], []).start()
-    node.knows(1)
-    converge([known, node], [whole_job(known, node)])
+    port = known.multiaddr.split("/")[4]
+    forms = [f"localhost:{port}", f"/dns4/localhost/tcp/{port}", f"/ip4/127.0.0.1/tcp/{port}"]
+    others = [DhtNode(nodes, f"node-{at}", [form], []) for at, form in enumerate(forms)]
+    for node in others:
+        node.launch()
+    for node in others:
+        node.ready()
+        node.knows(1)
+    converge([known, *others], [whole_job(known, others[0])])
 
 
 def test_ipv6_by_its_address_and_by_a_name(nodes: Nodes) -> None:
@@ -68,19 +77,25 @@ def test_ipv6_by_its_address_and_by_a_name(nodes: Nodes) -> None:
     forms = [known.multiaddr, f"[::1]:{port}"]
     if "ip6-localhost" in Path("/etc/hosts").read_text():
         forms.append(f"/dns6/ip6-localhost/tcp/{port}")
-    for at, form in enumerate(forms):
-        node = DhtNode(nodes, f"node-{at}", [form], []).start()
+    others = [DhtNode(nodes, f"node-{at}", [form], []) for at, form in enumerate(forms)]
+    for node in others:
+        node.launch()
+    for node in others:
+        node.ready()
         node.knows(1)
 
 
 def test_bootstrap_addresses_that_cannot_work_are_named(nodes: Nodes) -> None:
-    """A wrong peer at an address, the node itself, and nobody. The node takes part all the same, by its cache."""
+    """A wrong peer at an address, the node itself, and nobody. The node takes part all the same, by its cache. It also
+    does when it cannot write this cache any more.
+    """
     known, stranger = dht_node(nodes, "known"), dht_node(nodes, "stranger")
     node = dht_node(nodes, "node", [known])
     converge([known, node], [whole_job(known, node)])
     node.end()
     place = known.multiaddr.rpartition("/p2p/")[0]
     own = f"/ip4/192.0.2.1/tcp/9/p2p/{node.node_id}"
+    (node.data_dir / "p2p-peers.json.tmp").mkdir()
     node.bootstrap = (f"{place}/p2p/{stranger.node_id}", own, "/ip4/127.0.0.1/tcp/1")
     node.start()
     node.knows(1)
@@ -88,6 +103,7 @@ def test_bootstrap_addresses_that_cannot_work_are_named(nodes: Nodes) -> None:
     for address, reason in zip(node.bootstrap, ("wrong_peer", "own_address", "node_unreachable"), strict=True):
         node.await_event("bootstrap_failed", address=address, reason=reason)
     node.await_event("bootstrap_set_aside", address="/ip4/127.0.0.1/tcp/1")
+    node.await_event("peers_file_bad")
     converge([known, node], [whole_job(node, known)])
 
 
@@ -110,21 +126,34 @@ def test_a_killed_node_is_connected_again_on_the_same_port_and_on_another(nodes:
     converge([hub, node], [whole_job(hub, node)])
 
 
-def test_two_that_dial_each_other_at_once_keep_a_connection(nodes: Nodes) -> None:
-    one, other = (dht_node(nodes, name) for name in ("one", "other"))
-    for node, peer in ((one, other), (other, one)):
-        node.bootstrap = (peer.multiaddr,)
-    for node in (one, other):
-        node.end()
-    for node in (one, other):
+def test_two_that_dial_each_other_at_once_settle_on_one_connection(nodes: Nodes, lab: Lab) -> None:
+    """The link is so slow that both have dialled before either hears of it. No end takes the other for lost."""
+    lab.host("one")
+    lab.host("other")
+    lab.link("one", "other", Fate(delay_ms=150))
+    pair = []
+    for host, far in (("one", "other"), ("other", "one")):
+        node = DhtNode(nodes, host, [f"{lab.address(host, far)}:9012"], [])
+        node.netns, node._tcp = lab.namespace(host), f"/ip4/{lab.address(far, host)}/tcp/9012"
         node.launch()
-    for node in (one, other):
+        pair.append(node)
+    for node in pair:
         node.ready()
         node.knows(1)
+    for node in pair:
+        wait_for("one connection is left", lambda node=node: connections(node) == 1)
+    one, other = pair
     converge([one, other], [whole_job(one, other), whole_job(other, one)])
-    for node in (one, other):
+    for node in pair:
         assert len(node.p2p_peers()) == 1
-        assert not node.events("peer_lost")[1:], "the one from the end of the first life"
+        assert not node.events("peer_lost")
+
+
+def connections(node: DhtNode) -> int:
+    """The number of TCP connections on its host."""
+    words = ["ip", "netns", "exec", str(node.netns), "cat", "/proc/net/tcp"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return sum(line.split()[3] == "01" for line in shown.splitlines()[1:])
 
 
 def test_a_port_in_use_ends_the_start_unless_another_may_be_taken(nodes: Nodes) -> None:

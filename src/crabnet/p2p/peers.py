@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -21,6 +22,7 @@ from crabnet.p2p.dialling import DialBook, Entry
 from crabnet.p2p.discovery import Discovery
 from crabnet.p2p.network import Network, addresses_of
 from crabnet.p2p.resolving import Names
+from crabnet.p2p.settling import Place, surplus
 from crabnet.p2p.streams import Streams
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.transport.p2p_addresses import check_bootstrap, check_listener
@@ -214,6 +216,8 @@ class Peers:
         for watcher in self.watchers:
             watcher.found(connection)
         self._wake.set()
+        if self._nursery is not None and len(self._network.get_connections(peer)) > 1:
+            self._nursery.start_soon(self._settle, peer)
         if self._nursery is not None and str(peer) not in self._greeted:
             self._nursery.start_soon(self._greet, peer, connection)
 
@@ -235,14 +239,23 @@ class Peers:
         self._tell(Connected(name, address, outbound, "p2p-circuit" in address))
         await self.discovery.rendezvous.met(peer)
 
+    async def _settle(self, peer: ID) -> None:
+        """Keep one of several connections with a peer."""
+        await trio.sleep(limits.P2P_SETTLE_MS / 1000)
+        found = [each for each in self._network.get_connections(peer) if isinstance(each, SwarmConn)]
+        places = [Place(each._created_at, each.direction is Direction.OUTBOUND, _is_relayed(each)) for each in found]
+        for number in surplus(places, is_first=self.own < str(peer)):
+            with suppress(Exception):
+                await found[number].close()
+
     def gone(self, connection: INetConn) -> None:
         """A connection has ended."""
         peer = connection.muxed_conn.peer_id
         for watcher in self.watchers:
             watcher.gone(connection)
+        self._streams.forget(peer)
         if self._network.get_connections(peer):
             return
-        self._streams.forget(peer)
         self._lost(str(peer))
         self.discovery.rendezvous.lost()
         if str(peer) in self._greeted:
@@ -281,6 +294,10 @@ class _Watch(INotifee):
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:  # noqa: ARG002 - as above
         """See ``Peers.gone``."""
         self._peers.gone(conn)
+
+
+def _is_relayed(connection: INetConn) -> bool:
+    return any("p2p-circuit" in str(each) for each in addresses_of(connection))
 
 
 def _steady_ms() -> int:

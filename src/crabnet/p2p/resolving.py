@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio.socket
@@ -13,6 +13,9 @@ from crabnet import limits
 from crabnet.errors import NetworkError, Reason
 from crabnet.settings.kinds import Wrong
 from crabnet.settings.multiaddr import Multiaddr, parse_multiaddr
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
 
 _PREFIX: Final = "dnsaddr="
 
@@ -111,14 +114,15 @@ async def host_addresses(host: str) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found))
 
 
-async def txt_records(name: str) -> list[str]:
-    """The TXT records of a name, by the name servers of this machine. Raises OSError."""
+async def txt_records(name: str, resolver: Resolver | None = None) -> list[str]:
+    """The TXT records of a name, by the name servers of this machine or those of ``resolver``. Raises OSError."""
     import dns.asyncresolver  # noqa: PLC0415 - only needed for /dnsaddr
     import dns.exception  # noqa: PLC0415
     import dns.rdtypes.ANY.TXT  # noqa: PLC0415
 
     try:
-        answer = await dns.asyncresolver.Resolver().resolve(name, "TXT", lifetime=limits.P2P_RESOLVE_MS / 1000)
+        resolver = resolver or dns.asyncresolver.Resolver()
+        answer = await resolver.resolve(name, "TXT", lifetime=limits.P2P_RESOLVE_MS / 1000)
     except dns.exception.DNSException as error:
         raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
     return [

@@ -32,10 +32,12 @@ def scope_of(address: Multiaddr) -> Scope | None:
         return None
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    if ip.is_unspecified or ip.is_multicast or ip.is_reserved:
-        return None
     if ip.is_loopback:
         return Scope.LOOPBACK
+    if ip.is_unspecified or ip.is_multicast or ip.is_reserved:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.sixtofour is not None or ip.teredo is not None):
+        return None  # an IPv4 address of any scope is inside
     if ip.is_link_local:
         return Scope.LINK
     return Scope.PUBLIC if ip.is_global else Scope.PRIVATE
