@@ -945,6 +945,8 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
+P2P_COUNTERS_MAX: Final = 64
+"""Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000
 P2P_LOOK_MS: Final = 100
 P2P_GREETINGS_MAX: Final = 20
