@@ -58,8 +58,8 @@ def _bootstrap(at: Situation) -> Iterator[Check]:
     name, settings = "bootstrap_peers", at.settings
     found = [parse_multiaddr(each) for each in settings.bootstrap_peers]
     if not found:
-        ways = [way for way, used in (("multicast DNS", settings.dht_mdns), ("its own memory", True)) if used]
-        detail = f"there is none, so the node knows libp2p peers only from {' and '.join(ways)}; set one"
+        ways = "its own memory and multicast DNS" if settings.dht_mdns else "its own memory"
+        detail = f"there is none, so the node knows libp2p peers from {ways} only; set one"
         yield Check(name, Verdict.WARNING, detail)
     dialled = [each for each in found if each.transport == _DIALLED and not each.via]
     for address, error in trio.run(_dial_all, dialled):

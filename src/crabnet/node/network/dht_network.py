@@ -159,6 +159,8 @@ class DhtNetwork(Part):
 
     async def _live(self, transport: DhtTransport) -> None:
         """One life of the process."""
+        for address in self.child.health().addresses:
+            self._notify("listener_started", {"transport": "dht", "address": address})
         self.outbox.begin(transport)
         try:
             while True:
