@@ -855,6 +855,8 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
 GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_LARGE_BYTES: Final = 64 * 1024
+"""Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
 """Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
 GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -868,6 +870,63 @@ GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
 GOSSIP_IHAVE_IDS_MAX: Final = 2_048
 GOSSIP_INVALID_DECAY: Final = 0.9
 """What remains of the count of a peer's rejected messages after a heartbeat of one second."""
+GOSSIP_STREAMS_PER_PEER_MAX: Final = 2
+"""Inbound gossip streams of one peer that are read. A second one may come before the first is seen to end."""
+GOSSIP_SUBSCRIPTION_CHANGES_PER_S: Final = 64
+"""Subscriptions that one peer may begin or end in a second."""
+GOSSIP_CONTROLS_PER_S: Final = 64
+"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second; others send some for each topic."""
+GOSSIP_IDS_PER_S: Final = 5_000
+"""Message ids of one peer that are looked at in a second, in IHAVE and in IWANT (go-libp2p: MaxIHaveLength)."""
+GOSSIP_SERVED_MAX: Final = 3
+"""How often one peer gets the same message for IWANT (gossipsub 1.1: GossipRetransmission)."""
+GOSSIP_SERVED_IDS_MAX: Final = 4_096
+"""Messages for which one peer's IWANTs are counted."""
+GOSSIP_PROMISE_S: Final = 3
+"""How soon a message that a peer has offered, and was asked for, must come (gossipsub 1.1: IWantFollowupTime)."""
+GOSSIP_PROMISES_MAX: Final = 1_024
+GOSSIP_PEERS_RATED_MAX: Final = 1_024
+"""Peers whose control messages are counted."""
+GOSSIP_BACK_OFF_S_MAX: Final = 600
+"""Longest back-off that a peer can ask for."""
+GOSSIP_SLICE: Final = 100
+"""Messages of one RPC after which others get their turn."""
+P2P_OFFENCES_MAX: Final = 10
+"""Rejected messages of a peer after which further ones are refused without a check, until time has made up for some."""
+P2P_OFFENCES_FORGIVEN_PER_S: Final = 1
+P2P_WINDOW_BYTES_MAX: Final = 1024 * 1024
+"""What a peer may send on one stream before it is read. It begins with the 256 KiB of yamux, and doubles with use."""
+P2P_BUFFERED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What was received on the streams of one connection and waits to be read. No more is received meanwhile."""
+P2P_BUFFERED_MS_MAX: Final = 10_000
+"""How long a connection may stay that full, until it is closed."""
+P2P_CONTROL_FRAMES_PER_S: Final = 1_000
+"""Frames of yamux without data that are taken from one connection in a second: pings, window updates, resets."""
+P2P_STREAMS_OPENED_PER_S: Final = 64
+"""Streams that a peer may open on one connection in a second."""
+P2P_CLOSE_MS: Final = 200
+"""How long a peer may take to read that its connection is closed."""
+P2P_NEGOTIATION_BYTES_MAX: Final = 1_024
+"""Longest message of multistream-select."""
+P2P_NEGOTIATION_MESSAGES_MAX: Final = 32
+"""Messages of multistream-select until a protocol must be agreed on."""
+P2P_NEGOTIATION_MS: Final = 5_000
+P2P_HANDSHAKE_BYTES_MAX: Final = 1_536
+"""What noise may need to prove who a peer is. It leaves no room for keys that take long to read."""
+P2P_KEY_BYTES_MAX: Final = 1_024
+"""Longest public key of a peer: one of RSA with 4,096 bits has 550."""
+P2P_ID_BYTES_MAX: Final = 64
+P2P_RECORD_BYTES_MAX: Final = 4_096
+"""Longest signed record of a peer: its key and its addresses."""
+IDENTIFY_BYTES_MAX: Final = 8_192
+"""Largest message of identify, as in go-libp2p and js-libp2p."""
+IDENTIFY_PUSHES_PER_MIN: Final = 10
+P2P_CONNECTIONS_ACCEPTED_PER_S: Final = 16
+"""Connections that one IPv4 address or IPv6 /64 network may begin in a second; each costs a handshake."""
+P2P_CONNECTIONS_ACCEPTED_BURST: Final = 64
+P2P_TOPICS_REPORTED_PER_S: Final = 2
+"""Subscriptions to unknown topics that are reported in a second, after as many at once as below."""
+P2P_TOPICS_REPORTED_BURST: Final = 32
 P2P_CONNECTIONS_MAX: Final = 128
 P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
 """Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
@@ -876,6 +935,8 @@ P2P_STREAMS_PER_PROTOCOL_MAX: Final = 4
 """Inbound streams of one peer that are read, for each of the two protocols of Crabnet."""
 P2P_HANDSHAKE_MS: Final = 5_000
 P2P_DIAL_MS: Final = 5_000
+P2P_KEY_MS: Final = 3_000
+"""How long a peer that was dialled may take to show that it has the key of this private network."""
 P2P_WRITE_MS: Final = 10_000
 """How long a stream may take what is sent to it, until it counts as stuck."""
 P2P_READ_MS: Final = 30_000
@@ -900,10 +961,132 @@ P2P_REDIAL_CONFIGURED_MS_MAX: Final = 15_000
 P2P_REDIAL_MS_MAX: Final = 300_000
 P2P_FAILURES_ASIDE: Final = 5
 """Failed tries in a row after which an address counts as set aside."""
-P2P_FAILURES_MAX: Final = 16
-"""Failed tries in a row after which an address that nobody configured is forgotten."""
+P2P_FAILURES_HOPED: Final = 5
+"""Failed tries after which an address that never worked, and that nobody configured, is forgotten."""
+P2P_BOOK_MAX: Final = 1_024
+"""Addresses of peers that have worked, beside the configured ones."""
+P2P_HOPED_MAX: Final = 256
+"""Addresses that have not worked yet, for each way in which they are learnt."""
+P2P_REMEMBERED_S: Final = 30 * 86_400
+"""How long an address that does not work any more is remembered over restarts."""
+P2P_COUNTS_SAVE_S: Final = 300
+"""How often the file of libp2p peers is written for the sake of counted failures alone."""
+P2P_SETTLE_MS: Final = 5_000
+"""How long a second connection with a peer is left alone: streams may be opening on either."""
+P2P_AT_ONCE_MS: Final = 30_000
+"""Two connections with a peer that are made within this time were dialled at once."""
+P2P_LISTEN_WAIT_MS: Final = 3_000
+"""How long a start waits for a port that is in use: the libp2p process of a killed node may be about to end."""
+P2P_LASTING_MS: Final = 2_000
+"""A connection that ends sooner counts as a failed try: a peer that closes each one is not dialled all the time."""
+DNSADDR_RECORDS_MAX: Final = 32
+"""TXT records that are read of one name."""
+DNSADDR_LOOKUPS_MAX: Final = 8
+"""Names that are looked up for one ``/dnsaddr``: the name itself, and names that its records name."""
+DNSADDR_ADDRESSES_MAX: Final = 16
+P2P_RESOLVE_MS: Final = 5_000
+P2P_LOST_MS: Final = 120_000
+"""How long the address of a lost peer is tried at least every ``P2P_REDIAL_LOST_MS_MAX``: it may be restarting."""
+P2P_REDIAL_LOST_MS_MAX: Final = 1_000
 P2P_START_MS: Final = 30_000
 """How long the start of the libp2p process may take: a busy machine needs some seconds for its import."""
 P2P_RESTART_MS: Final = 200
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
+P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
+"""Messages of the protocols for relays and reachability."""
+P2P_RELAYED_CONNECTIONS_MAX: Final = 32
+"""Inbound connections through one relay."""
+P2P_RELAYS_WANTED: Final = 2
+"""Relays at which a node that others cannot reach keeps a place."""
+P2P_RELAY_LOOK_MS: Final = 1_000
+P2P_RELAY_RETRY_MS: Final = 10_000
+"""Pause before a relay that refused is asked again."""
+P2P_RELAY_ADDRESSES_MAX: Final = 3
+"""Addresses of one relay that a node announces."""
+P2P_RELAY_PLACE_S: Final = 3_600
+"""How long a relay keeps a place for a peer. It renews it at half of that time."""
+P2P_RELAY_PLACE_MS_MIN: Final = 60_000
+"""What a relay says less than counts as this, because clocks differ."""
+P2P_RELAY_PLACES_MAX: Final = 64
+P2P_RELAY_PLACES_PER_HOST_MAX: Final = 8
+"""Places for peers at one IPv4 address or IPv6 /64 network: some may share a router."""
+P2P_RELAY_CIRCUITS_MAX: Final = 128
+P2P_RELAY_CIRCUITS_PER_PEER_MAX: Final = 16
+"""Circuits that one peer has opened or accepted."""
+P2P_RELAY_REQUESTS_PER_S: Final = 1
+"""Requests of one peer to a relay in the long run: places and circuits."""
+P2P_RELAY_REQUESTS: Final = 20
+"""Requests of one peer at once."""
+P2P_RELAY_BYTES_PER_S: Final = 16 * 1024 * 1024
+"""What a relay carries for all circuits together. Whoever sends more waits."""
+P2P_RELAY_IDLE_MS: Final = 120_000
+"""After so long without a byte a circuit ends. Nodes say every second what they hold."""
+P2P_REACHABILITY_WAIT_MS: Final = 15_000
+"""After so long without any answer about its reachability a node takes places at relays."""
+P2P_REACHABILITY_ASK_MS: Final = 60_000
+"""Pause before a peer is asked again whether it can dial this node."""
+P2P_REACHABILITY_VOTES_MAX: Final = 16
+"""Hosts whose last answers count."""
+P2P_REACHABILITY_VOTES_ENOUGH: Final = 4
+"""With so many answers no further peers are asked before the next round."""
+P2P_OBSERVERS_MIN: Final = 2
+"""Hosts that must report the same address of this node before it counts."""
+P2P_OBSERVATIONS_MAX: Final = 256
+P2P_DIAL_BACK_ADDRESSES_MAX: Final = 4
+"""Addresses of one request that are dialled to find out whether a peer can be reached."""
+P2P_DIAL_BACKS_AT_ONCE_MAX: Final = 8
+P2P_DIAL_BACKS_PER_S: Final = 2
+"""Requests of all peers to be dialled back."""
+P2P_DIAL_BACK_HOST_MS: Final = 10_000
+"""Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
+P2P_DIAL_BACK_HOST_BURST: Final = 4
+KAD_BUCKET: Final = 20
+"""Servers of the DHT that are kept for each distance: k of its specification."""
+KAD_KEY_BYTES_MAX: Final = 80
+KAD_KEYS_MAX: Final = 1_024
+"""Keys for which this node keeps providers for others."""
+KAD_KEYS_PER_PEER_MAX: Final = 8
+KAD_PROVIDERS_PER_KEY_MAX: Final = 128
+KAD_PROVIDER_S: Final = 3_600
+"""How long a provider is kept. It tells again after half of the time."""
+KAD_TOLD_MAX: Final = 20
+"""Peers in one message of the DHT."""
+KAD_ADDRESSES_READ_MAX: Final = 16
+"""Addresses of one peer in a message of the DHT that are looked at."""
+KAD_REQUEST_BYTES_MAX: Final = 16 * 1024
+KAD_ANSWER_BYTES_MAX: Final = 256 * 1024
+KAD_REQUESTS_PER_S: Final = 10
+"""Messages of one peer that a server of the DHT answers."""
+KAD_STREAMS_MAX: Final = 64
+KAD_STREAM_MS: Final = 10_000
+"""How long a stream of the DHT may be open."""
+KAD_MESSAGES_PER_STREAM_MAX: Final = 16
+KAD_ANSWER_MS: Final = 5_000
+KAD_NO_SERVER_MS: Final = 60_000
+"""How long a peer that is no server of the DHT is not asked again."""
+KAD_ASKED_AT_ONCE: Final = 3
+"""Servers that are asked at the same time in one search: alpha of Kademlia."""
+KAD_ASKED_MAX: Final = 40
+"""Servers that are asked in one search."""
+KAD_DIALS_MAX: Final = 8
+"""Servers to which this node connects for one search."""
+KAD_SEARCH_MS: Final = 30_000
+KAD_CANDIDATES_MAX: Final = 128
+RENDEZVOUS_FEW_MS: Final = 5_000
+"""Pause between two searches while fewer peers are connected than wanted. It doubles up to ``RENDEZVOUS_MS``."""
+RENDEZVOUS_MS: Final = 600_000
+RENDEZVOUS_TOLD_PER_MINUTE: Final = 60
+"""Addresses that this node takes from one teller in a minute."""
+MDNS_TXT_BYTES_MAX: Final = 4_096
+MDNS_NAME_CHARS_MAX: Final = 255
+MDNS_NAMES_MAX: Final = 64
+"""Services found by multicast DNS that wait until their addresses are looked at."""
+MDNS_ASK_MS: Final = 2_000
+MDNS_STEP_MS: Final = 200
+"""How soon the thread of multicast DNS notices that it is to end."""
+MDNS_LOOK_MS: Final = 2_000
+"""How often the addresses to announce are compared with those that are announced."""
+MDNS_RETRY_MS: Final = 30_000
+MDNS_END_MS: Final = 2_000
+P2P_OWN_ADDRESSES_MAX: Final = 16

@@ -157,22 +157,44 @@ TABLE: Final[dict[str, str]] = {
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
+    "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
+    " and Gossip the stream": """
+        p2p.muxing          Channel.read         MuxedStreamEOF MuxedStreamReset
+        p2p.muxing          Muxer._take_frame    FramingError trio.ClosedResourceError
+        p2p.muxing          Muxer._body          FramingError
+        p2p.muxing          Muxer._take          FramingError
+        p2p.muxing          Muxer._opened        FramingError
+        p2p.muxing          Muxer.open_stream    MuxedStreamError*2
+        p2p.muxing          Muxer._write_frame   -
+    """,
+    "What a stranger says before it has proved who it is, and what a peer says of itself: the library gives the"
+    " negotiation or the handshake up for these; Host catches its own.": """
+        p2p.negotiating     Communicator.read    MultiselectCommunicatorError*3
+        p2p.negotiating     _bounded             MultiselectError
+        p2p.handshaking     Bounded.read         MessageTooLarge
+        p2p.identity        Host._learn          IdentityError
+        p2p.identity        _message             IdentityError*3 -
+    """,
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
-        p2p.streams         _some                MalformedStreamError StreamEOF
+        p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
     " of an inbound connection, such as that of a blocked peer.": """
         p2p.network         Network.dial         - NetworkError*2
         p2p.network         Network._dial        - NetworkError*4
         p2p.network         Network.add_conn     NetworkError
+        p2p.private         PrivateConnection._hear -
+        p2p.private         PrivateConnection._refuse NotAMemberError
+        p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
+        p2p.private         PrivateSecurity.secure_outbound - NetworkError
         p2p.peers           Peers._dial          NetworkError
         p2p.peers           Peers._resolved      NetworkError*2
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
     " kind P-256.": """
-        p2p.gossip          _attached            NoPubsubAttached
+        p2p.router          _attached            NoPubsubAttached
         p2p.stand_in        _Unused.__init__     NotImplementedError
     """,
     "Multiaddrs: settings tell the operator, p2p_book gives a damaged file up, and addresses from the network are left"
@@ -205,7 +227,6 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
-        node.network.dht_given      network_key          UsageError*2 DataDirDamagedError
         node.network.dht_network    demand_libp2p        UsageError
         protocol.topics             topic_of             ValueError
         transport.udp               UdpTransport.open    _bind_error -

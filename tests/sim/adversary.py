@@ -141,7 +141,9 @@ class Adversary(Outsider):
 
     def _send(self, raw: bytes, targets: list[str], source: str = "") -> None:
         for target in targets:
-            for datagram in [raw] if is_whole(raw) else self._sent.split(raw, self.world.now_ms):
+            p2p = self.world.p2p
+            whole = is_whole(raw) or (p2p is not None and p2p.takes(source or self.address, target))
+            for datagram in [raw] if whole else self._sent.split(raw, self.world.now_ms):
                 self.world.send(source or self.address, target, datagram)
 
     def _talk(self, target: str, *, echo: str = "", source: str = "") -> None:

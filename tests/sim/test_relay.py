@@ -23,6 +23,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.relayed: Counter[tuple[str, str]] = Counter()
+        self.copies: Counter[tuple[str, str, str | None]] = Counter()
+        """By sender, envelope and target."""
         self.targets: set[str | None] = set()
         self.prunes = 0
 
@@ -41,6 +43,7 @@ class Watch:
         if send.relayed:
             assert send.kind in FEED_KINDS
             self.relayed[node.name, send.envelope_id] += 1
+            self.copies[node.name, send.envelope_id, send.to] += 1
             self.targets.add(send.to)
 
 

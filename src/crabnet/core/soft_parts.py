@@ -13,13 +13,13 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
-from crabnet.core.budgets.sources import SourceGate
+from crabnet.core.budgets.sources import Block, SourceGate
 from crabnet.core.commands import Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.mending import Part
-from crabnet.core.notices import Trifles, blocked_notice, drop_notice
+from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
@@ -118,13 +118,19 @@ class SoftParts:
 
     def misbehaved(self, given: Misbehaved, now_ms: int, effects: Effects) -> None:
         """Count messages against a libp2p peer that its process has refused, and report them."""
-        effects.notices.append(drop_notice(given.source, given.reason, given.count))
+        effects.notices.append(misbehaved_notice(given))
         with self._soft:
             if given.hostile:
                 self._gate.reject(given.source, now_ms, count=given.count)
             elif given.reason is Reason.RATE_LIMITED:
                 self._gate.overran(given.source, now_ms, given.count)
             self._tell_blocks(effects)
+
+    def blocked_peers(self, now_ms: int) -> list[Block]:
+        """The libp2p peers that are blocked at the moment."""
+        with self._soft:
+            return self._gate.blocked_peers(now_ms)
+        return []
 
     def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
         """True for a message that is too small to be valid, after many such.

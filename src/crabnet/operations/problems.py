@@ -159,6 +159,7 @@ _BY_STATUS: Final[dict[int, tuple[Reason, ...]]] = {
         Reason.SEND_FAILED,
         Reason.NO_PEERS,
         Reason.WRONG_PEER,
+        Reason.WRONG_NETWORK_KEY,
         Reason.UNAVAILABLE,
     ),
     504: (Reason.TIMEOUT,),

@@ -100,6 +100,7 @@ _MEANING: Final[dict[Reason, str]] = {
     Reason.NODE_UNREACHABLE: "No node answers the web process. | Start the node; try again.",
     Reason.NO_PEERS: "No libp2p peer is connected that would take it. | Wait, or give `bootstrap_peers`.",
     Reason.OWN_ADDRESS: "The address is that of this node. | Give the address of another node.",
+    Reason.WRONG_NETWORK_KEY: "The peer does not show the key of the private network. | Give all members the same `dht_network_key_file`.",
     Reason.WRONG_PEER: "At the address is a node with another id. | Correct the id in the address, or the address.",
     Reason.NODE_STOPPING: "The node ends. It may have done what was asked. | Repeat it with the same `Idempotency-Key`.",
     Reason.TIMEOUT: "There was no answer in time, or the body did not come in time (408). | Repeat it with the same `Idempotency-Key`.",

@@ -1,72 +1,84 @@
-"""The checks of ``crabnet config verify`` for the dht network: extra, addresses, the network's key, peers."""
+"""The checks of ``crabnet config verify`` for the dht network: what a start would find, without starting libp2p."""
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Iterator
-from contextlib import closing
-from typing import Final
+from collections.abc import Callable, Iterator
 
 import trio
 
 from crabnet import limits
 from crabnet.errors import CrabnetError, NetworkError, Reason
-from crabnet.node.network.dht_given import network_key
+from crabnet.node.durable.store import signer_of
 from crabnet.node.network.dht_network import demand_libp2p
 from crabnet.operator.check import Check, Situation, Verdict
 from crabnet.settings.multiaddr import Multiaddr, parse_multiaddr
-
-_DIALLED: Final = "tcp"
+from crabnet.settings.network_key import read_network_key
+from crabnet.storage.keyfile import load_key_file
+from crabnet.transport.p2p_addresses import check_bootstrap, check_listener
 
 
 def dht(at: Situation) -> Iterator[Check]:
-    """Whether this node could take part in the dht network."""
+    """Whether libp2p is installed, its addresses can be listened on, and its bootstrap peers be dialled from here."""
     settings = at.settings
     if not settings.uses_dht:
         return
-    demand_libp2p()
+    yield _tried("network", demand_libp2p, "libp2p is installed")
     if settings.dht_network_key_file is not None:
-        network_key(settings.dht_network_key_file)
-        yield Check("dht_network_key_file", Verdict.OK, "only nodes with the same key connect")
-    if not at.running:
-        for text in settings.dht_listen_addrs:
-            yield _listening(parse_multiaddr(text), text, fallback=settings.dht_listen_fallback)
+        path = settings.dht_network_key_file
+        yield _tried("dht_network_key_file", lambda: read_network_key(path), f"{path} is the key of a network")
+    for text in settings.dht_listen_addrs:
+        if at.running:
+            yield Check("listen_addr", Verdict.OK, f"{text} is not tried, because a node runs on this data dir")
+        else:
+            yield _listener(text, fallback=settings.dht_listen_fallback)
     yield from _bootstrap(at)
 
 
-def _listening(address: Multiaddr, text: str, *, fallback: bool) -> Check:
-    name = "listen_addr"
-    kind = socket.SOCK_STREAM if address.transport == _DIALLED else socket.SOCK_DGRAM
-    family = socket.AF_INET6 if address.family == "ip6" else socket.AF_INET
-    with closing(socket.socket(family, kind)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-            if kind is socket.SOCK_STREAM:
-                probe.listen(1)
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = Reason.ADDRESS_IN_USE if taken else Reason.ADDRESS_INVALID
-            failed = NetworkError(f"{text} cannot be listened on: {error.strerror or error}", reason)
-            verdict = Verdict.WARNING if fallback and taken else Verdict.FAILED
-            return Check(name, verdict, failed.message, failed)
-    return Check(name, Verdict.OK, f"{text} can be bound")
+def _tried(name: str, check: Callable[[], object], good: str) -> Check:
+    try:
+        check()
+    except CrabnetError as error:
+        return Check(name, Verdict.FAILED, error.message, error)
+    return Check(name, Verdict.OK, good)
+
+
+def _listener(text: str, *, fallback: bool) -> Check:
+    try:
+        check_listener(text)
+    except NetworkError as error:
+        falls_back = fallback and error.reason is Reason.ADDRESS_IN_USE
+        verdict = Verdict.WARNING if falls_back else Verdict.FAILED
+        detail = f"{text} is in use, so the node would listen on another port" if falls_back else error.message
+        detail = detail.removeprefix("listen_addr: ")
+        return Check("listen_addr", verdict, detail, error)
+    return Check("listen_addr", Verdict.OK, f"{text} can be listened on")
 
 
 def _bootstrap(at: Situation) -> Iterator[Check]:
-    name, settings = "bootstrap_peers", at.settings
-    found = [parse_multiaddr(each) for each in settings.bootstrap_peers]
-    if not found:
-        ways = "its own memory and multicast DNS" if settings.dht_mdns else "its own memory"
-        detail = f"there is none, so the node knows libp2p peers from {ways} only; set one"
-        yield Check(name, Verdict.WARNING, detail)
-    dialled = [each for each in found if each.transport == _DIALLED and not each.via]
-    for address, error in trio.run(_dial_all, dialled):
-        if error is None:
-            yield Check(name, Verdict.OK, f"{address} takes connections")
+    """A node starts without its bootstrap peers, so these are warnings."""
+    settings = at.settings
+    pem = load_key_file(at.files, settings.data_dir) if settings.data_dir.is_dir() else None
+    own = "" if pem is None else signer_of(pem, settings.data_dir).node_id
+    if not settings.bootstrap_peers and not settings.dht_mdns:
+        detail = "there is no bootstrap peer, and dht_mdns is off, so this node finds nobody by itself; set one of them"
+        yield Check("bootstrap_peers", Verdict.WARNING, detail)
+    dialled = []
+    for text in settings.bootstrap_peers:
+        try:
+            check_bootstrap(text, own, settings.dht_listen_addrs)
+        except NetworkError as error:
+            yield Check("bootstrap_peers", Verdict.WARNING, error.message.removeprefix("bootstrap_peers: "), error)
+            continue
+        parsed = parse_multiaddr(text)
+        if parsed.transport == "tcp" and not parsed.via:
+            dialled.append(parsed)
         else:
-            yield Check(name, Verdict.WARNING, error.message, error)
+            yield Check("bootstrap_peers", Verdict.OK, f"{text} is looked up when it is dialled")
+    for address, failed in trio.run(_dial_all, dialled):
+        if failed is None:
+            yield Check("bootstrap_peers", Verdict.OK, f"{address} takes connections")
+        else:
+            yield Check("bootstrap_peers", Verdict.WARNING, failed.message, failed)
 
 
 async def _dial_all(addresses: list[Multiaddr]) -> list[tuple[Multiaddr, CrabnetError | None]]:

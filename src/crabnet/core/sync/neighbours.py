@@ -21,7 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp
+from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp, p2p_source
 
 
 class Neighbours(Talking):
@@ -116,6 +116,9 @@ class Neighbours(Talking):
         meta = admitted.envelope.meta
         if meta.from_ == self._signer.node_id:
             return True
+        if is_p2p(source) and meta.from_ != bare(source):
+            self._passed_on(admitted, now_ms)
+            return True
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:
@@ -131,18 +134,19 @@ class Neighbours(Talking):
             return False
         self.heard(source, now_ms, effects)
         if self._config.talk:
-            if is_p2p(source) and meta.from_ != bare(source):
-                self._passed_on(said, meta.from_, now_ms)
-            else:
-                self._said(said, meta, source, now_ms, effects)
+            self._said(said, meta, source, now_ms, effects)
         return True
 
-    def _passed_on(self, said: sync.Talk, author: str, now_ms: int) -> None:
-        """Handle talk that gossip has passed on. There is no answer: it would go to somebody who has not asked."""
-        if isinstance(said, sync.Hello) and self.peers.passed_on(
-            author, Introduction(said.identity.alias, said.identity.agent), now_ms
-        ):
-            self._introduce_soon(now_ms)
+    def _passed_on(self, admitted: Admitted, now_ms: int) -> None:
+        """Take an introduction that gossip has passed on. Other such talk counts for nothing, and nothing is answered:
+        it would count as that of the peer that has passed it on.
+        """
+        with suppress(PayloadRefusedError):  # the peer that has passed it on is not to blame
+            said = sync.talk_of(admitted.envelope, admitted.kind)
+            if isinstance(said, sync.Hello) and self._config.talk:
+                told = Introduction(said.identity.alias, said.identity.agent)
+                if self.peers.passed_on(admitted.envelope.meta.from_, told, now_ms):
+                    self._introduce_soon(now_ms)
 
     def _said(self, said: sync.Talk, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
         if source in self.trusted:
@@ -246,10 +250,21 @@ class Neighbours(Talking):
         """
         if not self._config.talk:
             return
-        holders = self.planner.holders(meta.from_, meta.seq)
+        holders = [self._holder(meta, source), *self.planner.holders(meta.from_, meta.seq)]
         holders += self.named.sources(Named(named.seed_id, meta.id))
-        for each in dict.fromkeys((source, *holders)):
+        for each in dict.fromkeys(filter(None, holders)):
             self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
+
+    def _holder(self, meta: EnvelopeMeta, source: str) -> str:
+        """Who holds what an envelope from ``source`` follows and rests on; "" if that is not known.
+
+        A libp2p peer passes on what a topic brings before its node looks at it, so it need not hold anything. Otherwise
+        one author with many keys could make this node ask honest peers in vain, and for nothing else.
+        """
+        if not is_p2p(source) or self.planner.wanted(meta.from_, meta.seq):
+            return source
+        author = p2p_source(meta.from_)
+        return author if self.peers.is_confirmed(author) else ""
 
     def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
         """Note that a neighbour holds parked envelopes of a feed, so that it also holds what they rest on."""
@@ -322,7 +337,8 @@ class Neighbours(Talking):
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """Handle an envelope that is ahead of the held feed, does not link to it, or found no room."""
-        if not self._config.talk:
+        source = self._holder(meta, source)
+        if not self._config.talk or not source:
             return
         held = self._replica.feeds.get(meta.from_).head_seq
         forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
