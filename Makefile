@@ -76,5 +76,5 @@ sbom: env ## Write the bill of materials of what a node runs with into dist/ (Cy
 
 clean: ## Remove everything that make has made, including .venv
 	rm -rf .venv .venv.lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf build dist htmlcov .coverage .coverage.* .demo bench/results
+	rm -rf build dist htmlcov .coverage .coverage.* .demo bench/results tests/interop/js/node_modules
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import amplification, catchup, commits, events, ingest, observing, pauses, recovery, sandbox, start, web
+from bench import (
+    amplification,
+    catchup,
+    commits,
+    dht,
+    dht_load,
+    events,
+    ingest,
+    observing,
+    pauses,
+    recovery,
+    sandbox,
+    start,
+    web,
+)
 from bench.report import Measure, Report, render, save
 
 PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
@@ -22,6 +36,9 @@ PARTS: Final[dict[str, Callable[..., list[Measure]]]] = {
     "recovery": recovery.measure,
     "pauses": pauses.measure,
     "catchup": catchup.measure,
+    "dht": dht.measure,
+    "dht-traffic": dht_load.measure_traffic,
+    "dht-soak": dht_load.measure_soak,
     "sandbox": sandbox.measure,
     "events": events.measure,
     "web": web.measure,

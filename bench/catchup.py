@@ -46,12 +46,12 @@ def measure(*, quick: bool) -> list[Measure]:
     caught_up, ingested = [], []
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as name:
         directory = Path(name)
-        _apart(_fill, directory / "source", _ENVELOPES)
+        apart(fill, directory / "source", _ENVELOPES)
         source, address = _start(directory / "source", "")
         try:
             for number in range(rounds):
                 caught_up.append(_join(directory / f"joiner{number}", directory / "source", address, source.pid))
-                ingested.append(_apart(_ingest, directory / f"rig{number}", _ENVELOPES))
+                ingested.append(apart(_ingest, directory / f"rig{number}", _ENVELOPES))
         finally:
             _stop(source)
     best = max(_ENVELOPES / joined.seconds for joined in caught_up)
@@ -138,7 +138,7 @@ def _join(data_dir: Path, source_dir: Path, address: str, source_pid: int) -> Jo
         _stop(process)
 
 
-def _apart(step: object, data_dir: Path, count: int) -> float:
+def apart(step: object, data_dir: Path, count: int) -> float:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(theirs, step, str(data_dir), count))
@@ -160,7 +160,7 @@ def _run(connection: Connection, step: object, data_dir: str, count: int) -> Non
     connection.send(step(Path(data_dir), count))
 
 
-def _fill(data_dir: Path, count: int) -> float:
+def fill(data_dir: Path, count: int) -> float:
     """Make a data dir whose journal holds ``count`` envelopes."""
     now_ms = wall_ms()
     store = open_store(Settings(data_dir=data_dir), RealFiles(), role=LockRole.NODE, now_ms=now_ms)

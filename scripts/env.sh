@@ -73,6 +73,9 @@ install_system_packages() {
     [ -z "$packages" ] || apt_install $packages || true
     command -v bwrap >/dev/null 2>&1 || echo "note: bubblewrap is missing: sandbox tests will be skipped" >&2
     command -v chromium >/dev/null 2>&1 || echo "note: chromium is missing: tests of the web page will be skipped" >&2
+    { command -v node && command -v npm; } >/dev/null 2>&1 || apt_install nodejs npm || true
+    { command -v node && command -v npm; } >/dev/null 2>&1 ||
+        echo "note: Node.js and npm are missing: tests with js-libp2p will be skipped" >&2
     command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 ||
         echo "note: no C compiler: tests with injected disk faults will be skipped" >&2
 }

@@ -114,6 +114,7 @@ def check(root: Path) -> list[str]:
         pins, found = parse_lock(path.read_text(encoding="utf-8"))
         pins_by_lock[lock] = pins
         faults += [f"requirements/{lock} {fault}" for fault in found + unmet(required(pyproject, extras), pins)]
+        faults += [f"requirements/{lock} has {LEFT_OUT}, which is left out" for pin in pins if pin.name == LEFT_OUT]
     development = {(pin.name, pin.version) for pin in pins_by_lock.get("dev.txt", [])}
     faults += [
         f"requirements/dev.txt lacks {pin.name} {pin.version} of requirements/{lock}"

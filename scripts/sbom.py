@@ -1,7 +1,8 @@
 """Writes the software bill of materials of what a node runs with: CycloneDX, JSON. Usage: scripts/sbom.py FILE
 
-Packages, versions and hashes come from requirements/web.txt, licences and dependencies from the installed packages
-of the same versions. It holds no address of a registry and no time, so that two runs give the same bytes.
+Packages, versions and hashes come from the locks of the extras `web` and `dht`, licences and dependencies from the
+installed packages of the same versions. It holds no address of a registry and no time, so that two runs give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -28,15 +29,20 @@ from crabnet._version import __version__
 from scripts.lock import ROOT, Pin, parse_lock
 
 _SCHEMA: Final = SchemaVersion.V1_6
+_EXTRAS: Final = ("web", "dht")
 _CLASSIFIER: Final = "License :: OSI Approved :: "
 
 
 def bill(root: Path) -> Bom:
     """Return the bill for the clone at ``root``. Raises ValueError if an installed package has another version."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pins, faults = parse_lock((root / "requirements" / "web.txt").read_text(encoding="utf-8"))
-    if faults:
-        raise ValueError("; ".join(faults))
+    locked: dict[str, Pin] = {}
+    for extra in _EXTRAS:
+        found_pins, faults = parse_lock((root / "requirements" / f"{extra}.txt").read_text(encoding="utf-8"))
+        if faults:
+            raise ValueError("; ".join(faults))
+        locked.update((pin.name, pin) for pin in found_pins)
+    pins = [pin for _, pin in sorted(locked.items())]
     components = {pin.name: _component(pin) for pin in pins}
     node = Component(
         name=project["name"],
@@ -49,9 +55,11 @@ def bill(root: Path) -> Bom:
     )
     found = Bom(metadata=BomMetaData(component=node), components=components.values())
     found.metadata.timestamp = None  # type: ignore[assignment]  # the field is optional in the format
-    found.register_dependency(
-        node, _among(components, [*project["dependencies"], *project["optional-dependencies"]["web"]])
-    )
+    direct = [
+        *project["dependencies"],
+        *(each for extra in _EXTRAS for each in project["optional-dependencies"][extra]),
+    ]
+    found.register_dependency(node, _among(components, direct))
     for pin in pins:
         found.register_dependency(components[pin.name], _among(components, _installed(pin).requires or []))
     content = " ".join(f"{pin.name}=={pin.version} {' '.join(sorted(pin.hashes))}" for pin in pins)

@@ -31,6 +31,8 @@ _PUBLISH = (
     "127.0.0.1:0",
 )
 
+_LACKS = "from importlib.util import find_spec; print('' if find_spec('libp2p') else 'libp2p')"
+
 
 class FailedError(Exception):
     """What was built or installed is not what it should be."""
@@ -119,6 +121,15 @@ def use(root: Path, directory: Path) -> None:
     shown = crabnet("seed", "list")
     if not shown.startswith(f"{seed_id} [OPEN]"):
         raise FailedError(f"a published seed is not there: {published!r} {shown!r}")
+    if run(root / "bin" / "python", "-c", _LACKS, directory=directory) != "libp2p\n":
+        raise FailedError("the environment is not bare: it has libp2p")
+    try:
+        crabnet("listen", "--network", "dht", "--listen-addr", "127.0.0.1:0")
+    except FailedError as error:
+        if "its extra `dht`" not in str(error):
+            raise
+    else:
+        raise FailedError("a node takes part in the dht network without libp2p")
     for place, text in command_line_files(ROOT / "src").items():
         installed = root / place
         if not installed.is_file() or installed.read_text(encoding="utf-8") != text:

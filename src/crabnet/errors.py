@@ -147,6 +147,7 @@ class Reason(StrEnum):
     NO_PEERS = "no_peers"
     OWN_ADDRESS = "own_address"
     WRONG_PEER = "wrong_peer"
+    WRONG_NETWORK_KEY = "wrong_network_key"
     NODE_STOPPING = "node_stopping"
     TIMEOUT = "timeout"
     UNAVAILABLE = "unavailable"

@@ -361,6 +361,12 @@ RELAY_SERVED_MS: Final = 15 * 60 * 1000
 """How long the node relays none of an author's envelopes to a neighbour that gets them by another way."""
 RELAY_PROVIDER_MS: Final = 5 * 60 * 1000
 """How long the neighbour that sent an author's last envelope counts as a way to this author."""
+INTRODUCE_MS: Final = 60_000
+"""Time between two introductions of a node to all libp2p peers."""
+INTRODUCE_SOON_MS: Final = 1_000
+"""How soon a node introduces itself after a new node was met."""
+INTRODUCE_PAUSE_MS: Final = 5_000
+"""Shortest time between two introductions."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
@@ -849,6 +855,8 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
 GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
+GOSSIP_LARGE_BYTES: Final = 64 * 1024
+"""Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
 """Largest RPC that is read: what js-libp2p and go-libp2p send at most."""
 GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -862,6 +870,64 @@ GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
 GOSSIP_IHAVE_IDS_MAX: Final = 2_048
 GOSSIP_INVALID_DECAY: Final = 0.9
 """What remains of the count of a peer's rejected messages after a heartbeat of one second."""
+GOSSIP_STREAMS_PER_PEER_MAX: Final = 2
+"""Inbound gossip streams of one peer that are read. A second one may come before the first is seen to end."""
+GOSSIP_SUBSCRIPTION_CHANGES_PER_S: Final = 64
+"""Subscriptions that one peer may begin or end in a second."""
+GOSSIP_CONTROLS_PER_S: Final = 64
+"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second. go-libp2p sends some for each
+topic."""
+GOSSIP_IDS_PER_S: Final = 5_000
+"""Message ids of one peer that are looked at in a second, in IHAVE and in IWANT (go-libp2p: MaxIHaveLength)."""
+GOSSIP_SERVED_MAX: Final = 3
+"""How often one peer gets the same message for IWANT (gossipsub 1.1: GossipRetransmission)."""
+GOSSIP_SERVED_IDS_MAX: Final = 4_096
+"""Messages for which one peer's IWANTs are counted."""
+GOSSIP_PROMISE_S: Final = 3
+"""How soon a message that a peer has offered, and was asked for, must come (gossipsub 1.1: IWantFollowupTime)."""
+GOSSIP_PROMISES_MAX: Final = 1_024
+GOSSIP_PEERS_RATED_MAX: Final = 1_024
+"""Peers whose control messages are counted."""
+GOSSIP_BACK_OFF_S_MAX: Final = 600
+"""Longest back-off that a peer can ask for."""
+GOSSIP_SLICE: Final = 100
+"""Messages of one RPC after which others get their turn."""
+P2P_OFFENCES_MAX: Final = 10
+"""Rejected messages of a peer after which further ones are refused without a check, until time has made up for some."""
+P2P_OFFENCES_FORGIVEN_PER_S: Final = 1
+P2P_WINDOW_BYTES_MAX: Final = 1024 * 1024
+"""What a peer may send on one stream before it is read. It begins with the 256 KiB of yamux, and doubles with use."""
+P2P_BUFFERED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What was received on the streams of one connection and waits to be read. No more is received meanwhile."""
+P2P_BUFFERED_MS_MAX: Final = 10_000
+"""How long a connection may stay that full, until it is closed."""
+P2P_CONTROL_FRAMES_PER_S: Final = 1_000
+"""Frames of yamux without data that are taken from one connection in a second: pings, window updates, resets."""
+P2P_STREAMS_OPENED_PER_S: Final = 64
+"""Streams that a peer may open on one connection in a second."""
+P2P_CLOSE_MS: Final = 200
+"""How long a peer may take to read that its connection is closed."""
+P2P_NEGOTIATION_BYTES_MAX: Final = 1_024
+"""Longest message of multistream-select."""
+P2P_NEGOTIATION_MESSAGES_MAX: Final = 32
+"""Messages of multistream-select until a protocol must be agreed on."""
+P2P_NEGOTIATION_MS: Final = 5_000
+P2P_HANDSHAKE_BYTES_MAX: Final = 1_536
+"""What noise may need to prove who a peer is. It leaves no room for keys that take long to read."""
+P2P_KEY_BYTES_MAX: Final = 1_024
+"""Longest public key of a peer: one of RSA with 4,096 bits has 550."""
+P2P_ID_BYTES_MAX: Final = 64
+P2P_RECORD_BYTES_MAX: Final = 4_096
+"""Longest signed record of a peer: its key and its addresses."""
+IDENTIFY_BYTES_MAX: Final = 8_192
+"""Largest message of identify, as in go-libp2p and js-libp2p."""
+IDENTIFY_PUSHES_PER_MIN: Final = 10
+P2P_CONNECTIONS_ACCEPTED_PER_S: Final = 16
+"""Connections that one IPv4 address or IPv6 /64 network may begin in a second; each costs a handshake."""
+P2P_CONNECTIONS_ACCEPTED_BURST: Final = 64
+P2P_TOPICS_REPORTED_PER_S: Final = 2
+"""Subscriptions to unknown topics that are reported in a second, after as many at once as below."""
+P2P_TOPICS_REPORTED_BURST: Final = 32
 P2P_CONNECTIONS_MAX: Final = 128
 P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
 """Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
@@ -870,6 +936,8 @@ P2P_STREAMS_PER_PROTOCOL_MAX: Final = 4
 """Inbound streams of one peer that are read, for each of the two protocols of Crabnet."""
 P2P_HANDSHAKE_MS: Final = 5_000
 P2P_DIAL_MS: Final = 5_000
+P2P_KEY_MS: Final = 3_000
+"""How long a peer that was dialled may take to show that it has the key of this private network."""
 P2P_WRITE_MS: Final = 10_000
 """How long a stream may take what is sent to it, until it counts as stuck."""
 P2P_READ_MS: Final = 30_000
@@ -924,6 +992,54 @@ P2P_START_MS: Final = 30_000
 P2P_RESTART_MS: Final = 200
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
+P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
+"""Messages of the protocols for relays and reachability."""
+P2P_RELAYED_CONNECTIONS_MAX: Final = 32
+"""Inbound connections through one relay."""
+P2P_RELAYS_WANTED: Final = 2
+"""Relays at which a node that others cannot reach keeps a place."""
+P2P_RELAY_LOOK_MS: Final = 1_000
+P2P_RELAY_RETRY_MS: Final = 10_000
+"""Pause before a relay that refused is asked again."""
+P2P_RELAY_ADDRESSES_MAX: Final = 3
+"""Addresses of one relay that a node announces."""
+P2P_RELAY_PLACE_S: Final = 3_600
+"""How long a relay keeps a place for a peer. It renews it at half of that time."""
+P2P_RELAY_PLACE_MS_MIN: Final = 60_000
+"""What a relay says less than counts as this, because clocks differ."""
+P2P_RELAY_PLACES_MAX: Final = 64
+P2P_RELAY_PLACES_PER_HOST_MAX: Final = 8
+"""Places for peers at one IPv4 address or IPv6 /64 network: some may share a router."""
+P2P_RELAY_CIRCUITS_MAX: Final = 128
+P2P_RELAY_CIRCUITS_PER_PEER_MAX: Final = 16
+"""Circuits that one peer has opened or accepted."""
+P2P_RELAY_REQUESTS_PER_S: Final = 1
+"""Requests of one peer to a relay in the long run: places and circuits."""
+P2P_RELAY_REQUESTS: Final = 20
+"""Requests of one peer at once."""
+P2P_RELAY_BYTES_PER_S: Final = 16 * 1024 * 1024
+"""What a relay carries for all circuits together. Whoever sends more waits."""
+P2P_RELAY_IDLE_MS: Final = 120_000
+"""After so long without a byte a circuit ends. Nodes say every second what they hold."""
+P2P_REACHABILITY_WAIT_MS: Final = 15_000
+"""After so long without any answer about its reachability a node takes places at relays."""
+P2P_REACHABILITY_ASK_MS: Final = 60_000
+"""Pause before a peer is asked again whether it can dial this node."""
+P2P_REACHABILITY_VOTES_MAX: Final = 16
+"""Hosts whose last answers count."""
+P2P_REACHABILITY_VOTES_ENOUGH: Final = 4
+"""With so many answers no further peers are asked before the next round."""
+P2P_OBSERVERS_MIN: Final = 2
+"""Hosts that must report the same address of this node before it counts."""
+P2P_OBSERVATIONS_MAX: Final = 256
+P2P_DIAL_BACK_ADDRESSES_MAX: Final = 4
+"""Addresses of one request that are dialled to find out whether a peer can be reached."""
+P2P_DIAL_BACKS_AT_ONCE_MAX: Final = 8
+P2P_DIAL_BACKS_PER_S: Final = 2
+"""Requests of all peers to be dialled back."""
+P2P_DIAL_BACK_HOST_MS: Final = 10_000
+"""Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
+P2P_DIAL_BACK_HOST_BURST: Final = 4
 KAD_BUCKET: Final = 20
 """Servers of the DHT that are kept for each distance: k of its specification."""
 KAD_KEY_BYTES_MAX: Final = 80

@@ -343,7 +343,7 @@ USAGE: list[list[str]] = [
     ["config", "show", "--no-alias"],
     ["config", "show", "--config", "/nonexistent/crabnet.toml"],
     ["config", "show", "--config", ""],
-    ["config", "show", "--network", "dht"],
+    ["config", "show", "--network", "dht,quic"],
     ["config", "show", "--data-dir", ""],
     ["topology", "--format", "xml"],
     ["drain", "--timeout-ms", "-1"],

@@ -11,7 +11,7 @@ from tests.sim.market import result
 from tests.support.envelopes import NOW_S, Author, admitted, seed_id_of, signer
 
 NOW_MS = NOW_S * 1000
-SOURCE = "192.0.2.1:9012"
+SOURCE = "udp:192.0.2.1:9012"
 
 
 def core() -> Core:

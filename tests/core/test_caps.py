@@ -31,7 +31,7 @@ def new_core() -> Core:
 def tell(core: Core, envelope: Envelope) -> tuple[str, object]:
     """Kind and Reason of the event that tells of an envelope."""
     effects = Effects()
-    core.handle(Received("192.0.2.1:9012", envelope.raw), NOW_MS, effects)
+    core.handle(Received("udp:192.0.2.1:9012", envelope.raw), NOW_MS, effects)
     told = next(notice for notice in effects.notices if notice.kind.startswith("envelope_"))
     return told.kind, told.fields.get("reason")
 

@@ -66,7 +66,7 @@ class TestVotes:
         clocks = Clocks(SKEW_S)
         clocks.due(lambda: "drawn", START_MS)
         for number, (ahead_s, configured) in enumerate(votes):
-            source = f"192.0.{number}.1:9"
+            source = f"udp:192.0.{number}.1:9"
             clocks.said(f"peer{number}", source, "drawn", NOW_S + ahead_s, START_MS, configured=configured)
         return clocks
 
@@ -97,16 +97,16 @@ class TestVotes:
         clocks = Clocks(SKEW_S)
         clocks.due(lambda: "drawn", START_MS)
         for number in range(10):
-            clocks.said(f"peer{number}", f"192.0.2.1:{number}", "drawn", 0, START_MS, configured=False)
+            clocks.said(f"peer{number}", f"udp:192.0.2.1:{number}", "drawn", 0, START_MS, configured=False)
         assert clocks.ahead_s(START_MS) == 0
 
     def test_what_answers_no_challenge_or_is_old_says_nothing(self) -> None:
         clocks = Clocks(SKEW_S)
-        clocks.said("peer", "192.0.2.1:9", "", 0, START_MS, configured=True)
+        clocks.said("peer", "udp:192.0.2.1:9", "", 0, START_MS, configured=True)
         clocks.due(lambda: "drawn", START_MS)
-        clocks.said("peer", "192.0.2.1:9", "guessed", 0, START_MS, configured=True)
+        clocks.said("peer", "udp:192.0.2.1:9", "guessed", 0, START_MS, configured=True)
         assert clocks.ahead_s(START_MS) == 0
-        clocks.said("peer", "192.0.2.1:9", "drawn", 0, START_MS, configured=True)
+        clocks.said("peer", "udp:192.0.2.1:9", "drawn", 0, START_MS, configured=True)
         assert clocks.ahead_s(START_MS + limits.CLOCK_VOTE_MS - 1) < 0
         assert clocks.ahead_s(START_MS + limits.CLOCK_VOTE_MS) == 0
 
@@ -116,12 +116,12 @@ class TestVotes:
         asked = clocks.due(lambda: next(drawn), START_MS)
         assert asked == ("for the configured", "for others")
         for number in range(9):
-            clocks.said(f"liar{number}", "192.0.2.1:9", asked.others, 0, START_MS, configured=True)
+            clocks.said(f"liar{number}", "udp:192.0.2.1:9", asked.others, 0, START_MS, configured=True)
         assert clocks.ahead_s(START_MS) == 0
         for number in range(9):  # one address is one voice, under however many keys
-            clocks.said(f"liar{number}", "192.0.2.1:9", asked.configured, 0, START_MS, configured=True)
+            clocks.said(f"liar{number}", "udp:192.0.2.1:9", asked.configured, 0, START_MS, configured=True)
         for number in range(2):
-            source = f"192.0.2.{number + 2}:9"
+            source = f"udp:192.0.2.{number + 2}:9"
             clocks.said(f"peer{number}", source, asked.configured, NOW_S, START_MS, configured=True)
         assert clocks.ahead_s(START_MS) == 0
 
@@ -246,7 +246,7 @@ def test_a_node_without_peers_keeps_to_the_last_date_unless_the_operator_knows_b
 
 def test_a_clock_far_behind_what_was_written_last_needs_a_peers_word() -> None:
     core = core_of()
-    core.neighbours.trusted = frozenset({"192.0.2.1:9"})
+    core.neighbours.trusted = frozenset({"udp:192.0.2.1:9"})
     core.replica.written_until_s = NOW_S + SKEW_S + 1
     with pytest.raises(RefusedError) as refused:
         stamp_of(core, START_MS)
@@ -254,7 +254,7 @@ def test_a_clock_far_behind_what_was_written_last_needs_a_peers_word() -> None:
     assert f"{SKEW_S + 1} s before" in refused.value.message
     effects = Effects()
     core.handle(Tick(), START_MS, effects)
-    peer = Neighbour(core, "peer", "192.0.2.1:9")
+    peer = Neighbour(core, "peer", "udp:192.0.2.1:9")
     for talk in peer.heard(effects):
         if isinstance(talk, Hello) and talk.challenge:
             peer.hello(echo=talk.challenge)
@@ -267,6 +267,6 @@ def test_a_hello_is_heard_whatever_the_clock_of_its_sender_says(ts: int) -> None
     kind, payload = payload_of(Hello(NodeIdentity(peer.node_id), challenge="abc"))
     envelope = seal(peer, kind=kind, namespace="default", ts=ts, nonce=1, payload=payload)
     effects = Effects()
-    core.handle(Received("192.0.2.1:9", envelope.raw), START_MS, effects)
-    said = Neighbour(core, "peer", "192.0.2.1:9").heard(effects)
+    core.handle(Received("udp:192.0.2.1:9", envelope.raw), START_MS, effects)
+    said = Neighbour(core, "peer", "udp:192.0.2.1:9").heard(effects)
     assert any(isinstance(talk, Hello) and talk.echo == "abc" for talk in said)

@@ -19,8 +19,8 @@ from tests.support.talking import Neighbour, talk_in
 
 NOW_MS = NOW_S * 1000
 NONCES = count(1)
-HONEST = "192.0.2.1:9012"
-CONFIGURED = "192.0.2.7:9012"
+HONEST = "udp:192.0.2.1:9012"
+CONFIGURED = "udp:192.0.2.7:9012"
 
 
 def new_core() -> Core:
@@ -49,7 +49,7 @@ def tick(core: Core, now_ms: int) -> Effects:
 
 
 def at_port(core: Core, name: str, port: int) -> Neighbour:
-    return Neighbour(core, name, f"198.51.100.1:{port}", NONCES)
+    return Neighbour(core, name, f"udp:198.51.100.1:{port}", NONCES)
 
 
 def crowd(core: Core, number: int, now_ms: int = NOW_MS, *, proves: bool = True) -> list[Neighbour]:
@@ -109,7 +109,7 @@ def test_one_key_that_promises_an_invented_feed_from_each_of_many_ports_delays_n
 
 
 def test_a_network_with_more_live_peers_than_there_is_room_for(core: Core) -> None:
-    everybody = [Neighbour(core, f"peer {port}", f"198.51.100.1:{port}") for port in range(limits.PEERS_MAX + 1)]
+    everybody = [Neighbour(core, f"peer {port}", f"udp:198.51.100.1:{port}") for port in range(limits.PEERS_MAX + 1)]
     for peer in everybody[:-1]:
         peer.confirm()
     replaced = everybody[-1].confirm()
@@ -152,7 +152,7 @@ def test_who_speaks_stays_while_others_prove_themselves_and_fall_silent(few: Cor
 def relayed_to(core: Core) -> set[str | None]:
     """Whom a new live envelope is passed on to."""
     author = Author("live")
-    effects = Neighbour(core, "live", "203.0.113.50:1").pass_on(
+    effects = Neighbour(core, "live", "udp:203.0.113.50:1").pass_on(
         author.say(Kind.SEED_CREATED, {"seed": author.seed()}), NOW_MS + limits.RELAY_LOOK_MS
     )
     return {send.to for send in effects.sends if send.relayed}
@@ -177,7 +177,7 @@ def test_a_configured_peer_that_speaks_is_relayed_to_beside_any_crowd(few: Core,
 
 
 def test_configured_peers_alone_may_be_more_than_there_is_room_for(few: Core) -> None:
-    addresses = [f"192.0.2.{number}:9012" for number in range(100, 120)]
+    addresses = [f"udp:192.0.2.{number}:9012" for number in range(100, 120)]
     few.neighbours.trusted = frozenset(addresses)
     peers = [Neighbour(few, f"configured {address}", address) for address in addresses]
     for _ in range(2):
@@ -189,7 +189,9 @@ def test_configured_peers_alone_may_be_more_than_there_is_room_for(few: Core) ->
 def test_remembered_addresses_are_invited_while_all_room_is_taken(few: Core) -> None:
     crowd(few, limits.PEERS_MAX)
     crowd(few, 2 * limits.PEERS_MAX, proves=False)
-    old = [RememberedPeer(f"203.0.113.{number}:9012", "", NOW_S) for number in range(3 * limits.PEERS_TRIED_AT_ONCE)]
+    old = [
+        RememberedPeer(f"udp:203.0.113.{number}:9012", "", NOW_S) for number in range(3 * limits.PEERS_TRIED_AT_ONCE)
+    ]
     few.neighbours.book.load(old, NOW_MS)
     invited: dict[str, str] = {}
     for now_ms in range(NOW_MS, NOW_MS + 500, 100):
@@ -223,14 +225,14 @@ def test_all_silent_peers_are_forgotten_in_the_order_in_which_they_fell_silent(f
     Neighbour(few, "configured", CONFIGURED).hello()
     at_port(few, "crowd", 1).hello(now_ms=NOW_MS + 1_000)
     first = lost(tick(few, NOW_MS + limits.PEER_SILENCE_MS_MAX + 1))
-    assert first == [("198.51.100.1:2", "timeout"), ("198.51.100.1:3", "timeout")]
+    assert first == [("udp:198.51.100.1:2", "timeout"), ("udp:198.51.100.1:3", "timeout")]
     assert not few.neighbours.peers.present(CONFIGURED)
-    assert lost(tick(few, NOW_MS + limits.PEER_SILENCE_MS_MAX + 1_001)) == [("198.51.100.1:1", "timeout")]
+    assert lost(tick(few, NOW_MS + limits.PEER_SILENCE_MS_MAX + 1_001)) == [("udp:198.51.100.1:1", "timeout")]
 
 
 def test_more_neighbours_than_room_compare_what_they_hold(few: Core) -> None:
     author = Author("author")
-    peers = [Neighbour(few, f"peer {number}", f"203.0.113.{number}:1") for number in range(40)]
+    peers = [Neighbour(few, f"peer {number}", f"udp:203.0.113.{number}:1") for number in range(40)]
     peers[0].pass_on(author.say(Kind.SEED_CREATED, {"seed": author.seed()}))
     for _ in range(3):
         for number, peer in enumerate(peers):

@@ -311,7 +311,7 @@ class TestOwnFeed:
             core.handle(self.WISH, NOW_S * 1000, Effects())
         twin = Author("operator")
         effects = Effects()
-        core.handle(Received("192.0.2.1:9", twin.publish(title="copy").raw), NOW_S * 1000, effects)
+        core.handle(Received("udp:192.0.2.1:9", twin.publish(title="copy").raw), NOW_S * 1000, effects)
         kinds = [notice.kind for notice in effects.notices]
         assert "feed_ended" in kinds
         assert "fork_detected" in kinds
@@ -326,7 +326,7 @@ class TestOwnFeed:
     def test_that_its_feed_has_ended_is_said_rather_than_that_it_is_at_risk(self) -> None:
         core = Core(CoreConfig(), signer("operator"), iter(range(1, 1_000)).__next__)
         core.handle(self.WISH, NOW_S * 1000, Effects())
-        core.handle(Received("192.0.2.1:9", Author("operator").publish(title="copy").raw), NOW_S * 1000, Effects())
+        core.handle(Received("udp:192.0.2.1:9", Author("operator").publish(title="copy").raw), NOW_S * 1000, Effects())
         core.endanger_feed("the data dir was repaired")
         with pytest.raises(RefusedError) as refused:
             core.handle(self.WISH, NOW_S * 1000, Effects())
@@ -337,7 +337,7 @@ class TestOwnFeed:
         author, effects = Author("author"), Effects()
         first = author.publish()
         for envelope in (first, fork_of(author, first)):
-            core.handle(Received("192.0.2.1:9", envelope.raw), NOW_S * 1000, effects)
+            core.handle(Received("udp:192.0.2.1:9", envelope.raw), NOW_S * 1000, effects)
         kinds = [notice.kind for notice in effects.notices]
         assert "fork_detected" in kinds
         assert "feed_ended" not in kinds

@@ -92,7 +92,7 @@ def test_a_liar_does_not_keep_the_truth_from_being_heard() -> None:
     world, first, second = pair()
     lose_end(world, first, 5)
     first.start()
-    liar = Neighbour(first.running, "liar", "192.0.2.1:9")
+    liar = Neighbour(first.running, "liar", "udp:192.0.2.1:9")
     liar.confirm(world.now_ms)
     liar.heads(Head(first.id, 10**6, "0" * 64), now_ms=world.now_ms)
     for _ in range(600):
@@ -240,7 +240,7 @@ class TestLiars:
 
     def test_an_unproven_address_is_not_believed(self) -> None:
         core = self.core()
-        Neighbour(core, "liar", "192.0.2.1:9").heads(self.lie(core))
+        Neighbour(core, "liar", "udp:192.0.2.1:9").heads(self.lie(core))
         assert publishes(core, START_MS)
 
     def blocked_s(self, core: Core, liars: list[Neighbour], from_ms: int, duration_s: int) -> int:
@@ -257,7 +257,7 @@ class TestLiars:
 
     def test_many_liars_together_forbid_writing_for_ten_seconds_in_an_hour(self) -> None:
         core = self.core()
-        liars = [Neighbour(core, f"liar{number}", f"192.0.2.{number}:9") for number in range(8)]
+        liars = [Neighbour(core, f"liar{number}", f"udp:192.0.2.{number}:9") for number in range(8)]
         assert self.blocked_s(core, liars, START_MS, 3 * 3_610) == 3 * limits.FEED_CLAIM_WAIT_MS // 1_000
 
     def test_one_liar_alone_forbids_it_once_a_day_then_in_two_whatever_port_it_has(self) -> None:
@@ -265,7 +265,7 @@ class TestLiars:
         hours = []
         for hour in range(75):
             now_ms = START_MS + hour * 3_700_000
-            liar = Neighbour(core, f"liar{hour}", f"192.0.2.1:{hour + 9}")
+            liar = Neighbour(core, f"liar{hour}", f"udp:192.0.2.1:{hour + 9}")
             liar.confirm(now_ms)
             liar.heads(self.lie(core), now_ms=now_ms)
             if not publishes(core, now_ms):
@@ -276,7 +276,7 @@ class TestLiars:
 
     def test_a_liar_that_takes_its_word_back_at_once_is_one(self) -> None:
         core = self.core()
-        liar = Neighbour(core, "liar", "192.0.2.1:9")
+        liar = Neighbour(core, "liar", "udp:192.0.2.1:9")
         for hour, believed in ((0, True), (2, False)):
             now_ms = START_MS + hour * 3_600_000
             liar.confirm(now_ms)
@@ -288,14 +288,14 @@ class TestLiars:
         core = self.core()
         pause_ms = limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
         for number, (later_ms, believed) in enumerate(((0, True), (pause_ms - 1, False), (pause_ms, True))):
-            peer = Neighbour(core, f"peer{number}", f"192.0.2.{number}:9")
+            peer = Neighbour(core, f"peer{number}", f"udp:192.0.2.{number}:9")
             peer.confirm(START_MS + later_ms)
             peer.heads(self.lie(core), now_ms=START_MS + later_ms)
             assert publishes(core, START_MS + later_ms) is not believed
 
     def test_whoever_sends_what_it_said_is_believed_again_at_once(self) -> None:
         core, twin = self.core(), self.core()
-        peer = Neighbour(core, "peer", "192.0.2.1:9")
+        peer = Neighbour(core, "peer", "udp:192.0.2.1:9")
         peer.confirm()
         now_ms = START_MS
         for _ in range(3):
@@ -314,19 +314,19 @@ class TestLiars:
 
     def test_whoever_forbids_writing_is_asked_for_the_envelopes(self) -> None:
         core = self.core()
-        peer = Neighbour(core, "peer", "192.0.2.1:9")
+        peer = Neighbour(core, "peer", "udp:192.0.2.1:9")
         peer.confirm()
         said = peer.heard(peer.heads(self.lie(core)))
         assert [talk.wants for talk in said if isinstance(talk, Request)] == [[Want(core.signer.node_id, 2, 65)]]
         other = self.core()
-        peer = Neighbour(other, "peer", "192.0.2.1:9")
+        peer = Neighbour(other, "peer", "udp:192.0.2.1:9")
         peer.confirm()
         said = peer.heard(peer.heads(Head(other.signer.node_id, 1, "0" * 64)))
         assert [talk.wants for talk in said if isinstance(talk, Request)] == [[Want(other.signer.node_id, 1, 64)]]
 
     def test_when_the_other_branch_has_come_the_feed_is_known_to_have_ended(self) -> None:
         ours, other = (self.core(title=title) for title in ("one", "other"))
-        peer = Neighbour(ours, "peer", "192.0.2.1:9")
+        peer = Neighbour(ours, "peer", "udp:192.0.2.1:9")
         peer.confirm()
         peer.heads(self.truth(other))
         assert not publishes(ours, START_MS)
@@ -340,7 +340,7 @@ class TestLiars:
         guard = FeedGuard("me", Feeds())
         head = Head("me", 7, "0" * 64)
         pause_ms = limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
-        sources = [f"192.0.{number >> 8}.{number & 255}:9" for number in range(limits.FEED_LIARS_MAX + 2)]
+        sources = [f"udp:192.0.{number >> 8}.{number & 255}:9" for number in range(limits.FEED_LIARS_MAX + 2)]
         last_ms = START_MS + len(sources) * pause_ms
         for number, source in enumerate(sources):
             guard.told(head, source, START_MS + number * pause_ms)
@@ -350,7 +350,7 @@ class TestLiars:
 
     def test_a_lie_about_what_is_held_forbids_it_for_a_while_only(self) -> None:
         core = self.core()
-        liar = Neighbour(core, "liar", "192.0.2.1:9")
+        liar = Neighbour(core, "liar", "udp:192.0.2.1:9")
         liar.confirm()
         liar.heads(Head(core.signer.node_id, 1, "0" * 64))
         assert not publishes(core, START_MS)
@@ -360,7 +360,7 @@ class TestLiars:
         core = self.core()
         core.endanger_feed("the data dir was repaired")
         truth = self.truth(core)
-        peer = Neighbour(core, "peer", "192.0.2.1:9")
+        peer = Neighbour(core, "peer", "udp:192.0.2.1:9")
         peer.heads(truth)
         core.handle(Tick(), START_MS + 60_000, Effects())
         assert core.feed_risk
@@ -376,7 +376,7 @@ def test_a_head_that_is_not_ours_does_not_confirm() -> None:
     world, first, _ = pair()
     first.crash()
     first.start(feed_risk=True)
-    liar = Neighbour(first.running, "liar", "192.0.2.1:9")
+    liar = Neighbour(first.running, "liar", "udp:192.0.2.1:9")
     liar.confirm(world.now_ms)
     liar.heads(Head(first.id, 2, "0" * 64), now_ms=world.now_ms)
     first.give(Tick())

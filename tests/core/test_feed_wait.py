@@ -20,7 +20,7 @@ from tests.support.own_feed import WISH, publishes
 from tests.support.talking import Neighbour
 
 START_MS = NOW_S * 1000
-PEER = "192.0.2.1:9"
+PEER = "udp:192.0.2.1:9"
 WAIT_MS = 2_000
 
 
@@ -87,7 +87,7 @@ def test_that_a_peer_holds_more_is_no_leave_to_write() -> None:
 
 def test_a_stranger_answers_for_nobody() -> None:
     core = waiting(core_of(), PEER)
-    Neighbour(core, "stranger", "192.0.2.7:9").heads(truth(core), now_ms=START_MS)
+    Neighbour(core, "stranger", "udp:192.0.2.7:9").heads(truth(core), now_ms=START_MS)
     assert not publishes(core, START_MS)
 
 
@@ -106,7 +106,7 @@ def test_when_the_wait_is_over_the_policy_decides(then_writes: bool, outcome: st
         assert publishes(core, later_ms)
 
 
-@pytest.mark.parametrize("peers", [(), ("255.255.255.255:9012",)])
+@pytest.mark.parametrize("peers", [(), ("udp:255.255.255.255:9012",)])
 def test_without_peers_there_is_nobody_to_wait_for(peers: tuple[str, ...]) -> None:
     assert publishes(waiting(core_of(), *peers, then_writes=False), START_MS)
 

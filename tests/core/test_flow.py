@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crabnet import limits
 from crabnet.core.sync.flow import Flight, Flow
 
-SOURCE, OTHER = "192.0.2.1:9012", "192.0.2.2:9012"
+SOURCE, OTHER = "udp:192.0.2.1:9012", "udp:192.0.2.2:9012"
 START = limits.SYNC_WINDOW_ENTRIES_START
 
 
@@ -49,7 +49,7 @@ def test_what_is_lost_at_once_is_one_loss() -> None:
 
 def test_sources_without_proof_leave_half_of_what_may_be_under_way_to_others() -> None:
     flow = Flow(proven=lambda source: source == SOURCE)
-    strangers = [f"10.0.0.1:{port}" for port in range(limits.SYNC_ENTRIES_IN_FLIGHT_MAX // START + 1)]
+    strangers = [f"udp:10.0.0.1:{port}" for port in range(limits.SYNC_ENTRIES_IN_FLIGHT_MAX // START + 1)]
     flights = [depart(flow, 1, int(flow.room(each)), each) for each in strangers if flow.room(each)]
     assert sum(flight.entries for flight in flights) == limits.SYNC_ENTRIES_IN_FLIGHT_MAX // 2
     assert (flow.room(SOURCE), flow.room(strangers[0]), flow.room(OTHER)) == (START, 0, 0)
@@ -71,7 +71,7 @@ def test_windows_stay_within_their_bounds() -> None:
 def test_too_much_under_way_leaves_room_with_nobody() -> None:
     flow = Flow()
     flights = [
-        depart(flow, 1, limits.SYNC_WANT_ENTRIES_MAX, f"192.0.2.{number}:1")
+        depart(flow, 1, limits.SYNC_WANT_ENTRIES_MAX, f"udp:192.0.2.{number}:1")
         for number in range(limits.SYNC_ENTRIES_IN_FLIGHT_MAX // limits.SYNC_WANT_ENTRIES_MAX)
     ]
     assert flow.room(OTHER) == 0
@@ -127,9 +127,9 @@ def test_sources_are_bounded_and_those_that_bring_something_stay() -> None:
     flow = Flow()
     kept = depart(flow, 1, 10)
     for number in range(limits.PEERS_MAX + 10):
-        flow.landed(depart(flow, 1, 20, f"198.51.100.1:{number}"), 0)
+        flow.landed(depart(flow, 1, 20, f"udp:198.51.100.1:{number}"), 0)
     assert flow.room(SOURCE) == START - 10
-    assert flow.room("198.51.100.1:0") == START, "forgotten: it begins anew"
+    assert flow.room("udp:198.51.100.1:0") == START, "forgotten: it begins anew"
     flow.landed(kept, 0)
 
 
@@ -158,7 +158,7 @@ def test_nothing_stays_under_way_when_all_has_ended(steps: list[tuple[str, int, 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("dlx+++"), st.integers(1, 64), st.integers(0, 9).map("192.0.2.{}:9012".format)),
+        st.tuples(st.sampled_from("dlx+++"), st.integers(1, 64), st.integers(0, 9).map("udp:192.0.2.{}:9012".format)),
         max_size=80,
     )
 )

@@ -85,7 +85,7 @@ def check_journal(core: Core, frames: list[list[bytes]]) -> None:
 def test_any_bytes(data: bytes, require_signatures: bool) -> None:
     core = new_core(require_signatures=require_signatures)
     before = core.replica.state_hash()
-    assert give(core, Received("192.0.2.1:1", data)) == []
+    assert give(core, Received("udp:192.0.2.1:1", data)) == []
     assert core.replica.state_hash() == before
 
 
@@ -142,7 +142,7 @@ def test_signed_envelopes_with_hostile_payloads(seed: int, changes: list[tuple[l
             )
         else:
             envelope = author.say(kind, changed)
-        frames.append(give(core, Received("192.0.2.1:1", envelope.raw)))
+        frames.append(give(core, Received("udp:192.0.2.1:1", envelope.raw)))
     check_journal(core, frames)
 
 
@@ -184,7 +184,7 @@ def test_baseline_envelopes_with_hostile_payloads(steps: list[tuple[str, list[in
         }
         value: JsonObject = {"meta": meta, "payload": {key: full}}
         hostile = mutate(value, path, put, remove=choice == 1) if choice < 2 else value
-        frames.append(give(core, Received("192.0.2.1:1", json.dumps(hostile).encode())))
+        frames.append(give(core, Received("udp:192.0.2.1:1", json.dumps(hostile).encode())))
     check_journal(core, frames)
 
 
@@ -203,8 +203,8 @@ def test_broken_copies_of_good_envelopes(
     value = cast(JsonObject, json.loads(good.raw))
     broken = json.dumps(mutate(value, path, put, remove=remove)).encode()
     core = new_core(require_signatures=require_signatures)
-    give(core, Received("192.0.2.1:1", broken))
-    give(core, Received("192.0.2.1:1", good.raw))
+    give(core, Received("udp:192.0.2.1:1", broken))
+    give(core, Received("udp:192.0.2.1:1", good.raw))
     assert core.replica.feeds.get(good.meta.from_).head_id == good.meta.id
 
 
@@ -246,7 +246,7 @@ def test_any_sequence_of_inputs(inputs: int, seed: int) -> None:
             raw = bytearray(story.pop().raw)
             if rng.random() < 0.2:
                 raw[rng.randrange(len(raw))] = rng.randrange(256)
-            given_input: Input = Received(f"192.0.2.{rng.randrange(3)}:9", bytes(raw))
+            given_input: Input = Received(f"udp:192.0.2.{rng.randrange(3)}:9", bytes(raw))
         elif chance < 0.6:
             now_ms += rng.choice([100, 1_000, 70_000, 4_000_000, -50_000])
             given_input = Tick()

@@ -30,7 +30,7 @@ from tests.support.facts import definitions
 from tests.support.planted import plant
 
 NOW_MS = NOW_S * 1000
-SOURCE = "192.0.2.1:9012"
+SOURCE = "udp:192.0.2.1:9012"
 POISON = "poison"
 
 pytestmark = pytest.mark.expects_faults

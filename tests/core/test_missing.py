@@ -14,7 +14,7 @@ from crabnet.protocol.sync import Head, Served
 from tests.core.test_parking import parked
 from tests.support.envelopes import Author
 
-LIAR, HONEST = "192.0.2.1:9012", "192.0.2.2:9012"
+LIAR, HONEST = "udp:192.0.2.1:9012", "udp:192.0.2.2:9012"
 ALICE, MADE_UP = Author("alice").id, Author("made up").id
 WAIT_MS_MAX = limits.SYNC_REQUEST_RETRY_MS_MAX
 STEP_MS = limits.SYNC_QUIET_MS
@@ -95,7 +95,7 @@ def test_who_comes_back_is_asked_soon_however_long_it_was_away(outage_ms: int, l
     node = Node()
     node.hear(HONEST)
     for number in range(liars):
-        node.hear(f"198.51.100.{number}:9012")
+        node.hear(f"udp:198.51.100.{number}:9012")
     node.run(outage_ms)
     assert node.head == 0
 
@@ -125,6 +125,6 @@ def test_of_many_who_tell_those_who_failed_make_room() -> None:
     node.hear(LIAR)
     node.run(4 * WAIT_MS_MAX)
     for number in range(limits.SYNC_SOURCES_PER_FEED_MAX):
-        node.hear(f"198.51.100.{number}:9012")
+        node.hear(f"udp:198.51.100.{number}:9012")
 
     assert node.run(10 * WAIT_MS_MAX)[LIAR] == 0

@@ -20,7 +20,7 @@ from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.talking import Neighbour, talk_in
 
 NOW_MS = NOW_S * 1000
-CONFIGURED = "192.0.2.7:9012"
+CONFIGURED = "udp:192.0.2.7:9012"
 TALK_KINDS = {Kind.NODE_HELLO, Kind.FEED_HEADS, Kind.FEED_REQUEST}
 
 
@@ -34,7 +34,7 @@ def core() -> Core:
 
 @pytest.fixture
 def peer(core: Core) -> Neighbour:
-    return Neighbour(core, "peer", "192.0.2.1:9012")
+    return Neighbour(core, "peer", "udp:192.0.2.1:9012")
 
 
 def feed(author: Author, number: int, ts: int = NOW_S) -> list[Envelope]:
@@ -82,7 +82,7 @@ class TestProofOfAddress:
         assert isinstance(hello, Hello)
         peer.hello(echo="guess")
         peer.hello(echo="")
-        Neighbour(core, "other", "192.0.2.99:9012").hello(echo=hello.challenge)
+        Neighbour(core, "other", "udp:192.0.2.99:9012").hello(echo=hello.challenge)
         assert core.neighbours.peers.confirmed() == []
 
     def test_a_challenge_is_echoed(self, core: Core, peer: Neighbour) -> None:
@@ -118,7 +118,7 @@ class TestProofOfAddress:
     def test_addresses_are_bounded_and_confirmed_ones_stay(self, core: Core, peer: Neighbour) -> None:
         peer.confirm()
         for number in range(limits.PEERS_MAX + 10):
-            core.neighbours.peers.heard(f"198.51.100.1:{number}", NOW_MS)
+            core.neighbours.peers.heard(f"udp:198.51.100.1:{number}", NOW_MS)
         assert core.neighbours.peers.is_confirmed(peer.address)
 
 
@@ -226,7 +226,7 @@ class TestGaps:
     def test_what_was_asked_for_may_be_old_and_nothing_else(self) -> None:
         numbers = count(1)
         core = Core(CoreConfig(policy=AdmissionPolicy(message_ttl_s=60)), signer("observer"), lambda: next(numbers))
-        peer = Neighbour(core, "peer", "192.0.2.1:9012")
+        peer = Neighbour(core, "peer", "udp:192.0.2.1:9012")
         author, stranger = Author("author"), Author("stranger")
         old = feed(author, 3, NOW_S - 1_000)
         unwanted = feed(stranger, 1, NOW_S - 1_000)
@@ -323,7 +323,7 @@ class TestParking:
 def test_a_node_among_baseline_peers_says_nothing_of_ours() -> None:
     numbers = count(1)
     core = Core(CoreConfig(talk=False), signer("observer"), lambda: next(numbers))
-    peer = Neighbour(core, "peer", "192.0.2.1:9012")
+    peer = Neighbour(core, "peer", "udp:192.0.2.1:9012")
     effects = [peer.hello(challenge="x"), peer.heads(Head("a", 5, "0" * 64)), peer.pass_on(feed(Author("a"), 3)[2])]
     effects += [tick(core, NOW_MS + second * 1_000) for second in range(5)]
     assert not any(each.sends or each.serves for each in effects)
@@ -332,12 +332,12 @@ def test_a_node_among_baseline_peers_says_nothing_of_ours() -> None:
 def test_a_flood_from_one_source_is_blocked_for_a_while() -> None:
     core = Core(CoreConfig(sources=SourceRates(threshold_per_s=5, block_ms=3_000)), signer("observer"), lambda: 1)
     effects = Effects()
-    allowed = [core.allows(f"192.0.2.1:{port}", NOW_MS, effects) for port in range(8)]
+    allowed = [core.allows(f"udp:192.0.2.1:{port}", NOW_MS, effects) for port in range(8)]
     assert allowed == [True] * 5 + [False] * 3
     assert [notice.kind for notice in effects.notices] == ["source_blocked"]
-    assert core.allows("192.0.2.2:1", NOW_MS, effects)
-    assert not core.allows("192.0.2.1:1", NOW_MS + 2_999, effects)
-    assert core.allows("192.0.2.1:1", NOW_MS + 3_000, effects)
+    assert core.allows("udp:192.0.2.2:1", NOW_MS, effects)
+    assert not core.allows("udp:192.0.2.1:1", NOW_MS + 2_999, effects)
+    assert core.allows("udp:192.0.2.1:1", NOW_MS + 3_000, effects)
 
 
 def test_talk_that_cannot_be_understood_is_held_against_its_source() -> None:
@@ -347,8 +347,8 @@ def test_talk_that_cannot_be_understood_is_held_against_its_source() -> None:
         payload: JsonObject = {"hello": 7}
         broken = seal(signer("peer"), kind=Kind.NODE_HELLO, namespace="default", ts=NOW_S, nonce=nonce, payload=payload)
         effects = Effects()
-        if core.allows("192.0.2.1:1", NOW_MS, effects):
-            core.handle(Received("192.0.2.1:1", broken.raw), NOW_MS, effects)
+        if core.allows("udp:192.0.2.1:1", NOW_MS, effects):
+            core.handle(Received("udp:192.0.2.1:1", broken.raw), NOW_MS, effects)
         kinds += [notice.kind for notice in effects.notices]
     assert kinds == [*["envelope_rejected"] * 6, "source_blocked"]
 
@@ -356,7 +356,7 @@ def test_talk_that_cannot_be_understood_is_held_against_its_source() -> None:
 def test_the_seen_window_is_pruned_and_says_so() -> None:
     core = Core(CoreConfig(seen_ttl_s=100), signer("observer"), lambda: 1)
     effects = Effects()
-    core.handle(Received("192.0.2.1:1", feed(Author("a"), 1)[0].raw), NOW_MS, effects)
+    core.handle(Received("udp:192.0.2.1:1", feed(Author("a"), 1)[0].raw), NOW_MS, effects)
     seen = len(core.replica.seen)
     effects = tick(core, NOW_MS + 101_000)
     pruned = [notice.fields for notice in effects.notices if notice.kind == "seen_pruned"]

@@ -79,7 +79,7 @@ class Pair:
         arriving, self.on_the_way = self.on_the_way, []
         for other, data in arriving:
             heard = Effects()
-            self.cores[other].handle(Received("192.0.2.1:9012", data), self.now_ms, heard)
+            self.cores[other].handle(Received("udp:192.0.2.1:9012", data), self.now_ms, heard)
             self.notices += heard.notices
             if heard.records:
                 self.journals[other].append(frame_of(heard.records))
@@ -349,7 +349,7 @@ class TestDeadlines:
         forfeit = Effects()
         pair.cores["creator"].handle(Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED), pair.now_ms, forfeit)
         heard = Effects()
-        pair.cores["worker"].handle(Received("creator:9012", forfeit.sends[0].data), pair.now_ms, heard)
+        pair.cores["worker"].handle(Received("udp:creator:9012", forfeit.sends[0].data), pair.now_ms, heard)
         assert heard.ended_claims == [EndedClaim(seed_id, claim_id, SeedStatus.FORFEITED)]
 
     def test_deadlines_are_known_after_a_restart(self) -> None:

@@ -21,7 +21,7 @@ from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.protocol.envelope import Envelope, Kind, content_of
 from tests.support.envelopes import NOW_S, Author, edit, signer
 
-SOURCE = "192.0.2.1:9012"
+SOURCE = "udp:192.0.2.1:9012"
 MAX_BIDS = 2
 STEPS = ("seed", "bid", "claim", "run", "result", "settle", "acknowledge")
 NOWHERE = "f" * 64

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import crabnet
 
-PACKAGES: Final = ("core", "domain", "protocol", "node", "storage")
+PACKAGES: Final = ("core", "domain", "protocol", "node", "storage", "p2p", "transport", "settings/multiaddr.py")
 SOURCE: Final = Path(crabnet.__file__).parent
 HINT: Final = (
     "tests/core/test_raises.py does not fit the code any more. For each raise that is new: who catches it, if a peer's"
@@ -143,6 +143,52 @@ TABLE: Final[dict[str, str]] = {
         protocol.fragment_wire check_message     RefusedError*3
         node.network.outbox         Outbox._transmit     NetworkError
     """,
+    "Sending and receiving datagrams: Outbox and UdpCarrier handle what cannot be sent; only one task receives, and it"
+    " is cancelled before the transport is closed.": """
+        transport.resolver  Resolver.endpoints   NetworkError
+        transport.udp       UdpTransport.receive trio.BusyResourceError
+        transport.udp       UdpTransport.send    NetworkError
+        transport.udp       UdpTransport._check_open trio.ClosedResourceError
+        transport.udp       UdpTransport._send_by TimeoutError
+        transport.udp       _send_now            -
+    """,
+    "The process of libp2p and the node talk: whoever reads a bad frame gives the other up, and the process is started"
+    " again.": """
+        transport.dht       DhtTransport.receive trio.BrokenResourceError
+        transport.p2p_wire  Frames.add           ValueError
+    """,
+    "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
+    " against the peer.": """
+        p2p.prefixed        Prefixed._length     MalformedStreamError*3
+        p2p.streams         _some                MalformedStreamError StreamEOF
+    """,
+    "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
+    " of an inbound connection, such as that of a blocked peer.": """
+        p2p.network         Network.dial         - NetworkError*2
+        p2p.network         Network._dial        - NetworkError*4
+        p2p.network         Network.add_conn     NetworkError
+        p2p.private         PrivateConnection._hear -
+        p2p.private         PrivateConnection._refuse NotAMemberError
+        p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
+        p2p.private         PrivateSecurity.secure_outbound - NetworkError
+        p2p.peers           Peers._dial          NetworkError
+        p2p.peers           Peers._resolved      NetworkError*2
+    """,
+    "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
+    " kind P-256.": """
+        p2p.gossip          _attached            NoPubsubAttached
+        p2p.stand_in        _Unused.__init__     NotImplementedError
+    """,
+    "Multiaddrs: settings tell the operator, p2p_book gives a damaged file up, and addresses from the network are left"
+    " out.": """
+        settings.multiaddr  PeerAddressKind.check Wrong*2
+        settings.multiaddr  _check_literal       Wrong*2
+        settings.multiaddr  _check_name          Wrong
+        settings.multiaddr  _direct              Wrong*3
+        settings.multiaddr  _peer                Wrong*2
+        settings.multiaddr  _port                Wrong
+        settings.multiaddr  _relayed             Wrong*2
+    """,
     "Checkpoints are made by one job at a time, and each writer is given up by who began it.": """
         storage.ledger      Ledger.begin_checkpoint RefusedError
         storage.ledger      CheckpointWriter._check RefusedError
@@ -163,6 +209,14 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
+        node.network.dht_network    demand_libp2p        UsageError
+        protocol.topics             topic_of             ValueError
+        transport.udp               UdpTransport.open    _bind_error -
+        transport.sockets           Sockets._made        -
+        p2p.peers                   _try_to_bind         NetworkError
+        p2p.peers                   Peers.listening_addresses -
+        p2p.service                 Service.run          NetworkError
+        p2p.main                    serve.run            -
         node.alerts                 demand_kinds         UsageError
         storage.lock                demand_owner         UsageError
         node.durable.store          _demand_namespace    UsageError
@@ -288,7 +342,8 @@ def in_table() -> Iterator[Raise]:
 
 def in_code() -> Iterator[Raise]:
     for package in PACKAGES:
-        for path in sorted((SOURCE / package).rglob("*.py")):
+        place = SOURCE / package
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
             yield from _raises(ast.parse(path.read_text(encoding="utf-8")), module, ())
 

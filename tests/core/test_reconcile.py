@@ -10,7 +10,7 @@ from crabnet.protocol.digests import DigestTree
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Bucket
 
-NEIGHBOUR = "192.0.2.1:9012"
+NEIGHBOUR = "udp:192.0.2.1:9012"
 AUTHORS = [f"author {number}" for number in range(200)]
 
 
@@ -32,7 +32,7 @@ def asked(reconciler: Reconciler, now_ms: int) -> dict[str, list[str]]:
 
 
 def liar(number: int) -> str:
-    return f"203.0.113.{number}:9012"
+    return f"udp:203.0.113.{number}:9012"
 
 
 def made_up(number: int) -> str:

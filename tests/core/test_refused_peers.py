@@ -15,7 +15,7 @@ from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.talking import Neighbour
 
 NOW_MS = NOW_S * 1000
-CONFIGURED = "192.0.2.7:9012"
+CONFIGURED = "udp:192.0.2.7:9012"
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def test_what_others_have_dated_wrongly_does_not_speak_of_who_passes_it_on(core:
 
 
 def test_strangers_are_not_told_of(core: Core) -> None:
-    stranger = Neighbour(core, "stranger", "192.0.2.99:9012")
+    stranger = Neighbour(core, "stranger", "udp:192.0.2.99:9012")
     assert told(stranger.pass_on(said("stranger", 1, namespace="elsewhere"))) == []
     assert core.neighbours.peers.last_refused(stranger.address) is None
 
 
 def test_a_peer_that_proved_its_address_is_remembered_for_it_and_not_told_of(core: Core) -> None:
-    peer = Neighbour(core, "peer", "192.0.2.1:9012")
+    peer = Neighbour(core, "peer", "udp:192.0.2.1:9012")
     peer.confirm()
     assert told(peer.pass_on(said("peer", 1, namespace="elsewhere"))) == []
     refused = core.neighbours.peers.last_refused(peer.address)
@@ -88,5 +88,5 @@ def test_configured_peers_count_as_peers_once_they_are_heard(core: Core) -> None
     assert core.neighbours.peers_total == 0
     Neighbour(core, "peer", CONFIGURED).hello()
     assert core.neighbours.peers_total == 1
-    Neighbour(core, "other", "192.0.2.1:9012").confirm()
+    Neighbour(core, "other", "udp:192.0.2.1:9012").confirm()
     assert core.neighbours.peers_total == 2

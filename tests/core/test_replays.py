@@ -28,7 +28,7 @@ from tests.core.test_outcomes import STEPS, Scene
 from tests.support.envelopes import NOW_S, Author, edit, signer
 from tests.support.talking import Neighbour
 
-SOURCE = "192.0.2.1:9012"
+SOURCE = "udp:192.0.2.1:9012"
 KINDS: Final = (
     "SeedCreated",
     "BidSubmitted",
@@ -215,7 +215,7 @@ def test_by_sync_a_replay_is_a_duplicate_of_any_age(condition: str, kind: str) -
     core = CONDITIONS[condition]()
     before = core.replica.state_hash()
     now_s = NOW_S + (NEXT_DAY_S if condition == "after the window" else 0)
-    peer = Neighbour(core, "peer", "192.0.2.7:9012")
+    peer = Neighbour(core, "peer", "udp:192.0.2.7:9012")
     peer.confirm(now_s * 1000)
     envelope = JOB.by_kind[kind]
     author = envelope.meta.from_
@@ -243,12 +243,12 @@ def test_by_import_a_replay_is_a_duplicate(condition: str, kind: str) -> None:
 def test_talk_of_neighbours_cannot_be_replayed(later_s: int) -> None:
     """A request that was heard once is answered once: later it is seen before, and later still too old."""
     core = from_journal()
-    peer = Neighbour(core, "peer", "192.0.2.7:9012")
+    peer = Neighbour(core, "peer", "udp:192.0.2.7:9012")
     peer.confirm()
     author = JOB.by_kind["SeedCreated"].meta.from_
     first = peer.ask(Want(author, 1, 3))
     assert first.serves
-    again = Neighbour(core, "peer", "192.0.2.7:9012")
+    again = Neighbour(core, "peer", "udp:192.0.2.7:9012")
     now_s = NOW_S + later_s
     core.handle(Tick(), now_s * 1000, Effects())
     effects = Effects()
@@ -260,8 +260,8 @@ def test_talk_of_neighbours_cannot_be_replayed(later_s: int) -> None:
         nonce=3,
         payload={"wants": [[author, 1, 3]]},
     )
-    core.handle(Received("192.0.2.7:9012", request.raw), now_s * 1000, Effects())
-    core.handle(Received("192.0.2.7:9012", request.raw), now_s * 1000, effects)
+    core.handle(Received("udp:192.0.2.7:9012", request.raw), now_s * 1000, Effects())
+    core.handle(Received("udp:192.0.2.7:9012", request.raw), now_s * 1000, effects)
     assert reason_of(effects) == ("expired" if later_s else "duplicate")
     assert not effects.serves
 

@@ -7,7 +7,7 @@ from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.peers import Introduction, Peers
 
 AT_MS = 1_800_000_000_000
-PEER = "192.0.2.1:9012"
+PEER = "udp:192.0.2.1:9012"
 
 
 def test_the_first_challenge_and_its_echo_are_a_round_trip() -> None:
@@ -38,10 +38,10 @@ def test_later_values_count_a_quarter_and_strangers_are_not_kept() -> None:
     for value, mean in ((100, 100), (200, 125), (0, 93)):
         peers.measured(PEER, value)
         assert peers.round_trip_ms(PEER) == mean
-    peers.measured("198.51.100.1:1", 5)
-    peers.introduces("198.51.100.1:1", Introduction("alias", "agent"))
-    assert peers.round_trip_ms("198.51.100.1:1") is None
-    assert peers.introduction("198.51.100.1:1") == Introduction()
+    peers.measured("udp:198.51.100.1:1", 5)
+    peers.introduces("udp:198.51.100.1:1", Introduction("alias", "agent"))
+    assert peers.round_trip_ms("udp:198.51.100.1:1") is None
+    assert peers.introduction("udp:198.51.100.1:1") == Introduction()
 
 
 def test_a_question_about_the_time_that_was_asked_once_is_measured() -> None:

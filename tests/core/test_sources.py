@@ -13,8 +13,8 @@ from crabnet.core.budgets.sources import SourceGate, SourceRates
 from crabnet.errors import Reason
 
 START_MS = 1_767_225_600_000
-PEER = "198.51.100.7:9012"
-STRANGER = "203.0.113.9:40000"
+PEER = "udp:198.51.100.7:9012"
+STRANGER = "udp:203.0.113.9:40000"
 RATES = SourceRates(
     threshold_per_s=100,
     rejects_per_s=10,
@@ -43,11 +43,11 @@ def test_rejects_block_a_stranger_for_longer_each_time_up_to_a_bound() -> None:
     for _ in range(5):
         assert misbehave(gate, STRANGER, now_ms) == RATES.rejects_per_s + 1
         [block] = gate.take_blocks()
-        assert (block.source, block.reason) == ("203.0.113.9", Reason.MISUSE)
+        assert (block.source, block.reason) == ("udp:203.0.113.9", Reason.MISUSE)
         durations.append(block.duration_ms)
         assert gate.check(STRANGER, now_ms + block.duration_ms - 1) is Reason.SOURCE_BLOCKED
-        assert gate.check("203.0.113.9:1", now_ms) is Reason.SOURCE_BLOCKED, "another port is the same host"
-        assert gate.check("203.0.113.10:40000", now_ms) is None
+        assert gate.check("udp:203.0.113.9:1", now_ms) is Reason.SOURCE_BLOCKED, "another port is the same host"
+        assert gate.check("udp:203.0.113.10:40000", now_ms) is None
         now_ms += block.duration_ms
         assert gate.check(STRANGER, now_ms) is None
     assert durations == [3_000, 6_000, 12_000, 20_000, 20_000]
@@ -98,7 +98,7 @@ def test_a_stranger_over_its_rate_is_blocked_and_a_proven_peer_is_not() -> None:
 
 def test_strangers_share_a_budget_that_proven_peers_do_not_touch() -> None:
     gate = SourceGate(RATES)
-    through = sum(gate.check(f"10.{number >> 8}.{number & 255}.1:1", START_MS) is None for number in range(5_000))
+    through = sum(gate.check(f"udp:10.{number >> 8}.{number & 255}.1:1", START_MS) is None for number in range(5_000))
     assert through == RATES.strangers_per_s
     assert gate.check(PEER, START_MS, proven=True) is None
 
@@ -106,7 +106,7 @@ def test_strangers_share_a_budget_that_proven_peers_do_not_touch() -> None:
 def test_every_proven_peer_has_its_share_when_the_total_is_used_up() -> None:
     gate = SourceGate(SourceRates(total_per_s=1))
     for number in range(10):
-        greedy = f"198.51.100.{number}:1"
+        greedy = f"udp:198.51.100.{number}:1"
         through = sum(gate.check(greedy, START_MS, proven=True) is None for _ in range(1_000))
         assert through in {limits.SOURCE_SHARE_PER_S, limits.SOURCE_SHARE_PER_S + 1}
 
@@ -143,8 +143,8 @@ def test_a_proven_peer_ends_its_block_by_good_messages() -> None:
 
 def test_junk_of_strangers_at_a_peers_host_does_not_concern_the_peer() -> None:
     gate = SourceGate(RATES)
-    misbehave(gate, "198.51.100.7:555", START_MS)
-    assert gate.check("198.51.100.7:555", START_MS) is Reason.SOURCE_BLOCKED
+    misbehave(gate, "udp:198.51.100.7:555", START_MS)
+    assert gate.check("udp:198.51.100.7:555", START_MS) is Reason.SOURCE_BLOCKED
     assert gate.check(PEER, START_MS, proven=True) is None
 
 
@@ -155,7 +155,7 @@ def spoof(gate: SourceGate) -> None:
     for _ in range(limits.SOURCE_GOOD_MIN):
         gate.praise(STRANGER)
     for number in range(100_000):
-        source = f"{10 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.1:{number & 65_535}"
+        source = f"udp:{10 + (number >> 16)}.{number >> 8 & 255}.{number & 255}.1:{number & 65_535}"
         gate.check(source, START_MS + number // 100)
         gate.reject(source, START_MS + number // 100)
 
@@ -188,7 +188,7 @@ def test_drops_are_counted_by_source_and_reason_all_of_them() -> None:
     gate = SourceGate(SourceRates(threshold_per_s=1, block_ms=1_000))
     for number in range(1_000):
         for _ in range(4):
-            gate.check(f"10.0.{number >> 8}.{number & 255}:1", START_MS)
+            gate.check(f"udp:10.0.{number >> 8}.{number & 255}:1", START_MS)
     dropped = gate.take_dropped()
     assert sum(count for _, reason, count in dropped if reason is Reason.RATE_LIMITED) == 1_000
     assert sum(count for _, reason, count in dropped if reason is Reason.SOURCE_BLOCKED) == 2_000
@@ -211,7 +211,7 @@ def test_whatever_happens_a_proven_peer_is_heard_within_a_second(
     now_ms = START_MS
     for action, number, proven, pause_ms in steps:
         now_ms += pause_ms // 100
-        source = f"192.0.2.{number}:{number}"
+        source = f"udp:192.0.2.{number}:{number}"
         if action == "check":
             gate.check(source, now_ms, proven=proven)
         elif action == "reject":
@@ -219,12 +219,12 @@ def test_whatever_happens_a_proven_peer_is_heard_within_a_second(
         else:
             gate.praise(source, proven=proven)
     assert len(gate) <= 62
-    assert gate.check("192.0.2.1:1", now_ms + 1_000, proven=True) is None
+    assert gate.check("udp:192.0.2.1:1", now_ms + 1_000, proven=True) is None
 
 
 def test_strangers_have_less_while_the_socket_is_crowded_and_proven_peers_do_not() -> None:
     gate = SourceGate(RATES)
-    strangers = [f"203.0.{n // 250}.{n % 250}:1" for n in range(RATES.strangers_per_s)]
+    strangers = [f"udp:203.0.{n // 250}.{n % 250}:1" for n in range(RATES.strangers_per_s)]
     answers = [gate.check(source, START_MS, crowded=True) for source in strangers]
     assert answers.count(None) == RATES.strangers_per_s // limits.SOURCE_CROWDED_WEIGHT
     answers = [gate.check(PEER, START_MS, proven=True, crowded=True) for _ in range(RATES.peer_per_s)]
@@ -237,7 +237,7 @@ def test_a_large_datagram_counts_like_the_small_ones_that_it_could_be(proven: bo
 
     def through(size_bytes: int) -> int:
         gate = SourceGate(RATES)
-        sources = [PEER] * rate if proven else [f"203.0.{n // 250}.{n % 250}:1" for n in range(rate)]
+        sources = [PEER] * rate if proven else [f"udp:203.0.{n // 250}.{n % 250}:1" for n in range(rate)]
         answers = [gate.check(source, START_MS, proven=proven, size_bytes=size_bytes) for source in sources]
         return answers.count(None)
 
@@ -252,13 +252,13 @@ def test_hosts_that_lose_their_good_name_displace_strangers_but_take_no_more_roo
     monkeypatch.setattr(limits, "SOURCES_MAX", 8)
     monkeypatch.setattr(limits, "SOURCE_PEERS_MAX", 8)
     gate = SourceGate(SourceRates(rejects_per_s=1))
-    fallen = [f"198.51.100.{number}:1" for number in range(8)]
+    fallen = [f"udp:198.51.100.{number}:1" for number in range(8)]
     for source in fallen:
         gate.check(source, START_MS)
         for _ in range(limits.SOURCE_GOOD_MIN):
             gate.praise(source)
     for number in range(8):
-        gate.check(f"203.0.113.{number}:1", START_MS)
+        gate.check(f"udp:203.0.113.{number}:1", START_MS)
     assert len(gate) == 16
     for source in fallen:
         misbehave(gate, source, START_MS)

@@ -19,7 +19,7 @@ from tests.support.envelopes import NOW_S, Author, signer
 from tests.support.talking import Neighbour
 
 NOW_MS = NOW_S * 1000
-CONFIGURED = "192.0.2.7:9012"
+CONFIGURED = "udp:192.0.2.7:9012"
 INVENTED = signer("invented").node_id
 
 
@@ -33,7 +33,7 @@ def core() -> Core:
 
 @pytest.fixture
 def peer(core: Core) -> Neighbour:
-    peer = Neighbour(core, "peer", "192.0.2.1:9012")
+    peer = Neighbour(core, "peer", "udp:192.0.2.1:9012")
     peer.confirm()
     return peer
 
@@ -63,7 +63,7 @@ def test_what_a_neighbour_holds_and_this_node_lacks_is_counted(core: Core, peer:
 
 
 def test_what_strangers_claim_counts_nowhere(core: Core) -> None:
-    stranger = Neighbour(core, "stranger", "198.51.100.1:1")
+    stranger = Neighbour(core, "stranger", "udp:198.51.100.1:1")
     stranger.hello()
     stranger.heads(Head(INVENTED, 10**9, "ab" * 32))
     gauges = core.sync_gauges(NOW_MS + 5_000)
@@ -97,7 +97,7 @@ def test_what_this_node_holds_and_a_neighbour_lacks_is_counted_by_its_last_words
 
 def test_only_so_many_neighbours_are_listed_and_those_with_the_most_first(core: Core) -> None:
     for number in range(limits.SYNC_GAUGES_NEIGHBOURS_MAX + 5):
-        each = Neighbour(core, f"n{number}", f"198.51.100.{number}:1")
+        each = Neighbour(core, f"n{number}", f"udp:198.51.100.{number}:1")
         each.confirm()
         each.heads(Head(signer(f"feed {number}").node_id, number + 1, "ab" * 32))
     gauges = core.sync_gauges(NOW_MS)

@@ -12,8 +12,8 @@ from crabnet.protocol.feed import Feeds
 from crabnet.protocol.sync import Head, Named, Served
 from tests.support.envelopes import Author, admitted
 
-SOURCE = "192.0.2.1:9012"
-OTHER = "192.0.2.2:9012"
+SOURCE = "udp:192.0.2.1:9012"
+OTHER = "udp:192.0.2.2:9012"
 LOST, REAL = Author("lost branch").id, Author("real").id
 
 
@@ -125,9 +125,9 @@ def test_a_full_table_is_shared_by_those_who_tell() -> None:
 def test_strangers_displace_nobody_and_are_displaced_first() -> None:
     sync = planner()
     half = limits.SYNC_MISSING_FEEDS_MAX // 2
-    assert tell(sync, "203.0.113.1:1", half + 10, "made up", proven=False) == half
+    assert tell(sync, "udp:203.0.113.1:1", half + 10, "made up", proven=False) == half
     assert tell(sync, SOURCE, half, "real") == half
-    assert tell(sync, "203.0.113.2:1", 10, "more made up", proven=False) == 0
+    assert tell(sync, "udp:203.0.113.2:1", 10, "more made up", proven=False) == 0
 
     assert tell(sync, OTHER, 10, "other") == 10
 

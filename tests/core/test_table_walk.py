@@ -45,7 +45,7 @@ from crabnet.protocol.fragments import Complete, Dropped, Reassembler, Reassembl
 from crabnet.protocol.fragments import request_datagram as request
 from crabnet.protocol.identity import KeyRing
 from crabnet.protocol.sync import Bucket, Head, Heads, RelayPrune, Request, Want
-from crabnet.transport.base import Address, parse_address
+from crabnet.transport.base import Address, address_of
 from crabnet.transport.resolver import Endpoint, Resolver
 from crabnet.transport.sockets import Sockets
 from crabnet.web.clients import Budgets
@@ -60,7 +60,7 @@ ROOM = 8
 CROWD = 3 * ROOM
 NEWCOMERS_PER_S = 40
 BURST = NEWCOMERS_PER_S * limits.AUTHOR_BURST_S // limits.AUTHOR_FIRST_COST
-HONEST = "192.0.2.1:9012"
+HONEST = "udp:192.0.2.1:9012"
 
 WALKS: Final = {
     "core": {
@@ -88,9 +88,17 @@ WALKS: Final = {
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
+    "p2p": {
+        "Checker._rates",
+        "DialBook._others",
+        "Peers._blocked",
+        "Refusals._counts",
+        "Refusals._topics",
+        "Streams._rates",
+    },
     "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
     "resolver": {"Resolver._literals", "Resolver._names"},
-    "outbox": {"Outbox._deliveries", "_Trouble.waiting"},
+    "outbox": {"Deliveries._noted", "_Trouble.waiting"},
     "refused": {"Peers._refused", "Peers._warned"},
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
@@ -165,7 +173,7 @@ class Crowd:
         self.now_ms = NOW_MS
         self.nonces = count(1)
         self.honest = self.neighbour("honest", HONEST)
-        self.gossip = self.neighbour("gossip", "192.0.2.2:9012")
+        self.gossip = self.neighbour("gossip", "udp:192.0.2.2:9012")
         """Passes on what others have said already, or what is beyond their budget."""
         self.peers: dict[str | None, Neighbour] = {}
         self.authors: list[Author] = []
@@ -202,9 +210,9 @@ class Crowd:
 
     def arrive(self, number: int, *, proves: bool) -> None:
         """One more of the crowd comes: says hello, promises, publishes, repeats what others said."""
-        peer = self.neighbour(f"crowd {number}", f"198.51.{number // 250}.{number % 250 + 1}:9012")
+        peer = self.neighbour(f"crowd {number}", f"udp:198.51.{number // 250}.{number % 250 + 1}:9012")
         self.peers[peer.address] = peer
-        self.core.allows(f"203.0.113.{number}:1", self.now_ms, Effects())
+        self.core.allows(f"udp:203.0.113.{number}:1", self.now_ms, Effects())
         self.core.allows(peer.address, self.now_ms, Effects())
         peer.hello(now_ms=self.now_ms)
         if proves:
@@ -290,13 +298,13 @@ def test_protocol() -> None:
     for number in range(CROWD):
         ring.find(signer(f"key {number}").node_id)
         datagrams = cache.split(message(number), NOW_MS)
-        source = f"198.51.100.{number}:1"
+        source = f"udp:198.51.100.{number}:1"
         taken = [reassembler.add(source, datagram, NOW_MS) for datagram in datagrams]
         assert isinstance(taken[-1], Complete)
         assert reassembler.add(source, datagrams[0], NOW_MS) == Dropped(Reason.DUPLICATE)
         digest = hashlib.sha256(message(number)).digest()
         for asker in range(CROWD):
-            assert cache.answer(f"203.0.113.{asker}:1", request(digest, [0]), NOW_MS) == datagrams[:1]
+            assert cache.answer(f"udp:203.0.113.{asker}:1", request(digest, [0]), NOW_MS) == datagrams[:1]
             watch.look()
     assert watch.filled >= WALKS["protocol"]
     assert ring.find(signer("key 0").node_id) is not None
@@ -371,7 +379,7 @@ def test_gauges(monkeypatch: pytest.MonkeyPatch) -> None:
     presence, reach, planner = Presence(60_000), Reach(), SyncPlanner(Feeds(), Parking(60))
     watch = Watch(presence, reach, planner)
     for number in range(CROWD):
-        address, now_ms = f"198.51.100.{number}:1", NOW_MS + number * 2 * limits.SYNC_MISSING_TTL_MS
+        address, now_ms = f"udp:198.51.100.{number}:1", NOW_MS + number * 2 * limits.SYNC_MISSING_TTL_MS
         presence.look([(HONEST, "honest", now_ms), (address, f"node {number}", now_ms)], now_ms)
         reach.level(address)
         for feed in range(2 * limits.REACH_FEEDS_MAX):
@@ -411,7 +419,7 @@ def test_refused() -> None:
     peers = Peers()
     watch = Watch(peers)
     for number in range(CROWD):
-        assert peers.refused(f"198.51.100.{number}:1", Refused(NOW_MS, "wrong_namespace", ""))
+        assert peers.refused(f"udp:198.51.100.{number}:1", Refused(NOW_MS, "wrong_namespace", ""))
         watch.look()
     assert watch.filled >= WALKS["refused"]
 
@@ -439,7 +447,7 @@ async def test_outbox(autojump_clock: trio.abc.Clock) -> None:
     wire = Wire()
     outbox = Outbox(
         wire,
-        lambda: [parse_address(HONEST)],
+        lambda: [address_of(HONEST)],
         neighbours=list,
         is_present=lambda _: False,
         legacy=False,
@@ -474,7 +482,7 @@ def test_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(clocks)
     clocks.due(lambda: "drawn", NOW_MS)
     for number in range(CROWD):
-        clocks.said(f"author{number}", f"192.0.2.{number}:1", "drawn", NOW_S + 999, NOW_MS, configured=False)
+        clocks.said(f"author{number}", f"udp:192.0.2.{number}:1", "drawn", NOW_S + 999, NOW_MS, configured=False)
         watch.look()
     assert watch.filled == WALKS["clocks"]
     assert clocks.ahead_s(NOW_MS) == 999
@@ -486,7 +494,7 @@ def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(guard)
     now_ms = NOW_MS
     for number in range(CROWD):
-        assert guard.told(Head(signer("me").node_id, 5, "0" * 64), f"192.0.2.{number}:1", now_ms)
+        assert guard.told(Head(signer("me").node_id, 5, "0" * 64), f"udp:192.0.2.{number}:1", now_ms)
         now_ms += limits.FEED_CLAIM_WAIT_MS + limits.FEED_CLAIM_PAUSE_MS
         assert not guard.blocks(now_ms), "a word that did not come true forbids nothing any more"
         watch.look()
@@ -502,10 +510,10 @@ async def test_serving(tmp_path: Path) -> None:
         sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         await sock.bind(("127.0.0.1", 0))
         with sock:
-            address = f"127.0.0.1:{sock.getsockname()[1]}"
+            address = f"udp:127.0.0.1:{sock.getsockname()[1]}"
             for number in range(1, CROWD):
-                serving.put(Serve(me, 1, 1, f"127.0.0.1:{number}"))
-                serving.put_single(ServeProof(me, number, f"127.0.0.1:{number}"))
+                serving.put(Serve(me, 1, 1, f"udp:127.0.0.1:{number}"))
+                serving.put_single(ServeProof(me, number, f"udp:127.0.0.1:{number}"))
                 watch.look()
             for number in range(CROWD):
                 serving.put(Serve(me, number + 1, number + 1, address))

@@ -22,7 +22,7 @@ from tests.support.envelopes import NOW_S, Author, edit, seed_id_of, signer
 from tests.support.talking import Neighbour, talk_in
 
 NOW_MS = NOW_S * 1000
-PEER, OTHER = "192.0.2.7:9012", "192.0.2.8:9012"
+PEER, OTHER = "udp:192.0.2.7:9012", "udp:192.0.2.8:9012"
 LONG_MS = 600_000
 
 
@@ -129,7 +129,7 @@ class TestProofs:
 
     def test_a_stranger_can_neither_have_one_asked_for_nor_get_one(self) -> None:
         core, forger = new_core(), Forger()
-        peer, stranger = proven(core), Neighbour(core, "stranger", "192.0.2.9:9012")
+        peer, stranger = proven(core), Neighbour(core, "stranger", "udp:192.0.2.9:9012")
         stranger.heads(forger.head())
         assert not len(core.neighbours.proofs)
         for envelope in (forger.one, forger.two):
@@ -327,13 +327,13 @@ class TestNames:
     def test_names_are_served_to_who_has_proved_its_address(self) -> None:
         core = new_core()
         named = Named("seed", "0" * 64)
-        stranger = Neighbour(core, "stranger", "192.0.2.9:9012")
+        stranger = Neighbour(core, "stranger", "udp:192.0.2.9:9012")
         assert stranger.say(Request([], names=[named])).serves_named == []
         assert proven(core).say(Request([], names=[named])).serves_named == [ServeNamed("seed", "0" * 64, PEER)]
 
     def test_an_unproven_address_is_asked_once_for_each_of_its_messages(self) -> None:
         core = new_core()
-        stranger = Neighbour(core, "stranger", "192.0.2.9:9012")
+        stranger = Neighbour(core, "stranger", "udp:192.0.2.9:9012")
         _, _, _, bid, _ = self.story()
         stranger.pass_on(bid)
         asked_names = [names(tick(core, NOW_MS + at), stranger.address) for at in range(0, 30_000, 100)]

@@ -87,7 +87,7 @@ def test_halves_that_were_apart_agree_again(nodes: Nodes) -> None:
     before = whole_job(left, right)
     converge([left, middle, right], [before])
     middle.kill()
-    wait_for("it is missed", lambda: not left.p2p_peers() and not right.p2p_peers())
+    wait_for("both are alone", lambda: not left.p2p_peers() and not right.p2p_peers())
     apart = [left.publish(), right.publish()]
     left.await_event("gossip_unpublished")
     middle.start()
@@ -96,3 +96,15 @@ def test_halves_that_were_apart_agree_again(nodes: Nodes) -> None:
     converge([left, middle, right], [before])
     after = whole_job(right, left)
     converge([left, middle, right], [before, after])
+
+
+@pytest.mark.deep
+def test_large_results_go_by_streams(nodes: Nodes) -> None:
+    publisher = dht_node(nodes, "publisher")
+    middle = dht_node(nodes, "middle", [publisher])
+    worker = dht_node(nodes, "worker", [middle], "--runner-allowed-commands", "*")
+    worker.knows(1)
+    seed_id = whole_job(publisher, worker, "seq 1 12000")
+    converge([publisher, middle, worker], [seed_id])
+    [result] = publisher.rows(seed_id, "results")
+    assert result["stdout"] == "".join(f"{number}\n" for number in range(1, 12_001))

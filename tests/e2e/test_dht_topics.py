@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from tests.support.dht import dht_node, needs_libp2p
-from tests.support.nodes import Nodes, wait_for
+from tests.support.nodes import Json, Nodes, wait_for
 
 pytestmark = [needs_libp2p, pytest.mark.deep]
 
@@ -62,3 +64,17 @@ def test_a_topic_that_is_none_is_refused_at_the_start(nodes: Nodes, item: str) -
     node.launch()
     assert node.await_end() == 2
     assert "dht_subscribe" in node.errors()
+
+
+def test_nodes_that_are_no_neighbours_introduce_themselves(nodes: Nodes) -> None:
+    left = dht_node(nodes, "left", [], *GOSSIP_ONLY, "--alias", "lefty")
+    middle = dht_node(nodes, "middle", [left], *GOSSIP_ONLY)
+    right = dht_node(nodes, "right", [middle], *GOSSIP_ONLY)
+    right.knows(1)
+
+    def lefty() -> bool:
+        shown = cast(list[Json], right.ask("topology")["nodes"])
+        return any(each["node_id"] == left.node_id and each["alias"] == "lefty" for each in shown)
+
+    wait_for("the far end has a name", lefty)
+    assert right.p2p_peers() == [f"p2p:{middle.node_id}"]

@@ -42,9 +42,9 @@ def settings_that_contradict_each_other(_: Path) -> Iterator[list[str]]:
     yield ["--seen-messages-ttl-s", "1"]
 
 
-@case("unavailable")
-def a_transport_that_is_not_there(_: Path) -> Iterator[list[str]]:
-    yield ["--network", "dht"]
+@case("invalid_config")
+def the_key_of_a_private_network_is_missing(data_dir: Path) -> Iterator[list[str]]:
+    yield ["--network", "dht", "--listen-addr", "127.0.0.1:0", "--dht-network-key-file", str(data_dir / "none")]
 
 
 @case("data_dir_busy")

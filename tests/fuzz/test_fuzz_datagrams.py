@@ -99,7 +99,7 @@ def test_datagrams(seconds: float) -> None:
         with spent.on(len(datagram)):
             shape = classify(datagram)
             fragment, request = parse_fragment(datagram), parse_request(datagram)
-            answer = cache.answer("192.0.2.1:1", datagram, 1)
+            answer = cache.answer("udp:192.0.2.1:1", datagram, 1)
         assert (fragment is None) or shape is Shape.FRAGMENT
         assert (request is None) or shape is Shape.REQUEST
         assert (shape is Shape.WHOLE) == (datagram[:1] == b"{" and len(datagram) <= limits.DATAGRAM_RECEIVE_BYTES_MAX)
@@ -131,7 +131,7 @@ def test_fragments(seconds: float) -> None:
         whole: set[bytes] = set()
         for _ in range(rng.choice([5, 30])):
             now_ms += rng.choice([0, 0, 0, 1, 50, 300, 5_000])
-            source = f"192.0.2.{rng.randrange(3)}:{rng.randrange(2)}"
+            source = f"udp:192.0.2.{rng.randrange(3)}:{rng.randrange(2)}"
             burst = split(rng.choice(MESSAGES)) if rng.randrange(3) == 0 else [some_datagram(rng)]
             with spent.on(sum(map(len, burst))):
                 taken = [reassembler.add(source, datagram, now_ms) for datagram in burst]
@@ -158,7 +158,7 @@ def test_fragments(seconds: float) -> None:
         now_ms += SMALL.lifetime_ms
         reassembler.expire(now_ms)
         assert (reassembler.bytes_held, reassembler.messages_held) == (0, 0)
-        [*_, last] = [reassembler.add("192.0.2.1:0", datagram, now_ms) for datagram in split(MESSAGES[0])]
+        [*_, last] = [reassembler.add("udp:192.0.2.1:0", datagram, now_ms) for datagram in split(MESSAGES[0])]
         assert last == Complete(MESSAGES[0])
 
     fuzz(seconds, is_put_together, spent, examples=60)

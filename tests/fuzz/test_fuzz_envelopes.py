@@ -101,7 +101,7 @@ def test_envelopes(seconds: float) -> None:
         core = Core(CoreConfig(), signer("observer"), lambda: next(numbers))
         effects = Effects()
         with spent.on(len(raw)):
-            core.handle(Received("192.0.2.1:1", raw), NOW_S * 1000, effects)
+            core.handle(Received("udp:192.0.2.1:1", raw), NOW_S * 1000, effects)
         assert len(effects.records) <= 1
         assert effects.notices or expected
 

@@ -36,7 +36,7 @@ PLACES = [(envelope.meta.from_, envelope.meta.seq, envelope.meta.id) for envelop
 NAMED: list[JsonValue] = [
     [seed_id_of(envelope), envelope.meta.id] for envelope in STORY if envelope.meta.kind in FEED_KINDS
 ]
-PROVEN, UNPROVEN, OTHER = "192.0.2.1:1", "192.0.2.2:1", "198.51.100.3:7"
+PROVEN, UNPROVEN, OTHER = "udp:192.0.2.1:1", "udp:192.0.2.2:1", "udp:198.51.100.3:7"
 SEQS = [1, 2, 3, 64, 65, 4_096, 2**32, 2**53 - 1]
 DECLARED = {
     *VERIFICATION,
@@ -208,7 +208,7 @@ def test_talk_of_feeds_that_do_not_exist_takes_no_more_room_than_the_bounds_allo
             said = seal(
                 liar, kind=Kind.FEED_HEADS, namespace="default", ts=NOW_S, nonce=number, payload={"heads": heads}
             )
-            core.handle(Received(f"192.0.2.9:{1_000 + number}", said.raw), NOW_MS, Effects())
+            core.handle(Received(f"udp:192.0.2.9:{1_000 + number}", said.raw), NOW_MS, Effects())
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()

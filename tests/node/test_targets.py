@@ -54,7 +54,7 @@ class Scene:
 
     @property
     def at(self) -> list[str]:
-        assert self.trusted[-1] == frozenset(map(str, self.targets.addresses()))
+        assert self.trusted[-1] == frozenset(address.source for address in self.targets.addresses())
         return [str(address) for address in self.targets.addresses()]
 
 
@@ -63,7 +63,7 @@ async def test_a_name_stands_for_its_address() -> None:
     assert scene.at == [NAME, "192.0.2.7:9"]
     await scene.targets.look_up()
     assert scene.at == ["192.0.2.1:9012", "192.0.2.7:9"]
-    assert scene.targets.names() == {"192.0.2.1:9012": [NAME]}
+    assert scene.targets.names() == {"udp:192.0.2.1:9012": [NAME]}
     assert not scene.moved
 
 
@@ -104,7 +104,11 @@ async def test_a_name_that_moves_is_followed_within_a_minute(autojump_clock: tri
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
     assert scene.at == ["192.0.2.2:9012"], "what cannot be looked up stays where it was"
-    moved: dict[str, FieldValue] = {"name": NAME, "address_before": "192.0.2.1:9012", "address": "192.0.2.2:9012"}
+    moved: dict[str, FieldValue] = {
+        "name": NAME,
+        "address_before": "udp:192.0.2.1:9012",
+        "address": "udp:192.0.2.2:9012",
+    }
     assert scene.moved == [moved]
 
 
@@ -130,4 +134,4 @@ async def test_two_names_of_one_peer_are_one_target() -> None:
     scene = Scene(Names("192.0.2.1"), NAME, "also.example:9012", "192.0.2.1:9012")
     await scene.targets.look_up()
     assert scene.targets.addresses() == [Address("192.0.2.1", 9012)]
-    assert scene.targets.names() == {"192.0.2.1:9012": [NAME, "also.example:9012"]}
+    assert scene.targets.names() == {"udp:192.0.2.1:9012": [NAME, "also.example:9012"]}

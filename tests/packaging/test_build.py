@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from packaging.requirements import Requirement
 
 from crabnet.cli.completion import SHELLS, script
 from crabnet.cli.context import State
@@ -154,7 +155,10 @@ def test_a_shell_completes_with_the_installed_script(tmp_path: Path, shell: str)
 def test_the_bill_is_that_of_the_lock() -> None:
     text = sbom.as_json(sbom.bill(ROOT))
     bill = json.loads(text)
-    pins, _ = parse_lock((ROOT / "requirements" / "web.txt").read_text(encoding="utf-8"))
+    locks = [
+        parse_lock((ROOT / "requirements" / name).read_text(encoding="utf-8"))[0] for name in ("web.txt", "dht.txt")
+    ]
+    pins = {pin for lock in locks for pin in lock}
     listed = {(each["name"], each["version"]) for each in bill["components"]}
     assert listed == {(pin.name, pin.version) for pin in pins}
     for pin in pins:
@@ -165,7 +169,9 @@ def test_the_bill_is_that_of_the_lock() -> None:
     depends = {each["ref"]: set(each.get("dependsOn", ())) for each in bill["dependencies"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert depends[project["name"]] == {
-        text.split(">")[0] for text in (*project["dependencies"], *project["optional-dependencies"]["web"])
+        Requirement(text).name
+        for extra in ("web", "dht")
+        for text in (*project["dependencies"], *project["optional-dependencies"][extra])
     }
     assert "attrs" in depends["trio"]
     reached = {project["name"]}
@@ -179,6 +185,7 @@ def test_a_bill_of_other_versions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "requirements").mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     lock = f"trio==0.1 --hash=sha256:{'0' * 64}\n"
-    (tmp_path / "requirements" / "web.txt").write_text(lock, encoding="utf-8")
+    for name in ("web.txt", "dht.txt"):
+        (tmp_path / "requirements" / name).write_text(lock, encoding="utf-8")
     with pytest.raises(ValueError, match=r"trio .* is installed, but the lock has 0\.1"):
         sbom.bill(tmp_path)

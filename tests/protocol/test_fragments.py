@@ -31,8 +31,8 @@ from crabnet.protocol.fragments import (
 from crabnet.source import group_of
 from tests.support.datagrams import header, message_of
 
-A = "192.0.2.1:9012"
-B = "198.51.100.7:9012"
+A = "udp:192.0.2.1:9012"
+B = "udp:198.51.100.7:9012"
 
 
 def feed(reassembler: Reassembler, source: str, datagrams: list[bytes], now_ms: int = 0) -> list[object]:
@@ -274,11 +274,11 @@ def test_among_equals_only_what_is_quiet_gives_way() -> None:
     reassembler = Reassembler(SMALL)
     datagrams = split(message_of(3_000))
     for host in range(SMALL.messages_max):
-        assert isinstance(reassembler.add(f"10.0.0.{host}:1", datagrams[0], 0), Pending)
-    reassembler.add("10.0.0.0:1", datagrams[1], 1)
+        assert isinstance(reassembler.add(f"udp:10.0.0.{host}:1", datagrams[0], 0), Pending)
+    reassembler.add("udp:10.0.0.0:1", datagrams[1], 1)
     assert reassembler.add(A, datagrams[0], SMALL.quiet_ms - 1) == Dropped(Reason.LIMIT_EXCEEDED)
     assert isinstance(reassembler.add(A, datagrams[0], SMALL.quiet_ms), Pending)
-    assert isinstance(reassembler.add("10.0.0.0:1", datagrams[2], SMALL.quiet_ms), Complete)
+    assert isinstance(reassembler.add("udp:10.0.0.0:1", datagrams[2], SMALL.quiet_ms), Complete)
 
 
 @given(
@@ -291,13 +291,13 @@ def test_heavy_sources_cannot_push_out_a_light_one(hostile: list[tuple[int, int,
     flood = [split(message_of(50_000, salt)) for salt in range(3)]
     for host in range(1, 7):
         for port in range(4):
-            feed(reassembler, f"10.0.0.{host}:{port}", flood[0][:9])
+            feed(reassembler, f"udp:10.0.0.{host}:{port}", flood[0][:9])
     honest = split(message_of(2_000))
     outcomes: list[object] = []
     for number, (host, port, index) in enumerate(hostile):
         if number == honest_at:
             outcomes.append(reassembler.add(A, honest[0], number))
-        reassembler.add(f"10.0.0.{host}:{port}", flood[index % 3][index % 40], number)
+        reassembler.add(f"udp:10.0.0.{host}:{port}", flood[index % 3][index % 40], number)
     if not outcomes:
         outcomes.append(reassembler.add(A, honest[0], len(hostile)))
     outcomes.append(reassembler.add(A, honest[1], len(hostile)))
@@ -337,7 +337,9 @@ class HostileStreams(RuleBasedStateMachine):
         self.messages = [message_of(size, size) for size in (1_201, 3_000, 9_000, 25_000, 60_000)]
         self.held: dict[str, int] = {}
 
-    sources = st.sampled_from([f"10.0.0.{host}:{port}" for host in range(3) for port in range(3)] + ["[::1]:1", "?"])
+    sources = st.sampled_from(
+        [f"udp:10.0.0.{host}:{port}" for host in range(3) for port in range(3)] + ["udp:[::1]:1", "?"]
+    )
 
     @rule(source=sources, message=st.integers(0, 4), index=st.integers(0, 60), flip=st.booleans())
     def fragment(self, source: str, message: int, index: int, flip: bool) -> None:

@@ -15,8 +15,8 @@ from crabnet.protocol.fragments import (
 )
 from tests.support.datagrams import message_of
 
-A = "192.0.2.1:9012"
-B = "198.51.100.7:9012"
+A = "udp:192.0.2.1:9012"
+B = "udp:198.51.100.7:9012"
 
 
 def test_lost_fragments_are_sent_again() -> None:
@@ -79,7 +79,9 @@ def test_the_cache_forgets_the_oldest_first_and_bounds_the_askers() -> None:
     cache.split(first, 2)
     cache.split(message_of(3_500, 3), 3)
     assert cache.answer(A, request_datagram(digests[1], [0]), 3) == []
-    answers = [len(cache.answer(source, request_datagram(digests[0], [0]), 3)) for source in (A, B, "10.0.0.1:1", A)]
+    answers = [
+        len(cache.answer(source, request_datagram(digests[0], [0]), 3)) for source in (A, B, "udp:10.0.0.1:1", A)
+    ]
     assert answers == [1, 1, 0, 1]
     cache.split(message_of(20_000), 4)
     assert cache.bytes_held <= 11_000

@@ -275,7 +275,7 @@ def test_unknown_flags_are_refused() -> None:
 @pytest.mark.parametrize(
     ("flags", "reason", "words"),
     [
-        ({"network": "dht"}, Reason.UNAVAILABLE, "not available"),
+        ({"listen_addr": "/ip4/0.0.0.0/tcp/9012"}, Reason.INVALID_CONFIG, "add host:port"),
         ({"message_ttl_s": "86400"}, Reason.INVALID_CONFIG, "seen_messages_ttl_s: default, message_ttl_s: flag"),
         ({"monitor_events": "/a/b.ndjson"}, Reason.INVALID_CONFIG, "must be a file named events.ndjson"),
         ({"runner_workdir": "/a", "runner_workdir_root": "/b"}, Reason.INVALID_CONFIG, "not inside"),
@@ -297,7 +297,7 @@ def test_settings_made_by_a_program_are_checked_too(tmp_path: Path) -> None:
         lambda: Settings(listen_addr="x"),
         lambda: Settings(announce_addrs=("x",)),
         lambda: Settings(message_ttl_s=100, seen_messages_ttl_s=100),
-        lambda: Settings(network="dht"),
+        lambda: Settings(network="dht,dht"),
     ]
     for make in wrong:
         with pytest.raises(UsageError):

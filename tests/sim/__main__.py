@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.sim.liars import KINDS
-from tests.sim.plan import draw
+from tests.sim.plan import NETWORKS, draw
 from tests.sim.replay import replay
 from tests.sim.report import report
 from tests.sim.scenario import Outcome, simulate
@@ -28,13 +28,15 @@ class Task(NamedTuple):
     operations: int
     keep: Path | None = None
     liars: tuple[str, ...] | None = None
+    network: str = "udp"
 
     @property
     def command(self) -> str:
         """What reproduces it exactly."""
         nodes = "" if self.nodes is None else f" --nodes {self.nodes}"
         liars = "" if self.liars is None else f" --liars {','.join(self.liars)}"
-        return f"python -m tests.sim --seed {self.seed}{nodes} --operations {self.operations}{liars}"
+        network = "" if self.network == "udp" else f" --network {self.network}"
+        return f"python -m tests.sim --seed {self.seed}{nodes} --operations {self.operations}{liars}{network}"
 
 
 class Verdict(NamedTuple):
@@ -51,7 +53,14 @@ def run(task: Task) -> Verdict:
     started = time.process_time()
     gc.disable()
     try:
-        outcome = simulate(task.seed, nodes=task.nodes, operations=task.operations, liars=task.liars, keep=task.keep)
+        outcome = simulate(
+            task.seed,
+            nodes=task.nodes,
+            operations=task.operations,
+            liars=task.liars,
+            network=task.network,
+            keep=task.keep,
+        )
         problem = ""
     except AssertionError as error:
         outcome, problem = None, str(error)
@@ -76,7 +85,7 @@ def show(verdict: Verdict, *, verbose: bool) -> None:
     outcome = verdict.outcome
     if outcome is None:
         task = verdict.task
-        plan = draw(task.seed, nodes=task.nodes, operations=task.operations, liars=task.liars)
+        plan = draw(task.seed, nodes=task.nodes, operations=task.operations, liars=task.liars, network=task.network)
         print(f"seed {verdict.task.seed} FAILED: {plan}\n{verdict.problem}\nreproduce: {verdict.task.command}")
     elif verbose:
         print(
@@ -122,6 +131,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, help="nodes of each run instead of 3 to 9")
     parser.add_argument("--operations", type=int, default=2_000)
     parser.add_argument("--liars", type=_kinds, help="adversaries, with commas between, instead of those drawn")
+    parser.add_argument("--network", choices=NETWORKS, default="udp", help="what the nodes are connected by")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="with --seed: save the data dirs of all nodes in this directory")
     parser.add_argument("--report", action="store_true", help="bytes and messages per envelope at 5, 20 and 50 nodes")
@@ -141,7 +151,9 @@ def main() -> int:
     else:
         seeds = range(arguments.first, arguments.first + (arguments.seeds or 10))
     keep = arguments.keep if arguments.seed is not None else None
-    tasks = [Task(seed, arguments.nodes, arguments.operations, keep, arguments.liars) for seed in seeds]
+    tasks = [
+        Task(seed, arguments.nodes, arguments.operations, keep, arguments.liars, arguments.network) for seed in seeds
+    ]
     started = time.monotonic()
     verdicts = []
     for verdict in run_all(tasks, min(arguments.jobs, len(tasks))):

@@ -110,7 +110,7 @@ class Replayer(Adversary):
         for _ in range(3):
             if self.heard:
                 spoofed = self.rng.choice(
-                    ["", self.rng.choice(self.victims()), f"198.51.100.{self.rng.randrange(99)}:9"]
+                    ["", self.rng.choice(self.victims()), f"udp:198.51.100.{self.rng.randrange(99)}:9"]
                 )
                 self.tell_as_is(self.rng.choice(self.heard), spoofed)
 
@@ -129,7 +129,7 @@ class Flooder(Adversary):
         for _ in range(2):
             digest = self.rng.randbytes(32)
             for junk in (b"{" + digest, b"CRB2\x01" + digest + _BOMB):
-                spoofed = f"203.0.113.{self.rng.randrange(256)}:{self.rng.randrange(1, 65_536)}"
+                spoofed = f"udp:203.0.113.{self.rng.randrange(256)}:{self.rng.randrange(1, 65_536)}"
                 self.world.send(spoofed, self.rng.choice(self.victims()), junk)
                 self.budget -= 1
 

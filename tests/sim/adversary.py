@@ -13,6 +13,7 @@ from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.fragment_wire import Shape, classify, is_whole
 from crabnet.protocol.fragments import Complete, Reassembler, SentCache
 from crabnet.protocol.sync import Hello, NodeIdentity, Talk, payload_of
+from crabnet.source import udp_source
 from tests.sim.world import Outsider, World
 from tests.support.envelopes import NOW_S, Author
 
@@ -57,7 +58,7 @@ class Adversary(Outsider):
         self.world = world
         self.rng = world.rng
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = udp_source(f"{name}:9012")
         self.author = Voice(name)
         self.voices = [self.author]
         self.forkers = {self.author.id} if self.forks else set()
@@ -140,7 +141,9 @@ class Adversary(Outsider):
 
     def _send(self, raw: bytes, targets: list[str], source: str = "") -> None:
         for target in targets:
-            for datagram in [raw] if is_whole(raw) else self._sent.split(raw, self.world.now_ms):
+            p2p = self.world.p2p
+            whole = is_whole(raw) or (p2p is not None and p2p.takes(source or self.address, target))
+            for datagram in [raw] if whole else self._sent.split(raw, self.world.now_ms):
                 self.world.send(source or self.address, target, datagram)
 
     def _talk(self, target: str, *, echo: str = "", source: str = "") -> None:

@@ -38,7 +38,7 @@ class Crowd(Adversary):
 
     def __init__(self, world: World, name: str, *, budget: int) -> None:
         super().__init__(world, name, budget=budget)
-        self._proven = [f"198.51.100.7:{port}" for port in range(1, _PORTS_PROVEN + 1)]
+        self._proven = [f"udp:198.51.100.7:{port}" for port in range(1, _PORTS_PROVEN + 1)]
         for address in self._proven:
             world.outsiders[address] = _Port(self, address)
 
@@ -56,7 +56,7 @@ class Crowd(Adversary):
         victim = self.rng.choice(self.victims())
         for port in range(_PORTS):
             raw = self.talk(Heads([self._head()])).raw
-            self.world.later(port * 200 // _PORTS, partial(self._send, raw, [victim], f"198.51.100.7:{100 + port}"))
+            self.world.later(port * 200 // _PORTS, partial(self._send, raw, [victim], f"udp:198.51.100.7:{100 + port}"))
         self.budget -= _BURST_COST
 
     def _head(self) -> Head:

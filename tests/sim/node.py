@@ -28,6 +28,7 @@ from crabnet.node.durable.own_feed import RiskMark
 from crabnet.protocol.fragment_wire import Shape, classify, parse_request
 from crabnet.protocol.fragments import Complete, Dropped, Reassembler, SentCache
 from crabnet.protocol.sync import Served
+from crabnet.source import is_p2p, is_udp, udp_source
 from crabnet.storage.checkpoint.format import CheckpointHeader
 from crabnet.storage.journal.segment import FramePosition
 from crabnet.storage.ledger import Ledger
@@ -37,6 +38,7 @@ from tests.sim.stored import Stored
 from tests.support.envelopes import signer
 
 if TYPE_CHECKING:
+    from tests.sim.p2p import P2p
     from tests.sim.world import World
 
 
@@ -97,13 +99,16 @@ class SimNode:
     def __init__(self, world: World, name: str, config: CoreConfig, *, skew_ms: int = 0) -> None:
         self.world = world
         self.name = name
-        self.address = f"{name}:9012"
+        self.address = udp_source(f"{name}:9012")
         self.config = config
         self.skew_ms = skew_ms
         self.signer = signer(name)
         self.disk = MemoryFiles()
         self.disk_ms: tuple[int, int] | None = None
         self.targets: list[str] = []
+        self.with_udp = True
+        self.p2p: P2p | None = None
+        """The libp2p network, if the node is in it."""
         self.acknowledged: list[tuple[str, int, str]] = []
         self.notices: list[Notice] = []
         self.keep_notices = True
@@ -156,6 +161,7 @@ class SimNode:
         )
         core = Core(self.config, self.signer, self.world.entropy, self.world.verify_all)
         core.neighbours.trusted = frozenset(self.targets)
+        core.neighbours.expects_p2p = self.p2p is not None and self.p2p.knows_any(self)
         core.replica.held = NothingHeld()
         if ledger.recovery.checkpoint is not None:
             restore(core.replica, ledger.recovery.rows())
@@ -227,7 +233,7 @@ class SimNode:
     def receive(self, source: str, datagram: bytes) -> None:
         """A datagram from the network, as ``node.network.Network`` takes it."""
         core = self.core
-        if core is None:
+        if core is None or not self.with_udp:
             return
         effects = Effects()
         if not core.allows(source, self.now_ms, effects):
@@ -247,13 +253,26 @@ class SimNode:
         else:
             core.blame(source, self.now_ms, effects)
         if message is not None:
-            received = Received(source, message)
-            core.look_ahead([received], self.now_ms)
-            core.handle(received, self.now_ms, effects)
-            for observer in self.world.observers:
-                observer.received(self, received, effects)
+            self._handle(core, Received(source, message), effects)
         self._submit(effects, acknowledge=False)
         self._rest_soon()
+
+    def take(self, source: str, message: bytes) -> None:
+        """A whole message of a libp2p peer, as ``node.network.DhtNetwork`` takes it."""
+        core = self.core
+        if core is None:
+            return
+        effects = Effects()
+        if core.allows(source, self.now_ms, effects, len(message)):
+            self._handle(core, Received(source, message), effects)
+        self._submit(effects, acknowledge=False)
+        self._rest_soon()
+
+    def _handle(self, core: Core, received: Received, effects: Effects) -> None:
+        core.look_ahead([received], self.now_ms)
+        core.handle(received, self.now_ms, effects)
+        for observer in self.world.observers:
+            observer.received(self, received, effects)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -321,6 +340,7 @@ class SimNode:
             or effects.proofs
             or effects.serves_named
             or effects.notices
+            or effects.blocks
         ):
             return
         self._pending.append(_Waiting(effects, acknowledge))
@@ -389,10 +409,10 @@ class SimNode:
                 continue
             for observer in self.world.observers:
                 observer.sent(self, send)
-            known = [] if send.to is not None else self.running.confirmed_peers()
-            targets = dict.fromkeys((*self.targets, *known)) if send.to is None else [send.to]
-            for target in targets:
-                self._transmit(target, send.data)
+            self._send(send)
+        for block in effects.blocks:
+            if self.p2p is not None and is_p2p(block.source):
+                self.p2p.block(self, block.source, block.duration_ms)
         if self.withholds:
             return
         for serve in effects.serves:
@@ -402,11 +422,25 @@ class SimNode:
         for named in effects.serves_named:
             self._send_single(named.to, self.history.named(named))
 
+    def _send(self, send: Send) -> None:
+        """Send over both networks, or to one neighbour."""
+        if self.p2p is not None and (send.to is None or is_p2p(send.to)):
+            self.p2p.send(self, send)
+        if self.with_udp and send.to is None:
+            for target in dict.fromkeys((*self.targets, *filter(is_udp, self.running.confirmed_peers()))):
+                self._transmit(target, send.data)
+        elif send.to is not None and is_udp(send.to):
+            self._transmit(send.to, send.data)
+
     def _send_single(self, to: str, found: bytes | None) -> None:
         if found is not None:
             self._transmit(to, found)
 
     def _transmit(self, target: str, message: bytes) -> None:
+        if is_p2p(target):
+            if self.p2p is not None:
+                self.p2p.stream(self, target, message)
+            return
         for datagram in self.sent_cache.split(message, self.world.now_ms):
             self.world.send(self.address, target, datagram)
 

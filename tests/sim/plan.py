@@ -13,6 +13,8 @@ from crabnet.domain.state import Caps
 from tests.sim.liars import KINDS
 from tests.sim.world import Weather
 
+NETWORKS = ("udp", "dht", "mixed")
+"""Datagrams, libp2p, or some nodes of each kind with bridges between them."""
 NODES = (*[3] * 8, *[4] * 5, *[5] * 2, 6, 7, 8, 9)
 """Sizes of networks: what a run costs grows faster than its nodes, and small ones show most mistakes."""
 TIGHT: dict[str, int] = {
@@ -58,20 +60,28 @@ class Plan(Struct, frozen=True, kw_only=True):
     withholder: bool
     trouble: float
     tight: bool
+    network: str = "udp"
 
     def __str__(self) -> str:
         skewed = sum(abs(skew) > 1_500 for skew in self.skews_ms)
         liars = ",".join((*self.liars, *(("withholder",) if self.withholder else ()))) or "none"
         loss, duplicate, (_, delay_ms) = self.weather
         return (
-            f"{self.nodes} nodes, {self.operations} operations, loss {loss:.0%}, doubles {duplicate:.0%}, delay up to"
-            f" {delay_ms} ms, {skewed} skewed clocks, {sum(self.slow)} slow disks,{' tight bounds,' * self.tight}"
-            f" liars: {liars}"
+            f"{self.network}, {self.nodes} nodes, {self.operations} operations, loss {loss:.0%}, doubles"
+            f" {duplicate:.0%}, delay up to {delay_ms} ms, {skewed} skewed clocks, {sum(self.slow)} slow"
+            f" disks,{' tight bounds,' * self.tight} liars: {liars}"
         )
 
 
-def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000, liars: tuple[str, ...] | None = None) -> Plan:
-    """The plan of a seed; ``nodes`` and ``liars`` instead of those that it would have."""
+def draw(
+    seed: int,
+    *,
+    nodes: int | None = None,
+    operations: int = 2_000,
+    liars: tuple[str, ...] | None = None,
+    network: str = "udp",
+) -> Plan:
+    """The plan of a seed in a network; ``nodes`` and ``liars`` instead of those that it would have."""
     rng = Random(f"plan {seed}")
     drawn = rng.choice(NODES)
     count = drawn if nodes is None else nodes
@@ -95,4 +105,5 @@ def draw(seed: int, *, nodes: int | None = None, operations: int = 2_000, liars:
         withholder=rng.random() < 0.3,
         trouble=rng.choice([0.2, 1.0, 1.0, 2.0]),
         tight=rng.random() < 0.3,
+        network=network,
     )

@@ -133,13 +133,13 @@ def run(incident: Incident, seed: int) -> Replayed:
     world.weather = Weather(loss=0.1, duplicate=0.1, delay_ms=(1, 200))
     for number, raw in enumerate(incident.envelopes):
         for node in world.rng.sample(nodes, world.rng.randint(1, NODES - 1)):
-            node.give(Received("192.0.2.1:9012", raw, via=Via.IMPORT))
+            node.give(Received("udp:192.0.2.1:9012", raw, via=Via.IMPORT))
         if number % _SLICE == _SLICE - 1:
             world.run(100)
     world.weather = Weather()
     world.run(2_000)
     for raw in incident.envelopes:
-        nodes[0].give(Received("192.0.2.1:9012", raw, via=Via.IMPORT))
+        nodes[0].give(Received("udp:192.0.2.1:9012", raw, via=Via.IMPORT))
     rounds = 0
     while len(world.hashes()) > 1:
         if rounds >= ROUNDS_MAX:

@@ -10,12 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.sim.market import Market
+from tests.sim.p2p import P2p
 from tests.sim.scenario import default_config
 from tests.sim.world import SimNode, Traffic, Weather, World
 
 SIZES = (5, 20, 50)
 LOSSES = (0.0, 0.1)
-TOPOLOGIES = ("mesh", "hub")
+TOPOLOGIES = ("mesh", "hub", "dht")
+"""Everybody knows everybody; everybody knows the first and one more; libp2p, with as many peers as a node dials."""
 OPERATIONS = 300
 WARM_UP_MS = 5_000
 IDLE_MS = 10_000
@@ -64,10 +66,16 @@ def _network(nodes: int, topology: str, loss: float) -> tuple[World, list[SimNod
     # No seed closes by itself meanwhile: only what operators do is measured.
     config = replace(default_config(), execution_grace_ms=10**9)
     members = [world.add(f"n{number}", config) for number in range(nodes)]
+    if topology == "dht":
+        world.p2p = P2p(world)
+        for node in members:
+            node.with_udp = False
+            world.p2p.add(node, [members[0], world.rng.choice(members)])
     for node in members:
         others = [other.address for other in members if other is not node]
         hub = [members[0].address] if node is not members[0] else []
-        node.targets = others if topology == "mesh" else sorted({*hub, world.rng.choice(others)})
+        if node.with_udp:
+            node.targets = others if topology == "mesh" else sorted({*hub, world.rng.choice(others)})
         node.keep_notices = False
         node.start()
     return world, members

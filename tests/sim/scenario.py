@@ -20,6 +20,7 @@ from tests.sim.checks import Safety, ViolationError, compare_with_naive_rules, c
 from tests.sim.liars import KINDS
 from tests.sim.market import Job, Market
 from tests.sim.node import SimNode
+from tests.sim.p2p import P2p
 from tests.sim.plan import TIGHT_CAPS, Plan, draw, tight_bounds
 from tests.sim.world import Weather, World
 
@@ -88,6 +89,7 @@ class Simulation:
         self.crashes = 0
         self._night = False
         self.job_ms = 0
+        self._wear(plan.network)
         self._connect()
 
     def _is_forker(self, author: str) -> bool:
@@ -99,12 +101,28 @@ class Simulation:
         self.world.nodes[node.address] = node
         return node
 
+    def _wear(self, network: str) -> None:
+        """Put everybody into the network. Where it is mixed, the first node and a third of the others are bridges, a
+        third are in libp2p only and a third have datagrams only. Adversaries lie over libp2p where they can.
+        """
+        if network == "udp":
+            return
+        world = self.world
+        world.p2p = p2p = P2p(world, finds_peers=self.rng.random() < 0.5)
+        mixed = network == "mixed"
+        inside = [node for number, node in enumerate(world.nodes.values()) if not mixed or number % 3 < 2]
+        for number, node in enumerate(inside):
+            node.with_udp = mixed and number % 2 == 0
+            p2p.add(node, [inside[0], self.rng.choice(inside)])
+        for adversary in self.adversaries:
+            p2p.add(adversary, list(inside))
+
     def _connect(self) -> None:
         """Everybody knows the first node and one more by configuration; the rest they learn."""
         everybody = list(self.world.nodes.values())
         for number, node in enumerate(everybody):
             known = {everybody[0].address, self.rng.choice(everybody).address} - {node.address}
-            node.targets = sorted(known) if number else []
+            node.targets = sorted(known) if number and node.with_udp else []
             node.start()
 
     # --- trouble ---------------------------------------------------------------------------------------
@@ -148,7 +166,14 @@ class Simulation:
 
     def _troubles(self) -> list[Callable[[], None]]:
         return [self._crash, self._crash, self._restart, self._restart, self._restart, self._checkpoint,
-                self._part, self._one_way, self._join]  # fmt: skip
+                self._part, self._one_way, self._join, *([self._kill] if self.world.p2p else [])]  # fmt: skip
+
+    def _kill(self) -> None:
+        """The libp2p process of a node dies, and is started again."""
+        p2p = self.world.p2p
+        node = self.rng.choice(self.honest)
+        if p2p is not None and node.p2p is p2p and node.core is not None:
+            p2p.kill(node)
 
     def _crash(self) -> None:
         node = self.rng.choice(self.honest)
@@ -338,13 +363,14 @@ def simulate(
     nodes: int | None = None,
     operations: int = 2_000,
     liars: tuple[str, ...] | None = None,
+    network: str = "udp",
     keep: Path | None = None,
 ) -> Outcome:
     """Run one seed. Raises ViolationError, or whatever the node itself raises.
 
     With ``keep`` the data dirs of all honest nodes are saved there, as they are at the end or at the violation.
     """
-    plan = draw(seed, nodes=nodes, operations=operations, liars=liars)
+    plan = draw(seed, nodes=nodes, operations=operations, liars=liars, network=network)
     with tight_bounds() if plan.tight else nullcontext():
         simulation = Simulation(plan)
         try:

@@ -21,7 +21,7 @@ from tests.sim.node import SimNode
 from tests.sim.world import World
 from tests.support.envelopes import Author, seed_id_of
 
-STRANGER = "203.0.113.9:9012"
+STRANGER = "udp:203.0.113.9:9012"
 
 
 class Written:
@@ -193,7 +193,7 @@ def test_one_key_at_1100_ports_keeps_nobody_from_being_heard() -> None:
     crowd = Crowd(world, "crowd", budget=10**6)
     for port in range(1_100):
         said = Heads([Head(Author(f"nobody {port}").id, 5, "ab" * 32)])
-        nodes[0].receive(f"198.51.100.7:{1_000 + port}", crowd.talk(said).raw)
+        nodes[0].receive(f"udp:198.51.100.7:{1_000 + port}", crowd.talk(said).raw)
         if port == 500:
             nodes[1].operate(Publish(title="honest", command="true", bid_window_ms=600_000))
     world.run(200)

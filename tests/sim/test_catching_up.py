@@ -13,7 +13,7 @@ from tests.support.envelopes import Author, seed_id_of
 
 AUTHORS = 8
 ROUNDS = 60
-STRANGER = "203.0.113.9:9012"
+STRANGER = "udp:203.0.113.9:9012"
 MANY_ROUND_TRIPS_MS = 3_000
 """Of 2 ms each, and far less than as many answers would take if each ended only after ``SYNC_QUIET_MS``."""
 

@@ -10,7 +10,7 @@ from crabnet.protocol.envelope import Kind
 from tests.sim.world import Weather, World
 from tests.support.envelopes import Author
 
-STRANGER = "203.0.113.9:9012"
+STRANGER = "udp:203.0.113.9:9012"
 
 
 def branches(number: int, common: int, lengths: list[int]) -> list[list[bytes]]:

@@ -14,7 +14,7 @@ from tests.sim.node import SimNode
 from tests.sim.world import Weather, World
 from tests.support.envelopes import NOW_S, Author, body_of, seed_id_of
 
-STRANGER = "203.0.113.9:9012"
+STRANGER = "udp:203.0.113.9:9012"
 
 
 def line(world: World, *names: str, config: CoreConfig | None = None) -> list[SimNode]:

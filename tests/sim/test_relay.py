@@ -23,6 +23,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.relayed: Counter[tuple[str, str]] = Counter()
+        self.copies: Counter[tuple[str, str, str | None]] = Counter()
+        """By sender, envelope and target."""
         self.targets: set[str | None] = set()
         self.prunes = 0
 
@@ -41,6 +43,7 @@ class Watch:
         if send.relayed:
             assert send.kind in FEED_KINDS
             self.relayed[node.name, send.envelope_id] += 1
+            self.copies[node.name, send.envelope_id, send.to] += 1
             self.targets.add(send.to)
 
 
@@ -122,7 +125,7 @@ def test_every_node_passes_an_envelope_on_once_and_to_few() -> None:
     ((_, _, raw),) = nodes["b"].history.of(nodes["a"].id)
     for source in ("c", "d", "203.0.113.9"):
         for _ in range(20):
-            nodes["b"].give(Received(f"{source}:9012", raw))
+            nodes["b"].give(Received(f"udp:{source}:9012", raw))
     world.run(1_500)
     assert dict(watch.relayed) == before
 
@@ -194,7 +197,7 @@ def test_nothing_is_relayed_to_broadcast_addresses() -> None:
     watch = watched(world)
     nodes = {name: world.add(name, config()) for name in "ab"}
     nodes["a"].targets = [nodes["b"].address]
-    nodes["b"].targets = [nodes["a"].address, "255.255.255.255:9012"]
+    nodes["b"].targets = [nodes["a"].address, "udp:255.255.255.255:9012"]
     for node in nodes.values():
         node.start()
     world.run(2_500)

@@ -16,15 +16,17 @@ from tests.support.planted import part_of, plant
 ATTEMPTS = 100
 HISTORY = 40
 NOT_UNDER_WAY = {
-    Part.SOURCES: {"reject", "take_blocks"},
+    Part.SOURCES: {"overran", "reject", "take_blocks"},
     Part.BUDGETS: {"begin", "paused"},
     Part.PEERS: {
         "heard_ms",
         "introduced",
         "introduction",
         "invite",
+        "joined",
         "last_heard_ms",
         "last_refused",
+        "left",
         "present",
         "refused",
         "round_trip_ms",

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from itertools import count
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from crabnet.core.config import CoreConfig
@@ -14,6 +14,9 @@ from crabnet.core.replica.records import envelopes_of_frame
 from crabnet.protocol.identity import SignedBytes, verify
 from tests.sim.node import Observer, SimNode, attempt
 from tests.support.envelopes import NOW_S
+
+if TYPE_CHECKING:
+    from tests.sim.p2p import P2p
 
 __all__ = ["START_MS", "SimNode", "Weather", "World", "attempt"]
 
@@ -59,6 +62,8 @@ class World:
         self.nodes: dict[str, SimNode] = {}
         self.outsiders: dict[str, Outsider] = {}
         self.observers: list[Observer] = []
+        self.p2p: P2p | None = None
+        """The libp2p network, if there is one."""
         self.cut: frozenset[tuple[str, str]] = frozenset()
         self.delivered = 0
         self.traffic = Traffic()
@@ -114,19 +119,30 @@ class World:
 
     def send(self, source: str, target: str, data: bytes) -> None:
         """One datagram on its way: lost, doubled, delayed."""
+        if self.p2p is not None and self.p2p.takes(source, target):
+            self.p2p.tell(source, target, data)
+            return
         weather = self.weather
-        self.traffic = Traffic(self.traffic.datagrams + 1, self.traffic.bytes + len(data))
+        self.count(len(data))
         for _ in range(1 + (self.rng.random() < weather.duplicate)):
             if self.rng.random() >= weather.loss:
                 self.later(self.rng.randint(*weather.delay_ms), lambda: self._deliver(source, target, data))
+
+    def count(self, size_bytes: int) -> None:
+        """Something is sent."""
+        self.traffic = Traffic(self.traffic.datagrams + 1, self.traffic.bytes + size_bytes)
+
+    def note(self, data: bytes) -> None:
+        """Something has arrived."""
+        self.delivered += 1
+        self._trace = crc32(data, self._trace)
 
     def _deliver(self, source: str, target: str, data: bytes) -> None:
         if (source, target) in self.cut:
             return
         node = self.nodes.get(target) or self.outsiders.get(target)
         if node is not None:
-            self.delivered += 1
-            self._trace = crc32(data, self._trace)
+            self.note(data)
             node.receive(source, data)
 
     def partition(self, *sides: list[SimNode]) -> None:
@@ -157,6 +173,8 @@ class World:
             self.now_ms = next_tick_ms
             for node in self.nodes.values():
                 node.tick()
+            if self.p2p is not None:
+                self.p2p.tick()
             if step is not None:
                 step()
             next_tick_ms += tick_ms

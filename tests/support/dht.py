@@ -29,13 +29,13 @@ class DhtNode(NodeProcess):
         self.with_udp = "udp" in _value(words, "--network", "dht")
         self.bootstrap = tuple(bootstrap)
         self._own_words = words
-        self._tcp = "127.0.0.1:0"
+        self.tcp = "127.0.0.1:0"
         self._udp = "127.0.0.1:0"
         nodes.made.append(self)
 
     def launch(self) -> None:
         """See ``NodeProcess``."""
-        tcp = self._tcp if self._tcp.startswith("/") or not self.with_udp else "/ip4/127.0.0.1/tcp/0"
+        tcp = self.tcp if self.tcp.startswith("/") or not self.with_udp else "/ip4/127.0.0.1/tcp/0"
         self.listen = f"{self._udp},{tcp}" if self.with_udp else tcp
         network = () if "--network" in self._own_words else ("--network", "dht")
         self.words = (*network, "--bootstrap-peers", ",".join(self.bootstrap), *_QUIET, *self._own_words)
@@ -45,7 +45,7 @@ class DhtNode(NodeProcess):
         """Wait until both the node and its libp2p process are there. Both keep their ports from then on."""
         wait_for(f"{self.data_dir.name} to start: {self.errors()}", self._is_there)
         self.node_id = str(self.ask("id")["node_id"])
-        self._tcp = self.multiaddr.rpartition("/p2p/")[0]
+        self.tcp = self.multiaddr.rpartition("/p2p/")[0]
         if self.with_udp:
             event = self.events("listener_started", transport="udp")[-1]
             self.listen = self._udp = str(event.payload["address"])

@@ -18,12 +18,14 @@ dependencies = ["Some_Lib>=2,<3"]
 dev = ["tester>=5"]
 web = ["server>=1"]
 alerts = ["caller>=1"]
+dht = ["router>=1"]
+build = ["compiler>=1"]
 """
 RUNTIME = f"some-lib==2.4 \\\n    {HASH}\n"
 DEV = (
     RUNTIME
     + f"builder==1.0 ; python_version < '4' \\\n    {HASH} \\\n    {HASH}\ntester==5.1 {HASH}\n"
-    + f"server==1.0 {HASH}\ncaller==1.0 {HASH}\n"
+    + f"server==1.0 {HASH}\ncaller==1.0 {HASH}\nrouter==1.0 {HASH}\ncompiler==1.0 {HASH}\n"
 )
 
 
@@ -32,8 +34,8 @@ def faults_of(root: Path, runtime: str, dev: str) -> list[str]:
     (root / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     (root / "requirements" / "runtime.txt").write_text(runtime, encoding="utf-8")
     (root / "requirements" / "dev.txt").write_text(dev, encoding="utf-8")
-    (root / "requirements" / "web.txt").write_text(f"{RUNTIME}server==1.0 {HASH}\n", encoding="utf-8")
-    (root / "requirements" / "alerts.txt").write_text(f"{RUNTIME}caller==1.0 {HASH}\n", encoding="utf-8")
+    for lock, name in {"web": "server", "alerts": "caller", "dht": "router", "build": "compiler"}.items():
+        (root / "requirements" / f"{lock}.txt").write_text(f"{RUNTIME}{name}==1.0 {HASH}\n", encoding="utf-8")
     return check(root)
 
 
@@ -50,6 +52,7 @@ def test_a_complete_lock_has_no_faults(tmp_path: Path) -> None:
         (RUNTIME, DEV.replace("builder==1.0", "builder==0.9"), "requirements/dev.txt has builder 0.9"),
         (RUNTIME, RUNTIME, "requirements/dev.txt lacks tester"),
         (RUNTIME, DEV.replace("server==1.0", "server==0.9"), "requirements/dev.txt has server 0.9"),
+        (RUNTIME, f"{DEV}fastecdsa==2.3 {HASH}\n", "requirements/dev.txt has fastecdsa, which is left out"),
         (RUNTIME, DEV.replace("server==1.0", "server==1.1"), "dev.txt lacks server 1.0 of requirements/web.txt"),
         ("some-lib==2.4\n", DEV, "has no hash for: some-lib==2.4"),
         (RUNTIME.replace("0" * 64, "0" * 63), DEV, "not a locked package"),

@@ -43,12 +43,17 @@ class PeerLeft(Struct, frozen=True):
 
 
 class Misbehaved(Struct, frozen=True):
-    """A libp2p peer sent messages that the libp2p process refused: too many of them, or ``hostile`` ones."""
+    """A libp2p peer sent messages that the libp2p process refused: too many of them, or ``hostile`` ones.
+
+    ``size_bytes`` is what they have together: 0 for what was no message, such as a broken frame.
+    """
 
     source: str
     reason: Reason
     count: int
     hostile: bool
+    detail: str = ""
+    size_bytes: int = 0
 
 
 class RequestTag(Struct, frozen=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from crabnet import limits
 from crabnet.core.budgets.sources import Block
+from crabnet.core.commands import Misbehaved
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica.applied import Applied, Change, Fork
 from crabnet.core.replica.parking import Parked
@@ -134,6 +137,23 @@ def drop_notice(source: str, reason: Reason, count: int) -> Notice:
     """Datagrams of a source were dropped unread."""
     fields: dict[str, FieldValue] = {"address": source, "reason": reason.value, "direction": "in", "count": count}
     return Notice("datagram_dropped", fields)
+
+
+_UNREAD: Final = frozenset({Reason.MISUSE, Reason.RATE_LIMITED, Reason.LIMIT_EXCEEDED, Reason.QUEUE_FULL})
+"""Reasons for which a libp2p process does not look at what a peer sends."""
+
+
+def misbehaved_notice(given: Misbehaved) -> Notice:
+    """A libp2p process refused what a peer sent. The kinds of events are those for datagrams."""
+    fields: dict[str, FieldValue] = {"address": given.source, "reason": given.reason.value, "count": given.count}
+    if given.reason in _UNREAD:
+        return Notice("datagram_dropped", {**fields, "transport": "p2p", "bytes": given.size_bytes, "direction": "in"})
+    if not given.hostile:
+        return Notice("envelope_ignored", fields)
+    fields["detail"] = given.detail[: limits.EVENT_DETAIL_CHARS]
+    if given.size_bytes:
+        return Notice("envelope_rejected", fields)
+    return Notice("datagram_received_bad", {**fields, "transport": "p2p"})
 
 
 class Trifles:

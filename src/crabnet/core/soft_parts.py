@@ -19,7 +19,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.mending import Part
-from crabnet.core.notices import Trifles, blocked_notice, drop_notice
+from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
@@ -118,7 +118,7 @@ class SoftParts:
 
     def misbehaved(self, given: Misbehaved, now_ms: int, effects: Effects) -> None:
         """Count messages against a libp2p peer that its process has refused, and report them."""
-        effects.notices.append(drop_notice(given.source, given.reason, given.count))
+        effects.notices.append(misbehaved_notice(given))
         with self._soft:
             if given.hostile:
                 self._gate.reject(given.source, now_ms, count=given.count)

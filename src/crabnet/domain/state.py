@@ -250,7 +250,7 @@ def leaf(seed_id: str, record: Record) -> bytes:
     """The bytes that the state hash covers of one seed: the seed, its claimed bids, steps, work, and the progress.
 
     They leave out the other bids, because a node does not keep bids that arrive in a final status. For a disputed seed
-    they hold only its id and that status. See docs/PROTOCOL.md, section 15.
+    they hold only its id and that status. See docs/PROTOCOL.md, section 16.
     """
     if record.progress.status is SeedStatus.DISPUTED:
         return seed_id.encode() + b"\0disputed"

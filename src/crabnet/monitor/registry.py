@@ -105,6 +105,7 @@ class EventKind(StrEnum):
     BOOTSTRAP_SET_ASIDE = "bootstrap_set_aside"
     LISTENER_FALLBACK = "listener_fallback"
     TOPIC_UNKNOWN = "topic_unknown"
+    STRANGERS_REFUSED = "strangers_refused"
 
     RUN_STARTED = "run_started"
     RUN_FINISHED = "run_finished"
@@ -393,13 +394,14 @@ EVENTS: Final = MappingProxyType(
             "I", _CORE, _ENVELOPE, "An envelope of a peer was verified and applied, and is durable.", "store_sync"
         ),
         EventKind.ENVELOPE_IGNORED: _spec(
-            "D", _CORE, _ENVELOPE + " reason", "An envelope had no effect and is harmless: duplicate, expired, …"
+            "D", _CORE, _ENVELOPE + " reason count", "An envelope had no effect and is harmless: duplicate, expired, …"
         ),
         EventKind.ENVELOPE_REJECTED: _spec(
             "W",
             _CORE,
-            _ENVELOPE + " reason detail",
-            "An envelope is hostile or broken. It counts against the address that it came from.",
+            _ENVELOPE + " reason detail count",
+            "An envelope is hostile or broken. It counts against the address that it came from. `count` is given where"
+            " a libp2p peer sent several within a second.",
         ),
         EventKind.ENVELOPE_PARKED: _spec(
             "D",
@@ -519,7 +521,8 @@ EVENTS: Final = MappingProxyType(
             "W",
             _NETWORK,
             "transport address bytes reason detail count",
-            "A datagram could not be read: it was empty, oversized or malformed.",
+            "A datagram could not be read: it was empty, oversized or malformed. With transport `p2p`: a connection or "
+            "a stream of a peer broke the rules.",
         ),
         EventKind.DATAGRAM_DROPPED: _spec(
             "W",
@@ -616,6 +619,14 @@ EVENTS: Final = MappingProxyType(
             "peer topic",
             "A libp2p peer subscribes to a topic of Crabnet that this node does not know: of another version or "
             "namespace. Each peer and topic is reported once.",
+        ),
+        EventKind.STRANGERS_REFUSED: _spec(
+            "N",
+            _NETWORK,
+            "address detail count",
+            "Connections to a private network (`dht_network_key_file`) from which the key was not shown. The node has "
+            "closed them without saying anything of itself. There is at most one such event a second. `count` is how "
+            "many there were, `address` and `detail` are those of the last one.",
         ),
         EventKind.RUN_STARTED: _spec(
             "N",

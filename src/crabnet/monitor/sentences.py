@@ -293,6 +293,10 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.BOOTSTRAP_SET_ASIDE: (_WARNING, "the peer {address} is set aside after {failures} tries: {detail}"),
         EventKind.LISTENER_FALLBACK: (_WARNING, "libp2p does not listen on {address} but on a free port: {detail}"),
         EventKind.TOPIC_UNKNOWN: (_INFO, "peer {peer:id} speaks on the topic {topic}, which this node does not know"),
+        EventKind.STRANGERS_REFUSED: (
+            _INFO,
+            "{count} connections without the key of this network, last {address}: {detail}",
+        ),
         EventKind.RUN_STARTED: (_INFO, "run of task {seed_id} started, timeout {timeout_ms:ms}"),
         EventKind.RUN_FINISHED: _run_finished,
         EventKind.RUN_REFUSED: (_WARNING, "run of task {seed_id} refused: {reason}[: {detail}]"),

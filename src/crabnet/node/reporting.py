@@ -33,6 +33,7 @@ _COUNTED: Final = frozenset(
         "fault_contained",
         "fragment_dropped",
         "web_auth_failed",
+        "strangers_refused",
         "web_client_dropped",
         "web_overloaded",
         "web_request_failed",

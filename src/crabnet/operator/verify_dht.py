@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from crabnet.errors import CrabnetError, NetworkError, Reason
 from crabnet.node.durable.store import signer_of
-from crabnet.node.network.dht_given import network_key
 from crabnet.node.network.dht_network import demand_libp2p
 from crabnet.operator.check import Check, Situation, Verdict
 from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.settings.network_key import read_network_key
 from crabnet.storage.keyfile import load_key_file
 from crabnet.transport.p2p_addresses import check_bootstrap, check_listener
 
@@ -22,7 +22,7 @@ def dht(at: Situation) -> Iterator[Check]:
     yield _tried("network", demand_libp2p, "libp2p is installed")
     if settings.dht_network_key_file is not None:
         path = settings.dht_network_key_file
-        yield _tried("dht_network_key_file", lambda: network_key(path), f"{path} is the key of a network")
+        yield _tried("dht_network_key_file", lambda: read_network_key(path), f"{path} is the key of a network")
     for text in settings.dht_listen_addrs:
         if at.running:
             yield Check("listen_addr", Verdict.OK, f"{text} is not tried, because a node runs on this data dir")

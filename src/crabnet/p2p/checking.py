@@ -34,6 +34,8 @@ class Checked(Struct, frozen=True):
 
 
 _ACCEPTED = Checked(Verdict.ACCEPT)
+_OFFENDER = Checked(Verdict.REJECT, Reason.MISUSE, "too many of its messages were rejected; this one was not checked")
+_TOO_MANY = Checked(Verdict.IGNORE, Reason.RATE_LIMITED, "too many messages of this peer")
 
 
 class Checker:
@@ -48,35 +50,49 @@ class Checker:
         )
         self._messages_per_s = messages_per_s
         self._rates: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
+        self._offences: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
+        """How many messages of a peer may still be rejected. Peers without a row have not offended."""
+
+    def admit(self, peer: str, now_ms: int) -> Checked | None:
+        """Why a message of a peer over gossip is refused without a look at it; None if it may be checked."""
+        if self._is_offender(peer, now_ms):
+            return _OFFENDER
+        rate = self._rates.get(peer) or TokenBucket(self._messages_per_s)
+        self._rates.put(peer, rate)
+        return None if rate.take(now_ms) else _TOO_MANY
 
     def gossip(self, peer: str, data: bytes, now_ms: int) -> Checked:
         """Check a message of a topic: it must be a valid envelope, recent, and not seen before."""
-        if not self._rate(peer).take(now_ms):
-            return Checked(Verdict.IGNORE, Reason.RATE_LIMITED, "too many messages of this peer")
-        return self._envelope(data, now_ms // 1000)
-
-    def _rate(self, peer: str) -> TokenBucket:
-        rate = self._rates.get(peer)
-        if rate is None:
-            rate = TokenBucket(self._messages_per_s)
-        self._rates.put(peer, rate)
-        return rate
-
-    def _envelope(self, data: bytes, now_s: int) -> Checked:
+        now_s = now_ms // 1000
         admitted = self._admission.admit(data, now_s)
         if isinstance(admitted, Refusal):
-            return _refused(admitted)
+            return self._counted(peer, _refused(admitted), now_ms)
         self._admission.seen.add(seen_key(admitted.envelope.meta), now_s)
         return _ACCEPTED
 
-    def stream(self, data: bytes) -> Checked:
+    def stream(self, peer: str, data: bytes, now_ms: int) -> Checked:
         """Check a message of a stream: it must be a valid envelope, of any age, or look like the proof of a fork."""
+        if self._is_offender(peer, now_ms):
+            return _OFFENDER
         if data.startswith(PROOF_START):
             if len(data) <= limits.FORK_PROOF_BYTES_MAX:
                 return _ACCEPTED
-            return Checked(Verdict.REJECT, Reason.TOO_LARGE, f"{len(data)} bytes")
+            return self._counted(peer, Checked(Verdict.REJECT, Reason.TOO_LARGE, f"{len(data)} bytes"), now_ms)
         vouched = self._admission.vouch(data)
-        return _refused(vouched) if isinstance(vouched, Refusal) else _ACCEPTED
+        return self._counted(peer, _refused(vouched), now_ms) if isinstance(vouched, Refusal) else _ACCEPTED
+
+    def _is_offender(self, peer: str, now_ms: int) -> bool:
+        offences = self._offences.get(peer)
+        return offences is not None and offences.room(now_ms) < 1
+
+    def _counted(self, peer: str, checked: Checked, now_ms: int) -> Checked:
+        if checked.verdict is Verdict.REJECT:
+            offences = self._offences.get(peer)
+            if offences is None:
+                offences = TokenBucket(limits.P2P_OFFENCES_FORGIVEN_PER_S, limits.P2P_OFFENCES_MAX)
+            self._offences.put(peer, offences)
+            offences.take(now_ms)
+        return checked
 
 
 def _refused(refusal: Refusal) -> Checked:

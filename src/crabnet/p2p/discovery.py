@@ -30,7 +30,6 @@ class Discovery:
         network: Network,
         book: DialBook,
         wanted: Callable[[], int],
-        reachability: Callable[[], str],
         refused: Callable[[ID, Exception], None],
     ) -> None:
         """``wanted`` says how many more peers the node would like to have."""
@@ -39,7 +38,8 @@ class Discovery:
         self._network = network
         self._book = book
         self.wanted = wanted
-        self._reachability = reachability
+        self.reachability: Callable[[], str] = lambda: "unknown"
+        """Says whether others can dial this node."""
         self._own = str(host.get_id())
         self.kad = KadNode(host, self.scope, refused)
         key = rendezvous_key(given.namespace, given.network_key)
@@ -96,7 +96,7 @@ class Discovery:
 
     def is_reachable(self) -> bool:
         """True if others can probably connect to this node: the default of ``dht_rendezvous``."""
-        if self._given.announce or self._reachability() == "public":
+        if self._given.announce or self.reachability() == "public":
             return True
         scopes = [scope_of(parse_multiaddr(each)) for each in self._given.listen]
         if any(scope in (Scope.PRIVATE, Scope.PUBLIC) for scope in scopes):

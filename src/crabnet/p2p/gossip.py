@@ -1,214 +1,34 @@
-"""Gossipsub 1.1 on py-libp2p 0.8.1, with the corrections that it needs (ADR 43 lists them, with what was measured)."""
+"""The topics of gossipsub on py-libp2p 0.8.1, with the corrections that it needs (ADR 43 lists them)."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
 
+import trio
 from libp2p.abc import IHost, INetStream
-from libp2p.custom_types import TProtocol
-from libp2p.io.exceptions import IncompleteReadError
-from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamReset
+from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamError, StreamReset
 from libp2p.peer.id import ID
-from libp2p.pubsub.exceptions import NoPubsubAttached
-from libp2p.pubsub.gossipsub import GossipSub
-from libp2p.pubsub.mcache import CacheEntry, MessageCache
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
-from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX, signature_validator
-from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
+from libp2p.utils.varint import encode_varint_prefixed
 
 from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
-
-PROTOCOLS: Final = (TProtocol("/meshsub/1.1.0"), TProtocol("/meshsub/1.0.0"))
-"""Later versions of gossipsub are half as fast here, because they announce each message that they do not want."""
+from crabnet.p2p.control import Seen
+from crabnet.p2p.prefixed import MalformedStreamError, Prefixed
+from crabnet.p2p.queues import Outgoing, message_id
+from crabnet.p2p.router import PROTOCOLS, Refused, Router
+from crabnet.p2p.streams import some_bytes
 
 Check = Callable[[ID, str, bytes], Checked]
 """Judges a message by its forwarder, topic and bytes. It never raises."""
-
-
-def message_id(message: rpc_pb2.Message) -> bytes:
-    """SHA-256 of the data, so that one envelope is one message, whoever publishes it."""
-    return hashlib.sha256(message.data).digest()
-
-
-class Cache(MessageCache):
-    """The recent messages, by ``message_id`` and bounded in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(window_size=3, history_size=5)
-        self._bytes = 0
-
-    def put(self, msg: rpc_pb2.Message) -> None:
-        """Keep a message for some heartbeats, if there is room."""
-        mid = message_id(msg)
-        size = len(msg.data)
-        if mid in self.msgs or self._bytes + size > limits.GOSSIP_CACHE_BYTES_MAX:
-            return
-        self._bytes += size
-        self.msgs[mid] = msg
-        self.history[0].append(CacheEntry(mid, msg.topicIDs))
-
-    def shift(self) -> None:
-        """Forget the oldest messages."""
-        for entry in self.history[-1]:
-            message = self.msgs.get(entry.mid)
-            if message is not None:
-                self._bytes -= len(message.data)
-        super().shift()
-
-
-class Outgoing(RpcQueue):
-    """What waits for one peer, bounded in messages and bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(max_size=limits.GOSSIP_QUEUE_MESSAGES_MAX)
-        self._waiting_bytes = 0
-
-    def push(self, rpc: rpc_pb2.RPC, priority: bool = False) -> bool:
-        """Queue one RPC. False if there is no room."""
-        size = rpc.ByteSize()
-        if self._waiting_bytes + size > limits.GOSSIP_QUEUE_BYTES_MAX or not super().push(rpc, priority):
-            return False
-        self._waiting_bytes += size
-        return True
-
-    async def pop(self) -> rpc_pb2.RPC | None:
-        """The next RPC. None once the queue is closed."""
-        rpc = await super().pop()
-        if rpc is not None:
-            self._waiting_bytes -= rpc.ByteSize()
-        return rpc
-
-
-def scoring() -> ScoreParams:
-    """Scores that make a peer lose its place by messages that are rejected, and get it back by time."""
-    return ScoreParams(
-        p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=100.0, decay=0.97),
-        p4_invalid_messages=TopicScoreParams(weight=10.0, cap=100.0, decay=limits.GOSSIP_INVALID_DECAY),
-        p5_behavior_penalty_weight=1.0,
-        p5_behavior_penalty_decay=0.9,
-        p5_behavior_penalty_threshold=20.0,
-        publish_threshold=-50.0,
-        gossip_threshold=-30.0,
-        graylist_threshold=-80.0,
-        accept_px_threshold=1e9,
-    )
-
-
-class Router(GossipSub):
-    """The mesh of each topic."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            protocols=list(PROTOCOLS),
-            degree=6,
-            degree_low=4,
-            degree_high=12,
-            heartbeat_initial_delay=0.1,
-            heartbeat_interval=1,
-            prune_back_off=5,
-            unsubscribe_back_off=1,
-            do_px=False,
-            score_params=scoring(),
-            adaptive_gossip_enabled=False,  # in a small mesh it slows the heartbeat down to a minute
-            spam_protection_enabled=False,  # it drops silently; `Check` has budgets of its own
-            eclipse_protection_enabled=False,
-        )
-        self.mcache = Cache()
-        self._gossiping = False
-
-    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Pass a message on that was checked."""
-        self.forward(msg_forwarder, pubsub_msg)
-
-    def forward(self, forwarder: ID, message: rpc_pb2.Message) -> int:
-        """Queue a message for the peers that are to get it. Returns how many had room.
-
-        The library also keeps messages for peers that did not subscribe to the topic, a hundred for each.
-        """
-        pubsub = _attached(self.pubsub)
-        self.mcache.put(message)
-        rpc = rpc_pb2.RPC(publish=[message])
-        topics = list(message.topicIDs)
-        origin = ID(message.from_id)
-        taken = 0
-        for peer in self._get_peers_to_send(topics, forwarder, origin, message_id(message)):
-            queue = pubsub.peer_queues.get(peer)
-            if queue is not None and self.scorer is not None and self.scorer.allow_publish(peer, topics):
-                taken += queue.push(rpc)
-        for topic in topics:
-            self.time_since_last_publish[topic] = int(time.time())
-        return taken
-
-    def _get_peers_to_send(
-        self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None
-    ) -> Iterable[ID]:
-        """The mesh; and for this node's own messages all peers of the topic ("flood publish" of gossipsub 1.1)."""
-        topics = list(topic_ids)
-        peers = set(super()._get_peers_to_send(topics, msg_forwarder, origin, msg_id))
-        pubsub = _attached(self.pubsub)
-        if msg_forwarder == pubsub.my_id:
-            for topic in topics:
-                peers |= pubsub.peer_topics.get(topic, set())
-            peers.discard(pubsub.my_id)
-        return peers
-
-    def _handle_topic_heartbeat(
-        self,
-        topic: str,
-        current_peers: set[ID],
-        is_fanout: bool = False,
-        peers_to_gossip: defaultdict[ID, dict[str, list[bytes]]] | None = None,
-    ) -> tuple[set[ID], bool]:
-        """A peer in back-off gets no GRAFT, but gossip: it may have no other neighbour."""
-        self._gossiping = True
-        try:
-            return super()._handle_topic_heartbeat(topic, current_peers, is_fanout, peers_to_gossip)
-        finally:
-            self._gossiping = False
-
-    def _get_in_topic_gossipsub_peers_from_minus(
-        self, topic: str, num_to_select: int, minus: Iterable[ID], backoff_check: bool = False
-    ) -> list[ID]:
-        return super()._get_in_topic_gossipsub_peers_from_minus(
-            topic, num_to_select, minus, backoff_check and not self._gossiping
-        )
-
-    async def _emit_control_msgs(
-        self,
-        peers_to_graft: dict[ID, list[str]],
-        peers_to_prune: dict[ID, list[str]],
-        peers_to_gossip: dict[ID, dict[str, list[bytes]]],
-    ) -> None:
-        """One control message for each peer. The library also sends a peer what is meant for the peers before it."""
-        for peer in {*peers_to_graft, *peers_to_prune, *peers_to_gossip}:
-            control = self.pack_control_msgs(
-                [
-                    rpc_pb2.ControlIHave(messageIDs=ids[-limits.GOSSIP_IHAVE_IDS_MAX :], topicID=topic)
-                    for topic, ids in peers_to_gossip.get(peer, {}).items()
-                ],
-                [rpc_pb2.ControlGraft(topicID=topic) for topic in peers_to_graft.get(peer, ())],
-                [
-                    rpc_pb2.ControlPrune(topicID=topic, backoff=self.prune_back_off)
-                    for topic in peers_to_prune.get(peer, ())
-                ],
-            )
-            await self.emit_control_message(control, peer)
-
-    def _check_equivocation(self, msg: rpc_pb2.Message) -> bool:  # noqa: ARG002 - the name is that of the library
-        """The ledger finds equivocation. The library would keep a thousand whole messages for this."""
-        return True
-
-    async def _do_px(self, px_peers: list[rpc_pb2.PeerInfo]) -> None:
-        """Peers that a stranger names are not dialled here: ``discovery`` asks for addresses, and judges them."""
+Admit = Callable[[ID], Checked | None]
+"""Says why a peer may send nothing more at the moment; None if it may. It never raises."""
 
 
 class Gossip(Pubsub):
@@ -219,12 +39,16 @@ class Gossip(Pubsub):
         host: IHost,
         router: Router,
         topics: Iterable[str],
+        admit: Admit,
         check: Check,
         deliver: Callable[[ID, str, bytes], None],
-        refused: Callable[[ID, Checked, int], None],
+        refused: Refused,
         foreign: Callable[[ID, str], None],
     ) -> None:
-        """``deliver`` gets accepted messages, ``refused`` the others; ``foreign`` subscriptions to unknown topics."""
+        """``deliver`` gets accepted messages, ``refused`` the others; ``foreign`` subscriptions to unknown topics.
+
+        ``admit`` is asked before anything is checked, ``check`` before a message is delivered.
+        """
         super().__init__(
             host,
             router,
@@ -237,10 +61,15 @@ class Gossip(Pubsub):
             allowed_topics=set(topics),
         )
         self._router = router
+        self._admit = admit
         self._check = check
         self._deliver = deliver
         self._refused = refused
         self._foreign = foreign
+        self.seen_messages.stop()
+        self.seen_messages = Seen(limits.GOSSIP_SEEN_S, limits.P2P_SEEN_MESSAGES_MAX, steady_ms)  # type: ignore[assignment]
+        self._reading: Counter[ID] = Counter()
+        """Inbound streams that are read."""
         self.counter = time.time_ns()  # the library begins with whole seconds, and repeats numbers after a restart
 
     def publish_to(self, topics: list[str], data: bytes) -> int:
@@ -269,68 +98,116 @@ class Gossip(Pubsub):
     async def _replay_recent_messages(self, peer_id: ID, topic: str) -> None:
         """Sync brings what a peer has missed. The library would write here beside the task that writes this stream."""
 
+    async def handle_sending_messages(self, peer_id: ID, stream: INetStream, queue: RpcQueue) -> None:
+        """Send what is queued for a peer. The library leaves the stream open when a peer is given up."""
+        try:
+            await super().handle_sending_messages(peer_id, stream, queue)
+        finally:
+            with trio.move_on_after(limits.P2P_CLOSE_MS / 1000, shield=True):
+                await _reset(stream)
+
     async def stream_handler(self, stream: INetStream) -> None:
         """Read the RPCs of a peer until its stream ends. Whatever it sends ends nothing but this stream."""
         peer = stream.muxed_conn.peer_id
+        if self._reading[peer] >= limits.GOSSIP_STREAMS_PER_PEER_MAX:
+            self._refused(peer, Checked(Verdict.IGNORE, Reason.LIMIT_EXCEEDED, "too many gossip streams"), 0)
+            await _reset(stream)
+            return
+        self._reading[peer] += 1
         try:
+            cut = Prefixed(self.max_inbound_rpc_size)
             while self.manager.is_running:
-                content = await read_varint_prefixed_bytes_limited(stream, self.max_inbound_rpc_size)
-                await self._take(peer, rpc_pb2.RPC.FromString(content))
-        except (StreamEOF, StreamReset, StreamClosed, IncompleteReadError):
-            self._handle_dead_peer(peer)
+                for content in cut.add(await some_bytes(stream, cut)):
+                    await self._take(peer, rpc_pb2.RPC.FromString(content))
+        except (StreamEOF, StreamReset, StreamClosed, StreamError):
+            pass
+        except MalformedStreamError as error:
+            self._refused(peer, Checked(Verdict.REJECT, Reason.MALFORMED, str(error)), 0)
         except Exception as error:  # noqa: BLE001 - bytes of a stranger must not end the process
             self._refused(peer, Checked(Verdict.REJECT, Reason.MALFORMED, f"no RPC: {type(error).__name__}"), 0)
-            await _reset(stream)
+        finally:
+            self._reading[peer] -= 1
+            if not self._reading[peer]:
+                del self._reading[peer]
+        if peer not in self._reading:
             self._handle_dead_peer(peer)
+        await _reset(stream)
 
     async def _take(self, peer: ID, rpc: rpc_pb2.RPC) -> None:
-        for message in rpc.publish:
+        for number, message in enumerate(rpc.publish, 1):
             self._receive(peer, message)
-        if len(rpc.subscriptions) <= self.max_subscriptions_per_rpc:
-            for subscription in rpc.subscriptions:
-                if subscription.subscribe and subscription.topicid not in (self.allowed_topics or ()):
-                    self._foreign(peer, subscription.topicid)
-                else:
-                    self.handle_subscription(peer, subscription)
+            if number % limits.GOSSIP_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        self._subscribed(peer, rpc)
         if rpc.HasField("control"):
-            rpc.ClearField("senderRecord")
             await self._router.handle_rpc(rpc, peer)
+        await trio.lowlevel.checkpoint()
+
+    def _subscribed(self, peer: ID, rpc: rpc_pb2.RPC) -> None:
+        """Heed subscriptions, as many as the peer may change. Those beyond that are not even looked at."""
+        count = len(rpc.subscriptions)
+        budget = self._router.budgets.of(peer).subscriptions
+        if count and (count > self.max_subscriptions_per_rpc or not budget.take(steady_ms(), count)):
+            self._refused(peer, Checked(Verdict.REJECT, Reason.RATE_LIMITED, f"{count} subscriptions"), 0)
+            return
+        for subscription in rpc.subscriptions:
+            if subscription.subscribe and subscription.topicid not in (self.allowed_topics or ()):
+                self._foreign(peer, subscription.topicid)
+            else:
+                self.handle_subscription(peer, subscription)
 
     def _receive(self, peer: ID, message: rpc_pb2.Message) -> None:
         """Check one message, deliver it, and pass it on."""
-        if len(message.topicIDs) != 1 or message.topicIDs[0] not in self.topic_ids or self._is_msg_seen(message):
+        size = len(message.data)
+        checked = self._admit(peer)
+        if checked is None and len(message.topicIDs) != 1:
+            checked = Checked(Verdict.REJECT, Reason.MALFORMED, f"a message of {len(message.topicIDs)} topics")
+        elif checked is None and message.topicIDs[0] not in self.topic_ids:
+            checked = Checked(Verdict.IGNORE, Reason.UNSOLICITED, "a message of a topic without a subscription")
+        if checked is not None:
+            self._refused(peer, checked, size)
+            return
+        if self._is_msg_seen(message):
             return
         topic = message.topicIDs[0]
-        scorer = self._router.scorer
-        if scorer is not None and not scorer.allow_publish(peer, [topic]):
-            return
-        checked = Checked(Verdict.REJECT, None, "its pubsub signature is wrong")
-        if _signed(message):
-            checked = self._check(peer, topic, message.data)
-            if checked.verdict is not Verdict.REJECT:
-                self._mark_msg_seen(message)
+        checked = self._judged(peer, topic, message)
+        if checked.verdict is not Verdict.REJECT:
+            self._mark_msg_seen(message)
+            self._router.budgets.arrived(message_id(message))
         if checked.verdict is Verdict.ACCEPT:
-            if scorer is not None:
-                scorer.on_first_delivery(peer, topic)
+            self._router.scorer.on_first_delivery(peer, topic)
             self._deliver(peer, topic, message.data)
             self._router.forward(peer, message)
-            return
-        if checked.verdict is Verdict.REJECT and scorer is not None:
+        else:
+            self._refused(peer, checked, size)
+
+    def _judged(self, peer: ID, topic: str, message: rpc_pb2.Message) -> Checked:
+        """The verdict on a message that is new. A peer whose score is too low is not listened to."""
+        scorer = self._router.scorer
+        if not scorer.allow_publish(peer, [topic]):
+            return Checked(Verdict.REJECT, Reason.MISUSE, "it has sent too much that was refused")
+        if _signed(message):
+            checked = self._check(peer, topic, message.data)
+        else:
+            checked = Checked(Verdict.REJECT, Reason.BAD_SIGNATURE, "the signature of gossipsub is wrong")
+        if checked.verdict is Verdict.REJECT:
             scorer.on_invalid_message(peer, topic)
-        self._refused(peer, checked, len(message.data))
+        return checked
+
+
+def steady_ms() -> int:
+    """Milliseconds of trio's clock."""
+    return int(trio.current_time() * 1000)
 
 
 def _signed(message: rpc_pb2.Message) -> bool:
+    """True if its author has signed it. Keys and names longer than any that are in use are not even read."""
+    if len(message.key) > limits.P2P_KEY_BYTES_MAX or len(message.from_id) > limits.P2P_ID_BYTES_MAX:
+        return False
     try:
         return bool(signature_validator(message))
     except Exception:  # noqa: BLE001 - the library raises what it likes for a key that it cannot read
         return False
-
-
-def _attached(pubsub: Pubsub | None) -> Pubsub:
-    if pubsub is None:
-        raise NoPubsubAttached
-    return pubsub
 
 
 async def _reset(stream: INetStream) -> None:

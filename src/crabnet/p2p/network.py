@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import trio
-from libp2p.abc import IMuxedConn, INetConn, IRawConnection
+from libp2p.abc import IMuxedConn, INetConn, IRawConnection, ISecureConn
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
-from libp2p.custom_types import TProtocol
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -21,16 +22,27 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.security.pnet.protector import new_protected_conn
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
+from crabnet.buckets import TokenBucket
 from crabnet.errors import NetworkError, Reason
+from crabnet.p2p.handshaking import Noise
+from crabnet.p2p.muxing import Misused, Muxers
+from crabnet.p2p.negotiating import bound
+from crabnet.p2p.private import PrivateSecurity, Strangers
+
+
+class Idle(AutoConnector):
+    """Does not dial. The library's one dials whatever addresses peers have told, up to half of the greatest number of
+    connections, whatever the least number is.
+    """
+
+    async def maybe_connect(self) -> None:
+        """Nothing to do: ``Peers`` dials."""
 
 
 class Network(Swarm):
@@ -42,35 +54,49 @@ class Network(Swarm):
         peer_id = ID.from_pubkey(key_pair.public_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(peer_id, key_pair)
-        noise = NoiseTransport(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        noise = Noise(key_pair, noise_privkey=create_noise_key_pair().private_key)
+        upgrader = TransportUpgrader({NOISE: noise}, {})
+        self.strangers = Strangers()
+        """Who has connected without the key of this private network."""
+        if network_key:
+            upgrader.security_multistream = PrivateSecurity({NOISE: noise}, network_key, self.strangers)
+        bound(upgrader.security_multistream)
+        upgrader.muxer_multistream = Muxers(self._misused)
         super().__init__(
             peer_id,
             peerstore,
-            TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux}),
+            upgrader,
             transports=[TCP()],
             connection_config=ConnectionConfig(
                 max_connections=connections_max,
                 min_connections=0,
-                low_watermark=0,  # it does not dial by itself
+                low_watermark=0,
                 high_watermark=connections_max,
                 max_connections_per_peer=1,
                 inbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
                 outbound_upgrade_timeout=limits.P2P_HANDSHAKE_MS / 1000,
+                inbound_stream_protocol_negotiation_timeout=limits.P2P_NEGOTIATION_MS / 1000,
+                outbound_stream_protocol_negotiation_timeout=limits.P2P_NEGOTIATION_MS / 1000,
             ),
-            psk=network_key.hex() or None,
         )
+        self.auto_connector = Idle(self)
         self._connections_max = connections_max
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
         """Inbound connections, also those that have not finished their handshake, by IP address or IPv6 network."""
+        self._accepted: BoundedTable[str, TokenBucket] = BoundedTable(limits.SOURCES_MAX)
+        self.misused: Misused = lambda *_: None
+        """Gets what peers do to their connections."""
         self.admits: Callable[[ID], bool] = lambda _: True
         """Says whether a peer may be connected."""
+        self.through: Callable[[Multiaddr], Awaitable[IRawConnection]] | None = None
+        """Opens a circuit to an address behind a relay."""
         self.refused_connections = 0
 
     async def dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
         """Connect to one address. With ``peer`` the peer there must prove that id; without, any id will do.
 
-        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER or ADDRESS_INVALID.
+        Raises NetworkError: NODE_UNREACHABLE, TIMEOUT, WRONG_PEER, WRONG_NETWORK_KEY or ADDRESS_INVALID.
         """
         with trio.move_on_after(limits.P2P_DIAL_MS / 1000):
             try:
@@ -82,10 +108,7 @@ class Network(Swarm):
         raise NetworkError(f"{address} did not answer within {limits.P2P_DIAL_MS} ms", Reason.TIMEOUT)
 
     async def _dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
-        transport = self.transport_manager.transport_for_dialing(address)
-        if transport is None:
-            raise NetworkError(f"no transport of this node can dial {address}", Reason.ADDRESS_INVALID)
-        raw = await transport.dial(address)
+        raw = await self._reach(address)
         try:
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw)
         except BaseException:
@@ -103,28 +126,75 @@ class Network(Swarm):
             raise NetworkError(f"{found} at {address} is blocked at the moment", Reason.SOURCE_BLOCKED)
         return await self.add_conn(muxed, direction="outbound")
 
+    async def _reach(self, address: Multiaddr) -> IRawConnection | IMuxedConn:
+        if "/p2p-circuit" in str(address):
+            if self.through is None:
+                raise NetworkError(f"{address} is behind a relay, and relays are off", Reason.ADDRESS_INVALID)
+            return await self.through(address)
+        transport = self.transport_manager.transport_for_dialing(address)
+        if transport is None:
+            raise NetworkError(f"no transport of this node can dial {address}", Reason.ADDRESS_INVALID)
+        return know_remote(await transport.dial(address))
+
+    async def probe(self, address: Multiaddr, peer: ID) -> None:
+        """Find out whether a peer can be reached at an address, without keeping a connection.
+
+        Raises NetworkError (WRONG_PEER), trio.TooSlowError, and whatever the library raises if it cannot.
+        """
+        with trio.fail_after(limits.P2P_DIAL_MS / 1000):
+            raw = await self._reach(address)
+            try:
+                found = raw.peer_id if isinstance(raw, IMuxedConn) else (await self._secure(raw)).get_remote_peer()
+                if found != peer:
+                    raise NetworkError(f"at {address} is {found}, not {peer}", Reason.WRONG_PEER)
+            finally:
+                with trio.CancelScope(shield=True), suppress(Exception):
+                    await raw.close()
+
+    async def _secure(self, raw: IRawConnection) -> ISecureConn:
+        # The library would not say who is there if it is not the peer that is expected. The callers check the id.
+        return await self.upgrader.security_multistream.secure_outbound(raw, None)  # type: ignore[arg-type]
+
     async def _upgrade(self, raw: IRawConnection) -> IMuxedConn:
-        if self.psk is not None:
-            raw = new_protected_conn(raw, self.psk)
-        # The library would not say who is there if it is not the peer that is expected. `_dial` checks the id instead.
-        secured = await self.upgrader.security_multistream.secure_outbound(raw, None)  # type: ignore[arg-type]
+        secured = await self._secure(raw)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
         """Accept a connection, and keep its place until it is closed. The library keeps the place for ever."""
-        group = _group(read_write_closer)
-        if self._inbound.total() >= self._connections_max or self._inbound[group] >= self._host_connections_max:
+        raw = know_remote(RawConnection(read_write_closer, False))
+        await self._accept(raw, maddr, host_group(raw.get_remote_address()), self._host_connections_max)
+
+    async def accept_relayed(self, raw: IRawConnection, address: Multiaddr, relay: ID) -> None:
+        """Accept a connection through a relay. Returns once it has ended."""
+        try:
+            await self._accept(raw, address, f"relay {relay}", limits.P2P_RELAYED_CONNECTIONS_MAX)
+        finally:
+            with trio.CancelScope(shield=True):
+                await raw.close()
+
+    async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
+        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
+        if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return
         self._inbound[group] += 1
         try:
-            raw = RawConnection(read_write_closer, False)
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
             await closed(muxed)
         finally:
             self._inbound[group] -= 1
             if not self._inbound[group]:
                 del self._inbound[group]
+
+    def _misused(self, peer: ID, reason: Reason, detail: str, hostile: bool) -> None:
+        self.misused(peer, reason, detail, hostile)
+
+    def _rate(self, group: str) -> TokenBucket:
+        rate = self._accepted.get(group)
+        if rate is None:
+            rate = TokenBucket(limits.P2P_CONNECTIONS_ACCEPTED_PER_S, limits.P2P_CONNECTIONS_ACCEPTED_BURST)
+        self._accepted.put(group, rate)
+        return rate
 
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
         """The connections of a peer. The library would dial whatever addresses strangers have told of it.
@@ -154,9 +224,21 @@ async def closed(muxed: IMuxedConn) -> None:
         await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
 
-def _group(connection: ReadWriteCloser) -> str:
+C = TypeVar("C")
+
+
+def know_remote(connection: C) -> C:
+    """Make a connection over IPv6 know its remote address: the library takes addresses of four parts for no address."""
+    stream = getattr(connection, "stream", None)
+    socket = getattr(getattr(stream, "stream", None), "socket", None)
+    if stream is not None and socket is not None:
+        with suppress(Exception):
+            stream._cached_remote_address = socket.getpeername()[:2]
+    return connection
+
+
+def host_group(remote: tuple[str, int] | None) -> str:
     """The IPv4 address or the IPv6 network that a connection comes from."""
-    remote = connection.get_remote_address()
     if remote is None:
         return ""
     try:

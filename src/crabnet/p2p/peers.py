@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -31,6 +32,16 @@ _LASTING: frozenset[Reason] = frozenset({Reason.WRONG_PEER, Reason.OWN_ADDRESS})
 """Reasons for which another try of the same address is pointless for a long time."""
 
 
+class Watcher(Protocol):
+    """Is told of connections. It must not raise."""
+
+    def found(self, connection: INetConn) -> None:
+        """A peer is connected."""
+
+    def gone(self, connection: INetConn) -> None:
+        """A connection has ended."""
+
+
 class Peers:
     """Connections and addresses."""
 
@@ -46,14 +57,13 @@ class Peers:
     ) -> None:
         """``refused`` gets streams of discovery that a peer has broken."""
         self._given = given
-        self._host = host
         self._network = network
         self._streams = streams
         self._tell = tell
         self.own = str(host.get_id())
         self.book = DialBook(self.own, limits.P2P_BOOK_MAX, random)
         self._names = Names()
-        self.discovery = Discovery(given, host, network, self.book, self._wanted, lambda: self.reachability, refused)
+        self.discovery = Discovery(given, host, network, self.book, self._wanted, refused)
         self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
         """Until when (ms) a peer is refused."""
         self._greeted: set[str] = set()
@@ -62,7 +72,8 @@ class Peers:
         self._to_remember = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._told: list[Known] = []
-        self.reachability = "unknown"
+        self.watchers: list[Watcher] = []
+        """Who else is told of connections."""
         network.admits = self.admits
         network.register_notifee(_Watch(self))
         for each in given.bootstrap:
@@ -111,15 +122,6 @@ class Peers:
                 text = str(parsed)
             found.append(Address(text))
         return found
-
-    def observed(self) -> list[str]:
-        """The addresses of this node as its peers see them."""
-        manager = self._host._observed_addr_manager
-        return [] if manager is None else [str(each) for each in manager.addrs()]
-
-    def relays(self) -> list[str]:
-        """The addresses of this node behind relays."""
-        return []
 
     # --- jobs ------------------------------------------------------------------------------------------
 
@@ -211,6 +213,8 @@ class Peers:
     def found(self, connection: INetConn) -> None:
         """A peer is connected."""
         peer = connection.muxed_conn.peer_id
+        for watcher in self.watchers:
+            watcher.found(connection)
         self._wake.set()
         if self._nursery is not None and len(self._network.get_connections(peer)) > 1:
             self._nursery.start_soon(self._settle, peer)
@@ -227,7 +231,7 @@ class Peers:
             await trio.sleep(limits.P2P_LOOK_MS / 1000)
         else:
             return
-        if name in self._greeted:
+        if name in self._greeted or not self._network.get_connections(peer):
             return
         self._greeted.add(name)
         address = next(map(str, addresses_of(connection)), "")
@@ -247,6 +251,8 @@ class Peers:
     def gone(self, connection: INetConn) -> None:
         """A connection has ended."""
         peer = connection.muxed_conn.peer_id
+        for watcher in self.watchers:
+            watcher.gone(connection)
         self._streams.forget(peer)
         if self._network.get_connections(peer):
             return

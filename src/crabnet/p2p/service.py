@@ -6,33 +6,33 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr as Address
 
 from crabnet import limits
 from crabnet.child import Lifeline
 from crabnet.errors import NetworkError, Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict, contained
-from crabnet.p2p.gossip import Gossip, Router
+from crabnet.p2p.gossip import Gossip
+from crabnet.p2p.identity import Host
 from crabnet.p2p.link import Link
+from crabnet.p2p.nat import Nat
 from crabnet.p2p.network import Network
-from crabnet.p2p.own_addresses import expanded
 from crabnet.p2p.peers import Peers
 from crabnet.p2p.refusals import Refusals
+from crabnet.p2p.router import Router
 from crabnet.p2p.streams import Streams
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.transport.p2p_wire import (
     Arrived,
     Block,
     Given,
+    Noted,
     Order,
     Path,
     Publish,
@@ -44,9 +44,9 @@ from crabnet.transport.p2p_wire import (
 )
 
 
-def steady_ms() -> int:
-    """Milliseconds of trio's clock."""
-    return int(trio.current_time() * 1000)
+def _now_ms() -> int:
+    """Wall time in milliseconds."""
+    return int(time.time() * 1000)
 
 
 class Service:
@@ -67,15 +67,22 @@ class Service:
             connections_max=given.peers_max,
             host_connections_max=given.address_connections_max,
         )
-        self.host = BasicHost(
-            self.network,
-            addrs_factory=self._announced,
-        )
+        self.network.misused = self._refusals.connection
+        self.nat = Nat(given, self.network)
+        self.host = Host(self.network, self._identified_badly)
+        self.nat.attach(self.host)
         self.network.set_stream_handler(self._guarded)
-        self.router = Router()
         topics = {*given.subscribe, *given.publish}
+        self.router = Router(topics, self._refused_gossip)
         self.gossip = Gossip(
-            self.host, self.router, topics, self._check, self._deliver, self._refused_gossip, self._foreign_topic
+            self.host,
+            self.router,
+            topics,
+            self._admit,
+            self._check,
+            self._deliver,
+            self._refused_gossip,
+            self._foreign_topic,
         )
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
@@ -89,6 +96,8 @@ class Service:
             random.random,
             self._refusals.stream_failed,
         )
+        self.peers.watchers.append(self.nat)
+        self.peers.discovery.reachability = lambda: self.nat.reachability
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -114,14 +123,10 @@ class Service:
                 self._lifeline.ready(detail=self._own, addresses=[f"{each}/p2p/{self._own}" for each in addresses])
                 self.is_ready = True
                 async with trio.open_nursery() as nursery:
-                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs()):
+                    for job in (self._link.write, self._obey, self._report, *self.peers.jobs(), *self.nat.jobs()):
                         nursery.start_soon(job)
                     await anext(signals)
                     nursery.cancel_scope.cancel()
-
-    def _announced(self, found: Sequence[Address]) -> list[Address]:
-        """The addresses to tell others: those of the setting, or else those that the host has found."""
-        return list(map(Address, self._given.announce or expanded(map(str, found))))
 
     # --- from the network ------------------------------------------------------------------------------
 
@@ -138,14 +143,20 @@ class Service:
                 await stream.reset()
             self._refusals.stream_failed(stream.muxed_conn.peer_id, error)
 
+    def _identified_badly(self, peer: ID, detail: str) -> None:
+        self._refusals.connection(peer, Reason.MALFORMED, detail, hostile=True)
+
+    def _admit(self, peer: ID) -> Checked | None:
+        return self._checker.admit(str(peer), _now_ms())
+
     def _check(self, peer: ID, _topic: str, data: bytes) -> Checked:
         if self._link.is_full:
             self._counters["gossip_overflow"] += 1
             return Checked(Verdict.IGNORE, Reason.QUEUE_FULL, "the node does not keep up; sync brings it")
-        return contained(lambda: self._checker.gossip(str(peer), data, int(time.time() * 1000)))
+        return contained(lambda: self._checker.gossip(str(peer), data, _now_ms()))
 
-    def _check_stream(self, data: bytes) -> Checked:
-        return contained(lambda: self._checker.stream(data))
+    def _check_stream(self, peer: ID, data: bytes) -> Checked:
+        return contained(lambda: self._checker.stream(str(peer), data, _now_ms()))
 
     def _deliver(self, peer: ID, topic: str, data: bytes) -> None:
         self._counters["gossip_received"] += 1
@@ -199,6 +210,9 @@ class Service:
         while True:
             await trio.sleep(limits.P2P_REPORT_MS / 1000)
             self._refusals.tell()
+            strangers = self.network.strangers.take()
+            if strangers is not None:
+                self._link.tell(Noted("strangers_refused", strangers))
             self._link.tell(self._state())
 
     def _state(self) -> State:
@@ -211,12 +225,14 @@ class Service:
                 for topic in sorted({*self._given.subscribe, *self._given.publish})
             ],
             addresses=[str(each) for each in self.host.get_addrs()],
-            observed=self.peers.observed(),
-            reachability=self.peers.reachability,
-            relays=self.peers.relays(),
+            observed=self.nat.observed(),
+            reachability=self.nat.reachability,
+            relays=self.nat.relays(),
             counters={
                 **self._counters,
+                **self.nat.counters(),
                 **self.peers.discovery.counters(),
                 "connections_refused": self.network.refused_connections,
+                "strangers_refused": self.network.strangers.total,
             },
         )

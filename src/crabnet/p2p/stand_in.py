@@ -20,7 +20,7 @@ class _Unused:
 
 def without_fastecdsa() -> None:
     """Put modules in the place of ``fastecdsa`` if it is not installed. Call this before libp2p is imported."""
-    if find_spec("fastecdsa") is not None:
+    if "fastecdsa" in sys.modules or find_spec("fastecdsa") is not None:
         return
     curve = _module("fastecdsa.curve", Curve=_Unused, P256=None)
     keys = _module("fastecdsa.keys", PEMEncoder=None)

@@ -45,7 +45,7 @@ class Streams:
     def __init__(
         self,
         host: IHost,
-        check: Callable[[bytes], Checked],
+        check: Callable[[ID, bytes], Checked],
         deliver: Deliver,
         refused: Callable[[ID, Path, Checked, int], None],
         messages_per_s: int,
@@ -114,7 +114,7 @@ class Streams:
         cut = Prefixed(limits.FORK_PROOF_BYTES_MAX)
         try:
             while True:
-                await self._take(peer, path, cut.add(await _some(stream, cut)))
+                await self._take(peer, path, cut.add(await some_bytes(stream, cut)))
         except StreamEOF:
             await stream.close()
         except MalformedStreamError as error:
@@ -129,7 +129,7 @@ class Streams:
         accepted: list[bytes] = []
         size = 0
         for message in messages:
-            checked = self._check(message)
+            checked = self._check(peer, message)
             if checked.verdict is not Verdict.ACCEPT:
                 self._refused(peer, path, checked, len(message))
                 continue
@@ -150,7 +150,7 @@ class Streams:
             await trio.sleep(rate.wait_ms(now_ms, messages) / 1000)
 
 
-async def _some(stream: INetStream, cut: Prefixed) -> bytes:
+async def some_bytes(stream: INetStream, cut: Prefixed) -> bytes:
     """Some bytes. Raises StreamEOF at the end, MalformedStreamError if a message that has begun does not go on."""
     if not len(cut):
         data = await stream.read(_READ_BYTES)

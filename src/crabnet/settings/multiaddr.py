@@ -100,7 +100,7 @@ def _direct(words: list[str]) -> Multiaddr:
         return Multiaddr(host, _port(rest[1:2]), "tcp", family, _peer(rest[2:]))
     if rest[:1] == ["udp"] and rest[2:3] == ["quic-v1"]:
         return Multiaddr(host, _port(rest[1:2]), "quic-v1", family, _peer(rest[3:]))
-    raise Wrong("has no transport that this node knows: write /tcp/PORT, or /udp/PORT/quic-v1")
+    raise Wrong("has no transport that this node knows: write /tcp/PORT")
 
 
 def _check_literal(host: str, version: int) -> None:
@@ -148,6 +148,8 @@ class PeerAddressKind(Kind):
         if not isinstance(value, str):
             raise Wrong("is not an address")
         parsed = parse_multiaddr(value)
+        if parsed.transport == "quic-v1":
+            raise Wrong("is an address for QUIC, over which libp2p 0.8.1 loses data: write /tcp/PORT (ADR 43)")
         if parsed.transport != "dnsaddr" and parsed.port < self.port_min:
             raise Wrong("has port 0, to which nothing can be sent")
 

@@ -32,6 +32,8 @@ class Path(StrEnum):
     GOSSIP = "gossip"
     SYNC = "sync"
     DIRECT = "direct"
+    CONNECTION = "connection"
+    """What carries the others: only in ``Misused``."""
 
 
 class Learnt(StrEnum):

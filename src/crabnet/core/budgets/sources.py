@@ -125,19 +125,23 @@ class SourceGate:
 
     def _check_p2p(self, source: str, now_ms: int, weight: int) -> Reason | None:
         """A libp2p peer cannot be forged. Its process holds it to its rate, and a stream waits instead of losing."""
-        row = self._good.get(source) or self._strangers.get(source)
-        if row is None:
-            row = _Row()
-            self._strangers.put(source, row)
-        if now_ms < row.blocked_until_ms:
+        if now_ms < self._p2p_row(source).blocked_until_ms:
             return Reason.SOURCE_BLOCKED
         self._total.take(now_ms, weight)
         return None
 
+    def _p2p_row(self, source: str) -> _Row:
+        """The row of a libp2p peer. One that sends nothing but garbage is known by what its process says of it."""
+        row = self._good.get(source) or self._strangers.get(source)
+        if row is None:
+            row = _Row()
+            self._strangers.put(source, row)
+        return row
+
     def overran(self, source: str, now_ms: int, count: int) -> None:
         """Count messages of a libp2p peer that were over its rate. Many in a row are misuse."""
-        row = self._strangers.get(source) or self._good.get(source)
-        if row is not None and self._rates.threshold_per_s and count > self._rates.threshold_per_s:
+        row = self._p2p_row(source)
+        if self._rates.threshold_per_s and count > self._rates.threshold_per_s and now_ms >= row.blocked_until_ms:
             self._block(row, source, Reason.RATE_LIMITED, now_ms, self._rates.block_ms_max)
 
     def _check_stranger(self, host: str, now_ms: int, weight: int, price: int) -> Reason | None:
@@ -190,7 +194,7 @@ class SourceGate:
         row = self._good.pop(host)
         if row is not None:  # misuse ends the privilege of a good history
             self._strangers.put(host, row)
-        row = row or self._strangers.get(host)
+        row = row or (self._p2p_row(host) if is_p2p(source) else self._strangers.get(host))
         if row is not None:
             self._penalise(row, host, now_ms, self._rates.block_ms_max, count)
 

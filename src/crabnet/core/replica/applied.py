@@ -80,5 +80,5 @@ def refused_by(refused: Refusal) -> Applied:
 
 
 def combined_hash(namespace: str, seeds: bytes, feeds: bytes) -> str:
-    """The state hash, from the digests of all seeds and of all feeds (docs/PROTOCOL.md, section 15)."""
+    """The state hash, from the digests of all seeds and of all feeds (docs/PROTOCOL.md, section 16)."""
     return hashlib.sha256(b"crabnet-state\0" + namespace.encode() + b"\0" + seeds + feeds).hexdigest()

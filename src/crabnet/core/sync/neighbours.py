@@ -21,7 +21,7 @@ from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import ForkMark, Named
-from crabnet.source import GOSSIP, for_everybody, is_p2p, is_udp
+from crabnet.source import GOSSIP, bare, for_everybody, is_p2p, is_udp, p2p_source
 
 
 class Neighbours(Talking):
@@ -40,6 +40,8 @@ class Neighbours(Talking):
         self._room = room
         self._announce_at_ms = 0
         self._look_at_ms = 0
+        self._introduce_at_ms = 0
+        self._introduced_ms = 0
 
     def renew(self, part: Part) -> None:
         """Make a part anew."""
@@ -76,6 +78,7 @@ class Neighbours(Talking):
         self._tell_lost(self.peers.joined(source, node_id, now_ms), "replaced", effects)
         self._say(self._hello(), source, now_ms, effects)
         self._now_proven(source, node_id, now_ms, effects)
+        self._introduce_soon(now_ms)
 
     def left(self, source: str, effects: Effects) -> None:
         """Forget a peer that is not connected any more."""
@@ -113,6 +116,9 @@ class Neighbours(Talking):
         meta = admitted.envelope.meta
         if meta.from_ == self._signer.node_id:
             return True
+        if is_p2p(source) and meta.from_ != bare(source):
+            self._passed_on(admitted, now_ms)
+            return True
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:
@@ -127,8 +133,22 @@ class Neighbours(Talking):
             effects.notices.append(Notice("envelope_rejected", fields))
             return False
         self.heard(source, now_ms, effects)
-        if not self._config.talk:
-            return True
+        if self._config.talk:
+            self._said(said, meta, source, now_ms, effects)
+        return True
+
+    def _passed_on(self, admitted: Admitted, now_ms: int) -> None:
+        """Take an introduction that gossip has passed on. Other such talk counts for nothing, and nothing is answered:
+        it would count as that of the peer that has passed it on.
+        """
+        with suppress(PayloadRefusedError):  # the peer that has passed it on is not to blame
+            said = sync.talk_of(admitted.envelope, admitted.kind)
+            if isinstance(said, sync.Hello) and self._config.talk:
+                told = Introduction(said.identity.alias, said.identity.agent)
+                if self.peers.passed_on(admitted.envelope.meta.from_, told, now_ms):
+                    self._introduce_soon(now_ms)
+
+    def _said(self, said: sync.Talk, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
         if source in self.trusted:
             if self.peers.node_id(source) != meta.from_:
                 self.clocks.ask_again(now_ms)
@@ -145,7 +165,6 @@ class Neighbours(Talking):
             self._proven_said(said, meta.from_, source, now_ms, effects)
         elif isinstance(said, sync.Request):
             self._author_asks(said, meta.from_, source, now_ms, effects)
-        return True
 
     def _author_asks(self, said: sync.Request, asker: str, source: str, now_ms: int, effects: Effects) -> None:
         """Answer an author that asks how far its own feed goes. It need not prove its address for that.
@@ -231,10 +250,21 @@ class Neighbours(Talking):
         """
         if not self._config.talk:
             return
-        holders = self.planner.holders(meta.from_, meta.seq)
+        holders = [self._holder(meta, source), *self.planner.holders(meta.from_, meta.seq)]
         holders += self.named.sources(Named(named.seed_id, meta.id))
-        for each in dict.fromkeys((source, *holders)):
+        for each in dict.fromkeys(filter(None, holders)):
             self.named.note(named, each, now_ms + limits.SYNC_QUIET_MS, teller=self._teller(each))
+
+    def _holder(self, meta: EnvelopeMeta, source: str) -> str:
+        """Who holds what an envelope from ``source`` follows and rests on; "" if that is not known.
+
+        A libp2p peer passes on what a topic brings before its node looks at it, so it need not hold anything. Otherwise
+        one author with many keys could make this node ask honest peers in vain, and for nothing else.
+        """
+        if not is_p2p(source) or self.planner.wanted(meta.from_, meta.seq):
+            return source
+        author = p2p_source(meta.from_)
+        return author if self.peers.is_confirmed(author) else ""
 
     def _may_have_named(self, head: sync.Head, source: str, now_ms: int) -> None:
         """Note that a neighbour holds parked envelopes of a feed, so that it also holds what they rest on."""
@@ -307,7 +337,8 @@ class Neighbours(Talking):
 
     def gap(self, meta: EnvelopeMeta, reason: Reason | None, source: str, now_ms: int, effects: Effects) -> None:
         """Handle an envelope that is ahead of the held feed, does not link to it, or found no room."""
-        if not self._config.talk:
+        source = self._holder(meta, source)
+        if not self._config.talk or not source:
             return
         held = self._replica.feeds.get(meta.from_).head_seq
         forked_at = meta.seq if reason is Reason.BROKEN_CHAIN else 0
@@ -352,6 +383,7 @@ class Neighbours(Talking):
             self._look_around,
             self._prune,
             self._clear,
+            self._introduce,
         )
         for step in steps:
             with self._replica.mending.soft:
@@ -359,6 +391,19 @@ class Neighbours(Talking):
 
     def _lose_silent(self, now_ms: int, effects: Effects) -> None:
         self._tell_lost(self.peers.expire(now_ms), "timeout", effects)
+
+    def _introduce(self, now_ms: int, effects: Effects) -> None:
+        """Tell all libp2p peers now and then who this node is, those that are no neighbours, too."""
+        if now_ms < self._introduce_at_ms or not self._config.stays:
+            return
+        self._introduced_ms, self._introduce_at_ms = now_ms, now_ms + limits.INTRODUCE_MS
+        if any(map(is_p2p, self.peers.confirmed())):
+            self._say(self._hello(), GOSSIP, now_ms, effects)
+
+    def _introduce_soon(self, now_ms: int) -> None:
+        """There is somebody who does not know this node. However many come, introductions have a pause between them."""
+        soon_ms = max(now_ms + limits.INTRODUCE_SOON_MS, self._introduced_ms + limits.INTRODUCE_PAUSE_MS)
+        self._introduce_at_ms = min(self._introduce_at_ms, soon_ms)
 
     def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):

@@ -8,6 +8,7 @@ gets only one small hello.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -48,6 +49,11 @@ class _Peer(Struct):
     answered_ms: int = 0
 
 
+class _Other(NamedTuple):
+    said: Introduction
+    heard_ms: int
+
+
 class LostPeer(NamedTuple):
     """An address that had proved itself and was forgotten."""
 
@@ -77,6 +83,8 @@ class Peers:
         """Addresses that have proved themselves, and configured ones that have sent a message."""
         self._refused: BoundedTable[str, Refused] = BoundedTable(limits.PEERS_MAX)
         self._warned: BoundedTable[tuple[str, str], None] = BoundedTable(limits.PEERS_MAX)
+        self._others: BoundedTable[str, _Other] = BoundedTable(limits.PEERS_MAX)
+        """Nodes that are not neighbours, and introduced themselves through neighbours."""
 
     def _get(self, address: str) -> _Peer | None:
         return self._lasting.get(address) or self._strangers.get(address)
@@ -266,8 +274,23 @@ class Peers:
         lost = []
         since_ms = now_ms - limits.PEER_SILENCE_MS_MAX
         for table in (self._strangers, self._lasting):
-            while (first := table.first()) is not None and first[1].heard_ms < since_ms and not is_p2p(first[0]):
-                table.pop_first()
-                if first[1].confirmed:
-                    lost.append(LostPeer(first[0], first[1].node_id))
+            silent = list(takewhile(lambda row: row[1].heard_ms < since_ms, table.items()))
+            for address, peer in silent:
+                if is_p2p(address):
+                    continue  # it leaves when it is disconnected
+                table.pop(address)
+                if peer.confirmed:
+                    lost.append(LostPeer(address, peer.node_id))
+        while (other := self._others.first()) is not None and other[1].heard_ms < since_ms:
+            self._others.pop_first()
         return lost
+
+    def passed_on(self, node_id: str, said: Introduction, now_ms: int) -> bool:
+        """Record how a node introduced itself that is no neighbour. True if it was not known."""
+        new = node_id not in self._others
+        self._others.put(node_id, _Other(said, now_ms))
+        return new
+
+    def others(self) -> dict[str, Introduction]:
+        """The nodes that are no neighbours and introduced themselves lately."""
+        return {node_id: other.said for node_id, other in self._others.items()}

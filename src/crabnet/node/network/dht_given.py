@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
-import stat
-from pathlib import Path
-from typing import Final
-
-from crabnet.errors import DataDirDamagedError, Reason, UsageError
 from crabnet.protocol.topics import topic_of
 from crabnet.settings import Settings
+from crabnet.settings.network_key import read_network_key
 from crabnet.transport.p2p_wire import Given
-
-_KEY_FILE: Final = re.compile(r"\s*/key/swarm/psk/1\.0\.0/\s+/base16/\s+([0-9a-fA-F]{64})\s*", re.ASCII)
-_KEY_FILE_BYTES_MAX: Final = 4_096
 
 
 def given_of(settings: Settings, seed: bytes) -> Given:
@@ -32,7 +23,7 @@ def given_of(settings: Settings, seed: bytes) -> Given:
         bootstrap=list(settings.bootstrap_peers),
         publish=[topic_of(each, namespace) for each in settings.dht_publish],
         subscribe=[topic_of(each, namespace) for each in settings.dht_subscribe],
-        network_key=b"" if settings.dht_network_key_file is None else network_key(settings.dht_network_key_file),
+        network_key=b"" if settings.dht_network_key_file is None else read_network_key(settings.dht_network_key_file),
         rendezvous=settings.dht_rendezvous,
         mdns=settings.dht_mdns,
         relay=settings.dht_relay,
@@ -41,25 +32,3 @@ def given_of(settings: Settings, seed: bytes) -> Given:
         future_skew_s=settings.future_skew_s,
         messages_per_s=settings.udp_peer_datagrams_per_sec,
     )
-
-
-def network_key(path: Path) -> bytes:
-    """The 32 bytes of the key of a private network. Raises what ``given_of`` raises."""
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_KEY_FILE_BYTES_MAX)
-    except OSError as error:
-        raise UsageError(f"dht_network_key_file: cannot read {path}: {error.strerror}", Reason.INVALID_CONFIG) from None
-    if mode & 0o077:
-        raise DataDirDamagedError(
-            f"{path} may be read or written by others (mode {mode:04o}); run chmod 600 on it", Reason.UNSAFE_PERMISSIONS
-        )
-    match = _KEY_FILE.fullmatch(content.decode("ascii", "replace"))
-    if match is None:
-        raise UsageError(
-            f"dht_network_key_file: {path} is not the key of a network: it must have the lines /key/swarm/psk/1.0.0/,"
-            " /base16/ and 64 hexadecimal digits",
-            Reason.INVALID_CONFIG,
-        )
-    return bytes.fromhex(match[1])

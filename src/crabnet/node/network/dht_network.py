@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.core.commands import Misbehaved, PeerJoined, PeerLeft, Received
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
@@ -19,6 +20,7 @@ from crabnet.node.children.spec import ChildSpec
 from crabnet.node.children.supervision import Child
 from crabnet.node.network.dht_outbox import DhtOutbox
 from crabnet.node.network.intake import Intake
+from crabnet.node.network.outbox import steady_ms
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.part import Job, Part
 from crabnet.settings.multiaddr import parse_multiaddr
@@ -30,7 +32,9 @@ from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, G
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
 _INSTALL: Final = "install crabnet with its extra `dht` (README.md says how), or set --network udp"
-_NOTED: Final = frozenset({"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown"})
+_NOTED: Final = frozenset(
+    {"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown", "strangers_refused"}
+)
 """The events that the process may report."""
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
@@ -72,6 +76,8 @@ class DhtNetwork(Part):
         self._wrong = ""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
+        self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
+        """Until when (steady ms) peers are blocked. Every life of the process has to be told."""
 
     async def open(self) -> None:
         """Have the process kept. Raises UsageError if it cannot run here, NetworkError if it could not listen."""
@@ -134,6 +140,7 @@ class DhtNetwork(Part):
                         self.outbox.put(send)
         for block in effects.blocks:
             if is_p2p(block.source):
+                self._blocked.put(bare(block.source), steady_ms() + block.duration_ms)
                 self.outbox.block(bare(block.source), block.duration_ms)
 
     async def _remember(self) -> None:
@@ -169,6 +176,7 @@ class DhtNetwork(Part):
     async def _live(self, transport: DhtTransport) -> None:
         """One life of the process."""
         self.outbox.begin(transport)
+        self._block_again()
         try:
             while True:
                 for report in await transport.receive():
@@ -186,6 +194,12 @@ class DhtNetwork(Part):
             for peer in self.outbox.peers():
                 self._intake.enter(PeerLeft(p2p_source(peer)))
             self.outbox.end()
+
+    def _block_again(self) -> None:
+        now_ms = steady_ms()
+        for peer, until_ms in self._blocked.items():
+            if until_ms > now_ms:
+                self.outbox.block(peer, until_ms - now_ms)
 
     async def _arrived(self, report: Arrived) -> None:
         source = p2p_source(report.peer)
@@ -208,7 +222,14 @@ class DhtNetwork(Part):
                 self._intake.enter(PeerLeft(p2p_source(report.peer)))
         elif isinstance(report, Misused):
             self._intake.enter(
-                Misbehaved(p2p_source(report.peer), _reason(report.reason), report.count, report.hostile)
+                Misbehaved(
+                    p2p_source(report.peer),
+                    _reason(report.reason),
+                    report.count,
+                    report.hostile,
+                    report.detail,
+                    report.size_bytes,
+                )
             )
         elif isinstance(report, Noted):
             if report.kind in _NOTED:

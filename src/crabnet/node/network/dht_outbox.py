@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import trio
@@ -21,6 +21,22 @@ from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_wire import BATCH_BYTES, Path
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
+
+
+def ways_of(send: Send, connected: Collection[str]) -> list[tuple[str, Path]]:
+    """The peers to which an envelope or message goes, and how; for ``Path.GOSSIP`` the peer is "".
+
+    Envelopes of feeds are published. Whom they concern gets them by a stream too, if it is ``connected``. Messages
+    between neighbours go by streams only, and so do large envelopes: gossip brings each node several
+    copies, and not all implementations take messages of more than 64 KiB.
+    """
+    if send.to is not None and send.to != GOSSIP:
+        return [(bare(send.to), Path.SYNC)]
+    if send.to is None and send.kind not in FEED_KINDS:
+        return [(peer, Path.SYNC) for peer in connected]
+    if len(send.data) > limits.GOSSIP_LARGE_BYTES:
+        return [(peer, Path.DIRECT if peer in send.concerns else Path.SYNC) for peer in connected]
+    return [("", Path.GOSSIP), *((peer, Path.DIRECT) for peer in send.concerns if peer in connected)]
 
 
 class _Line:
@@ -83,16 +99,17 @@ class DhtOutbox:
 
     def put(self, send: Send) -> None:
         """Queue an envelope or a message."""
-        if send.to is None and send.kind not in FEED_KINDS:
-            for peer in self._lines:
-                self._put_stream(peer, Path.SYNC, [send.data])
-        elif send.to is None or send.to == GOSSIP:
-            self._put_topic(send)
-            for peer in send.concerns:
-                if peer in self._lines:
-                    self._put_stream(peer, Path.DIRECT, [send.data])
-        else:
-            self._put_stream(bare(send.to), Path.SYNC, [send.data])
+        ways = ways_of(send, self._lines)
+        if send.kind in FEED_KINDS and send.to in (None, GOSSIP):
+            if not self._topics_for(send):
+                ways = []  # what is not to be published is left to sync
+            if ("", Path.GOSSIP) not in ways and not send.relayed:
+                self._deliveries.note(send.envelope_id, Delivery(len(ways)))
+        for peer, path in ways:
+            if path is Path.GOSSIP:
+                self._put_topic(send)
+            else:
+                self._put_stream(peer, path, [send.data])
 
     def _put_topic(self, send: Send) -> None:
         if send.relayed and len(self._queue) >= limits.OUTBOX_MESSAGES_MAX // 2:
@@ -173,8 +190,6 @@ class DhtOutbox:
     async def _publish(self, send: Send) -> None:
         """Publish one envelope. What no peer could be given is left to sync, and to the fallback if there is one."""
         topics = self._topics_for(send)
-        if not topics:
-            return
         transport, reason, peers = self._transport, Reason.UNAVAILABLE.value, 0
         if transport is not None:
             try:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from crabnet import __version__, limits
 from crabnet.core.core import Core
 from crabnet.core.sync.gauges import SyncGauges
+from crabnet.core.sync.peers import Introduction
 from crabnet.operations import info
 from crabnet.operations.network import Knowledge, Path, Topology, TopologyEdge, TopologyNode
 
@@ -26,10 +27,11 @@ def topology_view(core: Core, peers: Iterable[info.Peer], gauges: SyncGauges, tr
     edges = _direct(core, found, gauges, transport)
     reached = {edge.node_id for edge in edges if edge.node_id is not None}
     own = core.signer.node_id
-    authors = sorted(author for author in core.replica.feeds.authors() if author != own and author not in reached)
+    others = core.neighbours.peers.others()
+    authors = sorted({*core.replica.feeds.authors(), *others} - {own, *reached})
     by_address = {edge.address: edge.node_id for edge in edges}
     edges += [_relayed(core, author, by_address) for author in authors[: limits.TOPOLOGY_NODES_MAX]]
-    nodes = _nodes(core, edges, place)
+    nodes = _nodes(core, edges, others, place)
     return Topology(
         node_id=own,
         running=place.running,
@@ -111,7 +113,9 @@ def _relayed(core: Core, author: str, by_address: Mapping[str | None, str | None
     )
 
 
-def _nodes(core: Core, edges: list[TopologyEdge], place: Place) -> list[TopologyNode]:
+def _nodes(
+    core: Core, edges: list[TopologyEdge], others: Mapping[str, Introduction], place: Place
+) -> list[TopologyNode]:
     """The own node, then those at the ends of the edges, each once."""
     feeds, peers = core.replica.feeds, core.neighbours.peers
     own = core.signer.node_id
@@ -131,7 +135,11 @@ def _nodes(core: Core, edges: list[TopologyEdge], place: Place) -> list[Topology
         if edge.node_id is not None:
             ways.setdefault(edge.node_id, []).append(edge)
     for node_id, found in ways.items():
-        said = next((said for edge in found if edge.address and (said := peers.introduction(edge.address)).agent), None)
+        said = others.get(node_id)
+        for edge in found:
+            if edge.address and (told := peers.introduction(edge.address)).agent:
+                said = told
+                break
         nodes.append(
             TopologyNode(
                 node_id=node_id,

@@ -1,0 +1,9 @@
+"""All attacks over libp2p."""
+
+from __future__ import annotations
+
+from tests.hostile_p2p import connections, gossip, muxing, streams
+
+ATTACKS = [each for group in (connections, muxing, gossip, streams) for each in group.attacks.all]
+QUICK = [each for each in ATTACKS if each.quick]
+SLOW = [each for each in ATTACKS if not each.quick]

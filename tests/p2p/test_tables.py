@@ -1,0 +1,117 @@
+"""The tables of the libp2p process keep their bounds, however many peers come (``tests/core/test_table_walk.py``)."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crabnet import limits
+from crabnet.child import Lifeline
+from crabnet.errors import Reason
+from crabnet.p2p.checking import Checked, Checker, Verdict
+from crabnet.p2p.dialling import DialBook
+from crabnet.p2p.stand_in import without_fastecdsa
+from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.transport.p2p_wire import Given, Learnt, Misused, Path, Report
+from tests.core.test_table_walk import CROWD, NOW_MS, ROOM
+from tests.support.dht import needs_libp2p
+from tests.support.table_watch import Watch
+
+if TYPE_CHECKING:
+    from libp2p.peer.id import ID
+
+pytestmark = needs_libp2p
+
+
+class Said:
+    """A stream of a peer with one message in it."""
+
+    def __init__(self, peer: ID) -> None:
+        self.muxed_conn = SimpleNamespace(peer_id=peer)
+        self._left = [b"\4junk"]
+
+    async def read(self, _size: int) -> bytes:
+        return self._left.pop() if self._left else b""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PEERS_REMEMBERED_MAX", "P2P_HOPED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
+        monkeypatch.setattr(limits, name, ROOM)
+
+
+@pytest.fixture
+def peers() -> list[ID]:
+    """The ids of a crowd."""
+    without_fastecdsa()
+    from libp2p.crypto.ed25519 import create_new_key_pair
+    from libp2p.peer.id import ID
+
+    return [ID.from_pubkey(create_new_key_pair(bytes([number]) * 32).public_key) for number in range(1, CROWD + 1)]
+
+
+def test_what_is_refused_is_counted_for_the_last_peers(peers: list[ID]) -> None:
+    from crabnet.p2p.refusals import Refusals
+
+    told: list[Report] = []
+    refusals = Refusals(told.append)
+    watch = Watch(refusals)
+    for peer in peers:
+        for _ in range(2):
+            refusals.note(peer, Path.GOSSIP, Checked(Verdict.REJECT, Reason.MALFORMED, "junk"), 4)
+            refusals.foreign_topic(peer, "crabnet/v9/default/tasks")
+        watch.look()
+    assert watch.filled >= {"Refusals._counts", "Refusals._topics"}
+    assert len(told) == CROWD, "a topic is told once for each peer"
+    refusals.tell()
+    counted = [each for each in told if isinstance(each, Misused)]
+    assert [each.peer for each in counted] == [str(peer) for peer in peers[-ROOM:]]
+    assert {each.count for each in counted} == {2}
+
+
+def test_every_peer_has_its_rate(peers: list[ID]) -> None:
+    checker = Checker(AdmissionPolicy("default", True, 3_600, 60), messages_per_s=2)
+    watch = Watch(checker)
+    for peer in map(str, peers):
+        refused = [checker.admit(peer, NOW_MS) for _ in range(3)]
+        assert [each and each.reason for each in refused] == [None, None, Reason.RATE_LIMITED]
+        assert checker.gossip(peer, b"junk", NOW_MS).reason is Reason.MALFORMED
+        watch.look()
+    assert watch.filled >= {"Checker._rates", "Checker._offences"}
+
+
+def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator() -> None:
+    book = DialBook("own", ROOM, lambda: 0.5)
+    watch = Watch(book)
+    book.configure("/ip4/192.0.2.1/tcp/9012", "honest")
+    for number in range(CROWD):
+        book.learn(f"/ip4/198.51.100.{number}/tcp/9012", f"peer {number}", Learnt.TOLD, NOW_MS)
+        watch.look()
+    assert watch.filled >= {"DialBook._hoped"}
+    assert next(each.peer for each in book.due(NOW_MS, set(), 1)) == "honest"
+
+
+async def test_streams_and_blocked_peers(peers: list[ID]) -> None:
+    from crabnet.p2p.service import Service
+    from crabnet.p2p.streams import PROTOCOLS
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        given = Given(seed=b"\1" * 32, namespace="default", listen=[], publish=[], subscribe=[], messages_per_s=10)
+        service = Service(given, Lifeline(ours, b""))
+        service.streams.offer()
+        read = service.host.get_mux().handlers[PROTOCOLS[Path.SYNC]]
+        assert read is not None
+        watch = Watch(service)
+        for peer in peers:
+            await read(Said(peer))  # type: ignore[arg-type]
+            service.peers.block(str(peer), 60_000)
+            watch.look()
+        assert watch.filled >= {"Streams._rates", "Peers._blocked"}
+        assert [service.peers.admits(peer) for peer in peers] == [True] * (CROWD - ROOM) + [False] * ROOM
