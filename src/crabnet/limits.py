@@ -875,8 +875,7 @@ GOSSIP_STREAMS_PER_PEER_MAX: Final = 2
 GOSSIP_SUBSCRIPTION_CHANGES_PER_S: Final = 64
 """Subscriptions that one peer may begin or end in a second."""
 GOSSIP_CONTROLS_PER_S: Final = 64
-"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second. go-libp2p sends some for each
-topic."""
+"""IHAVE, IWANT, GRAFT and PRUNE messages of one peer that are heeded in a second; others send some for each topic."""
 GOSSIP_IDS_PER_S: Final = 5_000
 """Message ids of one peer that are looked at in a second, in IHAVE and in IWANT (go-libp2p: MaxIHaveLength)."""
 GOSSIP_SERVED_MAX: Final = 3
@@ -946,6 +945,8 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
+P2P_COUNTERS_MAX: Final = 64
+"""Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000
 P2P_LOOK_MS: Final = 100
 P2P_GREETINGS_MAX: Final = 20

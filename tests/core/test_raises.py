@@ -157,10 +157,28 @@ TABLE: Final[dict[str, str]] = {
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
+    "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
+    " and Gossip the stream": """
+        p2p.muxing          Channel.read         MuxedStreamEOF MuxedStreamReset
+        p2p.muxing          Muxer._take_frame    FramingError trio.ClosedResourceError
+        p2p.muxing          Muxer._body          FramingError
+        p2p.muxing          Muxer._take          FramingError
+        p2p.muxing          Muxer._opened        FramingError
+        p2p.muxing          Muxer.open_stream    MuxedStreamError*2
+        p2p.muxing          Muxer._write_frame   -
+    """,
+    "What a stranger says before it has proved who it is, and what a peer says of itself: the library gives the"
+    " negotiation or the handshake up for these; Host catches its own.": """
+        p2p.negotiating     Communicator.read    MultiselectCommunicatorError*3
+        p2p.negotiating     _bounded             MultiselectError
+        p2p.handshaking     Bounded.read         MessageTooLarge
+        p2p.identity        Host._learn          IdentityError
+        p2p.identity        _message             IdentityError*3 -
+    """,
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
-        p2p.streams         _some                MalformedStreamError StreamEOF
+        p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
     " of an inbound connection, such as that of a blocked peer.": """
@@ -176,7 +194,7 @@ TABLE: Final[dict[str, str]] = {
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
     " kind P-256.": """
-        p2p.gossip          _attached            NoPubsubAttached
+        p2p.router          _attached            NoPubsubAttached
         p2p.stand_in        _Unused.__init__     NotImplementedError
     """,
     "Multiaddrs: settings tell the operator, p2p_book gives a damaged file up, and addresses from the network are left"

@@ -12,6 +12,7 @@ from crabnet import limits
 from crabnet.child import Lifeline
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict
+from crabnet.p2p.control import ControlBudgets, Seen
 from crabnet.p2p.dialling import DialBook
 from crabnet.p2p.stand_in import without_fastecdsa
 from crabnet.protocol.admission import AdmissionPolicy
@@ -75,15 +76,37 @@ def test_what_is_refused_is_counted_for_the_last_peers(peers: list[ID]) -> None:
     assert {each.count for each in counted} == {2}
 
 
-def test_every_peer_has_its_rate(peers: list[ID]) -> None:
+def test_every_peer_has_its_rate_and_its_offences(peers: list[ID]) -> None:
     checker = Checker(AdmissionPolicy("default", True, 3_600, 60), messages_per_s=2)
     watch = Watch(checker)
     for peer in map(str, peers):
-        refused = [checker.admit(peer, NOW_MS) for _ in range(3)]
-        assert [each and each.reason for each in refused] == [None, None, Reason.RATE_LIMITED]
+        assert [checker.admit(peer, NOW_MS) for _ in range(2)] == [None, None]
+        assert (refused := checker.admit(peer, NOW_MS)) is not None
+        assert refused.reason is Reason.RATE_LIMITED
         assert checker.gossip(peer, b"junk", NOW_MS).reason is Reason.MALFORMED
         watch.look()
     assert watch.filled >= {"Checker._rates", "Checker._offences"}
+
+
+def test_control_messages_are_counted_for_the_last_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOSSIP_PEERS_RATED_MAX", "GOSSIP_PROMISES_MAX", "GOSSIP_SERVED_IDS_MAX"):
+        monkeypatch.setattr(limits, name, ROOM)
+    budgets: ControlBudgets[int] = ControlBudgets()
+    seen = Seen(60, ROOM, lambda: NOW_MS)
+    watch = Watch(budgets, seen)
+    for number in range(CROWD):
+        key = number.to_bytes(4, "big")
+        budgets.promise(number, key, NOW_MS)
+        budgets.of(0).serve(key)
+        budgets.of(number)
+        seen.add(key)
+        watch.look()
+    assert watch.filled >= {
+        "ControlBudgets._budgets",
+        "ControlBudgets._promises",
+        "ControlBudget._served",
+        "Seen._until_ms",
+    }
 
 
 def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator() -> None:
@@ -111,7 +134,9 @@ async def test_streams_and_blocked_peers(peers: list[ID]) -> None:
         watch = Watch(service)
         for peer in peers:
             await read(Said(peer))  # type: ignore[arg-type]
+            await service.host._take_push(Said(peer))  # type: ignore[arg-type]
+            service.network._rate(str(peer))
             service.peers.block(str(peer), 60_000)
             watch.look()
-        assert watch.filled >= {"Streams._rates", "Peers._blocked"}
+        assert watch.filled >= {"Streams._rates", "Peers._blocked", "Host._pushes", "Network._accepted"}
         assert [service.peers.admits(peer) for peer in peers] == [True] * (CROWD - ROOM) + [False] * ROOM

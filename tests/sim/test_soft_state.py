@@ -16,7 +16,7 @@ from tests.support.planted import part_of, plant
 ATTEMPTS = 100
 HISTORY = 40
 NOT_UNDER_WAY = {
-    Part.SOURCES: {"overran", "reject", "take_blocks"},
+    Part.SOURCES: {"blocked_peers", "overran", "reject", "take_blocks"},
     Part.BUDGETS: {"begin", "paused"},
     Part.PEERS: {
         "heard_ms",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from crabnet import limits
+from crabnet.core.budgets.sources import Block
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
@@ -229,6 +230,10 @@ class Core:
     def allows(self, source: str, now_ms: int, effects: Effects, size_bytes: int = 0, *, crowded: bool = False) -> bool:
         """Step 1 of verification: True if the node may read a datagram of this source. Call this for each datagram."""
         return self._parts.allows(source, now_ms, effects, size_bytes, crowded=crowded)
+
+    def blocked_peers(self, now_ms: int) -> list[Block]:
+        """The libp2p peers that are blocked at the moment. A process of libp2p that begins has to be told."""
+        return self._parts.blocked_peers(now_ms)
 
     def blame(self, source: str, now_ms: int, effects: Effects) -> None:
         """Count a broken or hostile message against the address that sent it."""

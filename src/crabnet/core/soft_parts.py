@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
-from crabnet.core.budgets.sources import SourceGate
+from crabnet.core.budgets.sources import Block, SourceGate
 from crabnet.core.commands import Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
@@ -125,6 +125,12 @@ class SoftParts:
             elif given.reason is Reason.RATE_LIMITED:
                 self._gate.overran(given.source, now_ms, given.count)
             self._tell_blocks(effects)
+
+    def blocked_peers(self, now_ms: int) -> list[Block]:
+        """The libp2p peers that are blocked at the moment."""
+        with self._soft:
+            return self._gate.blocked_peers(now_ms)
+        return []
 
     def trifle(self, source: str, size_bytes: int, now_ms: int, effects: Effects) -> bool:
         """True for a message that is too small to be valid, after many such.

@@ -521,8 +521,8 @@ EVENTS: Final = MappingProxyType(
             "W",
             _NETWORK,
             "transport address bytes reason detail count",
-            "A datagram could not be read: it was empty, oversized or malformed. With transport `p2p`: a connection or "
-            "a stream of a peer broke the rules.",
+            "A datagram could not be read: it was empty, oversized or malformed. With transport `p2p`: a connection or"
+            " a stream of a peer broke the rules.",
         ),
         EventKind.DATAGRAM_DROPPED: _spec(
             "W",

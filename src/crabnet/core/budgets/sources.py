@@ -240,6 +240,15 @@ class SourceGate:
         dropped, self._dropped = self._dropped, Counter()
         return [(source, reason, count) for (source, reason), count in dropped.items()]
 
+    def blocked_peers(self, now_ms: int) -> list[Block]:
+        """The libp2p peers that are blocked at the moment, each with what is left of its time."""
+        rows = (*self._strangers.items(), *self._good.items())
+        return [
+            Block(source, Reason.SOURCE_BLOCKED, row.blocked_until_ms - now_ms)
+            for source, row in rows
+            if is_p2p(source) and now_ms < row.blocked_until_ms
+        ]
+
     def take_blocks(self) -> list[Block]:
         """The blocks that began since the last call."""
         blocks, self._blocks = self._blocks, []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
@@ -10,7 +11,6 @@ import msgspec
 import trio
 
 from crabnet import limits
-from crabnet.bounded import BoundedTable
 from crabnet.core.commands import Misbehaved, PeerJoined, PeerLeft, Received
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
@@ -20,17 +20,28 @@ from crabnet.node.children.spec import ChildSpec
 from crabnet.node.children.supervision import Child
 from crabnet.node.network.dht_outbox import DhtOutbox
 from crabnet.node.network.intake import Intake
-from crabnet.node.network.outbox import steady_ms
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.part import Job, Part
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_addresses import check_listener
-from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
+from crabnet.transport.p2p_wire import (
+    Arrived,
+    Book,
+    Connected,
+    Disconnected,
+    Given,
+    Known,
+    Misused,
+    Noted,
+    Report,
+    State,
+)
 
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
+NOT_IN_DHT: Final = "only a running node is in the dht network"
 _INSTALL: Final = "install crabnet with its extra `dht` (README.md says how), or set --network udp"
 _NOTED: Final = frozenset(
     {"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown", "strangers_refused"}
@@ -74,10 +85,15 @@ class DhtNetwork(Part):
         self.state: State | None = None
         """What the process last said of itself; None while it does not run."""
         self._wrong = ""
+        self.counted: Counter[str] = Counter()
+        """What all lives of the process have counted."""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
-        self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
-        """Until when (steady ms) peers are blocked. Every life of the process has to be told."""
+
+    @property
+    def known(self) -> list[Known]:
+        """The addresses of peers that have worked."""
+        return self._book.known
 
     async def open(self) -> None:
         """Have the process kept. Raises UsageError if it cannot run here, NetworkError if it could not listen."""
@@ -140,7 +156,6 @@ class DhtNetwork(Part):
                         self.outbox.put(send)
         for block in effects.blocks:
             if is_p2p(block.source):
-                self._blocked.put(bare(block.source), steady_ms() + block.duration_ms)
                 self.outbox.block(bare(block.source), block.duration_ms)
 
     async def _remember(self) -> None:
@@ -176,7 +191,8 @@ class DhtNetwork(Part):
     async def _live(self, transport: DhtTransport) -> None:
         """One life of the process."""
         self.outbox.begin(transport)
-        self._block_again()
+        for block in self._core.blocked_peers(self._clock_ms()):
+            self.outbox.block(bare(block.source), block.duration_ms)
         try:
             while True:
                 for report in await transport.receive():
@@ -194,12 +210,6 @@ class DhtNetwork(Part):
             for peer in self.outbox.peers():
                 self._intake.enter(PeerLeft(p2p_source(peer)))
             self.outbox.end()
-
-    def _block_again(self) -> None:
-        now_ms = steady_ms()
-        for peer, until_ms in self._blocked.items():
-            if until_ms > now_ms:
-                self.outbox.block(peer, until_ms - now_ms)
 
     async def _arrived(self, report: Arrived) -> None:
         source = p2p_source(report.peer)
@@ -237,6 +247,10 @@ class DhtNetwork(Part):
         elif isinstance(report, Book):
             self._book.put(report.known)
         elif isinstance(report, State):
+            before: Mapping[str, int] = {} if self.state is None else self.state.counters
+            for name, count in report.counters.items():
+                if name in self.counted or len(self.counted) < limits.P2P_COUNTERS_MAX:
+                    self.counted[name] += max(0, count - before.get(name, 0))
             self.state = report
 
 
