@@ -42,7 +42,7 @@ class KadNode:
         self.providers = Providers(random.sample)
         self._rates: BoundedTable[ID, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
         self._streams = 0
-        self._clients: BoundedTable[ID, int] = BoundedTable(limits.P2P_CONNECTIONS_MAX * 4)
+        self._clients: BoundedTable[ID, int] = BoundedTable(limits.KAD_CLIENTS_MAX)
         """Peers that are no servers, and until when (ms) they are not asked again."""
         self.is_server = False
         self.asked = 0
@@ -69,7 +69,7 @@ class KadNode:
             with trio.move_on_after(limits.KAD_STREAM_MS / 1000):
                 for _ in range(limits.KAD_MESSAGES_PER_STREAM_MAX):
                     data = await read_varint_prefixed_bytes_limited(stream, limits.KAD_REQUEST_BYTES_MAX)
-                    if not data or not self._rate(peer).take(_now_ms()):
+                    if not data or not self.is_welcome(peer):
                         break
                     answer = self.answer(peer, kad_of(data))
                     if answer is not None:
@@ -83,10 +83,11 @@ class KadNode:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await stream.reset()
 
-    def _rate(self, peer: ID) -> TokenBucket:
+    def is_welcome(self, peer: ID) -> bool:
+        """Count one message of a peer. False if it sends too many."""
         rate = self._rates.get(peer) or TokenBucket(limits.KAD_REQUESTS_PER_S)
         self._rates.put(peer, rate)
-        return rate
+        return rate.take(_now_ms())
 
     def answer(self, peer: ID, asked: Kad) -> Kad | None:
         """The answer to a message of a peer. A provider may only provide itself."""
