@@ -1063,6 +1063,8 @@ KAD_STREAM_MS: Final = 10_000
 """How long a stream of the DHT may be open."""
 KAD_MESSAGES_PER_STREAM_MAX: Final = 16
 KAD_ANSWER_MS: Final = 5_000
+KAD_CLIENTS_MAX: Final = 512
+"""Peers that are remembered as no servers of the DHT."""
 KAD_NO_SERVER_MS: Final = 60_000
 """How long a peer that is no server of the DHT is not asked again."""
 KAD_ASKED_AT_ONCE: Final = 3
