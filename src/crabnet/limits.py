@@ -1041,6 +1041,14 @@ P2P_DIAL_BACKS_PER_S: Final = 2
 P2P_DIAL_BACK_HOST_MS: Final = 10_000
 """Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
 P2P_DIAL_BACK_HOST_BURST: Final = 4
+P2P_PUNCH_TRIES: Final = 3
+P2P_PUNCH_MS: Final = 2_000
+"""How long one attempt to connect at the same moment may take."""
+P2P_PUNCH_DELAY_MS: Final = 1_000
+P2P_PUNCH_AGAIN_MS: Final = 60_000
+"""Pause before a direct connection with the same peer is tried again."""
+P2P_PUNCH_ADDRESSES_MAX: Final = 2
+P2P_PUNCHES_AT_ONCE_MAX: Final = 8
 KAD_BUCKET: Final = 20
 """Servers of the DHT that are kept for each distance: k of its specification."""
 KAD_KEY_BYTES_MAX: Final = 80
