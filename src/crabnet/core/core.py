@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from crabnet import limits
-from crabnet.core.chores import Chores
 from crabnet.core.budgets.sources import Block
+from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
     FromPeers,
