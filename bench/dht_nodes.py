@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Final, cast
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from tests.support.nodes import Json, NodeProcess, Nodes, wait_for
 AT_REST: Final = ("--sync-interval-ms", "1000")
 """The default. Nodes of tests announce more often."""
 _START_S: Final = 240
+_DIALLED: Final = 4
 _OPEN_MS: Final = 3_600_000
 """No seed closes by itself meanwhile."""
 
@@ -45,14 +47,15 @@ def datagram_nodes(nodes: Nodes, count: int, netns: str | None = None) -> list[N
 
 
 def libp2p_nodes(nodes: Nodes, count: int, netns: str | None = None) -> list[DhtNode]:
-    """Nodes that dial up to four of those before them, over libp2p. No node finds others by itself."""
+    """Nodes that dial four of those before them, over libp2p. No node finds others by itself."""
+    rng = Random(count)
     made: list[DhtNode] = []
     for number in range(count):
-        near = [made[(number * step) % number] for step in range(1, 5)] if number else []
-        node = DhtNode(nodes, f"dht{number}", [each.multiaddr for each in dict.fromkeys(near)], [], *AT_REST)
+        near = rng.sample(made, min(_DIALLED, number))
+        node = DhtNode(nodes, f"dht{number}", [each.multiaddr for each in near], [], *AT_REST)
         node.netns = netns
         made.append(node.start())
-    _await_peers([*made], [min(4, count - 1)] * count)
+    _await_peers([*made], [min(_DIALLED, count - 1)] * count)
     return made
 
 

@@ -898,6 +898,8 @@ P2P_WINDOW_BYTES_MAX: Final = 1024 * 1024
 """What a peer may send on one stream before it is read. It begins with the 256 KiB of yamux, and doubles with use."""
 P2P_BUFFERED_BYTES_MAX: Final = 4 * 1024 * 1024
 """What was received on the streams of one connection and waits to be read. No more is received meanwhile."""
+P2P_BUFFERED_TOTAL_BYTES_MAX: Final = 128 * 1024 * 1024
+"""The same for all connections. Each gets an equal part of it, if that is less than it could have."""
 P2P_BUFFERED_MS_MAX: Final = 10_000
 """How long a connection may stay that full, until it is closed."""
 P2P_CONTROL_FRAMES_PER_S: Final = 1_000
@@ -928,6 +930,8 @@ P2P_TOPICS_REPORTED_PER_S: Final = 2
 """Subscriptions to unknown topics that are reported in a second, after as many at once as below."""
 P2P_TOPICS_REPORTED_BURST: Final = 32
 P2P_CONNECTIONS_MAX: Final = 128
+P2P_OUTBOUND_RESERVED: Final = 16
+"""Of these, how many are kept for those that this node dials, so that nobody can fill all places; at most a half."""
 P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
 """Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
 P2P_STREAMS_PER_PEER_MAX: Final = 64
@@ -945,6 +949,10 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
+P2P_SILENCE_MS: Final = 10_000
+"""How long the libp2p process may report nothing, until the node takes it for one that hangs."""
+P2P_COUNTERS_MAX: Final = 64
+"""Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000
 P2P_LOOK_MS: Final = 100
 P2P_GREETINGS_MAX: Final = 20
@@ -959,11 +967,38 @@ P2P_REDIAL_CONFIGURED_MS_MAX: Final = 15_000
 P2P_REDIAL_MS_MAX: Final = 300_000
 P2P_FAILURES_ASIDE: Final = 5
 """Failed tries in a row after which an address counts as set aside."""
-P2P_FAILURES_MAX: Final = 16
-"""Failed tries in a row after which an address that nobody configured is forgotten."""
+P2P_FAILURES_HOPED: Final = 5
+"""Failed tries after which an address that never worked, and that nobody configured, is forgotten."""
+P2P_BOOK_MAX: Final = 1_024
+"""Addresses of peers that have worked, beside the configured ones."""
+P2P_HOPED_MAX: Final = 256
+"""Addresses that have not worked yet, for each way in which they are learnt."""
+P2P_REMEMBERED_S: Final = 30 * 86_400
+"""How long an address that does not work any more is remembered over restarts."""
+P2P_COUNTS_SAVE_S: Final = 300
+"""How often the file of libp2p peers is written for the sake of counted failures alone."""
+P2P_SETTLE_MS: Final = 5_000
+"""How long a second connection with a peer is left alone: streams may be opening on either."""
+P2P_AT_ONCE_MS: Final = 30_000
+"""Two connections with a peer that are made within this time were dialled at once."""
+P2P_LISTEN_WAIT_MS: Final = 3_000
+"""How long a start waits for a port that is in use: the libp2p process of a killed node may be about to end."""
+P2P_LASTING_MS: Final = 2_000
+"""A connection that ends sooner counts as a failed try: a peer that closes each one is not dialled all the time."""
+DNSADDR_RECORDS_MAX: Final = 32
+"""TXT records that are read of one name."""
+DNSADDR_LOOKUPS_MAX: Final = 8
+"""Names that are looked up for one ``/dnsaddr``: the name itself, and names that its records name."""
+DNSADDR_ADDRESSES_MAX: Final = 16
+P2P_RESOLVE_MS: Final = 5_000
+P2P_LOST_MS: Final = 120_000
+"""How long the address of a lost peer is tried at least every ``P2P_REDIAL_LOST_MS_MAX``: it may be restarting."""
+P2P_REDIAL_LOST_MS_MAX: Final = 1_000
 P2P_START_MS: Final = 30_000
 """How long the start of the libp2p process may take: a busy machine needs some seconds for its import."""
 P2P_RESTART_MS: Final = 200
+P2P_LINES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What waits in the node for all peers together. Each gets an equal part of it, but at most what follows."""
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
 P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
@@ -1014,3 +1049,52 @@ P2P_DIAL_BACKS_PER_S: Final = 2
 P2P_DIAL_BACK_HOST_MS: Final = 10_000
 """Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
 P2P_DIAL_BACK_HOST_BURST: Final = 4
+KAD_BUCKET: Final = 20
+"""Servers of the DHT that are kept for each distance: k of its specification."""
+KAD_KEY_BYTES_MAX: Final = 80
+KAD_KEYS_MAX: Final = 1_024
+"""Keys for which this node keeps providers for others."""
+KAD_KEYS_PER_PEER_MAX: Final = 8
+KAD_PROVIDERS_PER_KEY_MAX: Final = 128
+KAD_PROVIDER_S: Final = 3_600
+"""How long a provider is kept. It tells again after half of the time."""
+KAD_TOLD_MAX: Final = 20
+"""Peers in one message of the DHT."""
+KAD_ADDRESSES_READ_MAX: Final = 16
+"""Addresses of one peer in a message of the DHT that are looked at."""
+KAD_REQUEST_BYTES_MAX: Final = 16 * 1024
+KAD_ANSWER_BYTES_MAX: Final = 256 * 1024
+KAD_REQUESTS_PER_S: Final = 10
+"""Messages of one peer that a server of the DHT answers."""
+KAD_STREAMS_MAX: Final = 64
+KAD_STREAM_MS: Final = 10_000
+"""How long a stream of the DHT may be open."""
+KAD_MESSAGES_PER_STREAM_MAX: Final = 16
+KAD_ANSWER_MS: Final = 5_000
+KAD_NO_SERVER_MS: Final = 60_000
+"""How long a peer that is no server of the DHT is not asked again."""
+KAD_ASKED_AT_ONCE: Final = 3
+"""Servers that are asked at the same time in one search: alpha of Kademlia."""
+KAD_ASKED_MAX: Final = 40
+"""Servers that are asked in one search."""
+KAD_DIALS_MAX: Final = 8
+"""Servers to which this node connects for one search."""
+KAD_SEARCH_MS: Final = 30_000
+KAD_CANDIDATES_MAX: Final = 128
+RENDEZVOUS_FEW_MS: Final = 5_000
+"""Pause between two searches while fewer peers are connected than wanted. It doubles up to ``RENDEZVOUS_MS``."""
+RENDEZVOUS_MS: Final = 600_000
+RENDEZVOUS_TOLD_PER_MINUTE: Final = 60
+"""Addresses that this node takes from one teller in a minute."""
+MDNS_TXT_BYTES_MAX: Final = 4_096
+MDNS_NAME_CHARS_MAX: Final = 255
+MDNS_NAMES_MAX: Final = 64
+"""Services found by multicast DNS that wait until their addresses are looked at."""
+MDNS_ASK_MS: Final = 2_000
+MDNS_STEP_MS: Final = 200
+"""How soon the thread of multicast DNS notices that it is to end."""
+MDNS_LOOK_MS: Final = 2_000
+"""How often the addresses to announce are compared with those that are announced."""
+MDNS_RETRY_MS: Final = 30_000
+MDNS_END_MS: Final = 2_000
+P2P_OWN_ADDRESSES_MAX: Final = 16

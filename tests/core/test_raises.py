@@ -185,6 +185,10 @@ TABLE: Final[dict[str, str]] = {
         p2p.network         Network.dial         - NetworkError*2
         p2p.network         Network._dial        - NetworkError*4
         p2p.network         Network.add_conn     NetworkError
+        p2p.private         PrivateConnection._hear -
+        p2p.private         PrivateConnection._refuse NotAMemberError
+        p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
+        p2p.private         PrivateSecurity.secure_outbound - NetworkError
         p2p.peers           Peers._dial          NetworkError
         p2p.peers           Peers._resolved      NetworkError*2
     """,
@@ -223,7 +227,6 @@ TABLE: Final[dict[str, str]] = {
         node.durable.store          _replay              other_version
         node.durable.reading        _read                key_lost UsageError
         node.descriptors            demand_descriptors   UsageError
-        node.network.dht_given      network_key          UsageError*2 DataDirDamagedError
         node.network.dht_network    demand_libp2p        UsageError
         protocol.topics             topic_of             ValueError
         transport.udp               UdpTransport.open    _bind_error -

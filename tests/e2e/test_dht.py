@@ -87,6 +87,7 @@ def test_halves_that_were_apart_agree_again(nodes: Nodes) -> None:
     before = whole_job(left, right)
     converge([left, middle, right], [before])
     middle.kill()
+    wait_for("both are alone", lambda: not left.p2p_peers() and not right.p2p_peers())
     apart = [left.publish(), right.publish()]
     left.await_event("gossip_unpublished")
     middle.start()

@@ -170,10 +170,22 @@ def test_there_are_sixty_attacks_of_different_kinds() -> None:
     assert len(set(names)) == len(names) >= 60
 
 
-@pytest.fixture
-def blocker(nodes: Nodes) -> DhtNode:
+@pytest.fixture(scope="module")
+def blocker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DhtNode]:
     """A node that blocks for longer than a test takes."""
-    return dht_node(nodes, "blocker", (), "--udp-source-block-ms", "600000")
+    nodes = Nodes(tmp_path_factory.mktemp("blocker"))
+    try:
+        yield dht_node(nodes, "blocker", (), "--udp-source-block-ms", "600000")
+    finally:
+        nodes.close()
+
+
+@pytest.mark.deep
+def test_a_libp2p_process_that_hangs_is_replaced(blocker: DhtNode) -> None:
+    before = cast(int, blocker.child()["pid"])
+    os.kill(before, signal.SIGSTOP)
+    blocker.await_event("child_failed", reason="timeout")
+    wait_for("another process", lambda: blocker.child().get("pid") not in {None, before} and blocker.multiaddr)
 
 
 @pytest.mark.deep

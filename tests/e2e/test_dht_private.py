@@ -12,6 +12,7 @@ from typing import Final, cast
 import pytest
 
 from tests.support.dht import DhtNode, dht_node, needs_libp2p
+from tests.support.nat import Internet, needs_nat
 from tests.support.nodes import DEADLINE_S, NodeProcess, Nodes, converge, crabnet, quiet, wait_for, whole_job
 
 pytestmark = needs_libp2p
@@ -71,6 +72,32 @@ def the_key_is_nowhere(node: DhtNode, key: bytes) -> None:
         content = path.read_bytes()
         assert not [form for form in forms if form in content], path
     assert key.hex() not in node.errors()
+
+
+@pytest.mark.deep
+def test_a_relay_is_no_hole_in_a_private_network(nodes: Nodes) -> None:
+    """Members behind NAT trade through a member; whoever has no key reaches neither the relay nor anybody behind it."""
+    needs_nat()
+    flag, path, _ = key_file(nodes.directory)
+    with Internet() as internet:
+        for name in ("publisher", "worker", "stranger"):
+            internet.behind(name)
+        internet.public("relay")
+        relay = internet.node(nodes, "relay", [], flag, path, "--dht-relay", "server").start()
+        address = internet.multiaddr(relay)
+        publisher = internet.node(nodes, "publisher", [address], flag, path).start()
+        behind = f"{address}/p2p-circuit/p2p/{publisher.node_id}"
+        worker = internet.node(nodes, "worker", [address, behind], flag, path).start()
+        wait_for("the call through the relay", lambda: f"p2p:{publisher.node_id}" in worker.p2p_peers())
+        stranger = internet.node(nodes, "stranger", [address, behind]).start()
+        seed_id = whole_job(publisher, worker)
+        converge([relay, publisher, worker], [seed_id])
+        for each in (address, behind):
+            stranger.await_event("bootstrap_failed", address=each)
+        wait_for("the relay refuses the stranger", lambda: refused(relay))
+        assert not stranger.p2p_peers()
+        assert not stranger.seed_ids()
+        assert not refused(publisher)
 
 
 STRANGERS: Final = {

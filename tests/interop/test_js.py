@@ -158,7 +158,7 @@ def test_broken_envelopes_of_a_foreign_peer_are_refused_by_name(js: MakeJs, dht_
         ("not JSON", "malformed"),
     ):
         assert peer.order("raw", channel="tasks", text=text)["recipients"] == 1
-        node.await_event("datagram_dropped", address=source, reason=reason)
+        node.await_event("envelope_rejected", address=source, reason=reason)
     assert not node.seed_ids()
     peer.order("raw", channel="tasks", text=json.dumps(envelope))
     wait_for("the genuine one is taken", lambda: node.seed_ids() == {envelope["payload"]["seed"]["id"]})

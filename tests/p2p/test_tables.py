@@ -43,7 +43,7 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PEERS_REMEMBERED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
+    for name in ("PEERS_REMEMBERED_MAX", "P2P_HOPED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
         monkeypatch.setattr(limits, name, ROOM)
 
 
@@ -116,7 +116,7 @@ def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator
     for number in range(CROWD):
         book.learn(f"/ip4/198.51.100.{number}/tcp/9012", f"peer {number}", Learnt.TOLD, NOW_MS)
         watch.look()
-    assert watch.filled >= {"DialBook._others"}
+    assert watch.filled >= {"DialBook._hoped"}
     assert next(each.peer for each in book.due(NOW_MS, set(), 1)) == "honest"
 
 

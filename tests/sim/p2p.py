@@ -85,6 +85,11 @@ class Peer:
         self.checker = Checker(node.config.policy, 0) if isinstance(node, SimNode) else None
 
     @property
+    def now_ms(self) -> int:
+        """Its clock."""
+        return self.owner.now_ms if isinstance(self.owner, SimNode) else self.owner.world.now_ms
+
+    @property
     def passes_on(self) -> bool:
         """False for one that takes part, and gives nothing."""
         return isinstance(self.owner, SimNode) and not self.owner.withholds
@@ -108,7 +113,6 @@ class P2p:
         self._peers: dict[str, Peer] = {}
         self._by_address: dict[str, Peer] = {}
         self._heartbeat_ms = 0
-        self._checked: dict[bytes, Checked] = {}
         self.sent: Counter[str] = Counter()
         """Messages by what they are for."""
         self.duplicates = 0
@@ -284,9 +288,7 @@ class P2p:
         if peer.checker is None:
             self._pass_up(sender, peer, message)
             return
-        checked = self._checked.get(message)
-        if checked is None:
-            checked = self._checked[message] = peer.checker.stream(message)
+        checked = peer.checker.stream(sender.id, message, peer.now_ms)
         if checked.verdict is Verdict.ACCEPT:
             self._pass_up(sender, peer, message)
         else:
@@ -301,7 +303,7 @@ class P2p:
             peer.seen[digest] = self._world.now_ms
             self._pass_up(sender, peer, data)
             return
-        checked = peer.checker.gossip(sender.id, data, peer.owner.now_ms if isinstance(peer.owner, SimNode) else 0)
+        checked = peer.checker.admit(sender.id, peer.now_ms) or peer.checker.gossip(sender.id, data, peer.now_ms)
         if checked.verdict is not Verdict.REJECT:
             peer.seen[digest] = self._world.now_ms
         if checked.verdict is not Verdict.ACCEPT:

@@ -29,8 +29,9 @@ class Watch:
                 for name in slots | vars(owner).keys() if hasattr(owner, "__dict__") else slots:
                     value = getattr(owner, name, None)
                     todo.append(value)
-                    if isinstance(value, BoundedTable):
-                        self._check(f"{type(owner).__name__}.{name}", value)
+                    for table in value.values() if isinstance(value, dict) else (value,):
+                        if isinstance(table, BoundedTable):
+                            self._check(f"{type(owner).__name__}.{name}", table)
 
     def _check(self, name: str, table: BoundedTable[object, object]) -> None:
         assert table.weight <= table.capacity, name

@@ -26,6 +26,7 @@ _REMEDIES: Final = {
     Reason.LOCKS_UNSUPPORTED: "put the data dir on a local disk",
     Reason.MISSING_SIGNATURE: "read docs/UPGRADE.md, then set require_signatures = false, or start in a new data dir",
     Reason.NODE_UNREACHABLE: "check that a node runs there in this namespace, the firewalls between, and both clocks",
+    Reason.OWN_ADDRESS: "remove the address",
     Reason.SANDBOX_UNAVAILABLE: "install bubblewrap, or allow user namespaces",
     Reason.STORAGE_FAILED: "check the path and the disk",
     Reason.UNAVAILABLE: "change the setting or the limit that the message names",

@@ -34,6 +34,7 @@ from crabnet.operations.access import TokenState
 from crabnet.operator.check import Check, Situation, Step, Verdict
 from crabnet.operator.probing import peers
 from crabnet.operator.verify_alerts import alerts
+from crabnet.operator.verify_dht import dht
 from crabnet.operator.verify_start import ledger, process, state_dir
 from crabnet.operator.verify_web import web
 from crabnet.runner.policy import ANY_COMMAND
@@ -131,6 +132,8 @@ def _can_be_made(name: str, path: Path, files: Files) -> Check:
 
 def _listen(at: Situation) -> Iterator[Check]:
     name = "listen_addr"
+    if not at.settings.uses_udp:
+        return
     if at.running:
         yield Check(name, Verdict.OK, f"{at.settings.listen_addr} is not tried, because a node runs on this data dir")
         return
@@ -139,7 +142,7 @@ def _listen(at: Situation) -> Iterator[Check]:
     except CrabnetError as error:
         yield Check(name, Verdict.FAILED, error.message, error)
         return
-    yield Check(name, Verdict.OK, f"{at.settings.listen_addr} can be bound")
+    yield Check(name, Verdict.OK, f"{','.join(at.settings.listen_addrs)} can be bound")
     if unserved:
         yield Check(name, Verdict.WARNING, unserved)
     if granted < at.settings.udp_receive_buffer_bytes:
@@ -162,6 +165,8 @@ async def _bind(settings: Settings) -> tuple[int, str]:
 def _targets(at: Situation) -> Iterator[Check]:
     wanted = [("announce_addrs", each) for each in at.settings.udp_announce_addrs]
     wanted += [("bootstrap_peers", each) for each in at.settings.udp_bootstrap_peers]
+    if not wanted and not at.settings.uses_udp:
+        return
     if not wanted:
         detail = "there is no address to send to, so no other node learns what is published here; set one"
         yield Check("announce_addrs", Verdict.WARNING, detail)
@@ -239,7 +244,7 @@ def _access(at: Situation) -> Iterator[Check]:
 
 
 STEPS: Final[tuple[Step, ...]] = (
-    process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, _runner, _sandbox, _access, web,
+    process, _data_dir, ledger, state_dir, _events, _listen, _targets, peers, dht, _runner, _sandbox, _access, web,
     alerts,
 )  # fmt: skip
 """The checks, in the order in which they are shown."""

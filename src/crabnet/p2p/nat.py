@@ -12,13 +12,13 @@ from libp2p.abc import INetConn
 from libp2p.host.observed_addr_manager import NATDeviceType
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
-from multiaddr.utils import get_network_addrs
 
 from crabnet import limits
 from crabnet.p2p.autonat import AUTONAT, AutoNat, remote_of
 from crabnet.p2p.circuit import is_relayed
 from crabnet.p2p.identity import Host
 from crabnet.p2p.network import Network, host_group
+from crabnet.p2p.own_addresses import expanded
 from crabnet.p2p.reachability import Observations, Reachability, Votes, is_global
 from crabnet.p2p.relay import Relay
 from crabnet.p2p.relaying import RelayClient
@@ -91,7 +91,7 @@ class Nat:
         if self._announce:
             return self._announce
         proven = self._votes.addresses() if self.reachability is Reachability.PUBLIC else []
-        listening = [each for listener in self._host.get_transport_addrs() for each in _expanded(listener)]
+        listening = list(map(Multiaddr, expanded(map(str, self._host.get_transport_addrs()))))
         beyond = [each for each in listening if not parse_multiaddr(str(each)).is_loopback]
         return list(dict.fromkeys([*map(Multiaddr, proven), *(beyond or listening)]))
 
@@ -211,19 +211,6 @@ class _Observer:
     def get_nat_type(self) -> tuple[NATDeviceType, NATDeviceType]:
         """Not looked at."""
         return NATDeviceType.UNKNOWN, NATDeviceType.UNKNOWN
-
-
-def _expanded(listener: Multiaddr) -> list[Multiaddr]:
-    """The addresses of a listener: for one on all interfaces those of each."""
-    parsed = parse_multiaddr(str(listener))
-    try:
-        ip = ipaddress.ip_address(parsed.host)
-        if not ip.is_unspecified:
-            return [listener]
-        found = [ipaddress.ip_address(each.partition("%")[0]) for each in get_network_addrs(ip.version)]
-    except Exception:  # noqa: BLE001 - what asks the system for its interfaces is not ours
-        return []
-    return [Multiaddr(str(parsed._replace(host=str(each)))) for each in found if not each.is_link_local]
 
 
 def _fits(listener: str, seen: str) -> bool:

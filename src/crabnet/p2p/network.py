@@ -17,6 +17,7 @@ from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
@@ -79,7 +80,7 @@ class Network(Swarm):
             ),
         )
         self.auto_connector = Idle(self)
-        self._connections_max = connections_max
+        self._inbound_max = connections_max - min(limits.P2P_OUTBOUND_RESERVED, connections_max // 2)
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
         """Inbound connections, also those that have not finished their handshake, by IP address or IPv6 network."""
@@ -109,7 +110,7 @@ class Network(Swarm):
     async def _dial(self, address: Multiaddr, peer: ID | None) -> INetConn:
         raw = await self._reach(address)
         try:
-            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw, peer)
+            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade(raw)
         except BaseException:
             with trio.CancelScope(shield=True), suppress(Exception):
                 await raw.close()
@@ -143,22 +144,19 @@ class Network(Swarm):
         with trio.fail_after(limits.P2P_DIAL_MS / 1000):
             raw = await self._reach(address)
             try:
-                if isinstance(raw, IMuxedConn):
-                    found = raw.peer_id
-                else:
-                    found = (await self._secure(raw, peer)).get_remote_peer()
+                found = raw.peer_id if isinstance(raw, IMuxedConn) else (await self._secure(raw)).get_remote_peer()
                 if found != peer:
                     raise NetworkError(f"at {address} is {found}, not {peer}", Reason.WRONG_PEER)
             finally:
                 with trio.CancelScope(shield=True), suppress(Exception):
                     await raw.close()
 
-    async def _secure(self, raw: IRawConnection, peer: ID | None) -> ISecureConn:
-        # The library's own check of the id refuses to dial without one. `_dial` checks it instead.
-        return await self.upgrader.security_multistream.secure_outbound(raw, peer)  # type: ignore[arg-type]
+    async def _secure(self, raw: IRawConnection) -> ISecureConn:
+        # The library would not say who is there if it is not the peer that is expected. The callers check the id.
+        return await self.upgrader.security_multistream.secure_outbound(raw, None)  # type: ignore[arg-type]
 
-    async def _upgrade(self, raw: IRawConnection, peer: ID | None) -> IMuxedConn:
-        secured = await self._secure(raw, peer)
+    async def _upgrade(self, raw: IRawConnection) -> IMuxedConn:
+        secured = await self._secure(raw)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
@@ -175,7 +173,7 @@ class Network(Swarm):
                 await raw.close()
 
     async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
-        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
+        full = self._inbound.total() >= self._inbound_max or self._inbound[group] >= most
         if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return
@@ -197,6 +195,16 @@ class Network(Swarm):
             rate = TokenBucket(limits.P2P_CONNECTIONS_ACCEPTED_PER_S, limits.P2P_CONNECTIONS_ACCEPTED_BURST)
         self._accepted.put(group, rate)
         return rate
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """The connections of a peer. The library would dial whatever addresses strangers have told of it.
+
+        Raises SwarmException if there are none.
+        """
+        found = self.get_connections(peer_id)
+        if not found:
+            raise SwarmException(f"{peer_id} is not connected")
+        return found
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
         """Take a connection that is ready. Raises NetworkError for a peer that is not admitted."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
+from libp2p.host.basic_host import BasicHost
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.peer.id import ID
 from libp2p.rcmgr import Direction
@@ -18,13 +19,16 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.errors import NetworkError, Reason
 from crabnet.p2p.dialling import DialBook, Entry
+from crabnet.p2p.discovery import Discovery
 from crabnet.p2p.network import Network, addresses_of
+from crabnet.p2p.resolving import Names
+from crabnet.p2p.settling import Place, surplus
 from crabnet.p2p.streams import Streams
-from crabnet.settings.kinds import Wrong
 from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.transport.p2p_addresses import check_bootstrap, check_listener
 from crabnet.transport.p2p_wire import Book, Connected, Disconnected, Given, Known, Learnt, Noted, Report
 
-_LASTING: frozenset[Reason] = frozenset({Reason.WRONG_PEER, Reason.OWN_ADDRESS, Reason.ADDRESS_INVALID})
+_LASTING: frozenset[Reason] = frozenset({Reason.WRONG_PEER, Reason.OWN_ADDRESS})
 """Reasons for which another try of the same address is pointless for a long time."""
 
 
@@ -44,22 +48,28 @@ class Peers:
     def __init__(
         self,
         given: Given,
+        host: BasicHost,
         network: Network,
         streams: Streams,
         tell: Callable[[Report], None],
         random: Callable[[], float],
+        refused: Callable[[ID, Exception], None],
     ) -> None:
+        """``refused`` gets streams of discovery that a peer has broken."""
         self._given = given
         self._network = network
         self._streams = streams
         self._tell = tell
-        self.own = str(network.get_peer_id())
-        self.book = DialBook(self.own, limits.PEERS_REMEMBERED_MAX, random)
+        self.own = str(host.get_id())
+        self.book = DialBook(self.own, limits.P2P_BOOK_MAX, random)
+        self._names = Names()
+        self.discovery = Discovery(given, host, network, self.book, self._wanted, refused)
         self._blocked: BoundedTable[str, int] = BoundedTable(limits.SOURCES_MAX)
         """Until when (ms) a peer is refused."""
         self._greeted: set[str] = set()
         """Peers that are connected and speak the sync protocol."""
         self._wake = trio.Event()
+        self._to_remember = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._told: list[Known] = []
         self.watchers: list[Watcher] = []
@@ -69,7 +79,7 @@ class Peers:
         for each in given.bootstrap:
             parsed = parse_multiaddr(each)
             self.book.configure(str(parsed), parsed.peer)
-        self.book.load(given.known)
+        self.book.load(given.known, int(time.time()))
 
     # --- admission -------------------------------------------------------------------------------------
 
@@ -103,7 +113,7 @@ class Peers:
         found = []
         for text in self._given.listen:
             try:
-                _try_to_bind(text)
+                check_listener(text)
             except NetworkError as error:
                 if error.reason is not Reason.ADDRESS_IN_USE or not self._given.listen_fallback:
                     raise
@@ -117,13 +127,16 @@ class Peers:
 
     def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """What is to run while the host runs."""
-        return [self._dial_all, self._remember]
+        return [self._dial_all, self._remember, *self.discovery.jobs()]
 
     async def _dial_all(self) -> None:
         async with trio.open_nursery() as self._nursery:
+            self._check_bootstrap()
             while True:
-                wanted = limits.P2P_PEERS_WANTED - len(self._greeted)
-                for entry in self.book.due(_steady_ms(), self._connected(), wanted):
+                connected = self._connected()
+                for peer in self.book.up() - connected:
+                    self._lost(peer)  # the library tells later of a lost connection
+                for entry in self.book.due(_steady_ms(), connected, self._wanted()):
                     self._nursery.start_soon(self._dial, entry)
                 with trio.move_on_after(limits.P2P_LOOK_MS / 1000):
                     await self._wake.wait()
@@ -132,48 +145,64 @@ class Peers:
     def _connected(self) -> set[str]:
         return {str(peer) for peer in self._network.connections}
 
+    def _wanted(self) -> int:
+        """How many more peers the node would like to have."""
+        return limits.P2P_PEERS_WANTED - len(self._greeted)
+
+    def _check_bootstrap(self) -> None:
+        """Report what is wrong with configured addresses before the first of them is dialled."""
+        for entry in self.book.entries():
+            if entry.learnt is Learnt.CONFIGURED:
+                try:
+                    check_bootstrap(entry.address, self.own, self._given.listen)
+                except NetworkError as error:
+                    self._failed(entry, error)
+
     async def _dial(self, entry: Entry) -> None:
+        peer = ID.from_string(entry.expected) if entry.expected else None
+        failure = NetworkError(f"{entry.address} names no address", Reason.ADDRESS_INVALID)
         try:
-            for address in await self._resolved(entry.address):
-                peer = ID.from_string(entry.peer) if entry.peer else None
-                connection = await self._network.dial(address, peer)
+            for address in await self._names.addresses(entry.address):
+                wanted = ID.from_string(address.peer) if address.peer else peer
+                try:
+                    connection = await self._network.dial(Address(str(address)), wanted)
+                except NetworkError as error:
+                    if failure.reason is Reason.ADDRESS_INVALID or error.reason not in _LASTING:
+                        failure = error
+                    continue
                 found = str(connection.muxed_conn.peer_id)
                 self.book.succeeded(entry.address, found, _steady_ms(), int(time.time()))
+                self._to_remember.set()
                 return
-            raise NetworkError(f"{entry.address} names no address", Reason.ADDRESS_INVALID)
         except NetworkError as error:
-            lasting = error.reason in _LASTING
-            first = entry.failures == 0
-            aside = self.book.failed(entry.address, _steady_ms(), for_good=lasting)
-            if entry.learnt is Learnt.CONFIGURED and (first or aside is not None):
-                self._tell(
-                    Noted(
-                        "bootstrap_failed" if first else "bootstrap_set_aside",
-                        {
-                            "address": entry.address,
-                            "reason": error.reason.value,
-                            "detail": error.message[: limits.EVENT_DETAIL_CHARS],
-                            "failures": entry.failures,
-                        },
-                    )
-                )
+            failure = error
+        self._failed(entry, failure)
 
-    async def _resolved(self, text: str) -> list[Address]:
-        """The addresses behind an address: itself, or what the name service says."""
-        parsed = parse_multiaddr(text)
-        if parsed.transport != "dnsaddr":
-            return [Address(text)]
-        with trio.move_on_after(limits.P2P_DIAL_MS / 1000):
-            try:
-                found = await Address(text).resolve()
-            except Exception as error:
-                raise NetworkError(f"cannot resolve {text}: {error}", Reason.ADDRESS_INVALID) from error
-            return [each for each in found if _is_dialable(str(each))]
-        raise NetworkError(f"no answer about {text}", Reason.TIMEOUT)
+    def _failed(self, entry: Entry, error: NetworkError) -> None:
+        first = entry.failures == 0
+        aside = self.book.failed(entry.address, _steady_ms(), for_good=error.reason in _LASTING)
+        self._report(entry, error, first=first, aside=aside is not None)
+
+    def _report(self, entry: Entry, error: NetworkError, *, first: bool, aside: bool) -> None:
+        if entry.learnt is Learnt.CONFIGURED and (first or aside):
+            self._tell(
+                Noted(
+                    "bootstrap_failed" if first else "bootstrap_set_aside",
+                    {
+                        "address": entry.address,
+                        "reason": error.reason.value,
+                        "detail": error.message[: limits.EVENT_DETAIL_CHARS],
+                        "failures": entry.failures,
+                    },
+                )
+            )
 
     async def _remember(self) -> None:
         while True:
-            await trio.sleep(limits.P2P_REMEMBER_MS / 1000)
+            with trio.move_on_after(limits.P2P_REMEMBER_MS / 1000):
+                await self._to_remember.wait()
+            self._to_remember = trio.Event()
+            self.discovery.look()
             known = self.book.known()
             if known != self._told:
                 self._told = known
@@ -187,6 +216,8 @@ class Peers:
         for watcher in self.watchers:
             watcher.found(connection)
         self._wake.set()
+        if self._nursery is not None and len(self._network.get_connections(peer)) > 1:
+            self._nursery.start_soon(self._settle, peer)
         if self._nursery is not None and str(peer) not in self._greeted:
             self._nursery.start_soon(self._greet, peer, connection)
 
@@ -206,20 +237,36 @@ class Peers:
         address = next(map(str, addresses_of(connection)), "")
         outbound = isinstance(connection, SwarmConn) and connection.direction is Direction.OUTBOUND
         self._tell(Connected(name, address, outbound, "p2p-circuit" in address))
+        await self.discovery.rendezvous.met(peer)
+
+    async def _settle(self, peer: ID) -> None:
+        """Keep one of several connections with a peer."""
+        await trio.sleep(limits.P2P_SETTLE_MS / 1000)
+        found = [each for each in self._network.get_connections(peer) if isinstance(each, SwarmConn)]
+        places = [Place(each._created_at, each.direction is Direction.OUTBOUND, _is_relayed(each)) for each in found]
+        for number in surplus(places, is_first=self.own < str(peer)):
+            with suppress(Exception):
+                await found[number].close()
 
     def gone(self, connection: INetConn) -> None:
         """A connection has ended."""
         peer = connection.muxed_conn.peer_id
         for watcher in self.watchers:
             watcher.gone(connection)
+        self._streams.forget(peer)
         if self._network.get_connections(peer):
             return
-        self._streams.forget(peer)
-        self.book.lost(str(peer), _steady_ms())
+        self._lost(str(peer))
+        self.discovery.rendezvous.lost()
         if str(peer) in self._greeted:
             self._greeted.discard(str(peer))
             self._tell(Disconnected(str(peer)))
         self._wake.set()
+
+    def _lost(self, peer: str) -> None:
+        for entry in self.book.lost(peer, _steady_ms()):
+            closed = NetworkError(f"{peer} closed the connection at once", Reason.NODE_UNREACHABLE)
+            self._report(entry, closed, first=entry.failures == 1, aside=entry.failures == limits.P2P_FAILURES_ASIDE)
 
 
 class _Watch(INotifee):
@@ -249,28 +296,9 @@ class _Watch(INotifee):
         self._peers.gone(conn)
 
 
+def _is_relayed(connection: INetConn) -> bool:
+    return any("p2p-circuit" in str(each) for each in addresses_of(connection))
+
+
 def _steady_ms() -> int:
     return int(trio.current_time() * 1000)
-
-
-def _is_dialable(text: str) -> bool:
-    try:
-        return parse_multiaddr(text).transport == "tcp"
-    except Wrong:
-        return False
-
-
-def _try_to_bind(text: str) -> None:
-    """Raises NetworkError if this address cannot be listened on. The library shares a port that is in use."""
-    parsed = parse_multiaddr(text)
-    family = socket.AF_INET6 if parsed.family == "ip6" else socket.AF_INET
-    kind = socket.SOCK_STREAM if parsed.transport == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((parsed.host, parsed.port))
-            if parsed.transport == "tcp":
-                probe.listen(1)
-        except OSError as error:
-            reason = Reason.ADDRESS_IN_USE if error.errno == 98 else Reason.ADDRESS_INVALID
-            raise NetworkError(f"cannot listen on {text}: {error.strerror}", reason) from error

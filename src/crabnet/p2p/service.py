@@ -87,8 +87,17 @@ class Service:
         self.streams = Streams(
             self.host, self._check_stream, self._deliver_from_stream, self._refusals.note, given.messages_per_s
         )
-        self.peers = Peers(given, self.network, self.streams, self._link.tell, random.random)
+        self.peers = Peers(
+            given,
+            self.host,
+            self.network,
+            self.streams,
+            self._link.tell,
+            random.random,
+            self._refusals.stream_failed,
+        )
         self.peers.watchers.append(self.nat)
+        self.peers.discovery.reachability = lambda: self.nat.reachability
         self._own = str(self.host.get_id())
         self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
@@ -222,6 +231,7 @@ class Service:
             counters={
                 **self._counters,
                 **self.nat.counters(),
+                **self.peers.discovery.counters(),
                 "connections_refused": self.network.refused_connections,
                 "strangers_refused": self.network.strangers.total,
             },

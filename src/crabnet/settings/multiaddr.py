@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import Final, NamedTuple
 
-from crabnet.settings.kinds import PORT_MAX, Kind, Wrong, host_and_port
+from crabnet.settings.kinds import PORT_MAX, Kind, Wrong, address_text, host_and_port
 
 _NAMES: Final = ("dns", "dns4", "dns6")
 _LITERALS: Final = {"ip4": 4, "ip6": 6}
@@ -59,6 +59,11 @@ def parse_multiaddr(text: str) -> Multiaddr:
         at = words.index("p2p-circuit")
         return _relayed(words[:at], words[at + 1 :])
     return _direct(words)
+
+
+def is_peer_id(text: str) -> bool:
+    """True for a peer id as libp2p writes it."""
+    return _PEER_ID.fullmatch(text) is not None
 
 
 def _family_of(host: str) -> str:
@@ -137,7 +142,7 @@ class PeerAddressKind(Kind):
         self.port_min = port_min
 
     def from_text(self, text: str) -> str:
-        return text.strip()
+        return address_text(text)
 
     def check(self, value: object) -> None:
         if not isinstance(value, str):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
@@ -13,7 +14,7 @@ from crabnet import limits
 from crabnet.core.commands import Misbehaved, PeerJoined, PeerLeft, Received
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
-from crabnet.errors import Reason, UsageError
+from crabnet.errors import NetworkError, Reason, UsageError
 from crabnet.node.children.children import Children
 from crabnet.node.children.spec import ChildSpec
 from crabnet.node.children.supervision import Child
@@ -24,10 +25,23 @@ from crabnet.node.part import Job, Part
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
-from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
+from crabnet.transport.p2p_addresses import check_listener
+from crabnet.transport.p2p_wire import (
+    Arrived,
+    Book,
+    Connected,
+    Disconnected,
+    Given,
+    Known,
+    Misused,
+    Noted,
+    Report,
+    State,
+)
 
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
+NOT_IN_DHT: Final = "only a running node is in the dht network"
 _INSTALL: Final = "install crabnet with its extra `dht` (README.md says how), or set --network udp"
 _NOTED: Final = frozenset(
     {"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown", "strangers_refused"}
@@ -70,15 +84,23 @@ class DhtNetwork(Part):
         self._clock_ms = clock_ms
         self.state: State | None = None
         """What the process last said of itself; None while it does not run."""
+        self._wrong = ""
+        self.counted: Counter[str] = Counter()
+        """What all lives of the process have counted."""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
 
+    @property
+    def known(self) -> list[Known]:
+        """The addresses of peers that have worked."""
+        return self._book.known
+
     async def open(self) -> None:
-        """Have the process kept. Raises UsageError if it cannot run here."""
+        """Have the process kept. Raises UsageError if it cannot run here, NetworkError if it could not listen."""
         demand_libp2p()
+        await self._check_listeners()
         known, wrong = await trio.to_thread.run_sync(self._book.read)
-        if wrong:
-            self._notify("peers_file_bad", {"file": self._book.name, "detail": wrong[: limits.EVENT_DETAIL_CHARS]})
+        self._tell_file(wrong)
         self._core.neighbours.expects_p2p = bool(self._given.bootstrap or known)
         self.child = self._children.keep(
             ChildSpec(
@@ -90,6 +112,29 @@ class DhtNetwork(Part):
                 restart_ms=limits.P2P_RESTART_MS,
             )
         )
+
+    async def _check_listeners(self) -> None:
+        """Fail the start if an address cannot be listened on. The process would be tried again and again instead."""
+        for address in self._given.listen:
+            try:
+                await self._check_listener(address)
+            except NetworkError as error:
+                if error.reason is Reason.ADDRESS_IN_USE and self._given.listen_fallback:
+                    continue
+                detail = error.message[: limits.EVENT_DETAIL_CHARS]
+                self._notify("listener_failed", {"address": address, "reason": error.reason.value, "detail": detail})
+                raise
+
+    async def _check_listener(self, address: str) -> None:
+        wait_ms = 0 if self._given.listen_fallback else limits.P2P_LISTEN_WAIT_MS
+        until_s = trio.current_time() + wait_ms / 1000
+        while True:
+            try:
+                return check_listener(address)
+            except NetworkError as error:
+                if error.reason is not Reason.ADDRESS_IN_USE or trio.current_time() >= until_s:
+                    raise
+            await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
     def _given_now(self) -> bytes:
         """What a life of the process begins with: the addresses known by now, and the ports of the life before."""
@@ -119,9 +164,13 @@ class DhtNetwork(Part):
             await self._save()
 
     async def _save(self) -> None:
-        wrong = await trio.to_thread.run_sync(self._book.write)
-        if wrong:
+        self._tell_file(await trio.to_thread.run_sync(self._book.write))
+
+    def _tell_file(self, wrong: str) -> None:
+        """Report what is wrong with the file, once for each cause."""
+        if wrong and wrong != self._wrong:
             self._notify("peers_file_bad", {"file": self._book.name, "detail": wrong[: limits.EVENT_DETAIL_CHARS]})
+        self._wrong = wrong
 
     async def finish(self) -> bool:
         """Write the file of peers a last time."""
@@ -146,7 +195,9 @@ class DhtNetwork(Part):
             self.outbox.block(bare(block.source), block.duration_ms)
         try:
             while True:
-                for report in await transport.receive():
+                with trio.fail_after(limits.P2P_SILENCE_MS / 1000):
+                    reports = await transport.receive()
+                for report in reports:
                     if isinstance(report, Arrived):
                         await self._arrived(report)
                     else:
@@ -154,6 +205,8 @@ class DhtNetwork(Part):
                 await self._intake.room()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        except trio.TooSlowError:
+            self.child.give_up(Reason.TIMEOUT, f"it has said nothing for {limits.P2P_SILENCE_MS} ms")
         except (ValueError, msgspec.MsgspecError) as error:
             self.child.give_up(Reason.MALFORMED, f"it said something that is no report: {error}")
         finally:
@@ -198,6 +251,10 @@ class DhtNetwork(Part):
         elif isinstance(report, Book):
             self._book.put(report.known)
         elif isinstance(report, State):
+            before: Mapping[str, int] = {} if self.state is None else self.state.counters
+            for name, count in report.counters.items():
+                if name in self.counted or len(self.counted) < limits.P2P_COUNTERS_MAX:
+                    self.counted[name] += max(0, count - before.get(name, 0))
             self.state = report
 
 

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from crabnet import limits
 from crabnet.protocol.identity import Signer, verify
 from crabnet.settings.kinds import Wrong
-from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.settings.multiaddr import is_peer_id, parse_multiaddr
 from crabnet.storage.files import Files, read_whole, replace_file
 from crabnet.transport.p2p_wire import Known, Learnt
 
@@ -29,8 +29,8 @@ _FORMAT: Final = "crabnet-p2p-peers-1"
 class _Row(Struct, frozen=True):
     """One address: who is there, how it was learnt, when it last worked (wall time), failed tries since then."""
 
-    address: str
-    peer: str
+    address: Annotated[str, Meta(max_length=limits.MULTIADDR_CHARS_MAX)]
+    peer: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
     learnt: Learnt
     last_success_s: Annotated[int, Meta(ge=0)]
     failures: Annotated[int, Meta(ge=0)]
@@ -49,7 +49,11 @@ class _Signed(Struct, frozen=True):
 
 
 class BookFile:
-    """Reads and replaces the file. ``read`` and ``write`` block."""
+    """Reads and replaces the file. ``read`` and ``write`` block.
+
+    Whoever can write to the disk could put an older file in its place. That does no harm: its addresses are hints, and
+    the peer at each must prove its id. A time that is later than the file's own date does not count.
+    """
 
     name = BOOK_FILE
 
@@ -60,6 +64,8 @@ class BookFile:
         self._clock_ms = clock_ms
         self._known: list[Known] = []
         self._changed = False
+        self._counts_changed = False
+        self._written_ms = 0
 
     @property
     def known(self) -> list[Known]:
@@ -68,8 +74,10 @@ class BookFile:
 
     def put(self, known: Sequence[Known]) -> None:
         """Take what the next ``write`` is to keep."""
-        if list(known) != self._known:
-            self._known, self._changed = list(known), True
+        before = {(each.address, each.peer, each.succeeded_s) for each in self._known}
+        self._changed |= before != {(each.address, each.peer, each.succeeded_s) for each in known}
+        self._counts_changed |= list(known) != self._known
+        self._known = list(known)
 
     def read(self) -> tuple[list[Known], str]:
         """The addresses, and what is wrong with the file ("" if nothing is). A damaged file gives none."""
@@ -90,19 +98,27 @@ class BookFile:
             if not verify(self._signer.public_key, _digest(bytes(signed.content)), signature):
                 return [], f"{self._path} is not signed by this node"
             for row in content.peers:
-                parse_multiaddr(row.address)
+                if parse_multiaddr(row.address).peer not in ("", row.peer) or not is_peer_id(row.peer):
+                    return [], f"{self._path} is damaged: {row.peer[:64]!r} cannot be the peer of an address"
         except (msgspec.MsgspecError, ValueError, Wrong) as error:
             return [], f"{self._path} is damaged: {error}"
+        latest_s = min(content.written_s, self._clock_ms() // 1000)
         self._known = [
-            Known(row.address, row.peer, row.learnt, row.last_success_s, row.failures) for row in content.peers
+            Known(row.address, row.peer, row.learnt, min(row.last_success_s, max(latest_s, 0)), row.failures)
+            for row in content.peers
         ]
         return self._known, ""
 
     def write(self) -> str:
-        """Replace the file durably, if anything has changed. Returns what went wrong, "" if nothing did."""
-        if not self._changed:
+        """Replace the file durably, if anything has changed. Returns what went wrong, "" if nothing did.
+
+        Counts of failures alone are written rarely: they change all the time while a peer is away.
+        """
+        rarely = self._clock_ms() - self._written_ms >= limits.P2P_COUNTS_SAVE_S * 1000
+        if not self._changed and not (self._counts_changed and rarely):
             return ""
-        self._changed = False
+        self._changed = self._counts_changed = False
+        self._written_ms = self._clock_ms()
         content = msgspec.json.encode(
             _Content(
                 format=_FORMAT,
