@@ -864,6 +864,8 @@ GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
 GOSSIP_QUEUE_MESSAGES_MAX: Final = 1_024
 GOSSIP_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer. What does not fit is dropped; sync brings it."""
+GOSSIP_WRITE_BYTES: Final = 64 * 1024
+"""What waits for one peer is written together, up to about this."""
 GOSSIP_SEEN_S: Final = 120
 GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
 """Subscriptions of one peer, and of one RPC."""
