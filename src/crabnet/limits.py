@@ -947,6 +947,8 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
+P2P_SILENCE_MS: Final = 15_000
+"""A libp2p process that has told nothing for this long, not even its state, counts as stuck and is started again."""
 P2P_REMEMBER_MS: Final = 2_000
 P2P_LOOK_MS: Final = 100
 P2P_GREETINGS_MAX: Final = 20

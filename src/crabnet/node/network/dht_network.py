@@ -176,7 +176,9 @@ class DhtNetwork(Part):
         try:
             while True:
                 arrived: list[Arrived] = []
-                for report in await transport.receive():
+                with trio.fail_after(limits.P2P_SILENCE_MS / 1000):
+                    reports = await transport.receive()
+                for report in reports:
                     if isinstance(report, Arrived):
                         arrived.append(report)
                         continue
@@ -187,6 +189,8 @@ class DhtNetwork(Part):
                 await self._intake.room()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        except trio.TooSlowError:
+            self.child.give_up(Reason.TIMEOUT, f"it has said nothing for {limits.P2P_SILENCE_MS} ms")
         except (ValueError, msgspec.MsgspecError) as error:
             self.child.give_up(Reason.MALFORMED, f"it said something that is no report: {error}")
         finally:

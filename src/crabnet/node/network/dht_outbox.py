@@ -169,6 +169,8 @@ class DhtOutbox:
 
     def end(self) -> None:
         """The process is gone."""
+        if self._transport is not None:
+            self._transport.end()
         self._transport = None
         self._lines.clear()
 
