@@ -367,6 +367,8 @@ INTRODUCE_SOON_MS: Final = 1_000
 """How soon a node introduces itself after a new node was met."""
 INTRODUCE_PAUSE_MS: Final = 5_000
 """Shortest time between two introductions."""
+INTRODUCE_NODES: Final = 8
+"""With each so many nodes that a node knows, it introduces itself that much less often."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
