@@ -951,6 +951,8 @@ P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
 P2P_SILENCE_MS: Final = 15_000
 """A libp2p process that has told nothing for this long, not even its state, counts as stuck and is started again."""
+P2P_COUNTERS_MAX: Final = 64
+"""Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000
 P2P_LOOK_MS: Final = 100
 P2P_GREETINGS_MAX: Final = 20

@@ -28,7 +28,7 @@ def lab() -> Iterator[Lab]:
 def on(nodes: Nodes, lab: Lab, host: str, *words: str) -> DhtNode:
     """A node on a host of its own, which listens everywhere and knows nobody who is there."""
     node = DhtNode(nodes, host, [NOBODY], [], *words)
-    node.netns, node._tcp = lab.namespace(host), "/ip4/0.0.0.0/tcp/9012"
+    node.netns, node.tcp = lab.namespace(host), "/ip4/0.0.0.0/tcp/9012"
     return node.start()
 
 
@@ -71,7 +71,7 @@ def test_a_bootstrap_peer_may_be_written_without_its_id(nodes: Nodes) -> None:
 
 def test_ipv6_by_its_address_and_by_a_name(nodes: Nodes) -> None:
     known = DhtNode(nodes, "known", [], [], "--dht-rendezvous", "server")
-    known._tcp = "/ip6/::1/tcp/0"
+    known.tcp = "/ip6/::1/tcp/0"
     known.start()
     port = known.multiaddr.split("/")[4]
     forms = [known.multiaddr, f"[::1]:{port}"]
@@ -120,7 +120,7 @@ def test_a_killed_node_is_connected_again_on_the_same_port_and_on_another(nodes:
     node.bootstrap = ()
     node.kill()
     wait_for("the node is missed", lambda: not hub.p2p_peers())
-    node._tcp = "127.0.0.1:0"
+    node.tcp = "127.0.0.1:0"
     node.start()
     hub.knows(1)
     converge([hub, node], [whole_job(hub, node)])
@@ -134,15 +134,14 @@ def test_two_that_dial_each_other_at_once_settle_on_one_connection(nodes: Nodes,
     pair = []
     for host, far in (("one", "other"), ("other", "one")):
         node = DhtNode(nodes, host, [f"{lab.address(host, far)}:9012"], [])
-        node.netns, node._tcp = lab.namespace(host), f"/ip4/{lab.address(far, host)}/tcp/9012"
+        node.netns, node.tcp = lab.namespace(host), f"/ip4/{lab.address(far, host)}/tcp/9012"
         node.launch()
         pair.append(node)
     for node in pair:
         node.ready()
         node.knows(1)
-    for node in pair:
-        wait_for("one connection is left", lambda node=node: connections(node) == 1)
     one, other = pair
+    wait_for("one connection is left", lambda: connections(one) == connections(other) == 1)
     converge([one, other], [whole_job(one, other), whole_job(other, one)])
     for node in pair:
         assert len(node.p2p_peers()) == 1
@@ -162,14 +161,14 @@ def test_a_port_in_use_ends_the_start_unless_another_may_be_taken(nodes: Nodes) 
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         node = DhtNode(nodes, "node", [], [])
-        node._tcp = address
+        node.tcp = address
         node.launch()
         assert node.await_end() == ExitCode.NETWORK
         assert "listen_addr" in node.errors()
         assert "dht_listen_fallback" in node.errors()
         node.await_event("listener_failed", reason="address_in_use")
         moved = DhtNode(nodes, "moved", [], [], "--dht-listen-fallback")
-        moved._tcp = address
+        moved.tcp = address
         moved.start()
         moved.await_event("listener_fallback")
         assert not moved.multiaddr.startswith(f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}/")

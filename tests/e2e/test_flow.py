@@ -144,7 +144,7 @@ def test_an_unroutable_target_does_not_undo_anything(nodes: Nodes) -> None:
     worker.await_event("run_finished", seed_id=seed_id)
     assert len(worker.events("run_started", seed_id=seed_id)) == 1
     for node in (publisher, worker):
-        event = node.await_event("send_failed", address="240.0.0.1:9")
+        event = node.await_event("send_failed", address="udp:240.0.0.1:9")
         assert event.payload["reason"] == "send_failed"
 
 

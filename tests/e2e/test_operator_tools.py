@@ -50,13 +50,13 @@ def test_the_topology_has_direct_and_relayed_ways(line: list[NodeProcess]) -> No
     assert str(nodes[between.node_id]["agent"]).startswith("crabnet/")
     edges = {str(edge["node_id"]): edge for edge in rows(seen, "edges")}
     direct, relayed = edges[between.node_id], edges[last.node_id]
-    assert (direct["path"], direct["transport"], direct["address"]) == ("direct", "udp", between.listen)
+    assert (direct["path"], direct["transport"], direct["address"]) == ("direct", "udp", between.source)
     assert (direct["confirmed"], direct["envelopes_behind"]) == (True, 0)
     assert "measured" in cast(list[str], direct["sources"])
     assert isinstance(direct["round_trip_ms"], int)
     assert isinstance(direct["last_seen_ms"], int)
     assert (relayed["path"], relayed["via"], relayed["sources"]) == ("relayed", between.node_id, ["told"])
-    [configured] = [edge for edge in rows(between.ask("topology"), "edges") if edge["address"] == first.listen]
+    [configured] = [edge for edge in rows(between.ask("topology"), "edges") if edge["address"] == first.source]
     assert "configured" in cast(list[str], configured["sources"])
     assert {str(edge["node_id"]) for edge in rows(between.ask("topology"), "edges")} == {first.node_id, last.node_id}
 
@@ -68,7 +68,7 @@ def test_the_topology_is_remembered_without_a_node(line: list[NodeProcess]) -> N
     assert seen["running"] is False
     edges = {str(edge["node_id"]): edge for edge in rows(seen, "edges")}
     assert edges[between.node_id]["sources"] == ["remembered"]
-    assert edges[between.node_id]["address"] == between.listen
+    assert edges[between.node_id]["address"] == between.source
     assert edges[last.node_id]["path"] == "relayed"
     assert json_line(first.ok("--dump-topology", "--json"))["edges_total"] == seen["edges_total"]
     dot = first.ok("topology", "--format", "dot")

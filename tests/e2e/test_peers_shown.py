@@ -23,12 +23,12 @@ def test_a_peer_of_another_namespace_is_shown_as_refused_and_told_once(nodes: No
     other.peers = (node.listen,)
     other.end()
     other.start()
-    event = node.await_event("peer_refused", address=other.listen, reason="wrong_namespace")
+    event = node.await_event("peer_refused", address=other.source, reason="wrong_namespace")
     assert event.severity is Severity.WARNING
     told_ms = event.ts_ms + 1_000
-    wait_for("it goes on", lambda: cast(int, peer(node, other.listen)["last_refused_ms"]) > told_ms)
+    wait_for("it goes on", lambda: cast(int, peer(node, other.source)["last_refused_ms"]) > told_ms)
     assert len(node.events("peer_refused", reason="wrong_namespace")) == 1
-    line = f"WARNING: messages of the peer {other.listen} are refused: wrong_namespace: namespace elsewhere, ours is"
+    line = f"WARNING: messages of the peer {other.source} are refused: wrong_namespace: namespace elsewhere, ours is"
     assert node.errors().count(line) == 1
     (shown,) = node.ok("peers").splitlines()
     assert "not heard" in shown
@@ -44,12 +44,12 @@ def test_a_peer_that_is_configured_by_name_is_heard_like_any_other(nodes: Nodes)
     port = first.address[1]
     node = nodes.start("node", [f"localhost:{port}"])
     converge([first, node], [whole_job(first, node)])
-    wait_for("it is heard", lambda: peer(node, first.listen).get("node_id") == first.node_id)
-    shown = peer(node, first.listen)
+    wait_for("it is heard", lambda: peer(node, first.source).get("node_id") == first.node_id)
+    shown = peer(node, first.source)
     assert (shown["names"], shown["configured"]) == ([f"localhost:{port}"], True)
     assert node.ask("status")["peers"] == 1
     (line,) = node.ok("peers").splitlines()
-    assert line.startswith(f"{first.listen} (localhost:{port})  {first.node_id}  configured")
+    assert line.startswith(f"{first.source} (localhost:{port})  {first.node_id}  configured")
     assert "heard" in line
     assert node.cli(*PUBLISH).stderr == "Sent to 1 peer.\n"
 

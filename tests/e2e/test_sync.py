@@ -64,14 +64,14 @@ def held_offline_is_less(joiner: NodeProcess, source: NodeProcess) -> bool:
 def test_peers_are_remembered_and_found_again_without_configuration(nodes: Nodes) -> None:
     first = nodes.start("first")
     second = nodes.start("second", [first.listen])
-    first.await_event("peer_confirmed", address=second.listen)
+    first.await_event("peer_confirmed", address=second.source)
     (known,) = peers(first)
-    assert (known["address"], known["node_id"], known["confirmed"]) == (second.listen, second.node_id, True)
+    assert (known["address"], known["node_id"], known["confirmed"]) == (second.source, second.node_id, True)
     second.end()
     first.end()
     stored = json.loads((first.data_dir / "peers.json").read_text())
-    assert [peer["address"] for peer in stored["peers"]] == [second.listen]
-    (known,) = [peer for peer in peers(first) if peer["address"] == second.listen]
+    assert [peer["address"] for peer in stored["peers"]] == [second.source]
+    (known,) = [peer for peer in peers(first) if peer["address"] == second.source]
     assert (known["confirmed"], known["configured"]) == (False, False)
     second.peers = ()
     second.start()

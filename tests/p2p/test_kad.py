@@ -161,7 +161,7 @@ def test_named_peers_are_bounded_and_have_ids(ask: Ask, key: bytes, named: list[
         message.closerPeers.add(id=each, addrs=addresses)
     found = kad_of(message.SerializeToString())
     assert len(found.closer) <= limits.KAD_TOLD_MAX
-    for each in found.closer:
-        assert len(each.addresses) <= limits.KAD_ADDRESSES_READ_MAX
-        assert name_of(each.peer)
+    for closer in found.closer:
+        assert len(closer.addresses) <= limits.KAD_ADDRESSES_READ_MAX
+        assert name_of(closer.peer)
     assert found.closer[-1:] == [Named(PEERS[0].to_bytes(), [PUBLIC] * limits.KAD_ADDRESSES_READ_MAX)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dns.asyncresolver
 import dns.flags
 import dns.message
+import dns.rcode
 import dns.rrset
 import pytest
 import trio
@@ -111,7 +112,7 @@ def test_records_come_from_a_name_server() -> None:
             if str(name).startswith("_dnsaddr.good"):
                 answer.answer.append(dns.rrset.from_text(name, 1, "IN", "TXT", '"dnsaddr=" "/ip4/1.2.3.4"', '"x"'))
             elif str(name).startswith("_dnsaddr.bad"):
-                answer.set_rcode(dns.message.dns.rcode.NXDOMAIN)
+                answer.set_rcode(dns.rcode.NXDOMAIN)
             await server.sendto(answer.to_wire(), sender)
 
     async def run() -> None:

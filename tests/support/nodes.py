@@ -122,6 +122,11 @@ class NodeProcess:
         return self
 
     @property
+    def source(self) -> str:
+        """How other nodes name it."""
+        return f"udp:{self.listen}"
+
+    @property
     def address(self) -> tuple[str, int]:
         """Where it receives."""
         host, _, port = self.listen.rpartition(":")

@@ -30,7 +30,7 @@ def told_delivery(answer: Mapping[str, JsonValue]) -> str:
             raise NetworkError(
                 f"the envelope is stored, but cannot be sent now: {detail}. {_LATER}", Reason.SEND_FAILED
             )
-        return f"It was not sent, because no peer is known. {_LATER}"
+        return f"It was not sent, because {detail or 'no peer is known'}. {_LATER}"
     places = [_counted(peers, "peer", "peers")] if peers else []
     places += [f"{_counted(unheard, 'address', 'addresses')} from which nothing was received yet"] if unheard else []
     places += ["everybody on the local network"] if everybody else []

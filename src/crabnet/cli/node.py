@@ -27,6 +27,9 @@ def status(context: click.Context) -> None:
 def peers(context: click.Context) -> None:
     """Show the peers: configured, confirmed, and remembered from earlier runs. The node need not run.
 
+    Lines that begin with "this node:" are the addresses at which libp2p peers reach this node. Others give them as
+    --bootstrap-peers.
+
     "refused" shows when this node last refused a message of the peer, and why. EQUIVOCATOR marks a peer that has
     provably signed two envelopes for one place of its feed; see audit proof.
     """
@@ -34,6 +37,9 @@ def peers(context: click.Context) -> None:
     if state_of(context).json:
         write(json_line(result))
         return
+    own = as_object(result).get("own_addresses")
+    for address in own if isinstance(own, list) else []:
+        write(f"this node: {plain(str(address))}\n")
     for peer in as_list(result, "peers"):
         members = as_object(peer)
         states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]

@@ -9,6 +9,7 @@ from crabnet.operations.info import Status
 from crabnet.operations.network import Sync, Topology, TopologyEdge
 from crabnet.operations.seeds import RunList, RunRow
 from crabnet.plain import plain
+from crabnet.source import is_p2p
 
 _ID_CHARS: Final = 8
 _COLUMNS_MIN: Final = 20
@@ -45,7 +46,7 @@ def picture(view: View, before: View | None, screen: Screen) -> list[str]:
     Rates are shown if there is an earlier view. Text of other nodes is escaped.
     """
     columns = max(screen.columns, _COLUMNS_MIN)
-    head = [_title(view), _tasks(view), _rates(view, before), _queues(view), _runs(view), ""]
+    head = [_title(view), _tasks(view), _rates(view, before), _queues(view), _runs(view), *_dht(view), ""]
     left = max(0, screen.lines - len(head))
     runs = [_run_row(run) for run in view.runs.runs]
     peers = [_peer_row(edge, view) for edge in view.topology.edges]
@@ -119,10 +120,21 @@ def _runs(view: View) -> str:
     )
 
 
+def _dht(view: View) -> list[str]:
+    dht = view.status.dht
+    if dht is None:
+        return []
+    counts = f"published {dht.published}  unpublished {dht.unpublished}  dropped {dht.dropped}"
+    reachability = plain(dht.reachability)
+    return [f"dht      {dht.state.value}  libp2p peers {dht.peers}  reachability {reachability}  {counts}"]
+
+
 def _peer_row(edge: TopologyEdge, view: View) -> str:
     name = next((node.alias for node in view.topology.nodes if node.node_id == edge.node_id), "")
     node_id = f"…{plain(edge.node_id[-_ID_CHARS:])}" if edge.node_id else "-"
     address = edge.address if edge.address is not None else f"via …{(edge.via or '')[-_ID_CHARS:]}"
+    if is_p2p(address):
+        address = f"p2p:…{address[-_ID_CHARS:]}"
     seen = "-" if edge.silent_ms is None else _span(edge.silent_ms)
     trip = "-" if edge.round_trip_ms is None else f"{edge.round_trip_ms} ms"
     behind = "-" if edge.envelopes_behind is None else str(edge.envelopes_behind)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from crabnet.cli.context import State
 from crabnet.cli.output import json_line, write
 from crabnet.plain import plain
+from crabnet.source import GOSSIP
 
 if TYPE_CHECKING:
     from crabnet.operations.network import Topology, TopologyEdge, TopologyNode
@@ -48,7 +49,8 @@ def _edge_line(edge: TopologyEdge, nodes: dict[str, TopologyNode]) -> str:
     alias = f" {_quoted(node.alias)}" if node is not None and node.alias else ""
     who = plain(edge.node_id or "unknown node") + alias
     if edge.address is None:
-        via = f"through {plain(edge.via or edge.via_address or 'others')}"
+        through = "the libp2p network" if edge.via_address == GOSSIP else edge.via or edge.via_address or "others"
+        via = f"through {plain(through)}"
         parts = ["relayed ", who, via]
     else:
         called = f" ({', '.join(map(plain, edge.names))})" if edge.names else ""

@@ -20,6 +20,7 @@ from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.monitor.registry import EventKind, Severity
 from crabnet.protocol.envelope import FEED_KINDS
+from crabnet.protocol.topics import BASELINE, CHANNELS
 
 OTHER: Final = "other"
 """Stands for every value outside the set of a label."""
@@ -106,7 +107,7 @@ RUN_CAUSES: Final = frozenset(
         "lost",
     ]
 )
-CHILDREN: Final = frozenset({"signatures", "web", "alerts"})
+CHILDREN: Final = frozenset({"signatures", "web", "alerts", "libp2p"})
 
 
 def _counter(name: str, text: str, labels: tuple[Label, ...] = ()) -> Metric:
@@ -176,6 +177,40 @@ UNSENT: Final = _gauge("unsent_envelopes", "Envelopes that wait for an address t
 UNSENT_AGE: Final = _gauge("unsent_oldest_seconds", "How long the oldest unsent envelope has waited.")
 TARGETS_FAILING: Final = _gauge("send_targets_failing", "Addresses to which a send has failed.")
 SENDS_DROPPED: Final = _counter("sends_dropped", "Messages that were given up for lack of room or as failed answers.")
+
+# --- the dht network ---------------------------------------------------------------------------------------
+_BY_PATH: Final = (_label("path", ("gossip", "sync", "direct")),)
+_BY_CHANNEL: Final = (_label("channel", (*CHANNELS, BASELINE)),)
+DHT_PEERS: Final = _gauge("dht_peers", "Connected libp2p peers that are nodes of this network.")
+DHT_CONNECTIONS: Final = _gauge("dht_connections", "Connections of the libp2p process.")
+DHT_STREAMS: Final = _gauge("dht_streams", "Streams of these connections.")
+DHT_TOPIC_PEERS: Final = _gauge(
+    "dht_topic_peers",
+    "Connected peers that subscribe to a topic, by its channel; other versions are `other`.",
+    _BY_CHANNEL,
+)
+DHT_MESH_PEERS: Final = _gauge("dht_mesh_peers", "Peers in the mesh of a topic, by its channel.", _BY_CHANNEL)
+DHT_QUEUED: Final = _gauge("dht_publish_queue", "Envelopes that wait to be published.")
+DHT_PUBLISHED: Final = _counter("dht_published", "Envelopes that were published and given to a peer at least.")
+DHT_UNPUBLISHED: Final = _counter(
+    "dht_unpublished", "Envelopes that no libp2p peer could be given; sync brings them.", _BY_REASON
+)
+DHT_DROPPED: Final = _counter(
+    "dht_sends_dropped", "Messages for libp2p peers that were given up: a queue was full, or the peer was gone."
+)
+DHT_RECEIVED: Final = _counter(
+    "dht_messages_received", "Valid messages that libp2p peers sent, by the way that they took.", _BY_PATH
+)
+DHT_SENT: Final = _counter(
+    "dht_messages_sent", "Messages given to libp2p: to a topic, or to a peer's stream.", _BY_PATH
+)
+DHT_REFUSED_CONNECTIONS: Final = _counter(
+    "dht_connections_refused", "Inbound connections over a limit, in all or of one host."
+)
+DHT_STREAM_ERRORS: Final = _counter("dht_stream_errors", "Streams that ended because their protocol was broken.")
+DHT_OVERFLOW: Final = _counter(
+    "dht_messages_overflow", "Messages of topics that were left to sync, because the node did not keep up."
+)
 
 # --- refusals --------------------------------------------------------------------------------------------
 COMMANDS_REFUSED: Final = _counter("commands_refused", "Operations that a rule refused.", _BY_REASON)
@@ -305,6 +340,7 @@ BY_EVENT: Final = MappingProxyType(
         EventKind.ENVELOPE_PARKED: ENVELOPES_PARKED,
         EventKind.ENVELOPE_DROPPED: ENVELOPES_DROPPED,
         EventKind.SEND_FAILED: SENDS_FAILED,
+        EventKind.GOSSIP_UNPUBLISHED: DHT_UNPUBLISHED,
         EventKind.COMMAND_REFUSED: COMMANDS_REFUSED,
         EventKind.CONTROL_REFUSED: CONTROL_REFUSED,
         EventKind.JOB_FAILED: JOBS_FAILED,

@@ -73,6 +73,13 @@ def sends_per_s(settings: Settings, scheme: Scheme) -> int:
     return settings.udp_broadcasts_per_sec if scheme is Scheme.UDP else settings.dht_broadcasts_per_sec
 
 
+def sends_datagrams(settings: Settings, *, listen: bool) -> bool:
+    """Whether a node sends its envelopes to UDP addresses at once. A command without a running node is not in the dht
+    network, so it uses the fallback if there is one.
+    """
+    return settings.uses_udp or (not listen and bool(settings.dht_udp_fallback))
+
+
 def runner_of(settings: Settings) -> Runner:
     """The runner of commands. Raises UsageError."""
     return Runner(runner_policy(settings), Choice(settings.runner_sandbox), settings.data_dir)

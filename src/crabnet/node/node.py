@@ -38,7 +38,7 @@ from crabnet.node.assembly import (
 )
 from crabnet.node.children.children import Children
 from crabnet.node.clock import NodeClock
-from crabnet.node.config import sends_per_s
+from crabnet.node.config import sends_datagrams, sends_per_s
 from crabnet.node.descriptors import demand_descriptors
 from crabnet.node.durable.archiving import Archivist
 from crabnet.node.durable.checkpoints import Checkpointer
@@ -53,7 +53,7 @@ from crabnet.node.faults import Faults
 from crabnet.node.lagging import LagWatch, NodeGauges
 from crabnet.node.network.deliveries import Deliveries, Delivery
 from crabnet.node.network.dht_given import given_of
-from crabnet.node.network.dht_network import DhtNetwork, demand_libp2p
+from crabnet.node.network.dht_network import NOT_IN_DHT, DhtNetwork, demand_libp2p
 from crabnet.node.network.dht_outbox import DhtOutbox
 from crabnet.node.network.intake import Intake
 from crabnet.node.network.outbox import Outbox
@@ -421,7 +421,7 @@ class Node:
         serving = Serving(self.core, self.committer, notify, clock_ms, self.history, paces)
         self.serving = await parts.add(serving, at_work=listen)
         dht = listen and settings.uses_dht
-        self.deliveries = Deliveries(settings.uses_udp + dht)
+        self.deliveries = Deliveries(sends_datagrams(settings, listen=listen) + dht, NOT_IN_DHT)
         network = await parts.add(
             UdpNetwork(settings, self.core, intake, serving, self.deliveries, notify, clock_ms, listen=listen)
         )

@@ -18,6 +18,7 @@ from crabnet.monitor.sentences import Level
 from crabnet.node.alerts import demand_kinds, keep_alerts
 from crabnet.node.descriptors import take_descriptors
 from crabnet.node.ending import Asked, until_signal
+from crabnet.node.network.dht_network import DhtNetwork
 from crabnet.node.node import Node
 from crabnet.node.operations.control_server import serve_control
 from crabnet.node.operations.doors import dispatch, dispatch_stream
@@ -66,7 +67,7 @@ async def _serve(
     settings = life.settings
     await manager.status(f"opening {settings.data_dir}" + (f" after: {life.cause}" if life.restarts else ""))
     async with Node(settings, told=log) as node, trio.open_nursery() as nursery:
-        life.address = node.listen_address
+        life.address = node.listen_address or ",".join(settings.dht_listen_addrs)
         node.asked = asked
         if life.paused:
             node.run_manager.pause()
@@ -101,8 +102,10 @@ async def _serve(
         if node.unserved:
             log.say(node.unserved, "greeting", Level.WARNING)
         keep_alerts(node.children, settings, node.node_id, node.reporting.begin_after)
-        for address in (node.listen_address or "").split(","):
+        for address in filter(None, (node.listen_address or "").split(",")):
             listening(f"Udp:{address}")
+        if node.dht is not None:
+            nursery.start_soon(_tell_dht, node.dht, listening)
         obstacle = keep_web(node.children, settings)
         if obstacle is not None:
             log.say(obstacle, "web", Level.WARNING)
@@ -130,6 +133,13 @@ def _drain_ms_max(drain_ms: int) -> int:
     """The most time that ``Node.drain`` and the last answers take, and some more."""
     answers_ms = limits.RUN_END_WAIT_MS + limits.CONTROL_LAST_ANSWERS_MS
     return drain_ms + answers_ms + limits.SERVICE_ALIVE_MS
+
+
+async def _tell_dht(network: DhtNetwork, listening: Callable[[str], None]) -> None:
+    """Tell the addresses of the libp2p process once it is there, which takes a second."""
+    await network.child.running()
+    for address in network.child.health().addresses:
+        listening(f"Dht:{address}")
 
 
 async def _tell_sandbox(node: Node, log: OperatorLog) -> None:
@@ -175,6 +185,7 @@ def _greeting(node: Node) -> list[str]:
             f" {_per_s(settings.udp_source_fast_fail_threshold_per_sec)} of one address;"
             f" {_per_s(settings.udp_broadcasts_per_sec)} sent"
         ),
+        *([f"libp2p messages published per second: {_per_s(settings.dht_broadcasts_per_sec)}"] if node.dht else []),
         (
             f"new envelopes per second: {_per_s(settings.author_envelopes_per_sec)} of an author,"
             f" {_per_s(settings.newcomer_envelopes_per_sec)} of all newcomers;"

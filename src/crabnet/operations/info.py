@@ -9,6 +9,7 @@ from msgspec import Struct
 from crabnet.domain.model import FactKind, Natural, NodeId
 from crabnet.errors import Reason
 from crabnet.operations.children import ChildHealth
+from crabnet.operations.dht import Dht
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope, Writing
 
 
@@ -34,6 +35,7 @@ class Peer(Struct, frozen=True, kw_only=True):
     """An address of another node."""
 
     address: str
+    """`udp:` and the address of its datagrams, or `p2p:` and its id as a libp2p peer."""
     names: list[str]
     """Its names in the settings, where they differ from the address."""
     node_id: str | None
@@ -59,6 +61,10 @@ class PeerList(Struct, frozen=True, kw_only=True):
     """Configured, confirmed and remembered peers, those heard last first."""
 
     peers: list[Peer]
+    own_addresses: list[str] = []
+    """Where libp2p peers can reach this node, as they write it in their `bootstrap_peers`. Empty without a running node
+    in the dht network.
+    """
 
 
 class Vector(Struct, frozen=True, kw_only=True):
@@ -142,7 +148,7 @@ class Status(Struct, frozen=True, kw_only=True):
     namespace: str
     network: str
     listen_addr: str | None
-    """Null when no node runs. Several with commas between."""
+    """Where it receives datagrams, several with commas between. Null when no node runs, or without UDP."""
     running: bool
     uptime_ms: int
     state_hash: str
@@ -187,6 +193,8 @@ class Status(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     children: list[ChildHealth]
     """The processes that the node keeps beside itself. Empty without a running node."""
+    dht: Dht | None = None
+    """Its part in the dht network. Null without one, or without a running node."""
     events: EventCounts
     counters: dict[str, int]
     """Events by kind and Reason since the start of the node."""

@@ -57,15 +57,16 @@ class TopologyEdge(Struct, frozen=True, kw_only=True):
     node_id: str | None
     """The node at the other end. Null while the address has not shown which node is there."""
     address: str | None
-    """Null for a node without a known address."""
+    """As in `peers`. Null for a node without a known address."""
     names: list[str]
     """The names of the address in the settings, where they differ from it."""
     path: Path
     transport: str | None
-    """Null for a relayed path."""
+    """`udp` or `dht`. Null for a relayed path."""
     via: str | None
     """The node that passed on the last live envelope, for a relayed path. Null if it is not known."""
     via_address: str | None
+    """`p2p:*` for the libp2p network as a whole: what is published there comes by any of its nodes."""
     sources: list[Knowledge]
     confirmed: bool
     """The address has proved itself in this run, or is configured and was heard."""

@@ -251,7 +251,7 @@ class Announced(Struct, frozen=True, kw_only=True):
     failed: int
     """Targets for which the envelope did not even leave this machine."""
     detail: str
-    """Why they failed."""
+    """Why they failed, or why there are no targets."""
 
 
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from crabnet import limits
 from crabnet.operations.children import ChildHealth
+from crabnet.operations.dht import Dht
 from crabnet.operations.info import EventCounts, RunCounts, SyncStatus
 from crabnet.operations.model import Alone, Empty, Kind, Operation, Route, Scope
 from crabnet.operations.problems import Doubt
@@ -38,7 +39,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     namespace: str
     network: str
     listen_addr: str | None
-    """Where it receives. Several with commas between."""
+    """Where it receives datagrams, several with commas between. Null without UDP."""
     now_ms: int
     """The node's time, in milliseconds since 1970."""
     uptime_ms: int
@@ -67,6 +68,8 @@ class Overview(Struct, frozen=True, kw_only=True):
     """The id of the last event that is written."""
     children: list[ChildHealth]
     """The processes that the node keeps beside itself, such as the web process."""
+    dht: Dht | None = None
+    """Its part in the dht network. Null without one."""
     equivocators: int
     """Authors of whom a fork is proved."""
 

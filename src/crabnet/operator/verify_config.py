@@ -142,7 +142,7 @@ def _listen(at: Situation) -> Iterator[Check]:
     except CrabnetError as error:
         yield Check(name, Verdict.FAILED, error.message, error)
         return
-    yield Check(name, Verdict.OK, f"{at.settings.listen_addr} can be bound")
+    yield Check(name, Verdict.OK, f"{','.join(at.settings.listen_addrs)} can be bound")
     if unserved:
         yield Check(name, Verdict.WARNING, unserved)
     if granted < at.settings.udp_receive_buffer_bytes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import trio
+
+from crabnet import limits
 from crabnet.errors import CrabnetError, NetworkError, Reason
 from crabnet.node.durable.store import signer_of
 from crabnet.node.network.dht_network import demand_libp2p
 from crabnet.operator.check import Check, Situation, Verdict
-from crabnet.settings.multiaddr import parse_multiaddr
+from crabnet.settings.multiaddr import Multiaddr, parse_multiaddr
 from crabnet.settings.network_key import read_network_key
 from crabnet.storage.keyfile import load_key_file
 from crabnet.transport.p2p_addresses import check_bootstrap, check_listener
@@ -59,6 +62,7 @@ def _bootstrap(at: Situation) -> Iterator[Check]:
     if not settings.bootstrap_peers and not settings.dht_mdns:
         detail = "there is no bootstrap peer, and dht_mdns is off, so this node finds nobody by itself; set one of them"
         yield Check("bootstrap_peers", Verdict.WARNING, detail)
+    dialled = []
     for text in settings.bootstrap_peers:
         try:
             check_bootstrap(text, own, settings.dht_listen_addrs)
@@ -66,5 +70,33 @@ def _bootstrap(at: Situation) -> Iterator[Check]:
             yield Check("bootstrap_peers", Verdict.WARNING, error.message.removeprefix("bootstrap_peers: "), error)
             continue
         parsed = parse_multiaddr(text)
-        detail = f"{text} has a route" if parsed.family.startswith("ip") else f"{text} is looked up when it is dialled"
-        yield Check("bootstrap_peers", Verdict.OK, detail)
+        if parsed.transport == "tcp" and not parsed.via:
+            dialled.append(parsed)
+        else:
+            yield Check("bootstrap_peers", Verdict.OK, f"{text} is looked up when it is dialled")
+    for address, failed in trio.run(_dial_all, dialled):
+        if failed is None:
+            yield Check("bootstrap_peers", Verdict.OK, f"{address} takes connections")
+        else:
+            yield Check("bootstrap_peers", Verdict.WARNING, failed.message, failed)
+
+
+async def _dial_all(addresses: list[Multiaddr]) -> list[tuple[Multiaddr, CrabnetError | None]]:
+    """Connect to each address, and say nothing there."""
+    found: list[tuple[Multiaddr, CrabnetError | None]] = []
+
+    async def dial(address: Multiaddr) -> None:
+        error: CrabnetError | None = None
+        try:
+            with trio.fail_after(limits.PROBE_MS / 1000):
+                await (await trio.open_tcp_stream(address.host, address.port)).aclose()
+        except trio.TooSlowError:
+            error = NetworkError(f"{address} did not answer within {limits.PROBE_MS} ms", Reason.NODE_UNREACHABLE)
+        except OSError as failed:
+            error = NetworkError(f"{address} cannot be reached: {failed.strerror or failed}", Reason.NODE_UNREACHABLE)
+        found.append((address, error))
+
+    async with trio.open_nursery() as nursery:
+        for address in addresses:
+            nursery.start_soon(dial, address)
+    return found

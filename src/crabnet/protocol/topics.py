@@ -51,6 +51,16 @@ def topic_of(item: str, namespace: str) -> str:
     return f"crabnet/v{match[1] or VERSION}/{namespace}/{match[2]}"
 
 
+def item_of(topic: str, namespace: str) -> str:
+    """How settings name a topic: a channel, ``v1/<channel>``, or ``baseline``. Another namespace's is as it is."""
+    if topic == BASELINE_TOPIC:
+        return BASELINE
+    match = _TOPIC.match(topic)
+    if match is None or match[2] != namespace:
+        return topic
+    return match[3] if int(match[1]) == VERSION else f"v{match[1]}/{match[3]}"
+
+
 def channel_in(topic: str) -> str:
     """The channel of a topic; "" for that of the baseline, which has all."""
     match = _TOPIC.match(topic)

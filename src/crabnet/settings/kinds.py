@@ -261,6 +261,16 @@ class PathKind(Kind):
             raise Wrong("has control or invisible characters")
 
 
+def address_text(text: str) -> str:
+    """An address as settings have it. It may be given as commands show it, with the name of its transport before it.
+
+    Raises Wrong.
+    """
+    if text.strip().startswith("p2p:"):
+        raise Wrong("is the id of a libp2p peer, not an address; `crabnet peers` shows the address behind it")
+    return text.strip().removeprefix("udp:")
+
+
 class AddressKind(Kind):
     """``host:port`` or ``[IPv6]:port``."""
 
@@ -270,7 +280,7 @@ class AddressKind(Kind):
         self.port_min = port_min
 
     def from_text(self, text: str) -> str:
-        return text.strip()
+        return address_text(text)
 
     def check(self, value: object) -> None:
         if not isinstance(value, str):

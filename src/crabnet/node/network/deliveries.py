@@ -43,9 +43,10 @@ class _Noted(NamedTuple):
 class Deliveries:
     """The deliveries of the last envelopes, over all transports of the node."""
 
-    def __init__(self, transports: int) -> None:
-        """An envelope counts as sent once so many transports have noted it."""
+    def __init__(self, transports: int, without: str = "") -> None:
+        """An envelope counts as sent once so many transports have noted it. ``without`` says why there are none."""
         self._transports = transports
+        self._without = without
         self._noted: BoundedTable[str, _Noted] = BoundedTable(limits.DELIVERIES_KEPT_MAX)
         self._changed = trio.Event()
 
@@ -62,6 +63,8 @@ class Deliveries:
         """Where an envelope that was stated just now was sent. What is not sent within DELIVERY_WAIT_MS is left out;
         None if nothing is.
         """
+        if not self._transports:
+            return Delivery(0, detail=self._without)
         with trio.move_on_after(limits.DELIVERY_WAIT_MS / 1000):
             while (found := self._noted.get(envelope_id)) is None or found.transports < self._transports:
                 await self._changed.wait()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
@@ -25,10 +26,22 @@ from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_addresses import check_listener
-from crabnet.transport.p2p_wire import Arrived, Book, Connected, Disconnected, Given, Misused, Noted, Report, State
+from crabnet.transport.p2p_wire import (
+    Arrived,
+    Book,
+    Connected,
+    Disconnected,
+    Given,
+    Known,
+    Misused,
+    Noted,
+    Report,
+    State,
+)
 
 NAME: Final = "libp2p"
 _MODULES: Final = ("libp2p", "multiaddr")
+NOT_IN_DHT: Final = "only a running node is in the dht network"
 _INSTALL: Final = "install crabnet with its extra `dht` (README.md says how), or set --network udp"
 _NOTED: Final = frozenset(
     {"bootstrap_failed", "bootstrap_set_aside", "listener_fallback", "topic_unknown", "strangers_refused"}
@@ -72,8 +85,15 @@ class DhtNetwork(Part):
         self.state: State | None = None
         """What the process last said of itself; None while it does not run."""
         self._wrong = ""
+        self.counted: Counter[str] = Counter()
+        """What all lives of the process have counted."""
         self._listening: list[str] = []
         """Where the process listened when it last began."""
+
+    @property
+    def known(self) -> list[Known]:
+        """The addresses of peers that have worked."""
+        return self._book.known
 
     async def open(self) -> None:
         """Have the process kept. Raises UsageError if it cannot run here, NetworkError if it could not listen."""
@@ -236,6 +256,10 @@ class DhtNetwork(Part):
         elif isinstance(report, Book):
             self._book.put(report.known)
         elif isinstance(report, State):
+            before: Mapping[str, int] = {} if self.state is None else self.state.counters
+            for name, count in report.counters.items():
+                if name in self.counted or len(self.counted) < limits.P2P_COUNTERS_MAX:
+                    self.counted[name] += max(0, count - before.get(name, 0))
             self.state = report
 
 

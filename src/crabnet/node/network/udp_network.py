@@ -10,7 +10,7 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FieldValue
 from crabnet.errors import NetworkError
-from crabnet.node.config import sends_per_s
+from crabnet.node.config import sends_datagrams, sends_per_s
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.intake import Intake
 from crabnet.node.network.network import Network
@@ -137,7 +137,7 @@ class UdpNetwork(Part):
     def on_durable(self, effects: Effects) -> None:
         """Queue the envelopes to send."""
         if effects.sends:
-            everybody = self._settings.uses_udp
+            everybody = sends_datagrams(self._settings, listen=self._listen)
             with self._core.mending.separately("outbox"):
                 for send in effects.sends:
                     if (everybody and send.to is None) or (send.to is not None and is_udp(send.to)):

@@ -13,10 +13,11 @@ from crabnet.errors import Reason, StorageFailedError
 from crabnet.node.clock import NodeClock
 from crabnet.node.lagging import NodeGauges, sending_lag, sync_lag
 from crabnet.node.node import Node
+from crabnet.node.operations.dht import dht_view, peers_of
 from crabnet.node.operations.overview import health
 from crabnet.node.operations.performing import reads
-from crabnet.node.operations.views import peer_views
 from crabnet.node.quarantine import kept_faults
+from crabnet.operations.children import ChildState
 from crabnet.operations.health import DOCTOR, Check, Examination, Verdict
 from crabnet.operations.model import Empty
 from crabnet.runner.sandbox.model import Mode
@@ -123,12 +124,27 @@ def _peers(node: Node, _: NodeGauges) -> Iterator[Check]:
         yield _warn("peers", "no other node has been heard", remedy)
     else:
         yield _ok("peers", f"{neighbours.peers_total} peers are there")
-    now_ms = node.clock_ms()
-    for peer in peer_views(neighbours, node.targets.names(), now_ms, node.core.replica.feeds.is_equivocator):
+    for peer in peers_of(node):
         called = "/".join([peer.address, *peer.names])
         if peer.configured and peer.refused_reason is not None:
             detail = f"messages of {called} are refused: {peer.refused_reason}: {peer.refused_detail}"
             yield _warn("peers", detail, "both nodes need the same namespace, version and time")
+
+
+def _dht(node: Node, _: NodeGauges) -> Iterator[Check]:
+    """The part in the dht network."""
+    view = dht_view(node)
+    if view is None:
+        return
+    if view.state is not ChildState.RUNNING:
+        detail = f"the libp2p process does not run ({view.state.value}): {view.detail or 'it is being started'}"
+        yield _warn("dht", detail, "look for child_failed in `crabnet events`", view.reason)
+    elif not view.peers:
+        remedy = "check bootstrap_peers: `crabnet events --kind bootstrap_failed` says which of them do not answer"
+        yield _warn("dht", "no libp2p peer is connected", remedy, Reason.NO_PEERS)
+    else:
+        restarted = f", restarted {view.restarts} times" if view.restarts else ""
+        yield _ok("dht", f"{view.peers} libp2p peers are connected, reachability {view.reachability}{restarted}")
 
 
 def _feed(node: Node, _: NodeGauges) -> Iterator[Check]:
@@ -210,5 +226,5 @@ async def _readiness(node: Node) -> list[Check]:
 
 
 _STEPS: Final[tuple[Callable[[Node, NodeGauges], Iterator[Check]], ...]] = (
-    _settings, _ledger, _events, _sync, _peers, _feed, _clock, _runs,
+    _settings, _ledger, _events, _sync, _peers, _dht, _feed, _clock, _runs,
 )  # fmt: skip

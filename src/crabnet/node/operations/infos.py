@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crabnet.node.clock import NodeClock
 from crabnet.node.node import Node
+from crabnet.node.operations.dht import dht_view, own_addresses, peers_of
 from crabnet.node.operations.importing import import_entries
 from crabnet.node.operations.performing import reads, writes
 from crabnet.node.operations.requests import Ticket
@@ -15,7 +16,6 @@ from crabnet.node.operations.status import (
     sandbox_view,
     status_view,
 )
-from crabnet.node.operations.views import peer_views
 from crabnet.operations import info
 from crabnet.operations.model import Empty
 
@@ -35,8 +35,7 @@ async def config(node: Node, _: Empty) -> info.Config:
 @reads(info.PEERS)
 async def peers(node: Node, _: Empty) -> info.PeerList:
     """The peers."""
-    is_equivocator = node.core.replica.feeds.is_equivocator
-    return info.PeerList(peers=peer_views(node.core.neighbours, node.targets.names(), node.clock_ms(), is_equivocator))
+    return info.PeerList(peers=peers_of(node), own_addresses=own_addresses(node))
 
 
 @reads(info.VECTOR)
@@ -78,6 +77,7 @@ async def status(node: Node, _: Empty) -> info.Status:
         events_dropped=0 if events is None else events.dropped,
         events_failed=0 if events is None else events.write_failures,
         children=node.children.health(),
+        dht=dht_view(node),
         counters=dict(sorted(node.reporter.counters.items())),
     )
     sandbox = sandbox_view(node.runner.report if node.listen else await node.runner.prepare())

@@ -24,6 +24,8 @@ from crabnet.operations import metrics
 from crabnet.operations.children import ChildState
 from crabnet.operations.gathering import Gathering
 from crabnet.operations.model import Empty
+from crabnet.protocol.topics import item_of
+from crabnet.transport.p2p_wire import Path as Way
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,6 +43,7 @@ async def metrics_(node: Node, _: Empty) -> metrics.Metrics:
     _put_ledger(gathering, node)
     _put_peers(gathering, node)
     _put_lags(gathering, node)
+    _put_dht(gathering, node)
     _put_runs(gathering, node)
     _put_process(gathering, node)
     return metrics.Metrics(families=gathering.families(METRICS))
@@ -157,6 +160,29 @@ def _put_lags(gathering: Gathering, node: Node) -> None:
     gathering.put(table.EVENT_QUEUE, events.queued)
     gathering.put(table.EVENT_AGE, events.oldest_unwritten_ms / 1000)
     gathering.put(table.EVENT_BYTES, events.bytes_behind)
+
+
+def _put_dht(gathering: Gathering, node: Node) -> None:
+    network = node.dht
+    if network is None:
+        return
+    outbox, said, counted = network.outbox, network.state, network.counted
+    gathering.put(table.DHT_PEERS, len(outbox.peers()))
+    gathering.put(table.DHT_CONNECTIONS, 0 if said is None else said.connections)
+    gathering.put(table.DHT_STREAMS, 0 if said is None else said.streams)
+    for each in () if said is None else said.topics:
+        channel = item_of(each.topic, node.settings.namespace)
+        gathering.put(table.DHT_TOPIC_PEERS, each.peers, channel)
+        gathering.put(table.DHT_MESH_PEERS, each.mesh, channel)
+    gathering.put(table.DHT_QUEUED, outbox.queued)
+    gathering.put(table.DHT_PUBLISHED, outbox.published)
+    gathering.put(table.DHT_DROPPED, outbox.dropped)
+    for way in Way:
+        gathering.put(table.DHT_RECEIVED, counted[f"{way.value}_received"], way.value)
+        gathering.put(table.DHT_SENT, counted[f"{way.value}_sent"], way.value)
+    gathering.put(table.DHT_REFUSED_CONNECTIONS, counted["connections_refused"])
+    gathering.put(table.DHT_STREAM_ERRORS, counted["stream_errors"])
+    gathering.put(table.DHT_OVERFLOW, counted["gossip_overflow"])
 
 
 def _put_runs(gathering: Gathering, node: Node) -> None:

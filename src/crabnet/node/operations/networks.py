@@ -10,9 +10,9 @@ from crabnet.core.core import Core
 from crabnet.core.sync.missing import Missing
 from crabnet.errors import CrabnetError, Reason, RefusedError
 from crabnet.node.node import Node
+from crabnet.node.operations.dht import peers_of
 from crabnet.node.operations.performing import reads
 from crabnet.node.operations.topology import Place, topology_view
-from crabnet.node.operations.views import peer_views
 from crabnet.operations import network
 from crabnet.operations.model import Empty
 from crabnet.protocol.feed import Feed
@@ -22,9 +22,8 @@ from crabnet.protocol.feed import Feed
 async def topology(node: Node, _: Empty) -> network.Topology:
     """The network as this node sees it."""
     now_ms, core = node.clock_ms(), node.core
-    peers = peer_views(core.neighbours, node.targets.names(), now_ms, core.replica.feeds.is_equivocator)
     place = Place(node.settings.alias, node.listen, now_ms)
-    return topology_view(core, peers, core.sync_gauges(now_ms), node.settings.network, place)
+    return topology_view(core, peers_of(node), core.sync_gauges(now_ms), place)
 
 
 @reads(network.SYNC)

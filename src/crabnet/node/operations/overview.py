@@ -8,8 +8,10 @@ from crabnet import __version__, limits
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.node.node import Node
+from crabnet.node.operations.dht import dht_view, process_of
 from crabnet.node.operations.performing import reads
 from crabnet.operations import info, overview
+from crabnet.operations.children import ChildState
 from crabnet.operations.model import Empty
 from crabnet.operations.problems import Doubt
 from crabnet.storage.ledger import DiskSpace
@@ -69,6 +71,7 @@ async def show(node: Node, _: Empty) -> overview.Overview:
         ),
         events_last_id=0 if events is None else events.last_id,
         children=node.children.health(),
+        dht=dht_view(node),
         equivocators=len(replica.feeds.equivocators()),
     )
 
@@ -105,4 +108,9 @@ def _health(node: Node, disk: DiskSpace, behind: int, *, writes: bool) -> overvi
     if core.clock_suspicion(now_ms):
         detail = "its clock differs from those of its peers, so it signs nothing"
         doubts.append(Doubt(reason=Reason.CLOCK_SUSPECT.value, detail=detail))
+    if node.dht is not None and not node.settings.uses_udp:
+        process = process_of(node)
+        if process.state is not ChildState.RUNNING:
+            detail = f"it has no network: the libp2p process does not run: {process.detail or process.state.value}"
+            doubts.append(Doubt(reason=Reason.UNAVAILABLE.value, detail=detail))
     return overview.Health(ready=not doubts, reasons=tuple(doubts))

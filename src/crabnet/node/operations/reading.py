@@ -13,9 +13,11 @@ from crabnet.node.clock import wall_ms
 from crabnet.node.config import sandbox_report
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
+from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.access import stored_tokens
 from crabnet.node.operations.bids import bid_page
+from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
@@ -84,16 +86,21 @@ def _id(settings: Settings, reading: Reading, _: Empty) -> info.Identity:
 
 
 @reads_files(info.PEERS)
-def _peers(_settings: Settings, reading: Reading, _: Empty) -> info.PeerList:
-    core = reading.core
-    return info.PeerList(peers=peer_views(core.neighbours, {}, wall_ms(), core.replica.feeds.is_equivocator))
+def _peers(settings: Settings, reading: Reading, _: Empty) -> info.PeerList:
+    return info.PeerList(peers=_all_peers(settings, reading))
 
 
 @reads_files(network.TOPOLOGY)
 def _topology(settings: Settings, reading: Reading, _: Empty) -> network.Topology:
+    place = Place(settings.alias, False, wall_ms())
+    return topology_view(reading.core, _all_peers(settings, reading), SyncGauges(), place)
+
+
+def _all_peers(settings: Settings, reading: Reading) -> list[info.Peer]:
     core, now_ms = reading.core, wall_ms()
-    peers = peer_views(core.neighbours, {}, now_ms, core.replica.feeds.is_equivocator)
-    return topology_view(core, peers, SyncGauges(), settings.network, Place(settings.alias, False, now_ms))
+    remembered, _ = BookFile(RealFiles(), settings.data_dir, core.signer, wall_ms).read()
+    p2p = p2p_addresses(settings, remembered)
+    return peer_views(core.neighbours, {}, now_ms, core.replica.feeds.is_equivocator, p2p)
 
 
 @reads_files(network.FEEDS)

@@ -12,6 +12,7 @@ from crabnet.core.core import Core
 from crabnet.domain.model import FactKind, SeedStatus
 from crabnet.operations import info
 from crabnet.operations.children import ChildHealth
+from crabnet.operations.dht import Dht
 from crabnet.protocol.feed import Feeds
 from crabnet.protocol.identity import ALGORITHM, Signer
 from crabnet.runner.sandbox.model import SandboxReport
@@ -37,6 +38,7 @@ class Live(Struct, frozen=True, kw_only=True):
     events_failed: int = 0
     counters: dict[str, int] = {}
     children: list[ChildHealth] = []
+    dht: Dht | None = None
 
 
 def identity_view(signer: Signer, settings: Settings) -> info.Identity:
@@ -141,6 +143,7 @@ def status_view(
         equivocators_total=len(replica.feeds.equivocators()),
         sandbox=sandbox,
         children=live.children,
+        dht=live.dht,
         events=info.EventCounts(written=live.events_written, dropped=live.events_dropped, failed=live.events_failed),
         counters=live.counters,
     )

@@ -11,6 +11,7 @@ from crabnet.core.sync.gauges import SyncGauges
 from crabnet.core.sync.peers import Introduction
 from crabnet.operations import info
 from crabnet.operations.network import Knowledge, Path, Topology, TopologyEdge, TopologyNode
+from crabnet.source import is_p2p
 
 
 class Place(NamedTuple):
@@ -21,10 +22,10 @@ class Place(NamedTuple):
     now_ms: int
 
 
-def topology_view(core: Core, peers: Iterable[info.Peer], gauges: SyncGauges, transport: str, place: Place) -> Topology:
+def topology_view(core: Core, peers: Iterable[info.Peer], gauges: SyncGauges, place: Place) -> Topology:
     """The topology. ``peers`` are those of the operation ``peers``."""
     found = list(peers)
-    edges = _direct(core, found, gauges, transport)
+    edges = _direct(core, found, gauges)
     reached = {edge.node_id for edge in edges if edge.node_id is not None}
     own = core.signer.node_id
     others = core.neighbours.peers.others()
@@ -43,7 +44,7 @@ def topology_view(core: Core, peers: Iterable[info.Peer], gauges: SyncGauges, tr
     )
 
 
-def _direct(core: Core, peers: list[info.Peer], gauges: SyncGauges, transport: str) -> list[TopologyEdge]:
+def _direct(core: Core, peers: list[info.Peer], gauges: SyncGauges) -> list[TopologyEdge]:
     neighbours = core.neighbours
     behind = {each.address: each for each in gauges.neighbours}
     edges = []
@@ -55,7 +56,7 @@ def _direct(core: Core, peers: list[info.Peer], gauges: SyncGauges, transport: s
                 address=peer.address,
                 names=peer.names,
                 path=Path.DIRECT,
-                transport=transport,
+                transport="dht" if is_p2p(peer.address) else "udp",
                 via=None,
                 via_address=None,
                 sources=_sources_of(core, peer),
@@ -82,7 +83,7 @@ def _sources_of(core: Core, peer: info.Peer) -> list[Knowledge]:
     sources = [Knowledge.MEASURED] if measured else []
     if heard and not measured:
         sources.append(Knowledge.TOLD)
-    if neighbours.book.has(peer.address):
+    if neighbours.book.has(peer.address) or (is_p2p(peer.address) and peer.last_seen_ms is not None and not heard):
         sources.append(Knowledge.REMEMBERED)
     if peer.configured:
         sources.append(Knowledge.CONFIGURED)

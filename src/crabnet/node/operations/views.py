@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,8 @@ from crabnet.errors import Reason, UsageError
 from crabnet.node.execution.runs import RunView
 from crabnet.node.seeds import Found
 from crabnet.operations import info, objects, seeds
+from crabnet.source import bare, is_p2p, p2p_source
+from crabnet.transport.p2p_wire import Known, Learnt
 
 IsEquivocator = Callable[[str], bool]
 """Tells whether a proof exists that an author signed two envelopes for one place of its feed."""
@@ -57,37 +59,61 @@ def _result_fields(body: TaskResult) -> dict[str, Any]:
     }
 
 
+class _P2pPeer:
+    """What is known of a libp2p peer by its addresses."""
+
+    def __init__(self, known: Sequence[Known]) -> None:
+        self.names = [each.address for each in known]
+        self.configured = any(each.learnt is Learnt.CONFIGURED for each in known)
+        seen_s = max((each.succeeded_s for each in known), default=0)
+        self.last_seen_ms = seen_s * 1000 if seen_s else None
+        self.failures = min((each.failures for each in known), default=0)
+
+
 def peer_views(
-    neighbours: Neighbours, names: Mapping[str, list[str]], now_ms: int, is_equivocator: IsEquivocator
+    neighbours: Neighbours,
+    names: Mapping[str, list[str]],
+    now_ms: int,
+    is_equivocator: IsEquivocator,
+    p2p: Iterable[Known] = (),
 ) -> list[info.Peer]:
     """Configured, confirmed and remembered peers, most recently heard first. Times are in milliseconds since the epoch.
 
-    ``names`` gives the names of an address in the settings.
+    ``names`` gives the names of an address in the settings, ``p2p`` are the known addresses of libp2p peers.
     """
+    addresses: dict[str, list[Known]] = {}
+    for each in p2p:
+        addresses.setdefault(p2p_source(each.peer), []).append(each)
+    by_address = {source: _P2pPeer(found) for source, found in addresses.items()}
     peers = neighbours.peers
     remembered = {peer.address: peer for peer in neighbours.book.peers(peers.heard_ms)}
     confirmed = dict.fromkeys(peers.confirmed())
     views: list[info.Peer] = []
-    for address in dict.fromkeys([*sorted(neighbours.trusted), *confirmed, *remembered]):
+    for address in dict.fromkeys([*sorted(neighbours.trusted), *confirmed, *remembered, *by_address]):
+        libp2p = by_address.get(address) or _P2pPeer(())
         known = remembered.get(address)
         heard_ms = peers.last_heard_ms(address)
         if heard_ms is None and known is not None:
             heard_ms = known.last_seen_s * 1000
+        if heard_ms is None:
+            heard_ms = libp2p.last_seen_ms
         refused = peers.last_refused(address)
         node_id = peers.node_id(address) or (known.node_id if known is not None else "")
+        if is_p2p(address):
+            node_id = bare(address)
         views.append(
             info.Peer(
                 address=address,
-                names=list(names.get(address, [])),
+                names=[*names.get(address, []), *libp2p.names],
                 node_id=node_id or None,
-                configured=address in neighbours.trusted,
+                configured=address in neighbours.trusted or libp2p.configured,
                 confirmed=address in confirmed,
                 last_seen_ms=heard_ms,
                 silent_ms=None if heard_ms is None else max(0, now_ms - heard_ms),
                 last_refused_ms=None if refused is None else refused.at_ms,
                 refused_reason=None if refused is None else refused.reason,
                 refused_detail=None if refused is None else refused.detail,
-                failures=neighbours.book.failures(address),
+                failures=neighbours.book.failures(address) or libp2p.failures,
                 equivocator=is_equivocator(node_id),
             )
         )
