@@ -367,6 +367,8 @@ INTRODUCE_SOON_MS: Final = 1_000
 """How soon a node introduces itself after a new node was met."""
 INTRODUCE_PAUSE_MS: Final = 5_000
 """Shortest time between two introductions."""
+INTRODUCE_NODES: Final = 8
+"""With each so many nodes that a node knows, it introduces itself that much less often."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
@@ -864,6 +866,8 @@ GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
 GOSSIP_QUEUE_MESSAGES_MAX: Final = 1_024
 GOSSIP_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer. What does not fit is dropped; sync brings it."""
+GOSSIP_WRITE_BYTES: Final = 64 * 1024
+"""What waits for one peer is written together, up to about this."""
 GOSSIP_SEEN_S: Final = 120
 GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
 """Subscriptions of one peer, and of one RPC."""
@@ -949,8 +953,8 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
-P2P_SILENCE_MS: Final = 10_000
-"""How long the libp2p process may report nothing, until the node takes it for one that hangs."""
+P2P_SILENCE_MS: Final = 15_000
+"""A libp2p process that has told nothing for this long, not even its state, counts as stuck and is started again."""
 P2P_COUNTERS_MAX: Final = 64
 """Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000

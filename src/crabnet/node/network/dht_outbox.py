@@ -173,6 +173,8 @@ class DhtOutbox:
 
     def end(self) -> None:
         """The process is gone."""
+        if self._transport is not None:
+            self._transport.end()
         self._transport = None
         self._lines.clear()
 
