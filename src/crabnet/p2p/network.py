@@ -80,7 +80,7 @@ class Network(Swarm):
             ),
         )
         self.auto_connector = Idle(self)
-        self._connections_max = connections_max
+        self._inbound_max = connections_max - min(limits.P2P_OUTBOUND_RESERVED, connections_max // 2)
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
         """Inbound connections, also those that have not finished their handshake, by IP address or IPv6 network."""
@@ -187,7 +187,7 @@ class Network(Swarm):
         await self.add_conn(muxed, direction="outbound" if is_client else "inbound")
 
     async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
-        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
+        full = self._inbound.total() >= self._inbound_max or self._inbound[group] >= most
         if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return
