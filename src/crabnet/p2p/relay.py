@@ -163,7 +163,7 @@ class Relay:
             if far is not None:
                 with suppress(Exception):
                     await far.reset()
-            raise error if isinstance(error, Refused) else Refused(pb.CONNECTION_FAILED) from error
+            raise Refused(error.status if isinstance(error, Refused) else pb.CONNECTION_FAILED) from error
         return far
 
     async def _carry(self, one: INetStream, other: INetStream) -> None:
