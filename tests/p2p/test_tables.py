@@ -176,6 +176,46 @@ async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
         }
 
 
+def test_what_others_report_of_this_node_is_kept_for_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crabnet.p2p.reachability import Observations, Votes
+
+    for name in ("P2P_REACHABILITY_VOTES_MAX", "P2P_OBSERVATIONS_MAX"):
+        monkeypatch.setattr(limits, name, ROOM)
+    votes, observations = Votes(), Observations()
+    watch = Watch(votes, observations)
+    for number in range(CROWD):
+        votes.put(f"192.0.2.{number}", "", NOW_MS)
+        observations.put(number, f"192.0.2.{number}", "198.51.100.1")
+        watch.look()
+    assert watch.filled >= {"Votes._votes", "Observations._seen"}
+
+
+async def test_what_peers_may_ask_of_a_node_behind_nat(peers: list[ID], monkeypatch: pytest.MonkeyPatch) -> None:
+    from crabnet.p2p.relaying import Reservation
+    from crabnet.p2p.service import Service
+
+    monkeypatch.setattr(limits, "P2P_CONNECTIONS_MAX", ROOM)
+    given = Given(seed=b"\1" * 32, namespace="default", listen=[], publish=[], subscribe=[])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        nat = Service(given, Lifeline(ours, b"")).nat
+        watch = Watch(nat)
+        for number, peer in enumerate(peers):
+            nat._autonat._may_dial(f"192.0.2.{number}")
+            nat._puncher._may_try(peer)
+            nat._relay._rate_of(peer)
+            await nat._client._reserve(peer)  # it is not connected, so it gives no place
+            nat._client._keep(peer, Reservation([], NOW_MS, NOW_MS))
+            watch.look()
+        assert watch.filled >= {
+            "AutoNat._hosts",
+            "Puncher._tried",
+            "Relay._requests",
+            "RelayClient._later",
+            "RelayClient._places",
+        }
+
+
 async def test_streams_and_blocked_peers(peers: list[ID]) -> None:
     from crabnet.p2p.service import Service
     from crabnet.p2p.streams import PROTOCOLS
