@@ -101,6 +101,7 @@ WALKS: Final = {
         "DialBook._proven",
         "KadNode._clients",
         "KadNode._rates",
+        "Mdns._seen",
         "Peers._blocked",
         "Providers._keys",
         "Providers._of_peer",
