@@ -367,6 +367,8 @@ INTRODUCE_SOON_MS: Final = 1_000
 """How soon a node introduces itself after a new node was met."""
 INTRODUCE_PAUSE_MS: Final = 5_000
 """Shortest time between two introductions."""
+INTRODUCE_NODES: Final = 8
+"""With each so many nodes that a node knows, it introduces itself that much less often."""
 RELAY_LOOK_MS: Final = 1_000
 """Time between two counts of the neighbours for relaying."""
 RELAY_REFRESH_MS: Final = 10 * 1000
@@ -864,6 +866,8 @@ GOSSIP_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024
 GOSSIP_QUEUE_MESSAGES_MAX: Final = 1_024
 GOSSIP_QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer. What does not fit is dropped; sync brings it."""
+GOSSIP_WRITE_BYTES: Final = 64 * 1024
+"""What waits for one peer is written together, up to about this."""
 GOSSIP_SEEN_S: Final = 120
 GOSSIP_SUBSCRIPTIONS_MAX: Final = 64
 """Subscriptions of one peer, and of one RPC."""
@@ -898,6 +902,8 @@ P2P_WINDOW_BYTES_MAX: Final = 1024 * 1024
 """What a peer may send on one stream before it is read. It begins with the 256 KiB of yamux, and doubles with use."""
 P2P_BUFFERED_BYTES_MAX: Final = 4 * 1024 * 1024
 """What was received on the streams of one connection and waits to be read. No more is received meanwhile."""
+P2P_BUFFERED_TOTAL_BYTES_MAX: Final = 128 * 1024 * 1024
+"""The same for all connections. Each gets an equal part of it, if that is less than it could have."""
 P2P_BUFFERED_MS_MAX: Final = 10_000
 """How long a connection may stay that full, until it is closed."""
 P2P_CONTROL_FRAMES_PER_S: Final = 1_000
@@ -928,6 +934,8 @@ P2P_TOPICS_REPORTED_PER_S: Final = 2
 """Subscriptions to unknown topics that are reported in a second, after as many at once as below."""
 P2P_TOPICS_REPORTED_BURST: Final = 32
 P2P_CONNECTIONS_MAX: Final = 128
+P2P_OUTBOUND_RESERVED: Final = 16
+"""Of these, how many are kept for those that this node dials, so that nobody can fill all places; at most a half."""
 P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
 """Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
 P2P_STREAMS_PER_PEER_MAX: Final = 64
@@ -945,6 +953,8 @@ P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
 P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
+P2P_SILENCE_MS: Final = 15_000
+"""A libp2p process that has told nothing for this long, not even its state, counts as stuck and is started again."""
 P2P_COUNTERS_MAX: Final = 64
 """Names of counters that the node takes from the libp2p process."""
 P2P_REMEMBER_MS: Final = 2_000
@@ -991,6 +1001,8 @@ P2P_REDIAL_LOST_MS_MAX: Final = 1_000
 P2P_START_MS: Final = 30_000
 """How long the start of the libp2p process may take: a busy machine needs some seconds for its import."""
 P2P_RESTART_MS: Final = 200
+P2P_LINES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What waits in the node for all peers together. Each gets an equal part of it, but at most what follows."""
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
 P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
@@ -1041,6 +1053,14 @@ P2P_DIAL_BACKS_PER_S: Final = 2
 P2P_DIAL_BACK_HOST_MS: Final = 10_000
 """Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
 P2P_DIAL_BACK_HOST_BURST: Final = 4
+P2P_PUNCH_TRIES: Final = 3
+P2P_PUNCH_MS: Final = 2_000
+"""How long one attempt to connect at the same moment may take."""
+P2P_PUNCH_DELAY_MS: Final = 1_000
+P2P_PUNCH_AGAIN_MS: Final = 60_000
+"""Pause before a direct connection with the same peer is tried again."""
+P2P_PUNCH_ADDRESSES_MAX: Final = 2
+P2P_PUNCHES_AT_ONCE_MAX: Final = 8
 KAD_BUCKET: Final = 20
 """Servers of the DHT that are kept for each distance: k of its specification."""
 KAD_KEY_BYTES_MAX: Final = 80

@@ -82,3 +82,19 @@ def _kill_libp2p(node: DhtNode) -> bool:
             os.kill(pid, signal.SIGKILL)
             return True
     return False
+
+
+def test_a_libp2p_process_that_is_stuck_is_replaced(nodes: Nodes) -> None:
+    one = dht_node(nodes, "one")
+    two = dht_node(nodes, "two", [one])
+    two.knows(1)
+    pid = one.child()["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGSTOP)
+    one.publish()
+    one.await_event("child_failed", child="libp2p", reason="timeout")
+    wait_for("another runs", lambda: one.child().get("pid") not in {None, pid})
+    one.knows(1)
+    seed_id = one.publish()
+    wait_for("it comes", lambda: two.seed(seed_id))
+    assert two.seed_ids() == one.seed_ids()

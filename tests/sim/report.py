@@ -20,6 +20,8 @@ TOPOLOGIES = ("mesh", "hub", "dht")
 """Everybody knows everybody; everybody knows the first and one more; libp2p, with as many peers as a node dials."""
 OPERATIONS = 300
 WARM_UP_MS = 5_000
+P2P_WARM_UP_MS = 60_000
+"""Longer, because nodes that have just met introduce themselves."""
 IDLE_MS = 10_000
 ROUNDS_MAX = 300
 HEADER = (
@@ -88,7 +90,7 @@ def measure(nodes: int, topology: str, loss: float, *, operations: int = OPERATI
     world.observers.append(market)
     for node in members:
         market.publish(node)
-    world.run(WARM_UP_MS)
+    world.run(P2P_WARM_UP_MS if world.p2p is not None else WARM_UP_MS)
     while len(world.hashes()) > 1:
         world.run(1_000)
     before = world.traffic

@@ -8,8 +8,9 @@ import pytest
 
 from crabnet.core.commands import Publish
 from crabnet.core.config import CoreConfig
+from crabnet.core.effects import Send
 from crabnet.protocol.envelope import seal
-from crabnet.protocol.sync import Head, Heads, Request, Talk, Want, payload_of
+from crabnet.protocol.sync import Head, Heads, Hello, NodeIdentity, Request, Talk, Want, payload_of
 from crabnet.source import GOSSIP, p2p_source
 from tests.sim.__main__ import Task, run
 from tests.sim.node import SimNode
@@ -172,3 +173,37 @@ def test_whoever_passes_an_envelope_on_need_not_hold_those_before_it() -> None:
     missing = planner.missing_of(known.id)
     assert missing is not None
     assert missing.sources == [p2p_source(known.id)], "an author holds its own feed"
+
+
+class Introductions(Watch):
+    """When nodes introduced themselves to all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_ms: list[int] = []
+
+    def sent(self, node: SimNode, send: Send) -> None:
+        if send.kind == "NodeHello" and send.to == GOSSIP:
+            self.at_ms.append(node.now_ms)
+
+
+def test_what_nodes_say_of_themselves_does_not_grow_with_invented_newcomers() -> None:
+    """Every node answers a newcomer with an introduction to all. Many newcomers make nobody talk without end."""
+    world = World(7)
+    nodes = connected(world, {"a": "", **dict.fromkeys("bcdefgh", "a")})
+    world.run(20_000)
+    watch = Introductions()
+    world.observers.append(watch)
+    source = p2p_source(nodes["b"].id)
+    for number in range(120):
+        newcomer = Author(f"newcomer {number}")
+        kind, payload = payload_of(Hello(NodeIdentity(newcomer.id)))
+        hello = seal(
+            newcomer.signer, kind=kind, namespace="default", ts=world.now_ms // 1000, nonce=number, payload=payload
+        )
+        for name in "abcdefgh":
+            nodes[name].take(source, hello.raw)
+        world.run(1_000)
+    half = len(watch.at_ms) // 2
+    assert watch.at_ms
+    assert watch.at_ms[half] - watch.at_ms[0] < (watch.at_ms[-1] - watch.at_ms[half]) / 2, "ever more rarely"

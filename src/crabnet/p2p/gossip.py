@@ -20,7 +20,7 @@ from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
 from crabnet.p2p.control import Seen
-from crabnet.p2p.prefixed import MalformedStreamError, Prefixed
+from crabnet.p2p.prefixed import MalformedStreamError, Prefixed, prefixed
 from crabnet.p2p.queues import Outgoing, message_id
 from crabnet.p2p.router import PROTOCOLS, Refused, Router
 from crabnet.p2p.streams import some_bytes
@@ -99,9 +99,14 @@ class Gossip(Pubsub):
         """Sync brings what a peer has missed. The library would write here beside the task that writes this stream."""
 
     async def handle_sending_messages(self, peer_id: ID, stream: INetStream, queue: RpcQueue) -> None:
-        """Send what is queued for a peer. The library leaves the stream open when a peer is given up."""
+        """Send what is queued for a peer, in few writes. The library writes each RPC by itself, and leaves the stream
+        open when a peer is given up.
+        """
         try:
-            await super().handle_sending_messages(peer_id, stream, queue)
+            while isinstance(queue, Outgoing) and (rpcs := await queue.pop_some()):
+                await stream.write(b"".join(prefixed(rpc.SerializeToString()) for rpc in rpcs))
+        except Exception:  # noqa: BLE001 - the library raises what it likes for a connection that has ended
+            self._handle_dead_peer(peer_id)
         finally:
             with trio.move_on_after(limits.P2P_CLOSE_MS / 1000, shield=True):
                 await _reset(stream)

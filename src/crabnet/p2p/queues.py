@@ -59,7 +59,20 @@ class Outgoing(RpcQueue):
 
     async def pop(self) -> rpc_pb2.RPC | None:
         """The next RPC. None once the queue is closed."""
-        rpc = await super().pop()
+        return self._left(await super().pop())
+
+    async def pop_some(self) -> list[rpc_pb2.RPC]:
+        """The next RPCs, as many as one write should hold. None at all once the queue is closed."""
+        found: list[rpc_pb2.RPC] = []
+        room = limits.GOSSIP_WRITE_BYTES
+        rpc = await self.pop()
+        while rpc is not None:
+            found.append(rpc)
+            room -= rpc.ByteSize()
+            rpc = self._left(self._queue.pop()) if room > 0 else None
+        return found
+
+    def _left(self, rpc: rpc_pb2.RPC | None) -> rpc_pb2.RPC | None:
         if rpc is not None:
             self._waiting_bytes -= rpc.ByteSize()
         return rpc

@@ -34,6 +34,13 @@ class DhtTransport:
         self._number = 0
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, Published | Sent] = {}
+        self._has_ended = False
+
+    def end(self) -> None:
+        """The process is gone. Whoever waits for an answer of it learns so."""
+        self._has_ended = True
+        for answered in self._asked.values():
+            answered.set()
 
     async def receive(self) -> list[Report]:
         """Wait for reports. Returns all that have come, without the answers to ``publish`` and ``send``.
@@ -77,7 +84,10 @@ class DhtTransport:
         self._asked[number] = answered = trio.Event()
         try:
             await self._write(order)
-            await answered.wait()
+            if not self._has_ended:
+                await answered.wait()
+            if number not in self._answers:
+                raise trio.BrokenResourceError("the libp2p process has ended without an answer")
             return self._answers.pop(number)
         finally:
             self._asked.pop(number, None)

@@ -396,14 +396,21 @@ class Neighbours(Talking):
         """Tell all libp2p peers now and then who this node is, those that are no neighbours, too."""
         if now_ms < self._introduce_at_ms or not self._config.stays:
             return
-        self._introduced_ms, self._introduce_at_ms = now_ms, now_ms + limits.INTRODUCE_MS
+        self._introduced_ms, self._introduce_at_ms = now_ms, now_ms + limits.INTRODUCE_MS * self._introducing()
         if any(map(is_p2p, self.peers.confirmed())):
             self._say(self._hello(), GOSSIP, now_ms, effects)
 
     def _introduce_soon(self, now_ms: int) -> None:
         """There is somebody who does not know this node. However many come, introductions have a pause between them."""
-        soon_ms = max(now_ms + limits.INTRODUCE_SOON_MS, self._introduced_ms + limits.INTRODUCE_PAUSE_MS)
+        pause_ms = limits.INTRODUCE_PAUSE_MS * self._introducing()
+        soon_ms = max(now_ms + limits.INTRODUCE_SOON_MS, self._introduced_ms + pause_ms)
         self._introduce_at_ms = min(self._introduce_at_ms, soon_ms)
+
+    def _introducing(self) -> int:
+        """How many times rarer introductions are than in a small network. What all nodes together say does not grow
+        with their number, or with the number of newcomers that somebody invents.
+        """
+        return 1 + (len(self.peers.others()) + len(self.peers.confirmed())) // limits.INTRODUCE_NODES
 
     def _invite(self, now_ms: int, effects: Effects) -> None:
         for address in self.book.due(now_ms, self.proven):
