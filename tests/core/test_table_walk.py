@@ -102,6 +102,7 @@ WALKS: Final = {
         "DialBook._proven",
         "KadNode._clients",
         "KadNode._rates",
+        "Mdns._seen",
         "Observations._seen",
         "Peers._blocked",
         "Providers._keys",
