@@ -88,6 +88,16 @@ WALKS: Final = {
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
+    "nat": {
+        "AutoNat._hosts",
+        "Observations._seen",
+        "Puncher._tried",
+        "Relay._requests",
+        "RelayClient._later",
+        "Votes._asked",
+        "Votes._votes",
+    },
+    "places": {"RelayClient._places"},
     "p2p": {
         "AutoNat._hosts",
         "Checker._offences",
