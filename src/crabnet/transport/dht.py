@@ -34,6 +34,13 @@ class DhtTransport:
         self._number = 0
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, Published | Sent] = {}
+        self._is_over = False
+
+    def end(self) -> None:
+        """The process is gone, or given up: whoever waits for an answer is told so."""
+        self._is_over = True
+        for answered in self._asked.values():
+            answered.set()
 
     async def receive(self) -> list[Report]:
         """Wait for reports. Returns all that have come, without the answers to ``publish`` and ``send``.
@@ -74,11 +81,16 @@ class DhtTransport:
         return self._number
 
     async def _ask(self, number: int, order: Order) -> Published | Sent:
+        if self._is_over:
+            raise trio.BrokenResourceError("the libp2p process is gone")
         self._asked[number] = answered = trio.Event()
         try:
             await self._write(order)
             await answered.wait()
-            return self._answers.pop(number)
+            answer = self._answers.pop(number, None)
+            if answer is None:
+                raise trio.BrokenResourceError("the libp2p process has ended without an answer")
+            return answer
         finally:
             self._asked.pop(number, None)
             self._answers.pop(number, None)
