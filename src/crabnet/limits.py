@@ -1109,6 +1109,8 @@ MDNS_STEP_MS: Final = 200
 """How soon the thread of multicast DNS notices that it is to end."""
 MDNS_LOOK_MS: Final = 2_000
 """How often the addresses to announce are compared with those that are announced."""
+MDNS_TELL_MS: Final = 30_000
+"""How often what is still on the link is told again."""
 MDNS_RETRY_MS: Final = 30_000
 MDNS_END_MS: Final = 2_000
 P2P_OWN_ADDRESSES_MAX: Final = 16

@@ -14,6 +14,7 @@ from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict
 from crabnet.p2p.control import ControlBudgets, Seen
 from crabnet.p2p.dialling import DialBook
+from crabnet.p2p.mdns import Mdns
 from crabnet.p2p.stand_in import without_fastecdsa
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.transport.p2p_wire import Given, Learnt, Misused, Path, Report
@@ -48,6 +49,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "KAD_CLIENTS_MAX",
         "KAD_KEYS_MAX",
         "KAD_PROVIDERS_PER_KEY_MAX",
+        "MDNS_NAMES_MAX",
         "P2P_CONNECTIONS_MAX",
         "PEERS_REMEMBERED_MAX",
         "P2P_HOPED_MAX",
@@ -141,6 +143,18 @@ def test_addresses_that_work_displace_the_oldest_of_them() -> None:
         watch.look()
     assert watch.filled >= {"DialBook._proven"}
     assert [each.peer for each in book.entries()] == [f"peer {number}" for number in range(CROWD - ROOM, CROWD)]
+
+
+def test_services_on_the_link_displace_each_other() -> None:
+    found: list[str] = []
+    mdns = Mdns("_p2p._udp.local.", "own", list, lambda address, _peer: found.append(address))
+    watch = Watch(mdns)
+    for number in range(CROWD):
+        mdns._take(f"name {number}", [(f"address {number}", "peer")])
+        watch.look()
+    assert watch.filled >= {"Mdns._seen"}
+    mdns._take(f"name {CROWD - 1}", [])
+    assert found == [f"address {number}" for number in range(CROWD)]
 
 
 async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
