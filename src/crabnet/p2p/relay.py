@@ -166,9 +166,7 @@ class Relay:
             if far is not None:
                 with suppress(Exception):
                     await far.reset()
-            if isinstance(error, Refused):
-                raise
-            raise Refused(pb.CONNECTION_FAILED) from error
+            raise Refused(error.status if isinstance(error, Refused) else pb.CONNECTION_FAILED) from error
         return far
 
     async def _carry(self, one: INetStream, other: INetStream) -> None:

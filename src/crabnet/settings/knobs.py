@@ -135,7 +135,8 @@ class Settings:
         BoolKind(), "network", "Find libp2p peers on the local network by multicast DNS."))
     dht_relay: str = knob_field("client", Row(
         ChoiceKind("off", "client", "server"), "network", "`client`: be reachable through relays while others cannot "
-        "reach this node directly. `server`: also be a relay for others."))
+        "reach this node directly, and connect directly where both routers allow it. `server`: also be a relay for "
+        "others; that takes a public address and bandwidth."))
     dht_network_key_file: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "network", "File with the key of a private network: the line `/key/swarm/psk/1.0.0/`, the line "
         "`/base16/`, and 64 hexadecimal digits. Only nodes with the same key connect. Nobody else may read the file."))
