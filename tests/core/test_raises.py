@@ -184,7 +184,7 @@ TABLE: Final[dict[str, str]] = {
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
     " of an inbound connection, such as that of a blocked peer.": """
         p2p.network         Network.dial         - NetworkError*2
-        p2p.network         Network._dial        - NetworkError*4
+        p2p.network         Network._dial        - NetworkError*3
         p2p.network         Network._reach       NetworkError*2
         p2p.network         Network.add_conn     NetworkError
         p2p.relaying        RelayClient.dial     NetworkError -
