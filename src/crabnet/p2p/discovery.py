@@ -98,6 +98,8 @@ class Discovery:
         """True if others can probably connect to this node: the default of ``dht_rendezvous``."""
         if self._given.announce or self.reachability() == "public":
             return True
+        if self.reachability() == "private":  # its addresses are those of relays
+            return False
         scopes = [scope_of(parse_multiaddr(each)) for each in self._given.listen]
         if any(scope in (Scope.PRIVATE, Scope.PUBLIC) for scope in scopes):
             return True
