@@ -18,7 +18,7 @@ from crabnet.p2p.mdns import Mdns
 from crabnet.p2p.stand_in import without_fastecdsa
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.transport.p2p_wire import Given, Learnt, Misused, Path, Report
-from tests.core.test_table_walk import CROWD, NOW_MS, ROOM
+from tests.core.test_table_walk import CROWD, NOW_MS, ROOM, WALKS
 from tests.support.dht import needs_libp2p
 from tests.support.table_watch import Watch
 
@@ -188,6 +188,32 @@ async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
             "Servers._buckets",
             "_Key.providers",
         }
+
+
+async def test_what_is_known_of_relays_and_of_the_own_reachability(
+    peers: list[ID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crabnet.p2p.service import Service
+
+    for name in ("P2P_OBSERVATIONS_MAX", "P2P_REACHABILITY_VOTES_MAX"):
+        monkeypatch.setattr(limits, name, ROOM)
+    monkeypatch.setattr(limits, "P2P_REACHABILITY_HOSTS_MAX", CROWD)
+    given = Given(seed=b"\1" * 32, namespace="default", listen=[], publish=[], subscribe=[])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        nat = Service(given, Lifeline(ours, b"")).nat
+        watch = Watch(nat)
+        direct = SimpleNamespace(get_transport_addresses=lambda: ["/ip4/1.1.1.1/tcp/9012"])
+        for at, peer in enumerate(peers):
+            nat._votes.put(f"8.8.{at}.8", "")
+            nat._votes.ask(f"8.8.{at}.8", NOW_MS)
+            nat._observations.put(at, f"8.8.{at}.8", "5.5.5.5")
+            nat._autonat._may_dial(f"8.8.{at}.8")
+            nat._puncher._may_try(peer)
+            nat._relay._check(peer, SimpleNamespace(swarm_conn=direct))  # type: ignore[arg-type]
+            await nat._client._reserve(peer)  # it is not connected
+            watch.look()
+        assert watch.filled >= WALKS["nat"]
 
 
 async def test_streams_and_blocked_peers(peers: list[ID]) -> None:
