@@ -155,6 +155,7 @@ TABLE: Final[dict[str, str]] = {
     "The process of libp2p and the node talk: whoever reads a bad frame gives the other up, and the process is started"
     " again.": """
         transport.dht       DhtTransport.receive trio.BrokenResourceError
+        transport.dht       DhtTransport._ask    trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
     "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
