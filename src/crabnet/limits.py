@@ -902,6 +902,8 @@ P2P_WINDOW_BYTES_MAX: Final = 1024 * 1024
 """What a peer may send on one stream before it is read. It begins with the 256 KiB of yamux, and doubles with use."""
 P2P_BUFFERED_BYTES_MAX: Final = 4 * 1024 * 1024
 """What was received on the streams of one connection and waits to be read. No more is received meanwhile."""
+P2P_BUFFERED_TOTAL_BYTES_MAX: Final = 128 * 1024 * 1024
+"""The same for all connections. Each gets an equal part of it, if that is less than it could have."""
 P2P_BUFFERED_MS_MAX: Final = 10_000
 """How long a connection may stay that full, until it is closed."""
 P2P_CONTROL_FRAMES_PER_S: Final = 1_000
@@ -932,6 +934,8 @@ P2P_TOPICS_REPORTED_PER_S: Final = 2
 """Subscriptions to unknown topics that are reported in a second, after as many at once as below."""
 P2P_TOPICS_REPORTED_BURST: Final = 32
 P2P_CONNECTIONS_MAX: Final = 128
+P2P_OUTBOUND_RESERVED: Final = 16
+"""Of these, how many are kept for those that this node dials, so that nobody can fill all places; at most a half."""
 P2P_ADDRESS_CONNECTIONS_MAX: Final = 16
 """Inbound connections from one IPv4 address or IPv6 /64 network, finished or not."""
 P2P_STREAMS_PER_PEER_MAX: Final = 64
@@ -997,6 +1001,8 @@ P2P_REDIAL_LOST_MS_MAX: Final = 1_000
 P2P_START_MS: Final = 30_000
 """How long the start of the libp2p process may take: a busy machine needs some seconds for its import."""
 P2P_RESTART_MS: Final = 200
+P2P_LINES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What waits in the node for all peers together. Each gets an equal part of it, but at most what follows."""
 P2P_LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 """What waits for one peer in the node."""
 P2P_CONTROL_MESSAGE_BYTES_MAX: Final = 8 * 1024
@@ -1047,6 +1053,14 @@ P2P_DIAL_BACKS_PER_S: Final = 2
 P2P_DIAL_BACK_HOST_MS: Final = 10_000
 """Pause between two such requests from one IPv4 address or IPv6 network, in the long run."""
 P2P_DIAL_BACK_HOST_BURST: Final = 4
+P2P_PUNCH_TRIES: Final = 3
+P2P_PUNCH_MS: Final = 2_000
+"""How long one attempt to connect at the same moment may take."""
+P2P_PUNCH_DELAY_MS: Final = 1_000
+P2P_PUNCH_AGAIN_MS: Final = 60_000
+"""Pause before a direct connection with the same peer is tried again."""
+P2P_PUNCH_ADDRESSES_MAX: Final = 2
+P2P_PUNCHES_AT_ONCE_MAX: Final = 8
 KAD_BUCKET: Final = 20
 """Servers of the DHT that are kept for each distance: k of its specification."""
 KAD_KEY_BYTES_MAX: Final = 80
@@ -1069,6 +1083,8 @@ KAD_STREAM_MS: Final = 10_000
 """How long a stream of the DHT may be open."""
 KAD_MESSAGES_PER_STREAM_MAX: Final = 16
 KAD_ANSWER_MS: Final = 5_000
+KAD_CLIENTS_MAX: Final = 512
+"""Peers that are remembered as no servers of the DHT."""
 KAD_NO_SERVER_MS: Final = 60_000
 """How long a peer that is no server of the DHT is not asked again."""
 KAD_ASKED_AT_ONCE: Final = 3

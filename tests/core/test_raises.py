@@ -190,8 +190,16 @@ TABLE: Final[dict[str, str]] = {
         p2p.private         PrivateConnection._refuse NotAMemberError
         p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
         p2p.private         PrivateSecurity.secure_outbound - NetworkError
-        p2p.peers           Peers._dial          NetworkError
-        p2p.peers           Peers._resolved      NetworkError*2
+        p2p.network         Network.dial_peer    SwarmException
+        p2p.resolving       Names.addresses      NetworkError*2
+        p2p.resolving       Names._hosts         NetworkError*2
+        p2p.resolving       Names._named         NetworkError
+        p2p.resolving       txt_records          OSError
+    """,
+    "Messages of the DHT: KadNode._handle ends the stream, and the refusal counts against the peer; KadNode.ask takes"
+    " the peer for no server.": """
+        p2p.kad             KadNode._exchange    MalformedKadError -
+        p2p.kad_messages    kad_of               MalformedKadError*3
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
     " kind P-256.": """
@@ -232,7 +240,10 @@ TABLE: Final[dict[str, str]] = {
         protocol.topics             topic_of             ValueError
         transport.udp               UdpTransport.open    _bind_error -
         transport.sockets           Sockets._made        -
-        p2p.peers                   _try_to_bind         NetworkError
+        node.network.dht_network    DhtNetwork._check_listeners -
+        node.network.dht_network    DhtNetwork._check_listener -
+        transport.p2p_addresses     check_bootstrap      NetworkError*3
+        transport.p2p_addresses     check_listener       NetworkError*2
         p2p.peers                   Peers.listening_addresses -
         p2p.service                 Service.run          NetworkError
         p2p.main                    serve.run            -

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +16,14 @@ import pytest
 import trio
 
 from crabnet.control.client import call
-from tests.support.dht import dht_node, needs_libp2p
+from tests.support.dht import DhtNode, dht_node, needs_libp2p
 from tests.support.nodes import Nodes, wait_for
 
 if TYPE_CHECKING:
-    from tests.hostile_p2p.case import Attack
+    from tests.hostile_p2p.case import Attack, Target
 
 pytestmark = needs_libp2p
-CHILD_MIB_MAX = 500
+CHILD_MIB_MAX = 200
 """What the libp2p process may need at most, whatever is done to it. It begins with about 100."""
 ANSWER_MS = 8_000
 
@@ -42,7 +44,17 @@ class Victim:
     """A node under attack, and an honest neighbour that is connected all the time."""
 
     def __init__(self, nodes: Nodes) -> None:
-        self.node = dht_node(nodes, "victim", (), "--newcomer-envelopes-per-sec", "0")
+        self.node = dht_node(
+            nodes,
+            "victim",
+            (),
+            "--newcomer-envelopes-per-sec",
+            "0",
+            "--dht-relay",
+            "server",
+            "--dht-rendezvous",
+            "server",
+        )
         self.neighbour = dht_node(nodes, "neighbour", [self.node])
         self.neighbour.knows(1)
         self.node.knows(1)
@@ -88,10 +100,9 @@ class Victim:
 
     def endures(self, attacks: Sequence[Attack]) -> None:
         """Have these done to the node, at once. It must stay as it was, and tell of it."""
-        from tests.hostile_p2p.case import Target
         from tests.support.hostile_p2p import Identity
 
-        target = Target(self.node.multiaddr.rpartition("/p2p/")[0], self.node.node_id)
+        target = target_of(self.node)
         names = {each.name: Identity(each.name) for each in attacks}
         child = self.child
 
@@ -157,3 +168,94 @@ def test_an_attack_ends_nothing_and_is_told(victim: Victim, attack: Attack) -> N
 def test_there_are_sixty_attacks_of_different_kinds() -> None:
     names = [each.name for each in (*QUICK, *SLOW)]
     assert len(set(names)) == len(names) >= 60
+
+
+@pytest.fixture(scope="module")
+def blocker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DhtNode]:
+    """A node that blocks for longer than a test takes."""
+    nodes = Nodes(tmp_path_factory.mktemp("blocker"))
+    try:
+        yield dht_node(nodes, "blocker", (), "--udp-source-block-ms", "600000")
+    finally:
+        nodes.close()
+
+
+@pytest.mark.deep
+def test_a_libp2p_process_that_hangs_is_replaced(blocker: DhtNode) -> None:
+    before = cast(int, blocker.child()["pid"])
+    os.kill(before, signal.SIGSTOP)
+    blocker.await_event("child_failed", reason="timeout")
+    wait_for("another process", lambda: blocker.child().get("pid") not in {None, before} and blocker.multiaddr)
+
+
+@pytest.mark.deep
+def test_a_peer_that_is_blocked_is_refused_also_by_the_next_libp2p_process(blocker: DhtNode) -> None:
+    from tests.hostile_p2p.streams import a_flood_of_forgeries
+    from tests.support.hostile_p2p import Identity, peer
+
+    target, hostile, honest = target_of(blocker), Identity("to be blocked"), Identity("honest")
+    trio.run(a_flood_of_forgeries, target, hostile)
+    blocker.await_event("source_blocked", address=hostile.source, reason="misuse", duration_ms=600_000)
+
+    async def is_refused() -> None:
+        async with peer(target.address, hostile) as again:
+            await again.ended()
+
+    async def is_welcome() -> None:
+        async with peer(target.address, honest) as other:
+            stream = await other.open("/ipfs/ping/1.0.0")
+            await stream.write(bytes(32))
+            assert await stream.read(32) == bytes(32)
+
+    trio.run(is_refused)
+    trio.run(is_welcome)
+    before = cast(int, blocker.child()["pid"])
+    os.kill(before, signal.SIGKILL)
+    wait_for("another process", lambda: blocker.child().get("pid") not in {None, before} and blocker.multiaddr)
+    assert target_of(blocker) == target, "it keeps its port"
+    trio.run(is_welcome)
+    trio.run(is_refused)
+
+
+@pytest.mark.deep
+def test_a_peer_that_sends_rejected_messages_loses_its_place_in_the_mesh(blocker: DhtNode) -> None:
+    from libp2p.pubsub.pb import rpc_pb2
+
+    from tests.support.hostile_p2p import MESHSUB, Identity, Stream, peer, read_prefixed, rpc
+
+    target, who = target_of(blocker), Identity("rejected")
+    topic = target.topic()
+    told: list[tuple[str, bool]] = []
+
+    async def listen(stream: Stream) -> None:
+        while True:
+            heard = rpc_pb2.RPC.FromString(await read_prefixed(stream))
+            told.extend(("graft", each.topicID == topic) for each in heard.control.graft)
+            told.extend(("prune", each.topicID == topic) for each in heard.control.prune)
+
+    async def tells(what: str) -> None:
+        with trio.fail_after(20):
+            while (what, True) not in told:
+                await trio.sleep(0.01)
+        told.clear()
+
+    async def misbehave() -> None:
+        async with peer(target.address, who, offered={MESHSUB: listen}) as hostile:
+            stream = await hostile.gossip(topic)
+            graft = rpc(control=rpc_pb2.ControlMessage(graft=[rpc_pb2.ControlGraft(topicID=topic)]))
+            await tells("graft")
+            await stream.write(rpc(publish=[who.message(topic, b"{}")]))
+            await tells("prune")
+            await stream.write(graft)
+            await tells("prune")
+            await stream.write(graft)
+            await tells("prune")
+
+    trio.run(misbehave)
+
+
+def target_of(node: DhtNode) -> Target:
+    """The node as a target."""
+    from tests.hostile_p2p.case import Target
+
+    return Target(node.multiaddr.rpartition("/p2p/")[0], node.node_id)

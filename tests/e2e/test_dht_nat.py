@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from tests.support.dht import DhtNode, needs_libp2p
 from tests.support.nat import Internet, needs_nat
-from tests.support.nodes import Nodes, converge, wait_for, whole_job
+from tests.support.nodes import Json, Nodes, converge, wait_for, whole_job
 
 pytestmark = [pytest.mark.deep, needs_libp2p]
 
@@ -56,6 +57,39 @@ def test_all_goes_through_a_relay_that_takes_no_part(nodes: Nodes, internet: Int
     calls(worker, publisher)
     converge([publisher, worker], [whole_job(publisher, worker), whole_job(worker, publisher)])
     assert not relay.seed_ids()
+
+
+@pytest.mark.parametrize("symmetric", [False, True], ids=["cone", "symmetric"])
+def test_two_nodes_behind_nat_find_each_other_and_do_without_the_relay_if_their_routers_allow_it(
+    nodes: Nodes, internet: Internet, symmetric: bool
+) -> None:
+    internet.public("relay")
+    internet.behind("publisher")
+    internet.behind("worker", symmetric=symmetric)
+    words = ("--dht-rendezvous", "auto")
+    relay = internet.node(nodes, "relay", [], "--dht-relay", "server", *words).start()
+    publisher = internet.node(nodes, "publisher", [internet.multiaddr(relay)], *words).start()
+    worker = internet.node(nodes, "worker", [internet.multiaddr(relay)], *words).start()
+    calls(worker, publisher)
+    wait_for("an attempt without the relay", lambda: counted(worker, "punches") >= (3 if symmetric else 1))
+    if not symmetric:
+        wait_for("a direct connection", lambda: counted(worker, "punched") and counted(publisher, "punched"))
+    calls(worker, publisher)
+    relay.kill()
+    if symmetric:
+        wait_for("the end of the call", lambda: said(worker)["peers"] == 0)
+    else:
+        converge([publisher, worker], [whole_job(publisher, worker), whole_job(worker, publisher)])
+
+
+def said(node: DhtNode) -> Json:
+    """What a node says of its part in the dht network."""
+    return cast(Json, node.ask("status")["dht"])
+
+
+def counted(node: DhtNode, name: str) -> int:
+    """A counter of the libp2p process."""
+    return cast(dict[str, int], said(node)["counters"]).get(name, 0)
 
 
 def test_only_the_worker_is_behind_nat(nodes: Nodes, internet: Internet) -> None:

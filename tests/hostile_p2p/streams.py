@@ -164,6 +164,23 @@ async def a_flood_of_wants(target: Target, who: Identity) -> None:
                 await stream.write(prefixed(_want(target, who, target.node_id, number)))
 
 
+@attacks(REJECTED, Reason.UNAUTHORISED, blocks=True)
+async def a_flood_of_talk_for_somebody_else(target: Target, who: Identity) -> None:
+    """Hellos, soundly signed, that speak for the node itself: only the node can tell. It blocks the peer."""
+    payload: JsonObject = {"identity": {"node_id": target.node_id}, "challenge": "", "echo": ""}
+    async with peer(target.address, who) as hostile:
+        stream = await hostile.open(SYNC)
+        for number in range(600):
+            now_s = int(time.time())
+            said = seal(
+                who.signer, kind=Kind.NODE_HELLO, namespace=target.namespace, ts=now_s, nonce=number, payload=payload
+            )
+            content = prefixed(said.raw)
+            if not await hostile.attempt(header(DATA, 0, stream.number, len(content)) + content):
+                break
+        await hostile.ended()
+
+
 @attacks()
 async def bids_of_somebody_else(target: Target, who: Identity) -> None:
     """Sound envelopes of another author, to direct: they count for that author."""

@@ -10,7 +10,15 @@ _HAS_LIBP2P = find_spec("libp2p") is not None
 if _HAS_LIBP2P:
     without_fastecdsa()
 else:
-    collect_ignore = ["test_autonat.py", "test_kad.py", "test_relay.py", "test_resolving.py"]
+    collect_ignore = [
+        "test_autonat.py",
+        "test_gossip.py",
+        "test_identity.py",
+        "test_kad.py",
+        "test_relay.py",
+        "test_rendezvous.py",
+        "test_resolving.py",
+    ]
 
 
 def pytest_report_header() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from libp2p.abc import IHost
@@ -47,16 +46,9 @@ def provided(by: ID, *addresses: str, key: bytes = KEY) -> Kad:
 
 
 def asked(made: KadNode, by: ID, key: bytes = KEY) -> list[str]:
-    answer = in_trio(made, by, Kad(Ask.GET_PROVIDERS, key))
+    answer = made.answer(by, Kad(Ask.GET_PROVIDERS, key))
     assert answer is not None
     return [name_of(each.peer) for each in answer.providers]
-
-
-def in_trio(made: KadNode, by: ID, message: Kad) -> Kad | None:
-    async def run() -> Kad | None:
-        return made.answer(by, message)
-
-    return trio.run(run)
 
 
 def test_the_key_of_a_namespace_is_its_own_and_that_of_its_private_network() -> None:
@@ -65,31 +57,31 @@ def test_the_key_of_a_namespace_is_its_own_and_that_of_its_private_network() -> 
     assert all(len(key) == 34 and key.startswith(b"\x12\x20") for key in keys)
 
 
-def test_a_peer_provides_itself_and_nobody_else() -> None:
+async def test_a_peer_provides_itself_and_nobody_else() -> None:
     made = node()
-    in_trio(made, PEERS[0], provided(PEERS[0], PUBLIC))
-    in_trio(made, PEERS[1], provided(PEERS[2], PUBLIC))
+    made.answer(PEERS[0], provided(PEERS[0], PUBLIC))
+    made.answer(PEERS[1], provided(PEERS[2], PUBLIC))
     assert asked(made, PEERS[3]) == [str(PEERS[0])]
     assert asked(made, PEERS[0]) == [], "it knows itself"
 
 
-def test_addresses_of_a_network_that_the_provider_is_not_in_do_not_count() -> None:
+async def test_addresses_of_a_network_that_the_provider_is_not_in_do_not_count() -> None:
     made = node()
-    in_trio(made, PEERS[0], provided(PEERS[0], PRIVATE, "/ip4/127.0.0.1/tcp/22"))
+    made.answer(PEERS[0], provided(PEERS[0], PRIVATE, "/ip4/127.0.0.1/tcp/22"))
     assert asked(made, PEERS[3]) == []
     inside = node(Scope.PRIVATE)
-    in_trio(inside, PEERS[0], provided(PEERS[0], PRIVATE, "/ip4/127.0.0.1/tcp/22"))
-    answer = in_trio(inside, PEERS[3], Kad(Ask.GET_PROVIDERS, KEY))
+    inside.answer(PEERS[0], provided(PEERS[0], PRIVATE, "/ip4/127.0.0.1/tcp/22"))
+    answer = inside.answer(PEERS[3], Kad(Ask.GET_PROVIDERS, KEY))
     assert answer is not None
     assert [each.addresses for each in answer.providers] == [[f"{PRIVATE}/p2p/{PEERS[0]}"]]
 
 
-def test_a_stranger_from_outside_does_not_learn_of_inner_addresses() -> None:
+async def test_a_stranger_from_outside_does_not_learn_of_inner_addresses() -> None:
     scopes = {PEERS[0]: Scope.PRIVATE}
     made = KadNode(a_host(), lambda each: scopes.get(each, Scope.PUBLIC), lambda _peer, _error: None)
-    in_trio(made, PEERS[0], provided(PEERS[0], PRIVATE))
+    made.answer(PEERS[0], provided(PEERS[0], PRIVATE))
     made.servers.answered(Server(PEERS[0].to_bytes(), [f"{PRIVATE}/p2p/{PEERS[0]}"], 0))
-    answer = in_trio(made, PEERS[1], Kad(Ask.GET_PROVIDERS, KEY))
+    answer = made.answer(PEERS[1], Kad(Ask.GET_PROVIDERS, KEY))
     assert answer == Kad(Ask.GET_PROVIDERS, KEY)
 
 

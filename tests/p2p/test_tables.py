@@ -43,7 +43,18 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PEERS_REMEMBERED_MAX", "P2P_HOPED_MAX", "P2P_REFUSALS_MAX", "SOURCES_MAX", "SOURCE_PEERS_MAX"):
+    for name in (
+        "KAD_BUCKET",
+        "KAD_CLIENTS_MAX",
+        "KAD_KEYS_MAX",
+        "KAD_PROVIDERS_PER_KEY_MAX",
+        "P2P_CONNECTIONS_MAX",
+        "PEERS_REMEMBERED_MAX",
+        "P2P_HOPED_MAX",
+        "P2P_REFUSALS_MAX",
+        "SOURCES_MAX",
+        "SOURCE_PEERS_MAX",
+    ):
         monkeypatch.setattr(limits, name, ROOM)
 
 
@@ -118,6 +129,51 @@ def test_addresses_that_others_tell_displace_each_other_but_none_of_the_operator
         watch.look()
     assert watch.filled >= {"DialBook._hoped"}
     assert next(each.peer for each in book.due(NOW_MS, set(), 1)) == "honest"
+
+
+def test_addresses_that_work_displace_the_oldest_of_them() -> None:
+    book = DialBook("own", ROOM, lambda: 0.5)
+    watch = Watch(book)
+    for number in range(CROWD):
+        address, peer = f"/ip4/198.51.100.{number}/tcp/9012", f"peer {number}"
+        book.learn(address, peer, Learnt.TOLD, NOW_MS)
+        book.succeeded(address, peer, NOW_MS, number + 1)
+        watch.look()
+    assert watch.filled >= {"DialBook._proven"}
+    assert [each.peer for each in book.entries()] == [f"peer {number}" for number in range(CROWD - ROOM, CROWD)]
+
+
+async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
+    from crabnet.p2p.kad_messages import Ask, Kad, Named
+    from crabnet.p2p.kad_tables import Server
+    from crabnet.p2p.service import Service
+
+    address = "/ip4/1.1.1.1/tcp/9012"
+    given = Given(seed=b"\1" * 32, namespace="default", listen=[], publish=[], subscribe=[])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        service = Service(given, Lifeline(ours, b""))
+        kad, rendezvous = service.peers.discovery.kad, service.peers.discovery.rendezvous
+        watch = Watch(service.peers.discovery)
+        for at, peer in enumerate(peers):
+            own = [Named(peer.to_bytes(), [address])]
+            for key in (b"all", b"key %d" % at):
+                kad.answer(peer, Kad(Ask.ADD_PROVIDER, key, providers=own))
+            kad.is_welcome(peer)
+            rendezvous.allows(peer)
+            await kad.ask(peer, b"key", [])  # it is not connected, so it is no server
+            for bucket in range(limits.KAD_BUCKET):
+                kad.servers.answered(Server(b"%d %d" % (at, bucket), [address], NOW_MS))
+            watch.look()
+        assert watch.filled >= {
+            "KadNode._clients",
+            "KadNode._rates",
+            "Providers._keys",
+            "Providers._of_peer",
+            "Rendezvous._allowances",
+            "Servers._buckets",
+            "_Key.providers",
+        }
 
 
 async def test_streams_and_blocked_peers(peers: list[ID]) -> None:

@@ -327,6 +327,33 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert resolve({"listen_addr": text}, NONE, None).settings.listen_addr == text
 
 
+def test_addresses_are_taken_as_commands_show_them() -> None:
+    peer = "12D3KooW" + "A" * 44
+    multiaddr = f"/ip4/192.0.2.1/tcp/9012/p2p/{peer}"
+    given: dict[str, FlagValue] = {
+        "bootstrap_peers": f"udp:192.0.2.1:9012,{multiaddr}",
+        "announce_addrs": "udp:[::1]:9",
+    }
+    settings = resolve(given, NONE, None).settings
+    assert settings.bootstrap_peers == ("192.0.2.1:9012", multiaddr)
+    assert settings.announce_addrs == ("[::1]:9",)
+    assert "`crabnet peers` shows the address" in refusal({"bootstrap_peers": f"p2p:{peer}"}, NONE).message
+
+
+def test_each_transport_has_its_own_of_the_addresses() -> None:
+    listen, peer = "0.0.0.0:1,/ip4/127.0.0.1/tcp/2", "/ip4/192.0.2.1/tcp/9"
+    for network, udp, dht in (
+        ("udp", ["0.0.0.0:1"], []),
+        ("dht", [], ["/ip4/0.0.0.0/tcp/1", "/ip4/127.0.0.1/tcp/2"]),
+        ("udp,dht", ["0.0.0.0:1"], ["/ip4/127.0.0.1/tcp/2"]),
+    ):
+        settings = Settings(network=network, listen_addr=listen, bootstrap_peers=("192.0.2.7:9", peer))
+        assert (settings.listen_addrs, settings.dht_listen_addrs) == (udp, dht)
+        assert settings.udp_bootstrap_peers == (["192.0.2.7:9"] if udp else [])
+    both = Settings(network="udp,dht", listen_addr="127.0.0.1:1")
+    assert (both.listen_addrs, both.dht_listen_addrs) == (["127.0.0.1:1"], ["/ip4/127.0.0.1/tcp/1"])
+
+
 @given(st.text(max_size=60))
 def test_no_text_makes_an_address_raise_anything_but_its_error(text: str) -> None:
     try:

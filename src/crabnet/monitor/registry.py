@@ -511,7 +511,7 @@ EVENTS: Final = MappingProxyType(
             "N",
             _NETWORK,
             "transport address bytes",
-            "A listening address is bound. `bytes` is the size of the receive buffer that the system granted.",
+            "A listening address is bound. `bytes` is the receive buffer for datagrams that the system granted.",
             "udp_listener_init udp_sender_init",
         ),
         EventKind.LISTENER_FAILED: _spec(

@@ -273,7 +273,7 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.FEED_RISK_ACCEPTED: (_ALERT, "the operator accepted the risk to this node's feed at {last_seq}"),
         EventKind.FEED_UNCONFIRMED: (_WARNING, "no peer said how far this node's feed goes; the node {outcome}"),
         EventKind.FEED_MARK_FAILED: (_WARNING, "how far this node's feed goes cannot be noted in state_dir: {detail}"),
-        EventKind.LISTENER_STARTED: (_DEBUG, "listening on {transport} {address}, receive buffer of {bytes} bytes"),
+        EventKind.LISTENER_STARTED: (_DEBUG, "listening on {transport} {address}[, receive buffer of {bytes} bytes]"),
         EventKind.LISTENER_FAILED: (_DEBUG, "{address} cannot be listened on[: {detail}]"),
         EventKind.DATAGRAM_RECEIVED_BAD: (_DEBUG, "a bad datagram of {bytes} bytes from {address}: {reason}"),
         EventKind.DATAGRAM_DROPPED: (_DEBUG, "{count} datagrams ({direction}) dropped[ of {address}]: {reason}"),

@@ -103,9 +103,9 @@ class Discovery:
             return True
         return Scope.PUBLIC in [scope_of(parse_multiaddr(each)) for each in self.own_addresses()]
 
-    def learn(self, address: str, peer: str) -> None:
+    def learn(self, address: str, peer: str, learnt: Learnt) -> None:
         """Take an address of a peer that provides the key of the namespace."""
-        self._book.learn(address, peer, Learnt.RENDEZVOUS, steady_ms())
+        self._book.learn(address, peer, learnt, steady_ms())
 
     def is_provider(self, peer: ID) -> bool:
         """True if the address book has an address of this peer."""

@@ -7,6 +7,7 @@ addresses without a bound, and finds only itself once it provides a key (ADR 43)
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -41,8 +42,9 @@ class KadNode:
         self.servers = Servers(self.own)
         self.providers = Providers(random.sample)
         self._rates: BoundedTable[ID, TokenBucket] = BoundedTable(limits.SOURCE_PEERS_MAX)
-        self._streams = 0
-        self._clients: BoundedTable[ID, int] = BoundedTable(limits.P2P_CONNECTIONS_MAX * 4)
+        self._streams: Counter[ID] = Counter()
+        """Inbound streams that are open."""
+        self._clients: BoundedTable[ID, int] = BoundedTable(limits.KAD_CLIENTS_MAX)
         """Peers that are no servers, and until when (ms) they are not asked again."""
         self.is_server = False
         self.asked = 0
@@ -61,15 +63,16 @@ class KadNode:
     async def _handle(self, stream: INetStream) -> None:
         """Answer the messages of one stream. Whatever it sends ends nothing but this stream."""
         peer = stream.muxed_conn.peer_id
-        if self._streams >= limits.KAD_STREAMS_MAX:
+        full = self._streams.total() >= limits.KAD_STREAMS_MAX
+        if full or self._streams[peer] >= limits.P2P_STREAMS_PER_PROTOCOL_MAX:
             await stream.reset()
             return
-        self._streams += 1
+        self._streams[peer] += 1
         try:
             with trio.move_on_after(limits.KAD_STREAM_MS / 1000):
                 for _ in range(limits.KAD_MESSAGES_PER_STREAM_MAX):
                     data = await read_varint_prefixed_bytes_limited(stream, limits.KAD_REQUEST_BYTES_MAX)
-                    if not data or not self._rate(peer).take(_now_ms()):
+                    if not data or not self.is_welcome(peer):
                         break
                     answer = self.answer(peer, kad_of(data))
                     if answer is not None:
@@ -79,14 +82,17 @@ class KadNode:
         except MalformedKadError as error:
             self._refused(peer, error)
         finally:
-            self._streams -= 1
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await stream.reset()
 
-    def _rate(self, peer: ID) -> TokenBucket:
+    def is_welcome(self, peer: ID) -> bool:
+        """Count one message of a peer. False if it sends too many."""
         rate = self._rates.get(peer) or TokenBucket(limits.KAD_REQUESTS_PER_S)
         self._rates.put(peer, rate)
-        return rate
+        return rate.take(_now_ms())
 
     def answer(self, peer: ID, asked: Kad) -> Kad | None:
         """The answer to a message of a peer. A provider may only provide itself."""

@@ -75,13 +75,20 @@ class Provider(Struct):
     until_ms: int
 
 
+class _Key:
+    """The providers of one key."""
+
+    def __init__(self) -> None:
+        self.providers: BoundedTable[bytes, Provider] = BoundedTable(limits.KAD_PROVIDERS_PER_KEY_MAX)
+
+
 class Providers:
     """Who provides which key. One peer may provide a few keys; a key has room for some providers."""
 
     def __init__(self, random: Callable[[list[Provider], int], list[Provider]]) -> None:
         """``random`` chooses so many of a list."""
         self._random = random
-        self._keys: BoundedTable[bytes, BoundedTable[bytes, Provider]] = BoundedTable(limits.KAD_KEYS_MAX)
+        self._keys: BoundedTable[bytes, _Key] = BoundedTable(limits.KAD_KEYS_MAX)
         self._of_peer: BoundedTable[bytes, list[bytes]] = BoundedTable(limits.KAD_KEYS_MAX)
 
     def add(self, key: bytes, peer: bytes, addresses: Iterable[str], now_ms: int) -> bool:
@@ -94,20 +101,22 @@ class Providers:
                 return False
             keys.append(key)
         self._of_peer.put(peer, keys)
-        table = self._keys.get(key) or BoundedTable(limits.KAD_PROVIDERS_PER_KEY_MAX)
-        table.put(peer, Provider(peer, list(addresses), now_ms + limits.KAD_PROVIDER_S * 1000))
-        self._keys.put(key, table)
+        found = self._keys.get(key) or _Key()
+        found.providers.put(peer, Provider(peer, list(addresses), now_ms + limits.KAD_PROVIDER_S * 1000))
+        self._keys.put(key, found)
         return True
 
     def of(self, key: bytes, now_ms: int) -> list[Provider]:
         """Some providers of a key, chosen at random."""
-        table = self._keys.get(key)
-        if table is None:
+        found = self._keys.get(key)
+        if found is None:
             return []
-        for each in [each for each in table.values() if each.until_ms <= now_ms]:
-            table.pop(each.peer)
-        found = list(table.values())
-        return found if len(found) <= limits.KAD_TOLD_MAX else self._random(found, limits.KAD_TOLD_MAX)
+        known = list(found.providers.values())
+        for each in known:
+            if each.until_ms <= now_ms:
+                found.providers.pop(each.peer)
+        known = [each for each in known if each.until_ms > now_ms]
+        return known if len(known) <= limits.KAD_TOLD_MAX else self._random(known, limits.KAD_TOLD_MAX)
 
     def __len__(self) -> int:
-        return sum(len(table) for table in self._keys.values())
+        return sum(len(found.providers) for found in self._keys.values())

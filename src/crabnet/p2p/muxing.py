@@ -107,9 +107,10 @@ class Channel(YamuxStream):
 class Muxer(Yamux):
     """The streams of one connection."""
 
-    def __init__(self, secured: ISecureConn, peer: ID, misused: Misused) -> None:
+    def __init__(self, secured: ISecureConn, peer: ID, muxers: Muxers) -> None:
         super().__init__(secured, peer, is_initiator=secured.is_initiator)
-        self._misused = misused
+        self._muxers = muxers
+        self._misused = muxers.misused
         self._frames = TokenBucket(limits.P2P_CONTROL_FRAMES_PER_S)
         self._openings = TokenBucket(limits.P2P_STREAMS_OPENED_PER_S)
 
@@ -118,6 +119,7 @@ class Muxer(Yamux):
     async def handle_incoming(self) -> None:
         """Take frames until the connection ends. Whatever a peer sends ends nothing but its connection."""
         why = GO_AWAY_NORMAL
+        self._muxers.open.add(self)
         try:
             while not self.event_shutting_down.is_set():
                 await self._take_frame()
@@ -216,10 +218,10 @@ class Muxer(Yamux):
 
     async def _drained(self) -> None:
         """Wait until enough of what the peer sent was read. Raises TooSlowError."""
-        if self.buffered() <= limits.P2P_BUFFERED_BYTES_MAX:
+        if self.buffered() <= self._muxers.share():
             return
         with trio.fail_after(limits.P2P_BUFFERED_MS_MAX / 1000):
-            while self.buffered() > limits.P2P_BUFFERED_BYTES_MAX:  # noqa: ASYNC110 - those who read tell nobody
+            while self.buffered() > self._muxers.share():  # noqa: ASYNC110 - those who read tell nobody
                 await trio.sleep(limits.P2P_LOOK_MS / 1000)
 
     def buffered(self) -> int:
@@ -279,6 +281,7 @@ class Muxer(Yamux):
 
     async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
         """Close the connection, whether the peer reads that or not."""
+        self._muxers.open.discard(self)
         if not self.event_shutting_down.is_set():
             with trio.move_on_after(limits.P2P_CLOSE_MS / 1000), suppress(Exception):
                 await self._answer(TYPE_GO_AWAY, 0, 0, error_code)
@@ -290,10 +293,15 @@ class Muxers(MuxerMultistream):
 
     def __init__(self, misused: Misused) -> None:
         super().__init__({TProtocol(PROTOCOL_ID): Muxer})
-        self._made_for = misused
+        self.misused = misused
+        self.open: set[Muxer] = set()
         bound(self)
+
+    def share(self) -> int:
+        """How many received bytes may wait in one connection."""
+        return min(limits.P2P_BUFFERED_BYTES_MAX, limits.P2P_BUFFERED_TOTAL_BYTES_MAX // max(1, len(self.open)))
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """Negotiate yamux, and begin. Raises MultiselectError and MultiselectClientError."""
         protocol, _ = await self._selector.select(conn, conn.is_initiator, limits.P2P_NEGOTIATION_MS // 1000)
-        return self._annotate_connection(Muxer(conn, peer_id, self._made_for), conn, protocol)
+        return self._annotate_connection(Muxer(conn, peer_id, self), conn, protocol)

@@ -19,6 +19,7 @@ from crabnet.p2p.circuit import is_relayed
 from crabnet.p2p.identity import Host
 from crabnet.p2p.network import Network, host_group
 from crabnet.p2p.own_addresses import expanded
+from crabnet.p2p.punching import Puncher
 from crabnet.p2p.reachability import Observations, Reachability, Votes, is_global
 from crabnet.p2p.relay import Relay
 from crabnet.p2p.relaying import RelayClient
@@ -51,10 +52,12 @@ class Nat:
         self._autonat = AutoNat(host, self._network)
         self._client = RelayClient(host, self._network, self._wants_relays, self._changed)
         self._relay = Relay(host, self._network, self._direct)
+        self._puncher = Puncher(host, self._network, self._outside)
         self._autonat.offer()
         if self._given.relay != "off":
             self._network.through = self._client.dial
             self._client.offer()
+            self._puncher.offer()
         if self._given.relay == "server":
             self._relay.offer()
 
@@ -76,7 +79,7 @@ class Nat:
 
     def counters(self) -> Counter[str]:
         """Counts for the report of the process."""
-        return self._autonat.counters + self._client.counters + self._relay.counters
+        return self._autonat.counters + self._client.counters + self._relay.counters + self._puncher.counters
 
     # --- addresses -------------------------------------------------------------------------------------
 
@@ -110,18 +113,30 @@ class Nat:
         told = [each for each in self._announce if parse_multiaddr(str(each)).host == seen]
         return [*told, *found][: limits.P2P_DIAL_BACK_ADDRESSES_MAX]
 
+    def _outside(self) -> list[Multiaddr]:
+        """Where this node probably is for others, if its router keeps the port on which it listens."""
+        listeners = [parse_multiaddr(str(each)) for each in self._host.get_transport_addrs()]
+        return [
+            Multiaddr(str(each._replace(host=seen)))
+            for seen in self._observations.all()
+            if is_global(seen)
+            for each in listeners
+            if each.transport == "tcp" and each.family == f"ip{ipaddress.ip_address(seen).version}"
+        ]
+
     def _changed(self) -> None:
         self._stale = True
         self._wake.set()
 
     # --- connections -----------------------------------------------------------------------------------
 
-    def found(self, _connection: INetConn) -> None:
+    def found(self, connection: INetConn) -> None:
         """A peer is connected."""
         if self._since_ms is None:
             self._since_ms = _steady_ms()
         self._wake.set()
         self._client.wake()
+        self._puncher.found(connection)
 
     def gone(self, connection: INetConn) -> None:
         """A connection has ended."""
@@ -141,7 +156,7 @@ class Nat:
 
     def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """What is to run while the host runs."""
-        return [self._watch, self._client.run]
+        return [self._watch, self._client.run, self._puncher.run]
 
     async def _watch(self) -> None:
         """Find out whether others can dial this node, and tell peers its addresses when they change."""

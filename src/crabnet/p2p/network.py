@@ -80,7 +80,7 @@ class Network(Swarm):
             ),
         )
         self.auto_connector = Idle(self)
-        self._connections_max = connections_max
+        self._inbound_max = connections_max - min(limits.P2P_OUTBOUND_RESERVED, connections_max // 2)
         self._host_connections_max = host_connections_max
         self._inbound: Counter[str] = Counter()
         """Inbound connections, also those that have not finished their handshake, by IP address or IPv6 network."""
@@ -172,8 +172,22 @@ class Network(Swarm):
             with trio.CancelScope(shield=True):
                 await raw.close()
 
+    async def replace_relayed(self, raw: IRawConnection, peer: ID, *, is_client: bool) -> None:
+        """Take a direct connection with a peer, and close those through relays. Who was called is no client.
+
+        Raises NetworkError (WRONG_PEER), trio.TooSlowError, and whatever the library raises.
+        """
+        with trio.fail_after(limits.P2P_HANDSHAKE_MS / 1000):
+            secured = await (self._secure(raw) if is_client else self.upgrader.upgrade_security(raw, False))
+            if secured.get_remote_peer() != peer:
+                raise NetworkError(f"somebody else than {peer} answers", Reason.WRONG_PEER)
+            muxed = await self.upgrader.upgrade_connection(secured, peer)
+        for connection in self.get_connections(peer):
+            await connection.close()
+        await self.add_conn(muxed, direction="outbound" if is_client else "inbound")
+
     async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
-        full = self._inbound.total() >= self._connections_max or self._inbound[group] >= most
+        full = self._inbound.total() >= self._inbound_max or self._inbound[group] >= most
         if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
             return

@@ -231,7 +231,7 @@ class Peers:
             await trio.sleep(limits.P2P_LOOK_MS / 1000)
         else:
             return
-        if name in self._greeted:
+        if name in self._greeted or not self._network.get_connections(peer):
             return
         self._greeted.add(name)
         address = next(map(str, addresses_of(connection)), "")

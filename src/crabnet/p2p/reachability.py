@@ -6,6 +6,7 @@ One host has one voice, whatever number of peers it runs (docs/PROTOCOL.md, sect
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from enum import StrEnum
 
 from msgspec import Struct
@@ -90,6 +91,10 @@ class Observations:
         """The address that one peer saw, or "" if it has said nothing."""
         seen = self._seen.get(connection)
         return "" if seen is None else seen[1]
+
+    def all(self) -> list[str]:
+        """All addresses that somebody sees, those that most peers see first."""
+        return [ip for ip, _ in Counter(ip for _, ip in self._seen.values()).most_common()]
 
     def confirmed(self) -> list[str]:
         """The addresses that several hosts see."""

@@ -23,6 +23,7 @@ from crabnet.p2p.kad_messages import Named, name_of
 from crabnet.p2p.kad_tables import place
 from crabnet.p2p.network import Network
 from crabnet.p2p.scope import Scope, told
+from crabnet.transport.p2p_wire import Learnt
 
 OFF: Final = "off"
 
@@ -50,7 +51,7 @@ class Surroundings(Protocol):
         """True if others can probably connect to this node."""
         ...
 
-    def learn(self, address: str, peer: str) -> None:
+    def learn(self, address: str, peer: str, learnt: Learnt) -> None:
         """Take an address of a peer that provides the key."""
         ...
 
@@ -112,7 +113,7 @@ class Rendezvous:
         """Ask a peer that has just been connected."""
         if self._mode != OFF:
             async with self._meeting:
-                await self._ask(peer)
+                await self._ask(peer, Learnt.TOLD)
 
     # --- a search --------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Rendezvous:
         with trio.move_on_after(limits.KAD_SEARCH_MS / 1000):
             await _Search(self._kad, self._network, self._key, self._ask, self._around.is_provider).run()
 
-    async def _ask(self, peer: ID) -> list[_Candidate] | None:
+    async def _ask(self, peer: ID, learnt: Learnt = Learnt.RENDEZVOUS) -> list[_Candidate] | None:
         """Ask one connected peer. Returns the servers that it names; None if it is no server."""
         provided = self._around.own_addresses()
         answer = await self._kad.ask(peer, self._key, provided)
@@ -130,16 +131,19 @@ class Rendezvous:
             return None
         self._kad.is_known(peer, self._around.addresses_of(peer))
         scope = self._around.scope(peer)
-        allowance = self._allowances.get(peer) or TokenBucket(
-            limits.RENDEZVOUS_TOLD_PER_MINUTE / 60, limits.RENDEZVOUS_TOLD_PER_MINUTE
-        )
-        self._allowances.put(peer, allowance)
         for named in answer.providers:
             name = name_of(named.peer)
             for address in told(named.addresses, name, scope):
-                if allowance.take(steady_ms()):
-                    self._around.learn(address, name)
+                if self.allows(peer):
+                    self._around.learn(address, name, learnt)
         return [found for each in answer.closer if (found := _candidate(each, scope)) is not None]
+
+    def allows(self, teller: ID) -> bool:
+        """Count one address that a peer tells. False if it tells too many."""
+        most = limits.RENDEZVOUS_TOLD_PER_MINUTE
+        allowance = self._allowances.get(teller) or TokenBucket(most / 60, most)
+        self._allowances.put(teller, allowance)
+        return allowance.take(steady_ms())
 
 
 class _Search:

@@ -71,7 +71,7 @@ def _told(text: str, peer: str, teller: Scope) -> Multiaddr | None:
     if len(text) > limits.MULTIADDR_CHARS_MAX:
         return None
     try:
-        parsed = parse_multiaddr(text)
+        parsed = parse_multiaddr(f"{text}/p2p/{peer}" if text.endswith("/p2p-circuit") else text)
     except Wrong:
         return None
     scope = scope_of(parsed)

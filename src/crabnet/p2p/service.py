@@ -11,6 +11,7 @@ from contextlib import suppress
 import trio
 from libp2p.abc import INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.id import ID
 from libp2p.tools.anyio_service import background_trio_service
 
@@ -137,6 +138,8 @@ class Service:
                 await stream.reset()
                 return
             await self.host._swarm_stream_handler(stream)
+        except StreamError:  # it has ended, with its connection or because the peer wanted it
+            await stream.reset()
         except Exception as error:  # noqa: BLE001 - the library raises what it likes for what a stranger sends
             self._counters["stream_errors"] += 1
             with suppress(Exception):

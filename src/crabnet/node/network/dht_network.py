@@ -190,6 +190,8 @@ class DhtNetwork(Part):
 
     async def _live(self, transport: DhtTransport) -> None:
         """One life of the process."""
+        for address in self.child.health().addresses:
+            self._notify("listener_started", {"transport": "dht", "address": address})
         self.outbox.begin(transport)
         for block in self._core.blocked_peers(self._clock_ms()):
             self.outbox.block(bare(block.source), block.duration_ms)

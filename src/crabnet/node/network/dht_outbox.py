@@ -95,6 +95,10 @@ class DhtOutbox:
         """The connected peers."""
         return list(self._lines)
 
+    @property
+    def _line_bytes_max(self) -> int:
+        return min(limits.P2P_LINE_BYTES_MAX, limits.P2P_LINES_BYTES_MAX // max(1, len(self._lines)))
+
     # --- what is to be sent ----------------------------------------------------------------------------
 
     def put(self, send: Send) -> None:
@@ -126,7 +130,7 @@ class DhtOutbox:
         line = self._lines.get(peer)
         taken = 0
         for message in () if line is None else messages:
-            if line is None or line.bytes + len(message) > limits.P2P_LINE_BYTES_MAX:
+            if line is None or line.bytes + len(message) > self._line_bytes_max:
                 break
             line.bytes += len(message)
             last = line.waiting[-1] if line.waiting else None
@@ -144,7 +148,7 @@ class DhtOutbox:
     def has_room(self, to: str) -> bool:
         """See ``Carrier``."""
         line = self._lines.get(bare(to))
-        return line is None or line.bytes < limits.P2P_LINE_BYTES_MAX // 2
+        return line is None or line.bytes < self._line_bytes_max // 2
 
     async def deliver(self, messages: list[bytes], to: str) -> int:
         """See ``Carrier``. The peer's stream holds back what it cannot take."""
