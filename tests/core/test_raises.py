@@ -156,6 +156,7 @@ TABLE: Final[dict[str, str]] = {
     " again.": """
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.dht       DhtTransport._ask    trio.BrokenResourceError*2
+        transport.dht       DhtTransport._ask    trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
     "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
