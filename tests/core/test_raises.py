@@ -214,7 +214,8 @@ TABLE: Final[dict[str, str]] = {
         p2p.kad_messages    kad_of               MalformedKadError*3
     """,
     "Places and circuits at relays: Relay._requested answers with the status, RelayClient._reserve counts the failure,"
-    " and Puncher goes on over the relay.": """
+    " and Puncher goes on over the relay. Service._guarded takes bytes that are no message for misuse.": """
+        p2p.circuit         contained.handled    -
         p2p.relay           Relay._requested     Refused
         p2p.relay           Relay._check         Refused*2
         p2p.relay           Relay._reserve       Refused
