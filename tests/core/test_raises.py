@@ -156,7 +156,6 @@ TABLE: Final[dict[str, str]] = {
     " again.": """
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.dht       DhtTransport._ask    trio.BrokenResourceError*2
-        transport.dht       DhtTransport._ask    trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
     "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
@@ -192,12 +191,8 @@ TABLE: Final[dict[str, str]] = {
         p2p.relaying        _exchange            NetworkError
         p2p.network         Network.probe        NetworkError
         p2p.network         Network.replace_relayed NetworkError
-        p2p.relaying        RelayClient.dial     - NetworkError
         p2p.circuit         Circuit.read         ConnectionClosedError
         p2p.circuit         Circuit.write        ConnectionClosedError
-        p2p.network         Network._dial        - NetworkError*3
-        p2p.network         Network._reach       NetworkError*2
-        p2p.network         Network.add_conn     NetworkError
         p2p.private         PrivateConnection._hear -
         p2p.private         PrivateConnection._refuse NotAMemberError
         p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
@@ -222,7 +217,6 @@ TABLE: Final[dict[str, str]] = {
         p2p.relay           Relay._connect       Refused*2
         p2p.relay           Relay._call          Refused*3
         p2p.relaying        RelayClient._reserve NetworkError
-        p2p.relaying        _exchange            NetworkError
         p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
