@@ -179,20 +179,20 @@ TABLE: Final[dict[str, str]] = {
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
-        p2p.circuit         contained.handled    -
         p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
     " of an inbound connection, such as that of a blocked peer.": """
         p2p.network         Network.dial         - NetworkError*2
-        p2p.network         Network.probe        NetworkError
-        p2p.network         Network.replace_relayed NetworkError
-        p2p.relaying        RelayClient.dial     - NetworkError
-        p2p.circuit         Circuit.read         ConnectionClosedError
-        p2p.circuit         Circuit.write        ConnectionClosedError
         p2p.network         Network._dial        - NetworkError*3
         p2p.network         Network._reach       NetworkError*2
+        p2p.relaying        RelayClient.dial     - NetworkError
         p2p.network         Network.add_conn     NetworkError
+        p2p.relaying        _exchange            NetworkError
+        p2p.network         Network.probe        NetworkError
+        p2p.network         Network.replace_relayed NetworkError
+        p2p.circuit         Circuit.read         ConnectionClosedError
+        p2p.circuit         Circuit.write        ConnectionClosedError
         p2p.private         PrivateConnection._hear -
         p2p.private         PrivateConnection._refuse NotAMemberError
         p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
@@ -209,14 +209,14 @@ TABLE: Final[dict[str, str]] = {
         p2p.kad_messages    kad_of               MalformedKadError*3
     """,
     "Places and circuits at relays: Relay._requested answers with the status, RelayClient._reserve counts the failure,"
-    " and Puncher goes on over the relay.": """
+    " and Puncher goes on over the relay. Service._guarded takes bytes that are no message for misuse.": """
+        p2p.circuit         contained.handled    -
         p2p.relay           Relay._requested     Refused
         p2p.relay           Relay._check         Refused*2
         p2p.relay           Relay._reserve       Refused
         p2p.relay           Relay._connect       Refused*2
         p2p.relay           Relay._call          Refused*3
         p2p.relaying        RelayClient._reserve NetworkError
-        p2p.relaying        _exchange            NetworkError
         p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"

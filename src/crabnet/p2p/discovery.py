@@ -58,7 +58,8 @@ class Discovery:
         return jobs
 
     def look(self) -> None:
-        """Learn the addresses that connected peers tell of themselves, by identify."""
+        """Learn what connected peers tell of themselves by identify, and whether this node can be reached by now."""
+        self.rendezvous.new_mode()
         for peer in list(self._network.connections):
             for address in self.addresses_of(peer):
                 self._book.learn(address, str(peer), Learnt.IDENTIFY, steady_ms())
