@@ -1092,13 +1092,14 @@ KAD_ASKED_AT_ONCE: Final = 3
 KAD_ASKED_MAX: Final = 40
 """Servers that are asked in one search."""
 KAD_DIALS_MAX: Final = 8
-"""Servers to which this node connects for one search."""
+"""Addresses that this node dials for one search."""
+KAD_DIALS_PER_SERVER_MAX: Final = 2
 KAD_SEARCH_MS: Final = 30_000
 KAD_CANDIDATES_MAX: Final = 128
 RENDEZVOUS_FEW_MS: Final = 5_000
 """Pause between two searches while fewer peers are connected than wanted. It doubles up to ``RENDEZVOUS_MS``."""
 RENDEZVOUS_MS: Final = 600_000
-RENDEZVOUS_TOLD_PER_MINUTE: Final = 60
+RENDEZVOUS_TOLD_PER_MINUTE: Final = 30
 """Addresses that this node takes from one teller in a minute."""
 MDNS_TXT_BYTES_MAX: Final = 4_096
 MDNS_NAME_CHARS_MAX: Final = 255

@@ -9,7 +9,8 @@ from libp2p.relay.circuit_v2.pb import circuit_pb2 as pb
 from multiaddr import Multiaddr
 
 from crabnet import limits
-from crabnet.p2p.circuit import HOP, STOP, is_relayed, read_message, write_message
+from crabnet.p2p.circuit import HOP, STOP, Circuit, is_relayed, read_message, write_message
+from crabnet.p2p.network import closed
 from tests.core.test_table_walk import WALKS
 from tests.support.libp2p_hosts import Peer, peers
 from tests.support.table_watch import Watch
@@ -71,13 +72,31 @@ async def takes_calls(peer: Peer, relay: Peer) -> None:
     assert await peer.reserve(relay) == pb.OK
 
 
-def test_a_flood_of_requests_is_refused_and_others_are_served() -> None:
+def test_a_circuit_ends_when_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "P2P_RELAY_IDLE_MS", 200)
+
+    async def go() -> None:
+        async with peers("server", "off", "off") as (relay, called, caller):
+            await called.connect(relay)
+            await caller.connect(relay)
+            await takes_calls(called, relay)
+            status, stream = await caller.call(relay, called)
+            assert status == pb.OK
+            assert await ends(stream)
+            assert relay.nat.counters()["relay_circuits"] == 1
+
+    trio.run(go)
+
+
+def test_a_flood_of_requests_is_refused_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "P2P_RELAY_REQUESTS_PER_S", 1e-6)
+
     async def go() -> None:
         async with peers("server", "off", "off") as (relay, flood, honest):
             await flood.connect(relay)
             await honest.connect(relay)
             answers = [await flood.reserve(relay) for _ in range(limits.P2P_RELAY_REQUESTS + 5)]
-            assert answers.count(pb.RESOURCE_LIMIT_EXCEEDED) >= 4
+            assert answers == [pb.OK] * limits.P2P_RELAY_REQUESTS + [pb.RESOURCE_LIMIT_EXCEEDED] * 5
             assert await honest.reserve(relay) == pb.OK
 
     trio.run(go)
@@ -134,6 +153,15 @@ def test_peers_connect_through_a_relay_which_serves_no_peer_behind_it() -> None:
             stream = await caller.open(called, STOP)
             await write_message(stream, call)
             assert (await read_message(stream, pb.StopMessage)).status == pb.PERMISSION_DENIED, "nobody else may"
+            stream = await relay.open(called, STOP)
+            await write_message(stream, call)
+            assert (await read_message(stream, pb.StopMessage)).status == pb.OK
+            forged = await relay.network._upgrade(Circuit(stream, Multiaddr(address), is_initiator=True))
+            await relay.network.add_conn(forged, "outbound")
+            with trio.fail_after(10):
+                await closed(forged)  # its relay calls for itself
+                while any(map(is_relayed, called.network.get_connections(relay.id))):
+                    await trio.sleep(0.01)
             await caller.network.close_peer(relay.id)
             assert (await called.call(relay, caller))[0] == pb.NO_RESERVATION
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import pairwise
 
+import pytest
 import trio
+from libp2p.abc import INetStream
 from libp2p.host.exceptions import StreamFailure
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
@@ -13,7 +15,7 @@ from libp2p.utils.varint import encode_varint_prefixed
 
 from crabnet import limits
 from crabnet.p2p.kad import PROTOCOL, KadNode
-from crabnet.p2p.kad_messages import Ask, Kad, MalformedKadError, bytes_of
+from crabnet.p2p.kad_messages import Ask, Kad, MalformedKadError, Named, bytes_of
 from crabnet.p2p.kad_tables import rendezvous_key
 from crabnet.p2p.rendezvous import Rendezvous
 from crabnet.p2p.scope import Scope
@@ -148,5 +150,70 @@ def test_a_server_serves_others_whatever_a_peer_sends() -> None:
                     honest.kad.is_known(server.peer.id, [])  # ask again at once
             assert len(server.kad.providers) == 0
             assert {type(each) for each in server.refused} == {MalformedKadError}
+
+    trio.run(go)
+
+
+ANSWERS = {
+    "garbage": b"\xff" * 64,
+    "a huge length": b"\xff\xff\xff\x7f",
+    "an answer to another question": encode_varint_prefixed(bytes_of(Kad(Ask.PING))),
+    "nothing": b"",
+    "a value": encode_varint_prefixed(Message(type=Message.GET_VALUE, key=KEY).SerializeToString()),
+}
+
+
+def answers(server: Peer, data: bytes) -> None:
+    """Have a hostile server answer each question in this way."""
+
+    async def handle(stream: INetStream) -> None:
+        await stream.write(data)
+        await trio.sleep_forever()
+
+    server.host.set_stream_handler(PROTOCOL, handle)
+
+
+def test_no_answer_of_a_server_stops_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "KAD_ANSWER_MS", 300)
+
+    async def go() -> None:
+        async with peers(*["off"] * (1 + len(ANSWERS))) as hosts:
+            one = Searching(hosts[0], hosts, "client")
+            for server, data in zip(hosts[1:], ANSWERS.values(), strict=True):
+                answers(server, data)
+                await one.peer.connect(server)
+            await one.rendezvous.search()
+            assert not one.found
+            assert one.kad.asked == 0
+            assert not any(one.kad.may_ask(server.id) for server in hosts[1:])
+
+    trio.run(go)
+
+
+def test_a_server_that_names_others_without_end_causes_few_connections() -> None:
+    """A hostile server would have this node connect to an address many times, as if many servers were there."""
+
+    async def go() -> None:
+        knocks = 0
+
+        async def close(connection: trio.SocketStream) -> None:
+            nonlocal knocks
+            knocks += 1
+            await connection.aclose()
+
+        async with peers("off", "off") as (host, server), trio.open_nursery() as nursery:
+            one = Searching(host, [host, server], "client")
+            listeners = await nursery.start(trio.serve_tcp, close, 0)
+            port = listeners[0].socket.getsockname()[1]
+            named = [
+                Named(b"\x00\x04" + number.to_bytes(4, "big"), [f"/ip4/127.0.0.1/tcp/{port}"]) for number in range(500)
+            ]
+            many = Kad(Ask.GET_PROVIDERS, KEY, closer=named, providers=named)
+            answers(server, encode_varint_prefixed(bytes_of(many)))
+            await one.peer.connect(server)
+            await one.rendezvous.search()
+            assert 0 < knocks <= limits.KAD_DIALS_MAX
+            assert 0 < len(one.found) <= limits.KAD_TOLD_MAX
+            nursery.cancel_scope.cancel()
 
     trio.run(go)

@@ -39,7 +39,7 @@ NOTICE_MS = (50, 400)
 RESEND_MS = 200
 DIALS_SHARE = 0.3
 """The part of the addresses worth dialling that a node tries in one tick."""
-GOSSIP_BYTES, STREAM_BYTES, CONTROL_BYTES, ID_BYTES = 232, 32, 60, 34
+GOSSIP_BYTES, STREAM_BYTES, CONTROL_BYTES, ID_BYTES = 218, 32, 60, 66
 """What is sent beside the data: sender, number, topic, signature and key of pubsub, and frames of yamux and noise."""
 
 

@@ -20,7 +20,7 @@ TOPOLOGIES = ("mesh", "hub", "dht")
 """Everybody knows everybody; everybody knows the first and one more; libp2p, with as many peers as a node dials."""
 OPERATIONS = 300
 WARM_UP_MS = 5_000
-P2P_WARM_UP_MS = 60_000
+P2P_WARM_UP_MS = 150_000
 """Longer, because nodes that have just met introduce themselves."""
 IDLE_MS = 10_000
 ROUNDS_MAX = 300

@@ -58,7 +58,8 @@ class Discovery:
         return jobs
 
     def look(self) -> None:
-        """Learn the addresses that connected peers tell of themselves, by identify."""
+        """Learn what connected peers tell of themselves by identify, and whether this node can be reached by now."""
+        self.rendezvous.new_mode()
         for peer in list(self._network.connections):
             for address in self.addresses_of(peer):
                 self._book.learn(address, str(peer), Learnt.IDENTIFY, steady_ms())
@@ -98,6 +99,8 @@ class Discovery:
         """True if others can probably connect to this node: the default of ``dht_rendezvous``."""
         if self._given.announce or self.reachability() == "public":
             return True
+        if self.reachability() == "private":  # its addresses are those of relays
+            return False
         scopes = [scope_of(parse_multiaddr(each)) for each in self._given.listen]
         if any(scope in (Scope.PRIVATE, Scope.PUBLIC) for scope in scopes):
             return True

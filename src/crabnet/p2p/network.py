@@ -164,10 +164,10 @@ class Network(Swarm):
         raw = know_remote(RawConnection(read_write_closer, False))
         await self._accept(raw, maddr, host_group(raw.get_remote_address()), self._host_connections_max)
 
-    async def accept_relayed(self, raw: IRawConnection, address: Multiaddr, relay: ID) -> None:
-        """Accept a connection through a relay. Returns once it has ended."""
+    async def accept_relayed(self, raw: IRawConnection, address: Multiaddr, relay: ID, caller: ID) -> None:
+        """Accept a connection through a relay, if it is from whom the relay says. Returns once it has ended."""
         try:
-            await self._accept(raw, address, f"relay {relay}", limits.P2P_RELAYED_CONNECTIONS_MAX)
+            await self._accept(raw, address, f"relay {relay}", limits.P2P_RELAYED_CONNECTIONS_MAX, caller)
         finally:
             with trio.CancelScope(shield=True):
                 await raw.close()
@@ -186,7 +186,9 @@ class Network(Swarm):
             await connection.close()
         await self.add_conn(muxed, direction="outbound" if is_client else "inbound")
 
-    async def _accept(self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int) -> None:
+    async def _accept(
+        self, raw: IRawConnection, maddr: Multiaddr, group: str, most: int, caller: ID | None = None
+    ) -> None:
         full = self._inbound.total() >= self._inbound_max or self._inbound[group] >= most
         if full or not self._rate(group).take(int(trio.current_time() * 1000)):
             self.refused_connections += 1
@@ -194,6 +196,8 @@ class Network(Swarm):
         self._inbound[group] += 1
         try:
             muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+            if caller is not None and muxed.peer_id != caller:
+                await muxed.close()
             await closed(muxed)
         finally:
             self._inbound[group] -= 1

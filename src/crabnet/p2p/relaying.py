@@ -204,7 +204,7 @@ class RelayClient:
             return
         self.counters["relay_calls"] += 1
         address = Multiaddr(f"{place.addresses[0]}/{CIRCUIT}/p2p/{caller}")
-        await self._network.accept_relayed(Circuit(stream, address, is_initiator=False), address, relay)
+        await self._network.accept_relayed(Circuit(stream, address, is_initiator=False), address, relay, caller)
 
 
 async def _exchange(stream: INetStream, request: pb.HopMessage) -> pb.HopMessage:

@@ -168,6 +168,7 @@ class _Search:
             self._known.setdefault(peer, _Candidate(peer, server.addresses))
         self._asked: set[ID] = set()
         self._dialled: list[ID] = []
+        self._dials = 0
 
     async def run(self) -> None:
         """Ask until the closest are asked, or the bounds are reached."""
@@ -193,7 +194,7 @@ class _Search:
             return False
         if candidate.peer in self._network.connections:
             return True
-        return bool(candidate.addresses) and len(self._dialled) < limits.KAD_DIALS_MAX
+        return bool(candidate.addresses) and self._dials < limits.KAD_DIALS_MAX
 
     async def _visit(self, candidate: _Candidate) -> None:
         if candidate.peer not in self._network.connections and not await self._connect(candidate):
@@ -203,12 +204,15 @@ class _Search:
                 self._known.setdefault(named.peer, named)
 
     async def _connect(self, candidate: _Candidate) -> bool:
-        self._dialled.append(candidate.peer)
-        for address in candidate.addresses[:2]:
+        for address in candidate.addresses[: limits.KAD_DIALS_PER_SERVER_MAX]:
+            if self._dials >= limits.KAD_DIALS_MAX:
+                return False
+            self._dials += 1
             try:
                 await self._network.dial(Address(address), candidate.peer)
             except NetworkError:
                 continue
+            self._dialled.append(candidate.peer)
             return True
         self._kad.servers.failed(candidate.peer.to_bytes())
         return False

@@ -3,7 +3,7 @@
 import { read } from "../api.js";
 import { h } from "../dom.js";
 import { currentOverview, ratesOf, seriesOf, seriesSpan_ms, takeOverview } from "../store.js";
-import { bytes, count, foreign, moment, span } from "../text.js";
+import { bytes, count, foreign, moment, plain, span } from "../text.js";
 import { badge, facts, section, sparkline, table, taskLink } from "../widgets.js";
 import { waitsOf } from "./waits.js";
 
@@ -62,10 +62,17 @@ function identity(state) {
     ["Alias", state.alias ? foreign(state.alias) : h("span", { class: "faint" }, "none")],
     ["Node id", h("code", { class: "whole" }, state.node_id)],
     ["Namespace", foreign(state.namespace)],
-    ["Receives at", state.listen_addr === null ? "nowhere" : h("code", { class: "whole" }, state.network, " ", state.listen_addr)],
+    ["Receives at", places(state)],
     ["Runs for", span(state.uptime_ms)],
     ["Version", state.version],
   ));
+}
+
+/** @param {any} state */
+function places(state) {
+  const dht = (state.dht?.addresses ?? []).map((/** @type {string} */ each) => `dht ${plain(each)}`);
+  const all = [...(state.listen_addr === null ? [] : [`udp ${state.listen_addr}`]), ...dht];
+  return all.length === 0 ? "nowhere" : all.map((each) => h("code", { class: "whole" }, each, " "));
 }
 
 /** @param {any} state */
@@ -87,6 +94,11 @@ function network(state) {
     ["Waiting for others", count(state.parked)],
     ["Unsent", count(state.unsent)],
     ["Journal frames", count(state.lsn)],
+    ...(state.dht ? [
+      ["libp2p peers", [count(state.dht.peers), state.dht.state !== "running" && [" ", badge(state.dht.state)]]],
+      ["Reachability", plain(state.dht.reachability)],
+      ["Published over libp2p", `${count(state.dht.published)}, ${count(state.dht.unpublished)} left to sync`],
+    ] : []),
   ));
 }
 

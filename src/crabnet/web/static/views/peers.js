@@ -16,13 +16,14 @@ async function load() {
     readIfAny("/events", { kind: REFUSALS, limit: REFUSALS_MAX }),
   ]);
   learnAliases(topology?.nodes ?? []);
-  return { peers: peers.peers, topology, sync, forks, refusals };
+  return { peers: peers.peers, own: peers.own_addresses ?? [], topology, sync, forks, refusals };
 }
 
 /** @param {any} data */
-function render({ peers, topology, sync, forks, refusals }) {
+function render({ peers, own, topology, sync, forks, refusals }) {
   return [
-    section("peers", `Peers: ${count(peers.length)}`, listed(peers, topology, sync)),
+    section("peers", `Peers: ${count(peers.length)}`, listed(peers, topology, sync),
+      own.length > 0 && h("p", null, "Libp2p peers reach this node at ", own.map((/** @type {string} */ each) => h("code", { class: "whole" }, plain(each), " ")))),
     topology && section("network", "Network", picture(topology), ways(topology)),
     sync && section("sync", "Sync", facts(
       ["Envelopes missing here", count(sync.envelopes_missing)],
