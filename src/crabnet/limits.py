@@ -1037,11 +1037,11 @@ P2P_RELAY_IDLE_MS: Final = 120_000
 P2P_REACHABILITY_WAIT_MS: Final = 15_000
 """After so long without any answer about its reachability a node takes places at relays."""
 P2P_REACHABILITY_ASK_MS: Final = 60_000
-"""Pause before a peer is asked again whether it can dial this node."""
+"""Pause before a host is asked again whether it can dial this node."""
 P2P_REACHABILITY_VOTES_MAX: Final = 16
 """Hosts whose last answers count."""
-P2P_REACHABILITY_VOTES_ENOUGH: Final = 4
-"""With so many answers no further peers are asked before the next round."""
+P2P_REACHABILITY_HOSTS_MAX: Final = 6
+"""Hosts that are asked within ``P2P_REACHABILITY_ASK_MS``."""
 P2P_OBSERVERS_MIN: Final = 2
 """Hosts that must report the same address of this node before it counts."""
 P2P_OBSERVATIONS_MAX: Final = 256
@@ -1109,6 +1109,8 @@ MDNS_STEP_MS: Final = 200
 """How soon the thread of multicast DNS notices that it is to end."""
 MDNS_LOOK_MS: Final = 2_000
 """How often the addresses to announce are compared with those that are announced."""
+MDNS_TELL_MS: Final = 30_000
+"""How often what is still on the link is told again."""
 MDNS_RETRY_MS: Final = 30_000
 MDNS_END_MS: Final = 2_000
 P2P_OWN_ADDRESSES_MAX: Final = 16

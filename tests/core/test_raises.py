@@ -156,6 +156,7 @@ TABLE: Final[dict[str, str]] = {
     " again.": """
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.dht       DhtTransport._ask    trio.BrokenResourceError
+        transport.dht       DhtTransport._ask    trio.BrokenResourceError*2
         transport.p2p_wire  Frames.add           ValueError
     """,
     "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
@@ -179,13 +180,24 @@ TABLE: Final[dict[str, str]] = {
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
+        p2p.circuit         contained.handled    -
         p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
     " of an inbound connection, such as that of a blocked peer.": """
         p2p.network         Network.dial         - NetworkError*2
+        p2p.network         Network._dial        - NetworkError*3
+        p2p.network         Network._reach       NetworkError*2
+        p2p.network         Network.probe        NetworkError
+        p2p.network         Network.replace_relayed NetworkError
+        p2p.relaying        RelayClient.dial     - NetworkError
+        p2p.circuit         Circuit.read         ConnectionClosedError
+        p2p.circuit         Circuit.write        ConnectionClosedError
         p2p.network         Network._dial        - NetworkError*4
+        p2p.network         Network._reach       NetworkError*2
         p2p.network         Network.add_conn     NetworkError
+        p2p.relaying        RelayClient.dial     NetworkError -
+        p2p.relaying        _exchange            NetworkError
         p2p.private         PrivateConnection._hear -
         p2p.private         PrivateConnection._refuse NotAMemberError
         p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
@@ -196,10 +208,39 @@ TABLE: Final[dict[str, str]] = {
         p2p.resolving       Names._named         NetworkError
         p2p.resolving       txt_records          OSError
     """,
+    "Connections through relays: Muxer and the handshake take ConnectionClosedError for the end of a connection.": """
+        p2p.circuit         Circuit.read         ConnectionClosedError
+        p2p.circuit         Circuit.write        ConnectionClosedError
+    """,
+    "Requests to a relay, and its own: Relay._requested answers a Refused with its status. RelayClient._reserve asks"
+    " again later; AutoNat._dial_back and Puncher take any error for no. Service._guarded counts what"
+    " circuit.contained passes on, which is bytes that are no message.": """
+        p2p.circuit         contained.handled    -
+        p2p.network         Network.probe        NetworkError
+        p2p.network         Network.replace_relayed NetworkError
+        p2p.punching        _connected           -
+        p2p.relay           Relay._requested     Refused
+        p2p.relay           Relay._check         Refused*2
+        p2p.relay           Relay._reserve       Refused
+        p2p.relay           Relay._connect       Refused*2
+        p2p.relay           Relay._call          Refused*3
+        p2p.relaying        RelayClient._reserve NetworkError
+    """,
     "Messages of the DHT: KadNode._handle ends the stream, and the refusal counts against the peer; KadNode.ask takes"
     " the peer for no server.": """
         p2p.kad             KadNode._exchange    MalformedKadError -
         p2p.kad_messages    kad_of               MalformedKadError*3
+    """,
+    "Places and circuits at relays: Relay._requested answers with the status, RelayClient._reserve counts the failure,"
+    " and Puncher goes on over the relay.": """
+        p2p.relay           Relay._requested     Refused
+        p2p.relay           Relay._check         Refused*2
+        p2p.relay           Relay._reserve       Refused
+        p2p.relay           Relay._connect       Refused*2
+        p2p.relay           Relay._call          Refused*3 -
+        p2p.relaying        RelayClient._reserve NetworkError
+        p2p.relaying        _exchange            NetworkError
+        p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
     " kind P-256.": """
@@ -208,7 +249,7 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Multiaddrs: settings tell the operator, p2p_book gives a damaged file up, and addresses from the network are left"
     " out.": """
-        settings.multiaddr  PeerAddressKind.check Wrong*2
+        settings.multiaddr  PeerAddressKind.check Wrong*3
         settings.multiaddr  _check_literal       Wrong*2
         settings.multiaddr  _check_name          Wrong
         settings.multiaddr  _direct              Wrong*3

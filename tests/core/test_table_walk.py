@@ -31,7 +31,7 @@ from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 from crabnet.core.replica.requests import Requests
 from crabnet.core.sync.clocks import Clocks
 from crabnet.core.sync.feed_guard import FeedGuard
-from crabnet.core.sync.peers import Peers, Refused
+from crabnet.core.sync.peers import Introduction, Peers, Refused
 from crabnet.core.sync.planner import SyncPlanner
 from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
@@ -88,7 +88,18 @@ WALKS: Final = {
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
     "liars": {"FeedGuard._liars"},
+    "nat": {
+        "AutoNat._hosts",
+        "Observations._seen",
+        "Puncher._tried",
+        "Relay._requests",
+        "RelayClient._later",
+        "Votes._asked",
+        "Votes._votes",
+    },
+    "places": {"RelayClient._places"},
     "p2p": {
+        "AutoNat._hosts",
         "Checker._offences",
         "Checker._rates",
         "ControlBudget._served",
@@ -101,20 +112,27 @@ WALKS: Final = {
         "DialBook._proven",
         "KadNode._clients",
         "KadNode._rates",
+        "Mdns._seen",
+        "Observations._seen",
         "Peers._blocked",
         "Providers._keys",
         "Providers._of_peer",
+        "Puncher._tried",
         "Refusals._counts",
         "Refusals._topics",
+        "Relay._requests",
+        "RelayClient._later",
+        "RelayClient._places",
         "Rendezvous._allowances",
         "Servers._buckets",
         "Streams._rates",
+        "Votes._votes",
         "_Key.providers",
     },
     "protocol": {"KeyRing._keys", "Reassembler._completed", "SentCache._sent"},
     "resolver": {"Resolver._literals", "Resolver._names"},
     "outbox": {"Deliveries._noted", "_Trouble.waiting"},
-    "refused": {"Peers._refused", "Peers._warned"},
+    "refused": {"Peers._others", "Peers._refused", "Peers._warned"},
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
@@ -435,6 +453,7 @@ def test_refused() -> None:
     watch = Watch(peers)
     for number in range(CROWD):
         assert peers.refused(f"udp:198.51.100.{number}:1", Refused(NOW_MS, "wrong_namespace", ""))
+        assert peers.passed_on(f"node {number}", Introduction("alias", "agent"), NOW_MS)
         watch.look()
     assert watch.filled >= WALKS["refused"]
 

@@ -26,6 +26,11 @@ Answer = tuple[str, str | None]
 def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
     """A node with one seed of each sort, all of its own making. Newcomers are not limited: each row is by one."""
     node = nodes.start("victim", peers, "--newcomer-envelopes-per-sec", "0")
+    return node, prepared(node)
+
+
+def prepared(node: NodeProcess) -> Targets:
+    """Make one seed of each sort at a node."""
     ids: dict[str, str] = {}
     for name in SORTS:
         ids[name] = node.publish(title=name, min_price=5, max_bids=1 if name == "full" else 0)
@@ -38,7 +43,7 @@ def victim(nodes: Nodes, *peers: str) -> tuple[NodeProcess, Targets]:
         if name in {"done", "accepted"}:
             node.ask("seed.run", seed_id=ids[name])
     node.ask("seed.settle", seed_id=ids["accepted"], outcome="Accepted")
-    return node, Targets(node.node_id, **{name: node.show(ids[name]) for name in SORTS})
+    return Targets(node.node_id, **{name: node.show(ids[name]) for name in SORTS})
 
 
 @contextmanager

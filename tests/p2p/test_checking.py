@@ -8,6 +8,8 @@ from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict, contained
 from crabnet.protocol.admission import AdmissionPolicy
+from crabnet.protocol.canonical import JsonObject
+from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.fork_proof import PROOF_START
 from tests.support.envelopes import NOW_S, Author, edit
 
@@ -49,6 +51,17 @@ def test_what_is_of_no_use_here_is_passed_over() -> None:
 def test_streams_bring_old_envelopes_and_may_repeat_them() -> None:
     check, raw = checker(), Author("a").publish(NOW_S - 30 * 86_400).raw
     assert [check.stream("peer", raw, NOW_MS).verdict for _ in range(3)] == [Verdict.ACCEPT] * 3
+
+
+def test_talk_comes_over_streams_from_those_who_say_it_and_over_gossip_from_anybody() -> None:
+    author = Author("a")
+    payload: JsonObject = {"identity": {"node_id": author.id}, "challenge": "", "echo": ""}
+    hello = seal(author.signer, kind=Kind.NODE_HELLO, namespace="default", ts=NOW_S, nonce=1, payload=payload).raw
+    check = checker()
+    assert check.stream(author.id, hello, NOW_MS).verdict is Verdict.ACCEPT
+    refused = check.stream("another", hello, NOW_MS)
+    assert (refused.verdict, refused.reason) == (Verdict.REJECT, Reason.UNAUTHORISED)
+    assert check.gossip("another", hello, NOW_MS).verdict is Verdict.ACCEPT
 
 
 def test_proofs_of_forks_pass_up_to_their_greatest_size() -> None:

@@ -10,7 +10,9 @@ from multiaddr import Multiaddr
 
 from crabnet import limits
 from crabnet.p2p.circuit import HOP, STOP, is_relayed, read_message, write_message
+from tests.core.test_table_walk import WALKS
 from tests.support.libp2p_hosts import Peer, peers
+from tests.support.table_watch import Watch
 
 
 async def until_gone(peer: Peer, other: Peer) -> None:
@@ -134,6 +136,32 @@ def test_peers_connect_through_a_relay_which_serves_no_peer_behind_it() -> None:
             assert (await read_message(stream, pb.StopMessage)).status == pb.PERMISSION_DENIED, "nobody else may"
             await caller.network.close_peer(relay.id)
             assert (await called.call(relay, caller))[0] == pb.NO_RESERVATION
+
+    trio.run(go)
+
+
+@pytest.mark.deep
+def test_a_node_keeps_places_at_few_relays_and_renews_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "P2P_RELAY_PLACE_S", 2)
+    monkeypatch.setattr(limits, "P2P_RELAY_PLACE_MS_MIN", 2_000)
+    monkeypatch.setattr(limits, "P2P_RELAY_LOOK_MS", 100)
+
+    async def go() -> None:
+        async with peers("server", "server", "server", "behind") as (*relays, peer):
+            watch = Watch(peer.nat)
+            for relay in relays:
+                await peer.connect(relay)
+            with trio.fail_after(30):
+                while sum(each.nat.counters()["relay_reserved"] for each in relays) < 8:
+                    await trio.sleep(0.05)
+                    watch.look()
+            assert len(peer.nat.relays()) == limits.P2P_RELAYS_WANTED
+            assert watch.filled >= WALKS["places"]
+            (gone,) = [each for each in relays if str(each.id) in peer.nat.relays()[0].split("/p2p-circuit")[0]]
+            await peer.network.close_peer(gone.id)
+            with trio.fail_after(20):
+                while str(gone.id) in str(peer.nat.relays()) or len(peer.nat.relays()) < 2:
+                    await trio.sleep(0.05)
 
     trio.run(go)
 

@@ -14,10 +14,11 @@ from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Checker, Verdict
 from crabnet.p2p.control import ControlBudgets, Seen
 from crabnet.p2p.dialling import DialBook
+from crabnet.p2p.mdns import Mdns
 from crabnet.p2p.stand_in import without_fastecdsa
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.transport.p2p_wire import Given, Learnt, Misused, Path, Report
-from tests.core.test_table_walk import CROWD, NOW_MS, ROOM
+from tests.core.test_table_walk import CROWD, NOW_MS, ROOM, WALKS
 from tests.support.dht import needs_libp2p
 from tests.support.table_watch import Watch
 
@@ -48,6 +49,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "KAD_CLIENTS_MAX",
         "KAD_KEYS_MAX",
         "KAD_PROVIDERS_PER_KEY_MAX",
+        "MDNS_NAMES_MAX",
         "P2P_CONNECTIONS_MAX",
         "PEERS_REMEMBERED_MAX",
         "P2P_HOPED_MAX",
@@ -143,6 +145,18 @@ def test_addresses_that_work_displace_the_oldest_of_them() -> None:
     assert [each.peer for each in book.entries()] == [f"peer {number}" for number in range(CROWD - ROOM, CROWD)]
 
 
+def test_services_on_the_link_displace_each_other() -> None:
+    found: list[str] = []
+    mdns = Mdns("_p2p._udp.local.", "own", list, lambda address, _peer: found.append(address))
+    watch = Watch(mdns)
+    for number in range(CROWD):
+        mdns._take(f"name {number}", [(f"address {number}", "peer")])
+        watch.look()
+    assert watch.filled >= {"Mdns._seen"}
+    mdns._take(f"name {CROWD - 1}", [])
+    assert found == [f"address {number}" for number in range(CROWD)]
+
+
 async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
     from crabnet.p2p.kad_messages import Ask, Kad, Named
     from crabnet.p2p.kad_tables import Server
@@ -174,6 +188,32 @@ async def test_a_server_of_the_dht_forgets_the_oldest(peers: list[ID]) -> None:
             "Servers._buckets",
             "_Key.providers",
         }
+
+
+async def test_what_is_known_of_relays_and_of_the_own_reachability(
+    peers: list[ID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crabnet.p2p.service import Service
+
+    for name in ("P2P_OBSERVATIONS_MAX", "P2P_REACHABILITY_VOTES_MAX"):
+        monkeypatch.setattr(limits, name, ROOM)
+    monkeypatch.setattr(limits, "P2P_REACHABILITY_HOSTS_MAX", CROWD)
+    given = Given(seed=b"\1" * 32, namespace="default", listen=[], publish=[], subscribe=[])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        nat = Service(given, Lifeline(ours, b"")).nat
+        watch = Watch(nat)
+        direct = SimpleNamespace(get_transport_addresses=lambda: ["/ip4/1.1.1.1/tcp/9012"])
+        for at, peer in enumerate(peers):
+            nat._votes.put(f"8.8.{at}.8", "")
+            nat._votes.ask(f"8.8.{at}.8", NOW_MS)
+            nat._observations.put(at, f"8.8.{at}.8", "5.5.5.5")
+            nat._autonat._may_dial(f"8.8.{at}.8")
+            nat._puncher._may_try(peer)
+            nat._relay._check(peer, SimpleNamespace(swarm_conn=direct))  # type: ignore[arg-type]
+            await nat._client._reserve(peer)  # it is not connected
+            watch.look()
+        assert watch.filled >= WALKS["nat"]
 
 
 async def test_streams_and_blocked_peers(peers: list[ID]) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason, UsageError
-from crabnet.settings import Settings
-from crabnet.settings.knobs import ConflictError
 from crabnet.settings.network_key import read_network_key
 
 DIGITS = "0123456789abcdef" * 4
@@ -101,20 +98,3 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     ):
         with pytest.raises(CrabnetError, match=says):
             read_network_key(path)
-
-
-QUIC = "/ip4/127.0.0.1/udp/9012/quic-v1"
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        (Settings(network="dht", listen_addr=f"127.0.0.1:0,{QUIC}"), "listen_addr"),
-        (Settings(network="dht", bootstrap_peers=(QUIC,)), "bootstrap_peers"),
-        (Settings(network="dht", announce_addrs=(QUIC,)), "announce_addrs"),
-    ],
-)
-def test_quic_and_a_key_exclude_each_other(tmp_path: Path, settings: Settings, name: str) -> None:
-    with pytest.raises(ConflictError, match="QUIC") as caught:
-        replace(settings, dht_network_key_file=tmp_path / "key")
-    assert caught.value.knobs == (name, "dht_network_key_file")

@@ -27,6 +27,7 @@ NOT_UNDER_WAY = {
         "last_heard_ms",
         "last_refused",
         "left",
+        "others",
         "passed_on",
         "present",
         "refused",

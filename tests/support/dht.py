@@ -83,9 +83,7 @@ class DhtNode(NodeProcess):
     def p2p_peers(self) -> list[str]:
         """The libp2p peers that are connected."""
         shown = cast(list[Json], self.ask("peers")["peers"])
-        return [
-            str(each["address"]) for each in shown if str(each["address"]).startswith("p2p:") and each["confirmed"]
-        ]
+        return [str(each["address"]) for each in shown if str(each["address"]).startswith("p2p:") and each["confirmed"]]
 
 
 def _value(words: tuple[str, ...], flag: str, default: str) -> str:

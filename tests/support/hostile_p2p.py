@@ -136,8 +136,12 @@ async def wire(address: str, host: str | None = None) -> AsyncIterator[Wire]:
     target = Multiaddr(address)
     own = host or host_of(next(_hosts))
     sock = trio.socket.socket()
-    await sock.bind((own, 0))
-    await sock.connect((str(target.value_for_protocol("ip4")), int(str(target.value_for_protocol("tcp")))))
+    try:
+        await sock.bind((own, 0))
+        await sock.connect((str(target.value_for_protocol("ip4")), int(str(target.value_for_protocol("tcp")))))
+    except BaseException:
+        sock.close()
+        raise
     stream = trio.SocketStream(sock)
     try:
         yield Wire(stream, own)

@@ -15,6 +15,7 @@ from crabnet.errors import Reason
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Refusal, seen_key
 from crabnet.protocol.fork_proof import PROOF_START
 from crabnet.protocol.replay import SeenWindow
+from crabnet.protocol.topics import Channel, channel_of
 
 
 class Verdict(Enum):
@@ -35,6 +36,7 @@ class Checked(Struct, frozen=True):
 
 _ACCEPTED = Checked(Verdict.ACCEPT)
 _OFFENDER = Checked(Verdict.REJECT, Reason.MISUSE, "too many of its messages were rejected; this one was not checked")
+_NOT_ITS_OWN = Checked(Verdict.REJECT, Reason.UNAUTHORISED, "what a neighbour says to this one is not passed on")
 _TOO_MANY = Checked(Verdict.IGNORE, Reason.RATE_LIMITED, "too many messages of this peer")
 
 
@@ -79,7 +81,12 @@ class Checker:
                 return _ACCEPTED
             return self._counted(peer, Checked(Verdict.REJECT, Reason.TOO_LARGE, f"{len(data)} bytes"), now_ms)
         vouched = self._admission.vouch(data)
-        return self._counted(peer, _refused(vouched), now_ms) if isinstance(vouched, Refusal) else _ACCEPTED
+        if isinstance(vouched, Refusal):
+            return self._counted(peer, _refused(vouched), now_ms)
+        meta = vouched.envelope.meta
+        if channel_of(meta.kind) is Channel.TALK and meta.from_ != peer:
+            return self._counted(peer, _NOT_ITS_OWN, now_ms)
+        return _ACCEPTED
 
     def _is_offender(self, peer: str, now_ms: int) -> bool:
         offences = self._offences.get(peer)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from crabnet import limits
+from crabnet.bounded import BoundedTable
 from crabnet.p2p.scope import Scope, scope_of
 from crabnet.settings.kinds import Wrong
 from crabnet.settings.multiaddr import Multiaddr, parse_multiaddr
@@ -93,6 +94,9 @@ class Mdns:
         self._own = own
         self._addresses = addresses
         self._found = found
+        self._seen: BoundedTable[str, list[tuple[str, str]]] = BoundedTable(limits.MDNS_NAMES_MAX)
+        """What was found, by the name of its service."""
+        self._tell_ms = 0
         self._name = f"{secrets.token_hex(_NAME_CHARS // 2)}.{kind}"
         self.failures = 0
 
@@ -114,6 +118,7 @@ class Mdns:
             while not life.ended.is_set() and local_of(self._addresses(), self._own) == announced:
                 with trio.move_on_after(limits.MDNS_LOOK_MS / 1000):
                     await life.ended.wait()
+                self._tell_again()
             if life.failed:
                 self.failures += 1
                 await trio.sleep(limits.MDNS_RETRY_MS / 1000)
@@ -122,9 +127,24 @@ class Mdns:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(thread.join, limits.MDNS_END_MS / 1000)
 
-    def _take(self, pairs: list[tuple[str, str]]) -> None:
+    def _take(self, name: str, pairs: list[tuple[str, str]]) -> None:
+        """Take what a service says; nothing if it is gone."""
+        if not pairs:
+            self._seen.pop(name)
+            return
+        self._seen.put(name, pairs)
         for address, peer in pairs:
             self._found(address, peer)
+
+    def _tell_again(self) -> None:
+        """Tell again what is still there: an address that could not be dialled is forgotten after some tries."""
+        now_ms = int(trio.current_time() * 1000)
+        if now_ms < self._tell_ms:
+            return
+        self._tell_ms = now_ms + limits.MDNS_TELL_MS
+        for pairs in list(self._seen.values()):
+            for address, peer in pairs:
+                self._found(address, peer)
 
 
 class _Life:
@@ -137,7 +157,7 @@ class _Life:
         own: str,
         announced: list[str],
         token: trio.lowlevel.TrioToken,
-        take: Callable[[list[tuple[str, str]]], None],
+        take: Callable[[str, list[tuple[str, str]]], None],
     ) -> None:
         self._kind = kind
         self._name = name
@@ -191,18 +211,21 @@ class _Life:
 
     def _changed(self, *, name: str, state_change: ServiceStateChange, **_: object) -> None:
         """Called by the library, in its thread, for each service that appears, changes or goes."""
-        gone = state_change.name == "Removed"
-        if not gone and name != self._name and len(name) <= limits.MDNS_NAME_CHARS_MAX:
-            with suppress(queue.Full):
-                self._names.put_nowait(name)
+        if name == self._name or len(name) > limits.MDNS_NAME_CHARS_MAX:
+            return
+        if state_change.name == "Removed":
+            self._tell(name, [])
+            return
+        with suppress(queue.Full):
+            self._names.put_nowait(name)
 
     def _look(self, zeroconf: Zeroconf, service: ServiceInfo) -> None:
-        if not service.load_from_cache(zeroconf) and not service.request(zeroconf, limits.MDNS_ASK_MS):
-            return
-        pairs = found_in(service.text, self._own)
-        if pairs:
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._take, pairs)
+        if service.load_from_cache(zeroconf) or service.request(zeroconf, limits.MDNS_ASK_MS):
+            self._tell(service.name, found_in(service.text, self._own))
+
+    def _tell(self, name: str, pairs: list[tuple[str, str]]) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._take, name, pairs)
 
 
 def _interfaces(announced: Iterable[str]) -> list[str]:

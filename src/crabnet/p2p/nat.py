@@ -174,26 +174,25 @@ class Nat:
             self._wake = trio.Event()
 
     async def _ask(self) -> None:
-        """Ask peers on hosts that have not been asked lately."""
+        """Ask peers on hosts that have not been asked lately, all at once."""
         if not self._given.listen:
             return
-        for peer, connections in list(self._network.connections.items()):
-            connection = next((each for each in connections if not is_relayed(each)), None)
-            now_ms = _steady_ms()
-            if self._votes.recent(now_ms) >= limits.P2P_REACHABILITY_VOTES_ENOUGH:
-                return
-            if connection is None or not self._observations.by(id(connection)) or not self._answers(peer):
-                continue
-            host = host_group(remote_of(connection))
-            if not host or self._votes.asked(host, now_ms):
-                continue
-            candidates = self._candidates(connection)
-            try:
-                answer = await self._autonat.ask(peer, candidates) if candidates else ""
-            except Exception:  # noqa: BLE001 - the library raises many things when a peer is gone
-                answer = None
-            if answer is not None:
-                self._votes.put(host, answer, _steady_ms())
+        async with trio.open_nursery() as nursery:
+            for peer, connections in list(self._network.connections.items()):
+                connection = next((each for each in connections if not is_relayed(each)), None)
+                if connection is None or not self._observations.by(id(connection)) or not self._answers(peer):
+                    continue
+                host = host_group(remote_of(connection))
+                if host and self._votes.ask(host, _steady_ms()):
+                    nursery.start_soon(self._ask_one, peer, host, self._candidates(connection))
+
+    async def _ask_one(self, peer: ID, host: str, candidates: list[Multiaddr]) -> None:
+        try:
+            answer = await self._autonat.ask(peer, candidates) if candidates else ""
+        except Exception:  # noqa: BLE001 - the library raises many things when a peer is gone
+            return
+        if answer is not None:
+            self._votes.put(host, answer)
 
     def _answers(self, peer: ID) -> bool:
         try:

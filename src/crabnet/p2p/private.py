@@ -4,6 +4,8 @@ This is the protocol "Pre-shared Key Based Private Networks" of libp2p, as in js
 nonce of 24 bytes and encrypts what follows with XSalsa20. py-libp2p 0.8.1 has Salsa20 and nonces of 8 bytes instead, so
 it understands only itself. Noise, inside, keeps what is said secret and unaltered, and proves who the peer is. The key
 of the network only decides who can begin.
+
+A transport with an encryption of its own, such as QUIC, does not pass here: a private network must not offer it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ class Vote(Struct, frozen=True):
 
     address: str
     is_global: bool
-    at_ms: int
 
 
 class Votes:
@@ -38,19 +37,23 @@ class Votes:
 
     def __init__(self) -> None:
         self._votes: BoundedTable[str, Vote] = BoundedTable(limits.P2P_REACHABILITY_VOTES_MAX)
+        self._asked: BoundedTable[str, int] = BoundedTable(limits.P2P_CONNECTIONS_MAX)
+        """When (ms) a host was asked last, whether it answered or not."""
 
-    def put(self, host: str, address: str, now_ms: int) -> None:
+    def put(self, host: str, address: str) -> None:
         """Record the answer of a host: where it reached this node, or "" if it could not."""
-        self._votes.put(host, Vote(address, is_global(host), now_ms))
+        self._votes.put(host, Vote(address, is_global(host)))
 
-    def asked(self, host: str, now_ms: int) -> bool:
-        """True if the answer of a host is recent."""
-        vote = self._votes.get(host)
-        return vote is not None and now_ms - vote.at_ms < limits.P2P_REACHABILITY_ASK_MS
-
-    def recent(self, now_ms: int) -> int:
-        """The number of recent answers."""
-        return sum(self.asked(host, now_ms) for host in self._votes)
+    def ask(self, host: str, now_ms: int) -> bool:
+        """True if a host is to be asked now. It then counts as asked."""
+        last_ms = self._asked.get(host)
+        if last_ms is not None and now_ms - last_ms < limits.P2P_REACHABILITY_ASK_MS:
+            return False
+        asked = sum(now_ms - each < limits.P2P_REACHABILITY_ASK_MS for each in self._asked.values())
+        if asked >= limits.P2P_REACHABILITY_HOSTS_MAX:
+            return False
+        self._asked.put(host, now_ms)
+        return True
 
     def _counting(self) -> list[Vote]:
         votes = list(self._votes.values())

@@ -91,10 +91,13 @@ class Relay:
     def _check(self, peer: ID, stream: INetStream) -> None:
         if is_relayed(connection_of(stream)):
             raise Refused(pb.PERMISSION_DENIED)
+        if not self._rate_of(peer).take(_steady_ms()):
+            raise Refused(pb.RESOURCE_LIMIT_EXCEEDED)
+
+    def _rate_of(self, peer: ID) -> TokenBucket:
         requests = self._requests.get(peer) or TokenBucket(limits.P2P_RELAY_REQUESTS_PER_S, limits.P2P_RELAY_REQUESTS)
         self._requests.put(peer, requests)
-        if not requests.take(_steady_ms()):
-            raise Refused(pb.RESOURCE_LIMIT_EXCEEDED)
+        return requests
 
     # --- places ----------------------------------------------------------------------------------------
 
@@ -163,7 +166,7 @@ class Relay:
             if far is not None:
                 with suppress(Exception):
                     await far.reset()
-            raise error if isinstance(error, Refused) else Refused(pb.CONNECTION_FAILED) from error
+            raise Refused(error.status if isinstance(error, Refused) else pb.CONNECTION_FAILED) from error
         return far
 
     async def _carry(self, one: INetStream, other: INetStream) -> None:

@@ -136,9 +136,11 @@ class RelayClient:
         now_ms = _steady_ms()
         kept_ms = (answer.reservation.expire - int(time.time())) * _MS
         kept_ms = min(max(kept_ms, limits.P2P_RELAY_PLACE_MS_MIN), limits.P2P_RELAY_PLACE_S * _MS)
-        fresh = relay not in self._places
         told = [bytes(each) for each in answer.reservation.addrs]
-        place = Reservation(_addresses(connection, relay, told), now_ms + kept_ms // 2, now_ms + kept_ms)
+        self._keep(relay, Reservation(_addresses(connection, relay, told), now_ms + kept_ms // 2, now_ms + kept_ms))
+
+    def _keep(self, relay: ID, place: Reservation) -> None:
+        fresh = relay not in self._places
         self._places.put(relay, place)
         self.counters["relay_places"] += 1
         if fresh:

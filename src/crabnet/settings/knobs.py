@@ -135,7 +135,8 @@ class Settings:
         BoolKind(), "network", "Find libp2p peers on the local network by multicast DNS."))
     dht_relay: str = knob_field("client", Row(
         ChoiceKind("off", "client", "server"), "network", "`client`: be reachable through relays while others cannot "
-        "reach this node directly. `server`: also be a relay for others."))
+        "reach this node directly, and connect directly where both routers allow it. `server`: also be a relay for "
+        "others; that takes a public address and bandwidth."))
     dht_network_key_file: Path | None = knob_field(None, Row(  # noqa: RUF009 - None is immutable
         PathKind(), "network", "File with the key of a private network: the line `/key/swarm/psk/1.0.0/`, the line "
         "`/base16/`, and 64 hexadecimal digits. Only nodes with the same key connect. Nobody else may read the file."))
@@ -568,7 +569,6 @@ class Settings:
                 f"runner_environment has {secret[0]}, but tasks must not see the node's own settings; remove it",
                 ("runner_environment",),
             )
-        self._check_private()
         workdir, root = self.runner_workdir, self.runner_workdir_root
         if (
             workdir is not None
@@ -579,21 +579,6 @@ class Settings:
                 f"runner_workdir = {workdir} is not inside runner_workdir_root = {root}",
                 ("runner_workdir", "runner_workdir_root", "alert_urls_file"),
             )
-
-    def _check_private(self) -> None:
-        """QUIC has no place for the key of a network: everybody could connect over it."""
-        if self.dht_network_key_file is None:
-            return
-        for name, addresses in (
-            ("listen_addr", self.listen_addr.split(",")),
-            ("bootstrap_peers", self.bootstrap_peers),
-            ("announce_addrs", self.announce_addrs),
-        ):
-            if any("/quic" in each for each in addresses):
-                raise ConflictError(
-                    f"{name} has an address of QUIC, which cannot carry dht_network_key_file; use TCP",
-                    (name, "dht_network_key_file"),
-                )
 
     def _check_network(self) -> None:
         if self.uses_udp and not self.listen_addrs:

@@ -34,11 +34,11 @@ class DhtTransport:
         self._number = 0
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, Published | Sent] = {}
-        self._has_ended = False
+        self._is_over = False
 
     def end(self) -> None:
-        """The process is gone. Whoever waits for an answer of it learns so."""
-        self._has_ended = True
+        """The process is gone, or given up: whoever waits for an answer is told so."""
+        self._is_over = True
         for answered in self._asked.values():
             answered.set()
 
@@ -81,14 +81,16 @@ class DhtTransport:
         return self._number
 
     async def _ask(self, number: int, order: Order) -> Published | Sent:
+        if self._is_over:
+            raise trio.BrokenResourceError("the libp2p process is gone")
         self._asked[number] = answered = trio.Event()
         try:
             await self._write(order)
-            if not self._has_ended:
-                await answered.wait()
-            if number not in self._answers:
+            await answered.wait()
+            answer = self._answers.pop(number, None)
+            if answer is None:
                 raise trio.BrokenResourceError("the libp2p process has ended without an answer")
-            return self._answers.pop(number)
+            return answer
         finally:
             self._asked.pop(number, None)
             self._answers.pop(number, None)

@@ -216,6 +216,7 @@ class DhtNetwork(Part):
         except (ValueError, msgspec.MsgspecError) as error:
             self.child.give_up(Reason.MALFORMED, f"it said something that is no report: {error}")
         finally:
+            transport.end()
             self.state = None
             for peer in self.outbox.peers():
                 self._intake.enter(PeerLeft(p2p_source(peer)))
