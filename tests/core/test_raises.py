@@ -156,7 +156,6 @@ TABLE: Final[dict[str, str]] = {
     " again.": """
         transport.dht       DhtTransport.receive trio.BrokenResourceError
         transport.dht       DhtTransport._ask    trio.BrokenResourceError*2
-        transport.dht       DhtTransport._ask    trio.BrokenResourceError
         transport.p2p_wire  Frames.add           ValueError
     """,
     "Bytes of a libp2p peer on its connection: Muxer.handle_incoming ends the connection, and Service._guarded, Streams"
@@ -180,6 +179,7 @@ TABLE: Final[dict[str, str]] = {
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
+        p2p.circuit         contained.handled    -
         p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
@@ -189,15 +189,10 @@ TABLE: Final[dict[str, str]] = {
         p2p.network         Network._reach       NetworkError*2
         p2p.relaying        RelayClient.dial     - NetworkError
         p2p.network         Network.add_conn     NetworkError
-        p2p.relaying        _exchange            NetworkError
         p2p.network         Network.probe        NetworkError
         p2p.network         Network.replace_relayed NetworkError
-        p2p.relaying        RelayClient.dial     - NetworkError
         p2p.circuit         Circuit.read         ConnectionClosedError
         p2p.circuit         Circuit.write        ConnectionClosedError
-        p2p.network         Network._dial        - NetworkError*3
-        p2p.network         Network._reach       NetworkError*2
-        p2p.network         Network.add_conn     NetworkError
         p2p.private         PrivateConnection._hear -
         p2p.private         PrivateConnection._refuse NotAMemberError
         p2p.private         PrivateSecurity.secure_inbound SecurityUpgradeFailure
