@@ -209,14 +209,14 @@ TABLE: Final[dict[str, str]] = {
         p2p.kad_messages    kad_of               MalformedKadError*3
     """,
     "Places and circuits at relays: Relay._requested answers with the status, RelayClient._reserve counts the failure,"
-    " and Puncher goes on over the relay.": """
+    " and Puncher goes on over the relay. Service._guarded takes bytes that are no message for misuse.": """
+        p2p.circuit         contained.handled    -
         p2p.relay           Relay._requested     Refused
         p2p.relay           Relay._check         Refused*2
         p2p.relay           Relay._reserve       Refused
         p2p.relay           Relay._connect       Refused*2
         p2p.relay           Relay._call          Refused*3
         p2p.relaying        RelayClient._reserve NetworkError
-        p2p.relaying        _exchange            NetworkError
         p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"

@@ -384,10 +384,13 @@ async def a_flood_of_rejected_messages(target: Target, who: Identity) -> None:
         await hostile.ended()
 
 
-@attacks()
+@attacks(BAD, Reason.MALFORMED, blocks=True)
 async def a_hundred_thousand_empty_messages(target: Target, who: Identity) -> None:
-    """In one RPC."""
-    await _sends(target, who, rpc(publish=[rpc_pb2.Message()] * 100_000))
+    """In one RPC. Each is refused, so the peer is blocked."""
+    async with peer(target.address, who) as hostile:
+        stream = await hostile.gossip(target.topic())
+        await hostile.attempt(_framed(stream, rpc(publish=[rpc_pb2.Message()] * 100_000)))
+        await hostile.ended()
 
 
 @attacks()

@@ -162,3 +162,5 @@ def test_broken_envelopes_of_a_foreign_peer_are_refused_by_name(js: MakeJs, dht_
     assert not node.seed_ids()
     peer.order("raw", channel="tasks", text=json.dumps(envelope))
     wait_for("the genuine one is taken", lambda: node.seed_ids() == {envelope["payload"]["seed"]["id"]})
+    told_of = node.events("envelope_rejected", address=source, reason="wrong_id")
+    assert [each.payload["count"] for each in told_of] == [1], "it is not asked for again while the peer offers it"

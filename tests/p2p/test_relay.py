@@ -31,7 +31,9 @@ def test_no_host_gets_more_places_than_its_share() -> None:
                 await other.connect(relay)
             answers = [await other.reserve(relay) for other in others]
             assert answers == [pb.OK] * most + [pb.RESERVATION_REFUSED]
-            assert await others[0].reserve(relay) == pb.OK, "who has a place renews it"
+            renewed, _ = await others[0].ask_relay(relay, pb.HopMessage(type=pb.HopMessage.RESERVE))
+            assert renewed.status == pb.OK, "who has a place renews it"
+            assert [Multiaddr(each) for each in renewed.reservation.addrs] == [relay.address]
             await others[1].network.close_peer(relay.id)
             await until_gone(relay, others[1])
             assert await others[-1].reserve(relay) == pb.OK, "the place of who has gone is free"

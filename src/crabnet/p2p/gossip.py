@@ -193,6 +193,9 @@ class Gossip(Pubsub):
             return Checked(Verdict.REJECT, Reason.MISUSE, "it has sent too much that was refused")
         if _signed(message):
             checked = self._check(peer, topic, message.data)
+            if checked.verdict is Verdict.REJECT:
+                self._router.rejected.add(message_id(message))
+                self._router.budgets.arrived(message_id(message))
         else:
             checked = Checked(Verdict.REJECT, Reason.BAD_SIGNATURE, "the signature of gossipsub is wrong")
         if checked.verdict is Verdict.REJECT:

@@ -112,9 +112,9 @@ class Relay:
             self._group_of[peer] = group
         self._places[peer] = _steady_ms() + limits.P2P_RELAY_PLACE_S * _MS
         self.counters["relay_reserved"] += 1
-        place = pb.Reservation(
-            expire=int(time.time()) + limits.P2P_RELAY_PLACE_S, addrs=[each.to_bytes() for each in self._addresses()]
-        )
+        own = Multiaddr(f"/p2p/{self._host.get_id()}")
+        addresses = [each.encapsulate(own).to_bytes() for each in self._addresses()][: limits.P2P_RELAY_ADDRESSES_MAX]
+        place = pb.Reservation(expire=int(time.time()) + limits.P2P_RELAY_PLACE_S, addrs=addresses)
         answer = pb.HopMessage(type=pb.HopMessage.STATUS, status=pb.OK, reservation=place)
         await write_message(stream, answer)
         await stream.close()

@@ -20,7 +20,7 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
-from crabnet.p2p.control import ControlBudgets
+from crabnet.p2p.control import ControlBudgets, Seen
 from crabnet.p2p.queues import Cache, message_id
 from crabnet.p2p.scoring import Scores, scoring
 
@@ -56,6 +56,8 @@ class Router(GossipSub):
         self.mcache = Cache()
         self.scorer = Scores(scoring())
         self.budgets: ControlBudgets[ID] = ControlBudgets()
+        self.rejected = Seen(limits.GOSSIP_SEEN_S, limits.P2P_REFUSALS_MAX, _steady_ms)
+        """Messages whose bytes are not valid, and never will be. They are not asked for again."""
         self._topics = frozenset(topics)
         self._refused = refused
         self._gossiping = False
@@ -214,7 +216,9 @@ class Router(GossipSub):
         wanted = [
             found
             for each in budget.looked_at(ihave_msg.messageIDs, now_ms)
-            if (found := safe_bytes_from_hex(each)) is not None and not pubsub.seen_messages.has(found)
+            if (found := safe_bytes_from_hex(each)) is not None
+            and not pubsub.seen_messages.has(found)
+            and not self.rejected.has(found)
         ]
         if wanted:
             self.budgets.promise(peer, random.choice(wanted), now_ms)  # noqa: S311 - one of them stands for all, as in go-libp2p

@@ -41,7 +41,6 @@ class Learnt(StrEnum):
 
     CONFIGURED = "configured"
     REMEMBERED = "remembered"
-    INBOUND = "inbound"
     IDENTIFY = "identify"
     RENDEZVOUS = "rendezvous"
     MDNS = "mdns"
