@@ -179,7 +179,6 @@ TABLE: Final[dict[str, str]] = {
     "Bytes of a libp2p peer: Streams._read and Gossip.continuously_read_stream end the stream, and the refusal counts"
     " against the peer.": """
         p2p.prefixed        Prefixed._length     MalformedStreamError*3
-        p2p.circuit         contained.handled    -
         p2p.streams         some_bytes           MalformedStreamError StreamEOF
     """,
     "Connections: Peers._dial counts a failed try and tries again later. The listener of the library catches what comes"
@@ -217,6 +216,7 @@ TABLE: Final[dict[str, str]] = {
         p2p.relay           Relay._connect       Refused*2
         p2p.relay           Relay._call          Refused*3
         p2p.relaying        RelayClient._reserve NetworkError
+        p2p.relaying        _exchange            NetworkError
         p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"
