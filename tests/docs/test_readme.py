@@ -138,7 +138,8 @@ def typist(tmp_path: Path) -> Iterator[Typist]:
 
 def test_the_session_goes_as_shown(typist: Typist) -> None:
     """Every command prints what the README shows, and the program behind it publishes to the node there."""
-    session = steps(page("README.md"))
+    typed = steps(page("README.md"))
+    session = typed[: [step.command for step in typed].index("rm -r net") + 1]
     assert len(session) > 15
     assert session[-2].command.startswith("kill ")
     assert session[-1].command == "rm -r net"
