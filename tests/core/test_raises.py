@@ -188,7 +188,6 @@ TABLE: Final[dict[str, str]] = {
         p2p.network         Network._reach       NetworkError*2
         p2p.relaying        RelayClient.dial     - NetworkError
         p2p.network         Network.add_conn     NetworkError
-        p2p.relaying        _exchange            NetworkError
         p2p.network         Network.probe        NetworkError
         p2p.network         Network.replace_relayed NetworkError
         p2p.circuit         Circuit.read         ConnectionClosedError
@@ -217,6 +216,7 @@ TABLE: Final[dict[str, str]] = {
         p2p.relay           Relay._connect       Refused*2
         p2p.relay           Relay._call          Refused*3
         p2p.relaying        RelayClient._reserve NetworkError
+        p2p.relaying        _exchange            NetworkError
         p2p.punching        _connected           -
     """,
     "What libp2p expects, and what never happens: the pubsub of this process has a router, and no peer has a key of the"

@@ -15,7 +15,9 @@ _CHANGING = re.compile(
     r"|(?<=public_key: )[\w-]{43}"
     r"|\d{4}-\d\d-\d\dT[\d:.]+Z"
     r"|^\d+(?= \d{4}-)"  # event ids
-    r"|(?<=127\.0\.0\.1:)\d+"
+    r"|(?<=127\.0\.0\.1:)\d+|(?<=/tcp/)\d+"
+    r"|12D3…\w{4}"  # node ids in sentences
+    r"|(?<=heard )\d+(?= s ago)"
 )
 
 
@@ -57,7 +59,7 @@ def _alike(shown: str, printed: str, known: dict[str, str]) -> bool:
     body = _ANYTHING.sub("", shown)
     end = 0
     for match in _CHANGING.finditer(body):
-        pattern += re.escape(body[end : match.start()]) + r"([\w:.-]+?)"
+        pattern += re.escape(body[end : match.start()]) + r"([\w:.…-]+?)"
         names.append(match[0])
         end = match.end()
     pattern += re.escape(body[end:]) + (".*" if body != shown else "")

@@ -51,17 +51,17 @@ def test_a_whole_job_and_the_peers_are_told_in_plain_words(nodes: Nodes) -> None
     worker = nodes.start("worker", [publisher.listen])
     seed_id = whole_job(publisher, worker, "echo secret-command", title=HOSTILE)
     title = r"evil\\x1b\[31m\\u202e\\nALERT: forged"
-    says(publisher, f"peer 12D3…{worker.node_id[-4:]} found at {worker.listen}")
+    says(publisher, f"peer 12D3…{worker.node_id[-4:]} found at {worker.source}")
     says(publisher, f"task {seed_id} published: {title}")
     says(publisher, f"task {seed_id} has a result of 12D3….*")
     says(publisher, f"task {seed_id} is Accepted now")
-    says(worker, f"peer 12D3…{publisher.node_id[-4:]} found at {publisher.listen}")
+    says(worker, f"peer 12D3…{publisher.node_id[-4:]} found at {publisher.source}")
     says(worker, f"task {seed_id} published by 12D3…{publisher.node_id[-4:]}: {title}")
     says(worker, rf"bid [0-9a-f-]{{36}} of 5 won: task {seed_id} can run now: crabnet seed run {seed_id}")
     says(worker, rf"run of task {seed_id} finished: exit code 0 in \d+ m?s")
     worker.end()
     assert re.fullmatch(r"the node has stopped after \d+ m?(s|in)", lines_of(worker)[-1])
-    says(publisher, rf"peer 12D3…{worker.node_id[-4:]} at {worker.listen} lost: not heard for \d+ m?s")
+    says(publisher, rf"peer 12D3…{worker.node_id[-4:]} at {worker.source} lost: not heard for \d+ m?s")
     assert "secret-command" not in publisher.errors() + worker.errors()
     assert not [line for line in lines_of(publisher) if line.startswith("ALERT")]
 

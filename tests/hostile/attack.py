@@ -53,7 +53,7 @@ def stranger_socket() -> Iterator[tuple[socket.socket, str]]:
     host = f"127.{10 + number // 65_536}.{number // 256 % 256}.{number % 256}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((host, 0))
-        yield sock, f"{host}:{sock.getsockname()[1]}"
+        yield sock, f"udp:{host}:{sock.getsockname()[1]}"
 
 
 def attack(node: NodeProcess, rows: Sequence[Row], now_s: int, targets: Targets) -> None:
