@@ -69,10 +69,14 @@ install_system_packages() {
     command -v bwrap >/dev/null 2>&1 || packages="bubblewrap"
     command -v gcc >/dev/null 2>&1 || command -v cc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
     command -v chromium >/dev/null 2>&1 || packages="$packages chromium"
+    command -v ip >/dev/null 2>&1 || packages="$packages iproute2"
+    command -v iptables >/dev/null 2>&1 || packages="$packages iptables"
     # shellcheck disable=SC2086 # one word per package
     [ -z "$packages" ] || apt_install $packages || true
     command -v bwrap >/dev/null 2>&1 || echo "note: bubblewrap is missing: sandbox tests will be skipped" >&2
     command -v chromium >/dev/null 2>&1 || echo "note: chromium is missing: tests of the web page will be skipped" >&2
+    { command -v ip && command -v iptables; } >/dev/null 2>&1 ||
+        echo "note: iproute2 or iptables is missing: tests with networks of their own will be skipped" >&2
     { command -v node && command -v npm; } >/dev/null 2>&1 || apt_install nodejs npm || true
     { command -v node && command -v npm; } >/dev/null 2>&1 ||
         echo "note: Node.js and npm are missing: tests with js-libp2p will be skipped" >&2

@@ -17,8 +17,8 @@ BY_HAND: Final = {
     "node/durable/indexing.py": "frames in use by one reader, at least one of them",
     "node/execution/turns.py": "a queue that refuses and forgets nothing",
     "node/quarantine.py": "files, by their number and their bytes; they are on the disk",
-    "p2p/discovery.py": "the first address of a connection",
-    "p2p/scoring.py": "tables of the library, bounded after each heartbeat",
+    "p2p/discovery.py": "the first of a list",
+    "p2p/scoring.py": "tables of libp2p's own",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
 }
