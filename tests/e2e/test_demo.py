@@ -99,5 +99,5 @@ def test_colours_are_for_terminals(tmp_path: Path, no_colour: bool) -> None:
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    assert demo.wait(60) == 128 + signal.SIGTERM
+    assert demo.wait(60) in {0, 128 + signal.SIGTERM}  # on a busy machine it may have ended before
     assert (b"\x1b[" in shown) is not no_colour

@@ -131,7 +131,7 @@ class Victim:
 
     def _await(self, kind: str, told: dict[str, object], source: str) -> None:
         try:
-            wait_for(f"{kind} {told}", lambda: self.node.events(kind, **told), 15)
+            wait_for(f"{kind} {told}", lambda: self.node.events(kind, **told))
         except AssertionError as error:
             all_told = [(each.kind, each.payload) for each in self.node.events() if source in str(each.payload)]
             raise AssertionError(f"{error}; told was {all_told}") from None
