@@ -29,7 +29,9 @@ def _nodes(tmp_path: Path) -> Iterator[Nodes]:
     made.close()
 
 
-@pytest.fixture(name="data_dir", params=[True, False], ids=["with a node", "without a node"])
+@pytest.fixture(
+    name="data_dir", params=[True, pytest.param(False, marks=pytest.mark.deep)], ids=["with a node", "without a node"]
+)
 def _data_dir(request: pytest.FixtureRequest, nodes: Nodes) -> Path:
     """A data dir, once with a running node and once without."""
     node = nodes.start("d")

@@ -159,6 +159,7 @@ def test_forks_of_one_feed_cost_what_came_in() -> None:
     assert journal.replayed().hash == journal.hash
 
 
+@pytest.mark.deep
 def test_the_end_of_a_long_feed_is_worked_off_in_slices() -> None:
     author = Author("author")
     seeds = feed(author, 10_000)

@@ -97,6 +97,7 @@ def test_any_order_gives_the_same_state_at_length() -> None:
         check_any_order(seed, seed % 5 / 20)
 
 
+@pytest.mark.deep
 def test_the_histories_hold_what_they_should() -> None:
     """Settled, forfeited, closed and disputed seeds, facts behind ends: else the properties above say little."""
     statuses: Counter[SeedStatus] = Counter()

@@ -170,6 +170,7 @@ def test_the_session_goes_as_shown(typist: Typist) -> None:
 
 
 @needs_libp2p
+@pytest.mark.deep
 def test_the_session_over_libp2p_goes_as_shown(typist: Typist) -> None:
     session = steps(page("README.md"))
     after = [step.command for step in session].index("rm -r net") + 1

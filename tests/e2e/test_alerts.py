@@ -118,6 +118,7 @@ def test_a_target_that_hangs_delays_no_other(nodes: Nodes, server: Server) -> No
     assert len(server.at("/slow")) == 1
 
 
+@pytest.mark.deep
 def test_every_alert_arrives_though_the_node_is_killed(nodes: Nodes, server: Server) -> None:
     server.usual["/a"] = status(500)
     words = [*KINDS, "--alert-messages-per-minute", "600"]

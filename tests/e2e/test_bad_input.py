@@ -97,7 +97,7 @@ def test_a_configuration_file_that_is_a_directory(tmp_path: Path) -> None:
 COMMANDS: Final = (list(PUBLISH), ["listen"])
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", [pytest.param(COMMANDS[0], marks=pytest.mark.deep), COMMANDS[1]], ids=" ".join)
 def test_directories_that_cannot_be_made(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file" / "d", tmp_path / "file"):

@@ -49,6 +49,7 @@ def await_index(node: NodeProcess) -> None:
     wait_for("the sealed index", lambda: indexed_to(node.data_dir) >= OLD - EVENT_BLOCK_EVENTS or None)
 
 
+@pytest.mark.deep
 def test_a_follower_sees_each_event_once_over_kills_and_the_index_follows(nodes: Nodes) -> None:
     node = nodes.make("d")
     old_events(node.data_dir)

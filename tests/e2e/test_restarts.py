@@ -96,6 +96,7 @@ def test_a_node_that_fails_on_a_message_starts_again_and_refuses_it(nodes: Nodes
     assert "Traceback" not in node.errors()
 
 
+@pytest.mark.deep
 def test_of_messages_that_were_committed_together_the_bad_one_is_found(nodes: Nodes) -> None:
     """After the first restart each is committed alone, so that only the bad one is refused in the end."""
     node = planted(nodes, "committing")

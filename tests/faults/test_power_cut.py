@@ -44,6 +44,7 @@ def failed_syncs(data_dir: Path, share: int) -> Report:
     return total
 
 
+@pytest.mark.deep
 def test_power_cuts_after_a_failed_fsync(data_dir: Path) -> None:
     report = failed_syncs(data_dir, share=8)
     print(f"power cuts after a failed fsync: {report.cases} states, {len(report.broken)} broken promises")

@@ -346,6 +346,7 @@ def test_a_crash_at_every_file_call_of_a_run_and_its_settlement(scene: Scene) ->
     assert met >= {"pwrite", "fdatasync", "rename"}
 
 
+@pytest.mark.deep
 def test_a_second_crash_while_an_interrupted_run_is_recovered(scene: Scene) -> None:
     check(trio.run(pairs, scene, 9), "interrupted run, second crash, a sample", 5)
 

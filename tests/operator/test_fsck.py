@@ -294,6 +294,7 @@ def test_an_archive_alone_is_no_new_data_dir(made: Made, tmp_path: Path) -> None
     assert (data_dir / "archive" / f"{1:020d}.seg").read_bytes() == b"rows"
 
 
+@pytest.mark.deep
 def test_a_start_tells_that_history_is_missing(tmp_path: Path) -> None:
     data_dir = tmp_path / "d"
     publish = ["seed", "publish", "--title", "t", "--cmd", "true", *quiet(data_dir)]

@@ -35,7 +35,7 @@ def broken(task: Task) -> str:
     return f"{verdict.problem}\nreproduce: {task.command}" if verdict.outcome is None else ""
 
 
-@pytest.mark.parametrize(("network", "seed"), [("dht", 2), ("mixed", 0)])
+@pytest.mark.parametrize(("network", "seed"), [pytest.param("dht", 2, marks=pytest.mark.deep), ("mixed", 0)])
 def test_nodes_converge_whatever_happens(network: str, seed: int) -> None:
     """In the first of these, false heads come over a topic: whoever passes them on must not count as false."""
     assert broken(Task(seed, None, 200, network=network)) == ""
