@@ -59,3 +59,37 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Release the sockets. Waiting tasks get trio.ClosedResourceError. May be called again."""
         ...
+
+
+class Carrier(Protocol):
+    """Brings whole messages to single neighbours, whatever it makes of them on the way."""
+
+    def has_room(self, to: str) -> bool:
+        """True if ``deliver`` would not wait long for this neighbour, a source (``crabnet.source``)."""
+        ...
+
+    async def deliver(self, messages: list[bytes], to: str) -> int:
+        """Send whole messages in this order. Returns how many have left, which may be fewer; it does not raise."""
+        ...
+
+
+class Publication(Protocol):
+    """What became of a published message."""
+
+    @property
+    def peers(self) -> int:
+        """To how many peers it goes directly. The network may bring it to further ones."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it goes to none: a Reason; "" if it goes to some."""
+        ...
+
+
+class Topics(Protocol):
+    """Brings whole messages to everybody who reads a topic."""
+
+    async def publish(self, data: bytes, topics: list[str]) -> Publication:
+        """Publish one message. Raises trio.BrokenResourceError once the transport is gone."""
+        ...

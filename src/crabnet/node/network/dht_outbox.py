@@ -17,6 +17,7 @@ from crabnet.node.network.outbox import steady_ms
 from crabnet.protocol.envelope import BASELINE_KINDS, FEED_KINDS
 from crabnet.protocol.topics import BASELINE_TOPIC, channel_in, channel_of
 from crabnet.source import GOSSIP, bare
+from crabnet.transport.base import Topics
 from crabnet.transport.dht import DhtTransport
 from crabnet.transport.p2p_wire import BATCH_BYTES, Path
 
@@ -196,7 +197,8 @@ class DhtOutbox:
     async def _publish(self, send: Send) -> None:
         """Publish one envelope. What no peer could be given is left to sync, and to the fallback if there is one."""
         topics = self._topics_for(send)
-        transport, reason, peers = self._transport, Reason.UNAVAILABLE.value, 0
+        transport: Topics | None = self._transport
+        reason, peers = Reason.UNAVAILABLE.value, 0
         if transport is not None:
             try:
                 answer = await transport.publish(send.data, topics)

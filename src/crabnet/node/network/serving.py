@@ -20,6 +20,7 @@ from crabnet.node.network.outbox import steady_ms
 from crabnet.node.part import Job, Part
 from crabnet.protocol.sync import Served
 from crabnet.source import Scheme, scheme_of
+from crabnet.transport.base import Carrier
 
 Notify = Callable[[str, dict[str, FieldValue]], None]
 
@@ -46,18 +47,6 @@ class Reader(Protocol):
 
     def named(self, seed_id: str, envelope_id: str) -> bytes | None:
         """An envelope about a seed, by the envelope's id; None if it is not stored."""
-        ...
-
-
-class Carrier(Protocol):
-    """Brings stored messages to neighbours."""
-
-    def has_room(self, to: str) -> bool:
-        """True if ``deliver`` would not wait long for this neighbour."""
-        ...
-
-    async def deliver(self, messages: list[bytes], to: str) -> int:
-        """Send whole messages in this order. Returns how many have left, which may be fewer; it does not raise."""
         ...
 
 
