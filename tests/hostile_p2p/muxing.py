@@ -115,15 +115,26 @@ async def frames_for_streams_that_are_not(target: Target, who: Identity) -> None
 
 
 @attacks(DROPPED, Reason.LIMIT_EXCEEDED, quick=True)
-async def a_thousand_streams(target: Target, who: Identity) -> None:
+async def many_streams(target: Target, who: Identity) -> None:
     """Streams that are opened and left alone. Those beyond the limit are reset."""
     async with peer(target.address, who) as hostile:
-        for number in range(1, 600, 2):
-            if not await hostile.attempt(header(WINDOW, SYN, number, 0)):
-                break
+        for number in range(1, 300, 2):
             hostile.streams[number] = Stream(hostile, number)
-        with trio.fail_after(20):
-            while not any(each.is_over for each in hostile.streams.values()):
+            await hostile.send(header(WINDOW, SYN, number, 0))
+        with trio.fail_after(60):
+            while not hostile.streams[299].is_over:
+                await trio.sleep(0.01)
+
+
+@attacks(DROPPED, Reason.LIMIT_EXCEEDED)
+async def thousands_of_streams(target: Target, who: Identity) -> None:
+    """Three thousand are asked for at once, and left alone."""
+    async with peer(target.address, who) as hostile:
+        for number in range(1, 6_000, 2):
+            hostile.streams[number] = Stream(hostile, number)
+            await hostile.send(header(WINDOW, SYN, number, 0))
+        with trio.fail_after(60):
+            while not hostile.streams[299].is_over:
                 await trio.sleep(0.01)
 
 
