@@ -856,7 +856,6 @@ SERVICE_MESSAGE_WAIT_MS: Final = 1_000
 
 MULTIADDR_CHARS_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 256
-GOSSIP_DATA_BYTES_MAX: Final = ENVELOPE_BYTES_MAX
 GOSSIP_LARGE_BYTES: Final = 64 * 1024
 """Envelopes above this size are not published. They go to the neighbours by streams, and further by sync."""
 GOSSIP_RPC_BYTES_MAX: Final = 1024 * 1024
@@ -951,7 +950,6 @@ P2P_READ_MS: Final = 30_000
 """How long a message that has begun may pause."""
 P2P_LINK_BYTES_MAX: Final = 8 * 1024 * 1024
 """What waits for the node in the libp2p process. More is not read from streams, and gossip is dropped."""
-P2P_SENDS_AT_ONCE_MAX: Final = 256
 P2P_REPORT_MS: Final = 1_000
 P2P_SILENCE_MS: Final = 15_000
 """A libp2p process that has told nothing for this long, not even its state, counts as stuck and is started again."""

@@ -8,13 +8,14 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 
 from crabnet import limits
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.dialling import DialBook
 from crabnet.p2p.kad import KadNode
 from crabnet.p2p.kad_tables import rendezvous_key
 from crabnet.p2p.mdns import Mdns, service_type
 from crabnet.p2p.network import Network, addresses_of
 from crabnet.p2p.own_addresses import expanded
-from crabnet.p2p.rendezvous import OFF, Rendezvous, steady_ms
+from crabnet.p2p.rendezvous import OFF, Rendezvous
 from crabnet.p2p.scope import Scope, scope_of, scope_of_text, told
 from crabnet.settings.multiaddr import parse_multiaddr
 from crabnet.transport.p2p_wire import Given, Learnt

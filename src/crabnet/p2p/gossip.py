@@ -19,6 +19,7 @@ from libp2p.utils.varint import encode_varint_prefixed
 from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.control import Seen
 from crabnet.p2p.prefixed import MalformedStreamError, Prefixed, prefixed
 from crabnet.p2p.queues import Outgoing, message_id
@@ -201,11 +202,6 @@ class Gossip(Pubsub):
         if checked.verdict is Verdict.REJECT:
             scorer.on_invalid_message(peer, topic)
         return checked
-
-
-def steady_ms() -> int:
-    """Milliseconds of trio's clock."""
-    return int(trio.current_time() * 1000)
 
 
 def _signed(message: rpc_pb2.Message) -> bool:

@@ -22,6 +22,7 @@ from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_byt
 from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.kad_messages import Ask, Kad, MalformedKadError, Named, bytes_of, kad_of, name_of
 from crabnet.p2p.kad_tables import Provider, Providers, Server, Servers
 from crabnet.p2p.scope import Scope, told
@@ -92,7 +93,7 @@ class KadNode:
         """Count one message of a peer. False if it sends too many."""
         rate = self._rates.get(peer) or TokenBucket(limits.KAD_REQUESTS_PER_S)
         self._rates.put(peer, rate)
-        return rate.take(_now_ms())
+        return rate.take(steady_ms())
 
     def answer(self, peer: ID, asked: Kad) -> Kad | None:
         """The answer to a message of a peer. A provider may only provide itself."""
@@ -101,13 +102,13 @@ class KadNode:
             for each in asked.providers:
                 addresses = told(each.addresses, str(peer), self._scope(peer))
                 if each.peer == peer.to_bytes() and addresses:
-                    self.providers.add(asked.key, each.peer, addresses, _now_ms())
+                    self.providers.add(asked.key, each.peer, addresses, steady_ms())
             return None
         if asked.ask is Ask.PING:
             return Kad(Ask.PING)
         known: list[Provider] = []
         if asked.ask is Ask.GET_PROVIDERS:
-            known = self.providers.of(asked.key, _now_ms())
+            known = self.providers.of(asked.key, steady_ms())
         return Kad(
             asked.ask,
             asked.key,
@@ -130,7 +131,7 @@ class KadNode:
     def may_ask(self, peer: ID) -> bool:
         """False for a peer that was no server a while ago."""
         until_ms = self._clients.get(peer)
-        return until_ms is None or _now_ms() >= until_ms
+        return until_ms is None or steady_ms() >= until_ms
 
     async def ask(self, peer: ID, key: bytes, provided: Sequence[str]) -> Kad | None:
         """Ask a connected peer who provides a key, and tell it that this node does, at the addresses ``provided``.
@@ -147,7 +148,7 @@ class KadNode:
                 answer = None
         if answer is None:
             self.servers.failed(peer.to_bytes())
-            self._clients.put(peer, _now_ms() + limits.KAD_NO_SERVER_MS)
+            self._clients.put(peer, steady_ms() + limits.KAD_NO_SERVER_MS)
             return None
         self.asked += 1
         return answer
@@ -173,8 +174,4 @@ class KadNode:
         """Keep a server that answered, with the addresses at which it can be told to others."""
         self._clients.pop(peer)
         if addresses:
-            self.servers.answered(Server(peer.to_bytes(), addresses, _now_ms()))
-
-
-def _now_ms() -> int:
-    return int(trio.current_time() * 1000)
+            self.servers.answered(Server(peer.to_bytes(), addresses, steady_ms()))

@@ -16,6 +16,7 @@ from multiaddr import Multiaddr
 from crabnet import limits
 from crabnet.p2p.autonat import AUTONAT, AutoNat, remote_of
 from crabnet.p2p.circuit import is_relayed
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.identity import Host
 from crabnet.p2p.network import Network, host_group
 from crabnet.p2p.own_addresses import expanded
@@ -133,7 +134,7 @@ class Nat:
     def found(self, connection: INetConn) -> None:
         """A peer is connected."""
         if self._since_ms is None:
-            self._since_ms = _steady_ms()
+            self._since_ms = steady_ms()
         self._wake.set()
         self._client.wake()
         self._puncher.found(connection)
@@ -149,7 +150,7 @@ class Nat:
     def _wants_relays(self) -> bool:
         if self._given.relay == "off" or self.reachability is Reachability.PUBLIC:
             return False
-        waited_ms = 0 if self._since_ms is None else _steady_ms() - self._since_ms
+        waited_ms = 0 if self._since_ms is None else steady_ms() - self._since_ms
         return self.reachability is Reachability.PRIVATE or waited_ms >= limits.P2P_REACHABILITY_WAIT_MS
 
     # --- jobs ------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class Nat:
                 if connection is None or not self._observations.by(id(connection)) or not self._answers(peer):
                     continue
                 host = host_group(remote_of(connection))
-                if host and self._votes.ask(host, _steady_ms()):
+                if host and self._votes.ask(host, steady_ms()):
                     nursery.start_soon(self._ask_one, peer, host, self._candidates(connection))
 
     async def _ask_one(self, peer: ID, host: str, candidates: list[Multiaddr]) -> None:
@@ -231,7 +232,3 @@ def _fits(listener: str, seen: str) -> bool:
     """False for a listener on loopback if somebody sees this node from elsewhere, and the other way round."""
     ip = ipaddress.ip_address(listener)
     return ip.is_unspecified or ip.is_loopback == ipaddress.ip_address(seen).is_loopback
-
-
-def _steady_ms() -> int:
-    return int(trio.current_time() * _MS)

@@ -18,6 +18,7 @@ from multiaddr import Multiaddr as Address
 from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.errors import NetworkError, Reason
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.dialling import DialBook, Entry
 from crabnet.p2p.discovery import Discovery
 from crabnet.p2p.network import Network, addresses_of
@@ -86,7 +87,7 @@ class Peers:
     def admits(self, peer: ID) -> bool:
         """True unless the peer is blocked at the moment."""
         until_ms = self._blocked.get(str(peer))
-        return until_ms is None or _steady_ms() >= until_ms
+        return until_ms is None or steady_ms() >= until_ms
 
     def admits_stream(self, stream: INetStream) -> bool:
         """True unless the peer has too many streams already."""
@@ -95,7 +96,7 @@ class Peers:
 
     def block(self, peer: str, duration_ms: int) -> None:
         """Refuse a peer for a while, and disconnect it."""
-        self._blocked.put(peer, _steady_ms() + duration_ms)
+        self._blocked.put(peer, steady_ms() + duration_ms)
         if self._nursery is not None:
             self._nursery.start_soon(self._disconnect, ID.from_string(peer))
 
@@ -136,7 +137,7 @@ class Peers:
                 connected = self._connected()
                 for peer in self.book.up() - connected:
                     self._lost(peer)  # the library tells later of a lost connection
-                for entry in self.book.due(_steady_ms(), connected, self._wanted()):
+                for entry in self.book.due(steady_ms(), connected, self._wanted()):
                     self._nursery.start_soon(self._dial, entry)
                 with trio.move_on_after(limits.P2P_LOOK_MS / 1000):
                     await self._wake.wait()
@@ -171,7 +172,7 @@ class Peers:
                         failure = error
                     continue
                 found = str(connection.muxed_conn.peer_id)
-                self.book.succeeded(entry.address, found, _steady_ms(), int(time.time()))
+                self.book.succeeded(entry.address, found, steady_ms(), int(time.time()))
                 self._to_remember.set()
                 return
         except NetworkError as error:
@@ -180,7 +181,7 @@ class Peers:
 
     def _failed(self, entry: Entry, error: NetworkError) -> None:
         first = entry.failures == 0
-        aside = self.book.failed(entry.address, _steady_ms(), for_good=error.reason in _LASTING)
+        aside = self.book.failed(entry.address, steady_ms(), for_good=error.reason in _LASTING)
         self._report(entry, error, first=first, aside=aside is not None)
 
     def _report(self, entry: Entry, error: NetworkError, *, first: bool, aside: bool) -> None:
@@ -264,7 +265,7 @@ class Peers:
         self._wake.set()
 
     def _lost(self, peer: str) -> None:
-        for entry in self.book.lost(peer, _steady_ms()):
+        for entry in self.book.lost(peer, steady_ms()):
             closed = NetworkError(f"{peer} closed the connection at once", Reason.NODE_UNREACHABLE)
             self._report(entry, closed, first=entry.failures == 1, aside=entry.failures == limits.P2P_FAILURES_ASIDE)
 
@@ -298,7 +299,3 @@ class _Watch(INotifee):
 
 def _is_relayed(connection: INetConn) -> bool:
     return any("p2p-circuit" in str(each) for each in addresses_of(connection))
-
-
-def _steady_ms() -> int:
-    return int(trio.current_time() * 1000)

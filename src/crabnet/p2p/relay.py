@@ -23,6 +23,7 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
 from crabnet.p2p.circuit import HOP, READ_BYTES, STOP, connection_of, contained, is_relayed, read_message, write_message
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.network import Network, host_group
 
 _MS: Final = 1000
@@ -91,7 +92,7 @@ class Relay:
     def _check(self, peer: ID, stream: INetStream) -> None:
         if is_relayed(connection_of(stream)):
             raise Refused(pb.PERMISSION_DENIED)
-        if not self._rate_of(peer).take(_steady_ms()):
+        if not self._rate_of(peer).take(steady_ms()):
             raise Refused(pb.RESOURCE_LIMIT_EXCEEDED)
 
     def _rate_of(self, peer: ID) -> TokenBucket:
@@ -110,7 +111,7 @@ class Relay:
                 raise Refused(pb.RESERVATION_REFUSED)
             self._groups[group] += 1
             self._group_of[peer] = group
-        self._places[peer] = _steady_ms() + limits.P2P_RELAY_PLACE_S * _MS
+        self._places[peer] = steady_ms() + limits.P2P_RELAY_PLACE_S * _MS
         self.counters["relay_reserved"] += 1
         own = Multiaddr(f"/p2p/{self._host.get_id()}")
         addresses = [each.encapsulate(own).to_bytes() for each in self._addresses()][: limits.P2P_RELAY_ADDRESSES_MAX]
@@ -120,7 +121,7 @@ class Relay:
         await stream.close()
 
     def _expire(self) -> None:
-        now_ms = _steady_ms()
+        now_ms = steady_ms()
         for peer in [peer for peer, until_ms in self._places.items() if now_ms >= until_ms]:
             self.gone(peer)
 
@@ -182,13 +183,9 @@ class Relay:
                 data = await source.read(READ_BYTES)
                 if not data:
                     break
-                while not self._rate.take(now_ms := _steady_ms(), len(data)):  # noqa: ASYNC110 - time is waited for
+                while not self._rate.take(now_ms := steady_ms(), len(data)):  # noqa: ASYNC110 - time is waited for
                     await trio.sleep(self._rate.wait_ms(now_ms, len(data)) / _MS)
                 with trio.fail_after(limits.P2P_WRITE_MS / _MS):
                     await to.write(data)
                 self.counters["relay_bytes"] += len(data)
         circuit.cancel()
-
-
-def _steady_ms() -> int:
-    return int(trio.current_time() * _MS)

@@ -30,6 +30,7 @@ from crabnet.p2p.circuit import (
     read_message,
     write_message,
 )
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.network import Network, addresses_of
 from crabnet.settings.kinds import Wrong
 from crabnet.settings.multiaddr import parse_multiaddr
@@ -92,7 +93,7 @@ class RelayClient:
             await self._look()
 
     async def _look(self) -> None:
-        now_ms = _steady_ms()
+        now_ms = steady_ms()
         wanted = self._wants()
         for relay, place in list(self._places.items()):
             if now_ms >= place.expires_ms or not wanted:
@@ -131,9 +132,9 @@ class RelayClient:
             answer = await self._ask(relay, pb.HopMessage(type=pb.HopMessage.RESERVE))
         except Exception:  # noqa: BLE001 - the library raises many things; each means that there is no place
             self.counters["relay_places_failed"] += 1
-            self._later.put(relay, _steady_ms() + limits.P2P_RELAY_RETRY_MS)
+            self._later.put(relay, steady_ms() + limits.P2P_RELAY_RETRY_MS)
             return
-        now_ms = _steady_ms()
+        now_ms = steady_ms()
         kept_ms = (answer.reservation.expire - int(time.time())) * _MS
         kept_ms = min(max(kept_ms, limits.P2P_RELAY_PLACE_MS_MIN), limits.P2P_RELAY_PLACE_S * _MS)
         told = [bytes(each) for each in answer.reservation.addrs]
@@ -244,7 +245,3 @@ def _addresses(connection: INetConn, relay: ID, told: list[bytes]) -> list[str]:
         if usable and text not in found and parsed.port and parsed.is_loopback == dialled.is_loopback:
             found.append(text)
     return found[: limits.P2P_RELAY_ADDRESSES_MAX]
-
-
-def _steady_ms() -> int:
-    return int(trio.current_time() * _MS)

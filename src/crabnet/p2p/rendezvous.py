@@ -18,6 +18,7 @@ from crabnet import limits
 from crabnet.bounded import BoundedTable
 from crabnet.buckets import TokenBucket
 from crabnet.errors import NetworkError
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.kad import KadNode
 from crabnet.p2p.kad_messages import Named, name_of
 from crabnet.p2p.kad_tables import place
@@ -229,8 +230,3 @@ class _Search:
 def _candidate(named: Named, scope: Scope) -> _Candidate | None:
     addresses = told(named.addresses, name_of(named.peer), scope)
     return _Candidate(ID(named.peer), addresses) if addresses else None
-
-
-def steady_ms() -> int:
-    """Milliseconds of trio's clock."""
-    return int(trio.current_time() * 1000)

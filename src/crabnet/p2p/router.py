@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.exceptions import NoPubsubAttached
@@ -20,6 +19,7 @@ from libp2p.pubsub.utils import safe_bytes_from_hex
 from crabnet import limits
 from crabnet.errors import Reason
 from crabnet.p2p.checking import Checked, Verdict
+from crabnet.p2p.clock import steady_ms
 from crabnet.p2p.control import ControlBudgets, Seen
 from crabnet.p2p.queues import Cache, message_id
 from crabnet.p2p.scoring import Scores, scoring
@@ -56,7 +56,7 @@ class Router(GossipSub):
         self.mcache = Cache()
         self.scorer = Scores(scoring())
         self.budgets: ControlBudgets[ID] = ControlBudgets()
-        self.rejected = Seen(limits.GOSSIP_SEEN_S, limits.P2P_REFUSALS_MAX, _steady_ms)
+        self.rejected = Seen(limits.GOSSIP_SEEN_S, limits.P2P_REFUSALS_MAX, steady_ms)
         """Messages whose bytes are not valid, and never will be. They are not asked for again."""
         self._topics = frozenset(topics)
         self._refused = refused
@@ -146,7 +146,7 @@ class Router(GossipSub):
             self.back_off[topic] = {peer: each for peer, each in until_s.items() if each > now_s}
 
     def _judge_promises(self) -> None:
-        for peer, count in self.budgets.broken(_steady_ms()).items():
+        for peer, count in self.budgets.broken(steady_ms()).items():
             self.scorer.penalize_behavior(peer, count)
 
     async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
@@ -181,7 +181,7 @@ class Router(GossipSub):
             else:
                 ignored += 1
         for iwant in control.iwant:
-            if budget.controls.take(_steady_ms()):
+            if budget.controls.take(steady_ms()):
                 await self.handle_iwant(iwant, peer)
             else:
                 ignored += 1
@@ -192,7 +192,7 @@ class Router(GossipSub):
 
     def _may(self, peer: ID, topic: str) -> bool:
         """True for a control message about a topic of this node that is within the budget of the peer."""
-        return topic in self._topics and self.budgets.of(peer).controls.take(_steady_ms())
+        return topic in self._topics and self.budgets.of(peer).controls.take(steady_ms())
 
     def _is_graylisted(self, peer: ID) -> bool:
         return self.scorer.is_graylisted(peer, list(self._topics))
@@ -211,7 +211,7 @@ class Router(GossipSub):
         pubsub, peer = _attached(self.pubsub), sender_peer_id
         if not self.scorer.allow_gossip(peer, [ihave_msg.topicID]):
             return
-        now_ms = _steady_ms()
+        now_ms = steady_ms()
         budget = self.budgets.of(peer)
         wanted = [
             found
@@ -234,7 +234,7 @@ class Router(GossipSub):
         if queue is None or self.scorer.score(peer, list(self._topics)) < self.scorer.params.gossip_threshold:
             return
         budget = self.budgets.of(peer)
-        for each in budget.looked_at(iwant_msg.messageIDs, _steady_ms()):
+        for each in budget.looked_at(iwant_msg.messageIDs, steady_ms()):
             found = safe_bytes_from_hex(each)
             message = None if found is None else self.mcache.get(found)
             if found is None or message is None:
@@ -279,7 +279,3 @@ def _attached(pubsub: Pubsub | None) -> Pubsub:
     if pubsub is None:
         raise NoPubsubAttached
     return pubsub
-
-
-def _steady_ms() -> int:
-    return int(trio.current_time() * 1000)

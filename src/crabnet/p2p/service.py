@@ -100,7 +100,6 @@ class Service:
         self.peers.watchers.append(self.nat)
         self.peers.discovery.reachability = lambda: self.nat.reachability
         self._own = str(self.host.get_id())
-        self._sending = trio.CapacityLimiter(limits.P2P_SENDS_AT_ONCE_MAX)
 
     async def run(self) -> None:
         """Listen, connect and pass messages on, until SIGTERM or the end of the node.

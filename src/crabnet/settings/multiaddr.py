@@ -8,7 +8,7 @@ import ipaddress
 import re
 from typing import Final, NamedTuple
 
-from crabnet.settings.kinds import PORT_MAX, Kind, Wrong, address_text, host_and_port
+from crabnet.settings.kinds import PORT_MAX, AddressKind, Wrong, host_and_port
 
 _NAMES: Final = ("dns", "dns4", "dns6")
 _LITERALS: Final = {"ip4": 4, "ip6": 6}
@@ -133,16 +133,8 @@ def _peer(words: list[str]) -> str:
     return words[1]
 
 
-class PeerAddressKind(Kind):
+class PeerAddressKind(AddressKind):
     """``host:port``, ``[IPv6]:port`` or a multiaddr."""
-
-    name = "address"
-
-    def __init__(self, port_min: int) -> None:
-        self.port_min = port_min
-
-    def from_text(self, text: str) -> str:
-        return address_text(text)
 
     def check(self, value: object) -> None:
         if not isinstance(value, str):

@@ -128,7 +128,7 @@ class Misused(Struct, frozen=True, tag=True, array_like=True, gc=False):
 
 
 class Noted(Struct, frozen=True, tag=True, array_like=True, gc=False):
-    """An event to report: one of ``NOTED_KINDS``, with its fields."""
+    """An event to report, with its fields. The node takes those kinds only that it expects of the process."""
 
     kind: _Text
     fields: dict[str, str | int | bool | None]

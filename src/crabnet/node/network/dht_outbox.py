@@ -47,6 +47,17 @@ class _Line:
         self.waiting: deque[tuple[Path, list[bytes]]] = deque()
         self.bytes = 0
         self.is_busy = False
+        self._last_bytes = 0
+        """Those of the last batch that waits."""
+
+    def add(self, path: Path, message: bytes) -> None:
+        """Let a message wait, in the last batch if there is room."""
+        if not self.waiting or self.waiting[-1][0] is not path or self._last_bytes >= BATCH_BYTES:
+            self.waiting.append((path, []))
+            self._last_bytes = 0
+        self.waiting[-1][1].append(message)
+        self._last_bytes += len(message)
+        self.bytes += len(message)
 
 
 class DhtOutbox:
@@ -105,11 +116,11 @@ class DhtOutbox:
     def put(self, send: Send) -> None:
         """Queue an envelope or a message."""
         ways = ways_of(send, self._lines)
-        if send.kind in FEED_KINDS and send.to in (None, GOSSIP):
-            if not self._topics_for(send):
-                ways = []  # what is not to be published is left to sync
-            if ("", Path.GOSSIP) not in ways and not send.relayed:
-                self._deliveries.note(send.envelope_id, Delivery(len(ways)))
+        is_for_all = send.to == GOSSIP or (send.to is None and send.kind in FEED_KINDS)
+        if is_for_all and not self._topics_for(send):
+            ways = []  # what is not to be published is left to sync
+        if is_for_all and send.kind in FEED_KINDS and ("", Path.GOSSIP) not in ways and not send.relayed:
+            self._deliveries.note(send.envelope_id, Delivery(len(ways)))
         for peer, path in ways:
             if path is Path.GOSSIP:
                 self._put_topic(send)
@@ -129,18 +140,16 @@ class DhtOutbox:
     def _put_stream(self, peer: str, path: Path, messages: list[bytes]) -> int:
         """Queue messages for a peer. Returns how many of them had room."""
         line = self._lines.get(peer)
-        taken = 0
-        for message in () if line is None else messages:
-            if line is None or line.bytes + len(message) > self._line_bytes_max:
+        if line is None:
+            self.dropped += len(messages)
+            return 0
+        taken, bytes_max = 0, self._line_bytes_max
+        for message in messages:
+            if line.bytes + len(message) > bytes_max:
                 break
-            line.bytes += len(message)
-            last = line.waiting[-1] if line.waiting else None
-            if last is not None and last[0] is path and sum(map(len, last[1])) < BATCH_BYTES:
-                last[1].append(message)
-            else:
-                line.waiting.append((path, [message]))
+            line.add(path, message)
             taken += 1
-        if taken and line is not None and not line.is_busy and self._nursery is not None:
+        if taken and not line.is_busy and self._nursery is not None:
             line.is_busy = True
             self._nursery.start_soon(self._empty, peer, line)
         self.dropped += len(messages) - taken
@@ -210,6 +219,8 @@ class DhtOutbox:
         if peers:
             self.published += 1
             return
+        if send.kind not in FEED_KINDS:
+            return  # it is said again, and sync does not bring it
         self.unpublished += 1
         fields: dict[str, FieldValue] = {
             "envelope_id": send.envelope_id,
