@@ -112,6 +112,27 @@ class Reason(StrEnum):
     RUN_CANCELLED = "run_cancelled"
     CLAIM_OVER = "claim_over"
     QUEUE_FULL = "queue_full"
+    # the market: why a worker does not bid
+    NOT_ALLOWED = "not_allowed"
+    PRICE = "price"
+    BUSY = "busy"
+    SCHEDULE = "schedule"
+    TRUST = "trust"
+    RESOURCES = "resources"
+    # the market: why a publisher does not choose
+    NO_BIDS = "no_bids"
+    NO_BID_FITS = "no_bid_fits"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    # the market: how a result is judged
+    CONDITIONS_MET = "conditions_met"
+    NO_CONDITIONS = "no_conditions"
+    EXIT_CODE_DIFFERS = "exit_code_differs"
+    OUTPUT_DIFFERS = "output_differs"
+    FILE_DIFFERS = "file_differs"
+    TOO_SLOW = "too_slow"
+    CHECK_FAILED = "check_failed"
+    CHECK_UNAVAILABLE = "check_unavailable"
+    OUTPUT_CUT = "output_cut"
     # arguments of the caller
     INVALID_ARGUMENT = "invalid_argument"
     INVALID_CONFIG = "invalid_config"

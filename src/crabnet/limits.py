@@ -1113,3 +1113,20 @@ MDNS_TELL_MS: Final = 30_000
 MDNS_RETRY_MS: Final = 30_000
 MDNS_END_MS: Final = 2_000
 P2P_OWN_ADDRESSES_MAX: Final = 16
+
+# --- the market (ADR 44) -------------------------------------------------------------------------------
+
+ACCEPTANCE_FILES_MAX: Final = 32
+"""Files that the conditions of a seed may demand."""
+CHECK_CHARS_MAX: Final = 4_096
+"""Characters of the check of a seed."""
+SETTLE_WINDOW_S_DEFAULT: Final = 86_400
+"""How long after the result a publisher may take to settle, if its seed does not say it, in seconds."""
+BID_WAIT_MS_DEFAULT: Final = 2_000
+"""How long a purchase collects bids before it chooses one."""
+PURCHASE_ATTEMPTS_MAX: Final = 16
+"""Tries of one purchase."""
+PURCHASES_MAX: Final = 10_000
+"""Open purchases of a node."""
+TURN_MOVES_MAX: Final = 64
+"""Steps that the policies of a node take in one turn."""

@@ -67,7 +67,7 @@ TABLE: Final[dict[str, str]] = {
         core.build          build_acknowledgement RefusedError
         core.core           Core.record          RefusedError
         core.operating      Operating.operate    RefusedError*2
-        core.operating      Operating._state     RefusedError
+        core.operating      Operating._state     RefusedError*2
         core.operating      Operating._stated    RefusedError
         core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError

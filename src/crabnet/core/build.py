@@ -65,7 +65,7 @@ def _seconds(milliseconds: int) -> int:
 
 def build_seed(wish: Publish, object_id: str, author: str, now_s: int) -> tuple[FactKind, Seed]:
     """A seed. Raises UsageError."""
-    for name in ("timeout_ms", "bid_window_ms", "claim_window_ms", "exec_deadline_ms"):
+    for name in ("timeout_ms", "bid_window_ms", "claim_window_ms", "exec_deadline_ms", "settle_window_ms"):
         value = getattr(wish, name)
         if value is not None and not 0 < value <= limits.TIMEOUT_MS_MAX:
             raise UsageError(f"{name} is {value}, but it must be from 1 to {limits.TIMEOUT_MS_MAX}")
@@ -87,6 +87,9 @@ def build_seed(wish: Publish, object_id: str, author: str, now_s: int) -> tuple[
         created_by=author,
         created_at=now_s,
         claim_deadline_ts=bid_deadline_s + claim_window_s,
+        acceptance=wish.acceptance,
+        settle_window_s=None if wish.settle_window_ms is None else _seconds(wish.settle_window_ms),
+        follows=wish.follows,
     )
     return FactKind.SEED, _checked(seed)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from crabnet import limits
 from crabnet.core.commands import Acknowledge, FinishRun, Operation
 from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment, Mending
+from crabnet.core.moves import Move
 from crabnet.core.notices import refused_notice
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import FactKind, Failure, SeedStatus, Termination, TerminationCause
@@ -68,11 +69,19 @@ class Chores:
         """State all facts that are due. Call this only while the node may write into its own feed."""
         self.record_interrupted(now_ms, effects)
         self._acknowledge(now_ms, effects)
-        for sweep in self._parts.sweeps(now_ms):
-            if not self._try(sweep.wish, now_ms, effects):
-                self._parts.sweep_again(sweep, now_ms)
-            elif sweep.notice is not None:
-                effects.notices.append(sweep.notice)
+        self._take(self._parts.sweeps(now_ms), now_ms, effects)
+        self.trade(now_ms, effects)
+
+    def trade(self, now_ms: int, effects: Effects) -> None:
+        """Take the steps that policies ask for. Call this only while the node may write into its own feed."""
+        self._take(self._parts.trades(now_ms), now_ms, effects)
+
+    def _take(self, moves: Sequence[Move], now_ms: int, effects: Effects) -> None:
+        for move in moves:
+            if not self._try(move.wish, now_ms, effects):
+                self._parts.again(move, now_ms)
+            elif move.notice is not None:
+                effects.notices.append(move.notice)
 
     def record_interrupted(self, now_ms: int, effects: Effects) -> None:
         """Publish results for the runs that were interrupted when the node stopped."""

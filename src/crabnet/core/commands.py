@@ -5,8 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crabnet.core.replica.records import Via
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import Failure, OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
+from crabnet.market.policies import Terms
 from crabnet.protocol.sync import Served
 
 
@@ -20,6 +22,10 @@ class Received(Struct, frozen=True):
 
 class Tick(Struct, frozen=True):
     """Time has passed. The node gives this input several times a second."""
+
+
+class Turn(Struct, frozen=True):
+    """The policies may have steps to take. The node gives this input when ``Core.trades`` says so."""
 
 
 class Answered(Struct, frozen=True):
@@ -78,6 +84,11 @@ class Publish(Struct, frozen=True, kw_only=True):
     max_bids: int = 0
     reward: int = 0
     rules: str = ""
+    acceptance: Acceptance | None = None
+    settle_window_ms: int | None = None
+    follows: str | None = None
+    terms: Terms | None = None
+    """How the node goes on with it by itself. None: by the settings."""
     announce: bool = True
     request: RequestTag | None = None
 
@@ -168,4 +179,4 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
 
 Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
 FromPeers = Received | Answered | PeerJoined | PeerLeft | Misbehaved
-Input = FromPeers | Tick | Operation
+Input = FromPeers | Tick | Turn | Operation

@@ -22,6 +22,7 @@ from crabnet.core.commands import (
     PeerLeft,
     Received,
     Tick,
+    Turn,
 )
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import IMPORTED, Consequences
@@ -97,7 +98,7 @@ class Core:
             self.mending.handling(given.data, given.source)
         else:
             self.mending.handling()
-            operation = None if isinstance(given, FromPeers | Tick) else type(given).__name__
+            operation = None if isinstance(given, FromPeers | Tick | Turn) else type(given).__name__
         with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
@@ -109,6 +110,9 @@ class Core:
                 self._receiving.received(given, now_ms, effects)
         elif isinstance(given, Tick):
             self._tick(now_ms, effects)
+        elif isinstance(given, Turn):
+            if self._may_write(now_ms):
+                self._chores.trade(now_ms, effects)
         elif isinstance(given, Misbehaved):
             self._parts.misbehaved(given, now_ms, effects)
         elif isinstance(given, Answered | PeerJoined | PeerLeft):
@@ -342,6 +346,14 @@ class Core:
         for item in settled:
             self._consequences.report(item, IMPORTED, now_ms, effects)
 
+    def _may_write(self, now_ms: int) -> bool:
+        return not self._parts.blocked(now_ms) and not self.replica.feeds.get(self.signer.node_id).end
+
+    def trades(self, now_ms: int) -> bool:
+        """True if policies may have steps to take now: give a ``Turn``. Ticks do so anyway, a little later."""
+        due_ms = self._parts.trades_due_ms()
+        return due_ms is not None and due_ms <= now_ms and self._may_write(now_ms)
+
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         self._operating.operate(wish, now_ms, effects)
 
@@ -365,7 +377,7 @@ class Core:
             effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in expired)
         self.neighbours.tick(now_ms, effects)
         parts.tell_clock(now_ms, effects)
-        if not parts.blocked(now_ms) and not self.replica.feeds.get(self.signer.node_id).end:
+        if self._may_write(now_ms):
             self._chores.do(now_ms, effects)
         self.settle_ends(now_ms, effects)
         effects.notices += parts.silent_runs(now_ms)

@@ -66,6 +66,10 @@ class Agenda:
         """Schedule a check of a seed at ``at_ms`` or later."""
         heapq.heappush(self._heap, (at_ms, seed_id))
 
+    def next_ms(self) -> int | None:
+        """The time of the first check, in milliseconds since the epoch. None if there is none."""
+        return self._heap[0][0] if self._heap else None
+
     def count_due(self, now_ms: int) -> int:
         """The number of seeds that are due."""
         return len({seed_id for at_ms, seed_id in self._heap if at_ms <= now_ms})

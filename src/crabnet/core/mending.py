@@ -36,6 +36,8 @@ class Part(StrEnum):
     CLOCKS = "clocks"
     PRESENCE = "presence"
     DEADLINES = "deadlines"
+    BUYER = "buyer"
+    SELLER = "seller"
 
 
 UNKNOWN_PART: Final = "soft_state"

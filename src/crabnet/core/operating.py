@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from crabnet import limits
 from crabnet.core import build
 from crabnet.core.commands import (
     CreateClaim,
@@ -20,7 +21,7 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import Consequences
 from crabnet.core.effects import Effects, FieldValue, Notice, RunOrder, Send
 from crabnet.core.replica.applied import Applied
-from crabnet.core.replica.records import RequestRecord, encode_record
+from crabnet.core.replica.records import PurchaseRecord, RequestRecord, encode_record
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
@@ -94,10 +95,17 @@ class Operating:
         def made(object_id: str) -> tuple[FactKind, Body]:
             return build.build(wish, record, object_id, me, now_s)
 
+        if isinstance(wish, Publish) and wish.terms is not None and self._replica.purchases.full:
+            raise RefusedError(
+                f"this node has {limits.PURCHASES_MAX} open purchases, which is the maximum; wait until some are over",
+                Reason.LIMIT_EXCEEDED,
+            )
         denied = self._denied(record)
         applied, body, raw = self._replica.propose(self._signer, made, now_s, self._entropy(), denied)
         if isinstance(wish, _ON_REQUEST) and wish.request is not None:
             self._remember(wish.request, applied, now_s, effects)
+        if isinstance(wish, Publish) and wish.terms is not None:
+            self._keep(PurchaseRecord(applied.seed_id, wish.terms), effects)
         self._stated(applied, raw, wish.announce, now_ms, effects)
         effects.reply_seed_id = applied.seed_id
         definition = self._replica.definition(applied.seed_id)
@@ -123,6 +131,11 @@ class Operating:
         envelope_id = "" if applied.meta is None else applied.meta.id
         record = RequestRecord(tag.request_id, tag.operation, tag.digest, now_s, applied.seed_id, envelope_id)
         self._replica.requests.put(record)
+        effects.records.append(encode_record(record))
+
+    def _keep(self, record: PurchaseRecord, effects: Effects) -> None:
+        """Journal the terms of a purchase in the same effects as its seed. Terms without a seed have no effect."""
+        self._replica.purchases.put(record)
         effects.records.append(encode_record(record))
 
     def _stamp_s(self, now_ms: int) -> int:

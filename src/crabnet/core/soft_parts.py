@@ -19,12 +19,15 @@ from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
 from crabnet.core.mending import Part
+from crabnet.core.moves import Move
 from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
-from crabnet.core.sweeper import Sweep, SweepConfig, Sweeper
+from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
+from crabnet.core.trading.buying import Buyer
+from crabnet.core.trading.selling import Seller
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Muted, nobody_muted
@@ -68,6 +71,7 @@ class SoftParts:
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
+        self.buyer, self.seller = self._new_buyer(), self._new_seller()
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds from the archive may leave memory again, in milliseconds."""
@@ -306,6 +310,10 @@ class SoftParts:
         """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.buyer.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.seller.watch(seed_id, record, now_ms)
         if not self._config.archive_after_ms:
             return
         with self._soft:
@@ -344,16 +352,36 @@ class SoftParts:
         for seed_id in seed_ids:
             self._away_again_ms.pop(seed_id, None)
 
-    def sweeps(self, now_ms: int) -> list[Sweep]:
+    def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:
             return self._sweeper.sweep(now_ms)
         return []
 
-    def sweep_again(self, sweep: Sweep, now_ms: int) -> None:
+    def trades(self, now_ms: int) -> list[Move]:
+        """The operations that policies ask for."""
+        moves: list[Move] = []
+        for part in (self.buyer, self.seller):
+            with self._soft:
+                moves += part.moves(now_ms)
+        return moves
+
+    def trades_due_ms(self) -> int | None:
+        """When policies may ask for something next, in milliseconds since the epoch."""
+        with self._soft:
+            times = (self.buyer.next_ms(), self.seller.next_ms())
+            return min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return None
+
+    def again(self, move: Move, now_ms: int) -> None:
         """An operation failed: retry it later."""
         with self._soft:
-            self._sweeper.again(sweep, now_ms)
+            if move.by is Part.BUYER:
+                self.buyer.again(move, now_ms)
+            elif move.by is Part.SELLER:
+                self.seller.again(move, now_ms)
+            else:
+                self._sweeper.again(move, now_ms)
 
     def silent_runs(self, now_ms: int) -> list[Notice]:
         """Notices about runs whose lease has run out without a renewal."""
@@ -370,6 +398,7 @@ class SoftParts:
             return
         self._deadlines_from_ms = now_ms + limits.DEADLINES_RENEW_MS
         self._sweeper, self._resting = self._new_sweeper(), Agenda()
+        self.buyer, self.seller = self._new_buyer(), self._new_seller()
         for seed_id, record in self._replica.state.records.items():
             self.watch(seed_id, record, now_ms)
         self._sweeper.begin(now_ms)
@@ -392,6 +421,12 @@ class SoftParts:
         )
         return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
 
+    def _new_buyer(self) -> Buyer:
+        return Buyer(self._config, self._node_id, self._replica)
+
+    def _new_seller(self) -> Seller:
+        return Seller(self._config, self._node_id, self._replica)
+
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""
         return {
@@ -399,6 +434,8 @@ class SoftParts:
             Part.BUDGETS: self._budgets,
             Part.PARKING: self._replica.parking,
             Part.DEADLINES: self._sweeper,
+            Part.BUYER: self.buyer,
+            Part.SELLER: self.seller,
             **self.neighbours.parts(),
         }
 
@@ -412,7 +449,7 @@ class SoftParts:
         elif part is Part.PARKING:
             self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
-        elif part is Part.DEADLINES:
+        elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:
             self.neighbours.renew(part)

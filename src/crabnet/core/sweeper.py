@@ -15,6 +15,8 @@ from crabnet import limits
 from crabnet.core.commands import CreateClaim, Settle
 from crabnet.core.deadlines import Agenda, due_at_ms, why_failed
 from crabnet.core.effects import FieldValue, Notice
+from crabnet.core.mending import Part
+from crabnet.core.moves import Move
 from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record, counting_bids
@@ -28,13 +30,6 @@ class SweepConfig(Struct, frozen=True, kw_only=True):
     execution_grace_ms: int
     auto_reclaim: bool
     attempts_max: int
-
-
-class Sweep(NamedTuple):
-    """An operation for the node to do by itself, and the notice to emit once it is done."""
-
-    wish: CreateClaim | Settle
-    notice: Notice | None
 
 
 class Reclaim(NamedTuple):
@@ -105,7 +100,7 @@ class Sweeper:
         if lease_ms is not None:
             self._leases.add(now_ms + lease_ms, seed_id)
 
-    def sweep(self, now_ms: int) -> list[Sweep]:
+    def sweep(self, now_ms: int) -> list[Move]:
         """The operations that are due, at most 64."""
         sweeps = []
         for seed_id in self._deadlines.due(now_ms):
@@ -118,27 +113,29 @@ class Sweeper:
                     self._deadlines.add(reclaim.at_ms, seed_id)
                     continue
                 bid = reclaim.bid
-                sweeps.append(Sweep(CreateClaim(seed_id=seed_id, bid_id=bid.id), _reclaim_notice(record, bid)))
+                claim = CreateClaim(seed_id=seed_id, bid_id=bid.id)
+                sweeps.append(Move(claim, Part.DEADLINES, _reclaim_notice(record, bid)))
                 continue
             due = due_at_ms(record, self._config.execution_grace_ms)
             if due is None or due[0] > now_ms:
                 continue
             if due[1] is FactKind.CLOSE:
                 note = "no bid was claimed in time"
-                sweeps.append(Sweep(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), None))
+                wish = Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note)
+                sweeps.append(Move(wish, Part.DEADLINES))
             elif record.worker_failed:
                 wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED)
-                sweeps.append(Sweep(wish, _failed_notice(seed_id, record)))
+                sweeps.append(Move(wish, Part.DEADLINES, _failed_notice(seed_id, record)))
             elif now_ms < self._forfeits_from_ms:
                 self._deadlines.add(self._forfeits_from_ms, seed_id)
             else:
                 wish = Settle(seed_id=seed_id, outcome=SeedStatus.FORFEITED, note="no result in time")
-                sweeps.append(Sweep(wish, _overdue_notice(seed_id, record.progress)))
+                sweeps.append(Move(wish, Part.DEADLINES, _overdue_notice(seed_id, record.progress)))
         return sweeps
 
-    def again(self, sweep: Sweep, now_ms: int) -> None:
+    def again(self, move: Move, now_ms: int) -> None:
         """An operation failed. Retry it after SWEEP_RETRY_MS, if it is still due then."""
-        self._deadlines.add(now_ms + limits.SWEEP_RETRY_MS, sweep.wish.seed_id)
+        self._deadlines.add(now_ms + limits.SWEEP_RETRY_MS, move.seed_id)
 
     def silent(self, now_ms: int) -> list[Notice]:
         """Notices about runs whose lease has run out without a renewal. Each run is reported once."""

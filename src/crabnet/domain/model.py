@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 from crabnet import limits
+from crabnet.domain.acceptance import Acceptance
 
 Id = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
 NodeId = Annotated[str, Meta(min_length=1, max_length=limits.NODE_ID_CHARS_MAX)]
@@ -78,6 +79,11 @@ class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     created_by: NodeId
     created_at: Natural
     claim_deadline_ts: Natural | None = None
+    acceptance: Acceptance | None = None
+    settle_window_s: Natural | None = None
+    """How long after the result its creator may take to settle."""
+    follows: Id | None = None
+    """The seed that this one takes up again, after its result was rejected."""
 
     @property
     def seed_id(self) -> str:

@@ -176,7 +176,7 @@ def settlement_fact(
 
 def wire_seed(seed: Seed, progress: Progress) -> JsonObject:
     """A seed as JSON, with all fields of the baseline and of version 2."""
-    wire: JsonObject = msgspec.structs.asdict(seed)
+    wire: JsonObject = {**msgspec.structs.asdict(seed), "acceptance": msgspec.to_builtins(seed.acceptance)}
     wire.update(
         status=progress.status.value,
         claimed_by=progress.claimed_by,

@@ -7,6 +7,7 @@ from typing import Final
 from crabnet.core.replica.applied import combined_hash
 from crabnet.core.replica.archived import ArchivedSeeds
 from crabnet.core.replica.held import Held, MemoryHeld
+from crabnet.core.replica.purchases import Purchases
 from crabnet.core.replica.rebuilding import Rebuilder
 from crabnet.core.replica.requests import Requests
 from crabnet.domain.model import Fact, FactKind, Seed
@@ -33,6 +34,7 @@ class Holdings:
         self.held = self.rebuilder.held
         self.arrivals = 0
         self.requests = requests
+        self.purchases = Purchases()
         self.written_until_s = 0
 
     @property

@@ -28,6 +28,7 @@ from crabnet.domain.model import (
 from crabnet.domain.prefixes import shortened
 from crabnet.domain.state import Outcome, SeedEvent
 from crabnet.errors import DataDirDamagedError, Reason
+from crabnet.market.policies import Terms
 from crabnet.protocol.envelope import FEED_KINDS, Envelope, Kind, shape
 from crabnet.protocol.payloads import PayloadRefusedError, Stated, fact_of
 
@@ -174,6 +175,13 @@ class RequestRecord(Struct, frozen=True, array_like=True, tag="request", gc=Fals
     answer: Raw = NO_ANSWER
 
 
+class PurchaseRecord(Struct, frozen=True, array_like=True, tag="purchase", gc=False):
+    """The terms of a seed of this node, from now on. None: the node does nothing more with it by itself."""
+
+    seed_id: str
+    terms: Terms | None
+
+
 class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
     """The first fields of any record: its kind, and for some kinds the envelope."""
 
@@ -181,7 +189,16 @@ class _RecordHead(Struct, frozen=True, array_like=True, gc=False):
     raw: Raw
 
 
-Record = EnvelopeRecord | ForkRecord | RefoldRecord | SettledRecord | ArchiveRecord | FactRecord | RequestRecord
+Record = (
+    EnvelopeRecord
+    | ForkRecord
+    | RefoldRecord
+    | SettledRecord
+    | ArchiveRecord
+    | FactRecord
+    | RequestRecord
+    | PurchaseRecord
+)
 REFS_PER_PART: Final = 4_096
 PART_BYTES: Final = 512 * 1024
 _WITH_ENVELOPE: Final = frozenset({"envelope", "fork"})

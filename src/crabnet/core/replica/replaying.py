@@ -9,6 +9,7 @@ from crabnet.core.replica.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
+    PurchaseRecord,
     Record,
     RefoldRecord,
     RequestRecord,
@@ -25,7 +26,7 @@ from crabnet.protocol.admission import seen_key
 from crabnet.protocol.envelope import Envelope, EnvelopeMeta
 
 
-def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMeta | None:
+def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMeta | None:  # noqa: C901 - one case a kind
     """Apply a journal record again without judging. Returns the ``meta`` of its envelope, or None if it has none.
 
     Raises DataDirDamagedError.
@@ -35,6 +36,9 @@ def replay(holdings: Holdings, settling: Settling, record: Record) -> EnvelopeMe
         return None
     if isinstance(record, RequestRecord):
         holdings.requests.put(record)
+        return None
+    if isinstance(record, PurchaseRecord):
+        holdings.purchases.put(record)
         return None
     holdings.written_until_s = record.at_s
     if isinstance(record, ArchiveRecord):

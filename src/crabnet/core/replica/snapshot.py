@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from crabnet.core.replica.applied import combined_hash
-from crabnet.core.replica.records import RequestRecord, SegmentRow, other_version
+from crabnet.core.replica.records import PurchaseRecord, RequestRecord, SegmentRow, other_version
 from crabnet.core.replica.replica import Replica
 from crabnet.core.replica.rows import SeedRow, joined, record_of_row, seed_rows
 from crabnet.domain.model import SeedStatus
@@ -77,7 +77,7 @@ class MoreRow(Struct, frozen=True, array_like=True, tag="more", gc=False):
     outdated: tuple[str, ...] = ()
 
 
-Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow | MoreRow | RequestRecord
+Row = SeedRow | FeedRow | OpenRow | SeenRow | TotalsRow | MoreRow | RequestRecord | PurchaseRecord
 _encode: Final = msgspec.json.Encoder().encode
 _rows: Final = msgspec.json.Decoder(Row)
 
@@ -98,6 +98,7 @@ class Snapshot:
         self._feeds = {feed.author: _copy(feed) for feed in replica.feeds.all()}
         self._seen = list(replica.seen.entries())
         self._requests = list(replica.requests.entries())
+        self._purchases = list(replica.purchases.entries())
         self._seeds_hash, self._unhashed_seeds = state.unhashed()
         self._feeds_hash, self._unhashed_feeds = replica.feeds.unhashed()
 
@@ -156,6 +157,7 @@ class Snapshot:
         for at in range(0, len(self._seen), _PER_ROW):
             yield _encode(SeenRow(tuple(self._seen[at : at + _PER_ROW])))
         yield from map(_encode, self._requests)
+        yield from map(_encode, self._purchases)
         for seed_id, record in self._records.items():
             yield from seed_rows(seed_id, record)
 
@@ -185,6 +187,8 @@ def restore(replica: Replica, rows: Iterable[bytes]) -> None:
                 replica.seen.load(row.entries)
             elif isinstance(row, RequestRecord):
                 replica.requests.put(row)
+            elif isinstance(row, PurchaseRecord):
+                replica.purchases.put(row)
             elif isinstance(row, MoreRow):
                 more.append(row)
             else:

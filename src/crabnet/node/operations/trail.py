@@ -16,6 +16,7 @@ from crabnet.core.replica.records import (
     EnvelopeRecord,
     FactRecord,
     ForkRecord,
+    PurchaseRecord,
     Record,
     RefoldRecord,
     RequestRecord,
@@ -130,7 +131,7 @@ def _decision(record: Record, lsn: int) -> Decision | None:
     """The decision in a record; None for a record without one."""
     if isinstance(record, RefoldRecord):
         return _refolded(record, lsn)
-    if isinstance(record, ArchiveRecord | SettledRecord | RequestRecord):
+    if isinstance(record, ArchiveRecord | PurchaseRecord | SettledRecord | RequestRecord):
         return None
     meta: EnvelopeMeta | None = None
     if isinstance(record, FactRecord):

@@ -1,0 +1,1 @@
+"""What a node buys and sells by itself, by policy (ADR 44)."""

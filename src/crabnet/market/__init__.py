@@ -1,0 +1,1 @@
+"""Policies that buy, sell and judge: functions of facts, settings and ``now`` (ADR 44). Pure."""

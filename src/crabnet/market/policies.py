@@ -1,0 +1,86 @@
+"""The values that policies take and give."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
+
+from crabnet import limits
+from crabnet.domain.model import Id, Natural, NodeId
+from crabnet.errors import Reason
+
+
+class AwardRule(StrEnum):
+    """How a purchase chooses among the bids that fit."""
+
+    CHEAPEST = "cheapest"
+    FASTEST = "fastest"
+    """The worker with the shortest median time from claim to result."""
+    BEST_HISTORY = "best-history"
+    """The worker with the largest share of accepted results."""
+    FIRST = "first"
+    """The first bid that fits, at once."""
+
+
+class Accepting(StrEnum):
+    """How a purchase settles a result."""
+
+    AUTO = "auto"
+    """By the conditions of the seed. Without conditions it accepts every result of a task that ran."""
+    CHECK = "check"
+    """By the conditions of the seed only."""
+    NEVER = "never"
+    """Not at all: its operator settles."""
+
+
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node does by itself with a seed of its own. Its public part is in the seed."""
+
+    award: AwardRule | None = AwardRule.CHEAPEST
+    """None: its operator claims."""
+    bid_wait_ms: Natural = limits.BID_WAIT_MS_DEFAULT
+    """How long to collect bids before one is chosen. ``first`` does not wait."""
+    price_max: Natural | None = None
+    worker: NodeId | None = None
+    """Only this worker."""
+    tries_max: Annotated[int, Meta(ge=1, le=limits.PURCHASE_ATTEMPTS_MAX)] = 3
+    """Most tries: claims of this seed, and seeds that follow it."""
+    accept: Accepting = Accepting.AUTO
+    tries_before: Natural = 0
+    """Tries of the seeds that this one follows."""
+    shunned: Annotated[tuple[Id, ...], Meta(max_length=limits.PURCHASE_ATTEMPTS_MAX)] = ()
+    """Workers that have failed in the seeds that this one follows."""
+
+
+class Wait(NamedTuple):
+    """Nothing is to be done before ``until_ms``, or before something changes if that is None."""
+
+    reason: Reason
+    until_ms: int | None = None
+
+
+class Declined(NamedTuple):
+    """Why a policy makes no deal. ``detail`` names the thing. For ``PRICE``, ``price`` is the least that would do."""
+
+    reason: Reason
+    detail: str
+    price: int | None = None
+
+
+class Judgement(StrEnum):
+    """What to do with a result."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    ASK = "ask"
+    """The result cannot tell: its publisher has to look at it."""
+
+
+class Verdict(NamedTuple):
+    """A judgement, its Reason, and what it is about in words."""
+
+    judgement: Judgement
+    reason: Reason
+    detail: str
