@@ -1130,3 +1130,5 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
+BID_LATE_MS: Final = 2_000
+"""How long after the bid window a publisher still waits for bids that were made in time."""
