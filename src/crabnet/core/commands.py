@@ -8,7 +8,7 @@ from crabnet.core.replica.records import Via
 from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import Failure, OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
-from crabnet.market.policies import Terms
+from crabnet.market.policies import CheckOutcome, Terms
 from crabnet.protocol.sync import Served
 
 
@@ -26,6 +26,14 @@ class Tick(Struct, frozen=True):
 
 class Turn(Struct, frozen=True):
     """The policies may have steps to take. The node gives this input when ``Core.trades`` says so."""
+
+
+class Checked(Struct, frozen=True):
+    """The outcome of the check of a result, which an ``effects.CheckOrder`` asked for."""
+
+    seed_id: str
+    result_id: str
+    outcome: CheckOutcome
 
 
 class Answered(Struct, frozen=True):
@@ -179,4 +187,4 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
 
 Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
 FromPeers = Received | Answered | PeerJoined | PeerLeft | Misbehaved
-Input = FromPeers | Tick | Turn | Operation
+Input = FromPeers | Tick | Turn | Checked | Operation

@@ -14,6 +14,7 @@ from crabnet.core.budgets.sources import Block
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
+    Checked,
     FromPeers,
     Input,
     Misbehaved,
@@ -98,7 +99,7 @@ class Core:
             self.mending.handling(given.data, given.source)
         else:
             self.mending.handling()
-            operation = None if isinstance(given, FromPeers | Tick | Turn) else type(given).__name__
+            operation = None if isinstance(given, FromPeers | Tick | Turn | Checked) else type(given).__name__
         with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
@@ -113,6 +114,8 @@ class Core:
         elif isinstance(given, Turn):
             if self._may_write(now_ms):
                 self._chores.trade(now_ms, effects)
+        elif isinstance(given, Checked):
+            self._parts.checked(given, now_ms)
         elif isinstance(given, Misbehaved):
             self._parts.misbehaved(given, now_ms, effects)
         elif isinstance(given, Answered | PeerJoined | PeerLeft):

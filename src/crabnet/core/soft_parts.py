@@ -14,7 +14,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
 from crabnet.core.budgets.sources import Block, SourceGate
-from crabnet.core.commands import Misbehaved
+from crabnet.core.commands import Checked, Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
@@ -365,6 +365,11 @@ class SoftParts:
             with self._soft:
                 moves += part.moves(now_ms)
         return moves
+
+    def checked(self, given: Checked, now_ms: int) -> None:
+        """Take the outcome of a check."""
+        with self._soft:
+            self.buyer.checked(given, now_ms)
 
     def trades_due_ms(self) -> int | None:
         """When policies may ask for something next, in milliseconds since the epoch."""

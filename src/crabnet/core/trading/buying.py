@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crabnet import limits
+from crabnet.core.commands import Checked
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda
 from crabnet.core.moves import Move
@@ -41,6 +42,10 @@ class Buyer:
 
     def _move(self, seed_id: str, record: Record, now_ms: int) -> Move | None:  # noqa: ARG002
         return None
+
+    def checked(self, given: Checked, now_ms: int) -> None:
+        """Take the outcome of a check that this part has asked for."""
+        self._due.add(now_ms, given.seed_id)
 
     def again(self, move: Move, now_ms: int) -> None:
         """A step was refused. Look at its seed again after SWEEP_RETRY_MS."""
