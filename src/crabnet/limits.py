@@ -1132,3 +1132,5 @@ TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
 BID_LATE_MS: Final = 2_000
 """How long after the bid window a publisher still waits for bids that were made in time."""
+PURCHASE_PICK_UP_MS: Final = 60_000
+"""How long after its claim a worker may take to begin a task of ``crabnet run``."""
