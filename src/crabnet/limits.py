@@ -425,6 +425,8 @@ RUNNER_OUTPUT_TOTAL_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 """Bytes of both output streams together, after which the command is terminated."""
 RUNNER_OUTPUT_JSON_BYTES_MAX: Final = 240 * 1024
 """Bytes of one stream's text as a JSON string. Two of them and the rest of a result fit into an envelope."""
+RUNNER_STDIN_BYTES_MAX: Final = 4 * OUTPUT_CHARS_MAX
+"""Bytes that a command may get on its stdin: all of the stdout that a result can hold."""
 RUNNER_SPOOL_MEMORY_BYTES: Final = 512 * 1024
 """Bytes of the standard error of a run kept in memory. More goes to a file until it can be hashed."""
 RUNNER_OUTPUT_TOTAL_BYTES_MAX: Final = 1024 * 1024 * 1024
@@ -1128,5 +1130,11 @@ PURCHASE_ATTEMPTS_MAX: Final = 16
 """Tries of one purchase."""
 PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
+CHECK_TIMEOUT_MS: Final = 60_000
+"""How long the check of a result may run."""
+CHECKS_WAITING_MAX: Final = 1_000
+"""Checks that wait for their turn."""
+CHECK_OUTPUT_CHARS: Final = 2_000
+"""Characters of the output of a check that people are shown."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
