@@ -1132,8 +1132,8 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 CHECK_TIMEOUT_MS: Final = 60_000
 """How long the check of a result may run."""
-CHECKS_WAITING_MAX: Final = 1_000
-"""Checks that wait for their turn."""
+CHECKS_ON_REQUEST_MAX: Final = 16
+"""Callers that may wait for checks."""
 CHECK_OUTPUT_CHARS: Final = 2_000
 """Characters of the output of a check that people are shown."""
 TURN_MOVES_MAX: Final = 64
