@@ -1138,3 +1138,5 @@ CHECK_OUTPUT_CHARS: Final = 2_000
 """Characters of the output of a check that people are shown."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
+BID_LATE_MS: Final = 2_000
+"""How long after the bid window a publisher still waits for bids that were made in time."""

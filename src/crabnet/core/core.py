@@ -225,6 +225,10 @@ class Core:
             effects.records.append(encode_record(record))
             self.mending.boundary.close()
 
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
+        return self._parts.follower(seed_id)
+
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
         progress = self.replica.state.records.get(seed_id, EMPTY).progress

@@ -23,13 +23,14 @@ from crabnet.core.moves import Move
 from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
-from crabnet.core.sweeper import SweepConfig, Sweeper
+from crabnet.core.sweeper import Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
 from crabnet.core.trading.selling import Seller
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market.award import Past, Unknown
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -93,6 +94,8 @@ class SoftParts:
     def begin_deadlines(self, now_ms: int) -> int:
         """Call this once after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._deadlines_from_ms = now_ms
+        with self._soft:
+            self.buyer.begin(now_ms)
         with self._soft:
             return self._sweeper.begin(now_ms)
         return 0
@@ -352,6 +355,12 @@ class SoftParts:
         for seed_id in seed_ids:
             self._away_again_ms.pop(seed_id, None)
 
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up ``seed_id`` again."""
+        with self._soft:
+            return self.buyer.follower(seed_id)
+        return None
+
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:
@@ -407,6 +416,7 @@ class SoftParts:
         for seed_id, record in self._replica.state.records.items():
             self.watch(seed_id, record, now_ms)
         self._sweeper.begin(now_ms)
+        self.buyer.begin(now_ms)
         self._deadlines_wrong = False
 
     # --- making parts anew -----------------------------------------------------------------------------
@@ -419,15 +429,14 @@ class SoftParts:
         self._budgets.begin((author, head[0]) for author, head in self._replica.feeds.heads().items())
 
     def _new_sweeper(self) -> Sweeper:
-        sweeps = SweepConfig(
-            execution_grace_ms=self._config.execution_grace_ms,
-            auto_reclaim=self._config.auto_reclaim,
-            attempts_max=self._config.reclaim_attempts_max,
-        )
-        return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
+        return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
+
+    def _past(self, _author: str) -> Past:
+        """What is known of a worker's past."""
+        return Unknown()
 
     def _new_seller(self) -> Seller:
         return Seller(self._config, self._node_id, self._replica)

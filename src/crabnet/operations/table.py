@@ -13,6 +13,7 @@ from crabnet.operations import (
     metrics,
     network,
     overview,
+    purchases,
     seeds,
     steering,
 )
@@ -24,6 +25,7 @@ MODULES: Final = (
     network,
     health,
     seeds,
+    purchases,
     history,
     events,
     steering,
