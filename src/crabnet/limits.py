@@ -1140,3 +1140,27 @@ TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
 BID_LATE_MS: Final = 2_000
 """How long after the bid window a publisher still waits for bids that were made in time."""
+DECLINE_WORD_CHARS_MAX: Final = 32
+"""Longest word by which a worker says why it does not bid."""
+DECLINES_PER_S: Final = 20
+"""Declines that a node states, and that it takes from one author."""
+DECLINES_BURST: Final = 50
+DECLINES_PASSED_ON_PER_S: Final = 100
+"""Declines of others that a node passes on to publishers."""
+DECLINE_AUTHORS_MAX: Final = 1_024
+"""Authors of declines whose rates a node knows."""
+DECLINES_WAITING_MAX: Final = 1_024
+"""Own declines that wait for their time."""
+DECLINES_TOLD_MAX: Final = 8_192
+"""Own declines that are not stated again: one for each seed and reason."""
+DECLINE_FANOUT: Final = 3
+"""Neighbours that get a decline for a publisher that is not a neighbour."""
+DECLINE_WAIT_MS: Final = 500
+"""Longest random pause before a decline is stated in a small network."""
+DECLINE_WAIT_PER_NODE_MS: Final = 10
+"""How much longer this pause may be for each node that is known."""
+DECLINE_WAIT_MS_MAX: Final = 10_000
+DECLINES_PER_SEED_MAX: Final = 256
+"""Workers whose declines of one own seed a node remembers: those that came last."""
+DECLINES_HEARD_MAX: Final = 16_384
+"""All declines of own seeds that a node remembers."""

@@ -52,7 +52,7 @@ TABLE: Final[dict[str, str]] = {
         protocol.payloads   fact_of              PayloadRefusedError*5
         protocol.payloads   _check_rests_on      PayloadRefusedError*2
         protocol.payloads   settlement_fact      PayloadRefusedError
-        protocol.sync       talk_of              PayloadRefusedError*5
+        protocol.sync       talk_of              PayloadRefusedError*6
     """,
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
