@@ -1128,5 +1128,9 @@ PURCHASE_ATTEMPTS_MAX: Final = 16
 """Tries of one purchase."""
 PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
+RECEIPT_STEPS_MAX: Final = 5 * ATTEMPTS_MAX + 4
+"""Steps in a receipt: at most five in an attempt, and those that the task has once."""
+RECEIPT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Largest receipt. In an answer on the control socket it may be twice as long, for its quotes are escaped there."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
