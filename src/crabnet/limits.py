@@ -1136,6 +1136,10 @@ CHECKS_ON_REQUEST_MAX: Final = 16
 """Callers that may wait for checks."""
 CHECK_OUTPUT_CHARS: Final = 2_000
 """Characters of the output of a check that people are shown."""
+RECEIPT_STEPS_MAX: Final = 5 * ATTEMPTS_MAX + 4
+"""Steps in a receipt: at most five in an attempt, and those that the task has once."""
+RECEIPT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Largest receipt. In an answer on the control socket it may be twice as long, for its quotes are escaped there."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
 BID_LATE_MS: Final = 2_000
