@@ -44,4 +44,6 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     alias: str = ""
     agent: str = ""
     refuse_equivocators: bool = True
+    tell_declines: bool = True
+    """Whether the node tells publishers why it does not bid."""
     relay_fanout: int = limits.RELAY_FANOUT_DEFAULT

@@ -98,7 +98,6 @@ class CheckOrder(NamedTuple):
     seed_id: str
     result_id: str
     command: str
-    stdout: bytes
 
 
 Reply = Seed | Bid | Claim | RunOrder | TaskResult | None

@@ -27,6 +27,7 @@ from crabnet.core.sweeper import Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
+from crabnet.core.trading.declines import Declines
 from crabnet.core.trading.selling import Seller
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
@@ -73,6 +74,8 @@ class SoftParts:
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
+        self.declines = Declines(entropy)
+        self._entropy = entropy
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds from the archive may leave memory again, in milliseconds."""
@@ -317,6 +320,8 @@ class SoftParts:
             self.buyer.watch(seed_id, record, now_ms)
         with self._soft:
             self.seller.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
             return
         with self._soft:
@@ -450,6 +455,7 @@ class SoftParts:
             Part.DEADLINES: self._sweeper,
             Part.BUYER: self.buyer,
             Part.SELLER: self.seller,
+            Part.DECLINES: self.declines,
             **self.neighbours.parts(),
         }
 
@@ -463,6 +469,8 @@ class SoftParts:
         elif part is Part.PARKING:
             self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
+        elif part is Part.DECLINES:
+            self.declines = Declines(self._entropy)
         elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:

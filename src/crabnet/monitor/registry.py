@@ -68,6 +68,7 @@ class EventKind(StrEnum):
     ENVELOPE_PARKED = "envelope_parked"
     ENVELOPE_DROPPED = "envelope_dropped"
     SEED_CHANGED = "seed_changed"
+    BID_DECLINED = "bid_declined"
     CLAIM_OVERDUE = "claim_overdue"
     WORKER_FAILED = "worker_failed"
     SEED_RECLAIMED = "seed_reclaimed"
@@ -430,6 +431,13 @@ EVENTS: Final = MappingProxyType(
             " price",
             "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
             "`price` are those of a bid of this node that was chosen.",
+        ),
+        EventKind.BID_DECLINED: _spec(
+            "N",
+            _CORE,
+            "seed_id worker reason detail price address",
+            "A worker says why it does not bid for this node's seed. `price` is the least for which it would. `detail`"
+            " is a reason that this version does not know.",
         ),
         EventKind.CLAIM_OVERDUE: _spec(
             "A",

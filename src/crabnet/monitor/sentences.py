@@ -239,6 +239,10 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.ENVELOPE_PARKED: (_DEBUG, "{kind} {envelope_id:id} of {author:id} waits: {reason}"),
         EventKind.ENVELOPE_DROPPED: (_DEBUG, "an envelope[ of {author:id}] that waited was dropped: {reason}"),
         EventKind.SEED_CHANGED: _seed_changed,
+        EventKind.BID_DECLINED: (
+            _DEBUG,
+            "{worker:id} does not bid for task {seed_id}[: {reason}][: {detail}][, it wants {price}]",
+        ),
         EventKind.CLAIM_OVERDUE: (
             _ALERT,
             "{worker:id} gave no result of task {seed_id} in time, and its claim is forfeited; claim another bid",

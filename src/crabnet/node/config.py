@@ -57,6 +57,7 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         accept_feed_risk=settings.accept_feed_risk,
         relay_fanout=settings.relay_fanout,
         refuse_equivocators=settings.refuse_equivocators,
+        tell_declines=settings.tell_declines,
         execution_grace_ms=settings.execution_grace_s * 1000,
         auto_reclaim=settings.auto_reclaim,
         reclaim_attempts_max=settings.auto_reclaim_attempts_max,

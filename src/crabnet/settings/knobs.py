@@ -264,6 +264,9 @@ class Settings:
     refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))
+    tell_declines: bool = knob_field(True, Row(
+        BoolKind(), "protocol", "Tell publishers why this node does not bid for their tasks. It matters only for nodes "
+        "that bid by themselves."))
     execution_grace_s: int = knob_field(30, Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline until the creator forfeits a claim.",
         unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))

@@ -176,7 +176,7 @@ class Buyer:
             result_id, outcome = self._checks.get(seed_id) or ("", None)
             if result_id != result.id:
                 self._checks.put(seed_id, (result.id, None))
-                return Move(None, Part.BUYER, check=CheckOrder(seed_id, result.id, check, result.raw_stdout))
+                return Move(None, Part.BUYER, check=CheckOrder(seed_id, result.id, check))
             if outcome is None:
                 return None
         judged = verdict(result, seed.acceptance, outcome)

@@ -22,12 +22,13 @@ from crabnet.node.operations.events import page_of
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.purchases import list_purchases
+from crabnet.node.operations.receipts import receipt_from_files
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
 from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, history, info, network, objects, purchases, seeds
+from crabnet.operations import access, events, history, info, market, network, objects, purchases, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -113,6 +114,11 @@ def _feeds(_settings: Settings, reading: Reading, given: network.FeedsRequest) -
 def _trail(settings: Settings, reading: Reading, given: history.TrailRequest) -> history.Trail:
     reading.core.record(given.seed_id)
     return read_trail(RealFiles(), settings.data_dir, given, reading.last_lsn)
+
+
+@reads_files(market.RECEIPT)
+def _receipt(settings: Settings, reading: Reading, given: market.ReceiptRequest) -> market.Receipt:
+    return receipt_from_files(RealFiles(), settings, reading.core, given, reading.last_lsn)
 
 
 @reads_files(history.BIDS)
