@@ -13,7 +13,9 @@ from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.record import EMPTY
+from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
+from crabnet.protocol.envelope import Kind
 
 IMPORTED: Final = "import"
 """The source of envelopes that did not come from a neighbour."""
@@ -52,6 +54,12 @@ class Consequences:
                 self._parts.neighbours.applied(item, source, now_ms, effects)
         for change in item.changes:
             self.changed(change, meta.id if meta is not None else "", now_ms, effects)
+        self.more_bids(item, now_ms)
+
+    def more_bids(self, item: Applied, now_ms: int) -> None:
+        """A bid changes no progress, but it may be the one that is waited for."""
+        if item.meta is not None and item.meta.kind == Kind.BID_SUBMITTED and item.outcome is Outcome.ACCEPTED:
+            self._parts.watch_bids(item.seed_id, self._replica.state.records.get(item.seed_id, EMPTY), now_ms)
 
     def persist(self, item: Applied, record: bytes, effects: Effects) -> None:
         """Journal the record of one envelope, and its place in the batch for the index."""

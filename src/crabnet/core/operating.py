@@ -207,6 +207,7 @@ class Operating:
         self._replica.written_until_s = meta.ts
         for change in applied.changes:
             self._consequences.changed(change, meta.id, now_ms, effects)
+        self._consequences.more_bids(applied, now_ms)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id, concerns=self._parties(applied.seed_id)))
         with self._replica.mending.soft:

@@ -329,6 +329,11 @@ class SoftParts:
             if due_ms is not None:
                 self._resting.add(due_ms, seed_id)
 
+    def watch_bids(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Look at the bids of a seed that has one more."""
+        with self._soft:
+            self.buyer.watch(seed_id, record, now_ms)
+
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
         """When a seed is to leave memory, in milliseconds. None if it is not at rest.
 
