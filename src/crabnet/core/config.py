@@ -8,6 +8,7 @@ from crabnet import limits
 from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.domain.state import DEFAULT_CAPS, Caps
+from crabnet.market.work import WorkPolicy
 from crabnet.protocol.admission import AdmissionPolicy
 
 
@@ -42,3 +43,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     agent: str = ""
     refuse_equivocators: bool = True
     relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
+    work: WorkPolicy = WorkPolicy()
+    auto_bid: bool = False
+    """Whether the node bids by ``work``."""
+    auto_run: bool = False
+    """Whether the node runs what it has won, so that it has to know of that."""

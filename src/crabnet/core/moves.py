@@ -10,9 +10,12 @@ from crabnet.core.mending import Part
 
 
 class Move(NamedTuple):
-    """An operation for the node to do by itself, the part that wants it, and the notice to emit once it is done."""
+    """An operation for the node to do by itself, the part that wants it, and the notice to emit once it is done.
 
-    wish: Operation
+    Without an operation there is only something to tell.
+    """
+
+    wish: Operation | None
     by: Part
     notice: Notice | None = None
 

@@ -27,9 +27,10 @@ from crabnet.core.sweeper import SweepConfig, Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
-from crabnet.core.trading.selling import Seller
+from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -71,6 +72,8 @@ class SoftParts:
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
+        self.surroundings = Surroundings()
+        """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
@@ -373,6 +376,24 @@ class SoftParts:
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
 
+    def won(self) -> list[str]:
+        """The seeds that were claimed for this node and are not begun, oldest claim first."""
+        with self._soft:
+            return list(self.seller.commitments.won)
+        return []
+
+    def offer(self, seed_id: str, record: Record, now_ms: int) -> Offer | None:
+        """What this worker would do with an open task now. None if it is not open, or if the policy fails."""
+        with self._soft:
+            return self.seller.offer(seed_id, record, now_ms)
+        return None
+
+    def declined(self) -> list[tuple[str, Declined]]:
+        """The open tasks for which this worker has not bid, with the reasons."""
+        with self._soft:
+            return self.seller.declined()
+        return []
+
     def again(self, move: Move, now_ms: int) -> None:
         """An operation failed: retry it later."""
         with self._soft:
@@ -425,7 +446,7 @@ class SoftParts:
         return Buyer(self._config, self._node_id, self._replica)
 
     def _new_seller(self) -> Seller:
-        return Seller(self._config, self._node_id, self._replica)
+        return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
 
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""

@@ -245,6 +245,8 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         ),
         EventKind.WORKER_FAILED: (_WARNING, "{worker:id} failed at task {seed_id}, which is open again[: {detail}]"),
         EventKind.SEED_RECLAIMED: (_INFO, "task {seed_id} claimed for {worker:id}, attempt {attempt}"),
+        EventKind.BID_QUOTED: (_INFO, "bid {price} for task {seed_id} of {author:id}"),
+        EventKind.TASK_DECLINED: (_DEBUG, "no bid for task {seed_id} of {author:id}: {reason}[: {detail}]"),
         EventKind.FORK_DETECTED: (
             _ALERT,
             "{author:id} signed two envelopes for place {seq} of its feed, which ends there; see crabnet audit proof",
