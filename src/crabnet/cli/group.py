@@ -27,6 +27,7 @@ _TOP: Final = {
     "doctor": "crabnet.cli.doctor:doctor",
     "debug": "crabnet.cli.doctor:debug",
     "events": "crabnet.cli.events:events",
+    "receipt": "crabnet.cli.receipt:receipt",
     "audit": "crabnet.cli.audit:audit",
     "fsck": "crabnet.cli.fsck:fsck",
     "state": "crabnet.cli.state:state",

@@ -83,6 +83,8 @@ class Chores:
                 continue
             if move.notice is not None:
                 effects.notices.append(move.notice)
+            if move.check is not None:
+                effects.checks.append(move.check)
 
     def record_interrupted(self, now_ms: int, effects: Effects) -> None:
         """Publish results for the runs that were interrupted when the node stopped."""

@@ -15,6 +15,8 @@ from crabnet.domain.record import Record
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal
+from crabnet.protocol.envelope import EnvelopeMeta
+from crabnet.protocol.payloads import PayloadRefusedError
 
 
 def applied_notice(item: Applied, source: str) -> Notice:
@@ -36,6 +38,19 @@ def applied_notice(item: Applied, source: str) -> Notice:
     if item.outcome is Outcome.REJECTED:
         fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
     return Notice(f"envelope_{item.outcome.value}", fields)
+
+
+def talk_refused_notice(meta: EnvelopeMeta, source: str, error: PayloadRefusedError) -> Notice:
+    """The payload of a message that belongs to no feed is malformed or not allowed."""
+    fields: dict[str, FieldValue] = {
+        "address": source,
+        "envelope_id": meta.id,
+        "author": meta.from_,
+        "kind": meta.kind,
+        "reason": error.reason.value,
+        "detail": error.detail[: limits.EVENT_DETAIL_CHARS],
+    }
+    return Notice("envelope_rejected", fields)
 
 
 def fork_notice(fork: Fork, source: str) -> Notice:

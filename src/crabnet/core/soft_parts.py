@@ -14,7 +14,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
 from crabnet.core.budgets.sources import Block, SourceGate
-from crabnet.core.commands import Misbehaved
+from crabnet.core.commands import Checked, Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
@@ -23,13 +23,15 @@ from crabnet.core.moves import Move
 from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
-from crabnet.core.sweeper import SweepConfig, Sweeper
+from crabnet.core.sweeper import Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
+from crabnet.core.trading.declines import Declines
 from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market.award import Past, Unknown
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -75,6 +77,8 @@ class SoftParts:
         self.surroundings = Surroundings()
         """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
+        self.declines = Declines(entropy)
+        self._entropy = entropy
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds from the archive may leave memory again, in milliseconds."""
@@ -96,6 +100,8 @@ class SoftParts:
     def begin_deadlines(self, now_ms: int) -> int:
         """Call this once after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._deadlines_from_ms = now_ms
+        with self._soft:
+            self.buyer.begin(now_ms)
         with self._soft:
             return self._sweeper.begin(now_ms)
         return 0
@@ -317,6 +323,8 @@ class SoftParts:
             self.buyer.watch(seed_id, record, now_ms)
         with self._soft:
             self.seller.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
             return
         with self._soft:
@@ -355,6 +363,12 @@ class SoftParts:
         for seed_id in seed_ids:
             self._away_again_ms.pop(seed_id, None)
 
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up ``seed_id`` again."""
+        with self._soft:
+            return self.buyer.follower(seed_id)
+        return None
+
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:
@@ -368,6 +382,11 @@ class SoftParts:
             with self._soft:
                 moves += part.moves(now_ms)
         return moves
+
+    def checked(self, given: Checked, now_ms: int) -> None:
+        """Take the outcome of a check."""
+        with self._soft:
+            self.buyer.checked(given, now_ms)
 
     def trades_due_ms(self) -> int | None:
         """When policies may ask for something next, in milliseconds since the epoch."""
@@ -387,6 +406,12 @@ class SoftParts:
         with self._soft:
             return self.seller.offer(seed_id, record, now_ms)
         return None
+
+    def take_declined(self) -> list[tuple[str, Declined]]:
+        """The tasks for which this worker has not bid since the last call, each once for a reason."""
+        with self._soft:
+            return self.seller.take_declined()
+        return []
 
     def declined(self) -> list[tuple[str, Declined]]:
         """The open tasks for which this worker has not bid, with the reasons."""
@@ -423,6 +448,7 @@ class SoftParts:
         for seed_id, record in self._replica.state.records.items():
             self.watch(seed_id, record, now_ms)
         self._sweeper.begin(now_ms)
+        self.buyer.begin(now_ms)
         self._deadlines_wrong = False
 
     # --- making parts anew -----------------------------------------------------------------------------
@@ -435,15 +461,14 @@ class SoftParts:
         self._budgets.begin((author, head[0]) for author, head in self._replica.feeds.heads().items())
 
     def _new_sweeper(self) -> Sweeper:
-        sweeps = SweepConfig(
-            execution_grace_ms=self._config.execution_grace_ms,
-            auto_reclaim=self._config.auto_reclaim,
-            attempts_max=self._config.reclaim_attempts_max,
-        )
-        return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
+        return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
+
+    def _past(self, _author: str) -> Past:
+        """What is known of a worker's past."""
+        return Unknown()
 
     def _new_seller(self) -> Seller:
         return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
@@ -457,6 +482,7 @@ class SoftParts:
             Part.DEADLINES: self._sweeper,
             Part.BUYER: self.buyer,
             Part.SELLER: self.seller,
+            Part.DECLINES: self.declines,
             **self.neighbours.parts(),
         }
 
@@ -470,6 +496,8 @@ class SoftParts:
         elif part is Part.PARKING:
             self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
+        elif part is Part.DECLINES:
+            self.declines = Declines(self._entropy)
         elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:

@@ -101,3 +101,15 @@ class Verdict(NamedTuple):
     judgement: Judgement
     reason: Reason
     detail: str
+
+
+class CheckOutcome(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What the check of a seed said about a result in this node's sandbox.
+
+    ``exit_code`` is None if it was not run to its end, and ``detail`` then says why. ``output`` is the beginning of
+    what it wrote, for people.
+    """
+
+    exit_code: int | None = None
+    detail: str = ""
+    output: str = ""

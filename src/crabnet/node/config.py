@@ -11,13 +11,14 @@ from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
 from crabnet.domain.state import Caps
+from crabnet.market.policies import Accepting, AwardRule
 from crabnet.market.work import MICRO, WorkPolicy
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
 from crabnet.runner.sandbox.model import Choice, Profile, RunLimits, SandboxReport
 from crabnet.runner.self_test import survey
-from crabnet.settings import Settings
+from crabnet.settings import OFF, Settings
 from crabnet.settings.schedule import spans_of
 from crabnet.source import Scheme
 
@@ -58,9 +59,12 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         accept_feed_risk=settings.accept_feed_risk,
         relay_fanout=settings.relay_fanout,
         refuse_equivocators=settings.refuse_equivocators,
+        tell_declines=settings.tell_declines,
         execution_grace_ms=settings.execution_grace_s * 1000,
         auto_reclaim=settings.auto_reclaim,
         reclaim_attempts_max=settings.auto_reclaim_attempts_max,
+        auto_award=None if settings.auto_award == OFF else AwardRule(settings.auto_award),
+        auto_settle=None if settings.auto_settle == OFF else Accepting(settings.auto_settle),
         archive_after_ms=settings.archive_after_s * 1000,
         clock_check=settings.clock_check,
         stays=stays,

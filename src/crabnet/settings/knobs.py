@@ -269,6 +269,9 @@ class Settings:
     refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))
+    tell_declines: bool = knob_field(True, Row(
+        BoolKind(), "protocol", "Tell publishers why this node does not bid for their tasks. It matters only for nodes "
+        "that bid by themselves."))
     execution_grace_s: int = knob_field(30, Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline until the creator forfeits a claim.",
         unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))
@@ -278,6 +281,12 @@ class Settings:
     auto_reclaim_attempts_max: int = knob_field(3, Row(
         IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Total attempts at a task after which `auto_reclaim` claims no "
         "further bid.", unit="attempts"))
+    auto_award: str = knob_field("off", Row(
+        ChoiceKind("off", "cheapest", "fastest", "best-history", "first"), "protocol", "Claim a bid on every own task "
+        "automatically, up to its reward: how to choose. Purchases choose by their own terms."))
+    auto_settle: str = knob_field("off", Row(
+        ChoiceKind("off", "auto", "check"), "protocol", "Settle every own task automatically. `check`: only by the "
+        "conditions of the task. `auto`: accept a result also if the task has no conditions."))
     clock_check: bool = knob_field(True, Row(
         BoolKind(), "node", "Sign nothing while the clocks of most peers that this node has asked differ from its own "
         "clock by more than `future_skew_s`."))
