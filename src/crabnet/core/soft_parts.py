@@ -319,10 +319,7 @@ class SoftParts:
         """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.buyer.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.seller.watch(seed_id, record, now_ms)
+        self.watch_trade(seed_id, record, now_ms)
         with self._soft:
             self.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
@@ -331,6 +328,13 @@ class SoftParts:
             due_ms = self._away_at_ms(seed_id, record, now_ms)
             if due_ms is not None:
                 self._resting.add(due_ms, seed_id)
+
+    def watch_trade(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Tell the policies of a seed that has changed, or has a further bid."""
+        with self._soft:
+            self.buyer.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.seller.watch(seed_id, record, now_ms)
 
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
         """When a seed is to leave memory, in milliseconds. None if it is not at rest.
