@@ -1130,6 +1130,20 @@ PURCHASE_ATTEMPTS_MAX: Final = 16
 """Tries of one purchase."""
 PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
+WORK_LOOK_MS: Final = 2_000
+"""How often a worker looks at the load and the battery of its machine."""
+PRICE_SETTING_MAX: Final = 10**12
+"""Highest price in the settings of a worker."""
+WORK_UNSETTLED_MAX_DEFAULT: Final = 64
+"""Bids, tasks and unsettled results of a worker at one publisher, before that has settled any."""
+TASKS_DECLINED_MAX: Final = 10_000
+"""Open tasks of which a worker remembers why it has not bid."""
+DECLINED_NEWS_MAX: Final = 1_024
+"""Declined tasks of which a worker has still to tell."""
+PUBLISHERS_DISTRUSTED_MAX: Final = 1_024
+"""Publishers whose open tasks a worker looks at again once they have settled something."""
+DISTRUSTED_SEEDS_MAX: Final = 64
+"""Open tasks of one such publisher."""
 CHECK_TIMEOUT_MS: Final = 60_000
 """How long the check of a result may run."""
 CHECKS_ON_REQUEST_MAX: Final = 16

@@ -18,6 +18,7 @@ _TOP: Final = {
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
+    "work": "crabnet.cli.work:work",
     "topology": "crabnet.cli.topology:topology",
     "sync": "crabnet.cli.topology:sync",
     "feeds": "crabnet.cli.topology:feeds",

@@ -9,6 +9,7 @@ from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.domain.state import DEFAULT_CAPS, Caps
 from crabnet.market.policies import Accepting, AwardRule
+from crabnet.market.work import WorkPolicy
 from crabnet.protocol.admission import AdmissionPolicy
 
 
@@ -47,3 +48,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     tell_declines: bool = True
     """Whether the node tells publishers why it does not bid."""
     relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
+    work: WorkPolicy = WorkPolicy()
+    auto_bid: bool = False
+    """Whether the node bids by ``work``."""
+    auto_run: bool = False
+    """Whether the node runs what it has won, so that it has to know of that."""

@@ -364,6 +364,11 @@ class Core:
         due_ms = self._parts.trades_due_ms()
         return due_ms is not None and due_ms <= now_ms and self._may_write(now_ms)
 
+    @property
+    def trading(self) -> SoftParts:
+        """The soft parts, for questions about policies: ``surroundings``, ``won``, ``offer``, ``declined``."""
+        return self._parts
+
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         self._operating.operate(wish, now_ms, effects)
 

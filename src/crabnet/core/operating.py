@@ -205,9 +205,7 @@ class Operating:
         effects.notices.append(Notice("envelope_created", fields))
         effects.own_head = meta.seq, meta.id
         self._replica.written_until_s = meta.ts
-        for change in applied.changes:
-            self._consequences.changed(change, meta.id, now_ms, effects)
-        self._consequences.more_bids(applied, now_ms)
+        self._consequences.follow(applied, now_ms, effects)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id, concerns=self._parties(applied.seed_id)))
         with self._replica.mending.soft:

@@ -28,10 +28,11 @@ from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
 from crabnet.core.trading.declines import Declines
-from crabnet.core.trading.selling import Seller
+from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.market.award import Past, Unknown
+from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -73,6 +74,8 @@ class SoftParts:
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
+        self.surroundings = Surroundings()
+        """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
         self.declines = Declines(entropy)
         self._entropy = entropy
@@ -316,10 +319,7 @@ class SoftParts:
         """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.buyer.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.seller.watch(seed_id, record, now_ms)
+        self.watch_trade(seed_id, record, now_ms)
         with self._soft:
             self.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
@@ -329,10 +329,12 @@ class SoftParts:
             if due_ms is not None:
                 self._resting.add(due_ms, seed_id)
 
-    def watch_bids(self, seed_id: str, record: Record, now_ms: int) -> None:
-        """Look at the bids of a seed that has one more."""
+    def watch_trade(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Tell the policies of a seed that has changed, or has a further bid."""
         with self._soft:
             self.buyer.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.seller.watch(seed_id, record, now_ms)
 
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
         """When a seed is to leave memory, in milliseconds. None if it is not at rest.
@@ -397,6 +399,30 @@ class SoftParts:
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
 
+    def won(self) -> list[str]:
+        """The seeds that were claimed for this node and are not begun, oldest claim first."""
+        with self._soft:
+            return list(self.seller.commitments.won)
+        return []
+
+    def offer(self, seed_id: str, record: Record, now_ms: int) -> Offer | None:
+        """What this worker would do with an open task now. None if it is not open, or if the policy fails."""
+        with self._soft:
+            return self.seller.offer(seed_id, record, now_ms)
+        return None
+
+    def take_declined(self) -> list[tuple[str, Declined]]:
+        """The tasks for which this worker has not bid since the last call, each once for a reason."""
+        with self._soft:
+            return self.seller.take_declined()
+        return []
+
+    def declined(self) -> list[tuple[str, Declined]]:
+        """The open tasks for which this worker has not bid, with the reasons."""
+        with self._soft:
+            return self.seller.declined()
+        return []
+
     def again(self, move: Move, now_ms: int) -> None:
         """An operation failed: retry it later."""
         with self._soft:
@@ -449,7 +475,7 @@ class SoftParts:
         return Unknown()
 
     def _new_seller(self) -> Seller:
-        return Seller(self._config, self._node_id, self._replica)
+        return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
 
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""

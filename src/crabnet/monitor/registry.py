@@ -78,6 +78,8 @@ class EventKind(StrEnum):
     PURCHASE_RETRIED = "purchase_retried"
     PURCHASE_GIVEN_UP = "purchase_given_up"
     PURCHASE_ENDED = "purchase_ended"
+    BID_QUOTED = "bid_quoted"
+    TASK_DECLINED = "task_declined"
     FORK_DETECTED = "fork_detected"
     FEED_ENDED = "feed_ended"
     SEEN_PRUNED = "seen_pruned"
@@ -430,7 +432,7 @@ EVENTS: Final = MappingProxyType(
             "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
             " price",
             "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
-            "`price` are those of a bid of this node that was chosen.",
+            "`price` are those of a bid of this node that was chosen, as long as that choice counts.",
         ),
         EventKind.BID_DECLINED: _spec(
             "N",
@@ -478,6 +480,16 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.PURCHASE_ENDED: _spec(
             "I", _CORE, "seed_id status reason", "The node does nothing more with a task by itself."
+        ),
+        EventKind.BID_QUOTED: _spec(
+            "I", _CORE, "seed_id author price", "By `auto_bid` the node bid for a task of `author`."
+        ),
+        EventKind.TASK_DECLINED: _spec(
+            "D",
+            _CORE,
+            "seed_id author price reason detail",
+            "By `auto_bid` the node did not bid for a task. With the reason `price`, `price` is the least that would"
+            " do. A task is told again only when the reason changes.",
         ),
         EventKind.FORK_DETECTED: _spec(
             "A",

@@ -258,6 +258,8 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.PURCHASE_RETRIED: (_INFO, "task {seed_id} is published again, try {attempt}: {reason}"),
         EventKind.PURCHASE_GIVEN_UP: (_WARNING, "task {seed_id} is given up: {reason}[: {detail}]"),
         EventKind.PURCHASE_ENDED: (_DEBUG, "the purchase of task {seed_id} has ended: {status}[ ({reason})]"),
+        EventKind.BID_QUOTED: (_INFO, "bid {price} for task {seed_id} of {author:id}"),
+        EventKind.TASK_DECLINED: (_DEBUG, "no bid for task {seed_id} of {author:id}: {reason}[: {detail}]"),
         EventKind.FORK_DETECTED: (
             _ALERT,
             "{author:id} signed two envelopes for place {seq} of its feed, which ends there; see crabnet audit proof",
