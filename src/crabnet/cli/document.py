@@ -30,7 +30,7 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
-    "run": "one object: that of the stream `purchase.watch` at its end, and `exit_code`: that of the command, or null if"
+    "run": "one object: the last item of the stream `purchase.watch`, and `exit_code`, that of the command, or null if"
     ' no result counts; with `--detach` `{"seed_id"}`',
     "attach": "as for `run`",
     "seed publish": '`{"seed": Seed}`',
@@ -131,8 +131,8 @@ _RUN_EXITS_HEAD: Final = """
 ### Exit codes of `crabnet run` and `crabnet attach`
 
 Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
-`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from 240
-to 249 is always one of these, and any other code but 250 is always the command's. `--json` shows both apart as well.
+`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
+240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart, too.
 
 | code | meaning |
 |---|---|
