@@ -52,7 +52,20 @@ TABLE: Final[dict[str, str]] = {
         protocol.payloads   fact_of              PayloadRefusedError*5
         protocol.payloads   _check_rests_on      PayloadRefusedError*2
         protocol.payloads   settlement_fact      PayloadRefusedError
-        protocol.sync       talk_of              PayloadRefusedError*5
+        protocol.sync       talk_of              PayloadRefusedError*6
+    """,
+    "Receipts: made and verified only when somebody asks, and no peer's bytes come there by themselves. Caught by"
+    " node.operations.receipts._receipt and operator.receipts.read_receipt, which tell whoever asked.": """
+        protocol.receipt    compose_receipt      ReceiptRefusedError*5
+        protocol.receipt    verify_receipt       ReceiptRefusedError*2
+        protocol.receipt    _read                ReceiptRefusedError*4
+        protocol.receipt    _stated              ReceiptRefusedError*4
+        protocol.receipt    _check_places        ReceiptRefusedError*3
+        protocol.receipt    _check_feeds         ReceiptRefusedError
+        protocol.receipt    _check_chain         ReceiptRefusedError*4
+        protocol.receipt    _folded              ReceiptRefusedError
+        protocol.receipt    _check_end           ReceiptRefusedError
+        node.operations.receipts _receipt        RefusedError
     """,
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"
@@ -95,7 +108,11 @@ TABLE: Final[dict[str, str]] = {
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
-        node.execution.prechecks demand_publishable UsageError*4
+        node.execution.prechecks demand_publishable UsageError*2
+        node.execution.prechecks _demand_command UsageError*2
+        node.execution.prechecks _demand_acceptable UsageError*3
+        node.operations.judging _result          RefusedError
+        node.trading.checks Checks.check         RefusedError
         node.execution.prechecks demand_own_work RefusedError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
@@ -362,6 +379,7 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """
         node.faults         Faults.contained     -
+        node.trading.checks Checks._do           -
         node.supervising    _lived               -
         node.durable.call_thread    CallThread.run_sync  error
         node.durable.committer      Committer._commit    -

@@ -25,7 +25,7 @@ from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.effects import CheckOrder, Effects, Send, Serve, ServeProof
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 from crabnet.core.replica.requests import Requests
@@ -35,7 +35,10 @@ from crabnet.core.sync.peers import Introduction, Peers, Refused
 from crabnet.core.sync.planner import SyncPlanner
 from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
+from crabnet.core.trading.declines import Declines
 from crabnet.errors import NetworkError, Reason
+from crabnet.market.policies import Declined
+from crabnet.market.why import HeardDecline
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.tokens import Links
@@ -87,6 +90,13 @@ WALKS: Final = {
     "web": {"Budgets._buckets"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
+    "declines": {
+        "Declines._heard",
+        "Declines._rates",
+        "Declines._told",
+        "Declines._waiting",
+        "_OfSeed.by_author",
+    },
     "liars": {"FeedGuard._liars"},
     "nat": {
         "AutoNat._hosts",
@@ -136,6 +146,7 @@ WALKS: Final = {
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
+    "checks": {"Checks._orders"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
@@ -173,6 +184,11 @@ def test_every_table_is_an_annotated_attribute() -> None:
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "AUTHORS_MAX",
+        "DECLINES_HEARD_MAX",
+        "DECLINES_PER_SEED_MAX",
+        "DECLINES_TOLD_MAX",
+        "DECLINES_WAITING_MAX",
+        "DECLINE_AUTHORS_MAX",
         "DELIVERIES_KEPT_MAX",
         "PEERS_MAX",
         "REACH_NEIGHBOURS_MAX",
@@ -317,6 +333,19 @@ def test_authors() -> None:
             watch.look()
     assert watch.filled >= WALKS["authors"]
     assert budgets.knows("known 0")
+
+
+def test_declines() -> None:
+    declines = Declines(lambda: 0)
+    watch = Watch(declines)
+    for number in range(CROWD):
+        for author in range(CROWD):
+            declines.hear(f"seed {number}", HeardDecline(f"author {author}", "busy", None, NOW_MS + number * 1_000))
+            declines.decline(f"seed {author}", Declined(Reason.BUSY, ""), 0, NOW_MS)
+            watch.look()
+        declines.due(NOW_MS + number * 1_000)
+        watch.look()
+    assert watch.filled >= WALKS["declines"]
 
 
 def message(number: int) -> bytes:
@@ -533,6 +562,17 @@ def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not guard.blocks(now_ms), "a word that did not come true forbids nothing any more"
         watch.look()
     assert watch.filled == WALKS["liars"]
+
+
+async def test_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PURCHASES_MAX", ROOM)
+    settings = crabnet.Settings(data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=())
+    async with crabnet.Node(settings, listen=False) as node:
+        watch = Watch(node.checks)
+        for number in range(CROWD):
+            node.checks.on_durable(Effects(checks=[CheckOrder(f"seed {number}", "result", "true")]))
+            watch.look()
+        assert watch.filled >= WALKS["checks"]
 
 
 async def test_serving(tmp_path: Path) -> None:

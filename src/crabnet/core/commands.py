@@ -185,6 +185,15 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
     announce: bool = True
 
 
-Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
+class ChangeTerms(Struct, frozen=True, kw_only=True):
+    """Replace the terms of an own seed that is not final. None: the node does nothing more with it by itself."""
+
+    seed_id: str
+    terms: Terms | None
+
+
+Statement = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
+"""Operations that sign an envelope."""
+Operation = Statement | ChangeTerms
 FromPeers = Received | Answered | PeerJoined | PeerLeft | Misbehaved
 Input = FromPeers | Tick | Turn | Checked | Operation

@@ -1,4 +1,4 @@
-"""The operations of the market: how results are judged."""
+"""The operations of the market: purchases, offers of work, accounts, receipts (ADR 44)."""
 
 from __future__ import annotations
 
@@ -6,81 +6,46 @@ from typing import Final
 
 from msgspec import Struct
 
-from crabnet.domain.acceptance import Acceptance
-from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
-from crabnet.market.policies import Judgement
-from crabnet.operations.model import Alone, Kind, Operation, Request, Route, Scope, Writing
+from crabnet.operations.model import Alone, Kind, Operation, Request, Route, Scope
 
 
-class VerdictRequest(Request, frozen=True, kw_only=True):
-    """A task whose result is to be judged."""
-
-    seed_id: str
-
-
-class CheckRequest(Writing, frozen=True, kw_only=True):
-    """A task whose check is to be run on its result."""
+class ReceiptRequest(Request, frozen=True, kw_only=True):
+    """A task that has ended."""
 
     seed_id: str
 
 
-class CheckRun(Struct, frozen=True, kw_only=True):
-    """What the check of a task said about the result, in the sandbox of this node."""
-
-    exit_code: int | None
-    """0: it accepts the output. 1 to 125: it refuses it. Null, and every other one: it gave no answer."""
-    detail: str
-    """Why there is no answer."""
-    output: str
-    """The beginning of what the check wrote."""
-
-
-class Judged(Struct, frozen=True, kw_only=True):
-    """The judgement of a result by the conditions of its task. Every node computes the same."""
+class Receipt(Struct, frozen=True, kw_only=True):
+    """The receipt of a task."""
 
     seed_id: str
-    result_id: str
-    judgement: Judgement
-    """``accept``: all conditions hold. ``reject``: one provably does not. ``ask``: the result cannot tell."""
-    reason: Reason
-    detail: str
-    settles_as: SeedStatus | None
-    """How a publisher that accepts by ``auto`` settles the result. Null: its operator has to."""
-    acceptance: Acceptance | None
-    """The conditions of the task. Null if it has none."""
-    check: CheckRun | None = None
-    """Null if the check was not run."""
+    document: str
+    """The whole text of the receipt, with the newline at its end. Written to a file as it is, it can be verified by
+    anybody: ``crabnet receipt verify``."""
 
 
-VERDICT: Final = Operation(
-    name="seed.verdict",
-    route=Route("GET", "/seeds/{seed_id}/verdict"),
-    request=VerdictRequest,
-    response=Judged,
+RECEIPT: Final = Operation(
+    name="seed.receipt",
+    route=Route("GET", "/seeds/{seed_id}/receipt"),
+    request=ReceiptRequest,
+    response=Receipt,
     scope=Scope.READ,
     kind=Kind.READS,
     alone=Alone.READS,
-    summary="Judge the result of a task by its conditions.",
+    summary="Make the receipt of a task that was settled, withdrawn or forfeited.",
     description=(
-        "Computes the verdict again from the result and the conditions. The check of a task is a command, so it is not"
-        " run here; `seed.check` does that."
+        "It holds the signed envelopes of the task's steps, from the seed to the settlement and its acknowledgement."
+        " It proves itself: see docs/PROTOCOL.md, section 18. It is public, as the envelopes are."
     ),
-    reasons=frozenset({Reason.UNKNOWN_SEED, Reason.WRONG_STATE}),
-)
-CHECK: Final = Operation(
-    name="seed.check",
-    route=Route("POST", "/seeds/{seed_id}/check"),
-    request=CheckRequest,
-    response=Judged,
-    scope=Scope.OPERATE,
-    kind=Kind.WRITES,
-    alone=Alone.OPENS,
-    waits=True,
-    summary="Judge the result of a task, and run its check in this node's sandbox.",
-    description=(
-        "The check gets the stdout of the result on its stdin, and runs with the allow list, sandbox and limits of this"
-        " node's runs. It is left out if another condition has already decided. Nothing is signed or settled."
+    reasons=frozenset(
+        {
+            Reason.UNKNOWN_SEED,
+            Reason.WRONG_STATE,
+            Reason.FORK,
+            Reason.MISSING_SIGNATURE,
+            Reason.UNAVAILABLE,
+            Reason.DATA_DIR_DAMAGED,
+        }
     ),
-    reasons=frozenset({Reason.UNKNOWN_SEED, Reason.WRONG_STATE, Reason.QUEUE_FULL, Reason.REQUEST_CONFLICT}),
 )

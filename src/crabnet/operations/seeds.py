@@ -12,6 +12,7 @@ from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
 from crabnet.operations.objects import Answer, Bid, Claim, ListedSeed, LocalRun, Result, Seed, Story
+from crabnet.operations.purchases import PurchaseTerms
 
 _LIFECYCLE: Final = frozenset(
     {
@@ -68,6 +69,8 @@ class PublishRequest(Writing, frozen=True, kw_only=True):
     """Conditions by which everybody can judge the result. All that are given must hold."""
     settle_window_ms: Milliseconds | None = None
     """How long after the result this node may take to settle before it is shown as overdue. Null: one day."""
+    terms: PurchaseTerms | None = None
+    """How the node goes on with it by itself. Null: you claim and settle it, unless the settings say otherwise."""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
 

@@ -10,19 +10,19 @@ from crabnet.market.verdict import needs_check, settles, verdict
 from crabnet.node.node import Node
 from crabnet.node.operations.performing import reads, writes
 from crabnet.node.operations.requests import Ticket
-from crabnet.operations import market
+from crabnet.operations import judging
 
 
-@reads(market.VERDICT)
-async def judge(node: Node, given: market.VerdictRequest) -> market.Judged:
+@reads(judging.VERDICT)
+async def judge(node: Node, given: judging.VerdictRequest) -> judging.Judged:
     """Judge a result."""
     judged = judgement(node.core.record(given.seed_id), given.seed_id)
     await node.durable()
     return judged
 
 
-@writes(market.CHECK)
-async def check(node: Node, given: market.CheckRequest, _: Ticket) -> market.Judged:
+@writes(judging.CHECK)
+async def check(node: Node, given: judging.CheckRequest, _: Ticket) -> judging.Judged:
     """Judge a result with its check."""
     record = node.core.record(given.seed_id)
     result, seed = _result(record, given.seed_id), record.definition
@@ -33,12 +33,12 @@ async def check(node: Node, given: market.CheckRequest, _: Ticket) -> market.Jud
     return judgement(record, given.seed_id, checked)
 
 
-def judgement(record: Record, seed_id: str, checked: CheckOutcome | None = None) -> market.Judged:
+def judgement(record: Record, seed_id: str, checked: CheckOutcome | None = None) -> judging.Judged:
     """The judgement of the result that counts. Raises RefusedError (WRONG_STATE) if there is none."""
     result, seed = _result(record, seed_id), record.definition
     acceptance = None if seed is None else seed.acceptance
     judged = verdict(result, acceptance, checked)
-    return market.Judged(
+    return judging.Judged(
         seed_id=seed_id,
         result_id=result.id,
         judgement=judged.judgement,
@@ -48,7 +48,7 @@ def judgement(record: Record, seed_id: str, checked: CheckOutcome | None = None)
         acceptance=acceptance,
         check=None
         if checked is None
-        else market.CheckRun(exit_code=checked.exit_code, detail=checked.detail, output=checked.output),
+        else judging.CheckRun(exit_code=checked.exit_code, detail=checked.detail, output=checked.output),
     )
 
 
