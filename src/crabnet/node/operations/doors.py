@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from crabnet.node.operations import access as _access
+from crabnet.node.operations import accounts as _accounts
 from crabnet.node.operations import checkup as _checkup
 from crabnet.node.operations import events as _events
 from crabnet.node.operations import histories as _histories
 from crabnet.node.operations import infos as _infos
+from crabnet.node.operations import judging as _judging
 from crabnet.node.operations import metering as _metering
 from crabnet.node.operations import networks as _networks
 from crabnet.node.operations import overview as _overview
@@ -19,10 +21,12 @@ from crabnet.node.operations.performing import as_json, dispatch, dispatch_strea
 
 REGISTERED = (
     _access,
+    _accounts,
     _checkup,
     _events,
     _histories,
     _infos,
+    _judging,
     _metering,
     _networks,
     _overview,
