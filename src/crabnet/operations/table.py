@@ -17,6 +17,7 @@ from crabnet.operations import (
     purchases,
     seeds,
     steering,
+    work,
 )
 from crabnet.operations.model import Operation
 
@@ -31,6 +32,7 @@ MODULES: Final = (
     market,
     events,
     steering,
+    work,
     access,
     metrics,
 )
