@@ -1165,6 +1165,8 @@ TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
 BID_LATE_MS: Final = 2_000
 """How long after the bid window a publisher still waits for bids that were made in time."""
+PURCHASE_PICK_UP_MS: Final = 60_000
+"""How long after its claim a worker may take to begin a task of ``crabnet run``."""
 DECLINE_WORD_CHARS_MAX: Final = 32
 """Longest word by which a worker says why it does not bid."""
 DECLINES_PER_S: Final = 20

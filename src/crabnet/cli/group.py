@@ -12,6 +12,8 @@ from crabnet.cli.options import LazyGroup
 from crabnet.cli.output import json_line, write
 
 _TOP: Final = {
+    "run": "crabnet.cli.run:run",
+    "attach": "crabnet.cli.run:attach",
     "seed": "crabnet.cli.seed:seed",
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
