@@ -36,7 +36,7 @@ def offers_around(
             nursery.start_soon(_cancel_when, asked.to_end, nursery.cancel_scope)
             with trio.move_on_after(wait_ms / 1000) as scope:
                 await _until_quiet(node)
-            if scope.cancelled_caught and not node.core.confirmed_peers():
+            if scope.cancelled_caught and not node.core.neighbours.around():
                 warn("crabnet: no other node has answered; name one with --join HOST:PORT")
             after: str | None = None
             while True:
@@ -60,7 +60,7 @@ async def _until_quiet(node: Node) -> None:
         await trio.sleep(limits.LOOK_AROUND_QUIET_MS / 1000)
         behind = node.gauges().sync
         quiet = not behind.envelopes_missing and not behind.parked and held == _held(node)
-        if quiet and node.core.confirmed_peers():
+        if quiet and node.core.neighbours.around():
             return
 
 
