@@ -141,7 +141,7 @@ Every refusal of the HTTP API is a problem document ([RFC 9457](https://www.rfc-
   "title": "Unknown seed",
   "status": 404,
   "reason": "unknown_seed",
-  "detail": "this node knows no seed 4711"
+  "detail": "this node knows no task 4711"
 }}
 ```
 
@@ -155,6 +155,11 @@ control socket, the command line and the events have it. `title` belongs to the 
 | Reason | status | meaning | what to do |
 |---|---|---|---|
 """
+
+
+def remedy(reason: Reason) -> str:
+    """What to do about a refusal, in one sentence."""
+    return _MEANING[reason].partition(" | ")[2]
 
 
 def problems_markdown() -> str:
