@@ -14,6 +14,7 @@ from crabnet.core.budgets.sources import Block
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
+    Checked,
     FromPeers,
     Input,
     Misbehaved,
@@ -101,7 +102,7 @@ class Core:
             self.mending.handling(given.data, given.source)
         else:
             self.mending.handling()
-            operation = None if isinstance(given, FromPeers | Tick | Turn) else type(given).__name__
+            operation = None if isinstance(given, FromPeers | Tick | Turn | Checked) else type(given).__name__
         with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
@@ -116,6 +117,8 @@ class Core:
         elif isinstance(given, Turn):
             if self._may_write(now_ms):
                 self._chores.trade(now_ms, effects)
+        elif isinstance(given, Checked):
+            self._parts.checked(given, now_ms)
         elif isinstance(given, Misbehaved):
             self._parts.misbehaved(given, now_ms, effects)
         elif isinstance(given, Answered | PeerJoined | PeerLeft):
@@ -224,6 +227,10 @@ class Core:
             self.replica.requests.put(record)
             effects.records.append(encode_record(record))
             self.mending.boundary.close()
+
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
+        return self._parts.follower(seed_id)
 
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
@@ -356,6 +363,11 @@ class Core:
         """True if policies may have steps to take now: give a ``Turn``. Ticks do so anyway, a little later."""
         due_ms = self._parts.trades_due_ms()
         return due_ms is not None and due_ms <= now_ms and self._may_write(now_ms)
+
+    @property
+    def trading(self) -> SoftParts:
+        """The soft parts, for questions about policies: ``surroundings``, ``won``, ``offer``, ``declined``."""
+        return self._parts
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         self._operating.operate(wish, now_ms, effects)

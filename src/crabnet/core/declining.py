@@ -56,6 +56,8 @@ class Declining:
             neighbours = self._parts.neighbours
             around = [(neighbours.peers.node_id(address), address) for address in neighbours.around()]
             self._addresses = {node_id: address for node_id, address in around if node_id}
+        for seed_id, declined in self._parts.take_declined():
+            self.decline(seed_id, declined, now_ms)
         if not self._tells:
             return
         for said in self._parts.declines.due(now_ms):

@@ -10,7 +10,7 @@ from crabnet.core.commands import Misbehaved
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica.applied import Applied, Change, Fork
 from crabnet.core.replica.parking import Parked
-from crabnet.domain.model import Bid, Claim, SeedStatus
+from crabnet.domain.model import Bid, Claim
 from crabnet.domain.record import Record
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
@@ -91,7 +91,7 @@ def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> 
 def change_notice(change: Change, record: Record, envelope_id: str, node_id: str) -> Notice:
     """A seed changed its status, or its run was renewed. ``record`` is what is known of it now.
 
-    The first notice of a seed has its title, and the notice that a bid of the node ``node_id`` has won names the bid.
+    The first notice of a seed has its title. Notices about work of the node ``node_id`` name the bid that was chosen.
     """
     before, after = change.before, change.after
     if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
@@ -119,7 +119,7 @@ def change_notice(change: Change, record: Record, envelope_id: str, node_id: str
     definition = record.definition
     if before is None and definition is not None:
         fields["title"] = definition.title[: limits.EVENT_DETAIL_CHARS]
-    if after.status is SeedStatus.CLAIMED and after.claimed_by == node_id:
+    if after.claimed_by == node_id:
         fields |= _won(record)
     return Notice("seed_changed", fields)
 
