@@ -38,7 +38,7 @@ from crabnet.core.sync.reach import Reach
 from crabnet.core.trading.declines import Declines
 from crabnet.errors import NetworkError, Reason
 from crabnet.market.policies import Declined
-from crabnet.market.why import HeardDecline
+from crabnet.market.heard import HeardDecline
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.tokens import Links

@@ -31,6 +31,7 @@ from crabnet.core.trading.declines import Declines
 from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market import policies
 from crabnet.market.award import Past, Unknown
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
@@ -397,6 +398,12 @@ class SoftParts:
         with self._soft:
             times = (self.buyer.next_ms(), self.seller.next_ms())
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return None
+
+    def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
+        """What this node does by itself with a seed of its own. None if nothing."""
+        with self._soft:
+            return self.buyer.terms_of(seed_id, record)
         return None
 
     def won(self) -> list[str]:

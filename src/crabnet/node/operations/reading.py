@@ -19,6 +19,7 @@ from crabnet.node.operations.access import stored_tokens
 from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
+from crabnet.node.operations.explaining import explain_from_files
 from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
@@ -153,6 +154,11 @@ def _verdict(_settings: Settings, reading: Reading, given: judging.VerdictReques
 @reads_files(purchases.LIST)
 def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseListRequest) -> purchases.PurchasePage:
     return list_purchases(reading.core, given)
+
+
+@reads_files(market.WHY)
+def _why(_settings: Settings, reading: Reading, given: market.WhyRequest) -> market.Why:
+    return explain_from_files(reading.core, given, wall_ms())
 
 
 @reads_files(access.TOKEN_LIST)
