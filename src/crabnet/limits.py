@@ -1144,6 +1144,14 @@ PUBLISHERS_DISTRUSTED_MAX: Final = 1_024
 """Publishers whose open tasks a worker looks at again once they have settled something."""
 DISTRUSTED_SEEDS_MAX: Final = 64
 """Open tasks of one such publisher."""
+ACCOUNT_LIST_MAX: Final = 200
+"""Accounts of one page."""
+HISTORIES_FOLDED_MAX: Final = 100
+"""Changed tasks that are counted in the accounts at a time."""
+HISTORIES_PAGE_ROWS: Final = 200
+"""Tasks of the archive that are counted in the accounts at a time."""
+HISTORIES_PAUSE_MS: Final = 50
+"""The pause between two such steps."""
 CHECK_TIMEOUT_MS: Final = 60_000
 """How long the check of a result may run."""
 CHECKS_ON_REQUEST_MAX: Final = 16

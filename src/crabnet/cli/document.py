@@ -10,6 +10,7 @@ import click
 from crabnet.cli.context import State
 from crabnet.cli.group import cli
 from crabnet.cli.options import LazyGroup, global_options
+from crabnet.cli.purchase import RUN_EXITS
 from crabnet.errors import ExitCode
 from crabnet.settings import KNOBS
 
@@ -29,6 +30,9 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
+    "run": "one object: that of the stream `purchase.watch` at its end, and `exit_code`: that of the command, or null if"
+    ' no result counts; with `--detach` `{"seed_id"}`',
+    "attach": "as for `run`",
     "seed publish": '`{"seed": Seed}`',
     "seed bid": '`{"bid": Bid}`',
     "seed claim": '`{"claim": Claim}`',
@@ -124,6 +128,17 @@ signal ends the command, unless the command is already done.
 |---|---|
 """
 
+_RUN_EXITS_HEAD: Final = """
+### Exit codes of `crabnet run` and `crabnet attach`
+
+Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
+`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from 240
+to 249 is always one of these, and any other code but 250 is always the command's. `--json` shows both apart as well.
+
+| code | meaning |
+|---|---|
+"""
+
 _GLOBAL: Final = """
 ## Options of every command
 
@@ -155,6 +170,8 @@ def cli_markdown() -> str:
     parts = [_HEAD]
     parts += [f"| {int(code)} | {text} |\n" for code, text in EXIT_CODES.items()]
     parts.append("| 141 | no process reads stdout any more, as in `crabnet … | head` |\n")
+    parts.append(_RUN_EXITS_HEAD)
+    parts += [f"| {int(code)} | {text} |\n" for code, text in RUN_EXITS.items()]
     parts.append(_GLOBAL)
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from crabnet.operations import (
     access,
+    accounts,
     events,
     health,
     history,
@@ -29,6 +30,7 @@ MODULES: Final = (
     health,
     seeds,
     judging,
+    accounts,
     purchases,
     history,
     market,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crabnet.node.operations import access as _access
+from crabnet.node.operations import accounts as _accounts
 from crabnet.node.operations import checkup as _checkup
 from crabnet.node.operations import events as _events
 from crabnet.node.operations import explaining as _explaining
@@ -21,6 +22,7 @@ from crabnet.node.operations.performing import as_json, dispatch, dispatch_strea
 
 REGISTERED = (
     _access,
+    _accounts,
     _checkup,
     _events,
     _explaining,

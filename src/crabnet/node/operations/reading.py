@@ -16,6 +16,7 @@ from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.access import stored_tokens
+from crabnet.node.operations.accounts import StoredAccounts, account_page, shown_account
 from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
@@ -30,7 +31,19 @@ from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, history, info, judging, market, network, objects, purchases, seeds
+from crabnet.operations import (
+    access,
+    accounts,
+    events,
+    history,
+    info,
+    judging,
+    market,
+    network,
+    objects,
+    purchases,
+    seeds,
+)
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -144,6 +157,19 @@ def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> se
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
+
+
+@reads_files(accounts.SHOW)
+def _account(_settings: Settings, reading: Reading, given: accounts.AccountRequest) -> accounts.ShownAccount:
+    stored = StoredAccounts(reading.core, reading.archive)
+    author = reading.core.signer.node_id if given.author is None else given.author
+    return shown_account(stored.account(author, wall_ms() // 1000), complete=True)
+
+
+@reads_files(accounts.LIST)
+def _accounts(_settings: Settings, reading: Reading, given: accounts.AccountListRequest) -> accounts.AccountPage:
+    stored, now_s = StoredAccounts(reading.core, reading.archive), wall_ms() // 1000
+    return account_page(stored.authors(), lambda author: stored.account(author, now_s), given, complete=True)
 
 
 @reads_files(judging.VERDICT)
