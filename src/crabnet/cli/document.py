@@ -39,6 +39,7 @@ _JSON: Final = {
     "seed run": '`{"result": Result}`',
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
+    "why": "the answer of the operation `seed.why`",
     "seed logs": '`{"seed_id", "stream", "base64"}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is the value of `--after` for the next page',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'

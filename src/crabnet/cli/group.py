@@ -15,6 +15,7 @@ _TOP: Final = {
     "run": "crabnet.cli.run:run",
     "attach": "crabnet.cli.run:attach",
     "seed": "crabnet.cli.seed:seed",
+    "why": "crabnet.cli.why:why",
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",

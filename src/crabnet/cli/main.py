@@ -159,7 +159,8 @@ def _unexpected(error: BaseException) -> CrabnetError:
 
 
 def _report(error: CrabnetError, arguments: list[str]) -> int:
-    """One line on stderr: for people, or with ``--json`` an object."""
+    """One line on stderr: for people, or with ``--json`` an object. On a terminal a hint may follow."""
+    from crabnet.cli.advice import local_times, remedy_for
     from crabnet.cli.output import json_line
     from crabnet.control.client import error_to_json
     from crabnet.plain import plain
@@ -167,7 +168,9 @@ def _report(error: CrabnetError, arguments: list[str]) -> int:
     if "--json" in arguments:
         line = json_line({"error": error_to_json(error)})
     else:
-        line = f"error: {error.reason.value}: {plain(error.message)}\n"
+        line = f"error: {error.reason.value}: {plain(local_times(error.message))}\n"
+        hint = remedy_for(error) if sys.stderr is not None and sys.stderr.isatty() else ""
+        line += f"hint: {hint}\n" if hint else ""
     if sys.stderr is not None:
         try:
             sys.stderr.write(line)

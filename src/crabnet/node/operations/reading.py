@@ -20,6 +20,7 @@ from crabnet.node.operations.accounts import StoredAccounts, account_page, shown
 from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
+from crabnet.node.operations.explaining import explain_from_files
 from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
@@ -188,6 +189,11 @@ def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseL
 def _offers(settings: Settings, reading: Reading, given: work.OffersRequest) -> work.OfferPage:
     surround(reading.core, runner_of(settings))
     return offer_page(reading.core, given, wall_ms())
+
+
+@reads_files(market.WHY)
+def _why(_settings: Settings, reading: Reading, given: market.WhyRequest) -> market.Why:
+    return explain_from_files(reading.core, given, wall_ms())
 
 
 @reads_files(access.TOKEN_LIST)
