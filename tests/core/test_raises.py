@@ -52,7 +52,7 @@ TABLE: Final[dict[str, str]] = {
         protocol.payloads   fact_of              PayloadRefusedError*5
         protocol.payloads   _check_rests_on      PayloadRefusedError*2
         protocol.payloads   settlement_fact      PayloadRefusedError
-        protocol.sync       talk_of              PayloadRefusedError*5
+        protocol.sync       talk_of              PayloadRefusedError*6
     """,
     "Receipts: made and verified only when somebody asks, and no peer's bytes come there by themselves. Caught by"
     " node.operations.receipts._receipt and operator.receipts.read_receipt, which tell whoever asked.": """

@@ -49,6 +49,11 @@ class State:
         """The effective settings. Raises UsageError."""
         return self.resolved.settings
 
+    def set_flag(self, name: str, value: FlagValue) -> None:
+        """Set a setting as if its flag had been given."""
+        self.flags[name] = value
+        self._resolved = None
+
     def again(self, after: str) -> str:
         """The command line of this run, changed so that it shows what follows ``after``."""
         words = list(self.arguments)

@@ -12,10 +12,13 @@ from crabnet.cli.options import LazyGroup
 from crabnet.cli.output import json_line, write
 
 _TOP: Final = {
+    "run": "crabnet.cli.run:run",
+    "attach": "crabnet.cli.run:attach",
     "seed": "crabnet.cli.seed:seed",
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
+    "work": "crabnet.cli.work:work",
     "topology": "crabnet.cli.topology:topology",
     "sync": "crabnet.cli.topology:sync",
     "feeds": "crabnet.cli.topology:feeds",

@@ -14,6 +14,7 @@ from crabnet.operations import (
     metrics,
     network,
     overview,
+    purchases,
     seeds,
     steering,
 )
@@ -25,6 +26,7 @@ MODULES: Final = (
     network,
     health,
     seeds,
+    purchases,
     history,
     market,
     events,
