@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.delivery import told_delivery
 from crabnet.cli.follow import follow, progress_line
 from crabnet.cli.follow import progress as told_of
@@ -22,7 +22,6 @@ from crabnet.cli.output import (
     as_object,
     as_text,
     cut,
-    json_line,
     note,
     plain_block,
     table,
@@ -298,7 +297,7 @@ def list_(context: click.Context, status: str | None, limit: int | None, after: 
         note(f"{unreadable} archived tasks are damaged and left out; see crabnet audit verify")
     if state.json:
         left_out: dict[str, JsonValue] = {"unreadable": unreadable} if unreadable else {}
-        write(json_line({"seeds": seeds, "next": following, **left_out}))
+        write_object({"seeds": seeds, "next": following, **left_out})
     elif following is not None:
         note(f"more: {state.again(str(following))}")
 
@@ -323,11 +322,11 @@ def show_(context: click.Context, seed_id: str, following: bool, limit: int | No
         raise UsageError("--follow cannot be combined with --limit or --after; leave them out", Reason.INVALID_ARGUMENT)
     if following:
         for shown in follow(state_of(context), seed_id):
-            write(json_line(shown) if state_of(context).json else progress_line(shown) + "\n")
+            write(object_text(shown) if state_of(context).json else progress_line(shown) + "\n")
         return
     shown = _shown(context, seed_id, SEED_ROWS_DEFAULT if limit is None else limit, after)
     if state_of(context).json:
-        write(json_line(shown))
+        write_object(shown)
         return
     write(table(as_object(shown, "seed")))
     here = shown.get("local_run")
@@ -361,7 +360,7 @@ def logs_(context: click.Context, seed_id: str, from_stderr: bool) -> None:
     encoded, text = result.get(f"{name}_base64"), result.get(name)
     raw = b64decode(encoded) if isinstance(encoded, str) and encoded else str(text or "").encode()
     if state.json:
-        write(json_line({"seed_id": seed_id, "stream": name, "base64": b64encode(raw).decode()}))
+        write_object({"seed_id": seed_id, "stream": name, "base64": b64encode(raw).decode()})
     else:
         write_raw(raw)
     if result.get(f"{name}_truncated"):
@@ -417,7 +416,7 @@ def _utc(seconds: JsonValue) -> str:
 
 
 def _done(context: click.Context, result: JsonValue, line: str) -> None:
-    write(json_line(result) if state_of(context).json else line + "\n")
+    write(object_text(result) if state_of(context).json else line + "\n")
     warnings = as_object(result).get("warnings")
     for warning in warnings if isinstance(warnings, list) and not state_of(context).json else ():
         note(f"WARNING: {plain(str(warning))}")

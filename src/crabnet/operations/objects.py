@@ -34,6 +34,8 @@ class Seed(Struct, frozen=True, kw_only=True):
     claimed_at: int | None
     claim_id: str | None
     result_id: str | None
+    price: int | None
+    """Of the bid that is claimed; null before."""
     claim_deadline_ts: int
     attempt: int
     """Counts from 1."""
