@@ -433,6 +433,8 @@ RUNNER_OUTPUT_TOTAL_BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 """Bytes of both output streams together, after which the command is terminated."""
 RUNNER_OUTPUT_JSON_BYTES_MAX: Final = 240 * 1024
 """Bytes of one stream's text as a JSON string. Two of them and the rest of a result fit into an envelope."""
+RUNNER_STDIN_BYTES_MAX: Final = 4 * OUTPUT_CHARS_MAX
+"""Bytes that a command may get on its stdin: all of the stdout that a result can hold."""
 RUNNER_SPOOL_MEMORY_BYTES: Final = 512 * 1024
 """Bytes of the standard error of a run kept in memory. More goes to a file until it can be hashed."""
 RUNNER_OUTPUT_TOTAL_BYTES_MAX: Final = 1024 * 1024 * 1024
@@ -1136,5 +1138,57 @@ PURCHASE_ATTEMPTS_MAX: Final = 16
 """Tries of one purchase."""
 PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
+WORK_LOOK_MS: Final = 2_000
+"""How often a worker looks at the load and the battery of its machine."""
+PRICE_SETTING_MAX: Final = 10**12
+"""Highest price in the settings of a worker."""
+WORK_UNSETTLED_MAX_DEFAULT: Final = 64
+"""Bids, tasks and unsettled results of a worker at one publisher, before that has settled any."""
+TASKS_DECLINED_MAX: Final = 10_000
+"""Open tasks of which a worker remembers why it has not bid."""
+DECLINED_NEWS_MAX: Final = 1_024
+"""Declined tasks of which a worker has still to tell."""
+PUBLISHERS_DISTRUSTED_MAX: Final = 1_024
+"""Publishers whose open tasks a worker looks at again once they have settled something."""
+DISTRUSTED_SEEDS_MAX: Final = 64
+"""Open tasks of one such publisher."""
+CHECK_TIMEOUT_MS: Final = 60_000
+"""How long the check of a result may run."""
+CHECKS_ON_REQUEST_MAX: Final = 16
+"""Callers that may wait for checks."""
+CHECK_OUTPUT_CHARS: Final = 2_000
+"""Characters of the output of a check that people are shown."""
+RECEIPT_STEPS_MAX: Final = 5 * ATTEMPTS_MAX + 4
+"""Steps in a receipt: at most five in an attempt, and those that the task has once."""
+RECEIPT_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Largest receipt. In an answer on the control socket it may be twice as long, for its quotes are escaped there."""
 TURN_MOVES_MAX: Final = 64
 """Steps that the policies of a node take in one turn."""
+BID_LATE_MS: Final = 2_000
+"""How long after the bid window a publisher still waits for bids that were made in time."""
+PURCHASE_PICK_UP_MS: Final = 60_000
+"""How long after its claim a worker may take to begin a task of ``crabnet run``."""
+DECLINE_WORD_CHARS_MAX: Final = 32
+"""Longest word by which a worker says why it does not bid."""
+DECLINES_PER_S: Final = 20
+"""Declines that a node states, and that it takes from one author."""
+DECLINES_BURST: Final = 50
+DECLINES_PASSED_ON_PER_S: Final = 100
+"""Declines of others that a node passes on to publishers."""
+DECLINE_AUTHORS_MAX: Final = 1_024
+"""Authors of declines whose rates a node knows."""
+DECLINES_WAITING_MAX: Final = 1_024
+"""Own declines that wait for their time."""
+DECLINES_TOLD_MAX: Final = 8_192
+"""Own declines that are not stated again: one for each seed and reason."""
+DECLINE_FANOUT: Final = 3
+"""Neighbours that get a decline for a publisher that is not a neighbour."""
+DECLINE_WAIT_MS: Final = 500
+"""Longest random pause before a decline is stated in a small network."""
+DECLINE_WAIT_PER_NODE_MS: Final = 10
+"""How much longer this pause may be for each node that is known."""
+DECLINE_WAIT_MS_MAX: Final = 10_000
+DECLINES_PER_SEED_MAX: Final = 256
+"""Workers whose declines of one own seed a node remembers: those that came last."""
+DECLINES_HEARD_MAX: Final = 16_384
+"""All declines of own seeds that a node remembers."""

@@ -52,7 +52,20 @@ TABLE: Final[dict[str, str]] = {
         protocol.payloads   fact_of              PayloadRefusedError*5
         protocol.payloads   _check_rests_on      PayloadRefusedError*2
         protocol.payloads   settlement_fact      PayloadRefusedError
-        protocol.sync       talk_of              PayloadRefusedError*5
+        protocol.sync       talk_of              PayloadRefusedError*6
+    """,
+    "Receipts: made and verified only when somebody asks, and no peer's bytes come there by themselves. Caught by"
+    " node.operations.receipts._receipt and operator.receipts.read_receipt, which tell whoever asked.": """
+        protocol.receipt    compose_receipt      ReceiptRefusedError*5
+        protocol.receipt    verify_receipt       ReceiptRefusedError*2
+        protocol.receipt    _read                ReceiptRefusedError*4
+        protocol.receipt    _stated              ReceiptRefusedError*4
+        protocol.receipt    _check_places        ReceiptRefusedError*3
+        protocol.receipt    _check_feeds         ReceiptRefusedError
+        protocol.receipt    _check_chain         ReceiptRefusedError*4
+        protocol.receipt    _folded              ReceiptRefusedError
+        protocol.receipt    _check_end           ReceiptRefusedError
+        node.operations.receipts _receipt        RefusedError
     """,
     "Operations: told to the operator or program that asked, nothing was changed. What the core wishes by itself goes"
     " through Core._try, which makes an event of a refusal; what a run says by itself is told to whoever asked"

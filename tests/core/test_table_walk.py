@@ -35,7 +35,10 @@ from crabnet.core.sync.peers import Introduction, Peers, Refused
 from crabnet.core.sync.planner import SyncPlanner
 from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
+from crabnet.core.trading.declines import Declines
 from crabnet.errors import NetworkError, Reason
+from crabnet.market.policies import Declined
+from crabnet.market.why import HeardDecline
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.tokens import Links
@@ -87,6 +90,13 @@ WALKS: Final = {
     "web": {"Budgets._buckets"},
     "authors": {"AuthorBudgets._known"},
     "clocks": {"Clocks._votes"},
+    "declines": {
+        "Declines._heard",
+        "Declines._rates",
+        "Declines._told",
+        "Declines._waiting",
+        "_OfSeed.by_author",
+    },
     "liars": {"FeedGuard._liars"},
     "nat": {
         "AutoNat._hosts",
@@ -173,6 +183,11 @@ def test_every_table_is_an_annotated_attribute() -> None:
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "AUTHORS_MAX",
+        "DECLINES_HEARD_MAX",
+        "DECLINES_PER_SEED_MAX",
+        "DECLINES_TOLD_MAX",
+        "DECLINES_WAITING_MAX",
+        "DECLINE_AUTHORS_MAX",
         "DELIVERIES_KEPT_MAX",
         "PEERS_MAX",
         "REACH_NEIGHBOURS_MAX",
@@ -317,6 +332,19 @@ def test_authors() -> None:
             watch.look()
     assert watch.filled >= WALKS["authors"]
     assert budgets.knows("known 0")
+
+
+def test_declines() -> None:
+    declines = Declines(lambda: 0)
+    watch = Watch(declines)
+    for number in range(CROWD):
+        for author in range(CROWD):
+            declines.hear(f"seed {number}", HeardDecline(f"author {author}", "busy", None, NOW_MS + number * 1_000))
+            declines.decline(f"seed {author}", Declined(Reason.BUSY, ""), 0, NOW_MS)
+            watch.look()
+        declines.due(NOW_MS + number * 1_000)
+        watch.look()
+    assert watch.filled >= WALKS["declines"]
 
 
 def message(number: int) -> bytes:

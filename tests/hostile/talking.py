@@ -186,6 +186,18 @@ TALK = Group(
         _prune("prune of nobody", "an author without a name", [""]),
         _prune("prune of a number", "a number for an author", [1]),
         _prune("prune of too many", "300 authors", ["a"] * 300),
+        Row(
+            "decline of nothing",
+            _said(Kind.BID_DECLINED, "an empty payload", lambda _: {}),
+            R.UNSOLICITED,
+            Outcome.IGNORED,
+        ),
+        Row(
+            "decline of an unknown seed",
+            _said(Kind.BID_DECLINED, "a seed that nobody holds", lambda _: {"seed_id": "4711", "reason": "busy"}),
+            R.UNSOLICITED,
+            Outcome.IGNORED,
+        ),
         Row("seed with envelopes", _proof_like, R.MALFORMED),
         Row("proof unasked", _proof, R.UNSOLICITED, Outcome.IGNORED),
     ],

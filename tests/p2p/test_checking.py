@@ -64,6 +64,16 @@ def test_talk_comes_over_streams_from_those_who_say_it_and_over_gossip_from_anyb
     assert check.gossip("another", hello, NOW_MS).verdict is Verdict.ACCEPT
 
 
+def test_a_decline_comes_over_streams_from_anybody_and_is_not_spread_by_gossip() -> None:
+    author = Author("a")
+    payload: JsonObject = {"seed_id": "4711", "reason": "busy"}
+    said = seal(author.signer, kind=Kind.BID_DECLINED, namespace="default", ts=NOW_S, nonce=1, payload=payload).raw
+    check = checker()
+    assert check.stream(author.id, said, NOW_MS).verdict is Verdict.ACCEPT
+    assert check.stream("another", said, NOW_MS).verdict is Verdict.ACCEPT
+    assert check.gossip(author.id, said, NOW_MS).verdict is Verdict.IGNORE
+
+
 def test_proofs_of_forks_pass_up_to_their_greatest_size() -> None:
     largest = PROOF_START + bytes(limits.FORK_PROOF_BYTES_MAX - len(PROOF_START))
     assert checker().stream("peer", largest, NOW_MS).verdict is Verdict.ACCEPT

@@ -14,6 +14,7 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind, seal
 from crabnet.protocol.payloads import PayloadRefusedError
 from crabnet.protocol.sync import (
+    BidDeclined,
     ForkMark,
     ForkRequest,
     Head,
@@ -55,6 +56,9 @@ def said(kind: Kind, payload: JsonObject) -> Envelope:
         Request([Want("a", 1, 1), Want("b", 3, 99)]),
         Request([], [], [Named("seed", ID)]),
         ForkRequest([ForkMark("a", 3)]),
+        BidDeclined("seed", "price", 7),
+        BidDeclined("seed", "a_word_of_tomorrow", 7),
+        BidDeclined("seed", "busy"),
     ],
     ids=lambda talk: type(talk).__name__,
 )
@@ -70,6 +74,7 @@ def test_the_wire_form_is_that_of_the_document() -> None:
     named = Request([], [], [Named("seed", ID)])
     assert payload_of(named) == (Kind.FEED_REQUEST, {"wants": [], "names": [["seed", ID]]})
     assert payload_of(ForkRequest([ForkMark("a", 3)])) == (Kind.FORK_REQUEST, {"wants": [["a", 3]]})
+    assert payload_of(BidDeclined("s", "busy")) == (Kind.BID_DECLINED, {"seed_id": "s", "reason": "busy"})
     assert payload_of(Request([Want("a", 1, 2)])) == (Kind.FEED_REQUEST, {"wants": [["a", 1, 2]]})
     assert payload_of(Hello(NodeIdentity("n", "x", "y"), "c", "e")) == (
         Kind.NODE_HELLO,
@@ -105,6 +110,13 @@ REFUSED: list[tuple[Kind, Any, Reason]] = [
         {"wants": [], "names": [["seed", ID]] * (limits.SYNC_NAMES_PER_MESSAGE_MAX + 1)},
         Reason.MALFORMED,
     ),
+    (Kind.BID_DECLINED, {}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "", "reason": "busy"}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "s", "reason": ""}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "s", "reason": "Busy"}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "s", "reason": "b" * 33}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "s", "reason": "busy", "price": 3}, Reason.MALFORMED),
+    (Kind.BID_DECLINED, {"seed_id": "s", "reason": "price", "price": -3}, Reason.MALFORMED),
     (Kind.FORK_REQUEST, {}, Reason.MALFORMED),
     (Kind.FORK_REQUEST, {"wants": [["a", 0]]}, Reason.MALFORMED),
     (Kind.FEED_REQUEST, {"wants": [["a", 1, 1], ["a", 9, 8]]}, Reason.MALFORMED),

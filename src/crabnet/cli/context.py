@@ -68,6 +68,11 @@ class State:
         self.json = form in STRUCTURED
         self.yaml = form == "yaml"
 
+    def set_flag(self, name: str, value: FlagValue) -> None:
+        """Set a setting as if its flag had been given."""
+        self.flags[name] = value
+        self._resolved = None
+
     def again(self, after: str) -> str:
         """The command line of this run, changed so that it shows what follows ``after``."""
         words = list(self.arguments)

@@ -29,6 +29,10 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
+    "run": "the last item of the control method `purchase.watch`, with the command's `exit_code`; with `--detach`"
+    ' `{"seed_id"}`',
+    "attach": "as for `run`",
+    "work": "as for `listen`",
     "seed publish": '`{"seed": Seed}`',
     "seed bid": '`{"bid": Bid}`',
     "seed claim": '`{"claim": Claim}`',
@@ -40,6 +44,12 @@ _JSON: Final = {
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
     ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
     " `next` is the value of `--after` for the next page; with `--follow`, one such object per line for each change",
+    "receipt make": "the receipt itself is one object; with `--out`, what it says, as `receipt verify` prints it",
+    "receipt verify": (
+        '`{"valid": true, "namespace", "seed_id", "title", "command", "acceptance", "publisher", "worker", "price",'
+        ' "reward", "attempts", "outcome", "note", "acknowledged", "result": {…} or null, "steps": [{"step", "author",'
+        ' "seq", "ts", "at", "envelope_id", "object_id"}, …], "proved": […], "not_proved": […]}`'
+    ),
     "audit proof": (
         'one object per line: `{"author", "namespace", "seq", "stands", "does_not_stand", "envelope_ids", "kinds",'
         ' "ts", "proof"}`; `proof` is the document itself'

@@ -6,10 +6,24 @@ from typing import Final
 
 _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "": (
-        "crabnet listen --bootstrap-peers 192.0.2.7:9012",
-        'crabnet seed publish --title "Say hello" --cmd "echo hello"',
+        "crabnet work --join 192.0.2.7:9012 --allow echo,sha256sum --min-price 1",
+        "crabnet run --max-price 5 -- echo hello",
         "crabnet seed list --needs-me",
     ),
+    "run": (
+        "crabnet run --max-price 5 -- echo hello",
+        "crabnet run --award first --timeout 10m -- python3 -c 'print(6 * 7)'",
+        "crabnet run --detach --max-price 5 -- sha256sum /etc/hostname",
+    ),
+    "attach": ("crabnet attach @last", "crabnet attach 4c00"),
+    "work": (
+        "crabnet work --join 192.0.2.7:9012 --allow echo,sha256sum --min-price 1",
+        'crabnet work --allow python3 --price-per-s 1 --schedule "Mon-Fri 22:00-07:00"',
+    ),
+    "receipt": ("crabnet receipt @last -o task.receipt", "crabnet receipt verify task.receipt"),
+    "receipt make": ("crabnet receipt @last -o task.receipt", "crabnet receipt 4c00 | crabnet receipt verify -"),
+    "receipt verify": ("crabnet receipt verify task.receipt",),
+    "seed verdict": ("crabnet seed verdict @last", "crabnet seed verdict 4c00 --run-check"),
     "seed": ("crabnet seed list --biddable", "crabnet seed show @last"),
     "seed publish": (
         'crabnet seed publish --title "Say hello" --cmd "echo hello" --timeout 5s --bid-window 10m --reward 10',

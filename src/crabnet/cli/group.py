@@ -12,10 +12,13 @@ from crabnet.cli.options import LazyGroup
 from crabnet.cli.output import json_line, structured, write
 
 _TOP: Final = {
+    "run": "crabnet.cli.run:run",
+    "attach": "crabnet.cli.run:attach",
     "seed": "crabnet.cli.seed:seed",
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
+    "work": "crabnet.cli.work:work",
     "topology": "crabnet.cli.topology:topology",
     "sync": "crabnet.cli.topology:sync",
     "feeds": "crabnet.cli.topology:feeds",
@@ -26,6 +29,7 @@ _TOP: Final = {
     "doctor": "crabnet.cli.doctor:doctor",
     "debug": "crabnet.cli.doctor:debug",
     "events": "crabnet.cli.events:events",
+    "receipt": "crabnet.cli.receipt:receipt",
     "audit": "crabnet.cli.audit:audit",
     "fsck": "crabnet.cli.fsck:fsck",
     "state": "crabnet.cli.state:state",

@@ -204,7 +204,9 @@ class LazyGroup(_HelpWritten, click.Group):
 def global_options(*, settings_shown: bool) -> list[click.Parameter]:
     """The options of every command, and one option per setting."""
     options: list[click.Parameter] = [
-        _option(knob, hidden=knob.name not in _MAIN and not settings_shown) for knob in KNOBS if knob.flag is not None
+        setting_option(knob, str(knob.flag), hidden=knob.name not in _MAIN and not settings_shown)
+        for knob in KNOBS
+        if knob.flag is not None
     ]
     config = click.Option(
         ["--config"], metavar="FILE", expose_value=False, callback=_store_config,
@@ -233,8 +235,8 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
     return [*options, config, form, as_json, ids_only, verify, dump]
 
 
-def _option(knob: Knob, *, hidden: bool) -> click.Option:
-    flag = str(knob.flag)
+def setting_option(knob: Knob, flag: str, *, hidden: bool = False) -> click.Option:
+    """An option that gives a setting."""
     default = "" if knob.default is None else f" [default: {knob.shown(knob.default)}]"
     text = knob.doc.replace("`", "") + default
     if isinstance(knob.kind, BoolKind):
@@ -251,7 +253,7 @@ def _option(knob: Knob, *, hidden: bool) -> click.Option:
 
 
 def _metavar(knob: Knob) -> str:
-    names = {"integer": "N", "path": "PATH", "address": "ADDR", "string": "TEXT"}
+    names = {"integer": "N", "path": "PATH", "address": "ADDR", "string": "TEXT", "number": "X", "schedule": "TEXT"}
     kind = knob.kind.item if isinstance(knob.kind, ListKind) else knob.kind
     return names[kind.name] + (",…" if isinstance(knob.kind, ListKind) else "")
 

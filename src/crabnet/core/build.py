@@ -11,11 +11,11 @@ from crabnet.core.commands import (
     Acknowledge,
     CreateClaim,
     FinishRun,
-    Operation,
     Publish,
     RenewRun,
     Settle,
     StartRun,
+    Statement,
     SubmitBid,
 )
 from crabnet.core.deadlines import why_failed
@@ -290,7 +290,7 @@ def _envelope(fact: Fact | None) -> str:
     return "" if fact is None else fact.envelope
 
 
-def build(wish: Operation, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Body]:
+def build(wish: Statement, record: Record, object_id: str, author: str, now_s: int) -> tuple[FactKind, Body]:
     """The object that states an operation. ``record`` is the seed's, ``EMPTY`` for a new seed.
 
     Raises RefusedError, UsageError.

@@ -78,10 +78,13 @@ class Chores:
 
     def _take(self, moves: Sequence[Move], now_ms: int, effects: Effects) -> None:
         for move in moves:
-            if not self._try(move.wish, now_ms, effects):
+            if move.wish is not None and not self._try(move.wish, now_ms, effects):
                 self._parts.again(move, now_ms)
-            elif move.notice is not None:
+                continue
+            if move.notice is not None:
                 effects.notices.append(move.notice)
+            if move.check is not None:
+                effects.checks.append(move.check)
 
     def record_interrupted(self, now_ms: int, effects: Effects) -> None:
         """Publish results for the runs that were interrupted when the node stopped."""

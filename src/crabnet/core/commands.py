@@ -8,7 +8,7 @@ from crabnet.core.replica.records import Via
 from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import Failure, OutputFile, SeedStatus, Termination
 from crabnet.errors import Reason
-from crabnet.market.policies import Terms
+from crabnet.market.policies import CheckOutcome, Terms
 from crabnet.protocol.sync import Served
 
 
@@ -26,6 +26,14 @@ class Tick(Struct, frozen=True):
 
 class Turn(Struct, frozen=True):
     """The policies may have steps to take. The node gives this input when ``Core.trades`` says so."""
+
+
+class Checked(Struct, frozen=True):
+    """The outcome of the check of a result, which an ``effects.CheckOrder`` asked for."""
+
+    seed_id: str
+    result_id: str
+    outcome: CheckOutcome
 
 
 class Answered(Struct, frozen=True):
@@ -177,6 +185,15 @@ class Acknowledge(Struct, frozen=True, kw_only=True):
     announce: bool = True
 
 
-Operation = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
+class ChangeTerms(Struct, frozen=True, kw_only=True):
+    """Replace the terms of an own seed that is not final. None: the node does nothing more with it by itself."""
+
+    seed_id: str
+    terms: Terms | None
+
+
+Statement = Publish | SubmitBid | CreateClaim | StartRun | RenewRun | FinishRun | Settle | Acknowledge
+"""Operations that sign an envelope."""
+Operation = Statement | ChangeTerms
 FromPeers = Received | Answered | PeerJoined | PeerLeft | Misbehaved
-Input = FromPeers | Tick | Turn | Operation
+Input = FromPeers | Tick | Turn | Checked | Operation

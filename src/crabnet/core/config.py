@@ -8,6 +8,8 @@ from crabnet import limits
 from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.domain.state import DEFAULT_CAPS, Caps
+from crabnet.market.policies import Accepting, AwardRule
+from crabnet.market.work import WorkPolicy
 from crabnet.protocol.admission import AdmissionPolicy
 
 
@@ -31,6 +33,8 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     execution_grace_ms: int = 30_000
     auto_reclaim: bool = False
     reclaim_attempts_max: int = 3
+    auto_award: AwardRule | None = None
+    auto_settle: Accepting | None = None
     accept_feed_risk: bool = False
     clock_check: bool = True
     """Whether the node compares its clock with those of peers."""
@@ -41,4 +45,11 @@ class CoreConfig(Struct, frozen=True, kw_only=True):
     alias: str = ""
     agent: str = ""
     refuse_equivocators: bool = True
+    tell_declines: bool = True
+    """Whether the node tells publishers why it does not bid."""
     relay_fanout: int = limits.RELAY_FANOUT_DEFAULT
+    work: WorkPolicy = WorkPolicy()
+    auto_bid: bool = False
+    """Whether the node bids by ``work``."""
+    auto_run: bool = False
+    """Whether the node runs what it has won, so that it has to know of that."""

@@ -13,6 +13,7 @@ from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.record import EMPTY
+from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 
 IMPORTED: Final = "import"
@@ -50,14 +51,22 @@ class Consequences:
                 self._parts.neighbours.lacks(item.lacks, meta, source, now_ms)
             if meta is not None and meta.v is not None:
                 self._parts.neighbours.applied(item, source, now_ms, effects)
-        for change in item.changes:
-            self.changed(change, meta.id if meta is not None else "", now_ms, effects)
+        self.follow(item, now_ms, effects)
 
     def persist(self, item: Applied, record: bytes, effects: Effects) -> None:
         """Journal the record of one envelope, and its place in the batch for the index."""
         if item.row is not None:
             effects.places.append(FeedPlace(item.row, len(effects.records)))
         effects.records.append(record)
+
+    def follow(self, item: Applied, now_ms: int, effects: Effects) -> None:
+        """Add the consequences for the seeds that an applied envelope has changed."""
+        envelope_id = "" if item.meta is None else item.meta.id
+        for change in item.changes:
+            self.changed(change, envelope_id, now_ms, effects)
+        if item.outcome is Outcome.ACCEPTED and item.seed_id and not item.changes:  # a bid, which changes no progress
+            record = self._replica.state.records.get(item.seed_id, EMPTY)
+            self._parts.watch_trade(item.seed_id, record, now_ms)
 
     def changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
         """Add the consequences of a changed seed."""

@@ -14,6 +14,7 @@ from crabnet.core.budgets.sources import Block
 from crabnet.core.chores import Chores
 from crabnet.core.commands import (
     Answered,
+    Checked,
     FromPeers,
     Input,
     Misbehaved,
@@ -26,6 +27,7 @@ from crabnet.core.commands import (
 )
 from crabnet.core.config import CoreConfig
 from crabnet.core.consequences import IMPORTED, Consequences
+from crabnet.core.declining import Declining
 from crabnet.core.effects import Effects, FieldValue, Notice
 from crabnet.core.mending import Containment
 from crabnet.core.notices import (
@@ -81,7 +83,9 @@ class Core:
             signer.node_id, self.replica.state, self._parts, self.mending, self._operate, talk=config.talk
         )
         self._consequences = Consequences(signer.node_id, self.replica, self._parts, self._chores)
-        self._receiving = Receiving(self.replica, self._parts, self._consequences)
+        tells = config.talk and config.tell_declines
+        self.declining = Declining(signer.node_id, self.replica, self._parts, entropy, tells=tells)
+        self._receiving = Receiving(self.replica, self._parts, self._consequences, self.declining)
         self._operating = Operating(config, signer, self.replica, self._parts, self._consequences, entropy, self.record)
         self._ends_wait = False
         """True if the consequences of ended feeds could not be processed. The next tick retries that."""
@@ -98,7 +102,7 @@ class Core:
             self.mending.handling(given.data, given.source)
         else:
             self.mending.handling()
-            operation = None if isinstance(given, FromPeers | Tick | Turn) else type(given).__name__
+            operation = None if isinstance(given, FromPeers | Tick | Turn | Checked) else type(given).__name__
         with self._containment if operation is None else Containment(self.mending, operation):
             self._handle(given, now_ms, effects)
 
@@ -113,6 +117,8 @@ class Core:
         elif isinstance(given, Turn):
             if self._may_write(now_ms):
                 self._chores.trade(now_ms, effects)
+        elif isinstance(given, Checked):
+            self._parts.checked(given, now_ms)
         elif isinstance(given, Misbehaved):
             self._parts.misbehaved(given, now_ms, effects)
         elif isinstance(given, Answered | PeerJoined | PeerLeft):
@@ -221,6 +227,10 @@ class Core:
             self.replica.requests.put(record)
             effects.records.append(encode_record(record))
             self.mending.boundary.close()
+
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
+        return self._parts.follower(seed_id)
 
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
@@ -354,6 +364,11 @@ class Core:
         due_ms = self._parts.trades_due_ms()
         return due_ms is not None and due_ms <= now_ms and self._may_write(now_ms)
 
+    @property
+    def trading(self) -> SoftParts:
+        """The soft parts, for questions about policies: ``surroundings``, ``won``, ``offer``, ``declined``."""
+        return self._parts
+
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         self._operating.operate(wish, now_ms, effects)
 
@@ -376,6 +391,8 @@ class Core:
             expired = self.replica.parking.expire(now_s)
             effects.notices.extend(given_up_notice(parked, Reason.GAP) for parked in expired)
         self.neighbours.tick(now_ms, effects)
+        with self._soft:
+            self.declining.tick(now_ms, effects)
         parts.tell_clock(now_ms, effects)
         if self._may_write(now_ms):
             self._chores.do(now_ms, effects)

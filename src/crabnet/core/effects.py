@@ -92,6 +92,14 @@ class RunOrder(NamedTuple):
     attempt: int
 
 
+class CheckOrder(NamedTuple):
+    """A check to run on the result of an own seed, once the records are durable. ``Checked`` gives its outcome back."""
+
+    seed_id: str
+    result_id: str
+    command: str
+
+
 Reply = Seed | Bid | Claim | RunOrder | TaskResult | None
 
 
@@ -109,6 +117,7 @@ class Effects:
     blocks: list[Block] = field(default_factory=list)
     """Sources that are refused for a while from now on."""
     ended_claims: list[EndedClaim] = field(default_factory=list)
+    checks: list[CheckOrder] = field(default_factory=list)
     own_head: tuple[int, str] | None = None
     """Sequence number and id of the last envelope that the node has added to its own feed."""
     reply: Reply = None

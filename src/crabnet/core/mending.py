@@ -38,6 +38,7 @@ class Part(StrEnum):
     DEADLINES = "deadlines"
     BUYER = "buyer"
     SELLER = "seller"
+    DECLINES = "declines"
 
 
 UNKNOWN_PART: Final = "soft_state"

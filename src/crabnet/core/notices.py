@@ -10,11 +10,13 @@ from crabnet.core.commands import Misbehaved
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.replica.applied import Applied, Change, Fork
 from crabnet.core.replica.parking import Parked
-from crabnet.domain.model import Bid, Claim, SeedStatus
+from crabnet.domain.model import Bid, Claim
 from crabnet.domain.record import Record
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, Reason
 from crabnet.protocol.admission import refusal
+from crabnet.protocol.envelope import EnvelopeMeta
+from crabnet.protocol.payloads import PayloadRefusedError
 
 
 def applied_notice(item: Applied, source: str) -> Notice:
@@ -36,6 +38,19 @@ def applied_notice(item: Applied, source: str) -> Notice:
     if item.outcome is Outcome.REJECTED:
         fields["detail"] = item.detail[: limits.EVENT_DETAIL_CHARS]
     return Notice(f"envelope_{item.outcome.value}", fields)
+
+
+def talk_refused_notice(meta: EnvelopeMeta, source: str, error: PayloadRefusedError) -> Notice:
+    """The payload of a message that belongs to no feed is malformed or not allowed."""
+    fields: dict[str, FieldValue] = {
+        "address": source,
+        "envelope_id": meta.id,
+        "author": meta.from_,
+        "kind": meta.kind,
+        "reason": error.reason.value,
+        "detail": error.detail[: limits.EVENT_DETAIL_CHARS],
+    }
+    return Notice("envelope_rejected", fields)
 
 
 def fork_notice(fork: Fork, source: str) -> Notice:
@@ -76,7 +91,7 @@ def proof_notice(source: str, reason: Reason, detail: str, author: str = "") -> 
 def change_notice(change: Change, record: Record, envelope_id: str, node_id: str) -> Notice:
     """A seed changed its status, or its run was renewed. ``record`` is what is known of it now.
 
-    The first notice of a seed has its title, and the notice that a bid of the node ``node_id`` has won names the bid.
+    The first notice of a seed has its title. Notices about work of the node ``node_id`` name the bid that was chosen.
     """
     before, after = change.before, change.after
     if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
@@ -104,7 +119,7 @@ def change_notice(change: Change, record: Record, envelope_id: str, node_id: str
     definition = record.definition
     if before is None and definition is not None:
         fields["title"] = definition.title[: limits.EVENT_DETAIL_CHARS]
-    if after.status is SeedStatus.CLAIMED and after.claimed_by == node_id:
+    if after.claimed_by == node_id:
         fields |= _won(record)
     return Notice("seed_changed", fields)
 

@@ -8,6 +8,7 @@ from typing import Final
 from crabnet import limits
 from crabnet.core import build
 from crabnet.core.commands import (
+    ChangeTerms,
     CreateClaim,
     FinishRun,
     Operation,
@@ -15,6 +16,7 @@ from crabnet.core.commands import (
     RequestTag,
     Settle,
     StartRun,
+    Statement,
     SubmitBid,
 )
 from crabnet.core.config import CoreConfig
@@ -24,7 +26,7 @@ from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.records import PurchaseRecord, RequestRecord, encode_record
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.model import Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
+from crabnet.domain.model import FINAL, Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
@@ -61,6 +63,9 @@ class Operating:
 
     def operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         """Carry out an operation. Raises RefusedError, UsageError."""
+        if isinstance(wish, ChangeTerms):
+            self._change_terms(wish, now_ms, effects)
+            return
         self._replica.check_open(self._signer.node_id)
         guard, suspicion = self._parts.neighbours.guard, self._parts.clock_suspicion(now_ms)
         if suspicion and not guard.at_risk:
@@ -83,7 +88,7 @@ class Operating:
             self._state(forfeit, now_ms, effects)
         self._state(wish, now_ms, effects)
 
-    def _state(self, wish: Operation, now_ms: int, effects: Effects) -> None:
+    def _state(self, wish: Statement, now_ms: int, effects: Effects) -> None:
         now_s = self._stamp_s(now_ms)
         record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
         if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:
@@ -95,11 +100,8 @@ class Operating:
         def made(object_id: str) -> tuple[FactKind, Body]:
             return build.build(wish, record, object_id, me, now_s)
 
-        if isinstance(wish, Publish) and wish.terms is not None and self._replica.purchases.full:
-            raise RefusedError(
-                f"this node has {limits.PURCHASES_MAX} open purchases, which is the maximum; wait until some are over",
-                Reason.LIMIT_EXCEEDED,
-            )
+        if isinstance(wish, Publish) and wish.terms is not None:
+            self._demand_room(wish.follows)
         denied = self._denied(record)
         applied, body, raw = self._replica.propose(self._signer, made, now_s, self._entropy(), denied)
         if isinstance(wish, _ON_REQUEST) and wish.request is not None:
@@ -107,6 +109,8 @@ class Operating:
         if isinstance(wish, Publish) and wish.terms is not None:
             self._keep(PurchaseRecord(applied.seed_id, wish.terms), effects)
         self._stated(applied, raw, wish.announce, now_ms, effects)
+        if isinstance(wish, Publish) and wish.follows is not None and self._replica.purchases.get(wish.follows):
+            self._keep(PurchaseRecord(wish.follows, None), effects)
         effects.reply_seed_id = applied.seed_id
         definition = self._replica.definition(applied.seed_id)
         if isinstance(wish, StartRun) and definition is not None:
@@ -132,6 +136,28 @@ class Operating:
         record = RequestRecord(tag.request_id, tag.operation, tag.digest, now_s, applied.seed_id, envelope_id)
         self._replica.requests.put(record)
         effects.records.append(encode_record(record))
+
+    def _demand_room(self, seed_id: str | None) -> None:
+        """Refuse one more purchase if there is no room for it. Raises RefusedError."""
+        if self._replica.purchases.full and (seed_id is None or self._replica.purchases.get(seed_id) is None):
+            raise RefusedError(
+                f"this node has {limits.PURCHASES_MAX} open purchases, which is the maximum; wait until some are over",
+                Reason.LIMIT_EXCEEDED,
+            )
+
+    def _change_terms(self, wish: ChangeTerms, now_ms: int, effects: Effects) -> None:
+        """Journal other terms of a seed. They sign nothing. Raises RefusedError."""
+        record = self._replica.state.records.get(wish.seed_id, EMPTY)
+        if wish.terms is not None:
+            record = self._known(wish.seed_id)
+            status = record.progress.status
+            if record.seed is None or record.seed.author != self._signer.node_id:
+                raise RefusedError(f"seed {wish.seed_id} is not a task of this node", Reason.UNAUTHORISED)
+            if status in FINAL:
+                raise RefusedError(f"seed {wish.seed_id} is over: {status.value}", Reason.WRONG_STATE)
+            self._demand_room(wish.seed_id)
+        self._keep(PurchaseRecord(wish.seed_id, wish.terms), effects)
+        self._parts.watch(wish.seed_id, record, now_ms)
 
     def _keep(self, record: PurchaseRecord, effects: Effects) -> None:
         """Journal the terms of a purchase in the same effects as its seed. Terms without a seed have no effect."""
@@ -179,8 +205,7 @@ class Operating:
         effects.notices.append(Notice("envelope_created", fields))
         effects.own_head = meta.seq, meta.id
         self._replica.written_until_s = meta.ts
-        for change in applied.changes:
-            self._consequences.changed(change, meta.id, now_ms, effects)
+        self._consequences.follow(applied, now_ms, effects)
         if announce:
             effects.sends.append(Send(raw, meta.kind, meta.id, concerns=self._parties(applied.seed_id)))
         with self._replica.mending.soft:

@@ -6,6 +6,7 @@ from typing import Final
 
 from crabnet.core.commands import Received
 from crabnet.core.consequences import Consequences
+from crabnet.core.declining import Declining
 from crabnet.core.effects import Effects
 from crabnet.core.notices import given_up_notice, proof_notice
 from crabnet.core.replica.applied import Applied
@@ -15,7 +16,7 @@ from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.state import Outcome
 from crabnet.errors import CrabnetError, DataDirDamagedError, Reason
 from crabnet.protocol.admission import Admitted, nobody_muted
-from crabnet.protocol.envelope import EnvelopeMeta
+from crabnet.protocol.envelope import EnvelopeMeta, Kind
 from crabnet.protocol.fork_proof import PROOF_START, ForkEvidence, ProofRefusedError, place_of, verify_proof
 from crabnet.protocol.sync import ForkMark
 
@@ -31,10 +32,11 @@ def _anything(_: EnvelopeMeta) -> bool:
 class Receiving:
     """Takes messages for ``replica``, on the terms of the soft parts."""
 
-    def __init__(self, replica: Replica, parts: SoftParts, consequences: Consequences) -> None:
+    def __init__(self, replica: Replica, parts: SoftParts, consequences: Consequences, declining: Declining) -> None:
         self._replica = replica
         self._parts = parts
         self._consequences = consequences
+        self._declining = declining
         self._soft = replica.mending.soft
 
     def received(self, received: Received, now_ms: int, effects: Effects) -> None:
@@ -99,7 +101,8 @@ class Receiving:
 
     def _talk(self, admitted: Admitted, source: str, now_ms: int, effects: Effects, *, proven: bool) -> None:
         with self._soft:
-            if self._parts.neighbours.talk(admitted, source, now_ms, effects):
+            takes = self._declining.received if admitted.kind is Kind.BID_DECLINED else self._parts.neighbours.talk
+            if takes(admitted, source, now_ms, effects):
                 self._parts.praise(source, proven=proven)
             else:
                 self._parts.blame(source, now_ms, effects)

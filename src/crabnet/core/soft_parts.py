@@ -14,7 +14,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
 from crabnet.core.budgets.sources import Block, SourceGate
-from crabnet.core.commands import Misbehaved
+from crabnet.core.commands import Checked, Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
@@ -23,13 +23,16 @@ from crabnet.core.moves import Move
 from crabnet.core.notices import Trifles, blocked_notice, drop_notice, misbehaved_notice
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.replica import Pays, Replica
-from crabnet.core.sweeper import SweepConfig, Sweeper
+from crabnet.core.sweeper import Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
-from crabnet.core.trading.selling import Seller
+from crabnet.core.trading.declines import Declines
+from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market.award import Past, Unknown
+from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -71,7 +74,11 @@ class SoftParts:
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
+        self.surroundings = Surroundings()
+        """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
+        self.declines = Declines(entropy)
+        self._entropy = entropy
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds from the archive may leave memory again, in milliseconds."""
@@ -93,6 +100,8 @@ class SoftParts:
     def begin_deadlines(self, now_ms: int) -> int:
         """Call this once after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._deadlines_from_ms = now_ms
+        with self._soft:
+            self.buyer.begin(now_ms)
         with self._soft:
             return self._sweeper.begin(now_ms)
         return 0
@@ -310,16 +319,22 @@ class SoftParts:
         """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
+        self.watch_trade(seed_id, record, now_ms)
         with self._soft:
-            self.buyer.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.seller.watch(seed_id, record, now_ms)
+            self.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
             return
         with self._soft:
             due_ms = self._away_at_ms(seed_id, record, now_ms)
             if due_ms is not None:
                 self._resting.add(due_ms, seed_id)
+
+    def watch_trade(self, seed_id: str, record: Record, now_ms: int) -> None:
+        """Tell the policies of a seed that has changed, or has a further bid."""
+        with self._soft:
+            self.buyer.watch(seed_id, record, now_ms)
+        with self._soft:
+            self.seller.watch(seed_id, record, now_ms)
 
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
         """When a seed is to leave memory, in milliseconds. None if it is not at rest.
@@ -352,6 +367,12 @@ class SoftParts:
         for seed_id in seed_ids:
             self._away_again_ms.pop(seed_id, None)
 
+    def follower(self, seed_id: str) -> str | None:
+        """The seed of this node that takes up ``seed_id`` again."""
+        with self._soft:
+            return self.buyer.follower(seed_id)
+        return None
+
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:
@@ -366,12 +387,41 @@ class SoftParts:
                 moves += part.moves(now_ms)
         return moves
 
+    def checked(self, given: Checked, now_ms: int) -> None:
+        """Take the outcome of a check."""
+        with self._soft:
+            self.buyer.checked(given, now_ms)
+
     def trades_due_ms(self) -> int | None:
         """When policies may ask for something next, in milliseconds since the epoch."""
         with self._soft:
             times = (self.buyer.next_ms(), self.seller.next_ms())
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
+
+    def won(self) -> list[str]:
+        """The seeds that were claimed for this node and are not begun, oldest claim first."""
+        with self._soft:
+            return list(self.seller.commitments.won)
+        return []
+
+    def offer(self, seed_id: str, record: Record, now_ms: int) -> Offer | None:
+        """What this worker would do with an open task now. None if it is not open, or if the policy fails."""
+        with self._soft:
+            return self.seller.offer(seed_id, record, now_ms)
+        return None
+
+    def take_declined(self) -> list[tuple[str, Declined]]:
+        """The tasks for which this worker has not bid since the last call, each once for a reason."""
+        with self._soft:
+            return self.seller.take_declined()
+        return []
+
+    def declined(self) -> list[tuple[str, Declined]]:
+        """The open tasks for which this worker has not bid, with the reasons."""
+        with self._soft:
+            return self.seller.declined()
+        return []
 
     def again(self, move: Move, now_ms: int) -> None:
         """An operation failed: retry it later."""
@@ -402,6 +452,7 @@ class SoftParts:
         for seed_id, record in self._replica.state.records.items():
             self.watch(seed_id, record, now_ms)
         self._sweeper.begin(now_ms)
+        self.buyer.begin(now_ms)
         self._deadlines_wrong = False
 
     # --- making parts anew -----------------------------------------------------------------------------
@@ -414,18 +465,17 @@ class SoftParts:
         self._budgets.begin((author, head[0]) for author, head in self._replica.feeds.heads().items())
 
     def _new_sweeper(self) -> Sweeper:
-        sweeps = SweepConfig(
-            execution_grace_ms=self._config.execution_grace_ms,
-            auto_reclaim=self._config.auto_reclaim,
-            attempts_max=self._config.reclaim_attempts_max,
-        )
-        return Sweeper(sweeps, self._node_id, self._replica.state, self._denies)
+        return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
+
+    def _past(self, _author: str) -> Past:
+        """What is known of a worker's past."""
+        return Unknown()
 
     def _new_seller(self) -> Seller:
-        return Seller(self._config, self._node_id, self._replica)
+        return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
 
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""
@@ -436,6 +486,7 @@ class SoftParts:
             Part.DEADLINES: self._sweeper,
             Part.BUYER: self.buyer,
             Part.SELLER: self.seller,
+            Part.DECLINES: self.declines,
             **self.neighbours.parts(),
         }
 
@@ -449,6 +500,8 @@ class SoftParts:
         elif part is Part.PARKING:
             self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
+        elif part is Part.DECLINES:
+            self.declines = Declines(self._entropy)
         elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:

@@ -1,42 +1,22 @@
-"""Actions on the operator's own seeds when a deadline passes: close, forfeit, claim anew, report silent runs.
+"""Actions on the operator's own seeds when a deadline passes: close, forfeit, report silent runs.
 
 The sweeper only proposes operations. The node handles them in the same way as those of the operator.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec import Struct
-
 from crabnet import limits
-from crabnet.core.commands import CreateClaim, Settle
+from crabnet.core.commands import Settle
 from crabnet.core.deadlines import Agenda, due_at_ms, why_failed
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.mending import Part
 from crabnet.core.moves import Move
-from crabnet.domain.lifecycle import claim_deadline_s
-from crabnet.domain.model import Bid, Claim, FactKind, Progress, Run, SeedStatus, Settlement
-from crabnet.domain.record import EMPTY, Record, counting_bids
+from crabnet.domain.model import FactKind, Progress, Run, SeedStatus
+from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import State
 from crabnet.errors import Reason
-
-
-class SweepConfig(Struct, frozen=True, kw_only=True):
-    """The settings that the sweeper needs. ``attempts_max`` bounds the attempts for which it claims by itself."""
-
-    execution_grace_ms: int
-    auto_reclaim: bool
-    attempts_max: int
-
-
-class Reclaim(NamedTuple):
-    """A bid to claim next, and when, in milliseconds since the epoch."""
-
-    bid: Bid
-    at_ms: int
 
 
 class _Heard(NamedTuple):
@@ -51,15 +31,13 @@ class _Heard(NamedTuple):
 class Sweeper:
     """The deadlines of all seeds in ``state`` that ``node_id`` has published.
 
-    It claims no bid of an author for which ``denies`` is true. After a start it forfeits no claim for one execution
-    grace, because a result may still arrive from peers.
+    After a start it forfeits no claim for one execution grace, because a result may still arrive from peers.
     """
 
-    def __init__(self, config: SweepConfig, node_id: str, state: State, denies: Callable[[str], bool]) -> None:
-        self._config = config
+    def __init__(self, execution_grace_ms: int, node_id: str, state: State) -> None:
+        self._grace_ms = execution_grace_ms
         self._node_id = node_id
         self._state = state
-        self._denies = denies
         self._deadlines = Agenda()
         self._leases = Agenda()
         self._heard: dict[str, _Heard] = {}
@@ -67,7 +45,7 @@ class Sweeper:
 
     def begin(self, now_ms: int) -> int:
         """Call this once at the start, after ``watch`` of every seed. Returns how many deadlines have passed."""
-        self._forfeits_from_ms = now_ms + self._config.execution_grace_ms
+        self._forfeits_from_ms = now_ms + self._grace_ms
         return self._deadlines.count_due(now_ms)
 
     def _is_own(self, record: Record) -> bool:
@@ -78,12 +56,9 @@ class Sweeper:
         """Update the deadlines of a seed that has changed."""
         if not self._is_own(record):
             return
-        due = due_at_ms(record, self._config.execution_grace_ms)
+        due = due_at_ms(record, self._grace_ms)
         if due is not None:
             self._deadlines.add(due[0], seed_id)
-        reclaim = self._reclaimable(record, now_ms)
-        if reclaim is not None:
-            self._deadlines.add(reclaim.at_ms, seed_id)
         self._watch_run(seed_id, record, now_ms)
 
     def _watch_run(self, seed_id: str, record: Record, now_ms: int) -> None:
@@ -107,16 +82,7 @@ class Sweeper:
             record = self._state.records.get(seed_id, EMPTY)
             if not self._is_own(record):
                 continue
-            reclaim = self._reclaimable(record, now_ms)
-            if reclaim is not None:
-                if now_ms < reclaim.at_ms:
-                    self._deadlines.add(reclaim.at_ms, seed_id)
-                    continue
-                bid = reclaim.bid
-                claim = CreateClaim(seed_id=seed_id, bid_id=bid.id)
-                sweeps.append(Move(claim, Part.DEADLINES, _reclaim_notice(record, bid)))
-                continue
-            due = due_at_ms(record, self._config.execution_grace_ms)
+            due = due_at_ms(record, self._grace_ms)
             if due is None or due[0] > now_ms:
                 continue
             if due[1] is FactKind.CLOSE:
@@ -153,49 +119,6 @@ class Sweeper:
             notices.append(Notice("run_silent", fields))
         return notices
 
-    def _reclaimable(self, record: Record, now_ms: int) -> Reclaim | None:
-        """The next claim for a forfeited seed. None if there is none or the node may not claim by itself."""
-        seed, progress = record.definition, record.progress
-        if not self._config.auto_reclaim or seed is None or progress.status is not SeedStatus.FORFEITED:
-            return None
-        most = min(self._config.attempts_max, limits.ATTEMPTS_MAX)
-        if progress.attempt >= most or now_ms // 1000 > claim_deadline_s(seed, progress):
-            return None
-        return next_reclaim(record, self._denies)
-
-
-def next_reclaim(record: Record, denies: Callable[[str], bool]) -> Reclaim | None:
-    """The counting bid to claim after a forfeit, or None.
-
-    Bids of the workers that were chosen least often come first, then the cheapest, then the earliest. A worker that
-    has begun this seed before is not chosen again. A worker that was chosen and never began is chosen again only after
-    a pause, because its fault may be temporary (ADR 31).
-    """
-    claims = [fact.body for fact in record.others if isinstance(fact.body, Claim)]
-    chosen = Counter(claim.worker for claim in claims)
-    began = {claim.worker for claim in claims if record.began(claim.id)}
-    bids = [
-        fact.body
-        for fact in counting_bids(record)
-        if isinstance(fact.body, Bid) and fact.author not in began and not denies(fact.author)
-    ]
-    bid = min(bids, key=lambda bid: (chosen[bid.bidder], bid.price, bid.created_at, bid.id), default=None)
-    if bid is None:
-        return None
-    last_s = max((claim.created_at for claim in claims if claim.worker == bid.bidder), default=0)
-    pauses = bool(last_s) and _failed_last(record)
-    return Reclaim(bid, last_s * 1000 + limits.RECLAIM_SAME_WORKER_MS if pauses else 0)
-
-
-def _failed_last(record: Record) -> bool:
-    """True if the last attempt ended by its worker's word, and not by the deadline."""
-    claims = {fact.envelope for fact in record.others if fact.kind is FactKind.CLAIM}
-    return any(
-        fact.kind is FactKind.FORFEIT and fact.rests_on not in claims
-        for fact in record.others
-        if isinstance(fact.body, Settlement) and fact.body.attempt == record.progress.attempt
-    )
-
 
 def lease_of(record: Record) -> int | None:
     """The lease of the current run in milliseconds: how long it may be silent. None if nothing runs or it has none."""
@@ -229,12 +152,3 @@ def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
 def _failed_notice(seed_id: str, record: Record) -> Notice:
     why: dict[str, FieldValue] = {"detail": why_failed(record)[: limits.EVENT_DETAIL_CHARS]}
     return Notice("worker_failed", _attempt(seed_id, record.progress) | why)
-
-
-def _reclaim_notice(record: Record, bid: Bid) -> Notice:
-    fields: dict[str, FieldValue] = {
-        "seed_id": bid.seed_id,
-        "worker": bid.bidder,
-        "attempt": record.progress.attempt + 1,
-    }
-    return Notice("seed_reclaimed", fields)

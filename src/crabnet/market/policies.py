@@ -61,12 +61,29 @@ class Wait(NamedTuple):
     until_ms: int | None = None
 
 
+class Again(StrEnum):
+    """What has to change until a declined task is worth another look."""
+
+    MACHINE = "machine"
+    """The worker is paused, or it is outside of its schedule, or the machine is busy."""
+    ROOM = "room"
+    """One of its bids or tasks has to end."""
+    OPENING = "opening"
+    """The schedule has to begin anew, because the task does not fit into the rest."""
+    PUBLISHER = "publisher"
+    """The publisher has to settle something."""
+
+
 class Declined(NamedTuple):
-    """Why a policy makes no deal. ``detail`` names the thing. For ``PRICE``, ``price`` is the least that would do."""
+    """Why a policy makes no deal. ``detail`` names the thing. For ``PRICE``, ``price`` is the least that would do.
+
+    ``again`` says what may change the decision. None: nothing that a node could wait for.
+    """
 
     reason: Reason
     detail: str
     price: int | None = None
+    again: Again | None = None
 
 
 class Judgement(StrEnum):
@@ -84,3 +101,15 @@ class Verdict(NamedTuple):
     judgement: Judgement
     reason: Reason
     detail: str
+
+
+class CheckOutcome(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What the check of a seed said about a result in this node's sandbox.
+
+    ``exit_code`` is None if it was not run to its end, and ``detail`` then says why. ``output`` is the beginning of
+    what it wrote, for people.
+    """
+
+    exit_code: int | None = None
+    detail: str = ""
+    output: str = ""

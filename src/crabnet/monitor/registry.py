@@ -68,9 +68,18 @@ class EventKind(StrEnum):
     ENVELOPE_PARKED = "envelope_parked"
     ENVELOPE_DROPPED = "envelope_dropped"
     SEED_CHANGED = "seed_changed"
+    BID_DECLINED = "bid_declined"
     CLAIM_OVERDUE = "claim_overdue"
     WORKER_FAILED = "worker_failed"
     SEED_RECLAIMED = "seed_reclaimed"
+    BID_AWARDED = "bid_awarded"
+    AWARD_WAITS = "award_waits"
+    RESULT_JUDGED = "result_judged"
+    PURCHASE_RETRIED = "purchase_retried"
+    PURCHASE_GIVEN_UP = "purchase_given_up"
+    PURCHASE_ENDED = "purchase_ended"
+    BID_QUOTED = "bid_quoted"
+    TASK_DECLINED = "task_declined"
     FORK_DETECTED = "fork_detected"
     FEED_ENDED = "feed_ended"
     SEEN_PRUNED = "seen_pruned"
@@ -196,6 +205,7 @@ FIELDS: Final = MappingProxyType(
         "future_skew_ms": "how far the time of a message may be in the future, milliseconds",
         "job": "name of the background job",
         "lease_ms": "lease of the run: how long it may be silent, milliseconds",
+        "judgement": "`accept`, `reject` or `ask`",
         "key_id": "id of the signing key",
         "kind": "kind of the envelope, such as `SeedCreated`",
         "last_seq": "last sequence number of the range",
@@ -224,6 +234,7 @@ FIELDS: Final = MappingProxyType(
         "require_signatures": "whether the node refuses envelopes without a signature",
         "reserve_bytes": "size of the reserve; if less is free, the node stops writing",
         "result_id": "id of the task result",
+        "rule": "how a bid is chosen: `cheapest`, `fastest`, `best-history` or `first`",
         "run_id": "id of the run",
         "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
         "scope": "what the token may do: `read`, `operate` or `admin`",
@@ -421,7 +432,14 @@ EVENTS: Final = MappingProxyType(
             "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
             " price",
             "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
-            "`price` are those of a bid of this node that was chosen.",
+            "`price` are those of a bid of this node that was chosen, as long as that choice counts.",
+        ),
+        EventKind.BID_DECLINED: _spec(
+            "N",
+            _CORE,
+            "seed_id worker reason detail price address",
+            "A worker says why it does not bid for this node's seed. `price` is the least for which it would. `detail`"
+            " is a reason that this version does not know.",
         ),
         EventKind.CLAIM_OVERDUE: _spec(
             "A",
@@ -438,6 +456,40 @@ EVENTS: Final = MappingProxyType(
         ),
         EventKind.SEED_RECLAIMED: _spec(
             "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid automatically."
+        ),
+        EventKind.BID_AWARDED: _spec(
+            "N",
+            _CORE,
+            "seed_id bid_id worker price rule attempt",
+            "By the terms of a purchase or by `auto_award`, the node claimed a bid.",
+        ),
+        EventKind.AWARD_WAITS: _spec(
+            "I", _CORE, "seed_id reason detail next_try_ms", "No bid is claimed yet: `reason` says why."
+        ),
+        EventKind.RESULT_JUDGED: _spec(
+            "N",
+            _CORE,
+            "seed_id result_id worker judgement status reason detail",
+            "The node judged a result. `status` is how it settled the task; absent if its operator has to.",
+        ),
+        EventKind.PURCHASE_RETRIED: _spec(
+            "N", _CORE, "seed_id attempt reason", "The node published the task of `seed_id` once more, as a new one."
+        ),
+        EventKind.PURCHASE_GIVEN_UP: _spec(
+            "W", _CORE, "seed_id reason detail", "The node withdrew a task of a purchase: no bid will be claimed."
+        ),
+        EventKind.PURCHASE_ENDED: _spec(
+            "I", _CORE, "seed_id status reason", "The node does nothing more with a task by itself."
+        ),
+        EventKind.BID_QUOTED: _spec(
+            "I", _CORE, "seed_id author price", "By `auto_bid` the node bid for a task of `author`."
+        ),
+        EventKind.TASK_DECLINED: _spec(
+            "D",
+            _CORE,
+            "seed_id author price reason detail",
+            "By `auto_bid` the node did not bid for a task. With the reason `price`, `price` is the least that would"
+            " do. A task is told again only when the reason changes.",
         ),
         EventKind.FORK_DETECTED: _spec(
             "A",

@@ -239,12 +239,27 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.ENVELOPE_PARKED: (_DEBUG, "{kind} {envelope_id:id} of {author:id} waits: {reason}"),
         EventKind.ENVELOPE_DROPPED: (_DEBUG, "an envelope[ of {author:id}] that waited was dropped: {reason}"),
         EventKind.SEED_CHANGED: _seed_changed,
+        EventKind.BID_DECLINED: (
+            _DEBUG,
+            "{worker:id} does not bid for task {seed_id}[: {reason}][: {detail}][, it wants {price}]",
+        ),
         EventKind.CLAIM_OVERDUE: (
             _ALERT,
             "{worker:id} gave no result of task {seed_id} in time, and its claim is forfeited; claim another bid",
         ),
         EventKind.WORKER_FAILED: (_WARNING, "{worker:id} failed at task {seed_id}, which is open again[: {detail}]"),
         EventKind.SEED_RECLAIMED: (_INFO, "task {seed_id} claimed for {worker:id}, attempt {attempt}"),
+        EventKind.BID_AWARDED: (_INFO, "task {seed_id} claimed for {worker:id} at {price}, by the rule {rule}"),
+        EventKind.AWARD_WAITS: (_DEBUG, "no bid of task {seed_id} is claimed yet: {reason}[: {detail}]"),
+        EventKind.RESULT_JUDGED: (
+            _INFO,
+            "the result of task {seed_id} by {worker:id} is judged: {judgement} ({reason})[: {detail}]",
+        ),
+        EventKind.PURCHASE_RETRIED: (_INFO, "task {seed_id} is published again, try {attempt}: {reason}"),
+        EventKind.PURCHASE_GIVEN_UP: (_WARNING, "task {seed_id} is given up: {reason}[: {detail}]"),
+        EventKind.PURCHASE_ENDED: (_DEBUG, "the purchase of task {seed_id} has ended: {status}[ ({reason})]"),
+        EventKind.BID_QUOTED: (_INFO, "bid {price} for task {seed_id} of {author:id}"),
+        EventKind.TASK_DECLINED: (_DEBUG, "no bid for task {seed_id} of {author:id}: {reason}[: {detail}]"),
         EventKind.FORK_DETECTED: (
             _ALERT,
             "{author:id} signed two envelopes for place {seq} of its feed, which ends there; see crabnet audit proof",

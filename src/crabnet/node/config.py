@@ -11,12 +11,15 @@ from crabnet.core.budgets.authors import AuthorRates
 from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.config import CoreConfig
 from crabnet.domain.state import Caps
+from crabnet.market.policies import Accepting, AwardRule
+from crabnet.market.work import MICRO, WorkPolicy
 from crabnet.protocol.admission import AdmissionPolicy
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
 from crabnet.runner.sandbox.model import Choice, Profile, RunLimits, SandboxReport
 from crabnet.runner.self_test import survey
-from crabnet.settings import Settings
+from crabnet.settings import OFF, Settings
+from crabnet.settings.schedule import spans_of
 from crabnet.source import Scheme
 
 
@@ -56,15 +59,42 @@ def core_config(settings: Settings, *, stays: bool = True) -> CoreConfig:
         accept_feed_risk=settings.accept_feed_risk,
         relay_fanout=settings.relay_fanout,
         refuse_equivocators=settings.refuse_equivocators,
+        tell_declines=settings.tell_declines,
         execution_grace_ms=settings.execution_grace_s * 1000,
         auto_reclaim=settings.auto_reclaim,
         reclaim_attempts_max=settings.auto_reclaim_attempts_max,
+        auto_award=None if settings.auto_award == OFF else AwardRule(settings.auto_award),
+        auto_settle=None if settings.auto_settle == OFF else Accepting(settings.auto_settle),
         archive_after_ms=settings.archive_after_s * 1000,
         clock_check=settings.clock_check,
         stays=stays,
         talk=not settings.legacy_peers,
         alias=settings.alias,
         agent=f"crabnet/{__version__}",
+        work=work_policy(settings),
+        auto_bid=settings.auto_bid and stays,
+        auto_run=settings.auto_run and stays,
+    )
+
+
+def work_policy(settings: Settings) -> WorkPolicy:
+    """The policy of a worker."""
+    return WorkPolicy(
+        price=settings.work_price,
+        price_per_s_micro=round(settings.work_price_per_s * MICRO),
+        price_per_mib_micro=round(settings.work_price_per_mib * MICRO),
+        price_min=settings.work_min_price,
+        spans=spans_of(settings.work_schedule),
+        schedule=settings.work_schedule,
+        only=frozenset(settings.work_only),
+        never=frozenset(settings.work_never),
+        settled_min_micro=round(settings.work_min_settled * MICRO),
+        unsettled_max=settings.work_unsettled_max,
+        load_max_percent=round(settings.work_load_max * 100),
+        battery_min_percent=settings.work_battery_min,
+        timeout_max_ms=settings.work_timeout_max_ms,
+        runs_max=settings.runner_runs_max,
+        commitments_max=settings.runner_runs_max + settings.runner_queue_max,
     )
 
 

@@ -51,6 +51,7 @@ _SAMPLED: Final = _COUNTED | {
     "peer_found",
     "peer_lost",
     "source_blocked",
+    "task_declined",
 }
 """Events that strangers can cause in any number. They are sampled."""
 

@@ -11,6 +11,7 @@ from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
 from crabnet.operations.objects import Answer, Bid, Claim, ListedSeed, LocalRun, Result, Seed, Story
+from crabnet.operations.purchases import PurchaseTerms
 
 _LIFECYCLE: Final = frozenset(
     {
@@ -63,6 +64,8 @@ class PublishRequest(Writing, frozen=True, kw_only=True):
     """Most bids that count. 0: no limit."""
     reward: Amount = 0
     rules: Rules = ""
+    terms: PurchaseTerms | None = None
+    """How the node goes on with it by itself. Null: you claim and settle it, unless the settings say otherwise."""
     announce: bool = True
     """Send the envelope at once. Otherwise sync transfers it."""
 

@@ -13,6 +13,7 @@ from crabnet.buckets import TokenBucket
 from crabnet.domain.state import Outcome
 from crabnet.errors import Reason
 from crabnet.protocol.admission import Admission, AdmissionPolicy, Refusal, seen_key
+from crabnet.protocol.envelope import Kind
 from crabnet.protocol.fork_proof import PROOF_START
 from crabnet.protocol.replay import SeenWindow
 from crabnet.protocol.topics import Channel, channel_of
@@ -37,6 +38,7 @@ class Checked(Struct, frozen=True):
 _ACCEPTED = Checked(Verdict.ACCEPT)
 _OFFENDER = Checked(Verdict.REJECT, Reason.MISUSE, "too many of its messages were rejected; this one was not checked")
 _NOT_ITS_OWN = Checked(Verdict.REJECT, Reason.UNAUTHORISED, "what a neighbour says to this one is not passed on")
+_FOR_ONE = Checked(Verdict.IGNORE, Reason.UNSOLICITED, "a decline is for one node, so it goes over streams")
 _TOO_MANY = Checked(Verdict.IGNORE, Reason.RATE_LIMITED, "too many messages of this peer")
 
 
@@ -69,6 +71,8 @@ class Checker:
         admitted = self._admission.admit(data, now_s)
         if isinstance(admitted, Refusal):
             return self._counted(peer, _refused(admitted), now_ms)
+        if admitted.kind is Kind.BID_DECLINED:
+            return _FOR_ONE
         self._admission.seen.add(seen_key(admitted.envelope.meta), now_s)
         return _ACCEPTED
 
@@ -84,7 +88,8 @@ class Checker:
         if isinstance(vouched, Refusal):
             return self._counted(peer, _refused(vouched), now_ms)
         meta = vouched.envelope.meta
-        if channel_of(meta.kind) is Channel.TALK and meta.from_ != peer:
+        is_passed_on = vouched.kind is Kind.BID_DECLINED
+        if channel_of(meta.kind) is Channel.TALK and meta.from_ != peer and not is_passed_on:
             return self._counted(peer, _NOT_ITS_OWN, now_ms)
         return _ACCEPTED
 

@@ -105,6 +105,8 @@ class Admitted(Struct, frozen=True, gc=False):
 Wanted = Callable[[EnvelopeMeta], bool]
 Followed = Callable[[EnvelopeMeta], bool]
 """Says whether a later envelope of the same feed, with an acceptable time, is held or waits."""
+Useful = Callable[[Envelope, Kind], bool]
+"""Says whether the node can do anything with a message of this kind, whoever has signed it."""
 Muted = Callable[[EnvelopeMeta], bool]
 """Says whether the node refuses an envelope at the moment, even with a valid signature."""
 
@@ -112,6 +114,11 @@ Muted = Callable[[EnvelopeMeta], bool]
 def nothing_wanted(_: EnvelopeMeta) -> bool:
     """The node asked for nothing."""
     return False
+
+
+def everything_useful(_: Envelope, __: Kind) -> bool:
+    """The node has a use for every message."""
+    return True
 
 
 def nobody_muted(_: EnvelopeMeta) -> bool:
@@ -167,6 +174,7 @@ class Admission:
         self._keys = KeyRing() if keys is None else keys
         self._verify_all = verify_all
         self.followed: Followed = nothing_wanted
+        self.useful: Useful = everything_useful
         self._ahead: dict[bytes, _Candidate] = {}
         self._asked: set[str] = set()
         """Ids of envelopes whose signatures are under verification."""
@@ -199,6 +207,8 @@ class Admission:
             return refusal(Reason.DUPLICATE, "seen before", meta)
         if meta.seq and muted(meta):
             return refusal(Reason.AUTHOR_LIMITED, "the author is over its budget", meta)
+        if not meta.seq and not self.useful(envelope, kind):
+            return refusal(Reason.UNSOLICITED, "this node has no use for it", meta)
         if meta.v is not None and kind is not Kind.UNKNOWN:
             refused = candidate.identity if candidate.identity_known else self._check_identity(envelope, kind)
         return Admitted(envelope, kind) if refused is None else refused
@@ -249,7 +259,7 @@ class Admission:
             meta = envelope.meta
             if meta.v is None or kind is Kind.UNKNOWN or meta.id in self._asked or meta.id in self.seen:
                 continue
-            if meta.seq and muted(meta):
+            if muted(meta) if meta.seq else not self.useful(envelope, kind):
                 continue
             if self._check_time(envelope, now_s, wanted) is None:
                 found = self._signed_bytes(envelope, kind)

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     FEED_REQUEST = "FeedRequest"
     FORK_REQUEST = "ForkRequest"
     RELAY_PRUNE = "RelayPrune"
+    BID_DECLINED = "BidDeclined"
     UNKNOWN = ""
     """A kind of a later version. The envelope keeps its place in its author's feed and has no effect here."""
 

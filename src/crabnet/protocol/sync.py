@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crabnet import limits
-from crabnet.domain.model import Id, NodeId
+from crabnet.domain.model import Id, Natural, NodeId
 from crabnet.errors import Reason
 from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Envelope, Kind
@@ -129,13 +129,30 @@ class RelayPrune(Struct, frozen=True):
     authors: Annotated[list[NodeId], Meta(max_length=limits.RELAY_PRUNES_PER_MESSAGE_MAX)]
 
 
-Talk = Hello | Heads | Request | ForkRequest | RelayPrune
-_TYPES: dict[Kind, type[Hello | Heads | Request | ForkRequest | RelayPrune]] = {
+class BidDeclined(Struct, frozen=True, omit_defaults=True):
+    """``BidDeclined``: why the sender does not bid for a seed.
+
+    ``reason`` is one of ``DECLINES``. Later versions may send other words. ``price`` is the least for which the sender
+    would bid, if the offered one is the reason.
+    """
+
+    seed_id: Id
+    reason: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=limits.DECLINE_WORD_CHARS_MAX)]
+    price: Natural | None = None
+
+
+DECLINES: Final = frozenset(
+    {Reason.NOT_ALLOWED, Reason.PRICE, Reason.BUSY, Reason.SCHEDULE, Reason.TRUST, Reason.RESOURCES}
+)
+"""The Reasons for which a worker does not bid."""
+Talk = Hello | Heads | Request | ForkRequest | RelayPrune | BidDeclined
+_TYPES: dict[Kind, type[Hello | Heads | Request | ForkRequest | RelayPrune | BidDeclined]] = {
     Kind.NODE_HELLO: Hello,
     Kind.FEED_HEADS: Heads,
     Kind.FEED_REQUEST: Request,
     Kind.FORK_REQUEST: ForkRequest,
     Kind.RELAY_PRUNE: RelayPrune,
+    Kind.BID_DECLINED: BidDeclined,
 }
 
 
@@ -153,6 +170,8 @@ def talk_of(envelope: Envelope, kind: Kind) -> Talk:
         raise PayloadRefusedError(Reason.MALFORMED, "a want ends before it begins")
     if isinstance(talk, Heads) and any(served.to_seq < served.from_seq - 1 for served in talk.served):
         raise PayloadRefusedError(Reason.MALFORMED, "a served range ends more than one place before it begins")
+    if isinstance(talk, BidDeclined) and talk.price is not None and talk.reason in DECLINES - {Reason.PRICE}:
+        raise PayloadRefusedError(Reason.MALFORMED, f"a decline because of {talk.reason} names no price")
     return talk
 
 

@@ -116,7 +116,7 @@ async def run_command(
             line = order(launch, fence, agreed, name, user_threads=await _user_threads(fence))
             run = RunProcess(policy, min(request.timeout_ms, policy.timeout_ms_max), clock)
             async with _cleared(run, fence, name):
-                await run.perform(line, workdir.fd, stop, supervisors)
+                await run.perform(line, workdir.fd, stop, supervisors, request.stdin)
                 files, files_omitted = await _collect(policy, run, workdir)
                 output = await trio.to_thread.run_sync(_output, run)
                 disk_full = _has_no_room(workdir)
@@ -225,6 +225,11 @@ def check_request(policy: RunnerPolicy, fence: Fence, request: RunRequest) -> tu
     if not 1 <= request.timeout_ms <= limits.TIMEOUT_MS_MAX:
         raise RefusedError(
             f"the timeout is {request.timeout_ms} ms, but must be 1 to {limits.TIMEOUT_MS_MAX}", Reason.INVALID_ARGUMENT
+        )
+    if len(request.stdin) > limits.RUNNER_STDIN_BYTES_MAX:
+        raise RefusedError(
+            f"the command would read {len(request.stdin)} bytes, but {limits.RUNNER_STDIN_BYTES_MAX} are the most",
+            Reason.TOO_LARGE,
         )
     agreed = agree(request.rules, policy.profiles, policy.limits)
     if agreed.profile is Profile.NETWORK and fence.mode is not Mode.BWRAP:

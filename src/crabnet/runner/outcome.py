@@ -56,6 +56,8 @@ class RunRequest:
     """The seed's rules, which may request a profile and lower limits: see ``sandbox.requests``."""
     owner_tag: str = ""
     """Marks the things that a run leaves behind when the node is killed with the node that made them."""
+    stdin: bytes = b""
+    """What the command reads on its stdin, at most ``RUNNER_STDIN_BYTES_MAX``. Without it that is ``/dev/null``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,14 +106,16 @@ class RunProcess:
             limits_hit=tuple(self._limits_hit),
         )
 
-    async def perform(self, order: Order, workdir_fd: int, stop: trio.Event | None, supervisors: Supervisors) -> None:
+    async def perform(
+        self, order: Order, workdir_fd: int, stop: trio.Event | None, supervisors: Supervisors, stdin: bytes = b""
+    ) -> None:
         """Run the command of ``order``. If it cannot be started, set ``spawn_error``, ``supervisor_error`` or
         ``sandbox_error``.
 
-        ``workdir_fd`` is an open directory of the host, or -1.
+        ``workdir_fd`` is an open directory of the host, or -1. The command reads ``stdin``.
         """
         try:
-            link = await supervisors.start(workdir_fd)
+            link = await supervisors.start(workdir_fd, stdin)
         except OSError as error:
             self.supervisor_error = error.errno or errno.EIO
             return

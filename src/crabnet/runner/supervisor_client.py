@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ import trio
 from crabnet import limits
 from crabnet.runner.output import Stream
 from crabnet.runner.supervisor.spawn import Descriptors
-from crabnet.runner.supervisor.template import REQUEST
+from crabnet.runner.supervisor.template import LETTERS
 
 _LOADER: Final = (
     "import sys; sys.path.append(sys.argv.pop(1)); from crabnet.runner.supervisor.template import main; main()"
@@ -78,24 +79,24 @@ class Supervisors:
         self._template: _Template | None = None
         self._starting = trio.Lock()
 
-    async def start(self, workdir_fd: int = -1) -> Link:
+    async def start(self, workdir_fd: int = -1, stdin: bytes = b"") -> Link:
         """Start a supervisor, which then waits for its order. Raises OSError.
 
-        ``workdir_fd`` is passed to it, unless it is -1. A template that has died is replaced. If the dead template had
-        forked a supervisor, that supervisor never gets an order.
+        ``workdir_fd`` is passed to it, unless it is -1. ``stdin`` is for the command. A template that has died is
+        replaced. If the dead template had forked a supervisor, that supervisor never gets an order.
         """
         async with self._starting:
             with trio.CancelScope(shield=True):
-                link = await self._start(workdir_fd)
+                link = await self._start(workdir_fd, stdin)
         return link
 
-    async def _start(self, workdir_fd: int) -> Link:
+    async def _start(self, workdir_fd: int, stdin: bytes) -> Link:
         tries_left = _TRIES
         while True:
             if self._template is None:
                 self._template = await _start_template()
             try:
-                return await _link(self._template, workdir_fd)
+                return await _link(self._template, workdir_fd, stdin)
             except _TemplateGoneError as error:
                 self.close()
                 tries_left -= 1
@@ -119,12 +120,14 @@ class _Template:
     channel: socket.socket
     """A non-blocking socket. Only one request is in flight at a time, so there is always room for it."""
 
-    async def fork(self, fds: tuple[int, ...]) -> tuple[int, int]:
-        """Fork a supervisor with copies of ``fds``. Returns its process id and a pidfd. Raises OSError."""
+    async def fork(self, given: Descriptors) -> tuple[int, int]:
+        """Fork a supervisor with copies of descriptors. Returns its process id and a pidfd. Raises OSError."""
+        letters = bytes(letter for letter, fd in zip(LETTERS, given, strict=True) if fd >= 0)
+        fds = [fd for fd in given if fd >= 0]
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         try:
             with trio.fail_after(limits.RUNNER_SPAWN_WAIT_MS / 1000):
-                self.channel.sendmsg([REQUEST], passed)
+                self.channel.sendmsg([letters], passed)
                 await trio.lowlevel.wait_readable(self.channel)
                 answer, found, _, _ = socket.recv_fds(self.channel, _ANSWER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except trio.TooSlowError:
@@ -180,7 +183,7 @@ def _execute(command: list[str], fd: int) -> subprocess.Popen[bytes]:
     )
 
 
-async def _link(template: _Template, workdir_fd: int) -> Link:
+async def _link(template: _Template, workdir_fd: int, stdin: bytes) -> Link:
     with ExitStack() as ours, ExitStack() as theirs:
         own_socket, other_socket = socket.socketpair()
         theirs.callback(other_socket.close)
@@ -192,7 +195,26 @@ async def _link(template: _Template, workdir_fd: int) -> Link:
             read_ends[stream], write_ends[stream] = os.pipe()
             ours.callback(os.close, read_ends[stream])
             theirs.callback(os.close, write_ends[stream])
-        given = Descriptors(other_socket.fileno(), write_ends[Stream.STDOUT], write_ends[Stream.STDERR], workdir_fd)
-        pid, pidfd = await template.fork(tuple(fd for fd in given if fd >= 0))
+        stdin_fd = -1
+        if stdin:
+            stdin_fd = _sealed(stdin)
+            theirs.callback(os.close, stdin_fd)
+        out, err = write_ends[Stream.STDOUT], write_ends[Stream.STDERR]
+        pid, pidfd = await template.fork(Descriptors(other_socket.fileno(), out, err, workdir_fd, stdin_fd))
         ours.pop_all()
     return Link(pid, pidfd, control, read_ends)
+
+
+def _sealed(content: bytes) -> int:
+    """A file in memory with this content, which nobody can change, at its beginning. Raises OSError."""
+    fd = os.memfd_create("crabnet-stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

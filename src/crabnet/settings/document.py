@@ -14,6 +14,7 @@ _GROUPS: Final = {
     "limits": "Limits for others",
     "protocol": "Protocol",
     "runner": "Running commands",
+    "work": "Working for others",
     "storage": "Storage",
     "monitor": "Monitor events",
     "web": "Web",

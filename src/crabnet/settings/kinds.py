@@ -21,6 +21,7 @@ HOST_CHARS_MAX: Final = 253
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?", re.ASCII)
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
@@ -153,6 +154,36 @@ class IntKind(Kind):
 
     def range_text(self) -> str:
         return f"{self.low} to {self.high}"
+
+
+class NumberKind(Kind):
+    """A number with at most six decimal places, within bounds. Both bounds are included."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def from_text(self, text: str) -> float:
+        if not _NUMBER.fullmatch(text.strip()):
+            raise Wrong("is not a number with at most six decimal places, such as 0.25")
+        return float(text)
+
+    def from_toml(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Wrong(f"is {_toml_type(value)}, not a number")
+        return float(value)
+
+    def check(self, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Wrong("is not a number")
+        if not self.low <= value <= self.high:
+            raise Wrong(f"is out of range: {self.low:g} to {self.high:g}")
+        if value != round(value, 6):
+            raise Wrong("has more than six decimal places")
+
+    def range_text(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
 
 
 class BoolKind(Kind):

@@ -38,6 +38,8 @@ class Knob:
             return "(unset)"
         if isinstance(value, bool):
             return "true" if value else "false"
+        if isinstance(value, float):
+            return f"{value:.6f}".rstrip("0").rstrip(".")
         if isinstance(value, tuple):
             return ",".join(str(item) for item in value)
         return str(value)

@@ -20,6 +20,7 @@ from crabnet.settings.kinds import (
     IntKind,
     ListenKind,
     ListKind,
+    NumberKind,
     PathKind,
     SecretKind,
     TextKind,
@@ -29,6 +30,7 @@ from crabnet.settings.kinds import (
 )
 from crabnet.settings.knob import Knob, Row, knob_field
 from crabnet.settings.multiaddr import PeerAddressKind, parse_multiaddr
+from crabnet.settings.schedule import ScheduleKind
 from crabnet.settings.secret_kinds import CommandLineKind, SecretsKind, UrlKind
 
 MIB: Final = 1024 * 1024
@@ -65,6 +67,9 @@ _COMMANDS: Final = ListKind(TextKind(255, r"[^\s,]+", "characters other than spa
 _BEFORE_URL: Final = r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)|\s+"
 """Between two URLs. A comma inside of a URL belongs to it."""
 _NAMES: Final = ListKind(TextKind(255, r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and `_`"), 256)
+
+
+_NODE_IDS: Final = ListKind(TextKind(limits.NODE_ID_CHARS_MAX, r"[A-Za-z0-9]+", "letters and digits"), 1_024)
 
 
 @dataclass(frozen=True)
@@ -264,6 +269,9 @@ class Settings:
     refuse_equivocators: bool = knob_field(True, Row(
         BoolKind(), "protocol", "Do not bid on the seeds of an author that has provably forked its feed, and do not "
         "claim its bids. This affects only this node."))
+    tell_declines: bool = knob_field(True, Row(
+        BoolKind(), "protocol", "Tell publishers why this node does not bid for their tasks. It matters only for nodes "
+        "that bid by themselves."))
     execution_grace_s: int = knob_field(30, Row(
         IntKind(0, DAY_S), "protocol", "Time after the execution deadline until the creator forfeits a claim.",
         unit="s", former_env="CRABNET_EXECUTION_GRACE_SECONDS"))
@@ -273,6 +281,12 @@ class Settings:
     auto_reclaim_attempts_max: int = knob_field(3, Row(
         IntKind(1, limits.ATTEMPTS_MAX), "protocol", "Total attempts at a task after which `auto_reclaim` claims no "
         "further bid.", unit="attempts"))
+    auto_award: str = knob_field("off", Row(
+        ChoiceKind("off", "cheapest", "fastest", "best-history", "first"), "protocol", "Claim a bid on every own task "
+        "automatically, up to its reward: how to choose. Purchases choose by their own terms."))
+    auto_settle: str = knob_field("off", Row(
+        ChoiceKind("off", "auto", "check"), "protocol", "Settle every own task automatically. `check`: only by the "
+        "conditions of the task. `auto`: accept a result also if the task has no conditions."))
     clock_check: bool = knob_field(True, Row(
         BoolKind(), "node", "Sign nothing while the clocks of most peers that this node has asked differ from its own "
         "clock by more than `future_skew_s`."))
@@ -348,6 +362,46 @@ class Settings:
     runner_files_max: int = knob_field(limits.RUNNER_FILES_MAX, Row(
         IntKind(0, limits.RUNNER_FILES_MAX), "runner", "Files left in a fresh working directory that a result "
         "lists with size and SHA-256. 0 lists none.", unit="files"))
+
+    auto_bid: bool = knob_field(False, Row(
+        BoolKind(), "work", "Bid for open tasks of others, for which the settings of this group allow it."))
+    auto_run: bool = knob_field(False, Row(
+        BoolKind(), "work", "Run the tasks that this node has won."))
+    work_price: int = knob_field(0, Row(
+        IntKind(0, limits.PRICE_SETTING_MAX), "work", "What each task costs, besides what its time and memory cost."))
+    work_price_per_s: float = knob_field(0.0, Row(
+        NumberKind(0, 1_000_000), "work", "What each second of a task's timeout costs. The sum is rounded up."))
+    work_price_per_mib: float = knob_field(0.0, Row(
+        NumberKind(0, 1_000_000), "work", "What each MiB of memory costs that the run may take: the lower of "
+        "`runner_memory_bytes` and what the task asks for."))
+    work_min_price: int = knob_field(0, Row(
+        IntKind(0, limits.PRICE_SETTING_MAX), "work", "Lowest price of a bid. It is never lower than the lowest price "
+        "that the task asks for, either."))
+    work_schedule: str = knob_field("", Row(
+        ScheduleKind(), "work", "When the node bids, in local time. An entry names days (none means every day) and "
+        "times (none means the whole day). A time such as `22:00-07:00` ends on the next day. Empty: always. The node "
+        "does not bid for a task whose timeout is longer than the rest of the time. It runs what it has won, also "
+        "later."))
+    work_only: tuple[str, ...] = knob_field((), Row(
+        _NODE_IDS, "work", "Node ids of the publishers to work for. Empty: all."))
+    work_never: tuple[str, ...] = knob_field((), Row(
+        _NODE_IDS, "work", "Node ids of publishers not to work for."))
+    work_min_settled: float = knob_field(0.0, Row(
+        NumberKind(0, 1), "work", "Least share of its due results that a publisher must have settled in time. One of "
+        "whom no result was due yet counts as good."))
+    work_unsettled_max: int = knob_field(limits.WORK_UNSETTLED_MAX_DEFAULT, Row(
+        IntKind(0, 1_000_000), "work", "Most bids, tasks and unsettled results that the node has at one publisher. It "
+        "may have one more for each result that this publisher has settled in time. 0 means no limit.",
+        unit="tasks"))
+    work_load_max: float = knob_field(0.0, Row(
+        NumberKind(0, 1_000), "work", "Load average of the last minute for each processor, above which the node does "
+        "not bid. 0 means no limit."))
+    work_battery_min: int = knob_field(0, Row(
+        IntKind(0, 100), "work", "Charge below which the node does not bid while the machine runs on its battery. "
+        "0 means no limit.", unit="%"))
+    work_timeout_max_ms: int = knob_field(0, Row(
+        IntKind(0, limits.TIMEOUT_MS_MAX), "work", "Longest timeout of tasks for which the node bids. 0 means no "
+        "limit.", unit="ms"))
 
     checkpoint_journal_bytes: int = knob_field(64 * MIB, Row(
         IntKind(4_096, 64 * 1024 * MIB), "storage", "Journal growth after which the node writes a checkpoint.",

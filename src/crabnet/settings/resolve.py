@@ -16,6 +16,8 @@ from crabnet.errors import Reason, UsageError
 from crabnet.settings.kinds import ListKind, PathKind, Wrong, expand_home
 from crabnet.settings.knob import Knob
 from crabnet.settings.knobs import KNOBS, ConflictError, Settings
+from crabnet.settings.work_table import KEYS as WORK_KEYS
+from crabnet.settings.work_table import TABLE as WORK
 
 CONFIG_FILE_NAME: Final = "crabnet.toml"
 CONFIG_BYTES_MAX: Final = 1024 * 1024
@@ -171,6 +173,7 @@ def _take_toml(
     document: Mapping[str, object], path: Path, in_data_dir: bool, values: dict[str, object], origins: dict[str, str]
 ) -> None:
     origin = f"file {path}"
+    document = _without_work_table(document, origin)
     _refuse_unknown(document, (knob.toml for knob in KNOBS if knob.toml is not None), origin)
     if in_data_dir and "data_dir" in document:
         raise UsageError(
@@ -191,6 +194,22 @@ def _take_toml(
         if knob.name not in values:
             values[knob.name] = value
             origins[knob.name] = origin
+
+
+def _without_work_table(document: Mapping[str, object], origin: str) -> Mapping[str, object]:
+    """The document with the settings of its table ``[work]`` under their own names. Raises UsageError."""
+    table = document.get(WORK)
+    if not isinstance(table, dict):
+        return document
+    _refuse_unknown(table, WORK_KEYS, f"{origin}, table [{WORK}]")
+    for key in table:
+        if WORK_KEYS[key] in document:
+            raise UsageError(
+                f"{WORK_KEYS[key]} is set twice in {origin}, once as {key} in the table [{WORK}]; remove one",
+                Reason.INVALID_CONFIG,
+            )
+    rest = {name: value for name, value in document.items() if name != WORK}
+    return {**rest, **{WORK_KEYS[key]: value for key, value in table.items()}}
 
 
 def _demand_hidden(knob: Knob, path: Path) -> None:

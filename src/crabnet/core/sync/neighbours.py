@@ -8,6 +8,7 @@ from contextlib import suppress
 from crabnet import limits
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FieldValue, Notice, Send, Serve, ServeNamed, ServeProof
+from crabnet.core.notices import talk_refused_notice
 from crabnet.core.replica.applied import Applied
 from crabnet.core.replica.replica import Replica
 from crabnet.core.sync.announcing import Announcing
@@ -111,15 +112,7 @@ class Neighbours(Announcing):
         try:
             said = sync.talk_of(admitted.envelope, admitted.kind)
         except PayloadRefusedError as error:
-            fields: dict[str, FieldValue] = {
-                "address": source,
-                "envelope_id": meta.id,
-                "author": meta.from_,
-                "kind": meta.kind,
-                "reason": error.reason.value,
-                "detail": error.detail[: limits.EVENT_DETAIL_CHARS],
-            }
-            effects.notices.append(Notice("envelope_rejected", fields))
+            effects.notices.append(talk_refused_notice(meta, source, error))
             return False
         self.heard(source, now_ms, effects)
         if self._config.talk:
@@ -150,7 +143,7 @@ class Neighbours(Announcing):
             self._hello_from(said, source, now_ms, effects)
         elif isinstance(said, sync.Heads):
             self._told(said, source, now_ms, effects)
-        elif self.proven(source):
+        elif self.proven(source) and not isinstance(said, sync.BidDeclined):
             self._proven_said(said, meta.from_, source, now_ms, effects)
         elif isinstance(said, sync.Request):
             self._author_asks(said, meta.from_, source, now_ms, effects)

@@ -28,6 +28,11 @@ class Talking(NeighbourParts):
     def _say(self, talk: sync.Talk, to: str | None, now_ms: int, effects: Effects) -> None:
         self._say_all(talk, [to], now_ms, effects)
 
+    def tell(self, talk: sync.Talk, addresses: Sequence[str], now_ms: int, effects: Effects) -> None:
+        """Say something to neighbours at these addresses."""
+        if self._config.talk:
+            self._say_all(talk, addresses, now_ms, effects)
+
     def _say_all(self, talk: sync.Talk, to: Sequence[str | None], now_ms: int, effects: Effects) -> None:
         if not to:
             return

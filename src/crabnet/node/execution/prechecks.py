@@ -7,6 +7,8 @@ from itertools import takewhile
 from crabnet.core.commands import Publish
 from crabnet.domain.model import Seed
 from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.market.policies import Declined
+from crabnet.market.work import Demand
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
@@ -43,9 +45,26 @@ def doubts_about(wish: Publish) -> list[str]:
     return [f"the result is due {due_ms} ms after the claim, though the command may take {wish.timeout_ms} ms"]
 
 
+def fit(runner: Runner, seed: Seed) -> Demand | Declined:
+    """What a run of a task may take on this worker, or why the worker would refuse it, as far as its sandbox is known.
+
+    It starts nothing, and reads only memory.
+    """
+    objection = _objection(runner, seed)
+    if objection is None:
+        agreed = agree(seed.rules, runner.policy.profiles, runner.policy.limits)
+        return Demand(memory_bytes=agreed.limits.memory_bytes)
+    lacking = objection.reason is Reason.SANDBOX_UNAVAILABLE
+    return Declined(Reason.RESOURCES if lacking else Reason.NOT_ALLOWED, objection.message)
+
+
+def _objection(runner: Runner, seed: Seed) -> RefusedError | None:
+    return runner.objection(RunRequest("", seed.command, seed.timeout_ms, seed.rules))
+
+
 def demand_own_work(runner: Runner, seed: Seed) -> None:
     """Raise RefusedError for a bid on a task that this worker would not run, as far as its sandbox is known."""
-    objection = runner.objection(RunRequest("", seed.command, seed.timeout_ms, seed.rules))
+    objection = _objection(runner, seed)
     if objection is not None:
         raise RefusedError(f"this worker would not run it: {objection.message}", objection.reason)
 

@@ -133,6 +133,13 @@ class RunManager:
         """True after ``take_no_more``: the node is about to end."""
         return self._stopping
 
+    @property
+    def room(self) -> int:
+        """How many further runs may enter: places for runs and in the queue that are free."""
+        turns = self.turns
+        places = 0 if turns.paused else turns.runs_max - turns.running
+        return max(0, places + turns.queue_max - turns.queued)
+
     def take_no_more(self) -> None:
         """Refuse further runs."""
         self._stopping = True

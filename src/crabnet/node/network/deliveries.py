@@ -59,6 +59,11 @@ class Deliveries:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
+    def known(self, envelope_id: str) -> Delivery | None:
+        """Where an envelope has been sent so far; None if nowhere, or if that was long ago."""
+        found = self._noted.get(envelope_id)
+        return None if found is None else found.delivery
+
     async def of(self, envelope_id: str) -> Delivery | None:
         """Where an envelope that was stated just now was sent. What is not sent within DELIVERY_WAIT_MS is left out;
         None if nothing is.

@@ -10,14 +10,28 @@ from crabnet.node.operations import infos as _infos
 from crabnet.node.operations import metering as _metering
 from crabnet.node.operations import networks as _networks
 from crabnet.node.operations import overview as _overview
+from crabnet.node.operations import purchases as _purchases
+from crabnet.node.operations import receipts as _receipts
 from crabnet.node.operations import reports as _reports
 from crabnet.node.operations import steering as _steering
 from crabnet.node.operations import tasks as _tasks
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
 REGISTERED = (
-    _access, _checkup, _events, _histories, _infos, _metering, _networks, _overview, _reports, _steering, _tasks,
-)  # fmt: skip
+    _access,
+    _checkup,
+    _events,
+    _histories,
+    _infos,
+    _metering,
+    _networks,
+    _overview,
+    _purchases,
+    _receipts,
+    _reports,
+    _steering,
+    _tasks,
+)
 """The modules whose functions perform the operations."""
 
 __all__ = ["as_json", "dispatch", "dispatch_stream", "perform", "stream"]

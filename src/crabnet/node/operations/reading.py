@@ -22,12 +22,14 @@ from crabnet.node.operations.events import page_of
 from crabnet.node.operations.finding import find_ids
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
+from crabnet.node.operations.purchases import list_purchases
+from crabnet.node.operations.receipts import receipt_from_files
 from crabnet.node.operations.status import Live, config_view, heads_view, identity_view, sandbox_view, status_view
 from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, history, info, network, objects, seeds
+from crabnet.operations import access, events, history, info, market, network, objects, purchases, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -115,6 +117,11 @@ def _trail(settings: Settings, reading: Reading, given: history.TrailRequest) ->
     return read_trail(RealFiles(), settings.data_dir, given, reading.last_lsn)
 
 
+@reads_files(market.RECEIPT)
+def _receipt(settings: Settings, reading: Reading, given: market.ReceiptRequest) -> market.Receipt:
+    return receipt_from_files(RealFiles(), settings, reading.core, given, reading.last_lsn)
+
+
 @reads_files(history.BIDS)
 def _bids(_settings: Settings, reading: Reading, given: history.BidsRequest) -> history.BidPage:
     return bid_page(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
@@ -141,6 +148,11 @@ def _find(_settings: Settings, reading: Reading, given: seeds.FindRequest) -> se
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
+
+
+@reads_files(purchases.LIST)
+def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseListRequest) -> purchases.PurchasePage:
+    return list_purchases(reading.core, given)
 
 
 @reads_files(access.TOKEN_LIST)

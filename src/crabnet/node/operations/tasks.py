@@ -16,6 +16,7 @@ from crabnet.node.execution.prechecks import doubts_about, doubts_about_bid
 from crabnet.node.node import Node
 from crabnet.node.operations.finding import find_ids
 from crabnet.node.operations.performing import Send, reads, streams, writes
+from crabnet.node.operations.purchases import terms_of
 from crabnet.node.operations.requests import Ticket, stated_body
 from crabnet.node.operations.views import (
     bid_view,
@@ -48,6 +49,7 @@ async def publish(node: Node, given: seeds.PublishRequest, ticket: Ticket) -> se
         max_bids=given.max_bids,
         reward=given.reward,
         rules=given.rules,
+        terms=None if given.terms is None else terms_of(given.terms),
         announce=given.announce,
         request=ticket.tag,
     )

@@ -12,11 +12,14 @@ import secrets
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from crabnet.runner import scratch
 from crabnet.runner.sandbox import cgroups
 from crabnet.runner.sandbox.model import CgroupPlaces
-from crabnet.runner.supervisor.spawn import GATE
+from crabnet.runner.supervisor.spawn import GATE, STDIN_GATE
+
+_GATES: Final = frozenset({GATE.encode(), STDIN_GATE.encode()})
 
 
 def run_name(tag: str) -> str:
@@ -48,7 +51,7 @@ def _kill_gates(prefix: str) -> int:
             continue
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if GATE.encode() in words and any(word.startswith(prefix.encode()) for word in words):
+            if not _GATES.isdisjoint(words) and any(word.startswith(prefix.encode()) for word in words):
                 os.kill(int(entry.name), signal.SIGKILL)
                 killed += 1
     return killed

@@ -153,6 +153,8 @@ class Supervisor:
         self._main_alive = True
         os.close(self._given.stdout)
         os.close(self._given.stderr)
+        if self._given.stdin >= 0:
+            os.close(self._given.stdin)
         if order.fence == "bwrap":
             self._open_gate(order)
 

@@ -35,6 +35,8 @@ NOBODY_UID = 65_534
 """The id for runs where the host lacks such a number, as in a container with few ids."""
 GATE = 'echo >&3; exec 3>&-; read -r go || exit 125; exec "$@" </dev/null'
 """The gate's program, which a shell in the sandbox runs. It waits for the line on descriptor 0 and reports on 3."""
+STDIN_GATE = 'echo >&3; exec 3>&-; read -r go || exit 125; exec "$@" <&4 4<&-'
+"""The gate of a command that gets something on its stdin. It has that on descriptor 4."""
 SETUP_WAIT_S = 9.0
 """The time in which bwrap must have made the sandbox. Less than ``limits.RUNNER_SPAWN_WAIT_MS``."""
 _PR_SET_PDEATHSIG = 1
@@ -75,6 +77,8 @@ class Descriptors(NamedTuple):
     stderr: int
     workdir: int = -1
     """An open directory of the host, -1 if a sandbox makes one by itself."""
+    stdin: int = -1
+    """A sealed file, -1 for ``/dev/null``."""
 
 
 def warm_up() -> None:
@@ -267,11 +271,13 @@ def _become(
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor_pid:
             os._exit(127)
+        if given.stdin >= 0 and isinstance(kind, _Plain):
+            os.dup2(given.stdin, 0)
         os.dup2(given.stdout, 1)
         os.dup2(given.stderr, 2)
         if isinstance(kind, _Inside):
             _limit(order, with_processes=os.geteuid() == uid != 0)
-            _exec_bwrap(order, kind)
+            _exec_bwrap(order, kind, given.stdin)
         os.close(kind.go_write)
         if not os.read(kind.go, 1):
             os._exit(127)
@@ -320,7 +326,7 @@ def _limit_processes(pid: int, order: Order) -> None:
             resource.prlimit(pid, kind, (soft, hard))
 
 
-def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
+def _exec_bwrap(order: Order, inside: _Inside, stdin: int) -> NoReturn:
     """Execute bwrap with an empty environment, and pass its arguments in a file.
 
     The sandbox can read arguments and environment of bwrap as those of its process 1.
@@ -333,10 +339,14 @@ def _exec_bwrap(order: Order, inside: _Inside) -> NoReturn:
         arguments += ["--setenv", name, value]
     arguments_fd = _memory_file(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
     ready = _for_bwrap(inside.ready)
+    stdin = _for_bwrap(stdin) if stdin >= 0 else -1
     os.dup2(inside.gate, 0)
     os.dup2(ready, 3)
     os.close(ready)
-    command = ["/bin/sh", "-c", GATE, order.name, *order.argv]
+    if stdin >= 0:
+        os.dup2(stdin, 4)
+        os.close(stdin)
+    command = ["/bin/sh", "-c", GATE if stdin < 0 else STDIN_GATE, order.name, *order.argv]
     os.execve(order.bwrap, ["bwrap", "--args", str(arguments_fd), "--", *command], {})  # noqa: S606
 
 

@@ -4,10 +4,10 @@ It runs as ``python -I -S -c LOADER CHANNEL``. The start of an interpreter takes
 run, but a fork of an interpreter that has imported everything takes a millisecond. So a node starts this process once.
 It was started with exec, so it contains nothing of the node's memory. It has one thread, so forking is safe.
 
-Protocol on CHANNEL, a socket of type SOCK_SEQPACKET. The node sends one message for each supervisor, with the
-descriptors of ``spawn.Descriptors`` in their order (SCM_RIGHTS). The template answers ``PID`` with a descriptor of that
-process (pidfd), or ``-ERRNO``. When the node's end closes, the template exits. Its supervisors continue until their own
-sockets close, also if the template is killed.
+Protocol on CHANNEL, a socket of type SOCK_SEQPACKET. The node sends one message for each supervisor: a letter for each
+descriptor of ``spawn.Descriptors`` that it passes (SCM_RIGHTS), in their order. The template answers ``PID`` with a
+descriptor of that process (pidfd), or ``-ERRNO``. When the node's end closes, the template exits. Its supervisors
+continue until their own sockets close, also if the template is killed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import sys
 from crabnet.runner.supervisor.main import Supervisor
 from crabnet.runner.supervisor.spawn import Descriptors, reset_signals, warm_up
 
-REQUEST = b"S"
-_DESCRIPTORS_MAX = len(Descriptors._fields)
+LETTERS = b"coewi"
+"""One for each field of ``Descriptors``. The first three are always passed."""
 
 
 def serve(channel: socket.socket) -> None:
@@ -53,32 +53,37 @@ def serve(channel: socket.socket) -> None:
 
 def _answer(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork the requested supervisor. Returns False when the node has ended."""
-    data, fds, flags, _ = socket.recv_fds(channel, 16, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC)
+    data, fds, flags, _ = socket.recv_fds(channel, 16, len(LETTERS), socket.MSG_CMSG_CLOEXEC)
     try:
         if not data:
             return False
         number = errno.EMFILE if flags & socket.MSG_CTRUNC else errno.EPROTO
-        if data != REQUEST or flags & socket.MSG_CTRUNC or len(fds) < _DESCRIPTORS_MAX - 1:
+        if flags & socket.MSG_CTRUNC or len(fds) != len(data) or not data.startswith(LETTERS[:3]):
             return _tell(channel, -number)
         try:
             pid = os.fork()
         except OSError as error:
             return _tell(channel, -(error.errno or errno.EAGAIN))
         if pid == 0:
-            _become_supervisor(fds, (channel.fileno(), *own))
+            _become_supervisor(_named(data, fds), (channel.fileno(), *own))
         return _tell_of(channel, pid)
     finally:
         for fd in fds:
             os.close(fd)
 
 
-def _become_supervisor(fds: list[int], of_template: tuple[int, ...]) -> None:
+def _named(letters: bytes, fds: list[int]) -> Descriptors:
+    found = dict(zip(letters, fds, strict=True))
+    return Descriptors(*(found.get(letter, -1) for letter in LETTERS))
+
+
+def _become_supervisor(given: Descriptors, of_template: tuple[int, ...]) -> None:
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
         for fd in of_template:
             os.close(fd)
-        Supervisor(Descriptors(*fds)).run()
+        Supervisor(given).run()
     finally:
         os._exit(0)
 

@@ -1,0 +1,80 @@
+"""``crabnet work``: sell this machine's time."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+import click
+
+from crabnet.cli.context import State, state_of
+from crabnet.cli.join import join_option
+from crabnet.cli.options import Command, setting_option
+from crabnet.cli.output import note
+from crabnet.control.client import NodeNotRunningError, call
+from crabnet.errors import DataDirBusyError
+from crabnet.settings import DEFAULT_ORIGIN, KNOBS, split_address
+from crabnet.settings.work_table import KEYS
+
+_NOT_FLAGS: Final = frozenset({"auto_bid", "auto_run"})
+
+
+class _WorkCommand(Command):
+    """A command with a short flag for each setting of a worker."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        knobs = {knob.name: knob for knob in KNOBS}
+        short = [
+            setting_option(knobs[name], f"--{key.replace('_', '-')}")
+            for key, name in KEYS.items()
+            if key not in _NOT_FLAGS
+        ]
+        self.params = [join_option(), *short, *self.params]
+
+
+@click.command("work", cls=_WorkCommand, holds_signals=True)
+@click.pass_context
+def work(context: click.Context) -> None:
+    """Offer this machine's time: bid for open tasks, and run those that are won, until stopped (Ctrl-C).
+
+    Takes part in the network as `crabnet listen` does. It bids only for tasks that it would run: see --allow and the
+    other settings of the runner. The table [work] of crabnet.toml can hold the same settings. All settings of
+    `crabnet listen` apply, too.
+    """
+    from crabnet.cli.first_process import leave_first_process
+    from crabnet.cli.listening import listen_until_ended
+
+    code = leave_first_process()
+    if code is not None:
+        context.exit(code)
+    state = state_of(context)
+    state.flags |= {"auto_bid": True, "auto_run": True}
+    _demand_no_node(state)
+    _find_port(state)
+    listen_until_ended(state)
+
+
+def _demand_no_node(state: State) -> None:
+    settings = state.settings
+    try:
+        call(settings.data_dir, "id", {}, settings.control_timeout_ms)
+    except NodeNotRunningError:
+        return
+    raise DataDirBusyError(
+        f"a node runs on {settings.data_dir} already; let it bid and run by itself with auto_bid = true and"
+        " auto_run = true in its crabnet.toml, or end it with `crabnet stop`, or use another --data-dir"
+    )
+
+
+def _find_port(state: State) -> None:
+    """Use a free port if nobody has chosen one, and the default one is in use: by another worker, for example."""
+    if state.resolved.origins["listen_addr"] != DEFAULT_ORIGIN or not state.settings.uses_udp:
+        return
+    host, port = split_address(state.settings.listen_addr)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
+            state.set_flag("listen_addr", f"{host}:0")
