@@ -108,7 +108,11 @@ TABLE: Final[dict[str, str]] = {
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
-        node.execution.prechecks demand_publishable UsageError*4
+        node.execution.prechecks demand_publishable UsageError*2
+        node.execution.prechecks _demand_command UsageError*2
+        node.execution.prechecks _demand_acceptable UsageError*3
+        node.operations.judging _result          RefusedError
+        node.trading.checks Checks.check         RefusedError
         node.execution.prechecks demand_own_work RefusedError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
@@ -375,6 +379,7 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """
         node.faults         Faults.contained     -
+        node.trading.checks Checks._do           -
         node.supervising    _lived               -
         node.durable.call_thread    CallThread.run_sync  error
         node.durable.committer      Committer._commit    -

@@ -25,7 +25,7 @@ from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.effects import CheckOrder, Effects, Send, Serve, ServeProof
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 from crabnet.core.replica.requests import Requests
@@ -146,6 +146,7 @@ WALKS: Final = {
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
+    "checks": {"Checks._orders"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
@@ -561,6 +562,17 @@ def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not guard.blocks(now_ms), "a word that did not come true forbids nothing any more"
         watch.look()
     assert watch.filled == WALKS["liars"]
+
+
+async def test_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PURCHASES_MAX", ROOM)
+    settings = crabnet.Settings(data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=())
+    async with crabnet.Node(settings, listen=False) as node:
+        watch = Watch(node.checks)
+        for number in range(CROWD):
+            node.checks.on_durable(Effects(checks=[CheckOrder(f"seed {number}", "result", "true")]))
+            watch.look()
+        assert watch.filled >= WALKS["checks"]
 
 
 async def test_serving(tmp_path: Path) -> None:

@@ -398,3 +398,4 @@ class Core:
             self._chores.do(now_ms, effects)
         self.settle_ends(now_ms, effects)
         effects.notices += parts.silent_runs(now_ms)
+        effects.notices += parts.unsettled(now_ms)

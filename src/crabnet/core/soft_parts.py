@@ -439,6 +439,12 @@ class SoftParts:
             return self._sweeper.silent(now_ms)
         return []
 
+    def unsettled(self, now_ms: int) -> list[Notice]:
+        """Notices about results that were not settled in time."""
+        with self._soft:
+            return self._sweeper.unsettled(now_ms)
+        return []
+
     def renew_deadlines(self, now_ms: int) -> None:
         """Compute all deadlines anew if they may be wrong.
 

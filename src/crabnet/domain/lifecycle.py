@@ -403,6 +403,33 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
     return status
 
 
+def settle_by_s(seed: Seed, claim: Claim, result: Fact) -> int:
+    """Last second at which the creator settles a result in time.
+
+    The window begins with the result, but not before the claim: a worker that backdates its result gains nothing.
+    """
+    return max(result.body.created_at or result.ts, claim.created_at) + seed.settle_within_s
+
+
+def settlement_due_s(record: Record) -> int | None:
+    """Last second at which a result that awaits its creator's settlement is settled in time. None if none does.
+
+    A result in which the worker says that it failed awaits no settlement.
+    """
+    seed, claim, result = record.definition, record.claim, record.result
+    if record.progress.status is not _S.DONE or record.worker_failed:
+        return None
+    if seed is None or result is None or claim is None or not isinstance(claim.body, Claim):
+        return None
+    return settle_by_s(seed, claim.body, result)
+
+
+def is_overdue(record: Record, now_s: int) -> bool:
+    """True if a result awaits its creator's settlement, and the time for that is over. Every node derives the same."""
+    due_s = settlement_due_s(record)
+    return due_s is not None and now_s > due_s
+
+
 def is_biddable(record: Record, now_s: int) -> bool:
     """True if the local rules allow a bid now. None of these rules looks at the bid itself."""
     if record.seed is None:

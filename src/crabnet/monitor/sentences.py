@@ -239,6 +239,14 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.ENVELOPE_PARKED: (_DEBUG, "{kind} {envelope_id:id} of {author:id} waits: {reason}"),
         EventKind.ENVELOPE_DROPPED: (_DEBUG, "an envelope[ of {author:id}] that waited was dropped: {reason}"),
         EventKind.SEED_CHANGED: _seed_changed,
+        EventKind.SETTLEMENT_OVERDUE: (
+            _ALERT,
+            "the result of {worker:id} for task {seed_id} was not settled in time; accept or reject it",
+        ),
+        EventKind.SETTLEMENT_MISSING: (
+            _WARNING,
+            "{publisher:id} has not settled the result of this node for task {seed_id} in time",
+        ),
         EventKind.BID_DECLINED: (
             _DEBUG,
             "{worker:id} does not bid for task {seed_id}[: {reason}][: {detail}][, it wants {price}]",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import OutputFile, SeedStatus, Termination
 
 
@@ -37,6 +38,16 @@ class Seed(Struct, frozen=True, kw_only=True):
     price: int | None
     """Of the bid that is claimed; null before."""
     claim_deadline_ts: int
+    acceptance: Acceptance | None
+    """The conditions by which everybody can judge the result."""
+    settle_window_s: int
+    """How long after the result the creator may take to settle."""
+    settle_by: int | None
+    """Last second at which the creator settles the result in time. Null if no result awaits that."""
+    overdue: bool
+    """That time is over."""
+    follows: str | None
+    """The task that this one takes up again, after its result was rejected."""
     attempt: int
     """Counts from 1."""
     version: int

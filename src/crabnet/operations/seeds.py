@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from crabnet import limits
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
@@ -64,6 +65,10 @@ class PublishRequest(Writing, frozen=True, kw_only=True):
     """Most bids that count. 0: no limit."""
     reward: Amount = 0
     rules: Rules = ""
+    acceptance: Acceptance | None = None
+    """Conditions by which everybody can judge the result. All that are given must hold."""
+    settle_window_ms: Milliseconds | None = None
+    """How long after the result this node may take to settle before it is shown as overdue. Null: one day."""
     terms: PurchaseTerms | None = None
     """How the node goes on with it by itself. Null: you claim and settle it, unless the settings say otherwise."""
     announce: bool = True

@@ -7,6 +7,7 @@ from crabnet.node.operations import checkup as _checkup
 from crabnet.node.operations import events as _events
 from crabnet.node.operations import histories as _histories
 from crabnet.node.operations import infos as _infos
+from crabnet.node.operations import judging as _judging
 from crabnet.node.operations import metering as _metering
 from crabnet.node.operations import networks as _networks
 from crabnet.node.operations import overview as _overview
@@ -23,6 +24,7 @@ REGISTERED = (
     _events,
     _histories,
     _infos,
+    _judging,
     _metering,
     _networks,
     _overview,

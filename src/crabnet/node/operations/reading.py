@@ -20,6 +20,7 @@ from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
 from crabnet.node.operations.finding import find_ids
+from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.purchases import list_purchases
@@ -29,7 +30,7 @@ from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, history, info, market, network, objects, purchases, seeds
+from crabnet.operations import access, events, history, info, judging, market, network, objects, purchases, seeds
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -148,6 +149,11 @@ def _find(_settings: Settings, reading: Reading, given: seeds.FindRequest) -> se
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
+
+
+@reads_files(judging.VERDICT)
+def _verdict(_settings: Settings, reading: Reading, given: judging.VerdictRequest) -> judging.Judged:
+    return judgement(reading.core.record(given.seed_id), given.seed_id)
 
 
 @reads_files(purchases.LIST)

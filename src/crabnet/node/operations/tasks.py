@@ -49,6 +49,8 @@ async def publish(node: Node, given: seeds.PublishRequest, ticket: Ticket) -> se
         max_bids=given.max_bids,
         reward=given.reward,
         rules=given.rules,
+        acceptance=given.acceptance,
+        settle_window_ms=given.settle_window_ms,
         terms=None if given.terms is None else terms_of(given.terms),
         announce=given.announce,
         request=ticket.tag,

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from crabnet import limits
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import is_biddable, status_at
+from crabnet.domain.lifecycle import is_biddable, is_overdue, settlement_due_s, status_at
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -143,6 +143,9 @@ def _seed_fields(record: Record, now_s: int) -> dict[str, Any]:
         "result_id": progress.result_id,
         "price": _agreed_price(record),
         "claim_deadline_ts": seed.claim_deadline_s,
+        "settle_window_s": seed.settle_within_s,
+        "settle_by": settlement_due_s(record),
+        "overdue": is_overdue(record, now_s),
         "attempt": progress.attempt,
         "version": progress.version,
         "biddable": is_biddable(record, now_s),
