@@ -125,7 +125,7 @@ def _line(cells: Sequence[Cell], columns: Sequence[Column], widths: Sequence[int
         last = at == len(cells) - 1
         shown = painted(text, cell.style, colour=colour)
         parts.append(space + shown if column.right else shown if last else shown + space)
-    return _GAP.join(parts)
+    return _GAP.join(parts).rstrip()
 
 
 def _shown(text: str) -> str:

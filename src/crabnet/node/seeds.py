@@ -93,6 +93,8 @@ class Filter(NamedTuple):
     biddable: bool | None = None
     """True: open ones that take bids. False: open ones that do not."""
     creator: str | None = None
+    others_than: str | None = None
+    """Those of other creators."""
     worker: str | None = None
     """Those that this node has won, in any attempt."""
     needs: Callable[[Record], bool] | None = None
@@ -107,6 +109,7 @@ class Filter(NamedTuple):
         return (
             seed is not None
             and self.creator in {None, seed.created_by}
+            and seed.created_by != self.others_than
             and (self.since_s is None or seed.created_at >= self.since_s)
             and self.status in {None, status_at(record, now_s)}
             and (self.biddable is None or self.biddable is is_biddable(record, now_s))

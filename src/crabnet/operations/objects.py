@@ -78,6 +78,8 @@ class ListedSeed(Seed, frozen=True, kw_only=True):
 
     archived: bool
     """It has left memory."""
+    needs_me: bool
+    """The next step is one of this node's operator: to claim a bid, to run it, to settle it."""
     equivocator: bool
     """Its creator is proved to have forked its feed."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-
 from msgspec import UNSET, UnsetType
 
 from crabnet.core.commands import Publish
@@ -170,33 +168,25 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
     if given.mine and given.creator not in {None, me}:
         return seeds.SeedPage(seeds=[], next=None, node_id=me)
     purchases = core.replica.purchases.terms
+
+    def needs_me(record: Record) -> bool:
+        """The node itself goes on with its purchases."""
+        seed = record.definition
+        return seed is not None and seed.id not in purchases and needs_operator(record, me, now_s)
+
     wanted = Filter(
         status=given.status,
         biddable=given.biddable,
         creator=me if given.mine else given.creator,
+        others_than=me if given.mine is False else None,
         worker=given.worker,
-        needs=_needs(given, me, purchases, now_s),
+        needs=None if given.needs_me is None else lambda record: needs_me(record) is given.needs_me,
         since_s=given.since,
         text=given.text,
     )
     search = search_seeds(core.replica.state.records, archived.page, now_s, wanted, limit=given.limit, after=after)
     is_equivocator = core.replica.feeds.is_equivocator
-    return seed_page(search, now_s, is_equivocator, node_id=me, unreadable=archived.unreadable)
-
-
-def _needs(given: seeds.ListRequest, me: str, purchases: Container[str], now_s: int) -> Callable[[Record], bool] | None:
-    """What the filters ``needs_me`` and ``mine = false`` demand of a seed. The node itself goes on with purchases."""
-    if given.needs_me is None and given.mine is not False:
-        return None
-
-    def fits(record: Record) -> bool:
-        seed = record.definition
-        if seed is None or (given.mine is False and seed.created_by == me):
-            return False
-        needs = seed.id not in purchases and needs_operator(record, me, now_s)
-        return given.needs_me in {None, needs}
-
-    return fits
+    return seed_page(search, now_s, is_equivocator, needs_me, node_id=me, unreadable=archived.unreadable)
 
 
 @reads(seeds.FIND)

@@ -288,14 +288,21 @@ def watched(shown: objects.Story, mark: str) -> seeds.Watched:
 
 
 def seed_page(
-    search: Search, now_s: int, is_equivocator: IsEquivocator, *, node_id: str, unreadable: int
+    search: Search,
+    now_s: int,
+    is_equivocator: IsEquivocator,
+    needs_me: Callable[[Record], bool],
+    *,
+    node_id: str,
+    unreadable: int,
 ) -> seeds.SeedPage:
-    """A page of seeds."""
+    """A page of seeds. ``needs_me`` tells whether the next step is one of this node's operator."""
     return seeds.SeedPage(
         seeds=[
             objects.ListedSeed(
                 **_seed_fields(item.record, now_s),
                 archived=item.archived,
+                needs_me=needs_me(item.record),
                 equivocator=_by_equivocator(item.record, is_equivocator),
             )
             for item in search.found
