@@ -21,6 +21,7 @@ from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
 from crabnet.node.operations.explaining import explain_from_files
+from crabnet.node.operations.finding import find_ids
 from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
@@ -154,6 +155,11 @@ def _vector(settings: Settings, reading: Reading, _: Empty) -> info.Vector:
 @reads_files(seeds.LIST)
 def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> seeds.SeedPage:
     return list_seeds(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
+
+
+@reads_files(seeds.FIND)
+def _find(_settings: Settings, reading: Reading, given: seeds.FindRequest) -> seeds.IdPage:
+    return find_ids(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
 
 
 @reads_files(seeds.SHOW)
