@@ -132,7 +132,7 @@ _RUN_EXITS_HEAD: Final = """
 
 Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
 `crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
-240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart, too.
+240 to 249 is always one of these, and any other code but 250 is always the command's. `--json` tells both.
 
 | code | meaning |
 |---|---|
