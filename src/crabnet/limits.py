@@ -1132,6 +1132,13 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 WORK_LOOK_MS: Final = 2_000
 """How often a worker looks at the load and the battery of its machine."""
+WORK_DEBTORS_SHOWN_MAX: Final = 100
+"""Publishers with unsettled results in the answer about a worker."""
+LOOK_AROUND_MS_DEFAULT: Final = 5_000
+"""How long a worker's dry run listens to the network at most."""
+LOOK_AROUND_MS_MAX: Final = 600_000
+LOOK_AROUND_QUIET_MS: Final = 700
+"""If nothing comes for this long, and nothing is missing, it has seen everything."""
 PRICE_SETTING_MAX: Final = 10**12
 """Highest price in the settings of a worker."""
 WORK_UNSETTLED_MAX_DEFAULT: Final = 64

@@ -394,6 +394,7 @@ TABLE: Final[dict[str, str]] = {
         node.assembly       Disk.open            -
         node.network.udp_network UdpNetwork.open - -
         node.part           _watched             -
+        node.operations.dry_run        offers_around        KeyboardInterrupt
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,

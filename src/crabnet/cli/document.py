@@ -69,6 +69,8 @@ _JSON: Final = {
     "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
     "debug bundle": '`{"file", "bytes", "files": [name]}`',
     "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "work": "as for `listen`; with `status`, the answer of the control method `work.status`; with `--dry-run`, pages of"
+    " `work.offers`, one per line",
     "web serve": '`{"listening": URL}` on stdout for each address when it is bound; everything else goes to stderr',
     "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'

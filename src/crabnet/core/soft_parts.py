@@ -417,6 +417,11 @@ class SoftParts:
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
 
+    @property
+    def runs_itself(self) -> bool:
+        """True if the node runs by itself what it has won."""
+        return self._config.auto_run
+
     def won(self) -> list[str]:
         """The seeds that were claimed for this node and are not begun, oldest claim first."""
         with self._soft:

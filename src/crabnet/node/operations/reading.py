@@ -10,7 +10,7 @@ from msgspec import Struct
 from crabnet.core.sync.gauges import SyncGauges
 from crabnet.errors import CrabnetError
 from crabnet.node.clock import wall_ms
-from crabnet.node.config import sandbox_report
+from crabnet.node.config import runner_of, sandbox_report
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.p2p_book import BookFile
@@ -30,6 +30,8 @@ from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
+from crabnet.node.operations.work import offer_page
+from crabnet.node.trading.working import surround
 from crabnet.operations import (
     access,
     accounts,
@@ -42,6 +44,7 @@ from crabnet.operations import (
     objects,
     purchases,
     seeds,
+    work,
 )
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
@@ -179,6 +182,12 @@ def _verdict(_settings: Settings, reading: Reading, given: judging.VerdictReques
 @reads_files(purchases.LIST)
 def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseListRequest) -> purchases.PurchasePage:
     return list_purchases(reading.core, given)
+
+
+@reads_files(work.OFFERS)
+def _offers(settings: Settings, reading: Reading, given: work.OffersRequest) -> work.OfferPage:
+    surround(reading.core, runner_of(settings))
+    return offer_page(reading.core, given, wall_ms())
 
 
 @reads_files(access.TOKEN_LIST)
