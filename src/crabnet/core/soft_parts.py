@@ -32,6 +32,7 @@ from crabnet.core.trading.histories import ArchivedTask, Histories
 from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market import policies
 from crabnet.market.history import Account
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
@@ -415,6 +416,17 @@ class SoftParts:
         with self._soft:
             times = (self.buyer.next_ms(), self.seller.next_ms())
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return None
+
+    @property
+    def runs_itself(self) -> bool:
+        """True if the node runs by itself what it has won."""
+        return self._config.auto_run
+
+    def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
+        """What this node does by itself with a seed of its own. None if nothing."""
+        with self._soft:
+            return self.buyer.terms_of(seed_id, record)
         return None
 
     def won(self) -> list[str]:
