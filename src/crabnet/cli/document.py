@@ -47,6 +47,7 @@ _JSON: Final = {
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
     ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
     " `next` is the value of `--after` for the next page; with `--follow`, one such object per line for each change",
+    "account": "the answer of the control method `account.show`; with `--all`, that of `account.list`",
     "receipt make": "the receipt itself is one object; with `--out`, what it says, as `receipt verify` prints it",
     "receipt verify": (
         '`{"valid": true, "namespace", "seed_id", "title", "command", "acceptance", "publisher", "worker", "price",'

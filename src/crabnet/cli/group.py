@@ -30,6 +30,7 @@ _TOP: Final = {
     "doctor": "crabnet.cli.doctor:doctor",
     "debug": "crabnet.cli.doctor:debug",
     "events": "crabnet.cli.events:events",
+    "account": "crabnet.cli.account:account",
     "receipt": "crabnet.cli.receipt:receipt",
     "audit": "crabnet.cli.audit:audit",
     "fsck": "crabnet.cli.fsck:fsck",
