@@ -92,7 +92,8 @@ class Node:
     """A participant of the network. Use it as ``async with Node(settings) as node`` inside trio.
 
     With ``listen`` it takes part in the network while the block runs. Without ``listen`` it only performs operations
-    and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
+    and sends their envelopes, as the one-shot commands do. ``passing`` marks a node that lasts as long as one command:
+    other processes wait for the data dir. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
     time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
@@ -111,8 +112,10 @@ class Node:
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
         told: Told | None = None,
+        passing: bool = False,
     ) -> None:
         self.settings = settings
+        self._role = LockRole.COMMAND if not listen else LockRole.PASSING if passing else LockRole.NODE
         self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
@@ -392,13 +395,14 @@ class Node:
     async def _open(self) -> None:
         demand_descriptors()
         settings, files, clock_ms, listen = self.settings, self.files, self.clock_ms, self.listen
-        role = LockRole.NODE if listen else LockRole.COMMAND
         parts = self._parts
-        disk = await parts.add(Disk(settings, files, role, clock_ms))
+        disk = await parts.add(Disk(settings, files, self._role, clock_ms))
         store = disk.store
         self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen))
+        reporting = await parts.add(
+            EventReporting(settings, files, self._role, store, clock_ms, self._told, listen=listen)
+        )
         self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
