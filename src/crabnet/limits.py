@@ -133,6 +133,14 @@ BIDS_LOOKED_AT_MAX: Final = 10_000
 """Bids that are looked at for one page of bids."""
 BID_SEEDS_LOOKED_AT_MAX: Final = 500
 """Tasks that are looked at for one page of bids."""
+SEEDS_LOOKED_AT_MAX: Final = 2_000
+"""Archived tasks that are looked at for one page of a list with filters."""
+ID_PREFIX_CHARS_MIN: Final = 4
+"""Fewest characters of an id that stand for the whole id on the command line."""
+IDS_FOUND_MAX: Final = 100
+"""Ids in one answer to a search by their beginning."""
+FILTER_TEXT_CHARS_MAX: Final = 200
+"""Characters of the text that a list of tasks is searched for."""
 DRAIN_MS_MAX: Final = 24 * 3600 * 1000
 STOP_DRAIN_MS: Final = 2_000
 """How long runs may still go on after a request to stop."""

@@ -40,8 +40,8 @@ from crabnet.core.trading.declines import Declines
 from crabnet.domain.model import Fact, FactKind, Seed
 from crabnet.domain.record import Record
 from crabnet.errors import NetworkError, Reason
+from crabnet.market.heard import HeardDecline
 from crabnet.market.policies import Again, Declined
-from crabnet.market.why import HeardDecline
 from crabnet.market.work import Machine
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox

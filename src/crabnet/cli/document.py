@@ -39,6 +39,9 @@ _JSON: Final = {
     "seed run": '`{"result": Result}`',
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
+    "why": "the answer of the operation `seed.why`",
+    "seed wait": "as for `seed show`",
+    "seed verdict": "the answer of the control method `seed.verdict`",
     "seed logs": '`{"seed_id", "stream", "base64"}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is the value of `--after` for the next page',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
@@ -134,7 +137,8 @@ _RUN_EXITS_HEAD: Final = """
 
 Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
 `crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
-240 to 249 is always one of these, and any other code but 250 is always the command's. `--json` tells both.
+240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart,
+too.
 
 | code | meaning |
 |---|---|
@@ -203,7 +207,8 @@ def _command(name: str, command: click.Command) -> list[str]:
     paragraphs = (command.help or "").strip().split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\nJSON: {_JSON[name]}.\n"]
-    options = [item for item in command.params if isinstance(item, click.Option) and item.expose_value]
+    everywhere = {option.name for option in global_options(settings_shown=False)}
+    options = [item for item in command.params if isinstance(item, click.Option) and item.name not in everywhere]
     if options:
         parts.append("\n| option | meaning |\n|---|---|\n")
         parts += [_row(option) for option in options]

@@ -214,7 +214,7 @@ class Core:
             row = self.replica.archived.read_row(seed_id)
             record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
-            raise RefusedError(f"this node knows no seed {seed_id}", Reason.UNKNOWN_SEED)
+            raise RefusedError(f"this node knows no task {seed_id}", Reason.UNKNOWN_SEED)
         return record
 
     def request(self, request_id: str, now_ms: int) -> RequestRecord | None:

@@ -32,6 +32,7 @@ from crabnet.core.trading.histories import ArchivedTask, Histories
 from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market import policies
 from crabnet.market.history import Account
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
@@ -421,6 +422,12 @@ class SoftParts:
     def runs_itself(self) -> bool:
         """True if the node runs by itself what it has won."""
         return self._config.auto_run
+
+    def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
+        """What this node does by itself with a seed of its own. None if nothing."""
+        with self._soft:
+            return self.buyer.terms_of(seed_id, record)
+        return None
 
     def won(self) -> list[str]:
         """The seeds that were claimed for this node and are not begun, oldest claim first."""

@@ -79,7 +79,7 @@ class Buyer:
         if seed.follows is not None and seed.follows not in self._followers:
             self._followers[seed.follows] = seed_id
             self._due.add(now_ms, seed.follows)
-        if self._terms_of(seed_id, record) is not None:
+        if self.terms_of(seed_id, record) is not None:
             self._due.add(now_ms, seed_id)
 
     def next_ms(self) -> int | None:
@@ -107,7 +107,7 @@ class Buyer:
 
     # --- one seed --------------------------------------------------------------------------------------
 
-    def _terms_of(self, seed_id: str, record: Record) -> Terms | None:
+    def terms_of(self, seed_id: str, record: Record) -> Terms | None:
         """The terms of a purchase, or those that the settings make for another seed. None if there are none."""
         terms = self._replica.purchases.get(seed_id)
         if terms is not None:
@@ -128,7 +128,7 @@ class Buyer:
         )
 
     def _move(self, seed_id: str, record: Record, now_ms: int) -> Move | None:
-        terms, seed, status = self._terms_of(seed_id, record), record.definition, record.progress.status
+        terms, seed, status = self.terms_of(seed_id, record), record.definition, record.progress.status
         if terms is None:
             return None
         if seed is None or seed.created_by != self._node_id:

@@ -6,6 +6,7 @@ from crabnet.node.operations import access as _access
 from crabnet.node.operations import accounts as _accounts
 from crabnet.node.operations import checkup as _checkup
 from crabnet.node.operations import events as _events
+from crabnet.node.operations import explaining as _explaining
 from crabnet.node.operations import histories as _histories
 from crabnet.node.operations import infos as _infos
 from crabnet.node.operations import judging as _judging
@@ -25,6 +26,7 @@ REGISTERED = (
     _accounts,
     _checkup,
     _events,
+    _explaining,
     _histories,
     _infos,
     _judging,

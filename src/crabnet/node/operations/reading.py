@@ -20,6 +20,8 @@ from crabnet.node.operations.accounts import StoredAccounts, account_page, shown
 from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
+from crabnet.node.operations.explaining import explain_from_files
+from crabnet.node.operations.finding import find_ids
 from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
@@ -155,6 +157,11 @@ def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> se
     return list_seeds(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
 
 
+@reads_files(seeds.FIND)
+def _find(_settings: Settings, reading: Reading, given: seeds.FindRequest) -> seeds.IdPage:
+    return find_ids(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
+
+
 @reads_files(seeds.SHOW)
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
@@ -188,6 +195,11 @@ def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseL
 def _offers(settings: Settings, reading: Reading, given: work.OffersRequest) -> work.OfferPage:
     surround(reading.core, runner_of(settings))
     return offer_page(reading.core, given, wall_ms())
+
+
+@reads_files(market.WHY)
+def _why(_settings: Settings, reading: Reading, given: market.WhyRequest) -> market.Why:
+    return explain_from_files(reading.core, given, wall_ms())
 
 
 @reads_files(access.TOKEN_LIST)

@@ -8,6 +8,7 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.trading.commitments import Stage
 from crabnet.core.trading.selling import Offer
+from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.record import Record
 from crabnet.market.policies import Declined
 from crabnet.market.quote import hindrance
@@ -91,14 +92,13 @@ def offer_page(core: Core, given: work.OffersRequest, now_ms: int) -> work.Offer
         after = None if definition is None else (definition.created_at, given.after)
 
     def is_others(record: Record) -> bool:
-        return record.seed is not None and record.seed.author != me
+        return record.seed is not None and record.seed.author != me and is_biddable(record, now_ms // 1000)
 
     found = find_seeds(
         core.replica.state.records,
         lambda **_: [],
         now_ms // 1000,
         status=None,
-        biddable=True,
         limit=given.limit + 1,
         after=after,
         wanted=is_others,
