@@ -52,7 +52,7 @@ def _lacks_port(text: str) -> bool:
     return ":" not in text or text.count(":") > 1
 
 
-def find_port(state: State) -> None:
+def find_port(state: State, *, tells: bool = True) -> None:
     """Use a free port if nobody has chosen one, and the default one is in use: by another worker, for example."""
     if state.resolved.origins["listen_addr"] != DEFAULT_ORIGIN or not state.settings.uses_udp:
         return
@@ -61,5 +61,6 @@ def find_port(state: State) -> None:
         try:
             probe.bind((host, port))
         except OSError:
-            note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
+            if tells:
+                note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
             state.set_flag("listen_addr", f"{host}:0")

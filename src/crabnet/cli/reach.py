@@ -76,7 +76,7 @@ class Reach:
         """Start a node in this process. Raises what entering a Node raises."""
         from crabnet.node.passing import PassingNode
 
-        find_port(self._state)
+        find_port(self._state, tells=False)
         settings = replace(self._state.settings, auto_bid=False, auto_run=False, lock_wait_ms=0)
         own = PassingNode(settings, lambda line: None if self._quiet else note(plain(line)))
         own.__enter__()

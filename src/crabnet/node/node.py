@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import trio
+from msgspec.structs import replace
 
 from crabnet import limits
 from crabnet.core.commands import CreateClaim, Operation, Publish, RequestTag, Settle, SubmitBid
@@ -21,8 +22,10 @@ from crabnet.errors import (
     Reason,
     RefusedError,
     StorageFailedError,
+    UsageError,
     principal,
 )
+from crabnet.market.policies import Terms
 from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
@@ -71,6 +74,7 @@ from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.trading.accounts import AccountKeeper
 from crabnet.node.trading.checks import Checks
+from crabnet.node.trading.purchasing import bought
 from crabnet.node.trading.turns import Trading
 from crabnet.node.trading.working import Working
 from crabnet.node.watching import Watch
@@ -149,6 +153,27 @@ class Node:
         if not isinstance(reply, Seed):
             raise TypeError("Publish gives a seed")
         return reply
+
+    async def buy(self, wish: str | Publish, *, max_price: int | None = None, terms: Terms | None = None) -> TaskResult:
+        """Publish a command, or a task, and let the node go on with it by ``terms``; return the accepted result.
+
+        ``max_price`` is the most that a bid may cost, and what workers see as the reward. If the terms leave the
+        judgement to you, the result is returned before it is settled. If this call is cancelled, the node goes on.
+        Raises RefusedError with NO_BIDS, NO_BID_FITS, ATTEMPTS_EXHAUSTED or what the result was rejected for;
+        UsageError.
+        """
+        task = _task_of(wish) if isinstance(wish, str) else wish
+        chosen = terms or task.terms or Terms()
+        if max_price is not None:
+            chosen = replace(chosen, price_max=max_price)
+        task = replace(task, terms=chosen, reward=task.reward if max_price is None else max_price)
+        return await self.bought((await self.publish(task)).id)
+
+    async def bought(self, seed_id: str) -> TaskResult:
+        """Wait for the end of a purchase of this node, also one of an earlier start. Returns and raises as ``buy``."""
+        if not self.listen:
+            raise UsageError("a node that does not listen hears no bids; open it with listen=True")
+        return await bought(self.core, seed_id, self.next_change, self.durable)
 
     async def bid(
         self,
@@ -488,3 +513,8 @@ class Node:
         self.history.note(durable)
         for item in durable:
             self._parts.on_durable(item.effects)
+
+
+def _task_of(command: str) -> Publish:
+    task = Publish(title=command[: limits.TITLE_CHARS_MAX], command=command)
+    return replace(task, exec_deadline_ms=task.timeout_ms + limits.PURCHASE_PICK_UP_MS)
