@@ -1207,3 +1207,5 @@ DECLINES_PER_SEED_MAX: Final = 256
 """Workers whose declines of one own seed a node remembers: those that came last."""
 DECLINES_HEARD_MAX: Final = 16_384
 """All declines of own seeds that a node remembers."""
+ACKNOWLEDGE_WAIT_MS: Final = 2_000
+"""How long a node that lasts for one command waits until a worker has heard how its task ended."""
