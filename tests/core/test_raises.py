@@ -58,7 +58,7 @@ TABLE: Final[dict[str, str]] = {
     " node.operations.receipts._receipt and operator.receipts.read_receipt, which tell whoever asked.": """
         protocol.receipt    compose_receipt      ReceiptRefusedError*5
         protocol.receipt    verify_receipt       ReceiptRefusedError*2
-        protocol.receipt    _read                ReceiptRefusedError*4
+        protocol.receipt    _read                ReceiptRefusedError*5
         protocol.receipt    _stated              ReceiptRefusedError*4
         protocol.receipt    _check_places        ReceiptRefusedError*3
         protocol.receipt    _check_feeds         ReceiptRefusedError
@@ -394,6 +394,7 @@ TABLE: Final[dict[str, str]] = {
         node.assembly       Disk.open            -
         node.network.udp_network UdpNetwork.open - -
         node.part           _watched             -
+        node.operations.dry_run        offers_around        KeyboardInterrupt
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,

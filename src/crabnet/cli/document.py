@@ -30,7 +30,7 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
-    "run": "one object: that of the stream `purchase.watch` at its end, and `exit_code`: that of the command, or null if"
+    "run": "one object: the last item of the stream `purchase.watch`, and `exit_code`, that of the command, or null if"
     ' no result counts; with `--detach` `{"seed_id"}`',
     "attach": "as for `run`",
     "seed publish": '`{"seed": Seed}`',
@@ -40,6 +40,8 @@ _JSON: Final = {
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
     "why": "the answer of the operation `seed.why`",
+    "seed wait": "as for `seed show`",
+    "seed verdict": "the answer of the control method `seed.verdict`",
     "seed logs": '`{"seed_id", "stream", "base64"}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is the value of `--after` for the next page',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
@@ -70,6 +72,8 @@ _JSON: Final = {
     "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
     "debug bundle": '`{"file", "bytes", "files": [name]}`',
     "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "work": "as for `listen`; with `status`, the answer of the control method `work.status`; with `--dry-run`, pages of"
+    " `work.offers`, one per line",
     "web serve": '`{"listening": URL}` on stdout for each address when it is bound; everything else goes to stderr',
     "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
@@ -132,8 +136,9 @@ _RUN_EXITS_HEAD: Final = """
 ### Exit codes of `crabnet run` and `crabnet attach`
 
 Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
-`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from 240
-to 249 is always one of these, and any other code but 250 is always the command's. `--json` shows both apart as well.
+`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
+240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart,
+too.
 
 | code | meaning |
 |---|---|
@@ -202,7 +207,8 @@ def _command(name: str, command: click.Command) -> list[str]:
     paragraphs = (command.help or "").strip().split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\nJSON: {_JSON[name]}.\n"]
-    options = [item for item in command.params if isinstance(item, click.Option) and item.expose_value]
+    everywhere = {option.name for option in global_options(settings_shown=False)}
+    options = [item for item in command.params if isinstance(item, click.Option) and item.name not in everywhere]
     if options:
         parts.append("\n| option | meaning |\n|---|---|\n")
         parts += [_row(option) for option in options]

@@ -9,7 +9,7 @@ import click
 from crabnet._version import __version__
 from crabnet.cli.context import state_of
 from crabnet.cli.options import LazyGroup
-from crabnet.cli.output import json_line, write
+from crabnet.cli.output import json_line, structured, write
 
 _TOP: Final = {
     "run": "crabnet.cli.run:run",
@@ -61,7 +61,7 @@ cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, r
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        json_wanted = "--json" in state_of(context).arguments
+        json_wanted = structured(state_of(context).arguments)
         write(json_line({"version": __version__}) if json_wanted else f"crabnet {__version__}\n")
         context.exit()
 

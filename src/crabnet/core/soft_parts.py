@@ -418,6 +418,11 @@ class SoftParts:
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
 
+    @property
+    def runs_itself(self) -> bool:
+        """True if the node runs by itself what it has won."""
+        return self._config.auto_run
+
     def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
         """What this node does by itself with a seed of its own. None if nothing."""
         with self._soft:

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Claim, SeedStatus
 from crabnet.errors import Reason
-from crabnet.market.award import Unknown, award
+from crabnet.market.award import award
 from crabnet.market.heard import summary
+from crabnet.market.history import account
 from crabnet.market.policies import Declined, Wait
 from crabnet.market.stages import Stage, StageName, StageState, View
 
@@ -199,7 +200,7 @@ def _own_award(at: View, stage: Stage, forfeited: str) -> Stage:
             text=f"{forfeited}you have to claim {_one_of(at.bids)}",
             change=f"`crabnet seed claim {seed_id} BID_ID`",
         )
-    chosen = award(at.record, terms, lambda _: Unknown(), at.here.now_ms)
+    chosen = award(at.record, terms, lambda author: account(author, {}, at.here.now_ms // 1000), at.here.now_ms)
     rule = f"{forfeited}this node claims a bid by itself ({terms.award})"
     if isinstance(chosen, Wait):
         until_s = stage.until_s if chosen.until_ms is None else -(-chosen.until_ms // 1000)

@@ -449,7 +449,7 @@ class Node:
         await parts.add(AccountKeeper(self.core, store.archive), at_work=listen)
         checks = Checks(self.runner, self.core, self.committer, self.faults, clock_ms)
         self.checks = await parts.add(checks, at_work=listen)
-        await parts.add(Working(self.core, self.run_manager, clock_ms), at_work=listen)
+        self.working = await parts.add(Working(self.core, self.run_manager, clock_ms), at_work=listen)
         await parts.add(Trading(self.core, self.committer, self.faults, clock_ms), at_work=listen)
         await parts.add(StartStopEvents(settings, store, notify, clock_ms, listen=listen))
         await parts.begin(self.committer.run, commits)

@@ -35,6 +35,8 @@ class Seed(Struct, frozen=True, kw_only=True):
     claimed_at: int | None
     claim_id: str | None
     result_id: str | None
+    price: int | None
+    """Of the bid that is claimed; null before."""
     claim_deadline_ts: int
     acceptance: Acceptance | None
     """The conditions by which everybody can judge the result."""
@@ -76,6 +78,8 @@ class ListedSeed(Seed, frozen=True, kw_only=True):
 
     archived: bool
     """It has left memory."""
+    needs_me: bool
+    """The next step is one of this node's operator: to claim a bid, to run it, to settle it."""
     equivocator: bool
     """Its creator is proved to have forked its feed."""
 

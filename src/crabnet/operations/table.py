@@ -19,6 +19,7 @@ from crabnet.operations import (
     purchases,
     seeds,
     steering,
+    work,
 )
 from crabnet.operations.model import Operation
 
@@ -36,6 +37,7 @@ MODULES: Final = (
     market,
     events,
     steering,
+    work,
     access,
     metrics,
 )

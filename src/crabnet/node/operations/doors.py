@@ -18,6 +18,7 @@ from crabnet.node.operations import receipts as _receipts
 from crabnet.node.operations import reports as _reports
 from crabnet.node.operations import steering as _steering
 from crabnet.node.operations import tasks as _tasks
+from crabnet.node.operations import work as _work
 from crabnet.node.operations.performing import as_json, dispatch, dispatch_stream, perform, stream
 
 REGISTERED = (
@@ -37,6 +38,7 @@ REGISTERED = (
     _reports,
     _steering,
     _tasks,
+    _work,
 )
 """The modules whose functions perform the operations."""
 
