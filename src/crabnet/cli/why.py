@@ -13,6 +13,7 @@ from crabnet.cli.advice import local_times
 from crabnet.cli.context import state_of
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, cut, json_line, write
+from crabnet.cli.values import IdPrefix
 from crabnet.control.client import JsonValue
 
 _TITLE_CHARS: Final = 80
@@ -21,7 +22,7 @@ _WORDS: Final = {"not_reached": "not reached"}
 
 
 @click.command("why", cls=Command)
-@click.argument("seed_id")
+@click.argument("seed_id", type=IdPrefix("seed"))
 @click.pass_context
 def why(context: click.Context, seed_id: str) -> None:
     """Explain why a task is where it is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -200,7 +201,7 @@ def _own_award(at: View, stage: Stage, forfeited: str) -> Stage:
             text=f"{forfeited}you have to claim {_one_of(at.bids)}",
             change=f"`crabnet seed claim {seed_id} BID_ID`",
         )
-    chosen = award(at.record, terms, lambda author: account(author, {}, at.here.now_ms // 1000), at.here.now_ms)
+    chosen = award(at.record, terms, lambda author: account(author, Counter(), at.now_s), at.here.now_ms)
     rule = f"{forfeited}this node claims a bid by itself ({terms.award})"
     if isinstance(chosen, Wait):
         until_s = stage.until_s if chosen.until_ms is None else -(-chosen.until_ms // 1000)
