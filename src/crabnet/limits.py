@@ -1142,6 +1142,13 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 WORK_LOOK_MS: Final = 2_000
 """How often a worker looks at the load and the battery of its machine."""
+WORK_DEBTORS_SHOWN_MAX: Final = 100
+"""Publishers with unsettled results in the answer about a worker."""
+LOOK_AROUND_MS_DEFAULT: Final = 5_000
+"""How long a worker's dry run listens to the network at most."""
+LOOK_AROUND_MS_MAX: Final = 600_000
+LOOK_AROUND_QUIET_MS: Final = 700
+"""If nothing comes for this long, and nothing is missing, it has seen everything."""
 PRICE_SETTING_MAX: Final = 10**12
 """Highest price in the settings of a worker."""
 WORK_UNSETTLED_MAX_DEFAULT: Final = 64
@@ -1154,6 +1161,14 @@ PUBLISHERS_DISTRUSTED_MAX: Final = 1_024
 """Publishers whose open tasks a worker looks at again once they have settled something."""
 DISTRUSTED_SEEDS_MAX: Final = 64
 """Open tasks of one such publisher."""
+ACCOUNT_LIST_MAX: Final = 200
+"""Accounts of one page."""
+HISTORIES_FOLDED_MAX: Final = 100
+"""Changed tasks that are counted in the accounts at a time."""
+HISTORIES_PAGE_ROWS: Final = 200
+"""Tasks of the archive that are counted in the accounts at a time."""
+HISTORIES_PAUSE_MS: Final = 50
+"""The pause between two such steps."""
 CHECK_TIMEOUT_MS: Final = 60_000
 """How long the check of a result may run."""
 CHECKS_ON_REQUEST_MAX: Final = 16

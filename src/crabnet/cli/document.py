@@ -10,6 +10,7 @@ import click
 from crabnet.cli.context import State
 from crabnet.cli.group import cli
 from crabnet.cli.options import LazyGroup, global_options
+from crabnet.cli.purchase import RUN_EXITS
 from crabnet.errors import ExitCode
 from crabnet.settings import KNOBS
 
@@ -29,10 +30,9 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
-    "run": "the last item of the control method `purchase.watch`, with the command's `exit_code`; with `--detach`"
-    ' `{"seed_id"}`',
+    "run": "one object: the last item of the stream `purchase.watch`, and `exit_code`, that of the command, or null if"
+    ' no result counts; with `--detach` `{"seed_id"}`',
     "attach": "as for `run`",
-    "work": "as for `listen`",
     "seed publish": '`{"seed": Seed}`',
     "seed bid": '`{"bid": Bid}`',
     "seed claim": '`{"claim": Claim}`',
@@ -41,6 +41,7 @@ _JSON: Final = {
     "seed settle": '`{"seed": Seed}`',
     "history": '`{"acts": [{"event_id", "at_ms", "node_id", "what", "seed_id", "title", "price"}]}`; a `node_id` of'
     " null is this node",
+    "why": "the answer of the operation `seed.why`",
     "seed wait": "as for `seed show`",
     "seed verdict": "the answer of the control method `seed.verdict`",
     "seed logs": '`{"seed_id", "stream", "base64"}`',
@@ -73,6 +74,8 @@ _JSON: Final = {
     "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
     "debug bundle": '`{"file", "bytes", "files": [name]}`',
     "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "work": "as for `listen`; with `status`, the answer of the control method `work.status`; with `--dry-run`, pages of"
+    " `work.offers`, one per line",
     "web serve": '`{"listening": URL}` on stdout for each address when it is bound; everything else goes to stderr',
     "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
@@ -134,6 +137,18 @@ signal ends the command, unless the command is already done.
 |---|---|
 """
 
+_RUN_EXITS_HEAD: Final = """
+### Exit codes of `crabnet run` and `crabnet attach`
+
+Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
+`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
+240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart,
+too.
+
+| code | meaning |
+|---|---|
+"""
+
 _GLOBAL: Final = """
 ## Options of every command
 
@@ -165,6 +180,8 @@ def cli_markdown() -> str:
     parts = [_HEAD]
     parts += [f"| {int(code)} | {text} |\n" for code, text in EXIT_CODES.items()]
     parts.append("| 141 | no process reads stdout any more, as in `crabnet … | head` |\n")
+    parts.append(_RUN_EXITS_HEAD)
+    parts += [f"| {int(code)} | {text} |\n" for code, text in RUN_EXITS.items()]
     parts.append(_GLOBAL)
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]

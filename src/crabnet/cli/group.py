@@ -23,6 +23,7 @@ _SECTIONS: Final = {
         "runs": "crabnet.cli.steering:runs",
     },
     "Looking": {
+        "why": "crabnet.cli.why:why",
         "status": "crabnet.cli.node:status",
         "history": "crabnet.cli.history:history",
         "top": "crabnet.cli.top:top",

@@ -159,7 +159,7 @@ def _unexpected(error: BaseException) -> CrabnetError:
 
 
 def _report(error: CrabnetError, arguments: list[str]) -> int:
-    """One line on stderr: for people, or with ``--json`` an object."""
+    """One line on stderr: for people, or with ``--json`` an object. On a terminal a hint may follow."""
     from crabnet.cli.output import json_line, structured
     from crabnet.control.client import error_to_json
 
@@ -174,16 +174,18 @@ def _report(error: CrabnetError, arguments: list[str]) -> int:
 
 
 def _error_line(error: CrabnetError) -> str:
-    """One line. On a terminal, candidates for an id have a line each."""
+    """One line. On a terminal, candidates for an id have a line each, and a hint may follow."""
+    from crabnet.cli.advice import local_times, remedy_for
     from crabnet.cli.output import AmbiguousError
     from crabnet.cli.tables import Style, colours, is_terminal, painted
     from crabnet.plain import plain
 
-    message = plain(error.message)
+    message = plain(local_times(error.message))
     if isinstance(error, AmbiguousError) and is_terminal(sys.stderr):
         message = "\n  ".join(map(plain, [error.told, *error.candidates]))
     head = painted("error:", Style.BAD, colour=colours(sys.stderr))
-    return f"{head} {error.reason.value}: {message}\n"
+    hint = remedy_for(error) if is_terminal(sys.stderr) else ""
+    return f"{head} {error.reason.value}: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
 def _debug() -> bool:

@@ -177,6 +177,7 @@ FIELDS: Final = MappingProxyType(
         "address": "network address of the peer or source, `host:port`",
         "address_before": "the network address that was in use before",
         "attempt": "number of the attempt at the seed, from 1; 0 before the first claim",
+        "auto": "true if the node goes on with the task by itself",
         "author": "node id of the author of the envelope or feed",
         "bid_id": "id of the bid",
         "bytes": "number of bytes",
@@ -434,7 +435,7 @@ EVENTS: Final = MappingProxyType(
             "N",
             _CORE,
             "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
-            " price",
+            " price auto",
             "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
             "`price` are those of a bid of this node that was chosen, as long as that choice counts.",
         ),

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from crabnet.operations import (
     access,
+    accounts,
     events,
     health,
     history,
@@ -18,6 +19,7 @@ from crabnet.operations import (
     purchases,
     seeds,
     steering,
+    work,
 )
 from crabnet.operations.model import Operation
 
@@ -28,11 +30,13 @@ MODULES: Final = (
     health,
     seeds,
     judging,
+    accounts,
     purchases,
     history,
     market,
     events,
     steering,
+    work,
     access,
     metrics,
 )
