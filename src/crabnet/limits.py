@@ -133,6 +133,14 @@ BIDS_LOOKED_AT_MAX: Final = 10_000
 """Bids that are looked at for one page of bids."""
 BID_SEEDS_LOOKED_AT_MAX: Final = 500
 """Tasks that are looked at for one page of bids."""
+SEEDS_LOOKED_AT_MAX: Final = 2_000
+"""Archived tasks that are looked at for one page of a list with filters."""
+ID_PREFIX_CHARS_MIN: Final = 4
+"""Fewest characters of an id that stand for the whole id on the command line."""
+IDS_FOUND_MAX: Final = 100
+"""Ids in one answer to a search by their beginning."""
+FILTER_TEXT_CHARS_MAX: Final = 200
+"""Characters of the text that a list of tasks is searched for."""
 DRAIN_MS_MAX: Final = 24 * 3600 * 1000
 STOP_DRAIN_MS: Final = 2_000
 """How long runs may still go on after a request to stop."""
@@ -1132,6 +1140,13 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 WORK_LOOK_MS: Final = 2_000
 """How often a worker looks at the load and the battery of its machine."""
+WORK_DEBTORS_SHOWN_MAX: Final = 100
+"""Publishers with unsettled results in the answer about a worker."""
+LOOK_AROUND_MS_DEFAULT: Final = 5_000
+"""How long a worker's dry run listens to the network at most."""
+LOOK_AROUND_MS_MAX: Final = 600_000
+LOOK_AROUND_QUIET_MS: Final = 700
+"""If nothing comes for this long, and nothing is missing, it has seen everything."""
 PRICE_SETTING_MAX: Final = 10**12
 """Highest price in the settings of a worker."""
 WORK_UNSETTLED_MAX_DEFAULT: Final = 64
@@ -1144,6 +1159,14 @@ PUBLISHERS_DISTRUSTED_MAX: Final = 1_024
 """Publishers whose open tasks a worker looks at again once they have settled something."""
 DISTRUSTED_SEEDS_MAX: Final = 64
 """Open tasks of one such publisher."""
+ACCOUNT_LIST_MAX: Final = 200
+"""Accounts of one page."""
+HISTORIES_FOLDED_MAX: Final = 100
+"""Changed tasks that are counted in the accounts at a time."""
+HISTORIES_PAGE_ROWS: Final = 200
+"""Tasks of the archive that are counted in the accounts at a time."""
+HISTORIES_PAUSE_MS: Final = 50
+"""The pause between two such steps."""
 CHECK_TIMEOUT_MS: Final = 60_000
 """How long the check of a result may run."""
 CHECKS_ON_REQUEST_MAX: Final = 16

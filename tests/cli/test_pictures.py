@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crabnet.cli.top_view import Screen, View, fit, picture, width_of
+from crabnet.cli.tables import fit, width_of
+from crabnet.cli.top_view import Screen, View, picture
 from crabnet.cli.topology_view import dot_text, topology_dot, topology_text
 from crabnet.operations.info import EventCounts, RunCounts, Sandbox, Status, SyncStatus
 from crabnet.operations.network import Knowledge, Path, Sync, Topology, TopologyEdge, TopologyNode

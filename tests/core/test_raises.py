@@ -58,7 +58,7 @@ TABLE: Final[dict[str, str]] = {
     " node.operations.receipts._receipt and operator.receipts.read_receipt, which tell whoever asked.": """
         protocol.receipt    compose_receipt      ReceiptRefusedError*5
         protocol.receipt    verify_receipt       ReceiptRefusedError*2
-        protocol.receipt    _read                ReceiptRefusedError*4
+        protocol.receipt    _read                ReceiptRefusedError*5
         protocol.receipt    _stated              ReceiptRefusedError*4
         protocol.receipt    _check_places        ReceiptRefusedError*3
         protocol.receipt    _check_feeds         ReceiptRefusedError
@@ -80,7 +80,9 @@ TABLE: Final[dict[str, str]] = {
         core.build          build_acknowledgement RefusedError
         core.core           Core.record          RefusedError
         core.operating      Operating.operate    RefusedError*2
-        core.operating      Operating._state     RefusedError*2
+        core.operating      Operating._state     RefusedError
+        core.operating      Operating._demand_room RefusedError
+        core.operating      Operating._change_terms RefusedError*2
         core.operating      Operating._stated    RefusedError
         core.replica.holdings       Holdings.check_open   RefusedError
         core.replica.replica        Replica.propose      RefusedError UsageError
@@ -100,6 +102,8 @@ TABLE: Final[dict[str, str]] = {
         node.operations.bids           _rows                UsageError*2
         node.operations.bids           _after               UsageError
         node.operations.networks       feed                 RefusedError
+        node.operations.purchases      list_purchases       RefusedError
+        node.operations.purchases      _own                 RefusedError
         node.operations.steering       _asked               RefusedError
         node.operations.trail          frames_after         UsageError DataDirDamagedError*2
         node.node           Node.bid             RefusedError
@@ -108,7 +112,11 @@ TABLE: Final[dict[str, str]] = {
         node.operations.control_server _parse               UsageError*2
         node.operations.control_server _checked             UsageError*3
         node.node           Node.perform         RefusedError -
-        node.execution.prechecks demand_publishable UsageError*4
+        node.execution.prechecks demand_publishable UsageError*2
+        node.execution.prechecks _demand_command UsageError*2
+        node.execution.prechecks _demand_acceptable UsageError*3
+        node.operations.judging _result          RefusedError
+        node.trading.checks Checks.check         RefusedError
         node.execution.prechecks demand_own_work RefusedError
         node.operations.views          _place_behind        UsageError
         node.execution.runs     RunManager.cancel      RefusedError*2
@@ -375,6 +383,7 @@ TABLE: Final[dict[str, str]] = {
     """,
     "Errors that pass: cleared up after, told, or told apart, and raised on.": """
         node.faults         Faults.contained     -
+        node.trading.checks Checks._do           -
         node.supervising    _lived               -
         node.durable.call_thread    CallThread.run_sync  error
         node.durable.committer      Committer._commit    -
@@ -385,6 +394,7 @@ TABLE: Final[dict[str, str]] = {
         node.assembly       Disk.open            -
         node.network.udp_network UdpNetwork.open - -
         node.part           _watched             -
+        node.operations.dry_run        offers_around        KeyboardInterrupt
         node.operations.oneshot        call_locally         KeyboardInterrupt -
         node.run            run_node             KeyboardInterrupt
     """,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import socket
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from crabnet.core.budgets.sources import SourceRates
 from crabnet.core.commands import Tick
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
-from crabnet.core.effects import Effects, Send, Serve, ServeProof
+from crabnet.core.effects import CheckOrder, Effects, Send, Serve, ServeProof
 from crabnet.core.replica.parking import Parking
 from crabnet.core.replica.records import NO_ANSWER, RequestRecord
 from crabnet.core.replica.requests import Requests
@@ -36,9 +37,12 @@ from crabnet.core.sync.planner import SyncPlanner
 from crabnet.core.sync.presence import Presence
 from crabnet.core.sync.reach import Reach
 from crabnet.core.trading.declines import Declines
+from crabnet.domain.model import Fact, FactKind, Seed
+from crabnet.domain.record import Record
 from crabnet.errors import NetworkError, Reason
-from crabnet.market.policies import Declined
-from crabnet.market.why import HeardDecline
+from crabnet.market.heard import HeardDecline
+from crabnet.market.policies import Again, Declined
+from crabnet.market.work import Machine
 from crabnet.node.network.deliveries import Deliveries
 from crabnet.node.network.outbox import Outbox
 from crabnet.node.tokens import Links
@@ -98,6 +102,14 @@ WALKS: Final = {
         "_OfSeed.by_author",
     },
     "liars": {"FeedGuard._liars"},
+    "seller": {
+        "Seller._declined",
+        "Seller._distrusted",
+        "Seller._news",
+        "Seller._unfitting",
+        "Seller._waiting",
+        "_Distrusted.seeds",
+    },
     "nat": {
         "AutoNat._hosts",
         "Observations._seen",
@@ -146,6 +158,7 @@ WALKS: Final = {
     "gauges": {"Presence._peers", "Reach._behind", "_Neighbour.feeds", "SyncPlanner._given_up"},
     "requests": {"Requests._answers", "Requests._requests"},
     "sockets": {"Sockets._heard_on"},
+    "checks": {"Checks._orders"},
     "serving": {"Serving._lines", "Serving._singles", "_Line.waiting"},
 }
 """Walk -> the tables that it fills."""
@@ -188,8 +201,11 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "DECLINES_TOLD_MAX",
         "DECLINES_WAITING_MAX",
         "DECLINE_AUTHORS_MAX",
+        "DECLINED_NEWS_MAX",
         "DELIVERIES_KEPT_MAX",
+        "DISTRUSTED_SEEDS_MAX",
         "PEERS_MAX",
+        "PUBLISHERS_DISTRUSTED_MAX",
         "REACH_NEIGHBOURS_MAX",
         "RELAY_LINKS_MAX",
         "RELAY_PROVIDERS_MAX",
@@ -198,6 +214,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "SERVES_WAITING_MAX",
         "SOURCES_MAX",
         "SOURCE_PEERS_MAX",
+        "TASKS_DECLINED_MAX",
         "UNSENT_PER_TARGET_MAX",
     ):
         monkeypatch.setattr(limits, name, ROOM)
@@ -345,6 +362,37 @@ def test_declines() -> None:
         declines.due(NOW_MS + number * 1_000)
         watch.look()
     assert watch.filled >= WALKS["declines"]
+
+
+def _busy(again: Again, _seed: Seed) -> Declined:
+    return Declined(Reason.BUSY, "", again=again)
+
+
+def test_seller() -> None:
+    core = Core(CoreConfig(auto_bid=True), signer("worker"), lambda: 0)
+    seller, records = core.trading.seller, core.replica.state.records
+    watch = Watch(seller)
+    for number in range(3 * CROWD * CROWD):
+        publisher = f"publisher {number // CROWD}"
+        seed = Seed(
+            id=f"seed {number}",
+            title="t",
+            command="true",
+            timeout_ms=1_000,
+            bid_deadline_ts=NOW_S + 60,
+            exec_deadline_ms=1_000,
+            created_by=publisher,
+            created_at=NOW_S,
+        )
+        fact = Fact(kind=FactKind.SEED, author=publisher, seq=number, ts=NOW_S, body=seed)
+        records[seed.id] = Record(fact)
+        again = (Again.ROOM, Again.OPENING, Again.PUBLISHER)[number % 3 if number < CROWD * CROWD else 2]
+        core.trading.surroundings.fit = partial(_busy, again)
+        core.trading.surroundings.machine = partial(Machine, paused=True)
+        seller.watch(seed.id, records[seed.id], NOW_MS)
+        seller.moves(NOW_MS)
+        watch.look()
+    assert watch.filled >= WALKS["seller"]
 
 
 def message(number: int) -> bytes:
@@ -561,6 +609,17 @@ def test_liars(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not guard.blocks(now_ms), "a word that did not come true forbids nothing any more"
         watch.look()
     assert watch.filled == WALKS["liars"]
+
+
+async def test_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PURCHASES_MAX", ROOM)
+    settings = crabnet.Settings(data_dir=tmp_path, listen_addr="127.0.0.1:0", announce_addrs=())
+    async with crabnet.Node(settings, listen=False) as node:
+        watch = Watch(node.checks)
+        for number in range(CROWD):
+            node.checks.on_durable(Effects(checks=[CheckOrder(f"seed {number}", "result", "true")]))
+            watch.look()
+        assert watch.filled >= WALKS["checks"]
 
 
 async def test_serving(tmp_path: Path) -> None:

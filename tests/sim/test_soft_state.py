@@ -47,8 +47,8 @@ NOT_UNDER_WAY = {
     Part.PRESENCE: {"lose"},
     Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
-    Part.BUYER: {"again", "checked", "next_ms"},
-    Part.SELLER: {"again", "next_ms"},
+    Part.BUYER: {"again", "begin", "checked", "follower", "next_ms"},
+    Part.SELLER: {"again", "declined", "next_ms", "offer"},
     Part.DECLINES: {"decline", "hear", "may_pass_on", "of"},
 }
 """Calls that an honest job among honest nodes does not need, or that only show the state."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, object_text, state_of
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import as_object, as_text, json_line, write
+from crabnet.cli.output import as_object, as_text, write
 from crabnet.errors import NetworkError, Reason, UsageError
 from crabnet.plain import plain
 
@@ -44,7 +44,7 @@ def test_(context: click.Context, target: int | None) -> None:
     failed = [each for each in tested if each.outcome.reason is not None]
     if state.json:
         write(
-            json_line(
+            object_text(
                 {
                     "targets": [
                         {

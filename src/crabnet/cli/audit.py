@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
-from crabnet.cli.output import json_line, note, note_line, write
-from crabnet.cli.since import HELP, METAVAR, since_s
+from crabnet.cli.output import note, note_line, write
+from crabnet.cli.values import MOMENT, MOMENT_HELP, since_s
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
 from crabnet.plain import plain
@@ -63,7 +63,7 @@ def verify_(context: click.Context, start: str) -> None:
         start=start if start in {"genesis", "state", "bak"} else str(input_file(Path(start))),
     )
     if state.json:
-        write(json_line(_report_fields(report)))
+        write_object(_report_fields(report))
     else:
         _show_report(report)
     if not report.ok:
@@ -148,7 +148,7 @@ def _show_report(report: AuditReport) -> None:
 
 @click.command("log", cls=Command)
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only entries about this task.")
-@click.option("--since", metavar=METAVAR, help=f"Only decisions made since {HELP}")
+@click.option("--since", metavar=MOMENT, help=f"Only decisions made since {MOMENT_HELP}")
 @click.option("--after", type=WholeNumber(0, INTEGER_MAX), help="Only entries after this frame of the journal.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
 @click.option("--all", "everything", is_flag=True, help="All envelopes, not only claims, results and settlements.")
@@ -188,7 +188,7 @@ def log_(
         rows = islice(rows, limit) if since is not None or after is not None else newest(rows, limit)
     for row in rows:
         fields: JsonValue = msgspec.to_builtins(row) if state.json else None
-        write(json_line(fields) if state.json else plain(describe_row(row)) + "\n")
+        write(object_text(fields) if state.json else plain(describe_row(row)) + "\n")
 
 
 @click.command("proof", cls=Command)
@@ -236,7 +236,7 @@ def proof_(context: click.Context, author: str | None, out: str | None, check: s
                 raise storage_failed(error, "write the proofs", path) from error
     report = note_line if out is not None and is_stream(Path(out)) else write
     for each in proofs:
-        report(json_line(shown(each)) if state.json else plain(describe(each.row)) + "\n")
+        report(object_text(shown(each)) if state.json else plain(describe(each.row)) + "\n")
     if not proofs and not state.json:
         note("no fork is proved here" if author is None else f"no fork by {plain(author)} is proved here")
 

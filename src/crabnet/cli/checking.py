@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from crabnet.cli.context import State
-from crabnet.cli.output import as_text, json_line, write
+from crabnet.cli.context import State, write_object
+from crabnet.cli.output import as_text, write
 from crabnet.control.client import JsonValue
 
 
@@ -27,7 +27,7 @@ def check_config(state: State) -> None:
     error = failure(checks)
     rows: list[JsonValue] = [msgspec.to_builtins(row_of(check)) for check in checks]
     if state.json:
-        write(json_line({"ok": error is None, "checks": rows}))
+        write_object({"ok": error is None, "checks": rows})
     else:
         for row in rows:
             write(check_line(row))

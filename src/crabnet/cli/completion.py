@@ -8,9 +8,9 @@ from typing import Final
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import State, object_text, state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import json_line, write
+from crabnet.cli.output import write
 
 SHELLS: Final = ("bash", "zsh", "fish")
 _VARIABLE: Final = "_CRABNET_COMPLETE"
@@ -25,7 +25,7 @@ def completion(context: click.Context, shell: str) -> None:
     For example, in ~/.bashrc: eval "$(crabnet completion bash)"
     """
     text = script(shell)
-    write(json_line({"shell": shell, "script": text}) if state_of(context).json else text)
+    write(object_text({"shell": shell, "script": text}) if state_of(context).json else text)
 
 
 def script(shell: str) -> str:
@@ -42,4 +42,4 @@ def complete(root: click.Command) -> None:
     shell, _, instruction = os.environ[_VARIABLE].partition("_")
     completer_class = get_completion_class(shell)
     if completer_class is not None and instruction == "complete":
-        write(completer_class(root, {}, "crabnet", _VARIABLE).complete() + "\n")
+        write(completer_class(root, {"obj": State([])}, "crabnet", _VARIABLE).complete() + "\n")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from crabnet.cli.checking import check_config
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, write
+from crabnet.cli.output import write
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 from crabnet.settings import KNOBS, shown
@@ -33,7 +33,7 @@ def show(context: click.Context) -> None:
             plain_value: JsonValue = list[JsonValue](value) if isinstance(value, list) else value
             rows[knob.name] = {"value": plain_value, "origin": resolved.origins[knob.name], "unit": knob.unit or None}
         path = None if resolved.config_path is None else str(resolved.config_path)
-        write(json_line({"config_file": path, "settings": rows}))
+        write_object({"config_file": path, "settings": rows})
         return
     for knob in KNOBS:
         value = knob.shown(getattr(resolved.settings, knob.name))

@@ -12,16 +12,24 @@ from typing import Final
 
 import click
 
-from crabnet.cli.output import note
+from crabnet.cli.output import STRUCTURED, AmbiguousError, json_line, note, write
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import perform
-from crabnet.errors import Reason, UsageError
+from crabnet.errors import Reason, RefusedError, UsageError
+from crabnet.limits import ID_PREFIX_CHARS_MIN
 from crabnet.plain import plain
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, FlagValue, Resolved, Settings, resolve
 
 _OF_COMMANDS: Final = frozenset({"data_dir", "namespace", "control_timeout_ms", "lock_wait_ms", "monitor_events"})
 """Settings that affect the command itself, or that are compared with those of the running node."""
-_IDS: Final = frozenset({"seed_id", "bid_id", "after"})
+_IDS: Final = {"seed_id": "seed", "bid_id": "bid", "creator": "node", "worker": "node", "node_id": "node"}
+"""The parameters of operations that are ids, and what they name."""
+_NAMED: Final = {"seed": "task", "bid": "bid", "node": "node"}
+_UNKNOWN: Final = {"seed": Reason.UNKNOWN_SEED, "bid": Reason.UNKNOWN_BID, "node": Reason.INVALID_ARGUMENT}
+_PART_OF_UUID: Final = re.compile(r"[0-9A-Fa-f-]{1,35}")
+_PART_OF_NODE_ID: Final = re.compile(
+    r"[1-9A-HJ-NP-Za-km-z]{1,51}|[1-9A-HJ-NP-Za-km-z]{0,50}…[1-9A-HJ-NP-Za-km-z]{1,50}"
+)
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -33,6 +41,11 @@ class State:
         self.flags: dict[str, FlagValue] = {}
         self.config: Path | None = None
         self.json = False
+        """The output is an object for programs: JSON, or YAML if ``yaml`` is true, too."""
+        self.yaml = False
+        self.form: str | None = None
+        """The form of output that was asked for, one of ``options.FORMS``; None: it depends."""
+        self.ids_only = False
         self.verify_config = False
         self.dump_topology = False
         self._resolved: Resolved | None = None
@@ -48,6 +61,12 @@ class State:
     def settings(self) -> Settings:
         """The effective settings. Raises UsageError."""
         return self.resolved.settings
+
+    def take_form(self, form: str) -> None:
+        """Take the form of output that was asked for. The last one counts."""
+        self.form = form
+        self.json = form in STRUCTURED
+        self.yaml = form == "yaml"
 
     def set_flag(self, name: str, value: FlagValue) -> None:
         """Set a setting as if its flag had been given."""
@@ -74,10 +93,59 @@ class State:
                 continue
             if isinstance(value, str) and not _is_unicode(value):
                 raise UsageError(f"{name} is not valid UTF-8", Reason.INVALID_ARGUMENT)
-            given[name] = _plain_id(value) if isinstance(value, str) and name in _IDS else value
+            given[name] = value
         self._demand_namespace()
+        self._complete_ids(method, given)
+        short = [str(given[name]) for name in _IDS if isinstance(given.get(name), str) and _too_short(str(given[name]))]
         flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
-        return perform(self.settings, method, given, _warn, flags, waits=waits, timeout_ms=timeout_ms)
+        try:
+            return perform(self.settings, method, given, _warn, flags, waits=waits, timeout_ms=timeout_ms)
+        except RefusedError as error:
+            if short and error.reason in _UNKNOWN.values():
+                raise RefusedError(
+                    f"{error.message}; the beginning of an id needs at least {ID_PREFIX_CHARS_MIN} characters",
+                    error.reason,
+                ) from None
+            raise
+
+    def full_id(self, kind: str, text: str, seed_id: str | None = None) -> str:
+        """The whole id of a ``seed``, ``bid`` (on ``seed_id``) or ``node`` that a person gave.
+
+        That is the id itself, its beginning (at least four characters), or ``@last``. Text that cannot be a part of an
+        id stays as it is. Raises UsageError (AMBIGUOUS) that lists the candidates, and RefusedError if there is none.
+        """
+        text = text.strip()
+        if _UUID.fullmatch(text):
+            return text.lower()
+        last = kind == "seed" and text.lower() == "@last"
+        if not last and not (_PART_OF_NODE_ID if kind == "node" else _PART_OF_UUID).fullmatch(text):
+            return text
+        if not last and _too_short(text):
+            return text
+        answer = self.perform("id.find", {"kind": kind, "text": text, "limit": 8, **_task(seed_id)})
+        page = answer if isinstance(answer, dict) else {}
+        rows = page.get("found")
+        found = [each for each in (rows if isinstance(rows, list) else []) if isinstance(each, dict)]
+        if not found:
+            what = "this node has published no task" if last else f"no {_NAMED[kind]} here has an id like {text!r}"
+            raise RefusedError(f"{what}; crabnet seed list shows all tasks", _UNKNOWN[kind])
+        if len(found) > 1:
+            names = ("id", "status", "title")
+            told = ["  ".join(str(each[name]) for name in names if each.get(name)) for each in found]
+            told += ["and more"] if page.get("more") else []
+            raise AmbiguousError(f"{text!r} fits several {_NAMED[kind]}s; give more characters of one:", told)
+        return str(found[0].get("id"))
+
+    def _complete_ids(self, method: str, given: dict[str, JsonValue]) -> None:
+        """Put whole ids in place of what people give."""
+        if method == "id.find":
+            return
+        kinds = {**_IDS, "after": {"seed.list": "seed", "seed.show": "bid"}.get(method)}
+        for name, kind in kinds.items():
+            value = given.get(name)
+            if isinstance(value, str) and kind is not None:
+                seed_id = given.get("seed_id")
+                given[name] = self.full_id(kind, value, seed_id if isinstance(seed_id, str) else None)
 
     def _demand_namespace(self) -> None:
         """Refuse a requested namespace if the running node, which would do the work, is in another one."""
@@ -97,10 +165,14 @@ class State:
             )
 
 
-def _plain_id(text: str) -> str:
-    """An id in its normal form. An id that a person pastes may have capitals, and spaces around it."""
-    stripped = text.strip()
-    return stripped.lower() if _UUID.fullmatch(stripped) else stripped
+def _too_short(text: str) -> bool:
+    """Whether text could be the beginning of an id, but is too short for one."""
+    text = text.strip()
+    return len(text) < ID_PREFIX_CHARS_MIN and _PART_OF_UUID.fullmatch(text) is not None
+
+
+def _task(seed_id: str | None) -> dict[str, JsonValue]:
+    return {} if seed_id is None else {"seed_id": seed_id}
 
 
 def _warn(line: str) -> None:
@@ -120,3 +192,18 @@ def state_of(context: click.Context) -> State:
     """The state of this run."""
     state = context.find_root().obj
     return state if isinstance(state, State) else State([])
+
+
+def object_text(value: JsonValue | Mapping[str, JsonValue]) -> str:
+    """An answer for programs: one line of JSON, or a document of YAML if that was asked for."""
+    context = click.get_current_context(silent=True)
+    if context is not None and state_of(context).yaml:
+        from crabnet.cli.yaml_text import yaml_document
+
+        return yaml_document(value)
+    return json_line(value)
+
+
+def write_object(value: JsonValue | Mapping[str, JsonValue]) -> None:
+    """Write an answer for programs to stdout."""
+    write(object_text(value))

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from crabnet.cli.checking import check_line
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, note, write, write_raw
+from crabnet.cli.output import note, write, write_raw
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, UsageError
 from crabnet.plain import plain
@@ -40,7 +40,7 @@ def doctor(context: click.Context) -> None:
     live: list[JsonValue] = [msgspec.to_builtins(each) for each in report.live]
     error = report.error
     if state.json:
-        write(json_line({"ok": error is None, "running": report.running, "checks": start, "node": live}))
+        write_object({"ok": error is None, "running": report.running, "checks": start, "node": live})
     else:
         write("settings and data dir\n" + "".join(f"  {check_line(row)}" for row in start))
         if live:
@@ -80,7 +80,7 @@ def bundle(context: click.Context, out: str | None, with_tasks: bool, hash_addre
     path = Path(out or f"{name}.tar.gz")
     _save(path, content, force=force)
     if state.json:
-        write(json_line({"file": str(path), "bytes": len(content), "files": [*made.files]}))
+        write_object({"file": str(path), "bytes": len(content), "files": [*made.files]})
         return
     for each, text in made.files.items():
         write(f"{len(text):>10}  {plain(each)}\n")

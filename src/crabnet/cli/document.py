@@ -10,6 +10,7 @@ import click
 from crabnet.cli.context import State
 from crabnet.cli.group import cli
 from crabnet.cli.options import LazyGroup, global_options
+from crabnet.cli.purchase import RUN_EXITS
 from crabnet.errors import ExitCode
 from crabnet.settings import KNOBS
 
@@ -29,12 +30,18 @@ EXIT_CODES: Final = {
 }
 
 _JSON: Final = {
+    "run": "one object: the last item of the stream `purchase.watch`, and `exit_code`, that of the command, or null if"
+    ' no result counts; with `--detach` `{"seed_id"}`',
+    "attach": "as for `run`",
     "seed publish": '`{"seed": Seed}`',
     "seed bid": '`{"bid": Bid}`',
     "seed claim": '`{"claim": Claim}`',
     "seed run": '`{"result": Result}`',
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
+    "why": "the answer of the operation `seed.why`",
+    "seed wait": "as for `seed show`",
+    "seed verdict": "the answer of the control method `seed.verdict`",
     "seed logs": '`{"seed_id", "stream", "base64"}`',
     "seed list": '`{"seeds": [Seed, …], "next": id or null}`; `next` is the value of `--after` for the next page',
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
@@ -65,6 +72,8 @@ _JSON: Final = {
     "doctor": '`{"ok", "running", "checks": [Check, …], "node": [Check, …]}`; `node` is empty without a running node',
     "debug bundle": '`{"file", "bytes", "files": [name]}`',
     "listen": '`{"listening": "Udp:ADDR"}` on stdout when the address is bound; everything else goes to stderr',
+    "work": "as for `listen`; with `status`, the answer of the control method `work.status`; with `--dry-run`, pages of"
+    " `work.offers`, one per line",
     "web serve": '`{"listening": URL}` on stdout for each address when it is bound; everything else goes to stderr',
     "events": 'one object per line: `{"id", "ts", "ts_ms", "node_id", "kind", "source", "severity", "payload"}`',
     "audit verify": '`{"ok", "from", "first_lsn", "last_lsn", "frames", "envelopes", "unsigned", "facts",'
@@ -123,6 +132,18 @@ signal ends the command, unless the command is already done.
 |---|---|
 """
 
+_RUN_EXITS_HEAD: Final = """
+### Exit codes of `crabnet run` and `crabnet attach`
+
+Their exit code is that of the command that was bought. Their own failures have these codes, and one line on stderr,
+`crabnet: REASON: MESSAGE`. A command that ends with a code from 240 to 250 itself is reported as 250. So a code from
+240 to 249 is always one of these, and any other code but 250 is always the command's. With `--json` both are apart,
+too.
+
+| code | meaning |
+|---|---|
+"""
+
 _GLOBAL: Final = """
 ## Options of every command
 
@@ -154,6 +175,8 @@ def cli_markdown() -> str:
     parts = [_HEAD]
     parts += [f"| {int(code)} | {text} |\n" for code, text in EXIT_CODES.items()]
     parts.append("| 141 | no process reads stdout any more, as in `crabnet … | head` |\n")
+    parts.append(_RUN_EXITS_HEAD)
+    parts += [f"| {int(code)} | {text} |\n" for code, text in RUN_EXITS.items()]
     parts.append(_GLOBAL)
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]
@@ -184,7 +207,8 @@ def _command(name: str, command: click.Command) -> list[str]:
     paragraphs = (command.help or "").strip().split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\nJSON: {_JSON[name]}.\n"]
-    options = [item for item in command.params if isinstance(item, click.Option) and item.expose_value]
+    everywhere = {option.name for option in global_options(settings_shown=False)}
+    options = [item for item in command.params if isinstance(item, click.Option) and item.name not in everywhere]
     if options:
         parts.append("\n| option | meaning |\n|---|---|\n")
         parts += [_row(option) for option in options]

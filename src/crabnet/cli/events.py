@@ -10,10 +10,10 @@ from typing import Final
 import click
 import msgspec
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command, WholeNumber
-from crabnet.cli.output import json_line, pause, write
-from crabnet.cli.since import HELP, METAVAR, since_s
+from crabnet.cli.output import pause, write
+from crabnet.cli.values import MOMENT, MOMENT_HELP, since_s
 from crabnet.control.client import JsonValue
 from crabnet.control.route import demand_data_dir
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
@@ -47,8 +47,8 @@ _LIMIT_DEFAULT: Final = 1_000
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
 @click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
 @click.option("--author", metavar="NODE_ID", help="Only events about this node as author, worker or peer.")
-@click.option("--since", metavar=METAVAR, help=f"Only events since {HELP}")
-@click.option("--until", metavar=METAVAR, help="Only events before this time, given like --since.")
+@click.option("--since", metavar=MOMENT, help=f"Only events since {MOMENT_HELP}")
+@click.option("--until", metavar=MOMENT, help="Only events before this time, given like --since.")
 @click.option("--after", "after_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
 @click.option("--before", "before_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id below this.")
 @click.option(
@@ -145,7 +145,7 @@ def _show(directory: Path, query: EventQuery, *, following: bool, limited: bool,
 def _print(found: list[Event], *, as_json: bool) -> None:
     for event in found:
         fields: JsonValue = msgspec.to_builtins(event) if as_json else None
-        write(json_line(fields) if as_json else describe(event) + "\n")
+        write(object_text(fields) if as_json else describe(event) + "\n")
 
 
 def _check(name: str, given: tuple[str, ...], known: list[str]) -> None:

@@ -12,26 +12,31 @@ from typing import Final
 from crabnet.cli.context import State
 from crabnet.cli.output import as_list, as_object, as_text, note, pause
 from crabnet.control.client import JsonValue, NodeNotRunningError, stream
-from crabnet.errors import CrabnetError, NodeTimeoutError
+from crabnet.errors import CrabnetError, NodeTimeoutError, Reason
 from crabnet.plain import plain
 
 FINAL: Final = frozenset({"Expired", "Accepted", "Rejected", "Disputed"})
 _AWAY_S: Final = 0.2
+_IDLE_MS: Final = 100
 _PROGRESS_IDLE_MS: Final = 500
 _PROGRESS_EVERY_S: Final = 10
 
 
-def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
+def follow(state: State, seed_id: str, deadline: float | None = None) -> Iterator[dict[str, JsonValue]]:
     """Yields the task now and after each change until it is over. Needs a running node unless the task is over.
 
     Continues if the node is restarted within ``lock_wait_ms``. Raises NodeNotRunningError, and the errors that the
-    node answers.
+    node answers. ``deadline`` is a time of ``time.monotonic``; after it, NodeTimeoutError (TIMEOUT) is raised.
     """
+    idle_ms = None if deadline is None else _IDLE_MS
     seen = ""
     away_since: float | None = None
     while True:
         try:
-            for item in stream(state.settings.data_dir, "seed.watch", {"seed_id": seed_id, "seen": seen}):
+            for item in stream(state.settings.data_dir, "seed.watch", {"seed_id": seed_id, "seen": seen}, idle_ms):
+                if item is None:
+                    _demand_time(deadline)
+                    continue
                 away_since = None
                 shown = as_object(item)
                 seen = as_text(shown, "mark")
@@ -39,6 +44,7 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
                 yield shown
             return
         except (NodeNotRunningError, NodeTimeoutError) as error:
+            _demand_time(deadline)
             if seen and (away_since is None or time.monotonic() - away_since < state.settings.lock_wait_ms / 1000):
                 if away_since is None:
                     away_since = time.monotonic()
@@ -52,6 +58,11 @@ def follow(state: State, seed_id: str) -> Iterator[dict[str, JsonValue]]:
                 raise
             yield shown
             return
+
+
+def _demand_time(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise NodeTimeoutError("the wait is over", Reason.TIMEOUT)
 
 
 def progress_line(shown: dict[str, JsonValue]) -> str:

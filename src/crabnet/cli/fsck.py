@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command
-from crabnet.cli.output import json_line, note, write
+from crabnet.cli.output import note, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import DataDirDamagedError, Reason, RefusedError
 from crabnet.plain import plain
@@ -49,7 +49,7 @@ def fsck(context: click.Context, repair: bool) -> None:
         with fsck_lock(files, settings.data_dir, now_ms):
             report = examine(files, settings).report
     if run.json:
-        write(json_line(_fields(before, report, totals)))
+        write_object(_fields(before, report, totals))
     else:
         _show(before, report, totals)
     if report.obstacle:

@@ -9,12 +9,13 @@ import click
 from crabnet._version import __version__
 from crabnet.cli.context import state_of
 from crabnet.cli.options import LazyGroup
-from crabnet.cli.output import json_line, write
+from crabnet.cli.output import json_line, structured, write
 
 _TOP: Final = {
     "run": "crabnet.cli.run:run",
     "attach": "crabnet.cli.run:attach",
     "seed": "crabnet.cli.seed:seed",
+    "why": "crabnet.cli.why:why",
     "status": "crabnet.cli.node:status",
     "peers": "crabnet.cli.node:peers",
     "listen": "crabnet.cli.node:listen",
@@ -60,7 +61,7 @@ cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, r
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        json_wanted = "--json" in state_of(context).arguments
+        json_wanted = structured(state_of(context).arguments)
         write(json_line({"version": __version__}) if json_wanted else f"crabnet {__version__}\n")
         context.exit()
 

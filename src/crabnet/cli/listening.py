@@ -11,8 +11,8 @@ from typing import Final
 
 import click
 
-from crabnet.cli.context import State
-from crabnet.cli.output import json_line, note_at_once, write
+from crabnet.cli.context import State, write_object
+from crabnet.cli.output import note_at_once, write
 from crabnet.errors import CrabnetError, principal
 from crabnet.monitor.operator_log import OperatorLog
 from crabnet.monitor.sentences import Level
@@ -50,7 +50,7 @@ def _listening(log: OperatorLog, *, as_json: bool, only_address: bool) -> Callab
         text = _LISTENING + address
         with contextlib.suppress(OSError, ValueError, CrabnetError):
             if only_address:
-                write(json_line({"listening": address}))
+                write_object({"listening": address})
             elif as_json:
                 write(log.line(text, "listen_started", Level.INFO, {"address": address}))
             else:

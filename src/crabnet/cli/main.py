@@ -159,15 +159,11 @@ def _unexpected(error: BaseException) -> CrabnetError:
 
 
 def _report(error: CrabnetError, arguments: list[str]) -> int:
-    """One line on stderr: for people, or with ``--json`` an object."""
-    from crabnet.cli.output import json_line
+    """One line on stderr: for people, or with ``--json`` an object. On a terminal a hint may follow."""
+    from crabnet.cli.output import json_line, structured
     from crabnet.control.client import error_to_json
-    from crabnet.plain import plain
 
-    if "--json" in arguments:
-        line = json_line({"error": error_to_json(error)})
-    else:
-        line = f"error: {error.reason.value}: {plain(error.message)}\n"
+    line = json_line({"error": error_to_json(error)}) if structured(arguments) else _error_line(error)
     if sys.stderr is not None:
         try:
             sys.stderr.write(line)
@@ -175,6 +171,21 @@ def _report(error: CrabnetError, arguments: list[str]) -> int:
         except OSError:
             pass  # Nobody reads it. The exit code still reports the error.
     return int(error.exit_code)
+
+
+def _error_line(error: CrabnetError) -> str:
+    """One line. On a terminal, candidates for an id have a line each, and a hint may follow."""
+    from crabnet.cli.advice import local_times, remedy_for
+    from crabnet.cli.output import AmbiguousError
+    from crabnet.cli.tables import Style, colours, is_terminal, painted
+    from crabnet.plain import plain
+
+    message = plain(local_times(error.message))
+    if isinstance(error, AmbiguousError) and is_terminal(sys.stderr):
+        message = "\n  ".join(map(plain, [error.told, *error.candidates]))
+    head = painted("error:", Style.BAD, colour=colours(sys.stderr))
+    hint = remedy_for(error) if is_terminal(sys.stderr) else ""
+    return f"{head} {error.reason.value}: {message}\n" + (f"hint: {hint}\n" if hint else "")
 
 
 def _debug() -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, table, write
+from crabnet.cli.output import as_list, as_object, as_text, note, table, write
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 
@@ -19,7 +19,7 @@ from crabnet.plain import plain
 def status(context: click.Context) -> None:
     """Show the node: its identity, settings, state and activity. It need not run."""
     result = state_of(context).perform("status", {})
-    write(json_line(result) if state_of(context).json else table(result))
+    write(object_text(result) if state_of(context).json else table(result))
 
 
 @click.command("peers", cls=Command)
@@ -35,7 +35,7 @@ def peers(context: click.Context) -> None:
     """
     result = state_of(context).perform("peers", {})
     if state_of(context).json:
-        write(json_line(result))
+        write_object(result)
         return
     own = as_object(result).get("own_addresses")
     for address in own if isinstance(own, list) else []:
@@ -77,7 +77,7 @@ def identity(context: click.Context, action: str | None) -> None:
         _renew(context)
         return
     result = state_of(context).perform("id", {})
-    write(json_line(result) if state_of(context).json else table(result))
+    write(object_text(result) if state_of(context).json else table(result))
 
 
 def _renew(context: click.Context) -> None:
@@ -89,7 +89,7 @@ def _renew(context: click.Context) -> None:
     demand_data_dir(state.settings.data_dir)
     done = renew(RealFiles(), state.settings, time.time_ns() // 1_000_000)
     if state.json:
-        write(json_line({"node_id": done.node_id, "former": done.former, "end": done.end, "key_kept": done.key_kept}))
+        write_object({"node_id": done.node_id, "former": done.former, "end": done.end, "key_kept": done.key_kept})
         return
     write(f"new identity {done.node_id}\n")
     note(f"the feed of {plain(done.former)} ended before {done.end}; its key is kept in {plain(done.key_kept)}")

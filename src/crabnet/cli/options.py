@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +11,18 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.output import write
+from crabnet.cli.tables import columns_of_terminal
 from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.settings import KNOBS, Knob
 from crabnet.settings.kinds import BoolKind, ListKind
 from crabnet.signals import HELD
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,40}", re.ASCII)
+FORMS: Final = ("table", "wide", "json", "yaml", "plain")
+"""The forms of output."""
+_HELP_COLUMNS_MAX: Final = 120
+_SHORT: Final = {"data_dir": ("-d",)}
+"""Settings with a short flag, too."""
 _MAIN: Final = frozenset({"data_dir"})
 """Settings shown in the help of every command. ``crabnet listen --help`` shows the others too."""
 
@@ -33,14 +39,51 @@ class WholeNumber(click.IntRange):
         return super().convert(int(text), param, ctx)
 
 
+class _Help(click.HelpFormatter):
+    """Help as wide as the terminal, up to ``_HELP_COLUMNS_MAX``."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:  # noqa: ARG002
+        super().__init__(indent_increment, width or max(20, min(columns_of_terminal(), _HELP_COLUMNS_MAX) - 1))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _Help
+
+
 class _HelpWritten(click.Command):
     """Writes its help like all other output, so that a full disk behind stdout is an ordinary error."""
+
+    context_class = _Context
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from crabnet.cli.examples import examples_of
+
+        examples = examples_of(ctx.command_path)
+        if examples:
+            with formatter.section("Examples"):
+                for example in examples:
+                    formatter.write(_wrapped(example, formatter.width, formatter.current_indent))
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         option = super().get_help_option(ctx)
         if option is not None:
             option.callback = _show_help
         return option
+
+
+def _wrapped(example: str, width: int, indent: int) -> str:
+    """A command line that fits: a shell joins lines that end with a backslash."""
+    lines, line = [], ""
+    for word in example.split(" "):
+        if line and indent + len(line) + len(word) + 3 > width:
+            lines.append(f"{line} \\")
+            line = f"  {word}"
+        else:
+            line = f"{line} {word}" if line else word
+    return "".join(f"{'':>{indent}}{each}\n" for each in [*lines, line])
 
 
 def _show_help(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -53,19 +96,37 @@ class Command(_HelpWritten):
     """A command that also takes the global options. ``settings_shown`` lists every setting in its help.
 
     ``holds_signals``: the command itself handles the signals that came while the program loaded (``until_signal``).
+    ``prints_ids``: it can print ids alone (``State.ids_only``). An option of its own takes the place of a global one.
     """
 
     def __init__(
-        self, *args: object, settings_shown: bool = False, holds_signals: bool = False, **kwargs: object
+        self,
+        *args: object,
+        settings_shown: bool = False,
+        holds_signals: bool = False,
+        prints_ids: bool = False,
+        **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.params += global_options(settings_shown=settings_shown)
+        self.params += _others(global_options(settings_shown=settings_shown), self.params)
         self._holds_signals = holds_signals
+        self._prints_ids = prints_ids
 
     def invoke(self, ctx: click.Context) -> object:
-        if not self._holds_signals or state_of(ctx).verify_config or state_of(ctx).dump_topology:
+        state = state_of(ctx)
+        if not self._holds_signals or state.verify_config or state.dump_topology:
             HELD.release()
+        if state.ids_only and not self._prints_ids:
+            raise UsageError(f"{ctx.command_path} prints no ids, so -q is not for it", Reason.INVALID_ARGUMENT)
         return _verified(ctx) or super().invoke(ctx)
+
+
+def _others(options: list[click.Parameter], own: list[click.Parameter]) -> list[click.Parameter]:
+    """The options without the names that a command uses for its own."""
+    taken = {name for option in own for name in option.opts}
+    for option in options:
+        option.opts = [name for name in option.opts if name not in taken]
+    return [option for option in options if option.opts]
 
 
 def _verified(context: click.Context) -> bool:
@@ -151,9 +212,17 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
         ["--config"], metavar="FILE", expose_value=False, callback=_store_config,
         help="TOML file with settings; default: crabnet.toml in the data dir, if it exists.",
     )  # fmt: skip
+    form = click.Option(
+        ["--output", "-o"], type=click.Choice(FORMS), expose_value=False, callback=_store_form,
+        help="Form of the output. Default: table for lists on a terminal, else plain. wide: a table with whole ids.",
+    )  # fmt: skip
     as_json = click.Option(
         ["--json"], is_flag=True, default=False, expose_value=False, callback=_store_json,
-        help="Print one JSON object, also for errors.",
+        help="Print one JSON object, also for errors. The same as -o json.",
+    )  # fmt: skip
+    ids_only = click.Option(
+        ["--quiet", "-q"], is_flag=True, default=False, expose_value=False, callback=_store_ids_only,
+        help="Print only ids, one per line.",
     )  # fmt: skip
     verify = click.Option(
         ["--verify-config"], is_flag=True, default=False, expose_value=False, callback=_store_verify,
@@ -163,7 +232,7 @@ def global_options(*, settings_shown: bool) -> list[click.Parameter]:
         ["--dump-topology"], is_flag=True, default=False, expose_value=False, callback=_store_dump,
         help="Only show the topology, like crabnet topology.",
     )  # fmt: skip
-    return [*options, config, as_json, verify, dump]
+    return [*options, config, form, as_json, ids_only, verify, dump]
 
 
 def setting_option(knob: Knob, flag: str, *, hidden: bool = False) -> click.Option:
@@ -176,8 +245,9 @@ def setting_option(knob: Knob, flag: str, *, hidden: bool = False) -> click.Opti
             [knob.name, declaration], is_flag=True, default=None, help=text, hidden=hidden, expose_value=False,
             callback=_store,
         )  # fmt: skip
+    names = [knob.name, flag, *_SHORT.get(knob.name, ())]
     return click.Option(
-        [knob.name, flag], metavar=_metavar(knob), multiple=isinstance(knob.kind, ListKind), help=text, hidden=hidden,
+        names, metavar=_metavar(knob), multiple=isinstance(knob.kind, ListKind), help=text, hidden=hidden,
         expose_value=False, callback=_store,
     )  # fmt: skip
 
@@ -206,7 +276,17 @@ def _store_config(context: click.Context, _: click.Parameter, value: str | None)
 
 def _store_json(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        state_of(context).json = True
+        state_of(context).take_form("json")
+
+
+def _store_form(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        state_of(context).take_form(value)
+
+
+def _store_ids_only(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        state_of(context).ids_only = True
 
 
 def _store_verify(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -11,11 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from crabnet.control.client import JsonValue
-from crabnet.errors import CrabnetError
+from crabnet.errors import CrabnetError, Reason, UsageError
 from crabnet.plain import plain
 
 VALUE_CHARS_MAX: Final = 2_000
 """Characters of one value that is shown to people."""
+STRUCTURED: Final = frozenset({"json", "yaml"})
+"""The forms of output that are for programs."""
+
+
+class AmbiguousError(UsageError):
+    """What a person gave as an id fits several. ``candidates`` are lines about them."""
+
+    def __init__(self, told: str, candidates: Sequence[str]) -> None:
+        super().__init__(f"{told} {', '.join(candidates)}", Reason.AMBIGUOUS)
+        self.told, self.candidates = told, candidates
 
 
 def plain_block(text: str) -> str:
@@ -171,3 +181,15 @@ def _rows(members: Mapping[str, JsonValue], skip: frozenset[str], indent: str) -
 
 def _on_one_line(members: dict[str, JsonValue]) -> str:
     return ", ".join(f"{plain(key)}: {as_text(members, key)}" for key in members)
+
+
+def structured(arguments: list[str]) -> bool:
+    """Whether the words of a command line ask for an object for programs, so that an error is one, too."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for at, word in enumerate(words):
+        form = word.removeprefix("--output=").removeprefix("-o") if word.startswith(("--output=", "-o")) else ""
+        if word in {"-o", "--output"}:
+            form = words[at + 1] if at + 1 < len(words) else ""
+        if word == "--json" or form in STRUCTURED:
+            return True
+    return False

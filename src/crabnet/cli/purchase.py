@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 import click
 
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_object, as_text, json_line, note, note_line, write, write_raw
+from crabnet.cli.output import as_object, as_text, json_line, note, note_line, write_raw
 from crabnet.cli.progress import ProgressLine
 from crabnet.control.client import JsonValue, NodeNotRunningError, error_to_json, stream
 from crabnet.errors import CrabnetError, ExitCode, NodeTimeoutError, Reason, RefusedError, UsageError, principal
@@ -214,7 +214,7 @@ def conclude(state: State, shown: dict[str, JsonValue]) -> int:
     result = shown.get("result")
     if state.json:
         exit_code = result.get("exit_code") if isinstance(result, dict) and _counts(shown) else None
-        write(json_line({**shown, "exit_code": exit_code}))
+        write_object({**shown, "exit_code": exit_code})
     elif isinstance(result, dict) and _counts(shown):
         write_raw(_raw(result, "stdout"))
         _write_stderr(_raw(result, "stderr"))

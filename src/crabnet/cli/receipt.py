@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import as_object, json_line, note, write, write_raw
+from crabnet.cli.output import as_object, note, write, write_raw
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.limits import RECEIPT_BYTES_MAX
@@ -74,7 +74,7 @@ def make_(context: click.Context, seed_id: str, out: str | None) -> None:
         path = _written(Path(out), data)
         note(f"receipt of {page.seed_id} with {len(page.steps)} steps written to {plain(str(path))}")
         if state.json:
-            write(json_line(_fields(page)))
+            write_object(_fields(page))
     elif out is None and sys.stdout is not None and sys.stdout.isatty():
         _show(page)
         note("This is what the receipt says. To write the receipt itself to a file, give -o FILE.")
@@ -117,7 +117,7 @@ def verify_(context: click.Context, file: str) -> None:
         raise RefusedError(f"{name} has more than {RECEIPT_BYTES_MAX} bytes: it is not a receipt", Reason.TOO_LARGE)
     page = read_receipt(data, name)
     if state_of(context).json:
-        write(json_line(_fields(page)))
+        write_object(_fields(page))
     else:
         _show(page)
 

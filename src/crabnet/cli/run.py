@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -10,11 +9,12 @@ from typing import Final, TypeVar
 
 import click
 
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, object_text, state_of
 from crabnet.cli.options import WholeNumber
-from crabnet.cli.output import as_object, as_text, json_line, write
+from crabnet.cli.output import as_object, as_text, write
 from crabnet.cli.progress import ProgressLine
 from crabnet.cli.purchase import Follower, PurchaseCommand, conclude
+from crabnet.cli.values import Duration, IdPrefix
 from crabnet.control.client import JsonValue, call
 from crabnet.errors import Reason, UsageError
 from crabnet.limits import (
@@ -31,31 +31,6 @@ from crabnet.signals import HELD
 F = TypeVar("F", bound=Callable[..., object])
 _NATURAL: Final = WholeNumber(0, INTEGER_MAX)
 _RETRIES_DEFAULT: Final = 2
-_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,3})?)(ms|s|m|h|d)", re.ASCII)
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A duration such as ``500ms``, ``5s``, ``10m``, ``2h``, ``1d``; in milliseconds."""
-
-    name = "duration"
-
-    def __init__(self, low_ms: int, high_ms: int) -> None:
-        self._low_ms, self._high_ms = low_ms, high_ms
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The milliseconds."""
-        if isinstance(value, int):
-            return value
-        match = _DURATION.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a duration such as 5s, 10m or 2h.", param, ctx)
-        duration_ms = round(float(match[1]) * _UNITS_MS[match[2]])
-        if not self._low_ms <= duration_ms <= self._high_ms:
-            self.fail(f"{value!r} is not from {self._low_ms} ms to {self._high_ms} ms.", param, ctx)
-        return duration_ms
-
-
 _WINDOW: Final = Duration(1, TIMEOUT_MS_MAX)
 
 
@@ -89,7 +64,7 @@ def _shown_options(function: F) -> F:
     show_default=True,
     help="Which bid to take: by price, by the worker's times, by its accepted results, or the first one at once.",
 )
-@click.option("--worker", metavar="NODE_ID", help="Take only bids of this node.")
+@click.option("--worker", type=IdPrefix("node"), help="Take only bids of this node.")
 @click.option(
     "--bid-wait", "bid_wait_ms", type=Duration(0, TIMEOUT_MS_MAX), default=BID_WAIT_MS_DEFAULT, metavar="DURATION",
     help="How long to collect bids before one is chosen.  [default: 2s]",
@@ -131,21 +106,24 @@ def run(
     state = state_of(context)
     if HELD.came:
         raise KeyboardInterrupt  # nothing is published yet
+    if isinstance(params["worker"], str):
+        params["worker"] = state.full_id("node", params["worker"])
     published = as_object(_call(state, "seed.publish", publication(command_line(words), params)))
     seed_id = as_text(as_object(published, "seed"), "id")
     if detach:
-        write(json_line({"seed_id": seed_id}) if state.json else f"{seed_id}\n")
+        write(object_text({"seed_id": seed_id}) if state.json else f"{seed_id}\n")
         return
     context.exit(_followed(state, seed_id, quiet=quiet))
 
 
 @click.command("attach", cls=PurchaseCommand, holds_signals=True)
-@click.argument("seed_id")
+@click.argument("seed_id", type=IdPrefix("seed"))
 @_shown_options
 @click.pass_context
 def attach(context: click.Context, seed_id: str, quiet: bool) -> None:
     """Take up a purchase again: wait for its end, and write its output as `crabnet run` does."""
-    context.exit(_followed(state_of(context), seed_id, quiet=quiet))
+    state = state_of(context)
+    context.exit(_followed(state, state.full_id("seed", seed_id), quiet=quiet))
 
 
 def publication(command: str, params: dict[str, str | int | None]) -> dict[str, JsonValue]:

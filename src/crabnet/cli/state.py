@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import json_line, note, note_line, write
+from crabnet.cli.output import note, note_line, write
 from crabnet.control.client import JsonValue
 from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.plain import plain
@@ -30,7 +30,7 @@ def vector_(context: click.Context) -> None:
     run = state_of(context)
     answer = run.perform("state.vector", {})
     if run.json:
-        write(json_line(answer))
+        write_object(answer)
         return
     heads = answer.get("heads") if isinstance(answer, dict) else None
     for author, head in sorted((heads if isinstance(heads, dict) else {}).items()):
@@ -97,7 +97,7 @@ def export_(
             "lsn": source.lsn,
             "incomplete": [*header.incomplete],
         }
-        report(json_line(fields))
+        report(object_text(fields))
     else:
         report(f"exported {header.entries} envelopes to {plain(str(file))}\n")
     if result.unsigned_left_out and not run.json:
@@ -161,7 +161,7 @@ def _take_in(context: click.Context, path: Path) -> None:
             "exporter": exporter,
             "problems": [*problems],
         }
-        write(json_line(fields))
+        write_object(fields)
         return
     write(f"imported {totals.accepted} of {totals.entries} {what}\n")
     for word, counts in (("ignored", totals.ignored), ("rejected", totals.rejected)):
@@ -222,7 +222,7 @@ def diff_(context: click.Context, a: str, b: str) -> None:
             "feeds": msgspec.to_builtins(difference.feeds),
             "seeds": msgspec.to_builtins(difference.seeds),
         }
-        write(json_line(fields))
+        write_object(fields)
     else:
         for line in describe_difference(difference, left.name, right.name):
             write(plain(line) + "\n")

@@ -9,9 +9,9 @@ from typing import Final
 import click
 
 from crabnet import limits
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, write
+from crabnet.cli.output import as_list, as_object, as_text, note, write
 from crabnet.control.client import JsonValue, NodeProcess
 from crabnet.errors import NodeTimeoutError, Reason
 
@@ -32,7 +32,7 @@ def list_(context: click.Context) -> None:
     state = state_of(context)
     answer = state.perform("run.list", {})
     if state.json:
-        write(json_line(answer))
+        write_object(answer)
         return
     said = as_object(answer)
     for each in as_list(answer, "runs"):
@@ -64,7 +64,7 @@ def resume(context: click.Context) -> None:
 def _switch(state: State, method: str) -> None:
     answer = state.perform(method, {})
     if state.json:
-        write(json_line(answer))
+        write_object(answer)
         return
     word = "paused" if as_object(answer).get("paused") else "not paused"
     write(f"runs are {word}: {as_text(answer, 'running')} go on, {as_text(answer, 'queued')} wait\n")
@@ -117,7 +117,7 @@ def _end(state: State, method: str, params: Mapping[str, JsonValue], within_ms: 
             f" {took_ms} ms; look at its log"
         )
     if state.json:
-        write(json_line({**answer, "process_id": process.process_id or None, "gone": True, "gone_ms": took_ms}))
+        write_object({**answer, "process_id": process.process_id or None, "gone": True, "gone_ms": took_ms})
         return
     if answer:
         write(

@@ -13,10 +13,10 @@ from typing import Final
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, write
-from crabnet.cli.since import span_s
+from crabnet.cli.output import as_list, as_object, as_text, note, write
+from crabnet.cli.values import span_s
 from crabnet.control.client import JsonValue
 from crabnet.errors import NodeTimeoutError, Reason, UsageError
 from crabnet.plain import plain
@@ -85,7 +85,7 @@ def new_(
             answer = state.perform("token.new", params)
     shown = secret if given is None and out is None else None
     if state.json:
-        write(json_line({"token": as_object(answer, "token"), "secret": shown}))
+        write_object({"token": as_object(answer, "token"), "secret": shown})
         return
     note(f"token {_line(as_object(answer, 'token'))}" + ("" if out is None else f", secret in {plain(str(out))}"))
     if shown is not None:
@@ -101,7 +101,7 @@ def list_(context: click.Context) -> None:
     """
     answer = state_of(context).perform("token.list", {})
     if state_of(context).json:
-        write(json_line(answer))
+        write_object(answer)
         return
     for each in as_list(answer, "tokens"):
         write(_line(as_object(each)) + "\n")
@@ -114,7 +114,7 @@ def revoke_(context: click.Context, name: str) -> None:
     """Revoke a token, or end a login. It takes effect at once, also if the node does not run. Prints: revoked NAME."""
     answer = state_of(context).perform("token.revoke", {"name": name})
     if state_of(context).json:
-        write(json_line(answer))
+        write_object(answer)
         return
     write(f"revoked {as_text(as_object(answer, 'token'), 'name')}\n")
 

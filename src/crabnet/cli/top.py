@@ -18,10 +18,11 @@ from typing import Final
 import click
 import msgspec
 
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command, WholeNumber
-from crabnet.cli.output import json_line, write
-from crabnet.cli.top_view import Screen, View, fit, picture
+from crabnet.cli.output import write
+from crabnet.cli.tables import fit
+from crabnet.cli.top_view import Screen, View, picture
 from crabnet.control.client import JsonValue, call
 from crabnet.errors import CrabnetError
 from crabnet.operations.info import Status
@@ -50,7 +51,7 @@ def top(context: click.Context, interval_ms: int, once: bool) -> None:
     state = state_of(context)
     if state.json:
         answers = _ask(state)
-        write(json_line(answers))
+        write_object(answers)
         return
     if once or not _is_terminal():
         first = _look(state)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final, NamedTuple
 
+from crabnet.cli.tables import fit
 from crabnet.operations.info import Status
 from crabnet.operations.network import Sync, Topology, TopologyEdge
 from crabnet.operations.seeds import RunList, RunRow
@@ -161,27 +161,3 @@ def _span(ms: int) -> str:
         return f"{seconds} s"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
     return f"{minutes} min" if minutes < 100 else f"{hours} h" if hours < 100 else f"{min(days, 99_999)} d"
-
-
-def fit(text: str, columns: int, *, pad: bool = False) -> str:
-    """The beginning of a text that takes at most ``columns`` on a terminal. With ``pad`` it takes exactly so many."""
-    taken, used = [], 0
-    for char in text:
-        width = _width(char)
-        if used + width > columns:
-            break
-        taken.append(char)
-        used += width
-    return "".join(taken) + " " * (columns - used if pad else 0)
-
-
-def width_of(text: str) -> int:
-    """How many columns a text takes on a terminal."""
-    return sum(map(_width, text))
-
-
-def _width(char: str) -> int:
-    """Columns of a character. Marks that sit on the character before them take none (Unicode, UAX 11)."""
-    if unicodedata.category(char) in {"Mn", "Me"}:
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1

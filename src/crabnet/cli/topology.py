@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, WholeNumber
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, write
+from crabnet.cli.output import as_list, as_object, as_text, note, write
 from crabnet.cli.topology_view import show_topology
 from crabnet.control.client import JsonValue
 
@@ -34,7 +34,7 @@ def sync(context: click.Context) -> None:
     state = state_of(context)
     answer = state.perform("sync", {})
     if state.json:
-        write(json_line(answer))
+        write_object(answer)
         return
     said = as_object(answer)
     write(
@@ -68,7 +68,7 @@ def feeds(context: click.Context, forked: bool | None, behind: bool, limit: int,
     state = state_of(context)
     answer = state.perform("feed.list", {"forked": forked, "behind": behind or None, "limit": limit, "after": after})
     if state.json:
-        write(json_line(answer))
+        write_object(answer)
         return
     for each in as_list(answer, "feeds"):
         row = as_object(each)

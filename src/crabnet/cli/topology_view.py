@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from crabnet.cli.context import State
-from crabnet.cli.output import json_line, write
+from crabnet.cli.context import State, write_object
+from crabnet.cli.output import write
 from crabnet.plain import plain
 from crabnet.source import GOSSIP
 
@@ -21,7 +21,7 @@ def show_topology(state: State, form: str | None = None) -> None:
     answer = state.perform("topology", {})
     chosen = form or ("json" if state.json else "text")
     if chosen == "json":
-        write(json_line(answer))
+        write_object(answer)
         return
     import msgspec
 

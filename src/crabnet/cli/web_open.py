@@ -15,9 +15,9 @@ from typing import Final
 
 import click
 
-from crabnet.cli.context import State, state_of
+from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, json_line, note, pause, write
+from crabnet.cli.output import as_list, as_object, as_text, note, pause, write
 from crabnet.errors import CrabnetError, Reason, RefusedError, UsageError
 from crabnet.limits import WEB_LINK_MS
 from crabnet.plain import plain
@@ -55,7 +55,7 @@ def open_(context: click.Context, *, print_only: bool, url: str | None) -> None:
         )
     link = f"{base.rstrip('/')}/#login={code}"
     if state.json:
-        write(json_line({"link": link, "expires_at": answer.get("expires_at")}))
+        write_object({"link": link, "expires_at": answer.get("expires_at")})
         return
     write(f"{plain(link)}\n")
     if not print_only and _on_desktop(os.environ):

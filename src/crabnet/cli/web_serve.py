@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import json_line, note, write
+from crabnet.cli.output import note, write
 from crabnet.errors import Reason, UsageError
 from crabnet.plain import plain
 
@@ -38,6 +38,6 @@ def serve(context: click.Context) -> None:
 
     def ready(addresses: Sequence[str]) -> None:
         for address in addresses:
-            write(json_line({"listening": address}) if state.json else f"web started on {plain(address)}\n")
+            write(object_text({"listening": address}) if state.json else f"web started on {plain(address)}\n")
 
     run(config_of(settings), ready, lambda line: note(plain(line)))

@@ -7,14 +7,17 @@ from typing import Final
 
 import click
 
+from crabnet import limits
 from crabnet.cli.context import State, state_of
 from crabnet.cli.join import join_option
-from crabnet.cli.options import Command, setting_option
-from crabnet.cli.output import note
-from crabnet.control.client import NodeNotRunningError, call
+from crabnet.cli.options import Command, WholeNumber, setting_option
+from crabnet.cli.output import as_object, json_line, note, write
+from crabnet.cli.work_view import write_offers, write_status
+from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import DataDirBusyError
 from crabnet.settings import DEFAULT_ORIGIN, KNOBS, split_address
 from crabnet.settings.work_table import KEYS
+from crabnet.signals import HELD
 
 _NOT_FLAGS: Final = frozenset({"auto_bid", "auto_run"})
 
@@ -34,35 +37,86 @@ class _WorkCommand(Command):
 
 
 @click.command("work", cls=_WorkCommand, holds_signals=True)
+@click.argument("action", type=click.Choice(["status"]), required=False)
+@click.option("--dry-run", is_flag=True, help="Only list the open tasks, with the price or the reason against each.")
+@click.option(
+    "--wait-ms",
+    type=WholeNumber(0, limits.LOOK_AROUND_MS_MAX),
+    default=limits.LOOK_AROUND_MS_DEFAULT,
+    show_default=True,
+    help="With --dry-run: how long to listen to the network at most.",
+)
 @click.pass_context
-def work(context: click.Context) -> None:
+def work(context: click.Context, action: str | None, dry_run: bool, wait_ms: int) -> None:
     """Offer this machine's time: bid for open tasks, and run those that are won, until stopped (Ctrl-C).
 
     Takes part in the network as `crabnet listen` does. It bids only for tasks that it would run: see --allow and the
     other settings of the runner. The table [work] of crabnet.toml can hold the same settings. All settings of
     `crabnet listen` apply, too.
+
+    With "status", shows what the running node does as a worker, what it has earned since its start, and what it is
+    owed.
     """
+    state = state_of(context)
+    if action is not None:
+        HELD.release()
+        answer = state.perform("work.status", {})
+        write(json_line(answer)) if state.json else write_status(answer)
+        return
+    if dry_run:
+        _dry_run(state, wait_ms)
+        return
+    _work(context, state)
+
+
+def _work(context: click.Context, state: State) -> None:
     from crabnet.cli.first_process import leave_first_process
     from crabnet.cli.listening import listen_until_ended
 
     code = leave_first_process()
     if code is not None:
         context.exit(code)
-    state = state_of(context)
-    state.flags |= {"auto_bid": True, "auto_run": True}
+    state.set_flag("auto_bid", True)
+    state.set_flag("auto_run", True)
     _demand_no_node(state)
     _find_port(state)
     listen_until_ended(state)
 
 
-def _demand_no_node(state: State) -> None:
+def _dry_run(state: State, wait_ms: int) -> None:
+    def show(page: JsonValue) -> None:
+        write(json_line(page)) if state.json else write_offers(page)
+
+    if _node_runs(state):
+        HELD.release()
+        after: JsonValue = None
+        while True:
+            page = state.perform("work.offers", {} if after is None else {"after": after})
+            show(page)
+            after = as_object(page).get("next")
+            if after is None:
+                return
+    from crabnet.node.operations.dry_run import offers_around
+
+    _find_port(state)
+    HELD.release()
+    offers_around(state.settings, wait_ms, note, show)
+
+
+def _node_runs(state: State) -> bool:
     settings = state.settings
     try:
         call(settings.data_dir, "id", {}, settings.control_timeout_ms)
     except NodeNotRunningError:
+        return False
+    return True
+
+
+def _demand_no_node(state: State) -> None:
+    if not _node_runs(state):
         return
     raise DataDirBusyError(
-        f"a node runs on {settings.data_dir} already; let it bid and run by itself with auto_bid = true and"
+        f"a node runs on {state.settings.data_dir} already; let it bid and run by itself with auto_bid = true and"
         " auto_run = true in its crabnet.toml, or end it with `crabnet stop`, or use another --data-dir"
     )
 

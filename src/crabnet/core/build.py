@@ -34,6 +34,7 @@ from crabnet.domain.model import (
     TaskResult,
 )
 from crabnet.domain.record import Record
+from crabnet.domain.wording import node, standing_of
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.protocol.payloads import SETTLE_KINDS
 
@@ -113,7 +114,7 @@ def build_claim(wish: CreateClaim, record: Record, object_id: str, now_s: int) -
     chosen = next((fact for fact in record.bids if fact.key == wish.bid_id), None)
     bid = None if chosen is None else chosen.body
     if not isinstance(bid, Bid):
-        raise RefusedError(f"seed {wish.seed_id} has no bid {wish.bid_id}", Reason.UNKNOWN_BID)
+        raise RefusedError(f"task {wish.seed_id} has no bid {wish.bid_id}", Reason.UNKNOWN_BID)
     progress = record.progress
     claim = Claim(
         id=object_id,
@@ -131,12 +132,12 @@ def own_claim(record: Record, seed_id: str, node_id: str) -> str:
     """The id of the current claim, if it chose this node's bid. Raises RefusedError otherwise."""
     progress = record.progress
     if progress.claim_id is None:
-        raise RefusedError(
-            f"seed {seed_id} is {progress.status.value}: its publisher has claimed no bid", Reason.WRONG_STATE
-        )
+        unclaimed = progress.status is SeedStatus.OPEN
+        nobody = ": its creator has claimed no bid yet" if unclaimed else ", and no bid is claimed"
+        raise RefusedError(standing_of(seed_id, progress) + nobody, Reason.WRONG_STATE)
     if progress.claimed_by != node_id:
         raise RefusedError(
-            f"the publisher of seed {seed_id} claimed the bid of {progress.claimed_by}, not one of this node",
+            f"the creator of task {seed_id} has claimed the bid of {node(progress.claimed_by)}, not one of this node",
             Reason.UNAUTHORISED,
         )
     return progress.claim_id
@@ -146,7 +147,7 @@ def build_run(wish: StartRun, record: Record, object_id: str, author: str, now_s
     """The statement that a run begins. Raises RefusedError."""
     claim_id = own_claim(record, wish.seed_id, author)
     if record.progress.status is SeedStatus.RUNNING:
-        raise RefusedError(f"seed {wish.seed_id} is already running", Reason.RUN_IN_PROGRESS)
+        raise RefusedError(f"this node already runs task {wish.seed_id}", Reason.RUN_IN_PROGRESS)
     run = Run(
         id=object_id,
         seed_id=wish.seed_id,
@@ -163,7 +164,9 @@ def build_renewal(wish: RenewRun, record: Record, object_id: str, author: str, n
     """The statement that a run goes on. Raises RefusedError."""
     claim_id = own_claim(record, wish.seed_id, author)
     if record.progress.run_id is None:
-        raise RefusedError(f"seed {wish.seed_id} is not running", Reason.WRONG_STATE)
+        raise RefusedError(
+            f"{standing_of(wish.seed_id, record.progress)}: there is no run to renew", Reason.WRONG_STATE
+        )
     renewal = Run(
         id=object_id,
         seed_id=wish.seed_id,
@@ -278,7 +281,7 @@ def build_acknowledgement(
     """The acknowledgement of a settlement. Raises RefusedError."""
     settlement = next((fact for fact in record.others if fact.kind is FactKind.SETTLE), None)
     if settlement is None:
-        raise RefusedError(f"seed {wish.seed_id} is {record.progress.status.value}: it has no settlement")
+        raise RefusedError(f"{standing_of(wish.seed_id, record.progress)}: there is no settlement to acknowledge")
     acknowledgement = Acknowledgement(
         id=object_id, seed_id=wish.seed_id, worker=author, created_at=now_s, rests_on=_envelope(settlement)
     )

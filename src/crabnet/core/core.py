@@ -45,6 +45,7 @@ from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.gauges import SyncGauges
+from crabnet.core.trading.histories import ArchivedTask, Histories
 from crabnet.domain.model import (
     Fact,
     SeedStatus,
@@ -196,10 +197,11 @@ class Core:
         records = self.replica.state.records
         self.mending.handling()
         with Containment(self.mending):
-            ids = tuple(seed_id for seed_id, record in written if records.get(seed_id) is record)
+            moved = [(seed_id, record) for seed_id, record in written if records.get(seed_id) is record]
+            ids = tuple(seed_id for seed_id, _ in moved)
             effects.records.append(self.replica.archive(segment, ids, now_ms // 1000))
             self.mending.boundary.close()
-            self._parts.archived(ids)
+            self._parts.archived(moved)
             for seed_id, _ in written:
                 changed = records.get(seed_id)
                 if changed is not None:
@@ -212,7 +214,7 @@ class Core:
             row = self.replica.archived.read_row(seed_id)
             record = None if row is None else record_of_row(decode_seed_row(row))
         if record is None or record.seed is None:
-            raise RefusedError(f"this node knows no seed {seed_id}", Reason.UNKNOWN_SEED)
+            raise RefusedError(f"this node knows no task {seed_id}", Reason.UNKNOWN_SEED)
         return record
 
     def request(self, request_id: str, now_ms: int) -> RequestRecord | None:
@@ -236,6 +238,21 @@ class Core:
         """True while a claim counts and this node holds no result for it."""
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
+
+    @property
+    def histories(self) -> Histories:
+        """The accounts of all authors."""
+        return self._parts.histories
+
+    def fold_histories(self, now_ms: int) -> None:
+        """Count some changed tasks in the accounts."""
+        self.mending.handling()
+        self._parts.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)
+
+    def add_archived(self, tasks: Sequence[ArchivedTask]) -> None:
+        """Count the next tasks of the archive in the accounts, see ``Histories.add_archived``."""
+        self.mending.handling()
+        self._parts.add_archived(tasks)
 
     def knows(self, author: str) -> bool:
         """True if an author is not a newcomer, so that its envelopes have a budget of their own."""
@@ -398,3 +415,5 @@ class Core:
             self._chores.do(now_ms, effects)
         self.settle_ends(now_ms, effects)
         effects.notices += parts.silent_runs(now_ms)
+        effects.notices += parts.unsettled(now_ms)
+        parts.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)

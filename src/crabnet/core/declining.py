@@ -16,8 +16,8 @@ from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.record import EMPTY, Record
+from crabnet.market.heard import HeardDecline
 from crabnet.market.policies import Declined
-from crabnet.market.why import HeardDecline
 from crabnet.protocol.admission import Admitted
 from crabnet.protocol.envelope import Envelope, EnvelopeMeta, Kind
 from crabnet.protocol.payloads import PayloadRefusedError

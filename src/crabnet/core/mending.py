@@ -39,6 +39,7 @@ class Part(StrEnum):
     BUYER = "buyer"
     SELLER = "seller"
     DECLINES = "declines"
+    HISTORIES = "histories"
 
 
 UNKNOWN_PART: Final = "soft_state"

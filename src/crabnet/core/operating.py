@@ -28,6 +28,7 @@ from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
 from crabnet.domain.model import FINAL, Acknowledgement, Body, FactKind, Run, SeedStatus, Settlement
 from crabnet.domain.record import EMPTY, Record
+from crabnet.domain.wording import standing_of
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.identity import Signer
 
@@ -92,9 +93,7 @@ class Operating:
         now_s = self._stamp_s(now_ms)
         record = EMPTY if isinstance(wish, Publish) else self._known(wish.seed_id)
         if not isinstance(wish, Publish) and wish.seed_id not in self._replica.state.records:
-            raise RefusedError(
-                f"seed {wish.seed_id} is {record.progress.status.value} and archived", Reason.WRONG_STATE
-            )
+            raise RefusedError(f"{standing_of(wish.seed_id, record.progress)}, and archived", Reason.WRONG_STATE)
         me = self._signer.node_id
 
         def made(object_id: str) -> tuple[FactKind, Body]:

@@ -6,7 +6,7 @@ exception is the question whether this node may write into its own feed: the ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -28,10 +28,12 @@ from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
 from crabnet.core.trading.buying import Buyer
 from crabnet.core.trading.declines import Declines
+from crabnet.core.trading.histories import ArchivedTask, Histories
 from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
-from crabnet.market.award import Past, Unknown
+from crabnet.market import policies
+from crabnet.market.history import Account
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -74,6 +76,7 @@ class SoftParts:
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
+        self.histories = Histories(replica)
         self.surroundings = Surroundings()
         """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
@@ -95,6 +98,8 @@ class SoftParts:
             self._begin_budgets()
         with self._soft:
             self.neighbours.begin()
+        with self._soft:
+            self.histories.begin()
         self._away_again_ms = dict.fromkeys(self._replica.state.outdated, 0)
 
     def begin_deadlines(self, now_ms: int) -> int:
@@ -332,6 +337,8 @@ class SoftParts:
     def watch_trade(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Tell the policies of a seed that has changed, or has a further bid."""
         with self._soft:
+            self.histories.watch(seed_id)
+        with self._soft:
             self.buyer.watch(seed_id, record, now_ms)
         with self._soft:
             self.seller.watch(seed_id, record, now_ms)
@@ -362,10 +369,22 @@ class SoftParts:
                 found.append((seed_id, record))
         return found
 
-    def archived(self, seed_ids: Iterable[str]) -> None:
+    def archived(self, seeds: Sequence[tuple[str, Record]]) -> None:
         """Call this for seeds that have left memory."""
-        for seed_id in seed_ids:
+        for seed_id, _ in seeds:
             self._away_again_ms.pop(seed_id, None)
+        with self._soft:
+            self.histories.archived(seeds)
+
+    def fold_histories(self, seeds_max: int, now_ms: int) -> None:
+        """Count some changed seeds in the accounts."""
+        with self._soft:
+            self.histories.fold_some(seeds_max, now_ms // 1000)
+
+    def add_archived(self, tasks: Iterable[ArchivedTask]) -> None:
+        """Count seeds of the archive in the accounts."""
+        with self._soft:
+            self.histories.add_archived(tasks)
 
     def follower(self, seed_id: str) -> str | None:
         """The seed of this node that takes up ``seed_id`` again."""
@@ -397,6 +416,17 @@ class SoftParts:
         with self._soft:
             times = (self.buyer.next_ms(), self.seller.next_ms())
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
+        return None
+
+    @property
+    def runs_itself(self) -> bool:
+        """True if the node runs by itself what it has won."""
+        return self._config.auto_run
+
+    def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
+        """What this node does by itself with a seed of its own. None if nothing."""
+        with self._soft:
+            return self.buyer.terms_of(seed_id, record)
         return None
 
     def won(self) -> list[str]:
@@ -439,6 +469,12 @@ class SoftParts:
             return self._sweeper.silent(now_ms)
         return []
 
+    def unsettled(self, now_ms: int) -> list[Notice]:
+        """Notices about results that were not settled in time."""
+        with self._soft:
+            return self._sweeper.unsettled(now_ms)
+        return []
+
     def renew_deadlines(self, now_ms: int) -> None:
         """Compute all deadlines anew if they may be wrong.
 
@@ -470,9 +506,9 @@ class SoftParts:
     def _new_buyer(self) -> Buyer:
         return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
 
-    def _past(self, _author: str) -> Past:
-        """What is known of a worker's past."""
-        return Unknown()
+    def _past(self, author: str) -> Account:
+        """What is known of an author's past."""
+        return self.histories.account(author)
 
     def _new_seller(self) -> Seller:
         return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
@@ -484,6 +520,7 @@ class SoftParts:
             Part.BUDGETS: self._budgets,
             Part.PARKING: self._replica.parking,
             Part.DEADLINES: self._sweeper,
+            Part.HISTORIES: self.histories,
             Part.BUYER: self.buyer,
             Part.SELLER: self.seller,
             Part.DECLINES: self.declines,
@@ -502,6 +539,11 @@ class SoftParts:
             self.neighbours.renew(Part.WANTS)
         elif part is Part.DECLINES:
             self.declines = Declines(self._entropy)
+        elif part is Part.HISTORIES:
+            self.histories = Histories(self._replica)
+            self.histories.begin()
+            for seed_id in self._replica.state.records:
+                self.histories.watch(seed_id)
         elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:

@@ -13,6 +13,7 @@ from crabnet.core.deadlines import Agenda, due_at_ms, why_failed
 from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.mending import Part
 from crabnet.core.moves import Move
+from crabnet.domain.lifecycle import is_overdue, settlement_due_s
 from crabnet.domain.model import FactKind, Progress, Run, SeedStatus
 from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import State
@@ -40,6 +41,9 @@ class Sweeper:
         self._state = state
         self._deadlines = Agenda()
         self._leases = Agenda()
+        self._settlements = Agenda()
+        self._unsettled: set[str] = set()
+        """Seeds with a result that was reported as overdue."""
         self._heard: dict[str, _Heard] = {}
         self._forfeits_from_ms = 0
 
@@ -54,6 +58,11 @@ class Sweeper:
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Update the deadlines of a seed that has changed."""
+        due_s = settlement_due_s(record) if self._is_own(record) or self._is_worker(record) else None
+        if due_s is None:
+            self._unsettled.discard(seed_id)
+        elif seed_id not in self._unsettled:
+            self._settlements.add((due_s + 1) * 1000, seed_id)
         if not self._is_own(record):
             return
         due = due_at_ms(record, self._grace_ms)
@@ -119,6 +128,20 @@ class Sweeper:
             notices.append(Notice("run_silent", fields))
         return notices
 
+    def unsettled(self, now_ms: int) -> list[Notice]:
+        """Notices about results that were not settled in time, by this node or for it. Each is reported once."""
+        notices = []
+        for seed_id in self._settlements.due(now_ms):
+            record = self._state.records.get(seed_id, EMPTY)
+            if seed_id not in self._unsettled and is_overdue(record, now_ms // 1000):
+                self._unsettled.add(seed_id)
+                kind = "settlement_overdue" if self._is_own(record) else "settlement_missing"
+                notices.append(_unsettled_notice(kind, seed_id, record))
+        return notices
+
+    def _is_worker(self, record: Record) -> bool:
+        return record.progress.claimed_by == self._node_id
+
 
 def lease_of(record: Record) -> int | None:
     """The lease of the current run in milliseconds: how long it may be silent. None if nothing runs or it has none."""
@@ -147,6 +170,19 @@ def _attempt(seed_id: str, progress: Progress) -> dict[str, FieldValue]:
 def _overdue_notice(seed_id: str, progress: Progress) -> Notice:
     why: dict[str, FieldValue] = {"status_before": progress.status.value, "reason": Reason.DEADLINE_PASSED.value}
     return Notice("claim_overdue", _attempt(seed_id, progress) | why)
+
+
+def _unsettled_notice(kind: str, seed_id: str, record: Record) -> Notice:
+    seed = record.definition
+    fields: dict[str, FieldValue] = {
+        "seed_id": seed_id,
+        "publisher": None if seed is None else seed.created_by,
+        "worker": record.progress.claimed_by,
+        "result_id": record.progress.result_id,
+        "settle_by": settlement_due_s(record),
+        "reason": Reason.DEADLINE_PASSED.value,
+    }
+    return Notice(kind, fields)
 
 
 def _failed_notice(seed_id: str, record: Record) -> Notice:

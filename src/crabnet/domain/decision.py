@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from crabnet.domain.fold import after, ended_work, judge, judge_bid
-from crabnet.domain.lifecycle import RULES, check_local
-from crabnet.domain.model import FINAL, Fact, FactKind, Seed, SeedStatus
+from crabnet.domain.lifecycle import RULES, TRANSITIONS, Case, check_local
+from crabnet.domain.model import FINAL, Fact, FactKind, Progress, Run, Seed, TaskResult
 from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.standing import STEPS, judge_seed, misfit
 from crabnet.domain.state import Caps, Command, Decision, Observe, Outcome, Propose, SeedEvent, State
+from crabnet.domain.wording import NEEDS, standing_of
 from crabnet.errors import Reason
 
 _TOO_LATE: Final = frozenset({Reason.WRONG_STATE, Reason.UNKNOWN_CLAIM, Reason.LIMIT_EXCEEDED})
@@ -59,7 +60,7 @@ def refused_alone(caps: Caps, observed: Observe) -> Decision | None:
         return None
     reason = misfit(fact, parent)
     if reason is not None:
-        return _void(fact, EMPTY, reason, idle=True)
+        return _void(fact, Record(parent) if parent.kind is FactKind.SEED else EMPTY, reason, idle=True)
     return _too_many_bids(caps, fact, observed.bids) if fact.kind is FactKind.BID else None
 
 
@@ -73,9 +74,9 @@ def _too_many_bids(caps: Caps, fact: Fact, own: int) -> Decision | None:
 def _refused_here(before: Record, command: Propose, now_s: int) -> Decision | None:
     fact = command.fact
     if before.seed is None and fact.kind is not FactKind.SEED:
-        return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"this node knows no seed {fact.seed_id}")
-    rule = check_local(before, fact, now_s, command.denied)
-    return None if rule is None else Decision(Outcome.REJECTED, rule.reason, detail=rule.otherwise)
+        return Decision(Outcome.REJECTED, Reason.UNKNOWN_SEED, detail=f"this node knows no task {fact.seed_id}")
+    broken = check_local(before, fact, now_s, command.denied)
+    return None if broken is None else Decision(Outcome.REJECTED, broken.reason, detail=broken.detail)
 
 
 def _decide_seed(caps: Caps, before: Record, command: Command) -> Decision:
@@ -133,7 +134,7 @@ def _counts(before: Record, fact: Fact) -> Decision:
 def _void(fact: Fact, record: Record, reason: Reason, *, idle: bool = False) -> Decision:
     late = (fact.kind in _WORK or fact.kind is FactKind.BID) and reason in _TOO_LATE
     unknown = reason is Reason.UNKNOWN_SEED or (not fact.signed and reason in _TOO_EARLY)
-    detail = _why(fact, reason, record.progress.status)
+    detail = _why(fact, reason, record)
     return Decision(Outcome.IGNORED if late or unknown else Outcome.REJECTED, reason, detail=detail, idle=idle)
 
 
@@ -144,8 +145,18 @@ def _is_chosen(bid: Fact, record: Record) -> bool:
     return any(known.ref == bid.ref for known in counting_bids(record))
 
 
-def _why(fact: Fact, reason: Reason, status: SeedStatus) -> str:
-    rule = next((rule for rule in RULES[fact.kind] if rule.reason is reason), None)
-    if reason is Reason.WRONG_STATE:
-        return f"seed {fact.seed_id} is {status.value}"
-    return "" if rule is None else rule.otherwise
+def _why(fact: Fact, reason: Reason, record: Record) -> str:
+    """What was wrong with a fact that does not count. It names the first rule of this Reason that does not hold."""
+    seed = fact.body if isinstance(fact.body, Seed) else record.definition
+    if seed is None:
+        return ""
+    case = Case(fact, seed, record.progress if fact.kind is not FactKind.BID else Progress(), record)
+    if reason is Reason.WRONG_STATE and (record.progress.status, fact.kind) not in TRANSITIONS:
+        needs = NEEDS.get(fact.kind)
+        return standing_of(fact.seed_id, record.progress) + ("" if needs is None else f": {needs}")
+    if reason is Reason.UNKNOWN_CLAIM:
+        return f"the task has no claim {fact.body.claim_id}" if isinstance(fact.body, Run | TaskResult) else ""
+    rule = next((rule for rule in RULES[fact.kind] if rule.reason is reason and not rule.holds(case)), None)
+    if rule is not None:
+        return rule.refusal(case)
+    return standing_of(fact.seed_id, record.progress) if reason is Reason.WRONG_STATE else ""

@@ -26,6 +26,7 @@ from crabnet.domain.model import (
     TaskResult,
 )
 from crabnet.domain.record import EMPTY, Record, as_seed, counting_bids, names
+from crabnet.domain.wording import NEEDS, node, standing_of, utc
 from crabnet.errors import Reason
 
 _S = SeedStatus
@@ -69,12 +70,16 @@ class Case(Struct, frozen=True, gc=False):
 
 
 class Rule(NamedTuple):
-    """A condition. If it does not hold, ``reason`` is the Reason of the refusal, and ``otherwise`` its text."""
+    """A condition. If it does not hold, ``reason`` is the Reason of the refusal, and ``otherwise`` what to say then."""
 
     reason: Reason
     text: str
-    otherwise: str
+    otherwise: str | Callable[[Case], str]
     holds: Callable[[Case], bool]
+
+    def refusal(self, case: Case) -> str:
+        """What to say in this case, in which the condition does not hold. It names the thing, not the rule."""
+        return self.otherwise if isinstance(self.otherwise, str) else self.otherwise(case)
 
 
 def _bid(case: Case) -> Bid:
@@ -114,6 +119,12 @@ def execution_deadline_ms(seed: Seed, claimed_at_s: int) -> int:
     return claimed_at_s * 1000 + max(seed.exec_deadline_ms, seed.timeout_ms)
 
 
+def _execution_deadline(case: Case) -> str:
+    """The second from which on the current claim may be forfeited."""
+    claimed_s = case.progress.claimed_at or 0
+    return utc(-(-execution_deadline_ms(case.seed, claimed_s) // 1000))
+
+
 def _bid_fits_claim(case: Case) -> bool:
     claim = _claim_of(case)
     bid = next((bid for bid in case.record.bids if names(case.fact, bid, claim.bid_id)), None)
@@ -150,13 +161,13 @@ def _names_settlement(case: Case) -> bool:
 BY_CREATOR = Rule(
     Reason.UNAUTHORISED,
     "the author is the seed's creator",
-    "only the seed's creator may do that",
+    lambda c: f"only the task's creator ({node(c.seed.created_by)}) may do this",
     lambda c: c.fact.author == c.seed.created_by,
 )
 _BY_WORKER = Rule(
     Reason.UNAUTHORISED,
     "the author is the worker of the claim",
-    "only the worker of the current claim may do that",
+    lambda c: f"only the worker of the current claim ({node(c.progress.claimed_by)}) may do this",
     lambda c: c.fact.author == c.progress.claimed_by,
 )
 
@@ -169,13 +180,16 @@ def _names_attempt(case: Case) -> bool:
 _THIS_ATTEMPT = Rule(
     Reason.WRONG_STATE,
     "it must name the current attempt",
-    "the attempt that it names is not the current one",
+    lambda c: f"it names attempt {_settlement(c).attempt}, but the current one is attempt {c.progress.attempt}",
     _names_attempt,
 )
 _TASKS_RESULT = Rule(
     Reason.WRONG_STATE,
     "the result does not say that the worker failed",
-    "the worker says that it failed, not the task, so the attempt is forfeited: claim another bid or withdraw the seed",
+    lambda c: (
+        f"the worker ({node(c.progress.claimed_by)}) says that it failed, not the task, so the attempt is forfeited:"
+        " claim another bid or withdraw the task"
+    ),
     lambda c: not c.record.worker_failed,
 )
 _ON_CLAIM = Rule(Reason.WRONG_PARENT, "it rests on the claim", "it does not rest on the current claim", _names_claim)
@@ -185,7 +199,9 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNAUTHORISED,
             "a seed names its author",
-            "the seed names another node as its creator",
+            lambda c: (
+                f"the task names {node(c.seed.created_by)} as its creator, but {node(c.fact.author)} has signed it"
+            ),
             lambda c: c.fact.author == c.seed.created_by,
         ),
     ),
@@ -193,19 +209,21 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNAUTHORISED,
             "a bidder bids for itself",
-            "the bid names another node as its bidder",
+            lambda c: f"the bid names {node(_bid(c).bidder)} as its bidder, but {node(c.fact.author)} has signed it",
             lambda c: c.fact.author == _bid(c).bidder,
         ),
         Rule(
             Reason.PRICE_TOO_LOW,
             "price is at least min_price",
-            "the price is below the seed's min_price",
+            lambda c: f"the price {_bid(c).price} is below the task's min_price {c.seed.min_price}",
             lambda c: _bid(c).price >= c.seed.min_price,
         ),
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the bid deadline",
-            "it was made after the end of the bid window",
+            lambda c: (
+                f"bidding closed at {utc(c.seed.bid_deadline_ts)}, and the bid was made at {utc(_bid(c).created_at)}"
+            ),
             lambda c: _bid(c).created_at <= c.seed.bid_deadline_ts,
         ),
     ),
@@ -214,19 +232,25 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
-            "it was made after the claim deadline",
+            lambda c: f"bids could be claimed until {utc(claim_deadline_s(c.seed, c.progress))}",
             lambda c: _claim_of(c).created_at <= claim_deadline_s(c.seed, c.progress),
         ),
         Rule(
             Reason.WRONG_STATE,
             "the attempt follows the one before",
-            "its attempt is not the next one",
+            lambda c: (
+                f"the claim is attempt {_claim_of(c).attempt}, but the next one is attempt"
+                f" {c.progress.attempt + (c.progress.status is _S.FORFEITED)}"
+            ),
             lambda c: _claim_of(c).attempt == c.progress.attempt + (c.progress.status is _S.FORFEITED),
         ),
         Rule(
             Reason.UNKNOWN_BID,
             "it rests on an eligible bid, and names it and its bidder",
-            "the bid that the claim rests on does not count, or is not the bid that the claim names",
+            lambda c: (
+                f"bid {_claim_of(c).bid_id} does not count, is of another worker than {node(_claim_of(c).worker)}, or"
+                " is not the bid that the claim rests on"
+            ),
             _bid_fits_claim,
         ),
     ),
@@ -236,7 +260,11 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "a claim is begun once, and only its run is renewed",
-            "the run has already begun, or the renewal names another run",
+            lambda c: (
+                f"{node(c.progress.claimed_by)} has already begun the run {c.progress.run_id}"
+                if c.progress.run_id is not None
+                else "no run has begun that could be renewed"
+            ),
             lambda c: _run(c).renews == (c.progress.run_id if c.progress.status is _S.RUNNING else None),
         ),
         Rule(
@@ -261,7 +289,9 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.UNKNOWN_RESULT,
             "it rests on the result that counts, and names it",
-            "the result that it settles is not the result that counts",
+            lambda c: (
+                f"it settles the result {_settlement(c).result_id}, but the one that counts is {c.progress.result_id}"
+            ),
             lambda c: (
                 _settlement(c).result_id == c.progress.result_id
                 and names(c.fact, c.record.result, c.progress.result_id)
@@ -281,7 +311,10 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.NOT_DUE,
             "the execution deadline has passed, or it rests on the result in which the worker says that it failed",
-            "the execution deadline has not passed yet",
+            lambda c: (
+                f"{node(c.progress.claimed_by)} has until {_execution_deadline(c)} to bring a result; before that, its"
+                " attempt cannot be forfeited"
+            ),
             lambda c: (
                 _rests_on_failure(c)
                 or (
@@ -319,7 +352,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.DUPLICATE,
             "a settlement is acknowledged once",
-            "the settlement has already been acknowledged",
+            lambda c: f"{node(c.progress.claimed_by)} has already acknowledged the settlement",
             lambda c: all(fact.kind is not _K.ACKNOWLEDGED for fact in c.record.others),
         ),
     ),
@@ -334,13 +367,13 @@ def _bid_has_room(case: Case) -> bool:
 _NO_RESULT_YET = Rule(
     Reason.WRONG_STATE,
     "no result has come, or one in which the worker says that it failed",
-    "a result has arrived: accept or reject it instead",
+    lambda c: f"the result {c.progress.result_id} has arrived: accept or reject it instead",
     lambda c: c.progress.status is not _S.DONE or c.record.worker_failed,
 )
 _WORK_IS_DUE = Rule(
     Reason.WRONG_STATE,
     "the claim awaits this",
-    "the seed has no claim for which this is the next step",
+    lambda c: f"{standing_of(c.fact.seed_id, c.progress)}: {NEEDS[c.fact.kind]}",
     lambda c: (c.progress.status, c.fact.kind) in TRANSITIONS,
 )
 
@@ -349,25 +382,27 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.WRONG_STATE,
             "the seed is open",
-            "the seed is no longer open",
+            lambda c: f"{standing_of(c.fact.seed_id, c.progress)}: bids are taken while a task is open",
             lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED},
         ),
         Rule(
             Reason.DEADLINE_PASSED,
             "the bid window is open",
-            "the bid window has ended",
+            lambda c: f"bidding closed at {utc(c.seed.bid_deadline_ts)}",
             lambda c: c.now_s <= c.seed.bid_deadline_ts,
         ),
         Rule(
             Reason.TOO_MANY_BIDS,
             "there is room for one more bid",
-            "the seed has max_bids bids already, so no further bid would count",
+            lambda c: f"the task already has its {c.seed.max_bids} bids (max_bids)",
             _bid_has_room,
         ),
         Rule(
             Reason.EQUIVOCATOR,
             "the seed's creator has not forked its feed (the setting refuse_equivocators)",
-            "the seed's creator has forked its feed, and refuse_equivocators is set",
+            lambda c: (
+                f"the task's creator ({node(c.seed.created_by)}) has forked its feed, and refuse_equivocators is set"
+            ),
             lambda c: c.seed.created_by not in c.denied,
         ),
     ),
@@ -375,13 +410,15 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
         Rule(
             Reason.EQUIVOCATOR,
             "the bidder has not forked its feed (the setting refuse_equivocators)",
-            "the bidder has forked its feed, and refuse_equivocators is set",
+            lambda c: f"the bidder ({node(_claim_of(c).worker)}) has forked its feed, and refuse_equivocators is set",
             lambda c: _claim_of(c).worker not in c.denied,
         ),
         Rule(
             Reason.TOO_MANY_BIDS,
             "the bid is among the max_bids first by (created_at, id)",
-            "the bid does not count: it is not among the first max_bids by (created_at, id)",
+            lambda c: (
+                f"bid {_claim_of(c).bid_id} does not count: {c.seed.max_bids} others (max_bids) were made earlier"
+            ),
             lambda c: _claim_of(c).bid_id in {fact.key for fact in counting_bids(c.record)},
         ),
     ),
@@ -403,6 +440,33 @@ def status_at(record: Record, now_s: int) -> SeedStatus:
     return status
 
 
+def settle_by_s(seed: Seed, claim: Claim, result: Fact) -> int:
+    """Last second at which the creator settles a result in time.
+
+    The window begins with the result, but not before the claim: a worker that backdates its result gains nothing.
+    """
+    return max(result.body.created_at or result.ts, claim.created_at) + seed.settle_within_s
+
+
+def settlement_due_s(record: Record) -> int | None:
+    """Last second at which a result that awaits its creator's settlement is settled in time. None if none does.
+
+    A result in which the worker says that it failed awaits no settlement.
+    """
+    seed, claim, result = record.definition, record.claim, record.result
+    if record.progress.status is not _S.DONE or record.worker_failed:
+        return None
+    if seed is None or result is None or claim is None or not isinstance(claim.body, Claim):
+        return None
+    return settle_by_s(seed, claim.body, result)
+
+
+def is_overdue(record: Record, now_s: int) -> bool:
+    """True if a result awaits its creator's settlement, and the time for that is over. Every node derives the same."""
+    due_s = settlement_due_s(record)
+    return due_s is not None and now_s > due_s
+
+
 def is_biddable(record: Record, now_s: int) -> bool:
     """True if the local rules allow a bid now. None of these rules looks at the bid itself."""
     if record.seed is None:
@@ -411,13 +475,23 @@ def is_biddable(record: Record, now_s: int) -> bool:
     return all(rule.holds(case) for rule in LOCAL_RULES[_K.BID])
 
 
-def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Rule | None:
-    """The first of ``LOCAL_RULES`` that this node's own fact breaks."""
+class Broken(NamedTuple):
+    """A rule that does not hold, and what to say about it."""
+
+    reason: Reason
+    detail: str
+
+
+def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Broken | None:
+    """The first of ``LOCAL_RULES`` that this node's own fact breaks. Who may not do it at all hears only that."""
     seed = record.definition
     if seed is None:
         return None
     case = Case(fact, seed, record.progress, record, now_s, denied)
-    return next((rule for rule in LOCAL_RULES.get(fact.kind, ()) if not rule.holds(case)), None)
+    authority = (BY_CREATOR,) if BY_CREATOR in RULES[fact.kind] else ()
+    rules = (*authority, *LOCAL_RULES.get(fact.kind, ()))
+    rule = next((rule for rule in rules if not rule.holds(case)), None)
+    return None if rule is None else Broken(rule.reason, rule.refusal(case))
 
 
 def broken_rule(case: Case) -> Rule | None:

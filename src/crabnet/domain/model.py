@@ -102,6 +102,11 @@ class Seed(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
             return self.claim_deadline_ts
         return self.bid_deadline_ts + limits.CLAIM_WINDOW_S_DEFAULT
 
+    @property
+    def settle_within_s(self) -> int:
+        """How long after the result its creator may take to settle, in seconds."""
+        return limits.SETTLE_WINDOW_S_DEFAULT if self.settle_window_s is None else self.settle_window_s
+
 
 class Bid(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An offer of a worker to run a seed for a price."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from crabnet import limits
 from crabnet.domain.lifecycle import claim_deadline_s
@@ -24,13 +24,6 @@ class Past(Protocol):
     @property
     def median_result_ms(self) -> int | None:
         """The median time from claim to result, in milliseconds. None without results."""
-
-
-class Unknown(NamedTuple):
-    """The past of a worker of which nothing is known."""
-
-    accepted_share: float | None = None
-    median_result_ms: int | None = None
 
 
 History = Callable[[str], Past]

@@ -71,6 +71,8 @@ class EventKind(StrEnum):
     BID_DECLINED = "bid_declined"
     CLAIM_OVERDUE = "claim_overdue"
     WORKER_FAILED = "worker_failed"
+    SETTLEMENT_OVERDUE = "settlement_overdue"
+    SETTLEMENT_MISSING = "settlement_missing"
     SEED_RECLAIMED = "seed_reclaimed"
     BID_AWARDED = "bid_awarded"
     AWARD_WAITS = "award_waits"
@@ -175,6 +177,7 @@ FIELDS: Final = MappingProxyType(
         "address": "network address of the peer or source, `host:port`",
         "address_before": "the network address that was in use before",
         "attempt": "number of the attempt at the seed, from 1; 0 before the first claim",
+        "auto": "true if the node goes on with the task by itself",
         "author": "node id of the author of the envelope or feed",
         "bid_id": "id of the bid",
         "bytes": "number of bytes",
@@ -229,6 +232,7 @@ FIELDS: Final = MappingProxyType(
         "price": "price of the bid",
         "profile": "profile of the run, or the allowed profiles, comma-separated",
         "failed": "`task` or `worker`: whose failure ended the run",
+        "publisher": "node id of the publisher of the seed",
         "reason": "the Reason, the same as in errors and metrics",
         "replayed": "number of replayed journal frames",
         "require_signatures": "whether the node refuses envelopes without a signature",
@@ -238,6 +242,7 @@ FIELDS: Final = MappingProxyType(
         "run_id": "id of the run",
         "sandbox": "what confines runs: `bwrap`, `landlock`, `none`, or `unavailable`",
         "scope": "what the token may do: `read`, `operate` or `admin`",
+        "settle_by": "until when the result had to be settled, seconds since 1970",
         "seed_id": "id of the seed",
         "seen_capacity": "capacity of the window of seen messages, entries",
         "seen_ttl_ms": "time to live in the window of seen messages, milliseconds",
@@ -430,7 +435,7 @@ EVENTS: Final = MappingProxyType(
             "N",
             _CORE,
             "seed_id status status_before attempt author worker claim_id result_id envelope_id reason title bid_id"
-            " price",
+            " price auto",
             "The status or the attempt of a seed changed. The first event of a seed has its `title`. `bid_id` and "
             "`price` are those of a bid of this node that was chosen, as long as that choice counts.",
         ),
@@ -453,6 +458,18 @@ EVENTS: Final = MappingProxyType(
             _CORE,
             "seed_id claim_id worker attempt detail",
             "A worker said that it, and not the task, has failed; the node has forfeited the attempt.",
+        ),
+        EventKind.SETTLEMENT_OVERDUE: _spec(
+            "A",
+            _CORE,
+            "seed_id publisher worker result_id settle_by reason",
+            "A result of a task of this node was not settled in time. Every node shows that. Reported once per start.",
+        ),
+        EventKind.SETTLEMENT_MISSING: _spec(
+            "W",
+            _CORE,
+            "seed_id publisher worker result_id settle_by reason",
+            "A publisher did not settle a result of this node in time. Reported once per start.",
         ),
         EventKind.SEED_RECLAIMED: _spec(
             "N", _CORE, "seed_id worker attempt", "After a forfeit the node claimed the next bid automatically."

@@ -125,8 +125,18 @@ def _seed_changed(event: Event) -> Sentence:
         )
     if status == "Claimed" and works:
         text = "bid {bid_id}[ of {price}] won: task {seed_id} can run now: crabnet seed run {seed_id}"
+        if payload.get("auto"):
+            text = "bid {bid_id:id}[ of {price}] won: task {seed_id}"
     elif status == "Claimed":
         text = "task {seed_id} claimed for {worker:id}, attempt {attempt}"
+    elif status == "Running" and works:
+        level, text = _DEBUG, "task {seed_id} runs here"
+    elif status == "Done" and works:
+        text = "task {seed_id} is done, and {author:id} has to settle it"
+    elif status == "Accepted" and works:
+        text = "task {seed_id} accepted by {author:id}[: earned {price}]"
+    elif status == "Rejected" and works:
+        text = "task {seed_id} rejected by {author:id}: nothing earned"
     elif status == "Running":
         text = "task {seed_id} runs at {worker:id}"
     elif status == "Done" and own:
@@ -239,6 +249,14 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.ENVELOPE_PARKED: (_DEBUG, "{kind} {envelope_id:id} of {author:id} waits: {reason}"),
         EventKind.ENVELOPE_DROPPED: (_DEBUG, "an envelope[ of {author:id}] that waited was dropped: {reason}"),
         EventKind.SEED_CHANGED: _seed_changed,
+        EventKind.SETTLEMENT_OVERDUE: (
+            _ALERT,
+            "the result of {worker:id} for task {seed_id} was not settled in time; accept or reject it",
+        ),
+        EventKind.SETTLEMENT_MISSING: (
+            _WARNING,
+            "{publisher:id} has not settled the result of this node for task {seed_id} in time",
+        ),
         EventKind.BID_DECLINED: (
             _DEBUG,
             "{worker:id} does not bid for task {seed_id}[: {reason}][: {detail}][, it wants {price}]",

@@ -69,6 +69,7 @@ from crabnet.node.quarantine import Quarantine
 from crabnet.node.reporting import Told, report_absence
 from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
+from crabnet.node.trading.accounts import AccountKeeper
 from crabnet.node.trading.checks import Checks
 from crabnet.node.trading.turns import Trading
 from crabnet.node.trading.working import Working
@@ -445,9 +446,10 @@ class Node:
         ticker = Ticker(self.core, network.network, self.committer, self.faults, store.own_feed, notify, clock_ms)
         await parts.add(ticker, at_work=listen)
         self._hearing = [*intake.jobs(), network.receiving(), *ticker.jobs()]
+        await parts.add(AccountKeeper(self.core, store.archive), at_work=listen)
         checks = Checks(self.runner, self.core, self.committer, self.faults, clock_ms)
         self.checks = await parts.add(checks, at_work=listen)
-        await parts.add(Working(self.core, self.run_manager, clock_ms), at_work=listen)
+        self.working = await parts.add(Working(self.core, self.run_manager, clock_ms), at_work=listen)
         await parts.add(Trading(self.core, self.committer, self.faults, clock_ms), at_work=listen)
         await parts.add(StartStopEvents(settings, store, notify, clock_ms, listen=listen))
         await parts.begin(self.committer.run, commits)

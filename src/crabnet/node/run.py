@@ -122,6 +122,7 @@ async def _serve(
             log.say(f"stopping: {running} run(s) may end {within}; a second signal ends them now", "stopping")
         await manager.stopping(f"{running} run(s) may end", _drain_ms_max(drain_ms))
         await node.drain(asked.at_once, drain_ms)
+        _tell_work(node, log)
         with trio.move_on_after(limits.CONTROL_LAST_ANSWERS_MS / 1000):
             for method in _LAST_ANSWERS:
                 await places.answered(method)
@@ -152,6 +153,12 @@ async def _tell_sandbox(node: Node, log: OperatorLog) -> None:
         log.say(what, "sandbox", Level.WARNING)
     else:
         log.say(f"runs confined by {report.summary}", "sandbox")
+
+
+def _tell_work(node: Node, log: OperatorLog) -> None:
+    """Log what the node has earned, if it works by itself."""
+    if node.settings.auto_bid or node.settings.auto_run:
+        log.say(node.working.summary(), "work_summary")
 
 
 def _reclaim(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import OutputFile, SeedStatus, Termination
 
 
@@ -34,7 +35,19 @@ class Seed(Struct, frozen=True, kw_only=True):
     claimed_at: int | None
     claim_id: str | None
     result_id: str | None
+    price: int | None
+    """Of the bid that is claimed; null before."""
     claim_deadline_ts: int
+    acceptance: Acceptance | None
+    """The conditions by which everybody can judge the result."""
+    settle_window_s: int
+    """How long after the result the creator may take to settle."""
+    settle_by: int | None
+    """Last second at which the creator settles the result in time. Null if no result awaits that."""
+    overdue: bool
+    """That time is over."""
+    follows: str | None
+    """The task that this one takes up again, after its result was rejected."""
     attempt: int
     """Counts from 1."""
     version: int
@@ -65,6 +78,8 @@ class ListedSeed(Seed, frozen=True, kw_only=True):
 
     archived: bool
     """It has left memory."""
+    needs_me: bool
+    """The next step is one of this node's operator: to claim a bid, to run it, to settle it."""
     equivocator: bool
     """Its creator is proved to have forked its feed."""
 

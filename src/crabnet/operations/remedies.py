@@ -66,10 +66,10 @@ _MEANING: Final[dict[Reason, str]] = {
     Reason.RUN_CANCELLED: "The run has left the queue. | Request it again if it is still wanted.",
     Reason.CLAIM_OVER: "The claim ended while the task ran. | Nothing can be done.",
     Reason.QUEUE_FULL: "Too many runs wait. | Try again later.",
-    Reason.NOT_ALLOWED: "The worker does not run this command. | Publish another command, or allow it at the worker (`work_allow`).",
+    Reason.NOT_ALLOWED: "The worker does not run this command. | Publish another command, or allow it at the worker (`--allow`).",
     Reason.PRICE: "The worker wants more than is offered. | Offer more (`--max-price`), or lower the worker's prices.",
     Reason.BUSY: "The worker runs and has queued as much as it may. | Wait, or raise `runner_runs_max` at the worker.",
-    Reason.SCHEDULE: "The worker does not work at this time. | Wait, or change `work_schedule` at the worker.",
+    Reason.SCHEDULE: "The worker does not work at this time. | Wait, or change `--schedule` at the worker.",
     Reason.TRUST: "The worker does not work for this publisher. | Settle what is due; look at `crabnet account`.",
     Reason.RESOURCES: "The worker cannot offer what the task wants: time, memory, load or power. | Ask for less, or wait.",
     Reason.NO_BIDS: "No worker has bid. | `crabnet why` says what workers say; offer more, or wait longer.",
@@ -141,7 +141,7 @@ Every refusal of the HTTP API is a problem document ([RFC 9457](https://www.rfc-
   "title": "Unknown seed",
   "status": 404,
   "reason": "unknown_seed",
-  "detail": "this node knows no seed 4711"
+  "detail": "this node knows no task 4711"
 }}
 ```
 
@@ -155,6 +155,11 @@ control socket, the command line and the events have it. `title` belongs to the 
 | Reason | status | meaning | what to do |
 |---|---|---|---|
 """
+
+
+def remedy(reason: Reason) -> str:
+    """What to do about a refusal, in one sentence."""
+    return _MEANING[reason].partition(" | ")[2]
 
 
 def problems_markdown() -> str:

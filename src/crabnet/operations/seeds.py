@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from crabnet import limits
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import SeedStatus
 from crabnet.errors import Reason
 from crabnet.operations.model import SIGNING, Alone, Empty, Kind, Operation, Request, Resume, Route, Scope, Writing
@@ -64,6 +65,10 @@ class PublishRequest(Writing, frozen=True, kw_only=True):
     """Most bids that count. 0: no limit."""
     reward: Amount = 0
     rules: Rules = ""
+    acceptance: Acceptance | None = None
+    """Conditions by which everybody can judge the result. All that are given must hold."""
+    settle_window_ms: Milliseconds | None = None
+    """How long after the result this node may take to settle before it is shown as overdue. Null: one day."""
     terms: PurchaseTerms | None = None
     """How the node goes on with it by itself. Null: you claim and settle it, unless the settings say otherwise."""
     announce: bool = True
@@ -169,6 +174,18 @@ class ListRequest(Request, frozen=True, kw_only=True):
     status: SeedStatus | None = None
     biddable: bool | None = None
     """True: open tasks that take bids. False: open tasks that take none any more."""
+    mine: bool | None = None
+    """True: only tasks that this node has published. False: only those of others."""
+    creator: str | None = None
+    """The node id of the publisher."""
+    worker: str | None = None
+    """The node id of a worker: only tasks that it has won."""
+    needs_me: bool | None = None
+    """True: only tasks whose next step is one of this node's operator: to claim a bid, to run, to settle."""
+    since: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)] | None = None
+    """Only tasks published at or after this time, in seconds since 1970."""
+    text: Annotated[str, Meta(min_length=1, max_length=limits.FILTER_TEXT_CHARS_MAX)] | None = None
+    """Only tasks with this text in title, command or description, whatever the capitals."""
     limit: Annotated[int, Meta(ge=1, le=limits.SEED_LIST_MAX)] = 100
     after: str | None = None
     """The ``next`` of the page before."""
@@ -178,10 +195,45 @@ class SeedPage(Struct, frozen=True, kw_only=True):
     """A page of tasks, newest first."""
 
     seeds: list[ListedSeed]
+    """A page may be short, or empty, because it looks at a bounded number of archived tasks."""
     next: str | None
     """The value of ``after`` for the next page. Null on the last page."""
+    node_id: str
+    """This node."""
     unreadable: int = 0
     """Archived tasks that are damaged and left out."""
+
+
+class FindRequest(Request, frozen=True, kw_only=True):
+    """The beginning of an id."""
+
+    kind: Annotated[str, Meta(pattern="^(seed|bid|node)$")]
+    """What it names: ``seed``, ``bid`` or ``node``."""
+    text: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
+    """The beginning. ``@last`` is the task that this node has published last. An id of a node may leave out its first
+    eight characters, which all have, or have ``…`` for its middle."""
+    seed_id: str | None = None
+    """The task of the bid. Needed for bids."""
+    limit: Annotated[int, Meta(ge=1, le=limits.IDS_FOUND_MAX)] = 10
+
+
+class FoundId(Struct, frozen=True, kw_only=True):
+    """An id, and what it names."""
+
+    id: str
+    kind: str
+    title: str
+    """The title of a task, the bidder and the price of a bid. Empty for a node."""
+    status: SeedStatus | None
+    """Of a task."""
+
+
+class IdPage(Struct, frozen=True, kw_only=True):
+    """The ids that begin so: tasks newest first, others in order. An id that is the whole text comes alone."""
+
+    found: list[FoundId]
+    more: bool
+    """There are more than ``limit``."""
 
 
 class ShowRequest(Request, frozen=True, kw_only=True):
@@ -334,6 +386,18 @@ LIST: Final = Operation(
     alone=Alone.READS,
     summary="List tasks, newest first.",
     description="A page holds tasks in memory and archived ones. `next` leads to the next page.",
+    reasons=frozenset({Reason.UNKNOWN_SEED}),
+)
+FIND: Final = Operation(
+    name="id.find",
+    route=Route("GET", "/ids"),
+    request=FindRequest,
+    response=IdPage,
+    scope=Scope.READ,
+    kind=Kind.READS,
+    alone=Alone.READS,
+    summary="Find the ids that begin with a text.",
+    description="Of tasks, in memory and archived, of the bids on a task, or of nodes whose feeds are known.",
     reasons=frozenset({Reason.UNKNOWN_SEED}),
 )
 SHOW: Final = Operation(

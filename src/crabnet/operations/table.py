@@ -6,10 +6,12 @@ from typing import Any, Final
 
 from crabnet.operations import (
     access,
+    accounts,
     events,
     health,
     history,
     info,
+    judging,
     market,
     metrics,
     network,
@@ -17,20 +19,25 @@ from crabnet.operations import (
     purchases,
     seeds,
     steering,
+    work,
 )
 from crabnet.operations.model import Operation
 
 MODULES: Final = (
     overview,
     info,
+    judging,
     network,
     health,
     seeds,
+    judging,
+    accounts,
     purchases,
     history,
     market,
     events,
     steering,
+    work,
     access,
     metrics,
 )

@@ -35,6 +35,11 @@ class ArchivedSeeds:
         """The archived record of a seed, or None. The seed stays in the archive."""
         return next((record_of_row(decode_seed_row(row)) for row in self._rows((seed_id,))), None)
 
+    def stored(self, seed_id: str) -> Record | None:
+        """The record that the archive has of a seed, or None. A seed in memory may have another one by now."""
+        row = self.read_row(seed_id)
+        return None if row is None else record_of_row(decode_seed_row(row))
+
     def readmit(self, seed_ids: Iterable[str]) -> tuple[Raw, ...]:
         """Put the archived ones of these seeds back into memory. Returns their rows, for the journal."""
         rows = []

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from crabnet import limits
-from crabnet.bounded import BoundedTable
 from crabnet.core.commands import ChangeTerms, Checked, CreateClaim, Operation, Publish, Settle
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda
@@ -27,6 +26,7 @@ _TO_CLAIM: Final = frozenset({SeedStatus.OPEN, SeedStatus.FORFEITED})
 class Buyer:
     """The open purchases of ``node_id``. It only proposes steps, and ``Core`` does them.
 
+    It remembers something about own seeds that are not final, and about no others.
     Seeds with ``Terms`` are its purchases. Other seeds of the node follow the settings ``auto_award``, ``auto_settle``
     and ``auto_reclaim``. It claims no bid of an author for which ``denies`` is true.
     """
@@ -44,9 +44,9 @@ class Buyer:
         """Since when bids for an open seed of this node are collected."""
         self._followers: dict[str, str] = {}
         """Seed -> the seed of this node that follows it."""
-        self._told: BoundedTable[str, tuple[str, Reason]] = BoundedTable(limits.PURCHASES_MAX)
+        self._told: dict[str, tuple[str, Reason]] = {}
         """The last thing that was told about a seed for which nothing can be done: result id or "", and why."""
-        self._checks: BoundedTable[str, tuple[str, CheckOutcome | None]] = BoundedTable(limits.PURCHASES_MAX)
+        self._checks: dict[str, tuple[str, CheckOutcome | None]] = {}
         """Seed -> the result that is checked, and the outcome once it is known."""
         self._closes_from_ms = 0
 
@@ -73,10 +73,13 @@ class Buyer:
             self._collects_from_ms.setdefault(seed_id, min(now_ms, seed.created_at * 1000 + 999))
         else:
             self._collects_from_ms.pop(seed_id, None)
+        if record.progress.status in FINAL:
+            self._told.pop(seed_id, None)
+            self._checks.pop(seed_id, None)
         if seed.follows is not None and seed.follows not in self._followers:
             self._followers[seed.follows] = seed_id
             self._due.add(now_ms, seed.follows)
-        if self._terms_of(seed_id, record) is not None:
+        if self.terms_of(seed_id, record) is not None:
             self._due.add(now_ms, seed_id)
 
     def next_ms(self) -> int | None:
@@ -99,12 +102,12 @@ class Buyer:
 
     def checked(self, given: Checked, now_ms: int) -> None:
         """Take the outcome of a check that this part has asked for."""
-        self._checks.put(given.seed_id, (given.result_id, given.outcome))
+        self._checks[given.seed_id] = given.result_id, given.outcome
         self._due.add(now_ms, given.seed_id)
 
     # --- one seed --------------------------------------------------------------------------------------
 
-    def _terms_of(self, seed_id: str, record: Record) -> Terms | None:
+    def terms_of(self, seed_id: str, record: Record) -> Terms | None:
         """The terms of a purchase, or those that the settings make for another seed. None if there are none."""
         terms = self._replica.purchases.get(seed_id)
         if terms is not None:
@@ -125,7 +128,7 @@ class Buyer:
         )
 
     def _move(self, seed_id: str, record: Record, now_ms: int) -> Move | None:
-        terms, seed, status = self._terms_of(seed_id, record), record.definition, record.progress.status
+        terms, seed, status = self.terms_of(seed_id, record), record.definition, record.progress.status
         if terms is None:
             return None
         if seed is None or seed.created_by != self._node_id:
@@ -175,7 +178,7 @@ class Buyer:
         if check is not None and needs_check(result, seed.acceptance):
             result_id, outcome = self._checks.get(seed_id) or ("", None)
             if result_id != result.id:
-                self._checks.put(seed_id, (result.id, None))
+                self._checks[seed_id] = result.id, None
                 return Move(None, Part.BUYER, check=CheckOrder(seed_id, result.id, check))
             if outcome is None:
                 return None
@@ -261,7 +264,7 @@ class Buyer:
         """Tell something if it is new."""
         if self._told.get(seed_id) == (result_id, reason):
             return None
-        self._told.put(seed_id, (result_id, reason))
+        self._told[seed_id] = result_id, reason
         return _move(None, notice)
 
 

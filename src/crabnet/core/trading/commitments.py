@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from crabnet.domain.lifecycle import claim_deadline_s
-from crabnet.domain.model import Seed, SeedStatus
+from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.record import Record
 
 _MAY_CLAIM = frozenset({SeedStatus.OPEN, SeedStatus.FORFEITED})
@@ -31,11 +31,20 @@ class Commitment(NamedTuple):
     publisher: str
     stage: Stage
     timeout_ms: int
+    price: int
+    """Of the bid."""
 
     @property
     def busies(self) -> bool:
         """True if it takes one of the places for runs, or may do so soon."""
         return self.stage is not Stage.DELIVERED
+
+
+class Debt(NamedTuple):
+    """Results of this node that a publisher has not settled, and the sum of their prices."""
+
+    results: int
+    price: int
 
 
 class Commitments:
@@ -59,6 +68,15 @@ class Commitments:
     def count(self, stage: Stage) -> int:
         """How many there are of a stage."""
         return sum(each.stage is stage for each in self._all.values())
+
+    def debts(self) -> dict[str, Debt]:
+        """What publishers have not settled."""
+        debts: dict[str, Debt] = {}
+        for each in self._all.values():
+            if each.stage is Stage.DELIVERED:
+                before = debts.get(each.publisher, Debt(0, 0))
+                debts[each.publisher] = Debt(before.results + 1, before.price + each.price)
+        return debts
 
     def put(self, seed_id: str, now: Commitment | None) -> None:
         """Replace the commitment for a seed. None: there is none any more."""
@@ -90,7 +108,11 @@ class Commitments:
 def commitment_of(record: Record, seed: Seed, node_id: str, now_ms: int) -> Commitment | None:
     """What ``node_id`` has promised for a seed. None if nothing, or nothing that still counts."""
     stage = _stage_of(record, seed, node_id, now_ms)
-    return None if stage is None else Commitment(seed.created_by, stage, seed.timeout_ms)
+    if stage is None:
+        return None
+    bids = (fact.body for fact in record.bids if fact.author == node_id and isinstance(fact.body, Bid))
+    prices = [bid.price for bid in bids]
+    return Commitment(seed.created_by, stage, seed.timeout_ms, prices[0] if prices else 0)
 
 
 def _stage_of(record: Record, seed: Seed, node_id: str, now_ms: int) -> Stage | None:

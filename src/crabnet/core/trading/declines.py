@@ -14,8 +14,8 @@ from crabnet.buckets import TokenBucket
 from crabnet.domain.model import FINAL, SeedStatus
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
+from crabnet.market.heard import HeardDecline
 from crabnet.market.policies import Declined
-from crabnet.market.why import HeardDecline
 from crabnet.protocol.sync import DECLINES, BidDeclined
 
 

@@ -64,6 +64,13 @@ class _Batch:
         self.by_publisher[seed.created_by] = self.by_publisher.get(seed.created_by, 0) + 1
 
 
+class _Distrusted:
+    """The seeds of a publisher for which this worker would bid if it trusted that publisher."""
+
+    def __init__(self) -> None:
+        self.seeds: BoundedTable[str, None] = BoundedTable(limits.DISTRUSTED_SEEDS_MAX)
+
+
 class Seller:
     """The tasks for which ``node_id`` may bid. It only proposes steps, and ``Core`` does them.
 
@@ -89,8 +96,8 @@ class Seller:
         """Seeds to look at again when there is room and nothing hinders, oldest first."""
         self._unfitting: BoundedTable[str, None] = BoundedTable(limits.TASKS_DECLINED_MAX)
         """Seeds to look at again when the schedule begins anew."""
-        self._distrusted: BoundedTable[str, BoundedTable[str, None]] = BoundedTable(limits.PUBLISHERS_DISTRUSTED_MAX)
-        """Seeds to look at again when their publisher has settled something, by publisher."""
+        self._distrusted: BoundedTable[str, _Distrusted] = BoundedTable(limits.PUBLISHERS_DISTRUSTED_MAX)
+        """Publishers whose seeds to look at again when they have settled something."""
         self._news: BoundedTable[str, Declined] = BoundedTable(limits.DECLINED_NEWS_MAX)
         self._open = True
 
@@ -119,7 +126,8 @@ class Seller:
 
     def _reconsider(self, publisher: str, now_ms: int) -> None:
         """Look again at tasks of a publisher who has settled something, or for whom there is less to do."""
-        for seed_id in self._distrusted.pop(publisher) or ():
+        waiting = self._distrusted.pop(publisher)
+        for seed_id in () if waiting is None else waiting.seeds:
             self._due.add(now_ms, seed_id)
 
     def _forget(self, seed_id: str) -> None:
@@ -203,11 +211,9 @@ class Seller:
             case Again.OPENING:
                 self._unfitting.put(seed_id, None)
             case Again.PUBLISHER:
-                waiting = self._distrusted.get(seed.created_by)
-                if waiting is None:
-                    waiting = BoundedTable(limits.DISTRUSTED_SEEDS_MAX)
-                    self._distrusted.put(seed.created_by, waiting)
-                waiting.put(seed_id, None)
+                waiting = self._distrusted.get(seed.created_by) or _Distrusted()
+                waiting.seeds.put(seed_id, None)
+                self._distrusted.put(seed.created_by, waiting)
         if before is not None and before.reason is why.reason:
             return None
         self._news.put(seed_id, why)

@@ -4,7 +4,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import trio
@@ -27,7 +27,9 @@ from crabnet.storage.archive.segment import CREATED_AT_MAX
 class Rows(Protocol):
     """Archived rows, newest first, and the number of rows that were left out because they are damaged."""
 
-    def page(self, *, tag: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
+    def page(self, *, tag: str | None, owner: str | None, limit: int, after: SeedPlace | None) -> list[ArchiveRow]: ...
+
+    def starting_with(self, prefix: str, limit: int) -> list[ArchiveRow]: ...
 
     @property
     def unreadable(self) -> int: ...
@@ -40,19 +42,30 @@ class ReadPages:
         self._core = core
         self._rows = archive
 
-    def page(self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None) -> list[tuple[str, Record]]:
-        """A page of at most ``limit`` archived seeds, newest first. Blocks on the disk."""
-        in_memory = self._core.replica.state.records
+    def page(
+        self, *, status: SeedStatus | None, limit: int, after: SeedPlace | None, owner: str | None = None
+    ) -> list[tuple[str, Record]]:
+        """A page of at most ``limit`` archived seeds, of the creator ``owner`` if given, newest first.
+
+        Blocks on the disk.
+        """
+        tag = None if status is None else status.value
         found: list[tuple[str, Record]] = []
         while len(found) < limit:
-            rows = self._rows.page(tag=None if status is None else status.value, limit=limit, after=after)
+            rows = self._rows.page(tag=tag, owner=owner, limit=limit, after=after)
             if not rows:
                 break
             after = (rows[-1].created_at, rows[-1].key)
-            found.extend(
-                (row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory
-            )
+            found.extend(self._records(rows))
         return found[:limit]
+
+    def starting_with(self, prefix: str, limit: int) -> list[tuple[str, Record]]:
+        """At most ``limit`` archived seeds whose ids begin with ``prefix``, by id. Blocks on the disk."""
+        return list(self._records(self._rows.starting_with(prefix, limit)))
+
+    def _records(self, rows: list[ArchiveRow]) -> Iterator[tuple[str, Record]]:
+        in_memory = self._core.replica.state.records
+        return ((row.key, record_of_row(decode_seed_row(row.data))) for row in rows if row.key not in in_memory)
 
     @property
     def unreadable(self) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 from itertools import takewhile
 
 from crabnet.core.commands import Publish
+from crabnet.domain.acceptance import Acceptance
 from crabnet.domain.model import Seed
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.market.policies import Declined
 from crabnet.market.work import Demand
+from crabnet.plain import plain
 from crabnet.runner.outcome import RunRequest
 from crabnet.runner.policy import RunnerPolicy
 from crabnet.runner.runner import Runner
@@ -18,14 +21,10 @@ from crabnet.runner.shell_lexer import LexError, Word, lex
 
 
 def demand_publishable(wish: Publish) -> None:
-    """Raise UsageError for a task that no worker could run or bid for."""
-    try:
-        tokens = takewhile(lambda token: not (isinstance(token, Word) and token.comment), lex(wish.command))
-        words = [token for token in tokens if isinstance(token, Word)]
-    except LexError as error:
-        raise UsageError(f"the command cannot be split into words: {error}", Reason.UNWORKABLE) from error
-    if not words:
-        raise UsageError("the command is empty", Reason.UNWORKABLE)
+    """Raise UsageError for a task that no worker could run or bid for, or whose result nobody could accept."""
+    _demand_command("command", wish.command)
+    if wish.acceptance is not None:
+        _demand_acceptable(wish.acceptance)
     try:
         agree(wish.rules, tuple(Profile), RunnerPolicy().limits)
     except RefusedError as error:
@@ -37,12 +36,47 @@ def demand_publishable(wish: Publish) -> None:
         )
 
 
+def _demand_command(name: str, text: str) -> None:
+    """Raise UsageError for a text that is no command."""
+    try:
+        tokens = takewhile(lambda token: not (isinstance(token, Word) and token.comment), lex(text))
+        words = [token for token in tokens if isinstance(token, Word)]
+    except LexError as error:
+        raise UsageError(f"the {name} cannot be split into words: {error}", Reason.UNWORKABLE) from error
+    if not words:
+        raise UsageError(f"the {name} is empty", Reason.UNWORKABLE)
+
+
+def _demand_acceptable(acceptance: Acceptance) -> None:
+    """Raise UsageError for conditions that no result can meet."""
+    if acceptance == Acceptance():
+        raise UsageError("the acceptance has no condition; leave it out or give one", Reason.UNWORKABLE)
+    if acceptance.check is not None:
+        _demand_command("check", acceptance.check)
+    wanted: dict[str, str] = {}
+    for file in acceptance.files:
+        if wanted.setdefault(file.name, file.sha256) != file.sha256:
+            raise UsageError(f"the file {plain(file.name)!r} is expected with two contents", Reason.UNWORKABLE)
+        if file.name != posixpath.normpath(file.name) or file.name.startswith(("/", "../")) or file.name in {".", ".."}:
+            raise UsageError(
+                f"the file {plain(file.name)!r} is expected, but names are relative to the work dir of the run, without"
+                " `.` and `..`",
+                Reason.UNWORKABLE,
+            )
+
+
 def doubts_about(wish: Publish) -> list[str]:
     """Warnings about a task, a line each."""
+    doubts = []
     due_ms = wish.exec_deadline_ms
-    if due_ms is None or due_ms >= wish.timeout_ms:
-        return []
-    return [f"the result is due {due_ms} ms after the claim, though the command may take {wish.timeout_ms} ms"]
+    if due_ms is not None and due_ms < wish.timeout_ms:
+        doubts.append(
+            f"the result is due {due_ms} ms after the claim, though the command may take {wish.timeout_ms} ms"
+        )
+    most_ms = None if wish.acceptance is None else wish.acceptance.duration_ms_max
+    if most_ms is not None and most_ms < wish.timeout_ms:
+        doubts.append(f"a run of more than {most_ms} ms is rejected, though the command may take {wish.timeout_ms} ms")
+    return doubts
 
 
 def fit(runner: Runner, seed: Seed) -> Demand | Declined:

@@ -8,6 +8,7 @@ from crabnet.core.build import own_claim
 from crabnet.core.commands import FinishRun, RequestTag
 from crabnet.domain.model import Failure, OutputFile, SeedStatus, Termination
 from crabnet.domain.record import Record
+from crabnet.domain.wording import standing_of
 from crabnet.errors import Reason, RefusedError
 from crabnet.runner.outcome import EXIT_NOT_RUN, Cause, RunOutcome, RunRequest, outcome_without_run
 
@@ -67,9 +68,9 @@ def task_of(record: Record, seed_id: str, node_id: str) -> Task:
     claim_id = own_claim(record, seed_id, node_id)
     status = record.progress.status
     if status is SeedStatus.RUNNING:
-        raise RefusedError(f"seed {seed_id} is already running", Reason.RUN_IN_PROGRESS)
+        raise RefusedError(f"this node already runs task {seed_id}", Reason.RUN_IN_PROGRESS)
     if record.definition is None or status is not SeedStatus.CLAIMED:
-        raise RefusedError(f"seed {seed_id} is {status.value}: there is nothing to run")
+        raise RefusedError(f"{standing_of(seed_id, record.progress)}: there is nothing to run")
     seed = record.definition
     return Task(seed.command, seed.timeout_ms, seed.rules, seed.created_by, claim_id)
 

@@ -19,7 +19,7 @@ from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
 
 
-class _Refusals:
+class Refusals:
     """Tells the operator of a one-shot command only whose messages are refused, and about a failing event log."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ def call_locally(settings: Settings, method: str, params: JsonObject, warn: Call
     answers: list[JsonValue] = []
 
     async def once(asked: Asked) -> None:
-        async with Node(settings, listen=False, told=_Refusals(warn)) as node, trio.open_nursery() as nursery:
+        async with Node(settings, listen=False, told=Refusals(warn)) as node, trio.open_nursery() as nursery:
             nursery.start_soon(given_up, node, asked, nursery.cancel_scope)
             answers.append(as_json(await dispatch(node, method, params)))
             nursery.cancel_scope.cancel()

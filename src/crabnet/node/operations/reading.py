@@ -10,15 +10,19 @@ from msgspec import Struct
 from crabnet.core.sync.gauges import SyncGauges
 from crabnet.errors import CrabnetError
 from crabnet.node.clock import wall_ms
-from crabnet.node.config import sandbox_report
+from crabnet.node.config import runner_of, sandbox_report
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.durable.reading import Reading, read_store
 from crabnet.node.network.p2p_book import BookFile
 from crabnet.node.network.remembering import PeersFile
 from crabnet.node.operations.access import stored_tokens
+from crabnet.node.operations.accounts import StoredAccounts, account_page, shown_account
 from crabnet.node.operations.bids import bid_page
 from crabnet.node.operations.dht import p2p_addresses
 from crabnet.node.operations.events import page_of
+from crabnet.node.operations.explaining import explain_from_files
+from crabnet.node.operations.finding import find_ids
+from crabnet.node.operations.judging import judgement
 from crabnet.node.operations.networks import feed_page
 from crabnet.node.operations.performing import as_json, known, request_of
 from crabnet.node.operations.purchases import list_purchases
@@ -28,7 +32,22 @@ from crabnet.node.operations.tasks import list_seeds
 from crabnet.node.operations.topology import Place, topology_view
 from crabnet.node.operations.trail import read_trail
 from crabnet.node.operations.views import peer_views, story
-from crabnet.operations import access, events, history, info, market, network, objects, purchases, seeds
+from crabnet.node.operations.work import offer_page
+from crabnet.node.trading.working import surround
+from crabnet.operations import (
+    access,
+    accounts,
+    events,
+    history,
+    info,
+    judging,
+    market,
+    network,
+    objects,
+    purchases,
+    seeds,
+    work,
+)
 from crabnet.operations.model import Empty, Operation, Request
 from crabnet.protocol.canonical import JsonObject, JsonValue
 from crabnet.settings import Settings
@@ -138,15 +157,49 @@ def _list(_settings: Settings, reading: Reading, given: seeds.ListRequest) -> se
     return list_seeds(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
 
 
+@reads_files(seeds.FIND)
+def _find(_settings: Settings, reading: Reading, given: seeds.FindRequest) -> seeds.IdPage:
+    return find_ids(reading.core, ReadPages(reading.core, reading.archive), given, wall_ms() // 1000)
+
+
 @reads_files(seeds.SHOW)
 def _show(_settings: Settings, reading: Reading, given: seeds.ShowRequest) -> objects.Story:
     record, is_equivocator = reading.core.record(given.seed_id), reading.core.replica.feeds.is_equivocator
     return story(record, wall_ms() // 1000, is_equivocator, limit=given.limit, after=given.after)
 
 
+@reads_files(accounts.SHOW)
+def _account(_settings: Settings, reading: Reading, given: accounts.AccountRequest) -> accounts.ShownAccount:
+    stored = StoredAccounts(reading.core, reading.archive)
+    author = reading.core.signer.node_id if given.author is None else given.author
+    return shown_account(stored.account(author, wall_ms() // 1000), complete=True)
+
+
+@reads_files(accounts.LIST)
+def _accounts(_settings: Settings, reading: Reading, given: accounts.AccountListRequest) -> accounts.AccountPage:
+    stored, now_s = StoredAccounts(reading.core, reading.archive), wall_ms() // 1000
+    return account_page(stored.authors(), lambda author: stored.account(author, now_s), given, complete=True)
+
+
+@reads_files(judging.VERDICT)
+def _verdict(_settings: Settings, reading: Reading, given: judging.VerdictRequest) -> judging.Judged:
+    return judgement(reading.core.record(given.seed_id), given.seed_id)
+
+
 @reads_files(purchases.LIST)
 def _purchases(_settings: Settings, reading: Reading, given: purchases.PurchaseListRequest) -> purchases.PurchasePage:
     return list_purchases(reading.core, given)
+
+
+@reads_files(work.OFFERS)
+def _offers(settings: Settings, reading: Reading, given: work.OffersRequest) -> work.OfferPage:
+    surround(reading.core, runner_of(settings))
+    return offer_page(reading.core, given, wall_ms())
+
+
+@reads_files(market.WHY)
+def _why(_settings: Settings, reading: Reading, given: market.WhyRequest) -> market.Why:
+    return explain_from_files(reading.core, given, wall_ms())
 
 
 @reads_files(access.TOKEN_LIST)

@@ -7,10 +7,12 @@ from msgspec import UNSET, UnsetType
 from crabnet.core.commands import Publish
 from crabnet.core.core import Core
 from crabnet.domain.model import FINAL, Bid, Claim, Run, Settlement, TaskResult
+from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.durable.archiving import ReadPages
 from crabnet.node.execution.prechecks import doubts_about, doubts_about_bid
 from crabnet.node.node import Node
+from crabnet.node.operations.finding import find_ids
 from crabnet.node.operations.performing import Send, reads, streams, writes
 from crabnet.node.operations.purchases import terms_of
 from crabnet.node.operations.requests import Ticket, stated_body
@@ -25,7 +27,7 @@ from crabnet.node.operations.views import (
     view_mark,
     watched,
 )
-from crabnet.node.seeds import find_seeds
+from crabnet.node.seeds import Filter, needs_operator, search_seeds
 from crabnet.operations import objects, seeds
 from crabnet.operations.model import Empty
 
@@ -45,6 +47,8 @@ async def publish(node: Node, given: seeds.PublishRequest, ticket: Ticket) -> se
         max_bids=given.max_bids,
         reward=given.reward,
         rules=given.rules,
+        acceptance=given.acceptance,
+        settle_window_ms=given.settle_window_ms,
         terms=None if given.terms is None else terms_of(given.terms),
         announce=given.announce,
         request=ticket.tag,
@@ -160,17 +164,37 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
     if given.after is not None:
         definition = core.record(given.after).definition
         after = None if definition is None else (definition.created_at, given.after)
-    found = find_seeds(
-        core.replica.state.records,
-        archived.page,
-        now_s,
+    me = core.signer.node_id
+    if given.mine and given.creator not in {None, me}:
+        return seeds.SeedPage(seeds=[], next=None, node_id=me)
+    purchases = core.replica.purchases.terms
+
+    def needs_me(record: Record) -> bool:
+        """The node itself goes on with its purchases."""
+        seed = record.definition
+        return seed is not None and seed.id not in purchases and needs_operator(record, me, now_s)
+
+    wanted = Filter(
         status=given.status,
         biddable=given.biddable,
-        limit=given.limit + 1,
-        after=after,
+        creator=me if given.mine else given.creator,
+        others_than=me if given.mine is False else None,
+        worker=given.worker,
+        needs=None if given.needs_me is None else lambda record: needs_me(record) is given.needs_me,
+        since_s=given.since,
+        text=given.text,
     )
+    search = search_seeds(core.replica.state.records, archived.page, now_s, wanted, limit=given.limit, after=after)
     is_equivocator = core.replica.feeds.is_equivocator
-    return seed_page(found, now_s, is_equivocator, limit=given.limit, unreadable=archived.unreadable)
+    return seed_page(search, now_s, is_equivocator, needs_me, node_id=me, unreadable=archived.unreadable)
+
+
+@reads(seeds.FIND)
+async def find(node: Node, given: seeds.FindRequest) -> seeds.IdPage:
+    """The ids that begin with a text."""
+    page = find_ids(node.core, node.archivist, given, node.clock_ms() // 1000)
+    await node.durable()
+    return page
 
 
 @reads(seeds.SHOW)

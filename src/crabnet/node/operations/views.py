@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from crabnet import limits
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import is_biddable, status_at
+from crabnet.domain.lifecycle import is_biddable, is_overdue, settlement_due_s, status_at
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,
@@ -27,7 +27,7 @@ from crabnet.domain.model import (
 from crabnet.domain.record import Record, claimed_bids, counting_bids
 from crabnet.errors import Reason, UsageError
 from crabnet.node.execution.runs import RunView
-from crabnet.node.seeds import Found
+from crabnet.node.seeds import Search
 from crabnet.operations import info, objects, seeds
 from crabnet.source import bare, is_p2p, p2p_source
 from crabnet.transport.p2p_wire import Known, Learnt
@@ -141,7 +141,11 @@ def _seed_fields(record: Record, now_s: int) -> dict[str, Any]:
         "claimed_at": progress.claimed_at,
         "claim_id": progress.claim_id,
         "result_id": progress.result_id,
+        "price": _agreed_price(record),
         "claim_deadline_ts": seed.claim_deadline_s,
+        "settle_window_s": seed.settle_within_s,
+        "settle_by": settlement_due_s(record),
+        "overdue": is_overdue(record, now_s),
         "attempt": progress.attempt,
         "version": progress.version,
         "biddable": is_biddable(record, now_s),
@@ -150,6 +154,14 @@ def _seed_fields(record: Record, now_s: int) -> dict[str, Any]:
         **_run_fields(record),
         **_outcome_fields(record),
     }
+
+
+def _agreed_price(record: Record) -> int | None:
+    """The price of the bid of the current claim; None without one."""
+    claim = record.claim
+    bid_id = claim.body.bid_id if claim is not None and isinstance(claim.body, Claim) else None
+    bids = (fact.body for fact in record.bids) if bid_id is not None else ()
+    return next((bid.price for bid in bids if isinstance(bid, Bid) and bid.id == bid_id), None)
 
 
 def _outcome_fields(record: Record) -> dict[str, Any]:
@@ -276,19 +288,26 @@ def watched(shown: objects.Story, mark: str) -> seeds.Watched:
 
 
 def seed_page(
-    found: list[Found], now_s: int, is_equivocator: IsEquivocator, *, limit: int, unreadable: int = 0
+    search: Search,
+    now_s: int,
+    is_equivocator: IsEquivocator,
+    needs_me: Callable[[Record], bool],
+    *,
+    node_id: str,
+    unreadable: int,
 ) -> seeds.SeedPage:
-    """A page of at most ``limit`` seeds. One more seed in ``found`` means that another page follows."""
-    page = found[:limit]
+    """A page of seeds. ``needs_me`` tells whether the next step is one of this node's operator."""
     return seeds.SeedPage(
         seeds=[
             objects.ListedSeed(
                 **_seed_fields(item.record, now_s),
                 archived=item.archived,
+                needs_me=needs_me(item.record),
                 equivocator=_by_equivocator(item.record, is_equivocator),
             )
-            for item in page
+            for item in search.found
         ],
-        next=page[-1].seed_id if len(found) > limit else None,
+        next=search.following,
+        node_id=node_id,
         unreadable=unreadable,
     )

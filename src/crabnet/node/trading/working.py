@@ -18,6 +18,16 @@ from crabnet.node.execution.prechecks import fit
 from crabnet.node.execution.runs import RunManager
 from crabnet.node.part import Job, Part
 from crabnet.node.trading.machine import Gauges, minute_of_week, read_gauges
+from crabnet.node.trading.session import Session
+from crabnet.runner.runner import Runner
+
+
+def surround(core: Core, runner: Runner, machine: Callable[[], Machine] = Machine) -> None:
+    """Tell the policies of a core what ``runner`` would run, and the state of this machine."""
+    around = core.trading.surroundings
+    around.machine = machine
+    around.minute_at = minute_of_week
+    around.fit = partial(fit, runner)
 
 
 class Working(Part):
@@ -37,15 +47,13 @@ class Working(Part):
         self._gauges = Gauges(None, None)
         self._changed = trio.Event()
         self._changed.set()  # some tasks may have been won before the start
+        self.session = Session(core.signer.node_id, clock_ms())
         self._begun: dict[str, str] = {}
         """Seeds whose claim this part has given to the run manager, with the claim."""
 
     async def open(self) -> None:
         """Give the policies what they need to know."""
-        around = self._core.trading.surroundings
-        around.machine = self._machine
-        around.minute_at = minute_of_week
-        around.fit = partial(fit, self._runs.runner)
+        surround(self._core, self._runs.runner, self._machine)
         if self._watches:
             self._gauges = await trio.to_thread.run_sync(self._read)
 
@@ -68,9 +76,15 @@ class Working(Part):
         jobs = [Job(self._watch, "work")] if self._watches else []
         return [*jobs, Job(self._run_won)] if self._core.config.auto_run else jobs
 
-    def on_durable(self, effects: Effects) -> None:  # noqa: ARG002 - as in Part
+    def on_durable(self, effects: Effects) -> None:
         """Something has changed, and may have been won."""
+        self.session.note(effects.notices)
         self._changed.set()
+
+    def summary(self) -> str:
+        """What this worker has done since the start, in one line."""
+        debts = self._core.trading.seller.commitments.debts().values()
+        return self.session.summary(sum(debt.price for debt in debts), sum(debt.results for debt in debts))
 
     async def _watch(self) -> None:
         while True:

@@ -189,6 +189,16 @@ class Archive:
 
         return self._ask(ask)
 
+    def starting_with(self, prefix: str, limit: int) -> list[ArchiveRow]:
+        """Return the latest rows of at most ``limit`` keys that begin with ``prefix`` and are not forgotten, by key.
+
+        Damaged rows are omitted.
+        """
+        with self._state_lock:
+            skip = frozenset(self._forgotten)
+        pointers = self._ask(lambda index: index.starting_with(prefix, min(limit, ARCHIVE_PAGE_ROWS_MAX), skip))
+        return [row for each in pointers if (row := self._sound(each)) is not None]
+
     @property
     def unreadable(self) -> int:
         """The number of rows that were found damaged and omitted so far."""

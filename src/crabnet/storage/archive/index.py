@@ -53,6 +53,8 @@ _PAGE_OF_TAG: Final = " AND tag_no = (SELECT no FROM tag WHERE text = ?)"
 _PAGE_OF_OWNER: Final = " AND owner_no = (SELECT no FROM owner WHERE text = ?)"
 _PAGE_AFTER: Final = " AND (newest, key) > (?, ?)"
 _PAGE_ORDER: Final = " ORDER BY newest, key"
+_PREFIXED: Final = "SELECT key, segment, offset, length, -newest FROM entry WHERE key >= ? AND key < ? ORDER BY key"
+_LAST_CHARACTER: Final = "\U0010ffff"
 
 
 class IndexDamagedError(Exception):
@@ -233,6 +235,17 @@ class ArchiveIndex:
         query += _PAGE_ORDER
         with self._lister.use() as connection:
             cursor = connection.execute(query, values)
+            try:
+                return list(islice((Pointer(*row) for row in cursor if row[0] not in skip), limit))
+            finally:
+                cursor.close()
+
+    def starting_with(self, prefix: str, limit: int, skip: Container[str]) -> list[Pointer]:
+        """Return the places of the latest rows of keys with this beginning, by key, without those in ``skip``."""
+        if not is_text(prefix):
+            return []
+        with self._lister.use() as connection:
+            cursor = connection.execute(_PREFIXED, (prefix, prefix + _LAST_CHARACTER))
             try:
                 return list(islice((Pointer(*row) for row in cursor if row[0] not in skip), limit))
             finally:

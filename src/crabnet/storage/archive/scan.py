@@ -30,18 +30,28 @@ class ArchiveScan:
         """Return the data of the latest sound row of a key, ``None`` when there is none."""
         return next((row.data for row in self._latest() if row.key == key), None)
 
-    def page(self, *, tag: str | None = None, limit: int, after: tuple[int, str] | None = None) -> list[ArchiveRow]:
+    def page(
+        self, *, tag: str | None = None, owner: str | None = None, limit: int, after: tuple[int, str] | None = None
+    ) -> list[ArchiveRow]:
         """Return the latest row of each key, newest first and then by key.
 
-        ``tag`` selects the rows with this tag. The page begins after ``after``: ``(created_at, key)`` of a row.
+        ``tag`` and ``owner`` select rows. The page begins after ``after``: ``(created_at, key)`` of a row.
         """
         start = None if after is None else (-after[0], after[1])
         rows = (
             row
             for row in self._latest()
-            if (tag is None or row.tag == tag) and (start is None or (-row.created_at, row.key) > start)
+            if tag in {None, row.tag}
+            and owner in {None, row.owner}
+            and (start is None or (-row.created_at, row.key) > start)
         )
         return heapq.nsmallest(limit, rows, key=lambda row: (-row.created_at, row.key))
+
+    def starting_with(self, prefix: str, limit: int) -> list[ArchiveRow]:
+        """Return the latest rows of at most ``limit`` keys that begin with ``prefix``, by key."""
+        return heapq.nsmallest(
+            limit, (row for row in self._latest() if row.key.startswith(prefix)), key=lambda row: row.key
+        )
 
     @property
     def unreadable(self) -> int:

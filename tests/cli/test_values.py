@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crabnet.cli.since import since_s
+from crabnet.cli.values import since_s
 from crabnet.errors import UsageError
 
 NOW_S = 1_767_225_600  # 2026-01-01T00:00:00Z
