@@ -123,6 +123,8 @@ class Histories:
     def archived(self, tasks: Iterable[tuple[str, Record]]) -> None:
         """Tasks have left memory for the archive, with these records."""
         for seed_id, record in tasks:
+            if seed_id not in self._changed and seed_id not in self._counted:
+                continue  # it came back and has not changed: it counts as if it had stayed there
             self._fold(seed_id, record)
             del self._counted[seed_id]
             if not self.archive_done:
