@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from crabnet.cli.context import object_text, state_of, write_object
+from crabnet.cli.join import join_option
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, note, table, write
 from crabnet.control.client import JsonValue
@@ -111,3 +112,6 @@ def listen(context: click.Context) -> None:
         context.exit(code)
 
     listen_until_ended(state_of(context))
+
+
+listen.params.insert(0, join_option())
