@@ -83,7 +83,7 @@ CASES = [
         Reason.CONDITIONS_MET,
     ),
     ("another stdout", result(b"bye\n"), HELLO, R, Reason.OUTPUT_DIFFERS),
-    ("cut, but the hash tells", CUT, LONG, A, Reason.CONDITIONS_MET),
+    ("cut, and a liar can copy the hash", CUT, LONG, ASK, Reason.OUTPUT_CUT),
     ("cut, and the hash tells", CUT, HELLO, R, Reason.OUTPUT_DIFFERS),
     ("cut, and stderr is not empty", result(stderr=b"x", stdout_truncated=True), HELLO, ASK, Reason.OUTPUT_CUT),
     ("both are cut", replace(CUT, stderr_truncated=True), LONG, ASK, Reason.OUTPUT_CUT),
