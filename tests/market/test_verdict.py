@@ -50,6 +50,7 @@ FILES = (OutputFile(name="a", size=1, sha256=sha256(b"a")), OutputFile(name="d/b
 EXIT_0 = Acceptance(exit_code=0)
 HELLO = Acceptance(stdout_sha256=sha256(b"hello\n"))
 LONG = Acceptance(stdout_sha256=sha256(b"hello\nworld\n"))
+X = Acceptance(stdout_sha256=sha256(b"x"))
 QUICK = Acceptance(duration_ms_max=100)
 FILE_A = Acceptance(files=(WantedFile(name="a", sha256=sha256(b"a")),))
 FILE_B = Acceptance(files=(WantedFile(name="d/b", sha256=sha256(b"x")),))
@@ -83,7 +84,14 @@ CASES = [
         Reason.CONDITIONS_MET,
     ),
     ("another stdout", result(b"bye\n"), HELLO, R, Reason.OUTPUT_DIFFERS),
-    ("cut, and a liar can copy the hash", CUT, LONG, ASK, Reason.OUTPUT_CUT),
+    ("cut, and only the worker says that the hash is right", CUT, LONG, ASK, Reason.OUTPUT_CUT),
+    (
+        "the same of text that was replaced",
+        result("\ufffd".encode(), output_hash=sha256(b"x")),
+        X,
+        ASK,
+        Reason.OUTPUT_CUT,
+    ),
     ("cut, and the hash tells", CUT, HELLO, R, Reason.OUTPUT_DIFFERS),
     ("cut, and stderr is not empty", result(stderr=b"x", stdout_truncated=True), HELLO, ASK, Reason.OUTPUT_CUT),
     ("both are cut", replace(CUT, stderr_truncated=True), LONG, ASK, Reason.OUTPUT_CUT),

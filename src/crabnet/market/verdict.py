@@ -111,12 +111,12 @@ def _exit_code(result: TaskResult, wanted: int) -> Iterator[Verdict]:
 
 
 def _stdout(result: TaskResult, wanted: str) -> Iterator[Verdict]:
-    whole = holds_stdout(result)
-    found = hashlib.sha256(result.raw_stdout).hexdigest() if whole else _claimed_stdout_hash(result)
-    if found is not None and found != wanted:
-        yield _reject(Reason.OUTPUT_DIFFERS, f"the SHA-256 of stdout is {found}, but must be {wanted}")
-    elif not whole:
-        yield _ask(Reason.OUTPUT_CUT, "stdout was cut, so nobody can compute its SHA-256")
+    said = _stdout_hash(result)
+    if said is not None and said != wanted:
+        yield _reject(Reason.OUTPUT_DIFFERS, f"the SHA-256 of stdout is {said}, but must be {wanted}")
+    elif not holds_stdout(result):
+        # Everybody can read the wanted hash in the seed, so a worker that repeats it has proved nothing.
+        yield _ask(Reason.OUTPUT_CUT, "stdout was cut, so nobody else can compute its SHA-256")
 
 
 def _file(result: TaskResult, wanted: WantedFile) -> Iterator[Verdict]:
@@ -170,11 +170,10 @@ def holds_stdout(result: TaskResult) -> bool:
     return _hash_fits(result) or (result.claim_id is not None and _REPLACEMENT not in result.raw_stdout)
 
 
-def _claimed_stdout_hash(result: TaskResult) -> str | None:
-    """The SHA-256 of stdout by the worker's word alone, if ``output_hash`` covers nothing else.
-
-    It can condemn a result, but not excuse it: a seed names the hash that it wants, so a liar can copy that.
-    """
+def _stdout_hash(result: TaskResult) -> str | None:
+    """The SHA-256 of the whole stdout, or what the worker says that it is. None if the result does not tell it."""
+    if holds_stdout(result):
+        return hashlib.sha256(result.raw_stdout).hexdigest()
     if not result.stderr_truncated and not result.raw_stderr and is_envelope_id(result.output_hash.lower()):
         return result.output_hash.lower()
     return None
