@@ -33,12 +33,8 @@ from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.market import policies
-<<<<<<< HEAD
 from crabnet.market.heard import summary
-from crabnet.market.history import Account
-=======
 from crabnet.market.history import Account, Dealt
->>>>>>> m13g
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
