@@ -135,6 +135,8 @@ BID_SEEDS_LOOKED_AT_MAX: Final = 500
 """Tasks that are looked at for one page of bids."""
 SEEDS_LOOKED_AT_MAX: Final = 2_000
 """Archived tasks that are looked at for one page of a list with filters."""
+EVENTS_LOOKED_AT_MAX: Final = 200_000
+"""Events that `crabnet history` looks at."""
 ID_PREFIX_CHARS_MIN: Final = 4
 """Fewest characters of an id that stand for the whole id on the command line."""
 IDS_FOUND_MAX: Final = 100

@@ -51,14 +51,14 @@ class Declining:
 
     def tick(self, now_ms: int, effects: Effects) -> None:
         """Look around, and state what is due."""
-        if now_ms >= self._look_at_ms:
+        if now_ms >= self._look_at_ms or not self._addresses:
             self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
             neighbours = self._parts.neighbours
             around = [(neighbours.peers.node_id(address), address) for address in neighbours.around()]
             self._addresses = {node_id: address for node_id, address in around if node_id}
         for seed_id, declined in self._parts.take_declined():
             self.decline(seed_id, declined, now_ms)
-        if not self._tells:
+        if not self._tells or not self._addresses:  # while nobody is there, what is due waits
             return
         for said in self._parts.declines.due(now_ms):
             record = self._replica.state.records.get(said.seed_id, EMPTY)
