@@ -48,7 +48,7 @@ class Market:
         around.machine = lambda: self.machine
         around.minute_at = lambda at_ms: (self.machine.minute + (at_ms - self.world.now_ms) // 60_000) % 10_080
         around.fit = self._fit
-        around.dealings = lambda _: self.dealings
+        around.dealings = lambda *_: self.dealings
 
     def _fit(self, seed: Seed) -> Demand | Declined:
         return self.refuses(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from crabnet import limits
-from crabnet.core.commands import Answered, Input, Operation, Received, Tick
+from crabnet.core.commands import Answered, Input, Operation, Received, Tick, Turn
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, FeedPlace, Notice, Reply, Send, Serve
@@ -89,6 +89,18 @@ class Observer(Protocol):
         ...
 
 
+class Trading(Protocol):
+    """What ``node.trading`` and ``node.execution`` do for a node: runs, checks, and what a worker knows of itself."""
+
+    def opened(self, core: Core) -> None:
+        """The node has recovered its data dir, and is about to begin."""
+        ...
+
+    def durable(self, effects: Effects) -> None:
+        """What a step has written is durable."""
+        ...
+
+
 class SimNode:
     """One node: alive while ``core`` is there."""
 
@@ -109,6 +121,7 @@ class SimNode:
         self.with_udp = True
         self.p2p: P2p | None = None
         """The libp2p network, if the node is in it."""
+        self.trading: Trading | None = None
         self.acknowledged: list[tuple[str, int, str]] = []
         self.notices: list[Notice] = []
         self.keep_notices = True
@@ -124,6 +137,7 @@ class SimNode:
         self._in_flight: list[_Waiting] = []
         self._busy = False
         self._resting = False
+        self._turning = False
         self.history = Stored(world.raw)
         self._final: dict[str, SeedStatus] = {}
 
@@ -179,6 +193,8 @@ class SimNode:
         mark.keep(at_risk)
         self._mark = mark
         self.core, self.ledger = core, ledger
+        if self.trading is not None:
+            self.trading.opened(core)
         self.reassembler, self.sent_cache = Reassembler(), SentCache()
         self.lives += 1
         for observer in self.world.observers:
@@ -191,7 +207,7 @@ class SimNode:
         self.core = self.ledger = None
         self._pending, self._in_flight = [], []
         self._busy = False
-        self._resting = False
+        self._resting = self._turning = False
         if power:
             self.disk.power_cut(self.world.rng)
         else:
@@ -311,6 +327,17 @@ class SimNode:
             self._submit(effects, acknowledge=False)
             self._rest_soon()
 
+    def _turn_soon(self) -> None:
+        """Let policies take the steps that are due, as ``node.trading.turns`` does after each durable change."""
+        if self.core is not None and not self._turning and self.core.trades(self.now_ms):
+            self._turning = True
+            self.world.later(1, partial(self._turn, self.lives))
+
+    def _turn(self, life: int) -> None:
+        if life == self.lives and self.core is not None:
+            self._turning = False
+            self.give(Turn())
+
     def operate(self, wish: Operation) -> Reply:
         """What the operator asks for. Raises RefusedError; the reply counts once it is acknowledged."""
         effects = Effects()
@@ -341,6 +368,7 @@ class SimNode:
             or effects.serves_named
             or effects.notices
             or effects.blocks
+            or effects.checks
         ):
             return
         self._pending.append(_Waiting(effects, acknowledge))
@@ -402,6 +430,9 @@ class SimNode:
         if self.keep_notices:
             self.notices += effects.notices
         self._carry_out(effects)
+        if self.trading is not None:
+            self.trading.durable(effects)
+        self._turn_soon()
 
     def _carry_out(self, effects: Effects) -> None:
         for send in effects.sends:

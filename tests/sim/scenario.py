@@ -10,13 +10,12 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from crabnet.core.config import CoreConfig
-from crabnet.core.replica.replica import Replica
-from crabnet.domain.record import EMPTY
 from crabnet.node.config import core_config
 from crabnet.settings import Settings
 from tests.sim.adversaries import Withholder
 from tests.sim.adversary import Adversary
-from tests.sim.checks import Safety, ViolationError, compare_with_naive_rules, compare_with_refold
+from tests.sim.checks import Safety, ViolationError
+from tests.sim.ending import STEP_MS, describe_all, judge, rounds_until_agreed
 from tests.sim.liars import KINDS
 from tests.sim.market import Job, Market
 from tests.sim.node import SimNode
@@ -24,11 +23,8 @@ from tests.sim.p2p import P2p
 from tests.sim.plan import TIGHT_CAPS, Plan, draw, tight_bounds
 from tests.sim.world import Weather, World
 
-STEP_MS = 100
 TROUBLE_MS_MAX = 400_000
 """A run whose operators cannot get their work done in this time ends its trouble anyway."""
-ROUNDS_MAX = 75
-"""Sync intervals after which all honest nodes must agree, once nothing keeps envelopes back."""
 DUSK_MS = 65_000
 """Until the last deadline of a seed has passed."""
 JOB_MS_MAX = 90_000
@@ -137,7 +133,7 @@ class Simulation:
         self._dusk()
         self._heal()
         rounds = self._agree()
-        self._judge()
+        judge(self.honest, self.safety)
         world = self.world
         first = self.honest[0].running.replica
         return Outcome(
@@ -279,14 +275,6 @@ class Simulation:
             if node.core is None:
                 node.start()
 
-    def _agreed(self) -> bool:
-        """True if all honest nodes hold the same; the hashes are compared when the heads are equal."""
-        replicas = [node.running.replica for node in self.honest]
-        heads = _heads(replicas[0])
-        if any(replica.settling.pending or _heads(replica) != heads for replica in replicas):
-            return False
-        return len({replica.state_hash() for replica in replicas}) == 1
-
     def _agree(self) -> int:
         """How many sync intervals it takes until all honest nodes agree; afterwards they must still do.
 
@@ -296,65 +284,14 @@ class Simulation:
         ahead_ms = max(max(self.plan.skews_ms) - SKEW_LIMIT_MS, 0)
         if ahead_ms:
             world.run(ahead_ms, tick_ms=STEP_MS)
-        rounds = self._rounds_until_agreed()
+        rounds = rounds_until_agreed(world, self.honest)
         world.run(QUIET_MS, tick_ms=STEP_MS)
-        self._rounds_until_agreed()
+        rounds_until_agreed(world, self.honest)
         return rounds
-
-    def _rounds_until_agreed(self) -> int:
-        rounds = 0
-        while not self._agreed():
-            if rounds >= ROUNDS_MAX:
-                raise ViolationError(f"after {ROUNDS_MAX} sync rounds the nodes disagree:\n{self.describe()}")
-            rounds += 1
-            self.world.run(1_000, tick_ms=STEP_MS)
-        return rounds
-
-    def _judge(self) -> None:
-        """Nothing acknowledged is missing anywhere, all is as the rules say, and a restart changes nothing."""
-        for node in self.honest:
-            node.sync()
-            self.safety.bounded(node)
-            for author, seq, envelope_id in node.acknowledged:
-                for other in self.honest:
-                    if other.running.replica.feeds.id_at(author, seq) != envelope_id:
-                        raise ViolationError(
-                            f"{other.name} lacks {envelope_id} ({seq}), which {node.name} acknowledged"
-                        )
-        for node in self.honest:
-            self.safety.same_heads_same_state(node)
-            compare_with_naive_rules(node)
-            records = node.running.replica.state.records
-            for seed_id in {row.seed_id: None for row in node.history.rows() if row.seed_id}:
-                compare_with_refold(node, seed_id, records.get(seed_id, EMPTY))
-        for node in self.honest:
-            before = node.running.replica
-            node.sync()
-            node.crash()
-            node.recover()
-            after = node.running.replica
-            if after.state_hash() != before.state_hash() or _heads(after) != _heads(before):
-                raise ViolationError(f"{node.name} is another after a restart")
 
     def describe(self) -> str:
         """All honest nodes, a line each."""
-        return "\n".join(describe(node) for node in self.honest)
-
-
-def _heads(replica: Replica) -> list[tuple[str, int, str, int]]:
-    """The version vector, with the ends of feeds."""
-    return sorted((feed.author, feed.head_seq, feed.head_id, feed.end) for feed in replica.feeds.all())
-
-
-def describe(node: SimNode) -> str:
-    """A node in one line."""
-    replica = node.running.replica
-    feeds = " ".join(
-        f"{author[-4:]}:{seq}{f'<{end}' if end else ''}-{head_id[:4]}" for author, seq, head_id, end in _heads(replica)
-    )
-    missing = len(node.running.neighbours.planner)
-    waits = f"parked {len(replica.parking)} missing {missing} settling {replica.settling.pending}"
-    return f"  {node.name} {replica.state_hash()[:8]} {waits} feeds {feeds}"
+        return describe_all(self.honest)
 
 
 def simulate(

@@ -78,6 +78,7 @@ class NodeProcess:
         self.listen = "127.0.0.1:0"
         self.node_id = ""
         self.program = CRABNET
+        self.command = "listen"
         self.limit_file_bytes: int | None = None
         self.netns: str | None = None
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
@@ -85,7 +86,7 @@ class NodeProcess:
     def launch(self) -> None:
         """Begin to start, without waiting."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        words = ["listen", "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
+        words = [self.command, "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
         words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", "--feed-wait-ms", "500"]
         words += ["--web-addr", "off"]  # tests of the web process give another address in their words
         words += self.words

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
 import click
 
 from crabnet import limits
 from crabnet.cli.context import State, state_of
-from crabnet.cli.join import join_option
+from crabnet.cli.join import find_port, join_option
 from crabnet.cli.options import Command, WholeNumber, setting_option
 from crabnet.cli.output import as_object, json_line, note, write
 from crabnet.cli.work_view import write_offers, write_status
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import DataDirBusyError
-from crabnet.settings import DEFAULT_ORIGIN, KNOBS, split_address
+from crabnet.settings import KNOBS
 from crabnet.settings.work_table import KEYS
 from crabnet.signals import HELD
 
@@ -79,7 +78,7 @@ def _work(context: click.Context, state: State) -> None:
     state.set_flag("auto_bid", True)
     state.set_flag("auto_run", True)
     _demand_no_node(state)
-    _find_port(state)
+    find_port(state)
     listen_until_ended(state)
 
 
@@ -98,7 +97,7 @@ def _dry_run(state: State, wait_ms: int) -> None:
                 return
     from crabnet.node.operations.dry_run import offers_around
 
-    _find_port(state)
+    find_port(state)
     HELD.release()
     offers_around(state.settings, wait_ms, note, show)
 
@@ -119,16 +118,3 @@ def _demand_no_node(state: State) -> None:
         f"a node runs on {state.settings.data_dir} already; let it bid and run by itself with auto_bid = true and"
         " auto_run = true in its crabnet.toml, or end it with `crabnet stop`, or use another --data-dir"
     )
-
-
-def _find_port(state: State) -> None:
-    """Use a free port if nobody has chosen one, and the default one is in use: by another worker, for example."""
-    if state.resolved.origins["listen_addr"] != DEFAULT_ORIGIN or not state.settings.uses_udp:
-        return
-    host, port = split_address(state.settings.listen_addr)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, port))
-        except OSError:
-            note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
-            state.set_flag("listen_addr", f"{host}:0")

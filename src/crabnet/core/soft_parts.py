@@ -33,7 +33,8 @@ from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.market import policies
-from crabnet.market.history import Account
+from crabnet.market.heard import summary
+from crabnet.market.history import Account, Dealt
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
@@ -77,7 +78,7 @@ class SoftParts:
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
         self.histories = Histories(replica)
-        self.surroundings = Surroundings()
+        self.surroundings = Surroundings(dealings=self._dealt)
         """What the node tells the policies of a worker. It outlives ``seller``."""
         self.buyer, self.seller = self._new_buyer(), self._new_seller()
         self.declines = Declines(entropy)
@@ -504,7 +505,12 @@ class SoftParts:
         return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self._said)
+
+    def _said(self, seed_id: str, record: Record) -> str:
+        """Why workers do not bid for a seed, as they say."""
+        seed = record.definition
+        return "" if seed is None else summary(self.declines.of(seed_id, record), seed, len(record.bids))
 
     def _past(self, author: str) -> Account:
         """What is known of an author's past."""
@@ -512,6 +518,10 @@ class SoftParts:
 
     def _new_seller(self) -> Seller:
         return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
+
+    def _dealt(self, publisher: str, now_ms: int) -> Dealt:
+        """What a publisher has done with results."""
+        return self.histories.dealt(publisher, now_ms // 1000)
 
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""

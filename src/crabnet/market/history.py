@@ -176,6 +176,19 @@ def add(total: Tally, part: Tally, sign: int = 1) -> None:
             del total[item]
 
 
+class Dealt(NamedTuple):
+    """What a publisher has done with the results of others (``market.work.Dealings``)."""
+
+    due_results: int
+    settled_in_time: int
+
+
+def dealt(tally: Tally, now_s: int) -> Dealt:
+    """What a publisher with this tally has done with the results of others by ``now_s``."""
+    in_time, late = _of(tally, Count.SETTLED_IN_TIME, own=False), _of(tally, Count.SETTLED_LATE, own=False)
+    return Dealt(in_time + late + _passed(tally, Count.AWAITING, now_s, own=False), in_time)
+
+
 def account(author: str, tally: Tally, now_s: int, *, forked: bool = False) -> Account:
     """The account that follows from a tally at ``now_s``, in seconds since the epoch."""
     return Account(author=author, publisher=_publishing(tally, now_s), worker=_working(tally, now_s), forked=forked)
@@ -274,8 +287,7 @@ class _Task:
 
 
 def _publishing(tally: Tally, now_s: int) -> Publishing:
-    in_time, late = _of(tally, Count.SETTLED_IN_TIME, own=False), _of(tally, Count.SETTLED_LATE, own=False)
-    overdue = _passed(tally, Count.AWAITING, now_s, own=False)
+    due_results, in_time = dealt(tally, now_s)
     return Publishing(
         published=_of(tally, Count.PUBLISHED),
         open=_of(tally, Count.OPEN),
@@ -286,9 +298,9 @@ def _publishing(tally: Tally, now_s: int) -> Publishing:
         forfeited=_of(tally, Count.FORFEITED),
         failed=_of(tally, Count.FAILED),
         awaiting=_all(tally, Count.AWAITING),
-        overdue=overdue + _passed(tally, Count.AWAITING, now_s, own=True),
+        overdue=sum(_passed(tally, Count.AWAITING, now_s, own=own) for own in (False, True)),
         settled_late=_of(tally, Count.SETTLED_LATE),
-        settled_share=_share(in_time, in_time + late + overdue),
+        settled_share=_share(in_time, due_results),
         spent=_of(tally, Count.SPENT),
         committed=_of(tally, Count.COMMITTED),
         median_claim_s=_median(tally, Count.CLAIM_TIME),

@@ -32,13 +32,21 @@ class Buyer:
     """
 
     def __init__(
-        self, config: CoreConfig, node_id: str, replica: Replica, denies: Callable[[str], bool], history: History
+        self,
+        config: CoreConfig,
+        node_id: str,
+        replica: Replica,
+        denies: Callable[[str], bool],
+        history: History,
+        said: Callable[[str, Record], str],
     ) -> None:
+        """``said`` tells what workers say about why they do not bid, "" if nothing."""
         self._config = config
         self._node_id = node_id
         self._replica = replica
         self._denies = denies
         self._history = history
+        self._said = said
         self._due = Agenda()
         self._collects_from_ms: dict[str, int] = {}
         """Since when bids for an open seed of this node are collected."""
@@ -48,14 +56,15 @@ class Buyer:
         """The last thing that was told about a seed for which nothing can be done: result id or "", and why."""
         self._checks: dict[str, tuple[str, CheckOutcome | None]] = {}
         """Seed -> the result that is checked, and the outcome once it is known."""
-        self._closes_from_ms = 0
+        self._begun_ms = 0
 
     def begin(self, now_ms: int) -> None:
         """Call this once after ``watch`` of every seed.
 
-        For one execution grace it gives nothing up, because bids and results may still arrive from peers.
+        For one execution grace it gives up none of the seeds that are older, because bids and results may still arrive
+        from peers.
         """
-        self._closes_from_ms = now_ms + self._config.execution_grace_ms
+        self._begun_ms = now_ms
         for seed_id in self._replica.purchases.terms:
             self._due.add(now_ms, seed_id)
 
@@ -157,8 +166,9 @@ class Buyer:
             return self._tell(seed_id, "", chosen.reason, {"next_try_ms": chosen.until_ms})
         if self._replica.purchases.get(seed_id) is None:
             return self._tell(seed_id, "", chosen.reason, {"detail": chosen.detail[: limits.EVENT_DETAIL_CHARS]})
-        if now_ms < self._closes_from_ms:
-            self._due.add(self._closes_from_ms, seed_id)
+        gives_up_from_ms = self._begun_ms + self._config.execution_grace_ms
+        if seed.created_at * 1000 < self._begun_ms - 999 and now_ms < gives_up_from_ms:
+            self._due.add(gives_up_from_ms, seed_id)
             return None
         return self._give_up(seed_id, record, seed, terms, chosen)
 
@@ -167,7 +177,8 @@ class Buyer:
         tried = record.progress.status is SeedStatus.FORFEITED
         if tried and why.reason in {Reason.NO_BIDS, Reason.NO_BID_FITS, Reason.DEADLINE_PASSED}:
             return self._try_again(seed_id, record, seed, terms, why.reason)
-        return self._close(seed_id, why.reason, why.detail)
+        said = self._said(seed_id, record)
+        return self._close(seed_id, why.reason, f"{why.detail}: {said}" if said else why.detail)
 
     def _settle(self, seed_id: str, record: Record, seed: Seed, terms: Terms) -> Move | None:
         result = None if record.result is None else record.result.body

@@ -16,7 +16,7 @@ from crabnet import limits
 from crabnet.core.replica.replica import Replica
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import CrabnetError
-from crabnet.market.history import Account, Tally, account, add, tallies
+from crabnet.market.history import Account, Dealt, Tally, account, add, dealt, tallies
 
 Place = tuple[int, str]
 """The place of a task in the order of the archive: (-``created_at``, id)."""
@@ -123,6 +123,8 @@ class Histories:
     def archived(self, tasks: Iterable[tuple[str, Record]]) -> None:
         """Tasks have left memory for the archive, with these records."""
         for seed_id, record in tasks:
+            if seed_id not in self._changed and seed_id not in self._counted:
+                continue  # it came back and has not changed: it counts as if it had stayed there
             self._fold(seed_id, record)
             del self._counted[seed_id]
             if not self.archive_done:
@@ -150,6 +152,11 @@ class Histories:
         self.fold_some(limits.HISTORIES_FOLDED_MAX, self._now_s if now_s is None else now_s)
         forked = self._replica.feeds.is_equivocator(author)
         return account(author, self._totals.get(author, Counter()), self._now_s, forked=forked)
+
+    def dealt(self, publisher: str, now_s: int) -> Dealt:
+        """What a publisher has done with results, as far as it is counted."""
+        self.fold_some(limits.HISTORIES_FOLDED_MAX, now_s)
+        return dealt(self._totals.get(publisher, Counter()), now_s)
 
     def authors(self) -> list[str]:
         """All authors with an account, sorted."""

@@ -36,8 +36,8 @@ class Surroundings:
     """The minute of the week by the local wall clock at a time in milliseconds since the epoch."""
     fit: Fit = lambda _: Demand(memory_bytes=0)
     """What a run of a task may take here, or why this worker would refuse it."""
-    dealings: Callable[[str], Dealings] = lambda _: NoDealings()
-    """What a publisher has done with results."""
+    dealings: Callable[[str, int], Dealings] = lambda _, __: NoDealings()
+    """What a publisher has done with results by a time in milliseconds. The accounts tell, so the core sets this."""
 
 
 class Offer(NamedTuple):
@@ -199,7 +199,7 @@ class Seller:
             backlog_ms=(mine.timeouts_ms + batch.timeouts_ms) // self._policy.runs_max,
             unsettled=mine.unsettled[publisher] + batch.by_publisher.get(publisher, 0),
         )
-        return quote(seed, demand, self._policy, load, self._around.dealings(publisher))
+        return quote(seed, demand, self._policy, load, self._around.dealings(publisher, now_ms))
 
     def _decline(self, seed_id: str, seed: Seed, why: Declined) -> Move | None:
         """Remember the reason and what may change it. Returns what to tell, if that is new."""

@@ -1,0 +1,343 @@
+"""One run of a market: trade among crashes, absences and liars; calm, in which all purchases end; peace; a verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from crabnet.core.commands import Received
+from crabnet.core.config import CoreConfig
+from crabnet.core.effects import Effects, FeedPlace, Send
+from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.model import FactKind, Seed
+from crabnet.market.policies import Accepting, AwardRule
+from tests.sim.adversary import Adversary
+from tests.sim.checks import Safety, ViolationError
+from tests.sim.ending import STEP_MS, judge, rounds_until_agreed
+from tests.sim.liars import KINDS
+from tests.sim.node import SimNode
+from tests.sim.p2p import P2p
+from tests.sim.scenario import default_config
+from tests.sim.trade.accounts import compare_accounts
+from tests.sim.trade.buyers import BUYERS, Buyer, record_of
+from tests.sim.trade.checks import Honesty
+from tests.sim.trade.plan import MarketPlan, Member, draw, tight_bounds
+from tests.sim.trade.rules import dealings_of, refusal
+from tests.sim.trade.trader import Trader
+from tests.sim.world import Weather, World
+from tests.support.envelopes import signer
+
+GRACE_MS = 15_000
+"""Instead of the 30 s that a node waits by default beyond a deadline, so that runs are short."""
+TRADE_MS_MAX = 200_000
+CALM_MS_MAX = 500_000
+"""Four tries, each with its windows, its deadline and the grace."""
+PROBE_MS = 15_000
+BID_MS = 2_000
+"""A worker that has had no reason not to bid for this long, has bid."""
+OUTSIDERS_LIES = 150
+_STAGES = (FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.STARTED, FactKind.RESULT, FactKind.SETTLE)
+_LOOK_MS = 1_000
+
+
+class MarketOutcome(NamedTuple):
+    """What a run came to. ``counts`` is what happened in it."""
+
+    plan: MarketPlan
+    digest: str
+    virtual_ms: int
+    crashes: int
+    counts: dict[str, int]
+
+
+class Market:
+    """Runs a plan. It observes its nodes, too: it takes away their power in the middle of steps."""
+
+    def __init__(self, plan: MarketPlan) -> None:
+        self.plan = plan
+        self.world = world = World(plan.seed, forks=True)
+        self.rng = world.rng
+        self.crashes = 0
+        self._ambushed = True
+        self._unreached_ms: dict[tuple[str, str], int] = {}
+        self.buyers: dict[str, Buyer] = {}
+        self.traders: dict[str, Trader] = {}
+        self.honesty = Honesty(self.buyers, self.traders, self._out_of_reach_ms)
+        self.nodes = [self._add(f"m{number}", member) for number, member in enumerate(plan.members)]
+        self.adversaries: list[Adversary] = [
+            KINDS[kind](world, f"liar{number}", budget=OUTSIDERS_LIES) for number, kind in enumerate(plan.outsiders)
+        ]
+        self.safety = Safety(frozenset(node.id for node in self.nodes), self._is_forker)
+        world.observers += [self.safety, self.honesty, self]
+        self._connect()
+
+    def _add(self, name: str, member: Member) -> SimNode:
+        config: CoreConfig = replace(
+            default_config(),
+            execution_grace_ms=GRACE_MS,
+            work=member.shop.policy,
+            auto_bid=member.shop.runs,
+            auto_run=member.shop.runs,
+            auto_award=AwardRule.CHEAPEST if member.by_settings and member.buyer == "honest" else None,
+            auto_settle=Accepting.AUTO if member.by_settings and member.buyer == "honest" else None,
+        )
+        node = self.world.add(name, config, skew_ms=member.skew_ms)
+        node.keep_notices = False
+        node.disk_ms = (20, 800) if member.slow else (1, 8)
+        rng = Random(f"{self.plan.seed} {name}")
+        self.traders[name] = Trader(node, member.shop, rng, self.honesty.executed)
+        if member.buyer:
+            self.buyers[name] = BUYERS[member.buyer](node, rng)
+        return node
+
+    def _is_forker(self, author: str) -> bool:
+        return any(author in adversary.forkers for adversary in self.adversaries)
+
+    def _connect(self) -> None:
+        """Everybody knows the first node and one more; the rest they learn."""
+        if self.plan.network == "dht":
+            self.world.p2p = p2p = P2p(self.world)
+            for owner in (*self.nodes, *self.adversaries):
+                p2p.add(owner, [self.nodes[0], self.rng.choice(self.nodes)])
+        for node in self.nodes:
+            node.with_udp = self.plan.network == "udp"
+            known = {self.nodes[0].address, self.rng.choice(self.nodes).address} - {node.address}
+            node.targets = sorted(known) if node.with_udp and node is not self.nodes[0] else []
+            node.start()
+
+    # --- trade -----------------------------------------------------------------------------------------
+
+    def run(self) -> MarketOutcome:
+        """Raises ViolationError for what must not be."""
+        world = self.world
+        world.run(3_000, tick_ms=STEP_MS)
+        world.weather = self.plan.weather
+        end_ms = world.now_ms + TRADE_MS_MAX
+        wanted = self.plan.purchases
+        while len(list(self.honesty.purchases)) < wanted and world.now_ms < end_ms:
+            world.run(_LOOK_MS, tick_ms=STEP_MS, step=self._step)
+        self._calm()
+        self._heal()
+        rounds_until_agreed(world, self.nodes)
+        self._probe()
+        rounds_until_agreed(world, self.nodes)
+        world.observers.remove(self)
+        self.honesty.verdict(self.nodes)
+        compare_accounts(self.nodes, self.honesty)
+        judge(self.nodes, self.safety)
+        return MarketOutcome(
+            self.plan, world.digest(), world.virtual_ms, self.crashes, dict(sorted(self.honesty.counts.items()))
+        )
+
+    def _step(self) -> None:
+        self._look()
+        if self.rng.random() < 0.06:
+            self._order(self.rng.choice(list(self.buyers.values())))
+        for adversary in self.adversaries:
+            if self.rng.random() < 0.1:
+                adversary.act()
+        if self.rng.random() < 0.02 * self.plan.trouble:
+            self.rng.choice([self._crash, self._part, self._checkpoint, self._one_way])()
+
+    def _look(self) -> None:
+        """Operators look at their tasks; who cannot reach whom is noted."""
+        now_ms = self.world.now_ms
+        if now_ms // STEP_MS % 10 == 0:
+            for buyer in self.buyers.values():
+                buyer.turn()
+            for node in self.nodes:
+                self.honesty.bounded(node)
+        cut = self.world.cut
+        for one in self.nodes:
+            for other in self.nodes:
+                pair = one.address, other.address
+                if one.core is None or other.core is None or pair in cut or pair[::-1] in cut:
+                    self._unreached_ms[pair] = now_ms
+
+    def _out_of_reach_ms(self, one: SimNode, other: SimNode) -> int:
+        return self._unreached_ms.get((one.address, other.address), 0)
+
+    def _order(self, buyer: Buyer) -> Seed | None:
+        if buyer.node.core is None:
+            return None
+        asked = buyer.order()
+        if asked is None:
+            return None
+        self.honesty.asked(asked)
+        return asked.seed
+
+    # --- trouble ---------------------------------------------------------------------------------------
+
+    def stepped(self, node: SimNode, effects: Effects) -> None:
+        """After some steps of a trade the power of a party goes, before the step is durable or soon after, for a
+        moment, until the task has passed a deadline, or for longer than that.
+        """
+        for place in effects.places:
+            row = place.row
+            if not self._ambushed or row.author != node.id or row.kind not in _STAGES or self._is_spared(node):
+                continue
+            if self.rng.random() >= self.plan.absent / len(_STAGES):
+                continue
+            seed = record_of(node, row.seed_id).definition
+            self.honesty.counts[f"ambushed at {row.kind.value}"] += 1
+            away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, seed)])
+            self.world.later(self.rng.randint(1, 60), partial(self._go, node, away_ms))
+
+    def _is_spared(self, node: SimNode) -> bool:
+        return node.core is None
+
+    def _deadlines(self, node: SimNode, seed: Seed | None) -> list[int]:
+        """In how many milliseconds the deadlines of a task pass."""
+        if seed is None:
+            return []
+        left_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
+        return [left_ms + 500, left_ms + seed.exec_deadline_ms, seed.exec_deadline_ms + 5_000, 45_000]
+
+    def _go(self, node: SimNode, away_ms: int) -> None:
+        if node.core is not None and self._ambushed:
+            self.crashes += 1
+            node.crash(power=self.rng.random() < 0.7)
+            self.world.later(max(away_ms, 100), partial(self._return, node))
+
+    def _return(self, node: SimNode) -> None:
+        if node.core is None:
+            node.start()
+
+    def _crash(self) -> None:
+        self._go(self.rng.choice(self.nodes), self.rng.choice([500, 5_000, 20_000]))
+
+    def _checkpoint(self) -> None:
+        node = self.rng.choice(self.nodes)
+        if node.core is not None:
+            node.checkpoint(cut_after=self.rng.choice([0, 0, self.rng.randint(1, 12)]))
+            if node.core is None:
+                self.crashes += 1
+                self.world.later(3_000, partial(self._return, node))
+
+    def _part(self) -> None:
+        members = list(self.nodes)
+        self.rng.shuffle(members)
+        half = self.rng.randrange(1, len(members))
+        self.world.partition(members[:half], members[half:])
+        self.world.later(self.rng.randint(2_000, 15_000), self.world.partition)
+
+    def _one_way(self) -> None:
+        self.world.block([self.rng.choice(self.nodes)], self.rng.sample(self.nodes, 2))
+        self.world.later(self.rng.randint(2_000, 15_000), self.world.partition)
+
+    # --- calm ------------------------------------------------------------------------------------------
+
+    def _calm(self) -> None:
+        """Nobody dies any more and the network is whole, but loses as much as before: all purchases end."""
+        world = self.world
+        self._ambushed = False
+        world.partition()
+        end_ms = world.now_ms + CALM_MS_MAX
+        for node in self.nodes:
+            self._return(node)
+        for adversary in self.adversaries:
+            adversary.budget = 0
+        while unfinished := self.honesty.unfinished(self.nodes):
+            if world.now_ms > end_ms:
+                raise ViolationError(f"after {CALM_MS_MAX // 1000} s these have not ended: {unfinished}")
+            world.run(_LOOK_MS, tick_ms=STEP_MS, step=self._quiet_step)
+
+    def _quiet_step(self) -> None:
+        self._look()
+        for adversary in self.adversaries:
+            adversary.act()
+
+    def _heal(self) -> None:
+        world = self.world
+        world.weather = Weather()
+        world.outsiders.clear()
+        for node in self.nodes:
+            node.disk_ms = (1, 8)
+
+    # --- probes ----------------------------------------------------------------------------------------
+
+    def _probe(self) -> None:
+        """All buyers offer one more task: who has not settled gets no bids from workers that look at that, and every
+        worker bids that has no reason not to.
+        """
+        world, honesty = self.world, self.honesty
+        for adversary in self.adversaries:
+            adversary.budget = 0
+        seeds = [seed for buyer in self.buyers.values() if (seed := self._order(buyer)) is not None]
+        chances: Counter[tuple[str, str]] = Counter()
+        end_ms = world.now_ms + PROBE_MS
+        while world.now_ms < end_ms:
+            world.run(STEP_MS, tick_ms=STEP_MS, step=self._look)
+            for node in self.nodes:
+                for seed in seeds:
+                    if self._could_bid(node, seed):
+                        chances[node.name, seed.id] += 1
+        for (name, seed_id), count in chances.items():
+            if count * STEP_MS >= BID_MS:
+                raise ViolationError(f"{name} does not bid for {seed_id}, for no reason, in {count * STEP_MS} ms")
+        for seed in seeds:
+            self._count_bids(seed)
+        self._calm()
+
+    def _could_bid(self, node: SimNode, seed: Seed) -> bool:
+        """True if a worker has no reason not to bid for a seed at this moment, and has not."""
+        shop, record = self.traders[node.name].shop, record_of(node, seed.id)
+        if not shop.runs or seed.created_by == node.id or not is_biddable(record, node.now_ms // 1000):
+            return False
+        bid = any(fact.author == node.id for fact in record.bids)
+        return not bid and not refusal(seed, self.honesty.situation(node, shop))
+
+    def _count_bids(self, seed: Seed) -> None:
+        """Count the bids that a publisher gets, and those that it does not get because it has not settled."""
+        counts = self.honesty.counts
+        for node in self.nodes:
+            bid = any(fact.author == node.id for fact in record_of(node, seed.id).bids)
+            counts["probes with a bid"] += bid
+            least = self.traders[node.name].shop.policy.settled_min_micro
+            dealings = dealings_of(node.running.replica.state.records, seed.created_by, node.now_ms // 1000)
+            if least and dealings.settled_in_time * 10**6 < least * dealings.due_results:
+                counts["shunned publishers"] += 1
+                if bid:
+                    raise ViolationError(f"{node.name} bids for {seed.id} of {seed.created_by}: {dealings}")
+
+    # --- what an observer must have ---------------------------------------------------------------------
+
+    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
+        """Nothing to note."""
+
+    def durable(self, node: SimNode, effects: Effects) -> None:
+        """Nothing to note."""
+
+    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
+        """Nothing to note."""
+
+    def sent(self, node: SimNode, send: Send) -> None:
+        """Nothing to note."""
+
+    def started(self, node: SimNode) -> None:
+        """Nothing to note."""
+
+
+NAMES: dict[str, str] = {f"m{number}": signer(f"m{number}").node_id for number in range(8)}
+
+
+def simulate_market(seed: int, *, purchases: int = 24, keep: Path | None = None) -> MarketOutcome:
+    """Run one seed. Raises ViolationError, or whatever a node itself raises.
+
+    With ``keep`` the data dirs of all nodes are saved there, as they are at the end or at the violation.
+    """
+    plan = draw(seed, NAMES, purchases=purchases)
+    with tight_bounds() if plan.tight else nullcontext():
+        market = Market(plan)
+        try:
+            return market.run()
+        finally:
+            if keep is not None:
+                for node in market.nodes:
+                    node.disk.save(keep / node.name)
