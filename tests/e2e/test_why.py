@@ -35,7 +35,7 @@ def test_workers_that_do_not_bid_say_why(nodes: Nodes) -> None:
     page = publisher.ok("why", seed_id)
     assert said in page
     assert "what would change it: offer more (`--max-price`)" in page
-    assert len(publisher.events("bid_declined")) == 2
+    wait_for("both are told of", lambda: len(publisher.events("bid_declined")) == 2)
 
 
 def test_a_node_in_between_passes_a_decline_on(nodes: Nodes) -> None:
@@ -45,7 +45,7 @@ def test_a_node_in_between_passes_a_decline_on(nodes: Nodes) -> None:
     wait_for("the middle knows both", lambda: middle.ask("status")["peers"] == 2)
     seed_id = publisher.publish("echo hello", reward=5)
     await_bids_text(publisher, seed_id, "1 worker saw it: 1 does not allow echo")
-    (event,) = publisher.events("bid_declined")
+    event = publisher.await_event("bid_declined")
     assert event.payload["worker"] == worker.node_id
     assert event.payload["address"] == middle.source
 
@@ -77,9 +77,10 @@ def test_each_stage_of_a_job_is_explained_by_all_parties(nodes: Nodes) -> None:
     assert "you have to settle the result" in publisher.ok("why", seed_id)
     assert f"{publisher_ends} has to settle the result" in worker.ok("why", seed_id)
     publisher.ok("seed", "settle", seed_id, "--accepted")
-    late = worker.cli("seed", "bid", seed_id, "--price", "1", "--force")
-    assert "was accepted at" in late.stderr + worker.cli("seed", "bid", seed_id, "--price", "1", "--force").stderr
     wait_for("it is acknowledged", lambda: "has seen the settlement" in publisher.ok("why", seed_id))
+    late = worker.cli("seed", "bid", seed_id, "--price", "1", "--force")
+    assert "was accepted at" in late.stderr
+    assert "and is over: bids are taken while a task is open" in late.stderr
     publisher.kill()
     alone = publisher.ok("why", seed_id)
     assert "accepted by this node" in alone
