@@ -505,9 +505,9 @@ class SoftParts:
         return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self._said)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self.said)
 
-    def _said(self, seed_id: str, record: Record) -> str:
+    def said(self, seed_id: str, record: Record) -> str:
         """Why workers do not bid for a seed, as they say."""
         seed = record.definition
         return "" if seed is None else summary(self.declines.of(seed_id, record), seed, len(record.bids))

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from crabnet.core.commands import Publish
 from crabnet.core.core import Core
-from crabnet.domain.model import FINAL, Bid, Claim, Run, Settlement, TaskResult
+from crabnet.domain.model import FINAL, Bid, Claim, Run, SeedStatus, Settlement, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.durable.archiving import ReadPages
@@ -28,6 +28,7 @@ from crabnet.node.operations.views import (
     watched,
 )
 from crabnet.node.seeds import Filter, needs_operator, search_seeds
+from crabnet.node.trading.purchasing import asks
 from crabnet.operations import objects, seeds
 from crabnet.operations.model import Empty
 
@@ -170,9 +171,11 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
     purchases = core.replica.purchases.terms
 
     def needs_me(record: Record) -> bool:
-        """The node itself goes on with its purchases."""
+        """The node itself goes on with its purchases, except where their terms leave the settlement to its operator."""
         seed = record.definition
-        return seed is not None and seed.id not in purchases and needs_operator(record, me, now_s)
+        terms = None if seed is None else purchases.get(seed.id)
+        goes_on = terms is not None and not (record.progress.status is SeedStatus.DONE and asks(record, terms))
+        return seed is not None and not goes_on and needs_operator(record, me, now_s)
 
     wanted = Filter(
         status=given.status,

@@ -79,7 +79,7 @@ def view(core: Core, seed_id: str) -> Purchase:
     claim = None if record.claim is None else record.claim.body
     bid_id = claim.bid_id if isinstance(claim, Claim) else None
     bids = [fact.body for fact in record.bids if isinstance(fact.body, Bid)]
-    reason, detail = _why(record, stage)
+    reason, detail = _why(record, stage, core.trading.said(seed_id, record))
     return Purchase(
         seed_id=seed_id,
         stage=stage,
@@ -115,13 +115,13 @@ def _stage(record: Record, terms: Terms | None) -> Stage:
     if status is SeedStatus.DONE:
         if record.worker_failed:
             return Stage.AWARDED
-        return Stage.JUDGING if terms is not None and not _asks(record, terms) else Stage.ASKS
+        return Stage.JUDGING if terms is not None and not asks(record, terms) else Stage.ASKS
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     return Stage.BIDS if record.bids else Stage.PUBLISHED
 
 
-def _asks(record: Record, terms: Terms) -> bool:
+def asks(record: Record, terms: Terms) -> bool:
     """True if the operator has to settle the result."""
     result, seed = None if record.result is None else record.result.body, record.definition
     if terms.accept is Accepting.NEVER or seed is None or not isinstance(result, TaskResult):
@@ -130,10 +130,12 @@ def _asks(record: Record, terms: Terms) -> bool:
     return judged.reason is not Reason.CHECK_UNAVAILABLE and settles(judged, terms.accept) is None
 
 
-def _why(record: Record, stage: Stage) -> tuple[str | None, str]:
-    """Why a purchase has failed: the note of the settlement begins with the Reason."""
+def _why(record: Record, stage: Stage, said: str) -> tuple[str | None, str]:
+    """Why a purchase waits for bids, with what workers have ``said``; or has failed: the note of the settlement begins
+    with the Reason.
+    """
     if stage is Stage.PUBLISHED:
-        return Reason.NO_BIDS.value, "no worker has bid yet"
+        return Reason.NO_BIDS.value, f"no worker has bid yet{f': {said}' if said else ''}"
     if stage is not Stage.FAILED:
         return None, ""
     note = record.progress.note
