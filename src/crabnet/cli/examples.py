@@ -16,7 +16,6 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "crabnet run --detach --max-price 5 -- sha256sum /etc/hostname",
     ),
     "attach": ("crabnet attach @last", "crabnet attach 4c00"),
-    "why": ("crabnet why @last", "crabnet why 4c00"),
     "work": (
         "crabnet work --join 192.0.2.7:9012 --allow echo,sha256sum --min-price 1",
         'crabnet work --allow python3 --price-per-s 1 --schedule "Mon-Fri 22:00-07:00"',
@@ -42,8 +41,7 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "seed show": ("crabnet seed show 4c00", "crabnet seed show @last --follow"),
     "seed wait": ("crabnet seed wait @last", "crabnet seed wait 4c00 --for done --timeout 10m"),
     "seed logs": ("crabnet seed logs @last", "crabnet seed logs 4c00 --stderr", "crabnet seed logs @last --follow"),
-    "why": ("crabnet why @last", "crabnet why 4c00"),
-    "account": ("crabnet account", "crabnet account 5z8A"),
+    "account": ("crabnet account", "crabnet account 5z8A", "crabnet account --all"),
     "status": ("crabnet status", "crabnet status -o yaml"),
     "history": ("crabnet history", "crabnet history --since 14:30", "crabnet history --seed @last"),
     "peers": ("crabnet peers", "crabnet peers -o wide"),
