@@ -1142,6 +1142,8 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 WORK_LOOK_MS: Final = 2_000
 """How often a worker looks at the load and the battery of its machine."""
+WORK_BID_FRESH_S: Final = 60
+"""How long a worker keeps a place free for a bid. Later it bids for other tasks, too: not every publisher chooses."""
 WORK_DEBTORS_SHOWN_MAX: Final = 100
 """Publishers with unsettled results in the answer about a worker."""
 LOOK_AROUND_MS_DEFAULT: Final = 5_000
