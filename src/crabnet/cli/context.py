@@ -146,7 +146,7 @@ class State:
         for name, kind in kinds.items():
             value = given.get(name)
             if isinstance(value, str) and kind is not None:
-                seed_id = given.get("seed_id")
+                seed_id = given.get("seed_id") if kind == "bid" else None
                 given[name] = self.full_id(kind, value, seed_id if isinstance(seed_id, str) else None)
 
     def _demand_namespace(self) -> None:
