@@ -16,7 +16,6 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "crabnet run --detach --max-price 5 -- sha256sum /etc/hostname",
     ),
     "attach": ("crabnet attach @last", "crabnet attach 4c00"),
-    "why": ("crabnet why @last", "crabnet why 4c00"),
     "work": (
         "crabnet work --join 192.0.2.7:9012 --allow echo,sha256sum --min-price 1",
         'crabnet work --allow python3 --price-per-s 1 --schedule "Mon-Fri 22:00-07:00"',

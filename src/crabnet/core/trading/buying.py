@@ -138,6 +138,10 @@ class Buyer:
 
     def _move(self, seed_id: str, record: Record, now_ms: int) -> Move | None:
         terms, seed, status = self.terms_of(seed_id, record), record.definition, record.progress.status
+        follower = self._followers.get(seed_id)
+        if follower is not None and status is SeedStatus.FORFEITED:
+            note = f"{follower} takes it up again"
+            return Move(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), Part.BUYER)
         if terms is None:
             return None
         if seed is None or seed.created_by != self._node_id:
@@ -153,9 +157,6 @@ class Buyer:
     def _claim(self, seed_id: str, record: Record, seed: Seed, terms: Terms, now_ms: int) -> Move | None:
         if terms.award is None:
             return None
-        follower = self._followers.get(seed_id)
-        if follower is not None:
-            return self._close(seed_id, Reason.ATTEMPTS_EXHAUSTED, f"seed {follower} takes it up again")
         since_ms = self._collects_from_ms.get(seed_id)
         chosen = award(record, terms, self._history, now_ms, denies=self._denies, published_ms=since_ms)
         if isinstance(chosen, Bid):
