@@ -33,6 +33,7 @@ DEFAULTS: JsonObject = {
     "max_bids": 0,
     "reward": 0,
     "rules": "",
+    "settle_window_ms": None,
     "announce": True,
 }
 
@@ -95,6 +96,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
                 "max_bids": 8,
                 "reward": 9,
                 "rules": "r",
+                "settle_window_ms": None,
                 "announce": False,
             },
             {"seed": SEED},
