@@ -61,6 +61,8 @@ class Honesty:
         self._executed: dict[tuple[str, int], str] = {}
         self._claims_executed: set[str] = set()
         self.delivered: dict[str, Delivery] = {}
+        self.away: set[str] = set()
+        """Seeds after one of whose steps a party was off."""
         self._decline_times: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
         """What was seen, so that tests can tell that something was tested."""
@@ -273,7 +275,8 @@ class Honesty:
 
     def durable(self, node: SimNode, effects: Effects) -> None:
         for notice in effects.notices:
-            self.counts[f"notice {notice.kind}"] += notice.kind in _COUNTED
+            if notice.kind in _COUNTED:
+                self.counts[notice.kind] += 1
             if notice.kind == "purchase_ended":
                 self._end(node, str(notice.fields["seed_id"]))
         for place in effects.places:
@@ -378,6 +381,8 @@ class Honesty:
         statuses = [record_of(node, seed_id).progress.status for seed_id in chain]
         if statuses.count(SeedStatus.ACCEPTED) > 1:
             raise ViolationError(f"{node.name} has paid {asked.seed.id} twice: {chain}")
+        if record_of(node, last).seed is None:
+            return  # a crash has taken it back
         status = record_of(node, last).progress.status
         self.counts[f"ended {status.value}"] += 1
         if status is not SeedStatus.EXPIRED or last in self._buyers[node.name].by_hand:
@@ -403,4 +408,4 @@ class Honesty:
         if record.progress.status is not expected and not by_hand:
             raise ViolationError(f"{buyer.name}: {done} is {record.progress.status.value}: {wrong}")
         self.counts["honest work settled"] += 1
-
+        self.counts["honest work settled in spite of an absence"] += done.seed_id in self.away
