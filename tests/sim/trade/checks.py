@@ -21,7 +21,7 @@ from tests.sim.trade.tasks import is_true
 from tests.sim.trade.trader import Shop, Trader
 from tests.sim.world import SimNode
 
-HEARD_MS = 20_000
+HEARD_MS = 12_000
 """A buyer that could reach a worker for this long without a break has its result, whatever is lost on the way."""
 
 
@@ -61,6 +61,7 @@ class Honesty:
         self._executed: dict[tuple[str, int], str] = {}
         self._claims_executed: set[str] = set()
         self.delivered: dict[str, Delivery] = {}
+        self._started_ms: dict[str, int] = {}
         self.away: set[str] = set()
         """Seeds after one of whose steps a party was off."""
         self._decline_times: dict[str, list[int]] = {}
@@ -262,6 +263,9 @@ class Honesty:
         self.counts["forfeits"] += 1
         if done is None:
             return
+        life_ms = node.world.now_ms - self._started_ms[node.name]
+        if life_ms < node.config.execution_grace_ms:
+            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         reach_ms = self._out_of_reach_ms(node, done.worker)
         if node.world.now_ms - max(reach_ms, done.at_ms) >= HEARD_MS:
             raise ViolationError(
@@ -341,7 +345,8 @@ class Honesty:
         """Nothing to check."""
 
     def started(self, node: SimNode) -> None:
-        """Nothing to check."""
+        """A life begins."""
+        self._started_ms[node.name] = node.world.now_ms
 
     # --- the end ---------------------------------------------------------------------------------------
 
