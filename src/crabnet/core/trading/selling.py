@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
@@ -24,6 +24,7 @@ from crabnet.market.policies import Again, Declined
 from crabnet.market.quote import hindrance, quote
 from crabnet.market.work import Dealings, Demand, Load, Machine, NoDealings
 
+_MINUTE_MS: Final = 60_000
 Fit = Callable[[Seed], "Demand | Declined"]
 
 
