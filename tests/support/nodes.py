@@ -22,6 +22,7 @@ from crabnet.monitor.reader import read_events
 from crabnet.runner import scratch
 from crabnet.runner.sandbox import cgroups
 from tests.support.polling import readable
+from tests.support.warm import run_warm
 
 T = TypeVar("T")
 Json = dict[str, JsonValue]
@@ -52,8 +53,9 @@ def wait_for(what: str, probe: Callable[[], T | None], deadline_s: float = DEADL
 
 def crabnet(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """One command, to its end. Whatever it does, it prints no traceback."""
-    done = subprocess.run(
-        [*CRABNET, *words], capture_output=True, text=True, check=False, env=env or environment(), timeout=DEADLINE_S
+    given = env or environment()
+    done = run_warm([*words], given, DEADLINE_S) or subprocess.run(
+        [*CRABNET, *words], capture_output=True, text=True, check=False, env=given, timeout=DEADLINE_S
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done

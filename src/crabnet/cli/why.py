@@ -10,9 +10,9 @@ from typing import Final
 import click
 
 from crabnet.cli.advice import local_times
-from crabnet.cli.context import state_of
+from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, cut, json_line, write
+from crabnet.cli.output import as_list, as_object, as_text, cut, write
 from crabnet.cli.values import IdPrefix
 from crabnet.control.client import JsonValue
 
@@ -32,7 +32,7 @@ def why(context: click.Context, seed_id: str) -> None:
     """
     state = state_of(context)
     answer = state.perform("seed.why", {"seed_id": seed_id})
-    write(json_line(answer) if state.json else "\n".join([*_lines(answer, int(time.time())), ""]))
+    write(object_text(answer) if state.json else "\n".join([*_lines(answer, int(time.time())), ""]))
 
 
 def _lines(answer: JsonValue, now_s: int) -> Iterator[str]:

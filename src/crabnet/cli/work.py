@@ -9,8 +9,9 @@ import click
 from crabnet import limits
 from crabnet.cli.context import State, state_of
 from crabnet.cli.join import find_port, join_option
-from crabnet.cli.options import Command, WholeNumber, setting_option
+from crabnet.cli.options import Command, setting_option
 from crabnet.cli.output import as_object, json_line, note, write
+from crabnet.cli.values import Duration, duration_option
 from crabnet.cli.work_view import write_offers, write_status
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import DataDirBusyError
@@ -19,6 +20,8 @@ from crabnet.settings.work_table import KEYS
 from crabnet.signals import HELD
 
 _NOT_FLAGS: Final = frozenset({"auto_bid", "auto_run"})
+_TIMEOUT_MS: Final = "max_timeout_ms"
+"""On the command line it is a duration, as elsewhere."""
 
 
 class _WorkCommand(Command):
@@ -28,22 +31,33 @@ class _WorkCommand(Command):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         knobs = {knob.name: knob for knob in KNOBS}
         short = [
-            setting_option(knobs[name], f"--{key.replace('_', '-')}")
+            setting_option(knobs[name], f"--{key.replace('_', '-')}", hidden=key == _TIMEOUT_MS)
             for key, name in KEYS.items()
             if key not in _NOT_FLAGS
         ]
-        self.params = [join_option(), *short, *self.params]
+        self.params = [join_option(), *short, _max_timeout(), *self.params]
+
+
+def _max_timeout() -> click.Option:
+    def keep(context: click.Context, _: click.Parameter, value: int | None) -> None:
+        if value is not None:
+            state_of(context).flags[KEYS[_TIMEOUT_MS]] = value
+
+    return click.Option(
+        ["--max-timeout", "max_timeout_words"], type=Duration(0, limits.TIMEOUT_MS_MAX), expose_value=False,
+        callback=keep, help="Longest timeout of tasks for which the node bids. 0 means no limit. Default: 0.",
+    )  # fmt: skip
 
 
 @click.command("work", cls=_WorkCommand, holds_signals=True)
 @click.argument("action", type=click.Choice(["status"]), required=False)
 @click.option("--dry-run", is_flag=True, help="Only list the open tasks, with the price or the reason against each.")
-@click.option(
-    "--wait-ms",
-    type=WholeNumber(0, limits.LOOK_AROUND_MS_MAX),
+@duration_option(
+    "--wait",
+    help_text="With --dry-run: how long to listen to the network at most.",
+    ms_min=0,
+    ms_max=limits.LOOK_AROUND_MS_MAX,
     default=limits.LOOK_AROUND_MS_DEFAULT,
-    show_default=True,
-    help="With --dry-run: how long to listen to the network at most.",
 )
 @click.pass_context
 def work(context: click.Context, action: str | None, dry_run: bool, wait_ms: int) -> None:

@@ -34,18 +34,18 @@ _MEANING: Final[dict[Reason, str]] = {
     Reason.MISSING_SIGNATURE: "There is no signature. | Sign it.",
     Reason.BAD_SIGNATURE: "The signature is wrong. | The sender is broken, or it lies.",
     Reason.UNAUTHORISED: "The rules of tasks give this right to another node. | Do it on the node that has it.",
-    Reason.WRONG_PARENT: "It refers to something else than it should. | Look at the task again.",
-    Reason.WRONG_STATE: "The task is not in a state in which this is possible. | Look at the task again.",
-    Reason.UNKNOWN_SEED: "The node knows no such task. | Check the id; wait for sync.",
-    Reason.UNKNOWN_BID: "The task has no such bid. | Look at its bids.",
-    Reason.UNKNOWN_CLAIM: "The task has no such claim. | Look at the task again.",
+    Reason.WRONG_PARENT: "It refers to something else than it should. | `crabnet seed show` shows what it may refer to.",
+    Reason.WRONG_STATE: "The task is not in a state in which this is possible. | `crabnet why` says what it waits for.",
+    Reason.UNKNOWN_SEED: "The node knows no such task. | Check the id (`crabnet seed list`), or wait for sync.",
+    Reason.UNKNOWN_BID: "The task has no such bid. | `crabnet seed show` lists its bids.",
+    Reason.UNKNOWN_CLAIM: "The task has no such claim. | `crabnet why` says who has to do what.",
     Reason.UNKNOWN_RESULT: "The task has no result. | Wait for the worker.",
     Reason.AMBIGUOUS: "A short id fits several. | Give the whole id.",
     Reason.UNWORKABLE: "No worker could run the task, or bid for it. | Correct the command, the rules or the prices.",
     Reason.PRICE_TOO_LOW: "The price is below the lowest one of the task. | Bid more.",
-    Reason.DEADLINE_PASSED: "It is too late. | Look at the deadlines of the task.",
+    Reason.DEADLINE_PASSED: "It is too late. | `crabnet why` shows the deadlines; publish the task again, or choose another one.",
     Reason.TOO_MANY_BIDS: "The task takes no more bids. | Choose another task.",
-    Reason.NOT_DUE: "It is too early: the worker still has time. | Wait for the deadline.",
+    Reason.NOT_DUE: "It is too early: the worker still has time. | Wait for the deadline (`crabnet why`), or withdraw the task (`crabnet seed cancel`).",
     Reason.LIMIT_EXCEEDED: "A bound of the node is reached. | Request less, or try again later; `detail` names the bound.",
     Reason.UNSOLICITED: "Nobody asked for it. | Nothing needs to be done.",
     Reason.EQUIVOCATOR: "The other side has provably forked its feed. | Do not trade with it, or set `refuse_equivocators`.",
@@ -155,6 +155,11 @@ control socket, the command line and the events have it. `title` belongs to the 
 | Reason | status | meaning | what to do |
 |---|---|---|---|
 """
+
+
+def meaning(reason: Reason) -> str:
+    """What a refusal means, in one sentence."""
+    return _MEANING[reason].partition(" | ")[0]
 
 
 def remedy(reason: Reason) -> str:
