@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
@@ -24,6 +24,7 @@ from crabnet.market.policies import Again, Declined
 from crabnet.market.quote import hindrance, quote
 from crabnet.market.work import Dealings, Demand, Load, Machine, NoDealings
 
+_MINUTE_MS: Final = 60_000
 Fit = Callable[[Seed], "Demand | Declined"]
 
 
@@ -197,7 +198,7 @@ class Seller:
         mine = self.commitments
         load = Load(
             machine=self._around.machine(),
-            end_minute=self._around.minute_at(now_ms + seed.timeout_ms - 1),
+            end_minute=self._around.minute_at(now_ms + seed.timeout_ms + _MINUTE_MS - 1),
             commitments=mine.busying + batch.bids,
             backlog_ms=(mine.timeouts_ms + batch.timeouts_ms) // self._policy.runs_max,
             unsettled=mine.unsettled[publisher] + batch.by_publisher.get(publisher, 0),
