@@ -1165,7 +1165,7 @@ DISTRUSTED_SEEDS_MAX: Final = 64
 """Open tasks of one such publisher."""
 ACCOUNT_LIST_MAX: Final = 200
 """Accounts of one page."""
-HISTORIES_FOLDED_MAX: Final = 100
+HISTORIES_FOLDED_MAX: Final = 50
 """Changed tasks that are counted in the accounts at a time."""
 HISTORIES_PAGE_ROWS: Final = 200
 """Tasks of the archive that are counted in the accounts at a time."""
