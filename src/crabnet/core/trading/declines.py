@@ -18,7 +18,6 @@ from crabnet.market.heard import HeardDecline
 from crabnet.market.policies import Declined
 from crabnet.protocol.sync import DECLINES, BidDeclined
 
-
 _EXPLAINED: Final = FINAL - {SeedStatus.EXPIRED}
 """The final statuses in which nobody asks any more why there were no bids."""
 
