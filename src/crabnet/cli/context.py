@@ -48,7 +48,10 @@ class State:
         self.ids_only = False
         self.verify_config = False
         self.dump_topology = False
+        self.typed: dict[str, str] = {}
+        """Settings that another flag than their own has set, with that flag."""
         self._resolved: Resolved | None = None
+        self._warned: set[str] = set()
 
     @property
     def resolved(self) -> Resolved:
@@ -72,6 +75,20 @@ class State:
         """Set a setting as if its flag had been given."""
         self.flags[name] = value
         self._resolved = None
+
+    @property
+    def ignored(self) -> list[str]:
+        """The flags of this command that a running node ignores."""
+        return [
+            self.typed.get(knob.name, str(knob.flag)) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS
+        ]
+
+    def warn(self, line: str) -> None:
+        """Tell something on stderr, once in this run."""
+        if line not in self._warned:
+            self._warned.add(line)
+            with suppress(OSError, ValueError):
+                note(plain(line))
 
     def again(self, after: str) -> str:
         """The command line of this run, changed so that it shows what follows ``after``."""
@@ -97,9 +114,8 @@ class State:
         self._demand_namespace()
         self._complete_ids(method, given)
         short = [str(given[name]) for name in _IDS if isinstance(given.get(name), str) and _too_short(str(given[name]))]
-        flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
         try:
-            return perform(self.settings, method, given, _warn, flags, waits=waits, timeout_ms=timeout_ms)
+            return perform(self.settings, method, given, self.warn, self.ignored, waits=waits, timeout_ms=timeout_ms)
         except RefusedError as error:
             if short and error.reason in _UNKNOWN.values():
                 raise RefusedError(
@@ -177,11 +193,6 @@ def _too_short(text: str) -> bool:
 
 def _task(seed_id: str | None) -> dict[str, JsonValue]:
     return {} if seed_id is None else {"seed_id": seed_id}
-
-
-def _warn(line: str) -> None:
-    with suppress(OSError, ValueError):
-        note(plain(line))
 
 
 def _is_unicode(text: str) -> bool:

@@ -47,8 +47,8 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "peers": ("crabnet peers", "crabnet peers -o wide"),
     "listen": (
         "crabnet listen",
-        "crabnet listen --listen-addr 0.0.0.0:9012 --bootstrap-peers 192.0.2.7:9012",
-        "crabnet listen --network dht --bootstrap-peers 192.0.2.7:9301",
+        "crabnet listen --join 192.0.2.7:9012",
+        "crabnet listen --network dht --join 192.0.2.7:9301",
     ),
     "topology": ("crabnet topology", "crabnet topology --format dot"),
     "sync": ("crabnet sync",),

@@ -20,6 +20,11 @@ Warn = Callable[[str], None]
 """Receives lines that an operator should see at once, besides the answer."""
 
 
+def ignored(flags: Sequence[str]) -> str:
+    """What to tell somebody who gives a running node the flags of its start."""
+    return f"the running node keeps the settings of its start; it ignored {', '.join(flags)}"
+
+
 def perform(
     settings: Settings,
     method: str,
@@ -48,7 +53,7 @@ def perform(
         try:
             answer = call(settings.data_dir, method, params, limit_ms)
             if flags:
-                warn(f"the running node keeps the settings of its start; it ignored {', '.join(flags)}")
+                warn(ignored(flags))
             return answer
         except NodeNotRunningError:
             pass

@@ -13,7 +13,7 @@ from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.market.award import bids_until_ms, tries
-from crabnet.market.policies import Accepting, Terms
+from crabnet.market.policies import Accepting, Terms, reason_in
 from crabnet.market.verdict import settles, verdict
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
 
@@ -136,10 +136,8 @@ def _why(record: Record, stage: Stage) -> tuple[str | None, str]:
         return Reason.NO_BIDS.value, "no worker has bid yet"
     if stage is not Stage.FAILED:
         return None, ""
-    note = record.progress.note
-    name, _, detail = note.partition(": ")
-    reason = _REASONS.get(name)
-    return (None, note) if reason is None else (reason.value, detail)
+    reason, detail = reason_in(record.progress.note)
+    return None if reason is None else reason.value, detail
 
 
 def _since_s(record: Record, seed: Seed) -> int:
