@@ -36,7 +36,7 @@ def _shimmed(tmp_path: Path, offset: Path) -> dict[str, str]:
 
 def closed(node: NodeProcess, seed_id: str) -> bool:
     """True once the creator's node has closed the seed, which is a fact; before, it is only shown as expired."""
-    return node.seed(seed_id).get("note") == "no bid was claimed in time"
+    return node.seed(seed_id).get("note") == "deadline_passed: no bid was claimed in time"
 
 
 @pytest.mark.deep

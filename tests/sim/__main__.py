@@ -18,6 +18,8 @@ from tests.sim.plan import NETWORKS, draw
 from tests.sim.replay import replay
 from tests.sim.report import report
 from tests.sim.scenario import Outcome, simulate
+from tests.sim.trade.plan import PURCHASES
+from tests.sim.trade.running import MarketTask, run_markets
 
 
 class Task(NamedTuple):
@@ -132,6 +134,8 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=2_000)
     parser.add_argument("--liars", type=_kinds, help="adversaries, with commas between, instead of those drawn")
     parser.add_argument("--network", choices=NETWORKS, default="udp", help="what the nodes are connected by")
+    parser.add_argument("--market", action="store_true", help="markets of nodes that buy and sell by policy instead")
+    parser.add_argument("--purchases", type=int, default=PURCHASES, help="purchases of each market")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="with --seed: save the data dirs of all nodes in this directory")
     parser.add_argument("--report", action="store_true", help="bytes and messages per envelope at 5, 20 and 50 nodes")
@@ -151,6 +155,9 @@ def main() -> int:
     else:
         seeds = range(arguments.first, arguments.first + (arguments.seeds or 10))
     keep = arguments.keep if arguments.seed is not None else None
+    if arguments.market:
+        markets = [MarketTask(seed, arguments.purchases, keep) for seed in seeds]
+        return run_markets(markets, min(arguments.jobs, len(markets)), quiet=arguments.quiet)
     tasks = [
         Task(seed, arguments.nodes, arguments.operations, keep, arguments.liars, arguments.network) for seed in seeds
     ]

@@ -136,9 +136,7 @@ class State:
         last = kind == "seed" and text.lower() == "@last"
         if not last and not (_PART_OF_NODE_ID if kind == "node" else _PART_OF_UUID).fullmatch(text):
             return text
-        if kind == "node" and len(text.strip("…")) < ID_PREFIX_CHARS_MIN:
-            raise UsageError(f"{text!r} is too short; give at least {ID_PREFIX_CHARS_MIN} characters of the node's id")
-        if not last and kind != "node" and _too_short(text):
+        if not last and _too_short(text):
             return text
         answer = self.perform("id.find", {"kind": kind, "text": text, "limit": 8, **_task(seed_id)})
         page = answer if isinstance(answer, dict) else {}
@@ -162,7 +160,11 @@ class State:
         for name, kind in kinds.items():
             value = given.get(name)
             if isinstance(value, str) and kind is not None:
-                seed_id = given.get("seed_id")
+                if kind == "node" and _too_short(value):
+                    raise UsageError(
+                        f"{value!r} is too short; give at least {ID_PREFIX_CHARS_MIN} characters of the node's id"
+                    )
+                seed_id = given.get("seed_id") if kind == "bid" else None
                 given[name] = self.full_id(kind, value, seed_id if isinstance(seed_id, str) else None)
 
     def _demand_namespace(self) -> None:
@@ -184,9 +186,9 @@ class State:
 
 
 def _too_short(text: str) -> bool:
-    """Whether text could be the beginning of an id, but is too short for one."""
-    text = text.strip()
-    return len(text) < ID_PREFIX_CHARS_MIN and _PART_OF_UUID.fullmatch(text) is not None
+    """Whether text is too short for a part of an id."""
+    text = text.strip().replace("…", "")
+    return len(text) < ID_PREFIX_CHARS_MIN
 
 
 def _task(seed_id: str | None) -> dict[str, JsonValue]:

@@ -393,6 +393,12 @@ class SoftParts:
             return self.buyer.follower(seed_id)
         return None
 
+    def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of an own seed."""
+        with self._soft:
+            return self.buyer.leaves(seed_id, record)
+        return False
+
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:
@@ -505,9 +511,9 @@ class SoftParts:
         return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self.said)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self._said)
 
-    def said(self, seed_id: str, record: Record) -> str:
+    def _said(self, seed_id: str, record: Record) -> str:
         """Why workers do not bid for a seed, as they say."""
         seed = record.definition
         return "" if seed is None else summary(self.declines.of(seed_id, record), seed, len(record.bids))

@@ -18,6 +18,7 @@ from crabnet.domain.model import FactKind, Progress, Run, SeedStatus
 from crabnet.domain.record import EMPTY, Record
 from crabnet.domain.state import State
 from crabnet.errors import Reason
+from crabnet.market.policies import note_of
 
 
 class _Heard(NamedTuple):
@@ -95,7 +96,7 @@ class Sweeper:
             if due is None or due[0] > now_ms:
                 continue
             if due[1] is FactKind.CLOSE:
-                note = "no bid was claimed in time"
+                note = note_of(Reason.DEADLINE_PASSED, "no bid was claimed in time")
                 wish = Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note)
                 sweeps.append(Move(wish, Part.DEADLINES))
             elif record.worker_failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -52,6 +52,20 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tries of the seeds that this one follows."""
     shunned: Annotated[tuple[Id, ...], Meta(max_length=limits.PURCHASE_ATTEMPTS_MAX)] = ()
     """Workers that have failed in the seeds that this one follows."""
+
+
+_REASONS: Final = frozenset(reason.value for reason in Reason)
+
+
+def note_of(reason: Reason, detail: str) -> str:
+    """The note of a settlement that a policy makes. It begins with the Reason, for ``reason_in``."""
+    return f"{reason}: {detail}"[: limits.RULES_CHARS_MAX]
+
+
+def reason_in(note: str) -> tuple[Reason | None, str]:
+    """The Reason with which the note of a settlement begins, if it does, and the rest of it."""
+    word, _, detail = note.partition(": ")
+    return (Reason(word), detail) if word in _REASONS else (None, note)
 
 
 class Wait(NamedTuple):

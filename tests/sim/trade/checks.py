@@ -21,7 +21,7 @@ from tests.sim.trade.tasks import is_true
 from tests.sim.trade.trader import Shop, Trader
 from tests.sim.world import SimNode
 
-HEARD_MS = 20_000
+HEARD_MS = 12_000
 """A buyer that could reach a worker for this long without a break has its result, whatever is lost on the way."""
 
 
@@ -61,6 +61,9 @@ class Honesty:
         self._executed: dict[tuple[str, int], str] = {}
         self._claims_executed: set[str] = set()
         self.delivered: dict[str, Delivery] = {}
+        self._started_ms: dict[str, int] = {}
+        self.away: set[str] = set()
+        """Seeds after one of whose steps a party was off."""
         self._decline_times: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
         """What was seen, so that tests can tell that something was tested."""
@@ -260,6 +263,9 @@ class Honesty:
         self.counts["forfeits"] += 1
         if done is None:
             return
+        life_ms = node.world.now_ms - self._started_ms[node.name]
+        if life_ms < node.config.execution_grace_ms:
+            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         reach_ms = self._out_of_reach_ms(node, done.worker)
         if node.world.now_ms - max(reach_ms, done.at_ms) >= HEARD_MS:
             raise ViolationError(
@@ -273,7 +279,8 @@ class Honesty:
 
     def durable(self, node: SimNode, effects: Effects) -> None:
         for notice in effects.notices:
-            self.counts[f"notice {notice.kind}"] += notice.kind in _COUNTED
+            if notice.kind in _COUNTED:
+                self.counts[notice.kind] += 1
             if notice.kind == "purchase_ended":
                 self._end(node, str(notice.fields["seed_id"]))
         for place in effects.places:
@@ -338,7 +345,8 @@ class Honesty:
         """Nothing to check."""
 
     def started(self, node: SimNode) -> None:
-        """Nothing to check."""
+        """A life begins."""
+        self._started_ms[node.name] = node.world.now_ms
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -378,6 +386,8 @@ class Honesty:
         statuses = [record_of(node, seed_id).progress.status for seed_id in chain]
         if statuses.count(SeedStatus.ACCEPTED) > 1:
             raise ViolationError(f"{node.name} has paid {asked.seed.id} twice: {chain}")
+        if record_of(node, last).seed is None:
+            return  # a crash has taken it back
         status = record_of(node, last).progress.status
         self.counts[f"ended {status.value}"] += 1
         if status is not SeedStatus.EXPIRED or last in self._buyers[node.name].by_hand:
@@ -403,3 +413,4 @@ class Honesty:
         if record.progress.status is not expected and not by_hand:
             raise ViolationError(f"{buyer.name}: {done} is {record.progress.status.value}: {wrong}")
         self.counts["honest work settled"] += 1
+        self.counts["honest work settled in spite of an absence"] += done.seed_id in self.away

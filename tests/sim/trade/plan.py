@@ -17,6 +17,7 @@ from tests.sim.trade.trader import Shop
 from tests.sim.trade.workers import HONEST, WORKERS
 from tests.sim.world import START_MS, Weather
 
+PURCHASES: Final = 24
 NODES: Final = (4, 4, 5, 5, 6, 7)
 OUTSIDERS: Final = ("creator", "worker", "spammer", "cheat", "forger", "replayer")
 """The adversaries without a core (``tests.sim.liars``) that disturb a market: forks, bids without work, forgeries."""
@@ -116,7 +117,7 @@ def _policy(rng: Random, ids: list[str]) -> WorkPolicy:
     )
 
 
-def draw(seed: int, ids_of: dict[str, str], *, purchases: int = 24) -> MarketPlan:
+def draw(seed: int, ids_of: dict[str, str], *, purchases: int = PURCHASES) -> MarketPlan:
     """The plan of a seed. ``ids_of`` are the node ids by name of as many nodes as there may be."""
     rng = Random(f"market {seed}")
     count = rng.choice(NODES)

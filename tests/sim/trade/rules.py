@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from hashlib import sha256
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -63,7 +64,7 @@ def open_questions(result: TaskResult, wanted: Acceptance | None) -> list[str]:
 # --- what the facts say of a publisher ------------------------------------------------------------------------
 
 
-class Dealings(Struct, frozen=True):
+class Dealings(NamedTuple):
     """What a publisher has done with results."""
 
     due_results: int
@@ -79,7 +80,7 @@ def dealings_of(records: Mapping[str, Record], publisher: str, now_s: int) -> De
         if seed is None or seed.created_by != publisher or not isinstance(result, TaskResult) or result.worker_failed:
             continue
         window_s = limits.SETTLE_WINDOW_S_DEFAULT if seed.settle_window_s is None else seed.settle_window_s
-        until_s = (result.created_at or 0) + window_s
+        until_s = max(result.created_at or 0, record.progress.claimed_at or 0) + window_s
         settled_at = record.progress.settled_at
         if record.progress.status in {SeedStatus.ACCEPTED, SeedStatus.REJECTED} and settled_at is not None:
             due += 1
@@ -112,16 +113,16 @@ def _works_at(spans: tuple[tuple[int, int], ...], minute: int) -> bool:
 
 
 def promises(records: Mapping[str, Record], worker: str, now_s: int) -> dict[str, tuple[Seed, bool]]:
-    """What a worker has promised by seed: open bids and tasks (True), and results that are not settled (False)."""
+    """What a worker has promised by seed: fresh bids and tasks (True), old bids and results to settle (False)."""
     found = {}
     for seed_id, record in records.items():
         seed, progress = record.definition, record.progress
         if seed is None or seed.created_by == worker:
             continue
-        bid = any(fact.author == worker for fact in record.bids)
+        bids = [fact.body.created_at or 0 for fact in record.bids if fact.author == worker]
         if progress.status in {SeedStatus.OPEN, SeedStatus.FORFEITED}:
-            if bid and now_s <= claim_deadline_s(seed, progress):
-                found[seed_id] = seed, True
+            if bids and now_s <= claim_deadline_s(seed, progress):
+                found[seed_id] = seed, now_s < bids[0] + limits.WORK_BID_FRESH_S
         elif progress.claimed_by == worker and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}:
             found[seed_id] = seed, True
         elif progress.claimed_by == worker and progress.status is SeedStatus.DONE and not record.worker_failed:
@@ -146,7 +147,7 @@ def refusal(seed: Seed, at: Situation, besides: frozenset[str] = frozenset()) ->
     """Why a worker must not bid for a seed now, "" if it may. ``besides`` are seeds whose bids do not count yet."""
     shop, policy = at.shop, at.shop.policy
     load, charge = gauges(at.name, at.now_ms)
-    minute, last = at.now_ms // 60_000, (at.now_ms + seed.timeout_ms) // 60_000
+    minute, last = at.now_ms // 60_000, (at.now_ms + seed.timeout_ms - 1) // 60_000
     mine = {key: each for key, each in promises(at.records, at.worker, at.now_ms // 1000).items() if key not in besides}
     busy = [each for each, busies in mine.values() if busies]
     dealings = dealings_of(at.records, seed.created_by, at.now_ms // 1000)

@@ -27,7 +27,7 @@ from tests.sim.scenario import default_config
 from tests.sim.trade.accounts import compare_accounts
 from tests.sim.trade.buyers import BUYERS, Buyer, record_of
 from tests.sim.trade.checks import Honesty
-from tests.sim.trade.plan import MarketPlan, Member, draw, tight_bounds
+from tests.sim.trade.plan import PURCHASES, MarketPlan, Member, draw, tight_bounds
 from tests.sim.trade.rules import dealings_of, refusal
 from tests.sim.trade.trader import Trader
 from tests.sim.world import Weather, World
@@ -103,8 +103,10 @@ class Market:
         """Everybody knows the first node and one more; the rest they learn."""
         if self.plan.network == "dht":
             self.world.p2p = p2p = P2p(self.world)
-            for owner in (*self.nodes, *self.adversaries):
-                p2p.add(owner, [self.nodes[0], self.rng.choice(self.nodes)])
+            for node in self.nodes:
+                p2p.add(node, [self.nodes[0], self.rng.choice(self.nodes)])
+            for adversary in self.adversaries:
+                p2p.add(adversary, list(self.nodes))
         for node in self.nodes:
             node.with_udp = self.plan.network == "udp"
             known = {self.nodes[0].address, self.rng.choice(self.nodes).address} - {node.address}
@@ -129,7 +131,7 @@ class Market:
         rounds_until_agreed(world, self.nodes)
         world.observers.remove(self)
         self.honesty.verdict(self.nodes)
-        compare_accounts(self.nodes, self.honesty)
+        compare_accounts(self.nodes)
         judge(self.nodes, self.safety)
         return MarketOutcome(
             self.plan, world.digest(), world.virtual_ms, self.crashes, dict(sorted(self.honesty.counts.items()))
@@ -182,12 +184,13 @@ class Market:
             row = place.row
             if not self._ambushed or row.author != node.id or row.kind not in _STAGES or self._is_spared(node):
                 continue
-            if self.rng.random() >= self.plan.absent / len(_STAGES):
+            if self.rng.random() >= self.plan.absent / (2 if row.kind is FactKind.SEED else 8):
                 continue
             seed = record_of(node, row.seed_id).definition
-            self.honesty.counts[f"ambushed at {row.kind.value}"] += 1
+            self.honesty.counts[f"away at {row.kind.value}"] += 1
             away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, seed)])
-            self.world.later(self.rng.randint(1, 60), partial(self._go, node, away_ms))
+            soon_ms = self.rng.choice([self.rng.randint(1, 60), self.rng.randint(500, 2_500)])
+            self.world.later(soon_ms, partial(self._go, node, away_ms, row.seed_id))
 
     def _is_spared(self, node: SimNode) -> bool:
         return node.core is None
@@ -199,8 +202,10 @@ class Market:
         left_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
         return [left_ms + 500, left_ms + seed.exec_deadline_ms, seed.exec_deadline_ms + 5_000, 45_000]
 
-    def _go(self, node: SimNode, away_ms: int) -> None:
+    def _go(self, node: SimNode, away_ms: int, seed_id: str = "") -> None:
         if node.core is not None and self._ambushed:
+            if record_of(node, seed_id).definition is not None:
+                self.honesty.away.add(seed_id)
             self.crashes += 1
             node.crash(power=self.rng.random() < 0.7)
             self.world.later(max(away_ms, 100), partial(self._return, node))
@@ -216,9 +221,7 @@ class Market:
         node = self.rng.choice(self.nodes)
         if node.core is not None:
             node.checkpoint(cut_after=self.rng.choice([0, 0, self.rng.randint(1, 12)]))
-            if node.core is None:
-                self.crashes += 1
-                self.world.later(3_000, partial(self._return, node))
+            self.world.later(3_000, partial(self._return, node))
 
     def _part(self) -> None:
         members = list(self.nodes)
@@ -266,9 +269,10 @@ class Market:
         """All buyers offer one more task: who has not settled gets no bids from workers that look at that, and every
         worker bids that has no reason not to.
         """
-        world, honesty = self.world, self.honesty
+        world = self.world
         for adversary in self.adversaries:
             adversary.budget = 0
+        shunned = {(node.name, other.id) for node in self.nodes for other in self.nodes if self._shuns(node, other.id)}
         seeds = [seed for buyer in self.buyers.values() if (seed := self._order(buyer)) is not None]
         chances: Counter[tuple[str, str]] = Counter()
         end_ms = world.now_ms + PROBE_MS
@@ -282,7 +286,7 @@ class Market:
             if count * STEP_MS >= BID_MS:
                 raise ViolationError(f"{name} does not bid for {seed_id}, for no reason, in {count * STEP_MS} ms")
         for seed in seeds:
-            self._count_bids(seed)
+            self._count_bids(seed, shunned)
         self._calm()
 
     def _could_bid(self, node: SimNode, seed: Seed) -> bool:
@@ -293,18 +297,22 @@ class Market:
         bid = any(fact.author == node.id for fact in record.bids)
         return not bid and not refusal(seed, self.honesty.situation(node, shop))
 
-    def _count_bids(self, seed: Seed) -> None:
+    def _shuns(self, node: SimNode, publisher: str) -> bool:
+        """True if a worker wants publishers that settle, and this one does not."""
+        least = self.traders[node.name].shop.policy.settled_min_micro
+        dealings = dealings_of(node.running.replica.state.records, publisher, node.now_ms // 1000)
+        return bool(least) and dealings.settled_in_time * 10**6 < least * dealings.due_results
+
+    def _count_bids(self, seed: Seed, shunned: set[tuple[str, str]]) -> None:
         """Count the bids that a publisher gets, and those that it does not get because it has not settled."""
         counts = self.honesty.counts
         for node in self.nodes:
             bid = any(fact.author == node.id for fact in record_of(node, seed.id).bids)
             counts["probes with a bid"] += bid
-            least = self.traders[node.name].shop.policy.settled_min_micro
-            dealings = dealings_of(node.running.replica.state.records, seed.created_by, node.now_ms // 1000)
-            if least and dealings.settled_in_time * 10**6 < least * dealings.due_results:
+            if (node.name, seed.created_by) in shunned and self._shuns(node, seed.created_by):
                 counts["shunned publishers"] += 1
                 if bid:
-                    raise ViolationError(f"{node.name} bids for {seed.id} of {seed.created_by}: {dealings}")
+                    raise ViolationError(f"{node.name} bids for {seed.id} of {seed.created_by}, who does not settle")
 
     # --- what an observer must have ---------------------------------------------------------------------
 
@@ -327,7 +335,7 @@ class Market:
 NAMES: dict[str, str] = {f"m{number}": signer(f"m{number}").node_id for number in range(8)}
 
 
-def simulate_market(seed: int, *, purchases: int = 24, keep: Path | None = None) -> MarketOutcome:
+def simulate_market(seed: int, *, purchases: int = PURCHASES, keep: Path | None = None) -> MarketOutcome:
     """Run one seed. Raises ViolationError, or whatever a node itself raises.
 
     With ``keep`` the data dirs of all nodes are saved there, as they are at the end or at the violation.

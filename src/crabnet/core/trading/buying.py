@@ -17,7 +17,16 @@ from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason
 from crabnet.market.award import History, award, tries
-from crabnet.market.policies import Accepting, AwardRule, CheckOutcome, Declined, Terms, Wait
+from crabnet.market.policies import (
+    Accepting,
+    AwardRule,
+    CheckOutcome,
+    Declined,
+    Terms,
+    Wait,
+    note_of,
+    reason_in,
+)
 from crabnet.market.verdict import needs_check, settles, verdict
 
 _TO_CLAIM: Final = frozenset({SeedStatus.OPEN, SeedStatus.FORFEITED})
@@ -71,6 +80,14 @@ class Buyer:
     def follower(self, seed_id: str) -> str | None:
         """The seed of this node that takes up ``seed_id`` again, if it is in memory."""
         return self._followers.get(seed_id)
+
+    def leaves(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of an own seed."""
+        terms = self.terms_of(seed_id, record)
+        if terms is None or terms.accept is Accepting.NEVER:
+            return True
+        told = self._told.get(seed_id)
+        return told is not None and told[0] != "" and told[0] == record.progress.result_id
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Look at a seed that has changed, soon."""
@@ -208,18 +225,21 @@ class Buyer:
         notice = Notice("result_judged", fields)
         if status is None:
             return self._once(seed_id, result.id, judged.reason, notice)
-        note = "" if status is SeedStatus.ACCEPTED else f"{judged.reason}: {judged.detail}"
-        return _move(Settle(seed_id=seed_id, outcome=status, note=note[: limits.RULES_CHARS_MAX]), notice)
+        note = "" if status is SeedStatus.ACCEPTED else note_of(judged.reason, judged.detail)
+        return _move(Settle(seed_id=seed_id, outcome=status, note=note), notice)
 
     def _after(self, seed_id: str, record: Record, seed: Seed, terms: Terms) -> Move | None:
-        """What follows a seed that is final: another try after a rejection, else the end of the purchase."""
+        """What follows a seed that is final: another try after a failure, else the end of the purchase."""
         if self._replica.purchases.get(seed_id) is None:
             return None
-        rejected = record.progress.status is SeedStatus.REJECTED and terms.accept is not Accepting.NEVER
-        if rejected and seed_id not in self._followers and tries(record, terms) < terms.tries_max:
-            return self._try_again(seed_id, record, seed, terms, Reason.WRONG_STATE)
-        exhausted = rejected and seed_id not in self._followers
-        return self._end(seed_id, record, Reason.ATTEMPTS_EXHAUSTED if exhausted else None)
+        status, reason = record.progress.status, reason_in(record.progress.note)[0]
+        tried = any(isinstance(fact.body, Claim) for fact in record.others)
+        rejected = status is SeedStatus.REJECTED and terms.accept is not Accepting.NEVER
+        lapsed = status is SeedStatus.EXPIRED and reason is Reason.DEADLINE_PASSED and tried and terms.award is not None
+        failed = (rejected or lapsed) and seed_id not in self._followers
+        if failed and tries(record, terms) < terms.tries_max:
+            return self._try_again(seed_id, record, seed, terms, reason or Reason.WRONG_STATE)
+        return self._end(seed_id, record, Reason.ATTEMPTS_EXHAUSTED if failed else reason)
 
     # --- moves -----------------------------------------------------------------------------------------
 
@@ -259,7 +279,7 @@ class Buyer:
         return _move(wish, Notice("purchase_retried", fields | {"reason": reason.value}))
 
     def _close(self, seed_id: str, reason: Reason, detail: str) -> Move:
-        note = f"{reason}: {detail}"[: limits.RULES_CHARS_MAX]
+        note = note_of(reason, detail)
         return _move(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), _given_up(seed_id, reason, detail))
 
     def _end(self, seed_id: str, record: Record, reason: Reason | None) -> Move:

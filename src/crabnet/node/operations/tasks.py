@@ -28,7 +28,6 @@ from crabnet.node.operations.views import (
     watched,
 )
 from crabnet.node.seeds import Filter, needs_operator, search_seeds
-from crabnet.node.trading.purchasing import asks
 from crabnet.operations import objects, seeds
 from crabnet.operations.model import Empty
 
@@ -173,9 +172,10 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
     def needs_me(record: Record) -> bool:
         """The node itself goes on with its purchases, except where their terms leave the settlement to its operator."""
         seed = record.definition
-        terms = None if seed is None else purchases.get(seed.id)
-        goes_on = terms is not None and not (record.progress.status is SeedStatus.DONE and asks(record, terms))
-        return seed is not None and not goes_on and needs_operator(record, me, now_s)
+        if seed is None or not needs_operator(record, me, now_s):
+            return False
+        is_done = record.progress.status is SeedStatus.DONE
+        return seed.id not in purchases or (is_done and core.leaves_to_operator(seed.id, record))
 
     wanted = Filter(
         status=given.status,
