@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -76,7 +77,23 @@ class PurchaseCommand(Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
         with _own_failures(parent, f"crabnet {info_name}"):
-            return super().make_context(info_name, args, parent, **extra)
+            delimited = "--" in args
+            made = super().make_context(info_name, args, parent, **extra)
+            if not delimited:
+                self._demand_order(made.params.get("words") or ())
+            return made
+
+    def _demand_order(self, words: Sequence[str]) -> None:
+        """Raises UsageError if an option of this command, such as a price, stands behind the command that is bought."""
+        own = {name for option in self.params for name in option.opts if name.startswith("--")}
+        for word in words[1:]:
+            name = word.partition("=")[0]
+            if name in own:
+                raise UsageError(
+                    f"{name} stands behind the command, so the command would get it. Options of crabnet come before the"
+                    f" command; if it is meant for the command, put -- before that",
+                    Reason.INVALID_ARGUMENT,
+                )
 
     def invoke(self, ctx: click.Context) -> object:
         with _own_failures(ctx, ctx.command_path):
@@ -103,8 +120,6 @@ class _own_failures:  # noqa: N801 - used like a function
             raise click.exceptions.Exit(RunExit.OUTPUT_INCOMPLETE) from None
         if isinstance(first, click.ClickException):
             message = said_by_click(first, self._command)
-            if isinstance(first, click.NoSuchOption) and self._command == "crabnet run":
-                message += " Put -- before a command that has options of its own."
             first = UsageError(message, Reason.INVALID_ARGUMENT)
         if not isinstance(first, CrabnetError):
             if os.environ.get("CRABNET_DEBUG") == "1":
