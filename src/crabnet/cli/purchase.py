@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -75,7 +76,7 @@ class PurchaseCommand(Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        with _own_failures(parent):
+        with _own_failures(parent, args):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -86,8 +87,10 @@ class PurchaseCommand(Command):
 class _own_failures:  # noqa: N801 - used like a function
     """Turns every error into one line on stderr that begins with ``crabnet:``, and a code of RunExit."""
 
-    def __init__(self, context: click.Context | None) -> None:
-        self._json = context is not None and state_of(context).json
+    def __init__(self, context: click.Context | None, args: Sequence[str] = ()) -> None:
+        """``args`` are words that click has not looked at yet. What follows ``--`` is not for this command."""
+        own = [*args][: args.index("--") if "--" in args else None]
+        self._json = "--json" in own or (context is not None and state_of(context).json)
 
     def __enter__(self) -> None:
         pass

@@ -7,12 +7,13 @@ from typing import Final
 
 import trio
 
+from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.deadlines import due_at_ms
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
-from crabnet.market.award import bids_until_ms, tries
+from crabnet.market.award import bids_until_ms
 from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
 
@@ -85,7 +86,7 @@ def view(core: Core, seed_id: str) -> Purchase:
         status=progress.status,
         title=seed.title,
         terms=None if terms is None else _shown_terms(terms),
-        tries=tries(record, Terms() if terms is None else terms),
+        tries=_tries(core, record),
         bids=len(bids),
         worker=progress.claimed_by,
         price=next((bid.price for bid in bids if bid.id == bid_id), None),
@@ -94,6 +95,21 @@ def view(core: Core, seed_id: str) -> Purchase:
         reason=reason,
         detail=detail,
     )
+
+
+def _tries(core: Core, record: Record) -> int:
+    """Claims of a task and of those that it follows."""
+    total = 0
+    for _ in range(limits.PURCHASE_ATTEMPTS_MAX):
+        total += sum(isinstance(fact.body, Claim) for fact in record.others)
+        seed = record.definition
+        if seed is None or seed.follows is None:
+            break
+        try:
+            record = core.record(seed.follows)
+        except RefusedError:
+            break
+    return total
 
 
 def _shown_terms(terms: Terms) -> PurchaseTerms:
