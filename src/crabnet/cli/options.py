@@ -11,7 +11,6 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.output import write
-from crabnet.cli.tables import columns_of_terminal
 from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
 from crabnet.settings import KNOBS, Knob
@@ -48,6 +47,8 @@ class _Help(click.HelpFormatter):
     """Help as wide as the terminal, up to ``_HELP_COLUMNS_MAX``."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:  # noqa: ARG002
+        from crabnet.cli.tables import columns_of_terminal
+
         super().__init__(indent_increment, width or max(20, min(columns_of_terminal(), _HELP_COLUMNS_MAX) - 1))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:

@@ -14,6 +14,7 @@ from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.market.award import bids_until_ms
+from crabnet.market.heard import summary
 from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
 
@@ -80,6 +81,7 @@ def view(core: Core, seed_id: str) -> Purchase:
     bid_id = claim.bid_id if isinstance(claim, Claim) else None
     bids = [fact.body for fact in record.bids if isinstance(fact.body, Bid)]
     reason, detail = _why(record, stage)
+    said = summary(core.declining.of(seed_id), seed) if stage is Stage.PUBLISHED else ""
     return Purchase(
         seed_id=seed_id,
         stage=stage,
@@ -93,7 +95,7 @@ def view(core: Core, seed_id: str) -> Purchase:
         since_ts=_since_s(record, seed),
         until_ms=_until_ms(record, seed, core.config.execution_grace_ms),
         reason=reason,
-        detail=detail,
+        detail=f"{detail}: {said}" if said else detail,
     )
 
 
