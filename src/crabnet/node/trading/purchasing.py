@@ -13,8 +13,8 @@ from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.market.award import bids_until_ms, tries
-from crabnet.market.policies import Accepting, Terms, reason_in
-from crabnet.market.verdict import settles, verdict
+from crabnet.market.heard import summary
+from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
 
 _BY_STATUS: Final = {
@@ -75,11 +75,12 @@ def view(core: Core, seed_id: str) -> Purchase:
     """An own task as a purchase. Raises RefusedError for another one."""
     record, seed = own_task(core, seed_id)
     progress, terms = record.progress, core.replica.purchases.get(seed_id)
-    stage = _stage(record, terms)
+    stage = _stage(record, terms, leaves=core.leaves_to_operator(seed_id, record))
     claim = None if record.claim is None else record.claim.body
     bid_id = claim.bid_id if isinstance(claim, Claim) else None
     bids = [fact.body for fact in record.bids if isinstance(fact.body, Bid)]
     reason, detail = _why(record, stage)
+    said = summary(core.declining.of(seed_id), seed) if stage is Stage.PUBLISHED else ""
     return Purchase(
         seed_id=seed_id,
         stage=stage,
@@ -93,7 +94,7 @@ def view(core: Core, seed_id: str) -> Purchase:
         since_ts=_since_s(record, seed),
         until_ms=_until_ms(record, seed, core.config.execution_grace_ms),
         reason=reason,
-        detail=detail,
+        detail=f"{detail}: {said}" if said else detail,
     )
 
 
@@ -108,26 +109,17 @@ def _shown_terms(terms: Terms) -> PurchaseTerms:
     )
 
 
-def _stage(record: Record, terms: Terms | None) -> Stage:
+def _stage(record: Record, terms: Terms | None, *, leaves: bool) -> Stage:
     status = record.progress.status
     if status is SeedStatus.REJECTED and terms is not None:
         return Stage.JUDGING  # the node decides about another try next
     if status is SeedStatus.DONE:
         if record.worker_failed:
             return Stage.AWARDED
-        return Stage.JUDGING if terms is not None and not _asks(record, terms) else Stage.ASKS
+        return Stage.ASKS if leaves else Stage.JUDGING
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     return Stage.BIDS if record.bids else Stage.PUBLISHED
-
-
-def _asks(record: Record, terms: Terms) -> bool:
-    """True if the operator has to settle the result."""
-    result, seed = None if record.result is None else record.result.body, record.definition
-    if terms.accept is Accepting.NEVER or seed is None or not isinstance(result, TaskResult):
-        return terms.accept is Accepting.NEVER
-    judged = verdict(result, seed.acceptance)
-    return judged.reason is not Reason.CHECK_UNAVAILABLE and settles(judged, terms.accept) is None
 
 
 def _why(record: Record, stage: Stage) -> tuple[str | None, str]:
