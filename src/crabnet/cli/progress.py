@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Final
 
+from crabnet.cli.tables import cut_to, width_of
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 
@@ -39,9 +40,10 @@ class ProgressLine:
             self._written = 0
 
     def _write(self, text: str) -> None:
-        line = text[: max(1, _width() - 1)]
-        self._put(f"\r{line}{' ' * max(0, self._written - len(line))}")
-        self._written = len(line)
+        line = cut_to(text, max(1, _width() - 1))
+        columns = width_of(line)
+        self._put(f"\r{line}{' ' * max(0, self._written - columns)}")
+        self._written = columns
 
     def _put(self, text: str) -> None:
         if sys.stderr is not None:
