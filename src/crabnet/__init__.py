@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from crabnet.core.mending import ReplicaFailedError
     from crabnet.domain.model import Bid, Claim, Seed, SeedStatus, TaskResult
     from crabnet.errors import CrabnetError, Reason
+    from crabnet.market.policies import Accepting, AwardRule, Terms
     from crabnet.node.node import Node
     from crabnet.node.operations.doors import perform, stream
     from crabnet.node.seeds import SeedState
     from crabnet.settings import Settings
 
 _HOMES = {
+    "Accepting": "crabnet.market.policies",
+    "AwardRule": "crabnet.market.policies",
+    "Terms": "crabnet.market.policies",
     "Node": "crabnet.node.node",
     "Settings": "crabnet.settings",
     "Publish": "crabnet.core.commands",
@@ -37,6 +41,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Accepting",
+    "AwardRule",
     "Bid",
     "Claim",
     "CrabnetError",
@@ -49,6 +55,7 @@ __all__ = [
     "SeedStatus",
     "Settings",
     "TaskResult",
+    "Terms",
     "__version__",
     "perform",
     "stream",

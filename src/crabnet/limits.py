@@ -135,6 +135,8 @@ BID_SEEDS_LOOKED_AT_MAX: Final = 500
 """Tasks that are looked at for one page of bids."""
 SEEDS_LOOKED_AT_MAX: Final = 2_000
 """Archived tasks that are looked at for one page of a list with filters."""
+EVENTS_LOOKED_AT_MAX: Final = 200_000
+"""Events that `crabnet history` looks at."""
 ID_PREFIX_CHARS_MIN: Final = 4
 """Fewest characters of an id that stand for the whole id on the command line."""
 IDS_FOUND_MAX: Final = 100
@@ -1207,3 +1209,5 @@ DECLINES_PER_SEED_MAX: Final = 256
 """Workers whose declines of one own seed a node remembers: those that came last."""
 DECLINES_HEARD_MAX: Final = 16_384
 """All declines of own seeds that a node remembers."""
+ACKNOWLEDGE_WAIT_MS: Final = 2_000
+"""How long a node that lasts for one command waits until a worker has heard how its task ended."""

@@ -12,6 +12,7 @@ from crabnet.core.commands import CreateClaim, FinishRun, Operation, RenewRun, S
 from crabnet.core.config import CoreConfig
 from crabnet.core.core import Core
 from crabnet.core.effects import Effects, Notice
+from crabnet.domain.lifecycle import is_overdue, settlement_due_s
 from crabnet.domain.model import Claim, FactKind, Failure, SeedStatus, Settlement, Termination, TerminationCause
 from crabnet.errors import Reason, RefusedError
 from crabnet.protocol.envelope import Kind
@@ -78,6 +79,40 @@ class Market:
 
     def told(self, kind: str) -> list[Notice]:
         return [notice for notice in self.publisher.notices if notice.kind == kind]
+
+
+def test_a_result_that_is_not_settled_in_time_is_told_once_to_publisher_and_worker() -> None:
+    market = Market()
+    seed_id = market.claimed(market.cheap, settle_window_ms=60_000)
+    market.cheap.operate(StartRun(seed_id=seed_id))
+    market.cheap.operate(result(seed_id))
+    market.wait(59_000)
+    assert market.told("settlement_overdue") == []
+    market.wait(5_000)
+    (alert,) = market.told("settlement_overdue")
+    (warning,) = [notice for notice in market.cheap.notices if notice.kind == "settlement_missing"]
+    assert alert.fields["seed_id"] == warning.fields["seed_id"] == seed_id
+    assert alert.fields["worker"] == market.cheap.id
+    assert warning.fields["publisher"] == market.publisher.id
+    assert not [notice for notice in market.middle.notices if notice.kind.startswith("settlement_")]
+    due = {settlement_due_s(node.running.record(seed_id)) for node in market.world.nodes.values()}
+    assert due == {alert.fields["settle_by"]}, "every node derives the same"
+
+    market.middle.operate(SubmitBid(seed_id=market.publish(), price=3))
+    market.wait(60_000)
+    market.publisher.operate(Settle(seed_id=seed_id, outcome=S.ACCEPTED))
+    market.wait(1_000)
+    assert len(market.told("settlement_overdue")) == 1
+    assert not is_overdue(market.middle.running.record(seed_id), market.world.now_ms // 1000)
+
+
+def test_a_result_in_which_the_worker_failed_is_never_overdue() -> None:
+    market = Market()
+    seed_id = market.claimed(market.cheap, settle_window_ms=1_000)
+    market.cheap.operate(StartRun(seed_id=seed_id))
+    market.cheap.operate(failure(seed_id, began=True))
+    market.wait(10_000)
+    assert market.told("settlement_overdue") == []
 
 
 @pytest.mark.parametrize("started", [True, False])

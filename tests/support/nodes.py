@@ -22,6 +22,7 @@ from crabnet.monitor.reader import read_events
 from crabnet.runner import scratch
 from crabnet.runner.sandbox import cgroups
 from tests.support.polling import readable
+from tests.support.warm import run_warm
 
 T = TypeVar("T")
 Json = dict[str, JsonValue]
@@ -52,8 +53,9 @@ def wait_for(what: str, probe: Callable[[], T | None], deadline_s: float = DEADL
 
 def crabnet(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """One command, to its end. Whatever it does, it prints no traceback."""
-    done = subprocess.run(
-        [*CRABNET, *words], capture_output=True, text=True, check=False, env=env or environment(), timeout=DEADLINE_S
+    given = env or environment()
+    done = run_warm([*words], given, DEADLINE_S) or subprocess.run(
+        [*CRABNET, *words], capture_output=True, text=True, check=False, env=given, timeout=DEADLINE_S
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -78,6 +80,7 @@ class NodeProcess:
         self.listen = "127.0.0.1:0"
         self.node_id = ""
         self.program = CRABNET
+        self.command = "listen"
         self.limit_file_bytes: int | None = None
         self.netns: str | None = None
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
@@ -85,7 +88,7 @@ class NodeProcess:
     def launch(self) -> None:
         """Begin to start, without waiting."""
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        words = ["listen", "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
+        words = [self.command, "--data-dir", str(self.data_dir), "--listen-addr", self.listen]
         words += ["--announce-addr", ",".join(self.peers), "--sync-interval-ms", "200", "--feed-wait-ms", "500"]
         words += ["--web-addr", "off"]  # tests of the web process give another address in their words
         words += self.words

@@ -12,7 +12,7 @@ import click
 from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
 from crabnet.cli.output import note, note_line, write
-from crabnet.cli.values import MOMENT, MOMENT_HELP, since_s
+from crabnet.cli.values import MOMENT, MOMENT_HELP, IdPrefix, since_s
 from crabnet.control.client import JsonValue
 from crabnet.limits import INTEGER_MAX
 from crabnet.plain import plain
@@ -147,7 +147,7 @@ def _show_report(report: AuditReport) -> None:
 
 
 @click.command("log", cls=Command)
-@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only entries about this task.")
+@click.option("--seed", "seed_id", type=IdPrefix("seed"), help="Only entries about this task.")
 @click.option("--since", metavar=MOMENT, help=f"Only decisions made since {MOMENT_HELP}")
 @click.option("--after", type=WholeNumber(0, INTEGER_MAX), help="Only entries after this frame of the journal.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only this kind; repeatable.")
@@ -179,6 +179,8 @@ def log_(
     from crabnet.operator.log import LogFilter, describe_row, newest, read_log
     from crabnet.storage.files import RealFiles
 
+    if seed_id is not None:
+        seed_id = state.full_id("seed", seed_id)
     from_s = 0 if since is None else since_s(since, int(time.time()))
     wanted = LogFilter(seed_id, from_s, after or 0, frozenset(kinds) if kinds else frozenset() if everything else None)
     rows = read_log(

@@ -14,8 +14,14 @@ from crabnet.settings import KNOBS, shown
 
 config = LazyGroup(
     "config",
-    "Show the configuration and check it.",
-    {"show": "crabnet.cli.config:show", "verify": "crabnet.cli.config:verify"},
+    "Show, change and check the configuration.",
+    {
+        "show": "crabnet.cli.config:show",
+        "get": "crabnet.cli.config_edit:get",
+        "set": "crabnet.cli.config_edit:set_",
+        "init": "crabnet.cli.config_edit:init",
+        "verify": "crabnet.cli.config:verify",
+    },
 )
 
 

@@ -120,7 +120,9 @@ class State:
         last = kind == "seed" and text.lower() == "@last"
         if not last and not (_PART_OF_NODE_ID if kind == "node" else _PART_OF_UUID).fullmatch(text):
             return text
-        if not last and _too_short(text):
+        if kind == "node" and len(text.strip("…")) < ID_PREFIX_CHARS_MIN:
+            raise UsageError(f"{text!r} is too short; give at least {ID_PREFIX_CHARS_MIN} characters of the node's id")
+        if not last and kind != "node" and _too_short(text):
             return text
         answer = self.perform("id.find", {"kind": kind, "text": text, "limit": 8, **_task(seed_id)})
         page = answer if isinstance(answer, dict) else {}

@@ -39,6 +39,8 @@ _JSON: Final = {
     "seed run": '`{"result": Result}`',
     "seed cancel": '`{"cancelled": "seed", "run" or "queued", "seed": Seed}`',
     "seed settle": '`{"seed": Seed}`',
+    "history": '`{"acts": [{"event_id", "at_ms", "node_id", "what", "seed_id", "title", "price"}]}`; a `node_id` of'
+    " null is this node",
     "why": "the answer of the operation `seed.why`",
     "seed wait": "as for `seed show`",
     "seed verdict": "the answer of the control method `seed.verdict`",
@@ -47,6 +49,7 @@ _JSON: Final = {
     "seed show": '`{"seed": Seed, "claims": […], "runs": […], "results": […], "settlements": […], "bids": […],'
     ' "acknowledgements": […], "totals": {"bids"}, "next": id or null, "local_run": Run here or null}`;'
     " `next` is the value of `--after` for the next page; with `--follow`, one such object per line for each change",
+    "account": "the answer of the control method `account.show`; with `--all`, that of `account.list`",
     "receipt make": "the receipt itself is one object; with `--out`, what it says, as `receipt verify` prints it",
     "receipt verify": (
         '`{"valid": true, "namespace", "seed_id", "title", "command", "acceptance", "publisher", "worker", "price",'
@@ -96,6 +99,9 @@ _JSON: Final = {
     ' "problems": [text]}`; `exporter` is null for proofs and for a state of the Rust program',
     "state diff": '`{"same", "a": {"name", "state_hash"}, "b": {…}, "seeds_compared", "feeds": [{"node_id", "a", "b"}],'
     ' "seeds": [{"seed_id", "a", "b"}]}`',
+    "config init": '`{"file": path}`',
+    "config get": '`{"name", "value", "origin"}`',
+    "config set": '`{"file": path, "name"}`',
     "config verify": '`{"ok": bool, "checks": [{"name", "verdict": "ok" | "warn" | "fail", "detail", "remedy",'
     ' "reason"}]}`',
     "config show": '`{"config_file": path or null, "settings": {name: {"value", "origin", "unit"}}}`',

@@ -13,7 +13,7 @@ import msgspec
 from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command, WholeNumber
 from crabnet.cli.output import pause, write
-from crabnet.cli.values import MOMENT, MOMENT_HELP, since_s
+from crabnet.cli.values import MOMENT, MOMENT_HELP, IdPrefix, since_s
 from crabnet.control.client import JsonValue
 from crabnet.control.route import demand_data_dir
 from crabnet.errors import DataDirDamagedError, Reason, UsageError
@@ -45,8 +45,8 @@ _LIMIT_DEFAULT: Final = 1_000
     help="Only events from this part of the node; repeatable.",
 )
 @click.option("--reason", "reasons", multiple=True, help="Only events with this reason; repeatable.")
-@click.option("--seed", "seed_id", metavar="SEED_ID", help="Only events about this task.")
-@click.option("--author", metavar="NODE_ID", help="Only events about this node as author, worker or peer.")
+@click.option("--seed", "seed_id", type=IdPrefix("seed"), help="Only events about this task.")
+@click.option("--author", type=IdPrefix("node"), help="Only events about this node as author, worker or peer.")
 @click.option("--since", metavar=MOMENT, help=f"Only events since {MOMENT_HELP}")
 @click.option("--until", metavar=MOMENT, help="Only events before this time, given like --since.")
 @click.option("--after", "after_id", type=WholeNumber(0, INTEGER_MAX), help="Only events with an id above this.")
@@ -72,6 +72,10 @@ def events(context: click.Context, /, *, following: bool, **values: object) -> N
     if not state.settings.monitor_events.exists():
         demand_data_dir(state.settings.data_dir)
     query = asked.query(int(time.time()))
+    if query.seed_id is not None:
+        query = msgspec.structs.replace(query, seed_id=state.full_id("seed", query.seed_id))
+    if query.author is not None:
+        query = msgspec.structs.replace(query, author=state.full_id("node", query.author))
     try:
         _show(directory, query, following=following, limited=asked.limit is not None, as_json=state.json)
     except BrokenPipeError:

@@ -11,36 +11,50 @@ from crabnet.cli.context import state_of
 from crabnet.cli.options import LazyGroup
 from crabnet.cli.output import json_line, structured, write
 
-_TOP: Final = {
-    "run": "crabnet.cli.run:run",
-    "attach": "crabnet.cli.run:attach",
-    "seed": "crabnet.cli.seed:seed",
-    "why": "crabnet.cli.why:why",
-    "status": "crabnet.cli.node:status",
-    "peers": "crabnet.cli.node:peers",
-    "listen": "crabnet.cli.node:listen",
-    "work": "crabnet.cli.work:work",
-    "topology": "crabnet.cli.topology:topology",
-    "sync": "crabnet.cli.topology:sync",
-    "feeds": "crabnet.cli.topology:feeds",
-    "runs": "crabnet.cli.steering:runs",
-    "drain": "crabnet.cli.steering:drain",
-    "stop": "crabnet.cli.steering:stop",
-    "top": "crabnet.cli.top:top",
-    "doctor": "crabnet.cli.doctor:doctor",
-    "debug": "crabnet.cli.doctor:debug",
-    "events": "crabnet.cli.events:events",
-    "receipt": "crabnet.cli.receipt:receipt",
-    "audit": "crabnet.cli.audit:audit",
-    "fsck": "crabnet.cli.fsck:fsck",
-    "state": "crabnet.cli.state:state",
-    "config": "crabnet.cli.config:config",
-    "token": "crabnet.cli.token:token",
-    "web": "crabnet.cli.web:web",
-    "alerts": "crabnet.cli.alerts:alerts",
-    "id": "crabnet.cli.node:identity",
-    "completion": "crabnet.cli.completion:completion",
+_SECTIONS: Final = {
+    "Buying": {
+        "run": "crabnet.cli.run:run",
+        "attach": "crabnet.cli.run:attach",
+        "seed": "crabnet.cli.seed:seed",
+        "receipt": "crabnet.cli.receipt:receipt",
+    },
+    "Selling": {
+        "work": "crabnet.cli.work:work",
+        "runs": "crabnet.cli.steering:runs",
+    },
+    "Looking": {
+        "why": "crabnet.cli.why:why",
+        "status": "crabnet.cli.node:status",
+        "account": "crabnet.cli.account:account",
+        "history": "crabnet.cli.history:history",
+        "top": "crabnet.cli.top:top",
+        "peers": "crabnet.cli.node:peers",
+        "topology": "crabnet.cli.topology:topology",
+        "sync": "crabnet.cli.topology:sync",
+        "feeds": "crabnet.cli.topology:feeds",
+        "events": "crabnet.cli.events:events",
+    },
+    "Running a node": {
+        "listen": "crabnet.cli.node:listen",
+        "drain": "crabnet.cli.steering:drain",
+        "stop": "crabnet.cli.steering:stop",
+        "config": "crabnet.cli.config:config",
+        "id": "crabnet.cli.node:identity",
+        "token": "crabnet.cli.token:token",
+        "web": "crabnet.cli.web:web",
+        "alerts": "crabnet.cli.alerts:alerts",
+        "completion": "crabnet.cli.completion:completion",
+    },
+    "Care": {
+        "doctor": "crabnet.cli.doctor:doctor",
+        "audit": "crabnet.cli.audit:audit",
+        "state": "crabnet.cli.state:state",
+        "fsck": "crabnet.cli.fsck:fsck",
+        "debug": "crabnet.cli.doctor:debug",
+    },
 }
+"""The commands by what people use them for."""
+_TOP: Final = {name: place for commands in _SECTIONS.values() for name, place in commands.items()}
 
 
 def command_path(arguments: list[str]) -> str:
@@ -56,7 +70,7 @@ def command_path(arguments: list[str]) -> str:
     return " ".join(path)
 
 
-cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, run, settle.", _TOP)
+cli = LazyGroup("crabnet", "A decentralised task network: publish, bid, claim, run, settle.", _TOP, sections=_SECTIONS)
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Final
 
 import click
 
 from crabnet.cli.context import State, state_of
-from crabnet.settings import split_address
+from crabnet.cli.output import note
+from crabnet.settings import DEFAULT_ORIGIN, split_address
 
 PORT: Final = 9012
 """The port of a node that has no other."""
@@ -48,3 +50,17 @@ def _lacks_port(text: str) -> bool:
     if text.startswith("["):
         return text.endswith("]")
     return ":" not in text or text.count(":") > 1
+
+
+def find_port(state: State, *, tells: bool = True) -> None:
+    """Use a free port if nobody has chosen one, and the default one is in use: by another worker, for example."""
+    if state.resolved.origins["listen_addr"] != DEFAULT_ORIGIN or not state.settings.uses_udp:
+        return
+    host, port = split_address(state.settings.listen_addr)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            if tells:
+                note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
+            state.set_flag("listen_addr", f"{host}:0")

@@ -13,6 +13,7 @@ import click
 
 from crabnet.cli.context import State, write_object
 from crabnet.cli.output import note_at_once, write
+from crabnet.cli.reachable import join_line, own_addresses
 from crabnet.errors import CrabnetError, principal
 from crabnet.monitor.operator_log import OperatorLog
 from crabnet.monitor.sentences import Level
@@ -48,6 +49,7 @@ def _listening(log: OperatorLog, *, as_json: bool, only_address: bool) -> Callab
 
     def listening(address: str) -> None:
         text = _LISTENING + address
+        told = join_line(address, own_addresses)
         with contextlib.suppress(OSError, ValueError, CrabnetError):
             if only_address:
                 write_object({"listening": address})
@@ -55,6 +57,8 @@ def _listening(log: OperatorLog, *, as_json: bool, only_address: bool) -> Callab
                 write(log.line(text, "listen_started", Level.INFO, {"address": address}))
             else:
                 write(plain(text) + "\n")
+        if told:
+            log.say(told, "join", Level.INFO, {"address": address})
 
     return listening
 

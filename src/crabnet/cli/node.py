@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Final
 
 import click
 
-from crabnet.cli.context import object_text, state_of, write_object
+from crabnet.cli.context import State, object_text, state_of, write_object
+from crabnet.cli.listing import Row, is_wide, write_rows
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, note, table, write
+from crabnet.cli.tables import Cell, Column, Style, short_id
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 
@@ -22,7 +25,17 @@ def status(context: click.Context) -> None:
     write(object_text(result) if state_of(context).json else table(result))
 
 
-@click.command("peers", cls=Command)
+_PEERS: Final = (
+    Column("NODE", 0),
+    Column("ADDRESS", 1, least=16),
+    Column("STATE", 2),
+    Column("HEARD", 3, right=True),
+    Column("FAILURES", 5, right=True),
+    Column("REFUSED", 4, least=12),
+)
+
+
+@click.command("peers", cls=Command, prints_ids=True)
 @click.pass_context
 def peers(context: click.Context) -> None:
     """Show the peers: configured, confirmed, and remembered from earlier runs. The node need not run.
@@ -33,25 +46,39 @@ def peers(context: click.Context) -> None:
     "refused" shows when this node last refused a message of the peer, and why. EQUIVOCATOR marks a peer that has
     provably signed two envelopes for one place of its feed; see audit proof.
     """
-    result = state_of(context).perform("peers", {})
-    if state_of(context).json:
+    state = state_of(context)
+    result = state.perform("peers", {})
+    if state.json:
         write_object(result)
         return
     own = as_object(result).get("own_addresses")
     for address in own if isinstance(own, list) else []:
-        write(f"this node: {plain(str(address))}\n")
-    for peer in as_list(result, "peers"):
-        members = as_object(peer)
-        states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]
-        states += ["EQUIVOCATOR"] if members.get("equivocator") else []
-        silent_ms = members.get("silent_ms")
-        silent = f"heard {silent_ms // 1000} s ago" if isinstance(silent_ms, int) else "not heard"
-        node_id = as_text(peer, "node_id") if members.get("node_id") else "-"
-        names = members.get("names")
-        called = f" ({', '.join(map(str, names))})" if isinstance(names, list) and names else ""
-        parts = [as_text(peer, "address") + plain(called), node_id, ",".join(states), silent]
-        parts += [f"{as_text(peer, 'failures')} failures", *_refused(members)]
-        write("  ".join(parts) + "\n")
+        if not state.ids_only:
+            write(f"this node: {plain(str(address))}\n")
+    rows = [_peer(state, each) for each in as_list(result, "peers")]
+    write_rows(state, _PEERS, [row for row in rows if row.id or not state.ids_only], "no peers")
+
+
+def _peer(state: State, peer: JsonValue) -> Row:
+    members = as_object(peer)
+    states = [name for name in ("configured", "confirmed") if members.get(name)] or ["remembered"]
+    states += ["EQUIVOCATOR"] if members.get("equivocator") else []
+    silent_ms = members.get("silent_ms")
+    silent = f"heard {silent_ms // 1000} s ago" if isinstance(silent_ms, int) else "not heard"
+    node_id = as_text(peer, "node_id") if members.get("node_id") else "-"
+    names = members.get("names")
+    called = f" ({', '.join(map(str, names))})" if isinstance(names, list) and names else ""
+    address, refused = as_text(peer, "address") + plain(called), _refused(members)
+    parts = [address, node_id, ",".join(states), silent, f"{as_text(peer, 'failures')} failures", *refused]
+    cells = [
+        Cell(node_id if is_wide(state) else short_id(node_id)),
+        Cell(address),
+        Cell(",".join(states), Style.BAD if members.get("equivocator") else Style.NONE),
+        Cell(silent.removeprefix("heard ")),
+        Cell(str(members.get("failures") or "")),
+        Cell(" ".join(refused).removeprefix("refused ")),
+    ]
+    return Row("" if node_id == "-" else node_id, "  ".join(parts), cells)
 
 
 def _refused(peer: Mapping[str, JsonValue]) -> list[str]:
@@ -64,7 +91,7 @@ def _refused(peer: Mapping[str, JsonValue]) -> list[str]:
     ]
 
 
-@click.command("id", cls=Command)
+@click.command("id", cls=Command, prints_ids=True)
 @click.argument("action", type=click.Choice(["renew"]), required=False)
 @click.pass_context
 def identity(context: click.Context, action: str | None) -> None:
@@ -77,6 +104,9 @@ def identity(context: click.Context, action: str | None) -> None:
         _renew(context)
         return
     result = state_of(context).perform("id", {})
+    if state_of(context).ids_only and not state_of(context).json:
+        write(as_text(result, "node_id") + "\n")
+        return
     write(object_text(result) if state_of(context).json else table(result))
 
 

@@ -165,11 +165,20 @@ def _without_subcommand() -> None:
 class LazyGroup(_HelpWritten, click.Group):
     """A group that imports a subcommand when it is used. ``lazy`` maps names to ``module:attribute``.
 
-    ``default`` is the subcommand that a call without one means.
+    ``default`` is the subcommand that a call without one means. ``sections`` are the titles under which the help shows
+    the subcommands.
     """
 
-    def __init__(self, name: str, help_text: str, lazy: Mapping[str, str], default: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        lazy: Mapping[str, str],
+        default: str | None = None,
+        sections: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         self.default = default
+        self.sections = sections or {"Commands": tuple(lazy)}
         super().__init__(
             name, help=help_text, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False,
             invoke_without_command=True, callback=_without_subcommand,
@@ -193,12 +202,36 @@ class LazyGroup(_HelpWritten, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], self.lazy, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            near = self._near(ctx, args[0])
+            hint = f" Did you mean {near}?" if near else ""
             ctx.fail(f"There is no command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    def _near(self, ctx: click.Context, word: str) -> str | None:
+        """The command that was probably meant: one of this group with a similar name, or one of a group in it."""
+        from difflib import get_close_matches
+
+        near = get_close_matches(word, self.lazy, n=1)
+        if near:
+            return near[0]
+        for name in self.lazy:
+            group = self.get_command(ctx, name)
+            inner = get_close_matches(word, group.lazy, n=1, cutoff=0.8) if isinstance(group, LazyGroup) else []
+            if inner:
+                return f"{name} {inner[0]}"
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        longest = max(map(len, self.lazy))
+        for title, names in self.sections.items():
+            commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+            room = max(20, formatter.width - 6 - longest)
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{longest}}", each.get_short_help_str(room)) for name, each in commands])
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
 
 
 def global_options(*, settings_shown: bool) -> list[click.Parameter]:

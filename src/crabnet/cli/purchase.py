@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_object, as_text, json_line, note, note_line, write_raw
 from crabnet.cli.progress import ProgressLine
+from crabnet.cli.reach import Reach
 from crabnet.control.client import JsonValue, NodeNotRunningError, error_to_json, stream
 from crabnet.errors import CrabnetError, ExitCode, NodeTimeoutError, Reason, RefusedError, UsageError, principal
 from crabnet.plain import plain
@@ -130,16 +130,19 @@ class Ended(NamedTuple):
 class Follower:
     """Watches the purchase of ``seed_id`` to its end. The first Ctrl-C withdraws it, the second one leaves.
 
-    ``tell`` shows progress. ``withdraw`` withdraws a task of the node.
+    If the node ends, the next one goes on: one that runs by itself is awaited for ``lock_wait_ms``, and after one of
+    another command this process has its own.
     """
 
-    def __init__(self, state: State, seed_id: str, tell: ProgressLine, withdraw: Callable[[str], None]) -> None:
+    def __init__(self, state: State, seed_id: str, reach: Reach, tell: ProgressLine) -> None:
         self._state = state
-        self._seed_id = seed_id
+        self.seed_id = seed_id
+        self._reach = reach
         self._tell = tell
-        self._withdraw = withdraw
         self._interrupted = False
         self._withdrawn: set[str] = set()
+        self._seen = ""
+        self._away_since: float | None = None
 
     def run(self) -> dict[str, JsonValue]:
         """The last view of the purchase: it is over, or its operator has to settle it.
@@ -149,63 +152,65 @@ class Follower:
         while True:
             try:
                 HELD.release()
-                return self._watch()
+                shown = self._watch()
+                if shown is not None:
+                    return shown
             except KeyboardInterrupt:
                 if self._interrupted:
-                    self._tell.clear()
-                    note(f"crabnet: left; the task goes on: crabnet attach {self._seed_id}")
+                    self._leave()
                     raise
                 self._interrupted = True
 
-    def _watch(self) -> dict[str, JsonValue]:
-        self._take_back()
-        for item in watch(self._state, self._seed_id):
-            if item is None:
-                self._tell.again()
-                continue
-            shown = as_object(item)
-            self._seed_id = as_text(shown, "seed_id")
-            if shown.get("stage") in _TO_CONCLUDE:
-                return shown
+    def _leave(self) -> None:
+        self._tell.clear()
+        goes_on = "waits until a node runs here" if self._reach.is_own else "goes on"
+        note(f"crabnet: left: the task {goes_on}: crabnet attach {self.seed_id}")
+
+    def _watch(self) -> dict[str, JsonValue] | None:
+        """The last view, or None if the node has ended before that."""
+        try:
             self._take_back()
-            self._tell.show(shown)
-        raise NodeTimeoutError("the node ended the stream; nothing more is known", Reason.NODE_STOPPING)
+            wanted: dict[str, JsonValue] = {"seed_id": self.seed_id, "seen": self._seen}
+            for item in stream(self._state.settings.data_dir, "purchase.watch", wanted, TICK_MS):
+                self._away_since = None
+                if item is None:
+                    self._tell.again()
+                    continue
+                shown = as_object(item)
+                self.seed_id, self._seen = as_text(shown, "seed_id"), as_text(shown, "mark")
+                if shown.get("stage") in _TO_CONCLUDE:
+                    return shown
+                self._take_back()
+                self._tell.show(shown)
+            raise NodeTimeoutError("the node has ended the stream", Reason.NODE_STOPPING)
+        except (NodeNotRunningError, NodeTimeoutError) as gone:
+            self._await_node(gone)
+        return None
+
+    def _await_node(self, gone: CrabnetError) -> None:
+        """Wait a moment for another node. Raises ``gone`` if none comes in time."""
+        if self._reach.is_own:
+            raise gone
+        if not self._reach.comes_again():
+            self._reach.call("id", {})
+            return
+        self._away_since = time.monotonic() if self._away_since is None else self._away_since
+        if time.monotonic() - self._away_since > self._state.settings.lock_wait_ms / 1000:
+            raise gone
+        time.sleep(_AWAY_S)
 
     def _take_back(self) -> None:
         """After Ctrl-C, withdraw the present task, once."""
-        if not self._interrupted or self._seed_id in self._withdrawn:
+        if not self._interrupted or self.seed_id in self._withdrawn:
             return
-        self._withdrawn.add(self._seed_id)
         self._tell.clear()
         try:
-            self._withdraw(self._seed_id)
+            self._reach.call("seed.cancel", {"seed_id": self.seed_id})
         except RefusedError as error:
             note(f"crabnet: not withdrawn: {plain(error.message)}; waiting for the end; Ctrl-C again leaves")
         else:
-            note(f"crabnet: withdrawn: the task {self._seed_id} is taken back, and no worker runs it any more")
-
-
-def watch(state: State, seed_id: str) -> Iterator[JsonValue]:
-    """The views of a purchase, and None each second. Goes on if the node is restarted within ``lock_wait_ms``.
-
-    Raises NodeNotRunningError, NodeTimeoutError, and the errors that the node answers.
-    """
-    seen, away_since = "", None
-    while True:
-        try:
-            for item in stream(state.settings.data_dir, "purchase.watch", {"seed_id": seed_id, "seen": seen}, TICK_MS):
-                away_since = None
-                if item is not None:
-                    seen, seed_id = as_text(item, "mark"), as_text(item, "seed_id")
-                yield item
-            return
-        except (NodeNotRunningError, NodeTimeoutError):
-            if not seen:
-                raise
-            away_since = time.monotonic() if away_since is None else away_since
-            if time.monotonic() - away_since > state.settings.lock_wait_ms / 1000:
-                raise
-            time.sleep(_AWAY_S)
+            note(f"crabnet: withdrawn: the task {self.seed_id} is taken back")
+        self._withdrawn.add(self.seed_id)
 
 
 def conclude(state: State, shown: dict[str, JsonValue]) -> int:

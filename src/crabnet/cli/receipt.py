@@ -11,6 +11,7 @@ import click
 from crabnet.cli.context import state_of, write_object
 from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import as_object, note, write, write_raw
+from crabnet.cli.values import IdPrefix
 from crabnet.control.client import JsonValue
 from crabnet.errors import Reason, RefusedError, UsageError
 from crabnet.limits import RECEIPT_BYTES_MAX
@@ -52,7 +53,7 @@ receipt = _Receipts(
 
 
 @click.command(_MAKE, cls=Command)
-@click.argument("seed_id", metavar="ID")
+@click.argument("seed_id", metavar="ID", type=IdPrefix("seed"))
 @click.option("-o", "--out", metavar="FILE", help="Write it to FILE, which must be new (- for standard output).")
 @click.pass_context
 def make_(context: click.Context, seed_id: str, out: str | None) -> None:

@@ -10,12 +10,14 @@ from typing import Final, TypeVar
 import click
 
 from crabnet.cli.context import State, object_text, state_of
+from crabnet.cli.join import join_option
 from crabnet.cli.options import WholeNumber
-from crabnet.cli.output import as_object, as_text, write
+from crabnet.cli.output import as_object, as_text, note, write
 from crabnet.cli.progress import ProgressLine
 from crabnet.cli.purchase import Follower, PurchaseCommand, conclude
+from crabnet.cli.reach import Reach
 from crabnet.cli.values import Duration, IdPrefix
-from crabnet.control.client import JsonValue, call
+from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import Reason, UsageError
 from crabnet.limits import (
     BID_WAIT_MS_DEFAULT,
@@ -108,12 +110,26 @@ def run(
         raise KeyboardInterrupt  # nothing is published yet
     if isinstance(params["worker"], str):
         params["worker"] = state.full_id("node", params["worker"])
-    published = as_object(_call(state, "seed.publish", publication(command_line(words), params)))
-    seed_id = as_text(as_object(published, "seed"), "id")
+    wish = publication(command_line(words), params)
     if detach:
-        write(object_text({"seed_id": seed_id}) if state.json else f"{seed_id}\n")
+        _detach(state, wish)
         return
-    context.exit(_followed(state, seed_id, quiet=quiet))
+    with Reach(state, quiet=quiet) as reach:
+        published = as_object(reach.call("seed.publish", wish))
+        seed_id = as_text(as_object(published, "seed"), "id")
+        code = _followed(state, seed_id, reach, quiet=quiet)
+    context.exit(code)
+
+
+def _detach(state: State, wish: dict[str, JsonValue]) -> None:
+    """Publish a purchase and leave it to the node."""
+    published = as_object(state.perform("seed.publish", wish))
+    seed_id = as_text(as_object(published, "seed"), "id")
+    write(object_text({"seed_id": seed_id}) if state.json else f"{seed_id}\n")
+    try:
+        call(state.settings.data_dir, "id", {}, state.settings.control_timeout_ms)
+    except NodeNotRunningError:
+        note(f"crabnet: no node runs here, so nothing is claimed yet: crabnet listen, or crabnet attach {seed_id}")
 
 
 @click.command("attach", cls=PurchaseCommand, holds_signals=True)
@@ -123,7 +139,10 @@ def run(
 def attach(context: click.Context, seed_id: str, quiet: bool) -> None:
     """Take up a purchase again: wait for its end, and write its output as `crabnet run` does."""
     state = state_of(context)
-    context.exit(_followed(state, state.full_id("seed", seed_id), quiet=quiet))
+    with Reach(state, quiet=quiet) as reach:
+        reach.call("id", {})
+        code = _followed(state, state.full_id("seed", seed_id), reach, quiet=quiet)
+    context.exit(code)
 
 
 def publication(command: str, params: dict[str, str | int | None]) -> dict[str, JsonValue]:
@@ -150,19 +169,18 @@ def publication(command: str, params: dict[str, str | int | None]) -> dict[str, 
     }
 
 
-def _call(state: State, method: str, params: dict[str, JsonValue]) -> JsonValue:
-    return call(state.settings.data_dir, method, params, state.settings.control_timeout_ms)
-
-
-def _followed(state: State, seed_id: str, *, quiet: bool) -> int:
+def _followed(state: State, seed_id: str, reach: Reach, *, quiet: bool) -> int:
     shows = not quiet and not state.json and sys.stderr is not None and sys.stderr.isatty()
     line = ProgressLine(shown=shows)
-
-    def withdraw(seed_id: str) -> None:
-        _call(state, "seed.cancel", {"seed_id": seed_id})
-
+    follower = Follower(state, seed_id, reach, line)
     try:
-        shown = Follower(state, seed_id, line, withdraw).run()
+        shown = follower.run()
     finally:
         line.clear()
-    return conclude(state, shown)
+    code = conclude(state, shown)
+    reach.leave(follower.seed_id)
+    return code
+
+
+run.params.insert(0, join_option())
+attach.params.insert(1, join_option())

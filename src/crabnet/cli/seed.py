@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from crabnet.cli.acceptance import Given, acceptance_options, take_acceptance
 from crabnet.cli.context import object_text, state_of, write_object
 from crabnet.cli.delivery import told_delivery
 from crabnet.cli.follow import follow, progress_line
@@ -56,6 +57,7 @@ seed = LazyGroup(
     "Publish tasks, bid for them, claim, run and settle them.",
     {name: f"crabnet.cli.seed:{name}_" for name in ("publish", "bid", "claim", "run", "cancel", "settle")}
     | {"list": "crabnet.cli.seed_list:list_", "show": "crabnet.cli.seed:show_"}
+    | {"verdict": "crabnet.cli.account:verdict_"}
     | {name: f"crabnet.cli.seed_result:{name}_" for name in ("wait", "logs")},
 )
 _announce = click.option(
@@ -97,12 +99,13 @@ _request = click.option(
 )
 @click.option("--reward", type=_NATURAL, default=0, show_default=True, help="The reward that you offer.")
 @click.option("--rules", default="", help="Rules for accepting the result, as text.")
+@acceptance_options
 @_announce
 @_request
 @click.pass_context
-def publish_(context: click.Context, /, **params: str | int | bool | None) -> None:
+def publish_(context: click.Context, /, **params: Given) -> None:
     """Publish a task. Prints: seed published SEED_ID."""
-    result = state_of(context).perform("seed.publish", params)
+    result = state_of(context).perform("seed.publish", take_acceptance(params))
     seed_id = as_text(as_object(result, "seed"), "id")
     _done(context, result, f"seed published {seed_id}", seed_id)
 

@@ -10,8 +10,10 @@ import click
 
 from crabnet import limits
 from crabnet.cli.context import State, state_of, write_object
+from crabnet.cli.listing import Row, is_wide, write_rows
 from crabnet.cli.options import Command, LazyGroup, WholeNumber
 from crabnet.cli.output import as_list, as_object, as_text, note, write
+from crabnet.cli.tables import Cell, Column, short_id
 from crabnet.control.client import JsonValue, NodeProcess
 from crabnet.errors import NodeTimeoutError, Reason
 
@@ -25,7 +27,16 @@ _END_MARGIN_MS: Final = 60_000
 """Time for the end of a node after its runs: last results, checkpoint."""
 
 
-@click.command("list", cls=Command)
+_COLUMNS: Final = (
+    Column("TASK", 0),
+    Column("STAGE", 1),
+    Column("FOR", 2, right=True),
+    Column("COMMAND", 3, least=10),
+    Column("PUBLISHER", 4),
+)
+
+
+@click.command("list", cls=Command, prints_ids=True)
 @click.pass_context
 def list_(context: click.Context) -> None:
     """List the runs of this node: those that go on, then those that wait, in the order of their turns."""
@@ -35,16 +46,23 @@ def list_(context: click.Context) -> None:
         write_object(answer)
         return
     said = as_object(answer)
-    for each in as_list(answer, "runs"):
-        here = as_object(as_object(each)["local_run"])
-        place = f" {here['position']}" if here.get("position") else ""
-        since_ms = here["since_ms"]
-        since = since_ms // 1000 if isinstance(since_ms, int) else 0
-        write(f"{as_text(each, 'seed_id')}  {here['stage']}{place}  for {since} s  {as_text(each, 'command')[:200]}\n")
+    write_rows(state, _COLUMNS, [_row(state, each) for each in as_list(answer, "runs")], "no runs")
     if said.get("draining"):
         note("the node is about to end: no run starts")
     elif said.get("paused"):
         note("runs are paused; `crabnet runs resume` lets them start again")
+
+
+def _row(state: State, each: JsonValue) -> Row:
+    here = as_object(as_object(each)["local_run"])
+    place = f" {here['position']}" if here.get("position") else ""
+    since_ms = here["since_ms"]
+    since = since_ms // 1000 if isinstance(since_ms, int) else 0
+    seed_id, stage, publisher = as_text(each, "seed_id"), f"{here['stage']}{place}", as_text(each, "publisher")
+    command = as_text(each, "command")
+    shown = str if is_wide(state) else short_id
+    cells = [Cell(shown(seed_id)), Cell(stage), Cell(f"{since} s"), Cell(command), Cell(shown(publisher))]
+    return Row(seed_id, f"{seed_id}  {stage}  for {since} s  {command[:200]}", cells)
 
 
 @click.command("pause", cls=Command)

@@ -14,8 +14,10 @@ from typing import Final
 import click
 
 from crabnet.cli.context import state_of, write_object
+from crabnet.cli.listing import Row, write_rows
 from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import as_list, as_object, as_text, note, write
+from crabnet.cli.tables import Cell, Column, Style
 from crabnet.cli.values import span_s
 from crabnet.control.client import JsonValue
 from crabnet.errors import NodeTimeoutError, Reason, UsageError
@@ -92,19 +94,43 @@ def new_(
         write(f"{shown}\n")
 
 
-@click.command("list", cls=Command)
+_COLUMNS: Final = (
+    Column("NAME", 0, least=8),
+    Column("SCOPE", 1),
+    Column("STATE", 2),
+    Column("CREATED", 4),
+    Column("EXPIRES", 3),
+)
+
+
+@click.command("list", cls=Command, prints_ids=True)
 @click.pass_context
 def list_(context: click.Context) -> None:
     """Show the tokens and logins, oldest first: name, scope, state, times, namespaces. The node need not run.
 
     A token that has expired or was revoked is shown for 30 days.
     """
-    answer = state_of(context).perform("token.list", {})
-    if state_of(context).json:
+    state = state_of(context)
+    answer = state.perform("token.list", {})
+    if state.json:
         write_object(answer)
         return
-    for each in as_list(answer, "tokens"):
-        write(_line(as_object(each)) + "\n")
+    write_rows(state, _COLUMNS, [_row(as_object(each)) for each in as_list(answer, "tokens")], "no tokens")
+
+
+def _row(token_info: dict[str, JsonValue]) -> Row:
+    """One token. Times are local in a table."""
+    name, state = as_text(token_info, "name"), as_text(token_info, "state")
+    cells = [
+        Cell(name),
+        Cell(as_text(token_info, "scope")),
+        Cell(state, Style.GOOD if state == "valid" else Style.OVER),
+    ]
+    for word in ("created", "expires"):
+        at_s = token_info.get(f"{word}_at")
+        shown = f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M}" if isinstance(at_s, int) else ""
+        cells.append(Cell(shown))
+    return Row(name, _line(token_info), cells)
 
 
 @click.command("revoke", cls=Command)

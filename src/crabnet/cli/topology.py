@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from crabnet.cli.context import state_of, write_object
+from crabnet.cli.context import State, state_of, write_object
+from crabnet.cli.listing import Row, is_wide, write_rows
 from crabnet.cli.options import Command, WholeNumber
 from crabnet.cli.output import as_list, as_object, as_text, note, write
+from crabnet.cli.tables import Cell, Column, Style, short_id
 from crabnet.cli.topology_view import show_topology
 from crabnet.control.client import JsonValue
 
@@ -57,7 +61,15 @@ def _seconds(ms: JsonValue) -> str:
     return f"{ms // 1000 if isinstance(ms, int) else 0} s"
 
 
-@click.command("feeds", cls=Command)
+_FEEDS: Final = (
+    Column("AUTHOR", 0),
+    Column("ENVELOPES", 1, right=True),
+    Column("MISSING", 2, right=True),
+    Column("STATE", 3, least=10),
+)
+
+
+@click.command("feeds", cls=Command, prints_ids=True)
 @click.option("--forked/--whole", "forked", default=None, help="Only feeds that a fork has ended, or only others.")
 @click.option("--behind", is_flag=True, help="Only feeds of which this node lacks something.")
 @click.option("--limit", type=WholeNumber(1, 1000), default=100, show_default=True, help="Maximum number of feeds.")
@@ -70,13 +82,22 @@ def feeds(context: click.Context, forked: bool | None, behind: bool, limit: int,
     if state.json:
         write_object(answer)
         return
-    for each in as_list(answer, "feeds"):
-        row = as_object(each)
-        parts = [as_text(each, "author"), f"1 to {as_text(each, 'head_seq')}"]
-        parts += ["own"] if row["own"] else []
-        parts += [f"ENDED before {as_text(each, 'end')}: two envelopes are signed for it"] if row["end"] else []
-        parts += [f"missing up to {as_text(each, 'missing_to')}"] if row["missing_to"] else []
-        write("  ".join(parts) + "\n")
+    write_rows(state, _FEEDS, [_feed(state, each) for each in as_list(answer, "feeds")], "no feeds")
     following = as_object(answer)["next"]
     if isinstance(following, str):
         note(f"more: {state.again(following)}")
+
+
+def _feed(state: State, each: JsonValue) -> Row:
+    row = as_object(each)
+    author = as_text(each, "author")
+    own = ["own"] if row["own"] else []
+    ended = [f"ENDED before {as_text(each, 'end')}: two envelopes are signed for it"] if row["end"] else []
+    missing = [f"missing up to {as_text(each, 'missing_to')}"] if row["missing_to"] else []
+    cells = [
+        Cell(author if is_wide(state) else short_id(author)),
+        Cell(as_text(each, "head_seq")),
+        Cell(as_text(each, "missing_to") if missing else ""),
+        Cell(" ".join([*own, *ended]), Style.BAD if ended else Style.NONE),
+    ]
+    return Row(author, "  ".join([author, f"1 to {as_text(each, 'head_seq')}", *own, *ended, *missing]), cells)

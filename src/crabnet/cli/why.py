@@ -9,9 +9,11 @@ from typing import Final
 
 import click
 
-from crabnet.cli.context import state_of
+from crabnet.cli.advice import local_times
+from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command
-from crabnet.cli.output import as_list, as_object, as_text, cut, json_line, write
+from crabnet.cli.output import as_list, as_object, as_text, cut, write
+from crabnet.cli.values import IdPrefix
 from crabnet.control.client import JsonValue
 
 _TITLE_CHARS: Final = 80
@@ -20,7 +22,7 @@ _WORDS: Final = {"not_reached": "not reached"}
 
 
 @click.command("why", cls=Command)
-@click.argument("seed_id")
+@click.argument("seed_id", type=IdPrefix("seed"))
 @click.pass_context
 def why(context: click.Context, seed_id: str) -> None:
     """Explain why a task is where it is.
@@ -30,12 +32,12 @@ def why(context: click.Context, seed_id: str) -> None:
     """
     state = state_of(context)
     answer = state.perform("seed.why", {"seed_id": seed_id})
-    write(json_line(answer) if state.json else "\n".join([*_lines(answer, int(time.time())), ""]))
+    write(object_text(answer) if state.json else "\n".join([*_lines(answer, int(time.time())), ""]))
 
 
 def _lines(answer: JsonValue, now_s: int) -> Iterator[str]:
     title = as_text(answer, "title")
-    yield as_text(answer, "headline") + (f" ({cut(title, _TITLE_CHARS)})" if title else "")
+    yield local_times(as_text(answer, "headline")) + (f" ({cut(title, _TITLE_CHARS)})" if title else "")
     for stage in as_list(answer, "stages"):
         state = as_text(stage, "state")
         yield f"  {as_text(stage, 'stage'):<16} {_WORDS.get(state, state):<12} {as_text(stage, 'text')}".rstrip()
@@ -58,7 +60,8 @@ def _times(stage: JsonValue, now_s: int) -> str:
 
 def _waits_for(stage: JsonValue) -> str:
     members = as_object(stage)
-    return f"waits for {as_text(stage, 'waits_for')}" if members.get("waits_for") else ""
+    waits = bool(members.get("waits_for")) and not members.get("mine")
+    return f"waits for {as_text(stage, 'waits_for')}" if waits else ""
 
 
 def _change(stage: JsonValue) -> str:

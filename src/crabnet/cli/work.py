@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
 import click
 
 from crabnet import limits
 from crabnet.cli.context import State, state_of
-from crabnet.cli.join import join_option
-from crabnet.cli.options import Command, WholeNumber, setting_option
+from crabnet.cli.join import find_port, join_option
+from crabnet.cli.options import Command, setting_option
 from crabnet.cli.output import as_object, json_line, note, write
+from crabnet.cli.values import Duration, duration_option
 from crabnet.cli.work_view import write_offers, write_status
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.errors import DataDirBusyError
-from crabnet.settings import DEFAULT_ORIGIN, KNOBS, split_address
+from crabnet.settings import KNOBS
 from crabnet.settings.work_table import KEYS
 from crabnet.signals import HELD
 
 _NOT_FLAGS: Final = frozenset({"auto_bid", "auto_run"})
+_TIMEOUT_MS: Final = "max_timeout_ms"
+"""On the command line it is a duration, as elsewhere."""
 
 
 class _WorkCommand(Command):
@@ -29,22 +31,33 @@ class _WorkCommand(Command):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         knobs = {knob.name: knob for knob in KNOBS}
         short = [
-            setting_option(knobs[name], f"--{key.replace('_', '-')}")
+            setting_option(knobs[name], f"--{key.replace('_', '-')}", hidden=key == _TIMEOUT_MS)
             for key, name in KEYS.items()
             if key not in _NOT_FLAGS
         ]
-        self.params = [join_option(), *short, *self.params]
+        self.params = [join_option(), *short, _max_timeout(), *self.params]
+
+
+def _max_timeout() -> click.Option:
+    def keep(context: click.Context, _: click.Parameter, value: int | None) -> None:
+        if value is not None:
+            state_of(context).flags[KEYS[_TIMEOUT_MS]] = value
+
+    return click.Option(
+        ["--max-timeout", "max_timeout_words"], type=Duration(0, limits.TIMEOUT_MS_MAX), expose_value=False,
+        callback=keep, help="Longest timeout of tasks for which the node bids. 0 means no limit. Default: 0.",
+    )  # fmt: skip
 
 
 @click.command("work", cls=_WorkCommand, holds_signals=True)
 @click.argument("action", type=click.Choice(["status"]), required=False)
 @click.option("--dry-run", is_flag=True, help="Only list the open tasks, with the price or the reason against each.")
-@click.option(
-    "--wait-ms",
-    type=WholeNumber(0, limits.LOOK_AROUND_MS_MAX),
+@duration_option(
+    "--wait",
+    help_text="With --dry-run: how long to listen to the network at most.",
+    ms_min=0,
+    ms_max=limits.LOOK_AROUND_MS_MAX,
     default=limits.LOOK_AROUND_MS_DEFAULT,
-    show_default=True,
-    help="With --dry-run: how long to listen to the network at most.",
 )
 @click.pass_context
 def work(context: click.Context, action: str | None, dry_run: bool, wait_ms: int) -> None:
@@ -79,7 +92,7 @@ def _work(context: click.Context, state: State) -> None:
     state.set_flag("auto_bid", True)
     state.set_flag("auto_run", True)
     _demand_no_node(state)
-    _find_port(state)
+    find_port(state)
     listen_until_ended(state)
 
 
@@ -98,7 +111,7 @@ def _dry_run(state: State, wait_ms: int) -> None:
                 return
     from crabnet.node.operations.dry_run import offers_around
 
-    _find_port(state)
+    find_port(state)
     HELD.release()
     offers_around(state.settings, wait_ms, note, show)
 
@@ -119,16 +132,3 @@ def _demand_no_node(state: State) -> None:
         f"a node runs on {state.settings.data_dir} already; let it bid and run by itself with auto_bid = true and"
         " auto_run = true in its crabnet.toml, or end it with `crabnet stop`, or use another --data-dir"
     )
-
-
-def _find_port(state: State) -> None:
-    """Use a free port if nobody has chosen one, and the default one is in use: by another worker, for example."""
-    if state.resolved.origins["listen_addr"] != DEFAULT_ORIGIN or not state.settings.uses_udp:
-        return
-    host, port = split_address(state.settings.listen_addr)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, port))
-        except OSError:
-            note(f"port {port} is in use, so this node listens on a free one; choose one with --listen-addr")
-            state.set_flag("listen_addr", f"{host}:0")

@@ -39,8 +39,9 @@ class Declining:
         self._entropy = entropy
         self._tells = tells
         self._soft = replica.mending.soft
-        self._addresses: dict[str, str] = {}
-        self._look_at_ms = 0
+        self._around: dict[str, str] = {}
+        self._looked_at_ms = -1
+        self._now_ms = 0
         replica.admission.useful = self._is_useful
 
     def of(self, seed_id: str) -> tuple[HeardDecline, ...]:
@@ -50,21 +51,27 @@ class Declining:
         return ()
 
     def tick(self, now_ms: int, effects: Effects) -> None:
-        """Look around, and state what is due."""
-        if now_ms >= self._look_at_ms:
-            self._look_at_ms = now_ms + limits.RELAY_LOOK_MS
-            neighbours = self._parts.neighbours
-            around = [(neighbours.peers.node_id(address), address) for address in neighbours.around()]
-            self._addresses = {node_id: address for node_id, address in around if node_id}
+        """State what is due, once there is somebody to hear it."""
+        self._now_ms = now_ms
         for seed_id, declined in self._parts.take_declined():
             self.decline(seed_id, declined, now_ms)
-        if not self._tells:
+        if not self._tells or not self._parts.declines.waits or not self._addresses:
             return
         for said in self._parts.declines.due(now_ms):
             record = self._replica.state.records.get(said.seed_id, EMPTY)
             has_bid = any(bid.author == self._node_id for bid in record.bids)
             if record.seed is not None and not has_bid and is_biddable(record, now_ms // 1000):
                 self._parts.neighbours.tell(said, self._ways_to(record.seed.author), now_ms, effects)
+
+    @property
+    def _addresses(self) -> dict[str, str]:
+        """The addresses of neighbours by node id. It is made anew at most once in a tick, and only if it is used."""
+        if self._looked_at_ms != self._now_ms:
+            self._looked_at_ms = self._now_ms
+            neighbours = self._parts.neighbours
+            around = [(neighbours.peers.node_id(address), address) for address in neighbours.around()]
+            self._around = {node_id: address for node_id, address in around if node_id}
+        return self._around
 
     def decline(self, seed_id: str, declined: Declined, now_ms: int) -> None:
         """State soon why this node does not bid."""

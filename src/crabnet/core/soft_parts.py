@@ -33,6 +33,7 @@ from crabnet.core.trading.selling import Offer, Seller, Surroundings
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
 from crabnet.market import policies
+from crabnet.market.heard import summary
 from crabnet.market.history import Account, Dealt
 from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
@@ -504,7 +505,12 @@ class SoftParts:
         return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
     def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past)
+        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self._said)
+
+    def _said(self, seed_id: str, record: Record) -> str:
+        """Why workers do not bid for a seed, as they say."""
+        seed = record.definition
+        return "" if seed is None else summary(self.declines.of(seed_id, record), seed, len(record.bids))
 
     def _past(self, author: str) -> Account:
         """What is known of an author's past."""

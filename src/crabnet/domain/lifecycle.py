@@ -364,6 +364,12 @@ def _bid_has_room(case: Case) -> bool:
     return case.seed.max_bids == 0 or len(counting_bids(case.record)) < case.seed.max_bids
 
 
+def _is_surplus(bid_id: str, record: Record) -> bool:
+    """True for a bid that this node knows and that does not count."""
+    known = any(fact.key == bid_id for fact in record.bids)
+    return known and all(fact.key != bid_id for fact in counting_bids(record))
+
+
 _NO_RESULT_YET = Rule(
     Reason.WRONG_STATE,
     "no result has come, or one in which the worker says that it failed",
@@ -419,7 +425,7 @@ LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             lambda c: (
                 f"bid {_claim_of(c).bid_id} does not count: {c.seed.max_bids} others (max_bids) were made earlier"
             ),
-            lambda c: _claim_of(c).bid_id in {fact.key for fact in counting_bids(c.record)},
+            lambda c: not _is_surplus(_claim_of(c).bid_id, c.record),
         ),
     ),
     _K.STARTED: (_WORK_IS_DUE,),

@@ -68,7 +68,7 @@ def summary(declines: Sequence[HeardDecline], seed: Seed, bids: int = 0) -> str:
 
 def _says(each: DeclineCount, seed: Seed) -> str:
     one = each.workers == 1
-    do, are, want, have = ("does", "is", "wants", "has") if one else ("do", "are", "want", "have")
+    do, are, want = ("does", "is", "wants") if one else ("do", "are", "want")
     if each.reason == Reason.NOT_ALLOWED:
         return f"{do} not allow {command_word(seed)}"
     if each.reason == Reason.PRICE:
@@ -82,7 +82,7 @@ def _says(each: DeclineCount, seed: Seed) -> str:
         return f"{do} not work for this publisher"
     if each.reason == Reason.RESOURCES:
         return "cannot give it the time, memory or power that it wants"
-    return f"{have} another reason"
+    return "has another reason" if one else "have other reasons"
 
 
 def command_word(seed: Seed) -> str:

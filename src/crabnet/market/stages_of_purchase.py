@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -185,7 +187,7 @@ def awarding(at: View) -> Stage:
     forfeited = f"attempt {progress.attempt} was forfeited{at.note}; " if status is _S.FORFEITED else ""
     stage = replace(stage, state=StageState.WAITING, waits_for=seed.created_by, since_s=since_s, until_s=until_s)
     if not at.is_own:
-        text = f"{forfeited}{at.publisher} has to claim one of {len(at.bids)} bids"
+        text = f"{forfeited}{at.publisher} has to claim {_one_of(at.bids)}"
         return replace(stage, text=text, change="a better bid: `crabnet seed bid`" if at.own_bid is None else "")
     return at.mine(_own_award(at, stage, forfeited))
 
@@ -196,10 +198,10 @@ def _own_award(at: View, stage: Stage, forfeited: str) -> Stage:
     if terms is None or terms.award is None:
         return replace(
             stage,
-            text=f"{forfeited}you have to claim one of {len(at.bids)} bids",
+            text=f"{forfeited}you have to claim {_one_of(at.bids)}",
             change=f"`crabnet seed claim {seed_id} BID_ID`",
         )
-    chosen = award(at.record, terms, lambda author: account(author, {}, at.here.now_ms // 1000), at.here.now_ms)
+    chosen = award(at.record, terms, lambda author: account(author, Counter(), at.now_s), at.here.now_ms)
     rule = f"{forfeited}this node claims a bid by itself ({terms.award})"
     if isinstance(chosen, Wait):
         until_s = stage.until_s if chosen.until_ms is None else -(-chosen.until_ms // 1000)
@@ -224,6 +226,10 @@ def _awarded(at: View, stage: Stage) -> Stage:
     again = "" if body.attempt == 1 else f" (attempt {body.attempt})"
     text = f"claimed for {at.name(body.worker)}{price}{again}"
     return replace(stage, state=StageState.DONE, text=text, since_s=body.created_at)
+
+
+def _one_of(bids: Sequence[Bid]) -> str:
+    return "the one bid" if len(bids) == 1 else f"one of {len(bids)} bids"
 
 
 def _peers(count: int) -> str:

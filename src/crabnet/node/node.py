@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import trio
+from msgspec.structs import replace
 
 from crabnet import limits
 from crabnet.core.commands import CreateClaim, Operation, Publish, RequestTag, Settle, SubmitBid
@@ -21,8 +22,10 @@ from crabnet.errors import (
     Reason,
     RefusedError,
     StorageFailedError,
+    UsageError,
     principal,
 )
+from crabnet.market.policies import Terms
 from crabnet.monitor.meters import Meters
 from crabnet.node.assembly import (
     Checkpoints,
@@ -71,6 +74,7 @@ from crabnet.node.seeds import SeedState, find_seeds, seed_state
 from crabnet.node.tokens import TokenKeeper
 from crabnet.node.trading.accounts import AccountKeeper
 from crabnet.node.trading.checks import Checks
+from crabnet.node.trading.purchasing import bought
 from crabnet.node.trading.turns import Trading
 from crabnet.node.trading.working import Working
 from crabnet.node.watching import Watch
@@ -92,7 +96,8 @@ class Node:
     """A participant of the network. Use it as ``async with Node(settings) as node`` inside trio.
 
     With ``listen`` it takes part in the network while the block runs. Without ``listen`` it only performs operations
-    and sends their envelopes, as the one-shot commands do. Everything that an operation returns is durable.
+    and sends their envelopes, as the one-shot commands do. ``passing`` marks a node that lasts as long as one command:
+    other processes wait for the data dir. Everything that an operation returns is durable.
 
     ``clock_ms`` gives the node's time in milliseconds since the epoch. By default that is a ``NodeClock``: the system's
     time without its steps. ``told`` gets each event that is reported, for example an ``OperatorLog``.
@@ -111,8 +116,10 @@ class Node:
         files: Files | None = None,
         clock_ms: Callable[[], int] | None = None,
         told: Told | None = None,
+        passing: bool = False,
     ) -> None:
         self.settings = settings
+        self._role = LockRole.COMMAND if not listen else LockRole.PASSING if passing else LockRole.NODE
         self._told = told
         self.listen = listen
         self.files: Files = RealFiles() if files is None else files
@@ -146,6 +153,27 @@ class Node:
         if not isinstance(reply, Seed):
             raise TypeError("Publish gives a seed")
         return reply
+
+    async def buy(self, wish: str | Publish, *, max_price: int | None = None, terms: Terms | None = None) -> TaskResult:
+        """Publish a command, or a task, and let the node go on with it by ``terms``; return the accepted result.
+
+        ``max_price`` is the most that a bid may cost, and what workers see as the reward. If the terms leave the
+        judgement to you, the result is returned before it is settled. If this call is cancelled, the node goes on.
+        Raises RefusedError with NO_BIDS, NO_BID_FITS, ATTEMPTS_EXHAUSTED or what the result was rejected for;
+        UsageError.
+        """
+        task = _task_of(wish) if isinstance(wish, str) else wish
+        chosen = terms or task.terms or Terms()
+        if max_price is not None:
+            chosen = replace(chosen, price_max=max_price)
+        task = replace(task, terms=chosen, reward=task.reward if max_price is None else max_price)
+        return await self.bought((await self.publish(task)).id)
+
+    async def bought(self, seed_id: str) -> TaskResult:
+        """Wait for the end of a purchase of this node, also one of an earlier start. Returns and raises as ``buy``."""
+        if not self.listen:
+            raise UsageError("a node that does not listen hears no bids; open it with listen=True")
+        return await bought(self.core, seed_id, self.next_change, self.durable)
 
     async def bid(
         self,
@@ -392,13 +420,14 @@ class Node:
     async def _open(self) -> None:
         demand_descriptors()
         settings, files, clock_ms, listen = self.settings, self.files, self.clock_ms, self.listen
-        role = LockRole.NODE if listen else LockRole.COMMAND
         parts = self._parts
-        disk = await parts.add(Disk(settings, files, role, clock_ms))
+        disk = await parts.add(Disk(settings, files, self._role, clock_ms))
         store = disk.store
         self.ledger, self.core, self.history, self.replayed = store.ledger, store.core, store.history, store.replayed
         self._own_feed = store.own_feed
-        reporting = await parts.add(EventReporting(settings, files, role, store, clock_ms, self._told, listen=listen))
+        reporting = await parts.add(
+            EventReporting(settings, files, self._role, store, clock_ms, self._told, listen=listen)
+        )
         self.reporting = reporting
         self.events, self.reporter = reporting.events, reporting.reporter
         notify = self.reporter.notify
@@ -484,3 +513,8 @@ class Node:
         self.history.note(durable)
         for item in durable:
             self._parts.on_durable(item.effects)
+
+
+def _task_of(command: str) -> Publish:
+    task = Publish(title=command[: limits.TITLE_CHARS_MAX], command=command)
+    return replace(task, exec_deadline_ms=task.timeout_ms + limits.PURCHASE_PICK_UP_MS)

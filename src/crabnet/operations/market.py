@@ -68,6 +68,8 @@ class WhyStage(Struct, frozen=True, kw_only=True):
     """What has happened, or what is waited for. Empty if it is not reached."""
     waits_for: str | None
     """The node that has to do something. Null: any worker, or nobody."""
+    mine: bool
+    """It waits for this node."""
     since_ts: int | None
     until_ts: int | None
     """When waiting ends, or may end."""

@@ -157,6 +157,11 @@ control socket, the command line and the events have it. `title` belongs to the 
 """
 
 
+def meaning(reason: Reason) -> str:
+    """What a refusal means, in one sentence."""
+    return _MEANING[reason].partition(" | ")[0]
+
+
 def remedy(reason: Reason) -> str:
     """What to do about a refusal, in one sentence."""
     return _MEANING[reason].partition(" | ")[2]

@@ -211,7 +211,7 @@ class FindRequest(Request, frozen=True, kw_only=True):
     """What it names: ``seed``, ``bid`` or ``node``."""
     text: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
     """The beginning. ``@last`` is the task that this node has published last. An id of a node may leave out its first
-    eight characters, which all have, or have ``…`` for its middle."""
+    eight characters, which all have, be its end, or have ``…`` for its middle."""
     seed_id: str | None = None
     """The task of the bid. Needed for bids."""
     limit: Annotated[int, Meta(ge=1, le=limits.IDS_FOUND_MAX)] = 10

@@ -26,7 +26,6 @@ from crabnet.operations.model import Operation
 MODULES: Final = (
     overview,
     info,
-    judging,
     network,
     health,
     seeds,

@@ -7,6 +7,7 @@ from typing import Final
 from crabnet.settings.knob import Knob
 from crabnet.settings.knobs import KNOBS
 from crabnet.settings.resolve import RESERVED_ENV, RESERVED_ENV_PREFIXES
+from crabnet.settings.work_table import KEYS as WORK_KEYS
 
 _GROUPS: Final = {
     "node": "Node",
@@ -51,12 +52,36 @@ message_ttl_s = 3600
 seen_messages_ttl_s = 7200
 runner_allowed_commands = ["echo", "sha256sum"]
 ```
+
+## The table `[work]`
+
+What concerns [work for others](#working-for-others) may stand in a table of its own, under the names of the flags of
+`crabnet work`:
+
+```toml
+[work]
+auto_bid = true
+auto_run = true
+allow = ["echo", "sha256sum"]
+min_price = 1
+price_per_s = 0.05
+max_running = 2
+schedule = "Mon-Fri 22:00-07:00; Sat,Sun"
+min_settled = 0.9
+max_load = 0.8
+```
+
+`crabnet work` bids and runs in any case. `crabnet listen` does so with `auto_bid` and `auto_run`. A setting must not stand
+both in the table and under its own name.
+
+| key in `[work]` | setting |
+|---|---|
 """
 
 
 def configuration_markdown() -> str:
     """The whole document."""
-    parts = [_HEAD]
+    parts = [_HEAD, *(f"| `{key}` | `{name}` |\n" for key, name in WORK_KEYS.items())]
     for group, title in _GROUPS.items():
         parts.append(f"\n## {title}\n")
         parts += [_entry(knob) for knob in KNOBS if knob.group == group]

@@ -74,6 +74,35 @@ def resolve(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_pat
     return Resolved(_build(values, origins), origins, config_path)
 
 
+def config_file(flags: Mapping[str, FlagValue], environ: Mapping[str, str], toml_path: Path | None) -> Path:
+    """The configuration file that ``resolve`` reads, or would read if it existed. Raises UsageError."""
+    knob = KNOBS[0]
+    values: dict[str, object] = {}
+    flag, name = flags.get(knob.name), str(knob.env)
+    if flag is not None:
+        values[knob.name] = _read_flag(knob, flag)
+    elif name in environ:
+        values[knob.name] = _read_text(knob, environ[name], f"environment {name}")
+    found, _ = _config_path(values, environ, toml_path)
+    return found or expand_home(Path(str(values.get(knob.name, knob.default)))) / CONFIG_FILE_NAME
+
+
+def check_document(document: Mapping[str, object], path: Path) -> None:
+    """Raises UsageError (INVALID_CONFIG) if these are no settings for a file at ``path`` in a data dir."""
+    values: dict[str, object] = {}
+    origins = {knob.name: DEFAULT_ORIGIN for knob in KNOBS}
+    _take_toml(document, path, True, values, origins)
+    _build(values, origins)
+
+
+def knob_of_key(name: str) -> Knob:
+    """The knob that a key of the file means, such as ``alias`` or ``work.price``. Raises UsageError with a near one."""
+    keys = {f"{WORK}.{short}": long for short, long in WORK_KEYS.items()}
+    known = {knob.toml: knob for knob in KNOBS if knob.toml is not None}
+    _refuse_unknown([name], [*known, *keys], "the command line")
+    return known[keys.get(name, name)]
+
+
 def _build(values: Mapping[str, object], origins: Mapping[str, str]) -> Settings:
     make = cast(Callable[..., Settings], Settings)
     try:

@@ -31,6 +31,8 @@ class LockRole(StrEnum):
 
     NODE = "node"
     """A node holds the lock until it is stopped."""
+    PASSING = "passing"
+    """A node that lasts as long as one command needs it, so others may wait for its end."""
     COMMAND = "command"
     """A command holds the lock for a short time, so others may wait for it."""
 

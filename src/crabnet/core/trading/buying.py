@@ -16,7 +16,7 @@ from crabnet.core.replica.replica import Replica
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason
-from crabnet.market.award import History, award, tries
+from crabnet.market.award import History, award, has_failed, tries
 from crabnet.market.policies import (
     Accepting,
     AwardRule,
@@ -41,13 +41,21 @@ class Buyer:
     """
 
     def __init__(
-        self, config: CoreConfig, node_id: str, replica: Replica, denies: Callable[[str], bool], history: History
+        self,
+        config: CoreConfig,
+        node_id: str,
+        replica: Replica,
+        denies: Callable[[str], bool],
+        history: History,
+        said: Callable[[str, Record], str],
     ) -> None:
+        """``said`` tells what workers say about why they do not bid, "" if nothing."""
         self._config = config
         self._node_id = node_id
         self._replica = replica
         self._denies = denies
         self._history = history
+        self._said = said
         self._due = Agenda()
         self._collects_from_ms: dict[str, int] = {}
         """Since when bids for an open seed of this node are collected."""
@@ -57,14 +65,15 @@ class Buyer:
         """The last thing that was told about a seed for which nothing can be done: result id or "", and why."""
         self._checks: dict[str, tuple[str, CheckOutcome | None]] = {}
         """Seed -> the result that is checked, and the outcome once it is known."""
-        self._closes_from_ms = 0
+        self._begun_ms = 0
 
     def begin(self, now_ms: int) -> None:
         """Call this once after ``watch`` of every seed.
 
-        For one execution grace it gives nothing up, because bids and results may still arrive from peers.
+        For one execution grace it gives up none of the seeds that are older, because bids and results may still arrive
+        from peers.
         """
-        self._closes_from_ms = now_ms + self._config.execution_grace_ms
+        self._begun_ms = now_ms
         for seed_id in self._replica.purchases.terms:
             self._due.add(now_ms, seed_id)
 
@@ -138,6 +147,10 @@ class Buyer:
 
     def _move(self, seed_id: str, record: Record, now_ms: int) -> Move | None:
         terms, seed, status = self.terms_of(seed_id, record), record.definition, record.progress.status
+        follower = self._followers.get(seed_id)
+        if follower is not None and status is SeedStatus.FORFEITED:
+            note = f"{follower} takes it up again"
+            return Move(Settle(seed_id=seed_id, outcome=SeedStatus.EXPIRED, note=note), Part.BUYER)
         if terms is None:
             return None
         if seed is None or seed.created_by != self._node_id:
@@ -153,9 +166,6 @@ class Buyer:
     def _claim(self, seed_id: str, record: Record, seed: Seed, terms: Terms, now_ms: int) -> Move | None:
         if terms.award is None:
             return None
-        follower = self._followers.get(seed_id)
-        if follower is not None:
-            return self._close(seed_id, Reason.ATTEMPTS_EXHAUSTED, f"seed {follower} takes it up again")
         since_ms = self._collects_from_ms.get(seed_id)
         chosen = award(record, terms, self._history, now_ms, denies=self._denies, published_ms=since_ms)
         if isinstance(chosen, Bid):
@@ -166,8 +176,9 @@ class Buyer:
             return self._tell(seed_id, "", chosen.reason, {"next_try_ms": chosen.until_ms})
         if self._replica.purchases.get(seed_id) is None:
             return self._tell(seed_id, "", chosen.reason, {"detail": chosen.detail[: limits.EVENT_DETAIL_CHARS]})
-        if now_ms < self._closes_from_ms:
-            self._due.add(self._closes_from_ms, seed_id)
+        gives_up_from_ms = self._begun_ms + self._config.execution_grace_ms
+        if seed.created_at * 1000 < self._begun_ms - 999 and now_ms < gives_up_from_ms:
+            self._due.add(gives_up_from_ms, seed_id)
             return None
         return self._give_up(seed_id, record, seed, terms, chosen)
 
@@ -176,7 +187,8 @@ class Buyer:
         tried = record.progress.status is SeedStatus.FORFEITED
         if tried and why.reason in {Reason.NO_BIDS, Reason.NO_BID_FITS, Reason.DEADLINE_PASSED}:
             return self._try_again(seed_id, record, seed, terms, why.reason)
-        return self._close(seed_id, why.reason, why.detail)
+        said = self._said(seed_id, record)
+        return self._close(seed_id, why.reason, f"{why.detail}: {said}" if said else why.detail)
 
     def _settle(self, seed_id: str, record: Record, seed: Seed, terms: Terms) -> Move | None:
         result = None if record.result is None else record.result.body
@@ -212,11 +224,8 @@ class Buyer:
         """What follows a seed that is final: another try after a failure, else the end of the purchase."""
         if self._replica.purchases.get(seed_id) is None:
             return None
-        status, reason = record.progress.status, reason_in(record.progress.note)[0]
-        tried = any(isinstance(fact.body, Claim) for fact in record.others)
-        rejected = status is SeedStatus.REJECTED and terms.accept is not Accepting.NEVER
-        lapsed = status is SeedStatus.EXPIRED and reason is Reason.DEADLINE_PASSED and tried and terms.award is not None
-        failed = (rejected or lapsed) and seed_id not in self._followers
+        reason = reason_in(record.progress.note)[0]
+        failed = has_failed(record, terms) and seed_id not in self._followers
         if failed and tries(record, terms) < terms.tries_max:
             return self._try_again(seed_id, record, seed, terms, reason or Reason.WRONG_STATE)
         return self._end(seed_id, record, Reason.ATTEMPTS_EXHAUSTED if failed else reason)

@@ -63,6 +63,11 @@ class Declines:
         due_ms = now_ms + self._entropy() % wait_ms if waiting is None else waiting.due_ms
         self._waiting.put(seed_id, _Waiting(BidDeclined(seed_id, declined.reason.value, price), due_ms))
 
+    @property
+    def waits(self) -> bool:
+        """True if a decline waits for its time."""
+        return len(self._waiting) > 0
+
     def due(self, now_ms: int) -> list[BidDeclined]:
         """The declines whose time has come, as many as the rate allows."""
         due = []

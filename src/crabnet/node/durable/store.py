@@ -97,7 +97,7 @@ def open_store(
     """
     started_ms = wall_ms()
     demand_owner(settings.data_dir)
-    demand_shape(settings.data_dir, listens=role is LockRole.NODE)
+    demand_shape(settings.data_dir, listens=role is not LockRole.COMMAND)
     demand_importable(files, settings)
     lock = acquire_with_wait(
         files,
@@ -126,7 +126,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(gc.unfreeze)
         undo.callback(ledger.close)
-        core = Core(core_config(settings, stays=role is LockRole.NODE), signer, entropy, verify_all)
+        core = Core(core_config(settings, stays=role is not LockRole.COMMAND), signer, entropy, verify_all)
         replayed = restore_core(core, ledger)
         own_feed = examine(files, settings, ledger, core, traces, key_created=created)
         undo.callback(own_feed.high_water.close)

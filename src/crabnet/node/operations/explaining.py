@@ -41,7 +41,7 @@ def _explain(record: Record, here: Here) -> market.Why:
         status=status_at(record, here.now_s),
         title="" if seed is None else seed.title,
         headline=headline(record, stages, here.now_s),
-        stages=[_shown(stage) for stage in stages],
+        stages=[_shown(stage, here.node_id) for stage in stages],
         declines=[
             market.DeclinedBy(reason=each.reason, workers=each.workers, price_min=each.price_min)
             for each in count(here.declines)
@@ -49,13 +49,14 @@ def _explain(record: Record, here: Here) -> market.Why:
     )
 
 
-def _shown(stage: Stage) -> market.WhyStage:
+def _shown(stage: Stage, node_id: str) -> market.WhyStage:
     pending = stage.state in {StageState.WAITING, StageState.FAILED}
     return market.WhyStage(
         stage=stage.name,
         state=stage.state,
         text=stage.text,
         waits_for=stage.waits_for,
+        mine=stage.waits_for == node_id,
         since_ts=stage.since_s,
         until_ts=stage.until_s,
         reason=None if stage.reason is None else stage.reason.value,

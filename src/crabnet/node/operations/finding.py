@@ -45,7 +45,12 @@ def _nodes(core: Core, text: str, limit: int) -> list[seeds.FoundId]:
         authors = [text]
     head, ellipsis, tail = text.partition(_ELLIPSIS)
     beginnings = (head, _COMMON + head) if not ellipsis else (head,)
-    matching = (author for author in authors if author.startswith(beginnings) and author.endswith(tail))
+    matching = (
+        author
+        for author in authors
+        if (author.startswith(beginnings) and author.endswith(tail))
+        or (head and not ellipsis and author.endswith(head))
+    )
     return [seeds.FoundId(id=author, kind="node", title="", status=None) for author in heapq.nsmallest(limit, matching)]
 
 
