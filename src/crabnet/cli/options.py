@@ -143,6 +143,15 @@ class Command(_HelpWritten):
         return _verified(ctx) or super().invoke(ctx)
 
 
+def said_by_click(error: click.ClickException, command: str) -> str:
+    """The message of the error on one line, and the command whose help explains more."""
+    message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(sorted(error.possibilities or ()))
+        message = f"No such option '{error.option_name}'.{f' Did you mean {near}?' if near else ''}"
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help."
+
+
 def _others(options: list[click.Parameter], own: list[click.Parameter]) -> list[click.Parameter]:
     """The options without the names that a command uses for its own."""
     taken = {name for option in own for name in option.opts}

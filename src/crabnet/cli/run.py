@@ -19,6 +19,7 @@ from crabnet.cli.purchase import Follower, PurchaseCommand, conclude
 from crabnet.cli.reach import Reach
 from crabnet.cli.values import Duration, IdPrefix
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
+from crabnet.control.route import demand_data_dir
 from crabnet.errors import Reason, UsageError
 from crabnet.limits import (
     BID_WAIT_MS_DEFAULT,
@@ -143,6 +144,7 @@ def _detach(state: State, wish: dict[str, JsonValue]) -> None:
 def attach(context: click.Context, seed_id: str, quiet: bool) -> None:
     """Take up a purchase again: wait for its end, and write its output as `crabnet run` does."""
     state = state_of(context)
+    demand_data_dir(state.settings.data_dir)
     with Reach(state, quiet=quiet) as reach:
         reach.call("id", {})
         code = _followed(state, state.full_id("seed", seed_id), reach, quiet=quiet)
@@ -184,7 +186,7 @@ def _followed(state: State, seed_id: str, reach: Reach, *, quiet: bool) -> int:
         shown = follower.run()
     finally:
         line.clear()
-    code = conclude(state, shown)
+    code = conclude(state, shown, told=follower.has_told)
     reach.leave(follower.seed_id)
     return code
 

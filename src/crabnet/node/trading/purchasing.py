@@ -13,7 +13,7 @@ from crabnet.core.deadlines import due_at_ms
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
-from crabnet.market.award import bids_until_ms
+from crabnet.market.award import bids_until_ms, has_failed
 from crabnet.market.heard import summary
 from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
@@ -127,7 +127,7 @@ def _shown_terms(terms: Terms) -> PurchaseTerms:
 
 def _stage(record: Record, terms: Terms | None, *, leaves: bool) -> Stage:
     status = record.progress.status
-    if status is SeedStatus.REJECTED and terms is not None:
+    if terms is not None and has_failed(record, terms):
         return Stage.JUDGING  # the node decides about another try next
     if status is SeedStatus.DONE:
         if record.worker_failed:
