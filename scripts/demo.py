@@ -1,8 +1,10 @@
-"""`make demo`: three real nodes on this machine do a whole task and refuse a forged settlement. They speak over UDP, or
-with `make demo ARGS="--network dht"` over libp2p.
+"""`make demo`: real nodes on this machine. A worker sells and a buyer buys, with one line each. Then nodes do the steps
+of a task one by one, and refuse a forged settlement. They speak over UDP, or with `make demo ARGS="--network dht"` over
+libp2p.
 
 Each node is a separate process with its own data dir in a temporary directory, which is removed at the end. Commands
-after a `$` run as shown, with `--data-dir` and `--state-dir` added. The exit code is 0 only if every step succeeds.
+after a `$` run as shown, with `--data-dir` added; nodes also get addresses of loopback. The exit code is 0 only
+if every step succeeds.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +37,7 @@ from scripts.demo_stranger import publish, send_datagrams
 
 LOG_FILE = Path(".demo/demo.log")
 TASK = 'echo "6 x 7 = 42"'
+RECEIPT = "hello.receipt"
 
 
 class InterruptError(Exception):
@@ -45,17 +49,22 @@ class InterruptError(Exception):
 
 
 class Demo:
-    """The steps of the demo: publish, bid, claim, run, forge, settle, compare."""
+    """The steps of the demo: sell and buy with one line each; then publish, bid, claim, run, forge, settle, compare."""
 
     def __init__(self, directory: Path, tell: Teller, network: str) -> None:
         self.tell = tell
         self.network = network
-        self.publisher = Node("publisher", directory, tell, network)
+        self.buyer = Node("buyer", directory, tell, network)
+        self.seller = Node("worker", directory, tell, network)
         self.workers = [Node(name, directory, tell, network) for name in ("worker-1", "worker-2")]
-        self.nodes = [self.publisher, *self.workers]
+        self.nodes = [self.buyer, *self.workers]
 
     def play(self) -> None:
         """Do all steps. Raises DemoError."""
+        self.trade()
+        self.explain()
+        self.prove()
+        self.end_work()
         self.start()
         seed_id = self.publish()
         cheapest = self.auction(seed_id)
@@ -66,29 +75,76 @@ class Demo:
         self.settle(seed_id)
         self.compare(seed_id, forged_id)
 
-    def start(self) -> None:
-        """Start three nodes and wait until they have found one another."""
-        over = "UDP" if self.network == UDP else "libp2p"
-        self.tell.heading(f"1. Three nodes start: three processes, talking over {over} on loopback")
-        started: list[Node] = []
-        for node in self.nodes:
-            node.start(started)
-            started.append(node)
-        wanted = {self.publisher: 2, self.workers[0]: 1}
-        wait_for(
-            "the nodes find one another",
-            lambda: all(int(str(node.ask("status")["peers"])) >= count for node, count in wanted.items()),
+    def trade(self) -> None:
+        """Have a worker sell and the buyer buy, with one line each."""
+        self.tell.heading("1. One line to sell, one line to buy")
+        self.buyer.start(["listen"])
+        self.seller.start(
+            ["work", "--join", self.buyer.address, "--allow", "echo,sha256sum", "--min-price", "1"], shown=True
         )
+        confined = wait_for("a self-test", partial(sandbox_of, self.seller))
+        self.tell.say(self.seller.name, f"confines tasks with: {confined}")
+        wait_for("the buyer finds the worker", partial(self.buyer.knows, {self.seller.node_id}))
+        printed = self.buyer.run("run", "--max-price", "5", "--", "echo", "hello")
+        if printed != "hello\n":
+            raise DemoError(f"the command should print hello, and printed {printed!r}")
+        self.tell.say(self.buyer.name, "exit code 0: that of the command")
+        wait_for("the worker hears that it has earned", lambda: "earned 1" in self.seller.log())
+        for line in self.seller.log().splitlines():
+            if re.search(r"\b(bid|won|finished|earned)\b", line):
+                self.tell.say(self.seller.name, f"log: {line}")
+
+    def explain(self) -> None:
+        """Show what became of the task, and the account of the worker."""
+        self.tell.heading("2. What has happened, and what it has cost")
+        self.buyer.run("why", "@last")
+        if "spent 1" not in " ".join(self.buyer.run("account").split()):
+            raise DemoError("the account of the buyer does not say that it has spent 1")
+
+    def prove(self) -> None:
+        """Write the receipt of the task, verify it, and see that a changed byte is found."""
+        self.tell.heading("3. A receipt, which anybody can verify without a node")
+        self.buyer.run("receipt", "@last", "-o", RECEIPT)
+        self.buyer.run("receipt", "verify", RECEIPT, lines=14)
+        path = self.buyer.data_dir.with_name(RECEIPT)
+        path.write_bytes(path.read_bytes().replace(b"hello", b"HELLO", 1))
+        self.tell.say("stranger", f"changes a word in {RECEIPT}")
+        self.buyer.refused("receipt", "verify", RECEIPT)
+
+    def end_work(self) -> None:
+        """End the worker, which says what it has earned."""
+        self.tell.heading("4. The worker ends")
+        self.seller.run("drain")
+        code = self.seller.stop()
+        if code != 0:
+            raise DemoError(f"the worker ended with exit code {code}: {self.seller.last_words()}")
+        summary = next((line for line in self.seller.log().splitlines() if line.startswith("this session")), "")
+        if "earned 1" not in summary:
+            raise DemoError(f"the worker did not say what it has earned: {self.seller.last_words()}")
+        self.tell.say(self.seller.name, f"log: {summary}")
+
+    def start(self) -> None:
+        """Start two more nodes and wait until all have found one another."""
+        over = "UDP" if self.network == UDP else "libp2p"
+        self.tell.heading(f"5. The same by hand: three nodes, three processes, talking over {over} on loopback")
+        started = [self.buyer]
         for worker in self.workers:
-            self.tell.say(worker.name, f"confines tasks with: {wait_for('a self-test', partial(sandbox_of, worker))}")
+            known = [word for node in started for word in ("--join", node.address)]
+            worker.start(["listen", "--alias", worker.name, *known])
+            started.append(worker)
+        for node in self.nodes:
+            others = {other.node_id for other in self.nodes if other is not node}
+            wait_for(f"{node.name} finds the others", partial(node.knows, others))
+        for worker in self.workers:
+            wait_for("a self-test", partial(sandbox_of, worker))
         proved = "its address" if self.network == UDP else "by its handshake who it is"
         self.tell.say("all", f"each later node has proved {proved} to the earlier ones; all nodes know one another")
 
     def publish(self) -> str:
         """Publish a seed and wait until all workers have received it. Returns its id."""
-        self.tell.heading("2. The publisher offers a task")
+        self.tell.heading("6. The buyer offers a task")
         words = ["--title", "the answer", "--cmd", TASK, "--min-price", "10", "--max-bids", "5", "--reward", "90"]
-        line = self.publisher.run("seed", "publish", *words)
+        line = self.buyer.run("seed", "publish", *words)
         seed_id = line.split()[2]
         for worker in self.workers:
             wait_for(f"{worker.name} receives the seed", partial(worker.seed, seed_id))
@@ -96,66 +152,51 @@ class Demo:
         return seed_id
 
     def auction(self, seed_id: str) -> dict[str, JsonValue]:
-        """Have the workers underbid each other. Returns the cheapest bid that the publisher knows."""
-        self.tell.heading("3. The workers bid against each other")
+        """Have one worker underbid the other. Returns the cheapest bid that the buyer knows."""
+        self.tell.heading("7. The workers bid against each other")
         one, two = self.workers
-        self.bid(one, seed_id, 80)
-        self.underbid(two, seed_id, one, 65)
-        self.underbid(one, seed_id, two, 50)
-        self.tell.say(two.name, "cannot do it for less and does not bid again")
-        wait_for("all bids reach the publisher", lambda: len(self.publisher.bids(seed_id)) == 3)
-        bids = self.publisher.bids(seed_id)
+        one.run("seed", "bid", seed_id, "--price", "80")
+        seen = wait_for(f"{two.name} sees the bid of {one.name}", lambda: next(iter(two.bids(seed_id)), None))
+        self.tell.say(two.name, f"sees the bid of {one.name}: price {seen['price']}")
+        two.run("seed", "bid", seed_id, "--price", "65")
+        wait_for("all bids reach the buyer", lambda: len(self.buyer.bids(seed_id)) == 2)
+        bids = self.buyer.bids(seed_id)
         known = {str(node.node_id): node.name for node in self.workers}
         for bid in bids:
-            self.tell.say("publisher", f"bid {bid['id']}  price {bid['price']}  by {known[str(bid['bidder'])]}")
+            self.tell.say("buyer", f"bid {bid['id']}  price {bid['price']}  by {known[str(bid['bidder'])]}")
         return bids[0]
 
-    def bid(self, worker: Node, seed_id: str, price: int) -> None:
-        """Make a bid."""
-        worker.run("seed", "bid", seed_id, "--price", str(price))
-
-    def underbid(self, worker: Node, seed_id: str, rival: Node, price: int) -> None:
-        """Make a lower bid after the rival's bid has arrived."""
-
-        def rivals() -> dict[str, JsonValue] | None:
-            best = next(iter(worker.bids(seed_id)), None)
-            return best if best is not None and best["bidder"] == rival.node_id else None
-
-        seen = wait_for(f"{worker.name} sees the bid of {rival.name}", rivals)
-        self.tell.say(worker.name, f"sees the bid of {rival.name}: price {seen['price']}")
-        self.bid(worker, seed_id, price)
-
     def claim(self, seed_id: str, cheapest: dict[str, JsonValue], winner: Node) -> None:
-        """Have the publisher claim the cheapest bid."""
-        self.tell.heading("4. The publisher claims the cheaper bid")
-        self.publisher.run("seed", "claim", seed_id, str(cheapest["id"]))
+        """Have the buyer claim the cheapest bid."""
+        self.tell.heading("8. The buyer claims the cheaper bid")
+        self.buyer.run("seed", "claim", seed_id, str(cheapest["id"]))
         wait_for(f"{winner.name} learns that it won", lambda: winner.seed(seed_id).get("status") == "Claimed")
         self.tell.say(winner.name, f"has won with price {cheapest['price']}")
 
     def work(self, seed_id: str, winner: Node) -> None:
-        """Have the winner run the command, and compare the result at the publisher with that of the worker."""
-        self.tell.heading("5. The worker runs the command and returns the signed result")
+        """Have the winner run the command, and compare the result at the buyer with that of the worker."""
+        self.tell.heading("9. The worker runs the command and returns the signed result")
         printed = winner.run("seed", "run", seed_id).split()
-        wait_for("the result reaches the publisher", lambda: self.publisher.seed(seed_id).get("status") == "Done")
-        results = self.publisher.seed(seed_id)["results"]
+        wait_for("the result reaches the buyer", lambda: self.buyer.seed(seed_id).get("status") == "Done")
+        results = self.buyer.seed(seed_id)["results"]
         result = results[0] if isinstance(results, list) else None
         if not isinstance(result, dict) or [str(result["id"]), f"hash={result['output_hash']}"] != printed[2:4]:
-            raise DemoError(f"the publisher's result differs from the one that the worker printed: {result}")
+            raise DemoError(f"the buyer's result differs from the one that the worker printed: {result}")
         self.tell.say(
-            "publisher",
+            "buyer",
             f"has the result: exit code {result['exit_code']}, {result['duration_ms']} ms, "
             f"stdout {json.dumps(result['stdout'])}\noutput hash {result['output_hash']}",
         )
 
     def forge(self, seed_id: str) -> str:
-        """Send a settlement of the publisher's seed that a stranger has signed with its own key. All nodes must refuse
+        """Send a settlement of the buyer's seed that a stranger has signed with its own key. All nodes must refuse
         it. Returns the envelope's id.
         """
-        self.tell.heading("6. A stranger forges a settlement")
-        details = self.publisher.seed(seed_id)
+        self.tell.heading("10. A stranger forges a settlement")
+        details = self.buyer.seed(seed_id)
         seed = details["seed"]
         if not isinstance(seed, dict):
-            raise DemoError("the publisher lost its seed")
+            raise DemoError("the buyer lost its seed")
         key = os.urandom(32)
         stranger = Signer(key)
         names = ("id", "title", "command", "timeout_ms", "bid_deadline_ts", "exec_deadline_ms", "created_by",
@@ -164,7 +205,7 @@ class Demo:
         results = details["results"]
         result = results[0] if isinstance(results, list) else None
         if not isinstance(result, dict):
-            raise DemoError("the publisher lost the result")
+            raise DemoError("the buyer lost the result")
         settled["rests_on"] = result["envelope_id"]
         envelope = seal(
             stranger,
@@ -189,19 +230,19 @@ class Demo:
             if reason != Reason.UNAUTHORISED.value:
                 raise DemoError(f"{node.name} refused the forgery as {reason}, not as unauthorised")
         words = ("--kind", "envelope_rejected", "--reason", "unauthorised", "--limit", "1")
-        self.publisher.run("events", *words)
-        if self.publisher.seed(seed_id)["status"] != "Done":
+        self.buyer.run("events", *words)
+        if self.buyer.seed(seed_id)["status"] != "Done":
             raise DemoError("the forged settlement changed the seed")
         return envelope.meta.id
 
     def settle(self, seed_id: str) -> None:
-        """Have the publisher accept the result."""
-        self.tell.heading("7. The publisher settles")
-        self.publisher.run("seed", "settle", seed_id, "--accepted", "--note", "well done")
+        """Have the buyer accept the result."""
+        self.tell.heading("11. The buyer settles")
+        self.buyer.run("seed", "settle", seed_id, "--accepted", "--note", "well done")
 
     def compare(self, seed_id: str, forged_id: str) -> None:
         """Check that all nodes have the same state."""
-        self.tell.heading("8. The end: what each node holds")
+        self.tell.heading("12. The end: what each node holds")
 
         def hashes() -> dict[str, str] | None:
             found = {node.name: str(node.ask("status")["state_hash"]) for node in self.nodes}
@@ -224,7 +265,7 @@ class Demo:
 
     def abandon(self) -> None:
         """End the nodes that still run."""
-        for node in self.nodes:
+        for node in [*self.nodes, self.seller]:
             node.stop()
 
 
@@ -256,7 +297,9 @@ def interrupt(number: int, _: FrameType | None) -> None:
 
 def main() -> int:
     """Run the command line: run the demo and clean up in any case. Returns the exit code."""
-    parser = argparse.ArgumentParser(description="Three nodes, one task, one forgery.")
+    parser = argparse.ArgumentParser(
+        description="One line to sell, one to buy; then three nodes, one task, one forgery."
+    )
     parser.add_argument("--log", type=Path, default=LOG_FILE, help=f"file for a copy of what is shown ({LOG_FILE})")
     parser.add_argument("--network", choices=NETWORKS, default=UDP, help=f"how the nodes speak ({UDP})")
     given = parser.parse_args()

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ DEADLINE_S = 60
 """The maximum time of one step, also on a slow machine."""
 STOP_S = 10
 POLL_S = 0.02
-COLOURS = {"publisher": 36, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
+COLOURS = {"buyer": 36, "worker": 34, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
 PR_SET_PDEATHSIG = 1
 UDP, DHT = NETWORKS = ("udp", "dht")
 _SCHEMES = {UDP: "Udp", DHT: "Dht"}
@@ -65,7 +65,7 @@ class Teller:
 
 
 class Node:
-    """One `crabnet listen` process."""
+    """A node as a process of its own, and commands on its data dir."""
 
     def __init__(self, name: str, directory: Path, tell: Teller, network: str) -> None:
         self.name = name
@@ -77,12 +77,17 @@ class Node:
         self._stderr_path = directory / f"{name}.stderr"
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, peers: list[Node]) -> None:
-        """Start the node on a free port. Returns when it listens. Raises DemoError."""
-        targets = ",".join(peer.address for peer in peers)
-        known = ["--announce-addr", targets] if self._network == UDP else ["--bootstrap-peers", targets]
-        words = ["listen", "--alias", self.name, "--listen-addr", "127.0.0.1:0", "--network", self._network, *known]
-        words += ["--sync-interval-ms", "200"]
+    def start(self, words: list[str], *, shown: bool = False) -> None:
+        """Start the node with a command, on a free port. Returns when it listens. ``shown``: print the command.
+
+        Raises DemoError.
+        """
+        if shown:
+            self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
+        words = [*words, "--listen-addr", "127.0.0.1:0", "--network", self._network, "--web-addr", "off"]
+        words += ["--state-dir", str(self.data_dir.with_name("notes"))]
+        words += ["--announce-addr", ""] if self._network == UDP else []
+        words += ["--sync-interval-ms", "200", "--feed-wait-ms", "500"]
         with self._stderr_path.open("w", encoding="utf-8") as stderr:
             self._process = subprocess.Popen(
                 self._command(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
@@ -99,20 +104,47 @@ class Node:
         self._tell.say(self.name, f"{line.strip()}  (pid {self._process.pid})\nnode id {self.node_id}")
 
     def _command(self, words: list[str]) -> list[str]:
-        notes = self.data_dir.with_name("notes")
-        return [sys.executable, "-m", "crabnet", *words, "--data-dir", str(self.data_dir), "--state-dir", str(notes)]
+        own = ["--data-dir", str(self.data_dir)]
+        at = words.index("--") if "--" in words else len(words)
+        return [sys.executable, "-m", "crabnet", *words[:at], *own, *words[at:]]
 
-    def run(self, *words: str) -> str:
-        """Run a command while the node runs. Print it and its output. Returns its standard output. Raises DemoError."""
-        self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
-        done = subprocess.run(
-            self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
-            timeout=DEADLINE_S,
-        )  # fmt: skip
+    def run(self, *words: str, lines: int = limits.INTEGER_MAX) -> str:
+        """Run a command while the node runs. Print it and the first lines of its output. Returns its standard output.
+
+        Raises DemoError.
+        """
+        done = self._done(words)
         if done.returncode != 0:
             raise DemoError(f"{self.name}: exit code {done.returncode}: {done.stderr.strip()}")
-        self._tell.say(self.name, done.stdout.rstrip("\n"))
+        printed = (done.stdout or done.stderr).splitlines()
+        more = [f"… {len(printed) - lines} more lines"] if len(printed) > lines else []
+        self._tell.say(self.name, "\n".join([*printed[:lines], *more]))
         return done.stdout
+
+    def refused(self, *words: str) -> None:
+        """Run a command that has to fail. Print it and its error. Raises DemoError."""
+        done = self._done(words)
+        if done.returncode == 0:
+            raise DemoError(f"{self.name}: crabnet {shlex.join(words)} should fail")
+        self._tell.say(self.name, f"{done.stderr.strip()}\nexit code {done.returncode}")
+
+    def _done(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
+        return subprocess.run(
+            self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
+            cwd=self.data_dir.parent, timeout=DEADLINE_S,
+        )  # fmt: skip
+
+    def knows(self, others: set[str]) -> bool:
+        """True if all these nodes are among the peers of this one."""
+        peers = self.ask("peers")["peers"]
+        found = [peer for peer in peers if isinstance(peer, dict)] if isinstance(peers, list) else []
+        return others <= {str(peer["node_id"]) for peer in found}
+
+    def log(self) -> str:
+        """What the process has written to standard error, without time stamps."""
+        text = self._stderr_path.read_text(encoding="utf-8", errors="replace")
+        return re.sub(r"^\S+Z ", "", text, flags=re.MULTILINE)
 
     def ask(self, method: str, **params: JsonValue) -> dict[str, JsonValue]:
         """Do a method over the control socket. Prints nothing."""

@@ -1142,6 +1142,8 @@ PURCHASES_MAX: Final = 10_000
 """Open purchases of a node."""
 WORK_LOOK_MS: Final = 2_000
 """How often a worker looks at the load and the battery of its machine."""
+WORK_BID_FRESH_S: Final = 60
+"""How long a worker keeps a place free for a bid. Later it bids for other tasks, too: not every publisher chooses."""
 WORK_DEBTORS_SHOWN_MAX: Final = 100
 """Publishers with unsettled results in the answer about a worker."""
 LOOK_AROUND_MS_DEFAULT: Final = 5_000
@@ -1163,7 +1165,7 @@ DISTRUSTED_SEEDS_MAX: Final = 64
 """Open tasks of one such publisher."""
 ACCOUNT_LIST_MAX: Final = 200
 """Accounts of one page."""
-HISTORIES_FOLDED_MAX: Final = 100
+HISTORIES_FOLDED_MAX: Final = 50
 """Changed tasks that are counted in the accounts at a time."""
 HISTORIES_PAGE_ROWS: Final = 200
 """Tasks of the archive that are counted in the accounts at a time."""

@@ -33,6 +33,7 @@ DEFAULTS: JsonObject = {
     "max_bids": 0,
     "reward": 0,
     "rules": "",
+    "settle_window_ms": None,
     "announce": True,
 }
 
@@ -95,7 +96,47 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
                 "max_bids": 8,
                 "reward": 9,
                 "rules": "r",
+                "settle_window_ms": None,
                 "announce": False,
+            },
+            {"seed": SEED},
+            "seed published seed-1",
+        ),
+        *(
+            (
+                ["seed", "verdict", "seed-1", *flags],
+                method,
+                {"seed_id": "seed-1"},
+                {
+                    "judgement": "reject",
+                    "detail": "it is late",
+                    "reason": "too_slow",
+                    "acceptance": None,
+                    "check": None,
+                },
+                "reject: it is late (too_slow)",
+            )
+            for flags, method in (((), "seed.verdict"), (("--run-check",), "seed.check"))
+        ),
+        (
+            [
+                *("seed", "publish", "--title", "t", "--cmd", "c", "--expect-exit", "3", "--check", "grep x"),
+                *("--expect-stdout-sha256", "AB" * 32, "--expect-file", f"a=b={'12' * 32}", "--max-duration", "5s"),
+                *("--settle-within", "2h"),
+            ],
+            "seed.publish",
+            {
+                **DEFAULTS,
+                "title": "t",
+                "command": "c",
+                "settle_window_ms": 7_200_000,
+                "acceptance": {
+                    "exit_code": 3,
+                    "stdout_sha256": "ab" * 32,
+                    "duration_ms_max": 5_000,
+                    "check": "grep x",
+                    "files": [{"name": "a=b", "sha256": "12" * 32}],
+                },
             },
             {"seed": SEED},
             "seed published seed-1",

@@ -40,7 +40,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("0", 0),
         *(
             (wrong, None)
-            for wrong in ("", "-5s", "5 m", "5w", "m", "1e3", "1.5", "h2", "5s5", "١s", "9" * 13, "1.2345s")
+            for wrong in ("", "-5s", "5 m", "5w", "m", "1e3", "1.5", "h2", "5s5", "\u0661s", "9" * 13, "1.2345s")
         ),
     ],
 )

@@ -193,14 +193,30 @@ def test_room() -> None:
     assert market.bid(fifth) == 3
 
 
-def test_an_open_bid_counts_until_it_cannot_be_claimed() -> None:
+@pytest.mark.parametrize(
+    ("window_ms", "after_ms"), [(5_000, 16_500), (600_000, limits.WORK_BID_FRESH_S * 1_000)], ids=["over", "old"]
+)
+def test_a_bid_keeps_others_away_only_while_it_may_be_chosen_soon(window_ms: int, after_ms: int) -> None:
+    """Its publisher is gone, so nobody closes the task."""
     market = Market(replace(POLICY, commitments_max=1, runs_max=1))
-    market.publish(bid_window_ms=10_000, claim_window_ms=5_000)
+    first = market.publish(bid_window_ms=10_000, claim_window_ms=window_ms)
     late = market.publish(bid_window_ms=120_000)
     assert market.bid(late) is None
-    market.publisher.crash()  # nobody closes the first one
-    market.world.run(16_500)
+    market.publisher.crash()
+    market.world.run(after_ms - 3_000)
+    assert not market.core.record(late).bids
+    market.world.run(4_000)
     assert [bid.author for bid in market.core.record(late).bids] == [market.worker.id]
+    bids = market.core.trading.seller.commitments
+    assert (bids.get(first) is None) == (window_ms == 5_000)
+
+
+def test_a_declined_task_is_forgotten_when_its_bid_window_ends() -> None:
+    market = Market()
+    seed_id = market.publish(reward=1, bid_window_ms=10_000)
+    assert market.declined() == {seed_id: Reason.PRICE}
+    market.world.run(11_000)
+    assert market.declined() == {}
 
 
 def test_long_tasks_are_not_promised_one_behind_the_other() -> None:

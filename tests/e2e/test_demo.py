@@ -33,7 +33,7 @@ def left_behind(tmp_path: Path) -> list[str]:
             words = entry.read_bytes()
         except OSError:
             continue
-        if b"crabnet\0listen" in words and str(tmp_path).encode() in words:
+        if b"crabnet\0" in words and str(tmp_path).encode() in words:
             found.append(entry.parent.name)
     return found
 
@@ -44,6 +44,13 @@ def test_the_demo_shows_the_whole_job(tmp_path: Path) -> None:
     assert demo.returncode == 0, out + err
     assert err == ""
     assert "\x1b" not in out
+    two = [out.index(line) for line in ("$ crabnet work --join ", "$ crabnet run --max-price 5 -- echo hello\n")]
+    assert two == sorted(two)
+    assert two[1] < out.index("seed published")
+    for line in ("  hello\n", "exit code 0: that of the command", "earned 1", "was accepted at",
+                 "This receipt is valid", "is not a valid receipt",
+                 "this session: 1 result, 1 accepted; earned 1"):  # fmt: skip
+        assert line in out
     for line in ("listen started on", "seed published", "bid submitted", "claim created", "task result", "settled as"):
         assert line in out
     assert "refused it: unauthorised" in out
@@ -62,7 +69,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: int) 
     demo = start(tmp_path)
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "seed published" in line:
+        if "$ crabnet run" in line:
             break
     demo.send_signal(number)
     demo.communicate(timeout=60)
@@ -74,7 +81,7 @@ def test_nodes_end_even_if_the_demo_is_killed(tmp_path: Path) -> None:
     demo = start(tmp_path)
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "worker-1" in line:
+        if "listen started" in line:
             break
     demo.kill()
     demo.communicate()

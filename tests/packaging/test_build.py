@@ -97,7 +97,7 @@ def test_each_command_has_a_page() -> None:
     names = dict(commands(cli, ""))
     assert found.keys() == {"crabnet.1"} | {f"crabnet-{name.replace(' ', '-')}.1" for name in names}
     for name, command in names.items():
-        page = found[f"crabnet-{name.replace(' ', '-')}.1"].replace("\\-", "-")
+        page = found[f"crabnet-{name.replace(' ', '-')}.1"].replace("\\-", "-").replace("\\[u2026]", "…")
         bold = [line[3:-3] for line in page.splitlines() if line.startswith("\\fB") and line.endswith("\\fP")]
         words = {word.strip(",") for line in bold for word in line.split()}
         context = click.Context(command, info_name=name, obj=State([]))

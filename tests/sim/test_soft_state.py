@@ -47,10 +47,10 @@ NOT_UNDER_WAY = {
     Part.PRESENCE: {"lose"},
     Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
-    Part.BUYER: {"again", "begin", "checked", "follower", "next_ms"},
+    Part.BUYER: {"again", "begin", "checked", "follower", "leaves", "next_ms"},
     Part.SELLER: {"again", "declined", "next_ms", "offer"},
-    Part.HISTORIES: {"account", "add_archived", "archived", "authors", "begin"},
-    Part.DECLINES: {"decline", "hear", "may_pass_on", "of"},
+    Part.HISTORIES: {"account", "add_archived", "archived", "authors", "begin", "dealt"},
+    Part.DECLINES: {"decline", "due", "hear", "may_pass_on", "of"},
 }
 """Calls that an honest job among honest nodes does not need, or that only show the state."""
 

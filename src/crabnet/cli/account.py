@@ -86,6 +86,9 @@ def _page(shown: dict[str, JsonValue]) -> list[str]:
         lines.append("WARNING: this node has signed two envelopes for one place of its feed\n")
     for title, name, rows in (("as a worker", "worker", _AS_WORKER), ("as a publisher", "publisher", _AS_PUBLISHER)):
         values = as_object(shown, name)
+        if not any(values.get(member) for member, _ in rows):
+            lines.append(f"\n{title}: nothing yet\n")
+            continue
         lines.append(f"\n{title}\n")
         lines += [f"  {text:<46} {_value(member, values.get(member))}\n" for member, text in rows]
     return lines

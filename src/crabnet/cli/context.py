@@ -48,7 +48,10 @@ class State:
         self.ids_only = False
         self.verify_config = False
         self.dump_topology = False
+        self.typed: dict[str, str] = {}
+        """Settings that another flag than their own has set, with that flag."""
         self._resolved: Resolved | None = None
+        self._warned: set[str] = set()
 
     @property
     def resolved(self) -> Resolved:
@@ -72,6 +75,20 @@ class State:
         """Set a setting as if its flag had been given."""
         self.flags[name] = value
         self._resolved = None
+
+    @property
+    def ignored(self) -> list[str]:
+        """The flags of this command that a running node ignores."""
+        return [
+            self.typed.get(knob.name, str(knob.flag)) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS
+        ]
+
+    def warn(self, line: str) -> None:
+        """Tell something on stderr, once in this run."""
+        if line not in self._warned:
+            self._warned.add(line)
+            with suppress(OSError, ValueError):
+                note(plain(line))
 
     def again(self, after: str) -> str:
         """The command line of this run, changed so that it shows what follows ``after``."""
@@ -97,9 +114,8 @@ class State:
         self._demand_namespace()
         self._complete_ids(method, given)
         short = [str(given[name]) for name in _IDS if isinstance(given.get(name), str) and _too_short(str(given[name]))]
-        flags = [str(knob.flag) for knob in KNOBS if knob.name in self.flags.keys() - _OF_COMMANDS]
         try:
-            return perform(self.settings, method, given, _warn, flags, waits=waits, timeout_ms=timeout_ms)
+            return perform(self.settings, method, given, self.warn, self.ignored, waits=waits, timeout_ms=timeout_ms)
         except RefusedError as error:
             if short and error.reason in _UNKNOWN.values():
                 raise RefusedError(
@@ -120,9 +136,7 @@ class State:
         last = kind == "seed" and text.lower() == "@last"
         if not last and not (_PART_OF_NODE_ID if kind == "node" else _PART_OF_UUID).fullmatch(text):
             return text
-        if kind == "node" and len(text.strip("…")) < ID_PREFIX_CHARS_MIN:
-            raise UsageError(f"{text!r} is too short; give at least {ID_PREFIX_CHARS_MIN} characters of the node's id")
-        if not last and kind != "node" and _too_short(text):
+        if not last and _too_short(text):
             return text
         answer = self.perform("id.find", {"kind": kind, "text": text, "limit": 8, **_task(seed_id)})
         page = answer if isinstance(answer, dict) else {}
@@ -146,7 +160,11 @@ class State:
         for name, kind in kinds.items():
             value = given.get(name)
             if isinstance(value, str) and kind is not None:
-                seed_id = given.get("seed_id")
+                if kind == "node" and _too_short(value):
+                    raise UsageError(
+                        f"{value!r} is too short; give at least {ID_PREFIX_CHARS_MIN} characters of the node's id"
+                    )
+                seed_id = given.get("seed_id") if kind == "bid" else None
                 given[name] = self.full_id(kind, value, seed_id if isinstance(seed_id, str) else None)
 
     def _demand_namespace(self) -> None:
@@ -168,18 +186,13 @@ class State:
 
 
 def _too_short(text: str) -> bool:
-    """Whether text could be the beginning of an id, but is too short for one."""
-    text = text.strip()
-    return len(text) < ID_PREFIX_CHARS_MIN and _PART_OF_UUID.fullmatch(text) is not None
+    """Whether text is too short for a part of an id."""
+    text = text.strip().replace("…", "")
+    return len(text) < ID_PREFIX_CHARS_MIN
 
 
 def _task(seed_id: str | None) -> dict[str, JsonValue]:
     return {} if seed_id is None else {"seed_id": seed_id}
-
-
-def _warn(line: str) -> None:
-    with suppress(OSError, ValueError):
-        note(plain(line))
 
 
 def _is_unicode(text: str) -> bool:

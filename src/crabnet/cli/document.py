@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from crabnet.cli.context import State
+from crabnet.cli.examples import examples_of
 from crabnet.cli.group import cli
 from crabnet.cli.options import LazyGroup, global_options
 from crabnet.cli.purchase import RUN_EXITS
@@ -161,6 +162,29 @@ shows help.
 |---|---|
 """
 
+_VALUES: Final = """
+## Values
+
+- **Ids** may be shortened to their beginning of at least four characters. If several ids of tasks or bids fit, the
+  error `ambiguous` lists them, and nothing is done. The id of a node may be its beginning, its beginning without the
+  `12D3KooW` that all have, its end, or both ends with `…` between them, as tables and the log show it. `@last` is the
+  task that this node has published last. Where a node runs, the shell completes ids ([Completion](#completion)).
+- **Durations** have units: `500ms`, `5s`, `10m`, `2h`, `1d`, `1h30m`, `1.5h`. A bare number is seconds. Options that
+  end in `-ms` take milliseconds.
+- **Times** without a zone are local: `14:30` (the last one that was), `2026-11-30`, `2026-11-30T14:30`. With a zone:
+  `2026-11-30T14:30Z`. Where a time is taken, a duration means so long ago.
+
+## Forms of output
+
+Without `-o`, lists are tables on a terminal, as wide as it is, and lines for programs elsewhere. These lines do not
+change. `-o table` and `-o plain` choose one of the two, `-o wide` is a table with whole ids and more columns, `-o json`
+and `-o yaml` are for programs. `-q` prints only ids. Tables show of a task what its reader needs: `to claim`, `to run`
+and `to settle` mean that it is your turn; `Closed` takes no bids any more; `overdue` was not settled in time.
+
+Colours are used on terminals, unless `NO_COLOR` is set or `TERM` is `dumb`. Output of strangers is cut for display;
+`seed logs` and `run` write it whole, byte for byte.
+"""
+
 _TAIL: Final = """
 ## JSON
 
@@ -187,9 +211,13 @@ def cli_markdown() -> str:
     shown = [option for option in global_options(settings_shown=False) if isinstance(option, click.Option)]
     parts += [_row(option) for option in shown if not option.hidden]
     parts.append("| `--version`, `-V` | Print the version. |\n")
-    parts.append("\n## Commands\n")
-    for name, command in commands(cli, ""):
-        parts += _command(name, command)
+    parts.append(_VALUES)
+    found = dict(commands(cli, ""))
+    for title, names in cli.sections.items():
+        parts.append(f"\n## {title}\n")
+        for name, command in found.items():
+            if name.split()[0] in names:
+                parts += _command(name, command)
     parts.append(_TAIL)
     return "".join(parts)
 
@@ -212,7 +240,8 @@ def _command(name: str, command: click.Command) -> list[str]:
     usage = " ".join(["crabnet", name, *arguments, "[OPTIONS]"])
     paragraphs = (command.help or "").strip().split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\nJSON: {_JSON[name]}.\n"]
+    examples = "".join(f"{example}\n" for example in examples_of(name))
+    parts = [f"\n### {name}\n\n`{usage}`\n\n{text}\n\n```sh\n{examples}```\n\nJSON: {_JSON[name]}.\n"]
     everywhere = {option.name for option in global_options(settings_shown=False)}
     options = [item for item in command.params if isinstance(item, click.Option) and item.name not in everywhere]
     if options:

@@ -25,6 +25,7 @@ def join_option() -> click.Option:
 
 def _store(context: click.Context, _: click.Parameter, value: tuple[str, ...]) -> None:
     if value:
+        state_of(context).typed["bootstrap_peers"] = "--join"
         add_peers(state_of(context), [peer_address(each) for text in value for each in text.split(",") if each.strip()])
 
 

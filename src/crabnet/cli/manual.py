@@ -11,6 +11,7 @@ import click
 from crabnet._version import __version__
 from crabnet.cli.context import State
 from crabnet.cli.document import EXIT_CODES, commands
+from crabnet.cli.examples import examples_of
 from crabnet.cli.group import cli
 
 _CODE: Final = re.compile(r"`([^`]*)`")
@@ -39,8 +40,11 @@ def _overview(context: click.Context, leaves: dict[str, click.Command]) -> Itera
     yield f".SH SYNOPSIS\n\\fBcrabnet\\fP [OPTIONS] COMMAND {_escaped('…')}\n"
     yield f".SH DESCRIPTION\n{_paragraphs(context.command.help or '')}"
     yield ".SH COMMANDS\n"
-    for name, command in leaves.items():
-        yield f".TP\n\\fB{_escaped(_title(name))}\\fP(1)\n{_text(_first_sentence(command))}\n"
+    for title, names in cli.sections.items():
+        yield f".SS {_escaped(title)}\n"
+        for name, command in leaves.items():
+            if name.split()[0] in names:
+                yield f".TP\n\\fB{_escaped(_title(name))}\\fP(1)\n{_text(_first_sentence(command))}\n"
     yield ".SH OPTIONS\nEvery command takes these options.\n"
     yield from _options(context)
     yield ".SH ENVIRONMENT\n"
@@ -61,6 +65,10 @@ def _page(context: click.Context, name: str) -> Iterator[str]:
     yield f".SH DESCRIPTION\n{_paragraphs(command.help or '')}"
     yield ".SH OPTIONS\n"
     yield from _options(context)
+    examples = examples_of(name)
+    if examples:
+        yield ".SH EXAMPLES\n"
+        yield from (f".PP\n.EX\n{_escaped(example)}\n.EE\n" for example in examples)
     yield ".SH EXIT STATUS\n\\fBcrabnet\\fP(1) lists the exit codes.\n.SH SEE ALSO\n\\fBcrabnet\\fP(1)\n"
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from crabnet.cli.context import State, object_text, state_of, write_object
+from crabnet.cli.join import join_option
 from crabnet.cli.listing import Row, is_wide, write_rows
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, note, table, write
@@ -141,3 +142,6 @@ def listen(context: click.Context) -> None:
         context.exit(code)
 
     listen_until_ended(state_of(context))
+
+
+listen.params.insert(0, join_option())

@@ -11,8 +11,8 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.output import write
-from crabnet.cli.tables import columns_of_terminal
 from crabnet.errors import ExitCode, Reason, UsageError
+from crabnet.limits import INTEGER_MAX
 from crabnet.settings import KNOBS, Knob
 from crabnet.settings.kinds import BoolKind, ListKind
 from crabnet.signals import HELD
@@ -38,15 +38,37 @@ class WholeNumber(click.IntRange):
             self.fail(f"{value!r} is not a whole number.", param, ctx)
         return super().convert(int(text), param, ctx)
 
+    def _describe_range(self) -> str:
+        """No bound is shown in the help if it is only that of all numbers."""
+        return "" if self.max == INTEGER_MAX else super()._describe_range()
+
 
 class _Help(click.HelpFormatter):
     """Help as wide as the terminal, up to ``_HELP_COLUMNS_MAX``."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:  # noqa: ARG002
+        from crabnet.cli.tables import columns_of_terminal
+
         super().__init__(indent_increment, width or max(20, min(columns_of_terminal(), _HELP_COLUMNS_MAX) - 1))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+        fitting = [(self._broken(term), text) for term, text in rows]
+        super().write_dl(fitting, min(col_max, self.width // 3), col_spacing)
+
+    def _broken(self, term: str) -> str:
+        """An option with its values, on several lines if it is wider than the terminal."""
+        room = self.width - self.current_indent
+        if len(term) <= room:
+            return term
+        indent = " " * (self.current_indent + 4)
+        parts = re.split(r"(?<=[ |])", term)
+        lines = [parts[0]]
+        for part in parts[1:]:
+            if len(lines[-1]) + len(part.rstrip()) > room - (4 if len(lines) > 1 else 0):
+                lines.append(part)
+            else:
+                lines[-1] += part
+        return f"\n{indent}".join(map(str.rstrip, lines))
 
 
 class _Context(click.Context):
@@ -119,6 +141,15 @@ class Command(_HelpWritten):
         if state.ids_only and not self._prints_ids:
             raise UsageError(f"{ctx.command_path} prints no ids, so -q is not for it", Reason.INVALID_ARGUMENT)
         return _verified(ctx) or super().invoke(ctx)
+
+
+def said_by_click(error: click.ClickException, command: str) -> str:
+    """The message of the error on one line, and the command whose help explains more."""
+    message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(sorted(error.possibilities or ()))
+        message = f"No such option '{error.option_name}'.{f' Did you mean {near}?' if near else ''}"
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help."
 
 
 def _others(options: list[click.Parameter], own: list[click.Parameter]) -> list[click.Parameter]:

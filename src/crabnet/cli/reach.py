@@ -12,6 +12,7 @@ from crabnet.cli.context import State
 from crabnet.cli.join import find_port
 from crabnet.cli.output import note
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
+from crabnet.control.route import ignored
 from crabnet.errors import DataDirBusyError
 from crabnet.plain import plain
 
@@ -61,10 +62,14 @@ class Reach:
         deadline = time.monotonic() + settings.lock_wait_ms / 1000
         while True:
             try:
-                return call(settings.data_dir, method, params, settings.control_timeout_ms)
+                answer = call(settings.data_dir, method, params, settings.control_timeout_ms)
             except NodeNotRunningError:
                 if self._own is not None:
                     raise
+            else:
+                if self._own is None and self._state.ignored:
+                    self._state.warn(ignored(self._state.ignored))
+                return answer
             try:
                 self.start()
             except DataDirBusyError:

@@ -20,6 +20,11 @@ Warn = Callable[[str], None]
 """Receives lines that an operator should see at once, besides the answer."""
 
 
+def ignored(flags: Sequence[str]) -> str:
+    """What to tell somebody who gives a running node the flags of its start."""
+    return f"the running node keeps the settings of its start; it ignored {', '.join(flags)}"
+
+
 def perform(
     settings: Settings,
     method: str,
@@ -48,7 +53,7 @@ def perform(
         try:
             answer = call(settings.data_dir, method, params, limit_ms)
             if flags:
-                warn(f"the running node keeps the settings of its start; it ignored {', '.join(flags)}")
+                warn(ignored(flags))
             return answer
         except NodeNotRunningError:
             pass
@@ -90,8 +95,8 @@ def demand_data_dir(data_dir: Path) -> None:
     """Raises UsageError (NO_DATA_DIR) if the directory has never been a data dir."""
     if not any(_is_there(data_dir / name) for name in _SIGNS_OF_A_DATA_DIR):
         raise UsageError(
-            f"there is no data dir at {data_dir}; `crabnet listen` and `crabnet seed publish` create it; to use another"
-            " one, name it with --data-dir or CRABNET_DATA_DIR",
+            f"there is no data dir at {data_dir}; `crabnet run`, `crabnet work` and `crabnet listen` create it; to"
+            " use another one, name it with --data-dir or CRABNET_DATA_DIR",
             Reason.NO_DATA_DIR,
         )
 

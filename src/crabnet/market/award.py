@@ -113,10 +113,10 @@ def _without_bids(record: Record, terms: Terms, until_ms: int, now_ms: int) -> W
         return Declined(reason, "no worker has bid")
     cheapest = min(fact.body.price for fact in record.bids if isinstance(fact.body, Bid))
     if terms.price_max is not None and cheapest > terms.price_max:
-        detail = f"the cheapest of {len(record.bids)} bids is {cheapest}, above the highest price {terms.price_max}"
+        detail = f"the cheapest bid is {cheapest}, above the highest price {terms.price_max}"
         return Declined(reason, detail, cheapest)
     whose = "of the worker that the terms name" if terms.worker is not None else "of a worker that has not failed yet"
-    return Declined(reason, f"none of {len(record.bids)} bids is {whose}, or it may not be claimed")
+    return Declined(reason, f"no bid is {whose}, or it may not be claimed")
 
 
 def _merit(bid: Bid, rule: AwardRule | None, history: History) -> tuple[float, ...]:

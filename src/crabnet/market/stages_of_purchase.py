@@ -199,7 +199,7 @@ def _own_award(at: View, stage: Stage, forfeited: str) -> Stage:
         return replace(
             stage,
             text=f"{forfeited}you have to claim {_one_of(at.bids)}",
-            change=f"`crabnet seed claim {seed_id} BID_ID`",
+            change=f"`crabnet seed claim {seed_id} {at.bids[0].id if len(at.bids) == 1 else 'BID_ID'}`",
         )
     chosen = award(at.record, terms, lambda author: account(author, Counter(), at.now_s), at.here.now_ms)
     rule = f"{forfeited}this node claims a bid by itself ({terms.award})"

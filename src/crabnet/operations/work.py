@@ -75,6 +75,7 @@ class WorkStatus(Struct, frozen=True, kw_only=True):
     running: int
     queued: int
     open_bids: int
+    """Bids that may still be chosen. For a minute a bid takes one of its places."""
     claimed: int
     """Tasks that were claimed for it and are not done."""
     session: WorkSession

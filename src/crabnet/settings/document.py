@@ -71,8 +71,8 @@ min_settled = 0.9
 max_load = 0.8
 ```
 
-`crabnet work` bids and runs in any case. `crabnet listen` does so with `auto_bid` and `auto_run`. A setting must not stand
-both in the table and under its own name.
+`crabnet work` bids and runs in any case. `crabnet listen` does so with `auto_bid` and `auto_run`. A setting must not
+stand both in the table and under its own name.
 
 | key in `[work]` | setting |
 |---|---|

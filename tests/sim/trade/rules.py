@@ -113,16 +113,16 @@ def _works_at(spans: tuple[tuple[int, int], ...], minute: int) -> bool:
 
 
 def promises(records: Mapping[str, Record], worker: str, now_s: int) -> dict[str, tuple[Seed, bool]]:
-    """What a worker has promised by seed: open bids and tasks (True), and results that are not settled (False)."""
+    """What a worker has promised by seed: fresh bids and tasks (True), old bids and results to settle (False)."""
     found = {}
     for seed_id, record in records.items():
         seed, progress = record.definition, record.progress
         if seed is None or seed.created_by == worker:
             continue
-        bid = any(fact.author == worker for fact in record.bids)
+        bids = [fact.body.created_at or 0 for fact in record.bids if fact.author == worker]
         if progress.status in {SeedStatus.OPEN, SeedStatus.FORFEITED}:
-            if bid and now_s <= claim_deadline_s(seed, progress):
-                found[seed_id] = seed, True
+            if bids and now_s <= claim_deadline_s(seed, progress):
+                found[seed_id] = seed, now_s < bids[0] + limits.WORK_BID_FRESH_S
         elif progress.claimed_by == worker and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}:
             found[seed_id] = seed, True
         elif progress.claimed_by == worker and progress.status is SeedStatus.DONE and not record.worker_failed:

@@ -81,6 +81,14 @@ class Buyer:
         """The seed of this node that takes up ``seed_id`` again, if it is in memory."""
         return self._followers.get(seed_id)
 
+    def leaves(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of an own seed."""
+        terms = self.terms_of(seed_id, record)
+        if terms is None or terms.accept is Accepting.NEVER:
+            return True
+        told = self._told.get(seed_id)
+        return told is not None and told[0] != "" and told[0] == record.progress.result_id
+
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Look at a seed that has changed, soon."""
         seed = record.definition

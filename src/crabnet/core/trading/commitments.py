@@ -6,6 +6,7 @@ from collections import Counter
 from enum import Enum
 from typing import NamedTuple
 
+from crabnet import limits
 from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Seed, SeedStatus
 from crabnet.domain.record import Record
@@ -17,7 +18,9 @@ class Stage(Enum):
     """How far a commitment is."""
 
     BID = "bid"
-    """An open bid, which may be claimed."""
+    """An open bid, which is likely to be claimed soon if at all."""
+    OLD_BID = "old_bid"
+    """An open bid for WORK_BID_FRESH_S. Most publishers choose sooner, so nothing is kept free for it."""
     WON = "won"
     """Claimed, and not begun."""
     RUNNING = "running"
@@ -37,7 +40,7 @@ class Commitment(NamedTuple):
     @property
     def busies(self) -> bool:
         """True if it takes one of the places for runs, or may do so soon."""
-        return self.stage is not Stage.DELIVERED
+        return self.stage not in {Stage.OLD_BID, Stage.DELIVERED}
 
 
 class Debt(NamedTuple):
@@ -107,19 +110,26 @@ class Commitments:
 
 def commitment_of(record: Record, seed: Seed, node_id: str, now_ms: int) -> Commitment | None:
     """What ``node_id`` has promised for a seed. None if nothing, or nothing that still counts."""
-    stage = _stage_of(record, seed, node_id, now_ms)
-    if stage is None:
-        return None
     bids = (fact.body for fact in record.bids if fact.author == node_id and isinstance(fact.body, Bid))
-    prices = [bid.price for bid in bids]
-    return Commitment(seed.created_by, stage, seed.timeout_ms, prices[0] if prices else 0)
+    bid = next(bids, None)
+    stage = _stage_of(record, seed, bid, node_id, now_ms // 1000)
+    return None if stage is None or bid is None else Commitment(seed.created_by, stage, seed.timeout_ms, bid.price)
 
 
-def _stage_of(record: Record, seed: Seed, node_id: str, now_ms: int) -> Stage | None:
+def looked_at_ms(record: Record, seed: Seed, node_id: str) -> list[int]:
+    """When the commitment of an open bid changes by itself, in milliseconds since the epoch."""
+    made = [fact.body.created_at or 0 for fact in record.bids if fact.author == node_id][:1]
+    return [(at_s + limits.WORK_BID_FRESH_S) * 1000 for at_s in made] + [
+        (claim_deadline_s(seed, record.progress) + 1) * 1000
+    ]
+
+
+def _stage_of(record: Record, seed: Seed, bid: Bid | None, node_id: str, now_s: int) -> Stage | None:
     progress = record.progress
     if progress.status in _MAY_CLAIM:
-        open_still = now_ms // 1000 <= claim_deadline_s(seed, progress)
-        return Stage.BID if open_still and has_bid(record, node_id) else None
+        if bid is None or now_s > claim_deadline_s(seed, progress):
+            return None
+        return Stage.BID if now_s < bid.created_at + limits.WORK_BID_FRESH_S else Stage.OLD_BID
     if progress.claimed_by != node_id:
         return None
     match progress.status:

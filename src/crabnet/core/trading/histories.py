@@ -95,7 +95,7 @@ class Histories:
         return self.archive_done or seed_id in self._gone or reached
 
     def fold_some(self, seeds_max: int, now_s: int) -> None:
-        """Count at most ``seeds_max`` changed tasks. Takes about 20 µs for each."""
+        """Count at most ``seeds_max`` changed tasks. Takes 10 to 40 µs for each."""
         self._now_s = now_s
         records = self._replica.state.records
         for _ in range(min(seeds_max, len(self._changed))):

@@ -15,8 +15,8 @@ from crabnet.core.effects import FieldValue, Notice
 from crabnet.core.mending import Part
 from crabnet.core.moves import Move
 from crabnet.core.replica.replica import Replica
-from crabnet.core.trading.commitments import Commitments, Stage, commitment_of, has_bid
-from crabnet.domain.lifecycle import claim_deadline_s, is_biddable
+from crabnet.core.trading.commitments import Commitments, Stage, commitment_of, has_bid, looked_at_ms
+from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import FINAL, Seed, SeedStatus
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason
@@ -101,6 +101,8 @@ class Seller:
         """Publishers whose seeds to look at again when they have settled something."""
         self._news: BoundedTable[str, Declined] = BoundedTable(limits.DECLINED_NEWS_MAX)
         self._open = True
+        self._resumes = False
+        """Whether it is worth to look at those that wait: there is room, or something is over that took some."""
 
     # --- what changes ----------------------------------------------------------------------------------
 
@@ -120,10 +122,13 @@ class Seller:
     def _commit(self, seed_id: str, record: Record, seed: Seed, now_ms: int) -> None:
         before, now = self.commitments.get(seed_id), commitment_of(record, seed, self._node_id, now_ms)
         self.commitments.put(seed_id, now)
-        if before is not None and now is None:
-            self._reconsider(seed.created_by, now_ms)
+        if before is not None and (now is None or (before.busies and not now.busies)):
+            self._resumes = True
+            if now is None:
+                self._reconsider(seed.created_by, now_ms)
         if now is not None and now.stage is Stage.BID and (before is None or before.stage is not Stage.BID):
-            self._due.add((claim_deadline_s(seed, record.progress) + 1) * 1000, seed_id)
+            for at_ms in looked_at_ms(record, seed, self._node_id):
+                self._due.add(at_ms, seed_id)
 
     def _reconsider(self, publisher: str, now_ms: int) -> None:
         """Look again at tasks of a publisher who has settled something, or for whom there is less to do."""
@@ -140,10 +145,7 @@ class Seller:
 
     def next_ms(self) -> int | None:
         """When the next step may be due, in milliseconds since the epoch. None if nothing is."""
-        return 0 if self._resumes() else self._due.next_ms()
-
-    def _resumes(self) -> bool:
-        return self._open and bool(len(self._waiting)) and self._room() > 0
+        return 0 if self._resumes and self._open and len(self._waiting) and self._room() > 0 else self._due.next_ms()
 
     def _room(self) -> int:
         return self._policy.commitments_max - self.commitments.busying
@@ -156,9 +158,10 @@ class Seller:
         seeds = self._due.due(now_ms, limits.TURN_MOVES_MAX)
         if self._open:
             if opened:
+                self._resumes = True
                 while (first := self._unfitting.pop_first()) is not None:
                     self._due.add(now_ms, first[0])
-            for _ in range(min(self._room(), limits.TURN_MOVES_MAX - len(seeds))):
+            for _ in range(min(self._room(), limits.TURN_MOVES_MAX - len(seeds)) if self._resumes else 0):
                 waited = self._waiting.pop_first()
                 if waited is None:
                     break
@@ -206,8 +209,11 @@ class Seller:
         """Remember the reason and what may change it. Returns what to tell, if that is new."""
         before = self._declined.get(seed_id)
         self._declined.put(seed_id, why)
+        if before is None:
+            self._due.add((seed.bid_deadline_ts + 1) * 1000, seed_id)  # then it is forgotten
         match why.again:
             case Again.MACHINE | Again.ROOM:
+                self._resumes = False
                 self._waiting.put(seed_id, None)
             case Again.OPENING:
                 self._unfitting.put(seed_id, None)

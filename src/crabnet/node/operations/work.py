@@ -38,7 +38,7 @@ async def status(node: Node, _: Empty) -> work.WorkStatus:
         policy=_policy(node.settings),
         running=turns.running,
         queued=turns.queued,
-        open_bids=commitments.count(Stage.BID),
+        open_bids=commitments.count(Stage.BID) + commitments.count(Stage.OLD_BID),
         claimed=commitments.count(Stage.WON) + commitments.count(Stage.RUNNING),
         session=work.WorkSession(
             since_ms=session.since_ms,

@@ -45,9 +45,12 @@ class Session:
 
     def summary(self, owed: int, owed_results: int) -> str:
         """One line for the operator. ``owed`` is the sum of the prices of ``owed_results`` results."""
-        rejected = f", {self.rejected} rejected" if self.rejected else ""
-        forfeited = f", {self.forfeited} forfeited" if self.forfeited else ""
-        return (
-            f"this session: {self.results} results, {self.accepted} accepted{rejected}{forfeited};"
-            f" earned {self.earned}; {owed} owed for {owed_results} results that are not settled yet"
-        )
+        counts = [f"{self.results} {_results(self.results)}", f"{self.accepted} accepted"]
+        counts += [f"{self.rejected} rejected"] if self.rejected else []
+        counts += [f"{self.forfeited} forfeited"] if self.forfeited else []
+        waiting = f"; {owed} owed for {owed_results} {_results(owed_results)} to settle" if owed_results else ""
+        return f"this session: {', '.join(counts)}; earned {self.earned}{waiting}"
+
+
+def _results(count: int) -> str:
+    return "result" if count == 1 else "results"

@@ -50,6 +50,11 @@ export function badge(word) {
   return h("span", { class: `badge ${TONES[word] ?? "faint"}` }, plain(word));
 }
 
+/** The status of a task in the words of people: what takes no more bids is not shown as open for them. @param {any} seed */
+export function statusBadge(seed) {
+  return badge(seed.status === "Open" && !seed.biddable ? "Closed" : seed.status);
+}
+
 /** A node: its alias if it is known, and its id. @param {string | null} id */
 export function nodeName(id) {
   if (!id) return h("span", { class: "faint" }, "unknown");

@@ -3,7 +3,7 @@
 import { read, readIfAny } from "../api.js";
 import { h } from "../dom.js";
 import { bytes, clock, count, foreign, moment, plain, shortId, span } from "../text.js";
-import { badge, download, facts, nodeName, section, table } from "../widgets.js";
+import { badge, download, facts, nodeName, section, statusBadge, table } from "../widgets.js";
 import { actions, claimButton } from "./actions.js";
 import { waitsOf } from "./waits.js";
 
@@ -33,7 +33,7 @@ function render({ story, places, trail }, context) {
   const { seed } = story;
   const { text, until_ms, mine } = waitsOf(seed);
   return [
-    h("p", { id: "status" }, badge(seed.status), " ", seed.equivocator && [badge("forked"), " "],
+    h("p", { id: "status" }, statusBadge(seed), " ", seed.equivocator && [badge("forked"), " "],
       seed.status === "Disputed" ? "A fork of an author makes it undecidable."
         : text === "nothing" ? "It is over."
           : ["Waits for ", mine ? h("strong", null, text) : text, until_ms !== null && [", ", moment(until_ms)], "."],

@@ -4,7 +4,7 @@ import { read } from "../api.js";
 import { h } from "../dom.js";
 import { may } from "../session.js";
 import { count, moment, shortId } from "../text.js";
-import { badge, field, filled, nodeName, table, taskLink } from "../widgets.js";
+import { badge, field, filled, nodeName, statusBadge, table, taskLink } from "../widgets.js";
 import { waitsOf } from "./waits.js";
 
 const PAGE = 50;
@@ -34,7 +34,7 @@ function render(page, { query, choose }) {
         options: [["", "all tasks"], ["true", "open, and takes bids"], ["false", "open, and takes none any more"]] })),
     table("Tasks, newest first", [
       { head: "Task", cell: (seed) => [taskLink(seed.id, seed.title), " ", shortId(seed.id, "task")] },
-      { head: "Status", cell: (seed) => badge(seed.status) },
+      { head: "Status", cell: (seed) => statusBadge(seed) },
       { head: "Waits for", cell: (seed) => waits(seed) },
       { head: "Deadline", cell: (seed) => deadline(seed) },
       { head: "Bids", cell: (seed) => count(seed.bid_count), numeric: true },
