@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Final
 
+from crabnet.cli.tables import cut_to, width_of
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 
@@ -42,8 +43,9 @@ class ProgressLine:
             self._written = 0
 
     def _write(self, text: str) -> None:
-        self._put(f"\r{text}{' ' * max(0, self._written - len(text))}")
-        self._written = len(text)
+        columns = width_of(text)
+        self._put(f"\r{text}{' ' * max(0, self._written - columns)}")
+        self._written = columns
 
     def _put(self, text: str) -> None:
         if sys.stderr is not None:
@@ -63,9 +65,9 @@ def _width() -> int:
 
 def fitting(told: list[str], columns: int) -> str:
     """As many of the last parts as fit; the last one is cut if it does not fit alone."""
-    while len(told) > 1 and len("; ".join(told)) > columns:
+    while len(told) > 1 and width_of("; ".join(told)) > columns:
         told = told[1:]
-    return "; ".join(told)[:columns]
+    return cut_to("; ".join(told), columns)
 
 
 def parts(purchase: dict[str, JsonValue], now_s: float) -> list[str]:

@@ -76,7 +76,7 @@ class PurchaseCommand(Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        with _own_failures(parent, f"crabnet {info_name}"):
+        with _own_failures(parent, f"crabnet {info_name}", args):
             delimited = "--" in args
             made = super().make_context(info_name, args, parent, **extra)
             if not delimited:
@@ -103,8 +103,10 @@ class PurchaseCommand(Command):
 class _own_failures:  # noqa: N801 - used like a function
     """Turns every error into one line on stderr that begins with ``crabnet:``, and a code of RunExit."""
 
-    def __init__(self, context: click.Context | None, command: str) -> None:
-        self._json = context is not None and state_of(context).json
+    def __init__(self, context: click.Context | None, command: str, args: Sequence[str] = ()) -> None:
+        """``args`` are words that click has not looked at yet. What follows ``--`` is not for this command."""
+        own = [*args][: args.index("--") if "--" in args else None]
+        self._json = "--json" in own or (context is not None and state_of(context).json)
         self._command = command
 
     def __enter__(self) -> None:

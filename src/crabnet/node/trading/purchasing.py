@@ -7,12 +7,13 @@ from typing import Final
 
 import trio
 
+from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.deadlines import due_at_ms
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
-from crabnet.market.award import bids_until_ms, tries
+from crabnet.market.award import bids_until_ms, has_failed
 from crabnet.market.heard import summary
 from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
@@ -87,7 +88,7 @@ def view(core: Core, seed_id: str) -> Purchase:
         status=progress.status,
         title=seed.title,
         terms=None if terms is None else _shown_terms(terms),
-        tries=tries(record, Terms() if terms is None else terms),
+        tries=_tries(core, record),
         bids=len(bids),
         worker=progress.claimed_by,
         price=next((bid.price for bid in bids if bid.id == bid_id), None),
@@ -96,6 +97,21 @@ def view(core: Core, seed_id: str) -> Purchase:
         reason=reason,
         detail=f"{detail}: {said}" if said else detail,
     )
+
+
+def _tries(core: Core, record: Record) -> int:
+    """Claims of a task and of those that it follows."""
+    total = 0
+    for _ in range(limits.PURCHASE_ATTEMPTS_MAX):
+        total += sum(isinstance(fact.body, Claim) for fact in record.others)
+        seed = record.definition
+        if seed is None or seed.follows is None:
+            break
+        try:
+            record = core.record(seed.follows)
+        except RefusedError:
+            break
+    return total
 
 
 def _shown_terms(terms: Terms) -> PurchaseTerms:
@@ -111,7 +127,7 @@ def _shown_terms(terms: Terms) -> PurchaseTerms:
 
 def _stage(record: Record, terms: Terms | None, *, leaves: bool) -> Stage:
     status = record.progress.status
-    if status is SeedStatus.REJECTED and terms is not None:
+    if terms is not None and has_failed(record, terms):
         return Stage.JUDGING  # the node decides about another try next
     if status is SeedStatus.DONE:
         if record.worker_failed:
