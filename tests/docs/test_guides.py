@@ -9,6 +9,7 @@ import pytest
 
 from tests.docs.pages import page, steps
 from tests.docs.typist import ADDRESSES, Typist, lab_or_none
+from tests.support.nodes import wait_for
 
 GUIDES = ("docs/TUTORIAL.md", "docs/WORKER.md", "docs/BUYER.md")
 
@@ -23,7 +24,7 @@ def test_two_machines_show_what_the_guide_shows(name: str, tmp_path: Path) -> No
         stack.callback(typist.abandon)
         for step in session:
             typist.type(step)
-        assert typist.nodes == [], "the guide ends what it has started"
+        wait_for("the guide ends what it has started", lambda: all(node.poll() is not None for node in typist.nodes))
 
 
 @pytest.mark.deep

@@ -21,7 +21,8 @@ _SHORT_NODE = re.compile(r"\b12D3(…|\.\.)\w{4}")
 _NUMBERS: Final = (
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "2026-01-01 00:00:00"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "00:00:00"),
-    (re.compile(r"\b\d+ (s|min|h|ms)\b"), r"N \1"),
+    (re.compile(r"\b\d+ m?s\b"), "N s"),
+    (re.compile(r"\b\d+ (h|min)\b"), r"N \1"),
     (re.compile(r"(?: \d|\d\d)s(?=  you$)"), " Ns"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "2026-01-01T00:00:00Z"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),

@@ -44,8 +44,8 @@ class ProgressLine:
 
     def _write(self, text: str) -> None:
         columns = width_of(text)
-        self._put(f"\r{text}{' ' * max(0, self._written - columns)}")
-        self._written = columns
+        before, self._written = self._written, max(self._written, columns)  # first: Ctrl-C may come in the middle
+        self._put(f"\r{text}{' ' * max(0, before - columns)}")
 
     def _put(self, text: str) -> None:
         if sys.stderr is not None:
