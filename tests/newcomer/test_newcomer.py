@@ -34,4 +34,4 @@ def test_ids_have_the_same_name_in_all_their_forms(tmp_path: Path) -> None:
     full = "4ba29e8a-045e-55a3-b307-93b7dee8dc59"
     lines = [f"task {full}", "4ba29e8a  Open", "12D3KooWRDxKGCxPCZnqzaVuNf1zYuUZRZzcdyFpTWCdj4r1UfML by 12D3…UfML"]
     assert [somebody.plainly(line) for line in lines] == ["task task-001", "task-001  Open", "node-001 by node-001"]
-    assert somebody.plainly(f"after 17 ms in {tmp_path / 'home'}/x at 12:48:45") == "after N ms in HOME/x at 00:00:00"
+    assert somebody.plainly(f"after 17 ms in {tmp_path / 'home'}/x at 12:48:45") == "after N s in HOME/x at 00:00:00"
