@@ -41,7 +41,8 @@ class Newcomer:
             HOME=str(home), CRABNET_LISTEN_ADDR="127.0.0.1:0", CRABNET_ANNOUNCE_ADDRS="", CRABNET_WEB_ADDR="off",
             CRABNET_BOOTSTRAP_PEERS=join, LANG="C.UTF-8",
         )  # fmt: skip
-        self.environment.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):
+            self.environment.pop(name, None)
         self.told: list[str] = []
         self._names: dict[str, str] = {}
 
