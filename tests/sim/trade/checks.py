@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -65,6 +66,7 @@ class Honesty:
         self._started_ms: dict[str, int] = {}
         self.away: set[str] = set()
         """Seeds after one of whose steps a party was off."""
+        self._told: dict[tuple[str, int, str, str], set[str | None]] = {}
         self._decline_times: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
         """What was seen, so that tests can tell that something was tested."""
@@ -238,7 +240,7 @@ class Honesty:
     def _settled(self, node: SimNode, seed: Seed, record: Record, settled: Settlement) -> None:
         buyer = self._buyers[node.name]
         if settled.outcome is SeedStatus.FORFEITED:
-            self._forfeited(node, seed, settled)
+            self._forfeited(node, seed, record, settled)
             return
         result = None if record.result is None else record.result.body
         if settled.outcome not in {SeedStatus.ACCEPTED, SeedStatus.REJECTED} or not isinstance(result, TaskResult):
@@ -258,15 +260,16 @@ class Honesty:
         ):
             raise ViolationError(f"{node.name} settles {seed.id}, which its operator should")
 
-    def _forfeited(self, node: SimNode, seed: Seed, settled: Settlement) -> None:
+    def _forfeited(self, node: SimNode, seed: Seed, record: Record, settled: Settlement) -> None:
         """A worker who did what it should loses its claim only if the buyer could not know."""
         done = self.delivered.get(settled.claim_id or "")
         self.counts["forfeits"] += 1
+        life_ms = node.world.now_ms - self._started_ms[node.name]
+        by_deadline = settled.rests_on in {fact.envelope for fact in record.others if fact.kind is FactKind.CLAIM}
+        if by_deadline and life_ms < node.config.execution_grace_ms:
+            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         if done is None:
             return
-        life_ms = node.world.now_ms - self._started_ms[node.name]
-        if life_ms < node.config.execution_grace_ms:
-            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         now_ms, broken_ms = node.world.now_ms, self._broken_ms()
         if now_ms - max(broken_ms, done.at_ms) >= HEARD_MS:
             raise ViolationError(
@@ -282,6 +285,9 @@ class Honesty:
         for notice in effects.notices:
             if notice.kind in _COUNTED:
                 self.counts[notice.kind] += 1
+            if notice.kind == "result_judged" and notice.fields["status"] is None:
+                self._buyers[node.name].asked.setdefault(str(notice.fields["result_id"]), node.now_ms)
+                self.counts["results that an operator has to look at"] += 1
             if notice.kind == "purchase_ended":
                 self._end(node, str(notice.fields["seed_id"]))
         for place in effects.places:
@@ -317,6 +323,12 @@ class Honesty:
         if send.kind != Kind.BID_DECLINED:
             return
         self.counts["declines"] += 1
+        if not send.relayed:
+            said = json.loads(send.data)["payload"]
+            told = self._told.setdefault((node.name, node.lives, said["seed_id"], said["reason"]), set())
+            if send.to in told or len(told) >= limits.DECLINE_FANOUT:
+                raise ViolationError(f"{node.name} declines {said['seed_id']} for {said['reason']} again, to {send.to}")
+            told.add(send.to)
         times = self._decline_times.setdefault(f"{node.name} {node.lives} {send.relayed}", [])
         times.append(node.world.now_ms)
         per_s = limits.DECLINES_PASSED_ON_PER_S if send.relayed else limits.DECLINES_PER_S * limits.DECLINE_FANOUT

@@ -7,13 +7,14 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from crabnet.core.commands import Received
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects, FeedPlace, Send
+from crabnet.core.replica.held import HeldRow
 from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import FactKind, Seed
 from crabnet.market.policies import Accepting, AwardRule
@@ -41,7 +42,15 @@ PROBE_MS = 15_000
 BID_MS = 2_000
 """A worker that has had no reason not to bid for this long, has bid."""
 OUTSIDERS_LIES = 150
-_STAGES = (FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.STARTED, FactKind.RESULT, FactKind.SETTLE)
+_ABSENCES: Final[dict[FactKind, float]] = {
+    FactKind.SEED: 0.5,
+    FactKind.BID: 0.1,
+    FactKind.CLAIM: 0.4,
+    FactKind.STARTED: 0.15,
+    FactKind.RESULT: 0.15,
+    FactKind.SETTLE: 0.15,
+}
+"""How often a party is off after a step, times the share of absences in the plan."""
 _LOOK_MS = 1_000
 
 
@@ -173,31 +182,33 @@ class Market:
         """
         for place in effects.places:
             row = place.row
-            if not self._ambushed or row.author != node.id or row.kind not in _STAGES or self._is_spared(node):
+            if row.kind is None or not self._ambushed or row.author != node.id or row.kind not in _ABSENCES:
                 continue
-            if self.rng.random() >= self.plan.absent / (2 if row.kind is FactKind.SEED else 8):
+            if self.rng.random() >= self.plan.absent * _ABSENCES[row.kind]:
                 continue
-            seed = record_of(node, row.seed_id).definition
             self.honesty.counts[f"away at {row.kind.value}"] += 1
-            away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, seed)])
+            away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, row)])
             soon_ms = self.rng.choice([self.rng.randint(1, 60), self.rng.randint(500, 2_500)])
             self.world.later(soon_ms, partial(self._go, node, away_ms, row.seed_id))
 
-    def _is_spared(self, node: SimNode) -> bool:
-        return node.core is None
-
-    def _deadlines(self, node: SimNode, seed: Seed | None) -> list[int]:
-        """In how many milliseconds the deadlines of a task pass."""
+    def _deadlines(self, node: SimNode, row: HeldRow) -> list[int]:
+        """In how many milliseconds the deadlines of a task pass: of bids, of the result, and of the forfeit."""
+        seed = record_of(node, row.seed_id).definition
         if seed is None:
             return []
-        left_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
-        return [left_ms + 500, left_ms + seed.exec_deadline_ms, seed.exec_deadline_ms + 5_000, 45_000]
+        if row.kind is FactKind.SEED:
+            bids_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
+            return [bids_ms + 500, bids_ms + 500, bids_ms + seed.exec_deadline_ms]
+        late_ms = seed.exec_deadline_ms + node.config.execution_grace_ms
+        return [seed.exec_deadline_ms, late_ms + 5_000, late_ms + 5_000]
 
     def _go(self, node: SimNode, away_ms: int, seed_id: str = "") -> None:
         if node.core is not None and self._ambushed:
             if record_of(node, seed_id).definition is not None:
                 self.honesty.away.add(seed_id)
             self.crashes += 1
+            if self.rng.random() < 0.3:
+                node.checkpoint()  # as an orderly end does
             node.crash(power=self.rng.random() < 0.7)
             self.world.later(max(away_ms, 100), partial(self._return, node))
 
