@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from crabnet.core.commands import Operation, Publish, Settle
 from crabnet.domain.acceptance import Acceptance
-from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import FINAL, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import RefusedError
@@ -208,12 +207,6 @@ BUYERS: dict[str, type[Buyer]] = {
     "withdrawer": Withdrawer,
     "tardy": Tardy,
 }
-
-
-def last_claim_ms(record: Record) -> int:
-    """The last moment at which a bid may be claimed, in milliseconds."""
-    seed = record.definition
-    return 0 if seed is None else (claim_deadline_s(seed, record.progress) + 1) * 1000
 
 
 def record_of(node: SimNode, seed_id: str) -> Record:

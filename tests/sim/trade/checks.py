@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from crabnet import limits
-from crabnet.core.commands import Received
-from crabnet.core.effects import Effects, FeedPlace, RunOrder, Send
+from crabnet.core.effects import Effects, FeedPlace, RunOrder
 from crabnet.domain.model import FINAL, Bid, Claim, FactKind, Seed, SeedStatus, Settlement, TaskResult
 from crabnet.domain.record import Record, counting_bids
 from crabnet.errors import Reason
 from crabnet.market.policies import Accepting, AwardRule, Terms
-from crabnet.protocol.envelope import Kind
 from tests.sim.checks import ViolationError
 from tests.sim.trade.buyers import Asked, Buyer, record_of
+from tests.sim.trade.idle import Idle
 from tests.sim.trade.rules import Situation, objections, open_questions, price_of, refusal
 from tests.sim.trade.tasks import is_true
 from tests.sim.trade.trader import Shop, Trader
@@ -40,7 +37,7 @@ class Delivery(NamedTuple):
     at_ms: int
 
 
-class Honesty:
+class Honesty(Idle):
     """Watches a market: buyers and workers are known by their operators and shops.
 
     ``broken_ms`` says when a node was last down or cut off from another.
@@ -66,8 +63,6 @@ class Honesty:
         self._started_ms: dict[str, int] = {}
         self.away: set[str] = set()
         """Seeds after one of whose steps a party was off."""
-        self._told: dict[tuple[str, int, str, str], set[str | None]] = {}
-        self._decline_times: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
         """What was seen, so that tests can tell that something was tested."""
 
@@ -315,47 +310,6 @@ class Honesty:
                 )
         else:
             self.counts["false results"] += 1
-
-    # --- declines --------------------------------------------------------------------------------------
-
-    def sent(self, node: SimNode, send: Send) -> None:
-        """A worker says each reason for each task once in a life, and no more than its rate allows."""
-        if send.kind != Kind.BID_DECLINED:
-            return
-        self.counts["declines"] += 1
-        if not send.relayed:
-            said = json.loads(send.data)["payload"]
-            told = self._told.setdefault((node.name, node.lives, said["seed_id"], said["reason"]), set())
-            if send.to in told or len(told) >= limits.DECLINE_FANOUT:
-                raise ViolationError(f"{node.name} declines {said['seed_id']} for {said['reason']} again, to {send.to}")
-            told.add(send.to)
-        times = self._decline_times.setdefault(f"{node.name} {node.lives} {send.relayed}", [])
-        times.append(node.world.now_ms)
-        per_s = limits.DECLINES_PASSED_ON_PER_S if send.relayed else limits.DECLINES_PER_S * limits.DECLINE_FANOUT
-        burst = per_s if send.relayed else limits.DECLINES_BURST * limits.DECLINE_FANOUT
-        late = [each for each in times if each > node.world.now_ms - 1_000]
-        if len(late) > per_s + burst:
-            raise ViolationError(f"{node.name} sends {len(late)} declines in a second")
-
-    def bounded(self, node: SimNode) -> None:
-        """All tables of policies are within their bounds."""
-        core = node.core
-        if core is None:
-            return
-        parts = core.trading
-        for name, held, most in (
-            ("declined", len(parts.declined()), limits.TASKS_DECLINED_MAX),
-            *((f"declines of {seed_id}", len(core.declining.of(seed_id)), limits.DECLINES_PER_SEED_MAX)
-              for seed_id in self._root if seed_id in core.replica.state.records),
-        ):  # fmt: skip
-            if held > most:
-                raise ViolationError(f"{node.name}: {name} holds {held}, at most {most}")
-
-    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
-        """Nothing to check."""
-
-    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
-        """Nothing to check."""
 
     def started(self, node: SimNode) -> None:
         """A life begins."""

@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from crabnet.core.commands import Received
 from crabnet.core.config import CoreConfig
-from crabnet.core.effects import Effects, FeedPlace, Send
+from crabnet.core.effects import Effects
 from crabnet.core.replica.held import HeldRow
 from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import FactKind, Seed
@@ -29,6 +28,8 @@ from tests.sim.p2p import P2p
 from tests.sim.trade.accounts import compare_accounts
 from tests.sim.trade.buyers import BUYERS, Buyer, record_of
 from tests.sim.trade.checks import Honesty
+from tests.sim.trade.declines import Declines
+from tests.sim.trade.idle import Idle
 from tests.sim.trade.plan import PURCHASES, MarketPlan, Member, draw, tight_bounds
 from tests.sim.trade.rules import dealings_of, refusal
 from tests.sim.trade.trader import Trader
@@ -64,7 +65,7 @@ class MarketOutcome(NamedTuple):
     counts: dict[str, int]
 
 
-class Market:
+class Market(Idle):
     """Runs a plan. It observes its nodes, too: it takes away their power in the middle of steps."""
 
     def __init__(self, plan: MarketPlan) -> None:
@@ -82,7 +83,8 @@ class Market:
             KINDS[kind](world, f"liar{number}", budget=OUTSIDERS_LIES) for number, kind in enumerate(plan.outsiders)
         ]
         self.safety = Safety(frozenset(node.id for node in self.nodes), self._is_forker)
-        world.observers += [self.safety, self.honesty, self]
+        self.declines = Declines(self.honesty.counts)
+        world.observers += [self.safety, self.honesty, self.declines, self]
         self._connect()
 
     def _add(self, name: str, member: Member) -> SimNode:
@@ -161,7 +163,7 @@ class Market:
             for buyer in self.buyers.values():
                 buyer.turn()
             for node in self.nodes:
-                self.honesty.bounded(node)
+                self.declines.bounded(node)
         if self.world.cut or any(node.core is None for node in self.nodes):
             self._broken_ms = now_ms
 
@@ -315,23 +317,6 @@ class Market:
                 counts["shunned publishers"] += 1
                 if bid:
                     raise ViolationError(f"{node.name} bids for {seed.id} of {seed.created_by}, who does not settle")
-
-    # --- what an observer must have ---------------------------------------------------------------------
-
-    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
-        """Nothing to note."""
-
-    def durable(self, node: SimNode, effects: Effects) -> None:
-        """Nothing to note."""
-
-    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
-        """Nothing to note."""
-
-    def sent(self, node: SimNode, send: Send) -> None:
-        """Nothing to note."""
-
-    def started(self, node: SimNode) -> None:
-        """Nothing to note."""
 
 
 NAMES: dict[str, str] = {f"m{number}": signer(f"m{number}").node_id for number in range(8)}
