@@ -70,12 +70,12 @@ def assert_histories(at_buyer: list[str], at_worker: list[str], seed_id: str) ->
         f"this node claimed a bid on task {seed_id[:8]} 't' at 4",
         f"this node published task {seed_id[:8]} 't'",
     ]
-    worked = wait_for(
-        "the acknowledgement",
-        lambda: (
-            (text := crabnet("history", "--seed", seed_id[:4], *at_worker).stdout) and ("acknowledged" in text and text)
-        ),
-    )
+
+    def told_by_worker() -> str:
+        text = crabnet("history", "--seed", seed_id[:4], *at_worker).stdout
+        return text if "acknowledged" in text else ""
+
+    worked = wait_for("the acknowledgement", told_by_worker)
     acts = [line.split("  ", 1)[1].split(f" task {seed_id[:8]}")[0] for line in worked.splitlines()]
     assert acts[-1] == "this node bid on"
     assert any(act.endswith("chose the bid of this node, 4, on") for act in acts)

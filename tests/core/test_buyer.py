@@ -255,6 +255,7 @@ def test_a_restart_at_any_stage_changes_nothing(stage: str, power: bool) -> None
         buyer.start()
         market.wait(1_000)
 
+    buyer.takes_turns = stage != "rejected"  # it has none between the rejection and the crash
     seed_id = market.publish(CHEAPEST, acceptance=acceptance)
     if stage == "checkpoint":
         buyer.checkpoint()
@@ -330,6 +331,35 @@ def test_a_buyer_that_was_away_until_the_bid_window_was_over_still_claims() -> N
     market.buyer.start()
     market.wait(5_000)
     assert market.worker(seed_id) == "cheap"
+
+
+def test_a_buyer_that_was_away_until_nothing_could_be_claimed_any_more_tries_again() -> None:
+    market = Market()
+    seed_id = market.publish(replace(FIRST, tries_max=2), bid_window_ms=5_000, claim_window_ms=10_000)
+    market.bid(seed_id, market.cheap)
+    market.do(market.cheap, seed_id, failed=Failure.WORKER)
+    assert market.status(seed_id) is S.FORFEITED
+    market.buyer.sync()
+    market.buyer.crash()
+    market.wait(30_000)
+    market.buyer.start()
+    market.wait(5_000)
+    assert market.status(seed_id) is S.EXPIRED
+    assert not market.is_open(seed_id)
+    assert market.is_open(market.follower(seed_id))
+
+
+def test_a_purchase_for_which_nothing_came_until_its_buyer_was_back_says_so() -> None:
+    market = Market()
+    seed_id = market.publish(CHEAPEST, bid_window_ms=5_000, claim_window_ms=10_000)
+    market.buyer.sync()
+    market.buyer.crash()
+    market.wait(30_000)
+    market.buyer.start()
+    market.wait(5_000)
+    (ended,) = market.told("purchase_ended")
+    assert (ended.fields["status"], ended.fields["reason"]) == ("Expired", "deadline_passed")
+    assert market.record(seed_id).progress.note == "deadline_passed: no bid was claimed in time"
 
 
 @pytest.mark.parametrize(

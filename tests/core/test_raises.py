@@ -103,10 +103,12 @@ TABLE: Final[dict[str, str]] = {
         node.operations.bids           _after               UsageError
         node.operations.networks       feed                 RefusedError
         node.operations.purchases      list_purchases       RefusedError
-        node.operations.purchases      _own                 RefusedError
+        node.trading.purchasing        own_task             RefusedError
+        node.trading.purchasing        bought               RefusedError
         node.operations.steering       _asked               RefusedError
         node.operations.trail          frames_after         UsageError DataDirDamagedError*2
         node.node           Node.bid             RefusedError
+        node.node           Node.bought          UsageError
         node.operations.access         token_new            UsageError
         node.operations.access         web_redeem           RefusedError
         node.operations.control_server _parse               UsageError*2
@@ -396,6 +398,8 @@ TABLE: Final[dict[str, str]] = {
         node.part           _watched             -
         node.operations.dry_run        offers_around        KeyboardInterrupt
         node.operations.oneshot        call_locally         KeyboardInterrupt -
+        node.passing        PassingNode.__enter__ - self._failure
+        node.passing        PassingNode.__exit__ self._failure
         node.run            run_node             KeyboardInterrupt
     """,
 }

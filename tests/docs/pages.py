@@ -11,11 +11,15 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 
 
+_PROMPT = re.compile(r"(\w*)\$ (.*)")
+
+
 class Step(NamedTuple):
-    """A command of a console block, and the lines shown under it."""
+    """A command of a console block, and the lines shown under it. ``host`` is the machine that its prompt names."""
 
     command: str
     shown: list[str]
+    host: str = ""
 
 
 def page(name: str) -> str:
@@ -44,8 +48,9 @@ def steps(text: str) -> list[Step]:
     found: list[Step] = []
     for block in blocks(text, "console"):
         for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append(Step(line[2:], []))
+            prompt = _PROMPT.fullmatch(line)
+            if prompt is not None:
+                found.append(Step(prompt[2], [], prompt[1]))
             else:
                 found[-1].shown.append(line)
     return found

@@ -14,11 +14,22 @@ _CHANGING = re.compile(
     r"|\b12D3KooW\w{44}\b"  # node ids
     r"|(?<=public_key: )[\w-]{43}"
     r"|\d{4}-\d\d-\d\dT[\d:.]+Z"
-    r"|^\d+(?= \d{4}-)"  # event ids
+    r"|^\d+(?= \d{4}-\d\d-\d\dT)"  # event ids
     r"|(?<=127\.0\.0\.1:)\d+|(?<=/tcp/)\d+"
     r"|12D3…\w{4}"  # node ids in sentences
+    r"|\b[0-9a-f]{8}\b"  # the beginnings of object ids
     r"|(?<=heard )\d+(?= s ago)"
 )
+_VARYING = re.compile(
+    r"\b\d\d:\d\d:\d\d\b"  # local times
+    r"|\b\d{4}-\d\d-\d\d\b(?!T)"
+    r"|\b\d+(?= m?s\b)"  # durations
+    r"|(?<=place )\d+(?= of its feed)"
+)
+"""Words that differ even within a run."""
+_UUID_CHARS = 36
+_SHORT = 8
+_EITHER = re.compile(f"(?P<changing>{_CHANGING.pattern})|{_VARYING.pattern}", re.MULTILINE)
 
 
 class Session:
@@ -48,7 +59,8 @@ class Session:
             at += 1
         if at < len(printed) and not skipping:
             return f"the page does not show {printed[at]!r}"
-        self.known = learned
+        short = {name[:_SHORT]: real[:_SHORT] for name, real in learned.items() if len(name) == _UUID_CHARS}
+        self.known = short | learned
         return ""
 
 
@@ -58,9 +70,9 @@ def _alike(shown: str, printed: str, known: dict[str, str]) -> bool:
     names: list[str] = []
     body = _ANYTHING.sub("", shown)
     end = 0
-    for match in _CHANGING.finditer(body):
-        pattern += re.escape(body[end : match.start()]) + r"([\w:.…-]+?)"
-        names.append(match[0])
+    for match in _EITHER.finditer(body):
+        pattern += re.escape(body[end : match.start()]) + (r"([\w:.…-]+?)" if match["changing"] else r"[\d:-]+")
+        names += [match[0]] if match["changing"] else []
         end = match.end()
     pattern += re.escape(body[end:]) + (".*" if body != shown else "")
     found = re.fullmatch(pattern, printed)

@@ -28,7 +28,7 @@ def fault(words: list[str]) -> str:
     context = click.Context(cli, info_name="crabnet")
     flags = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
-        if word in {"|", "&", "&&", ">"}:
+        if word in {"|", "&", "&&", ">", "--"}:
             break
         if word.startswith("-") and word != "-":
             known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}

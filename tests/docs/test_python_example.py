@@ -15,7 +15,7 @@ from tests.support.nodes import DEADLINE_S, environment
 
 PROGRAMS = blocks(page("docs/PYTHON.md"), "python")
 
-WHOLE = 2
+WHOLE = 3
 """The number of programs that run as they stand. The page shows what they print."""
 
 

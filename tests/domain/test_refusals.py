@@ -168,8 +168,8 @@ ROWS: dict[str, tuple[Told, Reason, str]] = {
         at(S.DONE, K.RESULT),
         Reason.WRONG_STATE,
         (
-            f"{TASK} has a result of worker, which its creator has to settle: a result follows a claim, and there is one"
-            " for each claim"
+            f"{TASK} has a result of worker, which its creator has to settle: a result follows a claim, and there is"
+            " one for each claim"
         ),
     ),
     "a settlement of nothing": (

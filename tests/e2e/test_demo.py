@@ -47,8 +47,9 @@ def test_the_demo_shows_the_whole_job(tmp_path: Path) -> None:
     two = [out.index(line) for line in ("$ crabnet work --join ", "$ crabnet run --max-price 5 -- echo hello\n")]
     assert two == sorted(two)
     assert two[1] < out.index("seed published")
-    for line in ("  hello\n", "exit code 0: that of the command", "earned 1", "was accepted at", "This receipt is valid",
-                 "is not a valid receipt", "this session: 1 result, 1 accepted; earned 1"):  # fmt: skip
+    for line in ("  hello\n", "exit code 0: that of the command", "earned 1", "was accepted at",
+                 "This receipt is valid", "is not a valid receipt",
+                 "this session: 1 result, 1 accepted; earned 1"):  # fmt: skip
         assert line in out
     for line in ("listen started on", "seed published", "bid submitted", "claim created", "task result", "settled as"):
         assert line in out

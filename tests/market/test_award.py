@@ -187,7 +187,7 @@ def test_terms(terms: Terms, chosen: str | Reason, over: bool) -> None:
 
 def test_what_is_too_dear_is_named() -> None:
     found = award(record(*ALL), replace(CHEAPEST, price_max=0), past, LAST_MS)
-    assert found == Declined(Reason.NO_BID_FITS, "the cheapest of 5 bids is 1, above the highest price 0", 1)
+    assert found == Declined(Reason.NO_BID_FITS, "the cheapest bid is 1, above the highest price 0", 1)
 
 
 def test_nobody_with_whom_no_deals_are_made() -> None:

@@ -111,7 +111,7 @@ def test_price(policy: WorkPolicy, seed: dict[str, int], price: int) -> None:
         (
             {
                 "policy": WorkPolicy(spans=((60, 120),), schedule="Mon 01:00-02:00"),
-                "load": Load(machine=Machine(minute=119), end_minute=120),
+                "load": Load(machine=Machine(minute=119), end_minute=121),
             },
             Reason.RESOURCES,
             Again.OPENING,
@@ -151,7 +151,7 @@ def test_each_reason(case: dict[str, object], reason: Reason, again: Again | Non
         {"policy": WorkPolicy(battery_min_percent=50)},  # not on a battery
         {
             "policy": WorkPolicy(spans=((60, 120),)),
-            "load": Load(machine=Machine(minute=118), end_minute=119),
+            "load": Load(machine=Machine(minute=119), end_minute=120),
         },
         {"load": Load(commitments=67)},
         {"load": replace(BUSY, commitments=3)},  # there is a free place, so it need not wait

@@ -77,7 +77,7 @@ def test_the_week_by_the_wall_clock() -> None:
 @pytest.mark.usefixtures("in_berlin")
 @pytest.mark.parametrize(
     ("now_ms", "hours", "within"),
-    [(SPRING_MS, 6, True), (SPRING_MS, 7, False), (AUTUMN_MS, 8, True), (AUTUMN_MS, 9, False)],
+    [(SPRING_MS, 7, True), (SPRING_MS, 8, False), (AUTUMN_MS, 9, True), (AUTUMN_MS, 10, False)],
 )
 def test_a_night_of_summer_time(now_ms: int, hours: int, within: bool) -> None:
     """From 23:00 to 7:00 it is seven hours in spring and nine in autumn."""

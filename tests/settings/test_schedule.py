@@ -111,11 +111,11 @@ NIGHT = spans_of("22:00-07:00")
 @pytest.mark.parametrize(
     ("begin", "end", "duration_h", "within"),
     [
-        ("22:00", "06:59", 8, True),
-        ("22:00", "07:00", 9, False),  # it might end in the middle of that minute
-        ("23:00", "06:59", 6, True),  # the clocks went forward: seven hours later it is 7:00
-        ("23:00", "07:30", 7, False),
-        ("23:00", "06:59", 8, True),  # the clocks went back
+        ("22:00", "07:00", 9, True),
+        ("22:00", "07:01", 9, False),
+        ("23:00", "07:00", 7, True),  # the clocks went forward: seven hours later it is 7:00
+        ("23:00", "08:00", 8, False),
+        ("23:00", "07:00", 9, True),  # the clocks went back
         ("12:00", "12:10", 0, False),
     ],
 )

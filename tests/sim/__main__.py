@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,10 @@ from tests.sim.plan import NETWORKS, draw
 from tests.sim.replay import replay
 from tests.sim.report import report
 from tests.sim.scenario import Outcome, simulate
+from tests.sim.trade.buyers import BUYERS
 from tests.sim.trade.plan import PURCHASES
 from tests.sim.trade.running import MarketTask, run_markets
+from tests.sim.trade.workers import WORKERS
 
 
 class Task(NamedTuple):
@@ -116,12 +118,15 @@ def summarise(verdicts: list[Verdict], wall_s: float) -> None:
         print(f"{len(failed)} seeds FAILED: {', '.join(map(str, failed))}")
 
 
-def _kinds(text: str) -> tuple[str, ...]:
-    names = tuple(name for name in text.split(",") if name)
-    unknown = [name for name in names if name not in KINDS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no such adversary: {', '.join(unknown)}; there are {', '.join(KINDS)}")
-    return names
+def _kinds_of(kinds: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name for name in text.split(",") if name)
+        unknown = [name for name in names if name not in kinds]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no such kind: {', '.join(unknown)}; there are {', '.join(kinds)}")
+        return names
+
+    return parse
 
 
 def main() -> int:
@@ -132,10 +137,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one seed, and tell about it")
     parser.add_argument("--nodes", type=int, help="nodes of each run instead of 3 to 9")
     parser.add_argument("--operations", type=int, default=2_000)
-    parser.add_argument("--liars", type=_kinds, help="adversaries, with commas between, instead of those drawn")
+    parser.add_argument(
+        "--liars", type=_kinds_of(KINDS), help="adversaries, with commas between, instead of those drawn"
+    )
     parser.add_argument("--network", choices=NETWORKS, default="udp", help="what the nodes are connected by")
     parser.add_argument("--market", action="store_true", help="markets of nodes that buy and sell by policy instead")
     parser.add_argument("--purchases", type=int, default=PURCHASES, help="purchases of each market")
+    parser.add_argument("--workers", type=_kinds_of(WORKERS), help="kinds of workers of a market, but of two nodes")
+    parser.add_argument("--buyers", type=_kinds_of(BUYERS), help="kinds of buyers of a market, but of two nodes")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="with --seed: save the data dirs of all nodes in this directory")
     parser.add_argument("--report", action="store_true", help="bytes and messages per envelope at 5, 20 and 50 nodes")
@@ -156,7 +165,7 @@ def main() -> int:
         seeds = range(arguments.first, arguments.first + (arguments.seeds or 10))
     keep = arguments.keep if arguments.seed is not None else None
     if arguments.market:
-        markets = [MarketTask(seed, arguments.purchases, keep) for seed in seeds]
+        markets = [MarketTask(seed, arguments.purchases, keep, arguments.workers, arguments.buyers) for seed in seeds]
         return run_markets(markets, min(arguments.jobs, len(markets)), quiet=arguments.quiet)
     tasks = [
         Task(seed, arguments.nodes, arguments.operations, keep, arguments.liars, arguments.network) for seed in seeds

@@ -122,6 +122,8 @@ class SimNode:
         self.p2p: P2p | None = None
         """The libp2p network, if the node is in it."""
         self.trading: Trading | None = None
+        self.takes_turns = True
+        """False: its policies wait for ticks."""
         self.acknowledged: list[tuple[str, int, str]] = []
         self.notices: list[Notice] = []
         self.keep_notices = True
@@ -329,7 +331,7 @@ class SimNode:
 
     def _turn_soon(self) -> None:
         """Let policies take the steps that are due, as ``node.trading.turns`` does after each durable change."""
-        if self.core is not None and not self._turning and self.core.trades(self.now_ms):
+        if self.takes_turns and self.core is not None and not self._turning and self.core.trades(self.now_ms):
             self._turning = True
             self.world.later(1, partial(self._turn, self.lives))
 

@@ -9,16 +9,18 @@ import pytest
 from msgspec.structs import replace
 
 from crabnet.core import sweeper
+from crabnet.core.commands import ChangeTerms
+from crabnet.core.effects import Effects
 from crabnet.core.operating import Operating
 from crabnet.core.replica.purchases import Purchases
 from crabnet.core.sweeper import Sweeper
 from crabnet.core.trading import buying, declines, selling
 from crabnet.core.trading.histories import Histories
-from crabnet.domain.model import TaskResult
+from crabnet.domain.model import Seed, TaskResult
 from crabnet.errors import Reason
 from crabnet.market import award, quote, verdict
 from crabnet.market.policies import Accepting, Judgement, Verdict
-from crabnet.market.work import WorkPolicy
+from crabnet.market.work import Demand, WorkPolicy
 from tests.sim.trade.running import MarketTask, run_market
 
 SEEDS = (10, 14, 2, 5, 3, 7, 0, 17, 26)
@@ -61,7 +63,7 @@ def contradictions_do_not_matter(patch: pytest.MonkeyPatch) -> None:
 
 def nobody_is_asked(patch: pytest.MonkeyPatch) -> None:
     """What no condition can tell is accepted, also by terms that demand conditions."""
-    settles = buying.settles
+    settles = verdict.settles
     patch.setattr(buying, "settles", lambda judged, _: settles(judged, Accepting.AUTO))
 
 
@@ -105,7 +107,7 @@ def purchases_end_for_ever(patch: pytest.MonkeyPatch) -> None:
     """The terms of a purchase that is over stay."""
     change = Operating._change_terms
 
-    def keep(self: Operating, wish: buying.ChangeTerms, now_ms: int, effects: buying.Effects) -> None:
+    def keep(self: Operating, wish: ChangeTerms, now_ms: int, effects: Effects) -> None:
         terms = self._replica.purchases.get(wish.seed_id)
         change(self, wish, now_ms, effects)
         if terms is not None:
@@ -126,7 +128,7 @@ def time_costs_nothing(patch: pytest.MonkeyPatch) -> None:
     """Only the fixed part of the price is asked."""
     price_of = quote.price_of
 
-    def fixed(seed: quote.Seed, demand: quote.Demand, policy: WorkPolicy) -> int:
+    def fixed(seed: Seed, demand: Demand, policy: WorkPolicy) -> int:
         return price_of(seed, demand, replace(policy, price_per_s_micro=0, price_per_mib_micro=0))
 
     patch.setattr(quote, "price_of", fixed)
@@ -146,11 +148,6 @@ def debts_are_forgiven(patch: pytest.MonkeyPatch) -> None:
 def bids_have_no_bound(patch: pytest.MonkeyPatch) -> None:
     """A worker bids for more than it could do."""
     patch.setattr(quote, "_overloaded", lambda *_: None)
-
-
-def anything_is_run(patch: pytest.MonkeyPatch) -> None:
-    """A worker bids for commands that its own runner refuses."""
-    patch.setattr(selling, "isinstance", lambda value, kind: value.reason is not Reason.NOT_ALLOWED, raising=False)
 
 
 def a_decline_is_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -184,20 +181,21 @@ class _Boundless(dict[str, object]):
 
 
 class Planted(NamedTuple):
-    """A mistake, and a part of what is said when it is found."""
+    """A mistake, a part of what is said when it is found, and the kinds of workers among whom it shows."""
 
     plant: Plant
     told: str
+    workers: tuple[str, ...] | None = None
 
 
 PLANTS = [
-    Planted(a_repeated_hash_proves_output, "stdout is cut"),
-    Planted(exit_codes_do_not_matter, "accepts"),
-    Planted(checks_do_not_matter, "accepts"),
-    Planted(contradictions_do_not_matter, "contradicts itself"),
+    Planted(a_repeated_hash_proves_output, "stdout is cut", ("cutter",)),
+    Planted(exit_codes_do_not_matter, "exit code", ("whitewasher",)),
+    Planted(checks_do_not_matter, "check", ("falsifier",)),
+    Planted(contradictions_do_not_matter, "contradicts itself", ("contradictor",)),
     Planted(nobody_is_asked, "which its operator should"),
     Planted(tries_are_not_counted, "times, at most"),
-    Planted(failed_workers_are_chosen_again, "who has failed in it"),
+    Planted(failed_workers_are_chosen_again, "who has failed in it", ("quitter",)),
     Planted(the_highest_price_is_forgotten, "above"),
     Planted(late_nodes_forfeit_at_once, "after its start"),
     Planted(checkpoints_forget_purchases, ""),
@@ -218,13 +216,16 @@ PLANTS = [
 def test_a_planted_mistake_is_found(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a check, within a few seeds that are sound without the mistake."""
     planted.plant(monkeypatch)
-    found = next((verdict.problem for seed in SEEDS if (verdict := run_market(MarketTask(seed))).outcome is None), "")
+    tasks = (MarketTask(seed, workers=planted.workers) for seed in SEEDS)
+    found = next((verdict.problem for task in tasks if (verdict := run_market(task)).outcome is None), "")
     assert planted.told in found
     assert found
     assert "Traceback" not in found
 
 
 @pytest.mark.deep
-def test_without_a_mistake_nothing_is_found() -> None:
+@pytest.mark.parametrize("workers", sorted({each.workers or () for each in PLANTS}), ids=",".join)
+def test_without_a_mistake_nothing_is_found(workers: tuple[str, ...]) -> None:
     """Else a mistake would be found by whatever else is wrong with its seeds."""
-    assert [problem for seed in SEEDS if (problem := run_market(MarketTask(seed)).problem)] == []
+    tasks = [MarketTask(seed, workers=workers or None) for seed in (SEEDS if not workers else SEEDS[:2])]
+    assert [problem for task in tasks if (problem := run_market(task).problem)] == []

@@ -47,7 +47,7 @@ NOT_UNDER_WAY = {
     Part.PRESENCE: {"lose"},
     Part.CLOCKS: {"agrees", "ahead_s", "ask_again", "unheard"},
     Part.DEADLINES: {"again", "begin"},
-    Part.BUYER: {"again", "begin", "checked", "follower", "next_ms"},
+    Part.BUYER: {"again", "begin", "checked", "follower", "leaves", "next_ms", "terms_of"},
     Part.SELLER: {"again", "declined", "next_ms", "offer"},
     Part.HISTORIES: {"account", "add_archived", "archived", "authors", "begin", "dealt"},
     Part.DECLINES: {"decline", "due", "hear", "may_pass_on", "of"},

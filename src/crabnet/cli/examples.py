@@ -41,6 +41,7 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "seed show": ("crabnet seed show 4c00", "crabnet seed show @last --follow"),
     "seed wait": ("crabnet seed wait @last", "crabnet seed wait 4c00 --for done --timeout 10m"),
     "seed logs": ("crabnet seed logs @last", "crabnet seed logs 4c00 --stderr", "crabnet seed logs @last --follow"),
+    "why": ("crabnet why @last", "crabnet why 4c00"),
     "account": ("crabnet account", "crabnet account 5z8A", "crabnet account --all"),
     "status": ("crabnet status", "crabnet status -o yaml"),
     "history": ("crabnet history", "crabnet history --since 14:30", "crabnet history --seed @last"),

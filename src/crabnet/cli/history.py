@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import click
 
 from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.options import Command, WholeNumber
-from crabnet.cli.output import as_list, as_object, write
-from crabnet.cli.tables import columns_of_terminal, cut_to, is_terminal, short_id
+from crabnet.cli.output import as_list, as_object, note, write
+from crabnet.cli.tables import cut_to, short_id
 from crabnet.cli.values import MOMENT_HELP, IdPrefix, Moment
 from crabnet.control.client import JsonValue
 from crabnet.control.route import demand_data_dir
@@ -97,10 +96,9 @@ def history(context: click.Context, seed_id: str | None, since: int | None, limi
     if state.json:
         write_object({"acts": [_object(act, tasks) for act in acts]})
         return
-    width = columns_of_terminal() if is_terminal(sys.stdout) else None
-    for act in acts:
-        line = _line(act, tasks)
-        write((line if width is None else cut_to(line, width)) + "\n")
+    write("".join(f"{_line(act, tasks)}\n" for act in acts))
+    if not acts:
+        note("nothing yet: this node has published no task, and has bid for none")
 
 
 def _newest(directory: Path, query: EventQuery, limit: int) -> list[Act]:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 from crabnet.signals import HELD
 
 if TYPE_CHECKING:
-    import click
-
     from crabnet.errors import CrabnetError
 
 _EXIT_PIPE: Final = 141
@@ -123,7 +121,8 @@ def _invoke(arguments: list[str]) -> int:
     import click
 
     from crabnet.cli.context import State
-    from crabnet.cli.group import cli
+    from crabnet.cli.group import cli, command_path
+    from crabnet.cli.options import said_by_click
     from crabnet.errors import Reason, UsageError
 
     if "_CRABNET_COMPLETE" in os.environ:
@@ -139,16 +138,8 @@ def _invoke(arguments: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
-        raise UsageError(_said_by_click(error, arguments), Reason.INVALID_ARGUMENT) from None
+        raise UsageError(said_by_click(error, command_path(arguments)), Reason.INVALID_ARGUMENT) from None
     return 0
-
-
-def _said_by_click(error: click.ClickException, arguments: list[str]) -> str:
-    """The message of the error on one line, and the command whose help explains more."""
-    from crabnet.cli.group import command_path
-
-    message = " ".join(error.format_message().split())
-    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command_path(arguments)} --help."
 
 
 def _unexpected(error: BaseException) -> CrabnetError:

@@ -11,7 +11,6 @@ import click
 
 from crabnet.cli.context import state_of
 from crabnet.cli.output import write
-from crabnet.cli.tables import columns_of_terminal
 from crabnet.errors import ExitCode, Reason, UsageError
 from crabnet.limits import INTEGER_MAX
 from crabnet.settings import KNOBS, Knob
@@ -48,6 +47,8 @@ class _Help(click.HelpFormatter):
     """Help as wide as the terminal, up to ``_HELP_COLUMNS_MAX``."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:  # noqa: ARG002
+        from crabnet.cli.tables import columns_of_terminal
+
         super().__init__(indent_increment, width or max(20, min(columns_of_terminal(), _HELP_COLUMNS_MAX) - 1))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
@@ -140,6 +141,15 @@ class Command(_HelpWritten):
         if state.ids_only and not self._prints_ids:
             raise UsageError(f"{ctx.command_path} prints no ids, so -q is not for it", Reason.INVALID_ARGUMENT)
         return _verified(ctx) or super().invoke(ctx)
+
+
+def said_by_click(error: click.ClickException, command: str) -> str:
+    """The message of the error on one line, and the command whose help explains more."""
+    message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption):
+        near = ", ".join(sorted(error.possibilities or ()))
+        message = f"No such option '{error.option_name}'.{f' Did you mean {near}?' if near else ''}"
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help."
 
 
 def _others(options: list[click.Parameter], own: list[click.Parameter]) -> list[click.Parameter]:

@@ -7,11 +7,14 @@ import sys
 import time
 from typing import Final
 
+from crabnet.cli.tables import cut_to, width_of
 from crabnet.control.client import JsonValue
 from crabnet.plain import plain
 
 _WIDTH_DEFAULT: Final = 80
 _NODE_ID_SHOWN: Final = 4
+_ECHO_COLUMNS: Final = 2
+"""Of the ``^C`` that a terminal writes behind the line."""
 
 
 class ProgressLine:
@@ -30,18 +33,19 @@ class ProgressLine:
     def again(self) -> None:
         """Write the line again: time has passed."""
         if self._shown and self._last:
-            self._write(sentence(self._last, time.time()))
+            self._write(fitting(parts(self._last, time.time()), max(1, _width() - 1)))
 
     def clear(self) -> None:
         """Remove the line."""
         if self._written:
-            self._put(f"\r{' ' * self._written}\r")
+            width = min(self._written + _ECHO_COLUMNS, max(1, _width() - 1))
+            self._put(f"\r{' ' * width}\r")
             self._written = 0
 
     def _write(self, text: str) -> None:
-        line = text[: max(1, _width() - 1)]
-        self._put(f"\r{line}{' ' * max(0, self._written - len(line))}")
-        self._written = len(line)
+        columns = width_of(text)
+        self._put(f"\r{text}{' ' * max(0, self._written - columns)}")
+        self._written = columns
 
     def _put(self, text: str) -> None:
         if sys.stderr is not None:
@@ -59,28 +63,42 @@ def _width() -> int:
         return _WIDTH_DEFAULT
 
 
-def sentence(purchase: dict[str, JsonValue], now_s: float) -> str:
-    """How far a purchase is, in one line: what was, then what is waited for, and until when. Plain ASCII."""
+def fitting(told: list[str], columns: int) -> str:
+    """As many of the last parts as fit; the last one is cut if it does not fit alone."""
+    while len(told) > 1 and width_of("; ".join(told)) > columns:
+        told = told[1:]
+    return cut_to("; ".join(told), columns)
+
+
+def parts(purchase: dict[str, JsonValue], now_s: float) -> list[str]:
+    """How far a purchase is: what was, then what is waited for, and until when. Plain ASCII."""
     stage, heard, bids = purchase.get("stage"), _number(purchase, "heard_by"), _number(purchase, "bids")
-    parts = [f"published, heard by {heard}"]
+    told = [f"published, heard by {max(heard, bids)}"]
     if _number(purchase, "tries") > 1:
-        parts.insert(0, f"try {purchase['tries']}")
+        told.insert(0, f"try {purchase['tries']}")
     if bids:
-        parts.append(f"{bids} {'bid' if bids == 1 else 'bids'}")
+        told.append(f"{bids} {'bid' if bids == 1 else 'bids'}")
     if stage == "published":
-        parts.append(f"no bid yet{_left(purchase, now_s)}")
+        said = str(purchase.get("detail") or "").partition(": ")[2]
+        told += [_ascii(said)] if said else []
+        told.append(f"no bid yet{_left(purchase, now_s)}")
     elif stage == "bids":
-        parts.append(f"choosing{_left(purchase, now_s)}")
+        told.append(f"choosing{_left(purchase, now_s)}")
     else:
         worker, price = plain(str(purchase.get("worker") or "")), purchase.get("price")
         if len(worker) > 2 * _NODE_ID_SHOWN:
             worker = f"{worker[:_NODE_ID_SHOWN]}..{worker[-_NODE_ID_SHOWN:]}"
-        parts.append(f"awarded to {worker} for {price}")
+        told.append(f"awarded to {worker} for {price}")
         since_s = max(0, round(now_s - _number(purchase, "since_ts")))
-        said = {"awarded": f"waiting for its start{_left(purchase, now_s)}", "running": f"running for {since_s} s"}
-        said |= {"judging": "judging the result", "settled": "done", "asks": "done, to be settled"}
-        parts.append(said.get(str(stage), str(stage)))
-    return "; ".join(parts)
+        doing = {"awarded": f"waiting for its start{_left(purchase, now_s)}", "running": f"running for {since_s} s"}
+        doing |= {"judging": "judging the result", "settled": "done", "asks": "done, to be settled"}
+        told.append(doing.get(str(stage), str(stage)))
+    return told
+
+
+def _ascii(text: str) -> str:
+    """Each character takes one column."""
+    return plain(text).encode("ascii", "replace").decode()
 
 
 def _left(purchase: dict[str, JsonValue], now_s: float) -> str:

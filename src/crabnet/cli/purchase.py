@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 import click
 
 from crabnet.cli.context import State, state_of, write_object
-from crabnet.cli.options import Command
+from crabnet.cli.options import Command, said_by_click
 from crabnet.cli.output import as_object, as_text, json_line, note, note_line, write_raw
 from crabnet.cli.progress import ProgressLine
 from crabnet.cli.reach import Reach
@@ -75,19 +76,38 @@ class PurchaseCommand(Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: object
     ) -> click.Context:
-        with _own_failures(parent):
-            return super().make_context(info_name, args, parent, **extra)
+        with _own_failures(parent, f"crabnet {info_name}", args):
+            delimited = "--" in args
+            made = super().make_context(info_name, args, parent, **extra)
+            if not delimited:
+                self._demand_order(made.params.get("words") or ())
+            return made
+
+    def _demand_order(self, words: Sequence[str]) -> None:
+        """Raises UsageError if an option of this command, such as a price, stands behind the command that is bought."""
+        own = {name for option in self.params for name in option.opts if name.startswith("--")}
+        for word in words[1:]:
+            name = word.partition("=")[0]
+            if name in own:
+                raise UsageError(
+                    f"{name} stands behind the command, so the command would get it. Options of crabnet come before the"
+                    f" command; if it is meant for the command, put -- before that",
+                    Reason.INVALID_ARGUMENT,
+                )
 
     def invoke(self, ctx: click.Context) -> object:
-        with _own_failures(ctx):
+        with _own_failures(ctx, ctx.command_path):
             return super().invoke(ctx)
 
 
 class _own_failures:  # noqa: N801 - used like a function
     """Turns every error into one line on stderr that begins with ``crabnet:``, and a code of RunExit."""
 
-    def __init__(self, context: click.Context | None) -> None:
-        self._json = context is not None and state_of(context).json
+    def __init__(self, context: click.Context | None, command: str, args: Sequence[str] = ()) -> None:
+        """``args`` are words that click has not looked at yet. What follows ``--`` is not for this command."""
+        own = [*args][: args.index("--") if "--" in args else None]
+        self._json = "--json" in own or (context is not None and state_of(context).json)
+        self._command = command
 
     def __enter__(self) -> None:
         pass
@@ -101,8 +121,8 @@ class _own_failures:  # noqa: N801 - used like a function
         if isinstance(first, BrokenPipeError):
             raise click.exceptions.Exit(RunExit.OUTPUT_INCOMPLETE) from None
         if isinstance(first, click.ClickException):
-            message = " ".join(first.format_message().split())
-            first = UsageError(message if message.endswith((".", "?")) else f"{message}.", Reason.INVALID_ARGUMENT)
+            message = said_by_click(first, self._command)
+            first = UsageError(message, Reason.INVALID_ARGUMENT)
         if not isinstance(first, CrabnetError):
             if os.environ.get("CRABNET_DEBUG") == "1":
                 raise first
@@ -140,9 +160,15 @@ class Follower:
         self._reach = reach
         self._tell = tell
         self._interrupted = False
-        self._withdrawn: set[str] = set()
+        self._tried: set[str] = set()
+        self._taken_back = ""
         self._seen = ""
         self._away_since: float | None = None
+
+    @property
+    def has_told(self) -> bool:
+        """True if it has said that the present task is withdrawn."""
+        return self._taken_back == self.seed_id
 
     def run(self) -> dict[str, JsonValue]:
         """The last view of the purchase: it is over, or its operator has to settle it.
@@ -163,6 +189,9 @@ class Follower:
 
     def _leave(self) -> None:
         self._tell.clear()
+        if self.has_told:
+            note("crabnet: left: the task is withdrawn")
+            return
         goes_on = "waits until a node runs here" if self._reach.is_own else "goes on"
         note(f"crabnet: left: the task {goes_on}: crabnet attach {self.seed_id}")
 
@@ -201,7 +230,7 @@ class Follower:
 
     def _take_back(self) -> None:
         """After Ctrl-C, withdraw the present task, once."""
-        if not self._interrupted or self.seed_id in self._withdrawn:
+        if not self._interrupted or self.seed_id in self._tried:
             return
         self._tell.clear()
         try:
@@ -209,12 +238,13 @@ class Follower:
         except RefusedError as error:
             note(f"crabnet: not withdrawn: {plain(error.message)}; waiting for the end; Ctrl-C again leaves")
         else:
+            self._taken_back = self.seed_id
             note(f"crabnet: withdrawn: the task {self.seed_id} is taken back")
-        self._withdrawn.add(self.seed_id)
+        self._tried.add(self.seed_id)
 
 
-def conclude(state: State, shown: dict[str, JsonValue]) -> int:
-    """Write what the purchase has brought, and return the exit code."""
+def conclude(state: State, shown: dict[str, JsonValue], *, told: bool = False) -> int:
+    """Write what the purchase has brought, and return the exit code. ``told``: it was said that it is withdrawn."""
     ended = _ended(shown)
     result = shown.get("result")
     if state.json:
@@ -223,7 +253,7 @@ def conclude(state: State, shown: dict[str, JsonValue]) -> int:
     elif isinstance(result, dict) and _counts(shown):
         write_raw(_raw(result, "stdout"))
         _write_stderr(_raw(result, "stderr"))
-    if ended.said and not state.json:
+    if ended.said and not state.json and not (told and ended.code == RunExit.WITHDRAWN):
         note(f"crabnet: {ended.said}")
     return ended.code
 
@@ -259,6 +289,8 @@ def _failed(shown: dict[str, JsonValue], seed_id: str) -> Ended:
     detail = plain(str(shown.get("detail") or ""))
     more = f"crabnet seed show {seed_id}"
     if status == "Expired" and reason in _NO_DEAL:
+        if reason == Reason.NO_BIDS.value and not shown.get("heard_by") and ":" not in detail:
+            detail += ", and no other node has heard of the task: see crabnet peers; --join names a node of the network"
         return Ended(RunExit.NO_DEAL, f"{reason}: {detail}; the task {seed_id} is withdrawn")
     if status == "Expired" and reason == Reason.ATTEMPTS_EXHAUSTED.value:
         return Ended(RunExit.NOT_RUN, f"{reason}: {detail}; see {more}")

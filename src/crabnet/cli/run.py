@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 import click
 
+from crabnet.cli.acceptance import Given, acceptance_options, take_acceptance
 from crabnet.cli.context import State, object_text, state_of
 from crabnet.cli.join import join_option
 from crabnet.cli.options import WholeNumber
@@ -18,6 +19,7 @@ from crabnet.cli.purchase import Follower, PurchaseCommand, conclude
 from crabnet.cli.reach import Reach
 from crabnet.cli.values import Duration, IdPrefix
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
+from crabnet.control.route import demand_data_dir
 from crabnet.errors import Reason, UsageError
 from crabnet.limits import (
     BID_WAIT_MS_DEFAULT,
@@ -28,6 +30,7 @@ from crabnet.limits import (
     TIMEOUT_MS_MAX,
     TITLE_CHARS_MAX,
 )
+from crabnet.plain import plain
 from crabnet.signals import HELD
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -56,7 +59,7 @@ def _shown_options(function: F) -> F:
     return quiet(function)
 
 
-@click.command("run", cls=PurchaseCommand, holds_signals=True)
+@click.command("run", cls=PurchaseCommand, holds_signals=True, context_settings={"allow_interspersed_args": False})
 @click.option("--max-price", type=_NATURAL, help="The highest price that you pay; workers see it as the reward.")
 @click.option("--min-price", type=_NATURAL, default=0, show_default=True, help="Lowest price that a bid may have.")
 @click.option(
@@ -91,19 +94,21 @@ def _shown_options(function: F) -> F:
     help="auto: accept what meets the conditions, and everything if there are none. check: only what meets conditions."
     " never: you settle.",
 )
+@acceptance_options
 @click.option("--title", help="Title of the task; default: the command.")
 @click.option("--detach", is_flag=True, help="Print the id of the task, and leave it to the node.")
 @_shown_options
 @click.argument("words", metavar="COMMAND…", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def run(
-    context: click.Context, /, *, words: tuple[str, ...], detach: bool, quiet: bool, **params: str | int | None
-) -> None:
+def run(context: click.Context, /, *, words: tuple[str, ...], detach: bool, quiet: bool, **params: Given) -> None:
     """Buy one run of a command: publish it, take a bid, wait, judge, settle.
 
-    Put -- before the command. Its output goes to stdout and stderr, and its exit code is this command's. Codes from 240
-    to 250 are this command's own, see docs/CLI.md. Several words are passed on as they are; a single word is a command
-    line. Ctrl-C withdraws the task.
+    Its output goes to stdout and stderr, and its exit code is this command's. Codes from 240 to 250 are this command's
+    own, see docs/CLI.md. Options end with the first word of the command, or with --. The worker's program gets several
+    words as they are; a single word is a command line. If no node runs here, this command is one until the end.
+
+    The first Ctrl-C withdraws the task, a second one leaves at once. The task goes on in the node if this command is
+    killed; `crabnet attach` takes it up again.
     """
     state = state_of(context)
     if HELD.came:
@@ -139,25 +144,29 @@ def _detach(state: State, wish: dict[str, JsonValue]) -> None:
 def attach(context: click.Context, seed_id: str, quiet: bool) -> None:
     """Take up a purchase again: wait for its end, and write its output as `crabnet run` does."""
     state = state_of(context)
+    demand_data_dir(state.settings.data_dir)
     with Reach(state, quiet=quiet) as reach:
         reach.call("id", {})
         code = _followed(state, state.full_id("seed", seed_id), reach, quiet=quiet)
     context.exit(code)
 
 
-def publication(command: str, params: dict[str, str | int | None]) -> dict[str, JsonValue]:
+def publication(command: str, given: Mapping[str, Given]) -> dict[str, JsonValue]:
     """The request of ``seed.publish`` for a purchase."""
+    params = take_acceptance(given)
     timeout_ms, retries = params["timeout_ms"], params["retries"]
     if not isinstance(timeout_ms, int) or not isinstance(retries, int):
         raise TypeError("click has converted these")
     return {
-        "title": params["title"] or command[:TITLE_CHARS_MAX],
+        "title": params["title"] or plain(command)[:TITLE_CHARS_MAX],
         "command": command,
         "timeout_ms": timeout_ms,
         "bid_window_ms": params["bid_window_ms"],
         "exec_deadline_ms": min(timeout_ms + PURCHASE_PICK_UP_MS, TIMEOUT_MS_MAX),
         "min_price": params["min_price"],
         "reward": params["max_price"] or 0,
+        "acceptance": params.get("acceptance"),
+        "settle_window_ms": params["settle_window_ms"],
         "terms": {
             "award": params["award"],
             "bid_wait_ms": params["bid_wait_ms"],
@@ -177,7 +186,7 @@ def _followed(state: State, seed_id: str, reach: Reach, *, quiet: bool) -> int:
         shown = follower.run()
     finally:
         line.clear()
-    code = conclude(state, shown)
+    code = conclude(state, shown, told=follower.has_told)
     reach.leave(follower.seed_id)
     return code
 

@@ -11,9 +11,10 @@ import click
 from crabnet import limits
 from crabnet.cli.context import State, state_of, write_object
 from crabnet.cli.listing import Row, is_wide, write_rows
-from crabnet.cli.options import Command, LazyGroup, WholeNumber
+from crabnet.cli.options import Command, LazyGroup
 from crabnet.cli.output import as_list, as_object, as_text, note, write
 from crabnet.cli.tables import Cell, Column, short_id
+from crabnet.cli.values import duration_option
 from crabnet.control.client import JsonValue, NodeProcess
 from crabnet.errors import NodeTimeoutError, Reason
 
@@ -89,10 +90,11 @@ def _switch(state: State, method: str) -> None:
 
 
 @click.command("drain", cls=Command)
-@click.option(
-    "--timeout-ms",
-    type=WholeNumber(0, limits.DRAIN_MS_MAX),
-    help="How long running tasks may take before the node ends them. Default: runner_drain_ms.",
+@duration_option(
+    "--timeout",
+    ms_min=0,
+    ms_max=limits.DRAIN_MS_MAX,
+    help_text="How long running tasks may take before the node ends them. Default: runner_drain_ms.",
 )
 @click.pass_context
 def drain(context: click.Context, timeout_ms: int | None) -> None:

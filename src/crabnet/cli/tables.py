@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple, TextIO
 
 from crabnet.plain import plain
 
+_COLUMNS: Final = 80
 _GAP: Final = "  "
 _CUT: Final = "…"
 _CUT_ASCII: Final = "~"
@@ -66,7 +65,13 @@ def colours(stream: TextIO | None) -> bool:
 
 def columns_of_terminal() -> int:
     """The width of the terminal: that of ``COLUMNS``, else that of stdout, else 80."""
-    return max(1, shutil.get_terminal_size().columns)
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ is not None else -1).columns or _COLUMNS
+    except (AttributeError, OSError, ValueError):  # closed, or no terminal
+        return _COLUMNS
 
 
 def painted(text: str, style: Style, *, colour: bool) -> str:
@@ -169,6 +174,8 @@ def width_of(text: str) -> int:
 
 def _width(char: str) -> int:
     """Columns of a character. Marks that sit on the character before them take none (Unicode, UAX 11)."""
+    import unicodedata  # a large one, and most texts do without it
+
     if unicodedata.category(char) in {"Mn", "Me"}:
         return 0
     return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1

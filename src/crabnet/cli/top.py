@@ -19,10 +19,11 @@ import click
 import msgspec
 
 from crabnet.cli.context import State, state_of, write_object
-from crabnet.cli.options import Command, WholeNumber
+from crabnet.cli.options import Command
 from crabnet.cli.output import write
 from crabnet.cli.tables import fit
 from crabnet.cli.top_view import Screen, View, picture
+from crabnet.cli.values import duration_option
 from crabnet.control.client import JsonValue, call
 from crabnet.errors import CrabnetError
 from crabnet.operations.info import Status
@@ -38,9 +39,7 @@ _FOOT: Final = "q quits"
 
 
 @click.command("top", cls=Command)
-@click.option(
-    "--interval-ms", type=WholeNumber(100, 3_600_000), default=1_000, show_default=True, help="Time between two looks."
-)
+@duration_option("--interval", ms_min=100, ms_max=3_600_000, default=1_000, help_text="Time between two looks.")
 @click.option("--once", is_flag=True, help="Print one picture and end, also on a terminal.")
 @click.pass_context
 def top(context: click.Context, interval_ms: int, once: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -70,6 +69,8 @@ def since_s(text: str, now_s: int, option: str = "--since") -> int:
 
     Raises UsageError, which names ``option``.
     """
+    from datetime import datetime
+
     text = text.strip()
     ago_s = span_s(text)
     if ago_s is not None:
@@ -91,6 +92,8 @@ def since_s(text: str, now_s: int, option: str = "--since") -> int:
 
 def _last_time_of_day(now_s: int, hour: int, minute: int, second: int) -> int:
     """The last moment, not after ``now_s``, at which local clocks showed this time."""
+    from datetime import datetime
+
     now = datetime.fromtimestamp(now_s)
     for days_ago in range(3):
         day = datetime.fromordinal(now.toordinal() - days_ago)

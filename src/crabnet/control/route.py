@@ -95,8 +95,8 @@ def demand_data_dir(data_dir: Path) -> None:
     """Raises UsageError (NO_DATA_DIR) if the directory has never been a data dir."""
     if not any(_is_there(data_dir / name) for name in _SIGNS_OF_A_DATA_DIR):
         raise UsageError(
-            f"there is no data dir at {data_dir}; `crabnet listen` and `crabnet seed publish` create it; to use another"
-            " one, name it with --data-dir or CRABNET_DATA_DIR",
+            f"there is no data dir at {data_dir}; `crabnet run`, `crabnet work` and `crabnet listen` create it; to"
+            " use another one, name it with --data-dir or CRABNET_DATA_DIR",
             Reason.NO_DATA_DIR,
         )
 

@@ -234,6 +234,10 @@ class Core:
         """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
         return self._parts.follower(seed_id)
 
+    def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of a seed of this node."""
+        return self._parts.leaves_to_operator(seed_id, record)
+
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
         progress = self.replica.state.records.get(seed_id, EMPTY).progress

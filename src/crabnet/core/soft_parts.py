@@ -393,6 +393,12 @@ class SoftParts:
             return self.buyer.follower(seed_id)
         return None
 
+    def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of an own seed."""
+        with self._soft:
+            return self.buyer.leaves(seed_id, record)
+        return False
+
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
         with self._soft:

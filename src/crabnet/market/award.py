@@ -11,7 +11,7 @@ from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import Bid, Claim, FactKind, Seed, SeedStatus, Settlement
 from crabnet.domain.record import Record, counting_bids
 from crabnet.errors import Reason
-from crabnet.market.policies import AwardRule, Declined, Terms, Wait
+from crabnet.market.policies import Accepting, AwardRule, Declined, Terms, Wait, reason_in
 
 
 class Past(Protocol):
@@ -36,8 +36,19 @@ def nobody(_: str) -> bool:
 
 def tries(record: Record, terms: Terms) -> int:
     """How often the purchase has been tried to an end or is being tried, in this seed and those that it follows."""
-    progress = record.progress
-    return terms.tries_before + (0 if progress.status is SeedStatus.OPEN else progress.attempt)
+    attempts = (fact.body.attempt for fact in record.others if isinstance(fact.body, Claim))
+    return terms.tries_before + max(attempts, default=0)
+
+
+def has_failed(record: Record, terms: Terms) -> bool:
+    """True for a seed that is over and has to be taken up again, as long as tries are left: its result was rejected,
+    or none of its bids was claimed in time after an attempt had failed.
+    """
+    status = record.progress.status
+    if status is SeedStatus.REJECTED:
+        return terms.accept is not Accepting.NEVER
+    lapsed = status is SeedStatus.EXPIRED and reason_in(record.progress.note)[0] is Reason.DEADLINE_PASSED
+    return lapsed and terms.award is not None and any(isinstance(fact.body, Claim) for fact in record.others)
 
 
 def bids_until_ms(seed: Seed) -> int:
@@ -102,10 +113,10 @@ def _without_bids(record: Record, terms: Terms, until_ms: int, now_ms: int) -> W
         return Declined(reason, "no worker has bid")
     cheapest = min(fact.body.price for fact in record.bids if isinstance(fact.body, Bid))
     if terms.price_max is not None and cheapest > terms.price_max:
-        detail = f"the cheapest of {len(record.bids)} bids is {cheapest}, above the highest price {terms.price_max}"
+        detail = f"the cheapest bid is {cheapest}, above the highest price {terms.price_max}"
         return Declined(reason, detail, cheapest)
     whose = "of the worker that the terms name" if terms.worker is not None else "of a worker that has not failed yet"
-    return Declined(reason, f"none of {len(record.bids)} bids is {whose}, or it may not be claimed")
+    return Declined(reason, f"no bid is {whose}, or it may not be claimed")
 
 
 def _merit(bid: Bid, rule: AwardRule | None, history: History) -> tuple[float, ...]:

@@ -42,11 +42,11 @@ def _until(span: Span, minute: int) -> int:
 
 
 def fits(spans: Sequence[Span], minute: int, end_minute: int, duration_ms: int) -> bool:
-    """True if something that takes ``duration_ms`` from ``minute`` on, and ends in ``end_minute``, is in the schedule.
+    """True if something that takes ``duration_ms`` from ``minute`` on, until ``end_minute``, ends within the schedule.
 
     Both are minutes of the week by the wall clock, which a change of summer time moves in between.
     """
     left = minutes_left(spans, minute)
     if left >= WEEK_MINUTES:
         return True
-    return duration_ms < WEEK_MINUTES * _MINUTE_MS and (end_minute - minute) % WEEK_MINUTES < left
+    return duration_ms < WEEK_MINUTES * _MINUTE_MS and (end_minute - minute) % WEEK_MINUTES <= left

@@ -61,7 +61,7 @@ class Load(Struct, frozen=True, kw_only=True):
 
     machine: Machine = Machine()
     end_minute: int = 0
-    """The minute of the week in which the task would end at the latest, if it began now."""
+    """The first minute of the week at whose beginning the task is certain to be over, if it begins now."""
     commitments: int = 0
     """Open bids and claimed tasks."""
     backlog_ms: int = 0

@@ -171,6 +171,16 @@ def _per_s(rate: int) -> str:
     return str(rate) if rate else "any number"
 
 
+def _offer(settings: Settings) -> str:
+    """What a worker sells, in one line."""
+    prices = [f"price {settings.work_price} for each task"]
+    prices += [f"{settings.work_price_per_s} per second"] if settings.work_price_per_s else []
+    prices += [f"{settings.work_price_per_mib} per MiB"] if settings.work_price_per_mib else []
+    prices += [f"at least {settings.work_min_price}"] if settings.work_min_price else []
+    when = f"; bids {settings.work_schedule}" if settings.work_schedule else ""
+    return f"sells runs of {','.join(settings.runner_allowed_commands) or 'nothing'}; {', '.join(prices)}{when}"
+
+
 def _greeting(node: Node) -> list[str]:
     settings = node.settings
     return [
@@ -203,4 +213,5 @@ def _greeting(node: Node) -> list[str]:
             f" memory {settings.runner_memory_bytes // MIB} MiB, {settings.runner_processes} processes,"
             f" {settings.runner_cpu_time_s} s of processor time, disk {settings.runner_workdir_bytes // MIB} MiB"
         ),
+        *([_offer(settings)] if settings.auto_bid else []),
     ]

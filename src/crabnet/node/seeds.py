@@ -163,6 +163,7 @@ def search_seeds(
     if wanted.biddable is not None:
         wanted = wanted._replace(status=SeedStatus.OPEN)
     kept: list[Found] = []
+    everything = wanted == Filter()
     place, known, looked_at, whole = after, after, 0, False
     while len(kept) <= limit and looked_at < limits.SEEDS_LOOKED_AT_MAX:
         most = min(max(limit + 1 - len(kept), _ARCHIVE_CHUNK), limits.SEEDS_LOOKED_AT_MAX - looked_at)
@@ -185,7 +186,7 @@ def search_seeds(
         if (seed := record.definition) is not None
         and (after is None or _order(seed.created_at, seed_id) > _order(*after))
         and (last is None or _order(seed.created_at, seed_id) <= last)
-        and wanted.fits(record, now_s)
+        and (everything or wanted.fits(record, now_s))
     )
     kept += heapq.nsmallest(limit + 1, live, key=_place)
     kept.sort(key=_place)

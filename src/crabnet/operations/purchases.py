@@ -143,7 +143,7 @@ WATCH: Final = Operation(
 )
 CHANGE: Final = Operation(
     name="purchase.change",
-    route=Route("PUT", "/purchases/{seed_id}"),
+    route=Route("POST", "/purchases/{seed_id}/terms"),
     request=ChangeRequest,
     response=Purchase,
     scope=Scope.OPERATE,

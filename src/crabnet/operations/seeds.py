@@ -207,9 +207,9 @@ class SeedPage(Struct, frozen=True, kw_only=True):
 class FindRequest(Request, frozen=True, kw_only=True):
     """The beginning of an id."""
 
-    kind: Annotated[str, Meta(pattern="^(seed|bid|node)$")]
+    kind: Annotated[str, Meta(pattern="^(seed|bid|node)$")] = "seed"
     """What it names: ``seed``, ``bid`` or ``node``."""
-    text: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)]
+    text: Annotated[str, Meta(max_length=limits.NODE_ID_CHARS_MAX)] = ""
     """The beginning. ``@last`` is the task that this node has published last. An id of a node may leave out its first
     eight characters, which all have, be its end, or have ``…`` for its middle."""
     seed_id: str | None = None

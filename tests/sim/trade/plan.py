@@ -117,8 +117,18 @@ def _policy(rng: Random, ids: list[str]) -> WorkPolicy:
     )
 
 
-def draw(seed: int, ids_of: dict[str, str], *, purchases: int = PURCHASES) -> MarketPlan:
-    """The plan of a seed. ``ids_of`` are the node ids by name of as many nodes as there may be."""
+def draw(
+    seed: int,
+    ids_of: dict[str, str],
+    *,
+    purchases: int = PURCHASES,
+    workers: tuple[str, ...] | None = None,
+    buyers: tuple[str, ...] | None = None,
+) -> MarketPlan:
+    """The plan of a seed. ``ids_of`` are the node ids by name of as many nodes as there may be.
+
+    ``workers`` and ``buyers`` are kinds instead of those that it would have, for all but the first two nodes.
+    """
     rng = Random(f"market {seed}")
     count = rng.choice(NODES)
     ids = list(ids_of.values())[:count]
@@ -129,8 +139,12 @@ def draw(seed: int, ids_of: dict[str, str], *, purchases: int = PURCHASES) -> Ma
         buyer = "honest" if number in {0, 1} else rng.choice(["", "honest", *sorted(set(BUYERS) - {HONEST})])
         allows = frozenset(WORDS) if rng.random() < 0.6 else frozenset(rng.sample(WORDS, 4))
         pause_ms = rng.randint(0, 60_000)
+        worker = HONEST if honest else rng.choice(liars)
+        if number > 1:
+            worker = worker if workers is None else workers[number % len(workers)]
+            buyer = buyer if buyers is None else buyers[number % len(buyers)]
         shop = Shop(
-            worker=HONEST if honest else rng.choice(liars),
+            worker=worker,
             policy=_policy(rng, ids),
             allows=allows,
             memory_bytes=rng.choice([64, 256]) * 1024 * 1024,

@@ -22,12 +22,16 @@ class MarketTask(NamedTuple):
     seed: int
     purchases: int = PURCHASES
     keep: Path | None = None
+    workers: tuple[str, ...] | None = None
+    buyers: tuple[str, ...] | None = None
 
     @property
     def command(self) -> str:
         """What repeats it exactly."""
         purchases = "" if self.purchases == PURCHASES else f" --purchases {self.purchases}"
-        return f"python -m tests.sim --market --seed {self.seed}{purchases}"
+        workers = "" if self.workers is None else f" --workers {','.join(self.workers)}"
+        buyers = "" if self.buyers is None else f" --buyers {','.join(self.buyers)}"
+        return f"python -m tests.sim --market --seed {self.seed}{purchases}{workers}{buyers}"
 
 
 class MarketVerdict(NamedTuple):
@@ -45,7 +49,9 @@ def run_market(task: MarketTask) -> MarketVerdict:
     gc.disable()
     outcome, problem = None, ""
     try:
-        outcome = simulate_market(task.seed, purchases=task.purchases, keep=task.keep)
+        outcome = simulate_market(
+            task.seed, purchases=task.purchases, workers=task.workers, buyers=task.buyers, keep=task.keep
+        )
     except AssertionError as error:
         problem = str(error) or traceback.format_exc()
     except Exception:  # noqa: BLE001 - a node that raises is a finding like any other
@@ -85,7 +91,7 @@ def _all(tasks: list[MarketTask], jobs: int) -> Iterable[MarketVerdict]:
 def _show(verdict: MarketVerdict, *, verbose: bool) -> None:
     task, outcome = verdict.task, verdict.outcome
     if outcome is None:
-        plan = draw(task.seed, NAMES, purchases=task.purchases)
+        plan = draw(task.seed, NAMES, purchases=task.purchases, workers=task.workers, buyers=task.buyers)
         print(f"market {task.seed} FAILED: {plan}\n{verdict.problem}\nrepeat it: {task.command}")
     elif verbose:
         counts = outcome.counts

@@ -17,13 +17,14 @@ from crabnet.core.effects import Effects, FeedPlace, Send
 from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import FactKind, Seed
 from crabnet.market.policies import Accepting, AwardRule
+from crabnet.node.config import core_config
+from crabnet.settings import Settings
 from tests.sim.adversary import Adversary
 from tests.sim.checks import Safety, ViolationError
 from tests.sim.ending import STEP_MS, judge, rounds_until_agreed
 from tests.sim.liars import KINDS
 from tests.sim.node import SimNode
 from tests.sim.p2p import P2p
-from tests.sim.scenario import default_config
 from tests.sim.trade.accounts import compare_accounts
 from tests.sim.trade.buyers import BUYERS, Buyer, record_of
 from tests.sim.trade.checks import Honesty
@@ -33,8 +34,6 @@ from tests.sim.trade.trader import Trader
 from tests.sim.world import Weather, World
 from tests.support.envelopes import signer
 
-GRACE_MS = 15_000
-"""Instead of the 30 s that a node waits by default beyond a deadline, so that runs are short."""
 TRADE_MS_MAX = 200_000
 CALM_MS_MAX = 500_000
 """Four tries, each with its windows, its deadline and the grace."""
@@ -65,10 +64,10 @@ class Market:
         self.rng = world.rng
         self.crashes = 0
         self._ambushed = True
-        self._unreached_ms: dict[tuple[str, str], int] = {}
+        self._broken_ms = 0
         self.buyers: dict[str, Buyer] = {}
         self.traders: dict[str, Trader] = {}
-        self.honesty = Honesty(self.buyers, self.traders, self._out_of_reach_ms)
+        self.honesty = Honesty(self.buyers, self.traders, lambda: self._broken_ms)
         self.nodes = [self._add(f"m{number}", member) for number, member in enumerate(plan.members)]
         self.adversaries: list[Adversary] = [
             KINDS[kind](world, f"liar{number}", budget=OUTSIDERS_LIES) for number, kind in enumerate(plan.outsiders)
@@ -79,8 +78,7 @@ class Market:
 
     def _add(self, name: str, member: Member) -> SimNode:
         config: CoreConfig = replace(
-            default_config(),
-            execution_grace_ms=GRACE_MS,
+            core_config(Settings()),
             work=member.shop.policy,
             auto_bid=member.shop.runs,
             auto_run=member.shop.runs,
@@ -148,22 +146,15 @@ class Market:
             self.rng.choice([self._crash, self._part, self._checkpoint, self._one_way])()
 
     def _look(self) -> None:
-        """Operators look at their tasks; who cannot reach whom is noted."""
+        """Operators look at their tasks."""
         now_ms = self.world.now_ms
         if now_ms // STEP_MS % 10 == 0:
             for buyer in self.buyers.values():
                 buyer.turn()
             for node in self.nodes:
                 self.honesty.bounded(node)
-        cut = self.world.cut
-        for one in self.nodes:
-            for other in self.nodes:
-                pair = one.address, other.address
-                if one.core is None or other.core is None or pair in cut or pair[::-1] in cut:
-                    self._unreached_ms[pair] = now_ms
-
-    def _out_of_reach_ms(self, one: SimNode, other: SimNode) -> int:
-        return self._unreached_ms.get((one.address, other.address), 0)
+        if self.world.cut or any(node.core is None for node in self.nodes):
+            self._broken_ms = now_ms
 
     def _order(self, buyer: Buyer) -> Seed | None:
         if buyer.node.core is None:
@@ -335,12 +326,19 @@ class Market:
 NAMES: dict[str, str] = {f"m{number}": signer(f"m{number}").node_id for number in range(8)}
 
 
-def simulate_market(seed: int, *, purchases: int = PURCHASES, keep: Path | None = None) -> MarketOutcome:
+def simulate_market(
+    seed: int,
+    *,
+    purchases: int = PURCHASES,
+    workers: tuple[str, ...] | None = None,
+    buyers: tuple[str, ...] | None = None,
+    keep: Path | None = None,
+) -> MarketOutcome:
     """Run one seed. Raises ViolationError, or whatever a node itself raises.
 
     With ``keep`` the data dirs of all nodes are saved there, as they are at the end or at the violation.
     """
-    plan = draw(seed, NAMES, purchases=purchases)
+    plan = draw(seed, NAMES, purchases=purchases, workers=workers, buyers=buyers)
     with tight_bounds() if plan.tight else nullcontext():
         market = Market(plan)
         try:

@@ -16,7 +16,7 @@ from crabnet.core.replica.replica import Replica
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason
-from crabnet.market.award import History, award, tries
+from crabnet.market.award import History, award, has_failed, tries
 from crabnet.market.policies import (
     Accepting,
     AwardRule,
@@ -80,6 +80,14 @@ class Buyer:
     def follower(self, seed_id: str) -> str | None:
         """The seed of this node that takes up ``seed_id`` again, if it is in memory."""
         return self._followers.get(seed_id)
+
+    def leaves(self, seed_id: str, record: Record) -> bool:
+        """True if it is up to the operator what becomes of the result of an own seed."""
+        terms = self.terms_of(seed_id, record)
+        if terms is None or terms.accept is Accepting.NEVER:
+            return True
+        told = self._told.get(seed_id)
+        return told is not None and told[0] != "" and told[0] == record.progress.result_id
 
     def watch(self, seed_id: str, record: Record, now_ms: int) -> None:
         """Look at a seed that has changed, soon."""
@@ -224,11 +232,8 @@ class Buyer:
         """What follows a seed that is final: another try after a failure, else the end of the purchase."""
         if self._replica.purchases.get(seed_id) is None:
             return None
-        status, reason = record.progress.status, reason_in(record.progress.note)[0]
-        tried = any(isinstance(fact.body, Claim) for fact in record.others)
-        rejected = status is SeedStatus.REJECTED and terms.accept is not Accepting.NEVER
-        lapsed = status is SeedStatus.EXPIRED and reason is Reason.DEADLINE_PASSED and tried and terms.award is not None
-        failed = (rejected or lapsed) and seed_id not in self._followers
+        reason = reason_in(record.progress.note)[0]
+        failed = has_failed(record, terms) and seed_id not in self._followers
         if failed and tries(record, terms) < terms.tries_max:
             return self._try_again(seed_id, record, seed, terms, reason or Reason.WRONG_STATE)
         return self._end(seed_id, record, Reason.ATTEMPTS_EXHAUSTED if failed else reason)

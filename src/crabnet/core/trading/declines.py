@@ -6,7 +6,7 @@ Anybody can invent workers. So what others say is bounded, and it is shown as wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from crabnet import limits
 from crabnet.bounded import BoundedTable
@@ -17,6 +17,9 @@ from crabnet.errors import Reason
 from crabnet.market.heard import HeardDecline
 from crabnet.market.policies import Declined
 from crabnet.protocol.sync import DECLINES, BidDeclined
+
+_EXPLAINED: Final = FINAL - {SeedStatus.EXPIRED}
+"""The final statuses in which nobody asks any more why there were no bids."""
 
 
 class _Key(NamedTuple):
@@ -109,7 +112,7 @@ class Declines:
 
     def watch(self, seed_id: str, record: Record) -> None:
         """A seed has changed. What was said of one that is over is forgotten; it explains one that has expired."""
-        if record.progress.status in FINAL - {SeedStatus.EXPIRED}:
+        if record.progress.status in _EXPLAINED:
             self._heard.pop(seed_id)
 
     def _pays(self, author: str, now_ms: int) -> bool:

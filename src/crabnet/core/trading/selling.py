@@ -198,7 +198,7 @@ class Seller:
         mine = self.commitments
         load = Load(
             machine=self._around.machine(),
-            end_minute=self._around.minute_at(now_ms + seed.timeout_ms - 1),
+            end_minute=self._around.minute_at(now_ms + seed.timeout_ms + _MINUTE_MS - 1),
             commitments=mine.busying + batch.bids,
             backlog_ms=(mine.timeouts_ms + batch.timeouts_ms) // self._policy.runs_max,
             unsettled=mine.unsettled[publisher] + batch.by_publisher.get(publisher, 0),

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from crabnet.core.commands import Publish
 from crabnet.core.core import Core
-from crabnet.domain.model import FINAL, Bid, Claim, Run, Settlement, TaskResult
+from crabnet.domain.model import FINAL, Bid, Claim, Run, SeedStatus, Settlement, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
 from crabnet.node.durable.archiving import ReadPages
@@ -170,9 +170,12 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
     purchases = core.replica.purchases.terms
 
     def needs_me(record: Record) -> bool:
-        """The node itself goes on with its purchases."""
+        """The node itself goes on with its purchases, except where their terms leave the settlement to its operator."""
         seed = record.definition
-        return seed is not None and seed.id not in purchases and needs_operator(record, me, now_s)
+        if seed is None or not needs_operator(record, me, now_s):
+            return False
+        is_done = record.progress.status is SeedStatus.DONE
+        return seed.id not in purchases or (is_done and core.leaves_to_operator(seed.id, record))
 
     wanted = Filter(
         status=given.status,

@@ -7,14 +7,15 @@ from typing import Final, NamedTuple
 
 import trio
 
+from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.deadlines import due_at_ms
 from crabnet.domain.model import FINAL, Bid, Claim, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import Record
 from crabnet.errors import Reason, RefusedError
-from crabnet.market.award import bids_until_ms, tries
-from crabnet.market.policies import Accepting, Terms, reason_in
-from crabnet.market.verdict import settles, verdict
+from crabnet.market.award import bids_until_ms, has_failed
+from crabnet.market.heard import summary
+from crabnet.market.policies import Terms, reason_in
 from crabnet.operations.purchases import Purchase, PurchaseTerms, Stage
 
 _BY_STATUS: Final = {
@@ -97,26 +98,42 @@ def view(core: Core, seed_id: str) -> Purchase:
     """An own task as a purchase. Raises RefusedError for another one."""
     record, seed = own_task(core, seed_id)
     progress, terms = record.progress, core.replica.purchases.get(seed_id)
-    stage = _stage(record, terms)
+    stage = _stage(record, terms, leaves=core.leaves_to_operator(seed_id, record))
     claim = None if record.claim is None else record.claim.body
     bid_id = claim.bid_id if isinstance(claim, Claim) else None
     bids = [fact.body for fact in record.bids if isinstance(fact.body, Bid)]
     reason, detail = _why(record, stage)
+    said = summary(core.declining.of(seed_id), seed) if stage is Stage.PUBLISHED else ""
     return Purchase(
         seed_id=seed_id,
         stage=stage,
         status=progress.status,
         title=seed.title,
         terms=None if terms is None else _shown_terms(terms),
-        tries=tries(record, Terms() if terms is None else terms),
+        tries=_tries(core, record),
         bids=len(bids),
         worker=progress.claimed_by,
         price=next((bid.price for bid in bids if bid.id == bid_id), None),
         since_ts=_since_s(record, seed),
         until_ms=_until_ms(record, seed, core.config.execution_grace_ms),
         reason=reason,
-        detail=detail,
+        detail=f"{detail}: {said}" if said else detail,
     )
+
+
+def _tries(core: Core, record: Record) -> int:
+    """Claims of a task and of those that it follows."""
+    total = 0
+    for _ in range(limits.PURCHASE_ATTEMPTS_MAX):
+        total += sum(isinstance(fact.body, Claim) for fact in record.others)
+        seed = record.definition
+        if seed is None or seed.follows is None:
+            break
+        try:
+            record = core.record(seed.follows)
+        except RefusedError:
+            break
+    return total
 
 
 def _shown_terms(terms: Terms) -> PurchaseTerms:
@@ -130,26 +147,17 @@ def _shown_terms(terms: Terms) -> PurchaseTerms:
     )
 
 
-def _stage(record: Record, terms: Terms | None) -> Stage:
+def _stage(record: Record, terms: Terms | None, *, leaves: bool) -> Stage:
     status = record.progress.status
-    if status is SeedStatus.REJECTED and terms is not None:
+    if terms is not None and has_failed(record, terms):
         return Stage.JUDGING  # the node decides about another try next
     if status is SeedStatus.DONE:
         if record.worker_failed:
             return Stage.AWARDED
-        return Stage.JUDGING if terms is not None and not _asks(record, terms) else Stage.ASKS
+        return Stage.ASKS if leaves else Stage.JUDGING
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     return Stage.BIDS if record.bids else Stage.PUBLISHED
-
-
-def _asks(record: Record, terms: Terms) -> bool:
-    """True if the operator has to settle the result."""
-    result, seed = None if record.result is None else record.result.body, record.definition
-    if terms.accept is Accepting.NEVER or seed is None or not isinstance(result, TaskResult):
-        return terms.accept is Accepting.NEVER
-    judged = verdict(result, seed.acceptance)
-    return judged.reason is not Reason.CHECK_UNAVAILABLE and settles(judged, terms.accept) is None
 
 
 def _why(record: Record, stage: Stage) -> tuple[str | None, str]:
