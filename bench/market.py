@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -70,9 +71,10 @@ class _Round(Struct, frozen=True):
 
 
 def _lifecycles(directory: Path, workers: int, rounds: int, count: int) -> list[Measure]:
-    """Lifecycles with the sandbox, without one, and with the limits of the defaults, and bare runs, in turns."""
+    """Lifecycles with each sandbox, without one, and with the limits of the defaults, and bare runs, in turns."""
     variants: dict[str, Callable[[Path], _Round]] = {
         "sandboxed": lambda made: trio.run(_market, made, workers, "auto", count, False),
+        "landlock": lambda made: trio.run(_market, made, workers, "landlock", count, False),
         "unconfined": lambda made: trio.run(_market, made, workers, "none", count, False),
         "default limits": lambda made: trio.run(_market, made, workers, "auto", count // 2, True),
         "runs": lambda made: _Round(trio.run(_bare_runs, made, count), 0, 0),
@@ -93,6 +95,7 @@ def _lifecycles(directory: Path, workers: int, rounds: int, count: int) -> list[
 
     return [
         row("lifecycles in the sandbox", "sandboxed", at_least(_PER_S)),
+        row("lifecycles, runs behind Landlock only", "landlock"),
         row("lifecycles, runs unconfined", "unconfined"),
         row("lifecycles in the sandbox, default limits", "default limits"),
         row(f"bare runs in the sandbox, {_RUNS_AT_ONCE} at once", "runs"),
@@ -103,14 +106,21 @@ def _lifecycles(directory: Path, workers: int, rounds: int, count: int) -> list[
 
 
 async def _market(directory: Path, workers: int, sandbox: str, count: int, limited: bool) -> _Round:
-    off = {} if limited else dict.fromkeys(_OFF, 0)
-    settings = crabnet.Settings(
-        data_dir=directory / "publisher", listen_addr="127.0.0.1:0", announce_addrs=(), web_addr="off", **off
-    )
+    data_dir = directory / "publisher"
+    settings = crabnet.Settings(data_dir=data_dir, listen_addr="127.0.0.1:0", announce_addrs=(), web_addr="off")
+    flags = ["--runner-sandbox", sandbox]
+    if not limited:
+        settings = replace(
+            settings,
+            udp_broadcasts_per_sec=0,
+            author_envelopes_per_sec=0,
+            author_bytes_per_sec=0,
+            newcomer_envelopes_per_sec=0,
+            newcomer_bytes_per_sec=0,
+        )
+        flags += [word for name in _OFF for word in (f"--{name.replace('_', '-')}", "0")]
     with making(directory) as nodes:
         async with crabnet.Node(settings) as node:
-            flags = ["--runner-sandbox", sandbox]
-            flags += [word for name in off for word in (f"--{name.replace('_', '-')}", "0")]
             sellers = await trio.to_thread.run_sync(_start, nodes, str(node.listen_address), workers, flags)
             for _ in range(3 * workers):
                 await _buy_all(node, workers)
