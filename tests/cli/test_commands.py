@@ -23,6 +23,7 @@ SEED: JsonObject = {
     "status": "Open",
 }
 EVIL = "a\x1b[2Jb\x9bc\u202ed\ne\r\u200bf\U000e0041"
+WANTED_FILES: list[JsonValue] = [{"name": "a=b", "sha256": "12" * 32}]
 DEFAULTS: JsonObject = {
     "description": "",
     "timeout_ms": 120_000,
@@ -135,7 +136,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
                     "stdout_sha256": "ab" * 32,
                     "duration_ms_max": 5_000,
                     "check": "grep x",
-                    "files": [{"name": "a=b", "sha256": "12" * 32}],
+                    "files": WANTED_FILES,
                 },
             },
             {"seed": SEED},
