@@ -216,7 +216,7 @@ def test_a_second_ctrl_c_leaves_at_once(market: Market) -> None:
     assert process.stderr is not None
     seed_id = market.task("slower", "Done")
     process.send_signal(signal.SIGINT)
-    assert readable([process.stderr], DEADLINE_S)
+    assert readable([process.stderr.fileno()], DEADLINE_S)
     process.send_signal(signal.SIGINT)
     done = ended(process)
     assert done.returncode == RunExit.LEFT
