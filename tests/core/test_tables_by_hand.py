@@ -12,6 +12,7 @@ BY_HAND: Final = {
     "core/replica/parking.py": "shares for known authors and newcomers",
     "core/replica/snapshot.py": "works off what is not hashed yet",
     "core/sync/planner.py": "shares for those who tell of feeds",
+    "core/trading/histories.py": "works off what is not counted yet",
     "domain/state.py": "works off what is not hashed yet",
     "monitor/segment.py": "the end of an iterator",
     "node/durable/indexing.py": "frames in use by one reader, at least one of them",
@@ -21,6 +22,7 @@ BY_HAND: Final = {
     "p2p/scoring.py": "tables of libp2p's own",
     "protocol/fragments.py": "shares for sources and groups of sources",
     "runner/supervisor/cgroup.py": "the first of a list",
+    "settings/toml_edit.py": "the only key of a document",
 }
 """Modules that make room, or seem to, in another way, and why."""
 

@@ -72,8 +72,17 @@ class Chores:
         self._take(self._parts.sweeps(now_ms), now_ms, effects)
         self.trade(now_ms, effects)
 
+    @property
+    def acknowledges(self) -> bool:
+        """True if settlements wait for their acknowledgements."""
+        return bool(self._unacknowledged)
+
     def trade(self, now_ms: int, effects: Effects) -> None:
-        """Take the steps that policies ask for. Call this only while the node may write into its own feed."""
+        """Acknowledge settlements, and take the steps that policies ask for.
+
+        Call this only while the node may write into its own feed.
+        """
+        self._acknowledge(now_ms, effects)
         self._take(self._parts.trades(now_ms), now_ms, effects)
 
     def _take(self, moves: Sequence[Move], now_ms: int, effects: Effects) -> None:

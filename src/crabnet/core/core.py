@@ -381,9 +381,10 @@ class Core:
         return not self._parts.blocked(now_ms) and not self.replica.feeds.get(self.signer.node_id).end
 
     def trades(self, now_ms: int) -> bool:
-        """True if policies may have steps to take now: give a ``Turn``. Ticks do so anyway, a little later."""
+        """True if there may be steps to take now: give a ``Turn``. Ticks do so anyway, a little later."""
         due_ms = self._parts.trades_due_ms()
-        return due_ms is not None and due_ms <= now_ms and self._may_write(now_ms)
+        due = self._chores.acknowledges or (due_ms is not None and due_ms <= now_ms)
+        return due and self._may_write(now_ms)
 
     @property
     def trading(self) -> SoftParts:

@@ -168,7 +168,7 @@ class Settings:
         BoolKind(), "node", "Check signatures in a separate process while many envelopes arrive, if the machine has "
         "a second processor. The node starts this process when needed. It takes about 20 MB."))
 
-    udp_broadcasts_per_sec: int = knob_field(500, Row(
+    udp_broadcasts_per_sec: int = knob_field(1_000, Row(
         IntKind(0, 1_000_000), "limits", "Most datagrams that the udp transport sends per second. 0 means no limit.",
         unit="1/s"))
     dht_broadcasts_per_sec: int = knob_field(500, Row(

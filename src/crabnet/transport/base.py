@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
 
+from crabnet import limits
 from crabnet.settings import split_address
 from crabnet.source import bare, udp_source
 
@@ -37,6 +39,7 @@ def parse_address(text: str) -> Address:
     return Address(host, port)
 
 
+@lru_cache(maxsize=limits.PEERS_MAX)
 def address_of(source: str) -> Address:
     """The address of a source of datagrams. Raises UsageError (ADDRESS_INVALID)."""
     return parse_address(bare(source))

@@ -55,7 +55,7 @@ class UdpTransport:
         self.unserved = ""
         """A sentence about a family that is not served although the operator might expect it; "" if there is none."""
         self._resolver = resolver
-        self._changed = trio.Event()
+        self._waiting = trio.CancelScope()
         self._sockets = Sockets(receive_buffer_bytes, self._changed_now)
         self._send_lock = trio.Lock()
         self._receiving = False
@@ -208,10 +208,10 @@ class UdpTransport:
     def _close(self) -> None:
         self._closed = True
         self._sockets.close()
-        self._changed.set()
+        self._waiting.cancel()
 
     def _changed_now(self) -> None:
-        self._changed.set()
+        self._waiting.cancel()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -257,20 +257,25 @@ class UdpTransport:
 
     async def _wait_readable(self) -> None:
         """Wait until a socket may have a datagram, a socket was added, or the transport was closed."""
-        self._changed = changed = trio.Event()
-        async with trio.open_nursery() as nursery:
+        sockets = self._sockets.all()
+        with trio.CancelScope() as self._waiting:
+            if len(sockets) == 1:  # a nursery would cost as much as everything else here
+                await self._readable(sockets[0])
+                return
+            async with trio.open_nursery() as nursery:
+                for sock in sockets:
+                    nursery.start_soon(self._end_wait_when_readable, sock)
+                await trio.sleep_forever()
 
-            async def wait_for(sock: socket.socket) -> None:
-                if self._closed:
-                    return  # it was closed before this task began
-                with suppress(trio.ClosedResourceError):  # the caller checks for this itself
-                    await trio.lowlevel.wait_readable(sock)
-                nursery.cancel_scope.cancel()
+    async def _end_wait_when_readable(self, sock: socket.socket) -> None:
+        await self._readable(sock)
+        self._waiting.cancel()
 
-            for sock in self._sockets.all():
-                nursery.start_soon(wait_for, sock)
-            await changed.wait()
-            nursery.cancel_scope.cancel()
+    async def _readable(self, sock: socket.socket) -> None:
+        if self._closed:
+            return  # it was closed before this task began
+        with suppress(trio.ClosedResourceError):  # the caller checks for this itself
+            await trio.lowlevel.wait_readable(sock)
 
 
 def _send_now(way: Way, data: bytes) -> None:

@@ -16,7 +16,7 @@ from crabnet.node.node import Node
 from crabnet.node.operations.performing import Send, reads, streams, writes
 from crabnet.node.operations.requests import Ticket
 from crabnet.node.operations.views import result_view
-from crabnet.node.trading.purchasing import OVER, WITH_RESULT, own_task, present, view
+from crabnet.node.trading.purchasing import OVER, WITH_RESULT, Basis, basis, own_task, present, view
 from crabnet.operations import purchases
 from crabnet.operations.objects import Result
 from crabnet.operations.purchases import Purchase, PurchaseProgress, PurchaseTerms
@@ -40,9 +40,14 @@ def terms_of(given: PurchaseTerms, before: Terms | None = None) -> Terms:
 async def watch(node: Node, given: purchases.PurchaseWatchRequest, send: Send) -> None:
     """A purchase after each change."""
     seen, seed_id = given.seen, given.seed_id
+    looked_at, heard_by = Basis(), 0
     while True:
         changed = node.next_change()
         seed_id = present(node.core, seed_id)
+        if not looked_at.differs(node.core, seed_id) and heard_by == _heard_by(node, seed_id):
+            await changed.wait()
+            continue
+        looked_at, heard_by = basis(node.core, seed_id), _heard_by(node, seed_id)
         shown = _progress(node, seed_id)
         if shown.mark != seen:
             await node.durable()
@@ -88,15 +93,19 @@ def list_purchases(core: Core, given: purchases.PurchaseListRequest) -> purchase
     )
 
 
+def _heard_by(node: Node, seed_id: str) -> int:
+    seed = node.core.record(seed_id).seed
+    sent = None if seed is None else node.deliveries.known(seed.envelope)
+    return 0 if sent is None else sent.peers
+
+
 def _progress(node: Node, seed_id: str) -> PurchaseProgress:
     record, _ = own_task(node.core, seed_id)
     shown = view(node.core, seed_id)
-    envelope_id = "" if record.seed is None else record.seed.envelope
-    sent = node.deliveries.known(envelope_id)
     result: Result | None = None
     if shown.stage in WITH_RESULT and record.result is not None and isinstance(record.result.body, TaskResult):
         result = result_view(record.result.body)
     fields = msgspec.structs.asdict(shown)
-    heard = 0 if sent is None else sent.peers
+    heard = _heard_by(node, seed_id)
     digest = hashlib.sha256(msgspec.json.encode([fields, heard, result])).hexdigest()[:32]
     return PurchaseProgress(**fields, heard_by=heard, result=result, mark=digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -33,6 +33,24 @@ WITH_RESULT: Final = OVER | {Stage.ASKS}
 _REASONS: Final = {reason.value: reason for reason in Reason}
 
 
+class Basis(NamedTuple):
+    """What ``view`` makes a purchase from. All are immutable, so while they stay the same objects, the view does."""
+
+    record: Record | None = None
+    """None if it is not in memory."""
+    terms: Terms | None = None
+
+    def differs(self, core: Core, seed_id: str) -> bool:
+        """True if the view of ``seed_id`` may be another one than that from this basis."""
+        now = basis(core, seed_id)
+        return self.record is None or now.record is not self.record or now.terms is not self.terms
+
+
+def basis(core: Core, seed_id: str) -> Basis:
+    """The basis of a purchase at the moment."""
+    return Basis(core.replica.state.records.get(seed_id), core.replica.purchases.get(seed_id))
+
+
 async def bought(
     core: Core, seed_id: str, next_change: Callable[[], trio.Event], durable: Callable[[], Awaitable[None]]
 ) -> TaskResult:
@@ -40,10 +58,14 @@ async def bought(
 
     Raises RefusedError if the purchase has failed, and for a task that is not one of this node.
     """
+    seen = Basis()
     while True:
         changed = next_change()
         seed_id = present(core, seed_id)
-        shown = view(core, seed_id)
+        if not seen.differs(core, seed_id):
+            await changed.wait()
+            continue
+        seen, shown = basis(core, seed_id), view(core, seed_id)
         if shown.stage in WITH_RESULT:
             await durable()
             if shown.stage is Stage.FAILED:
