@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tests.support.nodes import environment
+from tests.support.nodes import CRABNET, DEADLINE_S, environment
 from tests.support.terminal import Terminal, screen
 
 SCREENS: Final = Path(__file__).parent / "screens"
@@ -67,6 +69,16 @@ class Newcomer:
         marks += [f"Ctrl-C at: {', '.join(stages)}"] if stages else []
         self.tell(" ".join(words), terminal.lines, code, f"  [{'; '.join(marks)}]" if marks else "")
         return terminal
+
+    def pipes(self, line: str) -> None:
+        """Type a line for a shell, in which `crabnet` writes to a pipe, and not to the terminal."""
+        shell = f'crabnet() {{ {shlex.join(CRABNET)} "$@"; }}\n{line}'
+        done = subprocess.run(
+            ["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, cwd=self._home,
+            env=self.environment, timeout=DEADLINE_S,
+        )  # fmt: skip
+        shown = (done.stdout + done.stderr).splitlines()
+        self.tell(line.removeprefix("crabnet "), shown, done.returncode)
 
     def tell(self, typed: str, lines: list[str], code: int, marks: str = "") -> None:
         """Write down what was typed and seen."""
@@ -173,6 +185,10 @@ def first_day(directory: Path) -> list[str]:
         buyer.types("account")
         buyer.types("history")
         buyer.types("seed", "logs", "@last")
+        buyer.pipes("crabnet seed list | cat")
+        buyer.pipes("crabnet seed list -q | head -1")
+        buyer.pipes("crabnet seed logs @last | sha256sum")
+        buyer.pipes("crabnet run --max-price 5 -- echo piped | tr a-z A-Z")
 
     return _at_the_market(directory, play)
 
