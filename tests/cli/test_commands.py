@@ -23,7 +23,13 @@ SEED: JsonObject = {
     "status": "Open",
 }
 EVIL = "a\x1b[2Jb\x9bc\u202ed\ne\r\u200bf\U000e0041"
-WANTED_FILES: list[JsonValue] = [{"name": "a=b", "sha256": "12" * 32}]
+CONDITIONS: dict[str, object] = {
+    "exit_code": 3,
+    "stdout_sha256": "ab" * 32,
+    "duration_ms_max": 5_000,
+    "check": "grep x",
+    "files": [{"name": "a=b", "sha256": "12" * 32}],
+}
 DEFAULTS: JsonObject = {
     "description": "",
     "timeout_ms": 120_000,
@@ -131,13 +137,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
                 "title": "t",
                 "command": "c",
                 "settle_window_ms": 7_200_000,
-                "acceptance": {
-                    "exit_code": 3,
-                    "stdout_sha256": "ab" * 32,
-                    "duration_ms_max": 5_000,
-                    "check": "grep x",
-                    "files": WANTED_FILES,
-                },
+                "acceptance": CONDITIONS,
             },
             {"seed": SEED},
             "seed published seed-1",

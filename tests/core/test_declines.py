@@ -94,6 +94,19 @@ def test_a_worker_tells_the_publisher_once_for_each_reason() -> None:
     assert told == [(at.neighbours[0].address, BidDeclined(seed_id, "price", 5))]
 
 
+@pytest.mark.parametrize("newest", [0, 1])
+def test_a_publisher_that_was_started_again_elsewhere_is_told_where_it_was_heard_last(newest: int) -> None:
+    """A purchase of one command takes any free port, and so the next one is another address of the same node."""
+    at = place("worker", "publisher")
+    at.neighbours.append(Neighbour(at.core, "publisher", "udp:198.51.100.1:40000", nonces=count(1_000)))
+    at.neighbours[1].confirm(NOW_MS + 50)
+    seed = Author("publisher").publish()
+    at.neighbours[newest].pass_on(seed, NOW_MS + 100)
+    at.core.declining.decline(seed_id_of(seed), BUSY, NOW_MS + 100)
+    told = [to for ms in range(100, 3_000, 100) for to, _ in at.declines(NOW_MS + ms)]
+    assert told == [at.neighbours[newest].address]
+
+
 def test_a_publisher_that_is_no_neighbour_is_told_by_a_few_neighbours() -> None:
     at, seed_id = worker_that_sees(*(f"neighbour {number}" for number in range(9)))
     at.core.declining.decline(seed_id, BUSY, NOW_MS)

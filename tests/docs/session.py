@@ -23,7 +23,7 @@ _CHANGING = re.compile(
 _VARYING = re.compile(
     r"\b\d\d:\d\d:\d\d\b"  # local times
     r"|\b\d{4}-\d\d-\d\d\b(?!T)"
-    r"|\b\d+(?= m?s\b)"  # durations
+    r"|\b\d+(?:\.\d)? m?s\b"  # durations
     r"|(?<=place )\d+(?= of its feed)"
 )
 """Words that differ even within a run."""
@@ -71,7 +71,9 @@ def _alike(shown: str, printed: str, known: dict[str, str]) -> bool:
     body = _ANYTHING.sub("", shown)
     end = 0
     for match in _EITHER.finditer(body):
-        pattern += re.escape(body[end : match.start()]) + (r"([\w:.…-]+?)" if match["changing"] else r"[\d:-]+")
+        pattern += re.escape(body[end : match.start()]) + (
+            r"([\w:.…-]+?)" if match["changing"] else r"[\d:.-]+(?: m?s)?"
+        )
         names += [match[0]] if match["changing"] else []
         end = match.end()
     pattern += re.escape(body[end:]) + (".*" if body != shown else "")

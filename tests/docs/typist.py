@@ -59,11 +59,11 @@ class Running:
         self.process = process
         self.log = log
         self.read = 0
-        """How much of the output was compared already."""
+        """How many bytes of the output were compared already."""
 
     def output(self) -> str:
         """What came since then, without time stamps."""
-        return _STAMP.sub("", self.log.read_text(encoding="utf-8")[self.read :])
+        return _STAMP.sub("", self.log.read_bytes()[self.read :].decode())
 
 
 class Typist:

@@ -170,6 +170,9 @@ def test_every_limit_reaches_what_it_limits(tmp_path: Path, knob: str) -> None:
     plain, changed = Settings(data_dir=tmp_path), Settings(data_dir=tmp_path, **{knob: 17})  # type: ignore[arg-type]
     if knob.endswith("broadcasts_per_sec"):
         scheme = Scheme.UDP if knob.startswith("udp") else Scheme.P2P
-        assert (sends_per_s(plain, scheme), sends_per_s(changed, scheme)) == ({Scheme.UDP: 1_000, Scheme.P2P: 500}[scheme], 17)
+        assert (sends_per_s(plain, scheme), sends_per_s(changed, scheme)) == (
+            {Scheme.UDP: 1_000, Scheme.P2P: 500}[scheme],
+            17,
+        )
     elif knob != "events_per_reason_per_sec":
         assert core_config(plain) != core_config(changed)

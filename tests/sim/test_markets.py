@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.sim.trade.running import MarketTask, MarketVerdict, run_market
 from tests.support.slices import todays
 
+ROOT = Path(__file__).parents[2]
 SEEDS = 200
 CHUNK = 5
 DAYS = 8
@@ -45,6 +50,23 @@ def test_a_market_is_sound_whoever_lies() -> None:
 def test_markets_are_sound_whoever_lies(first: int) -> None:
     verdicts = played(range(first, first + CHUNK))
     assert broken(verdicts) == []
+
+
+@pytest.mark.deep
+def test_a_seed_says_it_all() -> None:
+    """Two processes that hash strings differently see the same market, datagram by datagram."""
+    traces = set()
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.sim", "--market", "--seed", "4", "--purchases", "6"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        traces.add(done.stdout.splitlines()[0].rpartition("trace ")[2])
+    assert len(traces) == 1
 
 
 @pytest.mark.deep

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -143,11 +145,16 @@ class Command(_HelpWritten):
         return _verified(ctx) or super().invoke(ctx)
 
 
+def _unlikeness(word: str, other: str) -> float:
+    """Less for a word that is more like the other one."""
+    return -SequenceMatcher(None, word, other).ratio()
+
+
 def said_by_click(error: click.ClickException, command: str) -> str:
     """The message of the error on one line, and the command whose help explains more."""
     message = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption):
-        near = ", ".join(sorted(error.possibilities or ()))
+        near = ", ".join(sorted(error.possibilities or (), key=partial(_unlikeness, error.option_name))[:2])
         message = f"No such option '{error.option_name}'.{f' Did you mean {near}?' if near else ''}"
     return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,10 +14,15 @@ from crabnet.cli.advice import local_times
 from crabnet.cli.context import object_text, state_of
 from crabnet.cli.options import Command
 from crabnet.cli.output import as_list, as_object, as_text, cut, write
+from crabnet.cli.tables import columns_of_terminal, is_terminal
 from crabnet.cli.values import IdPrefix
 from crabnet.control.client import JsonValue
 
 _TITLE_CHARS: Final = 80
+_INDENT: Final = 32
+_INDENT_NARROW: Final = 4
+_COLUMNS_SIDE_BY_SIDE: Final = 72
+"""On a narrower terminal the texts stand below the stages, and not beside them."""
 _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _WORDS: Final = {"not_reached": "not reached"}
 
@@ -32,18 +38,23 @@ def why(context: click.Context, seed_id: str) -> None:
     """
     state = state_of(context)
     answer = state.perform("seed.why", {"seed_id": seed_id})
-    write(object_text(answer) if state.json else "\n".join([*_lines(answer, int(time.time())), ""]))
+    columns = columns_of_terminal() if is_terminal(sys.stdout) else None
+    write(object_text(answer) if state.json else "\n".join([*_lines(answer, int(time.time()), columns), ""]))
 
 
-def _lines(answer: JsonValue, now_s: int) -> Iterator[str]:
+def _lines(answer: JsonValue, now_s: int, columns: int | None = None) -> Iterator[str]:
+    """The page. ``columns``: the width of the terminal; it breaks long lines itself, so that commands can be copied."""
     title = as_text(answer, "title")
+    narrow = columns is not None and columns < _COLUMNS_SIDE_BY_SIDE
+    indent = " " * (_INDENT_NARROW if narrow else _INDENT)
     yield local_times(as_text(answer, "headline")) + (f" ({cut(title, _TITLE_CHARS)})" if title else "")
     for stage in as_list(answer, "stages"):
-        state = as_text(stage, "state")
-        yield f"  {as_text(stage, 'stage'):<16} {_WORDS.get(state, state):<12} {as_text(stage, 'text')}".rstrip()
-        for line in (_times(stage, now_s), _waits_for(stage), _change(stage)):
+        state, text = as_text(stage, "state"), as_text(stage, "text")
+        head = f"  {as_text(stage, 'stage'):<16} {_WORDS.get(state, state):<12} "
+        yield (head if narrow else head + text).rstrip()
+        for line in (text if narrow else "", _times(stage, now_s), _waits_for(stage), _change(stage)):
             if line:
-                yield f"{'':<32}{line}"
+                yield indent + line
 
 
 def _times(stage: JsonValue, now_s: int) -> str:

@@ -65,12 +65,16 @@ class Declining:
 
     @property
     def _addresses(self) -> dict[str, str]:
-        """The addresses of neighbours by node id. It is made anew at most once in a tick, and only if it is used."""
+        """The addresses of neighbours by node id. It is made anew at most once in a tick, and only if it is used.
+
+        A node that was started again on another port has several for a while: the one heard last counts.
+        """
         if self._looked_at_ms != self._now_ms:
             self._looked_at_ms = self._now_ms
             neighbours = self._parts.neighbours
-            around = [(neighbours.peers.node_id(address), address) for address in neighbours.around()]
-            self._around = {node_id: address for node_id, address in around if node_id}
+            peers = neighbours.peers
+            around = sorted(neighbours.around(), key=lambda address: peers.last_heard_ms(address) or 0)
+            self._around = {node_id: address for address in around if (node_id := peers.node_id(address))}
         return self._around
 
     def decline(self, seed_id: str, declined: Declined, now_ms: int) -> None:

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from crabnet.core.commands import Operation, Publish, Settle
 from crabnet.domain.acceptance import Acceptance
-from crabnet.domain.lifecycle import claim_deadline_s
 from crabnet.domain.model import FINAL, Seed, SeedStatus, TaskResult
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import RefusedError
@@ -42,7 +41,8 @@ class Buyer:
         """Seeds that the operator has settled or withdrawn."""
         self.settling = False
         """True while it does so."""
-        self._done_since_ms: dict[str, int] = {}
+        self.asked: dict[str, int] = {}
+        """Results that its node cannot judge, and since when it knows that, in milliseconds."""
 
     # --- what it buys ----------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Buyer:
         return Terms(
             award=rng.choice(list(AwardRule)),
             bid_wait_ms=rng.choice([0, 1_000, 2_000]),
-            price_max=rng.choice([None, None, 10]),
+            price_max=rng.choice([None, None, 5]),
             worker=rng.choice([other.id for other in self.node.world.nodes.values()]) if rng.random() < 0.1 else None,
             tries_max=rng.randint(1, 4),
             accept=rng.choice([Accepting.AUTO, Accepting.AUTO, Accepting.CHECK]),
@@ -128,11 +128,9 @@ class Buyer:
         status = record.progress.status
         if status is SeedStatus.OPEN and self.rng.random() < 0.001:
             return Settle(seed_id=seed.id, outcome=SeedStatus.EXPIRED, note="not needed any more")
-        if status is not SeedStatus.DONE or record.worker_failed:
-            self._done_since_ms.pop(seed.id, None)
-            return None
-        since_ms = self._done_since_ms.setdefault(seed.id, self.node.now_ms)
-        return self._settle(seed, record) if self.node.now_ms >= since_ms + ASKED_MS else None
+        since_ms = None if record.result is None else self.asked.get(record.result.key)
+        asked = status is SeedStatus.DONE and since_ms is not None and self.node.now_ms >= since_ms + ASKED_MS
+        return self._settle(seed, record) if asked else None
 
     def _settle(self, seed: Seed, record: Record) -> Operation | None:
         result = None if record.result is None else record.result.body
@@ -209,12 +207,6 @@ BUYERS: dict[str, type[Buyer]] = {
     "withdrawer": Withdrawer,
     "tardy": Tardy,
 }
-
-
-def last_claim_ms(record: Record) -> int:
-    """The last moment at which a bid may be claimed, in milliseconds."""
-    seed = record.definition
-    return 0 if seed is None else (claim_deadline_s(seed, record.progress) + 1) * 1000
 
 
 def record_of(node: SimNode, seed_id: str) -> Record:

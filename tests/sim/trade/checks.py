@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from crabnet import limits
-from crabnet.core.commands import Received
-from crabnet.core.effects import Effects, FeedPlace, RunOrder, Send
+from crabnet.core.effects import Effects, FeedPlace, RunOrder
 from crabnet.domain.model import FINAL, Bid, Claim, FactKind, Seed, SeedStatus, Settlement, TaskResult
 from crabnet.domain.record import Record, counting_bids
 from crabnet.errors import Reason
 from crabnet.market.policies import Accepting, AwardRule, Terms
-from crabnet.protocol.envelope import Kind
 from tests.sim.checks import ViolationError
 from tests.sim.trade.buyers import Asked, Buyer, record_of
+from tests.sim.trade.idle import Idle
 from tests.sim.trade.rules import Situation, objections, open_questions, price_of, refusal
 from tests.sim.trade.tasks import is_true
 from tests.sim.trade.trader import Shop, Trader
@@ -39,7 +37,7 @@ class Delivery(NamedTuple):
     at_ms: int
 
 
-class Honesty:
+class Honesty(Idle):
     """Watches a market: buyers and workers are known by their operators and shops.
 
     ``broken_ms`` says when a node was last down or cut off from another.
@@ -65,7 +63,6 @@ class Honesty:
         self._started_ms: dict[str, int] = {}
         self.away: set[str] = set()
         """Seeds after one of whose steps a party was off."""
-        self._decline_times: dict[str, list[int]] = {}
         self.counts: Counter[str] = Counter()
         """What was seen, so that tests can tell that something was tested."""
 
@@ -238,7 +235,7 @@ class Honesty:
     def _settled(self, node: SimNode, seed: Seed, record: Record, settled: Settlement) -> None:
         buyer = self._buyers[node.name]
         if settled.outcome is SeedStatus.FORFEITED:
-            self._forfeited(node, seed, settled)
+            self._forfeited(node, seed, record, settled)
             return
         result = None if record.result is None else record.result.body
         if settled.outcome not in {SeedStatus.ACCEPTED, SeedStatus.REJECTED} or not isinstance(result, TaskResult):
@@ -258,15 +255,16 @@ class Honesty:
         ):
             raise ViolationError(f"{node.name} settles {seed.id}, which its operator should")
 
-    def _forfeited(self, node: SimNode, seed: Seed, settled: Settlement) -> None:
+    def _forfeited(self, node: SimNode, seed: Seed, record: Record, settled: Settlement) -> None:
         """A worker who did what it should loses its claim only if the buyer could not know."""
         done = self.delivered.get(settled.claim_id or "")
         self.counts["forfeits"] += 1
+        life_ms = node.world.now_ms - self._started_ms[node.name]
+        by_deadline = settled.rests_on in {fact.envelope for fact in record.others if fact.kind is FactKind.CLAIM}
+        if by_deadline and life_ms < node.config.execution_grace_ms:
+            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         if done is None:
             return
-        life_ms = node.world.now_ms - self._started_ms[node.name]
-        if life_ms < node.config.execution_grace_ms:
-            raise ViolationError(f"{node.name} forfeits {seed.id} {life_ms} ms after its start")
         now_ms, broken_ms = node.world.now_ms, self._broken_ms()
         if now_ms - max(broken_ms, done.at_ms) >= HEARD_MS:
             raise ViolationError(
@@ -282,6 +280,9 @@ class Honesty:
         for notice in effects.notices:
             if notice.kind in _COUNTED:
                 self.counts[notice.kind] += 1
+            if notice.kind == "result_judged" and notice.fields["status"] is None:
+                self._buyers[node.name].asked.setdefault(str(notice.fields["result_id"]), node.now_ms)
+                self.counts["results that an operator has to look at"] += 1
             if notice.kind == "purchase_ended":
                 self._end(node, str(notice.fields["seed_id"]))
         for place in effects.places:
@@ -309,41 +310,6 @@ class Honesty:
                 )
         else:
             self.counts["false results"] += 1
-
-    # --- declines --------------------------------------------------------------------------------------
-
-    def sent(self, node: SimNode, send: Send) -> None:
-        """A worker says each reason for each task once in a life, and no more than its rate allows."""
-        if send.kind != Kind.BID_DECLINED:
-            return
-        self.counts["declines"] += 1
-        times = self._decline_times.setdefault(f"{node.name} {node.lives} {send.relayed}", [])
-        times.append(node.world.now_ms)
-        per_s = limits.DECLINES_PASSED_ON_PER_S if send.relayed else limits.DECLINES_PER_S * limits.DECLINE_FANOUT
-        burst = per_s if send.relayed else limits.DECLINES_BURST * limits.DECLINE_FANOUT
-        late = [each for each in times if each > node.world.now_ms - 1_000]
-        if len(late) > per_s + burst:
-            raise ViolationError(f"{node.name} sends {len(late)} declines in a second")
-
-    def bounded(self, node: SimNode) -> None:
-        """All tables of policies are within their bounds."""
-        core = node.core
-        if core is None:
-            return
-        parts = core.trading
-        for name, held, most in (
-            ("declined", len(parts.declined()), limits.TASKS_DECLINED_MAX),
-            *((f"declines of {seed_id}", len(core.declining.of(seed_id)), limits.DECLINES_PER_SEED_MAX)
-              for seed_id in self._root if seed_id in core.replica.state.records),
-        ):  # fmt: skip
-            if held > most:
-                raise ViolationError(f"{node.name}: {name} holds {held}, at most {most}")
-
-    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
-        """Nothing to check."""
-
-    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
-        """Nothing to check."""
 
     def started(self, node: SimNode) -> None:
         """A life begins."""

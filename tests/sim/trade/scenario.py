@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from crabnet.core.commands import Received
 from crabnet.core.config import CoreConfig
-from crabnet.core.effects import Effects, FeedPlace, Send
+from crabnet.core.effects import Effects
+from crabnet.core.replica.held import HeldRow
 from crabnet.domain.lifecycle import is_biddable
 from crabnet.domain.model import FactKind, Seed
 from crabnet.market.policies import Accepting, AwardRule
@@ -28,6 +28,8 @@ from tests.sim.p2p import P2p
 from tests.sim.trade.accounts import compare_accounts
 from tests.sim.trade.buyers import BUYERS, Buyer, record_of
 from tests.sim.trade.checks import Honesty
+from tests.sim.trade.declines import Declines
+from tests.sim.trade.idle import Idle
 from tests.sim.trade.plan import PURCHASES, MarketPlan, Member, draw, tight_bounds
 from tests.sim.trade.rules import dealings_of, refusal
 from tests.sim.trade.trader import Trader
@@ -41,7 +43,15 @@ PROBE_MS = 15_000
 BID_MS = 2_000
 """A worker that has had no reason not to bid for this long, has bid."""
 OUTSIDERS_LIES = 150
-_STAGES = (FactKind.SEED, FactKind.BID, FactKind.CLAIM, FactKind.STARTED, FactKind.RESULT, FactKind.SETTLE)
+_ABSENCES: Final[dict[FactKind, float]] = {
+    FactKind.SEED: 0.5,
+    FactKind.BID: 0.1,
+    FactKind.CLAIM: 0.4,
+    FactKind.STARTED: 0.15,
+    FactKind.RESULT: 0.15,
+    FactKind.SETTLE: 0.15,
+}
+"""How often a party is off after a step, times the share of absences in the plan."""
 _LOOK_MS = 1_000
 
 
@@ -55,7 +65,7 @@ class MarketOutcome(NamedTuple):
     counts: dict[str, int]
 
 
-class Market:
+class Market(Idle):
     """Runs a plan. It observes its nodes, too: it takes away their power in the middle of steps."""
 
     def __init__(self, plan: MarketPlan) -> None:
@@ -73,7 +83,8 @@ class Market:
             KINDS[kind](world, f"liar{number}", budget=OUTSIDERS_LIES) for number, kind in enumerate(plan.outsiders)
         ]
         self.safety = Safety(frozenset(node.id for node in self.nodes), self._is_forker)
-        world.observers += [self.safety, self.honesty, self]
+        self.declines = Declines(self.honesty.counts)
+        world.observers += [self.safety, self.honesty, self.declines, self]
         self._connect()
 
     def _add(self, name: str, member: Member) -> SimNode:
@@ -152,7 +163,7 @@ class Market:
             for buyer in self.buyers.values():
                 buyer.turn()
             for node in self.nodes:
-                self.honesty.bounded(node)
+                self.declines.bounded(node)
         if self.world.cut or any(node.core is None for node in self.nodes):
             self._broken_ms = now_ms
 
@@ -173,31 +184,33 @@ class Market:
         """
         for place in effects.places:
             row = place.row
-            if not self._ambushed or row.author != node.id or row.kind not in _STAGES or self._is_spared(node):
+            if row.kind is None or not self._ambushed or row.author != node.id or row.kind not in _ABSENCES:
                 continue
-            if self.rng.random() >= self.plan.absent / (2 if row.kind is FactKind.SEED else 8):
+            if self.rng.random() >= self.plan.absent * _ABSENCES[row.kind]:
                 continue
-            seed = record_of(node, row.seed_id).definition
             self.honesty.counts[f"away at {row.kind.value}"] += 1
-            away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, seed)])
+            away_ms = self.rng.choice([500, 5_000, *self._deadlines(node, row)])
             soon_ms = self.rng.choice([self.rng.randint(1, 60), self.rng.randint(500, 2_500)])
             self.world.later(soon_ms, partial(self._go, node, away_ms, row.seed_id))
 
-    def _is_spared(self, node: SimNode) -> bool:
-        return node.core is None
-
-    def _deadlines(self, node: SimNode, seed: Seed | None) -> list[int]:
-        """In how many milliseconds the deadlines of a task pass."""
+    def _deadlines(self, node: SimNode, row: HeldRow) -> list[int]:
+        """In how many milliseconds the deadlines of a task pass: of bids, of the result, and of the forfeit."""
+        seed = record_of(node, row.seed_id).definition
         if seed is None:
             return []
-        left_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
-        return [left_ms + 500, left_ms + seed.exec_deadline_ms, seed.exec_deadline_ms + 5_000, 45_000]
+        if row.kind is FactKind.SEED:
+            bids_ms = (seed.bid_deadline_ts + 1) * 1000 - node.now_ms
+            return [bids_ms + 500, bids_ms + 500, bids_ms + seed.exec_deadline_ms]
+        late_ms = seed.exec_deadline_ms + node.config.execution_grace_ms
+        return [seed.exec_deadline_ms, late_ms + 5_000, late_ms + 5_000]
 
     def _go(self, node: SimNode, away_ms: int, seed_id: str = "") -> None:
         if node.core is not None and self._ambushed:
             if record_of(node, seed_id).definition is not None:
                 self.honesty.away.add(seed_id)
             self.crashes += 1
+            if self.rng.random() < 0.3:
+                node.checkpoint()  # as an orderly end does
             node.crash(power=self.rng.random() < 0.7)
             self.world.later(max(away_ms, 100), partial(self._return, node))
 
@@ -304,23 +317,6 @@ class Market:
                 counts["shunned publishers"] += 1
                 if bid:
                     raise ViolationError(f"{node.name} bids for {seed.id} of {seed.created_by}, who does not settle")
-
-    # --- what an observer must have ---------------------------------------------------------------------
-
-    def received(self, node: SimNode, given: Received, effects: Effects) -> None:
-        """Nothing to note."""
-
-    def durable(self, node: SimNode, effects: Effects) -> None:
-        """Nothing to note."""
-
-    def acknowledged(self, node: SimNode, place: FeedPlace) -> None:
-        """Nothing to note."""
-
-    def sent(self, node: SimNode, send: Send) -> None:
-        """Nothing to note."""
-
-    def started(self, node: SimNode) -> None:
-        """Nothing to note."""
 
 
 NAMES: dict[str, str] = {f"m{number}": signer(f"m{number}").node_id for number in range(8)}
