@@ -49,7 +49,7 @@ _OFF: Final = (
 
 def measure(*, quick: bool) -> list[Measure]:
     """Measure lifecycles with two and with six nodes, then ``crabnet run``. Raises RuntimeError if a task fails."""
-    rounds, lifecycles, lines = (2, 200, 20) if quick else (5, 500, 100)
+    rounds, lifecycles, lines = (2, 200, 20) if quick else (3, 500, 100)
     with tempfile.TemporaryDirectory(prefix="crabnet-bench-") as name:
         directory = Path(name)
         return [
@@ -232,7 +232,7 @@ def _lines(directory: Path, rounds: int) -> list[Measure]:
 
 
 def _p99(times_ms: list[float]) -> str:
-    return f"p99 {percentile(times_ms, 99):.0f} ms; {spread(times_ms)}"
+    return f"p99 {percentile(times_ms, 99):.3g} ms; {spread(times_ms)}"
 
 
 def _settled_ms(buyer: NodeProcess) -> float:
