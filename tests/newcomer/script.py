@@ -116,7 +116,7 @@ def typos(home: Path) -> list[str]:
     somebody.types("run")
     somebody.types("run", "--max-prise", "5", "--", "echo", "hello")
     somebody.types("run", "echo", "hello", "--max-price", "5")
-    somebody.types("why", "@last")
+    somebody.types("attach", "@last")
     if (home / ".crabnet").exists():
         raise AssertionError("a slip has made a data dir")
     return somebody.told

@@ -154,7 +154,8 @@ def said_by_click(error: click.ClickException, command: str) -> str:
     """The message of the error on one line, and the command whose help explains more."""
     message = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption):
-        near = ", ".join(sorted(error.possibilities or (), key=partial(_unlikeness, error.option_name))[:2])
+        likely = sorted(error.possibilities or (), key=partial(_unlikeness, error.option_name))[:2]
+        near = " or ".join(f"'{name}'" for name in likely)
         message = f"No such option '{error.option_name}'.{f' Did you mean {near}?' if near else ''}"
     return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help."
 

@@ -71,7 +71,7 @@ def fitting(told: list[str], columns: int) -> str:
 
 
 def parts(purchase: dict[str, JsonValue], now_s: float) -> list[str]:
-    """How far a purchase is: what was, then what is waited for, and until when. Plain ASCII."""
+    """How far a purchase is: what was, then what is waited for, and until when."""
     stage, heard, bids = purchase.get("stage"), _number(purchase, "heard_by"), _number(purchase, "bids")
     told = [f"published, heard by {max(heard, bids)}"]
     if _number(purchase, "tries") > 1:
@@ -80,7 +80,7 @@ def parts(purchase: dict[str, JsonValue], now_s: float) -> list[str]:
         told.append(f"{bids} {'bid' if bids == 1 else 'bids'}")
     if stage == "published":
         said = str(purchase.get("detail") or "").partition(": ")[2]
-        told += [_ascii(said)] if said else []
+        told += [plain(said)] if said else []
         told.append(f"no bid yet{_left(purchase, now_s)}")
     elif stage == "bids":
         told.append(f"choosing{_left(purchase, now_s)}")
@@ -94,11 +94,6 @@ def parts(purchase: dict[str, JsonValue], now_s: float) -> list[str]:
         doing |= {"judging": "judging the result", "settled": "done", "asks": "done, to be settled"}
         told.append(doing.get(str(stage), str(stage)))
     return told
-
-
-def _ascii(text: str) -> str:
-    """Each character takes one column."""
-    return plain(text).encode("ascii", "replace").decode()
 
 
 def _left(purchase: dict[str, JsonValue], now_s: float) -> str:
