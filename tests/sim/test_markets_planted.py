@@ -23,7 +23,7 @@ from crabnet.market.policies import Accepting, Judgement, Verdict
 from crabnet.market.work import Demand, WorkPolicy
 from tests.sim.trade.running import MarketTask, run_market
 
-SEEDS = (10, 14, 2, 5, 3, 7, 0, 17, 26)
+SEEDS = (10, 14, 2, 8, 3, 7, 0, 17, 5)
 """Seeds within which a mistake must be found."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -152,7 +152,6 @@ def bids_have_no_bound(patch: pytest.MonkeyPatch) -> None:
 
 def a_decline_is_for_ever(patch: pytest.MonkeyPatch) -> None:
     """A worker does not look again at what it has declined once."""
-    patch.setattr(selling.Seller, "_resumes", lambda _: False)
     patch.setattr(selling.Seller, "_room", lambda _: 0)
 
 
