@@ -78,6 +78,11 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
         },
         Kind.FORK_REQUEST: {"wants": [[name, seq]] * many},
         Kind.RELAY_PRUNE: {"authors": [name] * many},
+        Kind.BID_DECLINED: {
+            "seed_id": rng.choice(NAMED)[0],
+            "reason": rng.choice(["not_allowed", "price", "busy", "a_later_word"]),
+            **rng.choice([{}, {"price": seq}]),
+        },
     }
 
 
