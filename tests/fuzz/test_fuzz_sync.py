@@ -36,6 +36,7 @@ PLACES = [(envelope.meta.from_, envelope.meta.seq, envelope.meta.id) for envelop
 NAMED: list[JsonValue] = [
     [seed_id_of(envelope), envelope.meta.id] for envelope in STORY if envelope.meta.kind in FEED_KINDS
 ]
+SEED_IDS: list[str] = [seed_id_of(envelope) for envelope in STORY if envelope.meta.kind in FEED_KINDS]
 PROVEN, UNPROVEN, OTHER = "udp:192.0.2.1:1", "udp:192.0.2.2:1", "udp:198.51.100.3:7"
 SEQS = [1, 2, 3, 64, 65, 4_096, 2**32, 2**53 - 1]
 DECLARED = {
@@ -79,7 +80,7 @@ def talk_payloads(rng: Random, author: str) -> dict[Kind, JsonObject]:
         Kind.FORK_REQUEST: {"wants": [[name, seq]] * many},
         Kind.RELAY_PRUNE: {"authors": [name] * many},
         Kind.BID_DECLINED: {
-            "seed_id": rng.choice(NAMED)[0],
+            "seed_id": rng.choice(SEED_IDS),
             "reason": rng.choice(["not_allowed", "price", "busy", "a_later_word"]),
             **rng.choice([{}, {"price": seq}]),
         },
