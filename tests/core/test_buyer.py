@@ -112,6 +112,7 @@ def test_the_first_bid_is_claimed_at_once_and_its_result_accepted() -> None:
     market.do(market.dear, seed_id, exit_code=7)
     assert market.status(seed_id) is S.ACCEPTED
     assert not market.is_open(seed_id)
+    assert {notice.fields.get("auto") for notice in market.told("seed_changed")} == {True}
     (awarded,), (judged,) = market.told("bid_awarded"), market.told("result_judged")
     assert awarded.fields["rule"] == "first"
     assert (judged.fields["judgement"], judged.fields["status"], judged.fields["reason"]) == (

@@ -122,6 +122,30 @@ def test_an_event_of_another_version_is_told_by_its_kind() -> None:
             f"task {SEED} claimed for 12D3…uY1C, attempt ?",
         ),
         (
+            "seed_changed",
+            {"seed_id": SEED, "status": "Done", "author": ME, "worker": OTHER},
+            "info",
+            f"task {SEED} has a result of 12D3…uY1C: look at it with crabnet seed show, and settle it",
+        ),
+        (
+            "seed_changed",
+            {"seed_id": SEED, "status": "Done", "author": ME, "worker": OTHER, "auto": True},
+            "info",
+            f"task {SEED} has a result of 12D3…uY1C",
+        ),
+        (
+            "result_judged",
+            {"seed_id": SEED, "worker": OTHER, "judgement": "ask", "status": "Accepted", "detail": "no conditions"},
+            "debug",
+            f"the result of task {SEED} is taken as it is: no conditions",
+        ),
+        (
+            "result_judged",
+            {"seed_id": SEED, "worker": OTHER, "judgement": "reject", "status": "Rejected", "reason": "too_slow"},
+            "info",
+            f"the result of task {SEED} by 12D3…uY1C is judged: reject (too_slow)",
+        ),
+        (
             "run_finished",
             {"seed_id": SEED, "exit_code": 0, "duration_ms": 1_200},
             "info",

@@ -78,5 +78,5 @@ class Consequences:
             if over:
                 effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
         self._chores.changed(change.seed_id, record)
-        auto = self._parts.runs_itself
+        auto = self._parts.goes_on(change.seed_id, record)
         effects.notices.append(change_notice(change, record, envelope_id, self._node_id, auto=auto))

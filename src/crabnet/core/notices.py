@@ -92,7 +92,7 @@ def change_notice(change: Change, record: Record, envelope_id: str, node_id: str
     """A seed changed its status, or its run was renewed. ``record`` is what is known of it now.
 
     The first notice of a seed has its title. Notices about work of the node ``node_id`` name the bid that was chosen.
-    ``auto``: that node runs by itself what it has won.
+    ``auto``: that node goes on with the seed by itself.
     """
     before, after = change.before, change.after
     if before is not None and after.renewals > before.renewals and after.run_id == before.run_id:
@@ -121,7 +121,9 @@ def change_notice(change: Change, record: Record, envelope_id: str, node_id: str
     if before is None and definition is not None:
         fields["title"] = definition.title[: limits.EVENT_DETAIL_CHARS]
     if after.claimed_by == node_id:
-        fields |= {**_won(record), "auto": auto or None}
+        fields |= _won(record)
+    if auto:
+        fields["auto"] = True
     return Notice("seed_changed", fields)
 
 

@@ -425,10 +425,12 @@ class SoftParts:
             return min((at_ms for at_ms in times if at_ms is not None), default=None)
         return None
 
-    @property
-    def runs_itself(self) -> bool:
-        """True if the node runs by itself what it has won."""
-        return self._config.auto_run
+    def goes_on(self, seed_id: str, record: Record) -> bool:
+        """True if the node takes the next step about a seed by itself: runs what it has won, or settles its own."""
+        if record.progress.claimed_by == self._node_id and self._config.auto_run:
+            return True
+        terms = self.terms_of(seed_id, record)
+        return terms is not None and terms.accept is not policies.Accepting.NEVER
 
     def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
         """What this node does by itself with a seed of its own. None if nothing."""

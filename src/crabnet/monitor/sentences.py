@@ -114,6 +114,14 @@ def _duration(ms: int) -> str:
     return f"{ms // 60_000} min"
 
 
+def _result_judged(event: Event) -> Sentence:
+    """A result that is accepted without conditions was not judged by any: only that it ran."""
+    if event.payload.get("judgement") == "ask" and event.payload.get("status"):
+        return Sentence(_DEBUG, fill("the result of task {seed_id} is taken as it is: {detail}", event.payload))
+    text = "the result of task {seed_id} by {worker:id} is judged: {judgement} ({reason})[: {detail}]"
+    return Sentence(_INFO, fill(text, event.payload))
+
+
 def _seed_changed(event: Event) -> Sentence:
     payload = event.payload
     own, works = payload.get("author") == event.node_id, payload.get("worker") == event.node_id
@@ -140,7 +148,8 @@ def _seed_changed(event: Event) -> Sentence:
     elif status == "Running":
         text = "task {seed_id} runs at {worker:id}"
     elif status == "Done" and own:
-        text = "task {seed_id} has a result of {worker:id}: look at it with crabnet seed show, and settle it"
+        todo = "" if payload.get("auto") else ": look at it with crabnet seed show, and settle it"
+        text = f"task {{seed_id}} has a result of {{worker:id}}{todo}"
     elif status == "Open":
         text = "task {seed_id} is open again, attempt {attempt}"
     else:
@@ -269,10 +278,7 @@ SENTENCES: Final[Mapping[str, Row]] = MappingProxyType(
         EventKind.SEED_RECLAIMED: (_INFO, "task {seed_id} claimed for {worker:id}, attempt {attempt}"),
         EventKind.BID_AWARDED: (_INFO, "task {seed_id} claimed for {worker:id} at {price}, by the rule {rule}"),
         EventKind.AWARD_WAITS: (_DEBUG, "no bid of task {seed_id} is claimed yet: {reason}[: {detail}]"),
-        EventKind.RESULT_JUDGED: (
-            _INFO,
-            "the result of task {seed_id} by {worker:id} is judged: {judgement} ({reason})[: {detail}]",
-        ),
+        EventKind.RESULT_JUDGED: _result_judged,
         EventKind.PURCHASE_RETRIED: (_INFO, "task {seed_id} is published again, try {attempt}: {reason}"),
         EventKind.PURCHASE_GIVEN_UP: (_WARNING, "task {seed_id} is given up: {reason}[: {detail}]"),
         EventKind.PURCHASE_ENDED: (_DEBUG, "the purchase of task {seed_id} has ended: {status}[ ({reason})]"),
