@@ -40,6 +40,13 @@ def parse(command: click.Command, name: str, words: list[str], parent: click.Con
             parse(found, str(inner), further, context)
 
 
+@pytest.mark.parametrize("words", [[], ["run"], ["seed", "list"]])
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main(["help", *words]) == main([*words, "--help"]) == 0
+    one, other = capsys.readouterr().out.split("Usage: ")[1:]
+    assert one == other
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

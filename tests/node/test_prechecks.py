@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from crabnet.core.commands import Publish
 from crabnet.domain.acceptance import Acceptance, WantedFile
+from crabnet.domain.model import Seed
 from crabnet.errors import Reason, UsageError
-from crabnet.node.execution.prechecks import demand_publishable, doubts_about
+from crabnet.market.policies import Declined
+from crabnet.market.work import Demand
+from crabnet.node.execution.prechecks import demand_publishable, doubts_about, fit
+from crabnet.runner.policy import RunnerPolicy
+from crabnet.runner.runner import Runner
+from crabnet.runner.sandbox.model import Choice
 
 ONE, OTHER = "1" * 64, "2" * 64
 
@@ -56,3 +64,16 @@ def test_a_run_that_may_take_longer_than_is_accepted_gives_a_warning() -> None:
     (doubt,) = doubts_about(publish(Acceptance(duration_ms_max=4_999)))
     assert "4999 ms" in doubt
     assert "5000 ms" in doubt
+
+
+@pytest.mark.parametrize(("listed", "takes"), [(0, False), (1, False), (2, True), (64, True)])
+def test_a_worker_whose_results_list_too_few_files_does_not_bid(tmp_path: Path, listed: int, takes: bool) -> None:
+    policy = RunnerPolicy(allowed_commands=frozenset({"true"}), files_max=listed)
+    runner = Runner(policy, Choice.AUTO, tmp_path)
+    seed = Seed(
+        id="s", title="t", command="true", timeout_ms=1_000, bid_deadline_ts=1, exec_deadline_ms=1, created_by="a",
+        created_at=1, acceptance=files(("a", ONE), ("b", OTHER)),
+    )  # fmt: skip
+    found = fit(runner, seed)
+    assert isinstance(found, Demand) is takes
+    assert takes or (isinstance(found, Declined) and found.reason is Reason.RESOURCES and "2 file(s)" in found.detail)

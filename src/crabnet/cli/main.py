@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     HELD.hold()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     try:
         code = _flushed(_interruptible(arguments), arguments)
         if argv is None:

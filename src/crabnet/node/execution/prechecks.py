@@ -84,9 +84,14 @@ def fit(runner: Runner, seed: Seed) -> Demand | Declined:
 
     It starts nothing, and reads only memory.
     """
-    objection = _objection(runner, seed)
+    objection, policy = _objection(runner, seed), runner.policy
+    wanted = 0 if seed.acceptance is None else len(seed.acceptance.files)
+    listed = policy.files_max if policy.workdir is None and policy.workdir_root is None else 0
+    if objection is None and wanted > listed:
+        detail = f"the task demands {wanted} file(s), and results of this worker list {listed} (runner_files_max)"
+        return Declined(Reason.RESOURCES, detail)
     if objection is None:
-        agreed = agree(seed.rules, runner.policy.profiles, runner.policy.limits)
+        agreed = agree(seed.rules, policy.profiles, policy.limits)
         return Demand(memory_bytes=agreed.limits.memory_bytes)
     lacking = objection.reason is Reason.SANDBOX_UNAVAILABLE
     return Declined(Reason.RESOURCES if lacking else Reason.NOT_ALLOWED, objection.message)
