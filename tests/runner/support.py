@@ -8,6 +8,7 @@ from pathlib import Path
 from crabnet.runner.execute import run_command
 from crabnet.runner.outcome import RunOutcome, RunRequest
 from crabnet.runner.policy import RunnerPolicy
+from tests.support.warm import server_pid
 
 Script = Callable[[str], Path]
 ANY = RunnerPolicy(allowed_commands=frozenset({"*"}), kill_wait_ms=100)
@@ -20,5 +21,6 @@ async def run(command: object, policy: RunnerPolicy = ANY, *, timeout_ms: int = 
 
 
 def own_children() -> list[str]:
-    """The processes whose parent is this one."""
-    return [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+    """The processes whose parent is this one, without the server of other tests."""
+    found = [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+    return [pid for pid in found if pid != str(server_pid())]

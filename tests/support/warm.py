@@ -57,6 +57,12 @@ def run_warm(words: list[str], env: dict[str, str], timeout_s: float) -> subproc
     return subprocess.CompletedProcess(words, code, said, told)
 
 
+def server_pid() -> int | None:
+    """The process of this process's server, a child of it; None before the first command."""
+    server = _servers.get(os.getpid())
+    return None if server is None else server[0].pid
+
+
 def _start_matters(env: dict[str, str]) -> bool:
     """True if the interpreter itself would start in another way, or if its coverage is measured."""
     names = {*env, *os.environ}
