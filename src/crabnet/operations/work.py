@@ -136,7 +136,7 @@ STATUS: Final = Operation(
 )
 OFFERS: Final = Operation(
     name="work.offers",
-    route=Route("GET", "/work/offers"),
+    route=Route("GET", "/offers"),
     request=OffersRequest,
     response=OfferPage,
     scope=Scope.READ,
