@@ -68,7 +68,6 @@ class Chores:
     def do(self, now_ms: int, effects: Effects) -> None:
         """State all facts that are due. Call this only while the node may write into its own feed."""
         self.record_interrupted(now_ms, effects)
-        self._acknowledge(now_ms, effects)
         self._take(self._parts.sweeps(now_ms), now_ms, effects)
         self.trade(now_ms, effects)
 

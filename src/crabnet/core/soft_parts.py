@@ -429,6 +429,9 @@ class SoftParts:
         """True if the node takes the next step about a seed by itself: runs what it has won, or settles its own."""
         if record.progress.claimed_by == self._node_id and self._config.auto_run:
             return True
+        seed = record.definition
+        if seed is None or seed.created_by != self._node_id:
+            return False
         terms = self.terms_of(seed_id, record)
         return terms is not None and terms.accept is not policies.Accepting.NEVER
 
