@@ -82,7 +82,7 @@ class Chores:
         Call this only while the node may write into its own feed.
         """
         self._acknowledge(now_ms, effects)
-        self._take(self._parts.trades(now_ms), now_ms, effects)
+        self._take(self._parts.trading.moves(now_ms), now_ms, effects)
 
     def _take(self, moves: Sequence[Move], now_ms: int, effects: Effects) -> None:
         for move in moves:

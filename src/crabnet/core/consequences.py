@@ -66,7 +66,7 @@ class Consequences:
             self.changed(change, envelope_id, now_ms, effects)
         if item.outcome is Outcome.ACCEPTED and item.seed_id and not item.changes:  # a bid, which changes no progress
             record = self._replica.state.records.get(item.seed_id, EMPTY)
-            self._parts.watch_trade(item.seed_id, record, now_ms)
+            self._parts.trading.watch(item.seed_id, record, now_ms)
 
     def changed(self, change: Change, envelope_id: str, now_ms: int, effects: Effects) -> None:
         """Add the consequences of a changed seed."""
@@ -78,5 +78,5 @@ class Consequences:
             if over:
                 effects.ended_claims.append(EndedClaim(change.seed_id, before.claim_id, after.status))
         self._chores.changed(change.seed_id, record)
-        auto = self._parts.goes_on(change.seed_id, record)
+        auto = self._parts.trading.goes_on(change.seed_id, record)
         effects.notices.append(change_notice(change, record, envelope_id, self._node_id, auto=auto))

@@ -46,6 +46,7 @@ from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.gauges import SyncGauges
 from crabnet.core.trading.histories import ArchivedTask, Histories
+from crabnet.core.trading.trading import Trading
 from crabnet.domain.model import (
     Fact,
     SeedStatus,
@@ -119,7 +120,7 @@ class Core:
             if self._may_write(now_ms):
                 self._chores.trade(now_ms, effects)
         elif isinstance(given, Checked):
-            self._parts.checked(given, now_ms)
+            self._parts.trading.checked(given, now_ms)
         elif isinstance(given, Misbehaved):
             self._parts.misbehaved(given, now_ms, effects)
         elif isinstance(given, Answered | PeerJoined | PeerLeft):
@@ -232,11 +233,11 @@ class Core:
 
     def follower(self, seed_id: str) -> str | None:
         """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
-        return self._parts.follower(seed_id)
+        return self._parts.trading.follower(seed_id)
 
     def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
         """True if it is up to the operator what becomes of the result of a seed of this node."""
-        return self._parts.leaves_to_operator(seed_id, record)
+        return self._parts.trading.leaves_to_operator(seed_id, record)
 
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
@@ -246,17 +247,17 @@ class Core:
     @property
     def histories(self) -> Histories:
         """The accounts of all authors."""
-        return self._parts.histories
+        return self._parts.trading.histories
 
     def fold_histories(self, now_ms: int) -> None:
         """Count some changed tasks in the accounts."""
         self.mending.handling()
-        self._parts.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)
+        self._parts.trading.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)
 
     def add_archived(self, tasks: Sequence[ArchivedTask]) -> None:
         """Count the next tasks of the archive in the accounts, see ``Histories.add_archived``."""
         self.mending.handling()
-        self._parts.add_archived(tasks)
+        self._parts.trading.add_archived(tasks)
 
     def knows(self, author: str) -> bool:
         """True if an author is not a newcomer, so that its envelopes have a budget of their own."""
@@ -382,14 +383,14 @@ class Core:
 
     def trades(self, now_ms: int) -> bool:
         """True if there may be steps to take now: give a ``Turn``. Ticks do so anyway, a little later."""
-        due_ms = self._parts.trades_due_ms()
+        due_ms = self._parts.trading.due_ms()
         due = self._chores.acknowledges or (due_ms is not None and due_ms <= now_ms)
         return due and self._may_write(now_ms)
 
     @property
-    def trading(self) -> SoftParts:
-        """The soft parts, for questions about policies: ``surroundings``, ``won``, ``offer``, ``declined``."""
-        return self._parts
+    def trading(self) -> Trading:
+        """What this node knows and does by policy."""
+        return self._parts.trading
 
     def _operate(self, wish: Operation, now_ms: int, effects: Effects) -> None:
         self._operating.operate(wish, now_ms, effects)
@@ -421,4 +422,4 @@ class Core:
         self.settle_ends(now_ms, effects)
         effects.notices += parts.silent_runs(now_ms)
         effects.notices += parts.unsettled(now_ms)
-        parts.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)
+        parts.trading.fold_histories(limits.HISTORIES_FOLDED_MAX, now_ms)

@@ -47,17 +47,17 @@ class Declining:
     def of(self, seed_id: str) -> tuple[HeardDecline, ...]:
         """What workers say about an own seed for which they do not bid."""
         with self._soft:
-            return self._parts.declines.of(seed_id, self._replica.state.records.get(seed_id, EMPTY))
+            return self._parts.trading.declines.of(seed_id, self._replica.state.records.get(seed_id, EMPTY))
         return ()
 
     def tick(self, now_ms: int, effects: Effects) -> None:
         """State what is due, once there is somebody to hear it."""
         self._now_ms = now_ms
-        for seed_id, declined in self._parts.take_declined():
+        for seed_id, declined in self._parts.trading.take_declined():
             self.decline(seed_id, declined, now_ms)
-        if not self._tells or not self._parts.declines.waits or not self._addresses:
+        if not self._tells or not self._parts.trading.declines.waits or not self._addresses:
             return
-        for said in self._parts.declines.due(now_ms):
+        for said in self._parts.trading.declines.due(now_ms):
             record = self._replica.state.records.get(said.seed_id, EMPTY)
             has_bid = any(bid.author == self._node_id for bid in record.bids)
             if record.seed is not None and not has_bid and is_biddable(record, now_ms // 1000):
@@ -81,7 +81,7 @@ class Declining:
         """State soon why this node does not bid."""
         if self._tells:
             nodes = len(self._addresses) + len(self._parts.neighbours.peers.others())
-            self._parts.declines.decline(seed_id, declined, nodes, now_ms)
+            self._parts.trading.declines.decline(seed_id, declined, nodes, now_ms)
 
     def _ways_to(self, publisher: str) -> list[str]:
         """The address of a publisher, or those of a few neighbours that may know it."""
@@ -133,7 +133,7 @@ class Declining:
 
     def _heard(self, said: BidDeclined, meta: EnvelopeMeta, source: str, now_ms: int, effects: Effects) -> None:
         heard = HeardDecline(meta.from_, said.reason, said.price, now_ms)
-        if self._parts.declines.hear(said.seed_id, heard):
+        if self._parts.trading.declines.hear(said.seed_id, heard):
             fields: dict[str, FieldValue] = {
                 "seed_id": said.seed_id,
                 "worker": meta.from_,
@@ -147,5 +147,5 @@ class Declining:
     def _pass_on(self, envelope: Envelope, publisher: str, now_ms: int, effects: Effects) -> None:
         """Send a decline of a neighbour on to its publisher, unchanged."""
         address = self._addresses.get(publisher)
-        if address is not None and self._parts.declines.may_pass_on(envelope.meta.from_, now_ms):
+        if address is not None and self._parts.trading.declines.may_pass_on(envelope.meta.from_, now_ms):
             effects.sends.append(Send(envelope.raw, envelope.meta.kind, envelope.meta.id, address, relayed=True))

@@ -6,7 +6,7 @@ exception is the question whether this node may write into its own feed: the ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec import Struct
 from crabnet import limits
 from crabnet.core.budgets.authors import AuthorBudgets
 from crabnet.core.budgets.sources import Block, SourceGate
-from crabnet.core.commands import Checked, Misbehaved
+from crabnet.core.commands import Misbehaved
 from crabnet.core.config import CoreConfig
 from crabnet.core.deadlines import Agenda, at_rest_since_ms
 from crabnet.core.effects import Effects, Notice
@@ -26,16 +26,9 @@ from crabnet.core.replica.replica import Pays, Replica
 from crabnet.core.sweeper import Sweeper
 from crabnet.core.sync.gauges import SyncGauges, gauges_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.core.trading.buying import Buyer
-from crabnet.core.trading.declines import Declines
-from crabnet.core.trading.histories import ArchivedTask, Histories
-from crabnet.core.trading.selling import Offer, Seller, Surroundings
+from crabnet.core.trading.trading import Trading
 from crabnet.domain.record import Record
 from crabnet.errors import Reason
-from crabnet.market import policies
-from crabnet.market.heard import summary
-from crabnet.market.history import Account, Dealt
-from crabnet.market.policies import Declined
 from crabnet.protocol.admission import Muted, nobody_muted
 from crabnet.protocol.envelope import EnvelopeMeta
 from crabnet.protocol.identity import Signer
@@ -71,18 +64,12 @@ class SoftParts:
         self._config = config
         self._node_id = signer.node_id
         self._replica = replica
-        self._denies = denies
         self._soft = replica.mending.soft
         self._gate = SourceGate(config.sources)
         self._trifles = Trifles()
         self._budgets = self._new_budgets()
         self._sweeper = self._new_sweeper()
-        self.histories = Histories(replica)
-        self.surroundings = Surroundings(dealings=self._dealt)
-        """What the node tells the policies of a worker. It outlives ``seller``."""
-        self.buyer, self.seller = self._new_buyer(), self._new_seller()
-        self.declines = Declines(entropy)
-        self._entropy = entropy
+        self.trading = Trading(config, self._node_id, replica, entropy, denies)
         self._resting = Agenda()
         self._away_again_ms: dict[str, int] = {}
         """When seeds from the archive may leave memory again, in milliseconds."""
@@ -100,14 +87,14 @@ class SoftParts:
         with self._soft:
             self.neighbours.begin()
         with self._soft:
-            self.histories.begin()
+            self.trading.histories.begin()
         self._away_again_ms = dict.fromkeys(self._replica.state.outdated, 0)
 
     def begin_deadlines(self, now_ms: int) -> int:
         """Call this once after ``watch`` of every seed. Returns how many deadlines have passed."""
         self._deadlines_from_ms = now_ms
         with self._soft:
-            self.buyer.begin(now_ms)
+            self.trading.buyer.begin(now_ms)
         with self._soft:
             return self._sweeper.begin(now_ms)
         return 0
@@ -325,24 +312,15 @@ class SoftParts:
         """Update the deadlines of a seed that has changed."""
         with self._soft:
             self._sweeper.watch(seed_id, record, now_ms)
-        self.watch_trade(seed_id, record, now_ms)
+        self.trading.watch(seed_id, record, now_ms)
         with self._soft:
-            self.declines.watch(seed_id, record)
+            self.trading.declines.watch(seed_id, record)
         if not self._config.archive_after_ms:
             return
         with self._soft:
             due_ms = self._away_at_ms(seed_id, record, now_ms)
             if due_ms is not None:
                 self._resting.add(due_ms, seed_id)
-
-    def watch_trade(self, seed_id: str, record: Record, now_ms: int) -> None:
-        """Tell the policies of a seed that has changed, or has a further bid."""
-        with self._soft:
-            self.histories.watch(seed_id)
-        with self._soft:
-            self.buyer.watch(seed_id, record, now_ms)
-        with self._soft:
-            self.seller.watch(seed_id, record, now_ms)
 
     def _away_at_ms(self, seed_id: str, record: Record, now_ms: int) -> int | None:
         """When a seed is to leave memory, in milliseconds. None if it is not at rest.
@@ -374,30 +352,7 @@ class SoftParts:
         """Call this for seeds that have left memory."""
         for seed_id, _ in seeds:
             self._away_again_ms.pop(seed_id, None)
-        with self._soft:
-            self.histories.archived(seeds)
-
-    def fold_histories(self, seeds_max: int, now_ms: int) -> None:
-        """Count some changed seeds in the accounts."""
-        with self._soft:
-            self.histories.fold_some(seeds_max, now_ms // 1000)
-
-    def add_archived(self, tasks: Iterable[ArchivedTask]) -> None:
-        """Count seeds of the archive in the accounts."""
-        with self._soft:
-            self.histories.add_archived(tasks)
-
-    def follower(self, seed_id: str) -> str | None:
-        """The seed of this node that takes up ``seed_id`` again."""
-        with self._soft:
-            return self.buyer.follower(seed_id)
-        return None
-
-    def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
-        """True if it is up to the operator what becomes of the result of an own seed."""
-        with self._soft:
-            return self.buyer.leaves(seed_id, record)
-        return False
+        self.trading.archived(seeds)
 
     def sweeps(self, now_ms: int) -> list[Move]:
         """The operations for deadlines that have passed."""
@@ -405,73 +360,13 @@ class SoftParts:
             return self._sweeper.sweep(now_ms)
         return []
 
-    def trades(self, now_ms: int) -> list[Move]:
-        """The operations that policies ask for."""
-        moves: list[Move] = []
-        for part in (self.buyer, self.seller):
-            with self._soft:
-                moves += part.moves(now_ms)
-        return moves
-
-    def checked(self, given: Checked, now_ms: int) -> None:
-        """Take the outcome of a check."""
-        with self._soft:
-            self.buyer.checked(given, now_ms)
-
-    def trades_due_ms(self) -> int | None:
-        """When policies may ask for something next, in milliseconds since the epoch."""
-        with self._soft:
-            times = (self.buyer.next_ms(), self.seller.next_ms())
-            return min((at_ms for at_ms in times if at_ms is not None), default=None)
-        return None
-
-    def goes_on(self, seed_id: str, record: Record) -> bool:
-        """True if the node takes the next step about a seed by itself: runs what it has won, or settles its own."""
-        if record.progress.claimed_by == self._node_id and self._config.auto_run:
-            return True
-        seed = record.definition
-        if seed is None or seed.created_by != self._node_id:
-            return False
-        terms = self.terms_of(seed_id, record)
-        return terms is not None and terms.accept is not policies.Accepting.NEVER
-
-    def terms_of(self, seed_id: str, record: Record) -> policies.Terms | None:
-        """What this node does by itself with a seed of its own. None if nothing."""
-        with self._soft:
-            return self.buyer.terms_of(seed_id, record)
-        return None
-
-    def won(self) -> list[str]:
-        """The seeds that were claimed for this node and are not begun, oldest claim first."""
-        with self._soft:
-            return list(self.seller.commitments.won)
-        return []
-
-    def offer(self, seed_id: str, record: Record, now_ms: int) -> Offer | None:
-        """What this worker would do with an open task now. None if it is not open, or if the policy fails."""
-        with self._soft:
-            return self.seller.offer(seed_id, record, now_ms)
-        return None
-
-    def take_declined(self) -> list[tuple[str, Declined]]:
-        """The tasks for which this worker has not bid since the last call, each once for a reason."""
-        with self._soft:
-            return self.seller.take_declined()
-        return []
-
-    def declined(self) -> list[tuple[str, Declined]]:
-        """The open tasks for which this worker has not bid, with the reasons."""
-        with self._soft:
-            return self.seller.declined()
-        return []
-
     def again(self, move: Move, now_ms: int) -> None:
         """An operation failed: retry it later."""
         with self._soft:
             if move.by is Part.BUYER:
-                self.buyer.again(move, now_ms)
+                self.trading.buyer.again(move, now_ms)
             elif move.by is Part.SELLER:
-                self.seller.again(move, now_ms)
+                self.trading.seller.again(move, now_ms)
             else:
                 self._sweeper.again(move, now_ms)
 
@@ -496,11 +391,11 @@ class SoftParts:
             return
         self._deadlines_from_ms = now_ms + limits.DEADLINES_RENEW_MS
         self._sweeper, self._resting = self._new_sweeper(), Agenda()
-        self.buyer, self.seller = self._new_buyer(), self._new_seller()
+        self.trading.renew_policies()
         for seed_id, record in self._replica.state.records.items():
             self.watch(seed_id, record, now_ms)
         self._sweeper.begin(now_ms)
-        self.buyer.begin(now_ms)
+        self.trading.buyer.begin(now_ms)
         self._deadlines_wrong = False
 
     # --- making parts anew -----------------------------------------------------------------------------
@@ -515,25 +410,6 @@ class SoftParts:
     def _new_sweeper(self) -> Sweeper:
         return Sweeper(self._config.execution_grace_ms, self._node_id, self._replica.state)
 
-    def _new_buyer(self) -> Buyer:
-        return Buyer(self._config, self._node_id, self._replica, self._denies, self._past, self._said)
-
-    def _said(self, seed_id: str, record: Record) -> str:
-        """Why workers do not bid for a seed, as they say."""
-        seed = record.definition
-        return "" if seed is None else summary(self.declines.of(seed_id, record), seed, len(record.bids))
-
-    def _past(self, author: str) -> Account:
-        """What is known of an author's past."""
-        return self.histories.account(author)
-
-    def _new_seller(self) -> Seller:
-        return Seller(self._config, self._node_id, self._replica, self.surroundings, self._denies)
-
-    def _dealt(self, publisher: str, now_ms: int) -> Dealt:
-        """What a publisher has done with results."""
-        return self.histories.dealt(publisher, now_ms // 1000)
-
     def _parts(self) -> dict[Part, object]:
         """The present soft parts."""
         return {
@@ -541,10 +417,7 @@ class SoftParts:
             Part.BUDGETS: self._budgets,
             Part.PARKING: self._replica.parking,
             Part.DEADLINES: self._sweeper,
-            Part.HISTORIES: self.histories,
-            Part.BUYER: self.buyer,
-            Part.SELLER: self.seller,
-            Part.DECLINES: self.declines,
+            **self.trading.parts(),
             **self.neighbours.parts(),
         }
 
@@ -558,13 +431,8 @@ class SoftParts:
         elif part is Part.PARKING:
             self._replica.waiting.parking = Parking(self._config.parked_ttl_s)
             self.neighbours.renew(Part.WANTS)
-        elif part is Part.DECLINES:
-            self.declines = Declines(self._entropy)
-        elif part is Part.HISTORIES:
-            self.histories = Histories(self._replica)
-            self.histories.begin()
-            for seed_id in self._replica.state.records:
-                self.histories.watch(seed_id)
+        elif part in {Part.DECLINES, Part.HISTORIES}:
+            self.trading.renew(part)
         elif part in {Part.DEADLINES, Part.BUYER, Part.SELLER}:
             self._deadlines_wrong = True
         else:
