@@ -89,7 +89,7 @@ class Market:
         return self.buyer.running.replica.purchases.get(seed_id) is not None
 
     def follower(self, seed_id: str) -> str:
-        follower = self.buyer.running.follower(seed_id)
+        follower = self.buyer.running.trading.follower(seed_id)
         assert follower is not None
         return follower
 
@@ -224,7 +224,7 @@ def test_a_rejected_result_is_followed_by_another_try_with_another_worker() -> N
     assert market.worker(again) == "dear"
     market.do(market.dear, again, exit_code=1)
     assert market.status(again) is S.REJECTED
-    assert market.buyer.running.follower(again) is None
+    assert market.buyer.running.trading.follower(again) is None
     assert not market.is_open(again)
     assert market.told("purchase_ended")[-1].fields["reason"] == "attempts_exhausted"
 
@@ -278,7 +278,7 @@ def test_a_restart_at_any_stage_changes_nothing(stage: str, power: bool) -> None
     if stage == "rejected":  # the rejection is durable, and the next try is not
         while market.status(seed_id) is not S.REJECTED:
             market.wait(100)
-        assert buyer.running.follower(seed_id) is None
+        assert buyer.running.trading.follower(seed_id) is None
         buyer.sync()
         buyer.crash(power=power)
         market.wait(500)
@@ -387,7 +387,7 @@ def test_settings_stand_for_terms(
     if award is not None:
         market.do(market.cheap, seed_id)
     assert market.status(seed_id) is status
-    assert market.buyer.running.follower(seed_id) is None
+    assert market.buyer.running.trading.follower(seed_id) is None
 
 
 def test_an_operator_may_take_over_and_give_back() -> None:
@@ -432,7 +432,7 @@ def test_a_withdrawn_purchase_is_over() -> None:
     market.wait(60_000)
     assert market.status(seed_id) is S.EXPIRED
     assert not market.is_open(seed_id)
-    assert market.buyer.running.follower(seed_id) is None
+    assert market.buyer.running.trading.follower(seed_id) is None
 
 
 class Alone:
@@ -505,7 +505,7 @@ def test_a_node_has_at_most_so_many_purchases(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(3):  # another try takes the place of the one before
         alone.give(Tick())
     assert alone.status(seed_id) is S.REJECTED
-    assert alone.core.follower(seed_id) is not None
+    assert alone.core.trading.follower(seed_id) is not None
     assert len(alone.core.replica.purchases) == 1
 
 

@@ -45,7 +45,7 @@ from crabnet.core.replica.rows import decode_seed_row, record_of_row
 from crabnet.core.soft_parts import SoftParts
 from crabnet.core.sync.feed_guard import FeedWait
 from crabnet.core.sync.gauges import SyncGauges
-from crabnet.core.trading.histories import ArchivedTask, Histories
+from crabnet.core.trading.histories import ArchivedTask
 from crabnet.core.trading.trading import Trading
 from crabnet.domain.model import (
     Fact,
@@ -231,23 +231,10 @@ class Core:
             effects.records.append(encode_record(record))
             self.mending.boundary.close()
 
-    def follower(self, seed_id: str) -> str | None:
-        """The seed of this node that takes up one of its rejected or forfeited seeds again, if it is in memory."""
-        return self._parts.trading.follower(seed_id)
-
-    def leaves_to_operator(self, seed_id: str, record: Record) -> bool:
-        """True if it is up to the operator what becomes of the result of a seed of this node."""
-        return self._parts.trading.leaves_to_operator(seed_id, record)
-
     def awaits_result(self, seed_id: str, claim_id: str) -> bool:
         """True while a claim counts and this node holds no result for it."""
         progress = self.replica.state.records.get(seed_id, EMPTY).progress
         return progress.claim_id == claim_id and progress.status in {SeedStatus.CLAIMED, SeedStatus.RUNNING}
-
-    @property
-    def histories(self) -> Histories:
-        """The accounts of all authors."""
-        return self._parts.trading.histories
 
     def fold_histories(self, now_ms: int) -> None:
         """Count some changed tasks in the accounts."""

@@ -37,7 +37,7 @@ def compare_accounts(nodes: Sequence[SimNode]) -> None:
 
 
 def _accounts(node: SimNode, now_s: int) -> dict[str, Account]:
-    histories = node.running.histories
+    histories = node.running.trading.histories
     while histories.changed:
         histories.fold_some(1_000, now_s)
     return {author: histories.account(author, now_s) for author in histories.authors()}

@@ -21,7 +21,7 @@ from crabnet.storage.archive.scan import ArchiveScan
 async def show(node: Node, given: accounts.AccountRequest) -> accounts.ShownAccount:
     """The account of an author."""
     await _count(node)
-    histories = node.core.histories
+    histories = node.core.trading.histories
     found = histories.account(node.node_id if given.author is None else given.author, node.clock_ms() // 1000)
     shown = shown_account(found, complete=histories.complete)
     await node.durable()
@@ -32,7 +32,7 @@ async def show(node: Node, given: accounts.AccountRequest) -> accounts.ShownAcco
 async def list_(node: Node, given: accounts.AccountListRequest) -> accounts.AccountPage:
     """A page of accounts."""
     await _count(node)
-    histories, now_s = node.core.histories, node.clock_ms() // 1000
+    histories, now_s = node.core.trading.histories, node.clock_ms() // 1000
     page = account_page(
         histories.authors(), lambda author: histories.account(author, now_s), given, complete=histories.complete
     )
@@ -42,7 +42,7 @@ async def list_(node: Node, given: accounts.AccountListRequest) -> accounts.Acco
 
 async def _count(node: Node) -> None:
     """Have all changes counted, in slices."""
-    while node.core.histories.changed:
+    while node.core.trading.histories.changed:
         node.core.fold_histories(node.clock_ms())
         await trio.lowlevel.checkpoint()
 

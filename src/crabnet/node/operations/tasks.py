@@ -175,7 +175,7 @@ def list_seeds(core: Core, archived: ReadPages, given: seeds.ListRequest, now_s:
         if seed is None or not needs_operator(record, me, now_s):
             return False
         is_done = record.progress.status is SeedStatus.DONE
-        return seed.id not in purchases or (is_done and core.leaves_to_operator(seed.id, record))
+        return seed.id not in purchases or (is_done and core.trading.leaves_to_operator(seed.id, record))
 
     wanted = Filter(
         status=given.status,

@@ -33,19 +33,19 @@ class AccountKeeper(Part):
 
     async def _run(self) -> None:
         while True:
-            if self._core.histories.archive_done or not await self._count_some():
+            if self._core.trading.histories.archive_done or not await self._count_some():
                 await trio.sleep(_LOOK_S)
             await trio.sleep(limits.HISTORIES_PAUSE_MS / 1000)
 
     async def _count_some(self) -> bool:
         """Count the next page. False if the disk did not give it."""
-        histories = self._core.histories
+        histories = self._core.trading.histories
         place = histories.archive_place
         try:
             tasks = await trio.to_thread.run_sync(partial(archived_tasks, self._archive, place))
         except CrabnetError:
             return False
-        if self._core.histories is histories:  # not made anew meanwhile
+        if self._core.trading.histories is histories:  # not made anew meanwhile
             self._core.add_archived(tasks)
         return True
 

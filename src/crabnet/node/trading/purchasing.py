@@ -89,7 +89,7 @@ def own_task(core: Core, seed_id: str) -> tuple[Record, Seed]:
 
 def present(core: Core, seed_id: str) -> str:
     """The last of the tasks that take each other up again, from this one on."""
-    while (follower := core.follower(seed_id)) is not None:
+    while (follower := core.trading.follower(seed_id)) is not None:
         seed_id = follower
     return seed_id
 
@@ -98,7 +98,7 @@ def view(core: Core, seed_id: str) -> Purchase:
     """An own task as a purchase. Raises RefusedError for another one."""
     record, seed = own_task(core, seed_id)
     progress, terms = record.progress, core.replica.purchases.get(seed_id)
-    stage = _stage(record, terms, leaves=core.leaves_to_operator(seed_id, record))
+    stage = _stage(record, terms, leaves=core.trading.leaves_to_operator(seed_id, record))
     claim = None if record.claim is None else record.claim.body
     bid_id = claim.bid_id if isinstance(claim, Claim) else None
     bids = [fact.body for fact in record.bids if isinstance(fact.body, Bid)]
