@@ -50,7 +50,8 @@ def test_bids_runs_and_earns(nodes: Nodes) -> None:
     wait_for("it is seen", lambda: {"reason": "busy", "count": 1} in cast(list[Json], work(seller)["declined"]))
     assert publisher.rows(waits, "bids") == []
     seller.ok("runs", "resume")
-    wait_for("it is done after all", lambda: publisher.status(waits) == "Accepted")
+    wait_for("it is settled after all", lambda: cast(Json, work(seller)["session"])["earned"] == 4)
+    assert publisher.status(waits) == "Accepted"
     assert seller.end(signal.SIGINT) == 130
     assert "this session: 2 results, 2 accepted; earned 4\n" in seller.errors()
     assert f"task {seed_id} accepted by" in seller.errors()
