@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, cast
 
 from crabnet.control.client import JsonValue
 from crabnet.errors import CrabnetError, Reason
@@ -32,7 +32,7 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.topics import channel_of
-from scripts.demo_nodes import DHT, NETWORKS, UDP, DemoError, Node, Teller, wait_for
+from scripts.demo_nodes import DHT, NETWORKS, SIGNALS, UDP, DemoError, Node, Teller, wait_for
 from scripts.demo_stranger import publish, send_datagrams
 
 LOG_FILE = Path(".demo/demo.log")
@@ -90,9 +90,15 @@ class Demo:
             raise DemoError(f"the command should print hello, and printed {printed!r}")
         self.tell.say(self.buyer.name, "exit code 0: that of the command")
         wait_for("the worker hears that it has earned", lambda: "earned 1" in self.seller.log())
+        wait_for("the buyer hears that the worker knows", self.acknowledged)
         for line in self.seller.log().splitlines():
             if re.search(r"\b(bid|won|finished|earned)\b", line):
                 self.tell.say(self.seller.name, f"log: {line}")
+
+    def acknowledged(self) -> bool:
+        """True if the buyer knows that the worker has seen the settlement of its only task."""
+        (row,) = cast(list[dict[str, JsonValue]], self.buyer.ask("seed.list")["seeds"])
+        return "was accepted at" in str(self.buyer.ask("seed.why", seed_id=row["id"])["headline"])
 
     def explain(self) -> None:
         """Show what became of the task, and the account of the worker."""
@@ -285,7 +291,7 @@ def refusal(node: Node, envelope_id: str) -> str | None:
 
 def ignore_signals() -> None:
     """Ignore signals, so that nothing interrupts the cleanup."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -304,7 +310,7 @@ def main() -> int:
     parser.add_argument("--network", choices=NETWORKS, default=UDP, help=f"how the nodes speak ({UDP})")
     given = parser.parse_args()
     log_path: Path = given.log
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
     with ExitStack() as stack:
         log: TextIO | None = None

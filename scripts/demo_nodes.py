@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -30,6 +30,8 @@ STOP_S = 10
 POLL_S = 0.02
 COLOURS = {"buyer": 36, "worker": 34, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
 PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the demo in order."""
 UDP, DHT = NETWORKS = ("udp", "dht")
 _SCHEMES = {UDP: "Udp", DHT: "Dht"}
 
@@ -76,6 +78,7 @@ class Node:
         self._tell = tell
         self._stderr_path = directory / f"{name}.stderr"
         self._process: subprocess.Popen[str] | None = None
+        self._command_process: subprocess.Popen[str] | None = None
 
     def start(self, words: list[str], *, shown: bool = False) -> None:
         """Start the node with a command, on a free port. Returns when it listens. ``shown``: print the command.
@@ -88,7 +91,7 @@ class Node:
         words += ["--state-dir", str(self.data_dir.with_name("notes"))]
         words += ["--announce-addr", ""] if self._network == UDP else []
         words += ["--sync-interval-ms", "200", "--feed-wait-ms", "500"]
-        with self._stderr_path.open("w", encoding="utf-8") as stderr:
+        with self._stderr_path.open("w", encoding="utf-8") as stderr, held_signals():
             self._process = subprocess.Popen(
                 self._command(words), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(),
                 start_new_session=True, preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 - there are no threads here
@@ -130,10 +133,13 @@ class Node:
 
     def _done(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self._tell.say(self.name, f"$ crabnet {shlex.join(words)}")
-        return subprocess.run(
-            self._command(list(words)), capture_output=True, text=True, check=False, env=environment(),
-            cwd=self.data_dir.parent, timeout=DEADLINE_S,
-        )  # fmt: skip
+        with held_signals():
+            self._command_process = process = subprocess.Popen(
+                self._command(list(words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env=environment(), cwd=self.data_dir.parent,
+            )  # fmt: skip
+        out, errors = process.communicate(timeout=DEADLINE_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     def knows(self, others: set[str]) -> bool:
         """True if all these nodes are among the peers of this one."""
@@ -178,7 +184,10 @@ class Node:
         return "it wrote nothing"
 
     def stop(self, number: int = signal.SIGTERM) -> int | None:
-        """End the process and wait for it. Returns its exit code, None if it never ran."""
+        """End the node, and a command that still runs. Returns the exit code of the node, None if it never ran."""
+        if self._command_process is not None and self._command_process.poll() is None:
+            self._command_process.kill()
+            self._command_process.wait()
         process = self._process
         if process is None:
             return None
@@ -192,6 +201,20 @@ class Node:
         if process.stdout is not None:
             process.stdout.close()
         return process.returncode
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Let signals wait until the end of this: a process that was just started must be known to whoever ends it."""
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda each, _: came.append(each)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import signal
-import socket
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +24,7 @@ from crabnet.errors import Reason
 from crabnet.settings import Settings
 from tests.alerts.making import NODE, event
 from tests.support.nodes import wait_for
+from tests.support.ports import reserved_port
 from tests.support.receiver import Answer, drip, flood, hang, receiver, status
 
 LONG_MS = 60_000
@@ -115,9 +115,7 @@ def test_no_redirect_is_followed(tmp_path: Path, code: int) -> None:
 
 
 def test_a_port_without_receiver(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        outcome = tried(target_of(tmp_path, url=f"http://127.0.0.1:{taken.getsockname()[1]}/x"))
+    outcome = tried(target_of(tmp_path, url=f"http://127.0.0.1:{reserved_port()}/x"))
     assert outcome == Outcome(reason=Reason.SEND_FAILED, detail="it cannot be reached: Connection refused")
 
 

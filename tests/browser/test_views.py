@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 from typing import Literal
 
 import pytest
@@ -14,6 +13,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import OpenTab
 from tests.browser.support import VIEWS, Tab
 from tests.support.nodes import Nodes, wait_for, whole_job
+from tests.support.ports import reserved_port
 from tests.web.support import Web, start
 
 
@@ -40,13 +40,6 @@ def test_all_views_are_accessible(
         assert tab.overflow() <= 0, path
     background = tab.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", background)[:3])) < 128) == (scheme == "dark")
-
-
-def free_port() -> int:
-    """A port that the web process can have again after it was killed."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def focused(tab: Tab) -> str:
@@ -111,7 +104,7 @@ def test_the_focus_and_what_is_typed_survive_news(pair: tuple[Web, Web], open_ta
 
 @pytest.mark.deep
 def test_the_page_goes_on_over_kills(nodes: Nodes, open_tab: OpenTab) -> None:
-    web = start(nodes, "n", "--web-addr", f"127.0.0.1:{free_port()}")
+    web = start(nodes, "n", "--web-addr", f"127.0.0.1:{reserved_port()}")
     web.node.publish(title="before")
     tab = open_tab(web).log_in().view("Tasks")
     expect(tab.page.get_by_role("link", name="before")).to_be_visible()

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -18,7 +17,8 @@ from crabnet.control.client import call
 from tests.docs.pages import Step
 from tests.docs.session import Session
 from tests.support.netns import Lab
-from tests.support.nodes import CRABNET, DEADLINE_S, environment, wait_for
+from tests.support.nodes import CRABNET, DEADLINE_S, earned_by, environment, wait_for
+from tests.support.ports import reserved_port
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
 """A terminal, as on the page, gets no time stamps; the file of the tests does."""
@@ -41,15 +41,6 @@ ADDRESSES = {"buyer": "192.0.2.7", "worker": "192.0.2.9"}
 """The addresses of the machines on the pages."""
 _INTERRUPT = "^C"
 _POLL_S = 0.05
-
-
-def free_ports(count: int) -> list[str]:
-    """UDP ports that nobody used a moment ago."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [str(sock.getsockname()[1]) for sock in sockets]
 
 
 class Running:
@@ -75,7 +66,7 @@ class Typist:
 
     def __init__(self, directory: Path, lab: Lab | None = None, hosts: tuple[str, ...] = ()) -> None:
         self.directory = directory
-        self.session = Session(dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+        self.session = Session({port: str(reserved_port()) for port in PORTS})
         self.nodes: list[subprocess.Popen[str]] = []
         self._lab = lab
         self._running: dict[str, list[Running]] = {}
@@ -89,9 +80,7 @@ class Typist:
             lab.lan(1, *hosts)
             self._addresses = {host: f"10.98.1.{at}:9012" for at, host in enumerate(hosts, start=1)}
         elif hosts:
-            self._addresses = {
-                host: f"127.0.0.1:{port}" for host, port in zip(hosts, free_ports(len(hosts)), strict=True)
-            }
+            self._addresses = {host: f"127.0.0.1:{reserved_port()}" for host in hosts}
 
     def type(self, step: Step) -> None:
         """Do a step and compare what it prints."""
@@ -187,6 +176,11 @@ class Typist:
     def interrupt(self, step: Step) -> None:
         """Ctrl-C for the last command that was left running on a machine."""
         running = self._running[step.host].pop()
+        if earned := re.search(r"earned (\d+)", "\n".join(step.shown)):
+            wait_for(
+                "the worker hears of its settlements",
+                lambda: earned_by(self.place(step.host) / ".crabnet") == int(earned[1]),
+            )
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(DEADLINE_S) == 130, running.output()
         self.nodes.remove(running.process)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.nodes import CRABNET, Nodes, converge, crabnet, environment, json_line, quiet, wait_for, whole_job
+from tests.support.ports import reserved_port
 
 
 def test_three_nodes_do_the_whole_job_by_the_command_line(nodes: Nodes) -> None:
@@ -30,7 +31,7 @@ def test_three_nodes_do_the_whole_job_by_the_command_line(nodes: Nodes) -> None:
     wait_for("both bids arrive", lambda: len(publisher.rows(seed_id, "bids")) == 2)
     claim = publisher.ok("seed", "claim", seed_id, bids[3], "--announce")
     assert claim.startswith("claim created ")
-    wait_for("the worker knows", lambda: cheap.status(seed_id) == "Claimed")
+    wait_for("both know", lambda: all(node.status(seed_id) == "Claimed" for node in (cheap, dear)))
     refused = dear.cli("seed", "run", seed_id)
     assert (refused.returncode, refused.stderr.split(":")[1].strip()) == (3, "unauthorised")
     result = cheap.ok("seed", "run", seed_id).split()
@@ -115,16 +116,9 @@ def test_a_command_without_a_node_is_heard(nodes: Nodes, tmp_path: Path) -> None
     wait_for("it arrives", lambda: listener.status(done.stdout.split()[2]) == "Open")
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @pytest.mark.deep
 def test_a_target_that_is_down_costs_nothing_and_is_healed(nodes: Nodes) -> None:
-    port = free_port()
+    port = reserved_port()
     publisher = nodes.start("publisher", [f"127.0.0.1:{port}"])
     printed = {publisher.ok("seed", "publish", "--title", str(n), "--cmd", "true").split()[2] for n in range(3)}
     assert publisher.seed_ids() == printed

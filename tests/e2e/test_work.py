@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tests.support.nodes import CRABNET, DEADLINE_S, Json, NodeProcess, Nodes, crabnet, environment, wait_for
+from tests.support.nodes import CRABNET, DEADLINE_S, Json, NodeProcess, Nodes, crabnet, earned_by, environment, wait_for
 
 BUYS = ("--auto-award", "first", "--auto-settle", "auto")
 
@@ -33,7 +33,7 @@ def test_bids_runs_and_earns(nodes: Nodes) -> None:
     refused = publisher.publish("cat x", reward=5)
     wait_for("the task is settled", lambda: publisher.status(seed_id) == "Accepted")
     assert publisher.rows(seed_id, "results")[0]["stdout"] == "hello\n"
-    wait_for("the settlement comes", lambda: cast(Json, work(seller)["session"])["earned"] == 2)
+    wait_for("the settlement comes", lambda: earned_by(seller.data_dir) == 2)
     wait_for("the other is declined", lambda: work(seller)["declined"] == [{"reason": "not_allowed", "count": 1}])
     assert publisher.rows(refused, "bids") == []
     assert publisher.await_event("bid_declined", seed_id=refused).payload["reason"] == "not_allowed"
@@ -50,7 +50,7 @@ def test_bids_runs_and_earns(nodes: Nodes) -> None:
     wait_for("it is seen", lambda: {"reason": "busy", "count": 1} in cast(list[Json], work(seller)["declined"]))
     assert publisher.rows(waits, "bids") == []
     seller.ok("runs", "resume")
-    wait_for("it is settled after all", lambda: cast(Json, work(seller)["session"])["earned"] == 4)
+    wait_for("it is settled after all", lambda: earned_by(seller.data_dir) == 4)
     assert publisher.status(waits) == "Accepted"
     assert seller.end(signal.SIGINT) == 130
     assert "this session: 2 results, 2 accepted; earned 4\n" in seller.errors()

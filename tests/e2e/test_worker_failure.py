@@ -57,7 +57,7 @@ def test_the_next_bid_is_claimed_at_once_and_its_worker_does_it(nodes: Nodes, re
     assert note_of(publisher, seed_id).startswith(f"the worker failed: refused: {reason}: ")
     warning = publisher.await_event("worker_failed", seed_id=seed_id, attempt=1, worker=bad.node_id)
     assert reason in str(warning.payload["detail"])
-    wait_for("the claim comes to the other", lambda: good.status(seed_id) == "Claimed")
+    wait_for("the claim comes to the other", lambda: good.seed(seed_id)["claimed_by"] == good.node_id)
     assert "done\n" in good.ok("seed", "run", seed_id)
     wait_for("the result comes", lambda: publisher.status(seed_id) == "Done")
     assert publisher.seed(seed_id)["failed"] is None

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from tests.support.nodes import CRABNET, DEADLINE_S, environment
+from tests.support.nodes import CRABNET, DEADLINE_S, earned_by, environment, wait_for
 from tests.support.terminal import Terminal, screen
 
 SCREENS: Final = Path(__file__).parent / "screens"
@@ -37,7 +37,7 @@ class Newcomer:
     """Somebody with an empty home, who types commands into a terminal. ``told`` is what the terminal has shown."""
 
     def __init__(self, home: Path, join: str = "") -> None:
-        self._home = home
+        self.home = home
         home.mkdir(exist_ok=True)
         self.environment = environment(
             HOME=str(home), CRABNET_LISTEN_ADDR="127.0.0.1:0", CRABNET_ANNOUNCE_ADDRS="", CRABNET_WEB_ADDR="off",
@@ -50,7 +50,7 @@ class Newcomer:
 
     def open(self, *words: str, columns: int = 80, changes: dict[str, str] | None = None) -> Terminal:
         """A terminal in which a command runs."""
-        return Terminal(words, columns=columns, env={**self.environment, **(changes or {})}, cwd=self._home)
+        return Terminal(words, columns=columns, env={**self.environment, **(changes or {})}, cwd=self.home)
 
     def types(
         self, *words: str, columns: int = 80, until: tuple[str | None, ...] = (), changes: dict[str, str] | None = None
@@ -74,7 +74,7 @@ class Newcomer:
         """Type a line for a shell, in which `crabnet` writes to a pipe, and not to the terminal."""
         shell = f'crabnet() {{ {shlex.join(CRABNET)} "$@"; }}\n{line}'
         done = subprocess.run(
-            ["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, cwd=self._home,
+            ["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, cwd=self.home,
             env=self.environment, timeout=DEADLINE_S,
         )  # fmt: skip
         shown = (done.stdout + done.stderr).splitlines()
@@ -86,7 +86,7 @@ class Newcomer:
 
     def plainly(self, line: str) -> str:
         """A line without what differs from run to run."""
-        line = line.replace(str(self._home), "HOME")
+        line = line.replace(str(self.home), "HOME")
         for pattern, prefix in ((_ID, "task"), (_NODE, "node"), (_SHORT_NODE, "node"), (_SHORT_ID, "task")):
             line = pattern.sub(partial(self._name, prefix), line)
         for pattern, shown in _NUMBERS:
@@ -144,6 +144,11 @@ class Market:
             raise AssertionError(self._terminal.written)
         self.address = found[1]
 
+    def await_earned(self, price: int) -> None:
+        """Wait until the worker has heard of its settlements. Ctrl-C would end it before."""
+        data_dir = self._worker.home / ".crabnet"
+        wait_for("the worker hears of its settlements", lambda: earned_by(data_dir) == price)
+
     def close(self) -> list[str]:
         """Ctrl-C for the worker; what it has shown since it listens, without the lines of each task."""
         self._terminal.press_ctrl_c()
@@ -155,12 +160,13 @@ class Market:
         return self._worker.told
 
 
-def _at_the_market(directory: Path, play: Callable[[Newcomer], None]) -> list[str]:
+def _at_the_market(directory: Path, play: Callable[[Newcomer], None], earned: int) -> list[str]:
     directory.mkdir(exist_ok=True)
     market = Market(directory)
     try:
         buyer = Newcomer(directory / "buyer", market.address)
         play(buyer)
+        market.await_earned(earned)
     finally:
         worker = market.close()
     return buyer.told + worker
@@ -190,7 +196,7 @@ def first_day(directory: Path) -> list[str]:
         buyer.pipes("crabnet seed logs @last | sha256sum")
         buyer.pipes("crabnet run --max-price 5 -- echo piped | tr a-z A-Z")
 
-    return _at_the_market(directory, play)
+    return _at_the_market(directory, play, earned=4)
 
 
 def interrupts(directory: Path) -> list[str]:
@@ -206,7 +212,7 @@ def interrupts(directory: Path) -> list[str]:
         buyer.types(*slow, "--detach", "--", "echo", "later")
         buyer.types("attach", "@last")
 
-    return _at_the_market(directory, play)
+    return _at_the_market(directory, play, earned=1)
 
 
 QUICK: Final = {"help": help_, "typos": typos, "colour": without_colour}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from crabnet.errors import Reason, RefusedError
 from crabnet.node.clock import NodeClock, steady_ms, wall_ms
 from crabnet.node.node import Node
 from crabnet.settings import Settings
+from tests.support.ports import reserved_port
 
 WISH = Publish(title="t", command="echo hi", bid_window_ms=600_000)
 DAY_MS = 86_400_000
@@ -89,9 +89,7 @@ def test_a_start_before_the_clock_was_set_works_without_a_restart(tmp_path: Path
 
 def test_a_run_that_ends_while_the_clock_is_suspect_keeps_its_result(tmp_path: Path) -> None:
     async def scenario() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-            taken.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{taken.getsockname()[1]}"
+        address = f"127.0.0.1:{reserved_port()}"
         alone = dataclasses.replace(settings(tmp_path / "worker", address), feed_wait_ms=0, runner_sandbox="none")
         results: list[TaskResult] = []
         with trio.fail_after(DEADLINE_S):

@@ -15,6 +15,7 @@ from crabnet.operator.verify_config import verify_config
 from crabnet.settings import Settings
 from crabnet.storage.files import RealFiles
 from tests.support.dht import needs_libp2p
+from tests.support.ports import reserved_port
 
 pytestmark = needs_libp2p
 
@@ -47,8 +48,7 @@ def test_a_listener_port_in_use_fails_unless_falling_back_was_asked_for(tmp_path
 
 
 def test_bootstrap_peers_are_dialled(tmp_path: Path, taken: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    nobody = f"127.0.0.1:{reserved_port()}"
     found = checks(tmp_path, "bootstrap_peers", bootstrap_peers=(taken, nobody))
     assert {each.verdict: reason_of(each) for each in found} == {
         Verdict.OK: None,

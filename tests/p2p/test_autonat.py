@@ -13,6 +13,7 @@ from crabnet import limits
 from crabnet.p2p.autonat import AUTONAT
 from crabnet.p2p.circuit import read_message, write_message
 from tests.support.libp2p_hosts import Peer, peers
+from tests.support.ports import reserved_port
 
 
 async def ask(peer: Peer, server: Peer, *addresses: str, about: Peer | None = None) -> Message.DialResponse:
@@ -49,10 +50,7 @@ def test_who_is_not_there_is_not_reached() -> None:
     async def go() -> None:
         async with peers("off", "off", "off") as (server, peer, other):
             await peer.connect(server)
-            closed = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            port = closed[0].socket.getsockname()[1]
-            await closed[0].aclose()
-            assert (await ask(peer, server, f"/ip4/127.0.0.1/tcp/{port}")).status == Message.E_DIAL_ERROR
+            assert (await ask(peer, server, f"/ip4/127.0.0.1/tcp/{reserved_port()}")).status == Message.E_DIAL_ERROR
             there = str(other.host.get_transport_addrs()[0])
             assert (await ask(peer, server, there)).status == Message.E_DIAL_ERROR, "somebody else is there"
             assert (await ask(peer, server, there, about=other)).status == Message.E_BAD_REQUEST

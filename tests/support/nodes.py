@@ -51,6 +51,12 @@ def wait_for(what: str, probe: Callable[[], T | None], deadline_s: float = DEADL
         time.sleep(_POLL_S)
 
 
+def earned_by(data_dir: Path) -> int:
+    """What the worker that runs here has earned since its start, as far as it has heard of settlements."""
+    status = cast(Json, call(data_dir, "work.status", {}, 10_000))
+    return cast(int, cast(Json, status["session"])["earned"])
+
+
 def crabnet(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """One command, to its end. Whatever it does, it prints no traceback."""
     given = env or environment()

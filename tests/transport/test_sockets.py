@@ -13,6 +13,7 @@ from crabnet.transport.interfaces import Interface
 from crabnet.transport.resolver import literal_endpoint
 from crabnet.transport.sockets import Sockets
 from crabnet.transport.udp import UdpTransport
+from tests.support.ports import reserved_port
 from tests.transport.test_udp import need, receive_number
 
 LEFT = Interface(11, "192.0.2.1", True)
@@ -56,9 +57,7 @@ async def test_several_addresses_are_listened_on_and_answers_leave_by_the_one_th
 
 
 async def test_if_one_of_several_addresses_cannot_be_had_none_is_kept() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = Address("127.0.0.1", probe.getsockname()[1])
+    free = Address("127.0.0.1", reserved_port())
     with pytest.raises(NetworkError) as caught:
         await UdpTransport.open(free, Address("203.0.113.77", 0))
     assert caught.value.reason is Reason.ADDRESS_INVALID

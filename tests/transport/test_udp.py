@@ -14,6 +14,7 @@ from crabnet.errors import NetworkError, Reason
 from crabnet.transport.base import Address, Transport
 from crabnet.transport.resolver import Endpoint, Resolver
 from crabnet.transport.udp import UdpTransport
+from tests.support.ports import reserved_port
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 
@@ -42,14 +43,6 @@ async def receive_number(transport: UdpTransport, number: int) -> list[tuple[byt
         while len(received) < number:
             received += await transport.receive()
     return received
-
-
-def free_port() -> int:
-    """A port on which nothing listened a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("host", LOOPBACKS)
@@ -239,10 +232,10 @@ async def test_an_impossible_target_is_refused(address: Address) -> None:
 async def test_broadcast_is_permitted() -> None:
     """Whether a route exists depends on the machine; that the socket may broadcast does not."""
     async with await UdpTransport.open() as client:
-        await client.send(b"x", Address("127.255.255.255", free_port()))
+        await client.send(b"x", Address("127.255.255.255", reserved_port()))
         failure = ""
         try:
-            await client.send(b"x", Address("255.255.255.255", free_port()))
+            await client.send(b"x", Address("255.255.255.255", reserved_port()))
         except NetworkError as error:
             failure = error.message
     assert "Permission" not in failure
