@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import cast
 import pytest
 
 from crabnet.cli.purchase import RunExit
+from crabnet.control.client import short_socket_path
 from tests.support.nodes import CRABNET, DEADLINE_S, Json, NodeProcess, Nodes, environment, wait_for
 from tests.support.polling import readable
 
@@ -298,6 +300,27 @@ def test_without_a_node_the_command_is_one_until_the_end(market: Market, tmp_pat
     assert b"no node runs here" in told.stderr
     again = ended(alone(data_dir, peer, told.stdout.decode().strip(), command="attach"))
     assert (again.returncode, again.stdout) == (0, b"later\n")
+
+
+def test_a_node_that_ends_before_it_answers_is_not_the_end_of_the_command(market: Market, tmp_path: Path) -> None:
+    """The node of another command may end at any moment. This command then is the next node, and publishes once."""
+    data_dir = tmp_path / "alone"
+    data_dir.mkdir(0o700)
+    with socket.socket(socket.AF_UNIX) as ending, short_socket_path(data_dir / "control.sock") as address:
+        ending.bind(address)
+        ending.listen()
+        ending.settimeout(DEADLINE_S)
+        process = alone(data_dir, market.workers[0], "--award", "first", "--", "echo", "once")
+        asked, _ = ending.accept()
+        with asked:
+            while b"seed.publish" not in asked.recv(100_000):
+                pass
+            (data_dir / "control.sock").unlink()
+            ending.close()
+    done = ended(process)
+    assert (done.returncode, done.stdout) == (0, b"once\n")
+    seeds = cast(list[Json], market.workers[0].ask("seed.list", limit=20)["seeds"])
+    assert [seed["title"] for seed in seeds].count("echo once") == 1
 
 
 def test_ctrl_c_without_a_node(market: Market, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def test_each_stage_of_a_job_is_explained_by_all_parties(nodes: Nodes) -> None:
     assert "you have to settle the result" in publisher.ok("why", seed_id)
     assert f"{publisher_ends} has to settle the result" in worker.ok("why", seed_id)
     publisher.ok("seed", "settle", seed_id, "--accepted")
-    wait_for("it is acknowledged", lambda: "has seen the settlement" in publisher.ok("why", seed_id))
+    wait_for("it is acknowledged", lambda: "was accepted at" in publisher.ok("why", seed_id))
+    wait_for("the worker knows that too", lambda: worker.status(seed_id) == "Accepted")
     late = worker.cli("seed", "bid", seed_id, "--price", "1", "--force")
     assert "was accepted at" in late.stderr
     assert "and is over: bids are taken while a task is open" in late.stderr

@@ -234,7 +234,7 @@ class Follower:
             return
         self._tell.clear()
         try:
-            self._reach.call("seed.cancel", {"seed_id": self.seed_id})
+            self._reach.write("seed.cancel", {"seed_id": self.seed_id})
         except RefusedError as error:
             note(f"crabnet: not withdrawn: {plain(error.message)}; waiting for the end; Ctrl-C again leaves")
         else:

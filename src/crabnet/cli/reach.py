@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -13,7 +14,7 @@ from crabnet.cli.join import find_port
 from crabnet.cli.output import note
 from crabnet.control.client import JsonValue, NodeNotRunningError, call
 from crabnet.control.route import ignored
-from crabnet.errors import DataDirBusyError
+from crabnet.errors import DataDirBusyError, NodeTimeoutError, Reason
 from crabnet.plain import plain
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ class Reach:
         if own is not None:
             own.leave(seed_id)
 
+    def write(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
+        """Do a method that writes, once. Raises as ``call``."""
+        return self.call(method, {**params, "request_id": os.urandom(16).hex()})
+
     def call(self, method: str, params: Mapping[str, JsonValue]) -> JsonValue:
         """The answer of the node. A node in this process is started if none runs.
 
+        If the node ends before it answers, the next one is asked, so a method that writes must have a ``request_id``.
         Raises what the operation and entering a Node raise; DataDirBusyError if another command holds the data dir.
         """
         settings = self._state.settings
@@ -66,6 +72,11 @@ class Reach:
             except NodeNotRunningError:
                 if self._own is not None:
                     raise
+            except NodeTimeoutError as error:
+                if error.reason is not Reason.NODE_STOPPING or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_AGAIN_S)
+                continue
             else:
                 if self._own is None and self._state.ignored:
                     self._state.warn(ignored(self._state.ignored))

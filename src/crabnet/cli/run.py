@@ -120,7 +120,7 @@ def run(context: click.Context, /, *, words: tuple[str, ...], detach: bool, quie
         _detach(state, wish)
         return
     with Reach(state, quiet=quiet) as reach:
-        published = as_object(reach.call("seed.publish", wish))
+        published = as_object(reach.write("seed.publish", wish))
         seed_id = as_text(as_object(published, "seed"), "id")
         code = _followed(state, seed_id, reach, quiet=quiet)
     context.exit(code)

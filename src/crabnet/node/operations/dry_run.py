@@ -54,13 +54,13 @@ def offers_around(
 
 
 async def _until_quiet(node: Node) -> None:
-    """Wait until a peer has answered, nothing is missing, and nothing new has come for LOOK_AROUND_QUIET_MS."""
+    """Wait until a peer has said what it holds, nothing is missing, and nothing comes for LOOK_AROUND_QUIET_MS."""
     while True:
         held = _held(node)
         await trio.sleep(limits.LOOK_AROUND_QUIET_MS / 1000)
         behind = node.gauges().sync
-        quiet = not behind.envelopes_missing and not behind.parked and held == _held(node)
-        if quiet and node.core.neighbours.around():
+        told = any(neighbour.feeds_ahead is not None for neighbour in behind.neighbours)
+        if told and not behind.envelopes_missing and not behind.parked and held == _held(node):
             return
 
 
