@@ -32,12 +32,14 @@ from crabnet.protocol.canonical import JsonObject
 from crabnet.protocol.envelope import Kind, seal
 from crabnet.protocol.identity import Signer
 from crabnet.protocol.topics import channel_of
-from scripts.demo_nodes import DHT, NETWORKS, SIGNALS, UDP, DemoError, Node, Teller, wait_for
+from scripts.demo_nodes import DHT, NETWORKS, UDP, DemoError, Node, Teller, wait_for
 from scripts.demo_stranger import publish, send_datagrams
 
 LOG_FILE = Path(".demo/demo.log")
 TASK = 'echo "6 x 7 = 42"'
 RECEIPT = "hello.receipt"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the demo in order."""
 
 
 class InterruptError(Exception):

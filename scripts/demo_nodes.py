@@ -21,6 +21,7 @@ from typing import TextIO, TypeVar
 from crabnet import limits
 from crabnet.control.client import JsonValue, call
 from crabnet.errors import CrabnetError, Reason
+from crabnet.signals import HeldSignals
 
 T = TypeVar("T")
 
@@ -30,8 +31,6 @@ STOP_S = 10
 POLL_S = 0.02
 COLOURS = {"buyer": 36, "worker": 34, "worker-1": 32, "worker-2": 33, "stranger": 35, "all": 1, "demo": 31}
 PR_SET_PDEATHSIG = 1
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends the demo in order."""
 UDP, DHT = NETWORKS = ("udp", "dht")
 _SCHEMES = {UDP: "Udp", DHT: "Dht"}
 
@@ -206,15 +205,12 @@ class Node:
 @contextmanager
 def held_signals() -> Iterator[None]:
     """Let signals wait until the end of this: a process that was just started must be known to whoever ends it."""
-    came: list[int] = []
-    handlers = {number: signal.signal(number, lambda each, _: came.append(each)) for number in SIGNALS}
+    held = HeldSignals()
+    held.hold()
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+        held.release()
 
 
 def environment() -> dict[str, str]:

@@ -136,7 +136,7 @@ TABLE: Final[dict[str, str]] = {
         domain.decision     _decide_seed         TypeError
         domain.record       as_seed              TypeError
         domain.lifecycle    _bid                 TypeError
-        domain.lifecycle    _claim_of            TypeError
+        domain.lifecycle    claim_in             TypeError
         domain.lifecycle    _settlement          TypeError
         domain.lifecycle    _run                 TypeError
         protocol.envelope   content_of           TypeError

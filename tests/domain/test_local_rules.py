@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import is_biddable, status_at
+from crabnet.domain.lifecycle import status_at
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import Fact, FactKind, SeedStatus
 from crabnet.domain.record import EMPTY
 from crabnet.domain.state import Decision, Outcome, Propose, State

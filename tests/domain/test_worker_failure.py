@@ -6,7 +6,7 @@ import pytest
 
 from crabnet.domain.decision import decide
 from crabnet.domain.fold import refold
-from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import Fact, FactKind, SeedStatus
 from crabnet.domain.record import Record
 from crabnet.domain.state import Decision, Outcome, Propose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
 
@@ -35,10 +35,10 @@ TIGHT_CAPS = Caps(open_seeds_max=25, bids_per_seed_max=2)
 
 
 @contextmanager
-def tight_bounds() -> Iterator[None]:
+def tight_bounds(bounds: Mapping[str, int] = TIGHT) -> Iterator[None]:
     """For a while the bounds of ``limits`` are these."""
-    before = {name: getattr(limits, name) for name in TIGHT}
-    for name, value in TIGHT.items():
+    before = {name: getattr(limits, name) for name in bounds}
+    for name, value in bounds.items():
         setattr(limits, name, value)
     try:
         yield

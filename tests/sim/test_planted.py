@@ -20,7 +20,8 @@ from crabnet.core.replica.waiting import Arrival, Waiting
 from crabnet.core.sync import announcer, neighbours
 from crabnet.domain import decision, fold, standing
 from crabnet.domain.decision import decide
-from crabnet.domain.lifecycle import LOCAL_RULES, RULES, TRANSITIONS
+from crabnet.domain.lifecycle import RULES, TRANSITIONS
+from crabnet.domain.local_rules import LOCAL_RULES
 from crabnet.domain.model import FINAL, Fact, FactKind, SeedStatus
 from crabnet.domain.standing import Standing, misfit
 from crabnet.domain.state import Command, Decision, Outcome, State

@@ -13,7 +13,7 @@ from crabnet.core.effects import Effects, FieldValue, Notice, Send
 from crabnet.core.notices import talk_refused_notice
 from crabnet.core.replica.replica import Replica
 from crabnet.core.soft_parts import SoftParts
-from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import SeedStatus
 from crabnet.domain.record import EMPTY, Record
 from crabnet.market.heard import HeardDecline

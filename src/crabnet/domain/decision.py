@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from crabnet.domain.fold import after, ended_work, judge, judge_bid
-from crabnet.domain.lifecycle import RULES, TRANSITIONS, Case, check_local
+from crabnet.domain.lifecycle import RULES, TRANSITIONS, Case
+from crabnet.domain.local_rules import check_local
 from crabnet.domain.model import FINAL, Fact, FactKind, Progress, Run, Seed, TaskResult
 from crabnet.domain.record import EMPTY, Record, counting_bids
 from crabnet.domain.standing import STEPS, judge_seed, misfit

@@ -1,8 +1,7 @@
 """The lifecycle of a seed: one table of transitions and one table of rules. ``fold`` applies them.
 
-Only ``TRANSITIONS`` and ``RULES`` define who may do what, and when. A node checks its own operations against
-``LOCAL_RULES`` as well. These depend on the clock or on what this node happens to know, so not all nodes would get the
-same answer.
+Only ``TRANSITIONS`` and ``RULES`` define who may do what, and when. What a node demands of its own operator besides
+that is in ``local_rules``.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from crabnet.domain.model import (
     Settlement,
     TaskResult,
 )
-from crabnet.domain.record import EMPTY, Record, as_seed, counting_bids, names
-from crabnet.domain.wording import NEEDS, node, standing_of, utc
+from crabnet.domain.record import EMPTY, Record, names
+from crabnet.domain.wording import node, utc
 from crabnet.errors import Reason
 
 _S = SeedStatus
@@ -88,7 +87,8 @@ def _bid(case: Case) -> Bid:
     return case.fact.body
 
 
-def _claim_of(case: Case) -> Claim:
+def claim_in(case: Case) -> Claim:
+    """The claim that the fact of a case states."""
     if not isinstance(case.fact.body, Claim):
         raise TypeError(f"{case.fact.kind} is not a claim")
     return case.fact.body
@@ -126,7 +126,7 @@ def _execution_deadline(case: Case) -> str:
 
 
 def _bid_fits_claim(case: Case) -> bool:
-    claim = _claim_of(case)
+    claim = claim_in(case)
     bid = next((bid for bid in case.record.bids if names(case.fact, bid, claim.bid_id)), None)
     return bid is not None and bid.author == claim.worker
 
@@ -183,7 +183,7 @@ _THIS_ATTEMPT = Rule(
     lambda c: f"it names attempt {_settlement(c).attempt}, but the current one is attempt {c.progress.attempt}",
     _names_attempt,
 )
-_TASKS_RESULT = Rule(
+TASKS_RESULT = Rule(
     Reason.WRONG_STATE,
     "the result does not say that the worker failed",
     lambda c: (
@@ -233,22 +233,22 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
             Reason.DEADLINE_PASSED,
             "made before the claim deadline",
             lambda c: f"bids could be claimed until {utc(claim_deadline_s(c.seed, c.progress))}",
-            lambda c: _claim_of(c).created_at <= claim_deadline_s(c.seed, c.progress),
+            lambda c: claim_in(c).created_at <= claim_deadline_s(c.seed, c.progress),
         ),
         Rule(
             Reason.WRONG_STATE,
             "the attempt follows the one before",
             lambda c: (
-                f"the claim is attempt {_claim_of(c).attempt}, but the next one is attempt"
+                f"the claim is attempt {claim_in(c).attempt}, but the next one is attempt"
                 f" {c.progress.attempt + (c.progress.status is _S.FORFEITED)}"
             ),
-            lambda c: _claim_of(c).attempt == c.progress.attempt + (c.progress.status is _S.FORFEITED),
+            lambda c: claim_in(c).attempt == c.progress.attempt + (c.progress.status is _S.FORFEITED),
         ),
         Rule(
             Reason.UNKNOWN_BID,
             "it rests on an eligible bid, and names it and its bidder",
             lambda c: (
-                f"bid {_claim_of(c).bid_id} does not count, is of another worker than {node(_claim_of(c).worker)}, or"
+                f"bid {claim_in(c).bid_id} does not count, is of another worker than {node(claim_in(c).worker)}, or"
                 " is not the bid that the claim rests on"
             ),
             _bid_fits_claim,
@@ -297,7 +297,7 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
                 and names(c.fact, c.record.result, c.progress.result_id)
             ),
         ),
-        _TASKS_RESULT,
+        TASKS_RESULT,
     ),
     _K.FORFEIT: (
         BY_CREATOR,
@@ -360,83 +360,6 @@ RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
 """The rules that every node checks, in this order. They depend on facts alone, so all nodes agree."""
 
 
-def _bid_has_room(case: Case) -> bool:
-    return case.seed.max_bids == 0 or len(counting_bids(case.record)) < case.seed.max_bids
-
-
-def _is_surplus(bid_id: str, record: Record) -> bool:
-    """True for a bid that this node knows and that does not count."""
-    known = any(fact.key == bid_id for fact in record.bids)
-    return known and all(fact.key != bid_id for fact in counting_bids(record))
-
-
-_NO_RESULT_YET = Rule(
-    Reason.WRONG_STATE,
-    "no result has come, or one in which the worker says that it failed",
-    lambda c: f"the result {c.progress.result_id} has arrived: accept or reject it instead",
-    lambda c: c.progress.status is not _S.DONE or c.record.worker_failed,
-)
-_WORK_IS_DUE = Rule(
-    Reason.WRONG_STATE,
-    "the claim awaits this",
-    lambda c: f"{standing_of(c.fact.seed_id, c.progress)}: {NEEDS[c.fact.kind]}",
-    lambda c: (c.progress.status, c.fact.kind) in TRANSITIONS,
-)
-
-LOCAL_RULES: Final[dict[FactKind, tuple[Rule, ...]]] = {
-    _K.BID: (
-        Rule(
-            Reason.WRONG_STATE,
-            "the seed is open",
-            lambda c: f"{standing_of(c.fact.seed_id, c.progress)}: bids are taken while a task is open",
-            lambda c: c.progress.status in {_S.OPEN, _S.FORFEITED},
-        ),
-        Rule(
-            Reason.DEADLINE_PASSED,
-            "the bid window is open",
-            lambda c: f"bidding closed at {utc(c.seed.bid_deadline_ts)}",
-            lambda c: c.now_s <= c.seed.bid_deadline_ts,
-        ),
-        Rule(
-            Reason.TOO_MANY_BIDS,
-            "there is room for one more bid",
-            lambda c: f"the task already has its {c.seed.max_bids} bids (max_bids)",
-            _bid_has_room,
-        ),
-        Rule(
-            Reason.EQUIVOCATOR,
-            "the seed's creator has not forked its feed (the setting refuse_equivocators)",
-            lambda c: (
-                f"the task's creator ({node(c.seed.created_by)}) has forked its feed, and refuse_equivocators is set"
-            ),
-            lambda c: c.seed.created_by not in c.denied,
-        ),
-    ),
-    _K.CLAIM: (
-        Rule(
-            Reason.EQUIVOCATOR,
-            "the bidder has not forked its feed (the setting refuse_equivocators)",
-            lambda c: f"the bidder ({node(_claim_of(c).worker)}) has forked its feed, and refuse_equivocators is set",
-            lambda c: _claim_of(c).worker not in c.denied,
-        ),
-        Rule(
-            Reason.TOO_MANY_BIDS,
-            "the bid is among the max_bids first by (created_at, id)",
-            lambda c: (
-                f"bid {_claim_of(c).bid_id} does not count: {c.seed.max_bids} others (max_bids) were made earlier"
-            ),
-            lambda c: not _is_surplus(_claim_of(c).bid_id, c.record),
-        ),
-    ),
-    _K.STARTED: (_WORK_IS_DUE,),
-    _K.RESULT: (_WORK_IS_DUE,),
-    _K.SETTLE: (_TASKS_RESULT,),
-    _K.FORFEIT: (_NO_RESULT_YET,),
-    _K.CLOSE: (_NO_RESULT_YET,),
-}
-"""The rules that a node checks in addition to ``RULES`` for the operations of its own operator."""
-
-
 def status_at(record: Record, now_s: int) -> SeedStatus:
     """The status to show at ``now_s``: an open seed past its claim deadline is expired, even without a close."""
     seed = record.definition
@@ -471,33 +394,6 @@ def is_overdue(record: Record, now_s: int) -> bool:
     """True if a result awaits its creator's settlement, and the time for that is over. Every node derives the same."""
     due_s = settlement_due_s(record)
     return due_s is not None and now_s > due_s
-
-
-def is_biddable(record: Record, now_s: int) -> bool:
-    """True if the local rules allow a bid now. None of these rules looks at the bid itself."""
-    if record.seed is None:
-        return False
-    case = Case(record.seed, as_seed(record.seed), record.progress, record, now_s)
-    return all(rule.holds(case) for rule in LOCAL_RULES[_K.BID])
-
-
-class Broken(NamedTuple):
-    """A rule that does not hold, and what to say about it."""
-
-    reason: Reason
-    detail: str
-
-
-def check_local(record: Record, fact: Fact, now_s: int, denied: frozenset[str] = frozenset()) -> Broken | None:
-    """The first of ``LOCAL_RULES`` that this node's own fact breaks. Who may not do it at all hears only that."""
-    seed = record.definition
-    if seed is None:
-        return None
-    case = Case(fact, seed, record.progress, record, now_s, denied)
-    authority = (BY_CREATOR,) if BY_CREATOR in RULES[fact.kind] else ()
-    rules = (*authority, *LOCAL_RULES.get(fact.kind, ()))
-    rule = next((rule for rule in rules if not rule.holds(case)), None)
-    return None if rule is None else Broken(rule.reason, rule.refusal(case))
 
 
 def broken_rule(case: Case) -> Rule | None:

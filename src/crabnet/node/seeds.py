@@ -9,7 +9,8 @@ from typing import Final, NamedTuple, Protocol
 from msgspec import Struct
 
 from crabnet import limits
-from crabnet.domain.lifecycle import claim_deadline_s, is_biddable, status_at
+from crabnet.domain.lifecycle import claim_deadline_s, status_at
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,

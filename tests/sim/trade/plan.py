@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import Final
 
 from msgspec import Struct
 
-from crabnet import limits
 from crabnet.market.work import MICRO, WorkPolicy
 from tests.sim.trade.buyers import BUYERS
 from tests.sim.trade.tasks import WORDS
@@ -35,19 +32,6 @@ TIGHT: Final = {
     "DISTRUSTED_SEEDS_MAX": 4,
     "TURN_MOVES_MAX": 2,
 }
-
-
-@contextmanager
-def tight_bounds() -> Iterator[None]:
-    """For a while the bounds of policies are so low that a small market reaches them."""
-    before = {name: getattr(limits, name) for name in TIGHT}
-    for name, value in TIGHT.items():
-        setattr(limits, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(limits, name, value)
 
 
 class Member(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from crabnet.core.config import CoreConfig
 from crabnet.core.effects import Effects
 from crabnet.core.replica.held import HeldRow
-from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import FactKind, Seed
 from crabnet.market.policies import Accepting, AwardRule
 from crabnet.node.config import core_config
@@ -25,12 +25,13 @@ from tests.sim.ending import STEP_MS, judge, rounds_until_agreed
 from tests.sim.liars import KINDS
 from tests.sim.node import SimNode
 from tests.sim.p2p import P2p
+from tests.sim.plan import tight_bounds
 from tests.sim.trade.accounts import compare_accounts
 from tests.sim.trade.buyers import BUYERS, Buyer, record_of
 from tests.sim.trade.checks import Honesty
 from tests.sim.trade.declines import Declines
 from tests.sim.trade.idle import Idle
-from tests.sim.trade.plan import PURCHASES, MarketPlan, Member, draw, tight_bounds
+from tests.sim.trade.plan import PURCHASES, TIGHT, MarketPlan, Member, draw
 from tests.sim.trade.rules import dealings_of, refusal
 from tests.sim.trade.trader import Trader
 from tests.sim.world import Weather, World
@@ -335,7 +336,7 @@ def simulate_market(
     With ``keep`` the data dirs of all nodes are saved there, as they are at the end or at the violation.
     """
     plan = draw(seed, NAMES, purchases=purchases, workers=workers, buyers=buyers)
-    with tight_bounds() if plan.tight else nullcontext():
+    with tight_bounds(TIGHT) if plan.tight else nullcontext():
         market = Market(plan)
         try:
             return market.run()

@@ -16,7 +16,7 @@ from crabnet.core.mending import Part
 from crabnet.core.moves import Move
 from crabnet.core.replica.replica import Replica
 from crabnet.core.trading.commitments import Commitments, Stage, commitment_of, has_bid, looked_at_ms
-from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import FINAL, Seed, SeedStatus
 from crabnet.domain.record import EMPTY, Record
 from crabnet.errors import Reason

@@ -12,7 +12,8 @@ from msgspec.structs import asdict
 from crabnet import limits
 from crabnet.core.sweeper import lease_of
 from crabnet.core.sync.neighbours import Neighbours
-from crabnet.domain.lifecycle import is_biddable, is_overdue, settlement_due_s, status_at
+from crabnet.domain.lifecycle import is_overdue, settlement_due_s, status_at
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.model import (
     Acknowledgement,
     Bid,

@@ -8,7 +8,7 @@ from crabnet import limits
 from crabnet.core.core import Core
 from crabnet.core.trading.commitments import Stage
 from crabnet.core.trading.selling import Offer
-from crabnet.domain.lifecycle import is_biddable
+from crabnet.domain.local_rules import is_biddable
 from crabnet.domain.record import Record
 from crabnet.market.policies import Declined
 from crabnet.market.quote import hindrance
